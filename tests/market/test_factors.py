@@ -1,0 +1,87 @@
+"""Simulated paths have the statistics that the model promises."""
+
+import numpy as np
+import pytest
+
+from trading.market.factors import CALM, STRESSED, Factors, simulate_factors
+from trading.market.model import DEFAULT_MODEL, MarketModel
+
+
+def paths(
+    count: int, steps: int, model: MarketModel = DEFAULT_MODEL, seed: int = 1, regime: int = CALM
+) -> Factors:
+    return simulate_factors(
+        model,
+        np.full(count, 100.0),
+        np.full(count, np.log(0.15)),
+        np.full(count, regime, dtype=np.int8),
+        steps,
+        60.0,
+        np.random.default_rng(seed),
+    )
+
+
+def test_equal_seeds_give_equal_paths() -> None:
+    first, again, other = paths(3, 50), paths(3, 50), paths(3, 50, seed=2)
+    for name in Factors._fields:
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    assert not np.array_equal(first.spot, other.spot)
+
+
+def test_shapes_and_dtypes_are_those_documented() -> None:
+    factors = paths(3, 5)
+    assert factors.spot.shape == factors.atm_iv.shape == factors.skew.shape == (3, 6)
+    assert factors.high.shape == factors.low.shape == factors.volume.shape == (3, 5)
+    assert factors.regime.shape == (3, 6)
+    assert factors.regime.dtype == np.int8
+    assert np.all(factors.spot[:, 0] == 100.0)
+
+
+def test_extremes_enclose_both_ends_of_each_step() -> None:
+    factors = paths(50, 390)
+    before, after = factors.spot[:, :-1], factors.spot[:, 1:]
+    assert np.all(factors.high >= np.maximum(before, after))
+    assert np.all(factors.low <= np.minimum(before, after))
+    assert np.all(factors.volume >= 0.0)
+
+
+def test_market_realises_less_than_is_implied_in_calm_times() -> None:
+    model = DEFAULT_MODEL._replace(stress_rate=0.0)
+    factors = paths(4000, 390, model)
+    variance = np.diff(np.log(factors.spot)).var(axis=1).mean() * 390 * 252
+    intraday = 1.0 - model.overnight_share
+    expected = (0.15 / (1.0 + model.calm_premium)) ** 2 * intraday
+    assert variance == pytest.approx(expected, rel=0.05)
+
+
+def test_volatility_rises_when_the_market_falls() -> None:
+    factors = paths(50, 390, DEFAULT_MODEL._replace(stress_rate=0.0))
+    returns = np.diff(np.log(factors.spot)).ravel()
+    changes = np.diff(np.log(factors.atm_iv)).ravel()
+    assert -0.8 < np.corrcoef(returns, changes)[0, 1] < -0.5
+
+
+def test_regimes_switch_both_ways_and_move_volatility() -> None:
+    factors = paths(8, 390 * 250)
+    regime = factors.regime
+    assert np.any((regime[:, :-1] == CALM) & (regime[:, 1:] == STRESSED))
+    assert np.any((regime[:, :-1] == STRESSED) & (regime[:, 1:] == CALM))
+    stressed = regime == STRESSED
+    assert 0.1 < stressed.mean() < 0.45
+    assert np.median(factors.atm_iv[stressed]) > 1.25 * np.median(factors.atm_iv[~stressed])
+    assert factors.skew[stressed].mean() < factors.skew[~stressed].mean()
+
+
+def test_log_scale_moves_the_level_that_volatility_reverts_to() -> None:
+    scale = np.log(3.0)
+    factors = simulate_factors(
+        DEFAULT_MODEL,
+        np.full(200, 50.0),
+        np.full(200, np.log(0.45)),
+        np.zeros(200, dtype=np.int8),
+        390,
+        60.0,
+        np.random.default_rng(3),
+        log_scale=np.full(200, scale),
+    )
+    assert np.log(factors.atm_iv[:, -1]).mean() == pytest.approx(np.log(0.45), abs=0.05)

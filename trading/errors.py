@@ -1,0 +1,71 @@
+"""The one family of errors that this package raises.
+
+A message names the thing, the bad value and the way out.
+"""
+
+
+class TradingError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(TradingError):
+    """The settings are wrong; `lines` holds one readable line for each mistake."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[list[str]]]:
+        return type(self), (self.lines,)
+
+
+class ContractError(TradingError):
+    """A contract symbol is malformed."""
+
+
+class CalendarError(TradingError):
+    """A date or time lies outside what the exchange calendar knows."""
+
+
+class DataError(TradingError):
+    """Market data is missing or malformed."""
+
+
+class FlatFileError(DataError):
+    """A flat file is missing, damaged or has other columns than expected."""
+
+
+class RestError(DataError):
+    """A REST call failed."""
+
+
+class AuthenticationFailed(DataError):
+    """The vendor refused the API key."""
+
+
+class NotEntitled(DataError):
+    """The API key's plan does not include what was asked for."""
+
+
+class StreamError(DataError):
+    """The streaming connection cannot go on."""
+
+
+class JournalError(TradingError):
+    """The journal cannot be read or written."""
+
+
+class JournalLocked(JournalError):
+    """Another process writes this journal: one account has one owner."""
+
+
+class OrderError(TradingError):
+    """An order is malformed."""
+
+
+class LearningError(TradingError):
+    """A learning step failed or was given unusable data."""
+
+
+class CheckpointError(LearningError):
+    """A checkpoint is missing, damaged or does not fit the model."""
