@@ -87,7 +87,7 @@ def row(batch: Columns, b: int) -> Columns:
 @njit(cache=True)
 def is_tradable_at(chain: Columns, i: int, now_ns: int, max_age_ns: int) -> bool:
     """`is_tradable` of contract `i`."""
-    return is_tradable(chain.bid[i], chain.ask[i], chain.quote_ns[i], now_ns, max_age_ns)
+    return bool(is_tradable(chain.bid[i], chain.ask[i], chain.quote_ns[i], now_ns, max_age_ns))
 
 
 @njit(cache=True)
@@ -104,7 +104,7 @@ def tradable_share(chain: Columns, now_ns: int, max_age_ns: int) -> float:
 @njit(cache=True)
 def _mid(chain: Columns, i: int, now_ns: int, max_age_ns: int) -> float:
     if is_tradable_at(chain, i, now_ns, max_age_ns):
-        return 0.5 * (chain.bid[i] + chain.ask[i])
+        return float(0.5 * (chain.bid[i] + chain.ask[i]))
     return np.nan
 
 
@@ -132,7 +132,7 @@ def _mark(chain: Columns, i: int, spot: float) -> None:
         chain.mark[i] = 0.5 * (chain.bid[i] + chain.ask[i])
     elif chain.bid[i] == 0.0 and chain.ask[i] > 0.0 and chain.quote_ns[i] > 0:
         chain.mark[i] = 0.5 * chain.ask[i]
-    elif np.isnan(chain.mark[i]):
+    elif np.isnan(chain.mark[i]) and not np.isnan(spot):
         chain.mark[i] = max(chain.right[i] * (spot - chain.strike[i]), 0.0)
 
 
@@ -173,7 +173,7 @@ def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: i
     The forward comes from put-call parity, else from `spot` grown at `rate`; an unknown (NaN)
     `spot` is implied from the nearest forward. A volatility is read from the out-of-the-money
     contract of each strike and serves both rights. A mark is the mid of the last two-sided quote;
-    half the ask when nobody bids; intrinsic value when never quoted. Unknown values are NaN.
+    half the ask when nobody bids; intrinsic value before the first quote. Unknown values are NaN.
     """
     chain.forward[:] = np.nan
     chain.iv[:] = np.nan
