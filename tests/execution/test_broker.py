@@ -1,0 +1,323 @@
+import math
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from tests.execution.scene import (
+    CALL_100,
+    CALL_105,
+    NOW_NS,
+    PUT_95,
+    PUT_100,
+    QQQ_CALL_100,
+    SECOND_NS,
+    close_order,
+    market,
+    new_broker,
+    open_order,
+    quote,
+)
+from trading.errors import DataError, JournalError, OrderError
+from trading.execution.broker import PaperBroker
+from trading.execution.events import DecisionMade, OrderCancelled, OrderRejected
+from trading.execution.fees import FeeSchedule
+from trading.execution.journal import Journal
+from trading.execution.orders import Fill, Leg, Rejection, RejectReason
+from trading.execution.risk import RiskLimits, TradingState
+
+
+def fill(broker: PaperBroker, shape: str, units: int = 1) -> Fill:
+    result = broker.submit(open_order(broker, shape, units), market(), True, NOW_NS)
+    assert isinstance(result, Fill)
+    return result
+
+
+def rejected(result: Fill | Rejection | None) -> RejectReason:
+    assert isinstance(result, Rejection)
+    return result.reason
+
+
+def test_market_order_fills_at_the_opposite_touch(broker: PaperBroker) -> None:
+    filled = fill(broker, "bull_call_debit", 2)
+    assert [(leg.quantity, leg.price) for leg in filled.legs] == [(2, 3.1), (-2, 1.0)]
+    assert filled.premium == -420.0
+    assert broker.account.cash == 9_580.0
+    assert broker.account.buying_power == 9_580.0
+
+
+def test_fees_and_slippage_are_charged(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, schedule=FeeSchedule(), slippage=0.01)
+    filled = fill(broker, "long_call")
+    assert filled.premium == -311.0
+    assert filled.fees == pytest.approx(0.65 + 0.03 + 0.03)
+    assert broker.account.cash == 10_000.0 - 311.0 - 0.71
+
+
+def test_credit_vertical_keeps_its_credit_in_cash_and_reserves_its_width(
+    broker: PaperBroker,
+) -> None:
+    fill(broker, "bear_call_credit", 2)
+    assert broker.account.cash == 10_380.0
+    assert broker.account.buying_power == 9_380.0
+
+
+def test_iron_condor_reserves_the_larger_side_alone(broker: PaperBroker) -> None:
+    fill(broker, "iron_condor")
+    assert broker.account.reserved == 500.0
+
+
+def test_closing_books_the_loss_of_the_spread_crossed(broker: PaperBroker) -> None:
+    fill(broker, "bull_call_debit", 2)
+    broker.submit(close_order(broker), market(), True, NOW_NS)
+    assert broker.account.realised_pnl == pytest.approx(-40.0)
+    assert broker.account.cash == 9_960.0
+    assert broker.account.closed_trades == 1
+    assert not broker.account.positions
+
+
+def test_immediate_order_takes_what_is_displayed_and_cancels_the_rest(broker: PaperBroker) -> None:
+    order = open_order(broker, "long_call", 9)
+    result = broker.submit(order, market(size=4.0), True, NOW_NS)
+    assert isinstance(result, Fill)
+    assert result.units == 4
+    assert not broker.account.working_orders
+    assert isinstance(list(broker.journal.events())[-1], OrderCancelled)
+
+
+def test_partial_close_leaves_the_other_units_open(broker: PaperBroker) -> None:
+    fill(broker, "bear_call_credit", 4)
+    broker.submit(close_order(broker), market(size=3.0), True, NOW_NS)
+    assert broker.account.strategies["SPY"].units == 1
+    assert broker.account.reserved == 500.0
+    assert broker.account.closed_trades == 0
+    broker.submit(close_order(broker), market(), True, NOW_NS)
+    assert broker.account.closed_trades == 1
+    assert broker.account.cash == 10_000.0 + broker.account.realised_pnl
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "size", "age_s", "reason"),
+    [
+        (0.0, 1.0, 10.0, 0, RejectReason.ONE_SIDED),
+        (1.0, 1.0, 10.0, 0, RejectReason.CROSSED),
+        (1.0, 1.1, 10.0, 91, RejectReason.STALE_QUOTE),
+        (1.0, 1.1, 0.0, 0, RejectReason.NO_SIZE),
+        (math.nan, 1.1, 10.0, 0, RejectReason.NOT_A_NUMBER),
+    ],
+)
+def test_a_bad_quote_rejects_the_whole_order(
+    broker: PaperBroker, bid: float, ask: float, size: float, age_s: int, reason: RejectReason
+) -> None:
+    quotes = market()
+    quotes[CALL_105] = quote(bid, ask, size, NOW_NS - age_s * SECOND_NS)
+    order = open_order(broker, "bull_call_debit")
+    assert rejected(broker.submit(order, quotes, True, NOW_NS)) is reason
+    assert broker.account.cash == 10_000.0
+    assert broker.account.trading_state is TradingState.ACTIVE
+
+
+def test_nothing_trades_outside_the_session(broker: PaperBroker) -> None:
+    order = open_order(broker, "long_call")
+    assert rejected(broker.submit(order, market(), False, NOW_NS)) is RejectReason.OUTSIDE_SESSION
+    broker.submit(open_order(broker, "long_call", limit=3.0, day=True), market(), True, NOW_NS)
+    cheaper = market() | {CALL_100: quote(2.8, 2.9)}
+    assert broker.on_bar(cheaper, NOW_NS, session_open=False) == []
+    assert len(broker.on_bar(cheaper, NOW_NS)) == 1
+
+
+@pytest.mark.parametrize("symbol", ["SPY", "O:SPY260116C00999000", "O:SPY1260116C00100000"])
+def test_unknown_unquoted_and_adjusted_contracts_are_refused(
+    broker: PaperBroker, symbol: str
+) -> None:
+    quotes = market() | {"O:SPY1260116C00100000": quote(1.0, 1.1)}
+    order = open_order(broker, "long_call", legs=(Leg(symbol, 1),))
+    assert rejected(broker.submit(order, quotes, True, NOW_NS)) is RejectReason.UNKNOWN_CONTRACT
+
+
+def test_uncovered_calls_and_covers_that_expire_first_are_undefined_risk(
+    broker: PaperBroker,
+) -> None:
+    order = open_order(broker, "short_call")
+    assert rejected(broker.submit(order, market(), True, NOW_NS)) is RejectReason.UNDEFINED_RISK
+    early = "O:SPY260109C00100000"
+    order = open_order(broker, "calendar", legs=(Leg(early, 1), Leg(CALL_100, -1)))
+    quotes = market() | {early: quote(1.0, 1.1)}
+    assert rejected(broker.submit(order, quotes, True, NOW_NS)) is RejectReason.UNDEFINED_RISK
+
+
+def test_buying_power_covers_premium_reserve_and_fees_to_the_cent(tmp_path: Path) -> None:
+    schedule = FeeSchedule()
+    for cash, accepted in ((310.71, True), (310.70, False)):
+        broker = new_broker(tmp_path / str(cash), cash, schedule=schedule)
+        broker.account.day_start_equity = 0.0
+        result = broker.submit(open_order(broker, "long_call"), market(), True, NOW_NS)
+        assert isinstance(result, Fill) is accepted
+        assert broker.account.buying_power >= 0.0
+
+
+def test_one_strategy_is_open_for_each_underlying(broker: PaperBroker) -> None:
+    fill(broker, "long_call")
+    order = open_order(broker, "long_put")
+    assert rejected(broker.submit(order, market(), True, NOW_NS)) is RejectReason.POSITION_EXISTS
+    legs = (Leg(QQQ_CALL_100, 1),)
+    order = open_order(broker, "long_call", underlying="QQQ", legs=legs)
+    assert isinstance(broker.submit(order, market(), True, NOW_NS), Fill)
+
+
+def test_only_what_is_held_can_be_closed_and_only_together(broker: PaperBroker) -> None:
+    fill(broker, "bull_call_debit", 2)
+    closing = close_order(broker)
+    for wrong in (
+        replace(closing, legs=closing.legs[:1]),
+        replace(closing, units=3),
+        replace(closing, underlying="QQQ"),
+    ):
+        order = replace(wrong, order_id=broker.next_order_id())
+        assert rejected(broker.submit(order, market(), True, NOW_NS)) is RejectReason.NO_POSITION
+
+
+def test_order_ids_follow_each_other_so_that_nothing_is_submitted_twice(
+    broker: PaperBroker,
+) -> None:
+    order = open_order(broker, "long_call")
+    broker.submit(order, market(), True, NOW_NS)
+    with pytest.raises(OrderError, match="next id is 'paper-2'"):
+        broker.submit(order, market(), True, NOW_NS)
+
+
+def test_a_day_limit_waits_for_its_price_and_holds_its_buying_power(broker: PaperBroker) -> None:
+    order = open_order(broker, "bull_call_debit", 3, limit=2.0, day=True)
+    assert broker.submit(order, market(), True, NOW_NS) is None
+    assert broker.account.buying_power == 10_000.0 - 600.0
+    assert broker.on_bar(market(), NOW_NS) == []
+    cheaper = market() | {CALL_100: quote(2.8, 2.9, size=2.0)}
+    (first,) = broker.on_bar(cheaper, NOW_NS)
+    assert (first.units, first.premium) == (2, -380.0)
+    assert broker.account.buying_power == 10_000.0 - 380.0 - 200.0
+    (second,) = broker.on_bar(cheaper, NOW_NS)
+    assert (second.units, second.fill_id) == (1, "paper-1/3")
+    assert broker.account.strategies["SPY"].units == 3
+    assert broker.account.buying_power == broker.account.cash == 10_000.0 - 570.0
+
+
+def test_an_immediate_limit_that_is_not_marketable_is_rejected(broker: PaperBroker) -> None:
+    order = open_order(broker, "bull_call_debit", limit=2.09)
+    reason = rejected(broker.submit(order, market(), True, NOW_NS))
+    assert reason is RejectReason.LIMIT_NOT_MARKETABLE
+    order = open_order(broker, "bull_call_debit", limit=2.10)
+    assert isinstance(broker.submit(order, market(), True, NOW_NS), Fill)
+
+
+def test_a_credit_limit_is_negative(broker: PaperBroker) -> None:
+    order = open_order(broker, "bear_call_credit", limit=-1.95)
+    reason = rejected(broker.submit(order, market(), True, NOW_NS))
+    assert reason is RejectReason.LIMIT_NOT_MARKETABLE
+    order = open_order(broker, "bear_call_credit", limit=-1.90)
+    assert isinstance(broker.submit(order, market(), True, NOW_NS), Fill)
+
+
+def test_waiting_orders_expire_with_the_session_and_can_be_cancelled(broker: PaperBroker) -> None:
+    for release in (broker.expire_day_orders, lambda ts_ns: broker.cancel("paper-2", ts_ns)):
+        order = open_order(broker, "long_call", limit=1.0, day=True)
+        broker.submit(order, market(), True, NOW_NS)
+        assert broker.account.buying_power == 9_900.0
+        release(NOW_NS)
+        assert broker.account.buying_power == 10_000.0
+    with pytest.raises(OrderError, match="does not wait"):
+        broker.cancel("paper-1", NOW_NS)
+
+
+def test_expiry_settles_every_leg_in_cash_at_intrinsic_value(broker: PaperBroker) -> None:
+    fill(broker, "iron_condor", 2)
+    credit = broker.account.cash - 10_000.0
+    expiring = [PUT_95, PUT_100, CALL_100, CALL_105, QQQ_CALL_100]
+    settled = broker.settle(expiring, {"SPY": 103.5}, NOW_NS)
+    assert {event.symbol: event.cash for event in settled} == {
+        PUT_95: 0.0, PUT_100: 0.0, CALL_100: -700.0, CALL_105: 0.0,
+    }  # fmt: skip
+    assert broker.account.realised_pnl == pytest.approx(credit - 700.0)
+    assert broker.account.buying_power == broker.account.cash
+    assert broker.settle(expiring, {"SPY": 103.5}, NOW_NS) == []
+
+
+def test_less_than_a_cent_in_the_money_is_not_exercised(broker: PaperBroker) -> None:
+    fill(broker, "long_call")
+    assert broker.settle([CALL_100], {"SPY": 100.009}, NOW_NS)[0].cash == 0.0
+
+
+@pytest.mark.parametrize("prices", [{}, {"SPY": math.nan}, {"SPY": 0.0}])
+def test_settlement_waits_for_a_price(broker: PaperBroker, prices: dict[str, float]) -> None:
+    fill(broker, "long_call")
+    with pytest.raises(DataError, match=f"cannot settle {CALL_100}"):
+        broker.settle([CALL_100], prices, NOW_NS)
+    assert broker.account.positions
+
+
+def test_settlement_cancels_the_orders_that_wait_on_the_contract(broker: PaperBroker) -> None:
+    fill(broker, "long_call")
+    broker.submit(close_order(broker, limit=-9.0, day=True), market(), True, NOW_NS)
+    broker.settle([CALL_100], {"SPY": 101.0}, NOW_NS)
+    assert not broker.account.working_orders
+
+
+def test_a_daily_loss_halts_trading_until_the_session_closes(broker: PaperBroker) -> None:
+    fill(broker, "long_call", 3)
+    crash = market() | {CALL_100: quote(1.0, 1.1)}
+    broker.on_bar(crash, NOW_NS)
+    assert broker.account.trading_state is TradingState.HALTED
+    assert rejected(broker.submit(close_order(broker), crash, True, NOW_NS)) is RejectReason.HALTED
+    broker.close_session("2026-01-05", broker.equity(), NOW_NS)
+    assert broker.account.trading_state is TradingState.ACTIVE
+    assert isinstance(broker.submit(close_order(broker), crash, True, NOW_NS), Fill)
+
+
+def test_an_equity_that_is_no_number_halts_for_good(broker: PaperBroker) -> None:
+    order = open_order(broker, "long_call")
+    reason = rejected(broker.submit(order, market(), True, NOW_NS, equity=math.nan))
+    assert reason is RejectReason.NOT_A_NUMBER
+    broker.close_session("2026-01-05", 10_000.0, NOW_NS)
+    assert broker.account.trading_state is TradingState.HALTED
+    broker.set_trading_state(TradingState.ACTIVE, "operator", NOW_NS)
+    assert isinstance(broker.submit(open_order(broker, "long_call"), market(), True, NOW_NS), Fill)
+
+
+def test_reducing_cancels_orders_that_wait_to_open(broker: PaperBroker) -> None:
+    broker.submit(open_order(broker, "long_call", limit=1.0, day=True), market(), True, NOW_NS)
+    broker.set_trading_state(TradingState.REDUCING, "operator", NOW_NS)
+    assert not broker.account.working_orders
+    order = open_order(broker, "long_call")
+    assert rejected(broker.submit(order, market(), True, NOW_NS)) is RejectReason.REDUCING
+
+
+def test_every_rejection_is_in_the_journal_with_its_reason(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, limits=RiskLimits(max_contracts_per_order=1))
+    result = broker.submit(open_order(broker, "long_call", 2), market(), True, NOW_NS)
+    assert isinstance(result, Rejection)
+    assert list(broker.journal.events())[-1] == OrderRejected(NOW_NS, result)
+
+
+def test_a_restart_continues_where_the_journal_ends(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path)
+    fill(broker, "bear_call_credit")
+    broker.record([DecisionMade(NOW_NS, "SPY", 3, "bear_call_credit", 1, 0.1, 0.2)])
+    before = broker.account.fingerprint()
+    broker.journal.close()
+    again = new_broker(tmp_path)
+    assert again.account.fingerprint() == before
+    assert again.next_order_id() == "paper-2"
+    assert isinstance(again.submit(close_order(again), market(), True, NOW_NS), Fill)
+
+
+def test_when_the_journal_cannot_be_written_nothing_happens(broker: PaperBroker) -> None:
+    order = open_order(broker, "long_call")
+    before = broker.account.fingerprint()
+    broker.journal.close()
+    with pytest.raises(JournalError, match="cannot write"):
+        broker.submit(order, market(), True, NOW_NS)
+    assert broker.account.fingerprint() == before
+
+
+def test_a_broker_needs_an_open_account(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.db") as journal, pytest.raises(JournalError, match="not open"):
+        PaperBroker(journal, journal.fold(), FeeSchedule(), RiskLimits())

@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trading.execution.margin import (
+    max_loss_per_unit,
+    required_cash,
+    reserve_per_unit,
+    worst_payoff,
+)
+
+CALL, PUT = 1, -1
+Legs = list[tuple[int, float, int]]
+
+
+def arrays(legs: Legs) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    right, strike, ratio = zip(*legs, strict=True)
+    return np.array(right, np.int8), np.array(strike, float), np.array(ratio, np.int64), len(legs)
+
+
+@pytest.mark.parametrize(
+    ("legs", "reserve"),
+    [
+        ([(CALL, 100.0, 1)], 0.0),
+        ([(PUT, 100.0, 1)], 0.0),
+        ([(CALL, 100.0, 1), (CALL, 105.0, -1)], 0.0),
+        ([(CALL, 100.0, -1), (CALL, 105.0, 1)], 500.0),
+        ([(PUT, 100.0, -1), (PUT, 95.0, 1)], 500.0),
+        ([(CALL, 100.0, 1), (PUT, 100.0, 1)], 0.0),
+        ([(PUT, 90.0, 1), (PUT, 95.0, -1), (CALL, 105.0, -1), (CALL, 115.0, 1)], 1000.0),
+        ([(CALL, 95.0, 1), (CALL, 100.0, -2), (CALL, 105.0, 1)], 0.0),
+        ([(CALL, 95.0, -1), (CALL, 100.0, 2), (CALL, 105.0, -1)], 500.0),
+        ([(PUT, 50.0, -1)], 5000.0),
+    ],
+    ids=[
+        "long call", "long put", "debit vertical", "credit call vertical", "credit put vertical",
+        "long straddle", "iron condor by the larger side", "long butterfly", "short butterfly",
+        "put secured by cash",
+    ],
+)  # fmt: skip
+def test_reserve_is_what_the_legs_can_cost_at_expiry(legs: Legs, reserve: float) -> None:
+    assert reserve_per_unit(*arrays(legs), 100.0) == reserve
+
+
+@pytest.mark.parametrize(
+    "legs",
+    [
+        [(CALL, 100.0, -1)],
+        [(CALL, 100.0, -1), (PUT, 100.0, -1)],
+        [(CALL, 100.0, 1), (CALL, 105.0, -2)],
+        [(CALL, math.nan, 1)],
+        [(PUT, math.inf, -1)],
+        [(PUT, 0.0, -1)],
+    ],
+)
+def test_uncovered_calls_and_strikes_that_are_no_prices_are_undefined(legs: Legs) -> None:
+    assert reserve_per_unit(*arrays(legs), 100.0) == math.inf
+    assert max_loss_per_unit(*arrays(legs), 1.0, 100.0) == math.inf
+
+
+def test_debit_vertical_can_lose_its_debit_and_credit_vertical_its_width_less_the_credit() -> None:
+    debit = [(CALL, 100.0, 1), (CALL, 105.0, -1)]
+    credit = [(CALL, 100.0, -1), (CALL, 105.0, 1)]
+    assert max_loss_per_unit(*arrays(debit), 2.0, 100.0) == 200.0
+    assert max_loss_per_unit(*arrays(credit), -2.0, 100.0) == 300.0
+
+
+def test_a_debit_that_is_no_number_has_no_greatest_loss() -> None:
+    assert max_loss_per_unit(*arrays([(CALL, 100.0, 1)]), math.nan, 100.0) == math.inf
+
+
+def test_opening_a_credit_vertical_takes_width_less_credit_and_closing_frees_it() -> None:
+    assert required_cash(-2.0, 500.0, 3, 100.0, 4.0) == 904.0
+    assert required_cash(1.0, -500.0, 3, 100.0, 4.0) == -1196.0
+
+
+LEG = st.tuples(
+    st.sampled_from([CALL, PUT]),
+    st.integers(1, 40).map(lambda n: n * 5.0),
+    st.sampled_from([-2, -1, 1, 2]),
+)
+
+
+@given(st.lists(LEG, min_size=1, max_size=4))
+def test_worst_payoff_is_the_least_over_a_fine_grid_of_prices(legs: Legs) -> None:
+    worst = worst_payoff(*arrays(legs))
+    prices = np.arange(0.0, 1000.0, 1.25)
+    payoff = sum(q * np.maximum(r * (prices - k), 0.0) for r, k, q in legs)
+    if worst == -math.inf:
+        assert sum(q for r, _, q in legs if r == CALL) < 0
+    else:
+        assert worst == payoff.min()

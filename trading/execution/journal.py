@@ -1,0 +1,268 @@
+"""The journal: every event of one account, durable before it takes effect.
+
+A SQLite file in WAL mode with `synchronous=FULL`: when `append` returns, the rows survive a kill
+or a power cut; when the process dies earlier, none of them exists. One process writes, any number
+reads. Rows are numbered 1, 2, 3, ... and never change.
+"""
+
+import fcntl
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from trading.errors import JournalError, JournalLocked, TradingError
+from trading.execution.events import AccountOpened, Event
+from trading.execution.portfolio import Account
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    ts_ns INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    payload TEXT NOT NULL
+) STRICT;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TRIGGER events_are_final_update BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are final'); END;
+CREATE TRIGGER events_are_final_delete BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are final'); END;
+"""
+_COUNT_OPENING = """
+INSERT INTO meta VALUES ('openings', '1')
+    ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1
+"""
+_INSERT = "INSERT INTO events (seq, ts_ns, kind, payload) VALUES (?, ?, ?, ?)"
+_SELECT = "SELECT seq, ts_ns, kind, payload FROM events WHERE seq > ? ORDER BY seq"
+
+
+class Journal:
+    """Append-only store of an account's events.
+
+    Parameters
+    ----------
+    path : Path
+        The SQLite file; created with its folder when absent, unless `read_only`.
+    read_only : bool
+        Read while another process writes; appending raises.
+
+    Raises
+    ------
+    JournalLocked
+        Another journal object, in this process or another, has the file open for writing.
+    JournalError
+        The file is absent (`read_only`), no journal, or written by another version.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = Path(path)
+        self.read_only = read_only
+        self._mutex = threading.Lock()
+        self._closed = False
+        self._encoder = msgspec.json.Encoder(order="deterministic")
+        self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+        self._lock_fd = -1 if read_only else self._lock()
+        try:
+            self._connection = self._connect()
+            row = self._connection.execute(
+                "SELECT seq, ts_ns FROM events ORDER BY seq DESC LIMIT 1"
+            ).fetchone()
+        except sqlite3.Error as error:
+            self._unlock()
+            raise JournalError(f"cannot open journal {self.path}: {error}") from error
+        except JournalError:
+            self._unlock()
+            raise
+        self._last_seq: int = row[0] if row else 0
+        self._last_ts_ns: int = row[1] if row else 0
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def last_seq(self) -> int:
+        """Number of events."""
+        return self._last_seq
+
+    @property
+    def last_ts_ns(self) -> int:
+        """Exchange time of the last event, 0 when there is none."""
+        return self._last_ts_ns
+
+    def append(self, event: Event) -> int:
+        """Write one event durably and return its number, counted from 1."""
+        return self.append_many((event,))
+
+    def append_many(self, events: Sequence[Event]) -> int:
+        """Write events in one transaction, all or none, and return the last one's number.
+
+        Raises
+        ------
+        JournalError
+            An event holds a value that would not read back (NaN, infinity), the journal is read
+            only, or the disk refuses. Nothing is written then.
+        """
+        if self.read_only:
+            raise JournalError(f"journal {self.path} is open read-only: the owner writes it")
+        with self._mutex:
+            if self._closed:
+                raise JournalError(f"cannot write journal {self.path}: it is closed")
+            rows = [self._row(seq, event) for seq, event in enumerate(events, self._last_seq + 1)]
+            if not rows:
+                return self._last_seq
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(_INSERT, rows)
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise JournalError(f"cannot write journal {self.path}: {error}") from error
+            self._last_seq, self._last_ts_ns = rows[-1][0], rows[-1][1]
+            return self._last_seq
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Events numbered above `after`, in order; raises JournalError on a damaged row."""
+        for seq, _, _, payload in self._rows(after):
+            try:
+                yield self._decoder.decode(payload)
+            except (msgspec.DecodeError, TradingError) as error:
+                raise JournalError(f"event {seq} of {self.path} is damaged: {error}") from error
+
+    def fold(self) -> Account:
+        """The account that the events describe."""
+        account = Account()
+        for event in self.events():
+            account.apply(event)
+        return account
+
+    def open_account(
+        self, account_id: str, cash: float, ts_ns: int, multiplier: float = 100.0
+    ) -> Account:
+        """Fold the journal, opening the account first when the journal is empty.
+
+        Raises
+        ------
+        JournalError
+            The journal belongs to another account.
+        """
+        if self._last_seq == 0:
+            self.append(AccountOpened(ts_ns, account_id, cash, multiplier))
+        self._connection.execute(_COUNT_OPENING)
+        account = self.fold()
+        if account.account_id != account_id:
+            raise JournalError(
+                f"journal {self.path} belongs to account {account.account_id!r}, not "
+                f"{account_id!r}: use another file for another account"
+            )
+        return account
+
+    @property
+    def openings(self) -> int:
+        """How often the account was opened for trading, restarts included."""
+        row = self._connection.execute("SELECT value FROM meta WHERE key = 'openings'").fetchone()
+        return int(row[0]) if row else 0
+
+    def digest(self) -> str:
+        """SHA-256 over every row: equal exactly for equal histories."""
+        sha = hashlib.sha256()
+        for seq, ts_ns, kind, payload in self._rows(0):
+            sha.update(f"{seq}\t{ts_ns}\t{kind}\t{payload}\n".encode())
+        return sha.hexdigest()
+
+    def close(self) -> None:
+        """Release the file; closing twice is allowed."""
+        with self._mutex:
+            self._closed = True
+            self._connection.close()
+            self._unlock()
+
+    def _row(self, seq: int, event: Event) -> tuple[int, int, str, str]:
+        payload = self._encoder.encode(event)
+        try:
+            readable = self._decoder.decode(payload) == event
+        except (msgspec.DecodeError, TradingError):
+            readable = False
+        if not readable:
+            raise JournalError(
+                f"event {event} would not read back from journal {self.path}: "
+                "every number must be finite and every field of its declared type"
+            )
+        kind = str(event.__struct_config__.tag)
+        return seq, event.ts_ns, kind, payload.decode()
+
+    def _rows(self, after: int) -> Iterator[tuple[int, int, str, str]]:
+        cursor = self._connection.execute(_SELECT, (after,))
+        expected = after
+        try:
+            for row in cursor:
+                expected += 1
+                if row[0] != expected:
+                    raise JournalError(
+                        f"event {expected} of {self.path} is missing: restore the file from a copy"
+                    )
+                yield row
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot read journal {self.path}: {error}") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.read_only and not self.path.is_file():
+            raise JournalError(f"no journal at {self.path}: start trading first or name its file")
+        mode = "ro" if self.read_only else "rwc"
+        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        if not self.read_only:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
+                connection.executescript(
+                    f"BEGIN IMMEDIATE; {_SCHEMA}"
+                    f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}'); COMMIT;"
+                )
+        row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+        version = row[0] if row else "none"
+        if version != str(SCHEMA_VERSION):
+            connection.close()
+            raise JournalError(
+                f"journal {self.path} has schema version {version}, this program writes "
+                f"{SCHEMA_VERSION}: use the program that wrote it, or another file"
+            )
+        return connection
+
+    def _lock(self) -> int:
+        # The kernel drops this lock when its holder dies, however it dies.
+        path = self.path.with_name(self.path.name + ".lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise JournalError(f"cannot create journal {self.path}: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise JournalLocked(
+                f"journal {self.path} is being written by another owner: stop it, or open the "
+                "journal read-only"
+            ) from error
+        return descriptor
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1

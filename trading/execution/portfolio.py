@@ -1,0 +1,433 @@
+"""The paper account: cash, positions and statistics as a fold of the journal's events."""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from trading.errors import JournalError
+from trading.execution.events import (
+    AccountOpened,
+    DecisionMade,
+    Event,
+    OrderAccepted,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    SessionClosed,
+    Settled,
+    StateChanged,
+    WeightsAdopted,
+)
+from trading.execution.margin import reserve_per_unit
+from trading.execution.orders import Fill, Intent, Leg, LegFill, Order, QuoteView
+from trading.execution.risk import TradingState
+from trading.market.contracts import parse_symbol
+
+MINUTE_NS = 60_000_000_000
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Signed contracts held and the average price at which they were opened, USD a share."""
+
+    symbol: str
+    underlying: str
+    quantity: int
+    average_price: float
+
+
+class StrategyPosition(msgspec.Struct, frozen=True):
+    """One open strategy; cash amounts are totals in USD since it was opened.
+
+    `legs` are signed as held, a unit; `entry_cash` and `exit_cash` are changes of cash before
+    fees (+ received); `reserve_per_unit` is what each open unit holds back from buying power.
+    """
+
+    underlying: str
+    strategy: str
+    order_id: str
+    legs: tuple[Leg, ...]
+    units: int
+    opened_ns: int
+    entry_cash: float
+    exit_cash: float
+    fees: float
+    reserve_per_unit: float
+
+    @property
+    def reserve(self) -> float:
+        """Buying power held back in USD."""
+        return self.reserve_per_unit * self.units
+
+    @property
+    def net_cash(self) -> float:
+        """Change of cash so far in USD, after fees; the profit once the strategy is closed."""
+        return _usd(self.entry_cash + self.exit_cash - self.fees)
+
+
+class WorkingOrder(msgspec.Struct, frozen=True):
+    """An accepted order with units that still wait."""
+
+    order: Order
+    remaining: int
+    reserved_per_unit: float
+
+    @property
+    def reserved(self) -> float:
+        """Buying power held back in USD."""
+        return self.reserved_per_unit * self.remaining
+
+
+def _usd(amount: float) -> float:
+    """Nearest float to a whole micro-dollar, so that sums never drift from their decimals."""
+    return round(amount, 6)
+
+
+def legs_reserve(legs: tuple[Leg, ...], multiplier: float) -> float:
+    """Reserve of one unit of `legs` in USD, see `margin.reserve_per_unit`; inf when undefined.
+
+    Sold legs need every leg to share their expiry: a bought leg that expires earlier covers
+    nothing afterwards.
+
+    Raises
+    ------
+    ContractError
+        A symbol is malformed.
+    """
+    contracts = [parse_symbol(leg.symbol) for leg in legs]
+    one_expiry = len({contract.expiry for contract in contracts}) == 1
+    if not one_expiry:
+        return 0.0 if all(leg.ratio > 0 for leg in legs) else math.inf
+    right = np.array([contract.right for contract in contracts], dtype=np.int8)
+    strike = np.array([contract.strike for contract in contracts], dtype=np.float64)
+    ratio = np.array([leg.ratio for leg in legs], dtype=np.int64)
+    return float(reserve_per_unit(right, strike, ratio, len(legs), multiplier))
+
+
+def marked(quote: QuoteView, last: float) -> float:
+    """Value of a contract in USD a share: the mid, or `last` within the sides that are quoted.
+
+    A side counts when its price is above zero and finite, both only when they do not cross.
+    """
+    bid = quote.bid if math.isfinite(quote.bid) and quote.bid > 0.0 else 0.0
+    ask = quote.ask if math.isfinite(quote.ask) and quote.ask > 0.0 else math.inf
+    if bid > ask:
+        return last
+    if bid > 0.0 and ask < math.inf:
+        return 0.5 * (bid + ask)
+    return min(max(last, bid), ask)
+
+
+class Account:
+    """State of one paper account.
+
+    Only `apply` changes it, and its state depends on nothing but the events applied. Applying an
+    order, fill, decision or settlement a second time changes nothing. At most one strategy is
+    open for each underlying.
+
+    Attributes
+    ----------
+    cash, realised_pnl, fees_paid, reward_total : float
+        USD, USD, USD, and the sum of rewards. A strategy's profit or loss after all its fees is
+        booked to `realised_pnl` when its last unit is closed or settled.
+    positions, strategies, working_orders : dict
+        By contract symbol, by underlying, by order id.
+    closed_trades, winning_trades, fills, decisions, orders : int
+        Strategies closed or settled, those with a profit, fills, decisions, orders submitted.
+    day_start_equity : float
+        Equity at the last session's close, or the initial cash: the base of the daily loss.
+
+    Raises
+    ------
+    JournalError
+        From `apply`, when an event contradicts the events before it; nothing is changed then.
+
+    Examples
+    --------
+    >>> account = Account()
+    >>> account.apply(AccountOpened(ts_ns=1, account_id="paper", cash=100_000.0))
+    >>> account.buying_power
+    100000.0
+    """
+
+    def __init__(self) -> None:
+        self.account_id = ""
+        self.multiplier = 100.0
+        self.initial_cash = 0.0
+        self.cash = 0.0
+        self.realised_pnl = 0.0
+        self.fees_paid = 0.0
+        self.reward_total = 0.0
+        self.positions: dict[str, Position] = {}
+        self.strategies: dict[str, StrategyPosition] = {}
+        self.working_orders: dict[str, WorkingOrder] = {}
+        self.net_cash: dict[str, float] = {}
+        self.closed_trades = 0
+        self.winning_trades = 0
+        self.fills = 0
+        self.decisions = 0
+        self.masked_decisions = 0
+        self.orders = 0
+        self.rejections = 0
+        self.trading_state = TradingState.ACTIVE
+        self.state_reason = ""
+        self.day_start_equity = 0.0
+        self.last_session = ""
+        self.last_ts_ns = 0
+        self.last_decision_ns: dict[str, int] = {}
+        self.recent_order_ns: list[int] = []
+        self.weights_version = 0
+        self._booked: set[str] = set()
+
+    @property
+    def reserved(self) -> float:
+        """USD held back by open strategies and working orders."""
+        strategies = sum(strategy.reserve for strategy in self.strategies.values())
+        working = sum(waiting.reserved for waiting in self.working_orders.values())
+        return strategies + working
+
+    @property
+    def buying_power(self) -> float:
+        """Cash less what open strategies and working orders hold back, USD."""
+        return _usd(self.cash - self.reserved)
+
+    @property
+    def win_rate(self) -> float:
+        """Fraction of closed strategies with a profit after fees; 0 before the first."""
+        return self.winning_trades / self.closed_trades if self.closed_trades else 0.0
+
+    @property
+    def next_order_id(self) -> str:
+        """The id that the next order must carry."""
+        return f"{self.account_id}-{self.orders + 1}"
+
+    def equity(self, marks: Mapping[str, float]) -> float:
+        """Cash plus positions at `marks` (USD a share); NaN when a held contract has no mark."""
+        return self.cash + sum(self._value(position, marks) for position in self.positions.values())
+
+    def contribution(self, underlying: str, marks: Mapping[str, float]) -> float:
+        """Part of equity that `underlying` made since the account was opened, USD.
+
+        Contributions of all underlyings and the initial cash add up to `equity`.
+        """
+        value = self.net_cash.get(underlying, 0.0)
+        strategy = self.strategies.get(underlying)
+        if strategy is not None:
+            for leg in strategy.legs:
+                position = self.positions.get(leg.symbol)
+                if position is not None:
+                    value += self._value(position, marks)
+        return value
+
+    def _value(self, position: Position, marks: Mapping[str, float]) -> float:
+        return position.quantity * marks.get(position.symbol, math.nan) * self.multiplier
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the whole state: equal exactly when every field is equal."""
+        state = dict(vars(self), _booked=sorted(self._booked))
+        return hashlib.sha256(msgspec.json.encode(state, order="sorted")).hexdigest()
+
+    def apply(self, event: Event) -> None:
+        """Take one event into the state; see the class for what is refused or ignored."""
+        if not self.account_id and not isinstance(event, AccountOpened):
+            raise JournalError(
+                f"{type(event).__name__} comes before AccountOpened: an account opens first"
+            )
+        _FOLD[type(event)](self, event)
+        self.last_ts_ns = max(self.last_ts_ns, event.ts_ns)
+
+    def _open(self, event: AccountOpened) -> None:
+        if self.account_id or not event.account_id:
+            raise JournalError(
+                f"account {event.account_id!r} is opened in the journal of account "
+                f"{self.account_id!r}: one journal holds one named account"
+            )
+        self.account_id = event.account_id
+        self.multiplier = event.multiplier
+        self.initial_cash = self.cash = self.day_start_equity = event.cash
+
+    def _decide(self, event: DecisionMade) -> None:
+        if event.ts_ns <= self.last_decision_ns.get(event.underlying, -1):
+            return
+        self.last_decision_ns[event.underlying] = event.ts_ns
+        self.decisions += 1
+        self.masked_decisions += event.masked
+        self.reward_total += event.reward
+
+    def _accept(self, event: OrderAccepted) -> None:
+        if not self._is_new_order(event.order.order_id):
+            return
+        self.orders += 1
+        recent = [ts_ns for ts_ns in self.recent_order_ns if event.ts_ns - ts_ns < MINUTE_NS]
+        self.recent_order_ns = [*recent, event.ts_ns]
+        self.working_orders[event.order.order_id] = WorkingOrder(
+            event.order, event.order.units, event.reserved_per_unit
+        )
+
+    def _reject(self, event: OrderRejected) -> None:
+        if self._is_new_order(event.rejection.order_id):
+            self.orders += 1
+            self.rejections += 1
+
+    def _cancel(self, event: OrderCancelled) -> None:
+        self.working_orders.pop(event.order_id, None)
+
+    def _close_session(self, event: SessionClosed) -> None:
+        if event.date <= self.last_session:
+            return
+        self.last_session = event.date
+        self.day_start_equity = event.equity
+        self.reward_total += event.reward
+
+    def _change_state(self, event: StateChanged) -> None:
+        self.trading_state = event.trading_state
+        self.state_reason = event.reason
+
+    def _adopt_weights(self, event: WeightsAdopted) -> None:
+        self.weights_version = event.version
+
+    def _is_new_order(self, order_id: str) -> bool:
+        if order_id == self.next_order_id:
+            return True
+        account_id, _, number = order_id.rpartition("-")
+        if account_id == self.account_id and number.isdecimal() and int(number) <= self.orders:
+            return False
+        raise JournalError(
+            f"order {order_id!r} follows {self.orders} orders of account {self.account_id!r}: "
+            f"the next id is {self.next_order_id!r}"
+        )
+
+    def _fill(self, event: OrderFilled) -> None:
+        fill = event.fill
+        if fill.fill_id in self._booked:
+            return
+        waiting = self.working_orders.get(fill.order_id)
+        if waiting is None or not 0 < fill.units <= waiting.remaining:
+            raise JournalError(
+                f"fill {fill.fill_id!r} trades {fill.units} units of order {fill.order_id!r}, "
+                f"which has {waiting.remaining if waiting else 0} waiting"
+            )
+        if waiting.order.intent is Intent.OPEN:
+            strategy = self._opened(waiting.order, fill)
+        else:
+            strategy = self._reduced(fill)
+        for leg in fill.legs:
+            self._trade(fill.underlying, leg)
+        self._booked.add(fill.fill_id)
+        self.fills += 1
+        self.fees_paid = _usd(self.fees_paid + fill.fees)
+        self._book_cash(fill.underlying, fill.premium - fill.fees)
+        self._keep_working(waiting, fill.units)
+        self._keep_strategy(strategy, closed=strategy.units == 0)
+
+    def _opened(self, order: Order, fill: Fill) -> StrategyPosition:
+        held = self.strategies.get(fill.underlying)
+        if held is None:
+            held = StrategyPosition(
+                underlying=fill.underlying,
+                strategy=order.strategy,
+                order_id=order.order_id,
+                legs=order.legs,
+                units=0,
+                opened_ns=fill.ts_ns,
+                entry_cash=0.0,
+                exit_cash=0.0,
+                fees=0.0,
+                reserve_per_unit=legs_reserve(order.legs, self.multiplier),
+            )
+        elif held.order_id != order.order_id:
+            raise JournalError(
+                f"fill {fill.fill_id!r} opens a second strategy on {fill.underlying}: close "
+                f"{held.strategy} first"
+            )
+        return msgspec.structs.replace(
+            held,
+            units=held.units + fill.units,
+            entry_cash=_usd(held.entry_cash + fill.premium),
+            fees=_usd(held.fees + fill.fees),
+        )
+
+    def _reduced(self, fill: Fill) -> StrategyPosition:
+        held = self.strategies.get(fill.underlying)
+        if held is None or fill.units > held.units:
+            raise JournalError(
+                f"fill {fill.fill_id!r} closes {fill.units} units on {fill.underlying}, "
+                f"where {held.units if held else 0} are open"
+            )
+        return msgspec.structs.replace(
+            held,
+            units=held.units - fill.units,
+            exit_cash=_usd(held.exit_cash + fill.premium),
+            fees=_usd(held.fees + fill.fees),
+        )
+
+    def _settle(self, event: Settled) -> None:
+        settlement_id = f"{event.symbol}/{event.ts_ns}"
+        if settlement_id in self._booked:
+            return
+        position = self.positions.get(event.symbol)
+        held = self.strategies.get(position.underlying) if position else None
+        if position is None or held is None or position.quantity != event.quantity:
+            raise JournalError(
+                f"settlement of {event.quantity} {event.symbol} does not match the "
+                f"{position.quantity if position else 0} held"
+            )
+        self._booked.add(settlement_id)
+        del self.positions[event.symbol]
+        self._book_cash(position.underlying, event.cash)
+        strategy = msgspec.structs.replace(held, exit_cash=_usd(held.exit_cash + event.cash))
+        closed = not any(leg.symbol in self.positions for leg in held.legs)
+        self._keep_strategy(strategy, closed=closed)
+
+    def _trade(self, underlying: str, leg: LegFill) -> None:
+        held = self.positions.get(leg.symbol)
+        before = held.quantity if held else 0
+        quantity = before + leg.quantity
+        if quantity == 0:
+            del self.positions[leg.symbol]
+            return
+        price = leg.price
+        if held is not None:
+            price = held.average_price
+            if before * leg.quantity > 0:
+                price += (leg.price - price) * leg.quantity / quantity
+        self.positions[leg.symbol] = Position(leg.symbol, underlying, quantity, price)
+
+    def _book_cash(self, underlying: str, amount: float) -> None:
+        self.cash = _usd(self.cash + amount)
+        self.net_cash[underlying] = _usd(self.net_cash.get(underlying, 0.0) + amount)
+
+    def _keep_working(self, waiting: WorkingOrder, filled: int) -> None:
+        order_id = waiting.order.order_id
+        if filled == waiting.remaining:
+            del self.working_orders[order_id]
+        else:
+            self.working_orders[order_id] = msgspec.structs.replace(
+                waiting, remaining=waiting.remaining - filled
+            )
+
+    def _keep_strategy(self, strategy: StrategyPosition, *, closed: bool) -> None:
+        if not closed:
+            self.strategies[strategy.underlying] = strategy
+            return
+        self.strategies.pop(strategy.underlying, None)
+        self.closed_trades += 1
+        self.winning_trades += strategy.net_cash > 0.0
+        self.realised_pnl = _usd(self.realised_pnl + strategy.net_cash)
+
+
+_FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
+    AccountOpened: Account._open,
+    DecisionMade: Account._decide,
+    OrderAccepted: Account._accept,
+    OrderRejected: Account._reject,
+    OrderFilled: Account._fill,
+    OrderCancelled: Account._cancel,
+    Settled: Account._settle,
+    SessionClosed: Account._close_session,
+    StateChanged: Account._change_state,
+    WeightsAdopted: Account._adopt_weights,
+}
