@@ -1,0 +1,407 @@
+"""The REST client against an HTTP server on the loopback."""
+
+import json
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from trading.data.massive.rest import RestClient
+from trading.errors import AuthenticationFailed, DataError, NotEntitled, RestError
+from trading.market.bars import StockBar
+from trading.market.contracts import Right
+
+KEY = "k3y-that-must-stay-secret"
+CONTRACTS = "/v3/reference/options/contracts"
+SNAPSHOT = "/v3/snapshot/options/SPY"
+
+
+class Asked(NamedTuple):
+    """One request as the server saw it."""
+
+    path: str
+    query: dict[str, str]
+    authorization: str
+
+
+class Answer(NamedTuple):
+    """What the server answers; bytes are sent as they are, anything else as JSON."""
+
+    body: Any
+    status: int = 200
+    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
+    cut: bool = False
+
+
+class Service(ThreadingHTTPServer):
+    """Gives `answers` one after the other, the last one again and again."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: list[Answer] = []
+        self.asked: list[Asked] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def pages(self, *results: list[Any], path: str = CONTRACTS) -> None:
+        """Answer with one page for each of `results`."""
+        for number, rows in enumerate(results, start=1):
+            body: dict[str, Any] = {"status": "OK", "request_id": "1", "results": rows}
+            if number < len(results):
+                body["next_url"] = f"{self.url}{path}?cursor=page{number + 1}"
+            self.answers.append(Answer(body))
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Service
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        authorization = self.headers.get("Authorization", "")
+        self.server.asked.append(Asked(parts.path, dict(parse_qsl(parts.query)), authorization))
+        answers = self.server.answers
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if answer.cut:
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+        else:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(10.0)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """The pauses that the client made between attempts, in seconds."""
+    return []
+
+
+@pytest.fixture
+def client(service: Service, pauses: list[float]) -> Iterator[RestClient]:
+    with RestClient(service.url, KEY, pause=pauses.append) as rest:
+        yield rest
+
+
+def row(symbol: str, **more: Any) -> dict[str, Any]:
+    return {"ticker": symbol, "underlying_ticker": "SPY", "shares_per_contract": 100} | more
+
+
+CALLS = [f"O:SPY251219C00{strike}000" for strike in range(600, 606)]
+
+
+def test_contracts_are_asked_for_as_the_vendor_documents(
+    service: Service, client: RestClient
+) -> None:
+    service.pages([row(CALLS[0])])
+    client.option_contracts(
+        "SPY",
+        as_of=date(2025, 12, 1),
+        expiry_from=date(2025, 12, 5),
+        expiry_to=date(2026, 1, 16),
+    )
+    assert service.asked == [
+        Asked(
+            CONTRACTS,
+            {
+                "underlying_ticker": "SPY",
+                "as_of": "2025-12-01",
+                "expiration_date.gte": "2025-12-05",
+                "expiration_date.lte": "2026-01-16",
+                "limit": "1000",
+                "sort": "ticker",
+                "order": "asc",
+            },
+            f"Bearer {KEY}",
+        )
+    ]
+
+
+def test_every_page_is_read(service: Service, client: RestClient) -> None:
+    service.pages([row(CALLS[0]), row(CALLS[1])], [], [row(CALLS[2])])
+    listed = client.option_contracts("SPY")
+    assert [each.contract.symbol for each in listed] == CALLS[:3]
+    assert [asked.query.get("cursor") for asked in service.asked] == [None, "page2", "page3"]
+    assert {asked.authorization for asked in service.asked} == {f"Bearer {KEY}"}
+
+
+def test_an_adjusted_contract_is_told_from_a_standard_one(
+    service: Service, client: RestClient
+) -> None:
+    cash = [{"amount": 6.53, "type": "currency", "underlying": "USD"}]
+    service.pages(
+        [
+            row(CALLS[0], exercise_style="american"),
+            row("O:SPY1251219C00600000", additional_underlyings=cash),
+            row("O:SPY2251219C00600000", shares_per_contract=50),
+        ]
+    )
+    listed = client.option_contracts("SPY")
+    assert [each.is_standard for each in listed] == [True, False, False]
+    assert [each.shares_per_contract for each in listed] == [100, 100, 50]
+    assert [each.underlying for each in listed] == ["SPY"] * 3
+    assert listed[0].exercise_style == "american"
+
+
+def test_a_malformed_symbol_is_left_out_and_logged(
+    service: Service, client: RestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.pages([row("O:SPY251219C000150000"), row(CALLS[0])])
+    assert [each.contract.symbol for each in client.option_contracts("SPY")] == CALLS[:1]
+    assert "O:SPY251219C000150000" in caplog.text
+
+
+FAILING_PAGES = {
+    "error in the body": Answer({"status": "ERROR", "error": "cursor expired"}),
+    "error beside rows": Answer({"status": "OK", "error": "partial", "results": []}),
+    "no status": Answer({}),
+    "no JSON": Answer(b"<html>bad gateway</html>"),
+    "truncated JSON": Answer(b'{"status":"OK","results":[{"ticker":"O:SPY2512'),
+    "an array": Answer([]),
+    "rows of another kind": Answer({"status": "OK", "results": [{"symbol": "SPY"}]}),
+    "not found": Answer({"status": "NOT_FOUND", "message": "no such thing"}, 404),
+    "a redirect": Answer(b"", 302, {"Location": "https://example.org/"}),
+    "a broken connection": Answer({"status": "OK", "results": []}, cut=True),
+    "server error": Answer({"status": "ERROR", "error": "internal"}, 500),
+}
+
+
+@pytest.mark.parametrize("failing", FAILING_PAGES.values(), ids=FAILING_PAGES.keys())
+def test_a_page_that_fails_fails_the_whole(
+    service: Service, client: RestClient, failing: Answer
+) -> None:
+    service.pages([row(CALLS[0])], [row(CALLS[1])], [row(CALLS[2])])
+    service.answers[2:] = [failing]
+    with pytest.raises(RestError, match=r"contracts, page 3: "):
+        client.option_contracts("SPY")
+
+
+def test_pages_that_go_in_a_circle_are_refused(service: Service, client: RestClient) -> None:
+    url = f"{service.url}{CONTRACTS}?cursor=round"
+    service.answers = [Answer({"status": "OK", "results": [row(CALLS[0])], "next_url": url})]
+    with pytest.raises(RestError, match="read before"):
+        client.option_contracts("SPY")
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["https://example.org/v3?cursor=1", "http://127.0.0.1:1/", "/v3?cursor=1", "http://["],
+)
+def test_the_key_is_never_taken_to_another_server(
+    service: Service, client: RestClient, elsewhere: str
+) -> None:
+    service.answers = [Answer({"status": "OK", "results": [], "next_url": elsewhere})]
+    with pytest.raises(RestError, match="next page"):
+        client.option_contracts("SPY")
+    assert len(service.asked) == 1
+
+
+def test_a_refused_key_is_told_apart(service: Service, client: RestClient) -> None:
+    service.answers = [Answer({"status": "ERROR", "error": "Unknown API Key"}, 401)]
+    with pytest.raises(AuthenticationFailed, match="Unknown API Key"):
+        client.market_status()
+    assert len(service.asked) == 1
+
+
+def test_a_plan_that_lacks_the_data_is_told_apart(service: Service, client: RestClient) -> None:
+    service.answers = [Answer({"status": "NOT_AUTHORIZED", "message": "upgrade your plan"}, 403)]
+    with pytest.raises(NotEntitled, match="upgrade your plan"):
+        client.option_chain_snapshot("SPY")
+    assert len(service.asked) == 1
+
+
+def test_a_throttled_request_is_tried_again_when_the_server_says(
+    service: Service, client: RestClient, pauses: list[float]
+) -> None:
+    service.pages([row(CALLS[0])], [row(CALLS[1])])
+    service.answers.insert(1, Answer({"status": "ERROR"}, 429, {"Retry-After": "7"}))
+    service.answers.insert(2, Answer(b"slow down", 429, {"Retry-After": "soon"}))
+    assert len(client.option_contracts("SPY")) == 2
+    assert pauses == [7.0, 1.0]
+    assert [asked.query.get("cursor") for asked in service.asked] == [None] + ["page2"] * 3
+
+
+def test_throttling_without_end_raises(
+    service: Service, client: RestClient, pauses: list[float]
+) -> None:
+    service.answers = [Answer({"status": "ERROR", "error": "too many requests"}, 429)]
+    with pytest.raises(RestError, match="too many requests"):
+        client.option_contracts("SPY")
+    assert len(service.asked) == 4
+    assert pauses == [0.5, 1.0, 2.0]
+
+
+def test_a_server_that_is_not_there_raises(pauses: list[float]) -> None:
+    with Service() as gone:
+        url = gone.url
+    with (
+        RestClient(url, KEY, pause=pauses.append) as client,
+        pytest.raises(RestError, match="ConnectError"),
+    ):
+        client.market_status()
+
+
+def test_a_server_that_does_not_answer_raises(pauses: list[float]) -> None:
+    with Service() as deaf:
+        client = RestClient(deaf.url, KEY, timeout_s=0.05, attempts=2, pause=pauses.append)
+        with client, pytest.raises(RestError, match="ReadTimeout"):
+            client.market_status()
+
+
+def snapshot_row(symbol: str, **more: Any) -> dict[str, Any]:
+    return {"details": {"ticker": symbol, "strike_price": 600}, "open_interest": 12} | more
+
+
+def test_a_snapshot_carries_quote_greeks_and_underlying(
+    service: Service, client: RestClient
+) -> None:
+    full = snapshot_row(
+        CALLS[0],
+        last_quote={
+            "bid": 1.2,
+            "ask": 1.25,
+            "bid_size": 8,
+            "ask_size": 4,
+            "last_updated": 1_766_154_600_123_456_789,
+        },
+        greeks={"delta": 0.5, "gamma": 0.01, "theta": -0.2, "vega": 0.4},
+        implied_volatility=0.18,
+        underlying_asset={"price": 601.5, "ticker": "SPY"},
+    )
+    service.pages([full], path=SNAPSHOT)
+    [snapshot] = client.option_chain_snapshot("SPY")
+    assert snapshot.contract.symbol == CALLS[0]
+    assert (snapshot.bid, snapshot.ask, snapshot.bid_size, snapshot.ask_size) == (1.2, 1.25, 8, 4)
+    assert snapshot.quote_ns == 1_766_154_600_123_456_789
+    assert (snapshot.iv, snapshot.delta, snapshot.vega) == (0.18, 0.5, 0.4)
+    assert (snapshot.open_interest, snapshot.underlying_price) == (12, 601.5)
+
+
+def test_a_snapshot_without_quote_or_greeks_says_so(service: Service, client: RestClient) -> None:
+    service.pages([snapshot_row(CALLS[0], greeks={}, last_quote=None)], path=SNAPSHOT)
+    [snapshot] = client.option_chain_snapshot("SPY")
+    assert (snapshot.bid, snapshot.ask, snapshot.quote_ns) == (0.0, 0.0, 0)
+    assert math.isnan(snapshot.delta)
+    assert math.isnan(snapshot.iv)
+    assert math.isnan(snapshot.underlying_price)
+
+
+def test_a_snapshot_is_filtered_and_paged(service: Service, client: RestClient) -> None:
+    service.pages([snapshot_row(CALLS[0])], [snapshot_row(CALLS[1])], path=SNAPSHOT)
+    snapshots = client.option_chain_snapshot(
+        "SPY", expiry_to=date(2026, 1, 16), strike_from=590.5, strike_to=610, right=Right.CALL
+    )
+    assert len(snapshots) == 2
+    assert service.asked[0].path == SNAPSHOT
+    assert service.asked[0].query == {
+        "expiration_date.lte": "2026-01-16",
+        "strike_price.gte": "590.5",
+        "strike_price.lte": "610",
+        "contract_type": "call",
+        "limit": "250",
+        "sort": "ticker",
+        "order": "asc",
+    }
+
+
+def test_aggregates_are_bars_in_nanoseconds(service: Service, client: RestClient) -> None:
+    start_ms = 1_766_154_600_000
+    rows = [
+        {"t": start_ms, "o": 1, "h": 4, "l": 1, "c": 2.5, "v": 10.5, "vw": 2.25, "n": 3},
+        {"t": start_ms + 60_000, "o": 2, "h": 3, "l": 1, "c": 2, "v": 1},
+    ]
+    service.answers = [Answer({"status": "DELAYED", "resultsCount": 2, "results": rows})]
+    bars = client.aggregates(
+        "SPY", 1, "minute", start_ms * 1_000_000 - 1, (start_ms + 60_000) * 1_000_000 + 1
+    )
+    assert bars == [
+        StockBar("SPY", start_ms * 1_000_000, 1.0, 4.0, 1.0, 2.5, 10.5, 2.25),
+        StockBar("SPY", (start_ms + 60_000) * 1_000_000, 2.0, 3.0, 1.0, 2.0, 1.0, 2.0),
+    ]
+    asked = service.asked[0]
+    assert asked.path == f"/v2/aggs/ticker/SPY/range/1/minute/{start_ms}/{start_ms + 60_000}"
+    assert asked.query == {"adjusted": "false", "sort": "asc", "limit": "50000"}
+
+
+def test_a_range_without_trades_has_no_bars(service: Service, client: RestClient) -> None:
+    service.answers = [Answer({"status": "OK", "resultsCount": 0})]
+    assert client.aggregates("SPY", 1, "minute", 0, 1) == []
+
+
+def test_the_market_status_carries_the_servers_clock(service: Service, client: RestClient) -> None:
+    service.answers = [
+        Answer(
+            {
+                "afterHours": True,
+                "earlyHours": False,
+                "market": "extended-hours",
+                "serverTime": "2020-11-10T17:37:37-05:00",
+            }
+        )
+    ]
+    status = client.market_status()
+    assert status.market == "extended-hours"
+    assert status.server_ns == 1_605_047_857_000_000_000
+    assert (status.early_hours, status.after_hours) == (False, True)
+
+
+def test_a_clock_that_cannot_be_read_raises(service: Service, client: RestClient) -> None:
+    service.answers = [Answer({"market": "open", "serverTime": "noon"})]
+    with pytest.raises(RestError, match="noon"):
+        client.market_status()
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 429])
+def test_the_key_shows_nowhere(
+    service: Service, client: RestClient, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    told = Answer({"status": "ERROR", "error": f"not with {KEY}"}, status)
+    service.answers = [told]
+    with pytest.raises(DataError) as caught:
+        client.option_contracts("SPY")
+    assert service.asked[0].authorization == f"Bearer {KEY}"
+    shown = [str(caught.value), repr(caught.value), repr(client), caplog.text]
+    shown += [str(record.__dict__) for record in caplog.records]
+    assert not [text for text in shown if KEY in text]
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "127.0.0.1", "https://127.0.0.1/?apiKey=1"])
+def test_an_unusable_url_is_refused(url: str) -> None:
+    with pytest.raises(DataError):
+        RestClient(url, KEY)
+
+
+@pytest.mark.parametrize("key", ["", "line\nbreak", "l\u00ebtters"])
+def test_an_unusable_key_is_refused(key: str) -> None:
+    with pytest.raises(AuthenticationFailed):
+        RestClient("https://127.0.0.1", key)

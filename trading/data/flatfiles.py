@@ -1,0 +1,243 @@
+"""Reads the vendor's daily flat files into columns sorted by time.
+
+A file holds every ticker of one day, sorted by ticker, and is far larger than memory for
+option quotes: it is filtered while it streams, so only the wanted underlyings are kept.
+Layout below `folder`:
+
+    us_options_opra/quotes_v1/YYYY/MM/YYYY-MM-DD.csv.gz
+    us_options_opra/minute_aggs_v1/YYYY/MM/YYYY-MM-DD.csv.gz
+    us_stocks_sip/minute_aggs_v1/YYYY/MM/YYYY-MM-DD.csv.gz
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+from numpy.typing import NDArray
+
+from trading.errors import FlatFileError
+from trading.market.bars import StockBar
+from trading.market.contracts import parse_symbol
+
+AssetClass = Literal["options", "stocks"]
+
+_ASSET_FOLDERS: dict[AssetClass, str] = {
+    "options": "us_options_opra",
+    "stocks": "us_stocks_sip",
+}
+_BLOCK_BYTES = 1 << 22
+
+_QUOTE_TYPES = {
+    "ticker": pa.dictionary(pa.int32(), pa.string()),
+    "ask_price": pa.float64(),
+    "ask_size": pa.float64(),
+    "bid_price": pa.float64(),
+    "bid_size": pa.float64(),
+    "sequence_number": pa.int64(),
+    "sip_timestamp": pa.int64(),
+}
+_BAR_TYPES = {
+    "ticker": pa.dictionary(pa.int32(), pa.string()),
+    "volume": pa.float64(),
+    "open": pa.float64(),
+    "close": pa.float64(),
+    "high": pa.float64(),
+    "low": pa.float64(),
+    "window_start": pa.int64(),
+}
+_NEVER_EMPTY = frozenset({"ticker", "sip_timestamp", "window_start"})
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteTable:
+    """Option quotes of one day as columns of equal length n, sorted by time.
+
+    Quotes of equal time are in order of their sequence number.
+
+    Attributes
+    ----------
+    symbols: contract symbols, sorted; `contract` indexes this list
+    contract: i32[n]
+    bid, ask: f64[n], USD per share; 0 means that the side is absent
+    bid_size, ask_size: i64[n], contracts
+    ts_ns: i64[n], SIP time in UTC nanoseconds
+    sequence: i64[n], rises per contract, with holes
+    """
+
+    symbols: list[str]
+    contract: NDArray[np.int32]
+    bid: NDArray[np.float64]
+    ask: NDArray[np.float64]
+    bid_size: NDArray[np.int64]
+    ask_size: NDArray[np.int64]
+    ts_ns: NDArray[np.int64]
+    sequence: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ts_ns)
+
+
+def quotes_path(folder: Path, day: date) -> Path:
+    """Where the option quotes of `day` lie below `folder`."""
+    return _day_path(folder / _ASSET_FOLDERS["options"] / "quotes_v1", day)
+
+
+def minute_bars_path(folder: Path, day: date, asset_class: AssetClass = "stocks") -> Path:
+    """Where the minute bars of `day` lie below `folder`."""
+    return _day_path(folder / _ASSET_FOLDERS[asset_class] / "minute_aggs_v1", day)
+
+
+def load_quotes(folder: Path, day: date, underlyings: Collection[str]) -> QuoteTable:
+    """Reads the quotes of all contracts on `underlyings`.
+
+    Raises
+    ------
+    FlatFileError
+        the file is missing, damaged, or lacks a column.
+    ContractError
+        a ticker of the file is not an option symbol.
+    """
+    path = quotes_path(folder, day)
+    rows = _read(path, _QUOTE_TYPES, _on_underlyings(underlyings))
+    symbols, contract = _encode_tickers(rows["ticker"])
+    ts_ns = _column(rows, "sip_timestamp", np.int64)
+    sequence = _column(rows, "sequence_number", np.int64)
+    order = np.lexsort((sequence, ts_ns))
+    return QuoteTable(
+        symbols=symbols,
+        contract=contract[order],
+        bid=_column(rows, "bid_price", np.float64)[order],
+        ask=_column(rows, "ask_price", np.float64)[order],
+        bid_size=_column(rows, "bid_size", np.int64)[order],
+        ask_size=_column(rows, "ask_size", np.int64)[order],
+        ts_ns=ts_ns[order],
+        sequence=sequence[order],
+    )
+
+
+def load_minute_bars(
+    folder: Path,
+    day: date,
+    symbols: Collection[str],
+    asset_class: AssetClass = "stocks",
+) -> list[StockBar]:
+    """Reads minute bars sorted by start, then by symbol.
+
+    `symbols` names stocks; with `asset_class="options"` it names the underlyings whose
+    contracts are read, and a bar's symbol is the contract's. The files carry no volume
+    weighted price: `vwap` is the typical price, (high + low + close) / 3.
+
+    Raises
+    ------
+    FlatFileError
+        the file is missing, damaged, or lacks a column.
+    """
+    wanted = set(symbols).__contains__ if asset_class == "stocks" else _on_underlyings(symbols)
+    rows = _read(minute_bars_path(folder, day, asset_class), _BAR_TYPES, wanted)
+    names, ticker = _encode_tickers(rows["ticker"])
+    start_ns = _column(rows, "window_start", np.int64)
+    order = np.lexsort((ticker, start_ns))
+    high = _column(rows, "high", np.float64)
+    low = _column(rows, "low", np.float64)
+    close = _column(rows, "close", np.float64)
+    columns = (
+        ticker,
+        start_ns,
+        _column(rows, "open", np.float64),
+        high,
+        low,
+        close,
+        _column(rows, "volume", np.float64),
+        (high + low + close) / 3.0,
+    )
+    return [
+        StockBar(names[row[0]], *row[1:])
+        for row in zip(*(column[order].tolist() for column in columns), strict=True)
+    ]
+
+
+def _day_path(folder: Path, day: date) -> Path:
+    return folder / f"{day:%Y}" / f"{day:%m}" / f"{day:%Y-%m-%d}.csv.gz"
+
+
+def _on_underlyings(underlyings: Collection[str]) -> Callable[[str], bool]:
+    prefixes = tuple(f"O:{underlying}" for underlying in underlyings)
+    names = frozenset(underlyings)
+
+    def wanted(ticker: str) -> bool:
+        # Most tickers of a full day fail the prefix: only the others are worth parsing.
+        return ticker.startswith(prefixes) and parse_symbol(ticker).underlying in names
+
+    return wanted
+
+
+def _read(path: Path, types: dict[str, Any], wanted: Callable[[str], bool]) -> Any:
+    """The rows of `path` whose ticker is `wanted`, as one Arrow table."""
+    if not path.is_file():
+        raise FlatFileError(
+            f"flat file {path} does not exist: download that day or choose another folder or date"
+        )
+    try:
+        rows = pa.Table.from_batches(
+            list(_wanted_batches(path, types, wanted)),
+            schema=pa.schema(
+                [(name, pa.string() if name == "ticker" else kind) for name, kind in types.items()]
+            ),
+        )
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise FlatFileError(
+            f"flat file {path} is damaged or has other columns than "
+            f"{', '.join(types)}: {error}; download it again"
+        ) from error
+    for name in rows.column_names:
+        if name in _NEVER_EMPTY and rows[name].null_count:
+            raise FlatFileError(f"flat file {path} has a row without {name}: download it again")
+    return rows
+
+
+def _wanted_batches(
+    path: Path, types: dict[str, Any], wanted: Callable[[str], bool]
+) -> Iterator[Any]:
+    reader = pa_csv.open_csv(
+        path,
+        read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES),
+        convert_options=pa_csv.ConvertOptions(column_types=types, include_columns=list(types)),
+    )
+    decided: dict[str, bool] = {}
+    for batch in reader:
+        ticker = batch.column("ticker")
+        tickers: list[str] = ticker.dictionary.to_pylist()
+        for name in tickers:
+            if name not in decided:
+                decided[name] = wanted(name)
+        keep = np.fromiter((decided[name] for name in tickers), np.bool_, len(tickers))
+        if not keep.any():
+            continue
+        rows = pa.array(keep[ticker.indices.to_numpy(zero_copy_only=False)])
+        plain = batch.set_column(0, "ticker", pc.cast(ticker, pa.string()))
+        yield plain.filter(rows)
+
+
+def _encode_tickers(ticker: Any) -> tuple[list[str], NDArray[np.int32]]:
+    """Sorted distinct names, and the index i32[n] of each row's name among them."""
+    encoded = ticker.combine_chunks().dictionary_encode()
+    names: list[str] = encoded.dictionary.to_pylist()
+    order = np.argsort(np.array(names, dtype=np.str_), kind="stable")
+    rank = np.empty(len(names), np.int32)
+    rank[order] = np.arange(len(names), dtype=np.int32)
+    indices = encoded.indices.to_numpy(zero_copy_only=False)
+    return [names[i] for i in order], rank[indices]
+
+
+def _column(rows: Any, name: str, dtype: type[Any]) -> NDArray[Any]:
+    """A column as NumPy; an empty field of the file is 0, which means absent."""
+    values: NDArray[Any] = pc.fill_null(rows[name], 0).to_numpy()
+    return values.astype(dtype)

@@ -1,0 +1,371 @@
+"""The vendor's REST service: contracts, chain snapshots, aggregates and the market's status."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import msgspec
+
+from trading.data.massive.rest_transport import Page, RestTransport
+from trading.data.massive.wire import event_ns
+from trading.errors import ContractError, RestError
+from trading.market.bars import StockBar
+from trading.market.contracts import OptionContract, Right, parse_symbol
+
+_CONTRACTS_PER_PAGE = 1000
+_SNAPSHOTS_PER_PAGE = 250
+_AGGREGATES_PER_PAGE = 50_000
+_STANDARD_DELIVERABLE = 100
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedContract:
+    """A contract with what one of it delivers.
+
+    Parameters
+    ----------
+    contract: what the symbol says
+    underlying: ticker of the stock or ETF
+    shares_per_contract: shares of it that one contract delivers
+    exercise_style: `american`, `european` or `bermudan`
+    delivers_other: whether other shares or cash are delivered besides, as after a corporate action
+    """
+
+    contract: OptionContract
+    underlying: str
+    shares_per_contract: float
+    exercise_style: str
+    delivers_other: bool
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether one contract delivers 100 shares of the underlying and nothing else."""
+        return self.shares_per_contract == _STANDARD_DELIVERABLE and not self.delivers_other
+
+
+@dataclass(frozen=True, slots=True)
+class ContractSnapshot:
+    """The latest the vendor knows of a contract.
+
+    Prices are in USD per share, sizes and open interest in contracts. A bid or ask of 0 is absent;
+    NaN stands for a figure that the plan or the contract lacks. `delta` is per USD of the
+    underlying, `theta` per day, `vega` per percentage point of volatility, as the vendor has them;
+    `open_interest` is the prior day's. `quote_ns` is 0 without a quote.
+    """
+
+    contract: OptionContract
+    bid: float
+    ask: float
+    bid_size: float
+    ask_size: float
+    quote_ns: int
+    iv: float
+    delta: float
+    gamma: float
+    theta: float
+    vega: float
+    open_interest: float
+    underlying_price: float
+
+
+@dataclass(frozen=True, slots=True)
+class MarketStatus:
+    """The vendor's view of the market: `market` is `open`, `closed` or `extended-hours`."""
+
+    market: str
+    server_ns: int
+    early_hours: bool
+    after_hours: bool
+
+
+class _ContractRow(msgspec.Struct):
+    ticker: str
+    underlying_ticker: str = ""
+    shares_per_contract: float = float(_STANDARD_DELIVERABLE)
+    exercise_style: str = ""
+    additional_underlyings: list[msgspec.Raw] | None = None
+
+
+class _Details(msgspec.Struct):
+    ticker: str
+
+
+class _LastQuote(msgspec.Struct):
+    bid: float | None = None
+    ask: float | None = None
+    bid_size: float | None = None
+    ask_size: float | None = None
+    last_updated: int | None = None
+
+
+class _Greeks(msgspec.Struct):
+    delta: float | None = None
+    gamma: float | None = None
+    theta: float | None = None
+    vega: float | None = None
+
+
+class _UnderlyingAsset(msgspec.Struct):
+    price: float | None = None
+    value: float | None = None
+
+
+class _SnapshotRow(msgspec.Struct):
+    details: _Details
+    last_quote: _LastQuote | None = None
+    greeks: _Greeks | None = None
+    underlying_asset: _UnderlyingAsset | None = None
+    implied_volatility: float | None = None
+    open_interest: float | None = None
+
+
+class _AggregateRow(msgspec.Struct):
+    t: int
+    o: float
+    h: float
+    l: float  # noqa: E741 - the vendor's field name
+    c: float
+    v: float
+    vw: float | None = None
+
+
+class _StatusReply(msgspec.Struct, rename="camel"):
+    market: str
+    server_time: str
+    early_hours: bool = False
+    after_hours: bool = False
+
+
+class RestClient:
+    """Asks the vendor and pages to the end, or raises: a partial answer is never returned.
+
+    Overload (429), passing failures (5xx) and broken connections are tried again, `attempts` times
+    in all, after the pause that the server names in `Retry-After` or one that doubles. The key
+    travels in the `Authorization` header only, and only to `base_url`.
+
+    Parameters
+    ----------
+    base_url: scheme and host, such as `https://api.massive.com`
+    api_key: the vendor's key
+    timeout_s: time for each step of a request (connecting, each read)
+    attempts: how often one request is tried
+    pause: waits for so many seconds
+
+    Raises
+    ------
+    AuthenticationFailed
+        The vendor refused the key (401), or it is malformed.
+    NotEntitled
+        The key's plan does not include what was asked for (403).
+    RestError
+        Anything else: the message names the path and the page.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout_s: float = 10.0,
+        attempts: int = 4,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._transport = RestTransport(base_url, api_key, timeout_s, attempts, pause)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def option_contracts(
+        self,
+        underlying: str,
+        *,
+        as_of: date | None = None,
+        expiry_from: date | None = None,
+        expiry_to: date | None = None,
+    ) -> list[ListedContract]:
+        """Return the contracts listed on `as_of` (default: today), sorted by symbol.
+
+        Both bounds of the expiry are inclusive. A row whose symbol is malformed is logged and left
+        out.
+        """
+        query = {
+            "underlying_ticker": underlying,
+            "limit": str(_CONTRACTS_PER_PAGE),
+            "sort": "ticker",
+            "order": "asc",
+            **_expiry_range(expiry_from, expiry_to),
+        }
+        if as_of is not None:
+            query["as_of"] = as_of.isoformat()
+        listed = []
+        for row in self._transport.rows(
+            "/v3/reference/options/contracts", query, Page[_ContractRow]
+        ):
+            contract = _contract_of(row.ticker)
+            if contract is not None:
+                listed.append(
+                    ListedContract(
+                        contract=contract,
+                        underlying=row.underlying_ticker or contract.underlying,
+                        shares_per_contract=row.shares_per_contract,
+                        exercise_style=row.exercise_style,
+                        delivers_other=bool(row.additional_underlyings),
+                    )
+                )
+        return listed
+
+    def option_chain_snapshot(
+        self,
+        underlying: str,
+        *,
+        expiry_from: date | None = None,
+        expiry_to: date | None = None,
+        strike_from: float | None = None,
+        strike_to: float | None = None,
+        right: Right | None = None,
+    ) -> list[ContractSnapshot]:
+        """Return the latest of each contract of `underlying`, sorted by symbol.
+
+        All bounds are inclusive; strikes are in USD per share. A row whose symbol is malformed is
+        logged and left out.
+        """
+        query = {
+            "limit": str(_SNAPSHOTS_PER_PAGE),
+            "sort": "ticker",
+            "order": "asc",
+            **_expiry_range(expiry_from, expiry_to),
+        }
+        if strike_from is not None:
+            query["strike_price.gte"] = f"{strike_from:.10g}"
+        if strike_to is not None:
+            query["strike_price.lte"] = f"{strike_to:.10g}"
+        if right is not None:
+            query["contract_type"] = right.name.lower()
+        path = f"/v3/snapshot/options/{quote(underlying, safe='')}"
+        snapshots = []
+        for row in self._transport.rows(path, query, Page[_SnapshotRow]):
+            contract = _contract_of(row.details.ticker)
+            if contract is not None:
+                snapshots.append(_snapshot_of(contract, row))
+        return snapshots
+
+    def aggregates(
+        self,
+        symbol: str,
+        multiplier: int,
+        timespan: str,
+        from_ns: int,
+        to_ns: int,
+        *,
+        adjusted: bool = False,
+    ) -> list[StockBar]:
+        """Return the bars that start in `[from_ns, to_ns]`, oldest first.
+
+        A bar spans `multiplier` times `timespan` (`second`, `minute`, `hour`, `day`). The vendor
+        counts in milliseconds. Prices are as traded by default, since strikes are not adjusted for
+        splits either. Without a volume-weighted price, `vwap` is the typical price,
+        (high + low + close) / 3.
+        """
+        from_ms = -(-from_ns // 1_000_000)
+        to_ms = to_ns // 1_000_000
+        path = (
+            f"/v2/aggs/ticker/{quote(symbol, safe=':')}/range/{multiplier}/{timespan}"
+            f"/{from_ms}/{to_ms}"
+        )
+        query = {
+            "adjusted": str(adjusted).lower(),
+            "sort": "asc",
+            "limit": str(_AGGREGATES_PER_PAGE),
+        }
+        return [
+            StockBar(
+                symbol=symbol,
+                start_ns=event_ns(row.t),
+                open=row.o,
+                high=row.h,
+                low=row.l,
+                close=row.c,
+                volume=row.v,
+                vwap=(row.h + row.l + row.c) / 3 if row.vw is None else row.vw,
+            )
+            for row in self._transport.rows(path, query, Page[_AggregateRow])
+        ]
+
+    def market_status(self) -> MarketStatus:
+        """Return whether the market is open, and the server's clock."""
+        path = "/v1/marketstatus/now"
+        reply = self._transport.one(path, _StatusReply)
+        try:
+            server_time = datetime.fromisoformat(reply.server_time)
+        except ValueError as error:
+            raise RestError(
+                f"{path}: serverTime {reply.server_time!r} is no RFC 3339 time"
+            ) from error
+        return MarketStatus(
+            market=reply.market,
+            server_ns=int(server_time.timestamp()) * 1_000_000_000 + server_time.microsecond * 1000,
+            early_hours=reply.early_hours,
+            after_hours=reply.after_hours,
+        )
+
+
+def _expiry_range(expiry_from: date | None, expiry_to: date | None) -> dict[str, str]:
+    query = {}
+    if expiry_from is not None:
+        query["expiration_date.gte"] = expiry_from.isoformat()
+    if expiry_to is not None:
+        query["expiration_date.lte"] = expiry_to.isoformat()
+    return query
+
+
+def _contract_of(ticker: str) -> OptionContract | None:
+    try:
+        return parse_symbol(ticker)
+    except ContractError as error:
+        logger.warning("contract left out: %s", error)
+        return None
+
+
+def _snapshot_of(contract: OptionContract, row: _SnapshotRow) -> ContractSnapshot:
+    last = row.last_quote or _LastQuote()
+    greeks = row.greeks or _Greeks()
+    asset = row.underlying_asset or _UnderlyingAsset()
+    return ContractSnapshot(
+        contract=contract,
+        bid=last.bid or 0.0,
+        ask=last.ask or 0.0,
+        bid_size=last.bid_size or 0.0,
+        ask_size=last.ask_size or 0.0,
+        quote_ns=event_ns(last.last_updated or 0),
+        iv=_or_nan(row.implied_volatility),
+        delta=_or_nan(greeks.delta),
+        gamma=_or_nan(greeks.gamma),
+        theta=_or_nan(greeks.theta),
+        vega=_or_nan(greeks.vega),
+        open_interest=_or_nan(row.open_interest),
+        underlying_price=_or_nan(asset.value if asset.price is None else asset.price),
+    )
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

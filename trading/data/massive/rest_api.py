@@ -1,0 +1,377 @@
+"""The market server's REST side: the vendor's paths, answered from the market state.
+
+No sockets here: `RestApi.get` maps one GET to a status and a JSON body. Greeks, implied
+volatility and the last trade are left out of snapshots, as the vendor may do; open interest is 0.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from trading.data.massive.market_state import DayTotals, MarketState
+from trading.market.calendar import NEW_YORK
+from trading.market.contracts import OptionContract, Right
+
+Query = dict[str, str]
+Json = dict[str, Any]
+
+_NS_PER_MS: Final = 1_000_000
+_NS_PER_S: Final = 1_000_000_000
+_SHARES_PER_CONTRACT: Final = 100
+_COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "": lambda value, bound: bool(value == bound),
+    ".gte": lambda value, bound: bool(value >= bound),
+    ".gt": lambda value, bound: bool(value > bound),
+    ".lte": lambda value, bound: bool(value <= bound),
+    ".lt": lambda value, bound: bool(value < bound),
+}
+_SORT_KEYS: Final[dict[str, Callable[[OptionContract], Any]]] = {
+    "ticker": lambda contract: contract.symbol,
+    "underlying_ticker": lambda contract: (contract.underlying, contract.symbol),
+    "expiration_date": lambda contract: (contract.expiry, contract.symbol),
+    "strike_price": lambda contract: (contract.strike_milli, contract.symbol),
+}
+
+
+class RestReply(NamedTuple):
+    """HTTP status and JSON body."""
+
+    status: int
+    body: bytes
+
+
+class _BadRequest(Exception):
+    """The query is malformed; the text goes into the reply."""
+
+
+class RestApi:
+    """Answers the vendor's REST paths.
+
+    Parameters
+    ----------
+    state: what the market looks like now
+    keys: API keys that are accepted, as `Authorization: Bearer` or as `apiKey` in the query
+    """
+
+    def __init__(self, state: MarketState, keys: Collection[str]) -> None:
+        self._state = state
+        self._keys = keys
+        self._requests = 0
+        self._routes: list[tuple[re.Pattern[str], Callable[[_Request], Json]]] = [
+            (re.compile(r"/v3/reference/options/contracts"), self._contracts),
+            (re.compile(r"/v3/snapshot/options/(?P<underlying>[^/]+)"), self._snapshot),
+            (
+                re.compile(
+                    r"/v2/aggs/ticker/(?P<ticker>[^/]+)/range/(?P<multiplier>[^/]+)"
+                    r"/(?P<timespan>[^/]+)/(?P<from>[^/]+)/(?P<to>[^/]+)"
+                ),
+                self._aggregates,
+            ),
+            (re.compile(r"/v1/marketstatus/now"), self._market_status),
+        ]
+
+    def get(self, target: str, headers: Mapping[str, str]) -> RestReply:
+        """Answers a GET of `target`, path with query; `headers` are looked up as given."""
+        self._requests += 1
+        parts = urlsplit(target)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if not self._authorised(headers.get("Authorization"), query.pop("apiKey", None)):
+            return self._error(401, "Unknown API Key")
+        for pattern, answer in self._routes:
+            match = pattern.fullmatch(unquote(parts.path))
+            if match is None:
+                continue
+            base = f"http://{headers.get('Host', 'localhost')}{parts.path}"
+            try:
+                request = _Request(match.groupdict(), _resume(query), base)
+                return RestReply(200, msgspec.json.encode(answer(request)))
+            except _BadRequest as error:
+                return self._error(400, str(error))
+        return self._error(404, f"unknown path {parts.path}")
+
+    def _authorised(self, authorization: str | None, api_key: str | None) -> bool:
+        bearer = (authorization or "").removeprefix("Bearer ")
+        return bearer in self._keys or api_key in self._keys
+
+    def _error(self, status: int, message: str) -> RestReply:
+        body = {"status": "ERROR", "request_id": self._request_id(), "error": message}
+        return RestReply(status, msgspec.json.encode(body))
+
+    def _request_id(self) -> str:
+        return f"{self._requests:032x}"
+
+    def _page(self, request: _Request, rows: list[Any], default: int, maximum: int) -> Json:
+        """One page of `rows` with the address of the next one; `results` still to be rendered."""
+        limit = request.integer("limit", default)
+        if not 1 <= limit <= maximum:
+            raise _BadRequest(f"limit {limit} is not between 1 and {maximum}")
+        offset = request.integer("offset", 0)
+        page: Json = {
+            "status": "OK",
+            "request_id": self._request_id(),
+            "results": rows[offset : offset + limit],
+        }
+        if offset + limit < len(rows):
+            page["next_url"] = request.next_url(offset + limit)
+        return page
+
+    def _contracts(self, request: _Request) -> Json:
+        as_of = request.day("as_of", self._state.listing.session.date)
+        expired = request.query.get("expired", "false") == "true"
+        rows = [
+            contract
+            for contract in self._state.listing.contracts
+            if (contract.expiry < as_of) == expired
+        ]
+        page = self._page(request, _select(rows, request), default=10, maximum=1000)
+        page["results"] = [_contract_row(contract) for contract in page["results"]]
+        return page
+
+    def _snapshot(self, request: _Request) -> Json:
+        underlying = request.path["underlying"]
+        positions = {
+            contract: position
+            for position, contract in enumerate(self._state.listing.contracts)
+            if contract.underlying == underlying
+        }
+        page = self._page(request, _select(positions, request), default=10, maximum=250)
+        page["results"] = [
+            self._snapshot_row(contract, positions[contract]) for contract in page["results"]
+        ]
+        return page
+
+    def _snapshot_row(self, contract: OptionContract, position: int) -> Json:
+        state = self._state
+        bid, ask = float(state.bid[position]), float(state.ask[position])
+        break_even = contract.strike + contract.right * (bid + ask) / 2
+        row: Json = {
+            "break_even_price": break_even,
+            "day": _day_row(state.totals.get(contract.symbol)),
+            "details": {
+                "contract_type": _contract_type(contract),
+                "exercise_style": "american",
+                "expiration_date": contract.expiry.isoformat(),
+                "shares_per_contract": _SHARES_PER_CONTRACT,
+                "strike_price": contract.strike,
+                "ticker": contract.symbol,
+            },
+            "open_interest": 0,
+            "underlying_asset": self._underlying_row(contract.underlying, break_even),
+        }
+        if state.quote_ns[position] > 0:
+            row["last_quote"] = {
+                "ask": ask,
+                "ask_size": int(state.ask_size[position]),
+                "bid": bid,
+                "bid_size": int(state.bid_size[position]),
+                "last_updated": int(state.quote_ns[position]),
+                "midpoint": (bid + ask) / 2,
+                "timeframe": "REAL-TIME",
+            }
+        return row
+
+    def _underlying_row(self, underlying: str, break_even: float) -> Json:
+        totals = self._state.totals.get(underlying)
+        if totals is None:
+            return {"ticker": underlying, "change_to_break_even": 0.0}
+        return {
+            "ticker": underlying,
+            "price": totals.close,
+            "change_to_break_even": break_even - totals.close,
+            "last_updated": totals.updated_ns,
+            "timeframe": "REAL-TIME",
+        }
+
+    def _aggregates(self, request: _Request) -> Json:
+        path = request.path
+        if (path["multiplier"], path["timespan"]) != ("1", "minute"):
+            raise _BadRequest(
+                f"range {path['multiplier']}/{path['timespan']} is not served: only 1/minute is"
+            )
+        from_ms = _window_ms(path["from"], end=False)
+        to_ms = _window_ms(path["to"], end=True)
+        rows = [
+            {
+                "t": bar.start_ns // _NS_PER_MS,
+                "o": bar.open,
+                "h": bar.high,
+                "l": bar.low,
+                "c": bar.close,
+                "v": bar.volume,
+                "vw": bar.vwap,
+            }
+            for bar in self._state.bars(path["ticker"])
+            if from_ms <= bar.start_ns // _NS_PER_MS <= to_ms
+        ]
+        if request.query.get("sort", "asc") == "desc":
+            rows.reverse()
+        page = self._page(request, rows, default=5000, maximum=50_000)
+        count = len(page["results"])
+        return page | {
+            "ticker": path["ticker"],
+            "adjusted": request.query.get("adjusted", "true") == "true",
+            "queryCount": count,
+            "resultsCount": count,
+        }
+
+    def _market_status(self, request: _Request) -> Json:
+        session = self._state.listing.session
+        now_ns = self._state.now_ns
+        market = "open" if session.open_ns <= now_ns < session.close_ns else "closed"
+        return {
+            "market": market,
+            "earlyHours": False,
+            "afterHours": False,
+            "exchanges": {"nasdaq": market, "nyse": market, "otc": market},
+            "serverTime": datetime.fromtimestamp(now_ns // _NS_PER_S, NEW_YORK).isoformat(),
+        }
+
+
+class _Request(NamedTuple):
+    """A matched GET: names in the path, the query, and the address without its query."""
+
+    path: dict[str, str]
+    query: Query
+    base: str
+
+    def integer(self, name: str, default: int) -> int:
+        text = self.query.get(name, str(default))
+        try:
+            return int(text)
+        except ValueError as error:
+            raise _BadRequest(f"{name} {text!r} is not a whole number") from error
+
+    def day(self, name: str, default: date) -> date:
+        return _parse_day(name, self.query[name]) if name in self.query else default
+
+    def next_url(self, offset: int) -> str:
+        state = msgspec.json.encode(self.query | {"offset": str(offset)})
+        return f"{self.base}?cursor={base64.urlsafe_b64encode(state).decode()}"
+
+
+def _resume(query: Query) -> Query:
+    """The query that a `cursor` stands for, or the query itself."""
+    cursor = query.get("cursor")
+    if cursor is None:
+        return query
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(cursor), type=Query)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise _BadRequest(f"cursor {cursor!r} is not one of this server's") from error
+
+
+def _select(contracts: Iterable[OptionContract], request: _Request) -> list[OptionContract]:
+    """The contracts that pass the query's filters, in the order it asks for."""
+    conditions = list(_conditions(request.query))
+    rows = [row for row in contracts if all(condition(row) for condition in conditions)]
+    sort = request.query.get("sort", "ticker")
+    if sort not in _SORT_KEYS:
+        raise _BadRequest(f"sort {sort!r} is not one of {', '.join(_SORT_KEYS)}")
+    descending = request.query.get("order", "asc") == "desc"
+    return sorted(rows, key=_SORT_KEYS[sort], reverse=descending)
+
+
+def _conditions(query: Query) -> Iterable[Callable[[OptionContract], bool]]:
+    if "ticker" in query:
+        yield _compare(lambda contract: contract.symbol, "", query["ticker"])
+    if "contract_type" in query:
+        yield _compare(_contract_type, "", query["contract_type"])
+    for suffix in _COMPARISONS:
+        name = f"underlying_ticker{suffix}"
+        if name in query:
+            yield _compare(lambda contract: contract.underlying, suffix, query[name])
+        name = f"expiration_date{suffix}"
+        if name in query:
+            yield _compare(lambda contract: contract.expiry, suffix, _parse_day(name, query[name]))
+        name = f"strike_price{suffix}"
+        if name in query:
+            strike = _parse_number(name, query[name])
+            yield _compare(lambda contract: contract.strike, suffix, strike)
+
+
+def _compare(
+    attribute: Callable[[OptionContract], Any], suffix: str, bound: Any
+) -> Callable[[OptionContract], bool]:
+    comparison = _COMPARISONS[suffix]
+    return lambda contract: comparison(attribute(contract), bound)
+
+
+def _contract_row(contract: OptionContract) -> Json:
+    return {
+        "cfi": "OCASPS" if contract.right is Right.CALL else "OPASPS",
+        "contract_type": _contract_type(contract),
+        "exercise_style": "american",
+        "expiration_date": contract.expiry.isoformat(),
+        "primary_exchange": "BATO",
+        "shares_per_contract": _SHARES_PER_CONTRACT,
+        "strike_price": contract.strike,
+        "ticker": contract.symbol,
+        "underlying_ticker": contract.underlying,
+    }
+
+
+def _contract_type(contract: OptionContract) -> str:
+    return "call" if contract.right is Right.CALL else "put"
+
+
+def _day_row(totals: DayTotals | None) -> Json:
+    if totals is None:
+        return dict.fromkeys(_DAY_FIELDS, 0.0)
+    previous = totals.open if math.isnan(totals.previous_close) else totals.previous_close
+    change = totals.close - previous
+    return {
+        "change": change,
+        "change_percent": 100.0 * change / previous,
+        "close": totals.close,
+        "high": totals.high,
+        "last_updated": totals.updated_ns,
+        "low": totals.low,
+        "open": totals.open,
+        "previous_close": previous,
+        "volume": totals.volume,
+        "vwap": totals.vwap,
+    }
+
+
+_DAY_FIELDS: Final = (
+    "change",
+    "change_percent",
+    "close",
+    "high",
+    "low",
+    "open",
+    "previous_close",
+    "volume",
+    "vwap",
+)
+
+
+def _parse_day(name: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise _BadRequest(f"{name} {text!r} is not a date of the form YYYY-MM-DD") from error
+
+
+def _parse_number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise _BadRequest(f"{name} {text!r} is not a number") from error
+
+
+def _window_ms(text: str, *, end: bool) -> int:
+    """A bound of `/v2/aggs`: milliseconds, or a date in New York, with `end` its last ms."""
+    if text.isdigit():
+        return int(text)
+    day = _parse_day("date", text) + timedelta(days=1 if end else 0)
+    midnight = datetime(day.year, day.month, day.day, tzinfo=NEW_YORK)
+    return int(midnight.timestamp()) * 1000 - (1 if end else 0)
