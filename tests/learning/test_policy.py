@@ -1,0 +1,145 @@
+import doctest
+
+import numpy as np
+import pytest
+import torch
+
+from tests.learning.experience import SMALL
+from trading.errors import LearningError
+from trading.learning import policy
+from trading.learning.policy import Policy, sample
+
+ROWS = 5
+
+
+def situation(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((ROWS, SMALL.action_count)) < 0.5
+    mask[np.arange(ROWS), rng.integers(0, SMALL.action_count, ROWS)] = True
+    return rng.normal(size=(ROWS, SMALL.observation_size)).astype(np.float32), mask
+
+
+def play(agent: Policy, steps: int = 20) -> list[np.ndarray]:
+    state, first, trace = agent.initial_state(ROWS), np.ones(ROWS, np.bool_), []
+    for t in range(steps):
+        decision, state = agent.act(*situation(t), state, first)
+        trace += [*decision, *state.values()]
+        first = np.zeros(ROWS, np.bool_)
+    return trace
+
+
+def test_equal_seeds_act_equally_to_the_last_bit() -> None:
+    torch.manual_seed(1)
+    one = play(Policy(SMALL, seed=3))
+    torch.manual_seed(2)
+    two = play(Policy(SMALL, seed=3))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    other = play(Policy(SMALL, seed=4))
+    assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_acting_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    play(Policy(SMALL, seed=3), steps=2)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_actions_are_drawn_by_probability_and_never_with_probability_zero() -> None:
+    probabilities = torch.tensor([0.0, 0.25, 0.0, 0.75, 0.0]).repeat(4000, 1)
+    drawn = sample(probabilities, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == {1, 3}
+    assert abs((drawn == 3).double().mean().item() - 0.75) < 0.03
+
+
+def test_a_single_allowed_action_is_certain() -> None:
+    agent = Policy(SMALL, seed=0)
+    for action in range(SMALL.action_count):
+        mask = np.zeros((ROWS, SMALL.action_count), np.bool_)
+        mask[:, action] = True
+        decision, _ = agent.act(
+            situation()[0], mask, agent.initial_state(ROWS), np.ones(ROWS, np.bool_)
+        )
+        assert (decision.actions == action).all()
+        np.testing.assert_allclose(decision.log_probs, 0.0, atol=1e-6)
+
+
+def test_a_decision_is_consistent_with_its_distribution() -> None:
+    agent = Policy(SMALL, seed=0)
+    observations, mask = situation()
+    decision, _ = agent.act(observations, mask, agent.initial_state(ROWS), np.ones(ROWS, np.bool_))
+    rows = np.arange(ROWS)
+    chosen = decision.probabilities[rows, decision.actions]
+    np.testing.assert_allclose(np.exp(decision.log_probs), chosen, rtol=1e-5)
+    np.testing.assert_allclose(decision.probabilities.sum(1), 1.0, rtol=1e-5)
+    assert (decision.probabilities[~mask] == 0).all()
+    assert decision.actions.dtype == np.int64
+    assert decision.values.dtype == decision.log_probs.dtype == np.float32
+
+
+def test_greedy_takes_the_mode_and_draws_nothing() -> None:
+    agent = Policy(SMALL, seed=0)
+    before = agent.generator.get_state()
+    decision, _ = agent.act(
+        *situation(), agent.initial_state(ROWS), np.ones(ROWS, np.bool_), greedy=True
+    )
+    assert (decision.actions == decision.probabilities.argmax(1)).all()
+    assert torch.equal(before, agent.generator.get_state())
+
+
+def test_value_is_that_of_acting_and_changes_nothing() -> None:
+    agent = Policy(SMALL, seed=0)
+    state, first = agent.initial_state(ROWS), np.zeros(ROWS, np.bool_)
+    _, state = agent.act(*situation(0), state, first)
+    kept = {key: array.copy() for key, array in state.items()}
+    value = agent.value(*situation(1), state)
+    decision, _ = agent.act(*situation(1), state, first)
+    np.testing.assert_array_equal(value, decision.values)
+    assert all(np.array_equal(kept[key], state[key]) for key in kept)
+
+
+def test_weights_travel_by_value() -> None:
+    one, two = Policy(SMALL, seed=0), Policy(SMALL, seed=1)
+    weights = one.weights()
+    two.load_weights(weights)
+    for array in weights.values():
+        array[:] = 0.0
+    assert any(array.any() for array in two.weights().values())
+    assert all(np.array_equal(a, two.weights()[k]) for k, a in one.weights().items())
+
+
+@pytest.mark.parametrize("fault", ["missing", "unknown", "shape", "nan"])
+def test_weights_that_do_not_fit_are_refused_and_change_nothing(fault: str) -> None:
+    agent = Policy(SMALL, seed=0)
+    before, weights = agent.weights(), Policy(SMALL, seed=1).weights()
+    if fault == "missing":
+        del weights["value_head.bias"]
+    elif fault == "unknown":
+        weights["another"] = np.zeros(1, np.float32)
+    elif fault == "shape":
+        weights["value_head.bias"] = np.zeros(2, np.float32)
+    else:
+        weights["value_head.bias"][:] = np.nan
+    with pytest.raises(LearningError, match=r"value_head\.bias|another"):
+        agent.load_weights(weights)
+    assert all(np.array_equal(before[k], a) for k, a in agent.weights().items())
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("nan", "NaN"), ("no_action", "allows no action"), ("width", r"wants \[B, 5\]")],
+)
+def test_a_situation_that_cannot_be_decided_is_refused(fault: str, message: str) -> None:
+    agent = Policy(SMALL, seed=0)
+    observations, mask = situation()
+    if fault == "nan":
+        observations[2, 1] = np.nan
+    elif fault == "no_action":
+        mask[3] = False
+    else:
+        observations = observations[:, :-1]
+    with pytest.raises(LearningError, match=message):
+        agent.act(observations, mask, agent.initial_state(ROWS), np.ones(ROWS, np.bool_))
+
+
+def test_the_docstring_example_runs() -> None:
+    assert doctest.testmod(policy).failed == 0

@@ -1,0 +1,273 @@
+"""The algorithm on a small Ray of its own."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from tests.learning.experience import random_rollout
+from tests.learning.recall_env import MaskedRecallVectorEnv
+from trading.errors import LearningError
+from trading.learning.checkpoints import CheckpointStore, load_module_weights
+from trading.learning.clstm import CLSTMConfig
+from trading.learning.policy import Policy, Weights
+from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
+from trading.learning.ppo_update import PPOSettings
+from trading.learning.rollout import Rollout
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+
+HIDDEN = {"feature_hidden": 32, "actor_hidden": 32, "critic_hidden": 32}
+NETWORK = CLSTMConfig(observation_size=5, action_count=5, **HIDDEN)
+Build = Callable[[CLSTMPPOConfig], CLSTMPPO]
+
+
+def config(seed: int = 3) -> CLSTMPPOConfig:
+    return (
+        CLSTMPPOConfig()
+        .environment(env_config={"factory": "tests.learning.recall_env.MaskedRecallVectorEnv"})
+        .env_runners(num_envs_per_env_runner=32, rollout_fragment_length=32)
+        .rl_module(model_config=HIDDEN)
+        .training(ppo=PPOSettings(learning_rate=3e-3, gamma=0.9, minibatches=2), torch_threads=1)
+        .debugging(seed=seed)
+    )
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    built: list[CLSTMPPO] = []
+
+    def make(wanted: CLSTMPPOConfig) -> CLSTMPPO:
+        built.append(wanted.build_algo())
+        return built[-1]
+
+    yield make
+    for algorithm in built:
+        algorithm.stop()
+
+
+def live(seed: int, steps: int = 21, sequences: int = 3) -> Rollout:
+    """A fragment of another shape than the simulator's."""
+    return random_rollout(seed, steps=steps, sequences=sequences, config=NETWORK)
+
+
+def learned(results: dict[str, Any]) -> dict[str, float]:
+    return {k: float(v) for k, v in results["learners"]["default_policy"].items()}
+
+
+def equal(one: Weights, two: Weights) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(a, two[k]) for k, a in one.items())
+
+
+def recall_rate(policy: Policy, remember: bool) -> float:
+    """Share of right answers over some episodes; without memory the state is always reset."""
+    env = MaskedRecallVectorEnv(num_envs=64, seed=99)
+    situation, _ = env.reset()
+    state, first = policy.initial_state(64), np.ones(64, np.bool_)
+    returns: list[float] = []
+    for _ in range(60):
+        decision, state = policy.act(
+            situation["observations"],
+            situation["action_mask"],
+            state,
+            first if remember else np.ones(64, np.bool_),
+        )
+        situation, _, terminated, _, info = env.step(decision.actions)
+        if terminated.any():
+            returns += info["episode"]["r"][terminated].tolist()
+        first = terminated
+    assert env.invalid_actions == 0
+    return float(np.mean(returns))
+
+
+def test_it_learns_to_remember_what_a_memoryless_policy_cannot(build: Build) -> None:
+    algorithm = build(config())
+    for _ in range(40):
+        results = algorithm.train()
+        if results["env_runners"]["episode_return_mean"] > 0.97:
+            break
+    policy = Policy(NETWORK, seed=1)
+    assert recall_rate(policy, remember=True) < 0.5
+    policy.load_weights(algorithm.weights())
+    assert recall_rate(policy, remember=True) > 0.9
+    assert recall_rate(policy, remember=False) < 0.5
+    assert algorithm.env_runner.env.invalid_actions == 0
+    assert algorithm.weights_version == results["training_iteration"]
+    assert results["num_env_steps_sampled_lifetime"] == 1024 * results["training_iteration"]
+
+
+def test_equal_seeds_train_to_equal_weights(build: Build) -> None:
+    results = []
+    for seed in (5, 5, 6):
+        algorithm = build(config(seed))
+        algorithm.train()
+        algorithm.train()
+        results.append(algorithm.weights())
+    assert equal(results[0], results[1])
+    assert not equal(results[0], results[2])
+
+
+def test_a_restored_algorithm_continues_as_the_uninterrupted_one(
+    build: Build, tmp_path: Path
+) -> None:
+    algorithm = build(config())
+    algorithm.train()
+    algorithm.feed(live(1))
+    algorithm.train()
+    store = CheckpointStore(tmp_path, keep=2)
+    path = store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
+    saved = algorithm.weights()
+    assert equal(load_module_weights(path), saved)
+
+    algorithm.feed(live(2))
+    uninterrupted = learned(algorithm.train())
+
+    restored = CLSTMPPO.from_checkpoint(path)
+    try:
+        assert equal(restored.weights(), saved)
+        assert restored.weights_version == 2
+        assert equal(restored.env_runner.policy.weights(), saved)
+        restored.feed(live(2))
+        assert learned(restored.train()) == uninterrupted
+        assert equal(restored.weights(), algorithm.weights())
+        restored.train()
+        assert restored.iteration == 4
+    finally:
+        restored.stop()
+
+    algorithm.restore_from_path(path)
+    assert equal(algorithm.weights(), saved)
+    assert equal(algorithm.env_runner.policy.weights(), saved)
+    algorithm.feed(live(2))
+    assert learned(algorithm.train()) == uninterrupted
+
+
+def test_fed_rollouts_of_any_shape_are_learned_from_together(build: Build) -> None:
+    algorithm = build(config())
+    before = algorithm.weights()
+    algorithm.feed(live(1, steps=21, sequences=3))
+    algorithm.feed(live(2, steps=40, sequences=1))
+    results = algorithm.train()
+    assert learned(results)["samples"] == 21 * 3 + 40
+    everything = results["learners"]["__all_modules__"]
+    assert everything["num_fed_steps_trained_lifetime"] == 103
+    assert results["num_env_steps_sampled_lifetime"] == 0
+    assert not equal(before, algorithm.weights())
+    assert equal(algorithm.weights(), algorithm.env_runner.policy.weights())
+    algorithm.train()
+    assert algorithm.weights_version == 2
+
+
+def test_a_rollout_that_is_not_finite_is_refused_and_changes_nothing(build: Build) -> None:
+    algorithm = build(config())
+    algorithm.train()
+    before = algorithm.weights()
+    poisoned = live(1)
+    poisoned.rewards[2, 1] = np.nan
+    with pytest.raises(LearningError, match="rewards holds NaN"):
+        algorithm.feed(poisoned)
+    algorithm.feed(ray.put([poisoned]))
+    with pytest.raises(LearningError, match="rewards holds NaN"):
+        algorithm.train()
+    other = random_rollout(1, config=CLSTMConfig(observation_size=6, action_count=5, **HIDDEN))
+    algorithm.feed(other)
+    with pytest.raises(LearningError, match="6 features"):
+        algorithm.train()
+    assert equal(before, algorithm.weights())
+    assert algorithm.weights_version == 1
+    algorithm.train()
+    assert algorithm.weights_version == 2
+
+
+def test_loaded_weights_reach_learner_and_runner_and_must_fit(build: Build) -> None:
+    algorithm = build(config())
+    algorithm.train()
+    wanted = Policy(NETWORK, seed=11).weights()
+    algorithm.load_weights(wanted)
+    assert equal(algorithm.weights(), wanted)
+    assert equal(algorithm.env_runner.policy.weights(), wanted)
+    with pytest.raises(LearningError, match="lack"):
+        algorithm.load_weights({})
+
+
+def test_remote_learner_and_runner_work_and_go_on_after_a_refusal(
+    build: Build, tmp_path: Path
+) -> None:
+    algorithm = build(
+        config()
+        .env_runners(num_env_runners=1)
+        .learners(num_learners=1, custom_resources_per_learner={"learner": 1})
+    )
+    assert ray.available_resources().get("learner", 0.0) == 0.0
+    results = algorithm.train()
+    assert learned(results)["samples"] == 1024
+    assert results["num_env_steps_sampled_lifetime"] == 1024
+    before = algorithm.weights()
+
+    poisoned = live(1)
+    poisoned.values[0, 0] = np.inf
+    algorithm.feed(ray.put([poisoned]))
+    with pytest.raises(LearningError, match="values holds NaN"):
+        algorithm.train()
+    assert equal(before, algorithm.weights())
+
+    path = algorithm.save_to_path(str(tmp_path / "remote"))
+    algorithm.feed(live(2))
+    uninterrupted = learned(algorithm.train())
+    algorithm.train()
+    assert algorithm.weights_version == 3
+
+    algorithm.restore_from_path(path)
+    assert equal(algorithm.weights(), before)
+    algorithm.feed(live(2))
+    assert learned(algorithm.train()) == uninterrupted
+
+
+def test_a_killed_runner_is_survived_and_replaced(build: Build) -> None:
+    algorithm = build(config().env_runners(num_env_runners=1))
+    algorithm.train()
+    runner = algorithm.env_runner_group._worker_manager.actors()[1]
+    ray.kill(runner, no_restart=False)
+    deadline = time.monotonic() + 90
+    while algorithm.weights_version < 3 and time.monotonic() < deadline:
+        results = algorithm.train()
+    assert algorithm.weights_version == 3
+    assert learned(results)["samples"] == 1024
+    assert results["fault_tolerance"]["num_healthy_workers"] == 1
+    assert results["learners"]["__all_modules__"]["num_rollouts_lost_lifetime"] <= 2
+
+
+def test_two_learners_learn_as_one_and_stay_equal(build: Build) -> None:
+    whole = PPOSettings(learning_rate=1e-4, minibatches=1, epochs=2)
+    one, two = (
+        build(config().training(ppo=whole).learners(num_learners=n, num_cpus_per_learner=0.5))
+        for n in (0, 2)
+    )
+    stats = []
+    for algorithm in (one, two):
+        algorithm.load_weights(Policy(NETWORK, seed=11).weights())
+        algorithm.feed(live(1, steps=16, sequences=4))
+        stats.append(learned(algorithm.train()))
+    for name in ("loss", "policy_loss", "value_loss", "entropy", "kl", "samples"):
+        assert stats[1][name] == pytest.approx(stats[0][name], rel=1e-3, abs=1e-5), name
+    copies = [r.get() for r in two.learner_group.foreach_learner(lambda le: le.get_state())]
+    modules = [copy["rl_module"]["default_policy"] for copy in copies]
+    assert len(modules) == 2
+    assert equal(*modules)
+    together = two.weights()
+    for name, array in one.weights().items():
+        np.testing.assert_allclose(together[name], array, atol=5e-5)
+
+
+def test_a_lost_learner_is_reported_with_the_way_out(build: Build) -> None:
+    algorithm = build(config().learners(num_learners=1))
+    algorithm.train()
+    ray.kill(algorithm.learner_group._workers[0])
+    with pytest.raises(LearningError, match="restore the algorithm from its checkpoint"):
+        algorithm.train()
+    with pytest.raises(LearningError, match="restore the algorithm from its checkpoint"):
+        algorithm.train()

@@ -1,0 +1,165 @@
+"""Builds the algorithm: where its learner runs, what it trains on, what it starts from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from trading.config import Settings
+from trading.envs.actions import TradingRules
+from trading.errors import CheckpointError
+from trading.execution.fees import FeeSchedule
+from trading.learning.checkpoints import CheckpointStore, load_module_weights
+from trading.learning.clstm import CLSTMConfig
+from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
+from trading.learning.ppo_update import PPOSettings
+
+log = structlog.get_logger(__name__)
+
+ENVIRONMENT = "trading.envs.vector_env.SimulatedOptionsVectorEnv"
+
+
+class Placement(NamedTuple):
+    """Where the learner runs."""
+
+    num_learners: int
+    """Ray actors that learn; 0 learns in the algorithm's own process."""
+    gpus_per_learner: int
+    resources: dict[str, float]
+    """Custom resources of each learner."""
+
+    def describe(self) -> str:
+        """One line for people."""
+        device = "GPU" if self.gpus_per_learner else "CPU"
+        if self.num_learners == 0:
+            return f"learner: on {device}, in the driver's process"
+        resources = "".join(f", resource {name!r}" for name in self.resources)
+        return f"learner: {self.num_learners} actor(s) on {device}{resources}"
+
+
+def place_learner(settings: Settings, cluster_gpus: float) -> Placement:
+    """A GPU when the cluster has one, else the CPU; the settings decide how many learners."""
+    learning = settings.learning
+    resources = {learning.learner_resource: 1.0} if learning.learner_resource else {}
+    gpus = 1 if cluster_gpus >= 1 else 0
+    count = learning.num_learners
+    if count is None:
+        count = 1 if gpus or resources else 0
+    return Placement(count, gpus if count else 0, resources if count else {})
+
+
+def build_algorithm(
+    settings: Settings,
+    model: CLSTMConfig,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    placement: Placement,
+) -> CLSTMPPO:
+    """The algorithm as configured, with new weights from the seed."""
+    learning = settings.learning
+    config = (
+        CLSTMPPOConfig()
+        .environment(env_config={"factory": ENVIRONMENT, "rules": rules, "fees": fees})
+        .env_runners(
+            num_env_runners=learning.num_env_runners,
+            num_envs_per_env_runner=learning.num_envs,
+            rollout_fragment_length=learning.rollout_length,
+        )
+        .learners(
+            num_learners=placement.num_learners,
+            num_gpus_per_learner=placement.gpus_per_learner,
+            custom_resources_per_learner=placement.resources,
+        )
+        .training(ppo=ppo_settings(settings), gamma=learning.gamma, torch_threads=1)
+        .rl_module(
+            model_config={
+                "feature_hidden": model.feature_hidden,
+                "actor_hidden": model.actor_hidden,
+                "critic_hidden": model.critic_hidden,
+                "feature_layers": model.feature_layers,
+            }
+        )
+        .debugging(seed=settings.seed, log_level="ERROR")
+    )
+    algorithm: CLSTMPPO = config.build_algo()
+    return algorithm
+
+
+def ppo_settings(settings: Settings) -> PPOSettings:
+    """Hyperparameters of the update."""
+    learning = settings.learning
+    return PPOSettings(
+        gamma=learning.gamma,
+        gae_lambda=learning.gae_lambda,
+        learning_rate=learning.learning_rate,
+        clip=learning.clip,
+        epochs=learning.epochs,
+        minibatches=learning.minibatches,
+        entropy_coefficient=learning.entropy_coefficient,
+        value_coefficient=learning.value_coefficient,
+        max_grad_norm=learning.max_grad_norm,
+        target_kl=learning.target_kl,
+    )
+
+
+def warm_start(
+    algorithm: CLSTMPPO,
+    store: CheckpointStore,
+    model_path: Path | None,
+    pretrain_steps: int,
+    progress: Callable[[str], None],
+    stopped: Callable[[], bool],
+) -> str:
+    """Give the algorithm something to trade with; returns where that came from.
+
+    The newest checkpoint of the store goes on where it ended. Without one, `model_path` gives the
+    weights; without that, a short training on simulated markets does.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint or the model does not fit the configured network.
+    """
+    found = store.latest()
+    if found is not None:
+        path, metadata = found
+        _restore(algorithm, path)
+        return f"checkpoint {path.name} (version {metadata['step']})"
+    if model_path is not None:
+        weights = load_module_weights(model_path)
+        try:
+            algorithm.load_weights(weights)
+        except Exception as error:
+            raise CheckpointError(
+                f"model {model_path} does not fit the configured network: {error}"
+            ) from error
+        return f"model {model_path}"
+    return pretrain(algorithm, pretrain_steps, progress, stopped)
+
+
+def pretrain(
+    algorithm: CLSTMPPO,
+    steps: int,
+    progress: Callable[[str], None],
+    stopped: Callable[[], bool],
+) -> str:
+    """Train on simulated markets for at least `steps` decisions; tells `progress` as it goes."""
+    done = 0
+    while done < steps and not stopped():
+        results: dict[str, Any] = algorithm.train()
+        runners = results["env_runners"]
+        done = int(runners["num_env_steps_sampled_lifetime"])
+        episode = runners.get("episode_return_mean", float("nan"))
+        progress(f"pre-training {done:,} of {steps:,} decisions, return a day {episode:+.2f}")
+    return f"pre-training on {done:,} simulated decisions" if steps else "new weights"
+
+
+def _restore(algorithm: CLSTMPPO, path: Path) -> None:
+    try:
+        algorithm.restore_from_path(path)
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {path} does not fit the configuration ({error}): use the settings it "
+            "was written with, or another paths.checkpoint_dir"
+        ) from error

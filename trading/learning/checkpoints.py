@@ -1,0 +1,217 @@
+"""Checkpoints on disk that are either whole or not there.
+
+A checkpoint is a directory `step-000000123` whose `manifest.json` lists every file with its size
+and SHA-256. It is written under another name, flushed to disk, and renamed into place.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trading.errors import CheckpointError
+from trading.learning.policy import Weights
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_WRITING = ".writing-"
+_REPLACED = ".replaced"
+_NAME = re.compile(r"step-(\d{9,})(\.replaced)?")
+_MODULE_STATE = "module_state.pkl"
+_MODULE_IN_ALGORITHM = Path("learner_group/learner/rl_module/default_policy")
+_NETWORK_PREFIX = "clstm."
+
+
+class CheckpointStore:
+    """Keeps the last K checkpoints of one writer in one directory.
+
+    Parameters:
+        directory: Made when missing. One process writes; any may read.
+        keep: Checkpoints kept, at least 1; older ones are removed after each save.
+
+    Raises:
+        CheckpointError: `keep` is less than 1.
+    """
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        if keep < 1:
+            raise CheckpointError(f"keep is {keep}; at least 1 checkpoint must be kept")
+        self.directory = Path(directory).resolve()
+        self.keep = keep
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def save(self, write: Callable[[Path], object], metadata: dict[str, Any]) -> Path:
+        """Writes one checkpoint; a crash at any instant leaves the earlier ones whole.
+
+        Args:
+            write: Fills the empty directory that it is given.
+            metadata: JSON values; `metadata["step"]` is an integer >= 0 and names the checkpoint.
+                A checkpoint of the same step is replaced.
+
+        Returns:
+            The checkpoint's directory.
+
+        Raises:
+            CheckpointError: `metadata` lacks a valid step, or `write` wrote nothing.
+        """
+        step = metadata.get("step")
+        if not isinstance(step, int) or step < 0:
+            raise CheckpointError(f'metadata["step"] is {step!r}; it must be an integer >= 0')
+        self._remove_unfinished()
+        target = self.directory / f"step-{step:09d}"
+        temporary = self.directory / f"{_WRITING}{target.name}"
+        temporary.mkdir()
+        write(temporary)
+        _write_manifest(temporary, metadata)
+        replaced = target.with_name(target.name + _REPLACED)
+        if target.exists():
+            target.rename(replaced)
+        temporary.rename(target)
+        _sync(self.directory)
+        shutil.rmtree(replaced, ignore_errors=True)
+        self._prune()
+        return target
+
+    def latest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, with its metadata; None when there is none.
+
+        A damaged one is skipped with a warning.
+        """
+        for path in self._newest_first():
+            try:
+                return path, verify(path)
+            except CheckpointError as error:
+                logger.warning("skipping a damaged checkpoint: %s", error)
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        found = []
+        for path in self.directory.iterdir():
+            if match := _NAME.fullmatch(path.name):
+                found.append((int(match[1]), match[2] is None, path))
+        return [path for _, _, path in sorted(found, reverse=True)]
+
+    def _remove_unfinished(self) -> None:
+        for path in self.directory.glob(f"{_WRITING}*"):
+            shutil.rmtree(path)
+
+    def _prune(self) -> None:
+        for path in self._newest_first()[self.keep :]:
+            shutil.rmtree(path)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Checks every file of a checkpoint against its manifest; returns the metadata.
+
+    Raises:
+        CheckpointError: The manifest or a file is missing or differs.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        files, metadata = dict(manifest["files"]), dict(manifest["metadata"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} has no readable {MANIFEST}: {error}") from error
+    if manifest.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path} has format {manifest.get('format')!r}; this version reads {_FORMAT}"
+        )
+    for name, expected in files.items():
+        try:
+            actual = _describe(path / name)
+        except OSError as error:
+            raise CheckpointError(f"{path} lacks {name}: {error}") from error
+        if actual != expected:
+            raise CheckpointError(f"{path / name} differs from the manifest")
+    return metadata
+
+
+def load_module_weights(path: Path) -> Weights:
+    """The network's weights from an algorithm's checkpoint or an RLModule's.
+
+    Raises:
+        CheckpointError: There is no module state at `path`, it cannot be read, or it holds
+            something else than arrays.
+    """
+    path = Path(path)
+    candidates = [path / _MODULE_STATE, path / _MODULE_IN_ALGORITHM / _MODULE_STATE]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise CheckpointError(
+            f"{path} holds no {_MODULE_STATE}; give the directory of an algorithm's or an "
+            "RLModule's checkpoint"
+        )
+    try:
+        with file.open("rb") as stream:
+            state = _ArrayUnpickler(stream).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, np.ndarray) for v in state.values()):
+        raise CheckpointError(f"{file} does not hold arrays by name; is it another model's?")
+    return {name.removeprefix(_NETWORK_PREFIX): array for name, array in state.items()}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads dicts of NumPy arrays and refuses everything else, which could run code."""
+
+    _ALLOWED = frozenset(
+        {
+            ("collections", "OrderedDict"),
+            ("numpy", "dtype"),
+            ("numpy", "ndarray"),
+            ("numpy._core.multiarray", "_reconstruct"),
+            ("numpy._core.numeric", "_frombuffer"),
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy.core.numeric", "_frombuffer"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a weights file")
+        return super().find_class(module, name)
+
+
+def _write_manifest(directory: Path, metadata: dict[str, Any]) -> None:
+    files = sorted(_files(directory))
+    if not files:
+        raise CheckpointError(f"nothing was written to {directory}; a checkpoint needs a file")
+    for file in files:
+        _sync(file)
+    manifest = {
+        "format": _FORMAT,
+        "metadata": metadata,
+        "files": {file.relative_to(directory).as_posix(): _describe(file) for file in files},
+    }
+    path = directory / MANIFEST
+    path.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    _sync(path)
+    for folder in sorted({file.parent for file in files} | {directory}, reverse=True):
+        _sync(folder)
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in directory.rglob("*") if path.is_file())
+
+
+def _describe(file: Path) -> dict[str, Any]:
+    content = file.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    """Flushes a file's content, or a directory's entries, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,209 @@
+"""A CLSTM that acts: seeded, bit-deterministic on CPU, and unable to pick a forbidden action."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trading.errors import LearningError
+from trading.learning.clstm import CLSTM, CLSTMConfig, TensorState
+from trading.learning.rollout import BoolArray, FloatArray, IntArray, State
+
+Weights = dict[str, npt.NDArray[np.float32]]
+
+
+class Decision(NamedTuple):
+    """One action per row, with what PPO needs to learn from it."""
+
+    actions: IntArray
+    """int64 [B]."""
+    log_probs: FloatArray
+    """float32 [B]: log probability of the action."""
+    values: FloatArray
+    """float32 [B]: estimated return from here."""
+    probabilities: FloatArray
+    """float32 [B, N]: the whole distribution, 0 where forbidden."""
+
+
+class Policy:
+    """Acts for B rows at once; one row is one underlying (live) or one environment (training).
+
+    Parameters:
+        config: Shape of the network.
+        seed: Seeds the initial weights and the sampling, apart from torch's global generator.
+        model: A network to act with instead of a new one; it is shared, not copied.
+
+    Example:
+        >>> policy = Policy(CLSTMConfig(observation_size=3, action_count=2), seed=7)
+        >>> decision, state = policy.act(
+        ...     np.zeros((1, 3), np.float32),
+        ...     np.array([[False, True]]),
+        ...     policy.initial_state(1),
+        ...     np.array([True]),
+        ... )
+        >>> int(decision.actions[0])
+        1
+    """
+
+    def __init__(self, config: CLSTMConfig, seed: int, model: CLSTM | None = None) -> None:
+        self.config = config
+        self.model = model if model is not None else seeded_clstm(config, seed)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state at the start of an episode: six arrays of zeros [layers, B, hidden]."""
+        return {
+            key: np.zeros((layers, batch_size, hidden), np.float32)
+            for key, (layers, hidden) in self.config.state_shapes.items()
+        }
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: FloatArray,
+        action_mask: BoolArray,
+        state: State,
+        first: BoolArray,
+        greedy: bool = False,
+    ) -> tuple[Decision, State]:
+        """Chooses one allowed action per row.
+
+        Args:
+            observations: float32 [B, F].
+            action_mask: bool [B, N], at least one True per row.
+            state: Six arrays [layers, B, hidden], from `initial_state` or the last call.
+            first: bool [B], True where an episode starts.
+            greedy: Take the most likely action instead of sampling; draws no random number.
+
+        Returns:
+            The decision and the state to pass next time.
+
+        Raises:
+            LearningError: A shape does not fit, an observation is not finite, or a row allows no
+                action.
+        """
+        self._check(observations, action_mask)
+        logits, values, new_state = self._evaluate(observations, action_mask, state, first)
+        log_probs = torch.log_softmax(logits, dim=-1)
+        probabilities = log_probs.exp()
+        actions = logits.argmax(dim=-1) if greedy else sample(probabilities, self.generator)
+        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        decision = Decision(actions.numpy(), chosen.numpy(), values.numpy(), probabilities.numpy())
+        return decision, new_state
+
+    @torch.no_grad()
+    def value(self, observations: FloatArray, action_mask: BoolArray, state: State) -> FloatArray:
+        """Value float32 [B] of the observations that follow `state`; changes nothing.
+
+        Raises:
+            LearningError: As `act`, except that a row may allow no action.
+        """
+        self._check(observations, action_mask, need_action=False)
+        first = np.zeros(observations.shape[0], np.bool_)
+        _, values, _ = self._evaluate(observations, action_mask, state, first)
+        result: FloatArray = values.numpy()
+        return result
+
+    def weights(self) -> Weights:
+        """A copy of the weights by parameter name."""
+        return {
+            name: tensor.detach().cpu().numpy().copy()
+            for name, tensor in self.model.state_dict().items()
+        }
+
+    def load_weights(self, weights: Weights) -> None:
+        """Takes over weights of the same shape.
+
+        Raises:
+            LearningError: A name or a shape does not fit, or a weight is not finite; nothing is
+                changed then.
+        """
+        load_weights(self.model, weights)
+
+    def _evaluate(
+        self,
+        observations: FloatArray,
+        action_mask: BoolArray,
+        state: State,
+        first: BoolArray,
+    ) -> tuple[Tensor, Tensor, State]:
+        tensors: TensorState = {key: torch.from_numpy(array) for key, array in state.items()}
+        logits, values, new_state = self.model(
+            torch.from_numpy(observations).unsqueeze(0),
+            torch.from_numpy(action_mask).unsqueeze(0),
+            tensors,
+            torch.from_numpy(first).unsqueeze(0),
+        )
+        return logits[0], values[0], {key: tensor.numpy() for key, tensor in new_state.items()}
+
+    def _check(
+        self, observations: FloatArray, action_mask: BoolArray, need_action: bool = True
+    ) -> None:
+        rows = observations.shape[0]
+        if observations.shape != (rows, self.config.observation_size):
+            raise LearningError(
+                f"observations have shape {observations.shape}; "
+                f"the model wants [B, {self.config.observation_size}]"
+            )
+        if action_mask.shape != (rows, self.config.action_count):
+            raise LearningError(
+                f"action_mask has shape {action_mask.shape}; "
+                f"the model wants [{rows}, {self.config.action_count}]"
+            )
+        if not np.isfinite(observations).all():
+            raise LearningError("observations hold NaN or infinity; a decision needs finite ones")
+        if need_action and not action_mask.any(axis=1).all():
+            raise LearningError("action_mask has a row that allows no action; allow at least hold")
+
+
+def seeded_clstm(config: CLSTMConfig, seed: int) -> CLSTM:
+    """A CLSTM whose initial weights depend on `seed` only; torch's global generator is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLSTM(config)
+
+
+def sample(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws one index per row by the inverse of the cumulative distribution.
+
+    The draw is strictly below a row's total, and an index is taken only where the cumulative
+    sum steps over the draw, so an index of probability 0 is never drawn.
+
+    Args:
+        probabilities: float [B, N], not negative, each row with a positive sum.
+        generator: The only source of randomness; one double per row.
+
+    Returns:
+        int64 [B].
+    """
+    cumulative = probabilities.double().cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    draw = torch.rand(total.shape, generator=generator, dtype=torch.float64) * total
+    draw = torch.minimum(draw, torch.nextafter(total, torch.zeros_like(total)))
+    return (cumulative <= draw).sum(dim=-1)
+
+
+def load_weights(model: CLSTM, weights: Weights) -> None:
+    """Copies `weights` into `model` in place, all or nothing.
+
+    Raises:
+        LearningError: A name or a shape does not fit, or a weight is not finite.
+    """
+    own = model.state_dict()
+    if missing := sorted(own.keys() - weights.keys()):
+        raise LearningError(f"weights lack {', '.join(missing)}; they belong to another model")
+    if unknown := sorted(weights.keys() - own.keys()):
+        raise LearningError(f"weights hold unknown {', '.join(unknown)}; another model's weights?")
+    for name, tensor in own.items():
+        array = weights[name]
+        if array.shape != tuple(tensor.shape):
+            raise LearningError(
+                f"weight {name} has shape {array.shape}; this model wants {tuple(tensor.shape)}"
+            )
+        if not np.isfinite(array).all():
+            raise LearningError(f"weight {name} holds NaN or infinity; the weights are refused")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(torch.from_numpy(np.array(weights[name])))

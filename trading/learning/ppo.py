@@ -1,0 +1,354 @@
+"""CLSTM-PPO as an RLlib algorithm: RLlib places, checkpoints and restarts; the update is our own.
+
+One iteration learns from the rollouts that were fed to it (live experience) or, when there are
+none, from rollouts sampled in simulated environments. Rollouts go from the sampling actors to the
+learners without passing through the driver.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeAlias, TypeVar, cast
+
+import numpy as np
+import ray
+import torch
+import torch.distributed
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from trading.errors import LearningError
+from trading.learning.clstm import CLSTM
+from trading.learning.module import CLSTMModule
+from trading.learning.policy import Weights, load_weights
+from trading.learning.ppo_update import PPOSettings, Replica, update
+from trading.learning.rollout import Rollout
+from trading.learning.runner import BatchedEnvRunner, network_weights
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+RolloutSource: TypeAlias = "Rollout | ray.ObjectRef"
+"""A rollout, or a reference to a list of rollouts in Ray's object store."""
+
+NUM_FED_STEPS_TRAINED_LIFETIME = "num_fed_steps_trained_lifetime"
+NUM_ROLLOUTS_LOST_LIFETIME = "num_rollouts_lost_lifetime"
+WEIGHTS_VERSION = "weights_version"
+
+
+class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
+    """Builds a `CLSTMPPO`.
+
+    Beside RLlib's own settings: `training(ppo=PPOSettings(...), torch_threads=1)` for the update,
+    `rl_module(model_config={"feature_hidden": 64, ...})` for the network,
+    `env_runners(num_envs_per_env_runner=B, rollout_fragment_length=T)` for the shape of a rollout,
+    and `environment(env_config={"factory": ...})` for the environment, see `BatchedEnvRunner`.
+    """
+
+    def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
+        super().__init__(algo_class=algo_class or CLSTMPPO)
+        self.ppo = PPOSettings()
+        self.torch_threads: int | None = None
+        self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
+        self.env_runners(
+            env_runner_cls=BatchedEnvRunner,
+            num_env_runners=0,
+            num_envs_per_env_runner=64,
+            rollout_fragment_length=64,
+        )
+        self.fault_tolerance(
+            restart_failed_env_runners=True,
+            delay_between_env_runner_restarts_s=1.0,
+            env_runner_health_probe_timeout_s=5.0,
+        )
+        self.reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=0)
+
+    def training(
+        self,
+        *,
+        ppo: PPOSettings = NotProvided,
+        torch_threads: int | None = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Sets the update.
+
+        Args:
+            ppo: Hyperparameters of the update.
+            torch_threads: Threads of torch in each sampling and learning process; None leaves
+                torch's own choice. One is best for a network of this size on a shared machine.
+            **kwargs: RLlib's own settings.
+        """
+        super().training(**kwargs)
+        if ppo is not NotProvided:
+            self.ppo = ppo
+            self.lr = ppo.learning_rate
+        if torch_threads is not NotProvided:
+            self.torch_threads = torch_threads
+        return self
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """The CLSTM, shaped by the spaces and `model_config`."""
+        return RLModuleSpec(module_class=CLSTMModule)
+
+    def get_default_learner_class(self) -> type[TorchLearner]:
+        """The learner that understands rollouts."""
+        return CLSTMPPOLearner
+
+
+class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
+    """Holds network and optimizer, and improves them by `ppo_update.update`.
+
+    Several learners are each given the same rollouts and average their gradients themselves, so
+    the module is not wrapped in DistributedDataParallel.
+    """
+
+    def build(self) -> None:
+        """Builds the network and the optimizer."""
+        if self.config.torch_threads is not None:
+            torch.set_num_threads(self.config.torch_threads)
+        super().build()
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Registers one Adam, which RLlib saves in checkpoints."""
+        parameters = self.get_parameters(self._module[module_id])
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=torch.optim.Adam(parameters, fused=True),
+            params=parameters,
+            lr_or_lr_schedule=config.lr,
+        )
+
+    def compute_loss_for_module(self, **_: Any) -> Any:
+        """Not part of this learner.
+
+        Raises:
+            LearningError: Always; rollouts are learned from by `update_from_rollouts`.
+        """
+        raise LearningError("this learner learns from rollouts; call update_from_rollouts")
+
+    def _make_modules_ddp_if_necessary(self) -> None:
+        if self.config.num_learners > 1:
+            for parameter in self.network.parameters():
+                torch.distributed.broadcast(parameter.data, src=0)
+
+    @property
+    def network(self) -> CLSTM:
+        """The network being learned."""
+        return cast(CLSTM, self.module[DEFAULT_MODULE_ID].clstm)
+
+    @property
+    def weights_version(self) -> int:
+        """Number of updates that led to the weights."""
+        return int(self._weights_seq_no)
+
+    def update_from_rollouts(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """One PPO update on all rollouts together; shorter ones are padded.
+
+        The order of minibatches depends on the seed and the weights version only, so a restored
+        learner continues exactly as it would have.
+
+        Returns:
+            The statistics of `ppo_update.update` and `weights_version`, the new one.
+
+        Raises:
+            LearningError: A rollout is unusable or the loss is not finite; nothing has changed.
+        """
+        for rollout in rollouts:
+            rollout.validate()
+        steps = max((rollout.shape[0] for rollout in rollouts), default=0)
+        joined = Rollout.concatenate([rollout.padded(steps) for rollout in rollouts])
+        entropy = np.random.SeedSequence([self.config.seed or 0, self.weights_version])
+        stats = update(
+            self.network,
+            self.get_optimizer(DEFAULT_MODULE_ID),
+            joined,
+            self.config.ppo,
+            torch.Generator().manual_seed(int(entropy.generate_state(1)[0])),
+            Replica(self._learner_index, max(1, self.config.num_learners)),
+        )
+        self._weights_seq_no += 1
+        return {**stats, WEIGHTS_VERSION: float(self.weights_version)}
+
+
+class CLSTMPPO(Algorithm):  # type: ignore[misc]
+    """Proximal policy optimisation of a CLSTM policy, from simulated and from live experience.
+
+    Example:
+        ```
+        algorithm = CLSTMPPOConfig().environment(env_config={"factory": ...}).build_algo()
+        algorithm.train()               # one update on sampled rollouts
+        algorithm.feed(live_rollout)
+        algorithm.train()               # one update on the live rollout
+        algorithm.save_to_path(path)
+        ```
+    """
+
+    @classmethod
+    def get_default_config(cls) -> CLSTMPPOConfig:
+        """A config with the defaults."""
+        return CLSTMPPOConfig()
+
+    def setup(self, config: Any) -> None:
+        """Builds runners and learners."""
+        self._fed: list[RolloutSource] = []
+        super().setup(config)
+
+    def feed(self, rollout: RolloutSource) -> None:
+        """Queues experience for the next iteration, which then does not sample.
+
+        Args:
+            rollout: Any T and B, or a reference to a list of such rollouts.
+
+        Raises:
+            LearningError: The rollout is malformed or not finite; it is not queued.
+        """
+        if isinstance(rollout, Rollout):
+            rollout.validate()
+        self._fed.append(rollout)
+
+    def training_step(self) -> None:
+        """One update: fed rollouts if there are any, else sampled ones; then new weights for all.
+
+        Raises:
+            LearningError: No learner could do the update, or every fed rollout is lost. The
+                rollouts are dropped, the weights are unchanged, the next iteration may be tried.
+        """
+        fed, self._fed = self._fed, []
+        if fed:
+            sources = fed
+        else:
+            with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+                sources = self._sample()
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            stats = self._update(sources)
+        self._log(stats, fed=bool(fed))
+        if not stats["samples"]:
+            if fed:
+                raise LearningError("every rollout that was fed is lost: its owner has died")
+            logger.warning("no environment runner delivered a rollout; nothing was learned")
+            return
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group, inference_only=True
+            )
+
+    def weights(self) -> Weights:
+        """A copy of the learner's weights, as `Policy.load_weights` takes them."""
+        state = self.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]
+        return {name: array.copy() for name, array in network_weights(state).items()}
+
+    def load_weights(self, weights: Weights) -> None:
+        """Gives learners and runners these weights; optimizer and version stay.
+
+        Raises:
+            LearningError: A name or a shape does not fit; nothing is changed then.
+        """
+        self._ask_learners(_load_weights, weights=weights)
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group, inference_only=True
+        )
+
+    @property
+    def weights_version(self) -> int:
+        """Number of updates that led to the learner's weights."""
+        return self._ask_learners(lambda learner: int(learner.weights_version))[0]
+
+    def _sample(self) -> list[RolloutSource]:
+        """One rollout from every runner, by reference where the runners are remote."""
+        group = self.env_runner_group
+        if group.num_remote_env_runners() == 0:
+            runner = group.local_env_runner
+            rollouts = runner.sample()
+            self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+            return cast(list[RolloutSource], rollouts)
+        timeout = self.config.sample_timeout_s
+        sources = group.foreach_env_runner(
+            "sample", local_env_runner=False, timeout_seconds=timeout, return_obj_refs=True
+        )
+        metrics = group.foreach_env_runner(
+            "get_metrics", local_env_runner=False, timeout_seconds=timeout
+        )
+        self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
+        return cast(list[RolloutSource], sources)
+
+    def _update(self, sources: list[RolloutSource]) -> dict[str, float]:
+        if self.learner_group.is_remote:
+            sources = [ray.put([s]) if isinstance(s, Rollout) else s for s in sources]
+        return self._ask_learners(_update_learner, sources=sources)[0]
+
+    def _ask_learners(self, question: Callable[..., T], **kwargs: Any) -> list[T]:
+        """Calls `question(learner)` on every learner.
+
+        An error is returned, not raised, on the learner: RLlib takes an actor that raises out of
+        service for good.
+        """
+        results = self.learner_group.foreach_learner(_answer, question=question, **kwargs)
+        answers = []
+        for result in results:
+            answer = result.get()
+            if not result.ok:
+                raise LearningError(
+                    f"a learner is lost ({answer}); restore the algorithm from its checkpoint"
+                ) from answer
+            if isinstance(answer, LearningError):
+                raise answer
+            answers.append(answer)
+        if not answers:
+            raise LearningError("no learner is alive; restore the algorithm from its checkpoint")
+        return answers
+
+    def _log(self, stats: dict[str, float], fed: bool) -> None:
+        lost, samples = int(stats.pop(NUM_ROLLOUTS_LOST_LIFETIME)), int(stats["samples"])
+        log = self.metrics.log_value
+        for name, value in stats.items():
+            log((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
+        log(
+            (LEARNER_RESULTS, ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
+            samples,
+            reduce="lifetime_sum",
+        )
+        log(
+            (LEARNER_RESULTS, ALL_MODULES, NUM_FED_STEPS_TRAINED_LIFETIME),
+            samples if fed else 0,
+            reduce="lifetime_sum",
+        )
+        log((LEARNER_RESULTS, ALL_MODULES, NUM_ROLLOUTS_LOST_LIFETIME), lost, reduce="lifetime_sum")
+
+
+def _answer(learner: CLSTMPPOLearner, question: Callable[..., T], **kwargs: Any) -> T | Exception:
+    try:
+        return question(learner, **kwargs)
+    except LearningError as error:
+        return error
+
+
+def _load_weights(learner: CLSTMPPOLearner, weights: Weights) -> None:
+    load_weights(learner.network, weights)
+
+
+def _update_learner(learner: CLSTMPPOLearner, sources: list[RolloutSource]) -> dict[str, float]:
+    """Fetches the rollouts and learns from them; those whose runner failed are counted as lost."""
+    rollouts: list[Rollout] = []
+    lost = 0
+    for source in sources:
+        if isinstance(source, Rollout):
+            rollouts.append(source)
+            continue
+        try:
+            rollouts.extend(ray.get(source))
+        except ray.exceptions.RayError as error:
+            logger.warning("a rollout is lost: %s", error)
+            lost += 1
+    stats = learner.update_from_rollouts(rollouts) if rollouts else {"samples": 0.0}
+    return {**stats, NUM_ROLLOUTS_LOST_LIFETIME: float(lost)}

@@ -1,0 +1,357 @@
+"""One PPO update of a recurrent policy: advantages, minibatches of whole sequences, clipped loss.
+
+Proximal policy optimisation after Schulman et al. 2017 (arXiv:1707.06347). A minibatch is a set of
+whole sequences, each from the start of its episode or from the state it was acted from, so
+backpropagation through time sees what the policy saw.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from trading.errors import LearningError
+from trading.learning.clstm import CLSTM, TensorState
+from trading.learning.rollout import FloatArray, Rollout, cut_at_episodes, gae
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """Hyperparameters of the update.
+
+    Raises:
+        LearningError: A value is outside its range.
+    """
+
+    gamma: float = 0.99
+    """Discount per decision, 0..1."""
+    gae_lambda: float = 0.95
+    """Weight of longer advantage estimates, 0..1: lower is less variance and more bias."""
+    learning_rate: float = 3e-4
+    """Step size of Adam."""
+    clip: float = 0.2
+    """A probability ratio counts only within 1 ± clip of the policy that acted."""
+    epochs: int = 4
+    """Passes over each rollout."""
+    minibatches: int = 4
+    """Parts that the sequences of a rollout are split into for each pass."""
+    entropy_coefficient: float = 0.01
+    """Weight of the entropy bonus, which keeps the policy from collapsing to one action."""
+    value_coefficient: float = 0.5
+    """Weight of the value loss beside the policy loss."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this Euclidean norm."""
+    target_kl: float | None = None
+    """No further pass after one whose mean KL divergence exceeds this; None never stops early."""
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "gae_lambda"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise LearningError(f"{name} is {getattr(self, name)}; it must lie in 0..1")
+        for name in ("learning_rate", "clip", "max_grad_norm"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise LearningError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("entropy_coefficient", "value_coefficient"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise LearningError(f"{name} is {getattr(self, name)}; it must not be negative")
+        for name in ("epochs", "minibatches"):
+            if getattr(self, name) < 1:
+                raise LearningError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.target_kl is not None and not self.target_kl > 0.0:
+            raise LearningError(f"target_kl is {self.target_kl}; it must be positive or absent")
+
+
+class Replica(NamedTuple):
+    """This process's place among the learners that update the same weights together."""
+
+    rank: int = 0
+    size: int = 1
+
+
+class LossParts(NamedTuple):
+    """Scalars of one minibatch, all without gradient."""
+
+    loss: Tensor
+    policy_loss: Tensor
+    value_loss: Tensor
+    entropy: Tensor
+    kl: Tensor
+    clip_fraction: Tensor
+
+
+class _Batch(NamedTuple):
+    """Sequences to learn from, and what is learned from them. Every field is [L, V, ...]."""
+
+    observations: Tensor
+    action_mask: Tensor
+    first: Tensor
+    valid: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def select(self, columns: Tensor) -> "_Batch":
+        return _Batch(*(tensor.index_select(1, columns) for tensor in self))
+
+
+def ppo_loss(
+    logits: Tensor,
+    values: Tensor,
+    actions: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    valid: Tensor,
+    settings: PPOSettings,
+) -> tuple[Tensor, LossParts]:
+    """The clipped surrogate loss, averaged over valid steps (arXiv:1707.06347, eq. 7 and 9).
+
+    Args:
+        logits: float32 [T, B, N], masked.
+        values: float32 [T, B].
+        actions: int64 [T, B].
+        old_log_probs: float32 [T, B], when the actions were taken.
+        advantages: float32 [T, B].
+        returns: float32 [T, B], the target of `values`.
+        valid: float32 [T, B], 1 where the step counts, 0 for padding.
+        settings: Coefficients.
+
+    Returns:
+        The loss to minimise and its parts. The KL divergence from the old policy is estimated by
+        mean((r - 1) - log r), r the probability ratio (http://joschu.net/blog/kl-approx.html).
+    """
+    weight = valid / valid.sum().clamp(min=1.0)
+    log_probs = torch.log_softmax(logits, dim=-1)
+    log_ratio = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - old_log_probs
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - settings.clip, 1.0 + settings.clip)
+    policy_loss = -(weight * torch.minimum(ratio * advantages, clipped * advantages)).sum()
+    value_loss = 0.5 * (weight * (values - returns).square()).sum()
+    entropy = -(weight * (log_probs.exp() * log_probs).sum(dim=-1)).sum()
+    loss = (
+        policy_loss
+        + settings.value_coefficient * value_loss
+        - settings.entropy_coefficient * entropy
+    )
+    with torch.no_grad():
+        kl = (weight * (ratio - 1.0 - log_ratio)).sum()
+        clip_fraction = (weight * ((ratio - 1.0).abs() > settings.clip)).sum()
+    parts = (loss, policy_loss, value_loss, entropy, kl, clip_fraction)
+    return loss, LossParts(*(part.detach() for part in parts))
+
+
+def update(
+    module: CLSTM,
+    optimizer: torch.optim.Optimizer,
+    rollout: Rollout,
+    settings: PPOSettings,
+    generator: torch.Generator,
+    replica: Replica = Replica(),  # noqa: B008 an immutable value
+) -> dict[str, float]:
+    """Improves `module` on one rollout, in place.
+
+    With several learners every one of them is given the same rollout and an equal generator; each
+    takes its share of the sequences, and gradients are averaged over `torch.distributed`.
+
+    Args:
+        module: The network, on any device.
+        optimizer: Over the parameters of `module`.
+        rollout: Any T and B; the module's sizes must fit.
+        settings: Hyperparameters. The learning rate is the optimizer's own.
+        generator: Orders the sequences (CPU).
+        replica: This process among the learners.
+
+    Returns:
+        Means over the minibatches: `loss`, `policy_loss`, `value_loss`, `entropy`, `kl` (of the
+        last pass), `clip_fraction`, `grad_norm` (before clipping); of the rollout:
+        `explained_variance`, `samples`; and `epochs` done.
+
+    Raises:
+        LearningError: The rollout is unusable, or the loss is not finite. Weights and optimizer
+            are then what they were before.
+    """
+    rollout.validate()
+    if rollout.steps == 0:
+        raise LearningError("the rollout holds no valid step; there is nothing to learn from")
+    _check_fits(module, rollout)
+    advantages, returns = gae(rollout, settings.gamma, settings.gae_lambda)
+    explained = _explained_variance(rollout, returns)
+    advantages = _normalised(advantages, rollout)
+    device = next(module.parameters()).device
+    batch, state = _tensors(rollout, advantages, returns, device)
+    with _all_or_nothing(module, optimizer):
+        stats = _passes(module, optimizer, batch, state, settings, generator, replica)
+    return {**stats, "explained_variance": explained, "samples": float(rollout.steps)}
+
+
+def _passes(
+    module: CLSTM,
+    optimizer: torch.optim.Optimizer,
+    batch: _Batch,
+    state: TensorState,
+    settings: PPOSettings,
+    generator: torch.Generator,
+    replica: Replica,
+) -> dict[str, float]:
+    sequences = batch.actions.shape[1]
+    minibatches = min(settings.minibatches, max(1, sequences // replica.size))
+    history: list[Tensor] = []
+    epochs, kl = 0, 0.0
+    for _ in range(settings.epochs):
+        epochs += 1
+        order = torch.randperm(sequences, generator=generator)
+        if sequences >= replica.size:
+            order = order[replica.rank :: replica.size]
+        for columns in order.to(batch.actions.device).tensor_split(minibatches):
+            history.append(_step(module, optimizer, batch, state, columns, settings, replica))
+        kl = float(torch.stack(history[-minibatches:]).mean(dim=0)[LossParts._fields.index("kl")])
+        if settings.target_kl is not None and kl > settings.target_kl:
+            break
+    means = torch.stack(history).mean(dim=0).tolist()
+    stats = dict(zip((*LossParts._fields, "grad_norm"), means, strict=True))
+    return {**stats, "kl": kl, "epochs": float(epochs)}
+
+
+def _step(
+    module: CLSTM,
+    optimizer: torch.optim.Optimizer,
+    batch: _Batch,
+    state: TensorState,
+    columns: Tensor,
+    settings: PPOSettings,
+    replica: Replica,
+) -> Tensor:
+    """One gradient step on the sequences in `columns`; returns the loss parts and the norm."""
+    part = batch.select(columns)
+    logits, values, _ = module(
+        part.observations,
+        part.action_mask,
+        {key: tensor.index_select(1, columns) for key, tensor in state.items()},
+        part.first,
+    )
+    loss, parts = ppo_loss(
+        logits,
+        values,
+        part.actions,
+        part.log_probs,
+        part.advantages,
+        part.returns,
+        part.valid,
+        settings,
+    )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    scalars = torch.stack(parts)
+    if replica.size > 1:
+        scalars = _average(module, scalars, part.valid.sum())
+    norm = nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
+    if not torch.isfinite(norm + scalars[0]):
+        raise LearningError(
+            f"the PPO loss is {float(scalars[0])} and its gradient norm {float(norm)}; "
+            "the update is undone, the weights are unchanged"
+        )
+    optimizer.step()
+    return torch.cat([scalars, norm.reshape(1)])
+
+
+def _average(module: CLSTM, scalars: Tensor, steps: Tensor) -> Tensor:
+    """Averages gradients, in place, and `scalars` over all learners, each weighed by its steps."""
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    flat = torch.cat([scalars, *(gradient.flatten() for gradient in gradients)])
+    flat = torch.cat([flat * steps, steps.reshape(1)])
+    torch.distributed.all_reduce(flat)
+    flat = flat / flat[-1].clamp(min=1.0)
+    start = len(scalars)
+    for gradient in gradients:
+        end = start + gradient.numel()
+        gradient.copy_(flat[start:end].view_as(gradient))
+        start = end
+    return flat[: len(scalars)]
+
+
+@contextmanager
+def _all_or_nothing(module: CLSTM, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Puts weights and optimizer back to what they were when the body raises."""
+    weights = [parameter.detach().clone() for parameter in module.parameters()]
+    optimizer_state = copy.deepcopy(optimizer.state_dict())
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for parameter, before in zip(module.parameters(), weights, strict=True):
+                parameter.copy_(before)
+        optimizer.load_state_dict(optimizer_state)
+        optimizer.zero_grad(set_to_none=True)
+        raise
+
+
+def _check_fits(module: CLSTM, rollout: Rollout) -> None:
+    config = module.config
+    if rollout.observations.shape[2] != config.observation_size:
+        raise LearningError(
+            f"rollout.observations have {rollout.observations.shape[2]} features; "
+            f"the model wants {config.observation_size}"
+        )
+    if rollout.action_mask.shape[2] != config.action_count:
+        raise LearningError(
+            f"rollout.action_mask has {rollout.action_mask.shape[2]} actions; "
+            f"the model has {config.action_count}"
+        )
+    sequences = rollout.shape[1]
+    want = {k: (layers, sequences, h) for k, (layers, h) in config.state_shapes.items()}
+    have = {key: array.shape for key, array in rollout.initial_state.items()}
+    if have != want:
+        raise LearningError(f"rollout.initial_state has shapes {have}; the model wants {want}")
+
+
+def _explained_variance(rollout: Rollout, returns: FloatArray) -> float:
+    """1 - Var(returns - values) / Var(returns) over valid steps; NaN when returns are constant."""
+    target, guess = returns[rollout.valid], rollout.values[rollout.valid]
+    variance = float(np.var(target))
+    return 1.0 - float(np.var(target - guess)) / variance if variance > 0.0 else float("nan")
+
+
+def _normalised(advantages: FloatArray, rollout: Rollout) -> FloatArray:
+    """Advantages with mean 0 and standard deviation 1 over valid steps."""
+    counted = advantages[rollout.valid]
+    result: FloatArray = (advantages - counted.mean()) / (counted.std() + np.float32(1e-8))
+    return result
+
+
+def _tensors(
+    rollout: Rollout, advantages: FloatArray, returns: FloatArray, device: torch.device
+) -> tuple[_Batch, TensorState]:
+    """The rollout's sequences on `device`, in fresh memory (Ray's own is read-only)."""
+    steps, inside, column = cut_at_episodes(rollout.first)
+    whole = steps.shape == rollout.shape
+
+    def sequences(array: npt.NDArray[np.generic]) -> Tensor:
+        flat = array.reshape(-1, *array.shape[2:])
+        return torch.from_numpy(flat[steps]).to(device)
+
+    first = sequences(rollout.first)
+    if not whole:
+        first[1:] = False
+    batch = _Batch(
+        observations=sequences(rollout.observations),
+        action_mask=sequences(rollout.action_mask),
+        first=first,
+        valid=sequences(rollout.valid) * torch.from_numpy(inside).to(device, torch.float32),
+        actions=sequences(rollout.actions),
+        log_probs=sequences(rollout.log_probs),
+        advantages=sequences(advantages),
+        returns=sequences(returns),
+    )
+    state = {
+        key: torch.from_numpy(array[:, column]).to(device)
+        for key, array in rollout.initial_state.items()
+    }
+    return batch, state

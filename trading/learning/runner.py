@@ -1,0 +1,262 @@
+"""An RLlib EnvRunner that steps a whole vector environment with one call of the policy.
+
+It has no connector pipelines and no per-step Python objects: observations go from the vector
+environment to the network and into preallocated arrays, and a rollout comes out.
+"""
+
+import importlib
+import math
+from collections.abc import Callable, Collection
+from typing import Any, cast
+
+import numpy as np
+import ray
+import torch
+from gymnasium import Space
+from gymnasium.vector import VectorEnv
+from ray.rllib.core import (
+    COMPONENT_RL_MODULE,
+    DEFAULT_AGENT_ID,
+    DEFAULT_MODULE_ID,
+)
+from ray.rllib.env import INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import (
+    EPISODE_LEN_MEAN,
+    EPISODE_RETURN_MEAN,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+    WEIGHTS_SEQ_NO,
+)
+
+from trading.errors import LearningError
+from trading.learning.module import ACTION_MASK, NETWORK, OBSERVATIONS, clstm_config
+from trading.learning.policy import Policy, Weights
+from trading.learning.rollout import Rollout, State
+
+VectorEnvFactory = Callable[..., VectorEnv[Any, Any, Any]]
+
+
+class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
+    """Samples rollouts of `config.rollout_fragment_length` steps from one vector environment.
+
+    The environment is made by `config.env_config["factory"]`, a callable or its dotted path, which
+    is called with `num_envs=config.num_envs_per_env_runner`, `seed=...` and the other entries of
+    `env_config`. It must reset itself in the same step (Gymnasium's `SAME_STEP` mode), with the
+    last observation of an ended episode in `info["final_obs"]`.
+
+    On the driver of remote runners there is no environment, only the policy.
+    """
+
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        if self.config.torch_threads is not None:
+            torch.set_num_threads(self.config.torch_threads)
+        seed = self._seed
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self.env: VectorEnv[Any, Any, Any] | None = None
+        if self.worker_index or self.num_workers == 0 or self.config.create_env_on_local_worker:
+            self.env = make_vector_env(self.config, seed)
+            spaces = (self.env.single_observation_space, self.env.single_action_space)
+        else:
+            configured = (self.config.observation_space, self.config.action_space)
+            spaces = (kwargs.get("spaces") or {}).get(DEFAULT_MODULE_ID, configured)
+        self._spaces: tuple[Space[Any], Space[Any]] = spaces
+        self.policy = Policy(clstm_config(*spaces, dict(self.config.model_config)), seed)
+        self._weights_seq_no = 0
+        self._current: dict[str, Any] | None = None
+        self._state: State = {}
+        self._first = np.zeros(0, np.bool_)
+
+    def sample(self, **_: Any) -> list[Rollout]:
+        """Steps every environment `rollout_fragment_length` times from where it stands.
+
+        Returns:
+            One rollout [T, B]; it is a list because a runner may give several.
+
+        Raises:
+            LearningError: This runner has no environment.
+        """
+        env = self._running_env()
+        steps, envs = self.config.get_rollout_fragment_length(self.worker_index), env.num_envs
+        rollout = _empty_rollout(self.policy, steps, envs, self._state, self._weights_seq_no)
+        for t in range(steps):
+            self._step(env, rollout, t)
+        current = cast(dict[str, Any], self._current)
+        rollout.last_values[:] = self.policy.value(
+            current[OBSERVATIONS], current[ACTION_MASK], self._state
+        )
+        self._log_steps(steps * envs, int((rollout.terminated | rollout.truncated).sum()))
+        return [rollout]
+
+    def _running_env(self) -> VectorEnv[Any, Any, Any]:
+        if self.env is None:
+            raise LearningError("this runner has no environment; sample from the remote runners")
+        if self._current is None:
+            self._current, _ = self.env.reset()
+            self._state = self.policy.initial_state(self.env.num_envs)
+            self._first = np.ones(self.env.num_envs, np.bool_)
+        return self.env
+
+    def _step(self, env: VectorEnv[Any, Any, Any], rollout: Rollout, t: int) -> None:
+        """Acts once in every environment and records step `t`."""
+        before = cast(dict[str, Any], self._current)
+        decision, self._state = self.policy.act(
+            before[OBSERVATIONS], before[ACTION_MASK], self._state, self._first
+        )
+        rollout.observations[t] = before[OBSERVATIONS]
+        rollout.action_mask[t] = before[ACTION_MASK]
+        rollout.actions[t] = decision.actions
+        rollout.log_probs[t] = decision.log_probs
+        rollout.values[t] = decision.values
+        rollout.first[t] = self._first
+        self._current, rewards, terminated, truncated, info = env.step(decision.actions)
+        rollout.rewards[t] = rewards
+        rollout.terminated[t] = terminated
+        rollout.truncated[t] = truncated
+        cut = np.flatnonzero(truncated & ~terminated)
+        if len(cut):
+            last = info["final_obs"]
+            rollout.final_values[t, cut] = self.policy.value(
+                last[OBSERVATIONS][cut],
+                last[ACTION_MASK][cut],
+                {key: array[:, cut] for key, array in self._state.items()},
+            )
+        self._first = terminated | truncated
+        if self._first.any():
+            self._log_episodes(info["episode"], self._first)
+
+    def _log_steps(self, steps: int, episodes: int) -> None:
+        log = self.metrics.log_value
+        log(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
+        log(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
+        log((NUM_AGENT_STEPS_SAMPLED_LIFETIME, DEFAULT_AGENT_ID), steps, reduce="lifetime_sum")
+        log(NUM_EPISODES, episodes, reduce="sum")
+        log(NUM_EPISODES_LIFETIME, episodes, reduce="lifetime_sum")
+        self.num_env_steps_sampled_lifetime += steps
+
+    def _log_episodes(self, episode: dict[str, Any], done: np.ndarray[Any, Any]) -> None:
+        """Logs what the environment tells of ended episodes: return, length, and its own keys."""
+        window = max(
+            1, math.ceil(self.config.metrics_num_episodes_for_smoothing / (self.num_workers or 1))
+        )
+        names = {"r": EPISODE_RETURN_MEAN, "l": EPISODE_LEN_MEAN}
+        for key, values in episode.items():
+            name = names.get(key, f"episode_{key}_mean")
+            for value in np.asarray(values)[done]:
+                self.metrics.log_value(name, float(value), reduce="mean", window=window)
+
+    def get_spaces(self) -> dict[str, tuple[Space[Any], Space[Any]]]:
+        """Observation and action space of one environment, by RLlib's names."""
+        return {INPUT_ENV_SPACES: self._spaces, DEFAULT_MODULE_ID: self._spaces}
+
+    def get_metrics(self) -> Any:
+        """RLlib's statistics since the last call."""
+        return self.metrics.reduce()
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """Counters, and the weights where asked for. Running episodes are not part of it."""
+        state: dict[str, Any] = {
+            NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime
+        }
+        if self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            weights = {f"{NETWORK}.{k}": v for k, v in self.policy.weights().items()}
+            state[COMPONENT_RL_MODULE] = {DEFAULT_MODULE_ID: weights}
+            state[WEIGHTS_SEQ_NO] = self._weights_seq_no
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes over weights, of an older version too (a restore goes back), and counters.
+
+        Raises:
+            LearningError: The weights do not fit.
+        """
+        if COMPONENT_RL_MODULE in state:
+            weights = state[COMPONENT_RL_MODULE]
+            if isinstance(weights, ray.ObjectRef):
+                weights = ray.get(weights)
+            self.policy.load_weights(network_weights(weights.get(DEFAULT_MODULE_ID, weights)))
+            self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, 0)
+        if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
+            self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """How RLlib makes such a runner again."""
+        return (), {"config": self.config}
+
+    def assert_healthy(self) -> None:
+        """The constructor ran to its end.
+
+        Raises:
+            AssertionError: It did not.
+        """
+        assert hasattr(self, "policy")
+
+    def stop(self) -> None:
+        """Closes the environment."""
+        if self.env is not None:
+            self.env.close()
+
+
+def make_vector_env(config: Any, seed: int) -> VectorEnv[Any, Any, Any]:
+    """The vector environment that `config.env_config` describes.
+
+    Raises:
+        LearningError: There is no factory, or its dotted path leads nowhere.
+    """
+    arguments = dict(config.env_config)
+    factory = arguments.pop("factory", None)
+    if factory is None:
+        raise LearningError('env_config lacks "factory": a callable, or its dotted path')
+    if isinstance(factory, str):
+        factory = _from_path(factory)
+    make = cast(VectorEnvFactory, factory)
+    return make(num_envs=config.num_envs_per_env_runner, seed=seed, **arguments)
+
+
+def _from_path(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LearningError(
+            f"env_config factory {path!r} cannot be imported ({error}); "
+            "it must read package.module.name"
+        ) from error
+
+
+def network_weights(module_state: dict[str, Any]) -> Weights:
+    """The network's weights from an RLModule's state: the module's own prefix removed."""
+    return {name.removeprefix(f"{NETWORK}."): array for name, array in module_state.items()}
+
+
+def _empty_rollout(policy: Policy, steps: int, envs: int, state: State, version: int) -> Rollout:
+    """Arrays for `steps` x `envs` to be written in place."""
+    shape = (steps, envs)
+    return Rollout(
+        observations=np.empty((*shape, policy.config.observation_size), np.float32),
+        action_mask=np.empty((*shape, policy.config.action_count), np.bool_),
+        actions=np.empty(shape, np.int64),
+        log_probs=np.empty(shape, np.float32),
+        values=np.empty(shape, np.float32),
+        rewards=np.empty(shape, np.float32),
+        first=np.empty(shape, np.bool_),
+        terminated=np.empty(shape, np.bool_),
+        truncated=np.empty(shape, np.bool_),
+        final_values=np.zeros(shape, np.float32),
+        last_values=np.empty(envs, np.float32),
+        valid=np.ones(shape, np.bool_),
+        initial_state=state,
+        weights_version=version,
+    )
