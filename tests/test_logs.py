@@ -1,0 +1,101 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from trading.logs import configure_logging
+
+SECRET = 'hunter"2\\é'
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    root, package = logging.getLogger(), logging.getLogger("trading")
+    handlers, levels = root.handlers[:], (root.level, package.level)
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    package.setLevel(levels[1])
+    structlog.reset_defaults()
+
+
+def test_lines_are_json_where_nobody_watches() -> None:
+    out = io.StringIO()
+    configure_logging("INFO", stream=out)
+    structlog.get_logger("trading.example").info("order filled", symbol="SPY", units=2)
+    line = json.loads(out.getvalue())
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "order filled",
+        "level": "info",
+        "logger": "trading.example",
+        "symbol": "SPY",
+        "units": 2,
+    }
+
+
+def test_lines_are_for_people_on_a_terminal() -> None:
+    out = Terminal()
+    configure_logging("INFO", stream=out)
+    structlog.get_logger("trading.example").info("order filled", symbol="SPY")
+    assert "order filled" in out.getvalue()
+    assert not out.getvalue().startswith("{")
+
+
+def test_the_level_hides_what_is_less_severe() -> None:
+    out = io.StringIO()
+    configure_logging("WARNING", stream=out)
+    log = structlog.get_logger("trading.example")
+    log.info("hidden")
+    log.warning("shown")
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["shown"]
+
+
+def test_a_second_set_up_replaces_the_first() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    log = structlog.get_logger("trading.example")
+    configure_logging("INFO", stream=first)
+    log.info("one")
+    configure_logging("DEBUG", stream=second)
+    log.debug("two")
+    assert len(first.getvalue().splitlines()) == len(second.getvalue().splitlines()) == 1
+
+
+def test_other_libraries_warn_in_the_same_form_and_do_not_chat() -> None:
+    out = io.StringIO()
+    configure_logging("DEBUG", stream=out)
+    logging.getLogger("httpx").info("GET %s", "/v3")
+    logging.getLogger("httpx").warning("slow %s", "/v3")
+    (line,) = (json.loads(line) for line in out.getvalue().splitlines())
+    assert (line["event"], line["level"], line["logger"]) == ("slow /v3", "warning", "httpx")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_secret_is_hidden_wherever_it_occurs(stream: type[io.StringIO]) -> None:
+    out = stream()
+    configure_logging("INFO", secrets=[SECRET], stream=out)
+    log = structlog.get_logger("trading.example")
+    log.info(f"key {SECRET}", value=SECRET, nested={"header": [f"Bearer {SECRET}"]})
+    try:
+        key = SECRET
+        raise RuntimeError(f"refused: {key}")
+    except RuntimeError:
+        log.exception("failed")
+    logging.getLogger("websockets").error("sent %r", SECRET)
+    assert out.getvalue().count("***") >= 5
+    assert "hunter" not in out.getvalue()
+
+
+def test_an_empty_secret_hides_nothing() -> None:
+    out = io.StringIO()
+    configure_logging("INFO", secrets=[""], stream=out)
+    structlog.get_logger("trading.example").info("plain")
+    assert "***" not in out.getvalue()

@@ -1,0 +1,48 @@
+"""One typed, validated settings tree, read from YAML, environment variables and `--set`.
+
+Example:
+    >>> from trading.config import load_settings
+    >>> load_settings(overrides=["account.max_positions=3"], environ={}).account.max_positions
+    3
+"""
+
+from trading.config.loading import environment_names, load_settings
+from trading.config.settings import (
+    AccountSettings,
+    CredentialSettings,
+    DataSettings,
+    EnvironmentSettings,
+    ExecutionSettings,
+    LearningSettings,
+    MarketServerSettings,
+    MassiveSettings,
+    ModelSettings,
+    PathSettings,
+    RaySettings,
+    ReplaySettings,
+    RiskSettings,
+    ServingSettings,
+    Settings,
+    SimulationSettings,
+)
+
+__all__ = [
+    "AccountSettings",
+    "CredentialSettings",
+    "DataSettings",
+    "EnvironmentSettings",
+    "ExecutionSettings",
+    "LearningSettings",
+    "MarketServerSettings",
+    "MassiveSettings",
+    "ModelSettings",
+    "PathSettings",
+    "RaySettings",
+    "ReplaySettings",
+    "RiskSettings",
+    "ServingSettings",
+    "Settings",
+    "SimulationSettings",
+    "environment_names",
+    "load_settings",
+]

@@ -1,0 +1,90 @@
+"""The value types of the settings tree, each with the sentence that says what is allowed."""
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+_SYMBOL = re.compile(r"[A-Z]{1,6}(\.[A-Z])?")
+_ACCOUNT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+
+
+def _check_symbol(value: str) -> str:
+    if not _SYMBOL.fullmatch(value):
+        raise ValueError("must be 1 to 6 capital letters, with a class like .B if it has one")
+    return value
+
+
+def _split_symbols(value: object) -> object:
+    """Accept a YAML list, or one text with commas as `SYMBOLS` and `--set` have it."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("must name at least one symbol")
+    repeated = sorted({symbol for symbol in value if value.count(symbol) > 1})
+    if repeated:
+        raise ValueError(f"must name each symbol once; repeated: {', '.join(repeated)}")
+    return value
+
+
+def _check_account_id(value: str) -> str:
+    if not _ACCOUNT_ID.fullmatch(value):
+        raise ValueError("must be 1 to 32 of A-Z, a-z, 0-9, - and _, first a letter or digit")
+    return value
+
+
+def _read_date(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return dt.date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("must be a date written YYYY-MM-DD") from None
+    return value
+
+
+def _read_path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) and value.strip() else value
+
+
+def _check_exists(value: Path) -> Path:
+    if not value.exists():
+        raise ValueError("must be an existing file or folder")
+    return value
+
+
+def _check_scheme(*schemes: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not value.startswith(tuple(f"{scheme}://" for scheme in schemes)):
+            allowed = " or ".join(f"{scheme}://" for scheme in schemes)
+            raise ValueError(f"must be an address that starts with {allowed}")
+        return value
+
+    return AfterValidator(check)
+
+
+Symbol = Annotated[str, AfterValidator(_check_symbol)]
+Symbols = Annotated[
+    tuple[Symbol, ...],
+    BeforeValidator(_split_symbols),
+    AfterValidator(_check_distinct),
+]
+AccountId = Annotated[str, AfterValidator(_check_account_id)]
+Date = Annotated[dt.date, BeforeValidator(_read_date)]
+FilePath = Annotated[Path, BeforeValidator(_read_path)]
+ExistingPath = Annotated[Path, BeforeValidator(_read_path), AfterValidator(_check_exists)]
+WebSocketUrl = Annotated[str, _check_scheme("ws", "wss")]
+HttpUrl = Annotated[str, _check_scheme("http", "https")]
+Text = Annotated[str, Field(min_length=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]

@@ -1,0 +1,313 @@
+"""The settings tree: every setting's type, default, and the one sentence that explains it."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic.config import JsonDict
+from pydantic.fields import FieldInfo
+
+from trading.config.fields import (
+    AccountId,
+    Count,
+    CountOrZero,
+    Date,
+    ExistingPath,
+    FilePath,
+    Fraction,
+    HttpUrl,
+    NotNegative,
+    Percent,
+    Port,
+    Positive,
+    Symbols,
+    Text,
+    WebSocketUrl,
+)
+
+
+class Section(BaseModel):
+    """A frozen branch of the tree that refuses unknown keys and silent type conversions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _about(description: str, *, env: str | None = None) -> FieldInfo:
+    """A field's one sentence and, where it has one, its environment variable."""
+    extra: JsonDict | None = {"environment": env} if env else None
+    field: FieldInfo = Field(description=description, json_schema_extra=extra)
+    return field
+
+
+class AccountSettings(Section):
+    """The paper-trading account."""
+
+    id: Annotated[AccountId, _about("Name of the account; its journal and orders carry it.")] = (
+        "paper"
+    )
+    initial_capital: Annotated[
+        Positive, _about("Cash on the account's first day, in USD.", env="INITIAL_CAPITAL")
+    ] = 100_000.0
+    max_positions: Annotated[
+        Count, _about("Most strategies open at the same time.", env="MAX_POSITIONS")
+    ] = 10
+
+
+class PathSettings(Section):
+    """Where state lives on disk."""
+
+    state_dir: Annotated[FilePath, _about("Folder of the journal and of all other state.")] = Path(
+        "var"
+    )
+    checkpoint_dir: Annotated[
+        FilePath | None,
+        _about("Folder of the checkpoints; unset: state_dir/checkpoints.", env="CHECKPOINT_DIR"),
+    ] = None
+    model_path: Annotated[
+        ExistingPath | None,
+        _about("Model to begin with when there is no checkpoint to resume.", env="MODEL_PATH"),
+    ] = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """`checkpoint_dir`, or `state_dir/checkpoints` where that is unset."""
+        return self.checkpoint_dir or self.state_dir / "checkpoints"
+
+
+class CredentialSettings(Section):
+    """Secrets, read from environment variables and from nowhere else."""
+
+    massive_api_key: Annotated[
+        SecretStr | None, _about("API key of Massive.com.", env="MASSIVE_API_KEY")
+    ] = None
+    s3_access_key: Annotated[
+        SecretStr | None, _about("Access key of the flat files.", env="S3_ACCESS_KEY")
+    ] = None
+    s3_secret_key: Annotated[
+        SecretStr | None, _about("Secret key of the flat files.", env="S3_SECRET_KEY")
+    ] = None
+
+    def values(self) -> tuple[str, ...]:
+        """The secrets that are set, in clear, for redaction."""
+        secrets = (self.massive_api_key, self.s3_access_key, self.s3_secret_key)
+        return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
+
+
+class MassiveSettings(Section):
+    """The connection to Massive.com."""
+
+    websocket_url: Annotated[WebSocketUrl, _about("Address of the stream, without the feed.")] = (
+        "wss://socket.massive.com"
+    )
+    rest_url: Annotated[HttpUrl, _about("Address of the REST service.")] = "https://api.massive.com"
+    silence_timeout_s: Annotated[
+        Positive, _about("A connection without data for so many seconds is opened anew.")
+    ] = 120.0
+
+
+class SimulationSettings(Section):
+    """The simulated exchange."""
+
+    first_session: Annotated[Date, _about("Date on which the simulated world begins.")] = dt.date(
+        2026, 1, 5
+    )
+    speed: Annotated[
+        NotNegative, _about("Exchange seconds per second; 0: as fast as clients read.")
+    ] = 60.0
+    step_seconds: Annotated[Count, _about("Exchange seconds between two quote updates.")] = 5
+
+
+class ReplaySettings(Section):
+    """A recorded day, read from flat files."""
+
+    folder: Annotated[FilePath | None, _about("Folder in the vendor's flat-file layout.")] = None
+    date: Annotated[Date | None, _about("The recorded day.")] = None
+    speed: Annotated[
+        NotNegative, _about("Exchange seconds per second; 0: as fast as it is read.")
+    ] = 0.0
+
+
+class MarketServerSettings(Section):
+    """The market server that simulation and replay stream from."""
+
+    host: Annotated[Text, _about("Address that the market server listens on.")] = "127.0.0.1"
+    port: Annotated[Port, _about("Port of the market server; 0: any free one.")] = 0
+
+
+class DataSettings(Section):
+    """Where market data comes from."""
+
+    source: Annotated[
+        Literal["simulation", "massive", "replay"],
+        _about("Simulated exchange, Massive.com, or a recorded day."),
+    ] = "simulation"
+    bar_seconds: Annotated[Count, _about("Exchange seconds between two decisions.")] = 60
+    max_quote_contracts: Annotated[
+        Count, _about("Most option contracts whose quotes are subscribed to.")
+    ] = 1000
+    bar_grace_ms: Annotated[
+        CountOrZero, _about("Milliseconds that a decision waits for late quotes of its bar.")
+    ] = 0
+    massive: MassiveSettings = MassiveSettings()
+    simulation: SimulationSettings = SimulationSettings()
+    replay: ReplaySettings = ReplaySettings()
+    server: MarketServerSettings = MarketServerSettings()
+
+
+class ExecutionSettings(Section):
+    """What a fill costs."""
+
+    commission: Annotated[
+        NotNegative, _about("Broker's commission in USD per contract.", env="COMMISSION")
+    ] = 0.65
+    exchange_fee: Annotated[NotNegative, _about("Exchange's fee in USD per contract.")] = 0.0
+    orf_fee: Annotated[
+        NotNegative, _about("Options Regulatory Fee of all exchanges in USD per contract.")
+    ] = 0.02815
+    occ_fee: Annotated[NotNegative, _about("OCC's clearing fee in USD per contract.")] = 0.025
+    slippage: Annotated[
+        NotNegative, _about("USD per share and leg that a fill is worse than the quote.")
+    ] = 0.0
+    max_quote_age_s: Annotated[
+        Positive, _about("A quote older than so many seconds fills nothing.")
+    ] = 90.0
+
+
+class RiskSettings(Section):
+    """The limits that an order is checked against before it is matched."""
+
+    max_contracts_per_order: Annotated[Count, _about("Most contracts in one order.")] = 20
+    max_order_notional: Annotated[Positive, _about("Most USD that one order may put at risk.")] = (
+        50_000.0
+    )
+    max_daily_loss_pct: Annotated[
+        Percent, _about("Loss that halts trading, in percent of the day's opening equity.")
+    ] = 5.0
+    max_orders_per_minute: Annotated[Count, _about("Most orders in a minute of exchange time.")] = (
+        30
+    )
+    risk_per_trade_pct: Annotated[
+        Percent, _about("Equity that one new position may lose at most, in percent.")
+    ] = 5.0
+
+
+class EnvironmentSettings(Section):
+    """The market as the policy sees it."""
+
+    no_open_minutes_before_close: Annotated[
+        CountOrZero, _about("Minutes before the close in which no position is opened.")
+    ] = 10
+    reward_scale: Annotated[
+        Positive, _about("Factor on the change of equity over initial capital.")
+    ] = 100.0
+
+
+class ModelSettings(Section):
+    """The shape of the cascaded LSTM."""
+
+    feature_hidden: Annotated[Count, _about("Units of the LSTM that reads the features.")] = 64
+    actor_hidden: Annotated[Count, _about("Units of the actor's LSTM.")] = 64
+    critic_hidden: Annotated[Count, _about("Units of the critic's LSTM.")] = 64
+    feature_layers: Annotated[Count, _about("Layers of the LSTM that reads the features.")] = 1
+
+
+class LearningSettings(Section):
+    """How and where the policy learns."""
+
+    online: Annotated[bool, _about("Whether the policy keeps learning while it trades.")] = True
+    update_frequency: Annotated[
+        Count, _about("Live decisions between two learner updates.", env="UPDATE_FREQUENCY")
+    ] = 128
+    save_frequency: Annotated[
+        Count, _about("Live decisions between two checkpoints.", env="SAVE_FREQUENCY")
+    ] = 1024
+    keep_checkpoints: Annotated[Count, _about("Checkpoints kept; older ones are removed.")] = 5
+    lockstep: Annotated[
+        bool | None,
+        _about("Whether trading waits for each update; unset: only in a replay at speed 0."),
+    ] = None
+    pretrain_steps: Annotated[
+        CountOrZero, _about("Simulated decisions learned from before the first trade.")
+    ] = 40_000
+    num_envs: Annotated[Count, _about("Simulated markets stepped at once per runner.")] = 64
+    rollout_length: Annotated[Count, _about("Decisions per market in one rollout.")] = 64
+    num_env_runners: Annotated[
+        CountOrZero, _about("Ray actors that sample; 0: the algorithm samples itself.")
+    ] = 0
+    num_learners: Annotated[
+        CountOrZero | None,
+        _about("Ray actors that learn; 0: in the algorithm; unset: as the cluster allows."),
+    ] = None
+    learner_resource: Annotated[
+        Text | None, _about("Custom Ray resource of the nodes that may hold a learner.")
+    ] = None
+    gamma: Annotated[Fraction, _about("Discount of the next decision's value.")] = 0.99
+    gae_lambda: Annotated[
+        Fraction, _about("Decay of generalised advantage estimation (arXiv:1506.02438).")
+    ] = 0.95
+    learning_rate: Annotated[Positive, _about("Step size of Adam.")] = 3e-4
+    clip: Annotated[Positive, _about("PPO's bound on the probability ratio's distance from 1.")] = (
+        0.2
+    )
+    epochs: Annotated[Count, _about("Passes over one batch of rollouts.")] = 4
+    minibatches: Annotated[Count, _about("Parts that a batch is split into for each pass.")] = 4
+    entropy_coefficient: Annotated[NotNegative, _about("Weight of the entropy bonus.")] = 0.01
+    value_coefficient: Annotated[NotNegative, _about("Weight of the value loss.")] = 0.5
+    max_grad_norm: Annotated[Positive, _about("Largest norm of the gradient.")] = 0.5
+    target_kl: Annotated[
+        Positive | None, _about("KL divergence at which passes stop early; unset: never.")
+    ] = None
+
+
+class RaySettings(Section):
+    """The Ray runtime."""
+
+    address: Annotated[
+        Text | None, _about("Cluster to join; unset: RAY_ADDRESS, or a local runtime.")
+    ] = None
+    live_market_resource: Annotated[
+        Text | None, _about("Custom Ray resource of the node that may hold the live market.")
+    ] = None
+    dashboard: Annotated[bool, _about("Whether a local runtime serves Ray's dashboard.")] = False
+    object_store_mb: Annotated[
+        int, Field(ge=80), _about("Object store of a local runtime, in MB.")
+    ] = 256
+
+
+class ServingSettings(Section):
+    """The HTTP service."""
+
+    host: Annotated[Text, _about("Address that the HTTP service listens on.")] = "127.0.0.1"
+    port: Annotated[Port, _about("Port of the HTTP service.")] = 8000
+
+
+class Settings(Section):
+    """All settings of the system; `trading.config.load_settings` reads them."""
+
+    seed: Annotated[CountOrZero, _about("Seed of every random generator.")] = 7
+    symbols: Annotated[
+        Symbols, _about("Underlyings that are traded; with commas in text.", env="SYMBOLS")
+    ] = ("SPY", "QQQ", "IWM")
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        _about("Least severe level that is logged.", env="LOG_LEVEL"),
+    ] = "INFO"
+    account: AccountSettings = AccountSettings()
+    paths: PathSettings = PathSettings()
+    credentials: CredentialSettings = CredentialSettings()
+    data: DataSettings = DataSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+    risk: RiskSettings = RiskSettings()
+    env: EnvironmentSettings = EnvironmentSettings()
+    model: ModelSettings = ModelSettings()
+    learning: LearningSettings = LearningSettings()
+    ray: RaySettings = RaySettings()
+    serving: ServingSettings = ServingSettings()
+
+    @property
+    def lockstep(self) -> bool:
+        """`learning.lockstep`, or where that is unset, whether this is a replay at speed 0."""
+        if self.learning.lockstep is not None:
+            return self.learning.lockstep
+        return self.data.source == "replay" and self.data.replay.speed == 0

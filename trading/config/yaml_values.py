@@ -1,0 +1,65 @@
+"""YAML as settings are written in it: plain scalars mean what they look like.
+
+Differs from PyYAML's default in three ways. Only `true` and `false` are booleans, so the symbol
+`ON` stays text. `3e-4` is a number. Dates stay text, for the setting's own type to read. A key
+written twice is an error instead of the last one winning.
+"""
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+_FLOAT = re.compile(
+    r"""^[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$
+       |^[-+]?[0-9]+[eE][-+]?[0-9]+$
+       |^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$""",
+    re.VERBOSE,
+)
+_REPLACED = {"tag:yaml.org,2002:" + name for name in ("bool", "float", "timestamp")}
+
+
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key_node.value!r} is written twice",
+                    problem_mark=key_node.start_mark,
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+class YamlProblem(Exception):
+    """The text is not YAML; the message is one line without any of the text's values."""
+
+
+def parse_yaml(text: str) -> object:
+    """The value that `text` means.
+
+    Raises:
+        YamlProblem: the text is malformed; names the line and column.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise YamlProblem(f"{place}{error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise YamlProblem(str(error).splitlines()[0]) from None
