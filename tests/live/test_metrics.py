@@ -1,0 +1,165 @@
+import math
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from trading.live.metrics import AccountFigures, FeedFigures, LearnerFigures, TradingMetrics
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def samples(metrics: TradingMetrics) -> Samples:
+    return {
+        (sample.name.removeprefix("trading_bot_"), tuple(sorted(sample.labels.items()))): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+    }
+
+
+def plain(metrics: TradingMetrics) -> dict[str, float]:
+    return {name: value for (name, labels), value in samples(metrics).items() if not labels}
+
+
+def types(metrics: TradingMetrics) -> dict[str, str]:
+    families = text_string_to_metric_families(metrics.text().decode())
+    return {family.name.removeprefix("trading_bot_"): family.type for family in families}
+
+
+def test_every_name_is_there_before_anything_happened() -> None:
+    assert set(types(TradingMetrics())) - {"action_latency_seconds_created"} == {
+        "trades",
+        "portfolio_value",
+        "win_rate",
+        "steps",
+        "reward_total",
+        "action_latency_seconds",
+        "cash",
+        "open_positions",
+        "fees",
+        "trading_state",
+        "restarts",
+        "feed_events",
+        "feed_connected",
+        "feed_reconnects",
+        "feed_dropped_frames",
+        "feed_quote_age_seconds",
+        "learner_updates",
+        "learner_samples",
+        "learner_policy_loss",
+        "learner_value_loss",
+        "learner_entropy",
+        "learner_kl",
+        "learner_explained_variance",
+        "weights_version",
+    }
+
+
+def test_totals_are_counters_and_the_reward_is_a_gauge() -> None:
+    kinds = types(TradingMetrics())
+    counters = {name for name, kind in kinds.items() if kind == "counter"}
+    assert counters == {
+        "trades",
+        "steps",
+        "fees",
+        "restarts",
+        "feed_events",
+        "feed_reconnects",
+        "feed_dropped_frames",
+        "learner_updates",
+        "learner_samples",
+    }
+    assert kinds["reward_total"] == "gauge"
+    assert kinds["action_latency_seconds"] == "histogram"
+
+
+def test_the_account_is_shown_as_it_was_given() -> None:
+    metrics = TradingMetrics()
+    figures = AccountFigures(
+        trades=3,
+        portfolio_value=100_250.5,
+        win_rate=0.5,
+        decisions=40,
+        reward=-1.25,
+        cash=90_000.0,
+        open_positions=2,
+        fees=12.34,
+        restarts=1,
+    )
+    metrics.update_account(figures)
+    shown = plain(metrics)
+    assert shown["trades_total"] == 3
+    assert shown["portfolio_value"] == 100_250.5
+    assert shown["win_rate"] == 0.5
+    assert shown["steps_total"] == 40
+    assert shown["reward_total"] == -1.25
+    assert shown["cash"] == 90_000.0
+    assert shown["open_positions"] == 2
+    assert shown["fees_total"] == 12.34
+    assert shown["restarts_total"] == 1
+
+
+def test_totals_survive_a_restart() -> None:
+    before, after = TradingMetrics(), TradingMetrics()
+    for metrics in (before, after):
+        metrics.update_account(AccountFigures(trades=7, decisions=100))
+    assert plain(after)["trades_total"] == plain(before)["trades_total"] == 7
+
+
+@pytest.mark.parametrize("state", ["ACTIVE", "REDUCING", "HALTED"])
+def test_exactly_one_trading_state_is_on(state: str) -> None:
+    metrics = TradingMetrics()
+    metrics.update_account(AccountFigures(trading_state=state))
+    states = {
+        labels[0][1]: on for (name, labels), on in samples(metrics).items() if "state" in name
+    }
+    assert states == {name: float(name == state) for name in ("ACTIVE", "REDUCING", "HALTED")}
+
+
+def test_the_feed_shows_each_connection_and_its_totals() -> None:
+    metrics = TradingMetrics()
+    metrics.update_feed(
+        FeedFigures(
+            events=10**9,
+            reconnects=2,
+            dropped_frames=1,
+            quote_age_s=0.25,
+            connected={"options": True, "stocks": False},
+        )
+    )
+    shown = samples(metrics)
+    assert shown["feed_connected", (("asset_class", "options"),)] == 1.0
+    assert shown["feed_connected", (("asset_class", "stocks"),)] == 0.0
+    assert shown["feed_events_total", ()] == 10**9
+    assert shown["feed_reconnects_total", ()] == 2
+    assert shown["feed_dropped_frames_total", ()] == 1
+    assert shown["feed_quote_age_seconds", ()] == 0.25
+
+
+def test_the_learner_is_unknown_before_its_first_update() -> None:
+    metrics = TradingMetrics()
+    assert math.isnan(plain(metrics)["learner_policy_loss"])
+    metrics.update_learner(LearnerFigures(updates=1, samples=128, policy_loss=0.5, kl=0.01))
+    shown = plain(metrics)
+    assert shown["learner_updates_total"] == 1
+    assert shown["learner_samples_total"] == 128
+    assert shown["learner_policy_loss"] == 0.5
+    assert shown["learner_kl"] == 0.01
+
+
+def test_action_latency_is_a_histogram_in_seconds() -> None:
+    metrics = TradingMetrics()
+    for seconds in (0.0002, 0.004, 2.0):
+        metrics.observe_action_latency(seconds)
+    shown = samples(metrics)
+    assert shown["action_latency_seconds_count", ()] == 3
+    assert shown["action_latency_seconds_sum", ()] == pytest.approx(2.0042)
+    assert shown["action_latency_seconds_bucket", (("le", "0.005"),)] == 2
+    assert shown["action_latency_seconds_bucket", (("le", "+Inf"),)] == 3
+
+
+def test_two_accounts_in_one_process_do_not_mix() -> None:
+    first, second = TradingMetrics(), TradingMetrics()
+    first.update_account(AccountFigures(trades=1))
+    assert plain(second)["trades_total"] == 0

@@ -1,0 +1,108 @@
+"""The trading loop against a real market server over real sockets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.live.market import DAY, Bars, FirstMinutes, Run, serving, settings_for, trade
+from trading.errors import AuthenticationFailed
+from trading.execution.events import DecisionMade, OrderFilled
+from trading.execution.journal import Journal
+from trading.live import assembly
+from trading.live.endpoint import Endpoint
+from trading.market.calendar import ExchangeCalendar
+
+MINUTES = 12
+
+
+def run(folder: Path, *, minutes: int = MINUTES, frame: int = 500, **kwargs: object) -> Run:
+    settings = settings_for(folder)
+    with serving(FirstMinutes(minutes), max_frame_events=frame) as (endpoint, begin):
+        return trade(settings, endpoint, begin, **kwargs)  # type: ignore[arg-type]
+
+
+def test_every_bar_is_decided_once_for_every_underlying(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    with Journal(assembly.journal_path(settings_for(tmp_path)), read_only=True) as journal:
+        decisions = [each for each in journal.events() if isinstance(each, DecisionMade)]
+        fills = [each for each in journal.events() if isinstance(each, OrderFilled)]
+    times = sorted({each.ts_ns for each in decisions})
+    assert len(times) == MINUTES
+    assert np.all(np.diff(times) == 60_000_000_000)
+    assert len(decisions) == 2 * MINUTES
+    assert fills, "an untrained policy tries something within a dozen bars"
+    assert result.trader.finished
+
+
+def test_the_account_is_the_fold_of_its_journal(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    assert result.fold == result.trader.env.broker.account.fingerprint()
+
+
+def test_the_journal_does_not_depend_on_how_frames_are_packed(tmp_path: Path) -> None:
+    digests = {run(tmp_path / str(frame), frame=frame).digest for frame in (1, 37, 500)}
+    assert len(digests) == 1
+
+
+def test_a_second_run_gives_the_identical_journal(tmp_path: Path) -> None:
+    assert run(tmp_path / "a").digest == run(tmp_path / "b").digest
+
+
+def test_a_restart_goes_on_where_the_journal_ended(tmp_path: Path) -> None:
+    first = run(tmp_path, bars=Bars(stop_after=5))
+    before = first.trader.env.broker.account
+    assert before.decisions == 10
+    second = run(tmp_path)
+    account = second.trader.env.broker.account
+    assert account.decisions == 2 * MINUTES
+    assert second.bars.ends[0] == first.bars.ends[-1] + 60_000_000_000
+    assert second.fold == account.fingerprint()
+
+
+def test_fragments_hold_what_was_decided_and_earned(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, "learning.update_frequency=8")
+    with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
+        result = trade(settings, endpoint, begin, learning=True)
+    fragments = result.trader.fragments
+    assert fragments.qsize() == 2
+    first = fragments.get().rollout
+    first.validate()
+    assert first.shape == (4, 2)
+    assert first.first[0].all() and not first.first[1:].any()
+    initial, scale = settings.account.initial_capital, settings.env.reward_scale
+    equity = np.array(result.bars.equity)
+    # Equity is noted after the orders of a bar, so fees already paid show up a bar earlier.
+    gained = (equity[4] - initial) / initial * scale
+    assert first.rewards.sum() == pytest.approx(gained, abs=0.5)
+
+
+def test_the_session_end_settles_and_closes_the_day(tmp_path: Path) -> None:
+    session = ExchangeCalendar().session_on(DAY)
+    assert session is not None
+    minutes = (session.close_ns - session.open_ns) // 60_000_000_000
+    result = run(tmp_path, minutes=minutes)
+    account = result.trader.env.broker.account
+    assert account.last_session == str(DAY)
+    assert account.day_start_equity == pytest.approx(result.trader.env.equity())
+    assert account.decisions == 2 * (minutes - 1)
+
+
+def test_a_wrong_key_is_refused_in_words(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    with serving(FirstMinutes(2)) as (endpoint, begin):
+        wrong = Endpoint(endpoint.websocket_url, endpoint.rest_url, "wrong-key")
+        with pytest.raises(AuthenticationFailed, match="API key"):
+            trade(settings, wrong, begin)
+
+
+def test_equity_is_cash_plus_marked_positions_at_every_bar(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    account, env = result.trader.env.broker.account, result.trader.env
+    value = sum(
+        position.quantity * env.marks()[symbol] * account.multiplier
+        for symbol, position in account.positions.items()
+    )
+    assert env.equity() == pytest.approx(account.cash + value)
+    contributions = sum(account.contribution(symbol, env.marks()) for symbol in env.symbols)
+    assert env.equity() == pytest.approx(account.initial_cash + contributions)

@@ -1,0 +1,230 @@
+import asyncio
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+import ray
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+from ray import serve
+
+from trading.live.metrics import AccountFigures, TradingMetrics
+from trading.serving.app import build_api, build_app
+
+pytestmark = pytest.mark.slow
+
+NAMESPACE = "test-serving"
+NAME = "live-market"
+WAIT_S = 30.0
+
+
+class LiveMarketDouble:
+    """A real actor with the live market's questions and settable answers."""
+
+    def __init__(self, trades: int = 0, reasons: tuple[str, ...] = ()) -> None:
+        self.trades = trades
+        self.reasons = reasons
+
+    async def ping(self) -> str:
+        return "pong"
+
+    async def readiness(self) -> tuple[bool, list[str]]:
+        return not self.reasons, list(self.reasons)
+
+    async def status(self) -> dict[str, Any]:
+        if self.trades < 0:
+            raise RuntimeError("the key is hunter2")
+        return {"account": {"trades": self.trades, "equity": math.nan}, "symbols": ("SPY",)}
+
+    async def metrics(self) -> bytes:
+        metrics = TradingMetrics()
+        metrics.update_account(AccountFigures(trades=self.trades))
+        return metrics.text()
+
+
+class SilentMarket:
+    """A live market that never answers."""
+
+    async def ping(self) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_runtime() -> Iterator[None]:
+    """The test session's Ray if it has one already, or one for this module."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(
+        num_cpus=1,
+        include_dashboard=False,
+        object_store_memory=80 * 2**20,
+        configure_logging=False,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Any]]:
+    started: list[Any] = []
+
+    def start_actor(kind: type, *args: object, **options: Any) -> Any:
+        named = ray.remote(kind).options(name=NAME, namespace=NAMESPACE, num_cpus=0, **options)
+        actor = named.remote(*args)
+        started.append(actor)
+        ray.get(actor.__ray_ready__.remote())
+        return actor
+
+    yield start_actor
+    kill(*started)
+
+
+def kill(*actors: Any) -> None:
+    """Kill `actors` for good and wait until their name is free again."""
+    for actor in actors:
+        ray.kill(actor)
+    alive = {"name": NAME, "namespace": NAMESPACE}
+    wait_until(lambda: alive not in ray.util.list_named_actors(all_namespaces=True))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def app() -> FastAPI:
+    return build_api(NAME, NAMESPACE)
+
+
+async def get(api: FastAPI, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://trading") as client:
+        return await client.get(path)
+
+
+def answer(api: FastAPI, path: str) -> httpx.Response:
+    return asyncio.run(get(api, path))
+
+
+def test_health_is_ok_while_the_actor_answers(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble)
+    response = answer(app(), "/health")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/status", "/metrics"])
+def test_without_an_actor_every_route_says_so(path: str) -> None:
+    response = answer(app(), path)
+    assert response.status_code == 503
+    assert response.json() == {
+        "status": "unavailable",
+        "reason": "no actor named 'live-market' in namespace 'test-serving'",
+    }
+
+
+def test_an_actor_that_does_not_answer_in_time_is_not_healthy(start: Callable[..., Any]) -> None:
+    start(SilentMarket)
+    response = answer(app(), "/health")
+    assert response.status_code == 503
+    assert response.json()["reason"] == "no answer to ping within 2 s"
+
+
+def test_ready_when_there_is_no_reason_against(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble)
+    response = answer(app(), "/ready")
+    assert (response.status_code, response.json()) == (200, {"status": "ready", "reasons": []})
+
+
+def test_not_ready_names_the_reasons(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble, 0, ("feed is not connected",))
+    response = answer(app(), "/ready")
+    assert response.status_code == 503
+    assert response.json() == {"status": "not ready", "reasons": ["feed is not connected"]}
+
+
+def test_status_is_the_actors_own_with_null_for_nan(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble, 3)
+    response = answer(app(), "/status")
+    assert response.status_code == 200
+    assert response.json() == {"account": {"trades": 3, "equity": None}, "symbols": ["SPY"]}
+
+
+def test_a_failing_actor_is_named_by_its_error_without_the_text(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble, -1)
+    response = answer(app(), "/status")
+    assert response.status_code == 503
+    assert response.json()["reason"] == "status failed: RuntimeError"
+    assert "hunter2" not in response.text
+
+
+def test_metrics_are_prometheus_text(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble, 5)
+    response = answer(app(), "/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    families = {f.name: f for f in text_string_to_metric_families(response.text)}
+    assert families["trading_bot_trades"].samples[0].value == 5
+
+
+def test_a_killed_actor_is_unavailable_until_it_has_a_successor(
+    start: Callable[..., Any],
+) -> None:
+    api = app()
+    first = start(LiveMarketDouble, 1)
+    assert answer(api, "/status").json()["account"]["trades"] == 1
+    kill(first)
+    assert answer(api, "/health").status_code == 503
+    start(LiveMarketDouble, 2)
+    assert answer(api, "/status").json()["account"]["trades"] == 2
+
+
+def test_a_successor_that_is_there_already_answers_at_once(start: Callable[..., Any]) -> None:
+    api = app()
+    first = start(LiveMarketDouble, 1)
+    answer(api, "/health")
+    kill(first)
+    start(LiveMarketDouble, 2)
+    assert answer(api, "/status").json()["account"]["trades"] == 2
+
+
+def test_an_actor_that_ray_restarts_is_answered_by_again(start: Callable[..., Any]) -> None:
+    api = app()
+    actor = start(LiveMarketDouble, 1, max_restarts=-1)
+    assert answer(api, "/health").status_code == 200
+    ray.kill(actor, no_restart=False)
+    wait_until(lambda: answer(api, "/health").status_code == 200)
+    assert answer(api, "/status").json()["account"]["trades"] == 1
+
+
+def test_served_by_ray_serve_it_answers_over_http(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble, 4)
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    try:
+        serve.run(build_app(NAME, NAMESPACE), name="trading", route_prefix="/")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as client:
+            assert client.get("/health").json() == {"status": "ok"}
+            assert client.get("/ready").status_code == 200
+            assert client.get("/status").json()["account"]["trades"] == 4
+            metrics = client.get("/metrics")
+            assert "trading_bot_trades_total 4.0" in metrics.text
+            assert metrics.headers["content-type"].startswith("text/plain; version=")
+            assert client.get("/nowhere").status_code == 404
+    finally:
+        serve.shutdown()

@@ -1,0 +1,320 @@
+"""The live-market actor: stream, chains, broker and policy of one trading account.
+
+It starts trading by itself when Ray creates it and again when Ray restarts it after a crash; the
+account is then what the journal says.
+"""
+
+import importlib.metadata
+import os
+import queue
+import threading
+import time
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import ray
+import structlog
+import torch
+
+from trading.config import Settings
+from trading.data.massive.rest import RestClient
+from trading.data.massive.stream import ConnectionState, StreamClient
+from trading.envs.live_env import LiveEnv
+from trading.errors import JournalLocked, LearningError, TradingError
+from trading.execution.broker import PaperBroker
+from trading.execution.journal import Journal
+from trading.learning.policy import Policy
+from trading.live import assembly
+from trading.live.bar_clock import Bar
+from trading.live.endpoint import Endpoint
+from trading.live.markets import MarketDirectory
+from trading.live.metrics import FeedFigures, LearnerFigures, TradingMetrics
+from trading.live.status import (
+    account_figures,
+    describe_account,
+    describe_market,
+    fill_line,
+)
+from trading.live.trader import Answer, Fragment, Trader
+from trading.logs import configure_logging
+from trading.market.calendar import ExchangeCalendar
+
+log = structlog.get_logger(__name__)
+
+ACTOR_NAME = "live-market"
+_LOCK_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 20.0
+
+
+class Progress(NamedTuple):
+    """Where the live market stands, for the driver."""
+
+    phase: str
+    """starting, connecting, trading, finished, stopped or failed."""
+    connected: bool
+    """Every connection is live."""
+    process: int
+    events: int
+    decisions: int
+    fills: int
+    fees: float
+    equity: float
+    open_positions: int
+    market_time_ns: int
+    recent_fills: tuple[str, ...] = ()
+    """The last fills, one line each."""
+    failure: str = ""
+    failure_kind: str = ""
+    """Name of the error's type when failed."""
+
+
+class LiveMarket:
+    """Trades one account from its own thread; every method answers from snapshots.
+
+    Parameters
+    ----------
+    settings
+        The whole tree; paths are absolute.
+    endpoint
+        Where market data comes from.
+    registry
+        Handle of the weight registry, which holds the weights to begin with.
+    """
+
+    def __init__(self, settings: Settings, endpoint: Endpoint, registry: Any) -> None:
+        configure_logging(settings.log_level, (*settings.credentials.values(), endpoint.api_key))
+        torch.set_num_threads(1)
+        self._settings = settings
+        self._endpoint = endpoint
+        self._registry = registry
+        self._metrics = TradingMetrics()
+        self._learner = LearnerFigures()
+        self._learner_status: dict[str, Any] = {}
+        self._status: dict[str, Any] = {}
+        self._trader: Trader | None = None
+        self._stream: StreamClient | None = None
+        self._phase = "starting"
+        self._failure: BaseException | None = None
+        self._bar: Bar | None = None
+        self._restarts = 0
+        self._equity = float("nan")
+        self._recent_fills: tuple[str, ...] = ()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="trader", daemon=True)
+        self._thread.start()
+
+    def ping(self) -> str:
+        """Answers while the actor lives."""
+        return "ok"
+
+    def readiness(self) -> tuple[bool, list[str]]:
+        """Whether the account trades or its market is known to be closed, and why not."""
+        reasons = []
+        if self._phase != "trading":
+            reasons.append(f"{self._phase}: {self._failure}" if self._failure else self._phase)
+        reasons += self._feed_reasons()
+        if self._phase == "trading" and self._bar is None:
+            reasons.append("warming up: no bar has closed yet")
+        state = self._status.get("account", {}).get("trading_state", "ACTIVE")
+        if state == "HALTED":
+            reasons.append(f"halted: {self._status['account']['trading_state_reason']}")
+        return not reasons, reasons
+
+    def status(self) -> dict[str, Any]:
+        """Account, positions, greeks, market, feed, learner and versions as JSON values."""
+        feed = self._stream.health() if self._stream is not None else {}
+        return {
+            "phase": self._phase,
+            **self._status,
+            "feed": {"connections": feed, **self._feed_counts()},
+            "learner": self._learner_status,
+            "versions": {
+                "trading": importlib.metadata.version("trading"),
+                "ray": ray.__version__,
+                "torch": torch.__version__,
+                "weights": self._trader.weights_version if self._trader else None,
+            },
+            "process": os.getpid(),
+            "restarts": self._restarts,
+        }
+
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        connections = self._stream.health() if self._stream is not None else {}
+        clock = self._trader.clock if self._trader else None
+        newest = clock.watermark_ns if clock else 0
+        age_s = (self._bar.end_ns - newest) / 1e9 if self._bar and newest else float("nan")
+        self._metrics.update_feed(
+            FeedFigures(
+                events=clock.quotes + clock.bars if clock else 0,
+                reconnects=sum(each["reconnects"] for each in connections.values()),
+                dropped_frames=sum(each["dropped"] for each in connections.values()),
+                quote_age_s=max(age_s, 0.0),
+                connected={
+                    k: each["state"] is ConnectionState.LIVE for k, each in connections.items()
+                },
+            )
+        )
+        return self._metrics.text()
+
+    def progress(self) -> Progress:
+        """The figures that the driver shows."""
+        trader = self._trader
+        account = trader.env.broker.account if trader else None
+        return Progress(
+            phase=self._phase,
+            connected=not self._feed_reasons() and self._phase == "trading",
+            process=os.getpid(),
+            events=trader.clock.quotes + trader.clock.bars if trader else 0,
+            decisions=account.decisions if account else 0,
+            fills=account.fills if account else 0,
+            fees=account.fees_paid if account else 0.0,
+            equity=self._equity,
+            open_positions=len(account.strategies) if account else 0,
+            market_time_ns=self._bar.end_ns if self._bar else 0,
+            recent_fills=self._recent_fills,
+            failure=str(self._failure or ""),
+            failure_kind=type(self._failure).__name__ if self._failure else "",
+        )
+
+    def next_fragment(self, timeout_s: float) -> Fragment | None:
+        """The oldest fragment of experience that nobody took yet, or None in time."""
+        if self._trader is None:
+            self._stopping.wait(timeout_s)
+            return None
+        try:
+            return self._trader.fragments.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def deliver(self, answer: Answer, figures: LearnerFigures, status: dict[str, Any]) -> None:
+        """Take the learner's answer to a fragment and its figures."""
+        self._learner = figures
+        self._learner_status = status
+        if self._trader is not None:
+            self._trader.deliver(answer)
+
+    def stop(self) -> Progress:
+        """End trading, close the stream and the journal; return the last figures."""
+        self._stopping.set()
+        if self._trader is not None:
+            self._trader.stopping.set()
+        self._thread.join(_STOP_TIMEOUT_S)
+        return self.progress()
+
+    def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
+        """Renew the snapshots; called on the trading thread."""
+        self._bar = bar
+        self._take_snapshot(trader, bar)
+        if latency_s is not None:
+            self._metrics.observe_action_latency(latency_s)
+
+    def _take_snapshot(self, trader: Trader, bar: Bar) -> None:
+        figures = account_figures(trader, self._restarts)
+        self._equity = figures.portfolio_value
+        self._metrics.update_account(figures)
+        self._metrics.update_learner(replace(self._learner, weights_version=trader.weights_version))
+        self._recent_fills = tuple(fill_line(*each) for each in trader.recent_fills)
+        self._status = {**describe_account(trader), **describe_market(trader, bar)}
+
+    def _feed_reasons(self) -> list[str]:
+        if self._stream is None:
+            return []
+        return [
+            f"{asset_class} feed is {health['state'].value}"
+            for asset_class, health in self._stream.health().items()
+            if health["state"] is not ConnectionState.LIVE
+        ]
+
+    def _feed_counts(self) -> dict[str, int]:
+        if self._trader is None:
+            return {}
+        clock = self._trader.clock
+        return {
+            "quotes": clock.quotes,
+            "bars": clock.bars,
+            "unknown": clock.unknown + clock.decoder.unknown,
+            "malformed": clock.decoder.malformed,
+            "late": clock.late,
+            "barriers_missed": self._trader.barriers_missed,
+            "fragments_dropped": self._trader.fragments_dropped,
+        }
+
+    def _main(self) -> None:
+        try:
+            self._trade()
+        except TradingError as error:
+            log.error("trading ended", reason=str(error), kind=type(error).__name__)
+            self._failure, self._phase = error, "failed"
+        except BaseException as error:
+            # Unknown faults end the process: Ray restarts it and the journal tells the state.
+            log.exception("the trading thread failed")
+            self._failure, self._phase = error, "failed"
+            os._exit(1)
+
+    def _trade(self) -> None:
+        settings = self._settings
+        calendar = ExchangeCalendar()
+        held = ray.get(self._registry.latest.remote())
+        if held is None:
+            raise LearningError("the weight registry is empty: publish weights before trading")
+        version, weights = held
+        with (
+            RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
+            self._open_journal() as journal,
+            StreamClient(
+                assembly.stream_settings(settings, self._endpoint), seed=settings.seed
+            ) as stream,
+        ):
+            self._stream = stream
+            now_ns = rest.market_status().server_ns
+            capital = settings.account.initial_capital
+            account = journal.open_account(settings.account.id, capital, now_ns)
+            self._restarts = journal.openings - 1
+            seed = assembly.policy_seed(settings.seed, journal.last_seq)
+            policy = Policy(assembly.model_config(settings), seed)
+            policy.load_weights(weights)
+            broker = PaperBroker(
+                journal,
+                account,
+                assembly.fee_schedule(settings),
+                assembly.risk_limits(settings),
+                settings.execution.slippage,
+                round(settings.execution.max_quote_age_s * 1e9),
+            )
+            rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
+            env = LiveEnv(settings.symbols, rules, fees, calendar, broker)
+            directory = MarketDirectory(
+                rest, stream, env, calendar, settings.data.max_quote_contracts
+            )
+            trader = Trader(
+                assembly.trader_settings(settings),
+                env,
+                policy,
+                calendar,
+                stream,
+                directory,
+                self,
+                now_ns,
+                version,
+            )
+            self._trader = trader
+            self._phase = "connecting"
+            trader.open()
+            self._take_snapshot(trader, trader.clock.bar)
+            if self._stopping.is_set():
+                trader.stopping.set()
+            self._phase = "trading"
+            trader.run()
+            self._take_snapshot(trader, trader.clock.bar)
+            self._phase = "finished" if trader.finished else "stopped"
+
+    def _open_journal(self) -> Journal:
+        """Open the journal, waiting for a predecessor of this process to be gone."""
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while True:
+            try:
+                return Journal(assembly.journal_path(self._settings))
+            except JournalLocked:
+                if time.monotonic() > deadline or self._stopping.wait(0.2):
+                    raise

@@ -1,0 +1,109 @@
+"""Builds the parts of the live market from the settings."""
+
+from pathlib import Path
+
+import numpy as np
+
+from trading.config import Settings
+from trading.data.massive.stream import StreamSettings
+from trading.envs.actions import ACTION_COUNT, TradingRules
+from trading.envs.features import FEATURE_COUNT
+from trading.execution.fees import FeeSchedule
+from trading.execution.risk import RiskLimits
+from trading.learning.clstm import CLSTMConfig
+from trading.live.endpoint import Endpoint
+from trading.live.trader import TraderSettings
+
+RISK_FREE_RATE = 0.04
+CONTRACT_MULTIPLIER = 100.0
+LOCKSTEP_TIMEOUT_S = 120.0
+_SECOND_NS = 1_000_000_000
+
+
+def journal_path(settings: Settings) -> Path:
+    """The journal of the settings' account."""
+    return settings.paths.state_dir / f"journal-{settings.account.id}.sqlite"
+
+
+def fee_schedule(settings: Settings) -> FeeSchedule:
+    """Fees as configured."""
+    execution = settings.execution
+    return FeeSchedule(
+        commission=execution.commission,
+        exchange_fee=execution.exchange_fee,
+        orf_fee=execution.orf_fee,
+        occ_fee=execution.occ_fee,
+    )
+
+
+def risk_limits(settings: Settings) -> RiskLimits:
+    """Limits that the broker enforces."""
+    risk = settings.risk
+    return RiskLimits(
+        max_positions=settings.account.max_positions,
+        max_contracts_per_order=risk.max_contracts_per_order,
+        max_order_notional=risk.max_order_notional,
+        max_daily_loss_pct=risk.max_daily_loss_pct,
+        max_orders_per_minute=risk.max_orders_per_minute,
+    )
+
+
+def trading_rules(settings: Settings) -> TradingRules:
+    """Rules that the agent's actions are built by, live and in training."""
+    risk = settings.risk
+    return TradingRules(
+        initial_capital=settings.account.initial_capital,
+        max_positions=settings.account.max_positions,
+        risk_fraction=risk.risk_per_trade_pct / 100.0,
+        max_contracts=risk.max_contracts_per_order,
+        max_notional=risk.max_order_notional,
+        max_quote_age_ns=round(settings.execution.max_quote_age_s * _SECOND_NS),
+        slippage=settings.execution.slippage,
+        multiplier=CONTRACT_MULTIPLIER,
+        rate=RISK_FREE_RATE,
+        no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
+        reward_scale=settings.env.reward_scale,
+    )
+
+
+def model_config(settings: Settings) -> CLSTMConfig:
+    """Shape of the network."""
+    model = settings.model
+    return CLSTMConfig(
+        observation_size=FEATURE_COUNT,
+        action_count=ACTION_COUNT,
+        feature_hidden=model.feature_hidden,
+        actor_hidden=model.actor_hidden,
+        critic_hidden=model.critic_hidden,
+        feature_layers=model.feature_layers,
+    )
+
+
+def stream_settings(settings: Settings, endpoint: Endpoint) -> StreamSettings:
+    """How the stream client behaves: a replay ends with its connections and loses no frame."""
+    replay = settings.data.source == "replay"
+    return StreamSettings(
+        url=endpoint.websocket_url,
+        api_key=endpoint.api_key,
+        block_when_full=replay,
+        stop_on_close=replay,
+        silence_timeout_s=None if replay else settings.data.massive.silence_timeout_s,
+    )
+
+
+def trader_settings(settings: Settings) -> TraderSettings:
+    """How the trading loop runs."""
+    return TraderSettings(
+        bar_ns=settings.data.bar_seconds * _SECOND_NS,
+        grace_ns=settings.data.bar_grace_ms * 1_000_000,
+        wall_clock=settings.data.source == "massive",
+        lockstep=settings.lockstep,
+        lockstep_timeout_s=LOCKSTEP_TIMEOUT_S,
+        learning=settings.learning.online,
+        update_frequency=settings.learning.update_frequency,
+    )
+
+
+def policy_seed(seed: int, journal_events: int) -> int:
+    """Seed of the policy's choices: repeatable, and fresh after every restart."""
+    return int(np.random.SeedSequence([seed, journal_events]).generate_state(1)[0])

@@ -1,0 +1,102 @@
+"""The market server as a Ray actor: what simulation and replay stream from."""
+
+import secrets
+from pathlib import Path
+
+from trading.config import Settings
+from trading.data.massive.server import MarketServer
+from trading.data.massive.source import EventSource, ReplaySource, SimulationSource
+from trading.errors import JournalError, StreamError
+from trading.execution.journal import Journal
+from trading.live.endpoint import Endpoint
+from trading.logs import configure_logging
+from trading.market.calendar import ExchangeCalendar
+from trading.market.simulator import SimulatedExchange, default_spec
+
+
+def resume_ns(journal: Path) -> int:
+    """Exchange time of the journal's last event, 0 without a journal."""
+    try:
+        with Journal(journal, read_only=True) as history:
+            return history.last_ts_ns
+    except JournalError:
+        if journal.exists():
+            raise
+        return 0
+
+
+def event_source(settings: Settings, journal: Path) -> EventSource:
+    """What the settings ask to stream; a simulated world goes on where the journal ended.
+
+    Raises
+    ------
+    FlatFileError
+        The recorded day is missing or damaged.
+    """
+    data = settings.data
+    calendar = ExchangeCalendar()
+    if data.source == "replay":
+        if data.replay.folder is None or data.replay.date is None:
+            raise ValueError("a replay needs data.replay.folder and data.replay.date")
+        return ReplaySource(data.replay.folder, data.replay.date, settings.symbols)
+    exchange = SimulatedExchange(
+        [default_spec(symbol) for symbol in settings.symbols],
+        first_session=data.simulation.first_session,
+        seed=settings.seed,
+        calendar=calendar,
+        step_seconds=data.simulation.step_seconds,
+    )
+    first = calendar.sessions(
+        data.simulation.first_session, calendar.next_session(data.simulation.first_session).date
+    )[0]
+    return SimulationSource(exchange, max(resume_ns(journal), first.open_ns), seed=settings.seed)
+
+
+class MarketServerHost:
+    """Runs one market server, as an asynchronous actor on the node of the live market."""
+
+    def __init__(self, settings: Settings, journal: Path) -> None:
+        configure_logging(settings.log_level)
+        self._settings = settings
+        self._journal = journal
+        self._server: MarketServer | None = None
+
+    async def start(self) -> Endpoint:
+        """Load or simulate the market and listen, the exchange clock standing still.
+
+        Raises
+        ------
+        TradingError
+            The recorded day is missing or damaged, or the settings ask for the impossible.
+        """
+        data = self._settings.data
+        key = secrets.token_urlsafe(24)
+        self._server = MarketServer(
+            event_source(self._settings, self._journal),
+            [key],
+            host=data.server.host,
+            port=data.server.port,
+            speed=data.replay.speed if data.source == "replay" else data.simulation.speed,
+            max_quote_contracts=data.max_quote_contracts,
+        )
+        port = await self._server.start()
+        address = f"{data.server.host}:{port}"
+        return Endpoint(f"ws://{address}", f"http://{address}", key)
+
+    async def begin(self) -> None:
+        """Start the exchange clock."""
+        await self._started().begin()
+
+    async def wait_finished(self) -> None:
+        """Return when the recording has been streamed to its end."""
+        await self._started().wait_finished()
+
+    async def stop(self) -> None:
+        """Close every connection and the port."""
+        if self._server is not None:
+            await self._server.stop()
+
+    def _started(self) -> MarketServer:
+        if self._server is None:
+            raise StreamError("the market server has not started: call start() first")
+        return self._server

@@ -1,0 +1,186 @@
+"""What the live market counts, in the text format that Prometheus scrapes.
+
+Totals are not counted here: they are copied from the account, the feed and the learner, which
+restore them after a restart. So a counter never falls when the process is replaced. The one
+exception is the latency histogram, which starts anew with each process.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_PREFIX = "trading_bot_"
+_LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
+TRADING_STATES = ("ACTIVE", "REDUCING", "HALTED")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFigures:
+    """The account at one instant; money in USD."""
+
+    trades: int = 0
+    """Fills since the account was opened."""
+    portfolio_value: float = math.nan
+    """Cash and positions, marked at the mid."""
+    win_rate: float = 0.0
+    """Closed trades with a gain over all closed trades, 0..1; 0 before the first."""
+    decisions: int = 0
+    """Decisions since the account was opened."""
+    reward: float = 0.0
+    """Sum of all rewards; it may fall."""
+    cash: float = math.nan
+    open_positions: int = 0
+    """Open strategies."""
+    fees: float = 0.0
+    """Fees paid since the account was opened."""
+    trading_state: str = "ACTIVE"
+    """One of `TRADING_STATES`."""
+    restarts: int = 0
+    """Times that this account was taken up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFigures:
+    """The market data feed at one instant; totals over all connections."""
+
+    events: int = 0
+    reconnects: int = 0
+    dropped_frames: int = 0
+    quote_age_s: float = math.nan
+    """Exchange time since the newest quote, in seconds."""
+    connected: Mapping[str, bool] = field(default_factory=dict)
+    """Whether each asset class's connection is live."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerFigures:
+    """The learner after its last update; NaN before the first."""
+
+    updates: int = 0
+    samples: int = 0
+    """Decisions learned from."""
+    weights_version: int = 0
+    """Version of the weights that trade."""
+    policy_loss: float = math.nan
+    value_loss: float = math.nan
+    entropy: float = math.nan
+    kl: float = math.nan
+    explained_variance: float = math.nan
+
+
+class TradingMetrics:
+    """The live market's metrics, in a registry of their own.
+
+    Figures are replaced as a whole, so a scrape from another thread sees one instant of each.
+
+    Example:
+        >>> metrics = TradingMetrics()
+        >>> metrics.update_account(AccountFigures(trades=3, portfolio_value=100_250.0))
+        >>> b"trading_bot_trades_total 3.0" in metrics.text()
+        True
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._account = AccountFigures()
+        self._feed = FeedFigures()
+        self._learner = LearnerFigures()
+        self._latency = Histogram(
+            _PREFIX + "action_latency_seconds",
+            "From the end of a bar's data to the order's answer.",
+            registry=self.registry,
+            buckets=_LATENCY_BUCKETS_S,
+        )
+        self.registry.register(_Figures(self))
+
+    def update_account(self, figures: AccountFigures) -> None:
+        """Replace the account's figures."""
+        self._account = figures
+
+    def update_feed(self, figures: FeedFigures) -> None:
+        """Replace the feed's figures."""
+        self._feed = figures
+
+    def update_learner(self, figures: LearnerFigures) -> None:
+        """Replace the learner's figures."""
+        self._learner = figures
+
+    def observe_action_latency(self, seconds: float) -> None:
+        """Count one decision that took `seconds`."""
+        self._latency.observe(seconds)
+
+    def text(self) -> bytes:
+        """All metrics in the text format of `prometheus_client.CONTENT_TYPE_LATEST`."""
+        return generate_latest(self.registry)
+
+    def families(self) -> Iterable[Metric]:
+        """One metric family for each figure, as they are now."""
+        yield from _account_families(self._account)
+        yield from _feed_families(self._feed)
+        yield from _learner_families(self._learner)
+
+
+class _Figures(Collector):
+    def __init__(self, metrics: TradingMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics.families()
+
+
+def _counter(name: str, about: str, value: float) -> Metric:
+    return CounterMetricFamily(_PREFIX + name, about, value=value)
+
+
+def _gauge(name: str, about: str, value: float) -> Metric:
+    return GaugeMetricFamily(_PREFIX + name, about, value=value)
+
+
+def _labelled_gauge(name: str, about: str, label: str, values: Mapping[str, bool]) -> Metric:
+    family = GaugeMetricFamily(_PREFIX + name, about, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], float(value))
+    return family
+
+
+def _account_families(figures: AccountFigures) -> Iterable[Metric]:
+    states = {state: state == figures.trading_state for state in TRADING_STATES}
+    yield _counter("trades_total", "Fills.", figures.trades)
+    yield _gauge("portfolio_value", "Equity in USD.", figures.portfolio_value)
+    yield _gauge("win_rate", "Share of closed trades with a gain.", figures.win_rate)
+    yield _counter("steps_total", "Decisions.", figures.decisions)
+    yield _gauge("reward_total", "Sum of rewards.", figures.reward)
+    yield _gauge("cash", "Cash in USD.", figures.cash)
+    yield _gauge("open_positions", "Open strategies.", figures.open_positions)
+    yield _counter("fees_total", "Fees paid in USD.", figures.fees)
+    yield _labelled_gauge("trading_state", "1 for the state of trading.", "state", states)
+    yield _counter("restarts_total", "Times that the account was taken up again.", figures.restarts)
+
+
+def _feed_families(figures: FeedFigures) -> Iterable[Metric]:
+    yield _counter("feed_events_total", "Market events received.", figures.events)
+    yield _labelled_gauge(
+        "feed_connected", "1 while the connection is live.", "asset_class", figures.connected
+    )
+    yield _counter("feed_reconnects_total", "Connections opened anew.", figures.reconnects)
+    yield _counter("feed_dropped_frames_total", "Frames dropped unread.", figures.dropped_frames)
+    yield _gauge("feed_quote_age_seconds", "Age of the newest quote.", figures.quote_age_s)
+
+
+def _learner_families(figures: LearnerFigures) -> Iterable[Metric]:
+    yield _counter("learner_updates_total", "Learner updates.", figures.updates)
+    yield _counter("learner_samples_total", "Decisions learned from.", figures.samples)
+    yield _gauge("learner_policy_loss", "Policy loss of the last update.", figures.policy_loss)
+    yield _gauge("learner_value_loss", "Value loss of the last update.", figures.value_loss)
+    yield _gauge("learner_entropy", "Entropy of the policy in nats.", figures.entropy)
+    yield _gauge("learner_kl", "KL divergence of the last update.", figures.kl)
+    yield _gauge(
+        "learner_explained_variance",
+        "Share of the returns' variance that the critic explains.",
+        figures.explained_variance,
+    )
+    yield _gauge("weights_version", "Version of the weights that trade.", figures.weights_version)

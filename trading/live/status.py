@@ -1,0 +1,113 @@
+"""What the live market tells about itself, taken on the trading thread after every bar."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from trading.execution.orders import Fill
+from trading.live.bar_clock import Bar
+from trading.live.metrics import AccountFigures
+from trading.live.trader import Trader
+
+
+def iso_time(ts_ns: int) -> str | None:
+    """ISO 8601 in UTC, None for 0."""
+    return datetime.fromtimestamp(ts_ns / 1e9, UTC).isoformat() if ts_ns else None
+
+
+def fill_line(ts_ns: int, fill: Fill, action: str) -> str:
+    """One fill for people: time (UTC), underlying, what was done, and the change of cash."""
+    clock = datetime.fromtimestamp(ts_ns / 1e9, UTC)
+    cash = fill.premium - fill.fees
+    return f"{clock:%H:%M} {fill.underlying} {action} x{fill.units}  {cash:+,.2f} USD"
+
+
+def account_figures(trader: Trader, restarts: int) -> AccountFigures:
+    """The account's figures for the metrics."""
+    account = trader.env.broker.account
+    return AccountFigures(
+        trades=account.fills,
+        portfolio_value=trader.env.equity(),
+        win_rate=account.win_rate,
+        decisions=account.decisions,
+        reward=account.reward_total,
+        cash=account.cash,
+        open_positions=len(account.strategies),
+        fees=account.fees_paid,
+        trading_state=account.trading_state.value.upper(),
+        restarts=restarts,
+    )
+
+
+def describe_account(trader: Trader) -> dict[str, Any]:
+    """The account, its positions and their greeks as JSON values; money in USD."""
+    env, account = trader.env, trader.env.broker.account
+    marks = env.marks()
+    positions = [
+        {
+            "underlying": strategy.underlying,
+            "strategy": strategy.strategy,
+            "units": strategy.units,
+            "opened": iso_time(strategy.opened_ns),
+            "profit": strategy.net_cash
+            + sum(
+                account.positions[leg.symbol].quantity * marks[leg.symbol] * account.multiplier
+                for leg in strategy.legs
+                if leg.symbol in account.positions
+            ),
+            "legs": [
+                {
+                    "symbol": leg.symbol,
+                    "quantity": account.positions[leg.symbol].quantity,
+                    "average_price": account.positions[leg.symbol].average_price,
+                    "mark": marks[leg.symbol],
+                }
+                for leg in strategy.legs
+                if leg.symbol in account.positions
+            ],
+        }
+        for strategy in account.strategies.values()
+    ]
+    greeks = {symbol: env.greeks(symbol) for symbol in account.strategies}
+    total = {
+        name: float(np.sum([each[name] for each in greeks.values()]))
+        for name in ("delta", "gamma", "vega", "theta")
+    }
+    return {
+        "account": {
+            "id": account.account_id,
+            "equity": env.equity(),
+            "cash": account.cash,
+            "buying_power": account.buying_power,
+            "reserved": account.reserved,
+            "initial_capital": account.initial_cash,
+            "realised_pnl": account.realised_pnl,
+            "fees_paid": account.fees_paid,
+            "trades": account.fills,
+            "closed_trades": account.closed_trades,
+            "win_rate": account.win_rate,
+            "decisions": account.decisions,
+            "orders": account.orders,
+            "rejections": account.rejections,
+            "reward_total": account.reward_total,
+            "trading_state": account.trading_state.value.upper(),
+            "trading_state_reason": account.state_reason,
+            "journal_events": env.broker.journal.last_seq,
+            "fingerprint": account.fingerprint(),
+        },
+        "positions": positions,
+        "greeks": {"total": total, "by_underlying": greeks},
+    }
+
+
+def describe_market(trader: Trader, bar: Bar) -> dict[str, Any]:
+    """Exchange time, session and chains as JSON values."""
+    return {
+        "market": {
+            "time": iso_time(bar.end_ns),
+            "session": str(bar.session.date),
+            "session_close": iso_time(bar.session.close_ns),
+            "underlyings": trader.env.market_state(bar.end_ns),
+        }
+    }

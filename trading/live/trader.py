@@ -1,0 +1,340 @@
+"""The trading loop: frames in, a decision per underlying and bar, orders out, fragments kept.
+
+The loop runs on one thread and is the only one that touches the environment, the policy and the
+journal. Other threads see it through `Snapshot` values, a queue of fragments and `deliver`.
+"""
+
+import hashlib
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import structlog
+
+from trading.data.massive.stream import StreamClient
+from trading.envs.actions import ACTIONS
+from trading.envs.live_env import LiveEnv
+from trading.errors import LearningError
+from trading.execution.events import DecisionMade, WeightsAdopted
+from trading.execution.orders import Fill, Rejection
+from trading.learning.policy import Decision, Policy, Weights
+from trading.learning.rollout import Rollout, State
+from trading.live.bar_clock import Bar, BarClock, first_bar_after
+from trading.live.fragments import FragmentBuilder
+from trading.market.calendar import ExchangeCalendar
+
+log = structlog.get_logger(__name__)
+
+_FRAME_TIMEOUT_S = 0.25
+_BARRIER_TIMEOUT_S = 5.0
+_SECOND_NS = 1_000_000_000
+_RECENT_FILLS = 5
+
+
+class FragmentId(NamedTuple):
+    """Which fragment: numbers start over when the process does."""
+
+    process: int
+    number: int
+
+
+class Fragment(NamedTuple):
+    """A rollout of live experience."""
+
+    id: FragmentId
+    rollout: Rollout
+
+
+class Answer(NamedTuple):
+    """What the learner made of a fragment: weights to trade with, or None when it was refused."""
+
+    fragment: FragmentId
+    version: int
+    weights: Weights | None
+
+
+@dataclass(frozen=True, slots=True)
+class TraderSettings:
+    """How the loop runs; see the settings of the same names."""
+
+    bar_ns: int
+    grace_ns: int
+    wall_clock: bool
+    """Bars also close by the wall clock, for feeds that may fall silent."""
+    lockstep: bool
+    """After every fragment, wait for the learner's answer."""
+    lockstep_timeout_s: float
+    learning: bool
+    """Build fragments at all."""
+    update_frequency: int
+    """Decisions in a fragment."""
+    fragment_backlog: int = 8
+    """Fragments kept for a learner that is behind; the oldest is dropped beyond it."""
+
+
+class Markets(Protocol):
+    """What the loop asks of the market's reference data."""
+
+    def open_session(self, bar: Bar) -> None:
+        """List the session's contracts in the environment and subscribe to them."""
+        ...
+
+
+class Observer(Protocol):
+    """Who is told what happened, on the loop's thread."""
+
+    def on_bar(self, trader: "Trader", bar: Bar, latency_s: float | None) -> None:
+        """A bar was closed; `latency_s` is from the last frame to the last order, if any."""
+        ...
+
+
+class Trader:
+    """Trades one account from a stream of frames until told to stop or the stream ends.
+
+    Parameters
+    ----------
+    settings, env, policy, calendar
+        See their types; the policy's generator makes the choices.
+    stream
+        A started client.
+    markets
+        Lists and subscribes at each session's start.
+    observer
+        Told of every bar.
+    start_ns
+        Exchange time now.
+    """
+
+    def __init__(
+        self,
+        settings: TraderSettings,
+        env: LiveEnv,
+        policy: Policy,
+        calendar: ExchangeCalendar,
+        stream: StreamClient,
+        markets: Markets,
+        observer: Observer,
+        start_ns: int,
+        weights_version: int,
+    ) -> None:
+        self.env = env
+        self.policy = policy
+        self.fragments: queue.Queue[Fragment] = queue.Queue()
+        self.fragments_dropped = 0
+        self.weights_version = weights_version
+        self.decisions = 0
+        self.barriers_missed = 0
+        self.stopping = threading.Event()
+        self.recent_fills: deque[tuple[int, Fill, str]] = deque(maxlen=_RECENT_FILLS)
+        """Exchange time, fill, and name of the action, oldest first."""
+        self.finished = False
+        """The stream ended and every bar is closed."""
+        self._unopened: Bar | None = None
+        self._settings = settings
+        self._calendar = calendar
+        self._stream = stream
+        self._markets = markets
+        self._observer = observer
+        self._builder = FragmentBuilder(settings.update_frequency)
+        self._inbox: queue.Queue[Answer] = queue.Queue()
+        count = len(env.symbols)
+        self._state: State = policy.initial_state(count)
+        self._first = np.ones(count, dtype=np.bool_)
+        resume_ns = max(start_ns, env.broker.account.last_ts_ns)
+        self.clock = BarClock(
+            env, first_bar_after(resume_ns, calendar, settings.bar_ns), settings.grace_ns
+        )
+
+    def deliver(self, answer: Answer) -> None:
+        """Hand over the learner's answer; its weights trade from the next bar on."""
+        self._inbox.put(answer)
+
+    def open(self) -> None:
+        """List and subscribe the contracts of the first session, and get ready to decide."""
+        bar = self.clock.bar
+        self._markets.open_session(bar)
+        self.env.rehearse(bar.end_ns, bar.session)
+
+    def run(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+        """Trade until `stopping` is set or the stream ends."""
+        while not self.stopping.is_set():
+            received_s = self._receive(_FRAME_TIMEOUT_S)
+            if self._settings.wall_clock:
+                self._open_if_begun(now_ns())
+                self._stream.expect_data(self._calendar.session_at(now_ns()) is not None)
+            while self._due(now_ns) and not self.stopping.is_set():
+                self._confirm()
+                self._close_bar(received_s)
+            if self._stream.finished and not self.stopping.is_set():
+                if self.clock.complete:
+                    self._close_bar(received_s)
+                self.finished = True
+                return
+
+    def _receive(self, timeout_s: float) -> float | None:
+        frames = self._stream.frames(timeout_s)
+        received_s = time.perf_counter() if frames else None
+        for frame in frames:
+            self.clock.take(frame.data)
+        if self.clock.new_contracts:
+            self._stream.tick("options", [f"Q.{name}" for name in self.clock.new_contracts])
+            self.clock.new_contracts.clear()
+        if self.clock.new_underlyings:
+            self._stream.tick("stocks", [f"AM.{name}" for name in self.clock.new_underlyings])
+            self.clock.new_underlyings.clear()
+        return received_s
+
+    def _due(self, now_ns: Callable[[], int]) -> bool:
+        if self.clock.due:
+            return True
+        deadline = self.clock.bar.end_ns + self._settings.grace_ns + _SECOND_NS
+        return self._settings.wall_clock and now_ns() > deadline
+
+    def _confirm(self) -> None:
+        """Take every frame that any connection sent before the bar became due."""
+        if not self._stream.barrier(_BARRIER_TIMEOUT_S):
+            self.barriers_missed += 1
+        self._receive(0.0)
+
+    def _close_bar(self, received_s: float | None) -> None:
+        bar = self.clock.bar
+        observations, mask, rewards = self.env.close_bar(bar.end_ns, bar.session)
+        latency_s = None
+        self._builder.reward(rewards)
+        if bar.last:
+            if self._settings.learning:
+                self._builder.truncate(self.policy.value(observations, mask, self._state))
+            self.env.close_session(bar.end_ns, bar.session, float(rewards.sum()))
+            self._first[:] = True
+        else:
+            if self._settings.learning and self._builder.full:
+                self._emit(self.policy.value(observations, mask, self._state))
+            self._adopt_weights(bar.end_ns)
+            decision, state = self.policy.act(observations, mask, self._state, self._first)
+            self._trade(bar.end_ns, decision, rewards)
+            if self._settings.learning:
+                self._builder.decide(
+                    observations, mask, decision, self._first, self._state, self.weights_version
+                )
+            self._state = state
+            self._first[:] = False
+            if received_s is not None:
+                latency_s = time.perf_counter() - received_s
+        self._observer.on_bar(self, bar, latency_s)
+        following = first_bar_after(bar.end_ns, self._calendar, self._settings.bar_ns)
+        if following.session != bar.session:
+            self._unopened = following
+            self._open_if_begun(self.clock.watermark_ns)
+        self.clock.advance(following)
+
+    def _open_if_begun(self, now_ns: int) -> None:
+        """List the next session once it has begun: what it trades is not known before."""
+        if self._unopened is not None and now_ns >= self._unopened.session.open_ns:
+            self._markets.open_session(self._unopened)
+            self._unopened = None
+
+    def _trade(self, now_ns: int, decision: Decision, rewards: np.ndarray) -> None:
+        events = [
+            DecisionMade(
+                ts_ns=now_ns,
+                underlying=symbol,
+                action=int(action),
+                action_name=ACTIONS[int(action)].name,
+                weights_version=self.weights_version,
+                value=float(decision.values[u]),
+                reward=float(rewards[u]),
+                fragment=self._builder.number,
+            )
+            for u, (symbol, action) in enumerate(
+                zip(self.env.symbols, decision.actions, strict=True)
+            )
+        ]
+        self.env.broker.record(events)
+        self.decisions += len(events)
+        for outcome in self.env.trade(now_ns, [int(action) for action in decision.actions]):
+            if isinstance(outcome.result, Fill):
+                name = ACTIONS[outcome.action].name
+                self.recent_fills.append((now_ns, outcome.result, name))
+                log.info(
+                    "filled",
+                    order=outcome.result.order_id,
+                    strategy=name,
+                    underlying=outcome.result.underlying,
+                    units=outcome.result.units,
+                    premium=outcome.result.premium,
+                    fees=outcome.result.fees,
+                )
+            elif isinstance(outcome.result, Rejection):
+                log.warning(
+                    "rejected",
+                    order=outcome.result.order_id,
+                    reason=str(outcome.result.reason),
+                    detail=outcome.result.detail,
+                )
+
+    def _emit(self, last_values: np.ndarray) -> None:
+        rollout = self._builder.take(last_values)
+        fragment = FragmentId(os.getpid(), self._builder.number)
+        self.fragments.put(Fragment(fragment, rollout))
+        if self._settings.lockstep:
+            self._await_answer(fragment)
+        while self.fragments.qsize() > self._settings.fragment_backlog:
+            self.fragments.get_nowait()
+            self.fragments_dropped += 1
+
+    def _await_answer(self, fragment: FragmentId) -> None:
+        """Block until the learner has answered `fragment`.
+
+        Raises
+        ------
+        LearningError
+            When it does not in time: going on would not be repeatable.
+        """
+        deadline = time.monotonic() + self._settings.lockstep_timeout_s
+        answers: list[Answer] = []
+        while not self.stopping.is_set() and time.monotonic() < deadline:
+            try:
+                answers.append(self._inbox.get(timeout=_FRAME_TIMEOUT_S))
+            except queue.Empty:
+                continue
+            if answers[-1].fragment == fragment:
+                break
+        else:
+            if not self.stopping.is_set():
+                raise LearningError(
+                    f"the learner did not answer fragment {fragment.number} within "
+                    f"{self._settings.lockstep_timeout_s:g} s: see its log, or set "
+                    "learning.lockstep=false"
+                )
+        for answer in answers:
+            self._inbox.put(answer)
+
+    def _adopt_weights(self, now_ns: int) -> None:
+        version, weights = self.weights_version, None
+        while True:
+            try:
+                answer = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            if answer.weights is not None and answer.version > version:
+                version, weights = answer.version, answer.weights
+        if weights is None:
+            return
+        self.env.broker.record([WeightsAdopted(now_ns, version, weights_digest(weights))])
+        self.policy.load_weights(weights)
+        self.weights_version = version
+
+
+def weights_digest(weights: Weights) -> str:
+    """SHA-256 over names and values, for the journal."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name]).tobytes())
+    return digest.hexdigest()

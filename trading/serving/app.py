@@ -1,0 +1,145 @@
+"""The HTTP service: relays what the live market's actor says about itself.
+
+It holds no state, so replicas may come and go; all figures come from the one live actor.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import ray
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from ray import serve
+from ray.exceptions import RayActorError, RayError
+
+from trading.errors import TradingError
+
+_PING_TIMEOUT_S = 2.0
+_ANSWER_TIMEOUT_S = 5.0
+
+
+class LiveMarketUnavailable(TradingError):
+    """The live market's actor gives no answer; the message says why, in one line."""
+
+
+class LiveMarket:
+    """Calls the live market's actor by its name, and finds its successor after it died.
+
+    Parameters:
+        actor_name: name that the actor was created with.
+        namespace: Ray namespace of the actor.
+    """
+
+    def __init__(self, actor_name: str, namespace: str) -> None:
+        self._actor_name = actor_name
+        self._namespace = namespace
+        self._actor: Any = None
+
+    async def ask(self, method: str, timeout_s: float) -> Any:
+        """The answer of the actor's `method()`.
+
+        Raises:
+            LiveMarketUnavailable: no such actor, it died, it failed, or it gave no answer in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._ask(method)
+        except TimeoutError:
+            raise LiveMarketUnavailable(f"no answer to {method} within {timeout_s:g} s") from None
+        except RayActorError:
+            raise LiveMarketUnavailable("the actor is dead or restarting") from None
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise LiveMarketUnavailable(f"{method} failed: {type(cause).__name__}") from error
+
+    async def _ask(self, method: str) -> Any:
+        held = self._actor
+        actor = held if held is not None else await self._find()
+        try:
+            return await getattr(actor, method).remote()
+        except RayActorError:
+            self._actor = None
+            if held is None:
+                raise
+        # The handle was from before; its actor may have a successor under the same name.
+        return await getattr(await self._find(), method).remote()
+
+    async def _find(self) -> Any:
+        try:
+            # Looking a name up blocks on the cluster's control store.
+            self._actor = await asyncio.to_thread(
+                ray.get_actor, self._actor_name, namespace=self._namespace
+            )
+        except ValueError:
+            raise LiveMarketUnavailable(
+                f"no actor named {self._actor_name!r} in namespace {self._namespace!r}"
+            ) from None
+        return self._actor
+
+
+def build_api(live_actor_name: str, namespace: str) -> FastAPI:
+    """The HTTP routes, as an ASGI app that needs no more than a connection to Ray.
+
+    `GET /health` answers 200 while the actor answers at all; `GET /ready` while it can trade, with
+    the reasons otherwise; `GET /status` is the actor's own account of itself in JSON, in which a
+    number that is not finite is null; `GET /metrics` is Prometheus text. All answer 503 with a
+    reason when the actor gives no answer.
+    """
+    api = FastAPI(title="trading", docs_url=None, redoc_url=None, openapi_url=None)
+    market = LiveMarket(live_actor_name, namespace)
+
+    @api.exception_handler(LiveMarketUnavailable)
+    async def unavailable(_: object, error: LiveMarketUnavailable) -> Response:
+        return _json({"status": "unavailable", "reason": str(error)}, status_code=503)
+
+    @api.get("/health")
+    async def health() -> Response:
+        await market.ask("ping", _PING_TIMEOUT_S)
+        return _json({"status": "ok"})
+
+    @api.get("/ready")
+    async def ready() -> Response:
+        is_ready, reasons = await market.ask("readiness", _PING_TIMEOUT_S)
+        body = {"status": "ready" if is_ready else "not ready", "reasons": list(reasons)}
+        return _json(body, status_code=200 if is_ready else 503)
+
+    @api.get("/status")
+    async def status() -> Response:
+        return _json(await market.ask("status", _ANSWER_TIMEOUT_S))
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        text = await market.ask("metrics", _ANSWER_TIMEOUT_S)
+        return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return api
+
+
+def build_app(
+    live_actor_name: str, namespace: str, num_replicas: int = 1, num_cpus: float = 0.0
+) -> serve.Application:
+    """The Serve application of `build_api`, for `ray.serve.run`.
+
+    Parameters:
+        live_actor_name: name of the live market's actor.
+        namespace: Ray namespace of that actor.
+        num_replicas: processes that answer requests.
+        num_cpus: CPUs that Ray reserves for each of them; relaying needs hardly any.
+    """
+    deployment = serve.deployment(
+        name="api", num_replicas=num_replicas, ray_actor_options={"num_cpus": num_cpus}
+    )
+    ingress = serve.ingress(lambda: build_api(live_actor_name, namespace))()
+    return deployment(ingress).bind()
+
+
+def _json(content: object, status_code: int = 200) -> Response:
+    """`content` as JSON; unlike the framework's own encoder, NaN becomes null."""
+    body = msgspec.json.encode(content, enc_hook=_plain)
+    return Response(body, status_code=status_code, media_type="application/json")
+
+
+def _plain(value: Any) -> object:
+    """What msgspec does not know: NumPy's scalars and arrays as Python's, the rest as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
