@@ -1,0 +1,6 @@
+"""`python -m trading` is the `trading` command."""
+
+from trading.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The `trading` command."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from trading.config import Settings, load_settings
+from trading.errors import ConfigError, JournalError, TradingError
+
+DEFAULT_CONFIG = Path("configs/local.yaml")
+_FAILED = 1
+_MISUSED = 2
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Paper trading of US equity options by a policy that keeps learning while it trades.",
+)
+journal_app = typer.Typer(no_args_is_help=True, help="Look into an account's journal.")
+app.add_typer(journal_app, name="journal")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help=f"YAML file of settings; {DEFAULT_CONFIG} where there is one."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, as in risk.x=1."),
+]
+
+
+@app.command()
+def up(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    symbols: Annotated[str | None, typer.Option(help="Underlyings, with commas: SPY,QQQ.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Trade a recorded day from this folder of flat files.")
+    ] = None,
+    date: Annotated[str | None, typer.Option(help="The recorded day, YYYY-MM-DD.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(help="Exchange seconds a second; 0: as fast as possible.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop after so many seconds of trading.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the HTTP service.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
+    ] = None,
+) -> None:
+    """Run the whole application: market data, trading, online learning and the HTTP service."""
+    flags = _flags(symbols, replay, date, speed, port, address)
+    settings = _settings(config, [*flags, *(overrides or [])])
+    if replay is not None:
+        settings = _own_state(settings, overrides or [])
+
+    from trading.display import Display
+    from trading.logs import configure_logging
+    from trading.up import up as run
+
+    configure_logging(settings.log_level, settings.credentials.values())
+    try:
+        run(settings, duration, Display(Console(highlight=False)))
+    except TradingError as error:
+        _fail(str(error))
+
+
+@app.command("config")
+def show_config(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Check the settings and print them all; secrets stay hidden."""
+    settings = _settings(config, overrides or [])
+    print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+
+
+@journal_app.command()
+def verify(path: Annotated[Path, typer.Argument(help="The journal's SQLite file.")]) -> None:
+    """Read a whole journal, fold it, and print the account and its digest."""
+    from trading.execution.journal import Journal
+
+    try:
+        with Journal(path, read_only=True) as journal:
+            account = journal.fold()
+            print(f"events      {journal.last_seq}")
+            print(f"digest      {journal.digest()}")
+            print(f"account     {account.account_id}")
+            print(f"cash        {account.cash:.2f}")
+            print(f"reserved    {account.reserved:.2f}")
+            print(f"positions   {len(account.positions)}")
+            print(f"fills       {account.fills}")
+            print(f"fees        {account.fees_paid:.2f}")
+            print(f"fingerprint {account.fingerprint()}")
+    except JournalError as error:
+        _fail(str(error))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _flags(
+    symbols: str | None,
+    replay: Path | None,
+    date: str | None,
+    speed: float | None,
+    port: int | None,
+    address: str | None,
+) -> list[str]:
+    """The command-line flags as overrides; a replay subscribes to the whole recorded chain."""
+    source = "simulation" if replay is None else "replay"
+    flags = []
+    if replay is not None:
+        flags += ["data.source=replay", f"data.replay.folder={replay}"]
+        flags.append("data.max_quote_contracts=100000")
+    pairs = [
+        ("symbols", symbols),
+        ("data.replay.date", date),
+        (f"data.{source}.speed", speed),
+        ("serving.port", port),
+        ("ray.address", address),
+    ]
+    return [*flags, *(f"{key}={value}" for key, value in pairs if value is not None)]
+
+
+def _settings(config: Path | None, overrides: list[str]) -> Settings:
+    path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    try:
+        return load_settings(path, overrides, os.environ)
+    except ConfigError as error:
+        for line in error.lines:
+            print(f"trading: {line}", file=sys.stderr)
+        raise typer.Exit(_MISUSED) from None
+
+
+def _own_state(settings: Settings, overrides: list[str]) -> Settings:
+    """Give every replay a fresh state folder unless one was named."""
+    if any(each.startswith("paths.state_dir") for each in overrides):
+        return settings
+    base = settings.paths.state_dir / "replay" / str(settings.data.replay.date)
+    number = 1 + sum(1 for _ in base.glob("run-*"))
+    paths = settings.paths.model_copy(update={"state_dir": base / f"run-{number:03d}"})
+    return settings.model_copy(update={"paths": paths})
+
+
+def _fail(message: str) -> None:
+    print(f"trading: {message}", file=sys.stderr)
+    raise typer.Exit(_FAILED)

@@ -1,0 +1,118 @@
+"""What the terminal shows: phases while starting, a live table while trading, a summary."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+_LINE_INTERVAL_S = 5.0
+_REFRESH_A_SECOND = 4
+_WIDTH = 76
+
+
+class Display:
+    """Writes to one console; on a terminal the figures stay in place, elsewhere they are lines."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._notes: list[str] = []
+        self._next_line_s = 0.0
+        self._events = (0, 0.0)
+        self._events_per_s = 0.0
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people watch, rather than a log."""
+        return self._console.is_terminal
+
+    def phase(self, text: str) -> None:
+        """What is being done now."""
+        self._console.print(Text("· " + text, style="dim"))
+
+    def note(self, text: str) -> None:
+        """A fact worth keeping in view."""
+        self._notes.append(text)
+        self._console.print(Text("• " + text))
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Show `progress` in place while the block runs, if the console is a terminal."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(
+            console=self._console, refresh_per_second=_REFRESH_A_SECOND, transient=False
+        ) as self._live:
+            yield
+        self._live = None
+
+    def progress(self, progress: Any, report: Any | None) -> None:
+        """Show the live market's `Progress` and the learner's report."""
+        now_s = time.monotonic()
+        count, before_s = self._events
+        if now_s - before_s >= 1.0:
+            self._events_per_s = max(0.0, (progress.events - count) / (now_s - before_s))
+            self._events = (progress.events, now_s)
+        if self._live is not None:
+            self._live.update(self._panel(progress, report))
+        elif now_s >= self._next_line_s:
+            self._next_line_s = now_s + _LINE_INTERVAL_S
+            figures = self._figures(progress, report)
+            line = "  ".join(f"{name} {value}" for name, value in figures)
+            self._console.print(line, soft_wrap=True)
+
+    def summary(self, summary: Any) -> None:
+        """What the run did."""
+        table = Table(title="Summary", show_header=False, title_justify="left")
+        table.add_column(style="dim")
+        table.add_column(justify="right")
+        table.add_row("market events", f"{summary.events:,}")
+        table.add_row("decisions", f"{summary.decisions:,}")
+        table.add_row("fills", f"{summary.fills:,}")
+        table.add_row("fees", f"{summary.fees:,.2f} USD")
+        table.add_row("final equity", f"{summary.equity:,.2f} USD")
+        table.add_row("learner updates", f"{summary.learner_updates:,}")
+        table.add_row("checkpoint", str(summary.checkpoint or "none"))
+        table.add_row("wall time", f"{summary.wall_s:,.1f} s")
+        self._console.print(table)
+
+    def _figures(self, progress: Any, report: Any | None) -> list[tuple[str, str]]:
+        market_time = datetime.fromtimestamp(progress.market_time_ns / 1e9, UTC)
+        clock = f"{market_time:%Y-%m-%d %H:%M}" if progress.market_time_ns else "-"
+        figures = [
+            ("state", progress.phase),
+            ("market time (UTC)", clock),
+            ("equity", f"{progress.equity:,.2f}"),
+            ("open positions", f"{progress.open_positions}"),
+            ("decisions", f"{progress.decisions:,}"),
+            ("fills", f"{progress.fills:,}"),
+            ("fees", f"{progress.fees:,.2f}"),
+            ("events", f"{progress.events:,}"),
+            ("events/s", f"{self._events_per_s:,.0f}"),
+        ]
+        if report is not None:
+            figures.append(("learner updates", f"{report.live_updates:,}"))
+            if report.live_updates:
+                figures.append(("entropy", f"{report.entropy:.3f}"))
+                figures.append(("kl", f"{report.kl:.4f}"))
+        return figures
+
+    def _panel(self, progress: Any, report: Any | None) -> Panel:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="dim")
+        table.add_column(justify="right")
+        for name, value in self._figures(progress, report):
+            table.add_row(name, value)
+        fills = Text("\n".join(progress.recent_fills) or "no fill yet")
+        notes = Text("\n".join(self._notes), style="dim")
+        body = Group(table, Rule(style="dim"), fills, Rule(style="dim"), notes)
+        return Panel(body, title="paper trading", title_align="left", width=_WIDTH)

@@ -1,0 +1,462 @@
+"""The main job: market data, live market, learner and HTTP service, from start to clean end.
+
+`up` is the driver. It places the parts on the cluster, keeps the learner going on a thread of its
+own, shows progress, and takes everything down in order.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from trading.config import Settings
+from trading.display import Display
+from trading.errors import AuthenticationFailed, TradingError
+
+log = structlog.get_logger(__name__)
+
+NAMESPACE = "trading"
+SERVE_APP = "trading"
+_CALL_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 300.0
+_POLL_S = 0.5
+_FRAGMENT_TIMEOUT_S = 1.0
+_LIVE_SHARE = 0.5
+_SERVER_SHARE = 0.001
+"""Shares of the live market's custom resource, so that both actors fit on its one node."""
+
+
+class ApplicationFailed(TradingError):
+    """A part of the application ended for good; the message says which and why."""
+
+
+class Summary(NamedTuple):
+    """What a run did."""
+
+    events: int
+    decisions: int
+    fills: int
+    fees: float
+    equity: float
+    learner_updates: int
+    checkpoint: Path | None
+    wall_s: float
+
+
+def absolute_paths(settings: Settings) -> Settings:
+    """The same settings with every path absolute: workers have other working directories."""
+    paths = settings.paths.model_copy(
+        update={
+            "state_dir": settings.paths.state_dir.resolve(),
+            "checkpoint_dir": settings.paths.checkpoints.resolve(),
+            "model_path": settings.paths.model_path and settings.paths.model_path.resolve(),
+        }
+    )
+    replay = settings.data.replay
+    if replay.folder is not None:
+        replay = replay.model_copy(update={"folder": replay.folder.resolve()})
+    data = settings.data.model_copy(update={"replay": replay})
+    return settings.model_copy(update={"paths": paths, "data": data})
+
+
+def up(settings: Settings, duration_s: float | None, display: Display) -> Summary:
+    """Run the application until it is told to stop, the recording ends, or time is up.
+
+    Parameters
+    ----------
+    settings
+        The whole tree.
+    duration_s
+        Seconds of trading, counted from the start of trading; None is no limit.
+
+    Raises
+    ------
+    TradingError
+        A part cannot start or ended for good.
+    """
+    started = time.monotonic()
+    settings = absolute_paths(settings)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        stack.enter_context(_ray_runtime(settings, display))
+        stack.enter_context(_stop_signals(stop))
+        application = _Application(settings, display, stop, stack)
+        application.start()
+        if not stop.is_set():
+            application.run(duration_s)
+        summary = application.finish(started)
+    display.summary(summary)
+    return summary
+
+
+@contextmanager
+def _ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
+    """Join the cluster that the settings or the environment name, else start a local one."""
+    address = settings.ray.address or os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    for chatty in ("ray.serve", "ray.rllib", "ray.tune"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    common: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "logging_level": "ERROR",
+        "log_to_driver": not display.is_terminal,
+    }
+    display.phase("joining Ray at " + address if address else "starting Ray")
+    if address:
+        ray.init(address=address, **common)
+    else:
+        ray.init(
+            include_dashboard=settings.ray.dashboard,
+            object_store_memory=settings.ray.object_store_mb * 2**20,
+            **common,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _stop_signals(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` on Ctrl-C and SIGTERM; a second Ctrl-C interrupts."""
+
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Application:
+    """The running parts, in the order in which they start; the stack takes them down."""
+
+    def __init__(
+        self, settings: Settings, display: Display, stop: threading.Event, stack: ExitStack
+    ) -> None:
+        self._settings = settings
+        self._display = display
+        self._stop = stop
+        self._stack = stack
+        self._server: Any = None
+        self._live: Any = None
+        self._learner: Any = None
+        self._learner_thread: threading.Thread | None = None
+        self._checkpoint: Path | None = None
+        self._last: Any = None
+        self._updates = 0
+
+    def start(self) -> None:
+        """Bring up market server, algorithm, live market and HTTP service."""
+        import ray
+
+        from trading.live import assembly
+        from trading.live.market_server import MarketServerHost
+
+        settings, display = self._settings, self._display
+        settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
+        if settings.data.source != "massive":
+            display.phase("starting the market server")
+            options = self._actor_options(_SERVER_SHARE)
+            self._server = (
+                ray.remote(MarketServerHost)
+                .options(**options)
+                .remote(settings, assembly.journal_path(settings))
+            )
+            self._stack.callback(self._stop_market_server)
+            endpoint = _get(self._server.start.remote(), "the market server")
+        else:
+            endpoint = _massive_endpoint(settings)
+        self._start_learner(ray.cluster_resources().get("GPU", 0.0))
+        if self._stop.is_set():
+            return
+        self._start_live_market(endpoint)
+        self._start_serving()
+        self._await_trading()
+
+    def run(self, duration_s: float | None) -> None:
+        """Show progress until told to stop, time is up, or the stream has ended."""
+        deadline = None if duration_s is None else time.monotonic() + duration_s
+        with self._display.running():
+            while not self._stop.wait(_POLL_S):
+                progress = self._progress()
+                if progress is None:
+                    continue
+                report = self._learner.report if self._learner else None
+                self._display.progress(progress, report)
+                if progress.phase == "failed":
+                    raise _failure(progress)
+                if progress.phase == "finished":
+                    return
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+
+    def finish(self, started: float) -> Summary:
+        """Stop trading and learning, write the last checkpoint, and sum up."""
+        from trading.execution.journal import Journal
+        from trading.live import assembly
+
+        self._stop.set()
+        self._display.phase("stopping")
+        progress = self._stop_live_market()
+        if self._learner_thread is not None:
+            self._learner_thread.join(_CALL_TIMEOUT_S)
+        updates = 0
+        if self._learner is not None:
+            updates = self._learner.report.live_updates
+            self._checkpoint = self._learner.save()
+        path = assembly.journal_path(self._settings)
+        account = None
+        if path.exists():
+            with Journal(path, read_only=True) as journal:
+                account = journal.fold()
+        return Summary(
+            events=progress.events if progress else 0,
+            decisions=account.decisions if account else 0,
+            fills=account.fills if account else 0,
+            fees=account.fees_paid if account else 0.0,
+            equity=progress.equity if progress else float("nan"),
+            learner_updates=updates,
+            checkpoint=self._checkpoint,
+            wall_s=time.monotonic() - started,
+        )
+
+    def _start_learner(self, cluster_gpus: float) -> None:
+        from trading.learning import build, weights
+        from trading.learning.checkpoints import CheckpointStore
+        from trading.learning.online import OnlineLearner
+        from trading.live import assembly
+
+        settings, display = self._settings, self._display
+        display.phase("building the algorithm")
+        placement = build.place_learner(settings, cluster_gpus)
+        display.note(placement.describe())
+        algorithm = build.build_algorithm(
+            settings,
+            assembly.model_config(settings),
+            assembly.trading_rules(settings),
+            assembly.fee_schedule(settings),
+            placement,
+        )
+        self._stack.callback(algorithm.stop)
+        store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+        origin = build.warm_start(
+            algorithm,
+            store,
+            settings.paths.model_path,
+            settings.learning.pretrain_steps,
+            display.phase,
+            self._stop.is_set,
+        )
+        display.note(f"policy: {origin}")
+        self._registry = weights.get_or_create(NAMESPACE)
+        self._stack.callback(_kill, self._registry)
+
+        def publish(version: int, values: Any) -> None:
+            _get(self._registry.publish.remote(version, values), "the weight registry")
+
+        publish(algorithm.weights_version, algorithm.weights())
+        self._learner = OnlineLearner(algorithm, store, settings.learning.save_frequency, publish)
+
+    def _start_live_market(self, endpoint: Any) -> None:
+        import ray
+
+        from trading.live.actor import ACTOR_NAME, LiveMarket
+
+        self._display.phase("starting the live market")
+        self._live = (
+            ray.remote(LiveMarket)
+            .options(
+                name=ACTOR_NAME,
+                namespace=NAMESPACE,
+                max_restarts=-1,
+                max_concurrency=16,
+                **self._actor_options(_LIVE_SHARE),
+            )
+            .remote(self._settings, endpoint, self._registry)
+        )
+        self._stack.callback(_kill, self._live)
+        if self._settings.learning.online:
+            self._learner_thread = threading.Thread(
+                target=self._learn, name="online-learner", daemon=True
+            )
+            self._learner_thread.start()
+
+    def _start_serving(self) -> None:
+        from ray import serve
+
+        from trading.live.actor import ACTOR_NAME
+        from trading.serving.app import build_app
+
+        serving = self._settings.serving
+        self._display.phase("starting the HTTP service")
+        serve.start(
+            http_options={"host": serving.host, "port": serving.port}, logging_config=_QUIET
+        )
+        self._stack.callback(_stop_serving)
+        app = build_app(ACTOR_NAME, NAMESPACE)
+        serve.run(app, name=SERVE_APP, route_prefix="/", logging_config=_QUIET)
+        self._display.note(f"serving: http://{serving.host}:{serving.port}/status")
+
+    def _await_trading(self) -> None:
+        """Wait until every feed is live, then start the exchange clock of our own server."""
+        self._display.phase("connecting the feeds")
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._stop.wait(0.1):
+            progress = self._progress()
+            if progress is not None and progress.phase == "failed":
+                raise _failure(progress)
+            if progress is not None and progress.connected:
+                break
+            if time.monotonic() > deadline:
+                raise ApplicationFailed(
+                    f"the feeds did not connect within {_START_TIMEOUT_S:g} s: see the log"
+                )
+        if self._server is not None:
+            _get(self._server.begin.remote(), "the market server")
+
+    def _learn(self) -> None:
+        """Take fragments from the live market, learn, and answer; survives its restarts."""
+        import ray
+
+        from trading.live.metrics import LearnerFigures
+        from trading.live.trader import Answer
+
+        while not self._stop.is_set():
+            try:
+                fragment = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
+                if fragment is None:
+                    continue
+                learnt = self._learner.learn(fragment.rollout)
+                version, values = learnt if learnt else (0, None)
+                report = self._learner.report
+                figures = LearnerFigures(
+                    updates=report.updates,
+                    samples=report.live_samples,
+                    policy_loss=report.policy_loss,
+                    value_loss=report.value_loss,
+                    entropy=report.entropy,
+                    kl=report.kl,
+                    explained_variance=report.explained_variance,
+                )
+                answer = Answer(fragment.id, version, values)
+                ray.get(self._live.deliver.remote(answer, figures, asdict(report)))
+            except ray.exceptions.RayActorError as error:
+                log.warning("the live market does not answer", reason=str(error).splitlines()[0])
+                self._stop.wait(_POLL_S)
+
+    def _progress(self) -> Any:
+        """The live market's figures, None while it restarts."""
+        import ray
+
+        try:
+            progress = ray.get(self._live.progress.remote(), timeout=_CALL_TIMEOUT_S)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return None
+        self._last = progress
+        return progress
+
+    def _stop_live_market(self) -> Any:
+        import ray
+
+        if self._live is None:
+            return None
+        try:
+            self._last = ray.get(self._live.stop.remote(), timeout=_CALL_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            log.warning("the live market did not stop in order", reason=str(error).splitlines()[0])
+        return self._last
+
+    def _stop_market_server(self) -> None:
+        import ray
+
+        try:
+            ray.get(self._server.stop.remote(), timeout=_CALL_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            log.warning("the market server did not stop in order", reason=str(error))
+        _kill(self._server)
+
+    def _actor_options(self, share: float) -> dict[str, Any]:
+        """Place an actor on the live market's node: by its resource, else beside the driver."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        resource = self._settings.ray.live_market_resource
+        if resource:
+            return {"num_cpus": 0, "resources": {resource: share}}
+        node = ray.get_runtime_context().get_node_id()
+        return {
+            "num_cpus": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+        }
+
+
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
+
+
+def _massive_endpoint(settings: Settings) -> Any:
+    from trading.live.endpoint import Endpoint
+
+    key = settings.credentials.massive_api_key
+    if key is None:
+        raise AuthenticationFailed(
+            "data.source is massive but MASSIVE_API_KEY is not set: export it, or use "
+            "data.source=simulation"
+        )
+    massive = settings.data.massive
+    return Endpoint(massive.websocket_url, massive.rest_url, key.get_secret_value())
+
+
+def _failure(progress: Any) -> TradingError:
+    kind = AuthenticationFailed if progress.failure_kind == "AuthenticationFailed" else None
+    return (kind or ApplicationFailed)(progress.failure)
+
+
+def _get(reference: Any, what: str, timeout_s: float = 60.0) -> Any:
+    """The result of a remote call, with its own error or one that names the part."""
+    import ray
+
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, TradingError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayActorError as error:
+        cause: Callable[..., Any] | None = getattr(error, "cause", None)
+        raise ApplicationFailed(f"{what} failed: {cause or error}") from error
+
+
+def _stop_serving() -> None:
+    """Remove the application; Serve itself goes too unless it serves something else."""
+    from ray import serve
+
+    serve.delete(SERVE_APP)
+    if not serve.status().applications:
+        serve.shutdown()
+
+
+def _kill(actor: Any) -> None:
+    import ray
+
+    ray.kill(actor, no_restart=True)
