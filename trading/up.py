@@ -7,6 +7,7 @@ own, shows progress, and takes everything down in order.
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -109,6 +110,8 @@ def _ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
 
     for chatty in ("ray.serve", "ray.rllib", "ray.tune"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    if not address:
+        _check_port(settings)
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "logging_level": "ERROR",
@@ -308,11 +311,16 @@ class _Application:
         from trading.live.actor import ACTOR_NAME
         from trading.serving.app import build_app
 
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serving = self._settings.serving
         self._display.phase("starting the HTTP service")
-        serve.start(
-            http_options={"host": serving.host, "port": serving.port}, logging_config=_QUIET
-        )
+        options = {"host": serving.host, "port": serving.port}
+        try:
+            serve.start(http_options=options, logging_config=_QUIET)
+        except RuntimeError as error:
+            if "Failed to bind" not in str(error):
+                raise
+            raise _port_taken(serving.host, serving.port, "in use") from error
         self._stack.callback(_stop_serving)
         app = build_app(ACTOR_NAME, NAMESPACE)
         serve.run(app, name=SERVE_APP, route_prefix="/", logging_config=_QUIET)
@@ -447,13 +455,29 @@ def _get(reference: Any, what: str, timeout_s: float = 60.0) -> Any:
         raise ApplicationFailed(f"{what} failed: {cause or error}") from error
 
 
+def _check_port(settings: Settings) -> None:
+    """Find out at once, not after a minute, that the HTTP service's port is taken."""
+    serving = settings.serving
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((serving.host, serving.port))
+        except OSError as error:
+            raise _port_taken(serving.host, serving.port, error.strerror) from error
+
+
+def _port_taken(host: str, port: int, reason: str) -> ApplicationFailed:
+    return ApplicationFailed(
+        f"serving.port: cannot listen on {host}:{port} ({reason}): end what uses it, or choose "
+        "another with --port"
+    )
+
+
 def _stop_serving() -> None:
-    """Remove the application; Serve itself goes too unless it serves something else."""
+    """Remove the application; Serve stays, with the cluster that it belongs to."""
     from ray import serve
 
     serve.delete(SERVE_APP)
-    if not serve.status().applications:
-        serve.shutdown()
 
 
 def _kill(actor: Any) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import structlog
 
 from trading.config import Settings
@@ -151,7 +152,8 @@ def pretrain(
         runners = results["env_runners"]
         done = int(runners["num_env_steps_sampled_lifetime"])
         episode = runners.get("episode_return_mean", float("nan"))
-        progress(f"pre-training {done:,} of {steps:,} decisions, return a day {episode:+.2f}")
+        earned = f", return a day {episode:+.2f}" if np.isfinite(episode) else ""
+        progress(f"pre-training {done:,} of {steps:,} decisions{earned}")
     return f"pre-training on {done:,} simulated decisions" if steps else "new weights"
 
 

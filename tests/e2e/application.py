@@ -1,0 +1,156 @@
+"""`trading` as users run it: a process of its own, asked over HTTP, ended by its process id."""
+
+import os
+import pickle
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from trading.config import Settings
+from trading.learning.policy import Policy
+from trading.live import assembly
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared"
+START_S = 180.0
+STOP_S = 90.0
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """A port that is free, and that nobody who asks the system for any port will be given.
+
+    Ray's own processes do so by the dozen, and use 10002 to 19999 for its workers.
+    """
+    start = 20_000 + random.SystemRandom().randrange(10_000)
+    for port in range(start, start + 1000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port below the ephemeral ones")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without settings of the application, with a token for Ray."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {**kept, **token, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def wait_for(
+    what: str, probe: Callable[[], T | None], timeout_s: float, alive: Callable[[], bool]
+) -> T:
+    """The first answer of `probe` that is not None; fails when time is up or the process ended."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        answer = probe()
+        if answer is not None:
+            return answer
+        if not alive():
+            raise AssertionError(f"the process ended before: {what}")
+        time.sleep(0.1)
+    raise AssertionError(f"not within {timeout_s:g} s: {what}")
+
+
+def write_model(folder: Path, seed: int = 11) -> Path:
+    """A model with the weights of `seed`, in the format of an RLModule's checkpoint."""
+    policy = Policy(assembly.model_config(Settings()), seed)
+    folder.mkdir(parents=True)
+    state = {f"clstm.{name}": array for name, array in policy.weights().items()}
+    (folder / "module_state.pkl").write_bytes(pickle.dumps(state))
+    return folder
+
+
+class Application:
+    """One `trading` process; its output is kept in `log`."""
+
+    def __init__(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "output.log"
+        self.port = free_port()
+        self._url = f"http://127.0.0.1:{self.port}"
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "trading", *arguments],
+                cwd=ROOT,
+                env=env or environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @classmethod
+    def up(cls, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> "Application":
+        """`trading up` with its state in `folder` and a port of its own."""
+        port = free_port()
+        state = f"paths.state_dir={folder / 'state'}"
+        application = cls(folder, "up", "--port", str(port), "--set", state, *arguments, env=env)
+        application.port = port
+        application._url = f"http://127.0.0.1:{port}"
+        return application
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def get(self, path: str) -> httpx.Response | None:
+        """The response, None when there is none."""
+        try:
+            return httpx.get(self._url + path, timeout=10.0)
+        except httpx.HTTPError:
+            return None
+
+    def status(self) -> dict[str, Any]:
+        """The answer of /status."""
+        response = self.get("/status")
+        assert response is not None and response.status_code == 200, self.output()
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def wait_until(self, what: str, probe: Callable[[], T | None], timeout_s: float = START_S) -> T:
+        try:
+            return wait_for(what, probe, timeout_s, lambda: self.alive)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.output()[-6000:]}") from None
+
+    def wait_ready(self) -> None:
+        def ready() -> bool | None:
+            response = self.get("/ready")
+            return True if response is not None and response.status_code == 200 else None
+
+        self.wait_until("ready", ready)
+
+    def wait_exit(self, timeout_s: float = START_S) -> int:
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running:\n{self.output()[-6000:]}") from None
+
+    def terminate(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait_exit(STOP_S)
+
+    def close(self) -> None:
+        """Make sure that the process is gone."""
+        if self.alive:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(STOP_S)
