@@ -1,0 +1,39 @@
+# Every target creates the virtual environment the first time, and renews it when pyproject.toml or
+# constraints.txt changed. VENV=folder chooses another place, PYTHON=python3.12 another interpreter.
+
+VENV ?= .venv
+PYTHON ?= python3
+CONFIG ?= configs/local.yaml
+PYTEST = $(VENV)/bin/python -m pytest
+INSTALLED = $(VENV)/.installed
+
+.PHONY: install run lint test soak lock
+
+install: $(INSTALLED)
+
+run: $(INSTALLED)
+	$(VENV)/bin/trading up --config $(CONFIG)
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(PYTEST) -m "not soak"
+
+soak: $(INSTALLED)
+	$(PYTEST) -m soak
+
+# The newest versions that pyproject.toml allows. Platform builds (+cpu, CUDA) are left to pip.
+lock:
+	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(PYTHON) -m venv "$$fresh" && \
+	"$$fresh"/bin/pip install -e '.[dev]' && \
+	"$$fresh"/bin/pip freeze --all --exclude-editable \
+	  | sed -E -e '/^(pip|nvidia-|cuda-|triton)/d' -e 's/\+[a-z0-9.]+$$//' > constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -c constraints.txt -e '.[dev]'
+	touch $@
