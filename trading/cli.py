@@ -72,6 +72,33 @@ def up(
         _fail(str(error))
 
 
+@app.command()
+def train(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Simulated decisions to learn from.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
+    ] = None,
+) -> None:
+    """Train on simulated markets and write a checkpoint that `trading up` begins with."""
+    flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
+    flags += [] if address is None else [f"ray.address={address}"]
+    settings = _settings(config, [*flags, *(overrides or [])])
+
+    from trading.display import Display
+    from trading.logs import configure_logging
+    from trading.train import train as run
+
+    configure_logging(settings.log_level, settings.credentials.values())
+    try:
+        run(settings, Display(Console(highlight=False)))
+    except TradingError as error:
+        _fail(str(error))
+
+
 @app.command("config")
 def show_config(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Check the settings and print them all; secrets stay hidden."""

@@ -21,6 +21,8 @@ import structlog
 from trading.config import Settings
 from trading.display import Display
 from trading.errors import AuthenticationFailed, TradingError
+from trading.execution.journal import Journal
+from trading.execution.portfolio import Account
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +42,7 @@ class ApplicationFailed(TradingError):
 
 
 class Summary(NamedTuple):
-    """What a run did."""
+    """What a run did; money in USD."""
 
     events: int
     decisions: int
@@ -87,8 +89,8 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
     settings = absolute_paths(settings)
     stop = threading.Event()
     with ExitStack() as stack:
-        stack.enter_context(_ray_runtime(settings, display))
-        stack.enter_context(_stop_signals(stop))
+        stack.enter_context(ray_runtime(settings, display))
+        stack.enter_context(stop_signals(stop))
         application = _Application(settings, display, stop, stack)
         application.start()
         if not stop.is_set():
@@ -99,7 +101,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
 
 
 @contextmanager
-def _ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
+def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one."""
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
     if not address:
@@ -133,7 +135,7 @@ def _ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_signals(stop: threading.Event) -> Iterator[None]:
+def stop_signals(stop: threading.Event) -> Iterator[None]:
     """Set `stop` on Ctrl-C and SIGTERM; a second Ctrl-C interrupts."""
 
     def on_signal(number: int, _frame: object) -> None:
@@ -165,9 +167,10 @@ class _Application:
         self._live: Any = None
         self._learner: Any = None
         self._learner_thread: threading.Thread | None = None
-        self._checkpoint: Path | None = None
+        self._learner_failure: Exception | None = None
+        self._served: Any = None
+        self._before = Account()
         self._last: Any = None
-        self._updates = 0
 
     def start(self) -> None:
         """Bring up market server, algorithm, live market and HTTP service."""
@@ -178,6 +181,7 @@ class _Application:
 
         settings, display = self._settings, self._display
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
+        self._before = _folded(settings)
         if settings.data.source != "massive":
             display.phase("starting the market server")
             options = self._actor_options(_SERVER_SHARE)
@@ -202,6 +206,7 @@ class _Application:
         deadline = None if duration_s is None else time.monotonic() + duration_s
         with self._display.running():
             while not self._stop.wait(_POLL_S):
+                self._check_parts()
                 progress = self._progress()
                 if progress is None:
                     continue
@@ -216,31 +221,21 @@ class _Application:
 
     def finish(self, started: float) -> Summary:
         """Stop trading and learning, write the last checkpoint, and sum up."""
-        from trading.execution.journal import Journal
-        from trading.live import assembly
-
         self._stop.set()
         self._display.phase("stopping")
         progress = self._stop_live_market()
         if self._learner_thread is not None:
             self._learner_thread.join(_CALL_TIMEOUT_S)
-        updates = 0
-        if self._learner is not None:
-            updates = self._learner.report.live_updates
-            self._checkpoint = self._learner.save()
-        path = assembly.journal_path(self._settings)
-        account = None
-        if path.exists():
-            with Journal(path, read_only=True) as journal:
-                account = journal.fold()
+        checkpoint = self._learner.save() if self._learner else None
+        account, before = _folded(self._settings), self._before
         return Summary(
             events=progress.events if progress else 0,
-            decisions=account.decisions if account else 0,
-            fills=account.fills if account else 0,
-            fees=account.fees_paid if account else 0.0,
+            decisions=account.decisions - before.decisions,
+            fills=account.fills - before.fills,
+            fees=account.fees_paid - before.fees_paid,
             equity=progress.equity if progress else float("nan"),
-            learner_updates=updates,
-            checkpoint=self._checkpoint,
+            learner_updates=self._learner.report.live_updates if self._learner else 0,
+            checkpoint=checkpoint,
             wall_s=time.monotonic() - started,
         )
 
@@ -263,14 +258,10 @@ class _Application:
         )
         self._stack.callback(algorithm.stop)
         store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
-        origin = build.warm_start(
-            algorithm,
-            store,
-            settings.paths.model_path,
-            settings.learning.pretrain_steps,
-            display.phase,
-            self._stop.is_set,
-        )
+        origin = build.warm_start(algorithm, store, settings.paths.model_path)
+        if origin is None:
+            steps = settings.learning.pretrain_steps
+            origin = build.pretrain(algorithm, steps, display.phase, self._stop.is_set)
         display.note(f"policy: {origin}")
         self._registry = weights.get_or_create(NAMESPACE)
         self._stack.callback(_kill, self._registry)
@@ -301,7 +292,7 @@ class _Application:
         self._stack.callback(_kill, self._live)
         if self._settings.learning.online:
             self._learner_thread = threading.Thread(
-                target=self._learn, name="online-learner", daemon=True
+                target=self._learn_until_stopped, name="online-learner", daemon=True
             )
             self._learner_thread.start()
 
@@ -341,7 +332,28 @@ class _Application:
                     f"the feeds did not connect within {_START_TIMEOUT_S:g} s: see the log"
                 )
         if self._server is not None:
+            self._served = self._server.wait_finished.remote()
             _get(self._server.begin.remote(), "the market server")
+
+    def _check_parts(self) -> None:
+        """Raise what ended the learner's thread or the market server."""
+        import ray
+
+        if self._learner_failure is not None:
+            raise ApplicationFailed(
+                f"the learner failed: {self._learner_failure!r}; trading can go on without it "
+                "with learning.online=false"
+            ) from self._learner_failure
+        if self._served is not None and ray.wait([self._served], timeout=0)[0]:
+            _get(self._served, "the market server")
+            self._served = None
+
+    def _learn_until_stopped(self) -> None:
+        try:
+            self._learn()
+        except Exception as error:
+            log.exception("the learner failed")
+            self._learner_failure = error
 
     def _learn(self) -> None:
         """Take fragments from the live market, learn, and answer; survives its restarts."""
@@ -422,6 +434,17 @@ class _Application:
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
+def _folded(settings: Settings) -> Account:
+    """The account that the journal describes, a new one without a journal."""
+    from trading.live import assembly
+
+    path = assembly.journal_path(settings)
+    if not path.exists():
+        return Account()
+    with Journal(path, read_only=True) as journal:
+        return journal.fold()
+
+
 def _massive_endpoint(settings: Settings) -> Any:
     from trading.live.endpoint import Endpoint
 
@@ -463,7 +486,7 @@ def _check_port(settings: Settings) -> None:
         try:
             probe.bind((serving.host, serving.port))
         except OSError as error:
-            raise _port_taken(serving.host, serving.port, error.strerror) from error
+            raise _port_taken(serving.host, serving.port, str(error)) from error
 
 
 def _port_taken(host: str, port: int, reason: str) -> ApplicationFailed:

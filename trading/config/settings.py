@@ -218,7 +218,7 @@ class LearningSettings(Section):
     online: Annotated[bool, _about("Whether the policy keeps learning while it trades.")] = True
     update_frequency: Annotated[
         Count, _about("Live decisions between two learner updates.", env="UPDATE_FREQUENCY")
-    ] = 128
+    ] = 64
     save_frequency: Annotated[
         Count, _about("Live decisions between two checkpoints.", env="SAVE_FREQUENCY")
     ] = 1024

@@ -371,3 +371,17 @@ def build_menu(
             continue
         menu.units[a] = _size_opening(chain, a, legs, rules, fees, funds)
         menu.mask[a] = menu.units[a] > 0
+
+
+def action_table() -> str:
+    """The catalogue as a Markdown table, for `docs/actions.md`."""
+    rows = ["| index | name | legs | expiry |", "|---|---|---|---|"]
+    for a, action in enumerate(ACTIONS):
+        legs = ", ".join(
+            f"{leg.ratio:+d} {'call' if leg.right > 0 else 'put'} at delta {leg.abs_delta:.2f}"
+            for leg in action.legs
+        )
+        bucket = BUCKETS[action.bucket]
+        days = f"{bucket.min_days:.0f} to {bucket.max_days:.0f} days, near {bucket.target_days:.0f}"
+        rows.append(f"| {a} | `{action.name}` | {legs or '-'} | {days if legs else '-'} |")
+    return "\n".join(rows) + "\n"

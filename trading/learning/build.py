@@ -104,18 +104,11 @@ def ppo_settings(settings: Settings) -> PPOSettings:
     )
 
 
-def warm_start(
-    algorithm: CLSTMPPO,
-    store: CheckpointStore,
-    model_path: Path | None,
-    pretrain_steps: int,
-    progress: Callable[[str], None],
-    stopped: Callable[[], bool],
-) -> str:
-    """Give the algorithm something to trade with; returns where that came from.
+def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | None) -> str | None:
+    """Give the algorithm weights that were learnt before; returns where they came from.
 
     The newest checkpoint of the store goes on where it ended. Without one, `model_path` gives the
-    weights; without that, a short training on simulated markets does.
+    weights; without that, nothing is changed and the answer is None.
 
     Raises
     ------
@@ -136,7 +129,7 @@ def warm_start(
                 f"model {model_path} does not fit the configured network: {error}"
             ) from error
         return f"model {model_path}"
-    return pretrain(algorithm, pretrain_steps, progress, stopped)
+    return None
 
 
 def pretrain(
@@ -146,15 +139,22 @@ def pretrain(
     stopped: Callable[[], bool],
 ) -> str:
     """Train on simulated markets for at least `steps` decisions; tells `progress` as it goes."""
-    done = 0
+    done, per_iteration = 0, _steps_per_iteration(algorithm)
     while done < steps and not stopped():
         results: dict[str, Any] = algorithm.train()
         runners = results["env_runners"]
-        done = int(runners["num_env_steps_sampled_lifetime"])
+        done += per_iteration
         episode = runners.get("episode_return_mean", float("nan"))
-        earned = f", return a day {episode:+.2f}" if np.isfinite(episode) else ""
+        percent = 100.0 * episode / algorithm.config.env_config["rules"].reward_scale
+        earned = f", return a day {percent:+.2f} %" if np.isfinite(percent) else ""
         progress(f"pre-training {done:,} of {steps:,} decisions{earned}")
     return f"pre-training on {done:,} simulated decisions" if steps else "new weights"
+
+
+def _steps_per_iteration(algorithm: CLSTMPPO) -> int:
+    config = algorithm.config
+    runners = max(1, config.num_env_runners)
+    return int(runners * config.num_envs_per_env_runner * config.rollout_fragment_length)
 
 
 def _restore(algorithm: CLSTMPPO, path: Path) -> None:

@@ -87,6 +87,7 @@ class LiveMarket:
         self._settings = settings
         self._endpoint = endpoint
         self._registry = registry
+        self._calendar = ExchangeCalendar()
         self._metrics = TradingMetrics()
         self._learner = LearnerFigures()
         self._learner_status: dict[str, Any] = {}
@@ -110,6 +111,8 @@ class LiveMarket:
     def readiness(self) -> tuple[bool, list[str]]:
         """Whether the account trades or its market is known to be closed, and why not."""
         reasons = []
+        if self._phase == "trading" and self._market_is_closed():
+            return True, []
         if self._phase != "trading":
             reasons.append(f"{self._phase}: {self._failure}" if self._failure else self._phase)
         reasons += self._feed_reasons()
@@ -217,6 +220,12 @@ class LiveMarket:
         self._recent_fills = tuple(fill_line(*each) for each in trader.recent_fills)
         self._status = {**describe_account(trader), **describe_market(trader, bar)}
 
+    def _market_is_closed(self) -> bool:
+        """Whether the exchange is shut by the wall clock; only a real market keeps it."""
+        if self._settings.data.source != "massive":
+            return False
+        return self._calendar.session_at(time.time_ns()) is None
+
     def _feed_reasons(self) -> list[str]:
         if self._stream is None:
             return []
@@ -254,7 +263,7 @@ class LiveMarket:
 
     def _trade(self) -> None:
         settings = self._settings
-        calendar = ExchangeCalendar()
+        calendar = self._calendar
         held = ray.get(self._registry.latest.remote())
         if held is None:
             raise LearningError("the weight registry is empty: publish weights before trading")

@@ -1,5 +1,6 @@
 """Cuts the stream of market events into bars of exchange time."""
 
+from collections import defaultdict
 from typing import NamedTuple
 
 from trading.data.massive.wire import (
@@ -44,7 +45,8 @@ class BarClock:
 
     Events are cut by their own time, not by arrival: what a bar sees does not depend on how frames
     were packed or sockets scheduled. A bar is due when an event later than its end plus the grace
-    has arrived.
+    has arrived. Later events wait in slices of `slice_ns`, so that a long backlog is looked
+    through once and not at every bar.
 
     Attributes
     ----------
@@ -58,7 +60,7 @@ class BarClock:
         What was heard of for the first time; the reader empties them.
     """
 
-    def __init__(self, env: LiveEnv, bar: Bar, grace_ns: int = 0) -> None:
+    def __init__(self, env: LiveEnv, bar: Bar, slice_ns: int, grace_ns: int = 0) -> None:
         self.bar = bar
         self.quotes = 0
         self.bars = 0
@@ -72,7 +74,8 @@ class BarClock:
         self._env = env
         self._grace_ns = grace_ns
         self._closed_ns = 0
-        self._waiting: list[tuple[int, Event]] = []
+        self._slice_ns = slice_ns
+        self._waiting: defaultdict[int, list[tuple[int, Event]]] = defaultdict(list)
 
     @property
     def due(self) -> bool:
@@ -98,17 +101,21 @@ class BarClock:
             if ts_ns <= end_ns:
                 self._apply(ts_ns, event)
             else:
-                self._waiting.append((ts_ns, event))
+                self._waiting[ts_ns // self._slice_ns].append((ts_ns, event))
 
     def advance(self, bar: Bar) -> None:
         """Go on to the next bar and apply what has already arrived for it."""
         self._closed_ns, self.bar = self.bar.end_ns, bar
-        waiting, self._waiting = self._waiting, []
-        for ts_ns, event in waiting:
-            if ts_ns <= bar.end_ns:
-                self._apply(ts_ns, event)
-            else:
-                self._waiting.append((ts_ns, event))
+        last = bar.end_ns // self._slice_ns
+        for part in sorted(part for part in self._waiting if part <= last):
+            later = []
+            for ts_ns, event in self._waiting.pop(part):
+                if ts_ns <= bar.end_ns:
+                    self._apply(ts_ns, event)
+                else:
+                    later.append((ts_ns, event))
+            if later:
+                self._waiting[part] = later
 
     def _apply(self, ts_ns: int, event: Event) -> None:
         if ts_ns <= self._closed_ns:

@@ -148,7 +148,10 @@ class Trader:
         self._first = np.ones(count, dtype=np.bool_)
         resume_ns = max(start_ns, env.broker.account.last_ts_ns)
         self.clock = BarClock(
-            env, first_bar_after(resume_ns, calendar, settings.bar_ns), settings.grace_ns
+            env,
+            first_bar_after(resume_ns, calendar, settings.bar_ns),
+            slice_ns=settings.bar_ns,
+            grace_ns=settings.grace_ns,
         )
 
     def deliver(self, answer: Answer) -> None:

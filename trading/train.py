@@ -1,0 +1,45 @@
+"""Training on simulated markets alone, into a checkpoint that `trading up` begins with."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+
+from trading.config import Settings
+from trading.display import Display
+from trading.up import absolute_paths, ray_runtime, stop_signals
+
+
+def train(settings: Settings, display: Display) -> Path:
+    """Resume or begin training, do `learning.pretrain_steps` more decisions, write a checkpoint.
+
+    Ctrl-C and SIGTERM end it early; the checkpoint is written all the same.
+    """
+    settings = absolute_paths(settings)
+    stop = Event()
+    with ExitStack() as stack:
+        stack.enter_context(ray_runtime(settings, display))
+        stack.enter_context(stop_signals(stop))
+        import ray
+
+        from trading.learning import build
+        from trading.learning.checkpoints import CheckpointStore
+        from trading.live import assembly
+
+        placement = build.place_learner(settings, ray.cluster_resources().get("GPU", 0.0))
+        display.note(placement.describe())
+        algorithm = build.build_algorithm(
+            settings,
+            assembly.model_config(settings),
+            assembly.trading_rules(settings),
+            assembly.fee_schedule(settings),
+            placement,
+        )
+        stack.callback(algorithm.stop)
+        store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+        origin = build.warm_start(algorithm, store, settings.paths.model_path)
+        display.note(f"policy: {origin or 'new weights'}")
+        steps = settings.learning.pretrain_steps
+        display.note(build.pretrain(algorithm, steps, display.phase, stop.is_set))
+        path = store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
+    display.note(f"checkpoint: {path}")
+    return path
