@@ -127,3 +127,16 @@ def test_a_name_withdrawn_and_asked_for_again_is_unsubscribed_first() -> None:
     ledger.ask(["AM.SPY"])
     assert ledger.take_withdrawn(10) == ["AM.SPY"]
     assert ledger.take_unsent(10) == ["AM.SPY"]
+
+
+def test_nothing_is_expected_when_everything_was_refused() -> None:
+    ledger = SubscriptionLedger()
+    assert ledger.expects_nothing
+    ledger.ask(["AM.SPY", "AM.QQQ"])
+    ledger.take_unsent(2)
+    assert not ledger.expects_nothing
+    ledger.refuse()
+    ledger.refuse()
+    assert ledger.expects_nothing
+    ledger.acknowledge("AM.SPY")
+    assert not ledger.expects_nothing

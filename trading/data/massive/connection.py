@@ -348,7 +348,7 @@ class MassiveStream:
     def _idle_s(self) -> float:
         """For how long this side waited for data that it asked for."""
         now = asyncio.get_running_loop().time()
-        if self._waits_for_room or not self.expects_data or self.ledger.counts().asked == 0:
+        if self._waits_for_room or not self.expects_data or self.ledger.expects_nothing:
             self._heard = now
         return now - self._heard
 

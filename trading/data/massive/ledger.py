@@ -67,6 +67,12 @@ class SubscriptionLedger:
         self._refused: set[str] = set()
         self._ticking: set[str] = set()
 
+    @property
+    def expects_nothing(self) -> bool:
+        """Whether no data can be expected: nothing was asked for, or all of it was refused."""
+        with self._lock:
+            return len(self._refused) == len(self._asked)
+
     def ask(self, names: Iterable[str]) -> int:
         """Add `names` to what is wanted and return how many of them are new.
 
