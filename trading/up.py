@@ -131,6 +131,8 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     try:
         yield
     finally:
+        # A thread that still waits for Ray's own services would report their end as an error.
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
         ray.shutdown()
 
 

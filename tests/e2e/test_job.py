@@ -36,6 +36,7 @@ def ray_head(env: dict[str, str], log: Path) -> Iterator[str]:
                 f"--ray-client-server-port={free_port()}",
                 "--dashboard-host=127.0.0.1",
                 f"--dashboard-port={dashboard}",
+                f"--dashboard-agent-listen-port={free_port()}",
                 "--num-cpus=2",
                 "--object-store-memory=200000000",
                 f"--temp-dir={folder}",
@@ -85,9 +86,15 @@ def test_a_submitted_job_runs_the_application_on_its_cluster(tmp_path: Path) -> 
             check=False,
         )
         assert unauthorised.returncode != 0
-        result = subprocess.run(
-            [*submit, *job], env=env, capture_output=True, text=True, timeout=300, check=False
-        )
+
+        def submitted() -> subprocess.CompletedProcess[str] | None:
+            result = subprocess.run(
+                [*submit, *job], env=env, capture_output=True, text=True, timeout=300, check=False
+            )
+            # The head's agent comes up some seconds after the dashboard.
+            return None if "No available agent" in result.stderr else result
+
+        result = wait_for("the agent that takes jobs", submitted, START_S, lambda: True)
     output = result.stdout + result.stderr
     assert result.returncode == 0, output
     assert "joining Ray" in output

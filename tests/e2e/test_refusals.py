@@ -24,6 +24,11 @@ def trading(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def messages(application: Application) -> list[str]:
+    """The lines in which the command itself speaks."""
+    return [line for line in application.output().splitlines() if line.startswith("trading: ")]
+
+
 def test_every_mistake_in_the_settings_is_one_line_and_the_exit_code_is_2(tmp_path: Path) -> None:
     config = tmp_path / "bad.yaml"
     config.write_text(
@@ -89,9 +94,8 @@ def test_a_wrong_key_ends_with_a_clear_message_and_without_the_key(tmp_path: Pat
         )
         with closing(up):
             assert up.wait_exit() == 1, up.output()
-    last = up.output().strip().splitlines()[-1]
-    assert last.startswith("trading: ")
-    assert "API key" in last and "MASSIVE_API_KEY" in last
+    (message,) = messages(up)
+    assert "API key" in message and "MASSIVE_API_KEY" in message
     assert "sesame-of-the-test" not in up.output()
 
 
@@ -103,4 +107,5 @@ def test_a_replay_of_a_missing_day_names_the_file(tmp_path: Path) -> None:
     )
     with closing(up):
         assert up.wait_exit() == 1, up.output()
-    assert "2020-01-02.csv.gz" in up.output().strip().splitlines()[-1]
+    (message,) = messages(up)
+    assert "2020-01-02.csv.gz" in message
