@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.live.market import DAY, Bars, FirstMinutes, Run, serving, settings_for, trade
+from trading.data.massive.stream import StreamClient
 from trading.errors import AuthenticationFailed
 from trading.execution.events import DecisionMade, OrderFilled
 from trading.execution.journal import Journal
@@ -94,6 +95,17 @@ def test_a_wrong_key_is_refused_in_words(tmp_path: Path) -> None:
         wrong = Endpoint(endpoint.websocket_url, endpoint.rest_url, "wrong-key")
         with pytest.raises(AuthenticationFailed, match="API key"):
             trade(settings, wrong, begin)
+
+
+def test_a_wrong_key_gets_auth_failed_from_the_stream_too(tmp_path: Path) -> None:
+    with serving(FirstMinutes(2)) as (endpoint, _):
+        wrong = Endpoint(endpoint.websocket_url, endpoint.rest_url, "wrong-key")
+        settings = assembly.stream_settings(settings_for(tmp_path), wrong)
+        with StreamClient(settings) as stream:
+            stream.subscribe("stocks", ["AM.AAA"])
+            with pytest.raises(AuthenticationFailed, match="auth"):
+                for _ in range(200):
+                    stream.frames(0.1)
 
 
 def test_equity_is_cash_plus_marked_positions_at_every_bar(tmp_path: Path) -> None:
