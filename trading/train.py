@@ -19,27 +19,13 @@ def train(settings: Settings, display: Display) -> Path:
     with ExitStack() as stack:
         stack.enter_context(ray_runtime(settings, display))
         stack.enter_context(stop_signals(stop))
-        import ray
+        from trading.algorithm import open_algorithm
+        from trading.learning.build import pretrain
 
-        from trading.learning import build
-        from trading.learning.checkpoints import CheckpointStore
-        from trading.live import assembly
-
-        placement = build.place_learner(settings, ray.cluster_resources().get("GPU", 0.0))
-        display.note(placement.describe())
-        algorithm = build.build_algorithm(
-            settings,
-            assembly.model_config(settings),
-            assembly.trading_rules(settings),
-            assembly.fee_schedule(settings),
-            placement,
-        )
-        stack.callback(algorithm.stop)
-        store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
-        origin = build.warm_start(algorithm, store, settings.paths.model_path)
+        algorithm, store, origin = open_algorithm(settings, display, stack)
         display.note(f"policy: {origin or 'new weights'}")
         steps = settings.learning.pretrain_steps
-        display.note(build.pretrain(algorithm, steps, display.phase, stop.is_set))
+        display.note(pretrain(algorithm, steps, display.phase, stop.is_set))
         path = store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
     display.note(f"checkpoint: {path}")
     return path

@@ -196,7 +196,7 @@ class _Application:
             endpoint = _get(self._server.start.remote(), "the market server")
         else:
             endpoint = _massive_endpoint(settings)
-        self._start_learner(ray.cluster_resources().get("GPU", 0.0))
+        self._start_learner()
         if self._stop.is_set():
             return
         self._start_live_market(endpoint)
@@ -241,29 +241,18 @@ class _Application:
             wall_s=time.monotonic() - started,
         )
 
-    def _start_learner(self, cluster_gpus: float) -> None:
-        from trading.learning import build, weights
-        from trading.learning.checkpoints import CheckpointStore
+    def _start_learner(self) -> None:
+        from trading.algorithm import open_algorithm
+        from trading.learning import weights
+        from trading.learning.build import pretrain
         from trading.learning.online import OnlineLearner
-        from trading.live import assembly
 
         settings, display = self._settings, self._display
         display.phase("building the algorithm")
-        placement = build.place_learner(settings, cluster_gpus)
-        display.note(placement.describe())
-        algorithm = build.build_algorithm(
-            settings,
-            assembly.model_config(settings),
-            assembly.trading_rules(settings),
-            assembly.fee_schedule(settings),
-            placement,
-        )
-        self._stack.callback(algorithm.stop)
-        store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
-        origin = build.warm_start(algorithm, store, settings.paths.model_path)
+        algorithm, store, origin = open_algorithm(settings, display, self._stack)
         if origin is None:
             steps = settings.learning.pretrain_steps
-            origin = build.pretrain(algorithm, steps, display.phase, self._stop.is_set)
+            origin = pretrain(algorithm, steps, display.phase, self._stop.is_set)
         display.note(f"policy: {origin}")
         self._registry = weights.get_or_create(NAMESPACE)
         self._stack.callback(_kill, self._registry)
