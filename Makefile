@@ -29,7 +29,7 @@ soak: $(INSTALLED)
 lock:
 	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(PYTHON) -m venv "$$fresh" && \
-	"$$fresh"/bin/pip install -e '.[dev]' && \
+	"$$fresh"/bin/pip install -e '.[dev,bench]' && \
 	"$$fresh"/bin/pip freeze --all --exclude-editable \
 	  | sed -E -e '/^(pip|nvidia-|cuda-|triton)/d' -e 's/\+[a-z0-9.]+$$//' > constraints.txt
 

@@ -1,23 +1,27 @@
 """Prices, greeks and volatilities agree with QuantLib and with each other."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
 import QuantLib as ql  # noqa: N813 (the package's own short name)
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from numba import njit
 
 from trading.market.pricing import (
     YEAR_NS,
     IvReason,
     black_price,
     bsm_price,
+    further_greeks,
     greeks,
     implied_volatility,
 )
 
 COUNT = 3000
+GRID = 100_000
 
 
 def random_contracts() -> list[tuple[int, float, float, float, float, float, float]]:
@@ -152,3 +156,163 @@ def test_expired_option_is_worth_its_intrinsic_value(
 
 def test_year_has_365_days() -> None:
     assert YEAR_NS == 365 * 86_400 * 10**9
+
+
+@cache
+def grid() -> dict[str, np.ndarray]:
+    """Columns of 100,000 contracts: an hour to three years, dividend yields up to 30 %.
+
+    Strikes lie up to six standard deviations, and up to a factor of twenty, from the forward.
+    """
+    rng = np.random.default_rng(20260106)
+    right = rng.choice([1, -1], GRID)
+    spot = np.exp(rng.uniform(np.log(1.0), np.log(5000.0), GRID))
+    t = np.exp(rng.uniform(np.log(1.0 / (365 * 24)), np.log(3.0), GRID))
+    rate = rng.uniform(-0.01, 0.10, GRID)
+    div = np.where(rng.random(GRID) < 0.3, 0.0, rng.uniform(0.0, 0.3, GRID))
+    iv = np.exp(rng.uniform(np.log(0.04), np.log(2.0), GRID))
+    forward, discount = spot * np.exp((rate - div) * t), np.exp(-rate * t)
+    distance = np.clip(rng.uniform(-6.0, 6.0, GRID) * iv * np.sqrt(t), -3.0, 3.0)
+    strike = forward * np.exp(distance)
+    columns = (right, forward, spot, strike, t, discount, iv, rate, div)
+    names = ("right", "forward", "spot", "strike", "t", "discount", "iv", "rate", "div")
+    return dict(zip(names, columns, strict=True))
+
+
+@cache
+def quantlib_grid() -> np.ndarray:
+    """Rows (price, delta, gamma, vega, theta, rho, vanna, volga) by QuantLib's BlackCalculator.
+
+    It is what AnalyticEuropeanEngine computes with, and takes any time to expiry, not days alone.
+    """
+    rows = np.empty((GRID, 8))
+    columns = [column.tolist() for column in grid().values()]
+    contracts = zip(*columns[:7], strict=True)
+    for i, (right, forward, spot, strike, t, discount, iv) in enumerate(contracts):
+        kind = ql.Option.Call if right == 1 else ql.Option.Put
+        payoff = ql.PlainVanillaPayoff(kind, strike)
+        oracle = ql.BlackCalculator(payoff, forward, iv * math.sqrt(t), discount)
+        rows[i, 0] = oracle.value()
+        rows[i, 1] = oracle.delta(spot)
+        rows[i, 2] = oracle.gamma(spot)
+        rows[i, 3] = oracle.vega(t)
+        rows[i, 4] = oracle.theta(spot, t)
+        rows[i, 5] = oracle.rho(t)
+        rows[i, 6] = oracle.vanna(spot, t)
+        rows[i, 7] = oracle.volga(t) * math.sqrt(t)  # QuantLib's is per total deviation
+    return rows
+
+
+@njit
+def price_grid(right, spot, strike, t, rate, div, iv, out):  # type: ignore[no-untyped-def]
+    for i in range(out.size):
+        out[i] = bsm_price(right[i], spot[i], strike[i], t[i], rate[i], div[i], iv[i])
+
+
+@njit
+def greeks_grid(right, forward, spot, strike, t, discount, iv, out):  # type: ignore[no-untyped-def]
+    for i in range(right.size):
+        contract = (right[i], forward[i], spot[i], strike[i], t[i], discount[i], iv[i])
+        out[i, :4] = greeks(*contract)
+        out[i, 4:] = further_greeks(*contract)
+
+
+@njit
+def invert_grid(price, right, forward, strike, t, discount, iv, reason):  # type: ignore[no-untyped-def]
+    for i in range(price.size):
+        iv[i], reason[i] = implied_volatility(
+            price[i], right[i], forward[i], strike[i], t[i], discount[i], 0.0
+        )
+
+
+def implied_volatilities(price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    names = ("right", "forward", "strike", "t", "discount")
+    iv, reason = np.empty(GRID), np.empty(GRID, np.int64)
+    invert_grid(price, *(grid()[name] for name in names), iv, reason)
+    return iv, reason
+
+
+@pytest.mark.slow
+def test_prices_match_quantlib_on_100_000_contracts() -> None:
+    names = ("right", "spot", "strike", "t", "rate", "div", "iv")
+    price = np.empty(GRID)
+    price_grid(*(grid()[name] for name in names), price)
+    error = np.abs(price - quantlib_grid()[:, 0])
+    assert np.all(error <= 1e-13 * (grid()["spot"] + grid()["strike"]))
+
+
+@pytest.mark.slow
+def test_greeks_match_quantlib_on_100_000_contracts() -> None:
+    names = ("right", "forward", "spot", "strike", "t", "discount", "iv")
+    found = np.empty((GRID, 7))
+    greeks_grid(*(grid()[name] for name in names), found)
+    size = grid()["spot"] + grid()["strike"]
+    time = grid()["t"]
+    units = {
+        "delta": np.ones(GRID),
+        "gamma": 1.0 / grid()["spot"],
+        "vega": size,
+        "theta": size / time,
+        "rho": size * time,
+        "vanna": np.ones(GRID),
+        "volga": size,
+    }
+    for i, (name, unit) in enumerate(units.items()):
+        wanted = quantlib_grid()[:, 1 + i]
+        error = np.abs(found[:, i] - wanted)
+        assert np.all(error <= 1e-9 * np.abs(wanted) + 1e-12 * unit), name
+
+
+@pytest.mark.slow
+def test_volatility_round_trip_is_within_a_millionth_on_100_000_contracts() -> None:
+    """Vega is meaningful where a volatility point is worth 1e-8 of spot and strike or more."""
+    iv, reason = implied_volatilities(quantlib_grid()[:, 0])
+    assert np.array_equal(np.isnan(iv), reason != IvReason.OK)
+    meaningful = quantlib_grid()[:, 3] >= 1e-6 * (grid()["spot"] + grid()["strike"])
+    assert np.mean(meaningful) > 0.7
+    assert np.all(reason[meaningful] == IvReason.OK)
+    assert np.max(np.abs(iv - grid()["iv"])[meaningful]) <= 1e-6
+
+
+@pytest.mark.slow
+def test_price_outside_the_bounds_is_refused_on_100_000_contracts() -> None:
+    right, forward, strike = grid()["right"], grid()["forward"], grid()["strike"]
+    discount = grid()["discount"]
+    intrinsic = discount * np.maximum(right * (forward - strike), 0.0)
+    upper = discount * np.where(right > 0, forward, strike)
+
+    iv, reason = implied_volatilities(intrinsic * (1.0 - 1e-9))
+    assert np.all(np.isnan(iv))
+    assert np.all(reason[intrinsic > 0.0] == IvReason.BELOW_INTRINSIC)
+    assert np.all(reason[intrinsic == 0.0] == IvReason.NO_PRICE)
+
+    iv, reason = implied_volatilities(upper * (1.0 + 1e-9))
+    assert np.all(np.isnan(iv))
+    assert np.all(reason == IvReason.ABOVE_MAXIMUM)
+
+
+@pytest.mark.parametrize("right", [1, -1])
+def test_further_greeks_are_slopes_of_price_and_vega(right: int) -> None:
+    spot, strike, t, rate, div, iv = 100.0, 110.0, 0.4, 0.05, 0.02, 0.3
+
+    def price(rate: float) -> float:
+        return float(bsm_price(right, spot, strike, t, rate, div, iv))
+
+    def vega(spot: float, iv: float) -> float:
+        forward = spot * math.exp((rate - div) * t)
+        return float(greeks(right, forward, spot, strike, t, math.exp(-rate * t), iv)[2])
+
+    forward, h = spot * math.exp((rate - div) * t), 1e-4
+    found = further_greeks(right, forward, spot, strike, t, math.exp(-rate * t), iv)
+    rho = (price(rate + h) - price(rate - h)) / (2 * h)
+    vanna = (vega(spot + h, iv) - vega(spot - h, iv)) / (2 * h)
+    volga = (vega(spot, iv + h) - vega(spot, iv - h)) / (2 * h)
+    assert found == pytest.approx((rho, vanna, volga), rel=1e-5)
+
+
+@pytest.mark.parametrize(("right", "rho"), [(1, 0.98 * 96.0 * 0.25), (-1, 0.0)])
+def test_rate_sensitivity_without_volatility_is_that_of_the_intrinsic_value(
+    right: int, rho: float
+) -> None:
+    found = further_greeks(right, 101.0, 100.0, 96.0, 0.25, 0.98, 0.0)
+    assert found == pytest.approx((rho, 0.0, 0.0))
