@@ -10,7 +10,9 @@ import yaml
 from rich.console import Console
 
 from trading.config import Settings, load_settings
-from trading.errors import ConfigError, JournalError, TradingError
+from trading.data.commands import download, import_
+from trading.errors import ConfigError, TradingError
+from trading.journal_cli import journal_app
 
 DEFAULT_CONFIG = Path("configs/local.yaml")
 _FAILED = 1
@@ -22,8 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Paper trading of US equity options by a policy that keeps learning while it trades.",
 )
-journal_app = typer.Typer(no_args_is_help=True, help="Look into an account's journal.")
 app.add_typer(journal_app, name="journal")
+app.command()(download)
+app.command("import")(import_)
 
 ConfigOption = Annotated[
     Path | None,
@@ -104,27 +107,6 @@ def show_config(config: ConfigOption = None, overrides: SetOption = None) -> Non
     """Check the settings and print them all; secrets stay hidden."""
     settings = _settings(config, overrides or [])
     print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
-
-
-@journal_app.command()
-def verify(path: Annotated[Path, typer.Argument(help="The journal's SQLite file.")]) -> None:
-    """Read a whole journal, fold it, and print the account and its digest."""
-    from trading.execution.journal import Journal
-
-    try:
-        with Journal(path, read_only=True) as journal:
-            account = journal.fold()
-            print(f"events      {journal.last_seq}")
-            print(f"digest      {journal.digest()}")
-            print(f"account     {account.account_id}")
-            print(f"cash        {account.cash:.2f}")
-            print(f"reserved    {account.reserved:.2f}")
-            print(f"positions   {len(account.positions)}")
-            print(f"fills       {account.fills}")
-            print(f"fees        {account.fees_paid:.2f}")
-            print(f"fingerprint {account.fingerprint()}")
-    except JournalError as error:
-        _fail(str(error))
 
 
 def main() -> None:

@@ -1,0 +1,253 @@
+"""The verbs `trading download` and `trading import`: history into the catalogue."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date as Date  # noqa: N812 - `date` is an option's name
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from trading.command_line import ConfigOption, SetOption, failures, misuse, settings_for
+from trading.config import Settings
+from trading.errors import ContractError
+
+if TYPE_CHECKING:
+    from trading.data.catalog import Catalog
+    from trading.data.download import FlatFileStore
+    from trading.data.flatfile_import import FlatFileKind, ImportReport, Selection
+
+SymbolsOption = Annotated[
+    str | None,
+    typer.Option(help="Underlyings whose rows are kept, with commas; default: the settings'."),
+]
+ContractsOption = Annotated[
+    Path | None,
+    typer.Option(help="Text file of option symbols, one a line: keep only these contracts."),
+]
+CatalogOption = Annotated[
+    Path | None, typer.Option(help="Folder of the Parquet catalogue; default: state_dir/catalog.")
+]
+
+
+def download(
+    date: Annotated[str | None, typer.Option(help="Day to fetch, YYYY-MM-DD.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Last day, YYYY-MM-DD: fetch every session from --date on.")
+    ] = None,
+    symbols: SymbolsOption = None,
+    contracts: ContractsOption = None,
+    quotes: Annotated[
+        bool,
+        typer.Option(
+            "--quotes",
+            help="Also option quotes: over 100 GB a day pass through, only the rows kept stay.",
+        ),
+    ] = False,
+    chains: Annotated[
+        bool, typer.Option("--chains", help="A snapshot of each underlying's chain, as of now.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of the files; default: state_dir/flatfiles.")
+    ] = None,
+    catalog: CatalogOption = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="S3 endpoint of the flat files; default: the vendor's.")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Fetch minute bars and trades of past days, and option quotes or chains when asked for."""
+    settings = settings_for(config, _with_symbols(symbols, overrides))
+    first, last = _day("--date", date), _day("--until", until)
+    if first is None and not chains:
+        misuse("name a day with --date, or ask for --chains")
+    if last is not None and (first is None or last < first):
+        misuse("--until needs a --date that is not later")
+    with failures():
+        from trading.data.catalog import Catalog
+
+        target = Catalog(catalog or settings.paths.state_dir / "catalog")
+        console = Console(highlight=False)
+        if first is not None:
+            with _store(settings, endpoint) as store:
+                _download_days(
+                    store,
+                    _sessions(first, last or first),
+                    folder or settings.paths.state_dir / "flatfiles",
+                    target,
+                    _selection(settings, contracts),
+                    quotes,
+                    console,
+                )
+        if chains:
+            _download_chains(settings, target, console)
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder in the vendor's flat-file layout.")],
+    date: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Last day, YYYY-MM-DD; default: --date.")
+    ] = None,
+    symbols: SymbolsOption = None,
+    contracts: ContractsOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Keep the rows of every underlying.")
+    ] = False,
+    catalog: CatalogOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Import flat files that were downloaded already; a day imported again is replaced."""
+    settings = settings_for(config, _with_symbols(symbols, overrides))
+    first, last = _day("--date", date), _day("--until", until)
+    if everything and (symbols is not None or contracts is not None):
+        misuse("--all contradicts --symbols and --contracts")
+    with failures():
+        from trading.data.catalog import Catalog
+        from trading.data.flatfile_import import Selection, find_flat_files, import_flat_file
+        from trading.errors import FlatFileError
+
+        target = Catalog(catalog or settings.paths.state_dir / "catalog")
+        selection = Selection() if everything else _selection(settings, contracts)
+        files = [
+            (kind, day, path)
+            for kind, day, path in find_flat_files(folder)
+            if (first is None or first <= day) and (day <= (last or first or day))
+        ]
+        if not files:
+            raise FlatFileError(
+                f"folder {folder} holds no flat file of these days: it must have the vendor's "
+                "layout, as in us_options_opra/quotes_v1/2026/01/2026-01-05.csv.gz"
+            )
+        console = Console(highlight=False)
+        for kind, day, path in files:
+            with _bar(console, f"{kind} {day}") as advance:
+                report = import_flat_file(target, path, kind, day, selection, advance)
+            _say(console, report)
+            if report.rows_read and not report.rows_kept:
+                console.print("  nothing was wanted: name others with --symbols, or all by --all")
+
+
+def _download_days(
+    store: "FlatFileStore",
+    days: list[Date],
+    folder: Path,
+    catalog: "Catalog",
+    selection: "Selection",
+    quotes: bool,
+    console: Console,
+) -> None:
+    from trading.data.catalog import Kind
+    from trading.data.download import download_flat_file, import_remote_file
+    from trading.data.flatfile_import import import_flat_file
+
+    kept: tuple[FlatFileKind, ...] = (Kind.STOCK_BARS, Kind.OPTION_BARS, Kind.OPTION_TRADES)
+    for day in days:
+        for kind in kept:
+            with _bar(console, f"{kind} {day}") as advance:
+                path = download_flat_file(store, kind, day, folder, advance)
+            _say(console, import_flat_file(catalog, path, kind, day, selection))
+        if quotes:
+            with _bar(console, f"{Kind.OPTION_QUOTES} {day}") as advance:
+                report = import_remote_file(
+                    store, Kind.OPTION_QUOTES, day, catalog, selection, advance
+                )
+            _say(console, report)
+
+
+def _download_chains(settings: Settings, catalog: "Catalog", console: Console) -> None:
+    from trading.data.download import import_chain_snapshot
+    from trading.data.massive.rest import RestClient
+
+    key = _required(settings.credentials.massive_api_key, "MASSIVE_API_KEY")
+    with RestClient(settings.data.massive.rest_url, key) as rest:
+        for symbol in settings.symbols:
+            _say(console, import_chain_snapshot(rest, catalog, symbol, time.time_ns()))
+
+
+def _store(settings: Settings, endpoint: str | None) -> "FlatFileStore":
+    from trading.data.download import ENDPOINT, FlatFileStore
+
+    return FlatFileStore(
+        _required(settings.credentials.s3_access_key, "S3_ACCESS_KEY"),
+        _required(settings.credentials.s3_secret_key, "S3_SECRET_KEY"),
+        endpoint=endpoint or ENDPOINT,
+    )
+
+
+@contextmanager
+def _bar(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for the length of the block, moved by calls with the bytes done and their total."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _say(console: Console, report: "ImportReport") -> None:
+    console.print(
+        f"{report.kind} {report.day}: kept {report.rows_kept:,} of {report.rows_read:,} rows "
+        f"({report.underlyings} underlying{'s' * (report.underlyings != 1)})"
+    )
+
+
+def _sessions(first: Date, last: Date) -> list[Date]:
+    from trading.errors import FlatFileError
+    from trading.market.calendar import ExchangeCalendar
+
+    days = [session.date for session in ExchangeCalendar().sessions(first, last)]
+    if not days:
+        raise FlatFileError(f"there is no session from {first} to {last}: choose other days")
+    return days
+
+
+def _selection(settings: Settings, contracts: Path | None) -> "Selection":
+    from trading.data.flatfile_import import Selection
+    from trading.market.contracts import parse_symbol
+
+    if contracts is None:
+        return Selection(settings.symbols)
+    symbols = contracts.read_text(encoding="utf-8").split()
+    if not symbols:
+        raise ContractError(f"{contracts} names no contract: write one option symbol a line")
+    return Selection(
+        underlyings={parse_symbol(each).underlying for each in symbols}, contracts=symbols
+    )
+
+
+def _day(option: str, text: str | None) -> Date | None:
+    try:
+        return None if text is None else Date.fromisoformat(text)
+    except ValueError:
+        misuse(f"{option} {text}: must be a date written YYYY-MM-DD")
+
+
+def _required(secret: SecretStr | None, variable: str) -> str:
+    if secret is None:
+        misuse(f"{variable} is not set: export it, for it is read from the environment only")
+    return secret.get_secret_value()
+
+
+def _with_symbols(symbols: str | None, overrides: list[str] | None) -> list[str]:
+    flags = [] if symbols is None else [f"symbols={symbols}"]
+    return [*flags, *(overrides or [])]
