@@ -1,7 +1,5 @@
 """The `trading` command."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +7,10 @@ import typer
 import yaml
 from rich.console import Console
 
-from trading.config import Settings, load_settings
-from trading.data.commands import download, import_
-from trading.errors import ConfigError, TradingError
+from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.config import Settings
+from trading.data_cli import download, import_
 from trading.journal_cli import journal_app
-
-DEFAULT_CONFIG = Path("configs/local.yaml")
-_FAILED = 1
-_MISUSED = 2
 
 app = typer.Typer(
     add_completion=False,
@@ -27,15 +21,6 @@ app = typer.Typer(
 app.add_typer(journal_app, name="journal")
 app.command()(download)
 app.command("import")(import_)
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", help=f"YAML file of settings; {DEFAULT_CONFIG} where there is one."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, as in risk.x=1."),
-]
 
 
 @app.command()
@@ -60,19 +45,15 @@ def up(
 ) -> None:
     """Run the whole application: market data, trading, online learning and the HTTP service."""
     flags = _flags(symbols, replay, date, speed, port, address)
-    settings = _settings(config, [*flags, *(overrides or [])])
+    settings = settings_for(config, [*flags, *(overrides or [])])
     if replay is not None:
         settings = _own_state(settings, overrides or [])
 
     from trading.display import Display
-    from trading.logs import configure_logging
     from trading.up import up as run
 
-    configure_logging(settings.log_level, settings.credentials.values())
-    try:
+    with failures():
         run(settings, duration, Display(Console(highlight=False)))
-    except TradingError as error:
-        _fail(str(error))
 
 
 @app.command()
@@ -89,23 +70,19 @@ def train(
     """Train on simulated markets and write a checkpoint that `trading up` begins with."""
     flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
     flags += [] if address is None else [f"ray.address={address}"]
-    settings = _settings(config, [*flags, *(overrides or [])])
+    settings = settings_for(config, [*flags, *(overrides or [])])
 
     from trading.display import Display
-    from trading.logs import configure_logging
     from trading.train import train as run
 
-    configure_logging(settings.log_level, settings.credentials.values())
-    try:
+    with failures():
         run(settings, Display(Console(highlight=False)))
-    except TradingError as error:
-        _fail(str(error))
 
 
 @app.command("config")
 def show_config(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Check the settings and print them all; secrets stay hidden."""
-    settings = _settings(config, overrides or [])
+    settings = settings_for(config, overrides or [])
     print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
 
 
@@ -138,16 +115,6 @@ def _flags(
     return [*flags, *(f"{key}={value}" for key, value in pairs if value is not None)]
 
 
-def _settings(config: Path | None, overrides: list[str]) -> Settings:
-    path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
-    try:
-        return load_settings(path, overrides, os.environ)
-    except ConfigError as error:
-        for line in error.lines:
-            print(f"trading: {line}", file=sys.stderr)
-        raise typer.Exit(_MISUSED) from None
-
-
 def _own_state(settings: Settings, overrides: list[str]) -> Settings:
     """Give every replay a fresh state folder unless one was named."""
     if any(each.startswith("paths.state_dir") for each in overrides):
@@ -156,8 +123,3 @@ def _own_state(settings: Settings, overrides: list[str]) -> Settings:
     number = 1 + sum(1 for _ in base.glob("run-*"))
     paths = settings.paths.model_copy(update={"state_dir": base / f"run-{number:03d}"})
     return settings.model_copy(update={"paths": paths})
-
-
-def _fail(message: str) -> None:
-    print(f"trading: {message}", file=sys.stderr)
-    raise typer.Exit(_FAILED)

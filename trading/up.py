@@ -183,6 +183,7 @@ class _Application:
 
         settings, display = self._settings, self._display
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
+        _repair_journal(settings, display)
         self._before = _folded(settings)
         if settings.data.source != "massive":
             display.phase("starting the market server")
@@ -434,6 +435,17 @@ def _folded(settings: Settings) -> Account:
         return Account()
     with Journal(path, read_only=True) as journal:
         return journal.fold()
+
+
+def _repair_journal(settings: Settings, display: Display) -> None:
+    """Make a damaged journal whole before anything reads it; say what was cut."""
+    from trading.live import assembly
+
+    path = assembly.journal_path(settings)
+    if path.exists():
+        with Journal(path) as journal:
+            if journal.repair is not None:
+                display.note(str(journal.repair))
 
 
 def _massive_endpoint(settings: Settings) -> Any:

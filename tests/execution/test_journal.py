@@ -110,7 +110,8 @@ def test_a_missing_row_is_found(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TRIGGER events_are_final_delete")
         connection.execute("DELETE FROM events WHERE seq = 2")
-    with Journal(path) as journal, pytest.raises(JournalError, match=r"event 2 .* missing"):
+    reader = Journal(path, read_only=True)
+    with reader as journal, pytest.raises(JournalError, match=r"event 2 .* missing"):
         journal.fold()
 
 
@@ -120,7 +121,8 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
         journal.append(OPENED)
     with sqlite3.connect(path) as connection:
         connection.execute("INSERT INTO events VALUES (2, 2, 'decision_made', '{\"kind\":')")
-    with Journal(path) as journal, pytest.raises(JournalError, match=r"event 2 .* damaged"):
+    reader = Journal(path, read_only=True)
+    with reader as journal, pytest.raises(JournalError, match=r"event 2 .* damaged"):
         journal.fold()
 
 

@@ -3,8 +3,14 @@
 A SQLite file in WAL mode with `synchronous=FULL`: when `append` returns, the rows survive a kill
 or a power cut; when the process dies earlier, none of them exists. One process writes, any number
 reads. Rows are numbered 1, 2, 3, ... and never change.
+
+A writer checks the whole file before it trusts it. A damaged tail is cut at the last whole
+transaction and the damaged file is kept; any other damage is refused. Where transactions ended is
+kept in `meta` for the newest ones, and how many events were acknowledged in the lock file, so that
+rows missing at the end are noticed.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -18,29 +24,26 @@ import msgspec
 
 from trading.errors import JournalError, JournalLocked, TradingError
 from trading.execution.events import AccountOpened, Event
+from trading.execution.journal_integrity import Repair, make_whole
+from trading.execution.journal_schema import (
+    ENDS_KEPT,
+    INSERT,
+    KEEP_ENDS,
+    SCHEMA_VERSION,
+    SELECT,
+    UNREADABLE,
+    create_schema,
+    lock_path,
+    other_version,
+    readable_version,
+    recorded_ends,
+)
 from trading.execution.portfolio import Account
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY,
-    ts_ns INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    payload TEXT NOT NULL
-) STRICT;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TRIGGER events_are_final_update BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are final'); END;
-CREATE TRIGGER events_are_final_delete BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are final'); END;
-"""
 _COUNT_OPENING = """
 INSERT INTO meta VALUES ('openings', '1')
     ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1
 """
-_INSERT = "INSERT INTO events (seq, ts_ns, kind, payload) VALUES (?, ?, ?, ?)"
-_SELECT = "SELECT seq, ts_ns, kind, payload FROM events WHERE seq > ? ORDER BY seq"
 
 
 class Journal:
@@ -58,7 +61,13 @@ class Journal:
     JournalLocked
         Another journal object, in this process or another, has the file open for writing.
     JournalError
-        The file is absent (`read_only`), no journal, or written by another version.
+        The file is absent (`read_only`), no journal, of a newer version or one that cannot be
+        migrated; or it is damaged elsewhere than at its end (writers check that).
+
+    Attributes
+    ----------
+    repair : Repair or None
+        What was cut off a damaged file when this writer opened it; for its owner to log.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -68,13 +77,17 @@ class Journal:
         self._closed = False
         self._encoder = msgspec.json.Encoder(order="deterministic")
         self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+        self.repair: Repair | None = None
         self._lock_fd = -1 if read_only else self._lock()
         try:
+            if not read_only:
+                self.repair = make_whole(self.path)
             self._connection = self._connect()
             row = self._connection.execute(
                 "SELECT seq, ts_ns FROM events ORDER BY seq DESC LIMIT 1"
             ).fetchone()
-        except sqlite3.Error as error:
+            ends = recorded_ends(self._connection)
+        except (*UNREADABLE, OSError) as error:
             self._unlock()
             raise JournalError(f"cannot open journal {self.path}: {error}") from error
         except JournalError:
@@ -82,6 +95,8 @@ class Journal:
             raise
         self._last_seq: int = row[0] if row else 0
         self._last_ts_ns: int = row[1] if row else 0
+        self._ends = ends if ends and ends[-1] == self._last_seq else [self._last_seq]
+        self._acknowledge()
 
     def __enter__(self) -> "Journal":
         return self
@@ -125,15 +140,19 @@ class Journal:
             rows = [self._row(seq, event) for seq, event in enumerate(events, self._last_seq + 1)]
             if not rows:
                 return self._last_seq
+            ends = [*self._ends[1 - ENDS_KEPT :], rows[-1][0]]
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(_INSERT, rows)
+                self._connection.executemany(INSERT, rows)
+                self._connection.execute(KEEP_ENDS, (",".join(map(str, ends)),))
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise JournalError(f"cannot write journal {self.path}: {error}") from error
             self._last_seq, self._last_ts_ns = rows[-1][0], rows[-1][1]
+            self._ends = ends
+            self._acknowledge()
             return self._last_seq
 
     def events(self, after: int = 0) -> Iterator[Event]:
@@ -207,7 +226,7 @@ class Journal:
         return seq, event.ts_ns, kind, payload.decode()
 
     def _rows(self, after: int) -> Iterator[tuple[int, int, str, str]]:
-        cursor = self._connection.execute(_SELECT, (after,))
+        cursor = self._connection.execute(SELECT, (after,))
         expected = after
         try:
             for row in cursor:
@@ -230,23 +249,23 @@ class Journal:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {_SCHEMA}"
-                    f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}'); COMMIT;"
-                )
-        row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-        version = row[0] if row else "none"
-        if version != str(SCHEMA_VERSION):
+                create_schema(connection)
+        version = readable_version(self.path, connection)
+        if version != SCHEMA_VERSION:
             connection.close()
-            raise JournalError(
-                f"journal {self.path} has schema version {version}, this program writes "
-                f"{SCHEMA_VERSION}: use the program that wrote it, or another file"
-            )
+            raise other_version(self.path, version)
         return connection
+
+    def _acknowledge(self) -> None:
+        """Note how many events are durable, for the check of the next writer."""
+        if self._lock_fd >= 0:
+            # Only a help to notice a loss: where it cannot be written the events are still safe.
+            with contextlib.suppress(OSError):
+                os.pwrite(self._lock_fd, b"%20d\n" % self._last_seq, 0)
 
     def _lock(self) -> int:
         # The kernel drops this lock when its holder dies, however it dies.
-        path = self.path.with_name(self.path.name + ".lock")
+        path = lock_path(self.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

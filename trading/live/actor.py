@@ -323,7 +323,10 @@ class LiveMarket:
         deadline = time.monotonic() + _LOCK_TIMEOUT_S
         while True:
             try:
-                return Journal(assembly.journal_path(self._settings))
+                journal = Journal(assembly.journal_path(self._settings))
+                if journal.repair is not None:
+                    log.warning("journal repaired", what=str(journal.repair))
+                return journal
             except JournalLocked:
                 if time.monotonic() > deadline or self._stopping.wait(0.2):
                     raise

@@ -1,0 +1,248 @@
+"""The journal as a file: its tables, its versions, and where its parts lie."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias, get_args
+
+import msgspec
+
+from trading.errors import JournalError, TradingError
+from trading.execution.events import Event
+
+SCHEMA_VERSION = 1
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
+"""What brings a journal from a version to the next, by the version it starts from.
+
+All steps run in one transaction after the file was copied; a step neither begins nor commits.
+"""
+
+
+_SCHEMA = """
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    ts_ns INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    payload TEXT NOT NULL
+) STRICT;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TRIGGER events_are_final_update BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are final'); END;
+CREATE TRIGGER events_are_final_delete BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are final'); END;
+"""
+
+
+INSERT = "INSERT INTO events (seq, ts_ns, kind, payload) VALUES (?, ?, ?, ?)"
+
+
+SELECT = "SELECT seq, ts_ns, kind, payload FROM events WHERE seq > ? ORDER BY seq"
+
+
+KEEP_ENDS = """
+INSERT INTO meta VALUES ('transaction_ends', ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+
+
+ENDS_KEPT = 64
+
+
+_MAGIC = b"SQLite format 3\0"
+
+
+_KINDS = {each: str(each.__struct_config__.tag).encode() for each in get_args(Event)}
+
+
+DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+# What decoding raises: for JSON, for values that make no event, and for bytes that are no UTF-8.
+UNDECODABLE = (msgspec.MsgspecError, TradingError, TypeError, ValueError)
+
+
+# What sqlite3 raises; of a damaged file also for names in its messages and for absurd lengths.
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError, MemoryError)
+
+
+Row: TypeAlias = tuple[int, int, bytes, bytes]
+
+
+def fault_of(row: Row) -> str:
+    """Why a row is no event; empty when it is one."""
+    _, ts_ns, kind, payload = row
+    try:
+        event = DECODER.decode(payload)
+        if not payload.isascii():
+            payload.decode()  # The decoder does not look into fields that it does not know.
+    except UNDECODABLE as error:
+        return str(error)
+    if event.ts_ns != ts_ns or _KINDS[type(event)] != kind:
+        return "its columns contradict it"
+    return ""
+
+
+def structural_problem(connection: sqlite3.Connection) -> str:
+    """What SQLite's own check says; empty when it finds nothing."""
+    try:
+        found = str(as_text(connection.execute("PRAGMA quick_check(1)").fetchone()[0]))
+    except UNREADABLE as error:
+        return str(error)
+    return "" if found == "ok" else " ".join(found.replace("*** in database main ***", "").split())
+
+
+def is_blank(connection: sqlite3.Connection) -> bool:
+    """Whether a writer died before it had created the tables."""
+    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
+
+
+def readable_version(path: Path, connection: sqlite3.Connection) -> int:
+    """The schema version; this program's when damage hides it.
+
+    Raises
+    ------
+    JournalError
+        The file is no journal.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC))
+    if not _MAGIC.startswith(start):
+        raise JournalError(
+            f"cannot open journal {path}: it is no SQLite file; name another one, or restore it "
+            "from a copy"
+        )
+    try:
+        text = _schema_version(connection)
+    except UNREADABLE as error:
+        if "no such table" in str(error) and not is_blank(connection):
+            raise JournalError(
+                f"cannot open journal {path}: it is an SQLite file that holds no journal; name "
+                "another one, or restore it from a copy"
+            ) from error
+        return SCHEMA_VERSION
+    if text.isdecimal():
+        return int(text)
+    if structural_problem(connection):
+        return SCHEMA_VERSION
+    raise JournalError(
+        f"journal {path} has schema version {text}, which no program writes: restore the file "
+        "from a copy, or name another one"
+    )
+
+
+def _schema_version(connection: sqlite3.Connection) -> str:
+    row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    return as_text(row[0]) if row else "none"
+
+
+def other_version(path: Path, version: int) -> JournalError:
+    """Why a journal of this version cannot be read."""
+    if version > SCHEMA_VERSION:
+        return JournalError(
+            f"journal {path} has schema version {version}, written by a newer program; this one "
+            f"knows versions up to {SCHEMA_VERSION}: use the newer program, or another file"
+        )
+    return JournalError(
+        f"journal {path} has schema version {version}, this program reads {SCHEMA_VERSION}: open "
+        "it for writing once, which brings it up to date"
+    )
+
+
+def migrate(path: Path, version: int) -> None:
+    """Bring an older journal to this version; the file as it was is kept beside it."""
+    missing = [step for step in range(version, SCHEMA_VERSION) if step not in MIGRATIONS]
+    if missing:
+        raise JournalError(
+            f"journal {path} has schema version {version}, and nothing leads from version "
+            f"{missing[0]} to the next: use the program that wrote it, or another file"
+        )
+    kept = keep_copy(path, f"version-{version}")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for step in range(version, SCHEMA_VERSION):
+                MIGRATIONS[step](connection)
+            connection.execute(
+                "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
+            )
+            connection.execute("COMMIT")
+        except Exception as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise JournalError(
+                f"journal {path} stays at schema version {version}, its migration failed "
+                f"({error}): use the program that wrote it; a copy is {kept}"
+            ) from error
+
+
+def create_schema(connection: sqlite3.Connection) -> None:
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {_SCHEMA}"
+        f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}'); COMMIT;"
+    )
+
+
+def recorded_ends(connection: sqlite3.Connection) -> list[int]:
+    """Numbers of the last events of the newest transactions, rising; empty when not known."""
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'transaction_ends'").fetchone()
+        return [int(part) for part in as_text(row[0]).split(",")] if row else []
+    except (sqlite3.Error, ValueError):
+        return []
+
+
+def count_openings(connection: sqlite3.Connection) -> str:
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE key = 'openings'").fetchone()
+        return str(int(row[0])) if row else "0"
+    except (sqlite3.Error, ValueError):
+        return "0"
+
+
+def keep_copy(path: Path, label: str) -> Path:
+    """Copy a journal with its log to the first free `NAME.LABEL-1`, `-2`, ..."""
+    number = 1
+    while (kept := beside(path, f".{label}-{number}")).exists():
+        number += 1
+    for suffix in ("-wal", "-shm", ""):
+        if (source := beside(path, suffix)).exists():
+            copy = beside(kept, suffix)
+            shutil.copy2(source, copy)
+            with copy.open("rb+") as file:
+                os.fsync(file.fileno())
+    sync_folder(path)
+    return kept
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A connection that changes neither the file nor its log, and gives text as bytes."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    connection.text_factory = bytes
+    return connection
+
+
+def lock_path(path: Path) -> Path:
+    return beside(path, ".lock")
+
+
+def beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def sync_folder(path: Path) -> None:
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def as_text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
