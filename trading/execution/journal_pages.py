@@ -11,19 +11,11 @@ from trading.execution.journal_schema import Row, beside, fault_of
 
 _TIME_IN_PAYLOAD = re.compile(rb'"ts_ns":(\d{1,19})[,}]')
 
-
 _HEADER = 100
-
-
 _LEAF = 0x0D
-
-
 _INTEGER_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
 
-
 TAIL_PAGES = 2
-
-
 SMALLEST_ROW = 64
 
 

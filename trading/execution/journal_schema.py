@@ -15,13 +15,11 @@ from trading.execution.events import Event
 
 SCHEMA_VERSION = 1
 
-
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
 """What brings a journal from a version to the next, by the version it starts from.
 
 All steps run in one transaction after the file was copied; a step neither begins nor commits.
 """
-
 
 _SCHEMA = """
 CREATE TABLE events (
@@ -37,38 +35,24 @@ CREATE TRIGGER events_are_final_delete BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'events are final'); END;
 """
 
-
 INSERT = "INSERT INTO events (seq, ts_ns, kind, payload) VALUES (?, ?, ?, ?)"
-
-
 SELECT = "SELECT seq, ts_ns, kind, payload FROM events WHERE seq > ? ORDER BY seq"
-
-
 KEEP_ENDS = """
 INSERT INTO meta VALUES ('transaction_ends', ?)
     ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
 
-
 ENDS_KEPT = 64
-
-
 _MAGIC = b"SQLite format 3\0"
-
-
 _KINDS = {each: str(each.__struct_config__.tag).encode() for each in get_args(Event)}
 
-
 DECODER: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
-
 
 # What decoding raises: for JSON, for values that make no event, and for bytes that are no UTF-8.
 UNDECODABLE = (msgspec.MsgspecError, TradingError, TypeError, ValueError)
 
-
 # What sqlite3 raises; of a damaged file also for names in its messages and for absurd lengths.
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError, MemoryError)
-
 
 Row: TypeAlias = tuple[int, int, bytes, bytes]
 
