@@ -2,10 +2,8 @@
 
 import os
 import pickle
-import random
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tests.ports import free_port
 from trading.config import Settings
 from trading.learning.policy import Policy
 from trading.live import assembly
@@ -24,22 +23,6 @@ SHARED = ROOT.parent / "shared"
 START_S = 180.0
 STOP_S = 90.0
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    """A port that is free, and that nobody who asks the system for any port will be given.
-
-    Ray's own processes do so by the dozen, and use 10002 to 19999 for its workers.
-    """
-    start = 20_000 + random.SystemRandom().randrange(10_000)
-    for port in range(start, start + 1000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port below the ephemeral ones")
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -115,11 +98,13 @@ class Application:
             return None
 
     def status(self) -> dict[str, Any]:
-        """The answer of /status."""
-        response = self.get("/status")
-        assert response is not None and response.status_code == 200, self.output()
-        answer: dict[str, Any] = response.json()
-        return answer
+        """The answer of /status, once there is one: a busy actor may miss its deadline."""
+
+        def answered() -> dict[str, Any] | None:
+            response = self.get("/status")
+            return response.json() if response is not None and response.is_success else None
+
+        return self.wait_until("an answer of /status", answered, STOP_S)
 
     def wait_until(self, what: str, probe: Callable[[], T | None], timeout_s: float = START_S) -> T:
         try:

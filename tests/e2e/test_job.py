@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.application import ROOT, START_S, STOP_S, environment, free_port, wait_for
+from tests.e2e.application import ROOT, START_S, STOP_S, environment, wait_for
+from tests.ports import free_port
 from trading.execution.journal import Journal
 from trading.learning.checkpoints import CheckpointStore
 
