@@ -167,6 +167,7 @@ class _Application:
         self._stack = stack
         self._server: Any = None
         self._live: Any = None
+        self._registry: Any = None
         self._learner: Any = None
         self._learner_thread: threading.Thread | None = None
         self._learner_failure: Exception | None = None
@@ -183,8 +184,7 @@ class _Application:
 
         settings, display = self._settings, self._display
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
-        _repair_journal(settings, display)
-        self._before = _folded(settings)
+        self._before = _folded(settings, display, read_only=False)
         if settings.data.source != "massive":
             display.phase("starting the market server")
             options = self._actor_options(_SERVER_SHARE)
@@ -230,7 +230,8 @@ class _Application:
         if self._learner_thread is not None:
             self._learner_thread.join(_CALL_TIMEOUT_S)
         checkpoint = self._learner.save() if self._learner else None
-        account, before = _folded(self._settings), self._before
+        account = _folded(self._settings, self._display, read_only=True)
+        before = self._before
         return Summary(
             events=progress.events if progress else 0,
             decisions=account.decisions - before.decisions,
@@ -426,26 +427,20 @@ class _Application:
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
-def _folded(settings: Settings) -> Account:
-    """The account that the journal describes, a new one without a journal."""
+def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account:
+    """The account that the journal describes, a new one without a journal.
+
+    Opened for writing, a damaged journal is made whole first; what was cut is told.
+    """
     from trading.live import assembly
 
     path = assembly.journal_path(settings)
     if not path.exists():
         return Account()
-    with Journal(path, read_only=True) as journal:
+    with Journal(path, read_only=read_only) as journal:
+        if journal.repair is not None:
+            display.note(str(journal.repair))
         return journal.fold()
-
-
-def _repair_journal(settings: Settings, display: Display) -> None:
-    """Make a damaged journal whole before anything reads it; say what was cut."""
-    from trading.live import assembly
-
-    path = assembly.journal_path(settings)
-    if path.exists():
-        with Journal(path) as journal:
-            if journal.repair is not None:
-                display.note(str(journal.repair))
 
 
 def _massive_endpoint(settings: Settings) -> Any:

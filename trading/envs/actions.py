@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trading.execution.fees import FeeSchedule, order_fees
 from trading.execution.margin import max_loss_per_unit
+from trading.execution.matching import touch_price
 from trading.market.chain import I64, Columns, is_tradable_at
 
 MAX_LEGS = 4
@@ -109,7 +110,6 @@ def _catalogue() -> tuple[Action, ...]:
 
 ACTIONS = _catalogue()
 ACTION_COUNT = len(ACTIONS)
-STRATEGIES = tuple(Strategy)
 
 _N_LEGS = np.array([len(a.legs) for a in ACTIONS], dtype=np.int64)
 _BUCKET = np.array([a.bucket for a in ACTIONS], dtype=np.int64)
@@ -120,10 +120,6 @@ _DELTA = np.zeros((ACTION_COUNT, MAX_LEGS), dtype=np.float64)
 for _a, _action in enumerate(ACTIONS):
     for _l, _leg in enumerate(_action.legs):
         _RIGHT[_a, _l], _RATIO[_a, _l], _DELTA[_a, _l] = _leg
-ACTION_RATIOS: NDArray[np.int64] = _RATIO
-ACTION_STRATEGY: NDArray[np.int64] = np.array(
-    [STRATEGIES.index(a.strategy) for a in ACTIONS], dtype=np.int64
-)
 _BUCKET_TARGET = np.array([b.target_days for b in BUCKETS])
 _BUCKET_MIN = np.array([b.min_days for b in BUCKETS])
 _BUCKET_MAX = np.array([b.max_days for b in BUCKETS])
@@ -279,7 +275,7 @@ def _size_opening(
     for leg in range(_N_LEGS[a]):
         i = legs[leg]
         r = _RATIO[a, leg]
-        price = chain.ask[i] + rules.slippage if r > 0 else chain.bid[i] - rules.slippage
+        price = touch_price(chain.bid[i], chain.ask[i], r > 0, rules.slippage)
         size = chain.ask_size[i] if r > 0 else chain.bid_size[i]
         debit += r * price
         gross += abs(r) * price

@@ -221,25 +221,24 @@ class LiveEnv:
 
     def rehearse(self, bar_end_ns: int, session: Session) -> None:
         """Compute what a decision needs and drop it, so that no compiler runs while trading."""
-        for market in self._markets.values():
-            market.chain.refresh(bar_end_ns, self._rules.rate, self._rules.max_quote_age_ns)
+        self._refresh(bar_end_ns)
         self._observe(bar_end_ns, session)
         self.broker.rehearse()
 
     def close_bar(self, now_ns: int, session: Session) -> Observed:
         """Close the bar that ends at `now_ns`; rewards are 0 for the first one."""
+        self._refresh(now_ns)
+        account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
             market = self._markets[symbol]
-            chain = market.chain
-            chain.refresh(now_ns, self._rules.rate, self._rules.max_quote_age_ns)
             market.history.roll(self.spot(symbol))
-            profit = self.broker.account.contribution(symbol, self.marks())
+            profit = account.contribution(symbol, marks)
             if not np.isnan(market.profit):
                 change = (profit - market.profit) / self._rules.initial_capital
                 rewards[u] = change * self._rules.reward_scale
             market.profit = profit
-        self.broker.on_bar(self._held_quotes(), now_ns, equity=self.equity())
+        self.broker.on_bar(self._held_quotes(), now_ns, equity=account.equity(marks))
         self._observe(now_ns, session)
         return Observed(self._observations.copy(), self._mask.copy(), rewards)
 
@@ -323,6 +322,11 @@ class LiveEnv:
                 ),
             }
         return state
+
+    def _refresh(self, now_ns: int) -> None:
+        """Bring what the quotes imply up to `now_ns`, in every chain."""
+        for market in self._markets.values():
+            market.chain.refresh(now_ns, self._rules.rate, self._rules.max_quote_age_ns)
 
     def _held_quotes(self) -> dict[str, QuoteView]:
         held = self.broker.account.positions

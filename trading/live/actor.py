@@ -283,15 +283,15 @@ class LiveMarket:
             seed = assembly.policy_seed(settings.seed, journal.last_seq)
             policy = Policy(assembly.model_config(settings), seed)
             policy.load_weights(weights)
+            rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
             broker = PaperBroker(
                 journal,
                 account,
-                assembly.fee_schedule(settings),
+                fees,
                 assembly.risk_limits(settings),
-                settings.execution.slippage,
-                round(settings.execution.max_quote_age_s * 1e9),
+                rules.slippage,
+                rules.max_quote_age_ns,
             )
-            rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
             env = LiveEnv(settings.symbols, rules, fees, calendar, broker)
             directory = MarketDirectory(
                 rest, stream, env, calendar, settings.data.max_quote_contracts
