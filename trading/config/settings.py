@@ -169,6 +169,10 @@ class ExecutionSettings(Section):
     slippage: Annotated[
         NotNegative, _about("USD per share and leg that a fill is worse than the quote.")
     ] = 0.0
+    stock_half_spread_bps: Annotated[
+        NotNegative,
+        _about("Half the spread of a stock around its last price, in basis points of it."),
+    ] = 1.0
     max_quote_age_s: Annotated[
         Positive, _about("A quote older than so many seconds fills nothing.")
     ] = 90.0
@@ -178,9 +182,9 @@ class RiskSettings(Section):
     """The limits that an order is checked against before it is matched."""
 
     max_contracts_per_order: Annotated[Count, _about("Most contracts in one order.")] = 20
-    max_order_notional: Annotated[Positive, _about("Most USD that one order may put at risk.")] = (
-        50_000.0
-    )
+    max_order_notional: Annotated[
+        Positive, _about("Most USD of premium and stock in one order, all legs added up.")
+    ] = 100_000.0
     max_daily_loss_pct: Annotated[
         Percent, _about("Loss that halts trading, in percent of the day's opening equity.")
     ] = 5.0
@@ -189,6 +193,20 @@ class RiskSettings(Section):
     )
     risk_per_trade_pct: Annotated[
         Percent, _about("Equity that one new position may lose at most, in percent.")
+    ] = 5.0
+    secured_pct: Annotated[
+        Percent,
+        _about("Equity that one covered call or cash-secured put may tie up, in percent."),
+    ] = 75.0
+    max_delta_pct: Annotated[
+        Positive, _about("Most account delta in USD, in percent of equity.")
+    ] = 200.0
+    max_gamma_pct: Annotated[
+        Positive,
+        _about("Most change of that delta for a move of one percent, in percent of equity."),
+    ] = 300.0
+    max_vega_pct: Annotated[
+        Positive, _about("Most account vega per volatility point, in percent of equity.")
     ] = 5.0
 
 

@@ -5,81 +5,27 @@ tells it makes no difference. The kernels are those of the vectorised environmen
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.envs.actions import (
-    ACTION_COUNT,
-    ACTIONS,
-    BUCKETS,
-    CLOSE,
-    MAX_LEGS,
-    Funds,
-    Menu,
-    Position,
-    TradingRules,
-    build_menu,
-    empty_menu,
-    find_buckets,
-)
-from trading.envs.features import F32, FEATURE_COUNT, HISTORY_BARS, Bars, observe
+from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, MAX_LEGS
+from trading.envs.features import FEATURE_COUNT, observe
+from trading.envs.frames import RATIO
+from trading.envs.market_features import F32
+from trading.envs.rules import NO_LEG, STOCK, Funds, Position, TradingRules, no_position
+from trading.envs.sizing import leg_quote, size_actions
+from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker, settlement_price
 from trading.execution.fees import FeeSchedule
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.risk import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
-from trading.market.chain import F64, I64, Chain, tradable_share
+from trading.market.chain import tradable_share
 from trading.market.contracts import OptionContract, parse_symbol
-
-
-@dataclass(slots=True)
-class _History:
-    """The last closed bars of one underlying, and the bar that is being built."""
-
-    high: F64 = field(default_factory=lambda: np.zeros(HISTORY_BARS))
-    low: F64 = field(default_factory=lambda: np.zeros(HISTORY_BARS))
-    close: F64 = field(default_factory=lambda: np.zeros(HISTORY_BARS))
-    count: int = 0
-    building: tuple[float, float, float] | None = None
-
-    def extend(self, high: float, low: float, close: float) -> None:
-        """Merge an aggregate into the bar that is being built."""
-        if self.building is not None:
-            high, low = max(high, self.building[0]), min(low, self.building[1])
-        self.building = (high, low, close)
-
-    def roll(self, price: float) -> None:
-        """Close the bar; without a trade it is flat at `price`, unknown (NaN) adds none."""
-        high, low, close = self.building or (price, price, price)
-        self.building = None
-        if np.isnan(close):
-            return
-        if self.count == HISTORY_BARS:
-            for column in (self.high, self.low, self.close):
-                column[:-1] = column[1:]
-            self.count -= 1
-        self.high[self.count], self.low[self.count] = high, low
-        self.close[self.count] = close
-        self.count += 1
-
-    def bars(self) -> Bars:
-        return Bars(self.high, self.low, self.close, self.count)
-
-
-@dataclass(slots=True)
-class _Market:
-    """One underlying as the environment keeps it."""
-
-    chain: Chain
-    history: _History = field(default_factory=_History)
-    menu: Menu = field(default_factory=empty_menu)
-    bucket_group: I64 = field(default_factory=lambda: np.full(len(BUCKETS), -1, dtype=np.int64))
-    profit: float = float("nan")
-    """USD: what the underlying contributed to equity, at the last mark."""
 
 
 class Observed(NamedTuple):
@@ -128,40 +74,40 @@ class LiveEnv:
     ) -> None:
         self.symbols = tuple(symbols)
         self.broker = broker
-        self._rules, self._fees, self._calendar = rules, fees, calendar
-        self._markets = {symbol: _Market(Chain(symbol, [], [])) for symbol in self.symbols}
-        self._contracts: dict[str, tuple[Chain, int]] = {}
-        self._observations: F32 = np.zeros((len(self.symbols), FEATURE_COUNT), dtype=np.float32)
-        self._mask: NDArray[np.bool_] = np.zeros((len(self.symbols), ACTION_COUNT), dtype=np.bool_)
+        self._rules, self._calendar = rules, calendar
+        self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
+        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
+            symbol: (market, STOCK) for symbol, market in self._markets.items()
+        }
+        self._profit = dict.fromkeys(self.symbols, float("nan"))
+        count = len(self.symbols)
+        self._observations: F32 = np.zeros((count, FEATURE_COUNT), dtype=np.float32)
+        self._units = np.zeros((count, ACTION_COUNT), dtype=np.int32)
+        self._mask: NDArray[np.bool_] = np.zeros((count, ACTION_COUNT), dtype=np.bool_)
 
     def begin_session(self) -> None:
         """Forget the sequence numbers of quotes: they start over with each session."""
         for market in self._markets.values():
-            market.chain.sequence[:] = -1
+            market.begin_session()
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         """Set what is listed; quotes of contracts listed before are kept, held ones stay listed."""
         listed = {c.symbol: c for c in contracts if not c.is_adjusted}
-        for symbol in self.held_symbols(underlying):
+        held = [symbol for symbol in self.held_symbols(underlying) if symbol != underlying]
+        for symbol in held:
             listed.setdefault(symbol, parse_symbol(symbol))
-        expiries = {c.expiry: 0 for c in listed.values()}
-        for expiry in expiries:
-            expiries[expiry] = self._calendar.expiry_ns(expiry)
-        chain = Chain(
-            underlying, list(listed.values()), [expiries[c.expiry] for c in listed.values()]
-        )
         market = self._markets[underlying]
-        chain.adopt_quotes(market.chain)
         for symbol in market.chain.symbols:
             self._contracts.pop(symbol, None)
-        market.chain = chain
-        for symbol, i in chain.index.items():
-            self._contracts[symbol] = (chain, i)
-        for symbol in self.held_symbols(underlying):
-            i = chain.index[symbol]
-            if np.isnan(chain.columns.mark[i]):
+        market.list_contracts(listed.values(), self._calendar.expiry_ns)
+        for symbol, i in market.chain.index.items():
+            self._contracts[symbol] = (market, i)
+        mark = market.chain.columns.mark
+        for symbol in held:
+            i = market.chain.index[symbol]
+            if np.isnan(mark[i]):
                 # Until it is quoted, a position is worth what was paid for it.
-                chain.columns.mark[i] = self.broker.account.positions[symbol].average_price
+                mark[i] = self.broker.account.positions[symbol].average_price
 
     def listed_symbols(self) -> list[str]:
         """Every listed contract, underlying by underlying."""
@@ -169,11 +115,10 @@ class LiveEnv:
 
     def spot(self, underlying: str) -> float:
         """Last known price of an underlying, NaN before the first."""
-        chain = self._markets[underlying].chain
-        return chain.last_price if chain.last_price > 0.0 else chain.spot
+        return self._markets[underlying].spot
 
     def held_symbols(self, underlying: str) -> list[str]:
-        """Contracts of the open strategy on an underlying."""
+        """What the open strategy on an underlying holds: contracts, and the stock by its ticker."""
         strategy = self.broker.account.strategies.get(underlying)
         return [leg.symbol for leg in strategy.legs] if strategy else []
 
@@ -188,64 +133,51 @@ class LiveEnv:
         sequence: int,
     ) -> bool:
         """Take over a quote; False when the contract is unknown or the quote is out of order."""
-        found = self._contracts.get(symbol)
-        if found is None:
+        market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None or i == STOCK:
             return False
-        chain, i = found
-        if sequence < chain.sequence[i]:
-            return False
-        chain.sequence[i] = sequence
-        columns = chain.columns
-        columns.bid[i] = bid
-        columns.ask[i] = ask
-        columns.bid_size[i] = bid_size
-        columns.ask_size[i] = ask_size
-        columns.quote_ns[i] = ts_ns
-        return True
+        return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
 
     def apply_bar(self, bar: StockBar) -> bool:
         """Take over an aggregate of an underlying; False when it is not traded here."""
         market = self._markets.get(bar.symbol)
         if market is None:
             return False
-        market.history.extend(bar.high, bar.low, bar.close)
-        market.chain.last_price = bar.close
+        market.apply_bar(bar)
         return True
 
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         """Fill the bar history from bars that closed before trading starts, oldest first."""
-        market = self._markets[underlying]
-        for bar in bars:
-            self.apply_bar(bar)
-            market.history.roll(bar.close)
+        self._markets[underlying].warm_up(bars)
 
     def rehearse(self, bar_end_ns: int, session: Session) -> None:
         """Compute what a decision needs and drop it, so that no compiler runs while trading."""
-        self._refresh(bar_end_ns)
-        self._observe(bar_end_ns, session)
+        for market in self._markets.values():
+            market.refresh(bar_end_ns)
+            market.show(bar_end_ns, session)
+        self._observe()
         self.broker.rehearse()
 
     def close_bar(self, now_ns: int, session: Session) -> Observed:
         """Close the bar that ends at `now_ns`; rewards are 0 for the first one."""
-        self._refresh(now_ns)
+        for market in self._markets.values():
+            market.close_bar(now_ns, session)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
-            market = self._markets[symbol]
-            market.history.roll(self.spot(symbol))
             profit = account.contribution(symbol, marks)
-            if not np.isnan(market.profit):
-                change = (profit - market.profit) / self._rules.initial_capital
+            if not np.isnan(self._profit[symbol]):
+                change = (profit - self._profit[symbol]) / self._rules.initial_capital
                 rewards[u] = change * self._rules.reward_scale
-            market.profit = profit
+            self._profit[symbol] = profit
         self.broker.on_bar(self._held_quotes(), now_ns, equity=account.equity(marks))
-        self._observe(now_ns, session)
+        self._observe()
         return Observed(self._observations.copy(), self._mask.copy(), rewards)
 
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
         """Send the orders of one action per underlying, in the order of `symbols`."""
         return [
-            self._act(now_ns, symbol, int(action), bool(self._mask[u, action]))
+            self._act(now_ns, u, symbol, int(action))
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
 
@@ -260,7 +192,7 @@ class LiveEnv:
         expiring: list[str] = []
         unpriced: list[str] = []
         for symbol in self.symbols:
-            prices[symbol] = self._markets[symbol].chain.spot
+            prices[symbol] = self._markets[symbol].spot
             for held in self.held_symbols(symbol):
                 contract = parse_symbol(held)
                 if self._calendar.expiry_ns(contract.expiry) > now_ns:
@@ -287,20 +219,27 @@ class LiveEnv:
         return self.broker.account.equity(self.marks())
 
     def marks(self) -> dict[str, float]:
-        """Mark of every held contract, USD a share."""
-        marks: dict[str, float] = {}
-        for symbol in self.broker.account.positions:
-            chain, i = self._contracts[symbol]
-            marks[symbol] = float(chain.columns.mark[i])
-        return marks
+        """Mark of everything that is held, USD a share."""
+        return {symbol: self._mark(symbol) for symbol in self.broker.account.positions}
+
+    def _mark(self, symbol: str) -> float:
+        market, i = self._contracts[symbol]
+        if i != STOCK:
+            return float(market.chain.columns.mark[i])
+        # Until its price is known, a stock is worth what was paid for it.
+        spot = market.spot
+        return self.broker.account.positions[symbol].average_price if np.isnan(spot) else spot
 
     def greeks(self, underlying: str) -> dict[str, float]:
         """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held."""
         totals = {"delta": 0.0, "gamma": 0.0, "vega": 0.0, "theta": 0.0}
         for symbol in self.held_symbols(underlying):
-            chain, i = self._contracts[symbol]
-            columns = chain.columns
+            market, i = self._contracts[symbol]
             shares = self.broker.account.positions[symbol].quantity * self._rules.multiplier
+            if i == STOCK:
+                totals["delta"] += shares
+                continue
+            columns = market.chain.columns
             if np.isnan(columns.delta[i]):
                 continue
             totals["delta"] += shares * float(columns.delta[i])
@@ -323,100 +262,73 @@ class LiveEnv:
             }
         return state
 
-    def _refresh(self, now_ns: int) -> None:
-        """Bring what the quotes imply up to `now_ns`, in every chain."""
-        for market in self._markets.values():
-            market.chain.refresh(now_ns, self._rules.rate, self._rules.max_quote_age_ns)
-
     def _held_quotes(self) -> dict[str, QuoteView]:
-        held = self.broker.account.positions
-        return {symbol: _quote(*self._contracts[symbol]) for symbol in held}
+        return {symbol: self._quote(symbol) for symbol in self.broker.account.positions}
 
-    def _observe(self, now_ns: int, session: Session) -> None:
+    def _quote(self, symbol: str) -> QuoteView:
+        market, i = self._contracts[symbol]
+        bid, ask, bid_size, ask_size, quote_ns = leg_quote(
+            market.board, market.frames, 0, self._rules, i
+        )
+        return QuoteView(float(bid), float(ask), float(bid_size), float(ask_size), int(quote_ns))
+
+    def _observe(self) -> None:
         account = self.broker.account
         funds = Funds(self.equity(), account.cash, account.reserved, len(account.strategies))
         may_open = account.trading_state is TradingState.ACTIVE
         may_close = account.trading_state is not TradingState.HALTED
         for u, symbol in enumerate(self.symbols):
             market = self._markets[symbol]
-            columns = market.chain.columns
-            position = self._position(symbol)
-            find_buckets(columns, now_ns, market.bucket_group)
-            build_menu(
-                columns,
-                now_ns,
-                session.close_ns,
-                self._rules,
-                self._fees,
-                funds,
-                position,
-                may_open,
-                may_close,
-                market.bucket_group,
-                market.menu,
-            )
-            observe(
-                columns,
-                now_ns,
-                session.open_ns,
-                session.close_ns,
-                market.chain.spot,
-                market.history.bars(),
-                self._rules,
-                funds,
-                position,
-                market.bucket_group,
-                self._observations[u],
-            )
-            self._mask[u] = market.menu.mask
+            view = (market.board, market.frames, 0, self._rules, funds, self._position(symbol))
+            size_actions(*view, may_open, may_close, self._units[u], self._mask[u])
+            observe(*view, self._observations[u])
 
     def _position(self, underlying: str) -> Position:
-        legs = np.full(MAX_LEGS, -1, dtype=np.int64)
-        ratio = np.zeros(MAX_LEGS, dtype=np.int64)
         strategy = self.broker.account.strategies.get(underlying)
+        position = no_position()
         if strategy is None:
-            return Position(legs, ratio, 0, 0.0, 0)
+            return position
         for k, leg in enumerate(strategy.legs):
-            legs[k] = self._contracts[leg.symbol][1]
-            ratio[k] = leg.ratio
-        return Position(legs, ratio, strategy.units, strategy.net_cash, strategy.opened_ns)
+            position.legs[k] = self._contracts[leg.symbol][1]
+            position.ratio[k] = leg.ratio
+        return position._replace(
+            units=strategy.units, net_cash=strategy.net_cash, opened_ns=strategy.opened_ns
+        )
 
-    def _act(self, now_ns: int, underlying: str, action: int, allowed: bool) -> Outcome:
-        if not allowed:
+    def _act(self, now_ns: int, u: int, underlying: str, action: int) -> Outcome:
+        if not self._mask[u, action]:
             return Outcome(action, masked=True)
-        market = self._markets[underlying]
-        units = int(market.menu.units[action])
+        units = int(self._units[u, action])
         if units == 0:
             return Outcome(action, masked=False)
-        symbols = market.chain.symbols
-        legs: list[Leg] = []
-        quotes: dict[str, QuoteView] = {}
-        for leg in range(MAX_LEGS):
-            i = int(market.menu.legs[action, leg])
-            if i >= 0:
-                legs.append(Leg(symbols[i], int(market.menu.ratio[action, leg])))
-                quotes[symbols[i]] = _quote(market.chain, i)
         strategy = self.broker.account.strategies.get(underlying)
-        closing = action == CLOSE and strategy is not None
+        if action == CLOSE and strategy is not None:
+            name, intent = strategy.strategy, Intent.CLOSE
+            legs = tuple(Leg(leg.symbol, -leg.ratio) for leg in strategy.legs)
+        else:
+            name, intent = ACTIONS[action].name, Intent.OPEN
+            legs = self._opening_legs(underlying, action)
         order = Order(
             order_id=self.broker.next_order_id(),
             ts_ns=now_ns,
             underlying=underlying,
-            strategy=strategy.strategy if closing and strategy else ACTIONS[action].name,
-            intent=Intent.CLOSE if closing else Intent.OPEN,
-            legs=tuple(legs),
+            strategy=name,
+            intent=intent,
+            legs=legs,
             units=units,
         )
+        quotes = {leg.symbol: self._quote(leg.symbol) for leg in legs}
         result = self.broker.submit(order, quotes, True, now_ns, self.equity())
         return Outcome(action, masked=False, result=result)
 
-
-def _quote(chain: Chain, i: int) -> QuoteView:
-    columns = chain.columns
-    return QuoteView(
-        float(columns.bid[i]),
-        float(columns.ask[i]),
-        float(columns.bid_size[i]),
-        float(columns.ask_size[i]),
-        int(columns.quote_ns[i]),
-    )
+    def _opening_legs(self, underlying: str, action: int) -> tuple[Leg, ...]:
+        market = self._markets[underlying]
+        chosen = [int(market.frames.legs[0, action, leg]) for leg in range(MAX_LEGS)]
+        return tuple(
+            Leg(
+                underlying if i == STOCK else market.chain.symbols[i],
+                int(RATIO[action, leg]),
+            )
+            for leg, i in enumerate(chosen)
+            if i != NO_LEG
+        )

@@ -44,7 +44,13 @@ def _cents_up(usd: float) -> float:
 
 @njit(cache=True)
 def order_fees(
-    schedule: FeeSchedule, contracts_bought: int, contracts_sold: int, sale_notional: float
+    schedule: FeeSchedule,
+    contracts_bought: int,
+    contracts_sold: int,
+    sale_notional: float,
+    shares_bought: float = 0.0,
+    shares_sold: float = 0.0,
+    stock_sale_notional: float = 0.0,
 ) -> float:
     """Fees of one order in USD, each kind rounded up to the cent; NaN in, NaN out.
 

@@ -22,7 +22,10 @@ I8 = NDArray[np.int8]
 def _payoff(right: I8, strike: F64, ratio: I64, n_legs: int, spot: float) -> float:
     value = 0.0
     for leg in range(n_legs):
-        value += ratio[leg] * max(right[leg] * (spot - strike[leg]), 0.0)
+        if right[leg] == 0:
+            value += ratio[leg] * spot
+        else:
+            value += ratio[leg] * max(right[leg] * (spot - strike[leg]), 0.0)
     return value
 
 
@@ -36,9 +39,9 @@ def worst_payoff(right: I8, strike: F64, ratio: I64, n_legs: int) -> float:
     """
     calls = 0
     for leg in range(n_legs):
-        if not (np.isfinite(strike[leg]) and strike[leg] > 0.0):
+        if right[leg] != 0 and not (np.isfinite(strike[leg]) and strike[leg] > 0.0):
             return -np.inf
-        if right[leg] > 0:
+        if right[leg] >= 0:
             calls += ratio[leg]
     if calls < 0:
         return -np.inf
@@ -46,6 +49,21 @@ def worst_payoff(right: I8, strike: F64, ratio: I64, n_legs: int) -> float:
     for leg in range(n_legs):
         worst = min(worst, _payoff(right, strike, ratio, n_legs, strike[leg]))
     return worst
+
+
+@njit(cache=True)
+def best_payoff(right: I8, strike: F64, ratio: I64, n_legs: int) -> float:
+    """Greatest value of one unit at expiry in USD a share; inf when it has no bound."""
+    slope = 0
+    for leg in range(n_legs):
+        if right[leg] >= 0:
+            slope += ratio[leg]
+    if slope > 0:
+        return np.inf
+    best = float(_payoff(right, strike, ratio, n_legs, 0.0))
+    for leg in range(n_legs):
+        best = max(best, _payoff(right, strike, ratio, n_legs, strike[leg]))
+    return best
 
 
 @njit(cache=True)

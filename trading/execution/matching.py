@@ -10,6 +10,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from trading.execution.fees import FeeSchedule, order_fees
+from trading.execution.money import usd
+
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
@@ -146,3 +149,36 @@ def sale_price(ratio: I64, leg_price: F64, n_legs: int) -> float:
         if ratio[leg] < 0:
             sold -= ratio[leg] * leg_price[leg]
     return sold
+
+
+@njit(cache=True)
+def fill_cash(
+    right: NDArray[np.int8],
+    ratio: I64,
+    leg_price: F64,
+    n_legs: int,
+    units: int,
+    multiplier: float,
+    schedule: FeeSchedule,
+) -> tuple[float, float]:
+    """Premium (+ received) and fees (>= 0) of `units` at these prices, USD."""
+    bought = sold = lots_bought = lots_sold = 0
+    sale = stock_sale = 0.0
+    for leg in range(n_legs):
+        quantity = ratio[leg] * units
+        if right[leg] == 0:
+            if quantity > 0:
+                lots_bought += quantity
+            else:
+                lots_sold -= quantity
+                stock_sale -= quantity * multiplier * leg_price[leg]
+        elif quantity > 0:
+            bought += quantity
+        else:
+            sold -= quantity
+            sale -= quantity * multiplier * leg_price[leg]
+    premium = usd(-net_price(ratio, leg_price, n_legs) * multiplier * units)
+    fees = order_fees(
+        schedule, bought, sold, sale, lots_bought * multiplier, lots_sold * multiplier, stock_sale
+    )
+    return premium, fees

@@ -250,6 +250,8 @@ class Chain:
         self.sequence: I64 = np.full(n, -1, dtype=np.int64)
         self.last_price = float("nan")
         """Last traded price of the underlying, NaN without a stock feed."""
+        self.last_price_ns = 0
+        """When it was known; 0 before the first."""
         self.spot = float("nan")
         """Price that the greeks use: `last_price`, else what put-call parity implies."""
 
@@ -264,6 +266,7 @@ class Chain:
             getattr(self.columns, name)[mine] = getattr(previous.columns, name)[theirs]
         self.sequence[mine] = previous.sequence[theirs]
         self.last_price, self.spot = previous.last_price, previous.spot
+        self.last_price_ns = previous.last_price_ns
 
     def refresh(self, now_ns: int, rate: float, max_age_ns: int) -> None:
         """Recompute forwards, implied volatilities, greeks and marks as of `now_ns`."""
