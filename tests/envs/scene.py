@@ -5,13 +5,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trading.envs.board import Board, board_of
-from trading.envs.catalogue import ACTION_COUNT
+from trading.envs.board import board_of
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.frames import RATIO, Frames, empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars
-from trading.envs.rules import NO_LEG, Funds, Position, TradingRules, no_position
-from trading.envs.sizing import size_actions
+from trading.envs.rules import NO_LEG, TradingRules
+from trading.envs.sight import (
+    Holdings,
+    Purses,
+    empty_purses,
+    empty_sights,
+    no_holdings,
+    see,
+)
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import Chain
@@ -52,16 +58,19 @@ def priced_chain(spot: float = SPOT, iv: float = IV, spread: float = 0.02) -> Ch
     return chain
 
 
-def funds(cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0) -> Funds:
+def purse(cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0) -> Purses:
     """An account of cash only."""
-    return Funds(cash, cash, reserved, open_positions)
+    purses = empty_purses(1)
+    purses.equity[0] = purses.cash[0] = cash
+    purses.reserved[0], purses.open_positions[0] = reserved, open_positions
+    return purses
 
 
 class Menu(NamedTuple):
     """What one account may order in a frame, with the frame and the board it is about."""
 
     frames: Frames
-    board: Board
+    observation: np.ndarray
     units: np.ndarray
     mask: np.ndarray
 
@@ -69,10 +78,13 @@ class Menu(NamedTuple):
         """Contract indices of an opening action; STOCK for the underlying."""
         return [int(i) for i in self.frames.legs[0, action] if i != NO_LEG]
 
-    def position(self, action: int, units: int, net_cash: float = -100.0) -> Position:
+    def position(self, action: int, units: int, net_cash: float = -100.0) -> Holdings:
         """The position that an opening action leads to."""
-        legs = self.frames.legs[0, action].astype(np.int64)
-        return Position(legs, RATIO[action].copy(), units, net_cash, NOW_NS)
+        holdings = no_holdings(1)
+        holdings.legs[0], holdings.ratio[0] = self.frames.legs[0, action], RATIO[action]
+        holdings.units[0], holdings.net_cash[0] = units, net_cash
+        holdings.opened_ns[0] = NOW_NS
+        return holdings
 
 
 def flat_bars(price: float = SPOT) -> Bars:
@@ -102,18 +114,18 @@ def frame_of(
 def menu_for(
     chain: Chain,
     *,
-    funds: Funds = Funds(100_000.0, 100_000.0, 0.0, 0),  # noqa: B008
-    position: Position | None = None,
+    bars: Bars | None = None,
+    purses: Purses | None = None,
+    position: Holdings | None = None,
     session_close_ns: int = SESSION_CLOSE_NS,
     rules: TradingRules = DEFAULT_RULES,
     may_open: bool = True,
     may_close: bool = True,
 ) -> Menu:
-    """What an account may order of the chain at NOW_NS."""
-    frames = frame_of(chain, session_close_ns=session_close_ns, rules=rules)
-    board = board_of(chain.columns)
-    units = np.zeros(ACTION_COUNT, dtype=np.int32)
-    mask = np.zeros(ACTION_COUNT, dtype=np.bool_)
-    held = position or no_position()
-    size_actions(board, frames, 0, rules, funds, held, may_open, may_close, units, mask)
-    return Menu(frames, board, units, mask)
+    """What an account sees and may order of the chain at NOW_NS."""
+    frames = frame_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
+    held, money, sights = position or no_holdings(1), purses or purse(), empty_sights(1)
+    money.may_open[0], money.may_close[0] = may_open, may_close
+    first = np.zeros(1, dtype=np.int64)
+    see(board_of(chain.columns), frames, first, rules, held, money, first, sights)
+    return Menu(frames, sights.observations[0], sights.units[0], sights.mask[0])

@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from tests.envs.scene import IV, flat_bars, frame_of, funds, menu_for, priced_chain
-from trading.envs.board import board_of
+from tests.envs.scene import IV, menu_for, priced_chain
 from trading.envs.catalogue import ACTIONS, Strategy
-from trading.envs.defaults import DEFAULT_RULES
-from trading.envs.features import FEATURE_COUNT, FEATURES, feature_table, observe
+from trading.envs.features import FEATURE_COUNT, FEATURES, feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT, Bars
-from trading.envs.rules import Position, no_position
+from trading.envs.sight import Holdings
 from trading.market.chain import Chain
 
 INDEX = {feature.name: k for k, feature in enumerate(FEATURES)}
@@ -22,12 +20,9 @@ def bars(closes: np.ndarray) -> Bars:
 
 
 def observed(
-    chain: Chain, history: Bars | None = None, position: Position | None = None
+    chain: Chain, history: Bars | None = None, position: Holdings | None = None
 ) -> dict[str, float]:
-    out = np.full(FEATURE_COUNT, np.nan, dtype=np.float32)
-    frames = frame_of(chain, bars=history or flat_bars())
-    held = position or no_position()
-    observe(board_of(chain.columns), frames, 0, DEFAULT_RULES, funds(), held, out)
+    out = menu_for(chain, bars=history, position=position).observation
     assert np.isfinite(out).all()
     assert np.abs(out).max() <= LIMIT
     return dict(zip(INDEX, out.tolist(), strict=True))

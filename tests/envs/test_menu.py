@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.envs.scene import NOW_NS, SESSION_CLOSE_NS, SPOT, Menu, funds, menu_for, priced_chain
+from tests.envs.scene import NOW_NS, SESSION_CLOSE_NS, SPOT, Menu, menu_for, priced_chain, purse
 from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, SECURED, Strategy
 from trading.envs.defaults import DEFAULT_RULES
 from trading.envs.frames import RATIO
@@ -119,7 +119,7 @@ def test_a_cash_secured_put_ties_up_its_strike() -> None:
 def test_no_order_risks_more_than_the_risk_fraction_or_the_buying_power() -> None:
     chain = priced_chain()
     for cash in (100_000.0, 3_000.0, 400.0):
-        menu = menu_for(chain, funds=funds(cash=cash))
+        menu = menu_for(chain, purses=purse(cash=cash))
         for a in OPENINGS:
             if not menu.mask[a]:
                 continue
@@ -178,5 +178,5 @@ def test_nothing_is_opened_just_before_the_close() -> None:
 
 
 def test_the_position_limit_masks_every_opening() -> None:
-    full = funds(open_positions=DEFAULT_RULES.max_positions)
-    assert menu_for(priced_chain(), funds=full).mask.sum() == 1
+    full = purse(open_positions=DEFAULT_RULES.max_positions)
+    assert menu_for(priced_chain(), purses=full).mask.sum() == 1

@@ -10,13 +10,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.board import Board, position_value
-from trading.envs.catalogue import ACTION_COUNT, CLOSE, MAX_LEGS
-from trading.envs.features import FEATURE_COUNT, observe
+from trading.envs.board import Board
+from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.frames import RATIO, Frames
-from trading.envs.market_features import F32
-from trading.envs.rules import NO_LEG, STOCK, Funds, Position, TradingRules
-from trading.envs.sizing import Mask, Units, leg_quote, size_actions
+from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.sight import (
+    Holdings,
+    Purses,
+    Sights,
+    empty_purses,
+    empty_sights,
+    no_holdings,
+)
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin import reserve_per_unit
 from trading.execution.matching import MatchCode, fill_cash, match_legs
@@ -27,93 +32,52 @@ _FILLED = int(MatchCode.OK)
 
 
 class Accounts(NamedTuple):
-    """The state of B accounts; about 1 KB each with what they see. Amounts are USD."""
+    """The state of B accounts, less than 1 KB each; amounts are USD."""
 
-    cash: F64
+    holdings: Holdings
+    purses: Purses
+    sights: Sights
     net_cash: F64
-    """All that trading has paid and received, after fees."""
+    """[B]: all that trading has paid and received, after fees, and likewise the rest."""
     entry_cash: F64
-    """Of the open strategy, and likewise the next five."""
+    """Of the open strategy, and likewise the next three."""
     exit_cash: F64
     fees: F64
     unit_reserve: F64
-    opened_ns: I64
-    held: I64
-    """Units of the open strategy."""
-    legs: I64
-    """[B, MAX_LEGS]"""
-    ratio: I64
-    """[B, MAX_LEGS]"""
-    equity: F64
-    """At the last mark."""
     profit: F64
     """`net_cash` and the value of the position, at the last mark."""
     day_start: F64
     """Equity that the daily loss counts from."""
-    halted: NDArray[np.bool_]
-    """The daily loss limit was broken; nothing trades until the session ends."""
     trades: I64
     """Fills of this episode."""
-    observations: F32
-    """[B, F]"""
-    units: Units
-    """[B, N]: units of every action that may be ordered now."""
-    mask: Mask
-    """[B, N]"""
 
 
 def new_accounts(count: int) -> Accounts:
     """Accounts to be opened by `open_accounts`."""
-
-    def usd_column() -> F64:
-        return np.zeros(count)
-
-    def counts(*shape: int) -> I64:
-        return np.zeros((count, *shape), dtype=np.int64)
-
+    names = ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "day_start")
     return Accounts(
-        cash=usd_column(),
-        net_cash=usd_column(),
-        entry_cash=usd_column(),
-        exit_cash=usd_column(),
-        fees=usd_column(),
-        unit_reserve=usd_column(),
-        opened_ns=counts(),
-        held=counts(),
-        legs=np.full((count, MAX_LEGS), NO_LEG, dtype=np.int64),
-        ratio=counts(MAX_LEGS),
-        equity=usd_column(),
-        profit=usd_column(),
-        day_start=usd_column(),
-        halted=np.zeros(count, dtype=np.bool_),
-        trades=counts(),
-        observations=np.zeros((count, FEATURE_COUNT), dtype=np.float32),
-        units=np.zeros((count, ACTION_COUNT), dtype=np.int32),
-        mask=np.zeros((count, ACTION_COUNT), dtype=np.bool_),
+        holdings=no_holdings(count),
+        purses=empty_purses(count),
+        sights=empty_sights(count),
+        trades=np.zeros(count, dtype=np.int64),
+        **{name: np.zeros(count) for name in names},
     )
 
 
 def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
     """Open accounts `which` anew with nothing but cash."""
-    for name in ("cash", "equity", "day_start"):
-        getattr(accounts, name)[which] = cash
-    for name in (
-        "net_cash",
-        "entry_cash",
-        "exit_cash",
-        "fees",
-        "unit_reserve",
-        "opened_ns",
-        "held",
-        "ratio",
-        "profit",
-        "halted",
-        "trades",
-    ):
+    holdings, purses = accounts.holdings, accounts.purses
+    for column in (holdings.ratio, holdings.units, holdings.net_cash, holdings.opened_ns):
+        column[which] = 0
+    holdings.legs[which] = NO_LEG
+    purses.equity[which] = purses.cash[which] = accounts.day_start[which] = cash
+    purses.reserved[which] = purses.open_positions[which] = 0
+    purses.may_open[which] = purses.may_close[which] = True
+    for name in ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "trades"):
         getattr(accounts, name)[which] = 0
-    accounts.legs[which] = NO_LEG
 
 
+# One loop body, as in `see`: a call that takes the arrays of an account costs more than the fill.
 @njit(cache=True, error_model="numpy")
 def trade(
     board: Board,
@@ -133,125 +97,68 @@ def trade(
     actions : [B]
     invalid : [B], set where an action was masked out
     """
-    order = _empty_order()
+    holdings, purses, sights = accounts.holdings, accounts.purses, accounts.sights
+    chosen, legs, ratio = np.zeros(MAX_LEGS, np.int64), holdings.legs, holdings.ratio
+    lots, quote_ns = np.zeros(MAX_LEGS, np.int64), np.zeros(MAX_LEGS, np.int64)
+    right, strike, price = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
+    bid, ask = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
+    bid_size, ask_size = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     for b in range(len(actions)):
         action = actions[b]
-        allowed = 0 <= action < ACTION_COUNT and accounts.mask[b, action]
+        allowed = 0 <= action < ACTION_COUNT and sights.mask[b, action]
         invalid[b] = not allowed
-        if allowed and action > 0:
-            _execute(board, frames, frame_of[b], rules, fees, accounts, b, action, order)
+        if not allowed or action == HOLD:
+            continue
 
+        f, closes, n_legs = frame_of[b], action == CLOSE, 0
+        for leg in range(MAX_LEGS):
+            i = legs[b, leg] if closes else np.int64(frames.legs[f, action, leg])
+            if i == NO_LEG:
+                break
+            n_legs += 1
+            chosen[leg] = i
+            lots[leg] = -ratio[b, leg] if closes else RATIO[action, leg]
+            if i == STOCK:
+                bid[leg], ask[leg] = stock_touch(frames.spot[f], rules.stock_half_spread)
+                bid_size[leg] = ask_size[leg] = STOCK_LOTS
+                quote_ns[leg], right[leg], strike[leg] = frames.spot_ns[f], 0, 0.0
+                continue
+            q, listed = board.quoted_at[f] + i, board.listed_at[f] + i
+            bid[leg], ask[leg], quote_ns[leg] = board.bid[q], board.ask[q], board.quote_ns[q]
+            bid_size[leg], ask_size[leg] = board.bid_size[q], board.ask_size[q]
+            right[leg], strike[leg] = board.right[listed], board.strike[listed]
 
-class _Order(NamedTuple):
-    """Working arrays of one order, [MAX_LEGS] each."""
+        code, units = match_legs(
+            lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, frames.now_ns[f],
+            sights.units[b, action], rules.max_quote_age_ns, rules.slippage, price,
+        )  # fmt: skip
+        if code != _FILLED or units < 1:
+            continue
+        premium, fee = fill_cash(right, lots, price, n_legs, units, rules.multiplier, fees)
 
-    legs: I64
-    ratio: I64
-    right: NDArray[np.int8]
-    strike: F64
-    bid: F64
-    ask: F64
-    bid_size: F64
-    ask_size: F64
-    quote_ns: I64
-    price: F64
-
-
-@njit(cache=True, error_model="numpy")
-def _empty_order() -> _Order:
-    return _Order(
-        np.zeros(MAX_LEGS, dtype=np.int64),
-        np.zeros(MAX_LEGS, dtype=np.int64),
-        np.zeros(MAX_LEGS, dtype=np.int8),
-        np.zeros(MAX_LEGS),
-        np.zeros(MAX_LEGS),
-        np.zeros(MAX_LEGS),
-        np.zeros(MAX_LEGS),
-        np.zeros(MAX_LEGS),
-        np.zeros(MAX_LEGS, dtype=np.int64),
-        np.zeros(MAX_LEGS),
-    )
-
-
-@njit(cache=True, error_model="numpy")
-def _write_order(
-    board: Board,
-    frames: Frames,
-    f: int,
-    rules: TradingRules,
-    accounts: Accounts,
-    b: int,
-    action: int,
-    order: _Order,
-) -> int:
-    """Fill in the legs of an action with their quotes; return how many there are."""
-    for leg in range(MAX_LEGS):
-        if action == CLOSE:
-            i, ratio = accounts.legs[b, leg], -accounts.ratio[b, leg]
+        purses.cash[b] = usd(purses.cash[b] + (premium - fee))
+        accounts.net_cash[b] = usd(accounts.net_cash[b] + (premium - fee))
+        accounts.trades[b] += 1
+        if closes:
+            holdings.units[b] -= units
+            accounts.exit_cash[b] = usd(accounts.exit_cash[b] + premium)
+            accounts.fees[b] = usd(accounts.fees[b] + fee)
         else:
-            i, ratio = np.int64(frames.legs[f, action, leg]), RATIO[action, leg]
-        if i == NO_LEG:
-            return leg
-        order.legs[leg], order.ratio[leg] = i, ratio
-        bid, ask, bid_size, ask_size, quote_ns = leg_quote(board, frames, f, rules, i)
-        order.bid[leg], order.ask[leg] = bid, ask
-        order.bid_size[leg], order.ask_size[leg] = bid_size, ask_size
-        order.quote_ns[leg] = quote_ns
-        if i == STOCK:
-            order.right[leg], order.strike[leg] = 0, 0.0
-        else:
-            listed = board.listed_at[f] + i
-            order.right[leg], order.strike[leg] = board.right[listed], board.strike[listed]
-    return MAX_LEGS
+            holdings.units[b], holdings.opened_ns[b] = units, frames.now_ns[f]
+            accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
+            reserve = reserve_per_unit(right, strike, lots, n_legs, rules.multiplier)
+            accounts.unit_reserve[b] = reserve
+            for leg in range(MAX_LEGS):
+                legs[b, leg] = chosen[leg] if leg < n_legs else NO_LEG
+                ratio[b, leg] = lots[leg] if leg < n_legs else 0
+        net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
+        holdings.net_cash[b] = usd(net_cash)
+        purses.open_positions[b] = 1 if holdings.units[b] > 0 else 0
+        purses.reserved[b] = accounts.unit_reserve[b] * holdings.units[b]
 
 
 @njit(cache=True, error_model="numpy")
-def _execute(
-    board: Board,
-    frames: Frames,
-    f: int,
-    rules: TradingRules,
-    fees: FeeSchedule,
-    accounts: Accounts,
-    b: int,
-    action: int,
-    order: _Order,
-) -> None:
-    """Send the order of an allowed action and book its fill."""
-    n_legs = _write_order(board, frames, f, rules, accounts, b, action, order)
-    code, units = match_legs(
-        order.ratio, order.bid, order.ask, order.bid_size, order.ask_size, order.quote_ns, n_legs,
-        frames.now_ns[f], accounts.units[b, action], rules.max_quote_age_ns, rules.slippage,
-        order.price,
-    )  # fmt: skip
-    if code != _FILLED or units < 1:
-        return
-    premium, fee = fill_cash(
-        order.right, order.ratio, order.price, n_legs, units, rules.multiplier, fees
-    )
-    accounts.cash[b] = usd(accounts.cash[b] + (premium - fee))
-    accounts.net_cash[b] = usd(accounts.net_cash[b] + (premium - fee))
-    accounts.trades[b] += 1
-    if action == CLOSE:
-        accounts.held[b] -= units
-        accounts.exit_cash[b] = usd(accounts.exit_cash[b] + premium)
-        accounts.fees[b] = usd(accounts.fees[b] + fee)
-        return
-    accounts.held[b] = units
-    accounts.entry_cash[b], accounts.exit_cash[b] = usd(premium), 0.0
-    accounts.fees[b] = usd(fee)
-    accounts.opened_ns[b] = frames.now_ns[f]
-    accounts.unit_reserve[b] = reserve_per_unit(
-        order.right, order.strike, order.ratio, n_legs, rules.multiplier
-    )
-    for leg in range(MAX_LEGS):
-        used = leg < n_legs
-        accounts.legs[b, leg] = order.legs[leg] if used else NO_LEG
-        accounts.ratio[b, leg] = order.ratio[leg] if used else 0
-
-
-@njit(cache=True, error_model="numpy")
-def mark_and_observe(
+def mark(
     board: Board,
     frames: Frames,
     frame_of: I64,
@@ -260,35 +167,25 @@ def mark_and_observe(
     which: I64,
     rewards: F64,
 ) -> None:
-    """Mark accounts `which` in their frames, halt on a daily loss, observe and size.
+    """Mark accounts `which` in their frames and halt those that broke the daily loss limit.
 
     `rewards[b]` is set to the change of profit since the last mark over the initial capital,
     scaled as the rules say.
     """
+    legs, ratio, held = accounts.holdings.legs, accounts.holdings.ratio, accounts.holdings.units
+    purses = accounts.purses
     for b in which:
         f = frame_of[b]
-        position = Position(
-            accounts.legs[b],
-            accounts.ratio[b],
-            accounts.held[b],
-            usd(accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]),
-            accounts.opened_ns[b],
-        )
-        value = position_value(board, frames, f, rules.multiplier, position)
+        value = 0.0
+        for leg in range(MAX_LEGS):
+            i = legs[b, leg]
+            if i == NO_LEG or held[b] == 0:
+                break
+            price = frames.spot[f] if i == STOCK else board.mark[board.quoted_at[f] + i]
+            value += ratio[b, leg] * held[b] * rules.multiplier * price
         profit = accounts.net_cash[b] + value
         rewards[b] = (profit - accounts.profit[b]) / rules.initial_capital * rules.reward_scale
         accounts.profit[b] = profit
-        equity = accounts.cash[b] + value
-        accounts.equity[b] = equity
-        floor = accounts.day_start[b] * (1.0 - rules.max_daily_loss)
-        if not equity >= floor:
-            accounts.halted[b] = True
-        is_open = accounts.held[b] > 0
-        reserved = accounts.unit_reserve[b] * accounts.held[b] if is_open else 0.0
-        funds = Funds(equity, accounts.cash[b], reserved, 1 if is_open else 0)
-        may_trade = not accounts.halted[b]
-        size_actions(
-            board, frames, f, rules, funds, position, may_trade, may_trade, accounts.units[b],
-            accounts.mask[b],
-        )  # fmt: skip
-        observe(board, frames, f, rules, funds, position, accounts.observations[b])
+        purses.equity[b] = purses.cash[b] + value
+        if not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):
+            purses.may_open[b] = purses.may_close[b] = False

@@ -3,11 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from trading.envs.catalogue import MAX_LEGS
-from trading.envs.frames import Frames
-from trading.envs.rules import NO_LEG, STOCK, Position
 from trading.market.chain import F64, I8, I64, Columns
 
 
@@ -60,19 +56,3 @@ def board_of(chains: Columns) -> Board:
     at = np.arange(count, dtype=np.int64) * size
     columns = {name: getattr(chains, name).reshape(-1) for name in LISTED + QUOTED}
     return Board(at, at, **columns)
-
-
-@njit(cache=True, error_model="numpy")
-def position_value(
-    board: Board, frames: Frames, f: int, multiplier: float, position: Position
-) -> float:
-    """Value of a position at its marks in frame `f`, USD; stock at the last price."""
-    value = 0.0
-    if position.units > 0:
-        for leg in range(MAX_LEGS):
-            i = position.legs[leg]
-            if i == NO_LEG:
-                break
-            mark = frames.spot[f] if i == STOCK else board.mark[board.quoted_at[f] + i]
-            value += position.ratio[leg] * position.units * multiplier * mark
-    return value

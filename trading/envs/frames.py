@@ -24,9 +24,9 @@ from trading.envs.catalogue import (
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, Bars, observe_market
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.fees import FeeSchedule
-from trading.execution.margin import best_payoff, worst_payoff
+from trading.execution.margin import payoff_range
 from trading.execution.matching import fill_cash, net_price, touch_price
-from trading.market.chain import F64, I64, Columns, is_tradable_at
+from trading.market.chain import F64, I64, Columns, is_tradable, is_tradable_at
 
 DAY_NS = 86_400_000_000_000
 DELTA_TOLERANCE = 0.15
@@ -43,7 +43,9 @@ WING_SLOT = int(np.searchsorted(_DELTAS, 0.25))
 _N_LEGS = np.array([len(a.legs) for a in ACTIONS], dtype=np.int64)
 _BUCKET = np.array([a.bucket for a in ACTIONS], dtype=np.int64)
 _IS_SECURED = np.array([a.strategy in SECURED for a in ACTIONS])
-_HAS_STOCK = np.array([any(leg.choice is LegChoice.STOCK for leg in a.legs) for a in ACTIONS])
+_HAS_STOCK = np.array(
+    [k for k, a in enumerate(ACTIONS) if any(leg.choice is LegChoice.STOCK for leg in a.legs)]
+)
 _RIGHT = np.zeros((ACTION_COUNT, MAX_LEGS), dtype=np.int8)
 RATIO = np.zeros((ACTION_COUNT, MAX_LEGS), dtype=np.int64)
 """[N, MAX_LEGS]: signed contracts of one unit of every opening action."""
@@ -57,12 +59,8 @@ _BUCKET_TARGET = np.array([b.target_days for b in BUCKETS])
 _BUCKET_MIN = np.array([b.min_days for b in BUCKETS])
 _BUCKET_MAX = np.array([b.max_days for b in BUCKETS])
 
-_DELTA, _BEYOND, _PAIR, _MIRROR = (
-    int(LegChoice.DELTA),
-    int(LegChoice.BEYOND),
-    int(LegChoice.PAIR),
-    int(LegChoice.MIRROR),
-)
+_BEYOND, _PAIR, _MIRROR = int(LegChoice.BEYOND), int(LegChoice.PAIR), int(LegChoice.MIRROR)
+_STOCK_CHOICE = int(LegChoice.STOCK)
 
 
 class Frames(NamedTuple):
@@ -118,6 +116,7 @@ class Scratch(NamedTuple):
     """[MAX_LEGS], and likewise the rest."""
     strike: F64
     price: F64
+    ratio: I64
 
 
 def scratch() -> Scratch:
@@ -129,12 +128,14 @@ def scratch() -> Scratch:
         np.zeros(MAX_LEGS, dtype=np.int8),
         np.zeros(MAX_LEGS),
         np.zeros(MAX_LEGS),
+        np.zeros(MAX_LEGS, dtype=np.int64),
     )
 
 
-@njit(cache=True)
-def find_buckets(chain: Columns, now_ns: int, group: I64) -> None:
+@njit(cache=True, error_model="numpy")
+def _find_buckets(chain: Columns, now_ns: int, group: I64) -> None:
     """Write the expiry group of each bucket, or -1 where no expiry has a readable volatility."""
+    iv = chain.iv
     for b in range(len(_BUCKET_TARGET)):
         group[b] = -1
         best = np.inf
@@ -144,178 +145,175 @@ def find_buckets(chain: Columns, now_ns: int, group: I64) -> None:
             if days < _BUCKET_MIN[b] or days >= _BUCKET_MAX[b]:
                 continue
             distance = abs(days - _BUCKET_TARGET[b])
-            if distance < best and _is_readable(chain, first, last):
+            if distance < best and not np.isnan(iv[first:last]).all():
                 best = distance
                 group[b] = g
 
 
-@njit(cache=True)
-def _is_readable(chain: Columns, first: int, last: int) -> bool:
-    return not np.isnan(chain.iv[first:last]).all()
-
-
-@njit(cache=True)
-def _find_nearest(chain: Columns, g: int, now_ns: int, max_age_ns: int, s: Scratch, b: int) -> None:
-    """Find the tradable contracts of expiry `g` nearest every delta target, within tolerance."""
-    s.nearest[b, :, :] = NO_LEG
-    if g < 0:
-        return
-    s.distance[:, :] = DELTA_TOLERANCE
-    for i in range(chain.group_start[g], chain.group_start[g + 1]):
-        delta = abs(chain.delta[i])
-        if np.isnan(delta) or not is_tradable_at(chain, i, now_ns, max_age_ns):
+@njit(cache=True, error_model="numpy")
+def _find_nearest(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch) -> None:
+    """Find the tradable contracts of each bucket nearest every delta target, within tolerance."""
+    delta, right = chain.delta, chain.right
+    bid, ask, quote_ns = chain.bid, chain.ask, chain.quote_ns
+    nearest, distance = s.nearest, s.distance
+    for b in range(len(_BUCKET_TARGET)):
+        nearest[b, :, :] = NO_LEG
+        distance[:, :] = DELTA_TOLERANCE
+        g = s.group[b]
+        if g < 0:
             continue
-        side = _CALLS if chain.right[i] > 0 else _PUTS
-        for slot in range(_N_DELTAS):
-            distance = abs(delta - _DELTAS[slot])
-            if distance < s.distance[side, slot]:
-                s.distance[side, slot] = distance
-                s.nearest[b, side, slot] = i
+        for i in range(chain.group_start[g], chain.group_start[g + 1]):
+            size = abs(delta[i])
+            if np.isnan(size) or not is_tradable(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns):
+                continue
+            side = _CALLS if right[i] > 0 else _PUTS
+            for slot in range(_N_DELTAS):
+                miss = abs(size - _DELTAS[slot])
+                if miss < distance[side, slot]:
+                    distance[side, slot] = miss
+                    nearest[b, side, slot] = i
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _nearest_beyond(
-    chain: Columns, g: int, right: int, slot: int, before: int, now_ns: int, max_age_ns: int
+    chain: Columns, g: int, right: int, target: float, before: float, now_ns: int, max_age_ns: int
 ) -> int:
-    """As `_find_nearest`, among strikes further out of the money than contract `before`."""
+    """As `_find_nearest`, among strikes further out of the money than the strike `before`."""
     best = DELTA_TOLERANCE
     found = NO_LEG
     for i in range(chain.group_start[g], chain.group_start[g + 1]):
-        if chain.right[i] != right or np.isnan(chain.delta[i]):
+        if chain.right[i] != right or not right * (chain.strike[i] - before) > 0.0:
             continue
-        if right * (chain.strike[i] - chain.strike[before]) <= 0.0:
-            continue
-        distance = abs(abs(chain.delta[i]) - _DELTAS[slot])
-        if distance < best and is_tradable_at(chain, i, now_ns, max_age_ns):
-            best = distance
+        miss = abs(abs(chain.delta[i]) - target)
+        if miss < best and is_tradable_at(chain, i, now_ns, max_age_ns):
+            best = miss
             found = i
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _mirrored(
-    chain: Columns, g: int, right: int, wing: int, body: int, now_ns: int, max_age_ns: int
+    chain: Columns, g: int, right: int, wing: float, body: float, now_ns: int, max_age_ns: int
 ) -> int:
-    """The contract as far from `body` as `wing` is, to the other side, within half that width."""
-    width = chain.strike[wing] - chain.strike[body]
-    target = chain.strike[body] - width
-    best = 0.5 * abs(width)
+    """The contract as far from the strike `body` as `wing` is, to the other side.
+
+    The nearest listed strike serves, up to half the width away.
+    """
+    target = 2.0 * body - wing
+    best = 0.5 * abs(wing - body)
     found = NO_LEG
     for i in range(chain.group_start[g], chain.group_start[g + 1]):
-        distance = abs(chain.strike[i] - target)
-        if chain.right[i] != right or distance > best or (distance == best and found >= 0):
-            continue
-        if is_tradable_at(chain, i, now_ns, max_age_ns):
-            best = distance
+        miss = abs(chain.strike[i] - target)
+        if chain.right[i] == right and miss < best and is_tradable_at(chain, i, now_ns, max_age_ns):
+            best = miss
             found = i
     return found
 
 
-@njit(cache=True)
-def _choose_legs(
-    chain: Columns, a: int, now_ns: int, max_age_ns: int, s: Scratch, legs: I32
-) -> bool:
-    """Choose the contracts of action `a`; False when one of them is not to be had."""
-    b = _BUCKET[a]
-    g = s.group[b]
-    for leg in range(_N_LEGS[a]):
-        right, slot, choice = _RIGHT[a, leg], _SLOT[a, leg], _CHOICE[a, leg]
-        side = _CALLS if right > 0 else _PUTS
-        if right == 0:
-            legs[leg] = STOCK
-            continue
-        i = NO_LEG
-        if choice in (_DELTA, _BEYOND):
-            i = s.nearest[b, side, slot]
-        if choice == _BEYOND and i >= 0:
-            before = legs[leg - 1]
-            if right * (chain.strike[i] - chain.strike[before]) <= 0.0:
-                i = _nearest_beyond(chain, g, right, slot, before, now_ns, max_age_ns)
-        elif choice == _PAIR:
-            i = chain.pair[legs[leg - 1]]
-            if i >= 0 and not is_tradable_at(chain, i, now_ns, max_age_ns):
-                i = NO_LEG
-        elif choice == _MIRROR:
-            i = _mirrored(chain, g, right, legs[leg - 1], legs[leg - 2], now_ns, max_age_ns)
-        if i < 0:
-            return False
-        legs[leg] = i
-    return True
+@njit(cache=True, error_model="numpy")
+def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs: I32) -> None:
+    """Write the contracts of every opening action to legs[N, MAX_LEGS].
+
+    An action whose contracts are not all to be had gets NO_LEG for its first one.
+    """
+    strike, pair = chain.strike, chain.pair
+    bid, ask, quote_ns = chain.bid, chain.ask, chain.quote_ns
+    group, nearest = s.group, s.nearest
+    for a in range(CLOSE + 1, ACTION_COUNT):
+        b = _BUCKET[a]
+        for leg in range(MAX_LEGS):
+            legs[a, leg] = NO_LEG
+        for leg in range(_N_LEGS[a]):
+            right, slot, choice = _RIGHT[a, leg], _SLOT[a, leg], _CHOICE[a, leg]
+            i = NO_LEG
+            if choice == _STOCK_CHOICE:
+                i = STOCK
+            elif choice == _PAIR:
+                j = pair[legs[a, leg - 1]]
+                if j >= 0 and is_tradable(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns):
+                    i = j
+            elif choice == _MIRROR:
+                wing, body = strike[legs[a, leg - 1]], strike[legs[a, leg - 2]]
+                i = _mirrored(chain, group[b], right, wing, body, now_ns, max_age_ns)
+            else:
+                i = nearest[b, _CALLS if right > 0 else _PUTS, slot]
+                if choice == _BEYOND and i >= 0:
+                    before = strike[legs[a, leg - 1]]
+                    if not right * (strike[i] - before) > 0.0:
+                        target = _DELTAS[slot]
+                        i = _nearest_beyond(
+                            chain, group[b], right, target, before, now_ns, max_age_ns
+                        )
+            if i == NO_LEG:
+                legs[a, 0] = NO_LEG
+                break
+            legs[a, leg] = i
 
 
-@njit(cache=True)
-def _greek_need(chain: Columns, a: int, legs: I32, spot: float, rules: TradingRules) -> float:
-    """Equity at which one unit alone reaches the first of the greek limits, USD."""
-    delta = gamma = vega = 0.0
-    for leg in range(_N_LEGS[a]):
-        i = legs[leg]
-        shares = RATIO[a, leg] * rules.multiplier
-        if i == STOCK:
-            delta += shares
-        else:
-            delta += shares * chain.delta[i]
-            gamma += shares * chain.gamma[i]
-            vega += shares * chain.vega[i]
-    return max(
-        abs(delta * spot) / rules.max_delta,
-        abs(gamma * spot * spot * 0.01) / rules.max_gamma,
-        abs(vega * 0.01) / rules.max_vega,
-    )
-
-
-@njit(cache=True)
-def _price_unit(
+@njit(cache=True, error_model="numpy")
+def _price_units(
     chain: Columns,
     frames: Frames,
     k: int,
-    a: int,
     rules: TradingRules,
     fees: FeeSchedule,
     s: Scratch,
 ) -> None:
-    """Write what one unit of action `a` costs and needs, and how many units could trade."""
-    legs = frames.legs[k, a]
-    n_legs = _N_LEGS[a]
+    """Write what one unit of every action costs and needs, and how many units could trade."""
+    legs, most_units = frames.legs, frames.most_units
+    unit_cost, unit_need = frames.unit_cost, frames.unit_need
+    right, strike, price, ratio = s.right, s.strike, s.price, s.ratio
     spot = frames.spot[k]
-    gross = 0.0
-    contracts = 0
-    displayed = np.inf
-    for leg in range(n_legs):
-        i = legs[leg]
-        ratio = RATIO[a, leg]
-        if i == STOCK:
-            bid, ask = stock_touch(spot, rules.stock_half_spread)
-            bid_size = ask_size = STOCK_LOTS
-            s.strike[leg] = 0.0
-        else:
-            bid, ask = chain.bid[i], chain.ask[i]
-            bid_size, ask_size = chain.bid_size[i], chain.ask_size[i]
-            s.strike[leg] = chain.strike[i]
-        s.right[leg] = _RIGHT[a, leg]
-        s.price[leg] = touch_price(bid, ask, ratio > 0, rules.slippage)
-        gross += abs(ratio) * s.price[leg]
-        contracts += abs(ratio)
-        displayed = min(displayed, np.floor((ask_size if ratio > 0 else bid_size) / abs(ratio)))
-    debit = net_price(RATIO[a], s.price, n_legs)
-    worst = worst_payoff(s.right, s.strike, RATIO[a], n_legs)
-    loss = (debit - worst) * rules.multiplier
-    gain = (best_payoff(s.right, s.strike, RATIO[a], n_legs) - debit) * rules.multiplier
-    if not (0.0 < loss < np.inf and gain > 0.0):
-        return
-    _, fee = fill_cash(s.right, RATIO[a], s.price, n_legs, 1, rules.multiplier, fees)
-    cost = (debit + max(0.0, -worst)) * rules.multiplier + fee
-    at_risk = (loss + fee) / rules.risk_fraction
-    need = cost / rules.secured_fraction if _IS_SECURED[a] else at_risk
-    frames.unit_cost[k, a] = cost
-    frames.unit_need[k, a] = max(need, _greek_need(chain, a, legs, spot, rules))
-    frames.most_units[k, a] = min(
-        np.floor(rules.max_contracts / contracts),
-        np.floor(rules.max_notional / (gross * rules.multiplier)),
-        displayed,
-    )
+    stock_bid, stock_ask = stock_touch(spot, rules.stock_half_spread)
+    for a in range(CLOSE + 1, ACTION_COUNT):
+        most_units[k, a] = 0.0
+        if legs[k, a, 0] == NO_LEG:
+            continue
+        n_legs = _N_LEGS[a]
+        gross = net_delta = net_gamma = net_vega = 0.0
+        contracts = 0
+        displayed = np.inf
+        for leg in range(n_legs):
+            i = legs[k, a, leg]
+            ratio[leg] = RATIO[a, leg]
+            right[leg] = _RIGHT[a, leg]
+            lots = abs(ratio[leg])
+            buys = ratio[leg] > 0
+            if i == STOCK:
+                bid, ask, size, strike[leg] = stock_bid, stock_ask, STOCK_LOTS, 0.0
+                net_delta += ratio[leg]
+            else:
+                bid, ask, strike[leg] = chain.bid[i], chain.ask[i], chain.strike[i]
+                size = chain.ask_size[i] if buys else chain.bid_size[i]
+                net_delta += ratio[leg] * chain.delta[i]
+                net_gamma += ratio[leg] * chain.gamma[i]
+                net_vega += ratio[leg] * chain.vega[i]
+            price[leg] = touch_price(bid, ask, buys, rules.slippage)
+            gross += lots * price[leg]
+            contracts += lots
+            displayed = min(displayed, np.floor(size / lots))
+        debit = net_price(ratio, price, n_legs)
+        worst, best = payoff_range(right, strike, ratio, n_legs)
+        if not (-np.inf < worst < debit < best):
+            continue
+        _, fee = fill_cash(right, ratio, price, n_legs, 1, rules.multiplier, fees)
+        unit_cost[k, a] = (debit + max(0.0, -worst)) * rules.multiplier + fee
+        at_risk = ((debit - worst) * rules.multiplier + fee) / rules.risk_fraction
+        tied_up = unit_cost[k, a] / rules.secured_fraction
+        unit_need[k, a] = max(
+            tied_up if _IS_SECURED[a] else at_risk,
+            rules.multiplier * abs(net_delta * spot) / rules.max_delta,
+            rules.multiplier * abs(net_gamma * spot * spot * 0.01) / rules.max_gamma,
+            rules.multiplier * abs(net_vega * 0.01) / rules.max_vega,
+        )
+        most_units[k, a] = min(
+            np.floor(rules.max_contracts / contracts),
+            np.floor(rules.max_notional / (gross * rules.multiplier)),
+            displayed,
+        )
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def fill_frame(
     chain: Columns,
     frames: Frames,
@@ -327,20 +325,18 @@ def fill_frame(
 ) -> None:
     """Fill frame `k`, whose times and spot are set, from a refreshed chain and its closed bars."""
     now_ns, age = frames.now_ns[k], rules.max_quote_age_ns
-    find_buckets(chain, now_ns, s.group)
-    for b in range(len(_BUCKET_TARGET)):
-        _find_nearest(chain, s.group[b], now_ns, age, s, b)
+    _find_buckets(chain, now_ns, s.group)
+    _find_nearest(chain, now_ns, age, s)
     observe_market(
         chain, now_ns, frames.open_ns[k], frames.close_ns[k], bars, age, s.group,
         s.nearest[:, _CALLS, ATM_SLOT], s.nearest[:, _CALLS, WING_SLOT],
-        s.nearest[:, _PUTS, WING_SLOT], frames.features[k],
+        s.nearest[:, _PUTS, WING_SLOT], frames.features, k,
     )  # fmt: skip
-    frames.legs[k, :, :] = NO_LEG
-    frames.most_units[k, :] = 0.0
-    ends_soon = frames.close_ns[k] - now_ns <= rules.no_open_ns
-    stock_is_fresh = now_ns - frames.spot_ns[k] <= age
-    for a in range(CLOSE + 1, ACTION_COUNT):
-        if ends_soon or s.group[_BUCKET[a]] < 0 or (_HAS_STOCK[a] and not stock_is_fresh):
-            continue
-        if _choose_legs(chain, a, now_ns, age, s, frames.legs[k, a]):
-            _price_unit(chain, frames, k, a, rules, fees, s)
+    if frames.close_ns[k] - now_ns <= rules.no_open_ns:
+        frames.legs[k, :, :] = NO_LEG
+    else:
+        _choose_legs(chain, now_ns, age, s, frames.legs[k])
+    if now_ns - frames.spot_ns[k] > age:
+        for a in _HAS_STOCK:
+            frames.legs[k, a, 0] = NO_LEG
+    _price_units(chain, frames, k, rules, fees, s)

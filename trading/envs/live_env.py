@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, MAX_LEGS
-from trading.envs.features import FEATURE_COUNT, observe
+from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
 from trading.envs.frames import RATIO
 from trading.envs.market_features import F32
-from trading.envs.rules import NO_LEG, STOCK, Funds, Position, TradingRules, no_position
-from trading.envs.sizing import leg_quote, size_actions
+from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.sight import empty_purses, empty_sights, no_holdings, see
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker, settlement_price
 from trading.execution.fees import FeeSchedule
@@ -81,9 +80,10 @@ class LiveEnv:
         }
         self._profit = dict.fromkeys(self.symbols, float("nan"))
         count = len(self.symbols)
-        self._observations: F32 = np.zeros((count, FEATURE_COUNT), dtype=np.float32)
-        self._units = np.zeros((count, ACTION_COUNT), dtype=np.int32)
-        self._mask: NDArray[np.bool_] = np.zeros((count, ACTION_COUNT), dtype=np.bool_)
+        self._holdings = no_holdings(count)
+        self._purses = empty_purses(count)
+        self._sights = empty_sights(count)
+        self._frame_of = np.zeros(count, dtype=np.int64)
 
     def begin_session(self) -> None:
         """Forget the sequence numbers of quotes: they start over with each session."""
@@ -172,7 +172,7 @@ class LiveEnv:
             self._profit[symbol] = profit
         self.broker.on_bar(self._held_quotes(), now_ns, equity=account.equity(marks))
         self._observe()
-        return Observed(self._observations.copy(), self._mask.copy(), rewards)
+        return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
 
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
         """Send the orders of one action per underlying, in the order of `symbols`."""
@@ -267,38 +267,58 @@ class LiveEnv:
 
     def _quote(self, symbol: str) -> QuoteView:
         market, i = self._contracts[symbol]
-        bid, ask, bid_size, ask_size, quote_ns = leg_quote(
-            market.board, market.frames, 0, self._rules, i
+        if i == STOCK:
+            frames = market.frames
+            bid, ask = stock_touch(float(frames.spot[0]), self._rules.stock_half_spread)
+            return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[0]))
+        columns = market.chain.columns
+        return QuoteView(
+            float(columns.bid[i]),
+            float(columns.ask[i]),
+            float(columns.bid_size[i]),
+            float(columns.ask_size[i]),
+            int(columns.quote_ns[i]),
         )
-        return QuoteView(float(bid), float(ask), float(bid_size), float(ask_size), int(quote_ns))
 
     def _observe(self) -> None:
-        account = self.broker.account
-        funds = Funds(self.equity(), account.cash, account.reserved, len(account.strategies))
-        may_open = account.trading_state is TradingState.ACTIVE
-        may_close = account.trading_state is not TradingState.HALTED
+        account, purses = self.broker.account, self._purses
+        purses.equity[:], purses.cash[:] = self.equity(), account.cash
+        purses.reserved[:] = account.reserved
+        purses.open_positions[:] = len(account.strategies)
+        purses.may_open[:] = account.trading_state is TradingState.ACTIVE
+        purses.may_close[:] = account.trading_state is not TradingState.HALTED
         for u, symbol in enumerate(self.symbols):
+            self._hold(u, symbol)
             market = self._markets[symbol]
-            view = (market.board, market.frames, 0, self._rules, funds, self._position(symbol))
-            size_actions(*view, may_open, may_close, self._units[u], self._mask[u])
-            observe(*view, self._observations[u])
+            which = np.array([u], dtype=np.int64)
+            see(
+                market.board,
+                market.frames,
+                self._frame_of,
+                self._rules,
+                self._holdings,
+                purses,
+                which,
+                self._sights,
+            )
 
-    def _position(self, underlying: str) -> Position:
+    def _hold(self, u: int, underlying: str) -> None:
+        """Write the open strategy of an underlying as the kernels see it."""
+        holdings = self._holdings
+        holdings.legs[u], holdings.ratio[u], holdings.units[u] = NO_LEG, 0, 0
         strategy = self.broker.account.strategies.get(underlying)
-        position = no_position()
         if strategy is None:
-            return position
+            return
         for k, leg in enumerate(strategy.legs):
-            position.legs[k] = self._contracts[leg.symbol][1]
-            position.ratio[k] = leg.ratio
-        return position._replace(
-            units=strategy.units, net_cash=strategy.net_cash, opened_ns=strategy.opened_ns
-        )
+            holdings.legs[u, k] = self._contracts[leg.symbol][1]
+            holdings.ratio[u, k] = leg.ratio
+        holdings.units[u], holdings.net_cash[u] = strategy.units, strategy.net_cash
+        holdings.opened_ns[u] = strategy.opened_ns
 
     def _act(self, now_ns: int, u: int, underlying: str, action: int) -> Outcome:
-        if not self._mask[u, action]:
+        if not self._sights.mask[u, action]:
             return Outcome(action, masked=True)
-        units = int(self._units[u, action])
+        units = int(self._sights.units[u, action])
         if units == 0:
             return Outcome(action, masked=False)
         strategy = self.broker.account.strategies.get(underlying)

@@ -189,29 +189,29 @@ def _range_position(bars: Bars) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def put(out: F32, k: int, value: float) -> int:
-    """Write one entry, clipped, and 0 where it is unknown; return the next index."""
-    out[k] = min(max(value, -LIMIT), LIMIT) if np.isfinite(value) else 0.0
+def put(out: F32, row: int, k: int, value: float) -> int:
+    """Write entry `k` of a row, clipped, and 0 where it is unknown; return the next index."""
+    out[row, k] = min(max(value, -LIMIT), LIMIT) if np.isfinite(value) else 0.0
     return k + 1
 
 
 @njit(cache=True, error_model="numpy")
-def _observe_bars(bars: Bars, out: F32, k: int) -> int:
+def _observe_bars(bars: Bars, out: F32, row: int, k: int) -> int:
     if bars.filled == 0:
-        out[k : k + 12] = 0.0
+        out[row, k : k + 12] = 0.0
         return k + 12
     last = bars.close[bars.filled - 1]
     for horizon in (1, 5, 15, 60):
-        k = put(out, k, _log_return(bars, horizon) * 1000.0 / np.sqrt(horizon))
-    k = put(out, k, _realised_vol(bars, 15))
-    k = put(out, k, _realised_vol(bars, 60))
+        k = put(out, row, k, _log_return(bars, horizon) * 1000.0 / np.sqrt(horizon))
+    k = put(out, row, k, _realised_vol(bars, 15))
+    k = put(out, row, k, _realised_vol(bars, 60))
     macd, above_signal = _macd(bars)
-    k = put(out, k, macd / last * 1000.0)
-    k = put(out, k, above_signal / last * 1000.0)
-    k = put(out, k, _rsi(bars))
-    k = put(out, k, _cci(bars) / 200.0)
-    k = put(out, k, _adx(bars))
-    put(out, k, _range_position(bars))
+    k = put(out, row, k, macd / last * 1000.0)
+    k = put(out, row, k, above_signal / last * 1000.0)
+    k = put(out, row, k, _rsi(bars))
+    k = put(out, row, k, _cci(bars) / 200.0)
+    k = put(out, row, k, _adx(bars))
+    put(out, row, k, _range_position(bars))
     return k + 1
 
 
@@ -226,11 +226,12 @@ def _observe_bucket(
     max_age_ns: int,
     realised_vol: float,
     out: F32,
+    row: int,
     k: int,
 ) -> float:
     """Write the seven entries of one expiry bucket from `out[k]`; return its at-the-money IV."""
     if g < 0:
-        out[k : k + 7] = 0.0
+        out[row, k : k + 7] = 0.0
         return np.nan
     atm = skew = spread = age = np.nan
     if atm_call >= 0:
@@ -240,13 +241,13 @@ def _observe_bucket(
         age = (now_ns - chain.quote_ns[atm_call]) / max_age_ns
     if wing_put >= 0 and wing_call >= 0:
         skew = chain.iv[wing_put] - chain.iv[wing_call]
-    k = put(out, k, 1.0 if atm_call >= 0 else 0.0)
-    k = put(out, k, (chain.expiry_ns[chain.group_start[g]] - now_ns) / _DAY_NS / 30.0)
-    k = put(out, k, atm)
-    k = put(out, k, skew * 10.0)
-    k = put(out, k, atm - realised_vol)
-    k = put(out, k, spread * 10.0)
-    put(out, k, age)
+    k = put(out, row, k, 1.0 if atm_call >= 0 else 0.0)
+    k = put(out, row, k, (chain.expiry_ns[chain.group_start[g]] - now_ns) / _DAY_NS / 30.0)
+    k = put(out, row, k, atm)
+    k = put(out, row, k, skew * 10.0)
+    k = put(out, row, k, atm - realised_vol)
+    k = put(out, row, k, spread * 10.0)
+    put(out, row, k, age)
     return atm
 
 
@@ -263,25 +264,26 @@ def observe_market(
     wing_call: I64,
     wing_put: I64,
     out: F32,
+    row: int,
 ) -> None:
-    """Write out[MARKET_FEATURE_COUNT].
+    """Write row `row` of out[K, MARKET_FEATURE_COUNT].
 
     Parameters
     ----------
     group : [BUCKETS], expiry group of each bucket, or -1
     atm_call, wing_call, wing_put : [BUCKETS], tradable contracts nearest 50, 25 and 25 delta, or -1
     """
-    k = _observe_bars(bars, out, 0)
-    k = put(out, k, (now_ns - session_open_ns) / (session_close_ns - session_open_ns))
-    k = put(out, k, (session_close_ns - now_ns) / (6.5 * 3600e9))
+    k = _observe_bars(bars, out, row, 0)
+    k = put(out, row, k, (now_ns - session_open_ns) / (session_close_ns - session_open_ns))
+    k = put(out, row, k, (session_close_ns - now_ns) / (6.5 * 3600e9))
     realised = _realised_vol(bars, 60)
     near = far = np.nan
     for b in range(_N_BUCKETS):
         far = _observe_bucket(
             chain, group[b], atm_call[b], wing_call[b], wing_put[b], now_ns, max_age_ns, realised,
-            out, k,
+            out, row, k,
         )  # fmt: skip
         k += 7
         if b == 0:
             near = far
-    put(out, k, (far - near) * 10.0)
+    put(out, row, k, (far - near) * 10.0)

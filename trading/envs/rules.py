@@ -5,9 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from trading.envs.catalogue import MAX_LEGS
-from trading.market.chain import I64
-
 NO_LEG = -1
 STOCK = -2
 """In the place of a contract's index: the leg is the underlying itself, in round lots."""
@@ -53,36 +50,6 @@ class TradingRules(NamedTuple):
     """No new position this close to the end of the session."""
     reward_scale: float
     """Reward is the change of equity over the initial capital, times this."""
-
-
-class Position(NamedTuple):
-    """The open strategy of one underlying; `units` is 0 when there is none."""
-
-    legs: I64
-    """[MAX_LEGS]: contract indices, STOCK, or NO_LEG where unused."""
-    ratio: I64
-    """[MAX_LEGS]: signed contracts or round lots of one unit."""
-    units: int
-    net_cash: float
-    """USD: cash flow of the strategy so far after fees, negative when paid."""
-    opened_ns: int
-
-
-class Funds(NamedTuple):
-    """What the account can do, USD."""
-
-    equity: float
-    cash: float
-    reserved: float
-    """Cash set aside for what open positions may still cost."""
-    open_positions: int
-
-
-def no_position() -> Position:
-    """An empty position, with arrays of its own."""
-    return Position(
-        np.full(MAX_LEGS, NO_LEG, dtype=np.int64), np.zeros(MAX_LEGS, dtype=np.int64), 0, 0.0, 0
-    )
 
 
 @njit(cache=True)

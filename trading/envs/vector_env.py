@@ -11,13 +11,14 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from trading.envs.accounts import mark_and_observe, new_accounts, open_accounts, trade
+from trading.envs.accounts import mark, new_accounts, open_accounts, trade
 from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.frames import Frames
 from trading.envs.market_features import LIMIT
 from trading.envs.rules import TradingRules
+from trading.envs.sight import see
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
@@ -107,7 +108,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
     @property
     def equity(self) -> F64:
         """Equity of every account at its last mark, USD, [B]; a view."""
-        return self._accounts.equity
+        return self._accounts.purses.equity
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -151,8 +152,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
     def _current(self) -> Observation:
         return {
-            "observations": self._accounts.observations.copy(),
-            "action_mask": self._accounts.mask.copy(),
+            "observations": self._accounts.sights.observations.copy(),
+            "action_mask": self._accounts.sights.mask.copy(),
         }
 
     def _open(self, which: I64) -> None:
@@ -174,15 +175,10 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         )
 
     def _observe(self, which: I64) -> None:
-        mark_and_observe(
-            self._markets.board,
-            self._markets.frames,
-            self._markets.frame_of,
-            self._rules,
-            self._accounts,
-            which,
-            self._rewards,
-        )
+        accounts = self._accounts
+        view = (self._markets.board, self._markets.frames, self._markets.frame_of, self._rules)
+        mark(*view, accounts, which, self._rewards)
+        see(*view, accounts.holdings, accounts.purses, which, accounts.sights)
 
 
 class SimulatedOptionsVectorEnv(OptionsVectorEnv):
