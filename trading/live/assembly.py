@@ -6,8 +6,9 @@ import numpy as np
 
 from trading.config import Settings
 from trading.data.massive.stream import StreamSettings
+from trading.data.recording import Recorder
 from trading.envs.actions import ACTION_COUNT, TradingRules
-from trading.envs.features import FEATURE_COUNT
+from trading.envs.features import FEATURE_COUNT, HISTORY_BARS
 from trading.execution.fees import FeeSchedule
 from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
@@ -23,6 +24,19 @@ _SECOND_NS = 1_000_000_000
 def journal_path(settings: Settings) -> Path:
     """The journal of the settings' account."""
     return settings.paths.state_dir / f"journal-{settings.account.id}.sqlite"
+
+
+def recorder(settings: Settings) -> Recorder | None:
+    """A recorder of live days, or None where the settings ask for none.
+
+    Raises
+    ------
+    DataError
+        Its folder cannot be written.
+    """
+    if not settings.data.record:
+        return None
+    return Recorder(settings.paths.state_dir / "recordings", history_bars=HISTORY_BARS)
 
 
 def fee_schedule(settings: Settings) -> FeeSchedule:
