@@ -39,7 +39,7 @@ __all__ = ["RecordedSession", "Recorder", "Run", "load_recording", "recorded_run
 
 _PACK = struct.Struct("<qddddqq").pack_into
 _ROW_BYTES = QUOTE_ROW.itemsize
-_WAITING_PARTS = 32
+_WAITING_PARTS = 16
 _STOP_TIMEOUT_S = 20.0
 _CARRIED = -1  # sequence: before any of the session's own
 
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """Writes down what one environment is told, on the thread that tells it.
 
-    Memory is bounded: at most 32 parts wait for the disk. When it cannot keep up, or fails, the
+    Memory is bounded: at most 16 parts wait for the disk. When it cannot keep up, or fails, the
     recording ends there with an error in the log, `failure` tells why, and trading goes on. Every
     session stands for itself: what the environment keeps of the session before (bars, quotes of
     contracts that are still listed) is recorded as its warm-up and its first quotes.
@@ -84,7 +84,7 @@ class Recorder:
         self,
         folder: Path,
         *,
-        rows_per_part: int = 1 << 14,
+        rows_per_part: int = 1 << 15,
         bars_per_part: int = 10,
         history_bars: int = 512,
     ) -> None:

@@ -57,6 +57,7 @@ _ABOUT = b"recording"
 _LISTING, _WARM_UP, _EVENTS = "listing.parquet", "warm-up.parquet", "events-{:06d}.parquet"
 _QUOTE, _STOCK_BAR, _BAR_END = range(3)
 _KINDS = ("quote", "stock_bar", "bar_end")
+_RISING = ("ts_ns", "sequence", "start_ns")
 _QUOTE_FLOATS = ("bid", "ask", "bid_size", "ask_size")
 _BAR_FLOATS = ("open", "high", "low", "close", "volume", "vwap")
 _LISTING_SCHEMA = pa.schema([pa.field("symbol", pa.string(), nullable=False)])
@@ -274,7 +275,16 @@ def _session_of(listing: Any, folder: Path) -> Session:
 
 def _write(path: Path, table: Any) -> None:
     with path.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            use_dictionary=[name for name in table.column_names if name not in _RISING],
+            column_encoding={
+                name: "DELTA_BINARY_PACKED" for name in table.column_names if name in _RISING
+            },
+            write_statistics=False,
+        )
         file.flush()
         os.fsync(file.fileno())
 
