@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.data.catalog import FLAT_FILE, Catalog, Kind
+from trading.data.catalog import Catalog, Kind
 from trading.data.flatfiles import load_minute_bars, load_quotes, minute_bars_path
 from trading.errors import DataError
 from trading.market.bars import StockBar
@@ -174,9 +174,9 @@ class RecordedSession:
         underlying: str,
         calendar: ExchangeCalendar,
         bar_ns: int = MINUTE_NS,
-        source: str | None = FLAT_FILE,
+        source: str | None = None,
     ) -> Self:
-        """The same from the catalogue; quotes are those of `source`, or of all with None.
+        """The same from the catalogue; quotes are those of `source`, or of all.
 
         Raises
         ------
