@@ -149,6 +149,9 @@ class DataSettings(Section):
     bar_grace_ms: Annotated[
         CountOrZero, _about("Milliseconds that a decision waits for late quotes of its bar.")
     ] = 0
+    record: Annotated[bool, _about("Whether live days are recorded, in state_dir/recordings.")] = (
+        False
+    )
     massive: MassiveSettings = MassiveSettings()
     simulation: SimulationSettings = SimulationSettings()
     replay: ReplaySettings = ReplaySettings()

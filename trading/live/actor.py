@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, TradingMetrics
+from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.status import (
     account_figures,
     describe_account,
@@ -274,6 +276,7 @@ class LiveMarket:
             StreamClient(
                 assembly.stream_settings(settings, self._endpoint), seed=settings.seed
             ) as stream,
+            assembly.recorder(settings) or nullcontext() as recorder,
         ):
             self._stream = stream
             now_ns = rest.market_status().server_ns
@@ -292,7 +295,7 @@ class LiveMarket:
                 rules.slippage,
                 rules.max_quote_age_ns,
             )
-            env = LiveEnv(settings.symbols, rules, fees, calendar, broker)
+            env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
             directory = MarketDirectory(
                 rest, stream, env, calendar, settings.data.max_quote_contracts
             )
@@ -302,7 +305,7 @@ class LiveMarket:
                 policy,
                 calendar,
                 stream,
-                directory,
+                recorded_markets(directory, recorder),
                 self,
                 now_ns,
                 version,

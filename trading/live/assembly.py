@@ -6,8 +6,10 @@ import numpy as np
 
 from trading.config import Settings
 from trading.data.massive.stream import StreamSettings
+from trading.data.recording import Recorder
 from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
+from trading.envs.market_features import HISTORY_BARS
 from trading.envs.rules import TradingRules
 from trading.execution.fees import FeeSchedule
 from trading.execution.risk import RiskLimits
@@ -24,6 +26,19 @@ _SECOND_NS = 1_000_000_000
 def journal_path(settings: Settings) -> Path:
     """The journal of the settings' account."""
     return settings.paths.state_dir / f"journal-{settings.account.id}.sqlite"
+
+
+def recorder(settings: Settings) -> Recorder | None:
+    """A recorder of live days, or None where the settings ask for none.
+
+    Raises
+    ------
+    DataError
+        Its folder cannot be written.
+    """
+    if not settings.data.record:
+        return None
+    return Recorder(settings.paths.state_dir / "recordings", history_bars=HISTORY_BARS)
 
 
 def fee_schedule(settings: Settings) -> FeeSchedule:
