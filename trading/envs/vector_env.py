@@ -4,6 +4,7 @@ An environment is one account that trades one underlying for one session day. Th
 matching, fees, margin, actions and features are the functions the live market calls.
 """
 
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import gymnasium as gym
@@ -16,6 +17,7 @@ from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.frames import Frames
+from trading.envs.history import HistoricalMarkets, History
 from trading.envs.market_features import LIMIT
 from trading.envs.rules import TradingRules
 from trading.envs.sight import see
@@ -230,4 +232,35 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
             )
         rng = np.random.default_rng(seed)
         markets = SimulatedMarkets(num_envs, accounts_per_market, rules, fees, model, rng)
+        super().__init__(num_envs, rules, fees, markets)
+
+
+class HistoricalOptionsVectorEnv(OptionsVectorEnv):
+    """B accounts on recorded days, drawn at random.
+
+    Parameters
+    ----------
+    num_envs, rules, fees
+        As in `OptionsVectorEnv`.
+    history
+        Folder of a history that `trading.envs.history.write_history` wrote for these rules.
+    seed
+        Seeds the choice of days; `reset(seed=...)` starts over from another.
+
+    Raises
+    ------
+    DataError
+        There is no history in the folder, or it was written for other rules.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        rules: TradingRules,
+        fees: FeeSchedule,
+        history: str | Path,
+        seed: int = 0,
+    ) -> None:
+        opened = History(Path(history), rules, fees)
+        markets = HistoricalMarkets(num_envs, opened, np.random.default_rng(seed))
         super().__init__(num_envs, rules, fees, markets)
