@@ -33,6 +33,11 @@ def fee_schedule(settings: Settings) -> FeeSchedule:
         exchange_fee=execution.exchange_fee,
         orf_fee=execution.orf_fee,
         occ_fee=execution.occ_fee,
+        taf_fee=execution.taf_fee,
+        sec_rate=execution.sec_fee_per_million / 1e6,
+        stock_commission=execution.stock_commission,
+        stock_taf_fee=execution.stock_taf_fee,
+        stock_taf_cap=execution.stock_taf_cap,
     )
 
 
@@ -45,6 +50,12 @@ def risk_limits(settings: Settings) -> RiskLimits:
         max_order_notional=risk.max_order_notional,
         max_daily_loss_pct=risk.max_daily_loss_pct,
         max_orders_per_minute=risk.max_orders_per_minute,
+        max_delta_pct=risk.max_delta_pct,
+        max_gamma_pct=risk.max_gamma_pct,
+        max_vega_pct=risk.max_vega_pct,
+        max_drawdown_pct=risk.max_drawdown_pct,
+        min_short_equity=risk.min_short_equity,
+        allow_naked_shorts=risk.allow_naked_shorts,
     )
 
 
