@@ -31,7 +31,7 @@ class FeeSchedule(NamedTuple):
     """Most clearing fee one order pays; 55 USD before 2025-02-14."""
     taf_fee: float = 0.00329
     """FINRA Trading Activity Fee a contract sold."""
-    sec_rate: float = 20.60e-6
+    sec_rate: float = 20.60 / 1e6
     """SEC Section 31 fee as a fraction of the proceeds of sales, options and stock."""
     stock_commission: float = 0.0
     """Broker's commission a share."""

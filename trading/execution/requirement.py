@@ -72,11 +72,11 @@ def market_requirement(
         Value of each sold option, USD a share; a missing one counts as NaN.
     """
     bounded = legs_reserve(legs, multiplier)
-    covered, uncovered = _split(legs)
+    paired, widths, uncovered = _split(legs, spot, marks)
     moving = _uncovered(uncovered, multiplier, spot, marks)
     if math.isnan(moving):
         return bounded if math.isfinite(bounded) else math.nan
-    return min(bounded, legs_reserve(covered, multiplier) + moving if covered else moving)
+    return min(bounded, min(legs_reserve(paired, multiplier), widths * multiplier) + moving)
 
 
 def sells_short(legs: tuple[Leg, ...]) -> bool:
@@ -105,35 +105,44 @@ def _worst(legs: tuple[Leg, ...], counts: list[bool], multiplier: float) -> floa
     return float(reserve_per_unit(*as_arrays(counted), len(counted), multiplier))
 
 
-def _split(legs: tuple[Leg, ...]) -> tuple[tuple[Leg, ...], tuple[Leg, ...]]:
-    """Covered and uncovered parts of one unit; what is bought and covers nothing is in neither.
+def _split(
+    legs: tuple[Leg, ...], spot: float, marks: Mapping[str, float]
+) -> tuple[tuple[Leg, ...], float, tuple[Leg, ...]]:
+    """Pairs of one unit, their widths added up in USD a share, and what is sold without cover.
 
-    Stock covers the calls with the lowest strikes, then each sold option takes the best bought one
-    that lasts as long.
+    Stock covers the calls with the lowest strikes, which then need nothing. Each other sold option
+    is paired with the best bought one that lasts as long, unless the width between them is more
+    than its margin without cover.
     """
     terms = {leg.symbol: terms_of(leg.symbol) for leg in legs}
     free = {leg.symbol: leg.ratio for leg in legs}
-    covered: dict[str, int] = {}
-
-    def cover(sold: str, by: str) -> None:
-        units = min(-free[sold], free[by])
-        for symbol, ratio in ((sold, -units), (by, units)):
-            covered[symbol] = covered.get(symbol, 0) + ratio
-            free[symbol] -= ratio
+    paired: dict[str, int] = {}
+    widths = 0.0
 
     def ranked(right: int) -> list[str]:
         of_right = [symbol for symbol, each in terms.items() if each.right == right]
-        return sorted(of_right, key=lambda symbol: terms[symbol].strike * (right or 1))
+        return sorted(of_right, key=lambda symbol: terms[symbol].strike * right)
 
     for right in (1, -1):
         for sold in ranked(right):
-            covers = (ranked(STOCK) if right > 0 else []) + ranked(right)
-            for by in covers:
-                lasts = terms[by].expiry >= terms[sold].expiry
-                if free[sold] < 0 < free[by] and lasts:
-                    cover(sold, by)
+            _, strike, expiry, root = terms[sold]
+            broad = product_of(root).cash_settled
+            alone = uncovered_margin(right, strike, spot, marks.get(sold, math.nan), broad)
+            for by in [*(ranked(STOCK) if right > 0 else []), *ranked(right)]:
+                units = min(-free[sold], free[by])
+                if units <= 0 or terms[by].expiry < expiry:
+                    continue
+                if terms[by].right != STOCK:
+                    width = max(right * (terms[by].strike - strike), 0.0)
+                    if alone < width:
+                        continue
+                    widths += units * width
+                    paired[sold] = paired.get(sold, 0) - units
+                    paired[by] = paired.get(by, 0) + units
+                free[sold] += units
+                free[by] -= units
     uncovered = tuple(Leg(symbol, ratio) for symbol, ratio in free.items() if ratio < 0)
-    return tuple(Leg(symbol, ratio) for symbol, ratio in covered.items() if ratio), uncovered
+    return tuple(Leg(symbol, ratio) for symbol, ratio in paired.items()), widths, uncovered
 
 
 def _uncovered(

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from trading.errors import DataError
 from trading.execution.events import Ending, Settled
 from trading.execution.holdings import Position
+from trading.execution.legs import is_stock
 from trading.execution.money import usd
 from trading.market.contracts import OptionContract, parse_symbol
 from trading.market.products import product_of
@@ -40,7 +41,7 @@ def settlements(
     Parameters
     ----------
     positions : mapping of symbol to Position
-        All that the account holds, stock too; of `symbols` only what is held counts.
+        All that the account holds, stock too; of `symbols` only the options held count.
     underlying_prices : mapping of underlying to float
         Closing prices, USD a share.
 
@@ -49,7 +50,11 @@ def settlements(
     DataError
         An underlying's closing price is missing or no positive number.
     """
-    held = [positions[symbol] for symbol in dict.fromkeys(symbols) if symbol in positions]
+    held = [
+        positions[symbol]
+        for symbol in dict.fromkeys(symbols)
+        if symbol in positions and not is_stock(symbol)
+    ]
     ended: list[Settled] = []
     stock: dict[str, int] = {}
     # Sold ones first: what they deliver is what bought ones are exercised against.
