@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from trading.execution.events import (
         AccountOpened,
         DecisionMade,
+        DividendPaid,
         Event,
+        MarginChanged,
         OrderAccepted,
         OrderCancelled,
         OrderFilled,
         OrderRejected,
+        PeakReset,
         SessionClosed,
         Settled,
         StateChanged,
@@ -249,10 +252,26 @@ def _cancelled(event: "OrderCancelled") -> str:
 
 
 def _settled(event: "Settled") -> str:
+    stock = f", stock {event.lots:+d} lots" if event.lots else ""
     return (
-        f"{event.quantity:+d} {event.symbol} at {event.price:.2f}, underlying "
-        f"{event.underlying_price:.2f}: cash {event.cash:+.2f}"
+        f"{event.quantity:+d} {event.symbol} {event.ending} at {event.price:.2f}, underlying "
+        f"{event.underlying_price:.2f}: cash {event.cash:+.2f}{stock}"
     )
+
+
+def _dividend_paid(event: "DividendPaid") -> str:
+    return (
+        f"{event.amount:.4f} a share on {event.lots:+d} lots of {event.underlying}, ex "
+        f"{event.ex_date}: cash {event.cash:+.2f}"
+    )
+
+
+def _margin_changed(event: "MarginChanged") -> str:
+    return f"{event.underlying} holds back {event.reserve_per_unit:.2f} a unit"
+
+
+def _peak_reset(event: "PeakReset") -> str:
+    return f"drawdown from {event.equity:.2f} on"
 
 
 def _session_closed(event: "SessionClosed") -> str:
@@ -275,6 +294,9 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "order_filled": _filled,
     "order_cancelled": _cancelled,
     "settled": _settled,
+    "dividend_paid": _dividend_paid,
+    "margin_changed": _margin_changed,
+    "peak_reset": _peak_reset,
     "session_closed": _session_closed,
     "state_changed": _state_changed,
     "weights_adopted": _weights_adopted,

@@ -15,6 +15,10 @@ CALL_105 = "O:SPY260116C00105000"
 PUT_100 = "O:SPY260116P00100000"
 PUT_95 = "O:SPY260116P00095000"
 QQQ_CALL_100 = "O:QQQ260116C00100000"
+QQQ_PUT_100 = "O:QQQ260116P00100000"
+LATER_CALL_100 = "O:SPY260220C00100000"
+SPOT = 100.5
+"""Price of both stocks in `market`, USD a share."""
 
 SHAPES: dict[str, tuple[Leg, ...]] = {
     "long_call": (Leg(CALL_100, 1),),
@@ -25,6 +29,14 @@ SHAPES: dict[str, tuple[Leg, ...]] = {
     "long_straddle": (Leg(CALL_100, 1), Leg(PUT_100, 1)),
     "iron_condor": (Leg(PUT_95, 1), Leg(PUT_100, -1), Leg(CALL_100, -1), Leg(CALL_105, 1)),
     "short_call": (Leg(CALL_100, -1),),
+    "short_put": (Leg(PUT_100, -1),),
+    "short_straddle": (Leg(CALL_100, -1), Leg(PUT_100, -1)),
+    "covered_call": (Leg("SPY", 1), Leg(CALL_105, -1)),
+    "calendar": (Leg(LATER_CALL_100, 1), Leg(CALL_100, -1)),
+    "iron_butterfly_sold_twice": (Leg(PUT_95, 2), Leg(PUT_100, -2), Leg(CALL_105, 1)),
+    "long_stock": (Leg("SPY", 1),),
+    "short_stock": (Leg("SPY", -1),),
+    "protected_short_stock": (Leg("SPY", -1), Leg(CALL_105, 1)),
 }
 
 
@@ -33,8 +45,18 @@ def quote(bid: float, ask: float, size: float = 50.0, ts_ns: int = NOW_NS) -> Qu
 
 
 def market(ts_ns: int = NOW_NS, size: float = 50.0) -> dict[str, QuoteView]:
-    """Quotes of all contracts, ten cents wide."""
-    mids = {CALL_100: 3.05, CALL_105: 1.05, PUT_100: 2.55, PUT_95: 0.95, QQQ_CALL_100: 4.05}
+    """Quotes of all contracts and stocks, ten cents wide; the stocks are at `SPOT`."""
+    mids = {
+        CALL_100: 3.05,
+        CALL_105: 1.05,
+        PUT_100: 2.55,
+        PUT_95: 0.95,
+        LATER_CALL_100: 4.55,
+        "SPY": SPOT,
+        QQQ_CALL_100: 4.05,
+        QQQ_PUT_100: 3.55,
+        "QQQ": SPOT,
+    }
     return {
         symbol: quote(round(mid - 0.05, 2), round(mid + 0.05, 2), size, ts_ns)
         for symbol, mid in mids.items()

@@ -8,8 +8,6 @@ from tests.execution.scene import (
     CALL_100,
     CALL_105,
     NOW_NS,
-    PUT_95,
-    PUT_100,
     QQQ_CALL_100,
     SECOND_NS,
     close_order,
@@ -103,7 +101,6 @@ def test_partial_close_leaves_the_other_units_open(broker: PaperBroker) -> None:
         (1.0, 1.0, 10.0, 0, RejectReason.CROSSED),
         (1.0, 1.1, 10.0, 91, RejectReason.STALE_QUOTE),
         (1.0, 1.1, 0.0, 0, RejectReason.NO_SIZE),
-        (math.nan, 1.1, 10.0, 0, RejectReason.NOT_A_NUMBER),
     ],
 )
 def test_a_bad_quote_rejects_the_whole_order(
@@ -126,7 +123,7 @@ def test_nothing_trades_outside_the_session(broker: PaperBroker) -> None:
     assert len(broker.on_bar(cheaper, NOW_NS)) == 1
 
 
-@pytest.mark.parametrize("symbol", ["SPY", "O:SPY260116C00999000", "O:SPY1260116C00100000"])
+@pytest.mark.parametrize("symbol", ["QQQ", "O:SPY260116C00999000", "O:SPY1260116C00100000"])
 def test_unknown_unquoted_and_adjusted_contracts_are_refused(
     broker: PaperBroker, symbol: str
 ) -> None:
@@ -228,17 +225,15 @@ def test_waiting_orders_expire_with_the_session_and_can_be_cancelled(broker: Pap
         broker.cancel("paper-1", NOW_NS)
 
 
-def test_expiry_settles_every_leg_in_cash_at_intrinsic_value(broker: PaperBroker) -> None:
-    fill(broker, "iron_condor", 2)
-    credit = broker.account.cash - 10_000.0
-    expiring = [PUT_95, PUT_100, CALL_100, CALL_105, QQQ_CALL_100]
-    settled = broker.settle(expiring, {"SPY": 103.5}, NOW_NS)
-    assert {event.symbol: event.cash for event in settled} == {
-        PUT_95: 0.0, PUT_100: 0.0, CALL_100: -700.0, CALL_105: 0.0,
-    }  # fmt: skip
-    assert broker.account.realised_pnl == pytest.approx(credit - 700.0)
-    assert broker.account.buying_power == broker.account.cash
-    assert broker.settle(expiring, {"SPY": 103.5}, NOW_NS) == []
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("day", [False, True])
+def test_a_quote_that_is_no_number_rejects_and_halts(
+    broker: PaperBroker, bad: float, day: bool
+) -> None:
+    quotes = market() | {CALL_105: quote(bad, 1.1)}
+    order = open_order(broker, "bull_call_debit", limit=2.5 if day else None, day=day)
+    assert rejected(broker.submit(order, quotes, True, NOW_NS)) is RejectReason.NOT_A_NUMBER
+    assert broker.account.trading_state is TradingState.HALTED
 
 
 def test_less_than_a_cent_in_the_money_is_not_exercised(broker: PaperBroker) -> None:

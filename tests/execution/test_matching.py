@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trading.execution.matching import MatchCode, gross_price, match_legs, net_price, sale_price
+from trading.execution.matching import MatchCode, gross_price, match_legs, net_price
 
 NOW = 1_000_000
 
@@ -34,7 +34,6 @@ def test_buys_at_the_ask_and_sells_at_the_bid() -> None:
     assert (code, units, prices) == (MatchCode.OK, 3, [2.1, 1.0])
     assert net_price(np.array([1, -1]), np.array(prices), 2) == pytest.approx(1.1)
     assert gross_price(np.array([1, -1]), np.array(prices), 2) == pytest.approx(3.1)
-    assert sale_price(np.array([1, -1]), np.array(prices), 2) == 1.0
 
 
 def test_slippage_is_paid_on_every_leg() -> None:

@@ -13,8 +13,9 @@ from trading.execution.events import (
     SessionClosed,
     Settled,
 )
+from trading.execution.holdings import marked
 from trading.execution.orders import Fill, Intent, Leg, LegFill, Order
-from trading.execution.portfolio import Account, marked
+from trading.execution.portfolio import Account
 
 CREDIT = SHAPES["bear_call_credit"]
 

@@ -49,7 +49,7 @@ def test_a_requirement_or_limit_price_that_is_no_number_never_passes() -> None:
     assert reason(order(), required_cash=math.nan) is RejectReason.NOT_A_NUMBER
     assert reason(order(limit=math.nan)) is RejectReason.NOT_A_NUMBER
     assert ENGINE.daily_loss_breached(account(), math.nan)
-    assert RejectReason.NOT_A_NUMBER in ENGINE.HALTING
+    assert ENGINE.CONSEQUENCES[RejectReason.NOT_A_NUMBER] is TradingState.HALTED
 
 
 def test_each_limit_names_itself() -> None:

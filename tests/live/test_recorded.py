@@ -81,7 +81,7 @@ def retold_equity(
         fees, rules = assembly.fee_schedule(settings), assembly.trading_rules(settings)
         broker = PaperBroker(journal, account, fees, assembly.risk_limits(settings))
         env = LiveEnv(settings.symbols, rules, fees, CALENDAR, broker)
-        env.begin_session()
+        env.begin_session(sessions[0].session)
         for each in sessions:
             env.warm_up(each.underlying, each.warm_up.stock_bars(each.underlying))
             env.list_contracts(each.underlying, each.contracts)

@@ -169,6 +169,21 @@ class ExecutionSettings(Section):
         NotNegative, _about("Options Regulatory Fee of all exchanges in USD per contract.")
     ] = 0.02815
     occ_fee: Annotated[NotNegative, _about("OCC's clearing fee in USD per contract.")] = 0.025
+    taf_fee: Annotated[
+        NotNegative, _about("FINRA's Trading Activity Fee in USD per contract sold.")
+    ] = 0.00329
+    sec_fee_per_million: Annotated[
+        NotNegative, _about("SEC's Section 31 fee in USD per million of sales, options and stock.")
+    ] = 20.60
+    stock_commission: Annotated[
+        NotNegative, _about("Broker's commission in USD per share of stock.")
+    ] = 0.0
+    stock_taf_fee: Annotated[
+        NotNegative, _about("FINRA's Trading Activity Fee in USD per share sold.")
+    ] = 0.000195
+    stock_taf_cap: Annotated[
+        NotNegative, _about("Most of that fee that the shares of one order pay, in USD.")
+    ] = 9.79
     slippage: Annotated[
         NotNegative, _about("USD per share and leg that a fill is worse than the quote.")
     ] = 0.0
@@ -184,13 +199,31 @@ class ExecutionSettings(Section):
 class RiskSettings(Section):
     """The limits that an order is checked against before it is matched."""
 
-    max_contracts_per_order: Annotated[Count, _about("Most contracts in one order.")] = 20
+    max_contracts_per_order: Annotated[Count, _about("Most option contracts in one order.")] = 20
     max_order_notional: Annotated[
-        Positive, _about("Most USD of premium and stock in one order, all legs added up.")
+        Positive, _about("Most USD of premium and of stock that change hands in one order.")
     ] = 100_000.0
     max_daily_loss_pct: Annotated[
         Percent, _about("Loss that halts trading, in percent of the day's opening equity.")
     ] = 5.0
+    max_drawdown_pct: Annotated[
+        Percent, _about("Loss from the peak equity, in percent of it, that leaves only closing.")
+    ] = 25.0
+    max_delta_pct: Annotated[
+        Positive, _about("Most delta of the account in USD (shares times spot), in % of equity.")
+    ] = 200.0
+    max_gamma_pct: Annotated[
+        Positive, _about("Most change of that delta for a 1 % move, in percent of equity.")
+    ] = 300.0
+    max_vega_pct: Annotated[
+        Positive, _about("Most USD per volatility point, in percent of equity.")
+    ] = 5.0
+    min_short_equity: Annotated[
+        Positive, _about("USD of equity that selling short needs (FINRA Rule 4210(b)).")
+    ] = 2_000.0
+    allow_naked_shorts: Annotated[
+        bool, _about("Whether uncovered options and stock may be sold, at Reg-T margin.")
+    ] = False
     max_orders_per_minute: Annotated[Count, _about("Most orders in a minute of exchange time.")] = (
         30
     )
@@ -201,16 +234,6 @@ class RiskSettings(Section):
         Percent,
         _about("Equity that one covered call or cash-secured put may tie up, in percent."),
     ] = 75.0
-    max_delta_pct: Annotated[
-        Positive, _about("Most account delta in USD, in percent of equity.")
-    ] = 200.0
-    max_gamma_pct: Annotated[
-        Positive,
-        _about("Most change of that delta for a move of one percent, in percent of equity."),
-    ] = 300.0
-    max_vega_pct: Annotated[
-        Positive, _about("Most account vega per volatility point, in percent of equity.")
-    ] = 5.0
 
 
 class EnvironmentSettings(Section):

@@ -47,7 +47,7 @@ class Accounts(NamedTuple):
     profit: F64
     """`net_cash` and the value of the position, at the last mark."""
     day_start: F64
-    """Equity that the daily loss counts from."""
+    """Equity that the daily loss counts from, and the peak that the drawdown does."""
     trades: I64
     """Fills of this episode."""
 
@@ -189,3 +189,5 @@ def mark(
         purses.equity[b] = purses.cash[b] + value
         if not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):
             purses.may_open[b] = purses.may_close[b] = False
+        elif not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_drawdown):
+            purses.may_open[b] = False

@@ -43,6 +43,11 @@ WING_SLOT = int(np.searchsorted(_DELTAS, 0.25))
 _N_LEGS = np.array([len(a.legs) for a in ACTIONS], dtype=np.int64)
 _BUCKET = np.array([a.bucket for a in ACTIONS], dtype=np.int64)
 _IS_SECURED = np.array([a.strategy in SECURED for a in ACTIONS])
+_SELLS_SHORT = np.array(
+    [a.strategy not in SECURED and any(leg.ratio < 0 for leg in a.legs) for a in ACTIONS]
+)
+_ABOVE_ROUNDING = 1.0 + 1e-9
+"""So that what is allowed here does not exceed, by rounding, what the broker allows."""
 _HAS_STOCK = np.array(
     [k for k, a in enumerate(ACTIONS) if any(leg.choice is LegChoice.STOCK for leg in a.legs)]
 )
@@ -290,7 +295,7 @@ def _price_units(
                 net_vega += ratio[leg] * chain.vega[i]
             price[leg] = touch_price(bid, ask, buys, rules.slippage)
             gross += lots * price[leg]
-            contracts += lots
+            contracts += 0 if i == STOCK else lots
             displayed = min(displayed, np.floor(size / lots))
         debit = net_price(ratio, price, n_legs)
         worst, best = payoff_range(right, strike, ratio, n_legs)
@@ -300,11 +305,15 @@ def _price_units(
         unit_cost[k, a] = (debit + max(0.0, -worst)) * rules.multiplier + fee
         at_risk = ((debit - worst) * rules.multiplier + fee) / rules.risk_fraction
         tied_up = unit_cost[k, a] / rules.secured_fraction
-        unit_need[k, a] = max(
-            tied_up if _IS_SECURED[a] else at_risk,
+        exposure = max(
             rules.multiplier * abs(net_delta * spot) / rules.max_delta,
             rules.multiplier * abs(net_gamma * spot * spot * 0.01) / rules.max_gamma,
             rules.multiplier * abs(net_vega * 0.01) / rules.max_vega,
+        )
+        unit_need[k, a] = max(
+            tied_up if _IS_SECURED[a] else at_risk,
+            exposure * _ABOVE_ROUNDING,
+            rules.min_short_equity if _SELLS_SHORT[a] else 0.0,
         )
         most_units[k, a] = min(
             np.floor(rules.max_contracts / contracts),

@@ -15,9 +15,17 @@ from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
 from trading.envs.frames import RATIO
 from trading.envs.market_features import F32
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
-from trading.envs.sight import empty_purses, empty_sights, no_holdings, see
+from trading.envs.sight import (
+    cap_openings,
+    empty_purses,
+    empty_sights,
+    no_holdings,
+    see,
+    unit_greeks,
+)
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker, settlement_price
+from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.risk import TradingState
@@ -25,6 +33,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import tradable_share
 from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.dividends import Dividend
 
 
 class Observed(NamedTuple):
@@ -61,6 +70,8 @@ class LiveEnv:
         Tells when contracts expire.
     broker
         Owns the account; every order goes through it.
+    dividends
+        Of the underlyings: who holds stock is paid them, and calls may be assigned before them.
     """
 
     def __init__(
@@ -70,10 +81,12 @@ class LiveEnv:
         fees: FeeSchedule,
         calendar: ExchangeCalendar,
         broker: PaperBroker,
+        dividends: Iterable[Dividend] = (),
     ) -> None:
         self.symbols = tuple(symbols)
         self.broker = broker
         self._rules, self._calendar = rules, calendar
+        self._dividends = tuple(each for each in dividends if each.underlying in self.symbols)
         self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
         self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
             symbol: (market, STOCK) for symbol, market in self._markets.items()
@@ -85,8 +98,21 @@ class LiveEnv:
         self._sights = empty_sights(count)
         self._frame_of = np.zeros(count, dtype=np.int64)
 
-    def begin_session(self) -> None:
-        """Forget the sequence numbers of quotes: they start over with each session."""
+    def begin_session(self, session: Session) -> None:
+        """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.
+
+        The numbers start over with each session. Calling it again in a session changes nothing.
+        """
+        strategies = self.broker.account.strategies
+        held = {name for name, each in strategies.items() if each.opened_ns < session.open_ns}
+        self.broker.pay_dividends(
+            [
+                each
+                for each in self._dividends
+                if each.ex_date == session.date and each.underlying in held
+            ],
+            session.open_ns,
+        )
         for market in self._markets.values():
             market.begin_session()
 
@@ -170,38 +196,46 @@ class LiveEnv:
                 change = (profit - self._profit[symbol]) / self._rules.initial_capital
                 rewards[u] = change * self._rules.reward_scale
             self._profit[symbol] = profit
-        self.broker.on_bar(self._held_quotes(), now_ns, equity=account.equity(marks))
+        spots = {s: m.spot for s, m in self._markets.items() if not np.isnan(m.spot)}
+        self.broker.on_bar(self._held_quotes(), now_ns, equity=account.equity(marks), spots=spots)
         self._observe()
         return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
 
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
-        """Send the orders of one action per underlying, in the order of `symbols`."""
+        """Send the orders of one action per underlying, in the order of `symbols`.
+
+        Stock that an expiry or assignment left behind is sold off first, whatever the action.
+        """
+        for underlying in self.broker.stock_to_liquidate():
+            self._submit(self.broker.liquidation(underlying, now_ns))
         return [
             self._act(now_ns, u, symbol, int(action))
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
 
     def close_session(self, now_ns: int, session: Session, reward: float) -> None:
-        """End the session: settle what has expired in cash at the price of the underlying.
+        """End the session: calls are assigned ahead of a dividend, and what has expired is settled.
 
-        Without a price the position stays, trading halts with that reason, and the next session's
-        end tries again. `reward` is what the last decisions earned.
+        Without a price of the underlying the position stays, trading halts with that reason, and
+        the next session's end tries again. `reward` is what the last decisions earned.
         """
-        prices: dict[str, float] = {}
+        prices = {symbol: market.spot for symbol, market in self._markets.items()}
+        self._assign_early(now_ns, session, prices)
         marks = self.marks()
         expiring: list[str] = []
         unpriced: list[str] = []
-        for symbol in self.symbols:
-            prices[symbol] = self._markets[symbol].spot
-            for held in self.held_symbols(symbol):
-                contract = parse_symbol(held)
-                if self._calendar.expiry_ns(contract.expiry) > now_ns:
-                    continue
-                if np.isnan(prices[symbol]):
-                    unpriced.append(held)
-                    continue
-                expiring.append(held)
-                marks[held] = settlement_price(contract, prices[symbol])
+        for symbol, position in self.broker.account.positions.items():
+            if self._contracts[symbol][1] == STOCK:
+                continue
+            contract = parse_symbol(symbol)
+            if self._calendar.expiry_ns(contract.expiry) > now_ns:
+                continue
+            price = prices[position.underlying]
+            if np.isnan(price):
+                unpriced.append(symbol)
+                continue
+            expiring.append(symbol)
+            marks[symbol] = settlement_price(contract, price)
         self.broker.close_session(
             session.date.isoformat(),
             self.broker.account.equity(marks),
@@ -213,6 +247,23 @@ class LiveEnv:
         if unpriced:
             reason = f"no closing price to settle {', '.join(unpriced)}"
             self.broker.set_trading_state(TradingState.HALTED, reason, now_ns)
+
+    def _assign_early(self, now_ns: int, session: Session, prices: dict[str, float]) -> None:
+        """Assign sold calls that are worth less to their holders than tomorrow's dividend."""
+        following = self._calendar.next_session(session.date).date
+        due = [
+            each
+            for each in self._dividends
+            if each.ex_date == following and not np.isnan(prices[each.underlying])
+        ]
+        if due:
+            wanted = set(self.broker.account.positions)
+            for symbol in self.broker.account.positions:
+                market, i = self._contracts[symbol]
+                if i != STOCK and (pair := int(market.chain.columns.pair[i])) >= 0:
+                    wanted.add(market.chain.symbols[pair])
+            quotes = {symbol: self._quote(symbol) for symbol in wanted}
+            self.broker.assign_early(due, quotes, prices, now_ns)
 
     def equity(self) -> float:
         """Cash plus the mark value of every position, USD."""
@@ -287,20 +338,35 @@ class LiveEnv:
         purses.open_positions[:] = len(account.strategies)
         purses.may_open[:] = account.trading_state is TradingState.ACTIVE
         purses.may_close[:] = account.trading_state is not TradingState.HALTED
+        left = self.broker.stock_to_liquidate()
+        greeks = np.array(self._account_greeks())
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
+            if symbol in left:
+                purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
+            view = (market.board, market.frames, self._frame_of, self._rules)
             which = np.array([u], dtype=np.int64)
-            see(
-                market.board,
-                market.frames,
-                self._frame_of,
-                self._rules,
-                self._holdings,
-                purses,
-                which,
-                self._sights,
-            )
+            see(*view, self._holdings, purses, which, self._sights)
+            if account.positions:
+                cap_openings(*view, purses, u, greeks, self._sights)
+
+    def _account_greeks(self) -> Greeks:
+        """The account's greeks; a leg without a readable volatility counts as none."""
+        delta = gamma = vega = 0.0
+        for symbol, position in self.broker.account.positions.items():
+            market, i = self._contracts[symbol]
+            shares, spot = position.quantity * self._rules.multiplier, market.spot
+            columns = market.chain.columns
+            if np.isnan(spot):
+                continue
+            if i == STOCK:
+                delta += shares * spot
+            elif not np.isnan(columns.delta[i]):
+                delta += shares * float(columns.delta[i]) * spot
+                gamma += shares * float(columns.gamma[i]) * spot * spot * 0.01
+                vega += shares * float(columns.vega[i]) * 0.01
+        return Greeks(delta, gamma, vega)
 
     def _hold(self, u: int, underlying: str) -> None:
         """Write the open strategy of an underlying as the kernels see it."""
@@ -337,9 +403,26 @@ class LiveEnv:
             legs=legs,
             units=units,
         )
-        quotes = {leg.symbol: self._quote(leg.symbol) for leg in legs}
-        result = self.broker.submit(order, quotes, True, now_ns, self.equity())
-        return Outcome(action, masked=False, result=result)
+        unit = None
+        if intent is Intent.OPEN:
+            market = self._markets[underlying]
+            multiplier = self._rules.multiplier
+            unit = Greeks(*unit_greeks(market.board, market.frames, 0, multiplier, action))
+        return Outcome(action, masked=False, result=self._submit(order, unit))
+
+    def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
+        symbols = {leg.symbol for leg in order.legs}
+        spots = {s: m.spot for s, m in self._markets.items() if not np.isnan(m.spot)}
+        return self.broker.submit(
+            order,
+            {symbol: self._quote(symbol) for symbol in symbols},
+            True,
+            order.ts_ns,
+            self.equity(),
+            self._account_greeks() if unit is not None else None,
+            unit,
+            spots,
+        )
 
     def _opening_legs(self, underlying: str, action: int) -> tuple[Leg, ...]:
         market = self._markets[underlying]

@@ -36,6 +36,10 @@ class TradingRules(NamedTuple):
     """Account vega, USD per volatility point, as a multiple of equity."""
     max_daily_loss: float
     """Loss since the last close that halts trading, as a fraction of the equity there."""
+    max_drawdown: float
+    """Loss from the peak that leaves only closing, as a fraction of the peak."""
+    min_short_equity: float
+    """USD of equity that selling short needs."""
     max_quote_age_ns: int
     """A quote older than this is neither traded nor read."""
     slippage: float

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.features import FEATURE_COUNT
-from trading.envs.frames import DAY_NS, Frames
+from trading.envs.frames import DAY_NS, RATIO, Frames
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.execution.exposure import headroom
 from trading.market.chain import F64, I64, is_tradable
 
 
@@ -182,3 +183,60 @@ def see(
         if trades and held[b] > 0:
             units[b, CLOSE] = np.int32(closable)
             mask[b, CLOSE] = closable >= 1.0
+
+
+@njit(cache=True, error_model="numpy")
+def unit_greeks(
+    board: Board, frames: Frames, f: int, multiplier: float, action: int
+) -> tuple[float, float, float]:
+    """Delta, gamma and vega of one unit of an opening action in frame `f`, USD.
+
+    As `trading.execution.exposure.Greeks` counts them.
+    """
+    delta = gamma = vega = 0.0
+    spot = frames.spot[f]
+    for leg in range(MAX_LEGS):
+        i, ratio = frames.legs[f, action, leg], RATIO[action, leg]
+        if i == NO_LEG:
+            break
+        if i == STOCK:
+            delta += ratio
+            continue
+        q = board.quoted_at[f] + i
+        delta += ratio * board.delta[q]
+        gamma += ratio * board.gamma[q]
+        vega += ratio * board.vega[q]
+    return (
+        multiplier * delta * spot,
+        multiplier * gamma * spot * spot * 0.01,
+        multiplier * vega * 0.01,
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def cap_openings(
+    board: Board,
+    frames: Frames,
+    frame_of: I64,
+    rules: TradingRules,
+    purses: Purses,
+    b: int,
+    greeks: F64,
+    sights: Sights,
+) -> None:
+    """Lower what account `b` may open to the room that its `greeks` [3] leave below the limits.
+
+    `see` takes an account that opens to hold nothing elsewhere; this is for one that does. The
+    greeks are counted as `trading.execution.exposure.Greeks` does.
+    """
+    f, equity = frame_of[b], purses.equity[b]
+    for a in range(CLOSE + 1, ACTION_COUNT):
+        if sights.mask[b, a]:
+            delta, gamma, vega = unit_greeks(board, frames, f, rules.multiplier, a)
+            room = min(
+                headroom(rules.max_delta * equity, greeks[0], delta),
+                headroom(rules.max_gamma * equity, greeks[1], gamma),
+                headroom(rules.max_vega * equity, greeks[2], vega),
+            )
+            sights.units[b, a] = np.int32(min(np.float64(sights.units[b, a]), room))
+            sights.mask[b, a] = sights.units[b, a] >= 1

@@ -129,7 +129,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
         Returns observations f32[B, F] and masks bool[B, N], reward f32[B], terminated bool[B],
         truncated bool[B] and info; `info["invalid_action"]` marks actions that were masked out and
-        therefore held.
+        therefore held. Where an episode ended, `info["episode"]` has its return, length, number of
+        fills and equity at the close.
         """
         self._trade(np.asarray(actions, dtype=np.int64))
         truncated = self._markets.advance()
@@ -145,6 +146,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
                 "r": self._returns.astype(np.float32),
                 "l": self._lengths.copy(),
                 "trades": self._accounts.trades.copy(),
+                "equity": self.equity.copy(),
             }
             info["_episode"] = truncated.copy()
             self._markets.restart(done)

@@ -5,29 +5,36 @@ account in memory is never ahead of the disk.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import date
 
-from trading.errors import DataError, JournalError, OrderError
-from trading.execution.crossing import Crossing, contract_fault, cross
+from trading.errors import OrderError
+from trading.execution.buying_power import (
+    moving_margin,
+    required,
+    reservation,
+    underlying_prices,
+    unit_margin,
+)
+from trading.execution.clearing import Clearing
+from trading.execution.crossing import Crossing, cross, quoted
 from trading.execution.events import (
     Event,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
-    SessionClosed,
-    Settled,
-    StateChanged,
 )
+from trading.execution.exposure import Greeks, headroom
 from trading.execution.fees import FeeSchedule
+from trading.execution.holdings import WorkingOrder
 from trading.execution.journal import Journal
-from trading.execution.margin import required_cash
+from trading.execution.margin import uncovered_margin
+from trading.execution.margin_watch import margin_changes
 from trading.execution.orders import (
     Fill,
     Intent,
     Leg,
-    LegFill,
     Order,
     OrderType,
     QuoteView,
@@ -35,22 +42,19 @@ from trading.execution.orders import (
     RejectReason,
     TimeInForce,
 )
-from trading.execution.portfolio import Account, WorkingOrder, legs_reserve, marked
-from trading.execution.risk import Broken, RiskEngine, RiskLimits, TradingState
-from trading.market.contracts import OptionContract, Right, parse_symbol
+from trading.execution.portfolio import Account
+from trading.execution.refusals import refusals
+from trading.execution.requirement import legs_reserve
+from trading.execution.risk import RiskEngine, RiskLimits, TradingState
+from trading.execution.settlement import settlement_price
+from trading.market.contracts import OptionContract, Right
+
+__all__ = ["MAX_QUOTE_AGE_NS", "PaperBroker", "settlement_price"]
 
 MAX_QUOTE_AGE_NS = 90_000_000_000
-EXERCISE_THRESHOLD = 0.01
-"""USD a share in the money from which the OCC exercises an expiring option (OCC Rule 805)."""
 
 
-def settlement_price(contract: OptionContract, spot: float) -> float:
-    """What a contract is worth when it expires at `spot`, USD a share."""
-    intrinsic = round(max(0.0, contract.right * (spot - contract.strike)), 6)
-    return intrinsic if intrinsic >= EXERCISE_THRESHOLD else 0.0
-
-
-class PaperBroker:
+class PaperBroker(Clearing):
     """Executes the orders of one account.
 
     Parameters
@@ -86,39 +90,11 @@ class PaperBroker:
     ) -> None:
         if not 0.0 <= slippage < math.inf:
             raise OrderError(f"slippage is {slippage}: give USD a share, 0 or more")
-        if not account.account_id:
-            raise JournalError(f"account of {journal.path} is not open: use Journal.open_account")
-        self.journal = journal
-        self.account = account
+        super().__init__(journal, account)
         self.schedule = schedule
         self.risk = RiskEngine(limits)
         self.slippage = slippage
         self.max_quote_age_ns = max_quote_age_ns
-        self.marks: dict[str, float] = {}
-
-    def next_order_id(self) -> str:
-        """The id that the next submitted order must carry; it continues after a restart."""
-        return self.account.next_order_id
-
-    def record(self, events: Sequence[Event]) -> None:
-        """Journal events in one transaction, then apply them: decisions of a bar, weights."""
-        self.journal.append_many(events)
-        for event in events:
-            self.account.apply(event)
-
-    def mark(self, quotes: Mapping[str, QuoteView]) -> None:
-        """Revalue held contracts at `quotes`; a contract without a quote keeps its value."""
-        held = self.account.positions
-        self.marks = {
-            symbol: marked(quotes[symbol], last) if symbol in quotes else last
-            for symbol, position in held.items()
-            for last in (self.marks.get(symbol, position.average_price),)
-        }
-
-    def equity(self) -> float:
-        """Cash plus positions at their last known value (their price at opening before that)."""
-        self.mark({})
-        return self.account.equity(self.marks)
 
     def submit(
         self,
@@ -127,17 +103,26 @@ class PaperBroker:
         session_open: bool,
         now_ns: int,
         equity: float | None = None,
+        greeks: Greeks | None = None,
+        unit_greeks: Greeks | None = None,
+        spots: Mapping[str, float] | None = None,
     ) -> Fill | Rejection | None:
         """Check an order and trade what can trade now.
 
         Parameters
         ----------
         quotes : mapping of symbol to QuoteView
-            At least the order's contracts.
+            At least the order's legs; the sizes of a stock are round lots.
         session_open : bool
             Whether the options' session is open at `now_ns`.
         equity : float, optional
-            Account value for the daily loss limit; by default `equity()` after marking `quotes`.
+            Account value for the limits; by default `equity()` after marking `quotes`.
+        greeks, unit_greeks : Greeks, optional
+            The account's before the order, and those of one unit of it, for the limits on them;
+            see `RiskEngine.check` for an order without. NaN rejects an opening order and halts.
+        spots : mapping of underlying to float, optional
+            Prices of underlyings in USD a share, for the margin of uncovered sales; by default the
+            mid of the stock's quote. Leave out what has no price yet: NaN rejects and halts.
 
         Returns
         -------
@@ -153,33 +138,38 @@ class PaperBroker:
         self.mark(quotes)
         gated = self.risk.gate(order, self.account, now_ns)
         if gated is not None:
-            return self._reject(gated, by_risk=True)
-        for reason, detail in self._refusals(order, quotes, session_open):
+            return self._reject(gated)
+        for reason, detail in refusals(order, self.account, quotes, session_open):
             return self._reject(Rejection(order.order_id, now_ns, reason, detail))
         crossing = self._cross(order, order.units, quotes, now_ns)
-        is_limit = order.order_type is OrderType.LIMIT
-        waits = order.time_in_force is TimeInForce.DAY and (is_limit or crossing.units > 0)
+        waits = self._may_wait(crossing)
         if crossing.reason is not None and not waits:
-            detail = _quoted(order, quotes)
+            detail = quoted(order, quotes)
             return self._reject(Rejection(order.order_id, now_ns, crossing.reason, detail))
+        margin = self._unit_margin(crossing, quotes, spots)
         rest = order.units - crossing.units
-        reserved_per_unit = self._reservation(crossing, rest) if rest and waits else 0.0
-        required = self._required(crossing, crossing.units, crossing.net)
+        reserved_per_unit = 0.0
+        if rest and waits:
+            reserved_per_unit = reservation(
+                crossing, rest, margin, self.schedule, self.account.multiplier
+            )
         broken = self.risk.check(
             order,
             self.account,
-            required_cash=required + reserved_per_unit * rest,
+            required_cash=self._required(crossing, margin) + reserved_per_unit * rest,
             notional=crossing.gross * self.account.multiplier * order.units,
             equity=self.account.equity(self.marks) if equity is None else equity,
             now_ns=now_ns,
+            greeks=greeks,
+            unit_greeks=unit_greeks,
         )
         if broken is not None:
-            return self._reject(broken, by_risk=True)
+            return self._reject(broken)
         events: list[Event] = [OrderAccepted(now_ns, order, reserved_per_unit)]
         fill = None
         if crossing.units:
-            fill = self._fill(crossing, order.units, now_ns)
-            events.append(OrderFilled(now_ns, fill))
+            fill = crossing.fill(self.schedule, order.units, self.account.multiplier, now_ns)
+            events.append(OrderFilled(now_ns, fill, moving_margin(crossing, self.account, margin)))
         if rest and not waits:
             missing = f"{rest} of {order.units} units were not displayed"
             events.append(OrderCancelled(now_ns, order.order_id, missing))
@@ -192,21 +182,24 @@ class PaperBroker:
         now_ns: int,
         session_open: bool = True,
         equity: float | None = None,
+        spots: Mapping[str, float] | None = None,
     ) -> list[Fill]:
-        """Mark to `quotes`, halt on a daily loss, and trade the orders that wait."""
+        """Mark to `quotes`, watch margin and losses, and trade the orders that wait.
+
+        A daily loss halts trading, a drawdown or a margin call leaves only closing; a margin call
+        ends by itself when buying power is back at zero. `spots` as in `submit`, for strategies
+        whose margin moves.
+        """
         self.mark(quotes)
-        value = self.account.equity(self.marks) if equity is None else equity
-        halted = self.account.trading_state is TradingState.HALTED
-        if not halted and self.risk.daily_loss_breached(self.account, value):
-            known = math.isfinite(value)
-            reason = RejectReason.DAILY_LOSS if known else RejectReason.NOT_A_NUMBER
-            self.set_trading_state(TradingState.HALTED, reason, now_ns)
+        self._watch_margin(quotes, spots, now_ns)
+        self._watch_losses(self.account.equity(self.marks) if equity is None else equity, now_ns)
         fills = []
-        if session_open:
-            for waiting in list(self.account.working_orders.values()):
-                fill = self._fill_waiting(waiting, quotes, now_ns)
-                if fill is not None:
-                    fills.append(fill)
+        for order_id in list(self.account.working_orders) if session_open else []:
+            # An order before it may have halted trading, which cancels this one.
+            waiting = self.account.working_orders.get(order_id)
+            fill = self._fill_waiting(waiting, quotes, spots, now_ns) if waiting else None
+            if fill is not None:
+                fills.append(fill)
         return fills
 
     def cancel(self, order_id: str, now_ns: int, reason: str = "cancelled by the owner") -> None:
@@ -215,215 +208,94 @@ class PaperBroker:
             raise OrderError(f"order {order_id!r} does not wait: it is done or was never accepted")
         self.record([OrderCancelled(now_ns, order_id, reason)])
 
-    def expire_day_orders(self, now_ns: int) -> None:
-        """Cancel every waiting order: the session is over."""
-        self.record(self._cancellations(self.account.working_orders.values(), now_ns, "expired"))
-
-    def settle(
-        self, symbols: Iterable[str], underlying_prices: Mapping[str, float], now_ns: int
-    ) -> list[Settled]:
-        """Settle the held ones of expiring contracts in cash at their intrinsic value.
-
-        Orders that wait on them are cancelled. All of it is one transaction, so a spread is never
-        left with one leg.
-
-        Raises
-        ------
-        DataError
-            An underlying's closing price is missing or no positive number; nothing is settled.
-        """
-        settlements = self._settlements(symbols, underlying_prices, now_ns)
-        expiring = {settlement.symbol for settlement in settlements}
-        affected = [
-            waiting
-            for waiting in self.account.working_orders.values()
-            if any(leg.symbol in expiring for leg in waiting.order.legs)
-        ]
-        self.record([*self._cancellations(affected, now_ns, "contract expired"), *settlements])
-        return settlements
-
-    def close_session(
-        self,
-        session_date: str,
-        equity: float,
-        now_ns: int,
-        *,
-        reward: float = 0.0,
-        expiring: Iterable[str] = (),
-        underlying_prices: Mapping[str, float] | None = None,
-    ) -> None:
-        """End a session in one transaction.
-
-        Waiting orders are cancelled, `expiring` contracts settle as by `settle`, and `equity`, in
-        which they count at `settlement_price`, becomes the base of the daily loss. A halt for a
-        daily loss ends with the day; any other halt stays.
-
-        Raises
-        ------
-        DataError
-            As `settle`; nothing is written then.
-        """
-        events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
-        events += self._settlements(expiring, underlying_prices or {}, now_ns)
-        events.append(SessionClosed(now_ns, session_date, equity, reward))
-        if (
-            self.account.trading_state is TradingState.HALTED
-            and self.account.state_reason == RejectReason.DAILY_LOSS
-        ):
-            events.append(StateChanged(now_ns, TradingState.ACTIVE, "session closed"))
-        self.record(events)
-
-    def set_trading_state(self, state: TradingState, reason: str, now_ns: int) -> None:
-        """Change what may trade; orders that the new state forbids are cancelled."""
-        self.record(self._state_events(state, reason, now_ns))
-
     def rehearse(self) -> None:
         """Match an order that is not sent, so that no compiler runs while trading."""
         symbol = OptionContract("A", date(2000, 1, 3), Right.CALL, 1000).symbol
         order = Order("rehearsal", 0, "A", "long_call", Intent.OPEN, (Leg(symbol, 1),), 1)
         quotes = {symbol: QuoteView(1.0, 1.1, 1.0, 1.0, 1)}
         crossing = self._cross(order, 1, quotes, 1)
-        self._required(crossing, 1, crossing.net)
+        self._required(crossing, legs_reserve(order.legs, self.account.multiplier))
+        uncovered_margin(1, 1.0, 1.0, 1.0, False)
+        headroom(1.0, 0.0, 1.0)
 
-    def _settlements(
-        self, symbols: Iterable[str], underlying_prices: Mapping[str, float], now_ns: int
-    ) -> list[Settled]:
-        held = [symbol for symbol in dict.fromkeys(symbols) if symbol in self.account.positions]
-        return [self._settlement(symbol, underlying_prices, now_ns) for symbol in held]
-
-    def _refusals(
-        self, order: Order, quotes: Mapping[str, QuoteView], session_open: bool
-    ) -> Broken:
-        """What can be refused before prices matter, the first reason first."""
-        if not session_open:
-            yield RejectReason.OUTSIDE_SESSION, f"{order.underlying} does not trade now"
-        for leg in order.legs:
-            fault = contract_fault(leg.symbol, quotes)
-            if fault:
-                yield RejectReason.UNKNOWN_CONTRACT, fault
-        for waiting in self.account.working_orders.values():
-            if waiting.order.underlying == order.underlying:
-                detail = f"order {waiting.order.order_id} waits on {order.underlying}"
-                yield RejectReason.POSITION_EXISTS, detail
-        if order.intent is Intent.OPEN:
-            yield from self._not_openable(order)
-        else:
-            yield from self._not_closable(order)
-
-    def _not_openable(self, order: Order) -> Broken:
-        held = self.account.strategies.get(order.underlying)
-        if held is not None:
-            detail = f"{held.strategy} is open on {order.underlying}: close it first"
-            yield RejectReason.POSITION_EXISTS, detail
-
-    def _not_closable(self, order: Order) -> Broken:
-        held = self.account.strategies.get(order.underlying)
-        units = held.units if held else 0
-        if order.units > units:
-            detail = f"{order.units} units to close, {units} are open on {order.underlying}"
-            yield RejectReason.NO_POSITION, detail
-        legs = {leg.symbol: leg.ratio for leg in held.legs} if held else {}
-        if {leg.symbol: -leg.ratio for leg in order.legs} != legs:
-            detail = f"the legs open on {order.underlying} are {legs}: close them together"
-            yield RejectReason.NO_POSITION, detail
+    def _may_wait(self, crossing: Crossing) -> bool:
+        """Whether units that do not trade now may wait."""
+        order = crossing.order
+        if order.time_in_force is not TimeInForce.DAY:
+            return False
+        if crossing.reason is RejectReason.NOT_A_NUMBER:
+            return False
+        return order.order_type is OrderType.LIMIT or crossing.units > 0
 
     def _cross(
         self, order: Order, units: int, quotes: Mapping[str, QuoteView], now_ns: int
     ) -> Crossing:
         return cross(order, units, quotes, now_ns, self.max_quote_age_ns, self.slippage)
 
-    def _required(self, crossing: Crossing, units: int, net: float) -> float:
-        """Buying power that `units` at a net price take, fees included, USD."""
-        if units == 0:
-            return 0.0
-        order, multiplier = crossing.order, self.account.multiplier
-        if order.intent is Intent.OPEN:
-            reserve = legs_reserve(order.legs, multiplier)
-        else:
-            reserve = -self.account.strategies[order.underlying].reserve_per_unit
-        fees = crossing.fees(self.schedule, units, multiplier)
-        return round(float(required_cash(net, reserve, units, multiplier, fees)), 6)
+    def _unit_margin(
+        self,
+        crossing: Crossing,
+        quotes: Mapping[str, QuoteView],
+        spots: Mapping[str, float] | None,
+    ) -> float:
+        prices = underlying_prices(quotes, self.marks) if spots is None else spots
+        spot = prices.get(crossing.order.underlying)
+        allow_naked = self.risk.limits.allow_naked_shorts
+        return unit_margin(crossing, self.account, spot, allow_naked=allow_naked)
 
-    def _reservation(self, crossing: Crossing, units: int) -> float:
-        """Buying power that each of `units` waiting units holds, USD, rounded up to the cent."""
-        limit = crossing.order.limit_price
-        required = self._required(crossing, units, crossing.net if limit is None else limit)
-        if not math.isfinite(required):
-            return required
-        return max(0.0, math.ceil(100.0 * required / units) / 100.0)
-
-    def _fill(self, crossing: Crossing, remaining: int, now_ns: int) -> Fill:
-        order, units = crossing.order, crossing.units
-        legs = tuple(
-            LegFill(leg.symbol, leg.ratio * units, float(price))
-            for leg, price in zip(order.legs, crossing.prices, strict=True)
-        )
-        cost = sum(leg.quantity * leg.price for leg in legs) * self.account.multiplier
-        return Fill(
-            fill_id=f"{order.order_id}/{order.units - remaining + 1}",
-            order_id=order.order_id,
-            ts_ns=now_ns,
-            underlying=order.underlying,
-            units=units,
-            legs=legs,
-            premium=round(-cost, 6),
-            fees=crossing.fees(self.schedule, units, self.account.multiplier),
-        )
+    def _required(self, crossing: Crossing, margin: float) -> float:
+        multiplier = self.account.multiplier
+        return required(crossing, crossing.units, crossing.net, margin, self.schedule, multiplier)
 
     def _fill_waiting(
-        self, waiting: WorkingOrder, quotes: Mapping[str, QuoteView], now_ns: int
+        self,
+        waiting: WorkingOrder,
+        quotes: Mapping[str, QuoteView],
+        spots: Mapping[str, float] | None,
+        now_ns: int,
     ) -> Fill | None:
         order = waiting.order
         if any(leg.symbol not in quotes for leg in order.legs):
             return None
         crossing = self._cross(order, waiting.remaining, quotes, now_ns)
+        if crossing.reason is RejectReason.NOT_A_NUMBER:
+            self.set_trading_state(TradingState.HALTED, crossing.reason, now_ns)
         if crossing.units == 0:
             return None
-        required = self._required(crossing, crossing.units, crossing.net)
+        margin = self._unit_margin(crossing, quotes, spots)
+        needed = self._required(crossing, margin)
         available = self.account.buying_power + waiting.reserved_per_unit * crossing.units
-        if not (required <= 0.0 or required <= available):
+        if not (needed <= 0.0 or needed <= available):
             self.cancel(order.order_id, now_ns, RejectReason.BUYING_POWER)
             return None
-        fill = self._fill(crossing, waiting.remaining, now_ns)
-        self.record([OrderFilled(now_ns, fill)])
+        fill = crossing.fill(self.schedule, waiting.remaining, self.account.multiplier, now_ns)
+        self.record([OrderFilled(now_ns, fill, moving_margin(crossing, self.account, margin))])
         return fill
 
-    def _settlement(
-        self, symbol: str, underlying_prices: Mapping[str, float], now_ns: int
-    ) -> Settled:
-        position = self.account.positions[symbol]
-        contract = parse_symbol(symbol)
-        spot = underlying_prices.get(position.underlying, math.nan)
-        if not 0.0 < spot < math.inf:
-            raise DataError(
-                f"cannot settle {symbol}: the closing price of {position.underlying} is {spot}"
-            )
-        price = settlement_price(contract, spot)
-        cash = round(position.quantity * price * self.account.multiplier, 6)
-        return Settled(now_ns, symbol, position.quantity, price, cash, spot)
+    def _watch_margin(
+        self, quotes: Mapping[str, QuoteView], spots: Mapping[str, float] | None, now_ns: int
+    ) -> None:
+        prices = underlying_prices(quotes, self.marks) if spots is None else spots
+        changes = margin_changes(self.account, self.marks, prices, now_ns)
+        known = [change for change in changes if math.isfinite(change.reserve_per_unit)]
+        if len(known) < len(changes):
+            self._restrict(TradingState.HALTED, RejectReason.NOT_A_NUMBER, now_ns)
+            return
+        self.record(known)
+        self._call_margin(now_ns)
 
-    def _reject(self, rejection: Rejection, *, by_risk: bool = False) -> Rejection:
+    def _watch_losses(self, equity: float, now_ns: int) -> None:
+        if not math.isfinite(equity):
+            self._restrict(TradingState.HALTED, RejectReason.NOT_A_NUMBER, now_ns)
+        elif self.risk.daily_loss_breached(self.account, equity):
+            self._restrict(TradingState.HALTED, RejectReason.DAILY_LOSS, now_ns)
+        elif self.risk.drawdown_breached(self.account, equity):
+            self._restrict(TradingState.REDUCING, RejectReason.MAX_DRAWDOWN, now_ns)
+
+    def _reject(self, rejection: Rejection) -> Rejection:
         events: list[Event] = [OrderRejected(rejection.ts_ns, rejection)]
-        if by_risk and rejection.reason in RiskEngine.HALTING:
-            events += self._state_events(TradingState.HALTED, rejection.reason, rejection.ts_ns)
+        state = RiskEngine.CONSEQUENCES.get(rejection.reason)
+        if state is not None and self.account.trading_state is not TradingState.HALTED:
+            events += self._state_events(state, rejection.reason, rejection.ts_ns)
         self.record(events)
         return rejection
-
-    def _state_events(self, state: TradingState, reason: str, now_ns: int) -> list[Event]:
-        forbidden = [
-            waiting
-            for waiting in self.account.working_orders.values()
-            if state is TradingState.HALTED
-            or (state is TradingState.REDUCING and waiting.order.intent is Intent.OPEN)
-        ]
-        cancelled = self._cancellations(forbidden, now_ns, f"trading is {state}")
-        return [StateChanged(now_ns, state, str(reason)), *cancelled]
-
-    @staticmethod
-    def _cancellations(waiting: Iterable[WorkingOrder], now_ns: int, reason: str) -> list[Event]:
-        return [OrderCancelled(now_ns, entry.order.order_id, reason) for entry in waiting]
-
-
-def _quoted(order: Order, quotes: Mapping[str, QuoteView]) -> str:
-    views = ((leg.symbol, quotes[leg.symbol]) for leg in order.legs)
-    return ", ".join(f"{symbol} {view.bid} x {view.ask}" for symbol, view in views)

@@ -7,11 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.errors import ContractError
-from trading.execution.fees import FeeSchedule, order_fees
-from trading.execution.matching import MatchCode, gross_price, match_legs, net_price, sale_price
-from trading.execution.orders import Order, QuoteView, RejectReason
-from trading.market.contracts import parse_symbol
+from trading.execution.fees import FeeSchedule
+from trading.execution.legs import as_arrays
+from trading.execution.matching import MatchCode, fill_cash, gross_price, match_legs, net_price
+from trading.execution.orders import Fill, LegFill, Order, QuoteView, RejectReason
 
 LIMIT_TOLERANCE = 1e-9
 """USD a share; in binary, 1.10 - 1.00 lies above a limit of 0.10."""
@@ -34,23 +33,52 @@ class Crossing(NamedTuple):
 
     order: Order
     units: int
+    right: NDArray[np.int8]
+    ratio: NDArray[np.int64]
     prices: NDArray[np.float64]
     net: float
     reason: RejectReason | None
 
     @property
     def gross(self) -> float:
-        """Premium of one unit, all legs added up, USD a share; without prices, the limit."""
+        """Price of one unit, all legs added up, USD a share; without prices, the limit."""
         if math.isnan(self.net):
             return abs(self.order.limit_price or 0.0)
-        return float(gross_price(_ratios(self.order), self.prices, len(self.prices)))
+        return float(gross_price(self.ratio, self.prices, len(self.prices)))
 
-    def fees(self, schedule: FeeSchedule, units: int, multiplier: float) -> float:
-        """Fees of `units` at these prices in USD."""
-        bought = sum(max(leg.ratio, 0) for leg in self.order.legs) * units
-        sold = sum(max(-leg.ratio, 0) for leg in self.order.legs) * units
-        sale = float(sale_price(_ratios(self.order), self.prices, len(self.prices)))
-        return float(order_fees(schedule, bought, sold, sale * multiplier * units))
+    @property
+    def marks(self) -> dict[str, float]:
+        """Price of each leg by symbol; empty when the quotes allow no price."""
+        if math.isnan(self.net):
+            return {}
+        symbols = (leg.symbol for leg in self.order.legs)
+        return dict(zip(symbols, self.prices.tolist(), strict=True))
+
+    def cash(self, schedule: FeeSchedule, units: int, multiplier: float) -> tuple[float, float]:
+        """Premium (+ received) and fees of `units` at these prices in USD, see `fill_cash`."""
+        legs = len(self.prices)
+        premium, fees = fill_cash(
+            self.right, self.ratio, self.prices, legs, units, multiplier, schedule
+        )
+        return float(premium), float(fees)
+
+    def fill(self, schedule: FeeSchedule, remaining: int, multiplier: float, now_ns: int) -> Fill:
+        """The trade of `units`, where `remaining` units of the order waited before it."""
+        order = self.order
+        premium, fees = self.cash(schedule, self.units, multiplier)
+        return Fill(
+            fill_id=f"{order.order_id}/{order.units - remaining + 1}",
+            order_id=order.order_id,
+            ts_ns=now_ns,
+            underlying=order.underlying,
+            units=self.units,
+            legs=tuple(
+                LegFill(leg.symbol, leg.ratio * self.units, price)
+                for leg, price in zip(order.legs, self.prices.tolist(), strict=True)
+            ),
+            premium=premium,
+            fees=fees,
+        )
 
 
 def cross(
@@ -65,7 +93,7 @@ def cross(
     views = [quotes[leg.symbol] for leg in order.legs]
     bid, ask, bid_size, ask_size = np.array([v[:4] for v in views], dtype=np.float64).T.copy()
     quote_ns = np.array([view.ts_ns for view in views], dtype=np.int64)
-    ratio = _ratios(order)
+    right, _, ratio = as_arrays(order.legs)
     prices = np.zeros(len(views), dtype=np.float64)
     code, fillable = match_legs(
         ratio,
@@ -82,25 +110,16 @@ def cross(
         prices,
     )
     if code != MatchCode.OK:
-        return Crossing(order, 0, prices, math.nan, _NO_MATCH[MatchCode(code)])
+        reason = _NO_MATCH[MatchCode(code)]
+        return Crossing(order, 0, right, ratio, prices, math.nan, reason)
     net = float(net_price(ratio, prices, len(views)))
     if order.limit_price is not None and not net <= order.limit_price + LIMIT_TOLERANCE:
-        return Crossing(order, 0, prices, net, RejectReason.LIMIT_NOT_MARKETABLE)
-    return Crossing(order, int(fillable), prices, net, None)
+        reason = RejectReason.LIMIT_NOT_MARKETABLE
+        return Crossing(order, 0, right, ratio, prices, net, reason)
+    return Crossing(order, int(fillable), right, ratio, prices, net, None)
 
 
-def contract_fault(symbol: str, quotes: Mapping[str, QuoteView]) -> str:
-    """Why a contract cannot be ordered; empty when it can."""
-    try:
-        contract = parse_symbol(symbol)
-    except ContractError as error:
-        return str(error)
-    if contract.is_adjusted:
-        return f"{symbol} delivers an adjusted number of shares and is not traded"
-    if symbol not in quotes:
-        return f"{symbol} has no quote"
-    return ""
-
-
-def _ratios(order: Order) -> NDArray[np.int64]:
-    return np.array([leg.ratio for leg in order.legs], dtype=np.int64)
+def quoted(order: Order, quotes: Mapping[str, QuoteView]) -> str:
+    """The quotes of an order's legs, for people."""
+    views = ((leg.symbol, quotes[leg.symbol]) for leg in order.legs)
+    return ", ".join(f"{symbol} {view.bid} x {view.ask}" for symbol, view in views)

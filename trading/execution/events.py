@@ -1,15 +1,31 @@
 """Everything that can happen to an account, one frozen struct each.
 
 Events are what the journal stores and what `Account.apply` folds. They carry no wall clock and no
-random identifier: `ts_ns` is exchange time, UTC nanoseconds. Amounts are USD.
+random identifier: `ts_ns` is exchange time, UTC nanoseconds. Amounts are USD, quantities are
+contracts, or round lots of the account's multiplier for stock.
 """
 
+from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
 
 from trading.execution.orders import Fill, Order, Rejection
 from trading.execution.risk import TradingState
+
+
+class Ending(StrEnum):
+    """How an option position ended without a trade."""
+
+    CASH = "cash"
+    """Paid its intrinsic value in cash."""
+    WORTHLESS = "worthless"
+    EXERCISED = "exercised"
+    """Bought options, for stock that offsets other stock."""
+    ASSIGNED = "assigned"
+    """Sold options, for stock, at expiry."""
+    ASSIGNED_EARLY = "assigned_early"
+    """Sold calls, before a dividend."""
 
 
 class AccountOpened(msgspec.Struct, frozen=True, tag_field="kind", tag="account_opened"):
@@ -57,10 +73,15 @@ class OrderRejected(msgspec.Struct, frozen=True, tag_field="kind", tag="order_re
 
 
 class OrderFilled(msgspec.Struct, frozen=True, tag_field="kind", tag="order_filled"):
-    """Units of an accepted order traded."""
+    """Units of an accepted order traded.
+
+    `reserve_per_unit` is the margin of each of these units in USD where it depends on prices
+    (uncovered sales); None stands for the greatest loss of the legs.
+    """
 
     ts_ns: int
     fill: Fill
+    reserve_per_unit: float | None = None
 
 
 class OrderCancelled(msgspec.Struct, frozen=True, tag_field="kind", tag="order_cancelled"):
@@ -72,10 +93,11 @@ class OrderCancelled(msgspec.Struct, frozen=True, tag_field="kind", tag="order_c
 
 
 class Settled(msgspec.Struct, frozen=True, tag_field="kind", tag="settled"):
-    """A contract expired: exercised, assigned or worthless, settled in cash.
+    """An option position ended by expiry, exercise or assignment.
 
-    `quantity` is the signed position that ends, `price` its intrinsic value in USD a share,
-    `cash` the change of cash.
+    `quantity` is the signed position that ends, `price` its intrinsic value in USD a share, `cash`
+    the change of cash, `lots` the round lots of stock delivered to (+) or by (-) the account; they
+    come into the books at `underlying_price`.
     """
 
     ts_ns: int
@@ -84,10 +106,49 @@ class Settled(msgspec.Struct, frozen=True, tag_field="kind", tag="settled"):
     price: float
     cash: float
     underlying_price: float
+    lots: int = 0
+    ending: Ending = Ending.CASH
+
+
+class DividendPaid(msgspec.Struct, frozen=True, tag_field="kind", tag="dividend_paid"):
+    """Stock held (or short) into its ex-date received (or paid) the dividend.
+
+    `ex_date` is YYYY-MM-DD, `lots` the signed round lots, `amount` USD a share, `cash` the change
+    of cash.
+    """
+
+    ts_ns: int
+    underlying: str
+    ex_date: str
+    lots: int
+    amount: float
+    cash: float
+
+
+class MarginChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="margin_changed"):
+    """The margin of an open strategy moved with the market: `reserve_per_unit` in USD.
+
+    `number` counts these events of the account from 1.
+    """
+
+    ts_ns: int
+    number: int
+    underlying: str
+    reserve_per_unit: float
+
+
+class PeakReset(msgspec.Struct, frozen=True, tag_field="kind", tag="peak_reset"):
+    """The drawdown is measured from `equity` from here on; `number` counts resets from 1."""
+
+    ts_ns: int
+    number: int
+    equity: float
 
 
 class SessionClosed(msgspec.Struct, frozen=True, tag_field="kind", tag="session_closed"):
     """A session ended; `date` is YYYY-MM-DD in New York, `equity` the next daily-loss base.
+
+    The highest `equity` is the peak that the drawdown is measured from.
 
     `reward` is what the last decisions of the session earned, all underlyings together.
     """
@@ -122,6 +183,9 @@ Event: TypeAlias = (
     | OrderFilled
     | OrderCancelled
     | Settled
+    | DividendPaid
+    | MarginChanged
+    | PeakReset
     | SessionClosed
     | StateChanged
     | WeightsAdopted

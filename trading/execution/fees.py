@@ -1,10 +1,13 @@
-"""Commissions and regulatory fees of an option order.
+"""Commissions and regulatory fees of an order.
 
-Sources of the defaults: Options Regulatory Fee, the sum over exchanges as passed on by Interactive
-Brokers from 2025-03-03 (0.02815 a contract, both sides); OCC clearing fee, Federal Register
-90 FR 10544 (0.025 a contract from 2025-02-14, without the former cap of 55 USD); FINRA Trading
-Activity Fee for options, By-Laws Schedule A section 1 (0.00279 a contract sold); SEC Section 31,
-sales only, set twice a year (27.80 USD a million until 2025-05-13, then zero).
+Sources of the defaults, as in force in 2026: Options Regulatory Fee, the sum over exchanges as
+passed on by Interactive Brokers from 2025-03-03 (0.02815 a contract, both sides); OCC clearing
+fee, Federal Register 90 FR 10544 (0.025 a contract from 2025-02-14, without the former cap of 55
+USD); FINRA Trading Activity Fee, By-Laws Schedule A section 1 as amended by SR-FINRA-2024-019
+(from 2026-01-01 0.00329 an option contract sold, 0.000195 a share sold and at most 9.79 a trade;
+0.00279, 0.000166 and 8.30 before); SEC Section 31, sales of options and stock alike, release
+34-104909, 91 FR 10643 (20.60 USD a million from 2026-04-04; zero from 2025-05-14 until then).
+Exercise and assignment are free, as at most brokers.
 """
 
 from typing import NamedTuple
@@ -26,13 +29,19 @@ class FeeSchedule(NamedTuple):
     """Clearing fee of the Options Clearing Corporation a contract, both sides."""
     occ_cap: float = np.inf
     """Most clearing fee one order pays; 55 USD before 2025-02-14."""
-    taf_fee: float = 0.00279
+    taf_fee: float = 0.00329
     """FINRA Trading Activity Fee a contract sold."""
-    sec_rate: float = 0.0
-    """SEC Section 31 fee as a fraction of the premium of sales."""
+    sec_rate: float = 20.60 / 1e6
+    """SEC Section 31 fee as a fraction of the proceeds of sales, options and stock."""
+    stock_commission: float = 0.0
+    """Broker's commission a share."""
+    stock_taf_fee: float = 0.000195
+    """FINRA Trading Activity Fee a share sold."""
+    stock_taf_cap: float = 9.79
+    """Most Trading Activity Fee that the shares of one order pay."""
 
 
-NO_FEES = FeeSchedule(0.0, 0.0, 0.0, 0.0, np.inf, 0.0, 0.0)
+NO_FEES = FeeSchedule(0.0, 0.0, 0.0, 0.0, np.inf, 0.0, 0.0, 0.0, 0.0, np.inf)
 
 
 @njit(cache=True)
@@ -54,7 +63,16 @@ def order_fees(
 ) -> float:
     """Fees of one order in USD, each kind rounded up to the cent; NaN in, NaN out.
 
-    `sale_notional` is the premium received for sold legs in USD (price x multiplier x contracts).
+    Parameters
+    ----------
+    contracts_bought, contracts_sold : int
+        Option contracts.
+    sale_notional : float
+        Premium received for sold options in USD (price x multiplier x contracts).
+    shares_bought, shares_sold : float
+        Shares, not round lots.
+    stock_sale_notional : float
+        Proceeds of sold shares in USD.
     """
     contracts = contracts_bought + contracts_sold
     cents = (
@@ -63,6 +81,8 @@ def order_fees(
         + _cents_up(schedule.orf_fee * contracts)
         + _cents_up(min(schedule.occ_fee * contracts, schedule.occ_cap))
         + _cents_up(schedule.taf_fee * contracts_sold)
-        + _cents_up(schedule.sec_rate * sale_notional)
+        + _cents_up(schedule.stock_commission * (shares_bought + shares_sold))
+        + _cents_up(min(schedule.stock_taf_fee * shares_sold, schedule.stock_taf_cap))
+        + _cents_up(schedule.sec_rate * (sale_notional + stock_sale_notional))
     )
     return float(cents / 100.0)

@@ -1,8 +1,12 @@
-"""Margin of defined-risk option positions whose legs share one expiry.
+"""Margin of defined-risk positions whose legs share one expiry: what they can lose at most.
 
 A position is charged its greatest loss at expiry (Cboe Rule 10.3(c)(5): spreads, condors and
-butterflies at their maximum loss, long options in full, puts secured by cash). Sold calls that no
-bought calls cover have no greatest loss and are refused.
+butterflies at their maximum loss, long options and long stock in full, puts secured by cash, calls
+covered by stock). Sold calls that neither bought calls nor stock cover have no greatest loss; what
+they are charged is `uncovered_margin`; `trading.execution.requirement` says which applies.
+
+A leg is a call (`right` +1), a put (-1) or stock (0, its strike is not read), which pays the spot
+a share and counts in round lots of `multiplier` shares.
 
 Cash holds the premium, and the *reserve* of a position is what its legs may still cost at expiry:
 buying power = cash - reserves. So a debit spread reserves nothing beyond the premium it paid, and
@@ -12,6 +16,10 @@ a credit spread reserves its width because the credit is already in the cash.
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+UNCOVERED_RATE = 0.20
+BROAD_INDEX_RATE = 0.15
+UNCOVERED_FLOOR = 0.10
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -34,8 +42,8 @@ def payoff_range(right: I8, strike: F64, ratio: I64, n_legs: int) -> tuple[float
     """Least and greatest value of one unit at expiry, USD a share, over every underlying price.
 
     The payoff is piecewise linear, so its extremes lie at a price of zero, at a strike, or, where
-    calls and stock do not add up to nothing, at infinity: (-inf, ...) or (..., inf). The least is
-    -inf also when a strike is not a positive finite number, so that a bad input never looks safe.
+    calls and stock do not add up to nothing, at infinity: -inf or inf. A strike that is not a
+    positive finite number gives both, so that a bad input never looks safe.
     """
     slope = 0
     for leg in range(n_legs):
@@ -45,9 +53,10 @@ def payoff_range(right: I8, strike: F64, ratio: I64, n_legs: int) -> tuple[float
             slope += ratio[leg]
     worst = best = float(_payoff(right, strike, ratio, n_legs, 0.0))
     for leg in range(n_legs):
-        value = _payoff(right, strike, ratio, n_legs, strike[leg])
-        worst = min(worst, value)
-        best = max(best, value)
+        if right[leg] != 0:
+            value = _payoff(right, strike, ratio, n_legs, strike[leg])
+            worst = min(worst, value)
+            best = max(best, value)
     return (-np.inf if slope < 0 else worst), (np.inf if slope > 0 else best)
 
 
@@ -77,11 +86,12 @@ def max_loss_per_unit(
     Parameters
     ----------
     right, strike, ratio : i8[L], f64[L], i64[L]
-        +1 call or -1 put; USD; signed contracts a unit. The first `n_legs` count.
+        +1 call, -1 put or 0 stock; USD; signed contracts or round lots a unit. The first
+        `n_legs` count.
     net_debit_per_share : float
-        Net premium paid (a credit is negative), USD a share; NaN gives inf.
+        Net price paid (a credit is negative), USD a share; NaN gives inf.
     multiplier : float
-        Shares a contract delivers.
+        Shares of a contract and of a round lot.
     """
     if np.isnan(net_debit_per_share):
         return np.inf
@@ -103,3 +113,28 @@ def required_cash(
     negative when closing. A trade is affordable when this is at most cash - reserves.
     """
     return (net_debit_per_share * multiplier + reserve_change_usd) * units + fees
+
+
+@njit(cache=True)
+def uncovered_margin(right: int, strike: float, spot: float, mark: float, broad: bool) -> float:
+    """Margin of one sold option without cover in USD a share, its value included; NaN in, NaN out.
+
+    Cboe Rule 10.3(c)(5)(A), FINRA Rule 4210(f)(2)(D): the option's value and 20 % of the spot (15 %
+    for a broad index) less the amount out of the money, at least 10 % of the spot for a call or of
+    the strike for a put.
+
+    Parameters
+    ----------
+    right : int
+        +1 call, -1 put.
+    mark : float
+        Value of the option, USD a share.
+    broad : bool
+        Whether the underlying is a broad index.
+    """
+    if not (np.isfinite(strike) and np.isfinite(spot) and np.isfinite(mark)):
+        return np.nan
+    out_of_the_money = max(right * (strike - spot), 0.0)
+    rate = BROAD_INDEX_RATE if broad else UNCOVERED_RATE
+    floor = UNCOVERED_FLOOR * (spot if right > 0 else strike)
+    return float(mark + max(rate * spot - out_of_the_money, floor))

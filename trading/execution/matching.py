@@ -2,6 +2,10 @@
 
 One kernel for live trading and training: every leg crosses the spread to the opposite touch, all
 legs of a unit trade together or none does, and no more units trade than every touch displays.
+
+A leg is an option (`right` +1 call, -1 put) or stock (`right` 0). Stock counts in round lots of
+`multiplier` shares, its displayed sizes too, so that quantity x multiplier x price is the cash of
+either.
 """
 
 from enum import IntEnum
@@ -15,6 +19,7 @@ from trading.execution.money import usd
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+I8 = NDArray[np.int8]
 
 MINIMUM_PRICE = 0.01
 """USD a share: the smallest tick of a listed option; slippage takes no sale below it."""
@@ -142,18 +147,8 @@ def gross_price(ratio: I64, leg_price: F64, n_legs: int) -> float:
 
 
 @njit(cache=True)
-def sale_price(ratio: I64, leg_price: F64, n_legs: int) -> float:
-    """Premium received for the sold legs of one unit, in USD a share."""
-    sold = 0.0
-    for leg in range(n_legs):
-        if ratio[leg] < 0:
-            sold -= ratio[leg] * leg_price[leg]
-    return sold
-
-
-@njit(cache=True)
 def fill_cash(
-    right: NDArray[np.int8],
+    right: I8,
     ratio: I64,
     leg_price: F64,
     n_legs: int,
@@ -161,24 +156,35 @@ def fill_cash(
     multiplier: float,
     schedule: FeeSchedule,
 ) -> tuple[float, float]:
-    """Premium (+ received) and fees (>= 0) of `units` at these prices, USD."""
-    bought = sold = lots_bought = lots_sold = 0
-    sale = stock_sale = 0.0
+    """What `units` of an order change in cash: `(premium_usd, fees_usd)`.
+
+    `premium_usd` is before fees, + received, and always computed in this order of operations, so
+    that a fill in training books the same bits as one in the account. NaN prices give NaN.
+
+    Parameters
+    ----------
+    right, ratio, leg_price : i8[L], i64[L], f64[L], L >= n_legs
+        +1 call, -1 put, 0 stock; signed contracts or round lots a unit; USD a share.
+    multiplier : float
+        Shares of a contract and of a round lot.
+    """
+    bought = 0
+    sold = 0
+    shares_bought = 0.0
+    shares_sold = 0.0
+    sale = 0.0
+    stock_sale = 0.0
     for leg in range(n_legs):
         quantity = ratio[leg] * units
-        if right[leg] == 0:
-            if quantity > 0:
-                lots_bought += quantity
-            else:
-                lots_sold -= quantity
-                stock_sale -= quantity * multiplier * leg_price[leg]
-        elif quantity > 0:
-            bought += quantity
+        if right[leg] != 0:
+            bought += max(quantity, 0)
+            sold += max(-quantity, 0)
+            sale += max(-quantity, 0) * multiplier * leg_price[leg]
         else:
-            sold -= quantity
-            sale -= quantity * multiplier * leg_price[leg]
-    premium = usd(-net_price(ratio, leg_price, n_legs) * multiplier * units)
-    fees = order_fees(
-        schedule, bought, sold, sale, lots_bought * multiplier, lots_sold * multiplier, stock_sale
-    )
-    return premium, fees
+            shares_bought += max(quantity, 0) * multiplier
+            shares_sold += max(-quantity, 0) * multiplier
+            stock_sale += max(-quantity, 0) * multiplier * leg_price[leg]
+    # Adding zero turns -0.0 into 0.0.
+    premium = usd(-net_price(ratio, leg_price, n_legs) * multiplier * units) + 0.0
+    fees = order_fees(schedule, bought, sold, sale, shares_bought, shares_sold, stock_sale)
+    return float(premium), float(fees)

@@ -1,4 +1,4 @@
-"""Amounts of money as floats that are whole micro-dollars."""
+"""Amounts of money in whole micro-dollars."""
 
 import numpy as np
 from numba import njit
@@ -6,5 +6,9 @@ from numba import njit
 
 @njit(cache=True)
 def usd(amount: float) -> float:
-    """Nearest float to a whole micro-dollar, so that sums never drift from their decimals."""
+    """Nearest float to a whole number of micro-dollars, so that sums never drift.
+
+    One kernel for the account, the broker and batched training: all of them book the same bits.
+    NaN and infinity pass through.
+    """
     return float(np.rint(amount * 1e6) / 1e6)

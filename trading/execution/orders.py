@@ -1,6 +1,9 @@
 """Orders, fills and rejections: the values that the broker takes and gives.
 
-All are frozen. Times are UTC nanoseconds, prices USD a share, sizes contracts.
+All are frozen. Times are UTC nanoseconds, prices USD a share, sizes contracts. Stock is named by
+its plain ticker (`GOOG`) and counts in round lots of the account's multiplier (100 shares), in
+ratios, quantities and displayed sizes alike, so that cash is quantity x multiplier x price for any
+leg.
 """
 
 from enum import StrEnum
@@ -41,7 +44,15 @@ class RejectReason(StrEnum):
     MAX_POSITIONS = "max_positions"
     MAX_CONTRACTS = "max_contracts"
     MAX_NOTIONAL = "max_notional"
+    MAX_DELTA = "max_delta"
+    MAX_GAMMA = "max_gamma"
+    MAX_VEGA = "max_vega"
+    MIN_EQUITY = "min_equity"
+    """Selling short needs more equity than there is."""
     DAILY_LOSS = "daily_loss"
+    MAX_DRAWDOWN = "max_drawdown"
+    MARGIN_CALL = "margin_call"
+    """Margin that moves with the market exceeds the cash: no order's, but the account's state."""
     ORDER_RATE = "order_rate"
     HALTED = "halted"
     REDUCING = "reducing"
@@ -61,7 +72,7 @@ class RejectReason(StrEnum):
 
 
 class QuoteView(NamedTuple):
-    """One contract's best bid and offer."""
+    """Best bid and offer of one contract or stock; sizes are contracts, or round lots of stock."""
 
     bid: float
     ask: float
@@ -71,7 +82,10 @@ class QuoteView(NamedTuple):
 
 
 class Leg(msgspec.Struct, frozen=True):
-    """One contract of an order; `ratio` is signed contracts a unit: +1 buys one, -1 sells one."""
+    """One instrument of an order; `ratio` is signed, a unit: +1 buys one, -1 sells one.
+
+    One contract of an option (`O:GOOG...`), one round lot of a stock (`GOOG`).
+    """
 
     symbol: str
     ratio: int
@@ -129,12 +143,12 @@ class Order(msgspec.Struct, frozen=True):
 
     @property
     def contracts_per_unit(self) -> int:
-        """Contracts of one unit, all legs together."""
-        return sum(abs(leg.ratio) for leg in self.legs)
+        """Option contracts of one unit, all legs together; stock is none."""
+        return sum(abs(leg.ratio) for leg in self.legs if leg.symbol.startswith("O:"))
 
 
 class LegFill(msgspec.Struct, frozen=True):
-    """What one leg traded: signed contracts (+ bought) at a price in USD a share."""
+    """What one leg traded: signed contracts or round lots (+ bought) at USD a share."""
 
     symbol: str
     quantity: int

@@ -2,131 +2,44 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from trading.errors import JournalError
 from trading.execution.events import (
     AccountOpened,
     DecisionMade,
+    DividendPaid,
     Event,
+    MarginChanged,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    PeakReset,
     SessionClosed,
     Settled,
     StateChanged,
     WeightsAdopted,
 )
-from trading.execution.margin import reserve_per_unit
-from trading.execution.orders import Fill, Intent, Leg, LegFill, Order, QuoteView
+from trading.execution.holdings import Position, StrategyPosition, WorkingOrder, as_units
+from trading.execution.legs import is_stock
+from trading.execution.money import usd
+from trading.execution.orders import Fill, Intent, LegFill, Order
+from trading.execution.requirement import legs_reserve
 from trading.execution.risk import TradingState
-from trading.market.contracts import parse_symbol
 
 MINUTE_NS = 60_000_000_000
-
-
-class Position(msgspec.Struct, frozen=True):
-    """Signed contracts held and the average price at which they were opened, USD a share."""
-
-    symbol: str
-    underlying: str
-    quantity: int
-    average_price: float
-
-
-class StrategyPosition(msgspec.Struct, frozen=True):
-    """One open strategy; cash amounts are totals in USD since it was opened.
-
-    `legs` are signed as held, a unit; `entry_cash` and `exit_cash` are changes of cash before
-    fees (+ received); `reserve_per_unit` is what each open unit holds back from buying power.
-    """
-
-    underlying: str
-    strategy: str
-    order_id: str
-    legs: tuple[Leg, ...]
-    units: int
-    opened_ns: int
-    entry_cash: float
-    exit_cash: float
-    fees: float
-    reserve_per_unit: float
-
-    @property
-    def reserve(self) -> float:
-        """Buying power held back in USD."""
-        return self.reserve_per_unit * self.units
-
-    @property
-    def net_cash(self) -> float:
-        """Change of cash so far in USD, after fees; the profit once the strategy is closed."""
-        return _usd(self.entry_cash + self.exit_cash - self.fees)
-
-
-class WorkingOrder(msgspec.Struct, frozen=True):
-    """An accepted order with units that still wait."""
-
-    order: Order
-    remaining: int
-    reserved_per_unit: float
-
-    @property
-    def reserved(self) -> float:
-        """Buying power held back in USD."""
-        return self.reserved_per_unit * self.remaining
-
-
-def _usd(amount: float) -> float:
-    """Nearest float to a whole micro-dollar, so that sums never drift from their decimals."""
-    return round(amount, 6)
-
-
-def legs_reserve(legs: tuple[Leg, ...], multiplier: float) -> float:
-    """Reserve of one unit of `legs` in USD, see `margin.reserve_per_unit`; inf when undefined.
-
-    Sold legs need every leg to share their expiry: a bought leg that expires earlier covers
-    nothing afterwards.
-
-    Raises
-    ------
-    ContractError
-        A symbol is malformed.
-    """
-    contracts = [parse_symbol(leg.symbol) for leg in legs]
-    one_expiry = len({contract.expiry for contract in contracts}) == 1
-    if not one_expiry:
-        return 0.0 if all(leg.ratio > 0 for leg in legs) else math.inf
-    right = np.array([contract.right for contract in contracts], dtype=np.int8)
-    strike = np.array([contract.strike for contract in contracts], dtype=np.float64)
-    ratio = np.array([leg.ratio for leg in legs], dtype=np.int64)
-    return float(reserve_per_unit(right, strike, ratio, len(legs), multiplier))
-
-
-def marked(quote: QuoteView, last: float) -> float:
-    """Value of a contract in USD a share: the mid, or `last` within the sides that are quoted.
-
-    A side counts when its price is above zero and finite, both only when they do not cross.
-    """
-    bid = quote.bid if math.isfinite(quote.bid) and quote.bid > 0.0 else 0.0
-    ask = quote.ask if math.isfinite(quote.ask) and quote.ask > 0.0 else math.inf
-    if bid > ask:
-        return last
-    if bid > 0.0 and ask < math.inf:
-        return 0.5 * (bid + ask)
-    return min(max(last, bid), ask)
 
 
 class Account:
     """State of one paper account.
 
     Only `apply` changes it, and its state depends on nothing but the events applied. Applying an
-    order, fill, decision or settlement a second time changes nothing. At most one strategy is
-    open for each underlying.
+    order, fill, decision, settlement or dividend a second time changes nothing. At most one
+    strategy is open for each underlying.
 
     Attributes
     ----------
@@ -134,11 +47,14 @@ class Account:
         USD, USD, USD, and the sum of rewards. A strategy's profit or loss after all its fees is
         booked to `realised_pnl` when its last unit is closed or settled.
     positions, strategies, working_orders : dict
-        By contract symbol, by underlying, by order id.
+        By symbol, by underlying, by order id. A stock's symbol is its ticker.
     closed_trades, winning_trades, fills, decisions, orders : int
         Strategies closed or settled, those with a profit, fills, decisions, orders submitted.
     day_start_equity : float
         Equity at the last session's close, or the initial cash: the base of the daily loss.
+    peak_equity : float
+        Highest of the initial cash and the equities at sessions' closes since the last reset: the
+        base of the drawdown.
 
     Raises
     ------
@@ -175,6 +91,9 @@ class Account:
         self.trading_state = TradingState.ACTIVE
         self.state_reason = ""
         self.day_start_equity = 0.0
+        self.peak_equity = 0.0
+        self.peak_resets = 0
+        self.margin_changes = 0
         self.last_session = ""
         self.last_ts_ns = 0
         self.last_decision_ns: dict[str, int] = {}
@@ -191,8 +110,12 @@ class Account:
 
     @property
     def buying_power(self) -> float:
-        """Cash less what open strategies and working orders hold back, USD."""
-        return _usd(self.cash - self.reserved)
+        """Cash less what open strategies and working orders hold back, USD.
+
+        Below zero only where margin moved with the market, stock was assigned, or a dividend was
+        owed.
+        """
+        return float(usd(self.cash - self.reserved))
 
     @property
     def win_rate(self) -> float:
@@ -205,25 +128,30 @@ class Account:
         return f"{self.account_id}-{self.orders + 1}"
 
     def equity(self, marks: Mapping[str, float]) -> float:
-        """Cash plus positions at `marks` (USD a share); NaN when a held contract has no mark."""
-        return self.cash + sum(self._value(position, marks) for position in self.positions.values())
+        """Cash plus positions at `marks` (USD a share); NaN when a holding has no mark."""
+        return self.cash + sum(self._value(leg, marks) for leg in self._legs(self.strategies))
 
     def contribution(self, underlying: str, marks: Mapping[str, float]) -> float:
         """Part of equity that `underlying` made since the account was opened, USD.
 
         Contributions of all underlyings and the initial cash add up to `equity`.
         """
-        value = self.net_cash.get(underlying, 0.0)
-        strategy = self.strategies.get(underlying)
-        if strategy is not None:
-            for leg in strategy.legs:
-                position = self.positions.get(leg.symbol)
-                if position is not None:
-                    value += self._value(position, marks)
-        return value
+        value = sum(self._value(leg, marks) for leg in self._legs((underlying,)))
+        return self.net_cash.get(underlying, 0.0) + value
+
+    def has_paid(self, underlying: str, ex_date: str) -> bool:
+        """Whether the dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
+        return _dividend_id(underlying, ex_date) in self._booked
+
+    def _legs(self, underlyings: Iterable[str]) -> Iterator[Position]:
+        """Positions, strategy by strategy in the order of its legs."""
+        for underlying in underlyings:
+            strategy = self.strategies.get(underlying)
+            for leg in strategy.legs if strategy else ():
+                yield self.positions[leg.symbol]
 
     def _value(self, position: Position, marks: Mapping[str, float]) -> float:
-        return position.quantity * marks.get(position.symbol, math.nan) * self.multiplier
+        return position.quantity * self.multiplier * marks.get(position.symbol, math.nan)
 
     def fingerprint(self) -> str:
         """SHA-256 of the whole state: equal exactly when every field is equal."""
@@ -247,7 +175,8 @@ class Account:
             )
         self.account_id = event.account_id
         self.multiplier = event.multiplier
-        self.initial_cash = self.cash = self.day_start_equity = event.cash
+        self.initial_cash = self.cash = event.cash
+        self.day_start_equity = self.peak_equity = event.cash
 
     def _decide(self, event: DecisionMade) -> None:
         if event.ts_ns <= self.last_decision_ns.get(event.underlying, -1):
@@ -280,7 +209,31 @@ class Account:
             return
         self.last_session = event.date
         self.day_start_equity = event.equity
+        self.peak_equity = max(self.peak_equity, event.equity)
         self.reward_total += event.reward
+
+    def _reset_peak(self, event: PeakReset) -> None:
+        if self._is_next(event.number, self.peak_resets, "reset of the peak"):
+            self.peak_resets += 1
+            self.peak_equity = event.equity
+
+    def _change_margin(self, event: MarginChanged) -> None:
+        if not self._is_next(event.number, self.margin_changes, "change of margin"):
+            return
+        held = self.strategies.get(event.underlying)
+        if held is None:
+            raise JournalError(f"margin of {event.underlying} changes, where nothing is open")
+        self.margin_changes += 1
+        self.strategies[event.underlying] = msgspec.structs.replace(
+            held, reserve_per_unit=event.reserve_per_unit, margin_moves=True
+        )
+
+    @staticmethod
+    def _is_next(number: int, before: int, what: str) -> bool:
+        """Whether a numbered event is new; False when it was applied before."""
+        if number > before + 1:
+            raise JournalError(f"{what} {number} follows number {before}: one is missing")
+        return number == before + 1
 
     def _change_state(self, event: StateChanged) -> None:
         self.trading_state = event.trading_state
@@ -311,19 +264,24 @@ class Account:
                 f"which has {waiting.remaining if waiting else 0} waiting"
             )
         if waiting.order.intent is Intent.OPEN:
-            strategy = self._opened(waiting.order, fill)
+            strategy = self._opened(waiting.order, event)
         else:
             strategy = self._reduced(fill)
         for leg in fill.legs:
             self._trade(fill.underlying, leg)
         self._booked.add(fill.fill_id)
         self.fills += 1
-        self.fees_paid = _usd(self.fees_paid + fill.fees)
+        self.fees_paid = usd(self.fees_paid + fill.fees)
         self._book_cash(fill.underlying, fill.premium - fill.fees)
         self._keep_working(waiting, fill.units)
         self._keep_strategy(strategy, closed=strategy.units == 0)
 
-    def _opened(self, order: Order, fill: Fill) -> StrategyPosition:
+    def _opened(self, order: Order, event: OrderFilled) -> StrategyPosition:
+        fill = event.fill
+        moves = event.reserve_per_unit is not None
+        reserve = event.reserve_per_unit
+        if reserve is None:
+            reserve = legs_reserve(order.legs, self.multiplier)
         held = self.strategies.get(fill.underlying)
         if held is None:
             held = StrategyPosition(
@@ -336,18 +294,24 @@ class Account:
                 entry_cash=0.0,
                 exit_cash=0.0,
                 fees=0.0,
-                reserve_per_unit=legs_reserve(order.legs, self.multiplier),
+                reserve_per_unit=reserve,
+                margin_moves=moves,
             )
-        elif held.order_id != order.order_id:
+        elif held.order_id != order.order_id or held.legs != order.legs:
             raise JournalError(
                 f"fill {fill.fill_id!r} opens a second strategy on {fill.underlying}: close "
                 f"{held.strategy} first"
             )
+        units = held.units + fill.units
+        if moves:
+            reserve = (held.reserve + reserve * fill.units) / units
         return msgspec.structs.replace(
             held,
-            units=held.units + fill.units,
-            entry_cash=_usd(held.entry_cash + fill.premium),
-            fees=_usd(held.fees + fill.fees),
+            units=units,
+            entry_cash=usd(held.entry_cash + fill.premium),
+            fees=usd(held.fees + fill.fees),
+            reserve_per_unit=reserve,
+            margin_moves=moves or held.margin_moves,
         )
 
     def _reduced(self, fill: Fill) -> StrategyPosition:
@@ -360,8 +324,8 @@ class Account:
         return msgspec.structs.replace(
             held,
             units=held.units - fill.units,
-            exit_cash=_usd(held.exit_cash + fill.premium),
-            fees=_usd(held.fees + fill.fees),
+            exit_cash=usd(held.exit_cash + fill.premium),
+            fees=usd(held.fees + fill.fees),
         )
 
     def _settle(self, event: Settled) -> None:
@@ -377,10 +341,52 @@ class Account:
             )
         self._booked.add(settlement_id)
         del self.positions[event.symbol]
+        if event.lots:
+            delivery = LegFill(position.underlying, event.lots, event.underlying_price)
+            self._trade(position.underlying, delivery)
         self._book_cash(position.underlying, event.cash)
-        strategy = msgspec.structs.replace(held, exit_cash=_usd(held.exit_cash + event.cash))
-        closed = not any(leg.symbol in self.positions for leg in held.legs)
-        self._keep_strategy(strategy, closed=closed)
+        strategy = msgspec.structs.replace(held, exit_cash=usd(held.exit_cash + event.cash))
+        remaining = self._remaining(strategy, stock_moved=event.lots != 0)
+        self._keep_strategy(remaining or strategy, closed=remaining is None)
+
+    def _remaining(self, held: StrategyPosition, *, stock_moved: bool) -> StrategyPosition | None:
+        """What is left of a strategy after some of its positions ended; None when nothing is.
+
+        Where margin depends on prices it stays what it was in total: a `MarginChanged` follows.
+        """
+        symbols = dict.fromkeys([*(leg.symbol for leg in held.legs), held.underlying])
+        left = {s: self.positions[s].quantity for s in symbols if s in self.positions}
+        if not left:
+            return None
+        units, legs = as_units(left)
+        reserve = legs_reserve(legs, self.multiplier)
+        moves = held.margin_moves or not math.isfinite(reserve)
+        arose = held.delivered or stock_moved or all(is_stock(symbol) for symbol in left)
+        return msgspec.structs.replace(
+            held,
+            legs=legs,
+            units=units,
+            reserve_per_unit=held.reserve / units if moves else reserve,
+            margin_moves=moves,
+            delivered=arose and held.underlying in left,
+        )
+
+    def _pay_dividend(self, event: DividendPaid) -> None:
+        payment_id = _dividend_id(event.underlying, event.ex_date)
+        if payment_id in self._booked:
+            return
+        position = self.positions.get(event.underlying)
+        held = self.strategies.get(event.underlying)
+        if position is None or held is None or position.quantity != event.lots:
+            raise JournalError(
+                f"dividend on {event.lots} lots of {event.underlying} does not match the "
+                f"{position.quantity if position else 0} held"
+            )
+        self._booked.add(payment_id)
+        self._book_cash(event.underlying, event.cash)
+        self.strategies[event.underlying] = msgspec.structs.replace(
+            held, exit_cash=usd(held.exit_cash + event.cash)
+        )
 
     def _trade(self, underlying: str, leg: LegFill) -> None:
         held = self.positions.get(leg.symbol)
@@ -391,14 +397,16 @@ class Account:
             return
         price = leg.price
         if held is not None:
-            price = held.average_price
             if before * leg.quantity > 0:
+                price = held.average_price
                 price += (leg.price - price) * leg.quantity / quantity
+            elif before * quantity > 0:
+                price = held.average_price
         self.positions[leg.symbol] = Position(leg.symbol, underlying, quantity, price)
 
     def _book_cash(self, underlying: str, amount: float) -> None:
-        self.cash = _usd(self.cash + amount)
-        self.net_cash[underlying] = _usd(self.net_cash.get(underlying, 0.0) + amount)
+        self.cash = usd(self.cash + amount)
+        self.net_cash[underlying] = usd(self.net_cash.get(underlying, 0.0) + amount)
 
     def _keep_working(self, waiting: WorkingOrder, filled: int) -> None:
         order_id = waiting.order.order_id
@@ -416,7 +424,11 @@ class Account:
         self.strategies.pop(strategy.underlying, None)
         self.closed_trades += 1
         self.winning_trades += strategy.net_cash > 0.0
-        self.realised_pnl = _usd(self.realised_pnl + strategy.net_cash)
+        self.realised_pnl = usd(self.realised_pnl + strategy.net_cash)
+
+
+def _dividend_id(underlying: str, ex_date: str) -> str:
+    return f"{underlying}/dividend/{ex_date}"
 
 
 _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
@@ -427,6 +439,9 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     OrderFilled: Account._fill,
     OrderCancelled: Account._cancel,
     Settled: Account._settle,
+    DividendPaid: Account._pay_dividend,
+    MarginChanged: Account._change_margin,
+    PeakReset: Account._reset_peak,
     SessionClosed: Account._close_session,
     StateChanged: Account._change_state,
     WeightsAdopted: Account._adopt_weights,

@@ -4,10 +4,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from trading.errors import ConfigError
+from trading.execution.exposure import FLAT, Greeks, headroom
 from trading.execution.orders import Intent, Order, Rejection, RejectReason
+from trading.execution.requirement import sells_short
 
 if TYPE_CHECKING:
     from trading.execution.portfolio import Account
@@ -36,19 +38,32 @@ class RiskLimits:
     max_positions: int = 10
     """Open strategies, counting orders that wait to open one."""
     max_contracts_per_order: int = 20
-    """Contracts of an opening order, all legs together."""
+    """Option contracts of an opening order, all legs together."""
     max_order_notional: float = 50_000.0
-    """USD of premium of an opening order, all legs added up."""
+    """USD that change hands in an opening order: premiums, and the price of stock, added up."""
     max_daily_loss_pct: float = 5.0
     """Loss since the last session's close, in percent of the equity there, that halts trading."""
     max_orders_per_minute: int = 30
     """Accepted orders within 60 s of exchange time."""
+    max_delta_pct: float = 200.0
+    """Account's delta, `Greeks.delta`, in percent of equity, either way."""
+    max_gamma_pct: float = 300.0
+    """Account's gamma, `Greeks.gamma`, in percent of equity, either way."""
+    max_vega_pct: float = 5.0
+    """Account's vega, `Greeks.vega`, in percent of equity, either way."""
+    max_drawdown_pct: float = 25.0
+    """Loss from the account's peak equity, in percent of it, that leaves only closing."""
+    min_short_equity: float = 2_000.0
+    """USD of equity that selling short needs (FINRA Rule 4210(b)); covered calls and puts secured
+    by cash are free of it."""
+    allow_naked_shorts: bool = False
+    """Whether uncovered options and stock may be sold short, at Reg-T margin."""
 
     def __post_init__(self) -> None:
         lines = [
             f"risk.{field.name}: {getattr(self, field.name)} is not above 0"
             for field in fields(self)
-            if not getattr(self, field.name) > 0
+            if field.name != "allow_naked_shorts" and not getattr(self, field.name) > 0
         ]
         if lines:
             raise ConfigError(lines)
@@ -57,11 +72,15 @@ class RiskLimits:
 class RiskEngine:
     """Decides whether an order may trade; changes nothing itself.
 
-    Every comparison is written so that NaN fails it. When it rejects for one of `HALTING`, the
-    account must be halted.
+    Every comparison is written so that NaN fails it. When it rejects for one of `CONSEQUENCES`, the
+    account must enter that state.
     """
 
-    HALTING = frozenset({RejectReason.DAILY_LOSS, RejectReason.NOT_A_NUMBER})
+    CONSEQUENCES: ClassVar[dict[RejectReason, TradingState]] = {
+        RejectReason.DAILY_LOSS: TradingState.HALTED,
+        RejectReason.NOT_A_NUMBER: TradingState.HALTED,
+        RejectReason.MAX_DRAWDOWN: TradingState.REDUCING,
+    }
 
     def __init__(self, limits: RiskLimits) -> None:
         self.limits = limits
@@ -75,6 +94,11 @@ class RiskEngine:
         floor = account.day_start_equity * (1.0 - self.limits.max_daily_loss_pct / 100.0)
         return not equity >= floor
 
+    def drawdown_breached(self, account: "Account", equity: float) -> bool:
+        """Whether `equity` (USD) is too far below the account's peak; NaN is a breach."""
+        floor = account.peak_equity * (1.0 - self.limits.max_drawdown_pct / 100.0)
+        return not equity >= floor
+
     def check(
         self,
         order: Order,
@@ -83,6 +107,8 @@ class RiskEngine:
         notional: float,
         equity: float,
         now_ns: int,
+        greeks: Greeks | None = None,
+        unit_greeks: Greeks | None = None,
     ) -> Rejection | None:
         """The first limit that the order breaks, or None.
 
@@ -92,11 +118,17 @@ class RiskEngine:
             Buying power that the order consumes including fees, USD, see
             `margin.required_cash`; inf for a position without a greatest loss.
         notional : float
-            Premium of all legs and units added up, USD.
+            Price of all legs and units added up, USD.
         equity : float
             Account value now, USD.
+        greeks, unit_greeks : Greeks, optional
+            The account's before the order, and those of one unit of it. An opening order without
+            `unit_greeks` is not held against the limits on greeks: who cannot compute them must
+            limit exposure otherwise. With them, an account that holds anything needs `greeks` too.
         """
-        broken = self._broken(order, account, required_cash, notional, equity, now_ns)
+        broken = self._broken(
+            order, account, required_cash, notional, equity, now_ns, greeks, unit_greeks
+        )
         return _first(order, now_ns, broken)
 
     def _broken(
@@ -107,6 +139,8 @@ class RiskEngine:
         notional: float,
         equity: float,
         now_ns: int,
+        greeks: Greeks | None,
+        unit_greeks: Greeks | None,
     ) -> Broken:
         limits = self.limits
         yield from self._forbidden(order, account)
@@ -124,9 +158,13 @@ class RiskEngine:
         if not recent < limits.max_orders_per_minute:
             yield RejectReason.ORDER_RATE, f"{recent} orders within a minute"
         if order.intent is Intent.OPEN:
-            yield from self._broken_by_opening(order, account, notional)
+            yield from self._broken_by_opening(order, account, notional, equity)
+            yield from self._broken_by_greeks(order, account, equity, greeks, unit_greeks)
         if required_cash == math.inf:
-            detail = "no greatest loss: cover sold options with bought ones of the same expiry"
+            detail = (
+                "no greatest loss: cover sold options and stock by bought ones that last as long, "
+                "or allow uncovered sales with risk.allow_naked_shorts and give the spot"
+            )
             yield RejectReason.UNDEFINED_RISK, detail
         if not (required_cash <= 0.0 or required_cash <= account.buying_power):
             detail = f"needs {required_cash:.2f} USD of {account.buying_power:.2f}"
@@ -140,8 +178,19 @@ class RiskEngine:
         if order.limit_price is not None and not math.isfinite(order.limit_price):
             yield RejectReason.NOT_A_NUMBER, f"limit price {order.limit_price}"
 
-    def _broken_by_opening(self, order: Order, account: "Account", notional: float) -> Broken:
+    def _broken_by_opening(
+        self, order: Order, account: "Account", notional: float, equity: float
+    ) -> Broken:
         limits = self.limits
+        if self.drawdown_breached(account, equity):
+            detail = (
+                f"equity {equity:.2f} is more than {limits.max_drawdown_pct} % below the peak of "
+                f"{account.peak_equity:.2f}"
+            )
+            yield RejectReason.MAX_DRAWDOWN, detail
+        if not equity >= limits.min_short_equity and sells_short(order.legs):
+            detail = f"selling short needs equity of {limits.min_short_equity:.2f} USD"
+            yield RejectReason.MIN_EQUITY, f"{detail}, there are {equity:.2f}"
         opening = {
             waiting.order.underlying
             for waiting in account.working_orders.values()
@@ -155,8 +204,37 @@ class RiskEngine:
             detail = f"{contracts} contracts, at most {limits.max_contracts_per_order}"
             yield RejectReason.MAX_CONTRACTS, detail
         if not notional <= limits.max_order_notional:
-            detail = f"{notional:.2f} USD of premium, at most {limits.max_order_notional:.2f}"
+            detail = f"{notional:.2f} USD change hands, at most {limits.max_order_notional:.2f}"
             yield RejectReason.MAX_NOTIONAL, detail
+
+    def _broken_by_greeks(
+        self,
+        order: Order,
+        account: "Account",
+        equity: float,
+        greeks: Greeks | None,
+        unit_greeks: Greeks | None,
+    ) -> Broken:
+        if not all(math.isfinite(value) for value in (*(greeks or FLAT), *(unit_greeks or FLAT))):
+            yield RejectReason.NOT_A_NUMBER, f"{greeks=} {unit_greeks=}"
+        if unit_greeks is None:
+            return
+        if greeks is None and account.positions:
+            detail = "the account's greeks are not given, so that no limit on them can be checked"
+            yield RejectReason.MAX_DELTA, detail
+        limits = self.limits
+        bounds = zip(
+            (RejectReason.MAX_DELTA, RejectReason.MAX_GAMMA, RejectReason.MAX_VEGA),
+            (limits.max_delta_pct, limits.max_gamma_pct, limits.max_vega_pct),
+            greeks or FLAT,
+            unit_greeks,
+            strict=True,
+        )
+        for reason, percent, current, unit in bounds:
+            limit = equity * percent / 100.0
+            if not order.units <= headroom(limit, current, unit):
+                detail = f"{current:.0f} and {order.units} times {unit:.0f} USD"
+                yield reason, f"{detail}, at most {limit:.0f} ({percent} % of equity)"
 
 
 def _first(order: Order, now_ns: int, broken: Broken) -> Rejection | None:

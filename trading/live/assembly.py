@@ -49,6 +49,11 @@ def fee_schedule(settings: Settings) -> FeeSchedule:
         exchange_fee=execution.exchange_fee,
         orf_fee=execution.orf_fee,
         occ_fee=execution.occ_fee,
+        taf_fee=execution.taf_fee,
+        sec_rate=execution.sec_fee_per_million / 1e6,
+        stock_commission=execution.stock_commission,
+        stock_taf_fee=execution.stock_taf_fee,
+        stock_taf_cap=execution.stock_taf_cap,
     )
 
 
@@ -61,6 +66,12 @@ def risk_limits(settings: Settings) -> RiskLimits:
         max_order_notional=risk.max_order_notional,
         max_daily_loss_pct=risk.max_daily_loss_pct,
         max_orders_per_minute=risk.max_orders_per_minute,
+        max_delta_pct=risk.max_delta_pct,
+        max_gamma_pct=risk.max_gamma_pct,
+        max_vega_pct=risk.max_vega_pct,
+        max_drawdown_pct=risk.max_drawdown_pct,
+        min_short_equity=risk.min_short_equity,
+        allow_naked_shorts=risk.allow_naked_shorts,
     )
 
 
@@ -78,6 +89,8 @@ def trading_rules(settings: Settings) -> TradingRules:
         max_gamma=risk.max_gamma_pct / 100.0,
         max_vega=risk.max_vega_pct / 100.0,
         max_daily_loss=risk.max_daily_loss_pct / 100.0,
+        max_drawdown=risk.max_drawdown_pct / 100.0,
+        min_short_equity=risk.min_short_equity,
         max_quote_age_ns=round(settings.execution.max_quote_age_s * _SECOND_NS),
         slippage=settings.execution.slippage,
         stock_half_spread=settings.execution.stock_half_spread_bps / 10_000.0,

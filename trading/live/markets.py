@@ -60,7 +60,7 @@ class MarketDirectory:
         DataError
             An underlying has no listed options, or too many of them and no known price.
         """
-        self._env.begin_session()
+        self._env.begin_session(bar.session)
         for symbol in self._env.symbols:
             self._open_underlying(symbol, bar)
         names = {f"Q.{contract}" for contract in self._env.listed_symbols()}

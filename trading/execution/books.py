@@ -1,0 +1,111 @@
+"""The books of one account: its journal, its state in memory, and what its holdings are worth.
+
+Every step is written to the journal in one transaction before it reaches the account, so the
+account in memory is never ahead of the disk.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from trading.errors import JournalError
+from trading.execution.events import Event, OrderCancelled, PeakReset, StateChanged
+from trading.execution.holdings import WorkingOrder, marked
+from trading.execution.journal import Journal
+from trading.execution.orders import Intent, QuoteView, RejectReason
+from trading.execution.portfolio import Account
+from trading.execution.risk import TradingState
+
+
+class Books:
+    """One account with its journal.
+
+    Parameters
+    ----------
+    journal, account : Journal, Account
+        `account` is what `journal.open_account` returned; from then on only this object changes
+        either of them.
+
+    Raises
+    ------
+    JournalError
+        The account is not open, or the journal cannot be written; then the account is unchanged.
+
+    Attributes
+    ----------
+    marks : dict
+        Last known value of each holding, USD a share.
+    """
+
+    def __init__(self, journal: Journal, account: Account) -> None:
+        if not account.account_id:
+            raise JournalError(f"account of {journal.path} is not open: use Journal.open_account")
+        self.journal = journal
+        self.account = account
+        self.marks: dict[str, float] = {}
+
+    def next_order_id(self) -> str:
+        """The id that the next submitted order must carry; it continues after a restart."""
+        return self.account.next_order_id
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Journal events in one transaction, then apply them: decisions of a bar, weights."""
+        self.journal.append_many(events)
+        for event in events:
+            self.account.apply(event)
+
+    def mark(self, quotes: Mapping[str, QuoteView]) -> None:
+        """Revalue holdings at `quotes`; one without a quote keeps its value."""
+        held = self.account.positions
+        self.marks = {
+            symbol: marked(quotes[symbol], last) if symbol in quotes else last
+            for symbol, position in held.items()
+            for last in (self.marks.get(symbol, position.average_price),)
+        }
+
+    def equity(self) -> float:
+        """Cash plus positions at their last known value (their price at opening before that)."""
+        self.mark({})
+        return self.account.equity(self.marks)
+
+    def expire_day_orders(self, now_ns: int) -> None:
+        """Cancel every waiting order: the session is over."""
+        self.record(self._cancellations(self.account.working_orders.values(), now_ns, "expired"))
+
+    def set_trading_state(self, state: TradingState, reason: str, now_ns: int) -> None:
+        """Change what may trade; orders that the new state forbids are cancelled."""
+        self.record(self._state_events(state, reason, now_ns))
+
+    def reset_peak(self, equity: float, now_ns: int) -> None:
+        """Measure the drawdown from `equity` (USD) on: for an owner who resumes after one."""
+        self.record([PeakReset(now_ns, self.account.peak_resets + 1, equity)])
+
+    def _call_margin(self, now_ns: int) -> None:
+        """Call for margin where buying power is below zero, and end the call where it is not."""
+        account = self.account
+        if account.buying_power < 0.0:
+            if account.trading_state is TradingState.ACTIVE:
+                self.set_trading_state(TradingState.REDUCING, RejectReason.MARGIN_CALL, now_ns)
+        elif (
+            account.trading_state is TradingState.REDUCING
+            and account.state_reason == RejectReason.MARGIN_CALL
+        ):
+            self.set_trading_state(TradingState.ACTIVE, "margin call met", now_ns)
+
+    def _restrict(self, state: TradingState, reason: RejectReason, now_ns: int) -> None:
+        """Enter a stricter state of trading; a halt, and the same state, stay as they are."""
+        now = self.account.trading_state
+        if now is not TradingState.HALTED and (now, self.account.state_reason) != (state, reason):
+            self.set_trading_state(state, reason, now_ns)
+
+    def _state_events(self, state: TradingState, reason: str, now_ns: int) -> list[Event]:
+        forbidden = [
+            waiting
+            for waiting in self.account.working_orders.values()
+            if state is TradingState.HALTED
+            or (state is TradingState.REDUCING and waiting.order.intent is Intent.OPEN)
+        ]
+        cancelled = self._cancellations(forbidden, now_ns, f"trading is {state}")
+        return [StateChanged(now_ns, state, str(reason)), *cancelled]
+
+    @staticmethod
+    def _cancellations(waiting: Iterable[WorkingOrder], now_ns: int, reason: str) -> list[Event]:
+        return [OrderCancelled(now_ns, entry.order.order_id, reason) for entry in waiting]

@@ -1,0 +1,185 @@
+"""What happens to an account without a trade: expiry, assignment, dividends, the session's end."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from trading.errors import OrderError
+from trading.execution.assignment import early_assignments
+from trading.execution.books import Books
+from trading.execution.events import DividendPaid, Event, SessionClosed, Settled, StateChanged
+from trading.execution.margin_watch import margins_after
+from trading.execution.money import usd
+from trading.execution.orders import Intent, Leg, Order, QuoteView, RejectReason
+from trading.execution.risk import TradingState
+from trading.execution.settlement import settlements
+from trading.market.dividends import Dividend
+
+
+class Clearing(Books):
+    """Books that expiry, assignment and dividends come into."""
+
+    def settle(
+        self, symbols: Iterable[str], underlying_prices: Mapping[str, float], now_ns: int
+    ) -> list[Settled]:
+        """End the held ones of expiring contracts: paid, exercised or assigned, see `settlement`.
+
+        Orders that wait on them are cancelled. All of it is one transaction, so a spread is never
+        left with one leg. Delivered stock is marked at its closing price.
+
+        Raises
+        ------
+        DataError
+            An underlying's closing price is missing or no positive number; nothing is settled.
+        """
+        ended = self._settlements(symbols, underlying_prices, now_ns)
+        self._book_endings(ended, "contract expired", now_ns)
+        return ended
+
+    def assign_early(
+        self,
+        dividends: Iterable[Dividend],
+        quotes: Mapping[str, QuoteView],
+        underlying_prices: Mapping[str, float],
+        now_ns: int,
+    ) -> list[Settled]:
+        """Assign sold calls whose holders take the stock for its dividend; one transaction.
+
+        To be called at the close of the last session before the ex-dates of `dividends`, before
+        `close_session`; `quotes` are of the held calls and of the puts of the same strikes. Orders
+        that wait on an assigned contract are cancelled. See `assignment`.
+
+        Raises
+        ------
+        DataError
+            Calls are sold on an underlying without a closing price; nothing is assigned.
+        """
+        assigned = [
+            event
+            for dividend in dividends
+            for event in early_assignments(
+                self.account.positions,
+                dividend,
+                quotes,
+                underlying_prices.get(dividend.underlying, math.nan),
+                self.account.multiplier,
+                now_ns,
+            )
+        ]
+        self._book_endings(assigned, "contract assigned", now_ns)
+        return assigned
+
+    def pay_dividends(self, dividends: Iterable[Dividend], now_ns: int) -> list[DividendPaid]:
+        """Book the dividends of stock held into its ex-date; short stock owes them.
+
+        To be called when the session of the ex-date begins, before anything trades. Each dividend
+        is booked once.
+        """
+        paid = []
+        for dividend in dividends:
+            held = self.account.positions.get(dividend.underlying)
+            ex_date = dividend.ex_date.isoformat()
+            if held is None or self.account.has_paid(dividend.underlying, ex_date):
+                continue
+            cash = usd(held.quantity * self.account.multiplier * dividend.amount)
+            paid.append(
+                DividendPaid(
+                    now_ns, dividend.underlying, ex_date, held.quantity, dividend.amount, cash
+                )
+            )
+        self.record(paid)
+        return paid
+
+    def close_session(
+        self,
+        session_date: str,
+        equity: float,
+        now_ns: int,
+        *,
+        reward: float = 0.0,
+        expiring: Iterable[str] = (),
+        underlying_prices: Mapping[str, float] | None = None,
+    ) -> None:
+        """End a session in one transaction.
+
+        Waiting orders are cancelled, `expiring` contracts end as by `settle`, and `equity`, in
+        which they count at `settlement_price` and stock at its closing price, becomes the base of
+        the daily loss and perhaps the peak. A halt for a daily loss ends with the day; any other
+        halt stays.
+
+        Raises
+        ------
+        DataError
+            As `settle`; nothing is written then.
+        """
+        ended = self._settlements(expiring, underlying_prices or {}, now_ns)
+        self.mark({})
+        events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
+        events += [*ended, *margins_after(self.account, ended, self.marks, now_ns)]
+        events.append(SessionClosed(now_ns, session_date, equity, reward))
+        if (
+            self.account.trading_state is TradingState.HALTED
+            and self.account.state_reason == RejectReason.DAILY_LOSS
+        ):
+            events.append(StateChanged(now_ns, TradingState.ACTIVE, "session closed"))
+        self._record_endings(events, ended, now_ns)
+
+    def stock_to_liquidate(self) -> list[str]:
+        """Underlyings with stock that nobody chose to hold: delivered, or left by an expiry.
+
+        Each is to be closed in its next session by `liquidation`, ahead of the agent's actions.
+        """
+        return [name for name, held in self.account.strategies.items() if held.delivered]
+
+    def liquidation(self, underlying: str, now_ns: int) -> Order:
+        """The order that closes everything on an underlying at the market, options and stock.
+
+        It is for `submit` at once, as it carries the next order id. What does not trade is left
+        for another one at the next bar.
+
+        Raises
+        ------
+        OrderError
+            Nothing is open on the underlying.
+        """
+        held = self.account.strategies.get(underlying)
+        if held is None:
+            raise OrderError(f"nothing is open on {underlying}: there is nothing to liquidate")
+        return Order(
+            order_id=self.account.next_order_id,
+            ts_ns=now_ns,
+            underlying=underlying,
+            strategy=held.strategy,
+            intent=Intent.CLOSE,
+            legs=tuple(Leg(leg.symbol, -leg.ratio) for leg in held.legs),
+            units=held.units,
+        )
+
+    def _settlements(
+        self, symbols: Iterable[str], underlying_prices: Mapping[str, float], now_ns: int
+    ) -> list[Settled]:
+        account = self.account
+        return settlements(
+            account.positions, symbols, underlying_prices, account.multiplier, now_ns
+        )
+
+    def _book_endings(self, ended: Sequence[Settled], why: str, now_ns: int) -> None:
+        symbols = {event.symbol for event in ended}
+        affected = [
+            waiting
+            for waiting in self.account.working_orders.values()
+            if any(leg.symbol in symbols for leg in waiting.order.legs)
+        ]
+        self.mark({})
+        margins = margins_after(self.account, ended, self.marks, now_ns)
+        cancelled = self._cancellations(affected, now_ns, why)
+        self._record_endings([*cancelled, *ended, *margins], ended, now_ns)
+
+    def _record_endings(
+        self, events: Sequence[Event], ended: Sequence[Settled], now_ns: int
+    ) -> None:
+        """Book the end of positions among `events`, and mark the stock that it brings."""
+        held = self.account.positions
+        prices = {held[each.symbol].underlying: each.underlying_price for each in ended}
+        self.record(events)
+        self.marks |= {ticker: price for ticker, price in prices.items() if ticker in held}
+        self._call_margin(now_ns)

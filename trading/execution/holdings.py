@@ -1,0 +1,88 @@
+"""What an account holds: positions, strategies and waiting orders; and the value of a quote."""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from trading.execution.money import usd
+from trading.execution.orders import Leg, Order, QuoteView
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Signed contracts or round lots held and their average opening price, USD a share.
+
+    Delivered stock counts as opened at the underlying's price then.
+    """
+
+    symbol: str
+    underlying: str
+    quantity: int
+    average_price: float
+
+
+class StrategyPosition(msgspec.Struct, frozen=True):
+    """One open strategy; cash amounts are totals in USD since it was opened.
+
+    `legs` are signed as held, a unit, and change when some of them expire or are delivered: always
+    `units` times `legs` are the positions. `entry_cash` and `exit_cash` are changes of cash before
+    fees (+ received), dividends in the latter; `reserve_per_unit` is what each open unit holds back
+    from buying power, and `margin_moves` says that this follows the market. `delivered` says that
+    there is stock from exercise or assignment, or left by options that ended: it is to be closed.
+    """
+
+    underlying: str
+    strategy: str
+    order_id: str
+    legs: tuple[Leg, ...]
+    units: int
+    opened_ns: int
+    entry_cash: float
+    exit_cash: float
+    fees: float
+    reserve_per_unit: float
+    margin_moves: bool = False
+    delivered: bool = False
+
+    @property
+    def reserve(self) -> float:
+        """Buying power held back in USD."""
+        return self.reserve_per_unit * self.units
+
+    @property
+    def net_cash(self) -> float:
+        """Change of cash so far in USD, after fees; the profit once the strategy is closed."""
+        return float(usd(self.entry_cash + self.exit_cash - self.fees))
+
+
+class WorkingOrder(msgspec.Struct, frozen=True):
+    """An accepted order with units that still wait."""
+
+    order: Order
+    remaining: int
+    reserved_per_unit: float
+
+    @property
+    def reserved(self) -> float:
+        """Buying power held back in USD."""
+        return self.reserved_per_unit * self.remaining
+
+
+def as_units(quantities: Mapping[str, int]) -> tuple[int, tuple[Leg, ...]]:
+    """Holdings as the most units of the same legs, in their order: `(units, legs)`."""
+    units = math.gcd(*quantities.values())
+    return units, tuple(Leg(symbol, quantity // units) for symbol, quantity in quantities.items())
+
+
+def marked(quote: QuoteView, last: float) -> float:
+    """Value of a holding in USD a share: the mid, or `last` within the sides that are quoted.
+
+    A side counts when its price is above zero and finite, both only when they do not cross.
+    """
+    bid = quote.bid if math.isfinite(quote.bid) and quote.bid > 0.0 else 0.0
+    ask = quote.ask if math.isfinite(quote.ask) and quote.ask > 0.0 else math.inf
+    if bid > ask:
+        return last
+    if bid > 0.0 and ask < math.inf:
+        return 0.5 * (bid + ask)
+    return min(max(last, bid), ask)

@@ -1,0 +1,78 @@
+"""Margin that moves with the market, as events: buying power stays a fold of the journal."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from trading.execution.events import MarginChanged, Settled
+from trading.execution.holdings import StrategyPosition, as_units
+from trading.execution.portfolio import Account
+from trading.execution.requirement import legs_reserve, market_requirement
+
+MATERIAL_CHANGE = 0.01
+"""Share of a strategy's margin by which it must move to be written down."""
+
+
+def unit_margin(
+    strategy: StrategyPosition, multiplier: float, spot: float, marks: Mapping[str, float]
+) -> float:
+    """Margin of one unit of an open strategy now, USD in whole cents; NaN when not known."""
+    return cents_up(market_requirement(strategy.legs, multiplier, spot, marks))
+
+
+def cents_up(amount: float) -> float:
+    """An amount in USD rounded up to the cent; what is not finite passes through."""
+    return math.ceil(100.0 * amount - 1e-6) / 100.0 if math.isfinite(amount) else amount
+
+
+def margin_changes(
+    account: Account, marks: Mapping[str, float], spots: Mapping[str, float], now_ns: int
+) -> list[MarginChanged]:
+    """What open strategies hold back now, where that moved materially.
+
+    Material is a change by `MATERIAL_CHANGE`, and any that decides whether buying power is below
+    zero. A strategy whose underlying has no price in `spots` keeps its margin; where the margin
+    cannot be told from the prices given, the change is to NaN, which no journal takes: the caller
+    must halt.
+    """
+    changes: list[MarginChanged] = []
+    power = account.buying_power
+    for underlying, held in account.strategies.items():
+        if not held.margin_moves or underlying not in spots:
+            continue
+        now = unit_margin(held, account.multiplier, spots[underlying], marks)
+        change = now - held.reserve_per_unit
+        decides = (power < 0.0) != (power - change * held.units < 0.0)
+        small = abs(change) <= MATERIAL_CHANGE * held.reserve_per_unit
+        if change != 0.0 and (decides or not small):
+            number = account.margin_changes + len(changes) + 1
+            changes.append(MarginChanged(now_ns, number, underlying, now))
+            power -= change * held.units
+    return changes
+
+
+def margins_after(
+    account: Account, settlements: Iterable[Settled], marks: Mapping[str, float], now_ns: int
+) -> list[MarginChanged]:
+    """What strategies hold back once `settlements` are booked, where prices decide it."""
+    changes: list[MarginChanged] = []
+    ended = list(settlements)
+    spots = {account.positions[each.symbol].underlying: each.underlying_price for each in ended}
+    for underlying, spot in spots.items():
+        held = account.strategies[underlying]
+        left = {leg.symbol: leg.ratio * held.units for leg in held.legs}
+        left.setdefault(underlying, 0)
+        for each in ended:
+            if each.symbol in left and account.positions[each.symbol].underlying == underlying:
+                del left[each.symbol]
+                left[underlying] += each.lots
+        left = {symbol: quantity for symbol, quantity in left.items() if quantity}
+        if not left:
+            continue
+        _, legs = as_units(left)
+        if not held.margin_moves and math.isfinite(legs_reserve(legs, account.multiplier)):
+            continue
+        now = cents_up(market_requirement(legs, account.multiplier, spot, marks))
+        if math.isfinite(now):
+            number = account.margin_changes + len(changes) + 1
+            changes.append(MarginChanged(now_ns, number, underlying, now))
+    return changes

@@ -1,0 +1,175 @@
+"""Reg-T margin of a whole strategy, by its kind.
+
+Cboe Rule 10.3 and FINRA Rule 4210(f)(2). Per unit of a strategy, in USD that cash holds back:
+
+| kind | held back |
+|---|---|
+| bought options, bought stock | nothing: paid in full, there is no margin loan |
+| verticals, condors, butterflies | the greatest loss at expiry, condors by their larger side |
+| sold put alone | its strike, secured by cash |
+| sold call with bought stock | nothing beyond the stock |
+| calendars, diagonals | as verticals, when the bought leg expires with or after the sold one |
+| sold call or put uncovered | its value, and 20 % of the spot less what it is out of the money, \
+at least 10 % of the spot (call) or of the strike (put); 15 % for broad indices |
+| short straddle, short strangle | the larger side, and the value of the other side |
+| short stock | 150 % of its value, of which its sale brought 100 % |
+
+The last three move with the market, need a price of the underlying, and open only where uncovered
+sales are allowed.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import date
+
+from trading.execution.legs import STOCK, Terms, as_arrays, terms_of
+from trading.execution.margin import reserve_per_unit, uncovered_margin
+from trading.execution.orders import Leg
+from trading.market.products import product_of
+
+SHORT_STOCK_RATE = 1.5
+"""Regulation T, 12 CFR 220.12(c): 150 % of the market value, proceeds included."""
+
+
+def legs_reserve(legs: tuple[Leg, ...], multiplier: float) -> float:
+    """Greatest loss of one unit of `legs` in USD, whatever was paid; inf when there is none.
+
+    A bought option that expires after the sold ones covers them until then (its value is at least
+    intrinsic); one that expires before covers nothing. Sold options of several expiries each need
+    cover of their own expiry.
+
+    Raises
+    ------
+    ContractError
+        A symbol is malformed.
+    """
+    terms = [terms_of(leg.symbol) for leg in legs]
+    sold = sorted(
+        {each.expiry for each, leg in zip(terms, legs, strict=True) if _is_sold_option(each, leg)}
+    )
+    if len(sold) <= 1:
+        first = sold[0] if sold else date.min
+        return _worst(legs, [each.expiry >= first for each in terms], multiplier)
+    total = 0.0
+    for expiry in sold:
+        cover = {expiry, date.max} if expiry == sold[-1] else {expiry}
+        total += _worst(legs, [each.expiry in cover for each in terms], multiplier)
+    return total
+
+
+def market_requirement(
+    legs: tuple[Leg, ...], multiplier: float, spot: float, marks: Mapping[str, float]
+) -> float:
+    """Margin of one unit of `legs` where uncovered sales are allowed, USD.
+
+    The lesser of the greatest loss and of the margin of what is uncovered, as the rule has it.
+
+    Parameters
+    ----------
+    spot : float
+        Price of the underlying, USD a share; NaN gives NaN unless the loss is bounded.
+    marks : mapping of symbol to float
+        Value of each sold option, USD a share; a missing one counts as NaN.
+    """
+    bounded = legs_reserve(legs, multiplier)
+    paired, widths, uncovered = _split(legs, spot, marks)
+    moving = _uncovered(uncovered, multiplier, spot, marks)
+    if math.isnan(moving):
+        return bounded if math.isfinite(bounded) else math.nan
+    return min(bounded, min(legs_reserve(paired, multiplier), widths * multiplier) + moving)
+
+
+def sells_short(legs: tuple[Leg, ...]) -> bool:
+    """Whether opening `legs` needs a margin account: FINRA Rule 4210(b) then asks for equity.
+
+    Calls covered by stock and puts secured by cash do not, nor does anything bought.
+    """
+    terms = [terms_of(leg.symbol) for leg in legs]
+    sold = [each for each, leg in zip(terms, legs, strict=True) if leg.ratio < 0]
+    lots = sum(leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right == STOCK)
+    calls = -sum(leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right > 0)
+    if not sold:
+        return False
+    alone = all(each in sold or each.right == STOCK for each in terms)
+    return not (alone and lots >= 0 and calls <= lots)
+
+
+def _is_sold_option(terms: Terms, leg: Leg) -> bool:
+    return leg.ratio < 0 and terms.right != STOCK
+
+
+def _worst(legs: tuple[Leg, ...], counts: list[bool], multiplier: float) -> float:
+    counted = tuple(leg for leg, one in zip(legs, counts, strict=True) if one)
+    if not counted:
+        return 0.0
+    return float(reserve_per_unit(*as_arrays(counted), len(counted), multiplier))
+
+
+def _split(
+    legs: tuple[Leg, ...], spot: float, marks: Mapping[str, float]
+) -> tuple[tuple[Leg, ...], float, tuple[Leg, ...]]:
+    """Pairs of one unit, their widths added up in USD a share, and what is sold without cover.
+
+    Stock covers the calls with the lowest strikes, which then need nothing. Each other sold option
+    is paired with the best bought one that lasts as long, unless the width between them is more
+    than its margin without cover.
+    """
+    terms = {leg.symbol: terms_of(leg.symbol) for leg in legs}
+    free = {leg.symbol: leg.ratio for leg in legs}
+    paired: dict[str, int] = {}
+    widths = 0.0
+
+    def ranked(right: int) -> list[str]:
+        of_right = [symbol for symbol, each in terms.items() if each.right == right]
+        return sorted(of_right, key=lambda symbol: terms[symbol].strike * right)
+
+    for right in (1, -1):
+        for sold in ranked(right):
+            _, strike, expiry, root = terms[sold]
+            broad = product_of(root).cash_settled
+            alone = uncovered_margin(right, strike, spot, marks.get(sold, math.nan), broad)
+            for by in [*(ranked(STOCK) if right > 0 else []), *ranked(right)]:
+                units = min(-free[sold], free[by])
+                if units <= 0 or terms[by].expiry < expiry:
+                    continue
+                if terms[by].right != STOCK:
+                    width = max(right * (terms[by].strike - strike), 0.0)
+                    if alone < width:
+                        continue
+                    widths += units * width
+                    paired[sold] = paired.get(sold, 0) - units
+                    paired[by] = paired.get(by, 0) + units
+                free[sold] += units
+                free[by] -= units
+    uncovered = tuple(Leg(symbol, ratio) for symbol, ratio in free.items() if ratio < 0)
+    return tuple(Leg(symbol, ratio) for symbol, ratio in paired.items()), widths, uncovered
+
+
+def _uncovered(
+    legs: tuple[Leg, ...], multiplier: float, spot: float, marks: Mapping[str, float]
+) -> float:
+    """Margin of sold legs without cover, USD."""
+    required = {1: 0.0, -1: 0.0}
+    value = {1: 0.0, -1: 0.0}
+    terms = {leg.symbol: terms_of(leg.symbol) for leg in legs}
+    short_lots = -sum(leg.ratio for leg in legs if terms[leg.symbol].right == STOCK)
+    stock = SHORT_STOCK_RATE * spot * short_lots if short_lots else 0.0
+    for leg in legs:
+        right, strike, _, root = terms[leg.symbol]
+        if right == STOCK:
+            continue
+        sold = -leg.ratio
+        if right < 0 and short_lots:
+            # Short stock covers as many puts; of them counts what they are in the money.
+            secured = min(sold, short_lots)
+            short_lots -= secured
+            sold -= secured
+            stock += secured * max(strike - spot, 0.0)
+        mark = marks.get(leg.symbol, math.nan) if sold else 0.0
+        value[right] += sold * mark
+        broad = product_of(root).cash_settled
+        if sold:
+            required[right] += sold * uncovered_margin(right, strike, spot, mark, broad)
+    larger, other = (1, -1) if required[1] >= required[-1] else (-1, 1)
+    total = required[larger] + value[other] + stock
+    return total * multiplier if math.isfinite(sum(required.values())) else math.nan

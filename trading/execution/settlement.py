@@ -1,0 +1,110 @@
+"""How expiring options end: in cash, worthless, or as stock.
+
+OCC Rule 805: what is a cent or more in the money at the close is exercised. Products that settle in
+cash pay their intrinsic value. Otherwise sold options in the money are assigned: stock changes
+hands at the strike. Bought options in the money are exercised for stock only as far as that offsets
+stock which is held, delivered or owed; the others are paid their intrinsic value, since who
+exercised them would sell the stock at once. Index options that settle at the opening are settled
+at the close here, like all others.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from trading.errors import DataError
+from trading.execution.events import Ending, Settled
+from trading.execution.holdings import Position
+from trading.execution.legs import is_stock
+from trading.execution.money import usd
+from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.products import product_of
+
+EXERCISE_THRESHOLD = 0.01
+"""USD a share in the money from which the OCC exercises an expiring option (OCC Rule 805)."""
+
+
+def settlement_price(contract: OptionContract, spot: float) -> float:
+    """What a contract is worth when it expires at `spot`, USD a share."""
+    intrinsic = round(max(0.0, contract.right * (spot - contract.strike)), 6)
+    return intrinsic if intrinsic >= EXERCISE_THRESHOLD else 0.0
+
+
+def settlements(
+    positions: Mapping[str, Position],
+    symbols: Iterable[str],
+    underlying_prices: Mapping[str, float],
+    multiplier: float,
+    now_ns: int,
+) -> list[Settled]:
+    """What the end of `symbols` does to an account, sold options first.
+
+    Parameters
+    ----------
+    positions : mapping of symbol to Position
+        All that the account holds, stock too; of `symbols` only the options held count.
+    underlying_prices : mapping of underlying to float
+        Closing prices, USD a share.
+
+    Raises
+    ------
+    DataError
+        An underlying's closing price is missing or no positive number.
+    """
+    held = [
+        positions[symbol]
+        for symbol in dict.fromkeys(symbols)
+        if symbol in positions and not is_stock(symbol)
+    ]
+    ended: list[Settled] = []
+    stock: dict[str, int] = {}
+    # Sold ones first: what they deliver is what bought ones are exercised against.
+    for position in sorted(held, key=lambda each: each.quantity > 0):
+        spot = closing_price(position, underlying_prices)
+        ticker = position.underlying
+        if ticker not in stock:
+            stock[ticker] = positions[ticker].quantity if ticker in positions else 0
+        contracts = _delivered(position, spot, stock[ticker])
+        event = settled(position, contracts, spot, multiplier, now_ns)
+        stock[ticker] += event.lots
+        ended.append(event)
+    return ended
+
+
+def settled(
+    position: Position, contracts: int, spot: float, multiplier: float, now_ns: int
+) -> Settled:
+    """The end of a position: signed `contracts` are delivered, the others paid in cash."""
+    contract = parse_symbol(position.symbol)
+    price = settlement_price(contract, spot)
+    lots = contracts * int(contract.right)
+    paid = (position.quantity - contracts) * multiplier * price
+    # Adding zero turns -0.0 into 0.0.
+    cash = usd(paid - lots * multiplier * contract.strike) + 0.0
+    if contracts:
+        ending = Ending.ASSIGNED if contracts < 0 else Ending.EXERCISED
+    else:
+        ending = Ending.CASH if price else Ending.WORTHLESS
+    return Settled(
+        now_ns, position.symbol, position.quantity, price, cash, spot, lots=lots, ending=ending
+    )
+
+
+def closing_price(position: Position, underlying_prices: Mapping[str, float]) -> float:
+    """Price that a position's underlying settles at; raises DataError where it is unusable."""
+    spot = underlying_prices.get(position.underlying, math.nan)
+    if not 0.0 < spot < math.inf:
+        raise DataError(
+            f"cannot settle {position.symbol}: the closing price of {position.underlying} is {spot}"
+        )
+    return spot
+
+
+def _delivered(position: Position, spot: float, stock_lots: int) -> int:
+    """Signed contracts that turn into stock, where `stock_lots` are held so far."""
+    contract = parse_symbol(position.symbol)
+    if product_of(contract.root).cash_settled or settlement_price(contract, spot) == 0.0:
+        return 0
+    if position.quantity < 0:
+        return position.quantity
+    offset = -stock_lots * int(contract.right)
+    return min(position.quantity, max(offset, 0))

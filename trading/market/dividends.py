@@ -1,0 +1,39 @@
+"""Cash dividends of stocks and funds."""
+
+import math
+from dataclasses import dataclass
+from datetime import date
+
+from trading.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Dividend:
+    """A cash dividend.
+
+    Parameters
+    ----------
+    underlying : str
+        The stock or fund, as in `GOOG`.
+    ex_date : date
+        First session in which the stock trades without it: who holds the stock at the close
+        before gets it, who is short owes it.
+    amount : float
+        USD a share, above zero.
+
+    Raises
+    ------
+    DataError
+        The amount is no positive number.
+    """
+
+    underlying: str
+    ex_date: date
+    amount: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.amount < math.inf:
+            raise DataError(
+                f"dividend of {self.underlying} on {self.ex_date} is {self.amount}: give USD a "
+                "share, above 0"
+            )
