@@ -64,11 +64,17 @@ class MarketModel(NamedTuple):
     volume_noise: float = 0.5
     """Standard deviation of log volume."""
     requote_per_bar: float = 0.9
-    """Probability that a quote is renewed within a minute although its value did not move."""
+    """Probability that an at-the-money quote is renewed in a minute, whether or not it must be."""
+    quiet_wings: float = 0.05
+    """How much rarer renewals get with the squared distance of a strike in standard deviations."""
+    activity_noise: float = 0.1
+    """Standard deviation of the log of all renewal probabilities, from one step to the next."""
     quote_noise: float = 0.15
     """Standard deviation of a quote's mid around fair value, as a share of the spread."""
     spread_noise: float = 0.35
     """Standard deviation of the log of a spread around its median."""
+    spread_scale: float = 1.0
+    """Median spread over that of the tick class."""
     spread_stress: float = 0.5
     """Power of implied over calm volatility by which spreads widen."""
     size_mean: float = 25.0

@@ -69,7 +69,7 @@ def smile_iv(
     """
     eta = max(model.curvature, 1e-6)
     rho = min(max(2.0 * skew / eta, -_MAX_CORRELATION), _MAX_CORRELATION)
-    x = eta * log_moneyness / (term * sqrt(max(t_years, _ONE_DAY)))
+    x = log_moneyness * (eta / (term * sqrt(max(t_years, _ONE_DAY))))
     variance_ratio = 0.5 * (1.0 + rho * x + sqrt(x * x + 2.0 * rho * x + 1.0))
     return max(term * sqrt(variance_ratio), model.min_iv)
 
