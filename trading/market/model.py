@@ -79,6 +79,10 @@ class MarketModel(NamedTuple):
     """Power of implied over calm volatility by which spreads widen."""
     size_mean: float = 25.0
     """Mean displayed size of penny classes, in contracts; half of that in penny-program classes."""
+    worthless_ticks: float = 0.5
+    """Nobody bids for a contract whose value is below this many ticks."""
+    worthless_ask_ticks: float = 1.0
+    """Such a contract is offered at this many ticks at least."""
     missing_side: float = 0.004
     """Probability that a renewed quote lacks a given side."""
     quote_lag_ms: float = 200.0

@@ -18,6 +18,8 @@ U64 = NDArray[np.uint64]
 
 _MILLISECOND_NS = 1_000_000
 _COARSE_FROM = 3.0
+_MAX_SPREAD = 5.0
+"""USD per share; exchanges bound the width of market makers' quotes by it in usual times."""
 
 
 class TickClass(IntEnum):
@@ -51,11 +53,11 @@ def tick_cents(price: float, tick_class: int) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _spread_shape(tick_class: int) -> tuple[float, float, float]:
-    """Weights of price ** 0.5, price ** 0.75 and the intrinsic value in `median_spread`."""
+def _spread_shape(tick_class: int) -> tuple[float, float, float, float]:
+    """Weights of price ** 0.5, price ** 0.75 and intrinsic value, and where the last one levels."""
     if tick_class == _CLASS_PENNY:
-        return 0.008, 0.0, 0.03
-    return (0.0, 0.063, 0.02) if tick_class == _CLASS_PROGRAM else (0.19, 0.1, 0.02)
+        return 0.008, 0.0, 0.04, 60.0
+    return (0.0, 0.063, 0.025, 60.0) if tick_class == _CLASS_PROGRAM else (0.28, 0.0, 0.1, 15.0)
 
 
 @njit(cache=True, error_model="numpy")
@@ -63,12 +65,13 @@ def median_spread(price: float, intrinsic: float, tick_class: int) -> float:
     """Median quoted spread, USD per share, before rounding to ticks.
 
     Powers of the price, whose exponents are those that square roots reach, plus a share of the
-    intrinsic value. Fitted by eye to medians of real sessions: penny classes to SPY, penny-program
-    classes to TWX, standard ones to GOOG.
+    intrinsic value that levels off. Fitted by eye to medians of real sessions: penny classes to
+    SPY, penny-program classes to TWX, standard ones to GOOG.
     """
-    root_weight, steep_weight, intrinsic_weight = _spread_shape(tick_class)
+    root_weight, steep_weight, inner_weight, levelling = _spread_shape(tick_class)
     root = sqrt(price)
-    return float(root * (root_weight + steep_weight * sqrt(root)) + intrinsic_weight * intrinsic)
+    inner = inner_weight * intrinsic * levelling / (levelling + intrinsic)
+    return float(root * (root_weight + steep_weight * sqrt(root)) + inner)
 
 
 @njit(cache=True, error_model="numpy")
@@ -129,17 +132,20 @@ def _widths(
     """Spread of each contract before rounding, USD per share."""
     for i in range(len(fair)):
         intrinsic = max(right[i] * (spot - strike[i]), 0.0)
-        median = median_spread(fair[i], intrinsic, tick_class) * widening
-        width[i] = median * _exp(noise * normal_of(bits[i], 0))
+        median = median_spread(fair[i], intrinsic, tick_class)
+        width[i] = widening * min(median * _exp(noise * normal_of(bits[i], 0)), _MAX_SPREAD)
 
 
 @njit(cache=True, error_model="numpy")
 def _prices(
-    noise: float, tick_class: int, fair: F64, width: F64, bits: U64, bid: F64, ask: F64
+    model: MarketModel, tick_class: int, fair: F64, width: F64, bits: U64, bid: F64, ask: F64
 ) -> None:
-    """Bid and ask on the grid of the tick, at least a tick apart."""
+    """Bid and ask on the grid of the tick, at least a tick apart; nearly worthless: only an ask."""
     fine, coarse = _ticks_of(tick_class)
     fine_per_dollar, coarse_per_dollar, per_coarse = 100.0 / fine, 100.0 / coarse, 1.0 / coarse
+    worth_bidding = model.worthless_ticks * fine / 100.0
+    last_offer = np.rint(model.worthless_ask_ticks) * fine
+    noise = model.quote_noise
     for i in range(len(fair)):
         mid = max(fair[i] + noise * width[i] * normal_of(bits[i], 10), 0.0)
         tick = fine if mid < _COARSE_FROM else coarse
@@ -147,6 +153,9 @@ def _prices(
         ticks = max(np.rint(width[i] * per_dollar), 1.0)
         bid_cents = max(np.rint(mid * per_dollar - 0.5 * ticks), 0.0) * tick
         ask_cents = bid_cents + ticks * tick
+        worthless = fair[i] < worth_bidding
+        bid_cents = 0.0 if worthless else bid_cents
+        ask_cents = max(ask_cents, last_offer) if worthless else ask_cents
         rounded = np.ceil(ask_cents * per_coarse - 1e-9) * coarse
         bid[i] = bid_cents / 100.0
         ask[i] = (ask_cents if ask_cents < 100.0 * _COARSE_FROM else rounded) / 100.0
@@ -237,7 +246,7 @@ def quote_chain(
     for i in range(n):
         changed[i] &= expiry_ns[i] >= now_ns
     _widths(spot, widening, model.spread_noise, tick_class, strike, right, fair, price_bits, width)
-    _prices(model.quote_noise, tick_class, fair, width, price_bits, new_bid, new_ask)
+    _prices(model, tick_class, fair, width, price_bits, new_bid, new_ask)
     _show_side(changed, new_bid, mean_size, model.missing_side, size_bits, 0, bid, bid_size)
     _show_side(changed, new_ask, mean_size, model.missing_side, size_bits, 30, ask, ask_size)
     return int(_stamp(now_ns, model.quote_lag_ms, changed, price_bits, quote_ns))
