@@ -59,14 +59,14 @@ def real_session(folder: Path) -> tuple[Chain, Shown]:
 
 
 def simulated_sessions(
-    chain: Chain, spot: float, open_ns: int, count: int, seed: int
+    chain: Chain, spot: float, open_ns: int, close_ns: int, count: int, seed: int
 ) -> Iterator[tuple[Shown, float]]:
     """Sessions of sampled markets with the real chain's contracts, first spot and tick class.
 
     Yields what the contracts showed at the same moments, and the market's rate.
     """
     rng = np.random.default_rng(seed)
-    markets = sample_markets(rng, count)
+    markets = sample_markets(rng, count, close_ns)
     markets.spot[:] = spot
     n_steps = MOMENTS[-1]
     factors = _no_factors(count, n_steps)
@@ -97,7 +97,8 @@ def compare(folder: Path, count: int, seed: int) -> tuple[Figures, list[Figures]
     chain, shown = real_session(folder)
     open_ns = int(shown.now_ns[0]) - MOMENTS[0] * MINUTE_NS
     real = session_figures(chain, shown, REAL_RATE)
-    sessions = simulated_sessions(chain, float(shown.spot[0]), open_ns, count, seed)
+    close_ns = open_ns + MOMENTS[-1] * MINUTE_NS
+    sessions = simulated_sessions(chain, float(shown.spot[0]), open_ns, close_ns, count, seed)
     return real, [session_figures(chain, session, rate) for session, rate in sessions]
 
 
@@ -142,8 +143,9 @@ def picture(real: Figures, simulated: list[Figures], path: Path) -> None:
     pyplot.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     grid, axes = pyplot.subplots(2, 3, figsize=(12.0, 7.0), layout="constrained")
     panels = (
-        ("spread out of the money, USD", "50%", "Median spread, out of the money", "mid", True),
-        ("spread in the money, USD", "50%", "Median spread, in the money", "mid", True),
+        ("spread out of the money, USD", "50%", "Median spread out of the money, USD",
+         "price, USD", True),
+        ("spread in the money, USD", "50%", "Median spread in the money, USD", "price, USD", True),
         ("quote age, minutes", "95%", "Age of the oldest twentieth of quotes, minutes",
          "distance from the money", True),
         ("at-the-money IV", "median", "At-the-money volatility", "days to expiry", True),
@@ -166,7 +168,7 @@ def picture(real: Figures, simulated: list[Figures], path: Path) -> None:
         else:
             axis.set_ylim(bottom=0.0)
         buckets = [f.bucket.removesuffix(" d").removesuffix(" sd") for f in figures]
-        axis.set_xticks(places, [bucket.replace(" to ", "\u2013") for bucket in buckets])
+        axis.set_xticks(places, [_tick_label(bucket) for bucket in buckets])
         axis.set_title(title, fontsize=9.5, loc="left")
         axis.set_xlabel(label + (", standard deviations" if "distance" in label else ""))
         axis.grid(axis="y", color="#e5e5e5", linewidth=0.6)
@@ -206,8 +208,13 @@ def _no_factors(count: int, steps: int) -> Factors:
     )  # fmt: skip
 
 
+def _tick_label(bucket: str) -> str:
+    label = bucket.replace(" to ", "\u2013")
+    return label.replace("above ", "> ").replace("beyond ", "> ")
+
+
 def _short(value: float) -> str:
-    return f"{value:.2g}" if value < 10.0 else f"{value:.0f}"
+    return f"{round(value, 2):g}" if value < 10.0 else f"{value:.0f}"
 
 
 def _span(values: NDArray[np.float64]) -> str:

@@ -60,7 +60,7 @@ def test_row_can_be_read_in_a_kernel() -> None:
     assert spread_noise_of(models, 3) == column(models, "spread_noise")[3]
 
 
-RELATIVE = ("stressed_vol", "stressed_skew", "curvature")
+RELATIVE = ("stressed_vol", "stressed_skew", "curvature", "event_move")
 
 
 @pytest.mark.parametrize("field", [name for name in FIELDS if name not in RELATIVE])
@@ -118,6 +118,17 @@ def test_volatility_begins_near_the_level_of_its_regime() -> None:
     assert away.std() == pytest.approx(0.25, abs=0.05)
 
 
+def test_some_markets_expect_news_after_a_close_to_come() -> None:
+    close_ns = 1_767_646_800_000_000_000
+    dated = column(sample_markets(np.random.default_rng(1), COUNT, close_ns).models, "event_ns")
+    none = column(sample_markets(np.random.default_rng(1), COUNT).models, "event_ns")
+    assert np.all(none == 0.0)
+    assert np.mean(dated > 0.0) == pytest.approx(0.5, abs=0.03)
+    days = (dated[dated > 0.0] - close_ns) / (86_400 * 10**9)
+    assert days.min() > 1.0
+    assert days.max() < 50.1
+
+
 def test_equal_seeds_give_equal_markets() -> None:
     first, again, other = (sample_markets(np.random.default_rng(seed), 8) for seed in (3, 3, 4))
     for name, mine, same in zip(first._fields, first, again, strict=True):
@@ -149,4 +160,4 @@ def test_paths_of_sampled_markets_are_those_of_their_models() -> None:
             rng,
         )
         for name in Factors._fields:
-            assert np.array_equal(getattr(factors, name)[row], getattr(alone, name)[0]), name
+            assert getattr(factors, name)[row] == pytest.approx(getattr(alone, name)[0]), name

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trading.market.model import MarketModel
 from trading.market.pricing import YEAR_NS
-from trading.market.surface import smile_iv, term_iv, variance_years
+from trading.market.surface import event_iv, smile_iv, term_iv, variance_years
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -173,7 +173,7 @@ def fair_values(
             last += 1
         discount = exp(-model.rate * max(expiry - now_ns, 0) / YEAR_NS)
         t = variance_years(model, now_ns, expiry)
-        term = term_iv(model, t, atm_iv)
+        term = event_iv(model, now_ns, expiry, t, term_iv(model, t, atm_iv))
         _price_expiry(
             model, spot / discount, discount, t, term, skew, strike[first:last],
             right[first:last], fair[first:last], distance[first:last],

@@ -57,6 +57,10 @@ class MarketModel(NamedTuple):
     """Exponent by which at-the-money volatility grows with time to expiry at the calm level."""
     term_inversion: float = 0.12
     """Fall of that exponent per unit of log volatility above the calm level."""
+    event_ns: float = 0.0
+    """When scheduled news comes, as earnings after a close: UTC nanoseconds, 0 for none."""
+    event_move: float = 0.0
+    """Standard deviation of the log price move that the news brings."""
     min_iv: float = 0.03
     """No volatility of the surface is lower."""
     daily_volume: float = 20e6

@@ -32,7 +32,7 @@ class Range(NamedTuple):
 class ModelRanges(NamedTuple):
     """Where each parameter of `MarketModel` is drawn from; the fields have its names.
 
-    Three are drawn relative to another one, so that stress stays stress.
+    Four are drawn relative to another one, so that stress stays stress.
     """
 
     drift: Range = Range(-0.10, 0.20)
@@ -73,12 +73,16 @@ class ModelRanges(NamedTuple):
     """Two to nine sessions of half-life."""
     skew_noise: Range = Range(0.10, 0.40, True)
     """Around the default by a factor of two."""
-    curvature: Range = Range(0.35, 1.1)
-    """At least 2.3 times the steepest skew: from single stocks' nearly straight smiles upwards."""
+    curvature: Range = Range(0.2, 1.0)
+    """At least 2.15 times the steepest skew: from single stocks' nearly straight smiles upwards."""
     term_slope: Range = Range(-0.04, 0.10)
     """Rising in calm markets, falling before news."""
     term_inversion: Range = Range(0.05, 0.20)
     """Stress is expected to pass."""
+    event_ns: Range = Range(0.0, 0.0)
+    """`sample_markets` dates the news of some markets; the rest have none."""
+    event_move: Range = Range(0.15, 0.70, True)
+    """Times `calm_vol`: a week's to half a year's usual move; 0.3 in the real session."""
     min_iv: Range = Range(0.03, 0.03)
     """A floor, not a feature of the market."""
     daily_volume: Range = Range(3e5, 1e8, True)
@@ -101,11 +105,11 @@ class ModelRanges(NamedTuple):
     """Spreads follow volatility by about its root."""
     size_mean: Range = Range(8.0, 200.0, True)
     """From small single stocks to large funds."""
-    worthless_ticks: Range = Range(0.5, 3.0)
-    """A tick is bid for what is worth more than one in tight classes, and two in wide ones."""
+    worthless_ticks: Range = Range(0.5, 4.0)
+    """Bids end at about one tick in tight classes, at two or three in wide ones."""
     worthless_ask_ticks: Range = Range(1.0, 12.0, True)
     """One cent in the tightest class; half a dollar, ten ticks, in the real session."""
-    missing_side: Range = Range(0.0005, 0.40, True)
+    missing_side: Range = Range(0.001, 0.40, True)
     """Feeds that show every side, and minute files that leave out the side that did not change."""
     quote_lag_ms: Range = Range(20.0, 1000.0, True)
     """A feed's delay at its best and at its worst."""
@@ -115,15 +119,23 @@ DEFAULT_RANGES = ModelRanges()
 
 _CALM_VOL = MarketModel._fields.index("calm_vol")
 _STRESSED_VOL = MarketModel._fields.index("stressed_vol")
+_EVENT_NS = MarketModel._fields.index("event_ns")
+_EVENT_MOVE = MarketModel._fields.index("event_move")
 _CALM_SKEW = MarketModel._fields.index("calm_skew")
 _STRESSED_SKEW = MarketModel._fields.index("stressed_skew")
 _CURVATURE = MarketModel._fields.index("curvature")
-_SKEW_TO_CURVATURE = 2.3
+_SKEW_TO_CURVATURE = 2.15
+_HOUR_NS = 3600 * 1_000_000_000
+_DAY_NS = 24 * _HOUR_NS
 
 SPOT = Range(15.0, 1000.0, True)
 """USD per share: most optionable stocks and funds, and so every increment of strikes."""
 STRESSED_SHARE = 0.2
 """Share of episodes that begin in the stressed regime."""
+EVENT_SHARE = 0.5
+"""Share of markets that expect news; stocks report four times a year, funds do not."""
+EVENT_DAYS = (1, 50)
+"""Days from the episode's date to the day whose close the news follows."""
 LEVEL_NOISE = 0.25
 """Standard deviation of the first log volatility around its regime's level."""
 IV_BOUNDS = (0.07, 1.5)
@@ -152,6 +164,7 @@ def sample_models(rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAUL
     models: F64 = low + width * rng.random((n, len(low)))
     models[:, in_logs] = np.exp(models[:, in_logs])
     models[:, _STRESSED_VOL] *= models[:, _CALM_VOL]
+    models[:, _EVENT_MOVE] *= models[:, _CALM_VOL]
     models[:, _STRESSED_SKEW] += models[:, _CALM_SKEW]
     steepest = -_SKEW_TO_CURVATURE * models[:, _STRESSED_SKEW]
     models[:, _CURVATURE] = np.maximum(models[:, _CURVATURE], steepest)
@@ -159,9 +172,12 @@ def sample_models(rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAUL
 
 
 def sample_markets(
-    rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAULT_RANGES
+    rng: np.random.Generator, n: int, close_ns: int = 0, ranges: ModelRanges = DEFAULT_RANGES
 ) -> Markets:
     """n independent markets as their episodes begin: parameters, spot, volatility and tick class.
+
+    `close_ns` is the close of the episode's session, which dates the news that some markets
+    expect; at 0 none does.
 
     Examples
     --------
@@ -173,6 +189,10 @@ def sample_markets(
     stressed = rng.random(n) < STRESSED_SHARE
     level = models[np.arange(n), np.where(stressed, _STRESSED_VOL, _CALM_VOL)]
     log_iv = np.log(level) + LEVEL_NOISE * rng.standard_normal(n)
+    expects = rng.random(n) < EVENT_SHARE
+    days = rng.integers(*EVENT_DAYS, n)
+    if close_ns > 0:
+        models[:, _EVENT_NS] = np.where(expects, close_ns + days * _DAY_NS + _HOUR_NS, 0.0)
     low, high = np.log(IV_BOUNDS)
     log_spot = rng.uniform(np.log(SPOT.low), np.log(SPOT.high), n)
     return Markets(
@@ -211,21 +231,23 @@ def model_at(models: F64, row: int) -> MarketModel:
         curvature=m[19],
         term_slope=m[20],
         term_inversion=m[21],
-        min_iv=m[22],
-        daily_volume=m[23],
-        volume_noise=m[24],
-        requote_per_bar=m[25],
-        quiet_wings=m[26],
-        activity_noise=m[27],
-        quote_noise=m[28],
-        spread_noise=m[29],
-        spread_scale=m[30],
-        spread_stress=m[31],
-        size_mean=m[32],
-        worthless_ticks=m[33],
-        worthless_ask_ticks=m[34],
-        missing_side=m[35],
-        quote_lag_ms=m[36],
+        event_ns=m[22],
+        event_move=m[23],
+        min_iv=m[24],
+        daily_volume=m[25],
+        volume_noise=m[26],
+        requote_per_bar=m[27],
+        quiet_wings=m[28],
+        activity_noise=m[29],
+        quote_noise=m[30],
+        spread_noise=m[31],
+        spread_scale=m[32],
+        spread_stress=m[33],
+        size_mean=m[34],
+        worthless_ticks=m[35],
+        worthless_ask_ticks=m[36],
+        missing_side=m[37],
+        quote_lag_ms=m[38],
     )
 
 

@@ -71,6 +71,12 @@ def session_figures(chain: Chain, shown: Shown, rate: float) -> Figures:
     for g, day in enumerate(days):
         if np.isfinite(level[g]):
             figures[Figure("at-the-money IV", f"{day} d", "median")] = float(level[g])
+        if g > 0 and np.isfinite(level[g] / level[g - 1]):
+            bucket = f"{days[g - 1]} to {day} d"
+            step = float(level[g] / level[g - 1])
+            figures[Figure("at-the-money IV over that of the expiry before", bucket, "median")] = (
+                step
+            )
         if np.isfinite(slope[g]) and day >= _MIN_SKEW_DAYS:
             figures[Figure("25-delta skew over IV", f"{day} d", "median")] = float(slope[g])
     return figures
