@@ -131,7 +131,7 @@ def scripted_trades(history: Path, script: int) -> list[str]:
     return lines
 
 
-GOOG_SESSION = "to be filled"
+GOOG_SESSION = "ba5807bdcd5d386cd642ab739575883356fbff10f715a8fc279be173019c361e"
 """SHA-256 of the fills below. It changes when fills, fees, margin, masks or the choice of
 contracts change: say in CHANGELOG.md which, and why."""
 

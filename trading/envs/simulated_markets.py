@@ -13,8 +13,15 @@ from trading.envs.market_features import HISTORY_BARS, Bars, log_price
 from trading.envs.rules import TradingRules
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64, Columns, empty_columns, refresh, row
+from trading.market.factors import Factors
+from trading.market.model import MarketModel
 from trading.market.quotes import quote_chain
-from trading.market.simulator import Factors, MarketModel, simulate_factors
+from trading.market.randomisation import (
+    ModelRanges,
+    model_at,
+    sample_markets,
+    simulate_markets,
+)
 
 SESSION_OPEN_NS = 1_767_623_400_000_000_000
 """2026-01-05 14:30 UTC: every simulated episode is dated on this Monday."""
@@ -26,8 +33,8 @@ STRIKES_PER_EXPIRY = 15
 STRIKE_REACH = 1.9
 """Standard deviations of the log price at expiry that the strikes reach out to."""
 
-STRESSED_SHARE = 0.2
-"""Share of episodes that begin in the stressed regime."""
+WARM_SHARE = 0.5
+"""Share of episodes that know an hour of earlier bars; the others start without history."""
 
 
 class _Day(NamedTuple):
@@ -42,11 +49,13 @@ class _Day(NamedTuple):
     """[M], bars of history before the session's open."""
     tick_class: I64
     """[M]"""
+    models: F64
+    """[M, K], parameters of each market, see `model_at`."""
 
 
 @njit(cache=True, error_model="numpy")
-def _fill_logs(spot: F64, out: F64) -> None:
-    for m in range(spot.shape[0]):
+def _fill_logs(spot: F64, which: I64, out: F64) -> None:
+    for m in which:
         for t in range(spot.shape[1]):
             out[m, t] = log_price(spot[m, t])
 
@@ -57,17 +66,20 @@ def _show_bar(
     day: _Day,
     frames: Frames,
     which: I64,
-    model: MarketModel,
-    requote: float,
+    fresh: bool,
     rules: TradingRules,
     fees: FeeSchedule,
     rng: np.random.Generator,
     changed: NDArray[np.bool_],
     s: Scratch,
 ) -> None:
-    """Bring quotes, implied values and frames of markets `which` to their current bar."""
+    """Bring quotes, implied values and frames of markets `which` to their current bar.
+
+    `fresh` markets quote every contract anew.
+    """
     for m in which:
-        chain = row(chains, m)
+        chain, model = row(chains, m), model_at(day.models, m)
+        requote = 1.0 if fresh else model.requote_per_bar
         now_ns = SESSION_OPEN_NS + day.bar[m] * BAR_NS
         last = day.bar[m] + day.offset[m]
         factors = day.factors
@@ -94,8 +106,8 @@ def _show_bar(
 class SimulatedMarkets:
     """M independent markets, each traded by `accounts_per_market` accounts.
 
-    Half of the episodes know an hour of earlier bars, half start without history, as a live market
-    may.
+    Every episode draws its own market, see `trading.market.randomisation`. Half of the episodes
+    know an hour of earlier bars, half start without history, as a live market may.
 
     Attributes
     ----------
@@ -111,7 +123,7 @@ class SimulatedMarkets:
         accounts_per_market: int,
         rules: TradingRules,
         fees: FeeSchedule,
-        model: MarketModel,
+        ranges: ModelRanges,
         rng: np.random.Generator,
     ) -> None:
         markets = num_accounts // accounts_per_market
@@ -119,7 +131,7 @@ class SimulatedMarkets:
         self.frames = empty_frames(markets)
         self.frames.open_ns[:] = SESSION_OPEN_NS
         self.frames.close_ns[:] = SESSION_CLOSE_NS
-        self._rules, self._fees, self._model, self._rng = rules, fees, model, rng
+        self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
         self._chains = _empty_chains(markets)
         self.board: Board = board_of(self._chains)
         steps = SESSION_BARS + HISTORY_BARS
@@ -129,6 +141,7 @@ class SimulatedMarkets:
             np.zeros(markets, dtype=np.int64),
             np.zeros(markets, dtype=np.int64),
             np.zeros(markets, dtype=np.int64),
+            np.zeros((markets, len(MarketModel._fields))),
         )
         self._every = np.arange(markets, dtype=np.int64)
         self._changed = np.zeros(self._chains.strike.shape[1], dtype=np.bool_)
@@ -147,7 +160,7 @@ class SimulatedMarkets:
     def advance(self) -> NDArray[np.bool_]:
         """Show every market's next bar; returns which accounts' sessions have closed, [B]."""
         self._day.bar[:] += 1
-        self._show(self._every, self._model.requote_per_bar)
+        self._show(self._every, False)
         ended: NDArray[np.bool_] = self._day.bar >= SESSION_BARS
         return ended[self.frame_of]
 
@@ -157,30 +170,16 @@ class SimulatedMarkets:
         self._start(which, np.zeros(len(which), dtype=np.int64))
 
     def _start(self, which: I64, bar: I64) -> None:
-        n, rng, model, day = len(which), self._rng, self._model, self._day
-        level = np.log(0.18) + 0.45 * rng.standard_normal(n)
-        level = np.clip(level, np.log(0.08), np.log(0.9))
-        stressed = rng.random(n) < STRESSED_SHARE
-        factors = simulate_factors(
-            model,
-            np.exp(rng.uniform(np.log(40.0), np.log(900.0), n)),
-            level,
-            stressed.astype(np.int8),
-            SESSION_BARS + HISTORY_BARS,
-            float(BAR_SECONDS),
-            rng,
-            log_scale=level - np.log(np.where(stressed, model.stressed_vol, model.calm_vol)),
-        )
-        for name in Factors._fields:
-            getattr(day.factors, name)[which] = getattr(factors, name)
-        logs = np.empty_like(factors.spot)
-        _fill_logs(factors.spot, logs)
-        day.log_spot[which] = logs
+        n, rng, day = len(which), self._rng, self._day
+        markets = sample_markets(rng, n, SESSION_CLOSE_NS, self._ranges)
+        simulate_markets(markets, which, day.factors, float(BAR_SECONDS), rng)
+        _fill_logs(day.factors.spot, which, day.log_spot)
+        day.models[which] = markets.models
+        day.tick_class[which] = markets.tick_class
         day.bar[which] = bar
-        day.offset[which] = np.where(rng.random(n) < 0.5, HISTORY_BARS, 0)
-        day.tick_class[which] = rng.integers(0, 2, n)
+        day.offset[which] = np.where(rng.random(n) < WARM_SHARE, HISTORY_BARS, 0)
         self._list_contracts(which)
-        self._show(which, 1.0)
+        self._show(which, True)
 
     def _list_contracts(self, which: I64) -> None:
         """List strikes around the spot of the episode's start, one random expiry a bucket."""
@@ -203,14 +202,13 @@ class SimulatedMarkets:
             getattr(chains, name)[which] = 0
         chains.mark[which] = np.nan
 
-    def _show(self, which: I64, requote: float) -> None:
+    def _show(self, which: I64, fresh: bool) -> None:
         _show_bar(
             self._chains,
             self._day,
             self.frames,
             which,
-            self._model,
-            requote,
+            fresh,
             self._rules,
             self._fees,
             self._rng,

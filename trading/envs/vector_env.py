@@ -25,7 +25,7 @@ from trading.envs.simulated_markets import SimulatedMarkets
 from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
-from trading.market.simulator import DEFAULT_MODEL, MarketModel
+from trading.market.randomisation import DEFAULT_RANGES, ModelRanges
 
 Observation = dict[str, NDArray[Any]]
 
@@ -194,8 +194,8 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
     ----------
     num_envs, rules, fees
         As in `OptionsVectorEnv`.
-    model
-        Parameters of the simulated markets.
+    ranges
+        What the parameters of the simulated markets are drawn from.
     seed
         Seeds everything; `reset(seed=...)` starts over from another.
     accounts_per_market
@@ -224,7 +224,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         num_envs: int,
         rules: TradingRules,
         fees: FeeSchedule,
-        model: MarketModel = DEFAULT_MODEL,
+        ranges: ModelRanges = DEFAULT_RANGES,
         seed: int = 0,
         accounts_per_market: int = 1,
     ) -> None:
@@ -233,7 +233,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
                 [f"accounts_per_market {accounts_per_market}: use a divisor of num_envs {num_envs}"]
             )
         rng = np.random.default_rng(seed)
-        markets = SimulatedMarkets(num_envs, accounts_per_market, rules, fees, model, rng)
+        markets = SimulatedMarkets(num_envs, accounts_per_market, rules, fees, ranges, rng)
         super().__init__(num_envs, rules, fees, markets)
 
 
