@@ -1,0 +1,404 @@
+"""Environment steps on one core, beside FinRL and gym-anytrading in the same run.
+
+To repeat it:
+
+    pip install -c constraints.txt -e '.[dev,bench]'
+    python benchmarks/environment.py              # where the time goes: --profile
+
+A step is one account led through one bar: an action in, an observation out. Actions are random
+valid ones, a new one for every step, and choosing them is timed for nobody. Which ones are valid
+here depends on the step before, so the clock runs around each call of our `step`; the peers' are
+drawn ahead, and one clock runs around all their steps and the resets at the ends of episodes. A
+round is whole sessions; the contenders take turns, and the median of the rounds counts. Compilation
+and a first session are outside of it.
+
+The process keeps to one core and one thread. The peers run their own code as published: FinRL's
+environments are loaded from their files, because importing its package also loads its training and
+the clients of its data vendors, which they do not use. A peer that is not installed is left out and
+named below the table.
+"""
+
+import argparse
+import importlib.util
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[variable] = "1"
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+import gymnasium as gym  # noqa: E402 (threads are set before it loads its libraries)
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+from gymnasium.vector import VectorEnv  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES  # noqa: E402
+from trading.envs.vector_env import SimulatedOptionsVectorEnv  # noqa: E402
+
+HOLD = 0
+SESSION_BARS = 390
+TRADING_DAYS = 2_516
+"""Ten years of daily bars; FinRL's own settings and example train on six and thirteen."""
+
+FINRL_INDICATORS = (
+    "macd",
+    "boll_ub",
+    "boll_lb",
+    "rsi_30",
+    "cci_30",
+    "dx_30",
+    "close_30_sma",
+    "close_60_sma",
+)
+"""`finrl.config.INDICATORS`"""
+
+
+@dataclass(frozen=True)
+class Market:
+    """A way to feed our environment; `make` takes the number of accounts."""
+
+    name: str
+    make: Callable[[int], VectorEnv]
+    least: int = 1
+    """Accounts below which it makes no sense."""
+
+
+def simulated(accounts: int, **options: Any) -> VectorEnv:
+    return SimulatedOptionsVectorEnv(accounts, DEFAULT_RULES, DEFAULT_FEES, seed=1, **options)
+
+
+MARKETS = [
+    Market("a market each", simulated),
+]
+
+PHASES = {
+    "_start": "new episodes: paths, contracts",
+    "_advance": "quotes, implied values, marks",
+    "_observe": "menu and features",
+    "_trade": "orders, fills, fees, margin",
+}
+"""Methods of our environment that `step` is made of."""
+
+
+def random_actions(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One allowed action a row, all equally likely."""
+    actions: np.ndarray = np.where(mask, rng.random(mask.shape), -1.0).argmax(axis=1)
+    return actions
+
+
+class Ours:
+    """A vector environment under random masked actions."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+        self.mask = env.reset()[0]["action_mask"]
+        self.rng = np.random.default_rng(2)
+        self.steps = self.orders = 0
+
+    def play(self, calls: int) -> tuple[int, float]:
+        """Steps made by so many calls, and the seconds they took."""
+        spent = 0.0
+        for _ in range(calls):
+            actions = random_actions(self.mask, self.rng)
+            start = time.perf_counter()
+            observation = self.env.step(actions)[0]
+            spent += time.perf_counter() - start
+            self.mask = observation["action_mask"]
+            self.orders += int(np.count_nonzero(actions != HOLD))
+        self.steps += calls * len(self.mask)
+        return calls * len(self.mask), spent
+
+
+class Peer:
+    """A single environment under random actions, started anew at the end of an episode."""
+
+    def __init__(self, env: gym.Env) -> None:
+        self.env = env
+        env.action_space.seed(2)
+        env.reset()
+
+    def play(self, calls: int) -> tuple[int, float]:
+        """Steps made by so many calls, and the seconds they took."""
+        env = self.env
+        actions = [env.action_space.sample() for _ in range(calls)]
+        start = time.perf_counter()
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+        return calls, time.perf_counter() - start
+
+
+def random_bars(stocks: int, bars: int, frequency: str) -> pd.DataFrame:
+    """Bars of random walks with the indicators, laid out as FinRL's examples do.
+
+    One row a stock and bar, sorted by time and ticker; the index counts the bars.
+    """
+    from stockstats import StockDataFrame
+
+    rng = np.random.default_rng(3)
+    dates = pd.date_range("2016-01-04 09:31", periods=bars, freq=frequency)
+    frames = []
+    for stock in range(stocks):
+        close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, bars)))
+        opened = np.concatenate(([100.0], close[:-1]))
+        reach = 1.0 + np.abs(rng.normal(0.0, 0.003, bars))
+        frame = pd.DataFrame(
+            {
+                "date": dates.astype(str),
+                "tic": f"S{stock:02d}",
+                "open": opened,
+                "high": np.maximum(opened, close) * reach,
+                "low": np.minimum(opened, close) / reach,
+                "close": close,
+                "volume": rng.integers(10_000, 1_000_000, bars).astype(float),
+            }
+        )
+        indicators = StockDataFrame.retype(frame.copy())
+        for name in FINRL_INDICATORS:
+            frame[name] = np.nan_to_num(indicators[name].to_numpy())
+        frames.append(frame)
+    table = pd.concat(frames).sort_values(["date", "tic"], ignore_index=True)
+    table.index = pd.Index(table["date"].factorize()[0])
+    return table
+
+
+def finrl_environment(module_name: str) -> Any:
+    """FinRL's `StockTradingEnv` of one of its modules."""
+    package = importlib.util.find_spec("finrl")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'finrl'", name="finrl")
+    path = Path(package.origin).parent / "meta" / "env_stock_trading" / f"{module_name}.py"
+    spec = importlib.util.spec_from_file_location(f"finrl_{module_name}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"FinRL has no {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.StockTradingEnv
+
+
+def finrl_pandas(stocks: int, bars: int, frequency: str) -> gym.Env:
+    """With the settings of its training examples, its printing turned down."""
+    environment = finrl_environment("env_stocktrading")
+    return environment(
+        df=random_bars(stocks, bars, frequency),
+        stock_dim=stocks,
+        hmax=100,
+        initial_amount=1_000_000,
+        num_stock_shares=[0] * stocks,
+        buy_cost_pct=[0.001] * stocks,
+        sell_cost_pct=[0.001] * stocks,
+        reward_scaling=1e-4,
+        state_space=1 + (2 + len(FINRL_INDICATORS)) * stocks,
+        action_space=stocks,
+        tech_indicator_list=list(FINRL_INDICATORS),
+        print_verbosity=sys.maxsize,
+    )
+
+
+def finrl_numpy(stocks: int, bars: int, frequency: str) -> gym.Env:
+    """On the same bars, without turbulence, in which it would sell everything and be faster."""
+    environment = finrl_environment("env_stocktrading_np")
+    table = random_bars(stocks, bars, frequency)
+    return environment(
+        {
+            "price_array": table["close"].to_numpy().reshape(bars, stocks),
+            "tech_array": table[list(FINRL_INDICATORS)].to_numpy().reshape(bars, -1),
+            "turbulence_array": np.zeros(bars),
+            "if_train": True,
+        }
+    )
+
+
+def anytrading(bars: int, window: int) -> gym.Env:
+    from gym_anytrading.envs import StocksEnv
+
+    table = random_bars(1, bars, "min").rename(columns={"close": "Close"})
+    return StocksEnv(df=table, window_size=window, frame_bound=(window, bars))
+
+
+PEERS: dict[str, Callable[[], gym.Env]] = {
+    "FinRL, pandas, 1 stock": partial(finrl_pandas, 1, SESSION_BARS, "min"),
+    "FinRL, pandas, 30 stocks": partial(finrl_pandas, 30, SESSION_BARS, "min"),
+    "FinRL, pandas, 30 stocks, 10 years": partial(finrl_pandas, 30, TRADING_DAYS, "B"),
+    "FinRL, NumPy, 1 stock": partial(finrl_numpy, 1, SESSION_BARS, "min"),
+    "FinRL, NumPy, 30 stocks": partial(finrl_numpy, 30, SESSION_BARS, "min"),
+    "gym-anytrading, 1 stock": partial(anytrading, SESSION_BARS, 30),
+}
+
+
+@dataclass
+class Contender:
+    player: Ours | Peer
+    values: str
+    """Numbers in an observation."""
+    actions: str
+    rates: list[float] = field(default_factory=list)
+    """Steps per second of each round."""
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    @property
+    def spread(self) -> float:
+        return (max(self.rates) - min(self.rates)) / self.rate
+
+
+def our_contenders(counts: list[int]) -> dict[str, Contender]:
+    found = {}
+    for market in MARKETS:
+        for count in counts:
+            if count >= market.least:
+                env = market.make(count)
+                values = env.single_observation_space["observations"].shape[0]
+                actions = f"{env.single_action_space.n}, masked"
+                name = f"this project, {market.name}, B = {count}"
+                found[name] = Contender(Ours(env), str(values), actions)
+    return found
+
+
+def peer_contenders() -> tuple[dict[str, Contender], dict[str, str]]:
+    """Those that are installed, and why the others are not there."""
+    found, missing = {}, {}
+    for name, make in PEERS.items():
+        try:
+            env = make()
+        except ModuleNotFoundError as error:
+            missing[name] = f"{error.name} is not installed"
+            continue
+        values = int(np.prod(env.observation_space.shape or ()))
+        space = env.action_space
+        sizes = isinstance(space, gym.spaces.Box)
+        actions = f"sizes of {space.shape[0]}" if sizes else str(space.n)
+        found[name] = Contender(Peer(env), str(values), actions)
+    return found, missing
+
+
+def take_turns(contenders: list[Contender], rounds: int, seconds: float, calls: int) -> None:
+    """A session to warm up, then rounds of sessions that each fill `seconds`."""
+    for contender in contenders:
+        contender.player.play(calls)
+    for _ in range(rounds):
+        for contender in contenders:
+            steps, spent = contender.player.play(calls)
+            while spent < seconds:
+                more, longer = contender.player.play(calls)
+                steps, spent = steps + more, spent + longer
+            contender.rates.append(steps / spent)
+
+
+def compare(arguments: argparse.Namespace, console: Console) -> None:
+    ours = our_contenders(arguments.accounts)
+    peers, missing = peer_contenders()
+    take_turns(
+        [*ours.values(), *peers.values()], arguments.rounds, arguments.seconds, arguments.calls
+    )
+    base_name = f"this project, {MARKETS[0].name}, B = {max(arguments.accounts)}"
+    base = ours[base_name].rate
+    table = Table("environment")
+    table.columns[0].no_wrap = True
+    table.add_column("sees", justify="right")
+    table.add_column("chooses")
+    for column in ("steps/s", "spread", "µs a step", f"B = {max(arguments.accounts)} is"):
+        table.add_column(column, justify="right")
+    for name, contender in {**ours, **peers}.items():
+        table.add_row(
+            name,
+            contender.values,
+            contender.actions,
+            f"{contender.rate:,.0f}",
+            f"{contender.spread:.0%}",
+            f"{1e6 / contender.rate:,.2f}",
+            f"{base / contender.rate:,.1f} x",
+        )
+    console.print(table)
+    players = [contender.player for contender in ours.values()]
+    orders = sum(player.orders for player in players if isinstance(player, Ours))
+    steps = sum(player.steps for player in players if isinstance(player, Ours))
+    console.print(f"This project's environments got an order in {orders / steps:.0%} of the steps.")
+    for reason in dict.fromkeys(missing.values()):
+        names = [name for name, why in missing.items() if why == reason]
+        console.print(f"Left out, as {reason}: {'; '.join(names)}.")
+
+
+class Stopwatch:
+    """Seconds spent in each phase of an environment, a phase inside another not counted twice."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.spent = dict.fromkeys(PHASES, 0.0)
+        self._inner = [0.0]
+        for name in PHASES:
+            setattr(env, name, self._timed(name, getattr(env, name)))
+
+    def clear(self) -> None:
+        self.spent = dict.fromkeys(PHASES, 0.0)
+
+    def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            self._inner.append(0.0)
+            start = time.perf_counter()
+            result = method(*args, **options)
+            whole = time.perf_counter() - start
+            self.spent[name] += whole - self._inner.pop()
+            self._inner[-1] += whole
+            return result
+
+        return run
+
+
+def profile(market: Market, arguments: argparse.Namespace) -> Table:
+    """Microseconds of a step, by phase; what is in no phase is Python around them and copies."""
+    counts = [count for count in arguments.accounts if count >= market.least]
+    cells: dict[str, list[str]] = {phase: [] for phase in [*PHASES.values(), "the rest", "a step"]}
+    for count in counts:
+        env = market.make(count)
+        watch = Stopwatch(env)
+        player = Ours(env)
+        player.play(arguments.calls)
+        watch.clear()
+        steps, spent = player.play(arguments.calls)
+        while spent < arguments.seconds * arguments.rounds:
+            more, longer = player.play(arguments.calls)
+            steps, spent = steps + more, spent + longer
+        parts = {PHASES[name]: seconds for name, seconds in watch.spent.items()}
+        parts["the rest"] = spent - sum(parts.values())
+        parts["a step"] = spent
+        for phase, seconds in parts.items():
+            cells[phase].append(f"{seconds / steps * 1e6:.2f} µs {seconds / spent:4.0%}")
+    table = Table(f"this project, {market.name}")
+    for count in counts:
+        table.add_column(f"B = {count}", justify="right")
+    for phase, row in cells.items():
+        table.add_row(phase, *row)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Environment steps per second on one core.")
+    parser.add_argument("--accounts", type=int, nargs="+", default=[1, 64, 1024], help="each a B")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each round, at least")
+    parser.add_argument("--calls", type=int, default=SESSION_BARS, help="of step, in a session")
+    parser.add_argument("--profile", action="store_true", help="where our time goes, instead")
+    arguments = parser.parse_args()
+    console = Console(width=110)
+    if arguments.profile:
+        for market in MARKETS:
+            console.print(profile(market, arguments))
+        return
+    compare(arguments, console)
+
+
+if __name__ == "__main__":
+    main()
