@@ -38,7 +38,7 @@ if hasattr(os, "sched_setaffinity"):
 import gymnasium as gym  # noqa: E402 (threads are set before it loads its libraries)
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-from gymnasium.vector import VectorEnv  # noqa: E402
+from gymnasium.vector import SyncVectorEnv, VectorEnv  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -139,6 +139,24 @@ class Peer:
         return calls, time.perf_counter() - start
 
 
+class PeerBatch:
+    """A peer's environment many times under random actions, in Gymnasium's vector environment."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+        env.action_space.seed(2)
+        env.reset()
+
+    def play(self, calls: int) -> tuple[int, float]:
+        """Steps made by so many calls, and the seconds they took."""
+        env = self.env
+        drawn = [env.action_space.sample() for _ in range(calls)]
+        start = time.perf_counter()
+        for actions in drawn:
+            env.step(actions)
+        return calls * env.num_envs, time.perf_counter() - start
+
+
 def random_bars(stocks: int, bars: int, frequency: str) -> pd.DataFrame:
     """Bars of random walks with the indicators, laid out as FinRL's examples do.
 
@@ -227,19 +245,28 @@ def anytrading(bars: int, window: int) -> gym.Env:
     return StocksEnv(df=table, window_size=window, frame_bound=(window, bars))
 
 
-PEERS: dict[str, Callable[[], gym.Env]] = {
+def batch(make: Callable[[], gym.Env], count: int) -> VectorEnv:
+    """As a trainer runs them on one core."""
+    return SyncVectorEnv([make] * count)
+
+
+PEERS: dict[str, Callable[[], gym.Env | VectorEnv]] = {
     "FinRL, pandas, 1 stock": partial(finrl_pandas, 1, SESSION_BARS, "min"),
     "FinRL, pandas, 30 stocks": partial(finrl_pandas, 30, SESSION_BARS, "min"),
     "FinRL, pandas, 30 stocks, 10 years": partial(finrl_pandas, 30, TRADING_DAYS, "B"),
     "FinRL, NumPy, 1 stock": partial(finrl_numpy, 1, SESSION_BARS, "min"),
     "FinRL, NumPy, 30 stocks": partial(finrl_numpy, 30, SESSION_BARS, "min"),
+    "FinRL, NumPy, 1 stock, B = 64": partial(
+        batch, partial(finrl_numpy, 1, SESSION_BARS, "min"), 64
+    ),
     "gym-anytrading, 1 stock": partial(anytrading, SESSION_BARS, 30),
+    "gym-anytrading, 1 stock, B = 64": partial(batch, partial(anytrading, SESSION_BARS, 30), 64),
 }
 
 
 @dataclass
 class Contender:
-    player: Ours | Peer
+    player: Ours | Peer | PeerBatch
     values: str
     """Numbers in an observation."""
     actions: str
@@ -277,11 +304,13 @@ def peer_contenders() -> tuple[dict[str, Contender], dict[str, str]]:
         except ModuleNotFoundError as error:
             missing[name] = f"{error.name} is not installed"
             continue
-        values = int(np.prod(env.observation_space.shape or ()))
-        space = env.action_space
+        many = isinstance(env, VectorEnv)
+        seen = env.single_observation_space if many else env.observation_space
+        space = env.single_action_space if many else env.action_space
         sizes = isinstance(space, gym.spaces.Box)
         actions = f"sizes of {space.shape[0]}" if sizes else str(space.n)
-        found[name] = Contender(Peer(env), str(values), actions)
+        player = PeerBatch(env) if many else Peer(env)
+        found[name] = Contender(player, str(int(np.prod(seen.shape))), actions)
     return found, missing
 
 

@@ -19,7 +19,9 @@ PEERS = {
     "FinRL, pandas, 30 stocks, 10 years": "finrl",
     "FinRL, NumPy, 1 stock": "finrl",
     "FinRL, NumPy, 30 stocks": "finrl",
+    "FinRL, NumPy, 1 stock, B = 64": "finrl",
     "gym-anytrading, 1 stock": "gym_anytrading",
+    "gym-anytrading, 1 stock, B = 64": "gym_anytrading",
 }
 
 
