@@ -10,7 +10,7 @@ valid ones, a new one for every step, and choosing them is timed for nobody. Whi
 here depends on the step before, so the clock runs around each call of our `step`; the peers' are
 drawn ahead, and one clock runs around all their steps and the resets at the ends of episodes. A
 round is whole sessions; the contenders take turns, and the median of the rounds counts. Compilation
-and a first session are outside of it.
+and a tenth of a session before are outside of it.
 
 The process keeps to one core and one thread. The peers run their own code as published: FinRL's
 environments are loaded from their files, because importing its package also loads its training and
@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,16 @@ import gymnasium as gym  # noqa: E402 (threads are set before it loads its libra
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 from gymnasium.vector import SyncVectorEnv, VectorEnv  # noqa: E402
+from numba import njit  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES  # noqa: E402
+from trading.envs.frames import fill_frame, scratch  # noqa: E402
+from trading.envs.market_features import HISTORY_BARS, Bars  # noqa: E402
+from trading.envs.simulated_markets import SimulatedMarkets  # noqa: E402
 from trading.envs.vector_env import SimulatedOptionsVectorEnv  # noqa: E402
+from trading.market.chain import refresh, row  # noqa: E402
 
 HOLD = 0
 SESSION_BARS = 390
@@ -65,12 +71,12 @@ FINRL_INDICATORS = (
 
 @dataclass(frozen=True)
 class Market:
-    """A way to feed our environment; `make` takes the number of accounts."""
+    """What our environment is fed with; `make` takes the number of accounts."""
 
     name: str
     make: Callable[[int], VectorEnv]
-    least: int = 1
-    """Accounts below which it makes no sense."""
+    sharing: int = 1
+    """Accounts that trade the same market at the same time."""
 
 
 def simulated(accounts: int, **options: Any) -> VectorEnv:
@@ -79,15 +85,17 @@ def simulated(accounts: int, **options: Any) -> VectorEnv:
 
 MARKETS = [
     Market("a market each", simulated),
+    Market("4 to a market", partial(simulated, accounts_per_market=4), sharing=4),
+    Market("16 to a market", partial(simulated, accounts_per_market=16), sharing=16),
 ]
 
 PHASES = {
-    "_start": "new episodes: paths, contracts",
-    "_advance": "quotes, implied values, marks",
-    "_observe": "menu and features",
-    "_trade": "orders, fills, fees, margin",
+    "_markets.advance": "markets: quotes, bars",
+    "_markets.restart": "markets: new sessions",
+    "_trade": "accounts: orders, fills, fees, margin",
+    "_observe": "accounts: marks, features, masks",
 }
-"""Methods of our environment that `step` is made of."""
+"""Methods of our environment, and of the markets it holds, that `step` is made of."""
 
 
 def random_actions(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -286,7 +294,7 @@ def our_contenders(counts: list[int]) -> dict[str, Contender]:
     found = {}
     for market in MARKETS:
         for count in counts:
-            if count >= market.least:
+            if count % market.sharing == 0:
                 env = market.make(count)
                 values = env.single_observation_space["observations"].shape[0]
                 actions = f"{env.single_action_space.n}, masked"
@@ -315,9 +323,9 @@ def peer_contenders() -> tuple[dict[str, Contender], dict[str, str]]:
 
 
 def take_turns(contenders: list[Contender], rounds: int, seconds: float, calls: int) -> None:
-    """A session to warm up, then rounds of sessions that each fill `seconds`."""
+    """A tenth of a session to warm up, then rounds of sessions that each fill `seconds`."""
     for contender in contenders:
-        contender.player.play(calls)
+        contender.player.play(max(calls // 10, 1))
     for _ in range(rounds):
         for contender in contenders:
             steps, spent = contender.player.play(calls)
@@ -367,49 +375,100 @@ class Stopwatch:
     def __init__(self, env: VectorEnv) -> None:
         self.spent = dict.fromkeys(PHASES, 0.0)
         self._inner = [0.0]
-        for name in PHASES:
-            setattr(env, name, self._timed(name, getattr(env, name)))
+        for path in PHASES:
+            *owners, name = path.split(".")
+            owner = attrgetter(".".join(owners))(env) if owners else env
+            setattr(owner, name, self._timed(path, getattr(owner, name)))
 
     def clear(self) -> None:
         self.spent = dict.fromkeys(PHASES, 0.0)
 
-    def _timed(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, path: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **options: Any) -> Any:
             self._inner.append(0.0)
             start = time.perf_counter()
             result = method(*args, **options)
             whole = time.perf_counter() - start
-            self.spent[name] += whole - self._inner.pop()
+            self.spent[path] += whole - self._inner.pop()
             self._inner[-1] += whole
             return result
 
         return run
 
 
+@njit
+def refresh_all(chains, frames, rules):  # type: ignore[no-untyped-def]
+    for m in range(frames.now_ns.size):
+        chain = row(chains, m)
+        refresh(chain, frames.now_ns[m], frames.spot[m], rules.rate, rules.max_quote_age_ns)
+
+
+@njit
+def fill_all(chains, frames, bars, rules, fees, s):  # type: ignore[no-untyped-def]
+    for m in range(frames.now_ns.size):
+        fill_frame(row(chains, m), frames, m, bars, rules, fees, s)
+
+
+def repeated(work: Callable[[], None], seconds: float) -> float:
+    """Seconds of one call, once it is compiled."""
+    work()
+    calls, start = 0, time.perf_counter()
+    while not calls or time.perf_counter() - start < seconds:
+        work()
+        calls += 1
+    return (time.perf_counter() - start) / calls
+
+
+def market_kernels(markets: SimulatedMarkets, seconds: float) -> dict[str, float]:
+    """Seconds that all markets' implied values and frames take when computed once more.
+
+    They are parts of one compiled function, in which no clock can run. The bars are others than the
+    markets', which costs the same.
+    """
+    close = np.exp(np.random.default_rng(4).normal(4.0, 0.01, HISTORY_BARS))
+    bars = Bars(close * 1.01, close * 0.99, close, np.log(close), HISTORY_BARS)
+    chains, frames, space = markets._chains, markets.frames, scratch()
+    return {
+        "markets: implied values, greeks": repeated(
+            lambda: refresh_all(chains, frames, DEFAULT_RULES), seconds
+        ),
+        "markets: features, legs of orders": repeated(
+            lambda: fill_all(chains, frames, bars, DEFAULT_RULES, DEFAULT_FEES, space), seconds
+        ),
+    }
+
+
 def profile(market: Market, arguments: argparse.Namespace) -> Table:
     """Microseconds of a step, by phase; what is in no phase is Python around them and copies."""
-    counts = [count for count in arguments.accounts if count >= market.least]
-    cells: dict[str, list[str]] = {phase: [] for phase in [*PHASES.values(), "the rest", "a step"]}
+    counts = [count for count in arguments.accounts if count % market.sharing == 0]
+    shares = []
     for count in counts:
         env = market.make(count)
         watch = Stopwatch(env)
         player = Ours(env)
-        player.play(arguments.calls)
+        player.play(max(arguments.calls // 10, 1))
         watch.clear()
         steps, spent = player.play(arguments.calls)
         while spent < arguments.seconds * arguments.rounds:
             more, longer = player.play(arguments.calls)
             steps, spent = steps + more, spent + longer
-        parts = {PHASES[name]: seconds for name, seconds in watch.spent.items()}
-        parts["the rest"] = spent - sum(parts.values())
-        parts["a step"] = spent
-        for phase, seconds in parts.items():
-            cells[phase].append(f"{seconds / steps * 1e6:.2f} µs {seconds / spent:4.0%}")
+        parts = {}
+        if isinstance(env._markets, SimulatedMarkets):
+            parts = {
+                kernel: seconds / count
+                for kernel, seconds in market_kernels(env._markets, arguments.seconds).items()
+            }
+            watch.spent["_markets.advance"] -= sum(parts.values()) * steps
+        parts |= {PHASES[path]: seconds / steps for path, seconds in watch.spent.items()}
+        parts["the rest"] = spent / steps - sum(parts.values())
+        parts["a step"] = spent / steps
+        shares.append(parts)
     table = Table(f"this project, {market.name}")
     for count in counts:
         table.add_column(f"B = {count}", justify="right")
-    for phase, row in cells.items():
-        table.add_row(phase, *row)
+    for phase in shares[0]:
+        cells = [(parts[phase], parts[phase] / parts["a step"]) for parts in shares]
+        table.add_row(phase, *(f"{seconds * 1e6:.2f} µs {share:4.0%}" for seconds, share in cells))
     return table
 
 
@@ -424,7 +483,8 @@ def main() -> None:
     console = Console(width=110)
     if arguments.profile:
         for market in MARKETS:
-            console.print(profile(market, arguments))
+            if any(count % market.sharing == 0 for count in arguments.accounts):
+                console.print(profile(market, arguments))
         return
     compare(arguments, console)
 
