@@ -12,7 +12,8 @@ drawn ahead, and one clock runs around all their steps and the resets at the end
 round is whole sessions; the contenders take turns, and the median of the rounds counts. Compilation
 and a tenth of a session before are outside of it.
 
-The process keeps to one core and one thread. The peers run their own code as published: FinRL's
+The process keeps to one core and one thread, and seconds are those of the processor, so that others
+on the machine disturb less. The peers run their own code as published: FinRL's
 environments are loaded from their files, because importing its package also loads its training and
 the clients of its data vendors, which they do not use. A peer that is not installed is left out and
 named below the table.
@@ -23,12 +24,13 @@ import importlib.util
 import os
 import statistics
 import sys
-import time
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -48,7 +50,10 @@ from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES  # noqa: E402
 from trading.envs.frames import fill_frame, scratch  # noqa: E402
 from trading.envs.market_features import HISTORY_BARS, Bars  # noqa: E402
 from trading.envs.simulated_markets import SimulatedMarkets  # noqa: E402
-from trading.envs.vector_env import SimulatedOptionsVectorEnv  # noqa: E402
+from trading.envs.vector_env import (  # noqa: E402
+    HistoricalOptionsVectorEnv,
+    SimulatedOptionsVectorEnv,
+)
 from trading.market.chain import refresh, row  # noqa: E402
 
 HOLD = 0
@@ -78,9 +83,20 @@ class Market:
     sharing: int = 1
     """Accounts that trade the same market at the same time."""
 
+    def counts(self, accounts: list[int]) -> list[int]:
+        """The numbers of accounts that it can be had for."""
+        return [count for count in accounts if count % self.sharing == 0]
+
+    def title(self, count: int) -> str:
+        return f"this project, {self.name}, B = {count}"
+
 
 def simulated(accounts: int, **options: Any) -> VectorEnv:
     return SimulatedOptionsVectorEnv(accounts, DEFAULT_RULES, DEFAULT_FEES, seed=1, **options)
+
+
+def recorded(accounts: int, history: Path) -> VectorEnv:
+    return HistoricalOptionsVectorEnv(accounts, DEFAULT_RULES, DEFAULT_FEES, history, seed=1)
 
 
 MARKETS = [
@@ -118,9 +134,9 @@ class Ours:
         spent = 0.0
         for _ in range(calls):
             actions = random_actions(self.mask, self.rng)
-            start = time.perf_counter()
+            start = process_time()
             observation = self.env.step(actions)[0]
-            spent += time.perf_counter() - start
+            spent += process_time() - start
             self.mask = observation["action_mask"]
             self.orders += int(np.count_nonzero(actions != HOLD))
         self.steps += calls * len(self.mask)
@@ -139,12 +155,12 @@ class Peer:
         """Steps made by so many calls, and the seconds they took."""
         env = self.env
         actions = [env.action_space.sample() for _ in range(calls)]
-        start = time.perf_counter()
+        start = process_time()
         for action in actions:
             _, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:
                 env.reset()
-        return calls, time.perf_counter() - start
+        return calls, process_time() - start
 
 
 class PeerBatch:
@@ -159,10 +175,10 @@ class PeerBatch:
         """Steps made by so many calls, and the seconds they took."""
         env = self.env
         drawn = [env.action_space.sample() for _ in range(calls)]
-        start = time.perf_counter()
+        start = process_time()
         for actions in drawn:
             env.step(actions)
-        return calls * env.num_envs, time.perf_counter() - start
+        return calls * env.num_envs, process_time() - start
 
 
 def random_bars(stocks: int, bars: int, frequency: str) -> pd.DataFrame:
@@ -290,16 +306,14 @@ class Contender:
         return (max(self.rates) - min(self.rates)) / self.rate
 
 
-def our_contenders(counts: list[int]) -> dict[str, Contender]:
+def our_contenders(markets: list[Market], accounts: list[int]) -> dict[str, Contender]:
     found = {}
-    for market in MARKETS:
-        for count in counts:
-            if count % market.sharing == 0:
-                env = market.make(count)
-                values = env.single_observation_space["observations"].shape[0]
-                actions = f"{env.single_action_space.n}, masked"
-                name = f"this project, {market.name}, B = {count}"
-                found[name] = Contender(Ours(env), str(values), actions)
+    for market in markets:
+        for count in market.counts(accounts):
+            env = market.make(count)
+            values = env.single_observation_space["observations"].shape[0]
+            actions = f"{env.single_action_space.n}, masked"
+            found[market.title(count)] = Contender(Ours(env), str(values), actions)
     return found
 
 
@@ -335,19 +349,22 @@ def take_turns(contenders: list[Contender], rounds: int, seconds: float, calls: 
             contender.rates.append(steps / spent)
 
 
-def compare(arguments: argparse.Namespace, console: Console) -> None:
-    ours = our_contenders(arguments.accounts)
+def compare(markets: list[Market], arguments: argparse.Namespace, console: Console) -> None:
+    ours = our_contenders(markets, arguments.accounts)
     peers, missing = peer_contenders()
     take_turns(
         [*ours.values(), *peers.values()], arguments.rounds, arguments.seconds, arguments.calls
     )
-    base_name = f"this project, {MARKETS[0].name}, B = {max(arguments.accounts)}"
-    base = ours[base_name].rate
+    bases = {
+        f"{market.name} is": ours[market.title(max(counts))]
+        for market in (MARKETS[0], MARKETS[-1])
+        if (counts := market.counts(arguments.accounts))
+    }
     table = Table("environment")
     table.columns[0].no_wrap = True
     table.add_column("sees", justify="right")
     table.add_column("chooses")
-    for column in ("steps/s", "spread", "µs a step", f"B = {max(arguments.accounts)} is"):
+    for column in ("steps/s", "spread", "µs a step", *(textwrap.fill(base, 8) for base in bases)):
         table.add_column(column, justify="right")
     for name, contender in {**ours, **peers}.items():
         table.add_row(
@@ -357,13 +374,13 @@ def compare(arguments: argparse.Namespace, console: Console) -> None:
             f"{contender.rate:,.0f}",
             f"{contender.spread:.0%}",
             f"{1e6 / contender.rate:,.2f}",
-            f"{base / contender.rate:,.1f} x",
+            *(f"{base.rate / contender.rate:,.1f} x" for base in bases.values()),
         )
     console.print(table)
-    players = [contender.player for contender in ours.values()]
-    orders = sum(player.orders for player in players if isinstance(player, Ours))
-    steps = sum(player.steps for player in players if isinstance(player, Ours))
-    console.print(f"This project's environments got an order in {orders / steps:.0%} of the steps.")
+    player = ours[markets[0].title(max(arguments.accounts))].player
+    if isinstance(player, Ours):
+        share = player.orders / player.steps
+        console.print(f"Simulated markets got an order in {share:.0%} of the steps.")
     for reason in dict.fromkeys(missing.values()):
         names = [name for name, why in missing.items() if why == reason]
         console.print(f"Left out, as {reason}: {'; '.join(names)}.")
@@ -386,9 +403,9 @@ class Stopwatch:
     def _timed(self, path: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **options: Any) -> Any:
             self._inner.append(0.0)
-            start = time.perf_counter()
+            start = process_time()
             result = method(*args, **options)
-            whole = time.perf_counter() - start
+            whole = process_time() - start
             self.spent[path] += whole - self._inner.pop()
             self._inner[-1] += whole
             return result
@@ -412,11 +429,11 @@ def fill_all(chains, frames, bars, rules, fees, s):  # type: ignore[no-untyped-d
 def repeated(work: Callable[[], None], seconds: float) -> float:
     """Seconds of one call, once it is compiled."""
     work()
-    calls, start = 0, time.perf_counter()
-    while not calls or time.perf_counter() - start < seconds:
+    calls, start = 0, process_time()
+    while not calls or process_time() - start < seconds:
         work()
         calls += 1
-    return (time.perf_counter() - start) / calls
+    return (process_time() - start) / calls
 
 
 def market_kernels(markets: SimulatedMarkets, seconds: float) -> dict[str, float]:
@@ -440,7 +457,7 @@ def market_kernels(markets: SimulatedMarkets, seconds: float) -> dict[str, float
 
 def profile(market: Market, arguments: argparse.Namespace) -> Table:
     """Microseconds of a step, by phase; what is in no phase is Python around them and copies."""
-    counts = [count for count in arguments.accounts if count % market.sharing == 0]
+    counts = market.counts(arguments.accounts)
     shares = []
     for count in counts:
         env = market.make(count)
@@ -478,15 +495,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each round, at least")
     parser.add_argument("--calls", type=int, default=SESSION_BARS, help="of step, in a session")
+    parser.add_argument("--history", type=Path, help="folder of recorded sessions, for more rows")
     parser.add_argument("--profile", action="store_true", help="where our time goes, instead")
     arguments = parser.parse_args()
-    console = Console(width=110)
+    console = Console(width=120)
+    markets = MARKETS.copy()
+    if arguments.history is not None:
+        markets.append(Market("recorded", partial(recorded, history=arguments.history)))
     if arguments.profile:
-        for market in MARKETS:
-            if any(count % market.sharing == 0 for count in arguments.accounts):
+        for market in markets:
+            if market.counts(arguments.accounts):
                 console.print(profile(market, arguments))
         return
-    compare(arguments, console)
+    compare(markets, arguments, console)
 
 
 if __name__ == "__main__":
