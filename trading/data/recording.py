@@ -14,6 +14,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -347,8 +348,11 @@ class _Writer:
     def stop(self) -> None:
         """Write what was accepted and end the thread; does nothing the second time."""
         if self._thread.is_alive():
-            self._inbox.put(None)
+            with suppress(queue.Full):
+                self._inbox.put(None, timeout=_STOP_TIMEOUT_S)
             self._thread.join(_STOP_TIMEOUT_S)
+            if self._thread.is_alive():
+                self._fail(f"the disk did not take the last parts within {_STOP_TIMEOUT_S:g} s")
 
     def _main(self) -> None:
         failed = False
