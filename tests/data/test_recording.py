@@ -264,6 +264,17 @@ def test_a_disk_that_fails_ends_the_recording_and_not_the_caller(
     assert "recording ends here" in caplog.text
 
 
+def test_a_recorder_that_waits_loses_nothing_to_a_slow_disk(tmp_path: Path) -> None:
+    with Recorder(tmp_path, rows_per_part=2, bars_per_part=1, waits=True) as recorder:
+        begin(recorder)
+        for number in range(300):
+            recorder.quote(*told(CALLS[0].symbol, number))
+            recorder.close_bar(end_of(number))
+    found = load_recording(tmp_path, DAY, "SPY")
+    assert found.quotes.sequence.tolist() == found.quotes.bar.tolist() == list(range(300))
+    assert len(found.bar_end_ns) == 300
+
+
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="state_dir"):

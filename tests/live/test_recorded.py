@@ -124,7 +124,7 @@ def test_the_second_session_of_a_process_is_told_again_from_its_own_recording(
         monday.close_ns - 20 * MINUTE_NS,
     )
     with (
-        Recorder(tmp_path / "recordings", history_bars=HISTORY_BARS) as recorder,
+        Recorder(tmp_path / "recordings", history_bars=HISTORY_BARS, waits=True) as recorder,
         untraded_env(tmp_path / "live.sqlite") as bare,
     ):
         env = recorded_env(bare, recorder)
@@ -233,7 +233,7 @@ def test_a_real_day_streamed_and_recorded_is_the_day_of_the_flat_files(tmp_path:
         pytest.skip(f"real session {GOOG_DAY} of GOOG is absent: no file below {SHARED}")
     source = ReplaySource(SHARED, GOOG_DAY, ["GOOG"])
     ears = Ears()
-    with Recorder(tmp_path) as recorder:
+    with Recorder(tmp_path, waits=True) as recorder:
         stream_through_a_bar_clock(source, ears, recorder)
     recorded = load_recording(tmp_path, GOOG_DAY, "GOOG")
     history = RecordedSession.from_flat_files(SHARED, GOOG_DAY, "GOOG", CALENDAR)
