@@ -1,5 +1,6 @@
 """Recordings of live days: what was told, in order, and what a dying process leaves of it."""
 
+import gzip
 import math
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from trading.data.catalog import Catalog, Kind
 from trading.data.flatfile_import import flat_file_key, import_flat_file
+from trading.data.flatfiles import minute_bars_path, quotes_path
 from trading.data.recorded import RecordedBars, RecordedQuotes, bar_ends
 from trading.data.recording import (
     RecordedSession,
@@ -262,6 +264,17 @@ def test_a_disk_that_fails_ends_the_recording_and_not_the_caller(
     assert "recording ends here" in caplog.text
 
 
+def test_a_recorder_that_waits_loses_nothing_to_a_slow_disk(tmp_path: Path) -> None:
+    with Recorder(tmp_path, rows_per_part=2, bars_per_part=1, waits=True) as recorder:
+        begin(recorder)
+        for number in range(300):
+            recorder.quote(*told(CALLS[0].symbol, number))
+            recorder.close_bar(end_of(number))
+    found = load_recording(tmp_path, DAY, "SPY")
+    assert found.quotes.sequence.tolist() == found.quotes.bar.tolist() == list(range(300))
+    assert len(found.bar_end_ns) == 300
+
+
 def test_a_folder_that_cannot_be_made_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="state_dir"):
@@ -321,6 +334,51 @@ def assert_same_columns(
 ) -> None:
     for name, column in one._asdict().items():
         np.testing.assert_array_equal(column, getattr(other, name), name)
+
+
+def write_flat_files(folder: Path, day: date, quotes: list[str], bars: list[str]) -> None:
+    header = (
+        "ticker,ask_exchange,ask_price,ask_size,bid_exchange,bid_price,bid_size,"
+        "sequence_number,sip_timestamp"
+    )
+    bar_header = "ticker,volume,open,close,high,low,window_start,transactions"
+    for path, lines in (
+        (quotes_path(folder, day), [header, *quotes]),
+        (minute_bars_path(folder, day), [bar_header, *bars]),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(path, "wt") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+def test_an_event_belongs_to_the_bar_that_ends_with_it_or_after_it(tmp_path: Path) -> None:
+    end_ns = end_of(0, TUESDAY)
+    adjusted = "O:SPY1260116C00680000"
+    times = [
+        end_ns,
+        end_ns + 999_999,
+        end_ns + 1_000_000,
+        TUESDAY.close_ns,
+        TUESDAY.close_ns + 10**6,
+    ]
+    quotes = [
+        f"{adjusted},0,1.5,1,0,1,2,99,{end_ns}",
+        *(f"{CALLS[0].symbol},0,1.5,1,0,1,2,{k},{ts}" for k, ts in enumerate(times)),
+    ]
+    starts = [TUESDAY.open_ns - MINUTE_NS, TUESDAY.open_ns, end_ns, TUESDAY.close_ns]
+    bars = [f"SPY,10,1,2,3,0.5,{start},5" for start in starts]
+    evening_ns = MONDAY.close_ns
+    before = [f"SPY,10,1,2,3,0.5,{start},5" for start in (MONDAY.open_ns, evening_ns)]
+    write_flat_files(tmp_path, NEXT_DAY, quotes, bars)
+    write_flat_files(tmp_path, DAY, [], before)
+    found = RecordedSession.from_flat_files(tmp_path, NEXT_DAY, "SPY", CALENDAR)
+    assert found.contracts == CALLS[:1]
+    assert found.quotes.sequence.tolist() == [0, 1, 2, 3]
+    assert found.quotes.bar.tolist() == [0, 0, 1, 389]
+    assert found.quotes.ts_ns.tolist() == [end_ns, end_ns, end_ns + 1_000_000, TUESDAY.close_ns]
+    assert found.bars.bar.tolist() == [0, 0, 1]
+    assert found.bars.quotes_before.tolist() == [0, 0, 3]
+    assert found.warm_up.start_ns.tolist() == [MONDAY.open_ns]
 
 
 def test_a_day_without_a_session_or_a_file_is_refused(tmp_path: Path) -> None:

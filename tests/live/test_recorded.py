@@ -1,8 +1,10 @@
 """A live session that is recorded, and told again from its recording."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from tests.live.market import DAY, FirstMinutes, Run, serving, settings_for, tra
 from trading.data.flatfiles import quotes_path
 from trading.data.massive.encoding import encode_bar, encode_quotes, frames
 from trading.data.massive.market_state import DayTotals
-from trading.data.massive.source import ReplaySource
+from trading.data.massive.source import ReplaySource, SimulationSource
 from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
 from trading.data.recording import Recorder, load_recording
+from trading.envs.features import HISTORY_BARS
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade
@@ -25,6 +28,7 @@ from trading.live.bar_clock import BarClock, first_bar_after
 from trading.live.recorded import recorded_env
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
+from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 MINUTES = 12
 SYMBOLS = ("AAA", "BBB")
@@ -106,6 +110,91 @@ def tell(env: LiveEnv, session: RecordedSession, bar: int) -> None:
         assert env.apply_bar(stock_bars[row])
 
 
+def test_the_second_session_of_a_process_is_told_again_from_its_own_recording(
+    tmp_path: Path,
+) -> None:
+    monday, tuesday = CALENDAR.sessions(DAY, DAY + timedelta(days=1))
+    source = SimulationSource(
+        SimulatedExchange(
+            [UnderlyingSpec(symbol, 100.0, 0.25, n_strikes=9) for symbol in SYMBOLS],
+            DAY,
+            seed=3,
+            step_seconds=20,
+        ),
+        monday.close_ns - 20 * MINUTE_NS,
+    )
+    with (
+        Recorder(tmp_path / "recordings", history_bars=HISTORY_BARS, waits=True) as recorder,
+        untraded_env(tmp_path / "live.sqlite") as bare,
+    ):
+        env = recorded_env(bare, recorder)
+        seen = {}
+        for session, last_ns in (
+            (monday, monday.close_ns),
+            (tuesday, tuesday.open_ns + MINUTES * MINUTE_NS),
+        ):
+            recorder.begin_session(session)
+            env.begin_session()
+            seen[session.date] = simulated_observations(env, source, session, last_ns)
+    with untraded_env(tmp_path / "again.sqlite") as env:
+        sessions = [
+            load_recording(tmp_path / "recordings", tuesday.date, symbol) for symbol in SYMBOLS
+        ]
+        assert all((each.quotes.sequence == -1).any() for each in sessions)
+        env.begin_session()
+        for each in sessions:
+            env.warm_up(each.underlying, each.warm_up.stock_bars(each.underlying))
+            env.list_contracts(each.underlying, each.contracts)
+        again = []
+        for bar, end_ns in enumerate(sessions[0].bar_end_ns.tolist()):
+            for each in sessions:
+                tell(env, each, bar)
+            again.append(env.close_bar(end_ns, tuesday).observations)
+    assert len(again) == MINUTES
+    np.testing.assert_array_equal(again, seen[tuesday.date])
+
+
+@contextmanager
+def untraded_env(journal_path: Path) -> Iterator[LiveEnv]:
+    """A live environment of a new account."""
+    settings = settings_for(journal_path.parent)
+    with Journal(journal_path) as journal:
+        account = journal.open_account("paper", 100_000.0, 1)
+        fees, rules = assembly.fee_schedule(settings), assembly.trading_rules(settings)
+        broker = PaperBroker(journal, account, fees, assembly.risk_limits(settings))
+        yield LiveEnv(SYMBOLS, rules, fees, CALENDAR, broker)
+
+
+def simulated_observations(
+    env: LiveEnv, source: SimulationSource, session: Session, last_ns: int
+) -> list[np.ndarray]:
+    """List the session and tell its steps up to `last_ns`; what each bar showed.
+
+    After the close a bar of the evening is told.
+    """
+    begun_ns = max(source.start_ns, session.open_ns)
+    ahead = dropwhile(lambda step: step.ts_ns <= begun_ns, source.steps())
+    observations = []
+    listed = False
+    for step in takewhile(lambda step: step.ts_ns <= last_ns, ahead):
+        if not listed:
+            for symbol in SYMBOLS:
+                contracts = [each for each in step.listing.contracts if each.underlying == symbol]
+                env.list_contracts(symbol, contracts)
+            listed = True
+        for row in range(len(step.quotes.ts_ns)):
+            contract, *quote = (column[row].item() for column in step.quotes)
+            env.apply_quote(step.listing.symbols[contract], *quote)
+        for bar in step.bars:
+            env.apply_bar(bar)
+        if step.ts_ns % MINUTE_NS == 0:
+            observations.append(env.close_bar(step.ts_ns, session).observations)
+    if last_ns == session.close_ns:
+        for symbol in SYMBOLS:
+            env.apply_bar(StockBar(symbol, last_ns, 101.0, 102.0, 99.0, 101.5, 10.0, 101.0))
+    return observations
+
+
 # A real session
 
 
@@ -144,7 +233,7 @@ def test_a_real_day_streamed_and_recorded_is_the_day_of_the_flat_files(tmp_path:
         pytest.skip(f"real session {GOOG_DAY} of GOOG is absent: no file below {SHARED}")
     source = ReplaySource(SHARED, GOOG_DAY, ["GOOG"])
     ears = Ears()
-    with Recorder(tmp_path) as recorder:
+    with Recorder(tmp_path, waits=True) as recorder:
         stream_through_a_bar_clock(source, ears, recorder)
     recorded = load_recording(tmp_path, GOOG_DAY, "GOOG")
     history = RecordedSession.from_flat_files(SHARED, GOOG_DAY, "GOOG", CALENDAR)

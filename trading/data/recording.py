@@ -14,6 +14,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -49,10 +50,11 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """Writes down what one environment is told, on the thread that tells it.
 
-    Memory is bounded: at most 16 parts wait for the disk. When it cannot keep up, or fails, the
-    recording ends there with an error in the log, `failure` tells why, and trading goes on. Every
-    session stands for itself: what the environment keeps of the session before (bars, quotes of
-    contracts that are still listed) is recorded as its warm-up and its first quotes.
+    Memory is bounded: at most 16 parts wait for the disk. When it cannot keep up, the recording
+    ends there, or with `waits` the caller waits; when it fails, the recording ends. Then `failure`
+    and the log tell why, and trading goes on. Every session stands for itself: what the environment
+    keeps of the session before (bars, quotes of contracts that are still listed) is recorded as its
+    warm-up and its first quotes.
 
     Parameters
     ----------
@@ -64,6 +66,8 @@ class Recorder:
         A part is also written when so many bars were closed since the last one.
     history_bars : int
         Closed bars that a later session is warmed up with.
+    waits : bool
+        Whether to wait for a slow disk: for markets whose clock can stand still.
 
     Raises
     ------
@@ -87,6 +91,7 @@ class Recorder:
         rows_per_part: int = 1 << 15,
         bars_per_part: int = 10,
         history_bars: int = 512,
+        waits: bool = False,
     ) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +103,7 @@ class Recorder:
         self._rows_per_part = rows_per_part
         self._bars_per_part = bars_per_part
         self._history_bars = history_bars
+        self._waits = waits
         self._session: Session | None = None
         self._closed_ns = 0
         self._tapes: dict[str, _Tape] = {}
@@ -148,7 +154,6 @@ class Recorder:
         for position, symbol in enumerate(tape.symbols):
             self._places[symbol] = (tape, position)
         tape.is_open = True
-        tape.bars_closed = 0
         self._send(_Listing(underlying, self._session, list(contracts), list(tape.history)))
 
     def quote(
@@ -201,9 +206,10 @@ class Recorder:
             if not tape.is_open:
                 continue
             tape.marks.append((tape.rows, end_ns))
-            tape.bars_closed += 1
+            tape.bars_waiting += 1
             last = self._session is not None and end_ns >= self._session.close_ns
-            if last or tape.bars_closed % self._bars_per_part == 0:
+            # A part that is not full can wait for a writer that is behind.
+            if last or (tape.bars_waiting >= self._bars_per_part and not self._writer.is_behind):
                 self._hand_over(tape)
             tape.is_open = not last
         self._closed_ns = end_ns
@@ -220,9 +226,10 @@ class Recorder:
         if tape.rows or tape.marks:
             self._send(_Part(tape.underlying, tape.buffer, tape.rows, tape.marks, tape.is_open))
             tape.buffer, tape.rows, tape.marks = self._writer.buffer(), 0, []
+        tape.bars_waiting = 0
 
     def _send(self, message: _Listing | _Part) -> None:
-        if not self.failure and not self._writer.accept(message):
+        if not self.failure and not self._writer.accept(message, self._waits):
             self._fail(f"the disk is {_WAITING_PARTS} parts behind")
 
     def _fail(self, reason: str) -> None:
@@ -235,7 +242,7 @@ class _Tape:
     """What the trading thread keeps of one underlying."""
 
     __slots__ = (
-        "bars_closed",
+        "bars_waiting",
         "buffer",
         "building",
         "history",
@@ -254,7 +261,7 @@ class _Tape:
         self.marks: list[Mark] = []
         self.is_open = False
         """Between listing and close; what is told outside belongs to the next listing."""
-        self.bars_closed = 0
+        self.bars_waiting = 0
         self.history: deque[StockBar] = deque(maxlen=history_bars)
         self.building: StockBar | None = None
 
@@ -336,10 +343,15 @@ class _Writer:
         except IndexError:
             return bytearray(self._buffer_bytes)
 
-    def accept(self, message: _Listing | _Part) -> bool:
-        """Take a message without waiting; False when too many wait already."""
+    @property
+    def is_behind(self) -> bool:
+        """Whether half of the messages that may wait do."""
+        return self._inbox.qsize() >= _WAITING_PARTS // 2
+
+    def accept(self, message: _Listing | _Part, waits: bool) -> bool:
+        """Take a message; False when too many wait already and the caller does not."""
         try:
-            self._inbox.put_nowait(message)
+            self._inbox.put(message, block=waits)
         except queue.Full:
             return False
         return True
@@ -347,8 +359,11 @@ class _Writer:
     def stop(self) -> None:
         """Write what was accepted and end the thread; does nothing the second time."""
         if self._thread.is_alive():
-            self._inbox.put(None)
+            with suppress(queue.Full):
+                self._inbox.put(None, timeout=_STOP_TIMEOUT_S)
             self._thread.join(_STOP_TIMEOUT_S)
+            if self._thread.is_alive():
+                self._fail(f"the disk did not take the last parts within {_STOP_TIMEOUT_S:g} s")
 
     def _main(self) -> None:
         failed = False

@@ -20,6 +20,7 @@ import torch
 from trading.config import Settings
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import ConnectionState, StreamClient
+from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.errors import JournalLocked, LearningError, TradingError
 from trading.execution.broker import PaperBroker
@@ -96,6 +97,7 @@ class LiveMarket:
         self._status: dict[str, Any] = {}
         self._trader: Trader | None = None
         self._stream: StreamClient | None = None
+        self._recorder: Recorder | None = None
         self._phase = "starting"
         self._failure: BaseException | None = None
         self._bar: Bar | None = None
@@ -132,6 +134,7 @@ class LiveMarket:
             "phase": self._phase,
             **self._status,
             "feed": {"connections": feed, **self._feed_counts()},
+            "recording": (self._recorder.failure or "on") if self._recorder else "off",
             "learner": self._learner_status,
             "versions": {
                 "trading": importlib.metadata.version("trading"),
@@ -278,7 +281,7 @@ class LiveMarket:
             ) as stream,
             assembly.recorder(settings) or nullcontext() as recorder,
         ):
-            self._stream = stream
+            self._stream, self._recorder = stream, recorder
             now_ns = rest.market_status().server_ns
             capital = settings.account.initial_capital
             account = journal.open_account(settings.account.id, capital, now_ns)

@@ -38,7 +38,11 @@ def recorder(settings: Settings) -> Recorder | None:
     """
     if not settings.data.record:
         return None
-    return Recorder(settings.paths.state_dir / "recordings", history_bars=HISTORY_BARS)
+    return Recorder(
+        settings.paths.state_dir / "recordings",
+        history_bars=HISTORY_BARS,
+        waits=settings.data.source != "massive",
+    )
 
 
 def fee_schedule(settings: Settings) -> FeeSchedule:

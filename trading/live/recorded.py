@@ -40,12 +40,14 @@ class _RecordedEnv:
         self._recorder.warm_up(underlying, told)
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
-        self._env.list_contracts(underlying, contracts)
-        # The environment keeps held contracts listed and leaves adjusted ones out.
-        listed = [parse_symbol(symbol) for symbol in self._env.listed_symbols()]
-        self._recorder.list_contracts(
-            underlying, [contract for contract in listed if contract.underlying == underlying]
-        )
+        told = list(contracts)
+        self._env.list_contracts(underlying, told)
+        # The environment leaves adjusted contracts out and adds held ones.
+        listed = {symbol: parse_symbol(symbol) for symbol in self._env.listed_symbols()}
+        listed = {each.symbol: each for each in told if each.symbol in listed} | {
+            symbol: each for symbol, each in listed.items() if each.underlying == underlying
+        }
+        self._recorder.list_contracts(underlying, list(listed.values()))
 
     def apply_quote(
         self,
