@@ -134,14 +134,14 @@ def test_the_second_session_of_a_process_is_told_again_from_its_own_recording(
             (tuesday, tuesday.open_ns + MINUTES * MINUTE_NS),
         ):
             recorder.begin_session(session)
-            env.begin_session()
+            env.begin_session(session)
             seen[session.date] = simulated_observations(env, source, session, last_ns)
     with untraded_env(tmp_path / "again.sqlite") as env:
         sessions = [
             load_recording(tmp_path / "recordings", tuesday.date, symbol) for symbol in SYMBOLS
         ]
         assert all((each.quotes.sequence == -1).any() for each in sessions)
-        env.begin_session()
+        env.begin_session(tuesday)
         for each in sessions:
             env.warm_up(each.underlying, each.warm_up.stock_bars(each.underlying))
             env.list_contracts(each.underlying, each.contracts)
