@@ -18,8 +18,8 @@ from trading.data.massive.market_state import DayTotals
 from trading.data.massive.source import ReplaySource, SimulationSource
 from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
 from trading.data.recording import Recorder, load_recording
-from trading.envs.features import HISTORY_BARS
 from trading.envs.live_env import LiveEnv
+from trading.envs.market_features import HISTORY_BARS
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade
 from trading.execution.journal import Journal
