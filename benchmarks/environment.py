@@ -54,6 +54,7 @@ from trading.envs.vector_env import (  # noqa: E402
     HistoricalOptionsVectorEnv,
     SimulatedOptionsVectorEnv,
 )
+from trading.errors import TradingError  # noqa: E402
 from trading.market.chain import refresh, row  # noqa: E402
 
 HOLD = 0
@@ -502,12 +503,15 @@ def main() -> None:
     markets = MARKETS.copy()
     if arguments.history is not None:
         markets.append(Market("recorded", partial(recorded, history=arguments.history)))
-    if arguments.profile:
+    try:
+        if not arguments.profile:
+            compare(markets, arguments, console)
+            return
         for market in markets:
             if market.counts(arguments.accounts):
                 console.print(profile(market, arguments))
-        return
-    compare(markets, arguments, console)
+    except TradingError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
