@@ -413,10 +413,12 @@ class LiveEnv:
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
         symbols = {leg.symbol for leg in order.legs}
         spots = {s: m.spot for s, m in self._markets.items() if not np.isnan(m.spot)}
+        day = self._calendar.date_of(order.ts_ns)
+        hours = self._calendar.trading_hours(order.underlying, day)
         return self.broker.submit(
             order,
             {symbol: self._quote(symbol) for symbol in symbols},
-            True,
+            hours is not None and hours.open_ns <= order.ts_ns <= hours.close_ns,
             order.ts_ns,
             self.equity(),
             self._account_greeks() if unit is not None else None,

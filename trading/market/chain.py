@@ -25,8 +25,9 @@ MIN_TIME_VALUE = 0.005
 
 @njit(cache=True)
 def is_tradable(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) -> bool:
-    """Whether a quote is two-sided, uncrossed, unlocked and fresh."""
-    return bid > 0.0 and ask > bid and quote_ns > 0 and now_ns - quote_ns <= max_age_ns
+    """Whether a quote is two-sided, finite, uncrossed, unlocked and fresh: the one rule."""
+    fresh = quote_ns > 0 and now_ns - quote_ns <= max_age_ns
+    return bid > 0.0 and ask > bid and ask < np.inf and fresh
 
 
 class Columns(NamedTuple):
