@@ -99,8 +99,8 @@ class ModelRanges(NamedTuple):
     """Mids stray from fair value by a share of the spread."""
     spread_noise: Range = Range(0.12, 1.1)
     """Real contracts of one price differ by a factor of two to ten."""
-    spread_scale: Range = Range(0.6, 2.0, True)
-    """Spreads of a class differ between underlyings and between market makers."""
+    spread_scale: Range = Range(0.3, 2.5, True)
+    """From index options, tight for the ticks of their class, to names that few makers quote."""
     spread_stress: Range = Range(0.3, 0.8)
     """Spreads follow volatility by about its root."""
     size_mean: Range = Range(8.0, 200.0, True)
