@@ -93,7 +93,7 @@ class ModelRanges(NamedTuple):
     """Real contracts at the money: 0.57 for two years' expiry, 0.98 in the last week."""
     quiet_wings: Range = Range(0.02, 0.80, True)
     """Real renewals halve at 1.5 to 4 standard deviations, depending on the session."""
-    activity_noise: Range = Range(0.0, 0.5)
+    activity_noise: Range = Range(0.0, 0.8)
     """Whole real chains fall silent in some minutes and are renewed in others."""
     quote_noise: Range = Range(0.05, 0.30)
     """Mids stray from fair value by a share of the spread."""
