@@ -26,8 +26,9 @@ DAY = date(2015, 12, 24)
 UNDERLYING = "GOOG"
 REAL_RATE = 0.005
 """Three-month bills at the end of 2015, per year."""
-MOMENTS = range(20, 211, 10)
+MOMENTS = range(20, 211, 19)
 """Minutes after the open at which the quotes are looked at."""
+SESSIONS, SEED = 200, 7
 _BAND = (0.01, 0.1, 0.5, 0.9, 0.99)
 _BEGIN, _END = "<!-- begin: scripts/compare_simulator.py -->", "<!-- end -->"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -178,7 +179,7 @@ def picture(real: Figures, simulated: list[Figures], path: Path) -> None:
     grid.savefig(path, dpi=110)
 
 
-def write_pages(folder: Path, count: int = 200, seed: int = 7) -> None:
+def write_pages(folder: Path, count: int = SESSIONS, seed: int = SEED) -> None:
     """Renew the tables of `docs/simulator.md`, between the markers, and the picture."""
     real, simulated = compare(folder, count, seed)
     page = DOCS / "simulator.md"

@@ -93,14 +93,14 @@ class ModelRanges(NamedTuple):
     """Real contracts at the money: 0.57 for two years' expiry, 0.98 in the last week."""
     quiet_wings: Range = Range(0.02, 0.80, True)
     """Real renewals halve at 1.5 to 4 standard deviations, depending on the session."""
-    activity_noise: Range = Range(0.0, 0.5)
+    activity_noise: Range = Range(0.0, 0.8)
     """Whole real chains fall silent in some minutes and are renewed in others."""
     quote_noise: Range = Range(0.05, 0.30)
     """Mids stray from fair value by a share of the spread."""
     spread_noise: Range = Range(0.12, 1.1)
     """Real contracts of one price differ by a factor of two to ten."""
-    spread_scale: Range = Range(0.6, 2.0, True)
-    """Spreads of a class differ between underlyings and between market makers."""
+    spread_scale: Range = Range(0.3, 2.5, True)
+    """From index options, tight for the ticks of their class, to names that few makers quote."""
     spread_stress: Range = Range(0.3, 0.8)
     """Spreads follow volatility by about its root."""
     size_mean: Range = Range(8.0, 200.0, True)
