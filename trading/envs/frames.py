@@ -140,17 +140,20 @@ def scratch() -> Scratch:
 @njit(cache=True, error_model="numpy")
 def _find_buckets(chain: Columns, now_ns: int, group: I64) -> None:
     """Write the expiry group of each bucket, or -1 where no expiry has a readable volatility."""
-    iv = chain.iv
+    iv, group_start = chain.iv, chain.group_start
     for b in range(len(_BUCKET_TARGET)):
         group[b] = -1
         best = np.inf
         for g in range(len(chain.forward)):
-            first, last = chain.group_start[g], chain.group_start[g + 1]
+            first, last = group_start[g], group_start[g + 1]
             days = (chain.expiry_ns[first] - now_ns) / DAY_NS
-            if days < _BUCKET_MIN[b] or days >= _BUCKET_MAX[b]:
-                continue
             distance = abs(days - _BUCKET_TARGET[b])
-            if distance < best and not np.isnan(iv[first:last]).all():
+            if days < _BUCKET_MIN[b] or days >= _BUCKET_MAX[b] or distance >= best:
+                continue
+            i = first
+            while i < last and np.isnan(iv[i]):
+                i += 1
+            if i < last:
                 best = distance
                 group[b] = g
 

@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 
 from trading.errors import DataError
 from trading.market.contracts import OptionContract
-from trading.market.pricing import YEAR_NS, implied_volatility, pair_greeks
+from trading.market.fair_value import fast_log, normal_cdf
+from trading.market.implied import total_deviations
+from trading.market.pricing import YEAR_NS, IvReason, implied_volatility, refusal
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I8 = NDArray[np.int8]
+
+_OK = int(IvReason.OK)
+_DENSITY_AT_0 = 1.0 / np.sqrt(2.0 * np.pi)
 
 MIN_TIME_VALUE = 0.005
 """USD a share: half a penny tick; a smaller time value is noise, not volatility."""
@@ -149,6 +154,59 @@ def _imply_forwards(
     return spot
 
 
+@njit(cache=True, error_model="numpy")
+def _mark_all(chain: Columns, spot: float) -> None:
+    """Fill `mark`, and forget what was implied before."""
+    strike, right, bid, ask = chain.strike, chain.right, chain.bid, chain.ask
+    quote_ns, mark = chain.quote_ns, chain.mark
+    iv, delta, gamma, vega, theta = chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta
+    for i in range(len(strike)):
+        intrinsic = max(right[i] * (spot - strike[i]), 0.0) if spot > 0.0 else np.nan
+        mark[i] = _marked(bid[i], ask[i], quote_ns[i], intrinsic, mark[i])
+        iv[i] = delta[i] = gamma[i] = vega[i] = theta[i] = np.nan
+
+
+@njit(cache=True, error_model="numpy")
+def _invert(
+    chain: Columns, now_ns: int, rate: float, max_age_ns: int, line: I64, price: F64, vol: F64
+) -> int:
+    """Imply the volatility of every strike that has a price to read; returns how many have.
+
+    For the first of them `line` is the contract that was read, out of the money unless only its
+    pair is quoted, `price` its mid, and `vol` the volatility, or NaN.
+    """
+    strike, right, pair = chain.strike, chain.right, chain.pair
+    bid, ask, quote_ns = chain.bid, chain.ask, chain.quote_ns
+    work = np.empty((2, len(strike)))
+    x, target = work[0], work[1]
+    count = 0
+    for g in range(len(chain.forward)):
+        first, last = chain.group_start[g], chain.group_start[g + 1]
+        t = (chain.expiry_ns[first] - now_ns) / YEAR_NS
+        forward = chain.forward[g]
+        if not t > 0.0 or np.isnan(forward):
+            continue
+        discount = np.exp(-rate * t)
+        for i in range(first, last):
+            j = pair[i]
+            above = right[i] * (forward - strike[i])
+            if j >= 0 and not (above < 0.0 or (above == 0.0 and right[i] > 0)):
+                continue
+            source, mid = i, _mid(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns)
+            if np.isnan(mid) and j >= 0:
+                source, mid = j, _mid(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns)
+            reason = refusal(mid, right[source], forward, strike[i], t, discount, MIN_TIME_VALUE)
+            if reason != _OK:
+                continue
+            intrinsic = max(right[source] * (forward - strike[i]), 0.0)
+            line[count], price[count] = source, mid
+            x[count] = -abs(fast_log(forward / strike[i]))
+            target[count] = (mid / discount - intrinsic) / np.sqrt(forward * strike[i])
+            count += 1
+    total_deviations(x[:count], target[:count], vol[:count])
+    return count
+
+
 # Arrays are taken out of `chain` once: each pass of the tuple to a function counts references.
 @njit(cache=True, error_model="numpy")
 def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: int) -> float:
@@ -159,45 +217,52 @@ def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: i
     contract of each strike and serves both rights. A mark is the mid of the last two-sided quote;
     half the ask when nobody bids; intrinsic value before the first quote. Unknown values are NaN.
     """
+    n = len(chain.strike)
     spot = _imply_forwards(chain, now_ns, spot, rate, max_age_ns)
-    strike, right, pair = chain.strike, chain.right, chain.pair
-    bid, ask, quote_ns, mark = chain.bid, chain.ask, chain.quote_ns, chain.mark
+    _mark_all(chain, spot)
+    line, work = np.empty(n, np.int64), np.empty((2, n))
+    price, vols = work[0], work[1]
+    count = _invert(chain, now_ns, rate, max_age_ns, line, price, vols)
+    strike, right, pair, expiry_ns = chain.strike, chain.right, chain.pair, chain.expiry_ns
     iv, delta, gamma, vega, theta = chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta
-    for g in range(len(chain.forward)):
-        first, last = chain.group_start[g], chain.group_start[g + 1]
-        t = (chain.expiry_ns[first] - now_ns) / YEAR_NS
-        discount = np.exp(-rate * t)
-        forward = chain.forward[g]
-        for i in range(first, last):
-            intrinsic = max(right[i] * (spot - strike[i]), 0.0) if spot > 0.0 else np.nan
-            mark[i] = _marked(bid[i], ask[i], quote_ns[i], intrinsic, mark[i])
-            iv[i] = delta[i] = gamma[i] = vega[i] = theta[i] = np.nan
-        for i in range(first, last):
-            j = pair[i]
-            out_of_the_money = right[i] * (forward - strike[i]) <= 0.0
-            if not t > 0.0 or np.isnan(forward) or not (out_of_the_money or j < 0):
-                continue
-            source = i
-            price = _mid(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns)
-            if np.isnan(price) and j >= 0:
-                source = j
-                price = _mid(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns)
+    g, t = -1, 0.0
+    discount = forward = root_t = growth = carry = 0.0
+    for k in range(count):
+        i = line[k]
+        if g < 0 or i >= chain.group_start[g + 1]:
+            g += 1
+            while i >= chain.group_start[g + 1]:
+                g += 1
+            t = (expiry_ns[i] - now_ns) / YEAR_NS
+            discount, root_t, forward = np.exp(-rate * t), np.sqrt(t), chain.forward[g]
+            growth = forward / spot
+            carry = np.log(growth) / t
+        vol = vols[k] / root_t
+        if np.isnan(vol):
             vol, _ = implied_volatility(
-                price, right[source], forward, strike[i], t, discount, MIN_TIME_VALUE
+                price[k], right[i], forward, strike[i], t, discount, MIN_TIME_VALUE
             )
-            if np.isnan(vol):
+        if np.isnan(vol):
+            continue
+        deviation = vol * root_t
+        d1 = fast_log(forward / strike[i]) / deviation + 0.5 * deviation
+        density = discount * forward * _DENSITY_AT_0 * np.exp(-0.5 * d1 * d1)
+        share = discount * growth
+        call_delta = share * normal_cdf(d1)
+        call = spot * call_delta - discount * strike[i] * normal_cdf(d1 - deviation)
+        decay = 0.5 * density * deviation / t
+        call_theta = rate * call - carry * spot * call_delta - decay
+        paid = discount * (forward - strike[i])
+        put_theta = rate * (call - paid) - carry * spot * (call_delta - share) - decay
+        for leg in range(2):
+            k_leg = i if leg == 0 else pair[i]
+            if k_leg < 0:
                 continue
-            call_delta, put_delta, each_gamma, each_vega, call_theta, put_theta = pair_greeks(
-                forward, spot, strike[i], t, discount, vol
-            )
-            is_call = right[i] > 0
-            iv[i], gamma[i], vega[i] = vol, each_gamma, each_vega
-            delta[i] = call_delta if is_call else put_delta
-            theta[i] = call_theta if is_call else put_theta
-            if j >= 0:
-                iv[j], gamma[j], vega[j] = vol, each_gamma, each_vega
-                delta[j] = put_delta if is_call else call_delta
-                theta[j] = put_theta if is_call else call_theta
+            is_call = right[k_leg] > 0
+            iv[k_leg], vega[k_leg] = vol, density * root_t
+            gamma[k_leg] = density / (spot * spot * deviation)
+            delta[k_leg] = call_delta if is_call else call_delta - share
+            theta[k_leg] = call_theta if is_call else put_theta
     return spot
 
 
