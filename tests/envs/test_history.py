@@ -108,6 +108,20 @@ def test_nothing_that_comes_later_changes_what_is_seen_or_allowed(bar: int, warm
     assert beyond.features.tobytes() != frames_of(recorded, bar + 2)[-1].features.tobytes()
 
 
+@pytest.mark.parametrize("bar", [20, 120])
+def test_nothing_that_comes_later_changes_what_was_decided_and_filled(
+    bar: int, goog: Path, tmp_path: Path
+) -> None:
+    changed = other_future(recorded_goog(), bar)
+    write_history(tmp_path / "other", [changed], DEFAULT_RULES, DEFAULT_FEES, CALENDAR)
+    for script in range(4):
+        past, other = (
+            [line for line in scripted_trades(folder, script) if int(line.split()[0]) <= bar]
+            for folder in (goog, tmp_path / "other")
+        )
+        assert past == other != []
+
+
 def scripted(mask: np.ndarray, step: int, script: int) -> int:
     """An allowed action that depends on nothing but the mask and the step."""
     allowed = np.flatnonzero(mask)

@@ -6,8 +6,10 @@ import pytest
 from trading.envs.catalogue import ACTION_COUNT, CLOSE
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURE_COUNT
+from trading.envs.market_features import MARKET_FEATURE_COUNT
 from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
+from trading.errors import ConfigError
 from trading.execution.fees import NO_FEES
 
 BATCH = 6
@@ -98,3 +100,49 @@ def test_opening_and_closing_at_once_loses_the_spread_and_the_fees() -> None:
         costs[name] = before - env.equity
     assert (costs["paid"] > costs["free"] - 1e-9).all()
     assert (costs["paid"] - costs["free"]).max() > 1.0
+
+
+def test_the_future_of_a_simulated_market_changes_nothing_before_it() -> None:
+    steps = 30
+
+    def run(spoil: bool) -> list[bytes]:
+        env, rng = make(seed=4), np.random.default_rng(0)
+        observation, _ = env.reset()
+        day = env._markets._day
+        if spoil:
+            for m in range(BATCH):
+                later = day.bar[m] + day.offset[m] + steps + 1
+                for path in day.factors:
+                    path[m, later:] = 99
+                day.log_spot[m, later:] = np.nan
+        seen = []
+        for _ in range(steps):
+            seen.append(observation["observations"].tobytes())
+            observation, reward, *_ = env.step(allowed(rng, observation["action_mask"]))
+            seen.append(reward.tobytes())
+        env.step(np.zeros(BATCH, dtype=np.int64))
+        seen.append(env._markets.frames.spot.tobytes())
+        return seen
+
+    plain, spoilt = run(False), run(True)
+    assert plain[:-1] == spoilt[:-1]
+    assert plain[-1] != spoilt[-1]
+
+
+def test_accounts_of_one_market_see_the_same_and_trade_for_themselves() -> None:
+    env = make(accounts_per_market=3)
+    observation, _ = env.reset()
+    seen = observation["observations"].reshape(2, 3, FEATURE_COUNT)
+    assert (seen == seen[:, :1]).all()
+    actions = np.zeros(BATCH, dtype=np.int64)
+    actions[0] = np.flatnonzero(observation["action_mask"][0])[-1]
+    observation, reward, *_ = env.step(actions)
+    assert reward[0] != 0.0 and (reward[1:] == 0.0).all()
+    market = slice(0, MARKET_FEATURE_COUNT)
+    seen = observation["observations"].reshape(2, 3, FEATURE_COUNT)[..., market]
+    assert (seen == seen[:, :1]).all()
+
+
+def test_a_number_of_accounts_that_does_not_fill_the_markets_is_refused() -> None:
+    with pytest.raises(ConfigError, match="accounts_per_market 4: use a divisor of num_envs 6"):
+        make(accounts_per_market=4)
