@@ -87,6 +87,7 @@ class Clearing(Books):
                 )
             )
         self.record(paid)
+        self._call_margin(now_ns)
         return paid
 
     def close_session(
