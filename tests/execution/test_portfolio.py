@@ -7,7 +7,9 @@ from trading.errors import JournalError
 from trading.execution.events import (
     AccountOpened,
     DecisionMade,
+    Ending,
     Event,
+    MarginChanged,
     OrderAccepted,
     OrderFilled,
     SessionClosed,
@@ -115,6 +117,28 @@ def test_an_event_that_contradicts_history_is_refused_and_changes_nothing(event:
     with pytest.raises(JournalError):
         account.apply(event)
     assert account.fingerprint() == before
+
+
+def test_changes_of_margin_are_applied_once_and_in_their_order() -> None:
+    account = folded(opened())
+    changes = [MarginChanged(NOW_NS, 1, "SPY", 600.0), MarginChanged(NOW_NS, 2, "SPY", 700.0)]
+    with pytest.raises(JournalError, match="change of margin 2 follows number 0"):
+        account.apply(changes[1])
+    for change in (*changes, *changes):
+        account.apply(change)
+    assert account.reserved == 1400.0
+    with pytest.raises(JournalError, match="where nothing is open"):
+        account.apply(MarginChanged(NOW_NS, 3, "QQQ", 1.0))
+
+
+def test_delivered_stock_nets_with_what_is_held() -> None:
+    account = folded(opened())
+    account.apply(Settled(NOW_NS, CALL_100, -2, 4.0, 20_000.0, 104.0, -2, Ending.ASSIGNED))
+    assert account.positions["SPY"].quantity == -2
+    assert account.strategies["SPY"].delivered
+    account.apply(Settled(NOW_NS, CALL_105, 2, 0.0, -21_000.0, 106.0, 2, Ending.EXERCISED))
+    assert not account.positions
+    assert account.cash == 10_000.0 + 380.0 - 3.0 - 1_000.0
 
 
 def test_nothing_happens_to_an_account_that_is_not_open() -> None:
