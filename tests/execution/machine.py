@@ -28,12 +28,14 @@ from tests.execution.scene import (
     open_order,
 )
 from trading.execution.broker import PaperBroker
+from trading.execution.buying_power import underlying_prices
 from trading.execution.events import DividendPaid, Event, MarginChanged, OrderFilled, Settled
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.matching import MINIMUM_PRICE, MatchCode, check_quote
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.portfolio import Account
+from trading.execution.requirement import legs_reserve, market_requirement
 from trading.execution.risk import RiskLimits, TradingState
 from trading.execution.settlement import settlement_price
 from trading.market.contracts import parse_symbol
@@ -175,8 +177,11 @@ class TradingMachine(RuleBasedStateMachine):
     @rule()
     def bar(self) -> None:
         self.now_ns += 60 * SECOND_NS
-        for filled in self.broker.on_bar(self.quotes, self.now_ns):
+        fills = self.broker.on_bar(self.quotes, self.now_ns)
+        for filled in fills:
             self.check_fill(filled)
+        if not fills and self.broker.account.trading_state is not TradingState.HALTED:
+            self.margin_follows_the_market()
 
     @precondition(lambda self: self.broker.account.positions)
     @rule(spy=SPOT, qqq=SPOT, symbols=st.sampled_from(EXPIRIES))
@@ -202,9 +207,10 @@ class TradingMachine(RuleBasedStateMachine):
         dividend = Dividend("SPY", self.day, amount)
         self.broker.assign_early([dividend], self.quotes, {"SPY": spot}, self.now_ns)
         if held_over:
-            paid = self.broker.pay_dividends([dividend], self.now_ns)
+            held = self.broker.account.positions.get("SPY")
+            (paid,) = self.broker.pay_dividends([dividend], self.now_ns)
+            assert paid.lots == (held.quantity if held else 0)
             assert self.broker.pay_dividends([dividend], self.now_ns) == []
-            assert bool(paid) is ("SPY" in self.broker.account.positions)
 
     @precondition(lambda self: self.broker.stock_to_liquidate())
     @rule()
@@ -295,12 +301,29 @@ class TradingMachine(RuleBasedStateMachine):
         assert account.winning_trades <= account.closed_trades
 
     @invariant()
+    def a_strategy_holds_back_its_greatest_loss_or_a_margin_that_moves(self) -> None:
+        for held in self.broker.account.strategies.values():
+            greatest_loss = legs_reserve(held.legs, 100.0)
+            if held.margin_moves:
+                assert 0.0 <= held.reserve_per_unit < math.inf
+            else:
+                assert held.reserve_per_unit == greatest_loss
+
+    @invariant()
     def buying_power_is_negative_only_after_the_market_moved_margin_and_then_calls(self) -> None:
         account = self.broker.account
         if account.buying_power < 0.0:
             assert self.broker.moved
             by_hand = account.state_reason == "operator"
             assert account.trading_state is not TradingState.ACTIVE or by_hand
+
+    def margin_follows_the_market(self) -> None:
+        broker = self.broker
+        spots = underlying_prices(self.quotes, broker.marks)
+        for name, held in broker.account.strategies.items():
+            if held.margin_moves and name in spots:
+                now = market_requirement(held.legs, 100.0, spots[name], broker.marks)
+                assert math.isclose(held.reserve_per_unit, now, rel_tol=0.011, abs_tol=0.011)
 
     def is_free(self, underlying: str) -> bool:
         account = self.broker.account

@@ -95,7 +95,19 @@ def test_a_covered_call_gives_its_stock_away_and_gets_no_dividend(broker: PaperB
     opened(broker, "covered_call")
     broker.assign_early([DIVIDEND], DEEP, SPOT, NOW_NS)
     assert not broker.account.positions
-    assert broker.pay_dividends([DIVIDEND], NOW_NS) == []
+    (nothing,) = broker.pay_dividends([DIVIDEND], NOW_NS)
+    assert (nothing.lots, nothing.cash) == (0, 0.0)
+    assert broker.account.realised_pnl == broker.account.cash - 10_000.0
+
+
+def test_stock_bought_on_the_ex_date_gets_no_dividend_after_a_restart(
+    broker: PaperBroker,
+) -> None:
+    broker.pay_dividends([DIVIDEND], NOW_NS)
+    opened(broker, "covered_call")
+    before = broker.account.fingerprint()
+    assert broker.pay_dividends([DIVIDEND], NOW_NS + 60) == []
+    assert broker.account.fingerprint() == before
 
 
 def test_stock_held_into_the_ex_date_gets_the_dividend_once(broker: PaperBroker) -> None:

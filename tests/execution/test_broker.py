@@ -395,7 +395,8 @@ def test_a_waiting_uncovered_sale_is_charged_the_margin_of_its_fill(tmp_path: Pa
         assert len(broker.on_bar(dearer, NOW_NS, spots={"SPY": spot})) == 1
     held = broker.account.strategies["SPY"]
     assert held.units == 2
-    assert held.reserve == pytest.approx(2 * 330.0 + 2_020.0 + 2_060.0, abs=80.0)
+    # The first at its value of 3.35 in the second bar, the second at the 3.30 that it brought.
+    assert held.reserve == pytest.approx(335.0 + 2_060.0 + 330.0 + 2_060.0, abs=0.02)
 
 
 def test_a_drawdown_from_the_peak_leaves_only_closing_until_its_owner_resumes(

@@ -72,19 +72,19 @@ class Clearing(Books):
         """Book the dividends of stock held into its ex-date; short stock owes them.
 
         To be called when the session of the ex-date begins, before anything trades. Each dividend
-        is booked once.
+        is booked once, also one that nothing is held for: so stock that is bought later on the
+        ex-date gets nothing when the session begins a second time after a restart.
         """
         paid = []
         for dividend in dividends:
-            held = self.account.positions.get(dividend.underlying)
             ex_date = dividend.ex_date.isoformat()
-            if held is None or self.account.has_paid(dividend.underlying, ex_date):
+            if self.account.has_paid(dividend.underlying, ex_date):
                 continue
-            cash = usd(held.quantity * self.account.multiplier * dividend.amount)
+            held = self.account.positions.get(dividend.underlying)
+            lots = held.quantity if held else 0
+            cash = usd(lots * self.account.multiplier * dividend.amount)
             paid.append(
-                DividendPaid(
-                    now_ns, dividend.underlying, ex_date, held.quantity, dividend.amount, cash
-                )
+                DividendPaid(now_ns, dividend.underlying, ex_date, lots, dividend.amount, cash)
             )
         self.record(paid)
         self._call_margin(now_ns)
