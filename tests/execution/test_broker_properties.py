@@ -1,5 +1,6 @@
 """What must hold for money whatever is ordered, quoted, restarted or killed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -27,7 +28,8 @@ def test_an_account_keeps_every_promise_in_any_sequence_of_events() -> None:
 
 @pytest.mark.soak
 def test_an_account_keeps_every_promise_in_long_sequences() -> None:
-    long = settings(MANY, max_examples=3_000, stateful_step_count=50)
+    examples = 200 * int(os.environ.get("SOAK_SESSIONS", "15"))
+    long = settings(MANY, max_examples=examples, stateful_step_count=50)
     run_state_machine_as_test(TradingMachine, settings=long)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 from trading.execution.fees import NO_FEES, FeeSchedule
 from trading.execution.matching import MatchCode, fill_cash, gross_price, match_legs, net_price
@@ -57,6 +58,15 @@ def test_stock_costs_a_round_lot_and_no_contract_fees() -> None:
     assert cash([(0, 1, 100.55)], 3, FeeSchedule()) == (-30_165.0, 0.0)
     # TAF 300 shares 0.0585 -> 0.06, section 31 on 30,135 USD 0.6208 -> 0.63
     assert cash([(0, -1, 100.45)], 3, FeeSchedule()) == (30_135.0, pytest.approx(0.69))
+
+
+def test_kernels_call_it_and_get_the_same_bits() -> None:
+    @njit
+    def in_a_kernel(right, ratio, price, schedule):  # type: ignore[no-untyped-def]
+        return fill_cash(right, ratio, price, 2, 7, 100.0, schedule)
+
+    arrays = np.array([0, 1], np.int8), np.array([1, -1], np.int64), np.array([100.57, 1.03])
+    assert in_a_kernel(*arrays, FeeSchedule()) == fill_cash(*arrays, 2, 7, 100.0, FeeSchedule())
 
 
 def test_a_covered_call_pays_for_both_in_one_fill() -> None:

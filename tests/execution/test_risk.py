@@ -65,13 +65,29 @@ def test_a_requirement_or_limit_price_that_is_no_number_never_passes() -> None:
     assert ENGINE.CONSEQUENCES[RejectReason.NOT_A_NUMBER] is TradingState.HALTED
 
 
-def test_each_limit_names_itself() -> None:
+def test_contracts_of_an_order_are_limited() -> None:
+    assert reason(order(units=10)) is None
     assert reason(order(units=11)) is RejectReason.MAX_CONTRACTS
+
+
+def test_money_that_changes_hands_in_an_order_is_limited() -> None:
+    assert reason(order(), notional=50_000.0) is None
     assert reason(order(), notional=50_000.01) is RejectReason.MAX_NOTIONAL
+
+
+def test_buying_power_is_limited() -> None:
+    assert reason(order(), required_cash=10_000.0) is None
     assert reason(order(), required_cash=10_000.01) is RejectReason.BUYING_POWER
+
+
+def test_a_loss_without_a_bound_has_its_own_reason() -> None:
     assert reason(order(), required_cash=math.inf) is RejectReason.UNDEFINED_RISK
-    assert reason(order(), equity=9_499.99) is RejectReason.DAILY_LOSS
+
+
+def test_the_daily_loss_is_limited_for_every_order() -> None:
     assert reason(order(), equity=9_500.0) is None
+    for intent in Intent:
+        assert reason(order(intent), equity=9_499.99) is RejectReason.DAILY_LOSS
 
 
 def test_delta_gamma_and_vega_of_the_account_are_limited_in_percent_of_equity() -> None:
