@@ -152,6 +152,16 @@ def test_equity_needs_a_mark_for_every_position() -> None:
     assert math.isnan(account.equity({CALL_100: 3.0}))
 
 
+def test_equity_adds_up_in_the_order_of_the_legs_bit_by_bit() -> None:
+    account = folded(opened())
+    marks = {CALL_100: 3.1400000000000006, CALL_105: 1.0700000000000003}
+    value = 0.0
+    for leg in account.strategies["SPY"].legs:
+        value += leg.ratio * 2 * 100.0 * marks[leg.symbol]
+    assert account.equity(marks) == account.cash + value
+    assert account.contribution("SPY", marks) == account.net_cash["SPY"] + value
+
+
 def test_contributions_of_the_underlyings_add_up_to_the_profit() -> None:
     account = folded(opened())
     marks = {CALL_100: 2.0, CALL_105: 0.7}

@@ -128,6 +128,8 @@ def test_stock_that_liquidates_in_parts_stays_to_liquidate(broker: PaperBroker) 
     assert isinstance(refused, Rejection)
     assert refused.reason is RejectReason.NO_SIZE
     assert broker.stock_to_liquidate() == ["SPY"]
+    broker.set_trading_state(TradingState.HALTED, "operator", NOW_NS)
+    assert broker.stock_to_liquidate() == []
     with pytest.raises(OrderError, match="nothing is open on QQQ"):
         broker.liquidation("QQQ", NOW_NS)
 

@@ -128,7 +128,10 @@ class Clearing(Books):
         """Underlyings with stock that nobody chose to hold: delivered, or left by an expiry.
 
         Each is to be closed in its next session by `liquidation`, ahead of the agent's actions.
+        None while trading is halted: then nothing may be closed.
         """
+        if self.account.trading_state is TradingState.HALTED:
+            return []
         return [name for name, held in self.account.strategies.items() if held.delivered]
 
     def liquidation(self, underlying: str, now_ns: int) -> Order:
