@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from trading.envs.actions import action_table
-from trading.envs.features import HISTORY_BARS, LIMIT, feature_table
+from trading.envs.catalogue import action_table
+from trading.envs.features import feature_table
+from trading.envs.market_features import HISTORY_BARS, LIMIT
 
 DOCS = Path(__file__).parents[1] / "docs"
 _MADE = "This page is made by `python scripts/generate_docs.py`.\n"

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -27,14 +29,11 @@ if TYPE_CHECKING:
     from trading.data.catalog import Catalog
     from trading.data.download import FlatFileStore
     from trading.data.flatfile_import import FlatFileKind, ImportReport, Selection
+    from trading.data.massive.rest import RestClient
 
 SymbolsOption = Annotated[
     str | None,
     typer.Option(help="Underlyings whose rows are kept, with commas; default: the settings'."),
-]
-ContractsOption = Annotated[
-    Path | None,
-    typer.Option(help="Text file of option symbols, one a line: keep only these contracts."),
 ]
 CatalogOption = Annotated[
     Path | None, typer.Option(help="Folder of the Parquet catalogue; default: state_dir/catalog.")
@@ -47,12 +46,22 @@ def download(
         str | None, typer.Option(help="Last day, YYYY-MM-DD: fetch every session from --date on.")
     ] = None,
     symbols: SymbolsOption = None,
-    contracts: ContractsOption = None,
+    contracts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file of option symbols, one a line: fetch all their quotes by REST, and "
+            "keep only these contracts of the files."
+        ),
+    ] = None,
+    files: Annotated[
+        bool, typer.Option(help="Whether to fetch the flat files of minute bars and trades.")
+    ] = True,
     quotes: Annotated[
         bool,
         typer.Option(
             "--quotes",
-            help="Also option quotes: over 100 GB a day pass through, only the rows kept stay.",
+            help="Option quotes from the flat file and not by REST: over 100 GB a day pass "
+            "through, only the rows kept stay.",
         ),
     ] = False,
     chains: Annotated[
@@ -68,29 +77,45 @@ def download(
     config: ConfigOption = None,
     overrides: SetOption = None,
 ) -> None:
-    """Fetch minute bars and trades of past days, and option quotes or chains when asked for."""
+    """Fetch history into the catalogue: minute bars and trades, and quotes of chosen contracts.
+
+    Past days come as flat files by S3 (S3_ACCESS_KEY, S3_SECRET_KEY).
+    The quotes of --contracts, and --chains, come by REST (MASSIVE_API_KEY).
+    A command that was interrupted goes on where it was when it is given again.
+    """
     settings = settings_for(config, _with_symbols(symbols, overrides))
     first, last = _day("--date", date), _day("--until", until)
     if first is None and not chains:
         misuse("name a day with --date, or ask for --chains")
     if last is not None and (first is None or last < first):
         misuse("--until needs a --date that is not later")
+    if not files and quotes:
+        misuse("--no-files contradicts --quotes: quotes by REST need --contracts alone")
+    if not files and contracts is None and not chains:
+        misuse("--no-files leaves nothing to fetch: name --contracts, or ask for --chains")
+    by_rest = first is not None and contracts is not None and not quotes
+    if by_rest or chains:
+        _required(settings.credentials.massive_api_key, "MASSIVE_API_KEY")
     with failures():
         from trading.data.catalog import Catalog
 
         target = Catalog(catalog or settings.paths.state_dir / "catalog")
         console = Console(highlight=False)
         if first is not None:
-            with _store(settings, endpoint) as store:
-                _download_days(
-                    store,
-                    _sessions(first, last or first),
-                    folder or settings.paths.state_dir / "flatfiles",
-                    target,
-                    _selection(settings, contracts),
-                    quotes,
-                    console,
-                )
+            days = _sessions(first, last or first)
+            if files:
+                with _store(settings, endpoint) as store:
+                    _download_days(
+                        store,
+                        days,
+                        folder or settings.paths.state_dir / "flatfiles",
+                        target,
+                        _selection(settings, contracts),
+                        quotes,
+                        console,
+                    )
+            if by_rest and contracts is not None:
+                _download_quotes(settings, target, _named_in(contracts), days, console)
         if chains:
             _download_chains(settings, target, console)
 
@@ -102,7 +127,10 @@ def import_(
         str | None, typer.Option(help="Last day, YYYY-MM-DD; default: --date.")
     ] = None,
     symbols: SymbolsOption = None,
-    contracts: ContractsOption = None,
+    contracts: Annotated[
+        Path | None,
+        typer.Option(help="Text file of option symbols, one a line: keep only these contracts."),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Keep the rows of every underlying.")
     ] = False,
@@ -168,14 +196,41 @@ def _download_days(
             _say(console, report)
 
 
+def _download_quotes(
+    settings: Settings,
+    catalog: "Catalog",
+    symbols: list[str],
+    days: list[Date],
+    console: Console,
+) -> None:
+    from trading.data.rest_import import import_quotes
+    from trading.market.contracts import parse_symbol
+
+    contracts = [parse_symbol(symbol) for symbol in symbols]
+    with _rest(settings) as rest:
+        for day in days:
+            with _bar(console, f"quotes {day}", MofNCompleteColumn()) as advance:
+                report = import_quotes(rest, catalog, contracts, day, time.time_ns(), advance)
+            console.print(
+                f"option_quotes {day}: {report.rows:,} quotes of {report.fetched:,} contracts by "
+                f"REST, {report.silent:,} of them without any; "
+                f"{report.contracts - report.fetched:,} were there"
+            )
+
+
 def _download_chains(settings: Settings, catalog: "Catalog", console: Console) -> None:
-    from trading.data.download import import_chain_snapshot
+    from trading.data.rest_import import import_chain_snapshot
+
+    with _rest(settings) as rest:
+        for symbol in settings.symbols:
+            _say(console, import_chain_snapshot(rest, catalog, symbol, time.time_ns()))
+
+
+def _rest(settings: Settings) -> "RestClient":
     from trading.data.massive.rest import RestClient
 
     key = _required(settings.credentials.massive_api_key, "MASSIVE_API_KEY")
-    with RestClient(settings.data.massive.rest_url, key) as rest:
-        for symbol in settings.symbols:
-            _say(console, import_chain_snapshot(rest, catalog, symbol, time.time_ns()))
+    return RestClient(settings.data.massive.rest_url, key)
 
 
 def _store(settings: Settings, endpoint: str | None) -> "FlatFileStore":
@@ -189,13 +244,17 @@ def _store(settings: Settings, endpoint: str | None) -> "FlatFileStore":
 
 
 @contextmanager
-def _bar(console: Console, text: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for the length of the block, moved by calls with the bytes done and their total."""
+def _bar(
+    console: Console, text: str, *counts: ProgressColumn
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar for the length of the block, moved by calls with what is done and the total.
+
+    `counts` show these numbers; by default they are bytes.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *(counts or (DownloadColumn(), TransferSpeedColumn())),
         TimeRemainingColumn(),
     )
     quiet = not console.is_terminal
@@ -227,12 +286,21 @@ def _selection(settings: Settings, contracts: Path | None) -> "Selection":
 
     if contracts is None:
         return Selection(settings.symbols)
-    symbols = contracts.read_text(encoding="utf-8").split()
-    if not symbols:
-        raise ContractError(f"{contracts} names no contract: write one option symbol a line")
+    symbols = _named_in(contracts)
     return Selection(
         underlyings={parse_symbol(each).underlying for each in symbols}, contracts=symbols
     )
+
+
+def _named_in(contracts: Path) -> list[str]:
+    """The option symbols of a text file."""
+    try:
+        symbols = contracts.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"--contracts {contracts} cannot be read: {error}") from error
+    if not symbols:
+        raise ContractError(f"{contracts} names no contract: write one option symbol a line")
+    return symbols
 
 
 def _day(option: str, text: str | None) -> Date | None:

@@ -146,6 +146,25 @@ def test_the_same_source_replaces_its_rows_and_leaves_those_of_others(catalog: C
     assert catalog.sources(QUOTES, "SPY", DAY) == ["a", "b"]
 
 
+def test_a_source_may_have_a_file_for_each_of_its_parts(catalog: Catalog) -> None:
+    write(catalog, QUOTES, {"SPY": [quote(CALL, 1)]}, source="rest.one")
+    write(catalog, QUOTES, {"SPY": [quote(PUT, 2)]}, source="rest.two")
+    write(catalog, QUOTES, {"SPY": [quote(PUT, 3)]}, source="restless")
+    assert catalog.read(QUOTES, "SPY", DAY, source="rest")["ts_ns"].tolist() == [1, 2]
+    assert catalog.read(QUOTES, "SPY", DAY, source="rest.two")["ts_ns"].tolist() == [2]
+
+
+def test_a_quote_that_two_sources_have_is_one_row(catalog: Catalog) -> None:
+    again = [quote(CALL, 1, 1), quote(PUT, 1, 1), quote(CALL, 1, 2), quote(CALL, 2, 3)]
+    write(catalog, QUOTES, {"SPY": again}, source="flat-file")
+    write(catalog, QUOTES, {"SPY": [*again[1:], quote(CALL, 2, 4)]}, source="rest.put")
+    rows = catalog.read(QUOTES, "SPY", DAY)
+    keys = zip(
+        rows["ts_ns"].tolist(), rows["sequence"].tolist(), rows.contract.tolist(), strict=True
+    )
+    assert list(keys) == [(1, 1, 0), (1, 1, 1), (1, 2, 0), (2, 3, 0), (2, 4, 0)]
+
+
 def test_a_complete_source_takes_back_underlyings_that_it_no_longer_has(catalog: Catalog) -> None:
     both = {"QQQ": [quote(CALL, 1)], "SPY": [quote(CALL, 1)]}
     write(catalog, QUOTES, both, complete=True)

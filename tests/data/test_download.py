@@ -3,14 +3,12 @@
 import gzip
 import io
 import json
-import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,17 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
-from trading.data.catalog import Catalog, Kind, Partition
+from tests.data.command import run_download
+from trading.data.catalog import Catalog, Kind
 from trading.data.download import (
     BUCKET,
     FlatFileStore,
     download_flat_file,
-    import_chain_snapshot,
     import_remote_file,
 )
 from trading.data.flatfile_import import FlatFileKind, Selection, flat_file_key
 from trading.data.flatfiles import load_quotes
-from trading.data.massive.rest import RestClient
-from trading.errors import AuthenticationFailed, DataError, FlatFileError, NotEntitled
+from trading.errors import AuthenticationFailed, FlatFileError, NotEntitled
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "flatfiles"
@@ -459,79 +456,6 @@ def test_a_file_that_another_process_downloads_is_left_to_it(
 
         download_flat_file(s3, TRADES, DAY, folder, begin_another)
     assert files(folder) == ["2026-01-05.csv.gz"]
-
-
-class Chain(BaseHTTPRequestHandler):
-    """A chain of two contracts, one of them without quote and greeks."""
-
-    def do_GET(self) -> None:
-        rows = [
-            {
-                "details": {"ticker": "O:SPY260109C00600000"},
-                "last_quote": {"bid": 1.2, "ask": 1.25, "last_updated": 1_767_623_400_000_000_000},
-                "greeks": {"delta": 0.5},
-                "implied_volatility": 0.2,
-                "open_interest": 7,
-            },
-            {"details": {"ticker": "O:SPY260109P00600000"}},
-        ]
-        if "QQQ" in self.path:
-            rows = []
-        body = json.dumps({"status": "OK", "results": rows}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.mark.parametrize("service", [Chain], indirect=True)
-def test_each_snapshot_of_a_chain_is_added_to_its_new_york_day(
-    service: str, catalog: Catalog
-) -> None:
-    kind = Kind.CHAIN_SNAPSHOTS
-    evening_ns = int(datetime(2026, 1, 6, 2, 0, tzinfo=UTC).timestamp()) * 10**9
-    with RestClient(service, "key") as rest:
-        import_chain_snapshot(rest, catalog, "SPY", evening_ns)
-        import_chain_snapshot(rest, catalog, "SPY", evening_ns + 1)
-        with pytest.raises(DataError, match="QQQ is empty"):
-            import_chain_snapshot(rest, catalog, "QQQ", evening_ns)
-    assert catalog.partitions() == [Partition(kind, DAY, "SPY")]
-    chain = catalog.read(kind, "SPY", DAY)
-    assert chain["ts_ns"].tolist() == [evening_ns] * 2 + [evening_ns + 1] * 2
-    assert chain.contract.tolist() == [0, 1, 0, 1]
-    assert chain["bid"].tolist() == [1.2, 0.0, 1.2, 0.0]
-    assert chain["quote_ns"].tolist()[:2] == [1_767_623_400_000_000_000, 0]
-    assert np.isnan(chain["delta"]).tolist() == [False, True, False, True]
-
-
-def run_download(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    program = "import typer; from trading.data_cli import download; typer.run(download)"
-    secret = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "MASSIVE_API_KEY")
-    inherited = {name: value for name, value in os.environ.items() if name not in secret}
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=ROOT,
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("service", [Chain], indirect=True)
-def test_the_command_takes_snapshots_of_chains(service: str, catalog: Catalog) -> None:
-    arguments = (
-        *("--chains", "--symbols", "SPY", "--catalog", str(catalog.folder)),
-        *("--set", f"data.massive.rest_url={service}"),
-    )
-    result = run_download(*arguments, MASSIVE_API_KEY="key")
-    assert result.returncode == 0, result.stderr
-    (partition,) = catalog.partitions(Kind.CHAIN_SNAPSHOTS)
-    assert len(catalog.read(partition.kind, "SPY", partition.day)) == 2
 
 
 def compressed(text: str) -> bytes:

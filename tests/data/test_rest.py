@@ -1,102 +1,34 @@
 """The REST client against an HTTP server on the loopback."""
 
-import json
 import logging
 import math
-import threading
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.data.rest_service import Answer, Asked, Service, running_service
 from trading.data.massive.rest import RestClient
+from trading.data.massive.rest_transport import RequestPace
 from trading.errors import AuthenticationFailed, DataError, NotEntitled, RestError
 from trading.market.bars import StockBar
 from trading.market.contracts import Right
 
+ROOT = Path(__file__).parents[2]
 KEY = "k3y-that-must-stay-secret"
 CONTRACTS = "/v3/reference/options/contracts"
 SNAPSHOT = "/v3/snapshot/options/SPY"
 
 
-class Asked(NamedTuple):
-    """One request as the server saw it."""
-
-    path: str
-    query: dict[str, str]
-    authorization: str
-
-
-class Answer(NamedTuple):
-    """What the server answers; bytes are sent as they are, anything else as JSON."""
-
-    body: Any
-    status: int = 200
-    headers: dict[str, str] = {}  # noqa: RUF012 - never changed
-    cut: bool = False
-
-
-class Service(ThreadingHTTPServer):
-    """Gives `answers` one after the other, the last one again and again."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: list[Answer] = []
-        self.asked: list[Asked] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def pages(self, *results: list[Any], path: str = CONTRACTS) -> None:
-        """Answer with one page for each of `results`."""
-        for number, rows in enumerate(results, start=1):
-            body: dict[str, Any] = {"status": "OK", "request_id": "1", "results": rows}
-            if number < len(results):
-                body["next_url"] = f"{self.url}{path}?cursor=page{number + 1}"
-            self.answers.append(Answer(body))
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Service
-
-    def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        authorization = self.headers.get("Authorization", "")
-        self.server.asked.append(Asked(parts.path, dict(parse_qsl(parts.query)), authorization))
-        answers = self.server.answers
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        self.send_response(answer.status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if answer.cut:
-            self.wfile.write(body[: len(body) // 2])
-            self.close_connection = True
-        else:
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def service() -> Iterator[Service]:
-    with Service() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
+    with running_service() as server:
         yield server
-        server.shutdown()
-        thread.join(10.0)
-        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -121,7 +53,7 @@ CALLS = [f"O:SPY251219C00{strike}000" for strike in range(600, 606)]
 def test_contracts_are_asked_for_as_the_vendor_documents(
     service: Service, client: RestClient
 ) -> None:
-    service.pages([row(CALLS[0])])
+    service.pages(CONTRACTS, [row(CALLS[0])])
     client.option_contracts(
         "SPY",
         as_of=date(2025, 12, 1),
@@ -146,7 +78,7 @@ def test_contracts_are_asked_for_as_the_vendor_documents(
 
 
 def test_every_page_is_read(service: Service, client: RestClient) -> None:
-    service.pages([row(CALLS[0]), row(CALLS[1])], [], [row(CALLS[2])])
+    service.pages(CONTRACTS, [row(CALLS[0]), row(CALLS[1])], [], [row(CALLS[2])])
     listed = client.option_contracts("SPY")
     assert [each.contract.symbol for each in listed] == CALLS[:3]
     assert [asked.query.get("cursor") for asked in service.asked] == [None, "page2", "page3"]
@@ -158,11 +90,12 @@ def test_an_adjusted_contract_is_told_from_a_standard_one(
 ) -> None:
     cash = [{"amount": 6.53, "type": "currency", "underlying": "USD"}]
     service.pages(
+        CONTRACTS,
         [
             row(CALLS[0], exercise_style="american"),
             row("O:SPY1251219C00600000", additional_underlyings=cash),
             row("O:SPY2251219C00600000", shares_per_contract=50),
-        ]
+        ],
     )
     listed = client.option_contracts("SPY")
     assert [each.is_standard for each in listed] == [True, False, False]
@@ -174,7 +107,7 @@ def test_an_adjusted_contract_is_told_from_a_standard_one(
 def test_a_malformed_symbol_is_left_out_and_logged(
     service: Service, client: RestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.pages([row("O:SPY251219C000150000"), row(CALLS[0])])
+    service.pages(CONTRACTS, [row("O:SPY251219C000150000"), row(CALLS[0])])
     assert [each.contract.symbol for each in client.option_contracts("SPY")] == CALLS[:1]
     assert "O:SPY251219C000150000" in caplog.text
 
@@ -187,6 +120,7 @@ FAILING_PAGES = {
     "truncated JSON": Answer(b'{"status":"OK","results":[{"ticker":"O:SPY2512'),
     "an array": Answer([]),
     "rows of another kind": Answer({"status": "OK", "results": [{"symbol": "SPY"}]}),
+    "no rows": Answer({"status": "OK"}),
     "not found": Answer({"status": "NOT_FOUND", "message": "no such thing"}, 404),
     "a redirect": Answer(b"", 302, {"Location": "https://example.org/"}),
     "a broken connection": Answer({"status": "OK", "results": []}, cut=True),
@@ -198,7 +132,7 @@ FAILING_PAGES = {
 def test_a_page_that_fails_fails_the_whole(
     service: Service, client: RestClient, failing: Answer
 ) -> None:
-    service.pages([row(CALLS[0])], [row(CALLS[1])], [row(CALLS[2])])
+    service.pages(CONTRACTS, [row(CALLS[0])], [row(CALLS[1])], [row(CALLS[2])])
     service.answers[2:] = [failing]
     with pytest.raises(RestError, match=r"contracts, page 3: "):
         client.option_contracts("SPY")
@@ -241,7 +175,7 @@ def test_a_plan_that_lacks_the_data_is_told_apart(service: Service, client: Rest
 def test_a_throttled_request_is_tried_again_when_the_server_says(
     service: Service, client: RestClient, pauses: list[float]
 ) -> None:
-    service.pages([row(CALLS[0])], [row(CALLS[1])])
+    service.pages(CONTRACTS, [row(CALLS[0])], [row(CALLS[1])])
     service.answers.insert(1, Answer({"status": "ERROR"}, 429, {"Retry-After": "7"}))
     service.answers.insert(2, Answer(b"slow down", 429, {"Retry-After": "soon"}))
     assert len(client.option_contracts("SPY")) == 2
@@ -264,7 +198,7 @@ def test_a_server_that_is_not_there_raises(pauses: list[float]) -> None:
         url = gone.url
     with (
         RestClient(url, KEY, pause=pauses.append) as client,
-        pytest.raises(RestError, match="ConnectError"),
+        pytest.raises(RestError, match="NewConnectionError"),
     ):
         client.market_status()
 
@@ -272,7 +206,7 @@ def test_a_server_that_is_not_there_raises(pauses: list[float]) -> None:
 def test_a_server_that_does_not_answer_raises(pauses: list[float]) -> None:
     with Service() as deaf:
         client = RestClient(deaf.url, KEY, timeout_s=0.05, attempts=2, pause=pauses.append)
-        with client, pytest.raises(RestError, match="ReadTimeout"):
+        with client, pytest.raises(RestError, match="ReadTimeoutError"):
             client.market_status()
 
 
@@ -296,7 +230,7 @@ def test_a_snapshot_carries_quote_greeks_and_underlying(
         implied_volatility=0.18,
         underlying_asset={"price": 601.5, "ticker": "SPY"},
     )
-    service.pages([full], path=SNAPSHOT)
+    service.pages(SNAPSHOT, [full])
     [snapshot] = client.option_chain_snapshot("SPY")
     assert snapshot.contract.symbol == CALLS[0]
     assert (snapshot.bid, snapshot.ask, snapshot.bid_size, snapshot.ask_size) == (1.2, 1.25, 8, 4)
@@ -306,7 +240,7 @@ def test_a_snapshot_carries_quote_greeks_and_underlying(
 
 
 def test_a_snapshot_without_quote_or_greeks_says_so(service: Service, client: RestClient) -> None:
-    service.pages([snapshot_row(CALLS[0], greeks={}, last_quote=None)], path=SNAPSHOT)
+    service.pages(SNAPSHOT, [snapshot_row(CALLS[0], greeks={}, last_quote=None)])
     [snapshot] = client.option_chain_snapshot("SPY")
     assert (snapshot.bid, snapshot.ask, snapshot.quote_ns) == (0.0, 0.0, 0)
     assert math.isnan(snapshot.delta)
@@ -315,7 +249,7 @@ def test_a_snapshot_without_quote_or_greeks_says_so(service: Service, client: Re
 
 
 def test_a_snapshot_is_filtered_and_paged(service: Service, client: RestClient) -> None:
-    service.pages([snapshot_row(CALLS[0])], [snapshot_row(CALLS[1])], path=SNAPSHOT)
+    service.pages(SNAPSHOT, [snapshot_row(CALLS[0])], [snapshot_row(CALLS[1])])
     snapshots = client.option_chain_snapshot(
         "SPY", expiry_to=date(2026, 1, 16), strike_from=590.5, strike_to=610, right=Right.CALL
     )
@@ -405,3 +339,35 @@ def test_an_unusable_url_is_refused(url: str) -> None:
 def test_an_unusable_key_is_refused(key: str) -> None:
     with pytest.raises(AuthenticationFailed):
         RestClient("https://127.0.0.1", key)
+
+
+def test_requests_begin_no_faster_than_their_pace() -> None:
+    now_s, begun_s = 5.0, []
+
+    def pause(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    pace = RequestPace(4.0, clock=lambda: now_s, pause=pause)
+    for _ in range(5):
+        pace.wait()
+        begun_s.append(now_s)
+    now_s += 10.0
+    pace.wait()
+    assert begun_s == [5.0, 5.25, 5.5, 5.75, 6.0]
+    assert now_s == 16.0
+
+
+def test_the_key_of_the_environment_is_not_used(service: Service) -> None:
+    program = (
+        "import sys; from trading.data.massive.rest import RestClient\n"
+        "with RestClient(sys.argv[1], sys.argv[2]) as rest: rest.option_contracts('SPY')"
+    )
+    service.pages(CONTRACTS, [])
+    subprocess.run(
+        [sys.executable, "-c", program, service.url, KEY],
+        env=os.environ | {"MASSIVE_API_KEY": "another-key", "PYTHONPATH": str(ROOT)},
+        timeout=60,
+        check=True,
+    )
+    assert service.asked[0].authorization == f"Bearer {KEY}"

@@ -284,6 +284,46 @@ def test_official_rest_client_pages_the_snapshot_of_the_quotes_sent_so_far() -> 
     run(body)
 
 
+def test_official_rest_client_pages_the_quotes_sent_so_far() -> None:
+    async def body() -> None:
+        async with running_server(scripted_source(quotes_per_step=80)) as (server, port):
+            client = rest_client(port)
+
+            def quotes(symbol: str = SYMBOLS[1], **filters: Any) -> list[Any]:
+                return list(client.list_quotes(symbol, **filters))
+
+            assert await asyncio.to_thread(quotes) == []
+            await server.begin()
+            await server.wait_finished()
+            oldest_first = await asyncio.to_thread(quotes, order="asc", limit=4)
+            newest_first = await asyncio.to_thread(quotes, limit=50_000)
+            step_ns = MINUTE_NS // 3
+            between = await asyncio.to_thread(
+                quotes,
+                order="asc",
+                timestamp_gte=SESSION.open_ns + step_ns - 1_000_000,
+                timestamp_lt=SESSION.open_ns + 2 * step_ns - 1_000_000,
+            )
+            day = await asyncio.to_thread(quotes, timestamp="2026-01-05")
+            assert await asyncio.to_thread(quotes, timestamp_gte="2026-01-06") == []
+            assert await asyncio.to_thread(quotes, "O:SPY260109C00999000") == []
+        assert [each.sequence_number for each in oldest_first] == [
+            number * 10_000 + row for number in range(1, 10) for row in (1, 41)
+        ]
+        assert newest_first == day == oldest_first[::-1]
+        assert between == oldest_first[:2]
+        first = oldest_first[0]
+        assert (first.bid_price, first.ask_price, first.bid_size, first.ask_size) == (
+            2.01,
+            2.11,
+            5,
+            7,
+        )
+        assert first.sip_timestamp == SESSION.open_ns + step_ns - 1_000_000
+
+    run(body)
+
+
 def test_official_rest_client_reads_minute_bars_and_the_exchange_clock() -> None:
     async def body() -> None:
         async with running_server(scripted_source()) as (server, port):
@@ -319,6 +359,8 @@ def test_official_rest_client_reads_minute_bars_and_the_exchange_clock() -> None
         ("/v3/reference/options/contracts?expiration_date=tomorrow", KEY, 400),
         ("/v3/snapshot/options/SPY?strike_price.gt=high", KEY, 400),
         ("/v2/aggs/ticker/SPY/range/5/minute/2026-01-05/2026-01-05", KEY, 400),
+        (f"/v3/quotes/{SYMBOLS[0]}?limit=50001", KEY, 400),
+        (f"/v3/quotes/{SYMBOLS[0]}?timestamp.gte=noon", KEY, 400),
         ("/v9/nothing", KEY, 404),
     ],
 )
@@ -407,6 +449,7 @@ def test_every_rest_body_fits_the_vendors_schema() -> None:
         "/v2/aggs/ticker/SPY/range/1/minute/2026-01-05/2026-01-05": (
             "/v2/aggs/ticker/{stocksTicker}/range/{multiplier}/{timespan}/{from}/{to}"
         ),
+        f"/v3/quotes/{SYMBOLS[1]}?limit=2": "/v3/quotes/{optionsTicker}",
         "/v1/marketstatus/now": "/v1/marketstatus/now",
     }
 

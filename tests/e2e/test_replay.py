@@ -5,10 +5,12 @@ from contextlib import closing
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.e2e.application import SHARED, Application, write_model
 from trading.data.flatfiles import quotes_path
+from trading.data.recording import RecordedSession, load_recording
 from trading.execution.events import WeightsAdopted
 from trading.execution.journal import Journal
 from trading.market.calendar import ExchangeCalendar
@@ -26,7 +28,7 @@ pytestmark = [
 ]
 
 
-def replay(folder: Path, model: Path) -> Application:
+def replay(folder: Path, model: Path, *, record: bool) -> Application:
     return Application.up(
         folder,
         "--replay",
@@ -39,6 +41,8 @@ def replay(folder: Path, model: Path) -> Application:
         f"paths.model_path={model}",
         "--set",
         "learning.update_frequency=32",
+        "--set",
+        f"data.record={str(record).lower()}",
     )
 
 
@@ -49,7 +53,7 @@ def test_the_whole_session_is_traded_and_a_second_run_gives_the_same_journal(
     digests = []
     for name in ("first", "second"):
         folder = tmp_path / name
-        with closing(replay(folder, model)) as run:
+        with closing(replay(folder, model, record=name == "second")) as run:
             assert run.wait_exit() == 0, run.output()
         output = run.output()
         # 275,552 quotes and the 227 minute bars of GOOG, those outside the session included.
@@ -67,3 +71,10 @@ def test_the_whole_session_is_traded_and_a_second_run_gives_the_same_journal(
         assert account.last_session == str(DAY)
         assert [each.version for each in adopted] == [1, 2, 3, 4, 5, 6]
     assert digests[0] == digests[1]
+    assert not (tmp_path / "first" / "state" / "recordings").exists()
+    recorded = load_recording(tmp_path / "second" / "state" / "recordings", DAY, "GOOG")
+    history = RecordedSession.from_flat_files(FOLDER, DAY, "GOOG", ExchangeCalendar())
+    assert recorded.is_complete
+    assert recorded.contracts == history.contracts
+    for one, other in zip(recorded.quotes, history.quotes, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,20 +1,24 @@
 """A priced chain at one instant, for the tests of menus and features."""
 
 from datetime import date
+from typing import NamedTuple
 
 import numpy as np
 
-from trading.envs.actions import (
-    BUCKETS,
-    MAX_LEGS,
-    Funds,
-    Menu,
-    Position,
-    build_menu,
-    empty_menu,
-    find_buckets,
-)
+from trading.envs.board import board_of
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.frames import RATIO, Frames, empty_frames, fill_frame, scratch
+from trading.envs.market_features import HISTORY_BARS, Bars
+from trading.envs.rules import NO_LEG, TradingRules
+from trading.envs.sight import (
+    Holdings,
+    Purses,
+    empty_purses,
+    empty_sights,
+    no_holdings,
+    see,
+)
+from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import Chain
 from trading.market.contracts import OptionContract, Right
@@ -54,47 +58,74 @@ def priced_chain(spot: float = SPOT, iv: float = IV, spread: float = 0.02) -> Ch
     return chain
 
 
-def flat() -> Position:
-    """No position."""
-    legs = np.full(MAX_LEGS, -1, dtype=np.int64)
-    return Position(legs, np.zeros(MAX_LEGS, dtype=np.int64), 0, 0.0, 0)
-
-
-def funds(cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0) -> Funds:
+def purse(cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0) -> Purses:
     """An account of cash only."""
-    return Funds(cash, cash, reserved, open_positions)
+    purses = empty_purses(1)
+    purses.equity[0] = purses.cash[0] = cash
+    purses.reserved[0], purses.open_positions[0] = reserved, open_positions
+    return purses
 
 
-def buckets(chain: Chain) -> np.ndarray:
-    """The expiry group of each bucket at NOW_NS."""
-    group = np.full(len(BUCKETS), -1, dtype=np.int64)
-    find_buckets(chain.columns, NOW_NS, group)
-    return group
+class Menu(NamedTuple):
+    """What one account may order in a frame, with the frame and the board it is about."""
+
+    frames: Frames
+    observation: np.ndarray
+    units: np.ndarray
+    mask: np.ndarray
+
+    def legs(self, action: int) -> list[int]:
+        """Contract indices of an opening action; STOCK for the underlying."""
+        return [int(i) for i in self.frames.legs[0, action] if i != NO_LEG]
+
+    def position(self, action: int, units: int, net_cash: float = -100.0) -> Holdings:
+        """The position that an opening action leads to."""
+        holdings = no_holdings(1)
+        holdings.legs[0], holdings.ratio[0] = self.frames.legs[0, action], RATIO[action]
+        holdings.units[0], holdings.net_cash[0] = units, net_cash
+        holdings.opened_ns[0] = NOW_NS
+        return holdings
+
+
+def flat_bars(price: float = SPOT) -> Bars:
+    """A full history without any move."""
+    column = np.full(HISTORY_BARS, price)
+    return Bars(column, column, column, np.log(column), HISTORY_BARS)
+
+
+def frame_of(
+    chain: Chain,
+    *,
+    bars: Bars | None = None,
+    session_close_ns: int = SESSION_CLOSE_NS,
+    rules: TradingRules = DEFAULT_RULES,
+    fees: FeeSchedule = DEFAULT_FEES,
+) -> Frames:
+    """The frame that a chain shows at NOW_NS, refreshed first."""
+    chain.refresh(NOW_NS, rules.rate, rules.max_quote_age_ns)
+    frames = empty_frames(1)
+    frames.now_ns[0] = frames.spot_ns[0] = NOW_NS
+    frames.open_ns[0], frames.close_ns[0] = SESSION_OPEN_NS, session_close_ns
+    frames.spot[0] = chain.spot
+    fill_frame(chain.columns, frames, 0, bars or flat_bars(), rules, fees, scratch())
+    return frames
 
 
 def menu_for(
     chain: Chain,
     *,
-    funds: Funds = Funds(100_000.0, 100_000.0, 0.0, 0),  # noqa: B008
-    position: Position | None = None,
+    bars: Bars | None = None,
+    purses: Purses | None = None,
+    position: Holdings | None = None,
     session_close_ns: int = SESSION_CLOSE_NS,
+    rules: TradingRules = DEFAULT_RULES,
     may_open: bool = True,
     may_close: bool = True,
 ) -> Menu:
-    """The menu of the chain at NOW_NS, refreshed first."""
-    chain.refresh(NOW_NS, DEFAULT_RULES.rate, DEFAULT_RULES.max_quote_age_ns)
-    menu = empty_menu()
-    build_menu(
-        chain.columns,
-        NOW_NS,
-        session_close_ns,
-        DEFAULT_RULES,
-        DEFAULT_FEES,
-        funds,
-        position or flat(),
-        may_open,
-        may_close,
-        buckets(chain),
-        menu,
-    )
-    return menu
+    """What an account sees and may order of the chain at NOW_NS."""
+    frames = frame_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
+    held, money, sights = position or no_holdings(1), purses or purse(), empty_sights(1)
+    money.may_open[0], money.may_close[0] = may_open, may_close
+    first = np.zeros(1, dtype=np.int64)
+    see(board_of(chain.columns), frames, first, rules, held, money, first, sights)
+    return Menu(frames, sights.observations[0], sights.units[0], sights.mask[0])

@@ -2,28 +2,11 @@
 
 import numpy as np
 
-from tests.envs.scene import (
-    IV,
-    NOW_NS,
-    SESSION_CLOSE_NS,
-    SESSION_OPEN_NS,
-    buckets,
-    flat,
-    funds,
-    menu_for,
-    priced_chain,
-)
-from trading.envs.actions import ACTIONS, Position, Strategy
-from trading.envs.defaults import DEFAULT_RULES
-from trading.envs.features import (
-    FEATURE_COUNT,
-    FEATURES,
-    HISTORY_BARS,
-    LIMIT,
-    Bars,
-    feature_table,
-    observe,
-)
+from tests.envs.scene import IV, menu_for, priced_chain
+from trading.envs.catalogue import ACTIONS, Strategy
+from trading.envs.features import FEATURE_COUNT, FEATURES, feature_table
+from trading.envs.market_features import HISTORY_BARS, LIMIT, Bars
+from trading.envs.sight import Holdings
 from trading.market.chain import Chain
 
 INDEX = {feature.name: k for k, feature in enumerate(FEATURES)}
@@ -31,42 +14,22 @@ INDEX = {feature.name: k for k, feature in enumerate(FEATURES)}
 
 def bars(closes: np.ndarray) -> Bars:
     n = len(closes)
-    column = np.zeros(HISTORY_BARS)
+    column = np.full(HISTORY_BARS, np.nan)
     column[:n] = closes
-    return Bars(column + 0.05 * (column > 0), column - 0.05 * (column > 0), column, n)
+    return Bars(column + 0.05, column - 0.05, column, np.log(column), n)
 
 
 def observed(
-    chain: Chain, history: Bars | None = None, position: Position | None = None
+    chain: Chain, history: Bars | None = None, position: Holdings | None = None
 ) -> dict[str, float]:
-    out = np.full(FEATURE_COUNT, np.nan, dtype=np.float32)
-    spot = chain.spot if np.isfinite(chain.spot) else 100.0
-    observe(
-        chain.columns,
-        NOW_NS,
-        SESSION_OPEN_NS,
-        SESSION_CLOSE_NS,
-        spot,
-        history or bars(np.full(HISTORY_BARS, 100.0)),
-        DEFAULT_RULES,
-        funds(),
-        position or flat(),
-        buckets(chain),
-        out,
-    )
+    out = menu_for(chain, bars=history, position=position).observation
     assert np.isfinite(out).all()
     assert np.abs(out).max() <= LIMIT
     return dict(zip(INDEX, out.tolist(), strict=True))
 
 
-def refreshed() -> Chain:
-    chain = priced_chain()
-    chain.refresh(NOW_NS, DEFAULT_RULES.rate, DEFAULT_RULES.max_quote_age_ns)
-    return chain
-
-
 def test_the_surface_is_read_back_from_the_quotes() -> None:
-    seen = observed(refreshed())
+    seen = observed(priced_chain())
     assert seen["near_known"] == seen["far_known"] == 1.0
     assert abs(seen["near_atm_iv"] - IV) < 0.01
     assert abs(seen["far_atm_iv"] - IV) < 0.01
@@ -75,7 +38,7 @@ def test_the_surface_is_read_back_from_the_quotes() -> None:
 
 
 def test_the_time_of_day_runs_from_zero_to_one() -> None:
-    seen = observed(refreshed())
+    seen = observed(priced_chain())
     assert abs(seen["session_elapsed"] - 1 / 6.5) < 1e-6
     assert abs(seen["session_left"] - 5.5 / 6.5) < 1e-6
 
@@ -83,32 +46,41 @@ def test_the_time_of_day_runs_from_zero_to_one() -> None:
 def test_returns_are_of_closed_bars() -> None:
     closes = np.full(HISTORY_BARS, 100.0)
     closes[-1] = 100.1
-    seen = observed(refreshed(), bars(closes))
+    seen = observed(priced_chain(), bars(closes))
     assert abs(seen["return_1"] - np.log(1.001) * 1000) < 1e-4
     assert seen["rsi"] == 1.0
     assert seen["macd"] > 0.0
 
 
 def test_without_history_or_quotes_every_entry_is_neutral_and_finite() -> None:
-    chain = refreshed()
+    chain = priced_chain()
     chain.columns.bid[:] = 0.0
     chain.columns.ask[:] = 0.0
-    chain.refresh(NOW_NS, DEFAULT_RULES.rate, DEFAULT_RULES.max_quote_age_ns)
     seen = observed(chain, bars(np.zeros(0)))
     assert seen["near_known"] == seen["return_1"] == seen["realised_vol_15"] == 0.0
 
 
 def test_a_long_call_shows_positive_delta_gamma_and_vega_and_pays_theta() -> None:
-    chain = refreshed()
+    chain = priced_chain()
     menu = menu_for(chain)
     a = next(k for k, action in enumerate(ACTIONS) if action.strategy is Strategy.LONG_CALL)
-    held = Position(menu.legs[a], menu.ratio[a], 2, -300.0, NOW_NS)
-    seen = observed(chain, position=held)
+    seen = observed(chain, position=menu.position(a, 2, net_cash=-300.0))
     assert seen["position_open"] == 1.0
     assert seen["position_delta"] > 0 and seen["position_gamma"] > 0 and seen["position_vega"] > 0
     assert seen["position_theta"] < 0.0
-    value = 200.0 * chain.columns.mark[menu.legs[a, 0]]
+    value = 200.0 * chain.columns.mark[menu.legs(a)[0]]
     assert abs(seen["position_pnl"] - (value - 300.0) / 1000.0) < 1e-4
+
+
+def test_a_covered_call_has_the_delta_of_its_stock_less_that_of_its_call() -> None:
+    chain = priced_chain()
+    menu = menu_for(chain)
+    a = next(k for k, action in enumerate(ACTIONS) if action.strategy is Strategy.COVERED_CALL)
+    call = menu.legs(a)[0]
+    seen = observed(chain, position=menu.position(a, 3))
+    shares = 300.0 * (1.0 - chain.columns.delta[call])
+    assert abs(seen["position_delta"] - shares * chain.spot / 100_000.0) < 1e-5
+    assert seen["position_days"] > 0.0
 
 
 def test_the_table_lists_every_feature_once_with_its_index() -> None:

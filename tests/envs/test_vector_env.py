@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from trading.envs.actions import ACTION_COUNT, CLOSE
+from trading.envs.catalogue import ACTION_COUNT, CLOSE
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURE_COUNT
-from trading.envs.vector_env import SESSION_BARS, SimulatedOptionsVectorEnv
+from trading.envs.simulated_markets import SESSION_BARS
+from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.execution.fees import NO_FEES
 
 BATCH = 6
@@ -24,9 +25,7 @@ def allowed(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
 def test_shapes_and_types_are_those_of_the_spaces() -> None:
     env = make()
     observation, _ = env.reset()
-    assert env.observation_space.contains(
-        {**observation, "action_mask": observation["action_mask"].astype(np.int8)}
-    )
+    assert env.observation_space.contains(observation)
     assert observation["observations"].shape == (BATCH, FEATURE_COUNT)
     assert observation["observations"].dtype == np.float32
     assert observation["action_mask"].shape == (BATCH, ACTION_COUNT)

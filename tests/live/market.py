@@ -14,6 +14,7 @@ from trading.data.massive.rest import RestClient
 from trading.data.massive.server import MarketServer
 from trading.data.massive.source import EventSource, Listing, SimulationSource, SourceStep
 from trading.data.massive.stream import ConnectionState, StreamClient
+from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.journal import Journal
@@ -22,6 +23,7 @@ from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
 from trading.live.markets import MarketDirectory
+from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
@@ -137,6 +139,7 @@ def trade(
     *,
     bars: Bars | None = None,
     learning: bool = False,
+    recorder: Recorder | None = None,
 ) -> Run:
     """Trade until the server's source ends; the policy has the settings' seed."""
     bars = bars or Bars()
@@ -151,8 +154,11 @@ def trade(
         account = journal.open_account("paper", settings.account.initial_capital, now_ns)
         fees = assembly.fee_schedule(settings)
         broker = PaperBroker(journal, account, fees, assembly.risk_limits(settings))
-        env = LiveEnv(settings.symbols, assembly.trading_rules(settings), fees, calendar, broker)
-        directory = MarketDirectory(rest, stream, env, calendar, 10_000)
+        env = recorded_env(
+            LiveEnv(settings.symbols, assembly.trading_rules(settings), fees, calendar, broker),
+            recorder,
+        )
+        directory = recorded_markets(MarketDirectory(rest, stream, env, calendar, 10_000), recorder)
         policy = Policy(assembly.model_config(settings), settings.seed)
         trader_settings = replace(
             assembly.trader_settings(settings), learning=learning, lockstep=False

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from trading.market.factors import CALM, STRESSED, Factors, simulate_factors
-from trading.market.model import DEFAULT_MODEL, MarketModel
+from trading.market.factors import CALM, STRESSED, Factors, State, advance, simulate_factors
+from trading.market.model import DEFAULT_MODEL, YEAR_SECONDS, MarketModel
 
 
 def paths(
@@ -85,3 +85,32 @@ def test_log_scale_moves_the_level_that_volatility_reverts_to() -> None:
         log_scale=np.full(200, scale),
     )
     assert np.log(factors.atm_iv[:, -1]).mean() == pytest.approx(np.log(0.45), abs=0.05)
+
+
+def test_path_is_a_chain_of_single_steps() -> None:
+    model = DEFAULT_MODEL._replace(stress_rate=500.0, calm_rate=500.0, jump_rate=20_000.0)
+    path = paths(1, 60, model, seed=4)
+    rng = np.random.default_rng(4)
+    state = State(100.0, float(np.log(0.15)), model.calm_skew, CALM)
+    years = 60.0 / YEAR_SECONDS * (1.0 - model.overnight_share)
+    regimes = set()
+    for step in range(60):
+        rng.standard_normal()  # the volume's
+        state, high, low = advance(model, rng, state, years, 0.0)
+        regimes.add(state.regime)
+        seen = (path.spot[0, step + 1], path.high[0, step], path.low[0, step])
+        assert seen == pytest.approx((state.spot, high, low))
+        assert path.atm_iv[0, step + 1] == pytest.approx(np.exp(state.log_iv))
+        assert path.skew[0, step + 1] == pytest.approx(state.skew)
+        assert path.regime[0, step + 1] == state.regime
+    assert regimes == {CALM, STRESSED}
+
+
+def test_jumps_carry_their_share_of_the_variance() -> None:
+    model = DEFAULT_MODEL._replace(
+        stress_rate=0.0, jump_share=0.5, jump_rate=25_000.0, vol_of_vol=1e-9
+    )
+    returns = np.diff(np.log(paths(500, 390, model).spot)).ravel()
+    step_years = (1.0 - model.overnight_share) / 390 / 252
+    expected = (0.15 / (1.0 + model.calm_premium)) ** 2 * step_years
+    assert returns.var() == pytest.approx(expected, rel=0.12)

@@ -183,3 +183,89 @@ def test_expired_contract_is_left_alone() -> None:
     chain = empty_chain(np.arange(560.0, 641.0, 5.0), expiry_ns=NOW_NS - 1)
     assert not quote(chain, np.random.default_rng(2)).any()
     assert np.all(chain.quote_ns == 0)
+
+
+def stale_share(
+    model: MarketModel, strikes: F64, requote_prob: float, calls: int = 200
+) -> NDArray[np.float64]:
+    """Share of calls in which each contract of a chain kept its quote; values do not move."""
+    chain = empty_chain(strikes)
+    rng = np.random.default_rng(4)
+    quote(chain, rng, model=model)
+    kept = np.zeros(len(chain.strike))
+    for _ in range(calls):
+        kept += ~quote(chain, rng, model=model, requote_prob=requote_prob)
+    return kept / calls
+
+
+CALM_QUOTES = DEFAULT_MODEL._replace(activity_noise=0.0, quote_noise=0.0, missing_side=0.0)
+
+
+def test_quotes_of_far_strikes_grow_older() -> None:
+    model = CALM_QUOTES._replace(quiet_wings=0.5)
+    kept = stale_share(model, np.array([480.0, 540.0, 600.0]), 0.5).reshape(3, 2).mean(axis=1)
+    assert kept[2] == pytest.approx(0.5, abs=0.08)
+    assert kept[0] > kept[1] + 0.05 > kept[2] + 0.1
+
+
+def test_whole_chain_falls_silent_in_some_steps() -> None:
+    def spread_of_counts(model: MarketModel) -> float:
+        chain = empty_chain(np.arange(560.0, 641.0, 1.0))
+        rng = np.random.default_rng(4)
+        quote(chain, rng, model=model)
+        return float(np.std([quote(chain, rng, model=model, requote_prob=0.4).mean()
+                             for _ in range(200)]))  # fmt: skip
+
+    even = spread_of_counts(CALM_QUOTES)
+    assert spread_of_counts(CALM_QUOTES._replace(activity_noise=0.5)) > 2.0 * even
+
+
+def test_certain_renewal_spares_no_quote() -> None:
+    chain = empty_chain(np.arange(300.0, 900.0, 10.0))
+    rng = np.random.default_rng(4)
+    model = DEFAULT_MODEL._replace(quiet_wings=1.0, activity_noise=0.5)
+    for _ in range(5):
+        assert quote(chain, rng, model=model).all()
+
+
+def test_nobody_bids_for_what_is_nearly_worthless() -> None:
+    model = CALM_QUOTES._replace(worthless_ticks=2.0, worthless_ask_ticks=10.0)
+    chain = empty_chain(np.arange(450.0, 590.0, 2.5))
+    quote(chain, np.random.default_rng(2), model=model, tick_class=TickClass.STANDARD)
+    puts = chain.right < 0
+    bid, ask = chain.bid[puts], chain.ask[puts]
+    unbid = bid == 0.0
+    assert 0.2 < unbid.mean() < 0.9
+    assert np.all(ask[unbid] >= 0.50)
+    assert np.all(ask[unbid] <= 0.60)
+    assert np.all(bid[~unbid] >= 0.05)
+
+
+def test_spread_scale_widens_quotes_in_proportion() -> None:
+    def median_spread_at(scale: float) -> float:
+        chain = empty_chain(np.linspace(560.0, 640.0, 400))
+        model = CALM_QUOTES._replace(spread_scale=scale)
+        quote(chain, np.random.default_rng(2), model=model, tick_class=TickClass.STANDARD)
+        return float(np.median(chain.ask - chain.bid))
+
+    assert median_spread_at(2.0) == pytest.approx(2.0 * median_spread_at(1.0), rel=0.1)
+
+
+def test_generator_moves_on_alike_whatever_the_chain() -> None:
+    small, large = np.random.default_rng(8), np.random.default_rng(8)
+    quote(empty_chain(np.array([600.0])), small)
+    quote(empty_chain(np.arange(300.0, 900.0, 1.0)), large, requote_prob=0.1)
+    assert small.random() == large.random()
+
+
+def test_quote_depends_on_its_own_past_alone() -> None:
+    strikes = np.arange(560.0, 641.0, 5.0)
+    one, other = empty_chain(strikes), empty_chain(strikes)
+    rngs = np.random.default_rng(6), np.random.default_rng(6)
+    for chain, rng in zip((one, other), rngs, strict=True):
+        quote(chain, rng)
+    other.quote_ns[10:] = 0
+    for chain, rng in zip((one, other), rngs, strict=True):
+        quote(chain, rng, now_ns=NOW_NS + 10**9, requote_prob=0.3)
+    for column_of_one, column_of_other in zip(one[3:], other[3:], strict=True):
+        assert np.array_equal(column_of_one[:10], column_of_other[:10])

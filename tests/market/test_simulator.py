@@ -9,6 +9,7 @@ import pytest
 from trading.errors import CalendarError, ConfigError
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.simulator import (
+    DEFAULT_MODEL,
     MarketStep,
     SimulatedExchange,
     SimulatedSession,
@@ -128,6 +129,26 @@ def test_night_brings_a_gap() -> None:
     morning = next(step for step in world.session(date(2026, 1, 6)).steps() if step.bars)
     assert evening.bars[0].close != morning.bars[0].open
     assert morning.bars[0].open == pytest.approx(evening.bars[0].close, rel=0.1)
+
+
+def test_scheduled_news_moves_the_night_it_comes_in_and_no_other() -> None:
+    def opens(event_move: float) -> list[float]:
+        evening = CALENDAR.session_on(date(2026, 1, 6))
+        assert evening is not None
+        news = float(evening.close_ns + 3600 * 10**9)
+        model = DEFAULT_MODEL._replace(event_ns=news, event_move=event_move)
+        world = SimulatedExchange(
+            [default_spec("AAPL")], FIRST, 7, model=model, calendar=CALENDAR, step_seconds=60
+        )
+        days = [session.date for session in CALENDAR.sessions(FIRST, date(2026, 1, 7))]
+        return [
+            next(step for step in world.session(day).steps() if step.bars).bars[0].open
+            for day in days
+        ]
+
+    quiet, news = opens(0.0), opens(0.5)
+    assert news[:2] == quiet[:2]
+    assert abs(np.log(news[2] / quiet[2])) > 0.02
 
 
 def test_contract_stays_listed_until_it_expires() -> None:

@@ -8,7 +8,7 @@ import pytest
 from trading.market.calendar import ExchangeCalendar
 from trading.market.model import DEFAULT_MODEL
 from trading.market.pricing import black_price
-from trading.market.surface import surface_iv, variance_years
+from trading.market.surface import event_iv, surface_iv, variance_years
 
 CALENDAR = ExchangeCalendar()
 
@@ -87,3 +87,15 @@ def test_variance_clock_runs_to_zero_without_turning_back() -> None:
     assert years[-1] == 0.0
     assert years[0] == pytest.approx(45 / 365, rel=0.05)
     assert variance_years(DEFAULT_MODEL, end + 1, end) == 0.0
+
+
+def test_expiries_after_the_news_carry_its_variance() -> None:
+    now, news, before, after = (
+        1_767_623_400_000_000_000 + d * 86_400 * 10**9 for d in (0, 20, 18, 25)
+    )
+    model = DEFAULT_MODEL._replace(event_ns=float(news), event_move=0.06)
+    assert event_iv(model, now, before, 18 / 365, 0.2) == 0.2
+    t = 25 / 365
+    assert event_iv(model, now, after, t, 0.2) ** 2 * t == pytest.approx(0.04 * t + 0.06**2)
+    assert event_iv(model, news, after, 5 / 365, 0.2) == 0.2
+    assert event_iv(DEFAULT_MODEL, now, after, t, 0.2) == 0.2

@@ -149,6 +149,9 @@ class DataSettings(Section):
     bar_grace_ms: Annotated[
         CountOrZero, _about("Milliseconds that a decision waits for late quotes of its bar.")
     ] = 0
+    record: Annotated[bool, _about("Whether live days are recorded, in state_dir/recordings.")] = (
+        False
+    )
     massive: MassiveSettings = MassiveSettings()
     simulation: SimulationSettings = SimulationSettings()
     replay: ReplaySettings = ReplaySettings()
@@ -184,6 +187,10 @@ class ExecutionSettings(Section):
     slippage: Annotated[
         NotNegative, _about("USD per share and leg that a fill is worse than the quote.")
     ] = 0.0
+    stock_half_spread_bps: Annotated[
+        NotNegative,
+        _about("Half the spread of a stock around its last price, in basis points of it."),
+    ] = 1.0
     max_quote_age_s: Annotated[
         Positive, _about("A quote older than so many seconds fills nothing.")
     ] = 90.0
@@ -195,7 +202,7 @@ class RiskSettings(Section):
     max_contracts_per_order: Annotated[Count, _about("Most option contracts in one order.")] = 20
     max_order_notional: Annotated[
         Positive, _about("Most USD of premium and of stock that change hands in one order.")
-    ] = 50_000.0
+    ] = 100_000.0
     max_daily_loss_pct: Annotated[
         Percent, _about("Loss that halts trading, in percent of the day's opening equity.")
     ] = 5.0
@@ -223,6 +230,10 @@ class RiskSettings(Section):
     risk_per_trade_pct: Annotated[
         Percent, _about("Equity that one new position may lose at most, in percent.")
     ] = 5.0
+    secured_pct: Annotated[
+        Percent,
+        _about("Equity that one covered call or cash-secured put may tie up, in percent."),
+    ] = 75.0
 
 
 class EnvironmentSettings(Section):

@@ -2,9 +2,10 @@
 
     <folder>/option_quotes/date=2026-01-05/underlying=SPY/flat-file.parquet
 
-A file is what one source knows of one partition: a flat file, or a snapshot of the chain. It is
-whole or not there, and a source that is written again replaces what it wrote before. The folders
-are named as other readers of partitioned Parquet expect them.
+A file is what one source knows of one partition: a flat file, a snapshot of the chain, or the
+quotes of one contract by REST. It is whole or not there, and a source that is written again
+replaces what it wrote before. The folders are named as other readers of partitioned Parquet expect
+them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from trading.errors import DataError
 
 FLAT_FILE = "flat-file"
 """Source of what was imported from the vendor's flat file of the day."""
+
+REST = "rest"
+"""Source of what was fetched by REST; a file for each contract, `rest.<symbol without O:>`."""
 
 _STAGING = ".staging"
 _ROW_GROUP = 1 << 17
@@ -194,12 +198,14 @@ class Catalog:
     ) -> Columns:
         """The rows of a partition as NumPy columns.
 
+        A quote that several sources have is one row.
+
         Parameters
         ----------
         contracts : collection of str, optional
             Only these symbols; those without a row are left out.
         source : str, optional
-            Only what this source wrote.
+            Only what this source wrote, or what is named after it as `source.<more>`.
 
         Raises
         ------
@@ -207,16 +213,21 @@ class Catalog:
             Nothing of this was ever written, or a file is damaged.
         """
         folder = self._folder(kind, day, underlying)
-        files = (
-            sorted(folder.glob("*.parquet")) if source is None else [folder / f"{source}.parquet"]
-        )
-        if not files or not files[0].is_file():
+        files = [
+            file
+            for file in sorted(folder.glob("*.parquet"))
+            if source in (None, file.stem, _family(file))
+        ]
+        if not files:
             raise DataError(
                 f"catalogue {self.folder} holds no {kind} of {underlying} on {day}: "
                 "get them with `trading download` or `trading import`"
             )
         rows = pa.concat_tables([_read_file(file, SCHEMAS[kind], contracts) for file in files])
-        return _sorted_columns(kind, rows)
+        columns = _sorted_columns(kind, rows)
+        if kind is Kind.OPTION_QUOTES and len({_family(file) for file in files}) > 1:
+            columns = _without_repeated_quotes(columns)
+        return columns
 
     @contextmanager
     def writing(self, kind: Kind, day: date, source: str) -> Iterator[PartitionWriter]:
@@ -378,6 +389,21 @@ def _sorted_columns(kind: Kind, rows: Any) -> Columns:
     )
 
 
+def _without_repeated_quotes(quotes: Columns) -> Columns:
+    """One of each run of quotes with equal time, sequence number and contract."""
+    keys = (quotes.contract, quotes["sequence"], quotes["ts_ns"])
+    order = np.lexsort(keys)
+    repeated = np.ones(max(len(order) - 1, 0), np.bool_)
+    for key in keys:
+        repeated &= np.diff(key[order]) == 0
+    order = order[np.concatenate([np.ones(min(len(order), 1), np.bool_), ~repeated])]
+    return Columns(
+        symbols=quotes.symbols,
+        contract=quotes.contract[order],
+        values={name: column[order] for name, column in quotes.values.items()},
+    )
+
+
 def _as_numpy(column: Any) -> NDArray[Any]:
     values: NDArray[Any] = column.to_numpy()
     return values.astype(np.str_) if values.dtype == object else values
@@ -425,6 +451,11 @@ def _sync_folder(folder: Path) -> None:
 
 def _escaped(underlying: str) -> str:
     return underlying if underlying == "*" else quote(underlying, safe="")
+
+
+def _family(file: Path) -> str:
+    """What a source is named after: `rest` of `rest.SPY260116C00680000`."""
+    return file.stem.partition(".")[0]
 
 
 def _underlying_of(folder: str) -> str:

@@ -1,4 +1,4 @@
-"""Fetches the vendor's flat files by S3, and snapshots of option chains by REST.
+"""Fetches the vendor's flat files by S3.
 
 A file of moderate size is downloaded, verified and kept. A day of option quotes is far too large
 for that: it is decompressed and filtered while it streams, and only its wanted rows are kept.
@@ -19,14 +19,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-import pyarrow as pa
 from boto3.session import Session  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from botocore.session import Session as BotocoreSession  # type: ignore[import-untyped]
 from urllib3.exceptions import HTTPError
 
-from trading.data.catalog import SCHEMAS, Catalog, Kind
+from trading.data.catalog import Catalog
 from trading.data.flatfile_import import (
     FlatFileKind,
     ImportReport,
@@ -37,8 +36,7 @@ from trading.data.flatfile_import import (
     verify_gzip,
 )
 from trading.data.massive.endpoint import check_url, is_loopback
-from trading.data.massive.rest import RestClient
-from trading.errors import AuthenticationFailed, DataError, FlatFileError, NotEntitled
+from trading.errors import AuthenticationFailed, FlatFileError, NotEntitled
 from trading.market.calendar import ExchangeCalendar
 
 ENDPOINT = "https://files.massive.com"
@@ -360,34 +358,6 @@ def import_remote_file(
     remote = store.find(kind, day)
     with store.open(remote, progress=progress) as reader:
         return import_stream(catalog, reader, remote.key, kind, day, selection)
-
-
-def import_chain_snapshot(
-    rest: RestClient, catalog: Catalog, underlying: str, now_ns: int
-) -> ImportReport:
-    """Bring the latest quote and greeks of every contract of `underlying` into the catalogue.
-
-    Each call adds a snapshot to the New York date of `now_ns`.
-
-    Raises
-    ------
-    DataError
-        The vendor knows no contract of it, or as `RestClient` says.
-    """
-    kind = Kind.CHAIN_SNAPSHOTS
-    chain = rest.option_chain_snapshot(underlying)
-    if not chain:
-        raise DataError(f"the vendor's chain of {underlying} is empty: check the symbol")
-    figures = [name for name in SCHEMAS[kind].names if name not in ("symbol", "ts_ns")]
-    rows = [
-        {"symbol": each.contract.symbol, "ts_ns": now_ns}
-        | {name: getattr(each, name) for name in figures}
-        for each in chain
-    ]
-    day = ExchangeCalendar().date_of(now_ns)
-    with catalog.writing(kind, day, f"snapshot-{now_ns}") as writer:
-        writer.add(underlying, pa.RecordBatch.from_pylist(rows, SCHEMAS[kind]))
-    return ImportReport(kind, day, len(rows), len(rows), 1)
 
 
 @contextmanager

@@ -5,81 +5,35 @@ tells it makes no difference. The kernels are those of the vectorised environmen
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.envs.actions import (
-    ACTION_COUNT,
-    ACTIONS,
-    BUCKETS,
-    CLOSE,
-    MAX_LEGS,
-    Funds,
-    Menu,
-    Position,
-    TradingRules,
-    build_menu,
-    empty_menu,
-    find_buckets,
+from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
+from trading.envs.frames import RATIO
+from trading.envs.market_features import F32
+from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.sight import (
+    cap_openings,
+    empty_purses,
+    empty_sights,
+    no_holdings,
+    see,
+    unit_greeks,
 )
-from trading.envs.features import F32, FEATURE_COUNT, HISTORY_BARS, Bars, observe
+from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker, settlement_price
+from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.risk import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
-from trading.market.chain import F64, I64, Chain, tradable_share
+from trading.market.chain import tradable_share
 from trading.market.contracts import OptionContract, parse_symbol
-
-
-@dataclass(slots=True)
-class _History:
-    """The last closed bars of one underlying, and the bar that is being built."""
-
-    high: F64 = field(default_factory=lambda: np.zeros(HISTORY_BARS))
-    low: F64 = field(default_factory=lambda: np.zeros(HISTORY_BARS))
-    close: F64 = field(default_factory=lambda: np.zeros(HISTORY_BARS))
-    count: int = 0
-    building: tuple[float, float, float] | None = None
-
-    def extend(self, high: float, low: float, close: float) -> None:
-        """Merge an aggregate into the bar that is being built."""
-        if self.building is not None:
-            high, low = max(high, self.building[0]), min(low, self.building[1])
-        self.building = (high, low, close)
-
-    def roll(self, price: float) -> None:
-        """Close the bar; without a trade it is flat at `price`, unknown (NaN) adds none."""
-        high, low, close = self.building or (price, price, price)
-        self.building = None
-        if np.isnan(close):
-            return
-        if self.count == HISTORY_BARS:
-            for column in (self.high, self.low, self.close):
-                column[:-1] = column[1:]
-            self.count -= 1
-        self.high[self.count], self.low[self.count] = high, low
-        self.close[self.count] = close
-        self.count += 1
-
-    def bars(self) -> Bars:
-        return Bars(self.high, self.low, self.close, self.count)
-
-
-@dataclass(slots=True)
-class _Market:
-    """One underlying as the environment keeps it."""
-
-    chain: Chain
-    history: _History = field(default_factory=_History)
-    menu: Menu = field(default_factory=empty_menu)
-    bucket_group: I64 = field(default_factory=lambda: np.full(len(BUCKETS), -1, dtype=np.int64))
-    profit: float = float("nan")
-    """USD: what the underlying contributed to equity, at the last mark."""
+from trading.market.dividends import Dividend
 
 
 class Observed(NamedTuple):
@@ -116,6 +70,8 @@ class LiveEnv:
         Tells when contracts expire.
     broker
         Owns the account; every order goes through it.
+    dividends
+        Of the underlyings: who holds stock is paid them, and calls may be assigned before them.
     """
 
     def __init__(
@@ -125,43 +81,59 @@ class LiveEnv:
         fees: FeeSchedule,
         calendar: ExchangeCalendar,
         broker: PaperBroker,
+        dividends: Iterable[Dividend] = (),
     ) -> None:
         self.symbols = tuple(symbols)
         self.broker = broker
-        self._rules, self._fees, self._calendar = rules, fees, calendar
-        self._markets = {symbol: _Market(Chain(symbol, [], [])) for symbol in self.symbols}
-        self._contracts: dict[str, tuple[Chain, int]] = {}
-        self._observations: F32 = np.zeros((len(self.symbols), FEATURE_COUNT), dtype=np.float32)
-        self._mask: NDArray[np.bool_] = np.zeros((len(self.symbols), ACTION_COUNT), dtype=np.bool_)
+        self._rules, self._calendar = rules, calendar
+        self._dividends = tuple(each for each in dividends if each.underlying in self.symbols)
+        self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
+        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
+            symbol: (market, STOCK) for symbol, market in self._markets.items()
+        }
+        self._profit = dict.fromkeys(self.symbols, float("nan"))
+        count = len(self.symbols)
+        self._holdings = no_holdings(count)
+        self._purses = empty_purses(count)
+        self._sights = empty_sights(count)
+        self._frame_of = np.zeros(count, dtype=np.int64)
 
-    def begin_session(self) -> None:
-        """Forget the sequence numbers of quotes: they start over with each session."""
+    def begin_session(self, session: Session) -> None:
+        """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.
+
+        The numbers start over with each session. Calling it again in a session changes nothing.
+        """
+        strategies = self.broker.account.strategies
+        held = {name for name, each in strategies.items() if each.opened_ns < session.open_ns}
+        self.broker.pay_dividends(
+            [
+                each
+                for each in self._dividends
+                if each.ex_date == session.date and each.underlying in held
+            ],
+            session.open_ns,
+        )
         for market in self._markets.values():
-            market.chain.sequence[:] = -1
+            market.begin_session()
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         """Set what is listed; quotes of contracts listed before are kept, held ones stay listed."""
         listed = {c.symbol: c for c in contracts if not c.is_adjusted}
-        for symbol in self.held_symbols(underlying):
+        held = [symbol for symbol in self.held_symbols(underlying) if symbol != underlying]
+        for symbol in held:
             listed.setdefault(symbol, parse_symbol(symbol))
-        expiries = {c.expiry: 0 for c in listed.values()}
-        for expiry in expiries:
-            expiries[expiry] = self._calendar.expiry_ns(expiry)
-        chain = Chain(
-            underlying, list(listed.values()), [expiries[c.expiry] for c in listed.values()]
-        )
         market = self._markets[underlying]
-        chain.adopt_quotes(market.chain)
         for symbol in market.chain.symbols:
             self._contracts.pop(symbol, None)
-        market.chain = chain
-        for symbol, i in chain.index.items():
-            self._contracts[symbol] = (chain, i)
-        for symbol in self.held_symbols(underlying):
-            i = chain.index[symbol]
-            if np.isnan(chain.columns.mark[i]):
+        market.list_contracts(listed.values(), self._calendar.expiry_ns)
+        for symbol, i in market.chain.index.items():
+            self._contracts[symbol] = (market, i)
+        mark = market.chain.columns.mark
+        for symbol in held:
+            i = market.chain.index[symbol]
+            if np.isnan(mark[i]):
                 # Until it is quoted, a position is worth what was paid for it.
-                chain.columns.mark[i] = self.broker.account.positions[symbol].average_price
+                mark[i] = self.broker.account.positions[symbol].average_price
 
     def listed_symbols(self) -> list[str]:
         """Every listed contract, underlying by underlying."""
@@ -169,11 +141,10 @@ class LiveEnv:
 
     def spot(self, underlying: str) -> float:
         """Last known price of an underlying, NaN before the first."""
-        chain = self._markets[underlying].chain
-        return chain.last_price if chain.last_price > 0.0 else chain.spot
+        return self._markets[underlying].spot
 
     def held_symbols(self, underlying: str) -> list[str]:
-        """Contracts of the open strategy on an underlying."""
+        """What the open strategy on an underlying holds: contracts, and the stock by its ticker."""
         strategy = self.broker.account.strategies.get(underlying)
         return [leg.symbol for leg in strategy.legs] if strategy else []
 
@@ -188,88 +159,83 @@ class LiveEnv:
         sequence: int,
     ) -> bool:
         """Take over a quote; False when the contract is unknown or the quote is out of order."""
-        found = self._contracts.get(symbol)
-        if found is None:
+        market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None or i == STOCK:
             return False
-        chain, i = found
-        if sequence < chain.sequence[i]:
-            return False
-        chain.sequence[i] = sequence
-        columns = chain.columns
-        columns.bid[i] = bid
-        columns.ask[i] = ask
-        columns.bid_size[i] = bid_size
-        columns.ask_size[i] = ask_size
-        columns.quote_ns[i] = ts_ns
-        return True
+        return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
 
     def apply_bar(self, bar: StockBar) -> bool:
         """Take over an aggregate of an underlying; False when it is not traded here."""
         market = self._markets.get(bar.symbol)
         if market is None:
             return False
-        market.history.extend(bar.high, bar.low, bar.close)
-        market.chain.last_price = bar.close
+        market.apply_bar(bar)
         return True
 
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         """Fill the bar history from bars that closed before trading starts, oldest first."""
-        market = self._markets[underlying]
-        for bar in bars:
-            self.apply_bar(bar)
-            market.history.roll(bar.close)
+        self._markets[underlying].warm_up(bars)
 
     def rehearse(self, bar_end_ns: int, session: Session) -> None:
         """Compute what a decision needs and drop it, so that no compiler runs while trading."""
-        self._refresh(bar_end_ns)
-        self._observe(bar_end_ns, session)
+        for market in self._markets.values():
+            market.refresh(bar_end_ns)
+            market.show(bar_end_ns, session)
+        self._observe()
         self.broker.rehearse()
 
     def close_bar(self, now_ns: int, session: Session) -> Observed:
         """Close the bar that ends at `now_ns`; rewards are 0 for the first one."""
-        self._refresh(now_ns)
+        for market in self._markets.values():
+            market.close_bar(now_ns, session)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
-            market = self._markets[symbol]
-            market.history.roll(self.spot(symbol))
             profit = account.contribution(symbol, marks)
-            if not np.isnan(market.profit):
-                change = (profit - market.profit) / self._rules.initial_capital
+            if not np.isnan(self._profit[symbol]):
+                change = (profit - self._profit[symbol]) / self._rules.initial_capital
                 rewards[u] = change * self._rules.reward_scale
-            market.profit = profit
-        self.broker.on_bar(self._held_quotes(), now_ns, equity=account.equity(marks))
-        self._observe(now_ns, session)
-        return Observed(self._observations.copy(), self._mask.copy(), rewards)
+            self._profit[symbol] = profit
+        spots = {s: m.spot for s, m in self._markets.items() if not np.isnan(m.spot)}
+        self.broker.on_bar(self._held_quotes(), now_ns, equity=account.equity(marks), spots=spots)
+        self._observe()
+        return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
 
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
-        """Send the orders of one action per underlying, in the order of `symbols`."""
+        """Send the orders of one action per underlying, in the order of `symbols`.
+
+        Stock that an expiry or assignment left behind is sold off first, whatever the action.
+        """
+        for underlying in self.broker.stock_to_liquidate():
+            self._submit(self.broker.liquidation(underlying, now_ns))
         return [
-            self._act(now_ns, symbol, int(action), bool(self._mask[u, action]))
+            self._act(now_ns, u, symbol, int(action))
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
 
     def close_session(self, now_ns: int, session: Session, reward: float) -> None:
-        """End the session: settle what has expired in cash at the price of the underlying.
+        """End the session: calls are assigned ahead of a dividend, and what has expired is settled.
 
-        Without a price the position stays, trading halts with that reason, and the next session's
-        end tries again. `reward` is what the last decisions earned.
+        Without a price of the underlying the position stays, trading halts with that reason, and
+        the next session's end tries again. `reward` is what the last decisions earned.
         """
-        prices: dict[str, float] = {}
+        prices = {symbol: market.spot for symbol, market in self._markets.items()}
+        self._assign_early(now_ns, session, prices)
         marks = self.marks()
         expiring: list[str] = []
         unpriced: list[str] = []
-        for symbol in self.symbols:
-            prices[symbol] = self._markets[symbol].chain.spot
-            for held in self.held_symbols(symbol):
-                contract = parse_symbol(held)
-                if self._calendar.expiry_ns(contract.expiry) > now_ns:
-                    continue
-                if np.isnan(prices[symbol]):
-                    unpriced.append(held)
-                    continue
-                expiring.append(held)
-                marks[held] = settlement_price(contract, prices[symbol])
+        for symbol, position in self.broker.account.positions.items():
+            if self._contracts[symbol][1] == STOCK:
+                continue
+            contract = parse_symbol(symbol)
+            if self._calendar.expiry_ns(contract.expiry) > now_ns:
+                continue
+            price = prices[position.underlying]
+            if np.isnan(price):
+                unpriced.append(symbol)
+                continue
+            expiring.append(symbol)
+            marks[symbol] = settlement_price(contract, price)
         self.broker.close_session(
             session.date.isoformat(),
             self.broker.account.equity(marks),
@@ -282,25 +248,49 @@ class LiveEnv:
             reason = f"no closing price to settle {', '.join(unpriced)}"
             self.broker.set_trading_state(TradingState.HALTED, reason, now_ns)
 
+    def _assign_early(self, now_ns: int, session: Session, prices: dict[str, float]) -> None:
+        """Assign sold calls that are worth less to their holders than tomorrow's dividend."""
+        following = self._calendar.next_session(session.date).date
+        due = [
+            each
+            for each in self._dividends
+            if each.ex_date == following and not np.isnan(prices[each.underlying])
+        ]
+        if due:
+            wanted = set(self.broker.account.positions)
+            for symbol in self.broker.account.positions:
+                market, i = self._contracts[symbol]
+                if i != STOCK and (pair := int(market.chain.columns.pair[i])) >= 0:
+                    wanted.add(market.chain.symbols[pair])
+            quotes = {symbol: self._quote(symbol) for symbol in wanted}
+            self.broker.assign_early(due, quotes, prices, now_ns)
+
     def equity(self) -> float:
         """Cash plus the mark value of every position, USD."""
         return self.broker.account.equity(self.marks())
 
     def marks(self) -> dict[str, float]:
-        """Mark of every held contract, USD a share."""
-        marks: dict[str, float] = {}
-        for symbol in self.broker.account.positions:
-            chain, i = self._contracts[symbol]
-            marks[symbol] = float(chain.columns.mark[i])
-        return marks
+        """Mark of everything that is held, USD a share."""
+        return {symbol: self._mark(symbol) for symbol in self.broker.account.positions}
+
+    def _mark(self, symbol: str) -> float:
+        market, i = self._contracts[symbol]
+        if i != STOCK:
+            return float(market.chain.columns.mark[i])
+        # Until its price is known, a stock is worth what was paid for it.
+        spot = market.spot
+        return self.broker.account.positions[symbol].average_price if np.isnan(spot) else spot
 
     def greeks(self, underlying: str) -> dict[str, float]:
         """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held."""
         totals = {"delta": 0.0, "gamma": 0.0, "vega": 0.0, "theta": 0.0}
         for symbol in self.held_symbols(underlying):
-            chain, i = self._contracts[symbol]
-            columns = chain.columns
+            market, i = self._contracts[symbol]
             shares = self.broker.account.positions[symbol].quantity * self._rules.multiplier
+            if i == STOCK:
+                totals["delta"] += shares
+                continue
+            columns = market.chain.columns
             if np.isnan(columns.delta[i]):
                 continue
             totals["delta"] += shares * float(columns.delta[i])
@@ -323,100 +313,127 @@ class LiveEnv:
             }
         return state
 
-    def _refresh(self, now_ns: int) -> None:
-        """Bring what the quotes imply up to `now_ns`, in every chain."""
-        for market in self._markets.values():
-            market.chain.refresh(now_ns, self._rules.rate, self._rules.max_quote_age_ns)
-
     def _held_quotes(self) -> dict[str, QuoteView]:
-        held = self.broker.account.positions
-        return {symbol: _quote(*self._contracts[symbol]) for symbol in held}
+        return {symbol: self._quote(symbol) for symbol in self.broker.account.positions}
 
-    def _observe(self, now_ns: int, session: Session) -> None:
-        account = self.broker.account
-        funds = Funds(self.equity(), account.cash, account.reserved, len(account.strategies))
-        may_open = account.trading_state is TradingState.ACTIVE
-        may_close = account.trading_state is not TradingState.HALTED
+    def _quote(self, symbol: str) -> QuoteView:
+        market, i = self._contracts[symbol]
+        if i == STOCK:
+            frames = market.frames
+            bid, ask = stock_touch(float(frames.spot[0]), self._rules.stock_half_spread)
+            return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[0]))
+        columns = market.chain.columns
+        return QuoteView(
+            float(columns.bid[i]),
+            float(columns.ask[i]),
+            float(columns.bid_size[i]),
+            float(columns.ask_size[i]),
+            int(columns.quote_ns[i]),
+        )
+
+    def _observe(self) -> None:
+        account, purses = self.broker.account, self._purses
+        purses.equity[:], purses.cash[:] = self.equity(), account.cash
+        purses.reserved[:] = account.reserved
+        purses.open_positions[:] = len(account.strategies)
+        purses.may_open[:] = account.trading_state is TradingState.ACTIVE
+        purses.may_close[:] = account.trading_state is not TradingState.HALTED
+        left = self.broker.stock_to_liquidate()
+        greeks = np.array(self._account_greeks())
         for u, symbol in enumerate(self.symbols):
+            self._hold(u, symbol)
+            if symbol in left:
+                purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
-            columns = market.chain.columns
-            position = self._position(symbol)
-            find_buckets(columns, now_ns, market.bucket_group)
-            build_menu(
-                columns,
-                now_ns,
-                session.close_ns,
-                self._rules,
-                self._fees,
-                funds,
-                position,
-                may_open,
-                may_close,
-                market.bucket_group,
-                market.menu,
-            )
-            observe(
-                columns,
-                now_ns,
-                session.open_ns,
-                session.close_ns,
-                market.chain.spot,
-                market.history.bars(),
-                self._rules,
-                funds,
-                position,
-                market.bucket_group,
-                self._observations[u],
-            )
-            self._mask[u] = market.menu.mask
+            view = (market.board, market.frames, self._frame_of, self._rules)
+            which = np.array([u], dtype=np.int64)
+            see(*view, self._holdings, purses, which, self._sights)
+            if account.positions:
+                cap_openings(*view, purses, u, greeks, self._sights)
 
-    def _position(self, underlying: str) -> Position:
-        legs = np.full(MAX_LEGS, -1, dtype=np.int64)
-        ratio = np.zeros(MAX_LEGS, dtype=np.int64)
+    def _account_greeks(self) -> Greeks:
+        """The account's greeks; a leg without a readable volatility counts as none."""
+        delta = gamma = vega = 0.0
+        for symbol, position in self.broker.account.positions.items():
+            market, i = self._contracts[symbol]
+            shares, spot = position.quantity * self._rules.multiplier, market.spot
+            columns = market.chain.columns
+            if np.isnan(spot):
+                continue
+            if i == STOCK:
+                delta += shares * spot
+            elif not np.isnan(columns.delta[i]):
+                delta += shares * float(columns.delta[i]) * spot
+                gamma += shares * float(columns.gamma[i]) * spot * spot * 0.01
+                vega += shares * float(columns.vega[i]) * 0.01
+        return Greeks(delta, gamma, vega)
+
+    def _hold(self, u: int, underlying: str) -> None:
+        """Write the open strategy of an underlying as the kernels see it."""
+        holdings = self._holdings
+        holdings.legs[u], holdings.ratio[u], holdings.units[u] = NO_LEG, 0, 0
         strategy = self.broker.account.strategies.get(underlying)
         if strategy is None:
-            return Position(legs, ratio, 0, 0.0, 0)
+            return
         for k, leg in enumerate(strategy.legs):
-            legs[k] = self._contracts[leg.symbol][1]
-            ratio[k] = leg.ratio
-        return Position(legs, ratio, strategy.units, strategy.net_cash, strategy.opened_ns)
+            holdings.legs[u, k] = self._contracts[leg.symbol][1]
+            holdings.ratio[u, k] = leg.ratio
+        holdings.units[u], holdings.net_cash[u] = strategy.units, strategy.net_cash
+        holdings.opened_ns[u] = strategy.opened_ns
 
-    def _act(self, now_ns: int, underlying: str, action: int, allowed: bool) -> Outcome:
-        if not allowed:
+    def _act(self, now_ns: int, u: int, underlying: str, action: int) -> Outcome:
+        if not self._sights.mask[u, action]:
             return Outcome(action, masked=True)
-        market = self._markets[underlying]
-        units = int(market.menu.units[action])
+        units = int(self._sights.units[u, action])
         if units == 0:
             return Outcome(action, masked=False)
-        symbols = market.chain.symbols
-        legs: list[Leg] = []
-        quotes: dict[str, QuoteView] = {}
-        for leg in range(MAX_LEGS):
-            i = int(market.menu.legs[action, leg])
-            if i >= 0:
-                legs.append(Leg(symbols[i], int(market.menu.ratio[action, leg])))
-                quotes[symbols[i]] = _quote(market.chain, i)
         strategy = self.broker.account.strategies.get(underlying)
-        closing = action == CLOSE and strategy is not None
+        if action == CLOSE and strategy is not None:
+            name, intent = strategy.strategy, Intent.CLOSE
+            legs = tuple(Leg(leg.symbol, -leg.ratio) for leg in strategy.legs)
+        else:
+            name, intent = ACTIONS[action].name, Intent.OPEN
+            legs = self._opening_legs(underlying, action)
         order = Order(
             order_id=self.broker.next_order_id(),
             ts_ns=now_ns,
             underlying=underlying,
-            strategy=strategy.strategy if closing and strategy else ACTIONS[action].name,
-            intent=Intent.CLOSE if closing else Intent.OPEN,
-            legs=tuple(legs),
+            strategy=name,
+            intent=intent,
+            legs=legs,
             units=units,
         )
-        result = self.broker.submit(order, quotes, True, now_ns, self.equity())
-        return Outcome(action, masked=False, result=result)
+        unit = None
+        if intent is Intent.OPEN:
+            market = self._markets[underlying]
+            multiplier = self._rules.multiplier
+            unit = Greeks(*unit_greeks(market.board, market.frames, 0, multiplier, action))
+        return Outcome(action, masked=False, result=self._submit(order, unit))
 
+    def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
+        symbols = {leg.symbol for leg in order.legs}
+        spots = {s: m.spot for s, m in self._markets.items() if not np.isnan(m.spot)}
+        day = self._calendar.date_of(order.ts_ns)
+        hours = self._calendar.trading_hours(order.underlying, day)
+        return self.broker.submit(
+            order,
+            {symbol: self._quote(symbol) for symbol in symbols},
+            hours is not None and hours.open_ns <= order.ts_ns <= hours.close_ns,
+            order.ts_ns,
+            self.equity(),
+            self._account_greeks() if unit is not None else None,
+            unit,
+            spots,
+        )
 
-def _quote(chain: Chain, i: int) -> QuoteView:
-    columns = chain.columns
-    return QuoteView(
-        float(columns.bid[i]),
-        float(columns.ask[i]),
-        float(columns.bid_size[i]),
-        float(columns.ask_size[i]),
-        int(columns.quote_ns[i]),
-    )
+    def _opening_legs(self, underlying: str, action: int) -> tuple[Leg, ...]:
+        market = self._markets[underlying]
+        chosen = [int(market.frames.legs[0, action, leg]) for leg in range(MAX_LEGS)]
+        return tuple(
+            Leg(
+                underlying if i == STOCK else market.chain.symbols[i],
+                int(RATIO[action, leg]),
+            )
+            for leg, i in enumerate(chosen)
+            if i != NO_LEG
+        )

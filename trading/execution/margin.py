@@ -38,26 +38,32 @@ def _payoff(right: I8, strike: F64, ratio: I64, n_legs: int, spot: float) -> flo
 
 
 @njit(cache=True)
-def worst_payoff(right: I8, strike: F64, ratio: I64, n_legs: int) -> float:
-    """Least value of one unit at expiry in USD a share, over every price of the underlying.
+def payoff_range(right: I8, strike: F64, ratio: I64, n_legs: int) -> tuple[float, float]:
+    """Least and greatest value of one unit at expiry, USD a share, over every underlying price.
 
-    The payoff is piecewise linear, so its minimum lies at a price of zero, at a strike, or, with
-    more calls and stock sold than bought, at infinity: -inf. -inf also when a strike is not a
-    positive finite number, so that a bad input never looks safe.
+    The payoff is piecewise linear, so its extremes lie at a price of zero, at a strike, or, where
+    calls and stock do not add up to nothing, at infinity: -inf or inf. A strike that is not a
+    positive finite number gives both, so that a bad input never looks safe.
     """
     slope = 0
     for leg in range(n_legs):
         if right[leg] != 0 and not (np.isfinite(strike[leg]) and strike[leg] > 0.0):
-            return -np.inf
+            return -np.inf, np.inf
         if right[leg] >= 0:
             slope += ratio[leg]
-    if slope < 0:
-        return -np.inf
-    worst = float(_payoff(right, strike, ratio, n_legs, 0.0))
+    worst = best = float(_payoff(right, strike, ratio, n_legs, 0.0))
     for leg in range(n_legs):
         if right[leg] != 0:
-            worst = min(worst, _payoff(right, strike, ratio, n_legs, strike[leg]))
-    return worst
+            value = _payoff(right, strike, ratio, n_legs, strike[leg])
+            worst = min(worst, value)
+            best = max(best, value)
+    return (-np.inf if slope < 0 else worst), (np.inf if slope > 0 else best)
+
+
+@njit(cache=True)
+def worst_payoff(right: I8, strike: F64, ratio: I64, n_legs: int) -> float:
+    """Least value of one unit at expiry in USD a share, see `payoff_range`."""
+    return float(payoff_range(right, strike, ratio, n_legs)[0])
 
 
 @njit(cache=True)

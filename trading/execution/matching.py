@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from trading.execution.fees import FeeSchedule, order_fees
 from trading.execution.money import usd
+from trading.market.chain import is_tradable
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -48,16 +49,16 @@ _INVALID_ORDER = int(MatchCode.INVALID_ORDER)
 
 @njit(cache=True)
 def check_quote(bid: float, ask: float, quote_ns: int, now_ns: int, max_quote_age_ns: int) -> int:
-    """`MatchCode` of one quote: OK when it is two-sided, neither locked nor crossed, and fresh."""
-    code = _OK
+    """`MatchCode` of one quote: OK when `is_tradable` says so, else why it does not."""
+    if is_tradable(bid, ask, quote_ns, now_ns, max_quote_age_ns):
+        return _OK
+    code = _STALE
     if not (np.isfinite(bid) and np.isfinite(ask)):
         code = _NOT_A_NUMBER
     elif bid <= 0.0 or ask <= 0.0:
         code = _ONE_SIDED
     elif bid >= ask:
         code = _CROSSED
-    elif quote_ns <= 0 or now_ns - quote_ns > max_quote_age_ns:
-        code = _STALE
     return code
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import structlog
 
 from trading.config import Settings
-from trading.envs.actions import TradingRules
+from trading.envs.rules import TradingRules
 from trading.errors import CheckpointError
 from trading.execution.fees import FeeSchedule
 from trading.learning.checkpoints import CheckpointStore, load_module_weights

@@ -9,6 +9,7 @@ import os
 import queue
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import torch
 from trading.config import Settings
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import ConnectionState, StreamClient
+from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.errors import JournalLocked, LearningError, TradingError
 from trading.execution.broker import PaperBroker
@@ -29,6 +31,7 @@ from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, TradingMetrics
+from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.status import (
     account_figures,
     describe_account,
@@ -94,6 +97,7 @@ class LiveMarket:
         self._status: dict[str, Any] = {}
         self._trader: Trader | None = None
         self._stream: StreamClient | None = None
+        self._recorder: Recorder | None = None
         self._phase = "starting"
         self._failure: BaseException | None = None
         self._bar: Bar | None = None
@@ -130,6 +134,7 @@ class LiveMarket:
             "phase": self._phase,
             **self._status,
             "feed": {"connections": feed, **self._feed_counts()},
+            "recording": (self._recorder.failure or "on") if self._recorder else "off",
             "learner": self._learner_status,
             "versions": {
                 "trading": importlib.metadata.version("trading"),
@@ -274,8 +279,9 @@ class LiveMarket:
             StreamClient(
                 assembly.stream_settings(settings, self._endpoint), seed=settings.seed
             ) as stream,
+            assembly.recorder(settings) or nullcontext() as recorder,
         ):
-            self._stream = stream
+            self._stream, self._recorder = stream, recorder
             now_ns = rest.market_status().server_ns
             capital = settings.account.initial_capital
             account = journal.open_account(settings.account.id, capital, now_ns)
@@ -292,7 +298,7 @@ class LiveMarket:
                 rules.slippage,
                 rules.max_quote_age_ns,
             )
-            env = LiveEnv(settings.symbols, rules, fees, calendar, broker)
+            env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
             directory = MarketDirectory(
                 rest, stream, env, calendar, settings.data.max_quote_contracts
             )
@@ -302,7 +308,7 @@ class LiveMarket:
                 policy,
                 calendar,
                 stream,
-                directory,
+                recorded_markets(directory, recorder),
                 self,
                 now_ns,
                 version,

@@ -6,8 +6,11 @@ import numpy as np
 
 from trading.config import Settings
 from trading.data.massive.stream import StreamSettings
-from trading.envs.actions import ACTION_COUNT, TradingRules
+from trading.data.recording import Recorder
+from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
+from trading.envs.market_features import HISTORY_BARS
+from trading.envs.rules import TradingRules
 from trading.execution.fees import FeeSchedule
 from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
@@ -23,6 +26,23 @@ _SECOND_NS = 1_000_000_000
 def journal_path(settings: Settings) -> Path:
     """The journal of the settings' account."""
     return settings.paths.state_dir / f"journal-{settings.account.id}.sqlite"
+
+
+def recorder(settings: Settings) -> Recorder | None:
+    """A recorder of live days, or None where the settings ask for none.
+
+    Raises
+    ------
+    DataError
+        Its folder cannot be written.
+    """
+    if not settings.data.record:
+        return None
+    return Recorder(
+        settings.paths.state_dir / "recordings",
+        history_bars=HISTORY_BARS,
+        waits=settings.data.source != "massive",
+    )
 
 
 def fee_schedule(settings: Settings) -> FeeSchedule:
@@ -66,10 +86,18 @@ def trading_rules(settings: Settings) -> TradingRules:
         initial_capital=settings.account.initial_capital,
         max_positions=settings.account.max_positions,
         risk_fraction=risk.risk_per_trade_pct / 100.0,
+        secured_fraction=risk.secured_pct / 100.0,
         max_contracts=risk.max_contracts_per_order,
         max_notional=risk.max_order_notional,
+        max_delta=risk.max_delta_pct / 100.0,
+        max_gamma=risk.max_gamma_pct / 100.0,
+        max_vega=risk.max_vega_pct / 100.0,
+        max_daily_loss=risk.max_daily_loss_pct / 100.0,
+        max_drawdown=risk.max_drawdown_pct / 100.0,
+        min_short_equity=risk.min_short_equity,
         max_quote_age_ns=round(settings.execution.max_quote_age_s * _SECOND_NS),
         slippage=settings.execution.slippage,
+        stock_half_spread=settings.execution.stock_half_spread_bps / 10_000.0,
         multiplier=CONTRACT_MULTIPLIER,
         rate=RISK_FREE_RATE,
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,

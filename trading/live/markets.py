@@ -8,9 +8,9 @@ import structlog
 
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamClient
-from trading.envs.actions import BUCKETS
-from trading.envs.features import HISTORY_BARS
+from trading.envs.catalogue import BUCKETS
 from trading.envs.live_env import LiveEnv
+from trading.envs.market_features import HISTORY_BARS
 from trading.errors import DataError, NotEntitled
 from trading.live.bar_clock import Bar
 from trading.market.bars import StockBar
@@ -60,7 +60,7 @@ class MarketDirectory:
         DataError
             An underlying has no listed options, or too many of them and no known price.
         """
-        self._env.begin_session()
+        self._env.begin_session(bar.session)
         for symbol in self._env.symbols:
             self._open_underlying(symbol, bar)
         names = {f"Q.{contract}" for contract in self._env.listed_symbols()}

@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 
 from trading.data.massive.stream import StreamClient
-from trading.envs.actions import ACTIONS
+from trading.envs.catalogue import ACTIONS
 from trading.envs.live_env import LiveEnv
 from trading.errors import LearningError
 from trading.execution.events import DecisionMade, WeightsAdopted

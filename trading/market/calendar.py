@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from trading.errors import CalendarError
+from trading.market.products import EQUITY, product_of
 
 NEW_YORK = ZoneInfo("America/New_York")
 SECOND_NS = 1_000_000_000
@@ -29,9 +30,9 @@ class ExchangeCalendar:
     """The regular sessions of one exchange.
 
     Days and hours come from `pandas_market_calendars`, one year at a time when first asked for.
-    A session ends when the earlier of the options exchange and the New York Stock Exchange closes:
-    options stop with their underlyings, and the options calendars of that package lack the
-    half-day on Christmas Eve.
+    Options stop with their underlyings: a session ends no later after the close of the New York
+    Stock Exchange than usual, which is at once for stocks and a quarter of an hour for broad
+    indices. The options calendars of that package lack the half-day on Christmas Eve.
 
     Parameters
     ----------
@@ -48,6 +49,7 @@ class ExchangeCalendar:
         self.name = name
         self._years: dict[int, dict[date, Session]] = {}
         self._sources: list[Any] = []
+        self._others: dict[str, ExchangeCalendar] = {}
 
     def session_on(self, day: date) -> Session | None:
         """The session of a New York date, or None on a weekend or holiday."""
@@ -78,15 +80,36 @@ class ExchangeCalendar:
             if start <= day <= end
         ]
 
-    def expiry_ns(self, expiry: date) -> int:
+    def trading_hours(self, root: str, day: date) -> Session | None:
+        """When the options of a root trade on a New York date; None when they do not.
+
+        `root` is an option root or an underlying: `GOOG` stops at 16:00, `SPY` and `SPXW` at
+        16:15, and on a half-day at 13:00 and 13:15.
+        """
+        return self._named(product_of(root).calendar).session_on(day)
+
+    def expiry_ns(self, expiry: date, root: str | None = None) -> int:
         """When contracts with this expiry date cease to trade.
 
-        That is the close of that day or, when the exchange is shut, of the session before it.
+        That is the close of that day or, when the exchange is shut, of the session before it: by
+        the hours of this calendar or, where `root` is given, by those of that root on a last day.
+        Roots that settle at a morning's level (`SPX`, `VIX`) stop a day before their expiry, which
+        is not taken into account.
         """
+        calendar = self
+        if root is not None:
+            product = product_of(root)
+            product = EQUITY if product.expires_with_stocks else product
+            calendar = self._named(product.calendar)
         day = expiry
-        while (session := self.session_on(day)) is None:
+        while (session := calendar.session_on(day)) is None:
             day -= timedelta(days=1)
         return session.close_ns
+
+    def _named(self, name: str) -> "ExchangeCalendar":
+        if name == self.name:
+            return self
+        return self._others.setdefault(name, ExchangeCalendar(name))
 
     def date_of(self, ts_ns: int) -> date:
         """The date in New York at a time."""
@@ -106,15 +129,16 @@ class ExchangeCalendar:
             )
         if not self._sources:
             self._sources = [_exchange(self.name), _exchange("NYSE")]
-        hours = [_hours(source, year) for source in self._sources]
+        options, stocks = (_hours(source, year) for source in self._sources)
+        days = [day for day in options if day in stocks]
+        lag_ns = min(options[day][1] - stocks[day][1] for day in days)
         return {
             day: Session(
                 day,
-                max(table[day][0] for table in hours),
-                min(table[day][1] for table in hours),
+                max(options[day][0], stocks[day][0]),
+                min(options[day][1], stocks[day][1] + max(lag_ns, 0)),
             )
-            for day in hours[0]
-            if all(day in table for table in hours)
+            for day in days
         }
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trading.errors import DataError
 from trading.market.contracts import OptionContract
-from trading.market.pricing import YEAR_NS, greeks, implied_volatility
+from trading.market.pricing import YEAR_NS, implied_volatility, pair_greeks
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -25,8 +25,9 @@ MIN_TIME_VALUE = 0.005
 
 @njit(cache=True)
 def is_tradable(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) -> bool:
-    """Whether a quote is two-sided, uncrossed, unlocked and fresh."""
-    return bid > 0.0 and ask > bid and quote_ns > 0 and now_ns - quote_ns <= max_age_ns
+    """Whether a quote is two-sided, finite, uncrossed, unlocked and fresh: the one rule."""
+    fresh = quote_ns > 0 and now_ns - quote_ns <= max_age_ns
+    return bid > 0.0 and ask > bid and ask < np.inf and fresh
 
 
 class Columns(NamedTuple):
@@ -102,71 +103,54 @@ def tradable_share(chain: Columns, now_ns: int, max_age_ns: int) -> float:
 
 
 @njit(cache=True)
-def _mid(chain: Columns, i: int, now_ns: int, max_age_ns: int) -> float:
-    if is_tradable_at(chain, i, now_ns, max_age_ns):
-        return float(0.5 * (chain.bid[i] + chain.ask[i]))
-    return np.nan
+def _mid(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) -> float:
+    return 0.5 * (bid + ask) if is_tradable(bid, ask, quote_ns, now_ns, max_age_ns) else np.nan
 
 
 @njit(cache=True)
-def _parity_forward(chain: Columns, g: int, discount: float, now_ns: int, max_age_ns: int) -> float:
-    """Forward implied by the call and put whose mids are closest; NaN without such a pair."""
-    best = np.inf
-    forward = np.nan
-    for i in range(chain.group_start[g], chain.group_start[g + 1]):
-        j = chain.pair[i]
-        if chain.right[i] != 1 or j < 0:
+def _marked(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float) -> float:
+    """Value in the books, USD a share; `last` is the one before, `intrinsic` may be NaN."""
+    if bid > 0.0 and ask >= bid:
+        return 0.5 * (bid + ask)
+    if bid == 0.0 and ask > 0.0 and quote_ns > 0:
+        return 0.5 * ask
+    return intrinsic if np.isnan(last) else last
+
+
+@njit(cache=True, error_model="numpy")
+def _imply_forwards(
+    chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: int
+) -> float:
+    """Fill `forward` by the call and put of each expiry whose mids are closest; return the spot."""
+    bid, ask, quote_ns, pair = chain.bid, chain.ask, chain.quote_ns, chain.pair
+    for g in range(len(chain.forward)):
+        chain.forward[g] = np.nan
+        first, last = chain.group_start[g], chain.group_start[g + 1]
+        t = (chain.expiry_ns[first] - now_ns) / YEAR_NS
+        if t <= 0.0:
             continue
-        call = _mid(chain, i, now_ns, max_age_ns)
-        put = _mid(chain, j, now_ns, max_age_ns)
-        distance = abs(call - put)
-        if distance < best:
-            best = distance
-            forward = chain.strike[i] + (call - put) / discount
-    return forward
+        discount = np.exp(-rate * t)
+        closest = np.inf
+        for i in range(first, last):
+            j = pair[i]
+            if chain.right[i] != 1 or j < 0:
+                continue
+            call = _mid(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns)
+            put = _mid(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns)
+            if abs(call - put) < closest:
+                closest = abs(call - put)
+                chain.forward[g] = chain.strike[i] + (call - put) / discount
+        if np.isnan(spot):
+            spot = chain.forward[g] * discount
+    for g in range(len(chain.forward)):
+        t = (chain.expiry_ns[chain.group_start[g]] - now_ns) / YEAR_NS
+        if t > 0.0 and np.isnan(chain.forward[g]):
+            chain.forward[g] = spot * np.exp(rate * t)
+    return spot
 
 
-@njit(cache=True)
-def _mark(chain: Columns, i: int, spot: float) -> None:
-    if chain.bid[i] > 0.0 and chain.ask[i] >= chain.bid[i]:
-        chain.mark[i] = 0.5 * (chain.bid[i] + chain.ask[i])
-    elif chain.bid[i] == 0.0 and chain.ask[i] > 0.0 and chain.quote_ns[i] > 0:
-        chain.mark[i] = 0.5 * chain.ask[i]
-    elif np.isnan(chain.mark[i]) and not np.isnan(spot):
-        chain.mark[i] = max(chain.right[i] * (spot - chain.strike[i]), 0.0)
-
-
-@njit(cache=True)
-def _imply(
-    chain: Columns, g: int, i: int, spot: float, t: float, discount: float, now_ns: int, age: int
-) -> None:
-    """Volatility and greeks of contract `i` and its pair, from the out-of-the-money one."""
-    j = chain.pair[i]
-    out_of_the_money = chain.right[i] * (chain.forward[g] - chain.strike[i]) <= 0.0
-    if not out_of_the_money and j >= 0:
-        return
-    source = i
-    price = _mid(chain, i, now_ns, age)
-    if np.isnan(price) and j >= 0:
-        source = j
-        price = _mid(chain, j, now_ns, age)
-    if np.isnan(price):
-        return
-    strike = chain.strike[i]
-    vol, _ = implied_volatility(
-        price, chain.right[source], chain.forward[g], strike, t, discount, MIN_TIME_VALUE
-    )
-    if np.isnan(vol):
-        return
-    for k in (i, j):
-        if k >= 0:
-            chain.iv[k] = vol
-            chain.delta[k], chain.gamma[k], chain.vega[k], chain.theta[k] = greeks(
-                chain.right[k], chain.forward[g], spot, strike, t, discount, vol
-            )
-
-
-@njit(cache=True)
+# Arrays are taken out of `chain` once: each pass of the tuple to a function counts references.
+@njit(cache=True, error_model="numpy")
 def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: int) -> float:
     """Fill forward, iv, greeks and mark in place; return the spot price that was used.
 
@@ -175,33 +159,45 @@ def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: i
     contract of each strike and serves both rights. A mark is the mid of the last two-sided quote;
     half the ask when nobody bids; intrinsic value before the first quote. Unknown values are NaN.
     """
-    chain.forward[:] = np.nan
-    chain.iv[:] = np.nan
-    chain.delta[:] = np.nan
-    chain.gamma[:] = np.nan
-    chain.vega[:] = np.nan
-    chain.theta[:] = np.nan
-    for g in range(len(chain.forward)):
-        t = (chain.expiry_ns[chain.group_start[g]] - now_ns) / YEAR_NS
-        if t > 0.0:
-            discount = np.exp(-rate * t)
-            chain.forward[g] = _parity_forward(chain, g, discount, now_ns, max_age_ns)
-            if np.isnan(spot):
-                spot = chain.forward[g] * discount
+    spot = _imply_forwards(chain, now_ns, spot, rate, max_age_ns)
+    strike, right, pair = chain.strike, chain.right, chain.pair
+    bid, ask, quote_ns, mark = chain.bid, chain.ask, chain.quote_ns, chain.mark
+    iv, delta, gamma, vega, theta = chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta
     for g in range(len(chain.forward)):
         first, last = chain.group_start[g], chain.group_start[g + 1]
-        for i in range(first, last):
-            _mark(chain, i, spot)
         t = (chain.expiry_ns[first] - now_ns) / YEAR_NS
-        if t <= 0.0:
-            continue
         discount = np.exp(-rate * t)
-        if np.isnan(chain.forward[g]):
-            chain.forward[g] = spot / discount
-        if np.isnan(chain.forward[g]):
-            continue
+        forward = chain.forward[g]
         for i in range(first, last):
-            _imply(chain, g, i, spot, t, discount, now_ns, max_age_ns)
+            intrinsic = max(right[i] * (spot - strike[i]), 0.0) if spot > 0.0 else np.nan
+            mark[i] = _marked(bid[i], ask[i], quote_ns[i], intrinsic, mark[i])
+            iv[i] = delta[i] = gamma[i] = vega[i] = theta[i] = np.nan
+        for i in range(first, last):
+            j = pair[i]
+            out_of_the_money = right[i] * (forward - strike[i]) <= 0.0
+            if not t > 0.0 or np.isnan(forward) or not (out_of_the_money or j < 0):
+                continue
+            source = i
+            price = _mid(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns)
+            if np.isnan(price) and j >= 0:
+                source = j
+                price = _mid(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns)
+            vol, _ = implied_volatility(
+                price, right[source], forward, strike[i], t, discount, MIN_TIME_VALUE
+            )
+            if np.isnan(vol):
+                continue
+            call_delta, put_delta, each_gamma, each_vega, call_theta, put_theta = pair_greeks(
+                forward, spot, strike[i], t, discount, vol
+            )
+            is_call = right[i] > 0
+            iv[i], gamma[i], vega[i] = vol, each_gamma, each_vega
+            delta[i] = call_delta if is_call else put_delta
+            theta[i] = call_theta if is_call else put_theta
+            if j >= 0:
+                iv[j], gamma[j], vega[j] = vol, each_gamma, each_vega
+                delta[j] = put_delta if is_call else call_delta
+                theta[j] = put_theta if is_call else call_theta
     return spot
 
 
@@ -250,6 +246,8 @@ class Chain:
         self.sequence: I64 = np.full(n, -1, dtype=np.int64)
         self.last_price = float("nan")
         """Last traded price of the underlying, NaN without a stock feed."""
+        self.last_price_ns = 0
+        """When it was known; 0 before the first."""
         self.spot = float("nan")
         """Price that the greeks use: `last_price`, else what put-call parity implies."""
 
@@ -264,6 +262,7 @@ class Chain:
             getattr(self.columns, name)[mine] = getattr(previous.columns, name)[theirs]
         self.sequence[mine] = previous.sequence[theirs]
         self.last_price, self.spot = previous.last_price, previous.spot
+        self.last_price_ns = previous.last_price_ns
 
     def refresh(self, now_ns: int, rate: float, max_age_ns: int) -> None:
         """Recompute forwards, implied volatilities, greeks and marks as of `now_ns`."""

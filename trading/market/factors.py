@@ -51,6 +51,77 @@ class State(NamedTuple):
     regime: int
 
 
+class _Law(NamedTuple):
+    """What a step of a given length does in one regime, apart from the state it starts in."""
+
+    switch_probability: float
+    level: float
+    """Level that log volatility reverts to."""
+    other_level: float
+    """The same in the other regime."""
+    variance_per_iv2: float
+    """Variance of the step's return over the square of at-the-money volatility."""
+    drift: float
+    vol_pull: float
+    vol_scale: float
+    skew_pull: float
+    skew_level: float
+    skew_scale: float
+    jump_probability: float
+    jump_share: float
+    jump_size: float
+    """Standard deviation of one jump over that of the step's return."""
+
+
+@njit(cache=True, error_model="numpy")
+def _law(model: MarketModel, regime: int, years: float, log_scale: float) -> _Law:
+    sessions = years * SESSIONS_PER_YEAR
+    calm, stressed = log(model.calm_vol) + log_scale, log(model.stressed_vol) + log_scale
+    in_stress = regime == STRESSED
+    premium = model.stressed_premium if in_stress else model.calm_premium
+    return _Law(
+        1.0 - exp(-(model.calm_rate if in_stress else model.stress_rate) * sessions),
+        stressed if in_stress else calm,
+        calm if in_stress else stressed,
+        years / (1.0 + premium) ** 2,
+        model.drift * years,
+        min(model.vol_reversion * sessions, 1.0),
+        model.vol_of_vol * sqrt(years),
+        min(model.skew_reversion * sessions, 1.0),
+        model.stressed_skew if in_stress else model.calm_skew,
+        model.skew_noise * sqrt(years),
+        1.0 - exp(-model.jump_rate * years),
+        model.jump_share,
+        sqrt(model.jump_share / (model.jump_rate * years)),
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def _step(
+    model: MarketModel, law: _Law, rng: np.random.Generator, state: State, iv: float
+) -> tuple[State, float, float]:
+    """`advance` without a switch, by the law of the state's regime; `iv` is exp(state.log_iv)."""
+    spot, log_iv, skew, regime = state
+    variance = iv * iv * law.variance_per_iv2
+    diffusive = variance * (1.0 - law.jump_share)
+    shock = rng.standard_normal()
+    move = law.drift - 0.5 * variance + sqrt(diffusive) * shock
+    bridge = -2.0 * diffusive
+    highest = 0.5 * (move + sqrt(move * move + bridge * log(1.0 - rng.random())))
+    lowest = 0.5 * (move - sqrt(move * move + bridge * log(1.0 - rng.random())))
+    if rng.random() < law.jump_probability:
+        move += sqrt(variance) * law.jump_size * rng.standard_normal()
+
+    rho = model.vol_correlation
+    vol_shock = rho * shock + sqrt(1.0 - rho * rho) * rng.standard_normal()
+    log_iv += law.vol_pull * (law.level - log_iv) + law.vol_scale * vol_shock
+    log_iv = min(max(log_iv, _MIN_LOG_IV), _MAX_LOG_IV)
+    skew += law.skew_pull * (law.skew_level - skew) + law.skew_scale * rng.standard_normal()
+    skew = min(max(skew, _MIN_SKEW), _MAX_SKEW)
+    following = State(spot * exp(move), log_iv, skew, regime)
+    return following, spot * exp(max(highest, move)), spot * exp(min(lowest, move))
+
+
 @njit(cache=True, error_model="numpy")
 def advance(
     model: MarketModel,
@@ -67,83 +138,72 @@ def advance(
     (R. Merton, J. Financial Economics 3 (1976), 125-144). The extremes are drawn from the law of
     the maximum of a Brownian bridge (P. Glasserman, "Monte Carlo Methods", section 6.4).
     """
-    spot, log_iv, skew, regime = state
-    sessions = years * SESSIONS_PER_YEAR
-    switch_rate = model.stress_rate if regime == CALM else model.calm_rate
-    switched = rng.random() < 1.0 - exp(-switch_rate * sessions)
-    if switched:
-        regime = STRESSED if regime == CALM else CALM
-    stressed = regime == STRESSED
-    level = log(model.stressed_vol if stressed else model.calm_vol) + log_scale
-    if switched:
-        log_iv += model.switch_shock * (level - log_iv)
-    premium = model.stressed_premium if stressed else model.calm_premium
-    variance = (exp(log_iv) / (1.0 + premium)) ** 2 * years
-    diffusive = variance * (1.0 - model.jump_share)
-    jump_variance = variance * model.jump_share / (model.jump_rate * years)
-
-    shock = rng.standard_normal()
-    move = model.drift * years - 0.5 * variance + sqrt(diffusive) * shock
-    bridge = -2.0 * diffusive
-    highest = 0.5 * (move + sqrt(move * move + bridge * log(1.0 - rng.random())))
-    lowest = 0.5 * (move - sqrt(move * move + bridge * log(1.0 - rng.random())))
-    if rng.random() < 1.0 - exp(-model.jump_rate * years):
-        move += sqrt(jump_variance) * rng.standard_normal()
-
-    rho = model.vol_correlation
-    vol_shock = rho * shock + sqrt(1.0 - rho * rho) * rng.standard_normal()
-    pull = min(model.vol_reversion * sessions, 1.0)
-    log_iv += pull * (level - log_iv) + model.vol_of_vol * sqrt(years) * vol_shock
-    log_iv = min(max(log_iv, _MIN_LOG_IV), _MAX_LOG_IV)
-    skew_level = model.stressed_skew if stressed else model.calm_skew
-    skew += min(model.skew_reversion * sessions, 1.0) * (skew_level - skew)
-    skew += model.skew_noise * sqrt(years) * rng.standard_normal()
-    skew = min(max(skew, _MIN_SKEW), _MAX_SKEW)
-    following = State(spot * exp(move), log_iv, skew, regime)
-    return following, spot * exp(max(highest, move)), spot * exp(min(lowest, move))
+    law = _law(model, state.regime, years, log_scale)
+    if rng.random() < law.switch_probability:
+        state = _switched(model, law, state)
+        law = _law(model, state.regime, years, log_scale)
+    following, high, low = _step(model, law, rng, state, exp(state.log_iv))
+    return following, high, low
 
 
 @njit(cache=True, error_model="numpy")
-def _volume(
-    model: MarketModel, rng: np.random.Generator, share: float, seconds: float, iv: float
-) -> float:
-    """Shares in a step that begins `seconds` after the open and lasts `share` of a session."""
-    middle = 2.0 * seconds / _SESSION_SECONDS - 1.0
-    smile = 0.6 + 1.2 * middle * middle
-    level = model.daily_volume * share * smile * iv / model.calm_vol
+def _switched(model: MarketModel, law: _Law, state: State) -> State:
+    """The state as it enters the other regime."""
+    spot, log_iv, skew, regime = state
+    log_iv += model.switch_shock * (law.other_level - log_iv)
+    return State(spot, log_iv, skew, STRESSED if regime == CALM else CALM)
+
+
+@njit(cache=True, error_model="numpy")
+def simulate_path(
+    model: MarketModel,
+    rng: np.random.Generator,
+    factors: Factors,
+    b: int,
+    step_seconds: float,
+    year_seconds: float,
+    log_scale: float,
+) -> None:
+    """Fill the path of market `b` from its state at index 0, the first step starting at an open.
+
+    The same as `advance` for every step, with volume.
+    """
+    step_years = step_seconds / year_seconds * (1.0 - model.overnight_share)
+    share = step_seconds / _SESSION_SECONDS
     noise = model.volume_noise
-    return float(np.rint(level * exp(noise * rng.standard_normal() - 0.5 * noise * noise)))
+    volume_level = model.daily_volume * share / model.calm_vol * exp(-0.5 * noise * noise)
+    iv = factors.atm_iv[b, 0]
+    regime = STRESSED if factors.regime[b, 0] == STRESSED else CALM
+    state = State(factors.spot[b, 0], log(iv), factors.skew[b, 0], regime)
+    law = _law(model, regime, step_years, log_scale)
+    for step in range(factors.high.shape[1]):
+        middle = 2.0 * ((step * step_seconds) % _SESSION_SECONDS) / _SESSION_SECONDS - 1.0
+        smile = 0.6 + 1.2 * middle * middle
+        volume = volume_level * smile * iv * exp(noise * rng.standard_normal())
+        factors.volume[b, step] = np.rint(volume)
+        if rng.random() < law.switch_probability:
+            state = _switched(model, law, state)
+            law = _law(model, state.regime, step_years, log_scale)
+            iv = exp(state.log_iv)
+        state, factors.high[b, step], factors.low[b, step] = _step(model, law, rng, state, iv)
+        iv = exp(state.log_iv)
+        factors.spot[b, step + 1] = state.spot
+        factors.atm_iv[b, step + 1] = iv
+        factors.skew[b, step + 1] = state.skew
+        factors.regime[b, step + 1] = state.regime
 
 
 @njit(cache=True, error_model="numpy")
 def _simulate(
     model: MarketModel,
-    factors: Factors,
-    log_scale: F64,
-    step_years: float,
-    step_seconds: float,
     rng: np.random.Generator,
+    factors: Factors,
+    step_seconds: float,
+    year_seconds: float,
+    log_scale: F64,
 ) -> None:
-    """Fill every path from its state at index 0."""
     for b in range(factors.spot.shape[0]):
-        state = State(
-            factors.spot[b, 0],
-            log(factors.atm_iv[b, 0]),
-            factors.skew[b, 0],
-            STRESSED if factors.regime[b, 0] == STRESSED else CALM,
-        )
-        for step in range(factors.high.shape[1]):
-            seconds = (step * step_seconds) % _SESSION_SECONDS
-            factors.volume[b, step] = _volume(
-                model, rng, step_seconds / _SESSION_SECONDS, seconds, factors.atm_iv[b, step]
-            )
-            state, factors.high[b, step], factors.low[b, step] = advance(
-                model, rng, state, step_years, log_scale[b]
-            )
-            factors.spot[b, step + 1] = state.spot
-            factors.atm_iv[b, step + 1] = exp(state.log_iv)
-            factors.skew[b, step + 1] = state.skew
-            factors.regime[b, step + 1] = state.regime
+        simulate_path(model, rng, factors, b, step_seconds, year_seconds, log_scale[b])
 
 
 def simulate_factors(
@@ -186,6 +246,5 @@ def simulate_factors(
     factors.atm_iv[:, 0] = np.exp(log_iv0)
     factors.skew[:, 0] = skew0
     factors.regime[:, 0] = regime0
-    step_years = step_seconds / year_seconds * (1.0 - model.overnight_share)
-    _simulate(model, factors, log_scale, step_years, float(step_seconds), rng)
+    _simulate(model, rng, factors, float(step_seconds), float(year_seconds), log_scale)
     return factors

@@ -57,6 +57,10 @@ class MarketModel(NamedTuple):
     """Exponent by which at-the-money volatility grows with time to expiry at the calm level."""
     term_inversion: float = 0.12
     """Fall of that exponent per unit of log volatility above the calm level."""
+    event_ns: float = 0.0
+    """When scheduled news comes, as earnings after a close: UTC nanoseconds, 0 for none."""
+    event_move: float = 0.0
+    """Standard deviation of the log price move that the news brings."""
     min_iv: float = 0.03
     """No volatility of the surface is lower."""
     daily_volume: float = 20e6
@@ -64,15 +68,25 @@ class MarketModel(NamedTuple):
     volume_noise: float = 0.5
     """Standard deviation of log volume."""
     requote_per_bar: float = 0.9
-    """Probability that a quote is renewed within a minute although its value did not move."""
+    """Probability that an at-the-money quote is renewed in a minute, whether or not it must be."""
+    quiet_wings: float = 0.05
+    """How much rarer renewals get with the squared distance of a strike in standard deviations."""
+    activity_noise: float = 0.1
+    """Standard deviation of the log of all renewal probabilities, from one step to the next."""
     quote_noise: float = 0.15
     """Standard deviation of a quote's mid around fair value, as a share of the spread."""
     spread_noise: float = 0.35
     """Standard deviation of the log of a spread around its median."""
+    spread_scale: float = 1.0
+    """Median spread over that of the tick class."""
     spread_stress: float = 0.5
     """Power of implied over calm volatility by which spreads widen."""
     size_mean: float = 25.0
     """Mean displayed size of penny classes, in contracts; half of that in penny-program classes."""
+    worthless_ticks: float = 0.5
+    """Nobody bids for a contract whose value is below this many ticks."""
+    worthless_ask_ticks: float = 1.0
+    """Such a contract is offered at this many ticks at least."""
     missing_side: float = 0.004
     """Probability that a renewed quote lacks a given side."""
     quote_lag_ms: float = 200.0

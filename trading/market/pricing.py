@@ -134,6 +134,47 @@ def greeks(
 
 
 @njit(cache=True, error_model="numpy")
+def pair_greeks(
+    forward: float, spot: float, strike: float, t: float, discount: float, iv: float
+) -> tuple[float, float, float, float, float, float]:
+    """`greeks` of the call and the put of one strike, which share most of the work.
+
+    Returns
+    -------
+    delta of the call, delta of the put, gamma, vega, theta of the call, theta of the put
+    """
+    deviation = iv * sqrt(max(t, 0.0))
+    if deviation <= 0.0:
+        call, put = (
+            greeks(1, forward, spot, strike, t, discount, iv),
+            greeks(-1, forward, spot, strike, t, discount, iv),
+        )
+        return call[0], put[0], 0.0, 0.0, 0.0, 0.0
+    growth = forward / spot
+    rate = -log(discount) / t
+    carry = log(growth) / t
+    d1 = log(forward / strike) / deviation + 0.5 * deviation
+    forward_probability = _normal_cdf(d1)
+    strike_probability = _normal_cdf(d1 - deviation)
+    forward_density = discount * forward * _normal_pdf(d1)
+    share = discount * growth
+    call_delta = share * forward_probability
+    put_delta = call_delta - share
+    decay = 0.5 * forward_density * deviation / t
+    paid, received = discount * forward, discount * strike
+    call = paid * forward_probability - received * strike_probability
+    put = call - (paid - received)
+    return (
+        call_delta,
+        put_delta,
+        forward_density / (spot * spot * deviation),
+        forward_density * sqrt(t),
+        rate * call - carry * spot * call_delta - decay,
+        rate * put - carry * spot * put_delta - decay,
+    )
+
+
+@njit(cache=True, error_model="numpy")
 def further_greeks(
     right: int,
     forward: float,

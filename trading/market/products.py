@@ -1,8 +1,9 @@
 """What kind of option an underlying has: its hours, its exercise and its settlement.
 
-Sources: Cboe Rule 5.1 (trading hours; options on broad-based funds and indices trade to 16:15 New
-York), Cboe Rule 4.13 (index options: cash settlement and European exercise of SPX, XSP, RUT, VIX;
-OEX is American).
+Sources: Cboe Rule 5.1 (trading hours: options on broad indices and on some funds trade until 16:15
+New York, and those that settle at an afternoon's index level until 16:00 on their last day), Cboe
+Rule 4.13 (index options: cash settlement and European exercise of SPX, XSP, RUT, VIX; OEX is
+American). The funds are those that brokers' lists of late options agree on.
 """
 
 from dataclasses import dataclass
@@ -20,11 +21,15 @@ class Product:
         Whether exercise pays the intrinsic value; otherwise it delivers shares.
     european : bool
         Whether exercise is possible at expiry only.
+    expires_with_stocks : bool
+        Whether contracts on their last day stop with the stock exchange, although others of the
+        root trade on for a quarter of an hour.
     """
 
     calendar: str = "CBOE_Equity_Options"
     cash_settled: bool = False
     european: bool = False
+    expires_with_stocks: bool = False
 
 
 EQUITY = Product()
@@ -32,12 +37,17 @@ EQUITY = Product()
 
 _LATE = "CBOE_Index_Options"
 _FUND = Product(_LATE)
-_INDEX = Product(_LATE, cash_settled=True, european=True)
+_MORNING_INDEX = Product(_LATE, cash_settled=True, european=True)
+_INDEX = Product(_LATE, cash_settled=True, european=True, expires_with_stocks=True)
+_FUNDS = (
+    "DBA DBB DBC DBO DIA EEM EFA GAZ IWM IWN IWO IWV KBE KRE MDY MOO OEF OIL QQQ SLX SPY SVXY UNG "
+    "UUP UVIX VIXM VIXY VXX VXZ XHB XLB XLE XLF XLI XLK XLP XLU XLV XLY XME XRT"
+)
 _PRODUCTS = {
-    **dict.fromkeys(("SPY", "QQQ", "IWM", "DIA", "EFA", "EEM", "XLF", "XLE", "VXX", "UNG"), _FUND),
-    **dict.fromkeys(("SPX", "SPXW", "XSP", "NDX", "NDXP", "RUT", "RUTW", "VIX", "VIXW"), _INDEX),
-    **dict.fromkeys(("XEO", "DJX", "MRUT"), _INDEX),
-    "OEX": Product(_LATE, cash_settled=True),
+    **dict.fromkeys(_FUNDS.split(), _FUND),
+    **dict.fromkeys(("SPX", "NDX", "RUT", "DJX", "VIX", "VIXW"), _MORNING_INDEX),
+    **dict.fromkeys(("SPXW", "XSP", "NDXP", "RUTW", "MRUT", "XEO"), _INDEX),
+    "OEX": Product(_LATE, cash_settled=True, expires_with_stocks=True),
 }
 
 

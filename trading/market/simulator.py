@@ -118,7 +118,13 @@ class _Underlying:
             int(paths.regime[0, -1]),
         )
         years = self.model.overnight_share / SESSIONS_PER_YEAR
-        state, _, _ = advance(self.model, self.rng(session.date, _NIGHT), close, years, 0.0)
+        rng = self.rng(session.date, _NIGHT)
+        state, _, _ = advance(self.model, rng, close, years, 0.0)
+        open_ns = self.calendar.next_session(session.date).open_ns
+        if session.close_ns < self.model.event_ns <= open_ns:
+            state = state._replace(
+                spot=state.spot * exp(self.model.event_move * rng.standard_normal())
+            )
         return _Opening(state, self._listed(following, state.spot, opening.listing))
 
     def paths(self, session: Session, opening: _Opening) -> Factors:

@@ -58,6 +58,14 @@ def term_iv(model: MarketModel, t_years: float, atm_iv: float) -> float:
 
 
 @njit(cache=True, error_model="numpy")
+def event_iv(model: MarketModel, now_ns: int, expiry_ns: int, t_years: float, term: float) -> float:
+    """At-the-money volatility `term` of an expiry with the variance of news that come before it."""
+    if not now_ns < model.event_ns <= expiry_ns:
+        return term
+    return sqrt(term * term + model.event_move * model.event_move / max(t_years, _ONE_DAY))
+
+
+@njit(cache=True, error_model="numpy")
 def smile_iv(
     model: MarketModel, log_moneyness: float, t_years: float, term: float, skew: float
 ) -> float:
@@ -69,7 +77,7 @@ def smile_iv(
     """
     eta = max(model.curvature, 1e-6)
     rho = min(max(2.0 * skew / eta, -_MAX_CORRELATION), _MAX_CORRELATION)
-    x = eta * log_moneyness / (term * sqrt(max(t_years, _ONE_DAY)))
+    x = log_moneyness * (eta / (term * sqrt(max(t_years, _ONE_DAY))))
     variance_ratio = 0.5 * (1.0 + rho * x + sqrt(x * x + 2.0 * rho * x + 1.0))
     return max(term * sqrt(variance_ratio), model.min_iv)
 

@@ -28,6 +28,12 @@ class Quotes(NamedTuple):
     ts_ns: NDArray[np.int64]
     sequence: NDArray[np.int64]
 
+    @classmethod
+    def none(cls) -> Quotes:
+        """Columns of length 0."""
+        empty, prices = np.empty(0, np.int64), np.empty(0, np.float64)
+        return cls(empty, prices, prices, empty, empty, empty, empty)
+
 
 class Trades(NamedTuple):
     """Trades as columns of equal length n, in order of time.

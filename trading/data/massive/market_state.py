@@ -9,11 +9,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.data.massive.columns import Quotes
 from trading.data.massive.source import EventSource, Listing, SourceStep
 from trading.market.bars import StockBar
 
 _BARS_KEPT: Final = 20_000
 """Minute bars kept per symbol: fifty sessions."""
+
+_QUOTES_KEPT: Final = 1 << 19
+"""Quotes kept of a session, the latest: 30 MB."""
 
 
 @dataclass(slots=True)
@@ -83,12 +87,26 @@ class MarketState:
         self.bid_size[quotes.contract] = quotes.bid_size
         self.ask_size[quotes.contract] = quotes.ask_size
         self.quote_ns[quotes.contract] = quotes.ts_ns
+        self._keep(quotes)
         for bar in step.bars:
             self._add_bar(bar)
 
     def bars(self, symbol: str) -> list[StockBar]:
         """The minute bars of `symbol` so far, oldest first."""
         return list(self._bars.get(symbol, ()))
+
+    def quotes(self, symbol: str) -> Quotes:
+        """The session's quotes of a contract so far, oldest first; none of an unknown one."""
+        position = self._positions.get(symbol, -1)
+        found = [np.flatnonzero(kept.contract == position) for kept in self._quotes]
+        parts = [
+            [column[rows] for column in kept]
+            for kept, rows in zip(self._quotes, found, strict=True)
+            if len(rows)
+        ]
+        if not parts:
+            return Quotes.none()
+        return Quotes(*[np.concatenate(column) for column in zip(*parts, strict=True)])
 
     def last_price(self, symbol: str) -> float | None:
         """Close of the last minute bar, or None before the first."""
@@ -103,6 +121,9 @@ class MarketState:
         self.bid_size: NDArray[np.int64] = np.zeros(count, np.int64)
         self.ask_size: NDArray[np.int64] = np.zeros(count, np.int64)
         self.quote_ns: NDArray[np.int64] = np.zeros(count, np.int64)
+        self._positions = {symbol: position for position, symbol in enumerate(listing.symbols)}
+        self._quotes: deque[Quotes] = deque()
+        self._quotes_kept = 0
         self._closes.update((symbol, totals.close) for symbol, totals in self.totals.items())
         listed = set(listing.symbols)
         for symbol in [name for name in self._closes if _gone(name, listed)]:
@@ -110,6 +131,12 @@ class MarketState:
         for symbol in [name for name in self._bars if _gone(name, listed)]:
             del self._bars[symbol]
         self.totals = {}
+
+    def _keep(self, quotes: Quotes) -> None:
+        self._quotes.append(quotes)
+        self._quotes_kept += len(quotes.ts_ns)
+        while self._quotes_kept > _QUOTES_KEPT:
+            self._quotes_kept -= len(self._quotes.popleft().ts_ns)
 
     def _add_bar(self, bar: StockBar) -> None:
         totals = self.totals.get(bar.symbol)

@@ -1,9 +1,9 @@
-"""The vendor's REST service: contracts, chain snapshots, aggregates and the market's status."""
+"""The vendor's REST service: contracts, chains, quotes, aggregates and the market's status."""
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from types import TracebackType
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from trading.data.massive.rest_transport import Page, RestTransport
+from trading.data.massive.rest_transport import Page, RequestPace, RestTransport
 from trading.data.massive.wire import event_ns
 from trading.errors import ContractError, RestError
 from trading.market.bars import StockBar
@@ -21,6 +21,7 @@ from trading.market.contracts import OptionContract, Right, parse_symbol
 _CONTRACTS_PER_PAGE = 1000
 _SNAPSHOTS_PER_PAGE = 250
 _AGGREGATES_PER_PAGE = 50_000
+_QUOTES_PER_PAGE = 50_000
 _STANDARD_DELIVERABLE = 100
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,33 @@ class MarketStatus:
     after_hours: bool
 
 
+class HistoricalQuote(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "ts_ns": "sip_timestamp",
+        "sequence": "sequence_number",
+        "bid": "bid_price",
+        "ask": "ask_price",
+    },
+):
+    """A quote of a past time.
+
+    Prices are in USD per share and 0 where a side is absent, sizes in contracts; `ts_ns` is SIP
+    time in UTC nanoseconds, `sequence` rises per contract with holes, exchanges are the vendor's
+    numbers and 0 where it names none.
+    """
+
+    ts_ns: int
+    sequence: int
+    bid: float = 0.0
+    ask: float = 0.0
+    bid_size: float = 0.0
+    ask_size: float = 0.0
+    bid_exchange: int = 0
+    ask_exchange: int = 0
+
+
 class _ContractRow(msgspec.Struct):
     ticker: str
     underlying_ticker: str = ""
@@ -147,9 +175,10 @@ class _StatusReply(msgspec.Struct, rename="camel"):
 class RestClient:
     """Asks the vendor and pages to the end, or raises: a partial answer is never returned.
 
-    Overload (429), passing failures (5xx) and broken connections are tried again, `attempts` times
-    in all, after the pause that the server names in `Retry-After` or one that doubles. The key
-    travels in the `Authorization` header only, and only to `base_url`.
+    Requests are made by the vendor's own client. Overload (429), passing failures (5xx) and broken
+    connections are tried again, `attempts` times in all, after the pause that the server names in
+    `Retry-After` or one that doubles. The key travels in the `Authorization` header only, and only
+    to `base_url`. Several threads may ask at once.
 
     Parameters
     ----------
@@ -158,6 +187,7 @@ class RestClient:
     timeout_s: time for each step of a request (connecting, each read)
     attempts: how often one request is tried
     pause: waits for so many seconds
+    max_requests_per_s: the vendor throttles above 100
 
     Raises
     ------
@@ -177,8 +207,11 @@ class RestClient:
         timeout_s: float = 10.0,
         attempts: int = 4,
         pause: Callable[[float], None] = time.sleep,
+        max_requests_per_s: float = 80.0,
     ) -> None:
-        self._transport = RestTransport(base_url, api_key, timeout_s, attempts, pause)
+        self._transport = RestTransport(
+            base_url, api_key, timeout_s, attempts, pause, RequestPace(max_requests_per_s)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -219,7 +252,9 @@ class RestClient:
             query["as_of"] = as_of.isoformat()
         listed = []
         for row in self._transport.rows(
-            "/v3/reference/options/contracts", query, Page[_ContractRow]
+            lambda client: client.list_options_contracts(params=query, raw=True),
+            "/v3/reference/options/contracts",
+            Page[_ContractRow],
         ):
             contract = _contract_of(row.ticker)
             if contract is not None:
@@ -261,13 +296,49 @@ class RestClient:
             query["strike_price.lte"] = f"{strike_to:.10g}"
         if right is not None:
             query["contract_type"] = right.name.lower()
-        path = f"/v3/snapshot/options/{quote(underlying, safe='')}"
+        name = quote(underlying, safe="")
         snapshots = []
-        for row in self._transport.rows(path, query, Page[_SnapshotRow]):
+        for row in self._transport.rows(
+            lambda client: client.list_snapshot_options_chain(name, params=query, raw=True),
+            f"/v3/snapshot/options/{name}",
+            Page[_SnapshotRow],
+        ):
             contract = _contract_of(row.details.ticker)
             if contract is not None:
                 snapshots.append(_snapshot_of(contract, row))
         return snapshots
+
+    def option_quotes(
+        self, symbol: str, from_ns: int, before_ns: int
+    ) -> Iterator[list[HistoricalQuote]]:
+        """Yield the quotes of a contract in `[from_ns, before_ns)` page by page, oldest first.
+
+        The pages read so far are a beginning: only an iteration that ends without an error has
+        been told all.
+        """
+        query = {
+            "timestamp.gte": str(from_ns),
+            "timestamp.lt": str(before_ns),
+            "order": "asc",
+            "sort": "timestamp",
+            "limit": str(_QUOTES_PER_PAGE),
+        }
+        name = quote(symbol, safe=":")
+        path = f"/v3/quotes/{name}"
+        last_ns = from_ns
+        for page in self._transport.pages(
+            lambda client: client.list_quotes(name, params=query, raw=True),
+            path,
+            Page[HistoricalQuote],
+        ):
+            for row in page:
+                if not last_ns <= row.ts_ns < before_ns:
+                    raise RestError(
+                        f"{path}: a quote of {row.ts_ns} ns follows one of {last_ns} ns, in a "
+                        f"window up to {before_ns} ns: the vendor did not keep the order asked for"
+                    )
+                last_ns = row.ts_ns
+            yield page
 
     def aggregates(
         self,
@@ -288,10 +359,8 @@ class RestClient:
         """
         from_ms = -(-from_ns // 1_000_000)
         to_ms = to_ns // 1_000_000
-        path = (
-            f"/v2/aggs/ticker/{quote(symbol, safe=':')}/range/{multiplier}/{timespan}"
-            f"/{from_ms}/{to_ms}"
-        )
+        name = quote(symbol, safe=":")
+        path = f"/v2/aggs/ticker/{name}/range/{multiplier}/{timespan}/{from_ms}/{to_ms}"
         query = {
             "adjusted": str(adjusted).lower(),
             "sort": "asc",
@@ -308,13 +377,21 @@ class RestClient:
                 volume=row.v,
                 vwap=(row.h + row.l + row.c) / 3 if row.vw is None else row.vw,
             )
-            for row in self._transport.rows(path, query, Page[_AggregateRow])
+            for row in self._transport.rows(
+                lambda client: client.list_aggs(
+                    name, multiplier, timespan, from_ms, to_ms, params=query, raw=True
+                ),
+                path,
+                Page[_AggregateRow],
+            )
         ]
 
     def market_status(self) -> MarketStatus:
         """Return whether the market is open, and the server's clock."""
         path = "/v1/marketstatus/now"
-        reply = self._transport.one(path, _StatusReply)
+        reply = self._transport.one(
+            lambda client: client.get_market_status(raw=True), path, _StatusReply
+        )
         try:
             server_time = datetime.fromisoformat(reply.server_time)
         except ValueError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, timedelta
@@ -15,7 +16,10 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from trading.data.massive.encoding import EXCHANGE_ID
 from trading.data.massive.market_state import DayTotals, MarketState
 from trading.market.calendar import NEW_YORK
 from trading.market.contracts import OptionContract, Right
@@ -25,6 +29,7 @@ Json = dict[str, Any]
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
+_DAY_NS: Final = 86_400 * _NS_PER_S
 _SHARES_PER_CONTRACT: Final = 100
 _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "": lambda value, bound: bool(value == bound),
@@ -75,6 +80,7 @@ class RestApi:
                 ),
                 self._aggregates,
             ),
+            (re.compile(r"/v3/quotes/(?P<contract>O:[^/]+)"), self._quotes),
             (re.compile(r"/v1/marketstatus/now"), self._market_status),
         ]
 
@@ -222,6 +228,29 @@ class RestApi:
             "resultsCount": count,
         }
 
+    def _quotes(self, request: _Request) -> Json:
+        """The session's quotes of a contract, newest first unless asked otherwise."""
+        quotes = self._state.quotes(request.path["contract"])
+        rows = np.flatnonzero(_in_window(quotes.ts_ns, request.query))
+        if request.query.get("order", "desc") != "asc":
+            rows = rows[::-1]
+        page = self._page(request, rows.tolist(), default=1000, maximum=50_000)
+        columns = zip(*(column[page["results"]].tolist() for column in quotes[1:]), strict=True)
+        page["results"] = [
+            {
+                "bid_exchange": EXCHANGE_ID,
+                "bid_price": bid,
+                "bid_size": bid_size,
+                "ask_exchange": EXCHANGE_ID,
+                "ask_price": ask,
+                "ask_size": ask_size,
+                "sip_timestamp": ts_ns,
+                "sequence_number": sequence,
+            }
+            for bid, ask, bid_size, ask_size, ts_ns, sequence in columns
+        ]
+        return page
+
     def _market_status(self, request: _Request) -> Json:
         session = self._state.listing.session
         now_ns = self._state.now_ns
@@ -352,6 +381,40 @@ _DAY_FIELDS: Final = (
     "volume",
     "vwap",
 )
+
+
+def _in_window(ts_ns: NDArray[np.int64], query: Query) -> NDArray[np.bool_]:
+    """Which times pass the query's `timestamp` and its bounds, in nanoseconds or as dates.
+
+    A date is the beginning of that day in New York; `timestamp` alone means all of the day.
+    """
+    inside = np.ones(len(ts_ns), np.bool_)
+    for suffix, comparison in _TIME_COMPARISONS.items():
+        name = f"timestamp{suffix}"
+        if name in query:
+            inside &= comparison(ts_ns, _instant_ns(name, query[name]))
+    if "timestamp" in query:
+        first_ns = last_ns = _instant_ns("timestamp", query["timestamp"])
+        if not query["timestamp"].isdigit():
+            last_ns += _DAY_NS - 1
+        inside &= (ts_ns >= first_ns) & (ts_ns <= last_ns)
+    return inside
+
+
+_TIME_COMPARISONS: Final[dict[str, Callable[[Any, int], Any]]] = {
+    ".gte": operator.ge,
+    ".gt": operator.gt,
+    ".lte": operator.le,
+    ".lt": operator.lt,
+}
+
+
+def _instant_ns(name: str, text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    day = _parse_day(name, text)
+    midnight = datetime(day.year, day.month, day.day, tzinfo=NEW_YORK)
+    return int(midnight.timestamp()) * _NS_PER_S
 
 
 def _parse_day(name: str, text: str) -> date:

@@ -1,23 +1,35 @@
-"""One GET of the vendor's REST service, and the paging over several."""
+"""Calls of the vendor's own client, one GET each, and the paging over several.
+
+The client (`massive`) makes the requests; what it makes of the replies is not used. Its paging
+ends without an error at a page that is no JSON or holds no rows, its error for a refusal lacks the
+status, and it tries again without telling: here each is told, and a partial answer never returned.
+"""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Generic, TypeVar
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import massive
 import msgspec
+from urllib3.exceptions import HTTPError
 
 from trading.data.massive.endpoint import check_api_key, check_url, is_loopback, redact
 from trading.errors import AuthenticationFailed, NotEntitled, RestError
 
 _GOOD_STATUSES = ("OK", "DELAYED")
+_OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 _PASSING_FAILURES = (429, 500, 502, 503, 504)
 _LONGEST_PAUSE_S = 60.0
 
 logger = logging.getLogger(__name__)
 
-Query = Mapping[str, str]
 Row = TypeVar("Row")
+Call = Callable[[massive.RESTClient], Any]
+"""Calls one method of the vendor's client with `raw=True`; returns the HTTP reply."""
 
 
 class Failure(msgspec.Struct):
@@ -35,6 +47,37 @@ class Page(Failure, Generic[Row]):
     next_url: str | None = None
 
 
+class RequestPace:
+    """Lets at most `per_s` requests begin in a second, from any number of threads.
+
+    Parameters
+    ----------
+    clock: seconds that only rise
+    pause: waits for so many seconds
+    """
+
+    def __init__(
+        self,
+        per_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._interval_s = 1.0 / per_s
+        self._clock = clock
+        self._pause = pause
+        self._next_s = clock()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Return when the next request may begin."""
+        with self._lock:
+            now_s = self._clock()
+            begin_s = max(self._next_s, now_s)
+            self._next_s = begin_s + self._interval_s
+        if begin_s > now_s:
+            self._pause(begin_s - now_s)
+
+
 class RestTransport:
     """Gets replies and decodes them; see `RestClient` for what is tried again and what raises."""
 
@@ -45,81 +88,96 @@ class RestTransport:
         timeout_s: float,
         attempts: int,
         pause: Callable[[float], None],
+        pace: RequestPace,
     ) -> None:
         self._base_url = check_url(base_url, ("http", "https"))
         self._api_key = check_api_key(api_key)
         self._attempts = attempts
         self._pause = pause
-        self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {self._api_key}"},
-            timeout=timeout_s,
-            trust_env=not is_loopback(self._base_url),
+        self._pace = pace
+        self._client = massive.RESTClient(
+            self._api_key,  # never the one that the client found in the environment
+            connect_timeout=timeout_s,
+            read_timeout=timeout_s,
+            base=self._base_url,
+            proxy=_proxy_of(self._base_url),
+            # Tried again here, where it is told; a redirect is not followed.
+            connection_pool_kw={"retries": False},
         )
+        self._connections = _TellingConnections(self._client.client)
+        self._client.client = self._connections
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._connections.clear()
 
-    def one(self, path: str, kind: type[Row]) -> Row:
+    def one(self, call: Call, path: str, kind: type[Row]) -> Row:
         """Return the reply of `path`, or raise."""
-        return self._decode(self._get(self._base_url + path, {}, path), kind, path)
+        return self._decode(self._get(call, path), kind, path)
 
-    def rows(self, path: str, query: Query, kind: type[Page[Row]]) -> Iterator[Row]:
-        """Yield the rows of every page of `path`, or raise."""
-        url = self._base_url + path
+    def pages(self, call: Call, path: str, kind: type[Page[Row]]) -> Iterator[list[Row]]:
+        """Yield the rows of `path` page by page to the last one, or raise."""
         seen = set()
         number = 1
         while True:
             where = f"{path}, page {number}"
-            page = self._decode(self._get(url, query, where), kind, where)
+            page = self._decode(self._get(call, where), kind, where)
             if page.status not in _GOOD_STATUSES or page.error:
                 raise RestError(f"{where}: {self._reason(page)}")
-            yield from page.results or ()
+            if page.results is None and number > 1:
+                raise RestError(f"{where}: the page that the one before announced has no rows")
+            yield page.results or []
             if not page.next_url:
                 return
-            url, query = self._checked_next(page.next_url, where), {}
+            url = self._checked_next(page.next_url, where)
             if url in seen:
                 raise RestError(f"{where}: the next page is one that was read before")
             seen.add(url)
+            call = _getting(url)
             number += 1
 
-    def _get(self, url: str, query: Query, where: str) -> bytes:
+    def rows(self, call: Call, path: str, kind: type[Page[Row]]) -> Iterator[Row]:
+        """Yield the rows of every page of `path`, or raise."""
+        for page in self.pages(call, path, kind):
+            yield from page
+
+    def _get(self, call: Call, where: str) -> bytes:
         """Return the body of a GET, trying again what may pass."""
         attempt = 1
         while True:
-            failure, pause_s = "", 0.5 * 2.0 ** (attempt - 1)
+            pause_s = 0.5 * 2.0 ** (attempt - 1)
+            self._pace.wait()
             try:
-                reply = self._http.get(url, params=query or None)
-            except httpx.HTTPError as error:
-                failure = type(error).__name__
-                if detail := redact(str(error), self._api_key):
-                    failure += f": {detail}"
-            else:
-                if reply.status_code == httpx.codes.OK:
-                    return reply.content
-                failure = self._refusal(reply, where)
-                pause_s = _retry_after_s(reply, pause_s)
+                body: bytes = call(self._client).data
+                return body
+            except _Refused as refused:
+                failure = self._refusal(refused, where)
+                pause_s = _retry_after_s(refused, pause_s)
+            except (HTTPError, OSError) as error:
+                failure = f"{type(error).__name__}: {redact(str(error), self._api_key)}"
             if attempt >= self._attempts:
                 raise RestError(f"{where}: {failure}, after {attempt} attempts")
             logger.warning("%s: %s; next attempt in %.1f s", where, failure, pause_s)
             self._pause(pause_s)
             attempt += 1
 
-    def _refusal(self, reply: httpx.Response, where: str) -> str:
+    def _refusal(self, refused: "_Refused", where: str) -> str:
         """Return why a request that may pass later failed; raises for any other."""
-        code = reply.status_code
+        code = refused.status
         try:
-            reason = self._reason(msgspec.json.decode(reply.content, type=Failure))
+            reason = self._reason(msgspec.json.decode(refused.body, type=Failure))
         except msgspec.DecodeError:
-            reason = reply.reason_phrase
-        if code == httpx.codes.UNAUTHORIZED:
+            reason = refused.phrase
+        if code == _UNAUTHORIZED:
             raise AuthenticationFailed(
                 f"{where}: the vendor refused the API key ({reason}): check MASSIVE_API_KEY"
-            )
-        if code == httpx.codes.FORBIDDEN:
-            raise NotEntitled(f"{where}: the API key's plan does not include this ({reason})")
+            ) from None
+        if code == _FORBIDDEN:
+            raise NotEntitled(
+                f"{where}: the API key's plan does not include this ({reason})"
+            ) from None
         if code not in _PASSING_FAILURES:
-            raise RestError(f"{where}: HTTP {code} ({reason})")
+            raise RestError(f"{where}: HTTP {code} ({reason})") from None
         return f"HTTP {code} ({reason})"
 
     def _reason(self, failure: Failure) -> str:
@@ -137,19 +195,70 @@ class RestTransport:
     def _checked_next(self, next_url: str, where: str) -> str:
         """Return `next_url` if it leads to the same server, the only one to be shown the key."""
         try:
-            ours, other = httpx.URL(self._base_url), httpx.URL(next_url)
-        except httpx.InvalidURL as error:
+            ours, other = urlsplit(self._base_url), urlsplit(next_url)
+            same = _origin(ours) == _origin(other)
+        except ValueError as error:
             raise RestError(f"{where}: the address of the next page is malformed") from error
-        if (ours.scheme, ours.host, ours.port) != (other.scheme, other.host, other.port):
+        if not same:
             raise RestError(
-                f"{where}: the next page is on {other.scheme}://{other.netloc.decode('ascii')}, "
+                f"{where}: the next page is on {other.scheme}://{other.hostname}, "
                 f"not on {self._base_url}"
             )
         return next_url
 
 
-def _retry_after_s(reply: httpx.Response, default_s: float) -> float:
+class _Refused(Exception):
+    """A reply other than 200."""
+
+    def __init__(self, reply: Any) -> None:
+        super().__init__(f"HTTP {reply.status}")
+        self.status: int = reply.status
+        self.phrase: str = reply.reason or ""
+        self.body: bytes = reply.data
+        self.retry_after: str = reply.headers.get("Retry-After", "")
+
+
+class _TellingConnections:
+    """The client's connections, raising `_Refused` for what is not 200.
+
+    The client itself raises an error then that holds the body alone.
+    """
+
+    def __init__(self, connections: Any) -> None:
+        self._connections = connections
+
+    def request(self, *arguments: Any, **options: Any) -> Any:
+        """One request, see `urllib3.PoolManager.request`."""
+        reply = self._connections.request(*arguments, **options)
+        if reply.status != _OK:
+            raise _Refused(reply)
+        return reply
+
+    def clear(self) -> None:
+        """Close what is open."""
+        self._connections.clear()
+
+
+def _getting(url: str) -> Call:
+    """Gets a page by its address, over the client's connections and with its headers."""
+    return lambda client: client.client.request("GET", url, headers=client.headers)
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or usual
+
+
+def _proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for `url`; the client does not look there."""
+    parts = urlsplit(url)
+    if is_loopback(url) or proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
+
+
+def _retry_after_s(refused: _Refused, default_s: float) -> float:
     """Return the seconds that `Retry-After` names (RFC 9110, section 10.2.3), else `default_s`."""
-    text = reply.headers.get("Retry-After", "")
+    text = refused.retry_after
     pause_s = float(text) if text.isdecimal() else default_s
     return min(pause_s, _LONGEST_PAUSE_S)

@@ -1,0 +1,24 @@
+"""Runs `trading download` as a command of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_download(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What the command gives, with no credentials but those in `environment`."""
+    program = "import typer; from trading.data_cli import download; typer.run(download)"
+    secret = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "MASSIVE_API_KEY")
+    inherited = {name: value for name, value in os.environ.items() if name not in secret}
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

@@ -1,0 +1,149 @@
+"""A day that was traded live and recorded, traded again in training: equal to the last bit."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tests.envs.goog import CALENDAR, DAY, FOLDER, recorded_goog
+from tests.live.market import DAY as SIMULATED_DAY
+from tests.live.market import FirstMinutes, serving, settings_for, trade
+from trading.config import Settings
+from trading.data.massive.source import EventSource, ReplaySource
+from trading.data.recorded import RecordedSession
+from trading.data.recording import load_recording
+from trading.envs.history import History, write_history
+from trading.envs.live_env import LiveEnv, Observed
+from trading.envs.vector_env import HistoricalOptionsVectorEnv
+from trading.execution.broker import PaperBroker
+from trading.execution.orders import Fill
+from trading.learning.policy import Policy
+from trading.live import assembly
+from trading.market.calendar import Session
+
+SESSION_MINUTES = 390
+
+
+class Seen(NamedTuple):
+    """What the account saw at one bar, before it decided."""
+
+    end_ns: int
+    observation: bytes
+    mask: bytes
+    reward: bytes
+    equity: float
+
+
+class Traded(NamedTuple):
+    """One fill: when, units of the strategy, and the account's cash afterwards."""
+
+    end_ns: int
+    units: int
+    cash: float
+
+
+class Day(NamedTuple):
+    """A day of one account."""
+
+    seen: list[Seen]
+    actions: list[int]
+    fills: list[Traded]
+
+
+def live_day(
+    settings: Settings, source: EventSource, symbol: str, patch: pytest.MonkeyPatch
+) -> tuple[Day, RecordedSession]:
+    """Trade a source through the server, the stream and the broker, recording it."""
+    day = Day([], [], [])
+    close_bar, act, submit = LiveEnv.close_bar, LiveEnv.trade, PaperBroker.submit
+
+    def watched_bar(env: LiveEnv, now_ns: int, session: Session) -> Observed:
+        seen = close_bar(env, now_ns, session)
+        parts = (seen.observations.tobytes(), seen.action_mask.tobytes(), seen.rewards.tobytes())
+        day.seen.append(Seen(now_ns, *parts, env.equity()))
+        return seen
+
+    def watched_act(env: LiveEnv, now_ns: int, actions: list[int]) -> object:
+        day.actions.extend(actions)
+        return act(env, now_ns, actions)
+
+    def watched_submit(broker: PaperBroker, *args: object, **kwargs: object) -> object:
+        result = submit(broker, *args, **kwargs)  # type: ignore[arg-type]
+        assert isinstance(result, Fill), result
+        day.fills.append(Traded(result.ts_ns, result.units, broker.account.cash))
+        return result
+
+    patch.setattr(LiveEnv, "close_bar", watched_bar)
+    patch.setattr(LiveEnv, "trade", watched_act)
+    patch.setattr(PaperBroker, "submit", watched_submit)
+    recorder = assembly.recorder(settings)
+    assert recorder is not None and settings.data.replay.date is not None
+    with recorder, serving(source, max_quote_contracts=10_000) as (endpoint, begin):
+        trade(settings, endpoint, begin, recorder=recorder)
+    folder = settings.paths.state_dir / "recordings"
+    return day, load_recording(folder, settings.data.replay.date, symbol)
+
+
+def day_in_training(settings: Settings, recording: RecordedSession, folder: Path) -> Day:
+    """The same session in the training environment; the policy has the same weights and seed."""
+    rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
+    write_history(folder, [recording], rules, fees, CALENDAR)
+    env = HistoricalOptionsVectorEnv(1, rules, fees, folder)
+    policy = Policy(assembly.model_config(settings), settings.seed)
+    times = History(folder, rules, fees).frames.now_ns.tolist()
+    accounts, day = env._accounts, Day([], [], [])
+    state, first = policy.initial_state(1), np.ones(1, np.bool_)
+    seen, _ = env.reset()
+    reward, equity, truncated = np.zeros(1, np.float32), env.equity, np.zeros(1, np.bool_)
+    for end_ns in times:
+        parts = (seen["observations"].tobytes(), seen["action_mask"].tobytes(), reward.tobytes())
+        day.seen.append(Seen(end_ns, *parts, float(equity[0])))
+        if truncated[0]:
+            break
+        held, cash = int(accounts.holdings.units[0]), float(accounts.purses.cash[0])
+        decision, state = policy.act(seen["observations"], seen["action_mask"], state, first)
+        day.actions.extend(decision.actions.tolist())
+        first[:] = False
+        env._trade(decision.actions)
+        if accounts.purses.cash[0] != cash:
+            units = abs(int(accounts.holdings.units[0]) - held)
+            day.fills.append(Traded(end_ns, units, float(accounts.purses.cash[0])))
+        seen, reward, _, truncated, info = env.step(np.zeros(1, np.int64))
+        if truncated[0]:
+            seen, equity = info["final_obs"], info["episode"]["equity"]
+    return day
+
+
+def assert_same_day(one: Day, other: Day) -> None:
+    assert one.actions == other.actions
+    assert one.fills == other.fills
+    assert len(one.seen) == len(other.seen)
+    for seen, again in zip(one.seen, other.seen, strict=True):
+        assert seen == again
+
+
+@pytest.mark.slow
+def test_a_simulated_live_day_is_the_same_day_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(
+        tmp_path / "live", "symbols=[AAA]", "data.record=true", f"data.replay.date={SIMULATED_DAY}"
+    )
+    source = FirstMinutes(SESSION_MINUTES, symbols=("AAA",))
+    live, recording = live_day(settings, source, "AAA", monkeypatch)
+    assert len(live.seen) == SESSION_MINUTES and len(live.fills) > 10
+    assert_same_day(live, day_in_training(settings, recording, tmp_path / "history"))
+
+
+@pytest.mark.slow
+def test_the_real_session_replayed_live_is_the_same_session_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded_goog()
+    settings = settings_for(
+        tmp_path / "live", "symbols=[GOOG]", "data.record=true", f"data.replay.date={DAY}"
+    )
+    live, recording = live_day(settings, ReplaySource(FOLDER, DAY, ["GOOG"]), "GOOG", monkeypatch)
+    assert len(live.seen) == 210 and len(live.fills) > 3
+    assert_same_day(live, day_in_training(settings, recording, tmp_path / "history"))

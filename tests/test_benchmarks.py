@@ -1,0 +1,108 @@
+"""The benchmarks run at the smallest sizes and print what they promise; speeds are not judged."""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow
+
+PEERS = {
+    "FinRL, pandas, 1 stock": "finrl",
+    "FinRL, pandas, 30 stocks": "finrl",
+    "FinRL, pandas, 30 stocks, 10 years": "finrl",
+    "FinRL, NumPy, 1 stock": "finrl",
+    "FinRL, NumPy, 30 stocks": "finrl",
+    "FinRL, NumPy, 1 stock, B = 64": "finrl",
+    "gym-anytrading, 1 stock": "gym_anytrading",
+    "gym-anytrading, 1 stock, B = 64": "gym_anytrading",
+}
+
+
+@cache
+def printed(script: str, *arguments: str) -> str:
+    """What a benchmark prints, in a process of its own because it keeps itself to one core."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """Cells of the tables' lines, by their first cell."""
+    found = {}
+    for line in output.splitlines():
+        if line.startswith("│"):
+            name, *cells = (cell.strip() for cell in line.strip("│").split("│"))
+            found[name] = cells
+    return found
+
+
+def number(cell: str) -> float:
+    return float(cell.replace(",", "").removesuffix("%").removesuffix(" x"))
+
+
+def environments() -> str:
+    sizes = ("--accounts", "1", "16", "--calls", "5", "--rounds", "2", "--seconds", "0")
+    return printed("environment.py", *sizes)
+
+
+def test_the_environment_benchmark_measures_every_number_of_accounts() -> None:
+    found = rows(environments())
+    for accounts in (1, 16):
+        values, actions, rate, spread, microseconds, *_ = found[
+            f"this project, a market each, B = {accounts}"
+        ]
+        assert number(values) > 1
+        assert actions.endswith(", masked")
+        assert number(rate) * number(microseconds) == pytest.approx(1e6, rel=0.05)
+        assert number(spread) >= 0.0
+    assert found["this project, a market each, B = 16"][-2] == "1.0 x"
+    assert found["this project, 16 to a market, B = 16"][-1] == "1.0 x"
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_the_environment_benchmark_measures_a_peer_or_says_that_it_is_missing(peer: str) -> None:
+    module = PEERS[peer]
+    if find_spec(module) is None:
+        assert f"Left out, as {module} is not installed: " in environments()
+        assert peer not in rows(environments())
+        pytest.skip(f"{module} is not installed: pip install -e '.[bench]'")
+    _, _, rate, _, microseconds, *ratios = rows(environments())[peer]
+    assert number(rate) > 0.0
+    assert number(microseconds) > 0.0
+    assert len(ratios) == 2
+
+
+def test_the_profile_of_the_environment_shares_out_the_whole_step() -> None:
+    found = rows(
+        printed(
+            "environment.py", "--profile", "--accounts", "2", "--calls", "400", "--seconds", "0"
+        )
+    )
+    shares = {name: number(cells[0].split("µs")[1]) for name, cells in found.items()}
+    assert shares.pop("a step") == 100.0
+    assert len(shares) > 5
+    assert sum(shares.values()) == pytest.approx(100.0, abs=4.0)
+
+
+def test_the_pricing_benchmark_measures_speed_and_error() -> None:
+    found = rows(printed("pricing.py", "--contracts", "200", "--americans", "20", "--rounds", "1"))
+    for name in ("this project", "QuantLib", "QuantLib QD+"):
+        rate, ratio, *errors = found[name]
+        assert number(rate) > 0.0
+        assert number(ratio) > 0.0
+        assert all(float(error) < 1e-2 for error in errors)
+    if find_spec("fast_vollib") is None:
+        assert found["fast-vollib"][0] == "not installed"

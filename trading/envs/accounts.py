@@ -1,0 +1,193 @@
+"""B paper accounts, each trading one market: the batch twin of `PaperBroker` and its account.
+
+Fills, fees, reserves and rounding are the broker's own kernels in the broker's own order, so an
+account here and one in the journal hold the same dollars to the last bit.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from trading.envs.board import Board
+from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
+from trading.envs.frames import RATIO, Frames
+from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.sight import (
+    Holdings,
+    Purses,
+    Sights,
+    empty_purses,
+    empty_sights,
+    no_holdings,
+)
+from trading.execution.fees import FeeSchedule
+from trading.execution.margin import reserve_per_unit
+from trading.execution.matching import MatchCode, fill_cash, match_legs
+from trading.execution.money import usd
+from trading.market.chain import F64, I64
+
+_FILLED = int(MatchCode.OK)
+
+
+class Accounts(NamedTuple):
+    """The state of B accounts, less than 1 KB each; amounts are USD."""
+
+    holdings: Holdings
+    purses: Purses
+    sights: Sights
+    net_cash: F64
+    """[B]: all that trading has paid and received, after fees, and likewise the rest."""
+    entry_cash: F64
+    """Of the open strategy, and likewise the next three."""
+    exit_cash: F64
+    fees: F64
+    unit_reserve: F64
+    profit: F64
+    """`net_cash` and the value of the position, at the last mark."""
+    day_start: F64
+    """Equity that the daily loss counts from, and the peak that the drawdown does."""
+    trades: I64
+    """Fills of this episode."""
+
+
+def new_accounts(count: int) -> Accounts:
+    """Accounts to be opened by `open_accounts`."""
+    names = ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "day_start")
+    return Accounts(
+        holdings=no_holdings(count),
+        purses=empty_purses(count),
+        sights=empty_sights(count),
+        trades=np.zeros(count, dtype=np.int64),
+        **{name: np.zeros(count) for name in names},
+    )
+
+
+def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
+    """Open accounts `which` anew with nothing but cash."""
+    holdings, purses = accounts.holdings, accounts.purses
+    for column in (holdings.ratio, holdings.units, holdings.net_cash, holdings.opened_ns):
+        column[which] = 0
+    holdings.legs[which] = NO_LEG
+    purses.equity[which] = purses.cash[which] = accounts.day_start[which] = cash
+    purses.reserved[which] = purses.open_positions[which] = 0
+    purses.may_open[which] = purses.may_close[which] = True
+    for name in ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "trades"):
+        getattr(accounts, name)[which] = 0
+
+
+# One loop body, as in `see`: a call that takes the arrays of an account costs more than the fill.
+@njit(cache=True, error_model="numpy")
+def trade(
+    board: Board,
+    frames: Frames,
+    frame_of: I64,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    accounts: Accounts,
+    actions: I64,
+    invalid: NDArray[np.bool_],
+) -> None:
+    """Execute one action per account in its frame; one that is masked out is a hold.
+
+    Parameters
+    ----------
+    frame_of : [B], frame that each account is in
+    actions : [B]
+    invalid : [B], set where an action was masked out
+    """
+    holdings, purses, sights = accounts.holdings, accounts.purses, accounts.sights
+    chosen, legs, ratio = np.zeros(MAX_LEGS, np.int64), holdings.legs, holdings.ratio
+    lots, quote_ns = np.zeros(MAX_LEGS, np.int64), np.zeros(MAX_LEGS, np.int64)
+    right, strike, price = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
+    bid, ask = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
+    bid_size, ask_size = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
+    for b in range(len(actions)):
+        action = actions[b]
+        allowed = 0 <= action < ACTION_COUNT and sights.mask[b, action]
+        invalid[b] = not allowed
+        if not allowed or action == HOLD:
+            continue
+
+        f, closes, n_legs = frame_of[b], action == CLOSE, 0
+        for leg in range(MAX_LEGS):
+            i = legs[b, leg] if closes else np.int64(frames.legs[f, action, leg])
+            if i == NO_LEG:
+                break
+            n_legs += 1
+            chosen[leg] = i
+            lots[leg] = -ratio[b, leg] if closes else RATIO[action, leg]
+            if i == STOCK:
+                bid[leg], ask[leg] = stock_touch(frames.spot[f], rules.stock_half_spread)
+                bid_size[leg] = ask_size[leg] = STOCK_LOTS
+                quote_ns[leg], right[leg], strike[leg] = frames.spot_ns[f], 0, 0.0
+                continue
+            q, listed = board.quoted_at[f] + i, board.listed_at[f] + i
+            bid[leg], ask[leg], quote_ns[leg] = board.bid[q], board.ask[q], board.quote_ns[q]
+            bid_size[leg], ask_size[leg] = board.bid_size[q], board.ask_size[q]
+            right[leg], strike[leg] = board.right[listed], board.strike[listed]
+
+        code, units = match_legs(
+            lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, frames.now_ns[f],
+            sights.units[b, action], rules.max_quote_age_ns, rules.slippage, price,
+        )  # fmt: skip
+        if code != _FILLED or units < 1:
+            continue
+        premium, fee = fill_cash(right, lots, price, n_legs, units, rules.multiplier, fees)
+
+        purses.cash[b] = usd(purses.cash[b] + (premium - fee))
+        accounts.net_cash[b] = usd(accounts.net_cash[b] + (premium - fee))
+        accounts.trades[b] += 1
+        if closes:
+            holdings.units[b] -= units
+            accounts.exit_cash[b] = usd(accounts.exit_cash[b] + premium)
+            accounts.fees[b] = usd(accounts.fees[b] + fee)
+        else:
+            holdings.units[b], holdings.opened_ns[b] = units, frames.now_ns[f]
+            accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
+            reserve = reserve_per_unit(right, strike, lots, n_legs, rules.multiplier)
+            accounts.unit_reserve[b] = reserve
+            for leg in range(MAX_LEGS):
+                legs[b, leg] = chosen[leg] if leg < n_legs else NO_LEG
+                ratio[b, leg] = lots[leg] if leg < n_legs else 0
+        net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
+        holdings.net_cash[b] = usd(net_cash)
+        purses.open_positions[b] = 1 if holdings.units[b] > 0 else 0
+        purses.reserved[b] = accounts.unit_reserve[b] * holdings.units[b]
+
+
+@njit(cache=True, error_model="numpy")
+def mark(
+    board: Board,
+    frames: Frames,
+    frame_of: I64,
+    rules: TradingRules,
+    accounts: Accounts,
+    which: I64,
+    rewards: F64,
+) -> None:
+    """Mark accounts `which` in their frames and halt those that broke the daily loss limit.
+
+    `rewards[b]` is set to the change of profit since the last mark over the initial capital,
+    scaled as the rules say.
+    """
+    legs, ratio, held = accounts.holdings.legs, accounts.holdings.ratio, accounts.holdings.units
+    purses = accounts.purses
+    for b in which:
+        f = frame_of[b]
+        value = 0.0
+        for leg in range(MAX_LEGS):
+            i = legs[b, leg]
+            if i == NO_LEG or held[b] == 0:
+                break
+            price = frames.spot[f] if i == STOCK else board.mark[board.quoted_at[f] + i]
+            value += ratio[b, leg] * held[b] * rules.multiplier * price
+        profit = accounts.net_cash[b] + value
+        rewards[b] = (profit - accounts.profit[b]) / rules.initial_capital * rules.reward_scale
+        accounts.profit[b] = profit
+        purses.equity[b] = purses.cash[b] + value
+        if not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):
+            purses.may_open[b] = purses.may_close[b] = False
+        elif not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_drawdown):
+            purses.may_open[b] = False

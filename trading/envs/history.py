@@ -1,0 +1,245 @@
+"""Recorded markets as frames on disk, memory-mapped: workers share one copy of them.
+
+A history is a folder of flat arrays, one file a column, and `meta.json`. It is written once from
+recorded sessions, through the code that live trading runs, and opened without reading it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trading.data.recorded import RecordedSession
+from trading.envs.board import LISTED, QUOTED, Board
+from trading.envs.catalogue import ACTIONS
+from trading.envs.features import FEATURES
+from trading.envs.frames import Frames, empty_frames
+from trading.envs.rules import TradingRules
+from trading.envs.underlying import UnderlyingMarket
+from trading.errors import DataError
+from trading.execution.fees import FeeSchedule
+from trading.market.calendar import ExchangeCalendar
+from trading.market.chain import I64
+
+_META = "meta.json"
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryDay:
+    """One underlying's session in a history: frames `first` to `first + frames - 1`."""
+
+    underlying: str
+    date: str
+    first: int
+    frames: int
+    contracts: int
+
+
+def frames_digest(rules: TradingRules, fees: FeeSchedule) -> str:
+    """What frames depend on besides the market: rules, fees, catalogue and features."""
+    parts = (tuple(rules), tuple(fees), ACTIONS, FEATURES)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def write_history(
+    folder: Path,
+    sessions: Iterable[RecordedSession],
+    rules: TradingRules,
+    fees: FeeSchedule,
+    calendar: ExchangeCalendar,
+) -> list[HistoryDay]:
+    """Write the frames of recorded sessions to `folder`, which appears whole or not at all.
+
+    One session at a time is in memory. An existing history there is replaced.
+
+    Raises
+    ------
+    DataError
+        There is no session, or the folder cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        with _Columns(staging) as columns:
+            for recorded in sessions:
+                columns.append(
+                    recorded, UnderlyingMarket(recorded.underlying, rules, fees), calendar
+                )
+        if not columns.days:
+            raise DataError(f"cannot write history {folder}: there is no recorded session")
+        meta = {"digest": frames_digest(rules, fees), "days": [asdict(d) for d in columns.days]}
+        (staging / _META).write_text(json.dumps(meta, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(staging, folder)
+    except OSError as error:
+        raise DataError(f"cannot write history {folder}: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return columns.days
+
+
+def play(
+    recorded: RecordedSession, market: UnderlyingMarket, calendar: ExchangeCalendar
+) -> Iterator[int]:
+    """Tell a market the session and close its bars; yields the number of each closed bar."""
+    market.begin_session()
+    market.warm_up(recorded.warm_up.stock_bars(recorded.underlying))
+    market.list_contracts(recorded.contracts, calendar.expiry_ns)
+    index = market.chain.index
+    place = [index[contract.symbol] for contract in recorded.contracts]
+    quotes, stock_bars = recorded.quotes, recorded.bars.stock_bars(recorded.underlying)
+    count = len(recorded.bar_end_ns)
+    quote_ends = np.searchsorted(quotes.bar, np.arange(count), side="right")
+    bar_ends = np.searchsorted(recorded.bars.bar, np.arange(count), side="right")
+    rows = zip(*(column.tolist() for column in quotes[:7]), strict=True)
+    applied = told = 0
+    for bar, end_ns in enumerate(recorded.bar_end_ns.tolist()):
+        while applied < quote_ends[bar]:
+            contract, *quote = next(rows)
+            market.apply_quote(place[contract], *quote)
+            applied += 1
+        for each in stock_bars[told : bar_ends[bar]]:
+            market.apply_bar(each)
+        told = bar_ends[bar]
+        market.close_bar(end_ns, recorded.session)
+        yield bar
+
+
+class _Columns:
+    """The files of a history that is being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.days: list[HistoryDay] = []
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+        self._frames = self._listed = self._quoted = 0
+
+    def __enter__(self) -> "_Columns":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def append(
+        self, recorded: RecordedSession, market: UnderlyingMarket, calendar: ExchangeCalendar
+    ) -> None:
+        for bar in play(recorded, market, calendar):
+            columns = market.chain.columns
+            if bar == 0:
+                for name in LISTED:
+                    self._write(name, getattr(columns, name))
+            self._write("listed_at", np.array([self._listed], dtype=np.int64))
+            self._write("quoted_at", np.array([self._quoted], dtype=np.int64))
+            for name in QUOTED:
+                self._write(name, getattr(columns, name))
+            for name, column in market.frames._asdict().items():
+                self._write(f"frame_{name}", column)
+            self._quoted += len(columns.strike)
+        count, contracts = len(recorded.bar_end_ns), len(market.chain)
+        day = recorded.session.date.isoformat()
+        self.days.append(HistoryDay(recorded.underlying, day, self._frames, count, contracts))
+        self._frames += count
+        self._listed += contracts
+
+    def _write(self, name: str, column: NDArray[Any]) -> None:
+        if name not in self._files:
+            self._files[name] = (self._folder / name).open("wb")
+        self._files[name].write(np.ascontiguousarray(column).data)
+
+
+class History:
+    """An opened history.
+
+    Attributes
+    ----------
+    frames, board : Frames, Board
+        Over the whole history; the pages are shared with every process that opens it.
+    days : list[HistoryDay]
+        In the order of their frames.
+
+    Raises
+    ------
+    DataError
+        There is no history in the folder, or it was written for other rules.
+    """
+
+    def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
+        try:
+            meta = json.loads((folder / _META).read_text())
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"no history in {folder} ({error}): write one with `trading history`"
+            ) from error
+        if meta["digest"] != frames_digest(rules, fees):
+            raise DataError(
+                f"history {folder} was written for other rules, fees or features: write it again "
+                "with `trading history`, or use the settings it was written with"
+            )
+        self.days = [HistoryDay(**day) for day in meta["days"]]
+        count = self.days[-1].first + self.days[-1].frames
+        template = empty_frames(1)
+        self.frames = Frames(
+            **{
+                name: _mapped(folder / f"frame_{name}", column.dtype, (count, *column.shape[1:]))
+                for name, column in template._asdict().items()
+            }
+        )
+        types: dict[str, Any] = dict.fromkeys(Board._fields, np.float64)
+        types |= dict.fromkeys(("listed_at", "quoted_at", "expiry_ns", "quote_ns"), np.int64)
+        types["right"] = np.int8
+        self.board = Board(
+            **{name: _mapped(folder / name, np.dtype(types[name]), (-1,)) for name in types}
+        )
+
+
+def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    # Mapped copy-on-write: kernels want writable arrays, and nothing writes to these.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="c")).reshape(shape)
+
+
+class HistoricalMarkets:
+    """Accounts on the days of a history; see `trading.envs.vector_env.Markets`.
+
+    Every episode is one day drawn at random, from its first bar to its last. First episodes start
+    at staggered times of their days.
+    """
+
+    def __init__(self, num_accounts: int, history: History, rng: np.random.Generator) -> None:
+        self.frames, self.board = history.frames, history.board
+        self.frame_of: I64 = np.zeros(num_accounts, dtype=np.int64)
+        self._first = np.array([day.first for day in history.days], dtype=np.int64)
+        self._last = self._first + np.array([day.frames for day in history.days]) - 1
+        self._ends = np.zeros(num_accounts, dtype=np.int64)
+        self._rng = rng
+
+    def reseed(self, rng: np.random.Generator) -> None:
+        """Draw from another generator from now on."""
+        self._rng = rng
+
+    def start_all(self) -> None:
+        """Begin an episode for every account; a single account begins at the open."""
+        count = len(self.frame_of)
+        self.restart(np.arange(count))
+        passed = self._rng.permutation(count) / count
+        self.frame_of += (passed * (self._ends - self.frame_of)).astype(np.int64)
+
+    def advance(self) -> NDArray[np.bool_]:
+        """Go on by one bar; returns the accounts whose day is over, bool[B]."""
+        self.frame_of += 1
+        return self.frame_of >= self._ends
+
+    def restart(self, accounts: I64) -> None:
+        """Draw a new day for these accounts."""
+        day = self._rng.integers(0, len(self._first), len(accounts))
+        self.frame_of[accounts] = self._first[day]
+        self._ends[accounts] = self._last[day]

@@ -1,0 +1,242 @@
+"""What an account sees and may do in a frame: observation, units and mask of every action.
+
+One kernel serves the live account and the batch. It is long because it is hot: a few hundred
+nanoseconds an account, of which each call that took arrays would cost tens.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from trading.envs.board import Board
+from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
+from trading.envs.features import FEATURE_COUNT
+from trading.envs.frames import DAY_NS, RATIO, Frames
+from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
+from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.execution.exposure import headroom
+from trading.market.chain import F64, I64, is_tradable
+
+
+class Holdings(NamedTuple):
+    """The open strategies of B accounts in their markets; `units` is 0 where there is none."""
+
+    legs: I64
+    """[B, MAX_LEGS]: contract indices, STOCK, or NO_LEG where unused."""
+    ratio: I64
+    """[B, MAX_LEGS]: signed contracts or round lots of one unit."""
+    units: I64
+    """[B]"""
+    net_cash: F64
+    """[B]: cash flow of the strategy so far after fees, negative when paid, USD."""
+    opened_ns: I64
+    """[B]"""
+
+
+class Purses(NamedTuple):
+    """What B accounts can do, [B] each; amounts are USD."""
+
+    equity: F64
+    cash: F64
+    reserved: F64
+    """Cash set aside for what open positions may still cost."""
+    open_positions: I64
+    may_open: NDArray[np.bool_]
+    """The state of trading lets positions be opened, and likewise closed."""
+    may_close: NDArray[np.bool_]
+
+
+class Sights(NamedTuple):
+    """What B accounts see."""
+
+    observations: F32
+    """[B, F]"""
+    units: NDArray[np.int32]
+    """[B, N]: units of every action that may be ordered now."""
+    mask: NDArray[np.bool_]
+    """[B, N]: whether an action is allowed."""
+
+
+def no_holdings(count: int) -> Holdings:
+    """Holdings of accounts that hold nothing."""
+    return Holdings(
+        legs=np.full((count, MAX_LEGS), NO_LEG, dtype=np.int64),
+        ratio=np.zeros((count, MAX_LEGS), dtype=np.int64),
+        units=np.zeros(count, dtype=np.int64),
+        net_cash=np.zeros(count),
+        opened_ns=np.zeros(count, dtype=np.int64),
+    )
+
+
+def empty_purses(count: int) -> Purses:
+    """Purses without money that may trade."""
+    return Purses(
+        equity=np.zeros(count),
+        cash=np.zeros(count),
+        reserved=np.zeros(count),
+        open_positions=np.zeros(count, dtype=np.int64),
+        may_open=np.ones(count, dtype=np.bool_),
+        may_close=np.ones(count, dtype=np.bool_),
+    )
+
+
+def empty_sights(count: int) -> Sights:
+    """Sights to be filled by `see`."""
+    return Sights(
+        np.zeros((count, FEATURE_COUNT), dtype=np.float32),
+        np.zeros((count, ACTION_COUNT), dtype=np.int32),
+        np.zeros((count, ACTION_COUNT), dtype=np.bool_),
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def see(
+    board: Board,
+    frames: Frames,
+    frame_of: I64,
+    rules: TradingRules,
+    holdings: Holdings,
+    purses: Purses,
+    which: I64,
+    sights: Sights,
+) -> None:
+    """Write what accounts `which` see in their frames, and what they may order.
+
+    Holding is always allowed; closing when every leg of the position can be traded, as far as the
+    displayed sizes go; opening when no position is open on the underlying, as far as the risk
+    fraction, the greek limits, the buying power and the frame allow.
+    """
+    legs, ratio, held = holdings.legs, holdings.ratio, holdings.units
+    out, units, mask = sights.observations, sights.units, sights.mask
+    most_units, unit_cost, unit_need = frames.most_units, frames.unit_cost, frames.unit_need
+    market_features = frames.features
+    multiplier, max_age_ns = rules.multiplier, rules.max_quote_age_ns
+    for b in which:
+        f = frame_of[b]
+        now_ns, spot = frames.now_ns[f], frames.spot[f]
+        equity, cash = purses.equity[b], purses.cash[b]
+        buying_power = cash - purses.reserved[b]
+
+        value = net_delta = net_gamma = net_vega = net_theta = 0.0
+        expiry_ns = 0
+        closable = float(held[b])
+        for leg in range(MAX_LEGS):
+            i = legs[b, leg]
+            if i == NO_LEG or held[b] == 0:
+                break
+            shares = ratio[b, leg] * held[b] * multiplier
+            if i == STOCK:
+                bid, ask = stock_touch(spot, rules.stock_half_spread)
+                size, quote_ns = STOCK_LOTS, frames.spot_ns[f]
+                value += shares * spot
+                net_delta += shares
+            else:
+                q = board.quoted_at[f] + i
+                bid, ask, quote_ns = board.bid[q], board.ask[q], board.quote_ns[q]
+                size = board.bid_size[q] if shares > 0.0 else board.ask_size[q]
+                value += shares * board.mark[q]
+                expiry_ns = board.expiry_ns[board.listed_at[f] + i]
+                if not np.isnan(board.delta[q]):
+                    net_delta += shares * board.delta[q]
+                    net_gamma += shares * board.gamma[q]
+                    net_vega += shares * board.vega[q]
+                    net_theta += shares * board.theta[q]
+            lots = np.floor(size / abs(ratio[b, leg]))
+            alive = is_tradable(bid, ask, quote_ns, now_ns, max_age_ns)
+            closable = min(closable, lots) if alive else 0.0
+
+        for k in range(MARKET_FEATURE_COUNT):
+            out[b, k] = market_features[f, k]
+        worth = max(equity, 1.0)
+        k = put(out, b, MARKET_FEATURE_COUNT, (equity / rules.initial_capital - 1.0) * 10.0)
+        k = put(out, b, k, buying_power / worth)
+        k = put(out, b, k, purses.reserved[b] / worth)
+        k = put(out, b, k, purses.open_positions[b] / rules.max_positions)
+        if held[b] > 0:
+            days = (expiry_ns - now_ns) / DAY_NS if expiry_ns else np.nan
+            k = put(out, b, k, 1.0)
+            k = put(out, b, k, net_delta * spot / worth)
+            k = put(out, b, k, net_gamma * spot * spot * 0.01 / worth)
+            k = put(out, b, k, net_vega * 0.01 / (0.001 * worth))
+            k = put(out, b, k, net_theta / 365.0 / (0.001 * worth))
+            k = put(out, b, k, value / (0.05 * worth))
+            k = put(out, b, k, (value + holdings.net_cash[b]) / (0.01 * worth))
+            k = put(out, b, k, days / 30.0)
+            k = put(out, b, k, (now_ns - holdings.opened_ns[b]) / DAY_NS)
+        while k < FEATURE_COUNT:
+            k = put(out, b, k, 0.0)
+
+        trades = now_ns < frames.close_ns[f] and purses.may_close[b]
+        opens = trades and held[b] == 0 and purses.may_open[b] and equity > 0.0
+        opens = opens and purses.open_positions[b] < rules.max_positions
+        for a in range(ACTION_COUNT):
+            n = 0.0
+            if opens and a > CLOSE:
+                by_equity = np.floor(equity / unit_need[f, a])
+                by_cash = np.floor(buying_power / unit_cost[f, a])
+                n = min(most_units[f, a], by_equity, by_cash)
+            units[b, a] = np.int32(max(n, 0.0))
+            mask[b, a] = n >= 1.0
+        mask[b, HOLD] = True
+        if trades and held[b] > 0:
+            units[b, CLOSE] = np.int32(closable)
+            mask[b, CLOSE] = closable >= 1.0
+
+
+@njit(cache=True, error_model="numpy")
+def unit_greeks(
+    board: Board, frames: Frames, f: int, multiplier: float, action: int
+) -> tuple[float, float, float]:
+    """Delta, gamma and vega of one unit of an opening action in frame `f`, USD.
+
+    As `trading.execution.exposure.Greeks` counts them.
+    """
+    delta = gamma = vega = 0.0
+    spot = frames.spot[f]
+    for leg in range(MAX_LEGS):
+        i, ratio = frames.legs[f, action, leg], RATIO[action, leg]
+        if i == NO_LEG:
+            break
+        if i == STOCK:
+            delta += ratio
+            continue
+        q = board.quoted_at[f] + i
+        delta += ratio * board.delta[q]
+        gamma += ratio * board.gamma[q]
+        vega += ratio * board.vega[q]
+    return (
+        multiplier * delta * spot,
+        multiplier * gamma * spot * spot * 0.01,
+        multiplier * vega * 0.01,
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def cap_openings(
+    board: Board,
+    frames: Frames,
+    frame_of: I64,
+    rules: TradingRules,
+    purses: Purses,
+    b: int,
+    greeks: F64,
+    sights: Sights,
+) -> None:
+    """Lower what account `b` may open to the room that its `greeks` [3] leave below the limits.
+
+    `see` takes an account that opens to hold nothing elsewhere; this is for one that does. The
+    greeks are counted as `trading.execution.exposure.Greeks` does.
+    """
+    f, equity = frame_of[b], purses.equity[b]
+    for a in range(CLOSE + 1, ACTION_COUNT):
+        if sights.mask[b, a]:
+            delta, gamma, vega = unit_greeks(board, frames, f, rules.multiplier, a)
+            room = min(
+                headroom(rules.max_delta * equity, greeks[0], delta),
+                headroom(rules.max_gamma * equity, greeks[1], gamma),
+                headroom(rules.max_vega * equity, greeks[2], vega),
+            )
+            sights.units[b, a] = np.int32(min(np.float64(sights.units[b, a]), room))
+            sights.mask[b, a] = sights.units[b, a] >= 1

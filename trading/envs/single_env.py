@@ -1,0 +1,62 @@
+"""One account in one simulated market as an ordinary Gymnasium environment.
+
+For trying things out and for tools that know nothing of vector environments; training uses
+`trading.envs.vector_env`, of which this is the case B = 1.
+"""
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.rules import TradingRules
+from trading.envs.vector_env import SimulatedOptionsVectorEnv
+from trading.execution.fees import FeeSchedule
+
+Observation = dict[str, NDArray[Any]]
+
+
+class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
+    """One simulated session day; it ends by truncation at the close and does not reset itself.
+
+    The first episode after a seeded reset begins at the open, and so do all others.
+
+    Examples
+    --------
+    >>> env = SimulatedOptionsEnv()
+    >>> observation, _ = env.reset(seed=1)
+    >>> bool(observation["action_mask"][0])  # holding is always allowed
+    True
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    render_mode = None
+
+    def __init__(
+        self, rules: TradingRules = DEFAULT_RULES, fees: FeeSchedule = DEFAULT_FEES
+    ) -> None:
+        self._env = SimulatedOptionsVectorEnv(1, rules, fees)
+        self.observation_space = self._env.single_observation_space
+        self.action_space = self._env.single_action_space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin a new day; without a seed the generator goes on."""
+        super().reset(seed=seed)
+        observation, _ = self._env.reset(seed=seed)
+        return _first(observation), {}
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One bar; `info["invalid_action"]` says that the action was masked out and so a hold."""
+        observation, reward, terminated, truncated, info = self._env.step(np.array([action]))
+        ended = bool(truncated[0])
+        seen = _first(info["final_obs"] if ended else observation)
+        told = {"invalid_action": bool(info["invalid_action"][0])}
+        return seen, float(reward[0]), bool(terminated[0]), ended, told
+
+
+def _first(batch: Observation) -> Observation:
+    return {name: column[0] for name, column in batch.items()}
