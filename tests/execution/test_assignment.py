@@ -100,6 +100,18 @@ def test_a_covered_call_gives_its_stock_away_and_gets_no_dividend(broker: PaperB
     assert broker.account.realised_pnl == broker.account.cash - 10_000.0
 
 
+def test_options_left_when_their_stock_was_called_away_are_not_liquidated(
+    broker: PaperBroker,
+) -> None:
+    collar = (Leg("SPY", 1), Leg(CALL_105, -1), Leg(PUT_100, 1))
+    order = open_order(broker, "collar", legs=collar)
+    broker.account.cash = 20_000.0
+    assert isinstance(broker.submit(order, market(), True, NOW_NS), Fill)
+    broker.assign_early([DIVIDEND], DEEP, SPOT, NOW_NS)
+    assert broker.account.strategies["SPY"].legs == (Leg(PUT_100, 1),)
+    assert broker.stock_to_liquidate() == []
+
+
 def test_stock_bought_on_the_ex_date_gets_no_dividend_after_a_restart(
     broker: PaperBroker,
 ) -> None:
