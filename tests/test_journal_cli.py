@@ -9,16 +9,27 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.execution.scene import NOW_NS, SECOND_NS, close_order, market, new_broker, open_order
+from tests.execution.scene import (
+    CALL_105,
+    NOW_NS,
+    SECOND_NS,
+    close_order,
+    market,
+    new_broker,
+    open_order,
+)
 from trading.cli import app
 from trading.execution.events import DecisionMade
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
+from trading.execution.risk import RiskLimits
+from trading.market.dividends import Dividend
 
 
 @pytest.fixture
@@ -183,6 +194,28 @@ def following(journal: Path) -> Iterator[subprocess.Popen[str]]:
     yield process
     process.kill()
     process.communicate()
+
+
+def test_tail_tells_stock_assignment_dividends_and_margin(tmp_path: Path) -> None:
+    limits = RiskLimits(allow_naked_shorts=True)
+    broker = new_broker(tmp_path, 20_000.0, limits=limits)
+    broker.submit(open_order(broker, "covered_call"), market(), True, NOW_NS)
+    dividend = Dividend("SPY", date(2026, 1, 6), 0.8)
+    broker.pay_dividends([dividend], NOW_NS)
+    broker.settle([CALL_105], {"SPY": 107.0}, NOW_NS)
+    broker.submit(open_order(broker, "short_stock"), market(), True, NOW_NS)
+    broker.on_bar(market(), NOW_NS, equity=20_000.0, spots={"SPY": 110.0})
+    broker.reset_peak(19_000.0, NOW_NS)
+    broker.journal.close()
+    printed = run("tail", tmp_path / "journal.db").output
+    for told in (
+        "+1 lots SPY at 100.55, -1 O:SPY260116C00105000 at 1.00; premium -9955.00",
+        "0.8000 a share on +1 lots of SPY, ex 2026-01-06: cash +80.00",
+        "-1 O:SPY260116C00105000 assigned at 2.00, underlying 107.00: cash +10500.00, stock -1",
+        "SPY holds back 16500.00 a unit",
+        "drawdown from 19000.00 on",
+    ):
+        assert told in printed
 
 
 def test_following_prints_what_a_live_writer_appends_until_ctrl_c(

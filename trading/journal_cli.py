@@ -214,6 +214,11 @@ def _line(seq: int, event: "Event") -> str:
     return f"{seq:>8}  {_utc(event.ts_ns)}  {kind:<15}  {_DESCRIBED[kind](event)}"
 
 
+def _amount(quantity: int, symbol: str) -> str:
+    """Contracts, or round lots of a stock."""
+    return f"{quantity:+d} {symbol}" if symbol.startswith("O:") else f"{quantity:+d} lots {symbol}"
+
+
 def _opened(event: "AccountOpened") -> str:
     return f"{event.account_id} with {event.cash:.2f} USD"
 
@@ -228,7 +233,7 @@ def _decided(event: "DecisionMade") -> str:
 
 def _accepted(event: "OrderAccepted") -> str:
     order = event.order
-    legs = ", ".join(f"{leg.ratio:+d} {leg.symbol}" for leg in order.legs)
+    legs = ", ".join(_amount(leg.ratio, leg.symbol) for leg in order.legs)
     limit = "" if order.limit_price is None else f" {order.limit_price:.2f}"
     return (
         f"{order.order_id} {order.intent} {order.units} {order.strategy} on {order.underlying}, "
@@ -243,7 +248,7 @@ def _rejected(event: "OrderRejected") -> str:
 
 def _filled(event: "OrderFilled") -> str:
     fill = event.fill
-    legs = ", ".join(f"{leg.quantity:+d} {leg.symbol} at {leg.price:.2f}" for leg in fill.legs)
+    legs = ", ".join(f"{_amount(leg.quantity, leg.symbol)} at {leg.price:.2f}" for leg in fill.legs)
     return f"{fill.fill_id} {legs}; premium {fill.premium:+.2f}, fees {fill.fees:.2f}"
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from tests.execution.scene import (
 )
 from trading.errors import DataError, JournalError, OrderError
 from trading.execution.broker import PaperBroker
-from trading.execution.events import DecisionMade, OrderCancelled, OrderRejected
+from trading.execution.events import DecisionMade, MarginChanged, OrderCancelled, OrderRejected
+from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill, Leg, Rejection, RejectReason
@@ -275,6 +277,161 @@ def test_an_equity_that_is_no_number_halts_for_good(broker: PaperBroker) -> None
     assert broker.account.trading_state is TradingState.HALTED
     broker.set_trading_state(TradingState.ACTIVE, "operator", NOW_NS)
     assert isinstance(broker.submit(open_order(broker, "long_call"), market(), True, NOW_NS), Fill)
+
+
+NAKED = RiskLimits(allow_naked_shorts=True)
+
+
+def test_a_covered_call_opens_and_closes_as_one_order(broker: PaperBroker) -> None:
+    filled = fill(broker, "covered_call")
+    assert [(leg.symbol, leg.quantity) for leg in filled.legs] == [("SPY", 1), (CALL_105, -1)]
+    assert filled.premium == -9_955.0
+    assert broker.account.buying_power == 45.0
+    broker.mark(market())
+    assert broker.equity() == 10_000.0 - 10.0
+    broker.submit(close_order(broker), market(), True, NOW_NS)
+    assert broker.account.cash == 9_980.0
+
+
+@pytest.mark.parametrize(
+    ("underlying", "symbols", "detail"),
+    [
+        ("SPY", ("QQQ",), "neither an option symbol .* nor the stock of SPY"),
+        ("SPX", ("SPX",), "an index, which has no shares"),
+        ("SPY", ("SPY", QQQ_CALL_100), "do not cover each other"),
+    ],
+)
+def test_stock_of_another_name_covers_nothing(
+    broker: PaperBroker, underlying: str, symbols: tuple[str, ...], detail: str
+) -> None:
+    legs = tuple(Leg(symbol, 1 - 2 * number) for number, symbol in enumerate(symbols))
+    order = open_order(broker, "covered_call", underlying=underlying, legs=legs)
+    quotes = market() | {"SPX": quote(5_000.0, 5_001.0)}
+    result = broker.submit(order, quotes, True, NOW_NS)
+    assert rejected(result) is RejectReason.UNKNOWN_CONTRACT
+    assert isinstance(result, Rejection)
+    assert re.search(detail, result.detail)
+
+
+def test_uncovered_sales_need_the_setting_and_a_price_of_the_underlying(tmp_path: Path) -> None:
+    strict, free = new_broker(tmp_path / "a"), new_broker(tmp_path / "b", limits=NAKED)
+    unpriced = {symbol: view for symbol, view in market().items() if symbol != "SPY"}
+    for broker, quotes in ((strict, market()), (free, unpriced)):
+        order = open_order(broker, "short_straddle")
+        reason = rejected(broker.submit(order, quotes, True, NOW_NS))
+        assert reason is RejectReason.UNDEFINED_RISK
+    order = open_order(free, "short_straddle")
+    spots = {"SPY": 100.5}
+    assert isinstance(free.submit(order, unpriced, True, NOW_NS, spots=spots), Fill)
+
+
+def test_uncovered_straddle_holds_back_the_larger_side_and_the_value_of_the_other(
+    tmp_path: Path,
+) -> None:
+    broker = new_broker(tmp_path, limits=NAKED)
+    fill(broker, "short_straddle")
+    # Call at 3.00 and 20 % of 100.50; the put is 0.50 out of the money and worth 2.50.
+    assert broker.account.reserved == pytest.approx(300.0 + 2_010.0 + 250.0)
+    assert broker.account.cash == 10_550.0
+    assert broker.account.strategies["SPY"].margin_moves
+    broker.submit(close_order(broker), market(), True, NOW_NS)
+    assert broker.account.reserved == 0.0
+
+
+def test_short_stock_holds_back_half_its_value_beyond_the_proceeds(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, limits=NAKED)
+    fill(broker, "short_stock")
+    assert broker.account.cash == 20_045.0
+    assert broker.account.buying_power == 20_045.0 - 15_075.0
+
+
+def test_margin_that_moves_is_written_down_and_survives_a_restart(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, limits=NAKED)
+    fill(broker, "short_stock")
+    events = broker.journal.last_seq
+    broker.on_bar(market(), NOW_NS, spots={"SPY": 100.6})
+    assert broker.journal.last_seq == events
+    broker.on_bar(market(), NOW_NS, spots={"SPY": 110.0})
+    assert list(broker.journal.events(after=events)) == [MarginChanged(NOW_NS, 1, "SPY", 16_500.0)]
+    before = broker.account.fingerprint()
+    broker.journal.close()
+    again = new_broker(tmp_path, limits=NAKED)
+    assert again.account.fingerprint() == before
+    assert again.account.buying_power == 20_045.0 - 16_500.0
+
+
+def test_a_margin_call_leaves_only_closing_until_it_is_met(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, limits=NAKED)
+    fill(broker, "short_stock")
+    broker.on_bar(market(), NOW_NS, equity=9_900.0, spots={"SPY": 134.0})
+    account = broker.account
+    assert account.buying_power == 20_045.0 - 20_100.0
+    assert (account.trading_state, account.state_reason) == ("reducing", "margin_call")
+    legs = (Leg(QQQ_CALL_100, 1),)
+    order = open_order(broker, "long_call", underlying="QQQ", legs=legs)
+    assert rejected(broker.submit(order, market(), True, NOW_NS)) is RejectReason.REDUCING
+    broker.on_bar(market(), NOW_NS, spots={"SPY": 133.6})
+    assert account.buying_power == 5.0
+    assert account.trading_state is TradingState.ACTIVE
+
+
+def test_a_margin_call_does_not_lift_what_an_operator_ordered(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, limits=NAKED)
+    fill(broker, "short_stock")
+    broker.set_trading_state(TradingState.REDUCING, "operator", NOW_NS)
+    for spot in (134.0, 100.0):
+        broker.on_bar(market(), NOW_NS, equity=9_900.0, spots={"SPY": spot})
+        assert (broker.account.trading_state, broker.account.state_reason) == (
+            "reducing", "operator",
+        )  # fmt: skip
+
+
+def test_a_waiting_uncovered_sale_is_charged_the_margin_of_its_fill(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, limits=NAKED)
+    order = open_order(broker, "short_call", 2, limit=-3.2, day=True)
+    assert broker.submit(order, market(), True, NOW_NS) is None
+    dearer = market() | {CALL_100: quote(3.3, 3.4, size=1.0)}
+    for spot in (101.0, 103.0):
+        assert len(broker.on_bar(dearer, NOW_NS, spots={"SPY": spot})) == 1
+    held = broker.account.strategies["SPY"]
+    assert held.units == 2
+    # The first at its value of 3.35 in the second bar, the second at the 3.30 that it brought.
+    assert held.reserve == pytest.approx(335.0 + 2_060.0 + 330.0 + 2_060.0, abs=0.02)
+
+
+def test_a_drawdown_from_the_peak_leaves_only_closing_until_its_owner_resumes(
+    tmp_path: Path,
+) -> None:
+    broker = new_broker(tmp_path, limits=RiskLimits(max_daily_loss_pct=50.0))
+    fill(broker, "long_call")
+    broker.close_session("2026-01-05", 16_000.0, NOW_NS)
+    broker.on_bar(market(), NOW_NS, equity=12_000.0)
+    assert broker.account.trading_state is TradingState.ACTIVE
+    broker.on_bar(market(), NOW_NS, equity=11_990.0)
+    assert broker.account.trading_state is TradingState.REDUCING
+    assert broker.account.state_reason == RejectReason.MAX_DRAWDOWN
+    events = broker.journal.last_seq
+    broker.on_bar(market(), NOW_NS, equity=11_980.0)
+    assert broker.journal.last_seq == events
+    broker.close_session("2026-01-06", 11_990.0, NOW_NS)
+    assert broker.account.trading_state is TradingState.REDUCING
+    broker.reset_peak(11_990.0, NOW_NS)
+    broker.set_trading_state(TradingState.ACTIVE, "operator", NOW_NS)
+    broker.on_bar(market(), NOW_NS, equity=11_900.0)
+    assert broker.account.trading_state is TradingState.ACTIVE
+
+
+def test_limits_on_greeks_reject_an_opening_order(broker: PaperBroker) -> None:
+    flat, unit = Greeks(0.0, 0.0, 0.0), Greeks(6_000.0, 100.0, 10.0)
+    order = open_order(broker, "long_call", 4)
+    result = broker.submit(
+        order, market(), True, NOW_NS, equity=10_000.0, greeks=flat, unit_greeks=unit
+    )
+    assert rejected(result) is RejectReason.MAX_DELTA
+    order = open_order(broker, "long_call", 3)
+    assert isinstance(
+        broker.submit(order, market(), True, NOW_NS, greeks=flat, unit_greeks=unit), Fill
+    )
 
 
 def test_reducing_cancels_orders_that_wait_to_open(broker: PaperBroker) -> None:

@@ -1,5 +1,6 @@
 """Damaged journals: a tail is cut at a whole transaction, nothing is thrown away, no other cut."""
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tests.execution.scene import NOW_NS, SECOND_NS
 from trading.errors import JournalError
 from trading.execution import journal_schema
-from trading.execution.events import AccountOpened, DecisionMade, Event, StateChanged
+from trading.execution.events import AccountOpened, DecisionMade, Event, PeakReset, StateChanged
 from trading.execution.journal import Journal
 from trading.execution.journal_integrity import Repair, inspect_journal
 from trading.execution.journal_schema import SCHEMA_VERSION
@@ -515,6 +516,48 @@ def test_an_older_version_is_migrated_and_the_old_file_kept(
     with Journal(path, read_only=True) as journal:
         assert journal.fold().fingerprint() == fingerprint(SHORT, ends(SHORT)[-1])
     assert not list(path.parent.glob("*.version-0-2"))
+
+
+VERSION_1 = """
+{"kind":"account_opened","ts_ns":1,"account_id":"paper","cash":10000.0,"multiplier":100.0}
+{"kind":"order_accepted","ts_ns":2,"order":{"order_id":"paper-1","ts_ns":2,"underlying":"SPY",\
+"strategy":"bear_call_credit","intent":"open","legs":[{"symbol":"O:SPY260116C00100000","ratio":-1},\
+{"symbol":"O:SPY260116C00105000","ratio":1}],"units":2,"order_type":"market",\
+"time_in_force":"ioc","limit_price":null},"reserved_per_unit":0.0}
+{"kind":"order_filled","ts_ns":2,"fill":{"fill_id":"paper-1/1","order_id":"paper-1","ts_ns":2,\
+"underlying":"SPY","units":2,"legs":[{"symbol":"O:SPY260116C00100000","quantity":-2,"price":3.0},\
+{"symbol":"O:SPY260116C00105000","quantity":2,"price":1.1}],"premium":380.0,"fees":3.0}}
+{"kind":"state_changed","ts_ns":3,"trading_state":"reducing","reason":"operator"}
+{"kind":"settled","ts_ns":4,"symbol":"O:SPY260116C00100000","quantity":-2,"price":4.0,\
+"cash":-800.0,"underlying_price":104.0}
+{"kind":"settled","ts_ns":4,"symbol":"O:SPY260116C00105000","quantity":2,"price":0.0,"cash":0.0,\
+"underlying_price":104.0}
+{"kind":"session_closed","ts_ns":5,"date":"2026-01-16","equity":9577.0,"reward":0.0}
+""".strip().replace("\\\n", "")
+
+
+def test_a_journal_of_version_1_opens_and_goes_on(tmp_path: Path) -> None:
+    """As written before stock was delivered: its settlements stay the cash they were."""
+    path = write(tmp_path / "journal.db", [])
+    rows = [
+        (number, json.loads(line)["ts_ns"], json.loads(line)["kind"], line)
+        for number, line in enumerate(VERSION_1.splitlines(), 1)
+    ]
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+    connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    connection.close()
+    with pytest.raises(JournalError, match="schema version 1"):
+        Journal(path, read_only=True)
+    with Journal(path) as journal:
+        assert journal.repair is None
+        account = journal.open_account("paper", 0.0, 9)
+        assert account.cash == 10_000.0 + 380.0 - 3.0 - 800.0
+        assert (account.closed_trades, account.peak_equity) == (1, 10_000.0)
+        assert not account.strategies
+        journal.append(PeakReset(10, 1, 9_577.0))
+    with Journal(path, read_only=True) as journal:
+        assert journal.fold().peak_equity == 9_577.0
 
 
 def test_a_migration_that_fails_changes_nothing(

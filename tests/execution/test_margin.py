@@ -12,7 +12,7 @@ from trading.execution.margin import (
     worst_payoff,
 )
 
-CALL, PUT = 1, -1
+CALL, PUT, STOCK = 1, -1, 0
 Legs = list[tuple[int, float, int]]
 
 
@@ -34,11 +34,15 @@ def arrays(legs: Legs) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         ([(CALL, 95.0, 1), (CALL, 100.0, -2), (CALL, 105.0, 1)], 0.0),
         ([(CALL, 95.0, -1), (CALL, 100.0, 2), (CALL, 105.0, -1)], 500.0),
         ([(PUT, 50.0, -1)], 5000.0),
+        ([(STOCK, 0.0, 1)], 0.0),
+        ([(STOCK, 0.0, 1), (CALL, 105.0, -1)], 0.0),
+        ([(STOCK, 0.0, 1), (CALL, 105.0, -1), (PUT, 95.0, 1)], 0.0),
+        ([(STOCK, 0.0, -1), (CALL, 105.0, 1)], 10_500.0),
     ],
     ids=[
         "long call", "long put", "debit vertical", "credit call vertical", "credit put vertical",
         "long straddle", "iron condor by the larger side", "long butterfly", "short butterfly",
-        "put secured by cash",
+        "put secured by cash", "stock", "covered call", "collar", "stock sold and a call bought",
     ],
 )  # fmt: skip
 def test_reserve_is_what_the_legs_can_cost_at_expiry(legs: Legs, reserve: float) -> None:
@@ -51,6 +55,9 @@ def test_reserve_is_what_the_legs_can_cost_at_expiry(legs: Legs, reserve: float)
         [(CALL, 100.0, -1)],
         [(CALL, 100.0, -1), (PUT, 100.0, -1)],
         [(CALL, 100.0, 1), (CALL, 105.0, -2)],
+        [(STOCK, 0.0, -1)],
+        [(STOCK, 0.0, 1), (CALL, 105.0, -2)],
+        [(STOCK, 0.0, -1), (PUT, 95.0, 1)],
         [(CALL, math.nan, 1)],
         [(PUT, math.inf, -1)],
         [(PUT, 0.0, -1)],
@@ -78,7 +85,7 @@ def test_opening_a_credit_vertical_takes_width_less_credit_and_closing_frees_it(
 
 
 LEG = st.tuples(
-    st.sampled_from([CALL, PUT]),
+    st.sampled_from([CALL, PUT, STOCK]),
     st.integers(1, 40).map(lambda n: n * 5.0),
     st.sampled_from([-2, -1, 1, 2]),
 )
@@ -88,8 +95,8 @@ LEG = st.tuples(
 def test_worst_payoff_is_the_least_over_a_fine_grid_of_prices(legs: Legs) -> None:
     worst = worst_payoff(*arrays(legs))
     prices = np.arange(0.0, 1000.0, 1.25)
-    payoff = sum(q * np.maximum(r * (prices - k), 0.0) for r, k, q in legs)
+    payoff = sum(q * (np.maximum(r * (prices - k), 0.0) if r else prices) for r, k, q in legs)
     if worst == -math.inf:
-        assert sum(q for r, _, q in legs if r == CALL) < 0
+        assert sum(q for r, _, q in legs if r in {CALL, STOCK}) < 0
     else:
         assert worst == payoff.min()

@@ -7,7 +7,9 @@ from trading.errors import JournalError
 from trading.execution.events import (
     AccountOpened,
     DecisionMade,
+    Ending,
     Event,
+    MarginChanged,
     OrderAccepted,
     OrderFilled,
     SessionClosed,
@@ -117,6 +119,28 @@ def test_an_event_that_contradicts_history_is_refused_and_changes_nothing(event:
     assert account.fingerprint() == before
 
 
+def test_changes_of_margin_are_applied_once_and_in_their_order() -> None:
+    account = folded(opened())
+    changes = [MarginChanged(NOW_NS, 1, "SPY", 600.0), MarginChanged(NOW_NS, 2, "SPY", 700.0)]
+    with pytest.raises(JournalError, match="change of margin 2 follows number 0"):
+        account.apply(changes[1])
+    for change in (*changes, *changes):
+        account.apply(change)
+    assert account.reserved == 1400.0
+    with pytest.raises(JournalError, match="where nothing is open"):
+        account.apply(MarginChanged(NOW_NS, 3, "QQQ", 1.0))
+
+
+def test_delivered_stock_nets_with_what_is_held() -> None:
+    account = folded(opened())
+    account.apply(Settled(NOW_NS, CALL_100, -2, 4.0, 20_000.0, 104.0, -2, Ending.ASSIGNED))
+    assert account.positions["SPY"].quantity == -2
+    assert account.strategies["SPY"].delivered
+    account.apply(Settled(NOW_NS, CALL_105, 2, 0.0, -21_000.0, 106.0, 2, Ending.EXERCISED))
+    assert not account.positions
+    assert account.cash == 10_000.0 + 380.0 - 3.0 - 1_000.0
+
+
 def test_nothing_happens_to_an_account_that_is_not_open() -> None:
     with pytest.raises(JournalError, match="opens first"):
         Account().apply(SessionClosed(NOW_NS, "2026-01-05", 1.0))
@@ -126,6 +150,16 @@ def test_equity_needs_a_mark_for_every_position() -> None:
     account = folded(opened())
     assert account.equity({CALL_100: 3.0, CALL_105: 1.0}) == pytest.approx(10_377.0 - 400.0)
     assert math.isnan(account.equity({CALL_100: 3.0}))
+
+
+def test_equity_adds_up_in_the_order_of_the_legs_bit_by_bit() -> None:
+    account = folded(opened())
+    marks = {CALL_100: 3.1400000000000006, CALL_105: 1.0700000000000003}
+    value = 0.0
+    for leg in account.strategies["SPY"].legs:
+        value += leg.ratio * 2 * 100.0 * marks[leg.symbol]
+    assert account.equity(marks) == account.cash + value
+    assert account.contribution("SPY", marks) == account.net_cash["SPY"] + value
 
 
 def test_contributions_of_the_underlyings_add_up_to_the_profit() -> None:

@@ -121,6 +121,11 @@ def test_the_lesser_of_both_margins_counts() -> None:
     assert required((PUT_100, -1), spot=1.0) <= 10_000.0
 
 
+def test_a_bought_option_that_expires_first_covers_nothing_of_an_uncovered_sale() -> None:
+    assert required((EARLY_CALL_100, 1), (CALL_100, -1)) == pytest.approx(2300.0)
+    assert required((LATER_CALL_100, 1), (CALL_100, -1)) == 0.0
+
+
 def test_what_is_bounded_needs_no_spot_and_what_is_not_has_no_margin_without() -> None:
     assert required((CALL_100, -1), (CALL_105, 1), spot=math.nan) == 500.0
     assert math.isnan(required((CALL_100, -1), spot=math.nan))

@@ -5,8 +5,16 @@ import pytest
 
 from tests.execution.scene import NOW_NS, SECOND_NS, SHAPES
 from trading.errors import ConfigError
-from trading.execution.events import AccountOpened, OrderAccepted, StateChanged
-from trading.execution.orders import Intent, Order, OrderType, RejectReason
+from trading.execution.events import (
+    AccountOpened,
+    OrderAccepted,
+    PeakReset,
+    SessionClosed,
+    StateChanged,
+)
+from trading.execution.exposure import FLAT, Greeks
+from trading.execution.holdings import Position
+from trading.execution.orders import Intent, Leg, Order, OrderType, RejectReason
 from trading.execution.portfolio import Account
 from trading.execution.risk import RiskEngine, RiskLimits, TradingState
 
@@ -19,10 +27,15 @@ def account() -> Account:
     return made
 
 
-def order(intent: Intent = Intent.OPEN, units: int = 1, limit: float | None = None) -> Order:
+def order(
+    intent: Intent = Intent.OPEN,
+    units: int = 1,
+    limit: float | None = None,
+    legs: tuple[Leg, ...] = SHAPES["bull_call_debit"],
+) -> Order:
     kind = OrderType.MARKET if limit is None else OrderType.LIMIT
     return Order(
-        "paper-1", NOW_NS, "SPY", "x", intent, SHAPES["bull_call_debit"], units, kind,
+        "paper-1", NOW_NS, "SPY", "x", intent, legs, units, kind,
         limit_price=limit,
     )  # fmt: skip
 
@@ -52,13 +65,114 @@ def test_a_requirement_or_limit_price_that_is_no_number_never_passes() -> None:
     assert ENGINE.CONSEQUENCES[RejectReason.NOT_A_NUMBER] is TradingState.HALTED
 
 
-def test_each_limit_names_itself() -> None:
+def test_contracts_of_an_order_are_limited() -> None:
+    assert reason(order(units=10)) is None
     assert reason(order(units=11)) is RejectReason.MAX_CONTRACTS
+
+
+def test_money_that_changes_hands_in_an_order_is_limited() -> None:
+    assert reason(order(), notional=50_000.0) is None
     assert reason(order(), notional=50_000.01) is RejectReason.MAX_NOTIONAL
+
+
+def test_buying_power_is_limited() -> None:
+    assert reason(order(), required_cash=10_000.0) is None
     assert reason(order(), required_cash=10_000.01) is RejectReason.BUYING_POWER
+
+
+def test_a_loss_without_a_bound_has_its_own_reason() -> None:
     assert reason(order(), required_cash=math.inf) is RejectReason.UNDEFINED_RISK
-    assert reason(order(), equity=9_499.99) is RejectReason.DAILY_LOSS
+
+
+def test_the_daily_loss_is_limited_for_every_order() -> None:
     assert reason(order(), equity=9_500.0) is None
+    for intent in Intent:
+        assert reason(order(intent), equity=9_499.99) is RejectReason.DAILY_LOSS
+
+
+def test_delta_gamma_and_vega_of_the_account_are_limited_in_percent_of_equity() -> None:
+    # Of 10,000 USD: delta 20,000, gamma 30,000, vega 500.
+    held = Greeks(0.0, 0.0, 0.0)
+    for greek, limit, expected in (
+        ("delta", 20_000.0, RejectReason.MAX_DELTA),
+        ("gamma", 30_000.0, RejectReason.MAX_GAMMA),
+        ("vega", 500.0, RejectReason.MAX_VEGA),
+    ):
+        for sign in (1.0, -1.0):
+            within = Greeks(0.0, 0.0, 0.0)._replace(**{greek: sign * limit / 2})
+            beyond = within._replace(**{greek: sign * (limit / 2 + 1.0)})
+            assert reason(order(units=2), greeks=held, unit_greeks=within) is None
+            assert reason(order(units=2), greeks=held, unit_greeks=beyond) is expected
+            full = held._replace(**{greek: sign * limit})
+            assert reason(order(), greeks=full, unit_greeks=within) is expected
+
+
+def test_an_order_that_leads_back_within_a_limit_on_greeks_passes() -> None:
+    beyond = Greeks(25_000.0, 0.0, 0.0)
+    assert reason(order(), greeks=beyond, unit_greeks=Greeks(-3_000.0, 0.0, 0.0)) is None
+    assert reason(order(), greeks=beyond, unit_greeks=FLAT) is RejectReason.MAX_DELTA
+
+
+def test_closing_is_free_of_limits_on_greeks() -> None:
+    unit = Greeks(1e9, math.nan, 1e9)
+    assert reason(order(Intent.CLOSE), greeks=unit, unit_greeks=unit) is None
+
+
+def test_an_opening_order_without_its_greeks_is_not_checked_and_unknown_ones_never_pass() -> None:
+    unit = Greeks(1.0, 1.0, 1.0)
+    assert reason(order(), greeks=Greeks(1e9, 1e9, 1e9)) is None
+    assert reason(order(), unit_greeks=unit) is None
+    held = account()
+    held.positions["SPY"] = Position("SPY", "SPY", 1, 100.0)
+    assert reason(order(), held, unit_greeks=unit) is RejectReason.MAX_DELTA
+    for bad in (math.nan, math.inf):
+        wrong = unit._replace(vega=bad)
+        assert reason(order(), greeks=wrong) is RejectReason.NOT_A_NUMBER
+        assert reason(order(), greeks=unit, unit_greeks=wrong) is RejectReason.NOT_A_NUMBER
+
+
+def test_drawdown_is_measured_from_the_peak_and_leaves_only_closing() -> None:
+    held = account()
+    held.apply(SessionClosed(NOW_NS, "2026-01-05", 20_000.0))
+    held.apply(SessionClosed(NOW_NS, "2026-01-06", 15_100.0))
+    assert held.peak_equity == 20_000.0
+    assert reason(order(), held, equity=15_000.0) is None
+    assert reason(order(), held, equity=14_999.0) is RejectReason.MAX_DRAWDOWN
+    assert reason(order(Intent.CLOSE), held, equity=14_999.0) is None
+    assert ENGINE.CONSEQUENCES[RejectReason.MAX_DRAWDOWN] is TradingState.REDUCING
+    assert ENGINE.drawdown_breached(held, math.nan)
+    held.apply(PeakReset(NOW_NS, 1, 15_000.0))
+    assert reason(order(), held, equity=14_999.0) is None
+
+
+def test_a_loss_is_measured_also_where_equity_is_negative() -> None:
+    held = account()
+    held.apply(SessionClosed(NOW_NS, "2026-01-05", -100.0))
+    assert not ENGINE.daily_loss_breached(held, -105.0)
+    assert ENGINE.daily_loss_breached(held, -105.1)
+
+
+def test_selling_short_needs_the_least_equity_and_covered_sales_do_not() -> None:
+    poor = account()
+    poor.day_start_equity = poor.peak_equity = 1_999.0
+    assert reason(order(), poor, equity=1_999.0) is RejectReason.MIN_EQUITY
+    assert reason(order(), poor, equity=2_000.0) is None
+    for shape in ("covered_call", "short_put", "long_call"):
+        free = order(legs=SHAPES[shape])
+        assert reason(free, poor, equity=1_999.0) is None
+
+
+def test_closing_may_free_buying_power_while_it_is_negative_and_opening_may_not() -> None:
+    held = account()
+    held.cash = -500.0
+    assert reason(order(Intent.CLOSE), held, required_cash=-1.0) is None
+    assert reason(order(Intent.CLOSE), held, required_cash=1.0) is RejectReason.BUYING_POWER
+    assert reason(order(), held, required_cash=-1.0) is RejectReason.BUYING_POWER
+
+
+def test_stock_counts_towards_the_notional_and_not_as_contracts() -> None:
+    assert order(units=20, legs=SHAPES["covered_call"]).contracts_per_unit == 1
+    assert reason(order(units=20, legs=SHAPES["covered_call"])) is None
 
 
 def test_an_order_that_waits_to_open_counts_as_a_position() -> None:

@@ -45,7 +45,7 @@ from trading.execution.orders import (
 from trading.execution.portfolio import Account
 from trading.execution.refusals import refusals
 from trading.execution.requirement import legs_reserve
-from trading.execution.risk import RiskEngine, RiskLimits, TradingState
+from trading.execution.risk import RiskEngine, RiskLimits, TradingState, is_affordable
 from trading.execution.settlement import settlement_price
 from trading.market.contracts import OptionContract, Right
 
@@ -265,7 +265,7 @@ class PaperBroker(Clearing):
         margin = self._unit_margin(crossing, quotes, spots)
         needed = self._required(crossing, margin)
         available = self.account.buying_power + waiting.reserved_per_unit * crossing.units
-        if not (needed <= 0.0 or needed <= available):
+        if not is_affordable(order, needed, available):
             self.cancel(order.order_id, now_ns, RejectReason.BUYING_POWER)
             return None
         fill = crossing.fill(self.schedule, waiting.remaining, self.account.multiplier, now_ns)

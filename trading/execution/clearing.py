@@ -72,21 +72,22 @@ class Clearing(Books):
         """Book the dividends of stock held into its ex-date; short stock owes them.
 
         To be called when the session of the ex-date begins, before anything trades. Each dividend
-        is booked once.
+        is booked once, also one that nothing is held for: so stock that is bought later on the
+        ex-date gets nothing when the session begins a second time after a restart.
         """
         paid = []
         for dividend in dividends:
-            held = self.account.positions.get(dividend.underlying)
             ex_date = dividend.ex_date.isoformat()
-            if held is None or self.account.has_paid(dividend.underlying, ex_date):
+            if self.account.has_paid(dividend.underlying, ex_date):
                 continue
-            cash = usd(held.quantity * self.account.multiplier * dividend.amount)
+            held = self.account.positions.get(dividend.underlying)
+            lots = held.quantity if held else 0
+            cash = usd(lots * self.account.multiplier * dividend.amount)
             paid.append(
-                DividendPaid(
-                    now_ns, dividend.underlying, ex_date, held.quantity, dividend.amount, cash
-                )
+                DividendPaid(now_ns, dividend.underlying, ex_date, lots, dividend.amount, cash)
             )
         self.record(paid)
+        self._call_margin(now_ns)
         return paid
 
     def close_session(
@@ -127,7 +128,10 @@ class Clearing(Books):
         """Underlyings with stock that nobody chose to hold: delivered, or left by an expiry.
 
         Each is to be closed in its next session by `liquidation`, ahead of the agent's actions.
+        None while trading is halted: then nothing may be closed.
         """
+        if self.account.trading_state is TradingState.HALTED:
+            return []
         return [name for name, held in self.account.strategies.items() if held.delivered]
 
     def liquidation(self, underlying: str, now_ns: int) -> Order:

@@ -113,8 +113,8 @@ class Settled(msgspec.Struct, frozen=True, tag_field="kind", tag="settled"):
 class DividendPaid(msgspec.Struct, frozen=True, tag_field="kind", tag="dividend_paid"):
     """Stock held (or short) into its ex-date received (or paid) the dividend.
 
-    `ex_date` is YYYY-MM-DD, `lots` the signed round lots, `amount` USD a share, `cash` the change
-    of cash.
+    `ex_date` is YYYY-MM-DD, `lots` the signed round lots, 0 where none were held, `amount` USD a
+    share, `cash` the change of cash.
     """
 
     ts_ns: int

@@ -376,14 +376,17 @@ class Account:
         if payment_id in self._booked:
             return
         position = self.positions.get(event.underlying)
-        held = self.strategies.get(event.underlying)
-        if position is None or held is None or position.quantity != event.lots:
+        lots = position.quantity if position else 0
+        if lots != event.lots:
             raise JournalError(
-                f"dividend on {event.lots} lots of {event.underlying} does not match the "
-                f"{position.quantity if position else 0} held"
+                f"dividend on {event.lots} lots of {event.underlying} does not match the {lots} "
+                "held"
             )
         self._booked.add(payment_id)
+        if not lots:
+            return
         self._book_cash(event.underlying, event.cash)
+        held = self.strategies[event.underlying]
         self.strategies[event.underlying] = msgspec.structs.replace(
             held, exit_cash=usd(held.exit_cash + event.cash)
         )

@@ -67,11 +67,14 @@ def market_requirement(
     Parameters
     ----------
     spot : float
-        Price of the underlying, USD a share; NaN gives NaN unless the loss is bounded.
+        Price of the underlying, USD a share; what is no positive number gives NaN, or the greatest
+        loss where there is one.
     marks : mapping of symbol to float
         Value of each sold option, USD a share; a missing one counts as NaN.
     """
     bounded = legs_reserve(legs, multiplier)
+    if not 0.0 < spot < math.inf:
+        spot = math.nan
     paired, widths, uncovered = _split(legs, spot, marks)
     moving = _uncovered(uncovered, multiplier, spot, marks)
     if math.isnan(moving):

@@ -69,6 +69,15 @@ class RiskLimits:
             raise ConfigError(lines)
 
 
+def is_affordable(order: Order, required_cash: float, buying_power: float) -> bool:
+    """Whether an order leaves no buying power below zero; one that closes may also just free some.
+
+    So a position can be closed while a margin call stands. NaN is not affordable.
+    """
+    frees = order.intent is Intent.CLOSE and required_cash <= 0.0
+    return frees or required_cash <= buying_power
+
+
 class RiskEngine:
     """Decides whether an order may trade; changes nothing itself.
 
@@ -91,13 +100,11 @@ class RiskEngine:
 
     def daily_loss_breached(self, account: "Account", equity: float) -> bool:
         """Whether `equity` (USD) is below what the daily loss limit allows; NaN is a breach."""
-        floor = account.day_start_equity * (1.0 - self.limits.max_daily_loss_pct / 100.0)
-        return not equity >= floor
+        return not equity >= _floor(account.day_start_equity, self.limits.max_daily_loss_pct)
 
     def drawdown_breached(self, account: "Account", equity: float) -> bool:
         """Whether `equity` (USD) is too far below the account's peak; NaN is a breach."""
-        floor = account.peak_equity * (1.0 - self.limits.max_drawdown_pct / 100.0)
-        return not equity >= floor
+        return not equity >= _floor(account.peak_equity, self.limits.max_drawdown_pct)
 
     def check(
         self,
@@ -166,7 +173,7 @@ class RiskEngine:
                 "or allow uncovered sales with risk.allow_naked_shorts and give the spot"
             )
             yield RejectReason.UNDEFINED_RISK, detail
-        if not (required_cash <= 0.0 or required_cash <= account.buying_power):
+        if not is_affordable(order, required_cash, account.buying_power):
             detail = f"needs {required_cash:.2f} USD of {account.buying_power:.2f}"
             yield RejectReason.BUYING_POWER, detail
 
@@ -235,6 +242,11 @@ class RiskEngine:
             if not order.units <= headroom(limit, current, unit):
                 detail = f"{current:.0f} and {order.units} times {unit:.0f} USD"
                 yield reason, f"{detail}, at most {limit:.0f} ({percent} % of equity)"
+
+
+def _floor(base: float, loss_pct: float) -> float:
+    """USD below which a loss from `base` is above `loss_pct`, also where the base is negative."""
+    return base - abs(base) * loss_pct / 100.0
 
 
 def _first(order: Order, now_ns: int, broken: Broken) -> Rejection | None:
