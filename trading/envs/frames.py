@@ -46,7 +46,7 @@ _IS_SECURED = np.array([a.strategy in SECURED for a in ACTIONS])
 _SELLS_SHORT = np.array(
     [a.strategy not in SECURED and any(leg.ratio < 0 for leg in a.legs) for a in ACTIONS]
 )
-_ABOVE_ROUNDING = 1.0 + 1e-9
+ABOVE_ROUNDING = 1.0 + 1e-9
 """So that what is allowed here does not exceed, by rounding, what the broker allows."""
 _HAS_STOCK = np.array(
     [k for k, a in enumerate(ACTIONS) if any(leg.choice is LegChoice.STOCK for leg in a.legs)]
@@ -315,7 +315,7 @@ def _price_units(
         )
         unit_need[k, a] = max(
             tied_up if _IS_SECURED[a] else at_risk,
-            exposure * _ABOVE_ROUNDING,
+            exposure * ABOVE_ROUNDING,
             rules.min_short_equity if _SELLS_SHORT[a] else 0.0,
         )
         most_units[k, a] = min(

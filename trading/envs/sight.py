@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.features import FEATURE_COUNT
-from trading.envs.frames import DAY_NS, RATIO, Frames
+from trading.envs.frames import ABOVE_ROUNDING, DAY_NS, RATIO, Frames
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.exposure import headroom
@@ -229,14 +229,14 @@ def cap_openings(
     `see` takes an account that opens to hold nothing elsewhere; this is for one that does. The
     greeks are counted as `trading.execution.exposure.Greeks` does.
     """
-    f, equity = frame_of[b], purses.equity[b]
+    f, base = frame_of[b], purses.equity[b] / ABOVE_ROUNDING
     for a in range(CLOSE + 1, ACTION_COUNT):
         if sights.mask[b, a]:
             delta, gamma, vega = unit_greeks(board, frames, f, rules.multiplier, a)
             room = min(
-                headroom(rules.max_delta * equity, greeks[0], delta),
-                headroom(rules.max_gamma * equity, greeks[1], gamma),
-                headroom(rules.max_vega * equity, greeks[2], vega),
+                headroom(rules.max_delta * base, greeks[0], delta),
+                headroom(rules.max_gamma * base, greeks[1], gamma),
+                headroom(rules.max_vega * base, greeks[2], vega),
             )
             sights.units[b, a] = np.int32(min(np.float64(sights.units[b, a]), room))
             sights.mask[b, a] = sights.units[b, a] >= 1

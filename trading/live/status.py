@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from trading.execution.legs import is_stock
 from trading.execution.orders import Fill
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures
@@ -60,6 +61,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
                 {
                     "symbol": leg.symbol,
                     "quantity": account.positions[leg.symbol].quantity,
+                    "unit": "round lots" if is_stock(leg.symbol) else "contracts",
                     "average_price": account.positions[leg.symbol].average_price,
                     "mark": marks[leg.symbol],
                 }

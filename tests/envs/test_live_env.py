@@ -1,0 +1,223 @@
+"""The live environment over nights: expiry, assignment, dividends, and what it sells afterwards."""
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, Strategy
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.live_env import LiveEnv
+from trading.execution.broker import PaperBroker
+from trading.execution.journal import Journal
+from trading.execution.orders import Fill
+from trading.execution.risk import RiskLimits, TradingState
+from trading.market.bars import StockBar
+from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
+from trading.market.contracts import OptionContract, Right, parse_symbol
+from trading.market.dividends import Dividend
+from trading.market.pricing import YEAR_NS, black_price
+
+CALENDAR = ExchangeCalendar()
+MONDAY, FRIDAY, NEXT = date(2026, 1, 5), date(2026, 1, 9), date(2026, 1, 12)
+THURSDAY = date(2026, 1, 8)
+SPOT, IV, RATE = 100.0, 0.30, DEFAULT_RULES.rate
+LIMITS = RiskLimits(
+    max_order_notional=DEFAULT_RULES.max_notional,
+    max_contracts_per_order=DEFAULT_RULES.max_contracts,
+)
+
+
+def session(day: date) -> Session:
+    found = CALENDAR.session_on(day)
+    assert found is not None
+    return found
+
+
+def contracts(underlying: str = "XYZ") -> list[OptionContract]:
+    return [
+        OptionContract(underlying, expiry, right, 1000 * strike)
+        for expiry in (FRIDAY, date(2026, 2, 6))
+        for strike in range(80, 121)
+        for right in Right
+    ]
+
+
+class Scene:
+    """A market that is told in whole chains, and the environment that trades it."""
+
+    def __init__(self, folder: Path, symbols: tuple[str, ...], dividends: list[Dividend]) -> None:
+        self.journal = Journal(folder / "journal.sqlite")
+        account = self.journal.open_account("paper", 100_000.0, session(MONDAY).open_ns)
+        self.broker = PaperBroker(self.journal, account, DEFAULT_FEES, LIMITS)
+        self.env = LiveEnv(symbols, DEFAULT_RULES, DEFAULT_FEES, CALENDAR, self.broker, dividends)
+        self.symbols = symbols
+        for symbol in symbols:
+            self.env.list_contracts(symbol, contracts(symbol))
+        self._sequence = 0
+
+    def bar(self, day: date, minute: int, spot: float) -> np.ndarray:
+        """Close a bar at which every contract is quoted around its value; returns the masks."""
+        now_ns = session(day).open_ns + minute * MINUTE_NS
+        for symbol in self.symbols:
+            for contract in contracts(symbol):
+                if contract.expiry < day:
+                    continue
+                t = max(CALENDAR.expiry_ns(contract.expiry) - now_ns, 0) / YEAR_NS
+                discount = float(np.exp(-RATE * t))
+                fair = black_price(
+                    int(contract.right), spot / discount, contract.strike, t, discount, IV
+                )
+                bid = round(max(fair - 0.02, 0.0), 2)
+                self._sequence += 1
+                self.env.apply_quote(
+                    contract.symbol, bid, bid + 0.04, 50.0, 50.0, now_ns, self._sequence
+                )
+            bar = StockBar(symbol, now_ns - MINUTE_NS, spot, spot, spot, spot, 1e4, spot)
+            assert self.env.apply_bar(bar)
+        return self.env.close_bar(now_ns, session(day)).action_mask
+
+    def begin(self, day: date) -> None:
+        self.env.begin_session(session(day))
+        for symbol in self.symbols:
+            self.env.list_contracts(symbol, [c for c in contracts(symbol) if c.expiry >= day])
+
+    def close(self, day: date, spot: float) -> None:
+        self.bar(day, 390, spot)
+        self.env.close_session(session(day).close_ns, session(day), 0.0)
+
+    def trade(self, day: date, minute: int, *actions: int) -> list[object]:
+        now_ns = session(day).open_ns + minute * MINUTE_NS
+        return [outcome.result for outcome in self.env.trade(now_ns, actions)]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path, ("XYZ",), [])
+    yield made
+    made.journal.close()
+
+
+def strike_of(symbol: str) -> float:
+    return parse_symbol(symbol).strike
+
+
+def near(strategy: Strategy) -> int:
+    return next(a for a, each in enumerate(ACTIONS) if each.strategy is strategy)
+
+
+def test_an_assigned_put_leaves_stock_that_is_sold_at_the_next_open(scene: Scene) -> None:
+    scene.begin(MONDAY)
+    assert scene.bar(MONDAY, 30, SPOT)[0, near(Strategy.CASH_SECURED_PUT)]
+    (fill,) = scene.trade(MONDAY, 30, near(Strategy.CASH_SECURED_PUT))
+    assert isinstance(fill, Fill)
+    account = scene.broker.account
+    (held,) = account.positions.values()
+    sold, strike = -held.quantity, strike_of(held.symbol)
+    scene.close(MONDAY, SPOT)
+
+    scene.begin(FRIDAY)
+    cash = account.cash
+    scene.close(FRIDAY, strike - 3.0)
+    assert account.positions["XYZ"].quantity == sold
+    assert account.cash == pytest.approx(cash - sold * 100.0 * strike)
+    assert scene.env.equity() == pytest.approx(account.cash + sold * 100.0 * (strike - 3.0))
+
+    scene.begin(NEXT)
+    mask = scene.bar(NEXT, 1, strike - 2.0)
+    assert list(np.flatnonzero(mask[0])) == [HOLD]
+    scene.trade(NEXT, 1, HOLD)
+    assert account.positions == {} and account.strategies == {}
+    assert account.trading_state is TradingState.ACTIVE
+    assert scene.bar(NEXT, 2, strike - 2.0)[0].sum() > 1
+
+
+def test_a_covered_call_in_the_money_is_called_away_and_leaves_nothing(scene: Scene) -> None:
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    (fill,) = scene.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
+    assert isinstance(fill, Fill)
+    account = scene.broker.account
+    assert {symbol for symbol in account.positions if symbol == "XYZ"} == {"XYZ"}
+    (call,) = (symbol for symbol in account.positions if symbol != "XYZ")
+    paid = -fill.premium / fill.units / 100.0
+    scene.close(MONDAY, SPOT)
+    scene.begin(FRIDAY)
+    scene.close(FRIDAY, strike_of(call) + 5.0)
+    assert account.positions == {} and account.reserved == 0.0
+    profit = (strike_of(call) - paid) * fill.units * 100.0 - fill.fees
+    assert account.cash == pytest.approx(100_000.0 + profit)
+
+
+def test_a_call_is_assigned_early_before_a_dividend_that_outweighs_its_time_value(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, ("XYZ",), [Dividend("XYZ", FRIDAY, 2.0)])
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
+    scene.close(MONDAY, SPOT)
+    account = scene.broker.account
+    assert len(account.positions) == 2
+    scene.begin(THURSDAY)
+    scene.close(THURSDAY, 110.0)
+    assert account.positions == {}
+    cash = account.cash
+    scene.begin(FRIDAY)
+    assert account.cash == cash
+    scene.journal.close()
+
+
+def test_stock_held_over_the_ex_date_is_paid_once_although_the_session_begins_again(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, ("XYZ",), [Dividend("XYZ", FRIDAY, 0.25)])
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
+    scene.close(MONDAY, SPOT)
+    scene.begin(THURSDAY)
+    scene.close(THURSDAY, 95.0)
+    account = scene.broker.account
+    lots, cash = account.positions["XYZ"].quantity, account.cash
+    scene.begin(FRIDAY)
+    scene.begin(FRIDAY)
+    assert account.cash == pytest.approx(cash + lots * 25.0)
+    scene.journal.close()
+
+
+def test_what_one_underlying_holds_leaves_less_room_below_the_greek_limits_for_another(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    scene.env._rules = DEFAULT_RULES._replace(max_vega=0.002)
+    for market in scene.env._markets.values():
+        market._rules = scene.env._rules
+    scene.begin(MONDAY)
+    straddle = [a for a, each in enumerate(ACTIONS) if each.strategy is Strategy.LONG_STRADDLE][-1]
+    scene.bar(MONDAY, 30, SPOT)
+    free = int(scene.env._sights.units[1, straddle])
+    scene.trade(MONDAY, 30, straddle, HOLD)
+    scene.bar(MONDAY, 31, SPOT)
+    assert int(scene.env._sights.units[1, straddle]) < free
+    vega = scene.env._account_greeks().vega
+    assert 0.0 < vega <= 0.002 * 100_000.0
+    scene.journal.close()
+
+
+def test_every_opening_that_the_mask_allows_is_filled_by_the_broker(tmp_path: Path) -> None:
+    refused = []
+    for action in range(CLOSE + 1, ACTION_COUNT):
+        folder = tmp_path / str(action)
+        folder.mkdir()
+        scene = Scene(folder, ("XYZ",), [])
+        scene.begin(MONDAY)
+        mask = scene.bar(MONDAY, 30, SPOT)
+        assert mask[0, action], ACTIONS[action].name
+        (result,) = scene.trade(MONDAY, 30, action)
+        if not isinstance(result, Fill):
+            refused.append((ACTIONS[action].name, result))
+        scene.journal.close()
+    assert refused == []
