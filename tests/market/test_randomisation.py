@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from trading.market.factors import CALM, STRESSED, Factors, simulate_factors
+from trading.market.factors import CALM, STRESSED, Factors, empty_factors, simulate_factors
 from trading.market.model import DEFAULT_MODEL, MarketModel
 from trading.market.quotes import TickClass
 from trading.market.randomisation import (
@@ -25,18 +25,6 @@ FIELDS = MarketModel._fields
 
 def column(models: np.ndarray, field: str) -> np.ndarray:
     return models[:, FIELDS.index(field)]
-
-
-def empty_factors(count: int, steps: int) -> Factors:
-    return Factors(
-        spot=np.zeros((count, steps + 1)),
-        high=np.zeros((count, steps)),
-        low=np.zeros((count, steps)),
-        volume=np.zeros((count, steps)),
-        atm_iv=np.zeros((count, steps + 1)),
-        skew=np.zeros((count, steps + 1)),
-        regime=np.zeros((count, steps + 1), dtype=np.int8),
-    )
 
 
 def test_every_parameter_has_a_range_of_its_name() -> None:

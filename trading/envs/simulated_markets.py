@@ -13,7 +13,7 @@ from trading.envs.market_features import HISTORY_BARS, Bars, log_price
 from trading.envs.rules import TradingRules
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64, Columns, empty_columns, refresh, row
-from trading.market.factors import Factors
+from trading.market.factors import Factors, empty_factors
 from trading.market.model import MarketModel
 from trading.market.quotes import quote_chain
 from trading.market.randomisation import (
@@ -136,7 +136,7 @@ class SimulatedMarkets:
         self.board: Board = board_of(self._chains)
         steps = SESSION_BARS + HISTORY_BARS
         self._day = _Day(
-            _empty_factors(markets, steps),
+            empty_factors(markets, steps),
             np.zeros((markets, steps + 1)),
             np.zeros(markets, dtype=np.int64),
             np.zeros(markets, dtype=np.int64),
@@ -224,18 +224,6 @@ def _empty_chains(count: int) -> Columns:
     rights = np.tile(np.array([1, -1], dtype=np.int8), n // 2)
     template = empty_columns(expiries.astype(np.int64), strikes, rights)
     return Columns._make(np.repeat(column[None], count, axis=0) for column in template)
-
-
-def _empty_factors(count: int, steps: int) -> Factors:
-    return Factors(
-        spot=np.zeros((count, steps + 1)),
-        high=np.zeros((count, steps)),
-        low=np.zeros((count, steps)),
-        volume=np.zeros((count, steps)),
-        atm_iv=np.zeros((count, steps + 1)),
-        skew=np.zeros((count, steps + 1)),
-        regime=np.zeros((count, steps + 1), dtype=np.int8),
-    )
 
 
 def _spread_apart(steps: F64) -> F64:

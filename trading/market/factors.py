@@ -206,6 +206,19 @@ def _simulate(
         simulate_path(model, rng, factors, b, step_seconds, year_seconds, log_scale[b])
 
 
+def empty_factors(count: int, n_steps: int) -> Factors:
+    """Paths of B = `count` markets over T = `n_steps`, to be filled."""
+    return Factors(
+        spot=np.zeros((count, n_steps + 1)),
+        high=np.zeros((count, n_steps)),
+        low=np.zeros((count, n_steps)),
+        volume=np.zeros((count, n_steps)),
+        atm_iv=np.zeros((count, n_steps + 1)),
+        skew=np.zeros((count, n_steps + 1)),
+        regime=np.zeros((count, n_steps + 1), dtype=np.int8),
+    )
+
+
 def simulate_factors(
     model: MarketModel,
     spot0: F64,
@@ -233,15 +246,7 @@ def simulate_factors(
         skew0 = np.where(regime0 == STRESSED, model.stressed_skew, model.calm_skew)
     if log_scale is None:
         log_scale = np.zeros(count)
-    factors = Factors(
-        spot=np.empty((count, n_steps + 1)),
-        high=np.empty((count, n_steps)),
-        low=np.empty((count, n_steps)),
-        volume=np.empty((count, n_steps)),
-        atm_iv=np.empty((count, n_steps + 1)),
-        skew=np.empty((count, n_steps + 1)),
-        regime=np.empty((count, n_steps + 1), dtype=np.int8),
-    )
+    factors = empty_factors(count, n_steps)
     factors.spot[:, 0] = spot0
     factors.atm_iv[:, 0] = np.exp(log_iv0)
     factors.skew[:, 0] = skew0

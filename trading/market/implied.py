@@ -12,6 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trading.market.fair_value import fast_log
+from trading.market.pricing import inverse_normal_model
 
 F64 = NDArray[np.float64]
 
@@ -52,14 +53,10 @@ def _mills(y: float) -> float:
 
 @njit(cache=True, error_model="numpy")
 def _guess(x: F64, target: F64, s: F64) -> None:
-    """First guesses: the inverse of the normal model's price, see `pricing`."""
+    """First guesses, as `pricing` makes them."""
     for j in range(len(x)):
         away = max(-x[j], 1e-7 * target[j])
-        scale = fast_log(1.0 + 0.4 * away / target[j])
-        w = 1.0 / sqrt(1.0 + scale)
-        fit = 16.94719902 + w * (-14.15364091 + w * 4.38902191)
-        fit = 1.37244584 + w * (0.52125154 + w * (-8.07863677 + w * fit))
-        s[j] = away / (scale * w * fit)
+        s[j] = inverse_normal_model(away, fast_log(1.0 + 0.4 * away / target[j]))
 
 
 @njit(cache=True, error_model="numpy")

@@ -169,19 +169,25 @@ def further_greeks(
 
 
 @njit(cache=True, error_model="numpy")
-def _first_guess(x: float, target: float) -> float:
-    """Total deviation at which the normal (Bachelier) model has this price.
+def inverse_normal_model(away: float, scale: float) -> float:
+    """Total deviation at which the normal (Bachelier) model has a price.
 
-    The normal price in units of |x| depends on u = |x| / s alone. Its inverse is replaced by a
-    polynomial fitted to within 0.1% for u up to 10, which is all that a starting point needs.
+    `away` is the distance from the money in logarithms, and `scale` log(1 + 0.4 away / price). The
+    price in units of `away` depends on u = away / s alone. Its inverse is replaced by a polynomial
+    fitted to within 0.1% for u up to 10, which is all that a starting point needs.
     """
-    if -x <= 1e-9 * target:
-        return target * _SQRT_2PI
-    scale = log1p(-0.4 * x / target)
     w = 1.0 / sqrt(1.0 + scale)
     fit = 16.94719902 + w * (-14.15364091 + w * 4.38902191)
     fit = 1.37244584 + w * (0.52125154 + w * (-8.07863677 + w * fit))
-    return -x / (scale * w * fit)
+    return away / (scale * w * fit)
+
+
+@njit(cache=True, error_model="numpy")
+def _first_guess(x: float, target: float) -> float:
+    """Where the search for a total deviation begins."""
+    if -x <= 1e-9 * target:
+        return target * _SQRT_2PI
+    return float(inverse_normal_model(-x, log1p(-0.4 * x / target)))
 
 
 @njit(cache=True, error_model="numpy")
