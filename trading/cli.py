@@ -10,6 +10,7 @@ from rich.console import Console
 from trading.command_line import ConfigOption, SetOption, failures, settings_for
 from trading.config import Settings
 from trading.data_cli import download, import_
+from trading.history_cli import history
 from trading.journal_cli import journal_app
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.add_typer(journal_app, name="journal")
 app.command()(download)
 app.command("import")(import_)
+app.command()(history)
 
 
 @app.command()

@@ -83,8 +83,8 @@ def download(
     The quotes of --contracts, and --chains, come by REST (MASSIVE_API_KEY).
     A command that was interrupted goes on where it was when it is given again.
     """
-    settings = settings_for(config, _with_symbols(symbols, overrides))
-    first, last = _day("--date", date), _day("--until", until)
+    settings = settings_for(config, with_symbols(symbols, overrides))
+    first, last = day_of("--date", date), day_of("--until", until)
     if first is None and not chains:
         misuse("name a day with --date, or ask for --chains")
     if last is not None and (first is None or last < first):
@@ -102,7 +102,7 @@ def download(
         target = Catalog(catalog or settings.paths.state_dir / "catalog")
         console = Console(highlight=False)
         if first is not None:
-            days = _sessions(first, last or first)
+            days = sessions_between(first, last or first)
             if files:
                 with _store(settings, endpoint) as store:
                     _download_days(
@@ -139,8 +139,8 @@ def import_(
     overrides: SetOption = None,
 ) -> None:
     """Import flat files that were downloaded already; a day imported again is replaced."""
-    settings = settings_for(config, _with_symbols(symbols, overrides))
-    first, last = _day("--date", date), _day("--until", until)
+    settings = settings_for(config, with_symbols(symbols, overrides))
+    first, last = day_of("--date", date), day_of("--until", until)
     if everything and (symbols is not None or contracts is not None):
         misuse("--all contradicts --symbols and --contracts")
     with failures():
@@ -270,7 +270,8 @@ def _say(console: Console, report: "ImportReport") -> None:
     )
 
 
-def _sessions(first: Date, last: Date) -> list[Date]:
+def sessions_between(first: Date, last: Date) -> list[Date]:
+    """The sessions of these days, both included; raises FlatFileError where there is none."""
     from trading.errors import FlatFileError
     from trading.market.calendar import ExchangeCalendar
 
@@ -303,7 +304,8 @@ def _named_in(contracts: Path) -> list[str]:
     return symbols
 
 
-def _day(option: str, text: str | None) -> Date | None:
+def day_of(option: str, text: str | None) -> Date | None:
+    """The day that an option names; one that is no date ends the command with exit code 2."""
     try:
         return None if text is None else Date.fromisoformat(text)
     except ValueError:
@@ -316,6 +318,7 @@ def _required(secret: SecretStr | None, variable: str) -> str:
     return secret.get_secret_value()
 
 
-def _with_symbols(symbols: str | None, overrides: list[str] | None) -> list[str]:
+def with_symbols(symbols: str | None, overrides: list[str] | None) -> list[str]:
+    """The overrides, with `--symbols` among them."""
     flags = [] if symbols is None else [f"symbols={symbols}"]
     return [*flags, *(overrides or [])]

@@ -66,8 +66,11 @@ def absolute_paths(settings: Settings) -> Settings:
     replay = settings.data.replay
     if replay.folder is not None:
         replay = replay.model_copy(update={"folder": replay.folder.resolve()})
-    data = settings.data.model_copy(update={"replay": replay})
-    return settings.model_copy(update={"paths": paths, "data": data})
+    dividends = settings.data.dividends and settings.data.dividends.resolve()
+    data = settings.data.model_copy(update={"replay": replay, "dividends": dividends})
+    history = settings.learning.history and settings.learning.history.resolve()
+    learning = settings.learning.model_copy(update={"history": history})
+    return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
 
 
 def up(settings: Settings, duration_s: float | None, display: Display) -> Summary:

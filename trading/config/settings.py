@@ -152,6 +152,10 @@ class DataSettings(Section):
     record: Annotated[bool, _about("Whether live days are recorded, in state_dir/recordings.")] = (
         False
     )
+    dividends: Annotated[
+        FilePath | None,
+        _about("CSV of underlying, ex_date, amount; unset: the vendor is asked by REST."),
+    ] = None
     massive: MassiveSettings = MassiveSettings()
     simulation: SimulationSettings = SimulationSettings()
     replay: ReplaySettings = ReplaySettings()
@@ -274,7 +278,15 @@ class LearningSettings(Section):
     pretrain_steps: Annotated[
         CountOrZero, _about("Simulated decisions learned from before the first trade.")
     ] = 40_000
-    num_envs: Annotated[Count, _about("Simulated markets stepped at once per runner.")] = 64
+    history: Annotated[
+        FilePath | None,
+        _about("History whose days are trained on, see `trading history`; unset: simulated ones."),
+    ] = None
+    num_envs: Annotated[Count, _about("Accounts stepped at once per runner.")] = 64
+    accounts_per_market: Annotated[
+        Count,
+        _about("Accounts that trade the same simulated market; more are faster, and see fewer."),
+    ] = 1
     rollout_length: Annotated[Count, _about("Decisions per market in one rollout.")] = 64
     num_env_runners: Annotated[
         CountOrZero, _about("Ray actors that sample; 0: the algorithm samples itself.")

@@ -86,7 +86,7 @@ class LiveEnv:
         self.symbols = tuple(symbols)
         self.broker = broker
         self._rules, self._calendar = rules, calendar
-        self._dividends = tuple(each for each in dividends if each.underlying in self.symbols)
+        self.set_dividends(dividends)
         self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
         self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
             symbol: (market, STOCK) for symbol, market in self._markets.items()
@@ -97,6 +97,10 @@ class LiveEnv:
         self._purses = empty_purses(count)
         self._sights = empty_sights(count)
         self._frame_of = np.zeros(count, dtype=np.int64)
+
+    def set_dividends(self, dividends: Iterable[Dividend]) -> None:
+        """Replace the dividends that are known; those of other underlyings are left out."""
+        self._dividends = tuple(each for each in dividends if each.underlying in self.symbols)
 
     def begin_session(self, session: Session) -> None:
         """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.

@@ -8,8 +8,9 @@ import numpy as np
 import structlog
 
 from trading.config import Settings
+from trading.envs.history import History
 from trading.envs.rules import TradingRules
-from trading.errors import CheckpointError
+from trading.errors import CheckpointError, ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
@@ -18,7 +19,8 @@ from trading.learning.ppo_update import PPOSettings
 
 log = structlog.get_logger(__name__)
 
-ENVIRONMENT = "trading.envs.vector_env.SimulatedOptionsVectorEnv"
+_SIMULATED = "trading.envs.vector_env.SimulatedOptionsVectorEnv"
+_HISTORICAL = "trading.envs.vector_env.HistoricalOptionsVectorEnv"
 
 
 class Placement(NamedTuple):
@@ -50,6 +52,42 @@ def place_learner(settings: Settings, cluster_gpus: float) -> Placement:
     return Placement(count, gpus if count else 0, resources if count else {})
 
 
+def training_environment(
+    settings: Settings, rules: TradingRules, fees: FeeSchedule
+) -> dict[str, Any]:
+    """The markets that are trained on, as RLlib's `env_config`.
+
+    Raises
+    ------
+    ConfigError
+        `learning.accounts_per_market` does not divide `learning.num_envs`.
+    DataError
+        The history is missing, or was written for other rules.
+    """
+    learning = settings.learning
+    if learning.history is not None:
+        History(learning.history, rules, fees)
+        return {
+            "factory": _HISTORICAL,
+            "rules": rules,
+            "fees": fees,
+            "history": str(learning.history),
+        }
+    if learning.num_envs % learning.accounts_per_market:
+        raise ConfigError(
+            [
+                f"learning.accounts_per_market: {learning.accounts_per_market} does not divide "
+                f"learning.num_envs {learning.num_envs}"
+            ]
+        )
+    return {
+        "factory": _SIMULATED,
+        "rules": rules,
+        "fees": fees,
+        "accounts_per_market": learning.accounts_per_market,
+    }
+
+
 def build_algorithm(
     settings: Settings,
     model: CLSTMConfig,
@@ -61,7 +99,7 @@ def build_algorithm(
     learning = settings.learning
     config = (
         CLSTMPPOConfig()
-        .environment(env_config={"factory": ENVIRONMENT, "rules": rules, "fees": fees})
+        .environment(env_config=training_environment(settings, rules, fees))
         .env_runners(
             num_env_runners=learning.num_env_runners,
             num_envs_per_env_runner=learning.num_envs,

@@ -300,7 +300,12 @@ class LiveMarket:
             )
             env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
             directory = MarketDirectory(
-                rest, stream, env, calendar, settings.data.max_quote_contracts
+                rest,
+                stream,
+                env,
+                calendar,
+                settings.data.max_quote_contracts,
+                assembly.dividends(settings),
             )
             trader = Trader(
                 assembly.trader_settings(settings),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from trading.config import Settings
+from trading.data.dividends import read_dividends
 from trading.data.massive.stream import StreamSettings
 from trading.data.recording import Recorder
 from trading.envs.catalogue import ACTION_COUNT
@@ -16,6 +17,7 @@ from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
 from trading.live.endpoint import Endpoint
 from trading.live.trader import TraderSettings
+from trading.market.dividends import Dividend
 
 RISK_FREE_RATE = 0.04
 CONTRACT_MULTIPLIER = 100.0
@@ -43,6 +45,18 @@ def recorder(settings: Settings) -> Recorder | None:
         history_bars=HISTORY_BARS,
         waits=settings.data.source != "massive",
     )
+
+
+def dividends(settings: Settings) -> list[Dividend] | None:
+    """Dividends of the file that the settings name, or None where the vendor is to be asked.
+
+    Raises
+    ------
+    DataError
+        The file is missing or wrong.
+    """
+    file = settings.data.dividends
+    return None if file is None else read_dividends(file)
 
 
 def fee_schedule(settings: Settings) -> FeeSchedule:

@@ -16,12 +16,14 @@ from trading.live.bar_clock import Bar
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.contracts import OptionContract
+from trading.market.dividends import Dividend
 
 log = structlog.get_logger(__name__)
 
 _HORIZON_DAYS = max(bucket.max_days for bucket in BUCKETS)
 _LOOK_BACK = timedelta(days=5)
 _TYPICAL_VOL = 0.3
+_DIVIDEND_HORIZON = timedelta(days=14)
 
 
 class MarketDirectory:
@@ -34,6 +36,8 @@ class MarketDirectory:
     max_quote_contracts
         The vendor's limit of quote subscriptions for the connection; it is shared out evenly
         between the underlyings, and the contracts nearest the money are chosen.
+    dividends
+        Those of the underlyings; None asks the vendor for them at each session's start.
     """
 
     def __init__(
@@ -43,12 +47,14 @@ class MarketDirectory:
         env: LiveEnv,
         calendar: ExchangeCalendar,
         max_quote_contracts: int,
+        dividends: Sequence[Dividend] | None = None,
     ) -> None:
         self._rest = rest
         self._stream = stream
         self._env = env
         self._calendar = calendar
         self._quota = max_quote_contracts // len(env.symbols)
+        self._dividends = dividends
         self._subscribed: set[str] = set()
         self._opened = False
 
@@ -60,6 +66,7 @@ class MarketDirectory:
         DataError
             An underlying has no listed options, or too many of them and no known price.
         """
+        self._env.set_dividends(self._known_dividends(bar.session.date))
         self._env.begin_session(bar.session)
         for symbol in self._env.symbols:
             self._open_underlying(symbol, bar)
@@ -70,6 +77,18 @@ class MarketDirectory:
         self._subscribed = names
         self._opened = True
         log.info("session listed", date=str(bar.session.date), contracts=len(names))
+
+    def _known_dividends(self, today: date) -> Sequence[Dividend]:
+        if self._dividends is not None:
+            return self._dividends
+        found: list[Dividend] = []
+        for symbol in self._env.symbols:
+            try:
+                found += self._rest.dividends(symbol, today, today + _DIVIDEND_HORIZON)
+            except NotEntitled as error:
+                log.warning("no dividends: calls are not assigned early", reason=str(error))
+                break
+        return found
 
     def _open_underlying(self, symbol: str, bar: Bar) -> None:
         if not self._opened:

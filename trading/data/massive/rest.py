@@ -17,11 +17,13 @@ from trading.data.massive.wire import event_ns
 from trading.errors import ContractError, RestError
 from trading.market.bars import StockBar
 from trading.market.contracts import OptionContract, Right, parse_symbol
+from trading.market.dividends import Dividend
 
 _CONTRACTS_PER_PAGE = 1000
 _SNAPSHOTS_PER_PAGE = 250
 _AGGREGATES_PER_PAGE = 50_000
 _QUOTES_PER_PAGE = 50_000
+_DIVIDENDS_PER_PAGE = 1000
 _STANDARD_DELIVERABLE = 100
 
 logger = logging.getLogger(__name__)
@@ -112,6 +114,12 @@ class HistoricalQuote(
     ask_size: float = 0.0
     bid_exchange: int = 0
     ask_exchange: int = 0
+
+
+class _DividendRow(msgspec.Struct):
+    ticker: str
+    ex_dividend_date: date
+    cash_amount: float = 0.0
 
 
 class _ContractRow(msgspec.Struct):
@@ -268,6 +276,25 @@ class RestClient:
                     )
                 )
         return listed
+
+    def dividends(self, underlying: str, from_date: date, to_date: date) -> list[Dividend]:
+        """Return the cash dividends of a stock by ex-date, both dates included, oldest first."""
+        query = {
+            "ticker": underlying,
+            "ex_dividend_date.gte": from_date.isoformat(),
+            "ex_dividend_date.lte": to_date.isoformat(),
+            "limit": str(_DIVIDENDS_PER_PAGE),
+        }
+        found = [
+            Dividend(row.ticker, row.ex_dividend_date, row.cash_amount)
+            for row in self._transport.rows(
+                lambda client: client.list_stocks_dividends(params=query, raw=True),
+                "/stocks/v1/dividends",
+                Page[_DividendRow],
+            )
+            if row.ticker == underlying and row.cash_amount > 0.0
+        ]
+        return sorted(found, key=lambda dividend: dividend.ex_date)
 
     def option_chain_snapshot(
         self,

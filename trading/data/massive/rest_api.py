@@ -23,6 +23,7 @@ from trading.data.massive.encoding import EXCHANGE_ID
 from trading.data.massive.market_state import DayTotals, MarketState
 from trading.market.calendar import NEW_YORK
 from trading.market.contracts import OptionContract, Right
+from trading.market.dividends import Dividend
 
 Query = dict[str, str]
 Json = dict[str, Any]
@@ -64,11 +65,15 @@ class RestApi:
     ----------
     state: what the market looks like now
     keys: API keys that are accepted, as `Authorization: Bearer` or as `apiKey` in the query
+    dividends: cash dividends of the stocks
     """
 
-    def __init__(self, state: MarketState, keys: Collection[str]) -> None:
+    def __init__(
+        self, state: MarketState, keys: Collection[str], dividends: Iterable[Dividend] = ()
+    ) -> None:
         self._state = state
         self._keys = keys
+        self._known_dividends = sorted(dividends, key=lambda each: (each.ex_date, each.underlying))
         self._requests = 0
         self._routes: list[tuple[re.Pattern[str], Callable[[_Request], Json]]] = [
             (re.compile(r"/v3/reference/options/contracts"), self._contracts),
@@ -81,6 +86,7 @@ class RestApi:
                 self._aggregates,
             ),
             (re.compile(r"/v3/quotes/(?P<contract>O:[^/]+)"), self._quotes),
+            (re.compile(r"/stocks/v1/dividends"), self._dividends),
             (re.compile(r"/v1/marketstatus/now"), self._market_status),
         ]
 
@@ -227,6 +233,23 @@ class RestApi:
             "queryCount": count,
             "resultsCount": count,
         }
+
+    def _dividends(self, request: _Request) -> Json:
+        first = request.day("ex_dividend_date.gte", date.min)
+        last = request.day("ex_dividend_date.lte", date.max)
+        ticker = request.query.get("ticker")
+        rows = [
+            {
+                "id": f"{each.underlying}-{each.ex_date}",
+                "ticker": each.underlying,
+                "ex_dividend_date": each.ex_date.isoformat(),
+                "cash_amount": each.amount,
+                "currency": "USD",
+            }
+            for each in self._known_dividends
+            if ticker in (None, each.underlying) and first <= each.ex_date <= last
+        ]
+        return self._page(request, rows, default=100, maximum=5000)
 
     def _quotes(self, request: _Request) -> Json:
         """The session's quotes of a contract, newest first unless asked otherwise."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, Literal
@@ -29,6 +29,7 @@ from trading.data.massive.subscriber import Subscriber, pick_rows, union_of_rows
 from trading.data.massive.wire import Status, encode
 from trading.errors import StreamError
 from trading.market.bars import StockBar
+from trading.market.dividends import Dividend
 
 SlowReader = Literal["cut", "wait"]
 
@@ -60,6 +61,7 @@ class MarketServer:
     max_frame_events: events in one WebSocket message
     auth_timeout_s: how long a connection may stay unauthenticated
     close_timeout_s: how long a cut or stopped client has to close its side
+    dividends: what is told of them by REST; the streamed market itself knows none
 
     Attributes
     ----------
@@ -86,6 +88,7 @@ class MarketServer:
         max_buffered_bytes: int = 8 << 20,
         auth_timeout_s: float = 10.0,
         close_timeout_s: float = 5.0,
+        dividends: Iterable[Dividend] = (),
     ) -> None:
         if not speed >= 0.0:
             raise StreamError(f"server speed {speed} is negative: use 0 for as fast as possible")
@@ -105,7 +108,7 @@ class MarketServer:
         self._close_timeout_s = close_timeout_s
         self._keys = frozenset(keys)
         self.state = MarketState(source)
-        self._rest = RestApi(self.state, self._keys)
+        self._rest = RestApi(self.state, self._keys, dividends)
         self._clients: list[Subscriber] = []
         self._connections: set[ServerConnection] = set()
         self._server: Server | None = None
