@@ -18,13 +18,6 @@ from trading.envs.vector_env import HistoricalOptionsVectorEnv
 from trading.errors import DataError
 
 
-@pytest.fixture(scope="module")
-def goog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("history") / "goog"
-    write_history(folder, [recorded_goog()], DEFAULT_RULES, DEFAULT_FEES, CALENDAR)
-    return folder
-
-
 def frames_of(recorded: RecordedSession, until: int) -> list[Frames]:
     """Copies of the frames of the first `until` bars."""
     market = UnderlyingMarket(recorded.underlying, DEFAULT_RULES, DEFAULT_FEES)

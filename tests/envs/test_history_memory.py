@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.envs.goog import CALENDAR, recorded_goog
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.history import write_history
 from trading.envs.vector_env import HistoricalOptionsVectorEnv
 
 ACCOUNTS = 4096
@@ -37,13 +35,6 @@ for line in open("/proc/self/smaps"):
         totals[name] = totals.get(name, 0) + int(values[0])
 print(totals["Rss:"], totals["Anonymous:"])
 """
-
-
-@pytest.fixture(scope="module")
-def goog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("history") / "goog"
-    write_history(folder, [recorded_goog()], DEFAULT_RULES, DEFAULT_FEES, CALENDAR)
-    return folder
 
 
 def arrays_of(owner: object) -> list[np.ndarray]:
