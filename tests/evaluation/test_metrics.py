@@ -72,3 +72,8 @@ def test_bootstrap_of_one_session_has_no_interval():
         np.ones(1), lambda r: float(r.mean()), generator=np.random.default_rng(0)
     )
     assert np.isnan(interval).all()
+
+
+def test_one_session_is_not_annualised():
+    one = np.array([-0.01])
+    assert np.isnan([metrics.sharpe(one), metrics.sortino(one), metrics.calmar(one)]).all()

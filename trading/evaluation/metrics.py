@@ -27,11 +27,11 @@ def sharpe(returns: Series, *, sessions_per_year: int = SESSIONS_PER_YEAR) -> fl
 
 
 def sortino(returns: Series, *, sessions_per_year: int = SESSIONS_PER_YEAR) -> float:
-    """Annualised mean over the downside deviation from zero (over all sessions); NaN without loss.
+    """Annualised mean over the downside deviation from zero, over all sessions.
 
-    Sortino & Price 1994.
+    NaN without a loss or below two sessions (Sortino & Price 1994).
     """
-    if len(returns) == 0:
+    if len(returns) < 2:
         return float("nan")
     downside = sqrt(float(np.mean(np.minimum(returns, 0.0) ** 2)))
     return sqrt(sessions_per_year) * float(np.mean(returns)) / downside if downside else np.nan
@@ -47,7 +47,12 @@ def max_drawdown(returns: Series) -> float:
 
 
 def calmar(returns: Series, *, sessions_per_year: int = SESSIONS_PER_YEAR) -> float:
-    """Annualised mean return over the greatest drawdown; NaN without a drawdown (Young 1991)."""
+    """Annualised mean return over the greatest drawdown (Young 1991).
+
+    NaN without a drawdown or below two sessions.
+    """
+    if len(returns) < 2:
+        return float("nan")
     drawdown = max_drawdown(returns)
     return sessions_per_year * float(np.mean(returns)) / drawdown if drawdown else np.nan
 
