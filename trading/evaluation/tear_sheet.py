@@ -95,7 +95,9 @@ def _div(figure: go.Figure) -> str:
         template="plotly_white", height=340, font={"family": _FONT}, margin={"t": 10, "r": 10}
     )
     figure.update_yaxes(automargin=True)
-    return str(figure.to_html(full_html=False, include_plotlyjs=False))
+    return str(
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False})
+    )
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
