@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import numpy as np
+
+from tests.envs.goog import CALENDAR, recorded_goog
+from trading.envs.catalogue import HOLD
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.history import write_history
+from trading.evaluation.backtest import (
+    backtest_history,
+    backtest_simulation,
+    hold,
+    open_and_keep,
+    random_masked,
+)
+
+
+def test_holding_cash_earns_nothing_on_simulated_sessions():
+    result = backtest_simulation(3, 5, DEFAULT_RULES, DEFAULT_FEES, hold)
+    assert not result.returns.any() and not result.trades.any()
+    assert result.actions.sum() == result.actions[HOLD]
+    assert len(result.equity[0]) == np.isfinite(result.equity[0]).sum()
+
+
+def test_a_position_is_opened_once_a_session_and_equal_seeds_agree():
+    def run():
+        trader = open_and_keep("iron_condor_near_d30_15")
+        return backtest_simulation(4, 5, DEFAULT_RULES, DEFAULT_FEES, trader)
+
+    one, other = run(), run()
+    assert one.trades.max() == 1
+    assert np.array_equal(one.equity, other.equity, equal_nan=True)
+
+
+def test_every_bar_of_a_recorded_day_is_traded(tmp_path: Path):
+    folder = tmp_path / "goog"
+    write_history(folder, [recorded_goog()], DEFAULT_RULES, DEFAULT_FEES, CALENDAR)
+    result = backtest_history(folder, DEFAULT_RULES, DEFAULT_FEES, random_masked(1))
+    assert result.names == ("GOOG 2015-12-24",)
+    assert result.equity.shape == (1, len(recorded_goog().bar_end_ns) - 1)
+    assert result.trades[0] > 0
+    assert result.returns[0] == result.equity[0, -1] / DEFAULT_RULES.initial_capital - 1.0

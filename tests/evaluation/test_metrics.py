@@ -1,0 +1,79 @@
+from math import sqrt
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from trading.evaluation import metrics
+
+RETURNS = np.array([0.01, -0.02, 0.03, 0.0, -0.01])
+
+
+def test_ratios_of_a_short_series_by_hand():
+    assert metrics.sharpe(RETURNS) == pytest.approx(sqrt(252) * 0.002 / sqrt(0.00037))
+    assert metrics.sortino(RETURNS) == pytest.approx(sqrt(252) * 0.002 / sqrt(0.0001))
+    assert metrics.max_drawdown(RETURNS) == pytest.approx(0.02)
+    assert metrics.calmar(RETURNS) == pytest.approx(252 * 0.002 / 0.02)
+    assert metrics.win_rate(RETURNS) == 0.5
+    assert metrics.profit_factor(RETURNS) == pytest.approx(4 / 3)
+
+
+def test_a_series_that_never_moves_has_no_ratios():
+    still = np.zeros(5)
+    assert np.isnan(metrics.sharpe(still))
+    assert np.isnan(metrics.sortino(still))
+    assert np.isnan(metrics.calmar(still))
+    assert np.isnan(metrics.win_rate(still))
+    assert np.isnan(metrics.profit_factor(still))
+    assert metrics.max_drawdown(still) == 0.0
+    assert np.isnan(metrics.sharpe(np.full(5, 0.1)))
+
+
+def test_drawdown_counts_a_loss_from_the_start():
+    assert metrics.max_drawdown(np.array([-0.1, 0.05])) == pytest.approx(0.1)
+
+
+def test_probabilistic_sharpe_by_its_formula_with_scipy():
+    ratio = RETURNS.mean() / RETURNS.std(ddof=1)
+    skew, kurtosis = stats.skew(RETURNS), stats.kurtosis(RETURNS, fisher=False)
+    deviation = sqrt(1 - skew * ratio + (kurtosis - 1) / 4 * ratio**2)
+    expected = stats.norm.cdf(ratio * 2 / deviation)
+    assert metrics.probabilistic_sharpe(RETURNS) == pytest.approx(expected)
+
+
+def test_more_trials_deflate_the_sharpe_ratio():
+    one = metrics.deflated_sharpe(RETURNS, trials=1, trial_variance=0.01)
+    ten = metrics.deflated_sharpe(RETURNS, trials=10, trial_variance=0.01)
+    many = metrics.deflated_sharpe(RETURNS, trials=1000, trial_variance=0.01)
+    assert one == metrics.probabilistic_sharpe(RETURNS)
+    assert one > ten > many
+
+
+def test_expected_best_of_ten_lucky_trials_agrees_with_simulation():
+    best = np.random.default_rng(1).standard_normal((200_000, 10)).max(axis=1).mean()
+    ratio = RETURNS.mean() / RETURNS.std(ddof=1)
+    at_best = metrics.deflated_sharpe(RETURNS, trials=10, trial_variance=(ratio / best) ** 2)
+    assert at_best == pytest.approx(0.5, abs=0.02)
+
+
+def test_bootstrap_interval_of_a_mean_agrees_with_its_standard_error():
+    returns = np.random.default_rng(2).normal(0.0, 1.0, 400)
+    low, high = metrics.bootstrap_interval(
+        returns,
+        lambda r: float(r.mean()),
+        generator=np.random.default_rng(3),
+    )
+    assert low < returns.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 / sqrt(400), rel=0.25)
+
+
+def test_bootstrap_of_one_session_has_no_interval():
+    interval = metrics.bootstrap_interval(
+        np.ones(1), lambda r: float(r.mean()), generator=np.random.default_rng(0)
+    )
+    assert np.isnan(interval).all()
+
+
+def test_one_session_is_not_annualised():
+    one = np.array([-0.01])
+    assert np.isnan([metrics.sharpe(one), metrics.sortino(one), metrics.calmar(one)]).all()
