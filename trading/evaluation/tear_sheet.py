@@ -85,7 +85,9 @@ def _lines(series: Mapping[str, F64]) -> go.Figure:
     figure = go.Figure()
     for name, values in series.items():
         x = list(range(1, len(values) + 1))
-        figure.add_scatter(x=x, y=values.tolist(), name=name, mode="lines+markers")
+        # Random trading loses so much that beside it nothing else can be told apart.
+        shown = "legendonly" if name == "random" else True
+        figure.add_scatter(x=x, y=values.tolist(), name=name, mode="lines+markers", visible=shown)
     figure.update_xaxes(title="session")
     return figure
 

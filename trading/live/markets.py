@@ -11,7 +11,7 @@ from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import BUCKETS
 from trading.envs.live_env import LiveEnv
 from trading.envs.market_features import HISTORY_BARS
-from trading.errors import DataError, NotEntitled
+from trading.errors import DataError, NotEntitled, RestError
 from trading.live.bar_clock import Bar
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
@@ -55,6 +55,7 @@ class MarketDirectory:
         self._calendar = calendar
         self._quota = max_quote_contracts // len(env.symbols)
         self._dividends = dividends
+        self._told_dividends: list[Dividend] = []
         self._subscribed: set[str] = set()
         self._opened = False
 
@@ -79,16 +80,22 @@ class MarketDirectory:
         log.info("session listed", date=str(bar.session.date), contracts=len(names))
 
     def _known_dividends(self, today: date) -> Sequence[Dividend]:
+        """Those that go ex soon; where the vendor does not tell, what it told before."""
         if self._dividends is not None:
             return self._dividends
-        found: list[Dividend] = []
-        for symbol in self._env.symbols:
-            try:
-                found += self._rest.dividends(symbol, today, today + _DIVIDEND_HORIZON)
-            except NotEntitled as error:
-                log.warning("no dividends: calls are not assigned early", reason=str(error))
-                break
-        return found
+        try:
+            self._told_dividends = [
+                dividend
+                for symbol in self._env.symbols
+                for dividend in self._rest.dividends(symbol, today, today + _DIVIDEND_HORIZON)
+            ]
+        except (NotEntitled, RestError) as error:
+            log.warning(
+                "dividends are not known: calls may be assigned early unseen; name them in "
+                "data.dividends",
+                reason=str(error),
+            )
+        return self._told_dividends
 
     def _open_underlying(self, symbol: str, bar: Bar) -> None:
         if not self._opened:
