@@ -1,7 +1,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -14,17 +13,6 @@ SECRET = 'hunter"2\\é'
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging() -> Iterator[None]:
-    root, package = logging.getLogger(), logging.getLogger("trading")
-    handlers, levels = root.handlers[:], (root.level, package.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    package.setLevel(levels[1])
-    structlog.reset_defaults()
 
 
 def test_lines_are_json_where_nobody_watches() -> None:

@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.data.rest_service import Answer, running_service
 from tests.live.market import FirstMinutes, serving, settings_for, trade
@@ -67,11 +68,15 @@ def test_dividends_of_the_next_days_are_asked_for_at_a_sessions_start(tmp_path: 
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_dividends_that_the_vendor_does_not_tell_stay_what_they_were(
-    status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    status: int, tmp_path: Path
 ) -> None:
     path = "/stocks/v1/dividends"
     known = {"ticker": "AAA", "ex_dividend_date": "2026-01-07", "cash_amount": 0.5}
-    with running_service() as service, RestClient(service.url, "key") as rest:
+    with (
+        capture_logs() as told,
+        running_service() as service,
+        RestClient(service.url, "key") as rest,
+    ):
         service.answers_of[path] = service.paged(path, [known])
         env = LiveEnv(("AAA",), DEFAULT_RULES, DEFAULT_FEES, ExchangeCalendar(), broker(tmp_path))
         stream = StreamClient(StreamSettings("ws://127.0.0.1:9", "key"))
@@ -79,7 +84,7 @@ def test_dividends_that_the_vendor_does_not_tell_stay_what_they_were(
         assert directory._known_dividends(TODAY) == [DIVIDENDS[0]]
         service.answers_of[path] = [Answer({"status": "ERROR", "error": "no"}, status=status)]
         assert directory._known_dividends(TODAY) == [DIVIDENDS[0]]
-    assert "dividends are not known" in capsys.readouterr().out
+    assert any("dividends are not known" in each["event"] for each in told)
     env.broker.journal.close()
 
 
