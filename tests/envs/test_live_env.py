@@ -188,6 +188,23 @@ def test_stock_held_over_the_ex_date_is_paid_once_although_the_session_begins_ag
     scene.journal.close()
 
 
+@pytest.mark.parametrize(("ex_date", "paid"), [(MONDAY, False), (date(2026, 1, 7), True)])
+def test_a_dividend_that_was_missed_while_nothing_ran_is_paid_afterwards_and_no_other(
+    tmp_path: Path, ex_date: date, paid: bool
+) -> None:
+    scene = Scene(tmp_path, ("XYZ",), [Dividend("XYZ", ex_date, 0.25)])
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
+    scene.close(MONDAY, SPOT)
+    account = scene.broker.account
+    lots, cash = account.positions["XYZ"].quantity, account.cash
+    scene.begin(THURSDAY)
+    scene.begin(THURSDAY)
+    assert account.cash == pytest.approx(cash + (lots * 25.0 if paid else 0.0))
+    scene.journal.close()
+
+
 def test_what_one_underlying_holds_leaves_less_room_below_the_greek_limits_for_another(
     tmp_path: Path,
 ) -> None:

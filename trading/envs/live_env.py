@@ -6,6 +6,7 @@ tells it makes no difference. The kernels are those of the vectorised environmen
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -105,20 +106,22 @@ class LiveEnv:
     def begin_session(self, session: Session) -> None:
         """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.
 
-        The numbers start over with each session. Calling it again in a session changes nothing.
+        What went ex since the last session that was traded is paid too. The numbers start over
+        with each session. Calling it again in a session changes nothing.
         """
-        strategies = self.broker.account.strategies
-        held = {name for name, each in strategies.items() if each.opened_ns < session.open_ns}
-        self.broker.pay_dividends(
-            [
-                each
-                for each in self._dividends
-                if each.ex_date == session.date and each.underlying in held
-            ],
-            session.open_ns,
-        )
+        due = [each for each in self._dividends if self._is_due(each, session)]
+        self.broker.pay_dividends(due, session.open_ns)
         for market in self._markets.values():
             market.begin_session()
+
+    def _is_due(self, dividend: Dividend, session: Session) -> bool:
+        """Whether a dividend went ex after the last closed session, on what was held before."""
+        account = self.broker.account
+        held = account.strategies.get(dividend.underlying)
+        if held is None or not account.last_session < dividend.ex_date.isoformat():
+            return False
+        before = self._calendar.expiry_ns(dividend.ex_date - timedelta(days=1))
+        return dividend.ex_date <= session.date and held.opened_ns <= before
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         """Set what is listed; quotes of contracts listed before are kept, held ones stay listed."""

@@ -80,14 +80,16 @@ class MarketDirectory:
         log.info("session listed", date=str(bar.session.date), contracts=len(names))
 
     def _known_dividends(self, today: date) -> Sequence[Dividend]:
-        """Those that go ex soon; where the vendor does not tell, what it told before."""
+        """Those since the last traded session and soon; untold ones stay what they were."""
         if self._dividends is not None:
             return self._dividends
+        last = self._env.broker.account.last_session
+        since = min(date.fromisoformat(last), today) if last else today
         try:
             self._told_dividends = [
                 dividend
                 for symbol in self._env.symbols
-                for dividend in self._rest.dividends(symbol, today, today + _DIVIDEND_HORIZON)
+                for dividend in self._rest.dividends(symbol, since, today + _DIVIDEND_HORIZON)
             ]
         except (NotEntitled, RestError) as error:
             log.warning(
