@@ -84,6 +84,14 @@ class Scene:
         for symbol in self.symbols:
             self.env.list_contracts(symbol, [c for c in contracts(symbol) if c.expiry >= day])
 
+    def hold_a_covered_call(self) -> None:
+        """Open one on Monday and keep it over the night."""
+        self.begin(MONDAY)
+        self.bar(MONDAY, 30, SPOT)
+        (fill,) = self.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
+        assert isinstance(fill, Fill)
+        self.close(MONDAY, SPOT)
+
     def close(self, day: date, spot: float) -> None:
         self.bar(day, 390, spot)
         self.env.close_session(session(day).close_ns, session(day), 0.0)
@@ -155,10 +163,7 @@ def test_a_call_is_assigned_early_before_a_dividend_that_outweighs_its_time_valu
     tmp_path: Path,
 ) -> None:
     scene = Scene(tmp_path, ("XYZ",), [Dividend("XYZ", FRIDAY, 2.0)])
-    scene.begin(MONDAY)
-    scene.bar(MONDAY, 30, SPOT)
-    scene.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
-    scene.close(MONDAY, SPOT)
+    scene.hold_a_covered_call()
     account = scene.broker.account
     assert len(account.positions) == 2
     scene.begin(THURSDAY)
@@ -174,10 +179,7 @@ def test_stock_held_over_the_ex_date_is_paid_once_although_the_session_begins_ag
     tmp_path: Path,
 ) -> None:
     scene = Scene(tmp_path, ("XYZ",), [Dividend("XYZ", FRIDAY, 0.25)])
-    scene.begin(MONDAY)
-    scene.bar(MONDAY, 30, SPOT)
-    scene.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
-    scene.close(MONDAY, SPOT)
+    scene.hold_a_covered_call()
     scene.begin(THURSDAY)
     scene.close(THURSDAY, 95.0)
     account = scene.broker.account
@@ -193,10 +195,7 @@ def test_a_dividend_that_was_missed_while_nothing_ran_is_paid_afterwards_and_no_
     tmp_path: Path, ex_date: date, paid: bool
 ) -> None:
     scene = Scene(tmp_path, ("XYZ",), [Dividend("XYZ", ex_date, 0.25)])
-    scene.begin(MONDAY)
-    scene.bar(MONDAY, 30, SPOT)
-    scene.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
-    scene.close(MONDAY, SPOT)
+    scene.hold_a_covered_call()
     account = scene.broker.account
     lots, cash = account.positions["XYZ"].quantity, account.cash
     scene.begin(THURSDAY)

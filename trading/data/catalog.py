@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from trading.disk import sync
 from trading.errors import DataError
 
 FLAT_FILE = "flat-file"
@@ -256,7 +257,7 @@ class Catalog:
             final = self._folder(kind, day, underlying) / f"{source}.parquet"
             final.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(final)
-            _sync_folder(final.parent)
+            sync(final.parent)
         if writer.is_complete:
             for each in self.partitions(kind, day):
                 if each.underlying not in writer.files:
@@ -439,14 +440,6 @@ def _remove_abandoned(staging: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _escaped(underlying: str) -> str:

@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
+from trading.disk import sync
 from trading.errors import ContractError, DataError
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
@@ -128,7 +129,7 @@ class RunWriter:
         staged = self.folder / f".{name}"
         _write(staged, _event_table(quotes, marks))
         staged.replace(self.folder / name)
-        _sync_folder(self.folder)
+        sync(self.folder)
         self._parts += 1
 
 
@@ -311,17 +312,9 @@ def _take_number(staged: Path, day: Path) -> Path:
                 raise
             number += 1
         else:
-            _sync_folder(day)
+            sync(day)
             return run
 
 
 def _day_folder(folder: Path, day: date, underlying: str) -> Path:
     return folder / f"date={day}" / f"underlying={quote(underlying, safe='')}"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,8 @@
 """What a closed bar shows of a market to every account alike.
 
 A frame holds the market's part of the observation and, for every opening action, the contracts it
-would trade and what one unit of it costs. What depends on an account is in `trading.envs.sizing`
-and `trading.envs.features`. Live trading fills one frame a bar, a simulation one for each market,
+would trade and what one unit of it costs. What depends on an account is in `trading.envs.sight`.
+Live trading fills one frame a bar, a simulation one for each market,
 and a recorded history has all of its frames on disk.
 """
 
@@ -26,9 +26,9 @@ from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_to
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin import payoff_range
 from trading.execution.matching import fill_cash, net_price, touch_price
+from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, is_tradable, is_tradable_at
 
-DAY_NS = 86_400_000_000_000
 DELTA_TOLERANCE = 0.15
 """A leg whose delta is further than this from its target is not that leg."""
 

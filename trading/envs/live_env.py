@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -203,8 +204,9 @@ class LiveEnv:
                 change = (profit - self._profit[symbol]) / self._rules.initial_capital
                 rewards[u] = change * self._rules.reward_scale
             self._profit[symbol] = profit
-        spots = {s: m.spot for s, m in self._markets.items() if not np.isnan(m.spot)}
-        self.broker.on_bar(self._held_quotes(), now_ns, equity=account.equity(marks), spots=spots)
+        quotes = self._quotes(account.positions)
+        equity = account.equity(marks)
+        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots())
         self._observe()
         return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
 
@@ -269,8 +271,7 @@ class LiveEnv:
                 market, i = self._contracts[symbol]
                 if i != STOCK and (pair := int(market.chain.columns.pair[i])) >= 0:
                     wanted.add(market.chain.symbols[pair])
-            quotes = {symbol: self._quote(symbol) for symbol in wanted}
-            self.broker.assign_early(due, quotes, prices, now_ns)
+            self.broker.assign_early(due, self._quotes(wanted), prices, now_ns)
 
     def equity(self) -> float:
         """Cash plus the mark value of every position, USD."""
@@ -292,19 +293,31 @@ class LiveEnv:
         """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held."""
         totals = {"delta": 0.0, "gamma": 0.0, "vega": 0.0, "theta": 0.0}
         for symbol in self.held_symbols(underlying):
-            market, i = self._contracts[symbol]
-            shares = self.broker.account.positions[symbol].quantity * self._rules.multiplier
-            if i == STOCK:
-                totals["delta"] += shares
-                continue
-            columns = market.chain.columns
-            if np.isnan(columns.delta[i]):
-                continue
-            totals["delta"] += shares * float(columns.delta[i])
-            totals["gamma"] += shares * float(columns.gamma[i])
-            totals["vega"] += shares * float(columns.vega[i]) / 100.0
-            totals["theta"] += shares * float(columns.theta[i]) / 365.0
+            delta, gamma, vega, theta = self._sensitivities(symbol)
+            totals["delta"] += delta
+            totals["gamma"] += gamma
+            totals["vega"] += vega / 100.0
+            totals["theta"] += theta / 365.0
         return totals
+
+    def _sensitivities(self, symbol: str) -> tuple[float, float, float, float]:
+        """Delta, gamma, vega and theta of a holding, as in `Columns` times its shares.
+
+        An option without a readable volatility counts as none.
+        """
+        market, i = self._contracts[symbol]
+        shares = self.broker.account.positions[symbol].quantity * self._rules.multiplier
+        if i == STOCK:
+            return shares, 0.0, 0.0, 0.0
+        columns = market.chain.columns
+        if np.isnan(columns.delta[i]):
+            return 0.0, 0.0, 0.0, 0.0
+        return (
+            shares * float(columns.delta[i]),
+            shares * float(columns.gamma[i]),
+            shares * float(columns.vega[i]),
+            shares * float(columns.theta[i]),
+        )
 
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""
@@ -320,8 +333,13 @@ class LiveEnv:
             }
         return state
 
-    def _held_quotes(self) -> dict[str, QuoteView]:
-        return {symbol: self._quote(symbol) for symbol in self.broker.account.positions}
+    def _spots(self) -> dict[str, float]:
+        """Prices of the underlyings that have one, USD."""
+        spots = {symbol: market.spot for symbol, market in self._markets.items()}
+        return {symbol: spot for symbol, spot in spots.items() if not np.isnan(spot)}
+
+    def _quotes(self, symbols: Iterable[str]) -> dict[str, QuoteView]:
+        return {symbol: self._quote(symbol) for symbol in symbols}
 
     def _quote(self, symbol: str) -> QuoteView:
         market, i = self._contracts[symbol]
@@ -359,20 +377,15 @@ class LiveEnv:
                 cap_openings(*view, purses, u, greeks, self._sights)
 
     def _account_greeks(self) -> Greeks:
-        """The account's greeks; a leg without a readable volatility counts as none."""
+        """The account's greeks; what has no price or no readable volatility counts as none."""
         delta = gamma = vega = 0.0
         for symbol, position in self.broker.account.positions.items():
-            market, i = self._contracts[symbol]
-            shares, spot = position.quantity * self._rules.multiplier, market.spot
-            columns = market.chain.columns
-            if np.isnan(spot):
-                continue
-            if i == STOCK:
-                delta += shares * spot
-            elif not np.isnan(columns.delta[i]):
-                delta += shares * float(columns.delta[i]) * spot
-                gamma += shares * float(columns.gamma[i]) * spot * spot * 0.01
-                vega += shares * float(columns.vega[i]) * 0.01
+            spot = self._markets[position.underlying].spot
+            if not np.isnan(spot):
+                leg_delta, leg_gamma, leg_vega, _ = self._sensitivities(symbol)
+                delta += leg_delta * spot
+                gamma += leg_gamma * spot * spot * 0.01
+                vega += leg_vega * 0.01
         return Greeks(delta, gamma, vega)
 
     def _hold(self, u: int, underlying: str) -> None:
@@ -394,43 +407,36 @@ class LiveEnv:
         units = int(self._sights.units[u, action])
         if units == 0:
             return Outcome(action, masked=False)
-        strategy = self.broker.account.strategies.get(underlying)
-        if action == CLOSE and strategy is not None:
-            name, intent = strategy.strategy, Intent.CLOSE
-            legs = tuple(Leg(leg.symbol, -leg.ratio) for leg in strategy.legs)
-        else:
-            name, intent = ACTIONS[action].name, Intent.OPEN
-            legs = self._opening_legs(underlying, action)
+        if action == CLOSE:
+            order = msgspec.structs.replace(
+                self.broker.liquidation(underlying, now_ns), units=units
+            )
+            return Outcome(action, masked=False, result=self._submit(order))
         order = Order(
             order_id=self.broker.next_order_id(),
             ts_ns=now_ns,
             underlying=underlying,
-            strategy=name,
-            intent=intent,
-            legs=legs,
+            strategy=ACTIONS[action].name,
+            intent=Intent.OPEN,
+            legs=self._opening_legs(underlying, action),
             units=units,
         )
-        unit = None
-        if intent is Intent.OPEN:
-            market = self._markets[underlying]
-            multiplier = self._rules.multiplier
-            unit = Greeks(*unit_greeks(market.board, market.frames, 0, multiplier, action))
-        return Outcome(action, masked=False, result=self._submit(order, unit))
+        market = self._markets[underlying]
+        greeks = unit_greeks(market.board, market.frames, 0, self._rules.multiplier, action)
+        return Outcome(action, masked=False, result=self._submit(order, Greeks(*greeks)))
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
-        symbols = {leg.symbol for leg in order.legs}
-        spots = {s: m.spot for s, m in self._markets.items() if not np.isnan(m.spot)}
         day = self._calendar.date_of(order.ts_ns)
         hours = self._calendar.trading_hours(order.underlying, day)
         return self.broker.submit(
             order,
-            {symbol: self._quote(symbol) for symbol in symbols},
+            self._quotes(leg.symbol for leg in order.legs),
             hours is not None and hours.open_ns <= order.ts_ns <= hours.close_ns,
             order.ts_ns,
             self.equity(),
             self._account_greeks() if unit is not None else None,
             unit,
-            spots,
+            self._spots(),
         )
 
     def _opening_legs(self, underlying: str, action: int) -> tuple[Leg, ...]:

@@ -10,6 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trading.envs.catalogue import BUCKETS
+from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns
 
 F32 = NDArray[np.float32]
@@ -21,7 +22,6 @@ LIMIT = 5.0
 
 _N_BUCKETS = len(BUCKETS)
 _BARS_A_YEAR = 252.0 * 390.0
-_DAY_NS = 86_400_000_000_000
 
 
 class Feature(NamedTuple):
@@ -242,7 +242,7 @@ def _observe_bucket(
     if wing_put >= 0 and wing_call >= 0:
         skew = chain.iv[wing_put] - chain.iv[wing_call]
     k = put(out, row, k, 1.0 if atm_call >= 0 else 0.0)
-    k = put(out, row, k, (chain.expiry_ns[chain.group_start[g]] - now_ns) / _DAY_NS / 30.0)
+    k = put(out, row, k, (chain.expiry_ns[chain.group_start[g]] - now_ns) / DAY_NS / 30.0)
     k = put(out, row, k, atm)
     k = put(out, row, k, skew * 10.0)
     k = put(out, row, k, atm - realised_vol)

@@ -1,4 +1,4 @@
-"""What the environments share: the rules of trading, and the account as kernels see it."""
+"""What the environments share: the rules of trading, and what stands for stock in an order."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class TradingRules(NamedTuple):
     secured_fraction: float
     """Buying power that a covered call or cash-secured put may take, as a fraction of equity."""
     max_contracts: int
-    """Contracts of one order, all legs together; a round lot of stock counts as one."""
+    """Option contracts of one order, all legs together."""
     max_notional: float
     """USD of premium and stock of one order, all legs added up."""
     max_delta: float

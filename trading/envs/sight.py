@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.features import FEATURE_COUNT
-from trading.envs.frames import ABOVE_ROUNDING, DAY_NS, RATIO, Frames
+from trading.envs.frames import ABOVE_ROUNDING, RATIO, Frames
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.exposure import headroom
+from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, is_tradable
 
 

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from trading.envs.board import Board, board_of
 from trading.envs.catalogue import BUCKETS
-from trading.envs.frames import DAY_NS, Frames, Scratch, empty_frames, fill_frame, scratch
+from trading.envs.frames import Frames, Scratch, empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
 from trading.envs.rules import TradingRules
 from trading.execution.fees import FeeSchedule
+from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, empty_columns, refresh, row
 from trading.market.factors import Factors, empty_factors
 from trading.market.model import MarketModel

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trading.disk import sync
 from trading.errors import JournalError
 from trading.execution.journal_pages import (
     SMALLEST_ROW,
@@ -42,7 +43,6 @@ from trading.execution.journal_schema import (
     readable_version,
     recorded_ends,
     structural_problem,
-    sync_folder,
 )
 
 _SELECT_ONE = "SELECT seq, ts_ns, kind, payload FROM events WHERE seq = ?"
@@ -354,12 +354,12 @@ def _survivors(
 def _install(rebuilt: Path, path: Path) -> None:
     """Put a finished file in the journal's place; called again when that was interrupted."""
     # An old log must be gone before the new file appears: SQLite would play it into that file.
-    sync_folder(path)
+    sync(path.parent)
     for suffix in ("-wal", "-shm"):
         beside(path, suffix).unlink(missing_ok=True)
-    sync_folder(path)
+    sync(path.parent)
     os.replace(rebuilt, path)
-    sync_folder(path)
+    sync(path.parent)
 
 
 def _acknowledged(path: Path) -> int:

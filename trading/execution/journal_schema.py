@@ -10,6 +10,7 @@ from typing import TypeAlias, get_args
 
 import msgspec
 
+from trading.disk import sync
 from trading.errors import JournalError, TradingError
 from trading.execution.events import Event
 
@@ -209,7 +210,7 @@ def keep_copy(path: Path, label: str) -> Path:
             shutil.copy2(source, copy)
             with copy.open("rb+") as file:
                 os.fsync(file.fileno())
-    sync_folder(path)
+    sync(path.parent)
     return kept
 
 
@@ -227,14 +228,6 @@ def lock_path(path: Path) -> Path:
 
 def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
-
-
-def sync_folder(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def as_text(value: object) -> str:

@@ -7,7 +7,6 @@ and SHA-256. It is written under another name, flushed to disk, and renamed into
 import hashlib
 import json
 import logging
-import os
 import pickle
 import re
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from trading.disk import sync
 from trading.errors import CheckpointError
 from trading.learning.policy import Weights
 
@@ -77,7 +77,7 @@ class CheckpointStore:
         if target.exists():
             target.rename(replaced)
         temporary.rename(target)
-        _sync(self.directory)
+        sync(self.directory)
         shutil.rmtree(replaced, ignore_errors=True)
         self._prune()
         return target
@@ -186,7 +186,7 @@ def _write_manifest(directory: Path, metadata: dict[str, Any]) -> None:
     if not files:
         raise CheckpointError(f"nothing was written to {directory}; a checkpoint needs a file")
     for file in files:
-        _sync(file)
+        sync(file)
     manifest = {
         "format": _FORMAT,
         "metadata": metadata,
@@ -194,9 +194,9 @@ def _write_manifest(directory: Path, metadata: dict[str, Any]) -> None:
     }
     path = directory / MANIFEST
     path.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    _sync(path)
+    sync(path)
     for folder in sorted({file.parent for file in files} | {directory}, reverse=True):
-        _sync(folder)
+        sync(folder)
 
 
 def _files(directory: Path) -> Iterator[Path]:
@@ -206,12 +206,3 @@ def _files(directory: Path) -> Iterator[Path]:
 def _describe(file: Path) -> dict[str, Any]:
     content = file.read_bytes()
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _sync(path: Path) -> None:
-    """Flushes a file's content, or a directory's entries, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

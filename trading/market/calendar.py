@@ -12,6 +12,7 @@ from trading.market.products import EQUITY, product_of
 NEW_YORK = ZoneInfo("America/New_York")
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
+DAY_NS = 24 * 3600 * SECOND_NS
 
 _FIRST_YEAR = 1990
 _LAST_YEAR = 2199

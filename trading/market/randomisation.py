@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from trading.market.calendar import DAY_NS
 from trading.market.factors import STRESSED, Factors, simulate_path
 from trading.market.model import YEAR_SECONDS, MarketModel
 
@@ -126,7 +127,6 @@ _STRESSED_SKEW = MarketModel._fields.index("stressed_skew")
 _CURVATURE = MarketModel._fields.index("curvature")
 _SKEW_TO_CURVATURE = 2.15
 _HOUR_NS = 3600 * 1_000_000_000
-_DAY_NS = 24 * _HOUR_NS
 
 SPOT = Range(15.0, 1000.0, True)
 """USD per share: most optionable stocks and funds, and so every increment of strikes."""
@@ -192,7 +192,7 @@ def sample_markets(
     expects = rng.random(n) < EVENT_SHARE
     days = rng.integers(*EVENT_DAYS, n)
     if close_ns > 0:
-        models[:, _EVENT_NS] = np.where(expects, close_ns + days * _DAY_NS + _HOUR_NS, 0.0)
+        models[:, _EVENT_NS] = np.where(expects, close_ns + days * DAY_NS + _HOUR_NS, 0.0)
     low, high = np.log(IV_BOUNDS)
     log_spot = rng.uniform(np.log(SPOT.low), np.log(SPOT.high), n)
     return Markets(

@@ -7,14 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.market.calendar import DAY_NS, MINUTE_NS
 from trading.market.chain import Chain
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-_MINUTE_NS = 60 * 1_000_000_000
-_DAY_NS = 24 * 3600 * 1_000_000_000
-_MAX_AGE_NS = 10 * _MINUTE_NS
+_MAX_AGE_NS = 10 * MINUTE_NS
 _MIN_COUNT = 30
 """Quantiles of fewer quotes are not given."""
 _PRICES = (0.1, 0.5, 1.0, 3.0, 10.0, 20.0, 50.0, 1000.0)
@@ -89,7 +88,7 @@ def _median(values: F64) -> float:
 
 def _expiry_days(chain: Chain, shown: Shown) -> list[int]:
     expiry_ns = chain.columns.expiry_ns[chain.columns.group_start[:-1]]
-    return [int(days) for days in (expiry_ns - shown.now_ns[0]) // _DAY_NS]
+    return [int(days) for days in (expiry_ns - shown.now_ns[0]) // DAY_NS]
 
 
 def _implied(chain: Chain, shown: Shown, rate: float) -> tuple[F64, F64]:
@@ -108,7 +107,7 @@ def _implied(chain: Chain, shown: Shown, rate: float) -> tuple[F64, F64]:
             iv, delta = columns.iv[group], columns.delta[group]
             level, put, call = (_iv_at(iv, delta, target) for target in (0.5, -0.25, 0.25))
             smiles[s, g] = level, (put - call) / level
-            years = max(int(columns.expiry_ns[group][0]) - now_ns, _MINUTE_NS) / (365 * _DAY_NS)
+            years = max(int(columns.expiry_ns[group][0]) - now_ns, MINUTE_NS) / (365 * DAY_NS)
             logs = np.log(columns.strike[group] / columns.forward[g])
             moneyness[s, group] = logs / (level * np.sqrt(years))
     return moneyness, smiles
@@ -139,7 +138,7 @@ def _spreads(chain: Chain, shown: Shown) -> Figures:
 
 
 def _ages(shown: Shown, moneyness: F64) -> Figures:
-    age = (shown.now_ns[:, None] - shown.quote_ns) // _MINUTE_NS
+    age = (shown.now_ns[:, None] - shown.quote_ns) // MINUTE_NS
     figures: Figures = {}
     for bucket, inside in _by_distance(moneyness):
         ages = age[inside & (shown.quote_ns > 0)]

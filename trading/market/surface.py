@@ -4,9 +4,9 @@ from math import log, pow, sqrt
 
 from numba import njit
 
+from trading.market.calendar import DAY_NS
 from trading.market.model import MarketModel
 
-_DAY_NS = 24 * 3600 * 1_000_000_000
 _SESSION_NS = 6.5 * 3600 * 1_000_000_000
 _NIGHT_NS = 17.5 * 3600 * 1_000_000_000
 _WEEKDAYS_PER_YEAR = 261.0
@@ -34,9 +34,9 @@ def variance_years(model: MarketModel, now_ns: int, expiry_ns: int) -> float:
     left = expiry_ns - now_ns
     if left <= 0:
         return 0.0
-    full = left // _DAY_NS
-    rest = left - full * _DAY_NS
-    expiry_day = expiry_ns // _DAY_NS
+    full = left // DAY_NS
+    rest = left - full * DAY_NS
+    expiry_day = expiry_ns // DAY_NS
     current = expiry_day - full
     years = float(_weekdays(expiry_day + 1) - _weekdays(current + 1))
     if (current + 3) % 7 < 5:

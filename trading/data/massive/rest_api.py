@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from trading.data.massive.encoding import EXCHANGE_ID
 from trading.data.massive.market_state import DayTotals, MarketState
-from trading.market.calendar import NEW_YORK
+from trading.market.calendar import DAY_NS, NEW_YORK
 from trading.market.contracts import OptionContract, Right
 from trading.market.dividends import Dividend
 
@@ -30,7 +30,6 @@ Json = dict[str, Any]
 
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
-_DAY_NS: Final = 86_400 * _NS_PER_S
 _SHARES_PER_CONTRACT: Final = 100
 _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "": lambda value, bound: bool(value == bound),
@@ -419,7 +418,7 @@ def _in_window(ts_ns: NDArray[np.int64], query: Query) -> NDArray[np.bool_]:
     if "timestamp" in query:
         first_ns = last_ns = _instant_ns("timestamp", query["timestamp"])
         if not query["timestamp"].isdigit():
-            last_ns += _DAY_NS - 1
+            last_ns += DAY_NS - 1
         inside &= (ts_ns >= first_ns) & (ts_ns <= last_ns)
     return inside
 
