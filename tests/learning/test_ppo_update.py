@@ -9,7 +9,7 @@ from tests.learning.experience import SMALL, random_rollout, small_network
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM
 from trading.learning.ppo_update import PPOSettings, ppo_loss, update
-from trading.learning.rollout import Rollout, gae
+from trading.learning.rollout import Rollout, vtrace
 
 SETTINGS = PPOSettings(learning_rate=1e-2, minibatches=2)
 
@@ -32,7 +32,7 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 def plain_loss(network: CLSTM, rollout: Rollout, settings: PPOSettings) -> torch.Tensor:
     """PPO's loss written out one step and one column at a time."""
-    advantages, returns = gae(rollout, settings.gamma, settings.gae_lambda)
+    advantages, returns = vtrace(rollout, settings.gamma, settings.gae_lambda)
     counted = advantages[rollout.valid]
     total, count = torch.zeros(()), 0
     for b in range(rollout.shape[1]):

@@ -5,7 +5,7 @@ import pytest
 
 from tests.learning.experience import random_rollout
 from trading.errors import LearningError
-from trading.learning.rollout import Rollout, cut_at_episodes, gae
+from trading.learning.rollout import Rollout, cut_at_episodes, vtrace
 
 GAMMA, LAMBDA = 0.9, 0.8
 
@@ -42,7 +42,7 @@ def test_gae_equals_the_plain_sum(seed: int) -> None:
     rollout = random_rollout(seed, steps=17, sequences=5)
     assert rollout.truncated.any()
     assert rollout.terminated.any()
-    advantages, returns = gae(rollout, GAMMA, LAMBDA)
+    advantages, returns = vtrace(rollout, GAMMA, LAMBDA)
     np.testing.assert_allclose(advantages, plain_gae(rollout), atol=1e-5)
     np.testing.assert_allclose(returns, advantages + rollout.values, atol=1e-6)
     assert advantages.dtype == returns.dtype == np.float32
@@ -52,7 +52,7 @@ def test_gae_bootstraps_on_truncation_but_not_on_termination() -> None:
     rollout = random_rollout(0, steps=1, sequences=2, ends=0.0)
     rollout.truncated[0, 0] = rollout.terminated[0, 1] = True
     rollout.final_values[0, 0] = 10.0
-    advantages, _ = gae(rollout, GAMMA, LAMBDA)
+    advantages, _ = vtrace(rollout, GAMMA, LAMBDA)
     expected = rollout.rewards[0] - rollout.values[0] + np.array([GAMMA * 10.0, 0.0])
     np.testing.assert_allclose(advantages[0], expected, rtol=1e-5)
 
@@ -63,8 +63,8 @@ def test_padding_changes_no_advantage() -> None:
     padded.validate()
     assert padded.shape == (14, 6)
     assert padded.steps == rollout.steps
-    advantages, returns = gae(padded, GAMMA, LAMBDA)
-    np.testing.assert_array_equal(advantages[:9], gae(rollout, GAMMA, LAMBDA)[0])
+    advantages, returns = vtrace(padded, GAMMA, LAMBDA)
+    np.testing.assert_array_equal(advantages[:9], vtrace(rollout, GAMMA, LAMBDA)[0])
     assert not advantages[9:].any()
     assert not returns[9:].any()
 
@@ -153,4 +153,4 @@ def test_garbage_on_padding_is_no_concern() -> None:
     rollout.rewards[13] = np.nan
     rollout.actions[14] = 77
     rollout.validate()
-    assert np.isfinite(gae(rollout, GAMMA, LAMBDA)[0]).all()
+    assert np.isfinite(vtrace(rollout, GAMMA, LAMBDA)[0]).all()
