@@ -352,7 +352,7 @@ class LearningSettings(Section):
     ] = "fp32"
     compile: Annotated[
         bool,
-        _about("Whether the learner's network goes through torch.compile (needs a C++ compiler)."),
+        _about("Whether the learner goes through torch.compile, which needs a C++ compiler."),
     ] = False
 
 

@@ -8,7 +8,6 @@ The recurrent state is carried from step to step, without a limit to what is rem
 window, as in the paper (30 steps), every step sees the last observations only, from a zero state.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -88,6 +87,18 @@ class CLSTMConfig:
         sizes = {"feature": feature, "actor": (1, self.actor_hidden)}
         sizes["critic"] = (1, self.critic_hidden)
         return {f"{name}_{part}": shape for name, shape in sizes.items() for part in "hc"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Segments:
+    """Pieces of [0, T) that no sequence starts an episode inside of.
+
+    A list of its own would have torch.compile make another network for every pattern of cuts; it
+    does not look into this.
+    """
+
+    pieces: list[tuple[int, int, Tensor | None]]
+    """(start, end, reset): `reset` is None when nothing resets at `start`, else bool [B, 1]."""
 
 
 class CLSTM(nn.Module):
@@ -173,7 +184,7 @@ class CLSTM(nn.Module):
             and the state after the last step, all of float32 under autocast too.
         """
         if self.config.window is None:
-            hidden, segments = self.input_norm(observations), list(_segments(first))
+            hidden, segments = self.input_norm(observations), _segments(first)
             actor, critic, new_state = self._cascade(hidden, state, segments)
         else:
             actor, critic, new_state = self._windowed(observations, state, first)
@@ -192,7 +203,7 @@ class CLSTM(nn.Module):
         hidden = hidden[windows.steps, torch.arange(rows, device=first.device)]
         hidden = hidden.reshape(-1, steps * rows, self.config.observation_size)
         zeros = self._zeros(self.config.cell_shapes, steps * rows)
-        actor, critic, _ = self._cascade(hidden, zeros, [(0, len(hidden), None)])
+        actor, critic, _ = self._cascade(hidden, zeros, _Segments([(0, len(hidden), None)]))
         last = windows.length.reshape(-1) - 1
         each = torch.arange(steps * rows, device=first.device)
         return (
@@ -205,7 +216,7 @@ class CLSTM(nn.Module):
         self,
         hidden: Tensor,
         state: TensorState,
-        segments: list[tuple[int, int, Tensor | None]],
+        segments: _Segments,
     ) -> tuple[Tensor, Tensor, TensorState]:
         """All three LSTMs over [T, B, F]: outputs of actor and critic, and the state after it."""
         new_state: TensorState = {}
@@ -220,18 +231,19 @@ class CLSTM(nn.Module):
         return actor, critic, new_state
 
     @staticmethod
+    @torch.compiler.disable  # it does not trace nn.LSTM; cuDNN's kernel is as fused as it gets
     def _run(
         name: str,
         lstm: nn.LSTM,
         inputs: Tensor,
         state: TensorState,
-        segments: list[tuple[int, int, Tensor | None]],
+        segments: _Segments,
         new_state: TensorState,
     ) -> Tensor:
         """Runs one LSTM over every segment; the state is zeroed at a segment's resets."""
         h, c = state[f"{name}_h"], state[f"{name}_c"]
         outputs = []
-        for start, end, reset in segments:
+        for start, end, reset in segments.pieces:
             if reset is not None:
                 h, c = h.masked_fill(reset, 0.0), c.masked_fill(reset, 0.0)
             if end - start == 1 and not torch.is_grad_enabled():
@@ -265,15 +277,16 @@ def _single_step(
     return inputs.unsqueeze(0), torch.stack(hidden), torch.stack(cells)
 
 
-def _segments(first: Tensor) -> Iterator[tuple[int, int, Tensor | None]]:
-    """Cuts [0, T) where any sequence starts an episode.
-
-    Yields (start, end, reset): `reset` is None when nothing resets at `start`, else bool [B, 1].
-    """
+@torch.compiler.disable  # where to cut depends on the data
+def _segments(first: Tensor) -> _Segments:
+    """Cuts [0, T) where any sequence starts an episode."""
     resets = first.any(dim=1).nonzero().flatten().tolist()
     cuts = sorted({0, *resets, first.shape[0]})
-    for start, end in pairwise(cuts):
-        yield start, end, first[start].unsqueeze(-1) if start in resets else None
+    pieces = [
+        (start, end, first[start].unsqueeze(-1) if start in resets else None)
+        for start, end in pairwise(cuts)
+    ]
+    return _Segments(pieces)
 
 
 class _Windows(NamedTuple):

@@ -12,9 +12,10 @@ the old behaviour.
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -88,7 +89,7 @@ class PPOSettings:
     precision: Precision = "fp32"
     """Arithmetic of the network: tf32 differs from fp32 on NVIDIA GPUs only, bf16 everywhere."""
     compile: bool = False
-    """Whether the network goes through torch.compile."""
+    """Whether network and loss go through torch.compile; LSTMs keep their own kernels."""
 
     def __post_init__(self) -> None:
         for name, (low, high, rule) in _RANGES.items():
@@ -246,7 +247,7 @@ def update(
     if settings.compile and module._compiled_call_impl is None:
         module.compile()
     device = next(module.parameters()).device
-    with _float32_precision(device, settings.precision):
+    with float32_precision(device, settings.precision):
         ratios, behaviour_kl = None, 0.0
         if version is not None and rollout.weights_version != version:
             current = _evaluated(module, rollout, device)
@@ -313,7 +314,8 @@ def _step(
         if experience.burn_in is not None:
             _refresh(module, state, experience.burn_in, columns, part.first[0])
         logits, values, _ = module(part.observations, part.action_mask, state, part.first)
-    loss, parts = ppo_loss(
+    loss_of = _compiled_loss() if settings.compile else ppo_loss
+    loss, parts = loss_of(
         logits,
         values,
         part.actions,
@@ -336,6 +338,11 @@ def _step(
         )
     optimizer.step()
     return torch.cat([scalars, norm.reshape(1)])
+
+
+@cache
+def _compiled_loss() -> Callable[..., tuple[Tensor, LossParts]]:
+    return torch.compile(ppo_loss)
 
 
 @torch.no_grad()
@@ -363,7 +370,7 @@ def _refresh(
 
 
 @contextmanager
-def _float32_precision(device: torch.device, precision: Precision) -> Iterator[None]:
+def float32_precision(device: torch.device, precision: Precision) -> Iterator[None]:
     """Has matrix products and cuDNN's LSTM on a GPU keep to IEEE float32, or use TF32.
 
     PyTorch by itself runs the LSTM in TF32 and other products in float32.
