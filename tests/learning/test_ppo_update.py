@@ -1,4 +1,5 @@
 import copy
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -219,10 +220,12 @@ def test_compiled_an_update_is_that_of_the_plain_network() -> None:
     for name, tensor in results[0].items():
         torch.testing.assert_close(tensor, results[1][name], atol=1e-4, rtol=0, msg=name)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    again = pickle.loads(pickle.dumps(network))
+    assert equal(weights(again), weights(network))
 
 
 def test_the_learning_core_runs_without_ray() -> None:
-    names = ("clstm", "ppo_update", "rollout", "policy")
+    names = ("clstm", "ppo_update", "rollout", "sequences", "policy")
     modules = ", ".join(f"trading.learning.{name}" for name in names)
     code = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
