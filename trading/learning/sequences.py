@@ -71,8 +71,8 @@ def arrange(
     counted = counted.reshape(rollout.shape) & rollout.valid
     if not counted.any():
         raise LearningError(
-            f"the rollout's {rollout.shape[0]} steps are all burn-in ({burn_in} steps); "
-            "nothing is left to learn from"
+            f"the rollout's {rollout.shape[0]} steps are all burn-in; nothing is left to learn "
+            f"from: use a burn_in below {burn_in}, or longer rollouts"
         )
     inside = torch.from_numpy(cut.inside).to(device, torch.float32)
     batch = Batch(
