@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -313,15 +313,14 @@ def float32_precision(device: torch.device, precision: Precision) -> Iterator[No
     if device.type != "cuda":
         yield
         return
-    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
-    before = [backend.fp32_precision for backend in backends]
+    before = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
     try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         yield
     finally:
-        for backend, precision_before in zip(backends, before, strict=True):
-            backend.fp32_precision = precision_before
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def _average(module: CLSTM, scalars: Tensor, steps: Tensor) -> Tensor:
