@@ -86,9 +86,11 @@ class CLSTMConfig:
     @property
     def cell_shapes(self) -> dict[str, tuple[int, int]]:
         """Shape of each tensor inside the LSTMs without its batch axis: key -> (layers, hidden)."""
-        feature = (self.feature_layers, self.feature_hidden)
-        sizes = {"feature": feature, "actor": (1, self.actor_hidden)}
-        sizes["critic"] = (1, self.critic_hidden)
+        sizes = {
+            "feature": (self.feature_layers, self.feature_hidden),
+            "actor": (1, self.actor_hidden),
+            "critic": (1, self.critic_hidden),
+        }
         return {f"{name}_{part}": shape for name, shape in sizes.items() for part in "hc"}
 
 
@@ -230,10 +232,7 @@ class CLSTM(nn.Module):
         )
 
     def _cascade(
-        self,
-        hidden: Tensor,
-        state: TensorState,
-        segments: _Segments,
+        self, hidden: Tensor, state: TensorState, segments: _Segments
     ) -> tuple[Tensor, Tensor, TensorState]:
         """All three LSTMs over [T, B, F]: outputs of actor and critic, and the state after it."""
         new_state: TensorState = {}
