@@ -28,7 +28,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from trading.errors import LearningError
+from trading.errors import LearnerLostError, LearningError
 from trading.learning.clstm import CLSTM
 from trading.learning.module import CLSTMModule
 from trading.learning.policy import Weights, load_weights
@@ -292,20 +292,24 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
 
         An error is returned, not raised, on the learner: RLlib takes an actor that raises out of
         service for good.
+
+        Raises:
+            LearnerLostError: A learner has died, now or before.
+            LearningError: What a learner answered.
         """
         results = self.learner_group.foreach_learner(_answer, question=question, **kwargs)
         answers = []
         for result in results:
             answer = result.get()
             if not result.ok:
-                raise LearningError(
+                raise LearnerLostError(
                     f"a learner is lost ({answer}); restore the algorithm from its checkpoint"
                 ) from answer
             if isinstance(answer, LearningError):
                 raise answer
             answers.append(answer)
         if not answers:
-            raise LearningError("no learner is alive; restore the algorithm from its checkpoint")
+            raise LearnerLostError("no learner is alive; restore the algorithm from its checkpoint")
         return answers
 
     def _log(self, stats: dict[str, float], fed: bool) -> None:
