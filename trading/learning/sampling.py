@@ -78,11 +78,10 @@ class Sampler:
         version = int(state[WEIGHTS_SEQ_NO])
         shared = ray.put(state)
         if self._asked < version - 1:
-            self._collect()
+            self._collect(oldest=version - 1)
         self._ask(shared, version)
-        self._collect()
-        kept, self._kept = self._kept, []
-        fresh = [delivery for delivery in kept if delivery.version >= version - 1]
+        self._collect(oldest=version - 1)
+        fresh, self._kept = self._kept, []
         if self._config.overlap:
             self._ask(shared, version)
         steps = sum(delivery.steps for delivery in fresh)
@@ -157,13 +156,15 @@ class Sampler:
             )
         self._asked = version
 
-    def _collect(self) -> None:
-        """Waits for the rollouts that were asked for and keeps what came."""
+    def _collect(self, oldest: int = 0) -> None:
+        """Waits for the rollouts that were asked for, and keeps those of a version not older."""
         arrived = self._group.fetch_ready_async_reqs(
             tags=_TAG, timeout_seconds=self._config.sample_timeout_s
         )
-        self._kept += [_Delivery(runner, *parts) for runner, parts in arrived]
-        self._kept.sort(key=lambda kept: kept.runner)
+        delivered = self._kept + [_Delivery(runner, *parts) for runner, parts in arrived]
+        self._kept = sorted((d for d in delivered if d.version >= oldest), key=lambda d: d.runner)
+        if old := sum(d.steps for d in delivered if d.version < oldest):
+            logger.info("%d decisions by weights older than version %d are dropped", old, oldest)
 
 
 def _sample(runner: BatchedEnvRunner, weights: dict[str, Any]) -> tuple[Any, int, int, Any]:
