@@ -50,6 +50,7 @@ def test_it_learns_to_remember_what_a_memoryless_policy_cannot(build: Build) -> 
         results = algorithm.train()
         if results["env_runners"]["episode_return_mean"] > 0.97:
             break
+    assert algorithm.evaluate()["env_runners"]["episode_return_mean"] > 0.9
     policy = Policy(NETWORK, seed=1)
     assert recall_rate(policy, remember=True) < 0.5
     policy.load_weights(algorithm.weights())
