@@ -347,6 +347,8 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     def revive(self, checkpoint: Path | str) -> None:
         """Builds new learners in place of lost ones and goes on from a checkpoint.
 
+        What was fed and not yet learned from stays queued.
+
         Args:
             checkpoint: Of this algorithm, from `save_to_path`.
 
@@ -354,7 +356,6 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             LearnerLostError: No new learner could be started, for want of room perhaps; call this
                 again.
         """
-        self._fed = []
         self.learner_group.shutdown()
         try:
             self.learner_group = self.config.build_learner_group(
@@ -380,6 +381,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             LearningError: A name or a shape does not fit; nothing is changed then.
         """
         self._ask_learners(_load_weights, weights=weights)
+        self._sampler.drop_ahead()
         self._update_local_runner()
 
     @property
@@ -422,8 +424,9 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         for result in results:
             answer = result.get()
             if not result.ok:
+                reason = (str(answer) or type(answer).__name__).splitlines()[0]
                 raise LearnerLostError(
-                    f"a learner is lost ({answer}); restore the algorithm from its checkpoint"
+                    f"a learner is lost ({reason}); restore the algorithm from its checkpoint"
                 ) from answer
             if isinstance(answer, LearningError):
                 raise answer
