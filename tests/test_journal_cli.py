@@ -192,7 +192,6 @@ def test_tail_prints_the_last_events_in_readable_lines(journal: Path) -> None:
     assert "premium +" in everything[3]
     assert "session_closed" in everything[-1]
     assert everything[-1].endswith("2026-01-05, equity 9990.00")
-    )
 
 
 @pytest.fixture
@@ -274,7 +273,8 @@ def test_tail_tells_what_the_gate_decided_with_its_numbers(tmp_path: Path) -> No
         ]
     )
     broker.journal.close()
-    lines = [line.split(maxsplit=4)[3:] for line in run("tail", tmp_path / "journal.db").stdout.splitlines()]
+    printed = run("tail", tmp_path / "journal.db").stdout.splitlines()
+    lines = [line.split(maxsplit=4)[3:] for line in printed]
     assert lines[1:] == [
         [
             "champion_promoted",

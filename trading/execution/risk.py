@@ -54,7 +54,7 @@ class RiskLimits:
     max_drawdown_pct: float = 25.0
     """Loss from the account's peak equity, in percent of it, that leaves only closing."""
     max_champion_drawdown_pct: float = 8.0
-    """Loss from the peak equity under a champion, in percent of it, that rolls the champion back."""
+    """Loss from the peak equity under a champion, in percent of it, that rolls it back."""
     min_short_equity: float = 2_000.0
     """USD of equity that selling short needs (FINRA Rule 4210(b)); covered calls and puts secured
     by cash are free of it."""
