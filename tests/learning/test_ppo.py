@@ -1,66 +1,23 @@
 """The algorithm on a small Ray of its own."""
 
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import ray
 
+from tests.learning.algorithms import HIDDEN, NETWORK, Build, config, equal, learned, live
 from tests.learning.experience import random_rollout
 from tests.learning.recall_env import MaskedRecallVectorEnv
 from trading.errors import LearningError
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
-from trading.learning.policy import Policy, Weights
-from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
+from trading.learning.policy import Policy
+from trading.learning.ppo import CLSTMPPO
 from trading.learning.ppo_update import PPOSettings
-from trading.learning.rollout import Rollout
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
-
-HIDDEN = {"feature_hidden": 32, "actor_hidden": 32, "critic_hidden": 32}
-NETWORK = CLSTMConfig(observation_size=5, action_count=5, **HIDDEN)
-Build = Callable[[CLSTMPPOConfig], CLSTMPPO]
-
-
-def config(seed: int = 3) -> CLSTMPPOConfig:
-    return (
-        CLSTMPPOConfig()
-        .environment(env_config={"factory": "tests.learning.recall_env.MaskedRecallVectorEnv"})
-        .env_runners(num_envs_per_env_runner=32, rollout_fragment_length=32)
-        .rl_module(model_config=HIDDEN)
-        .training(ppo=PPOSettings(learning_rate=3e-3, gamma=0.9, minibatches=2), torch_threads=1)
-        .debugging(seed=seed)
-    )
-
-
-@pytest.fixture
-def build() -> Iterator[Build]:
-    built: list[CLSTMPPO] = []
-
-    def make(wanted: CLSTMPPOConfig) -> CLSTMPPO:
-        built.append(wanted.build_algo())
-        return built[-1]
-
-    yield make
-    for algorithm in built:
-        algorithm.stop()
-
-
-def live(seed: int, steps: int = 21, sequences: int = 3) -> Rollout:
-    """A fragment of another shape than the simulator's."""
-    return random_rollout(seed, steps=steps, sequences=sequences, config=NETWORK)
-
-
-def learned(results: dict[str, Any]) -> dict[str, float]:
-    return {k: float(v) for k, v in results["learners"]["default_policy"].items()}
-
-
-def equal(one: Weights, two: Weights) -> bool:
-    return one.keys() == two.keys() and all(np.array_equal(a, two[k]) for k, a in one.items())
 
 
 def recall_rate(policy: Policy, remember: bool) -> float:
