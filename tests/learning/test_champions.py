@@ -36,7 +36,7 @@ def promote(store: ChampionStore, seed: int, by: PromotedBy = PromotedBy.GATE) -
 @pytest.fixture
 def store(tmp_path: Path) -> ChampionStore:
     """Two champions, of which the second trades."""
-    made = ChampionStore(tmp_path, keep=2, clock=lambda: 5.0)
+    made = ChampionStore(tmp_path, keep=3, clock=lambda: 5.0)
     assert [promote(made, seed) for seed in (1, 2)] == [1, 2]
     return made
 
@@ -93,12 +93,25 @@ def test_the_one_that_trades_and_the_one_before_are_kept(store: ChampionStore) -
 
 
 def test_a_drawdown_moves_the_pointer_once(store: ChampionStore) -> None:
-    change = ChampionRolledBack(9, 1, 1, 10, 2, RolledBackBy.DRAWDOWN, "lost", 1.0, 2.0)
-    standing = store.follow(change)
+    assert store.follow(champion=2, newest=2, discarded=0) is None
+    fallen = {"champion": 1, "newest": 2, "discarded": 2}
+    standing = store.follow(**fallen)
     assert standing is not None and pointed(store) == (1, 0)
-    assert store.follow(change) is None
+    assert isinstance(standing.change, ChampionRolledBack)
+    assert standing.change.by is RolledBackBy.DRAWDOWN
+    assert store.follow(**fallen) is None
     promote(store, 3, PromotedBy.OWNER)
-    assert store.follow(change) is None and pointed(store) == (3, 1)
+    assert store.follow(**fallen) is None and pointed(store) == (3, 1)
+
+
+@pytest.mark.parametrize(("by", "champion"), [(PromotedBy.GATE, 1), (PromotedBy.OWNER, 3)])
+def test_a_challenger_promoted_over_a_fallen_champion_falls_with_it(
+    store: ChampionStore, by: PromotedBy, champion: int
+) -> None:
+    """The account fell back from 2 to 1 before it heard of 3; an owner's choice stands."""
+    promote(store, 3, by)
+    store.follow(champion=1, newest=2, discarded=2)
+    assert pointed(store)[0] == champion
 
 
 def test_a_writer_that_fails_leaves_the_champion(store: ChampionStore) -> None:

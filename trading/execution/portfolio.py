@@ -286,6 +286,7 @@ class Account:
         if not self._is_next(event.number, self.rollbacks, "rollback"):
             return
         self.rollbacks += 1
+        self.newest_champion = max(self.newest_champion, event.champion, event.discarded)
         self.champion_before = self.champion_before_version = 0
         self._enthrone(event.champion, event.version, event.equity)
         self.is_rolled_back = event.by is RolledBackBy.DRAWDOWN

@@ -215,13 +215,22 @@ class ChampionStore:
                 )
             return self._go_back(now, now.before, RolledBackBy.OWNER, "rolled back by its owner")
 
-    def follow(self, change: ChampionRolledBack) -> Standing | None:
-        """Point to where a drawdown brought the account back; None where it points there."""
+    def follow(self, champion: int, newest: int, discarded: int) -> Standing | None:
+        """Point to where a drawdown brought the account back; None where nothing is to be done.
+
+        The account trades with `champion` since `discarded` lost too much. A challenger that was
+        promoted after `discarded` and that the account has not taken up (its `newest` is lower) is
+        left behind with it.
+        """
         with self._locked():
             now = self.standing()
-            if now is None or now.champion != change.discarded:
+            if now is None or not discarded or now.champion == champion:
                 return None
-            return self._go_back(now, change.champion, change.by, change.reason)
+            void = now.before == discarded and now.champion > newest and _by_gate(now.change)
+            if now.champion != discarded and not void:
+                return None
+            reason = f"equity fell too far under champion {discarded}"
+            return self._go_back(now, champion, RolledBackBy.DRAWDOWN, reason)
 
     def _go_back(self, now: Standing, number: int, by: RolledBackBy, reason: str) -> Standing:
         metadata = self.metadata(number)
@@ -256,6 +265,10 @@ class ChampionStore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _by_gate(change: ChampionPromoted | ChampionRolledBack) -> bool:
+    return isinstance(change, ChampionPromoted) and change.by is PromotedBy.GATE
 
 
 def fits(weights: Weights, config: CLSTMConfig, origin: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import BoolArray, FloatArray, IntArray
 
 Returns = npt.NDArray[np.float64]
-SessionTrader = Callable[[dict[str, npt.NDArray[np.generic]], BoolArray], IntArray]
+SessionTrader = Callable[[dict[str, npt.NDArray[Any]], BoolArray], IntArray]
 """Chooses an action per account from observations, and where an episode begins, bool[B]."""
 
 NOT_FINITE, MASK, KL = "not_finite", "mask", "kl"
@@ -332,9 +332,7 @@ class _Watched:
         self._state = policy.initial_state(0)
         self._kept: list[tuple[FloatArray, BoolArray, BoolArray, FloatArray]] = []
 
-    def __call__(
-        self, observation: dict[str, npt.NDArray[np.generic]], first: BoolArray
-    ) -> IntArray:
+    def __call__(self, observation: dict[str, npt.NDArray[Any]], first: BoolArray) -> IntArray:
         if not self._kept:
             self._state = self._policy.initial_state(len(first))
         seen = np.asarray(observation[OBSERVATIONS], dtype=np.float32)
