@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tests.learning.experience import random_rollout
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Weights
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
@@ -14,6 +15,12 @@ from trading.learning.rollout import Rollout
 
 HIDDEN = {"feature_hidden": 32, "actor_hidden": 32, "critic_hidden": 32}
 NETWORK = CLSTMConfig(observation_size=5, action_count=5, **HIDDEN)
+RECALL = {"factory": "tests.learning.recall_env.MaskedRecallVectorEnv"}
+OPTIONS = {
+    "factory": "trading.envs.vector_env.SimulatedOptionsVectorEnv",
+    "rules": DEFAULT_RULES,
+    "fees": DEFAULT_FEES,
+}
 Build = Callable[[CLSTMPPOConfig], CLSTMPPO]
 """Builds an algorithm, which the test's end stops."""
 
@@ -21,7 +28,7 @@ Build = Callable[[CLSTMPPOConfig], CLSTMPPO]
 def config(seed: int = 3) -> CLSTMPPOConfig:
     return (
         CLSTMPPOConfig()
-        .environment(env_config={"factory": "tests.learning.recall_env.MaskedRecallVectorEnv"})
+        .environment(env_config=RECALL)
         .env_runners(num_envs_per_env_runner=32, rollout_fragment_length=32)
         .rl_module(model_config=HIDDEN)
         .training(ppo=PPOSettings(learning_rate=3e-3, gamma=0.9, minibatches=2), torch_threads=1)

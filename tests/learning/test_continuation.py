@@ -9,20 +9,12 @@ import numpy as np
 import pytest
 import ray
 
-from tests.learning.algorithms import Build, config, equal, learned
-from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from tests.learning.algorithms import OPTIONS, RECALL, Build, config, equal, learned
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.rollout import Rollout
 from trading.learning.sampling import RolloutSource
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
-
-RECALL = {"factory": "tests.learning.recall_env.MaskedRecallVectorEnv"}
-OPTIONS = {
-    "factory": "trading.envs.vector_env.SimulatedOptionsVectorEnv",
-    "rules": DEFAULT_RULES,
-    "fees": DEFAULT_FEES,
-}
 
 
 def of(env: dict[str, Any], runners: int, envs: int = 8) -> CLSTMPPOConfig:

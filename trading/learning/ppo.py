@@ -6,7 +6,8 @@ learners without passing through the driver.
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -18,7 +19,6 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core import (
     ALL_MODULES,
-    COMPONENT_LEARNER,
     COMPONENT_RL_MODULE,
     DEFAULT_MODULE_ID,
 )
@@ -55,6 +55,7 @@ NUM_ENV_STEPS_MISSING_LIFETIME = "num_env_steps_missing_lifetime"
 WEIGHTS_VERSION = "weights_version"
 SAMPLING = "sampling"
 """Part of a checkpoint: where the runners stand."""
+_STEPS_TRAINED = (LEARNER_RESULTS, ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME)
 
 
 class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
@@ -312,26 +313,64 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         if SAMPLING in state:
             self._sampler.set_state(state[SAMPLING])
 
+    def save_to_path(self, *args: Any, **kwargs: Any) -> str:
+        """As RLlib's, and what it wrote is whole.
+
+        Raises:
+            LearnerLostError: A learner has died, which RLlib would not say: what was written may
+                lack its weights.
+        """
+        with self._learners_stay():
+            path: str = super().save_to_path(*args, **kwargs)
+        return path
+
+    def restore_from_path(self, *args: Any, **kwargs: Any) -> None:
+        """As RLlib's, and every learner has taken its weights over.
+
+        Raises:
+            LearnerLostError: A learner has died, or could not take the weights over and so ended
+                itself.
+        """
+        with self._learners_stay():
+            super().restore_from_path(*args, **kwargs)
+
+    @contextmanager
+    def _learners_stay(self) -> Iterator[None]:
+        """Raises LearnerLostError where a learner is lost before the body, in it or by its end."""
+        self._ask_learners(_version_of)
+        try:
+            yield
+        except ray.exceptions.RayActorError as error:
+            raise LearnerLostError(f"an actor was lost ({error})") from error
+        self._ask_learners(_version_of)
+
     def revive(self, checkpoint: Path | str) -> None:
         """Builds new learners in place of lost ones and goes on from a checkpoint.
 
-        It may be called again when it raises, as it does while there is no room for a learner.
-
         Args:
             checkpoint: Of this algorithm, from `save_to_path`.
+
+        Raises:
+            LearnerLostError: No new learner could be started, for want of room perhaps; call this
+                again.
         """
         self._fed = []
         self.learner_group.shutdown()
-        self.learner_group = self.config.build_learner_group(
-            rl_module_spec=self.config.get_multi_rl_module_spec(
-                spaces=self.spaces, inference_only=False
+        try:
+            self.learner_group = self.config.build_learner_group(
+                rl_module_spec=self.config.get_multi_rl_module_spec(
+                    spaces=self.spaces, inference_only=False
+                )
             )
-        )
+        except Exception as error:
+            raise LearnerLostError(
+                f"no new learner could be started ({error}); try again when the cluster has room"
+            ) from error
         self.restore_from_path(str(checkpoint))
 
     def weights(self) -> Weights:
         """A copy of the learner's weights, as `Policy.load_weights` takes them."""
-        state = self.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]
+        state = self._acting_state()[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
         return {name: array.copy() for name, array in network_weights(state).items()}
 
     def load_weights(self, weights: Weights) -> None:
@@ -346,14 +385,16 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     @property
     def weights_version(self) -> int:
         """Number of updates that led to the learner's weights."""
-        return self._ask_learners(lambda learner: int(learner.weights_version))[0]
+        return self._ask_learners(_version_of)[0]
+
+    @property
+    def steps_trained(self) -> int:
+        """Decisions that were learned from so far, sampled and fed."""
+        return int(self.metrics.peek(_STEPS_TRAINED, default=0))
 
     def _acting_state(self) -> dict[str, Any]:
         """The learner's weights and their version, as `BatchedEnvRunner.set_state` takes them."""
-        state = self.learner_group.get_state(
-            components=f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}", inference_only=True
-        )[COMPONENT_LEARNER]
-        return {key: state[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
+        return self._ask_learners(_acting_state)[0]
 
     def _update_local_runner(self) -> None:
         """Gives the driver's runner the weights; remote ones get them when they sample."""
@@ -387,8 +428,11 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             if isinstance(answer, LearningError):
                 raise answer
             answers.append(answer)
-        if not answers:
-            raise LearnerLostError("no learner is alive; restore the algorithm from its checkpoint")
+        if len(answers) < (wanted := max(1, self.config.num_learners)):
+            raise LearnerLostError(
+                f"{len(answers)} of {wanted} learners are alive; restore the algorithm from its "
+                "checkpoint"
+            )
         return answers
 
     def _log(self, stats: dict[str, float], fed: bool) -> None:
@@ -396,11 +440,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         log = self.metrics.log_value
         for name, value in stats.items():
             log((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
-        log(
-            (LEARNER_RESULTS, ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
-            samples,
-            reduce="lifetime_sum",
-        )
+        log(_STEPS_TRAINED, samples, reduce="lifetime_sum")
         log(
             (LEARNER_RESULTS, ALL_MODULES, NUM_FED_STEPS_TRAINED_LIFETIME),
             samples if fed else 0,
@@ -414,6 +454,15 @@ def _answer(learner: CLSTMPPOLearner, question: Callable[..., T], **kwargs: Any)
         return question(learner, **kwargs)
     except LearningError as error:
         return error
+
+
+def _version_of(learner: CLSTMPPOLearner) -> int:
+    return learner.weights_version
+
+
+def _acting_state(learner: CLSTMPPOLearner) -> dict[str, Any]:
+    state = learner.get_state(components=COMPONENT_RL_MODULE, inference_only=True)
+    return {key: state[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
 
 
 def _load_weights(learner: CLSTMPPOLearner, weights: Weights) -> None:
