@@ -38,6 +38,12 @@ def account_figures(trader: Trader, restarts: int) -> AccountFigures:
         fees=account.fees_paid,
         trading_state=account.trading_state.value.upper(),
         restarts=restarts,
+        champion=account.champion,
+        champion_version=account.champion_version,
+        promotions=account.promotions,
+        refusals=account.refusals_by_check,
+        refusals_in_a_row=account.refusals_in_a_row,
+        rollbacks=account.rollbacks,
     )
 
 
@@ -97,6 +103,17 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "trading_state_reason": account.state_reason,
             "journal_events": env.broker.journal.last_seq,
             "fingerprint": account.fingerprint(),
+        },
+        "champion": {
+            "number": account.champion,
+            "version": account.champion_version,
+            "before": account.champion_before or None,
+            "peak_equity": account.champion_peak_equity,
+            "promotions": account.promotions,
+            "refusals": account.refusals,
+            "refusals_by_check": dict(account.refusals_by_check),
+            "refusals_in_a_row": account.refusals_in_a_row,
+            "rollbacks": account.rollbacks,
         },
         "positions": positions,
         "greeks": {"total": total, "by_underlying": greeks},
