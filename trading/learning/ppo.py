@@ -176,6 +176,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
             self.config.ppo,
             torch.Generator().manual_seed(int(entropy.generate_state(1)[0])),
             Replica(self._learner_index, max(1, self.config.num_learners)),
+            self.weights_version,
         )
         self._weights_seq_no += 1
         return {**stats, WEIGHTS_VERSION: float(self.weights_version)}
