@@ -29,7 +29,6 @@ from typing import Any, Protocol
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import numpy as np
 import psutil
 import recall
 import torch

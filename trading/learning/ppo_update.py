@@ -34,6 +34,7 @@ from trading.learning.rollout import (
     cut_at_episodes,
     vtrace,
 )
+from trading.learning.shares import shared_out
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -308,6 +309,44 @@ def _step(
     replica: Replica,
 ) -> Tensor:
     """One gradient step on the sequences in `columns`; returns the loss parts and the norm."""
+    parameters = list(module.parameters())
+
+    def work(share: Tensor) -> Tensor:
+        return _gradients(module, parameters, experience, share, settings)
+
+    # On a GPU one stream does the work, and torch.compile is not for several threads.
+    threads = 1 if columns.is_cuda or settings.compile else torch.get_num_threads()
+    total = torch.stack(shared_out(work, columns, threads)).sum(dim=0)
+    if replica.size > 1:
+        torch.distributed.all_reduce(total)
+    mean = total[:-1] / total[-1].clamp(min=1.0)
+    scalars, gradient = mean.tensor_split([len(LossParts._fields)])
+    norm = torch.linalg.vector_norm(gradient)
+    if not torch.isfinite(norm + scalars[0]):
+        raise LearningError(
+            f"the PPO loss is {float(scalars[0])} and its gradient norm {float(norm)}; "
+            "the update is undone, the weights are unchanged"
+        )
+    gradient *= (settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, part in zip(parameters, torch.split(gradient, sizes), strict=True):
+        parameter.grad = part.view_as(parameter)
+    optimizer.step()
+    return torch.cat([scalars, norm.reshape(1)])
+
+
+def _gradients(
+    module: CLSTM,
+    parameters: list[nn.Parameter],
+    experience: _Experience,
+    columns: Tensor,
+    settings: PPOSettings,
+) -> Tensor:
+    """Loss parts and gradients of the sequences in `columns`, one after another in one tensor.
+
+    They are weighed by the number of valid steps, which is the last element: so shares of a
+    minibatch, of threads or of learners, are added up and divided by the sum of their last.
+    """
     part = experience.batch.select(columns)
     state = {key: tensor.index_select(1, columns) for key, tensor in experience.state.items()}
     with torch.autocast(columns.device.type, torch.bfloat16, settings.precision == "bf16"):
@@ -325,19 +364,10 @@ def _step(
         part.valid,
         settings,
     )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    scalars = torch.stack(parts)
-    if replica.size > 1:
-        scalars = _average(module, scalars, part.valid.sum())
-    norm = nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
-    if not torch.isfinite(norm + scalars[0]):
-        raise LearningError(
-            f"the PPO loss is {float(scalars[0])} and its gradient norm {float(norm)}; "
-            "the update is undone, the weights are unchanged"
-        )
-    optimizer.step()
-    return torch.cat([scalars, norm.reshape(1)])
+    gradients = torch.autograd.grad(loss, parameters)
+    steps = part.valid.sum().reshape(1)
+    flat = torch.cat([torch.stack(parts), *(gradient.flatten() for gradient in gradients)])
+    return torch.cat([flat * steps, steps])
 
 
 @cache
@@ -387,21 +417,6 @@ def float32_precision(device: torch.device, precision: Precision) -> Iterator[No
     finally:
         for backend, precision_before in zip(backends, before, strict=True):
             backend.fp32_precision = precision_before
-
-
-def _average(module: CLSTM, scalars: Tensor, steps: Tensor) -> Tensor:
-    """Averages gradients, in place, and `scalars` over all learners, each weighed by its steps."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    flat = torch.cat([scalars, *(gradient.flatten() for gradient in gradients)])
-    flat = torch.cat([flat * steps, steps.reshape(1)])
-    torch.distributed.all_reduce(flat)
-    flat = flat / flat[-1].clamp(min=1.0)
-    start = len(scalars)
-    for gradient in gradients:
-        end = start + gradient.numel()
-        gradient.copy_(flat[start:end].view_as(gradient))
-        start = end
-    return flat[: len(scalars)]
 
 
 @contextmanager
