@@ -8,15 +8,19 @@ To repeat it, see docs/learning-benchmark.md:
 
 Every trainer learns the memory task of `recall.py`, with as many environments, steps of a rollout,
 passes over it and gradient steps as the others, and with as many parameters within 2 %. Each runs
-in a process of its own, which may use all cores and chooses its threads as it does by default.
-They take turns, so that others on the machine disturb all alike; the median of the turns counts.
-The first iterations are not timed. A peer that is not installed is left out and named.
+in a process of its own, kept to `--cores` cores with as many threads. They take turns, so that
+others on the machine disturb all alike; the median of the turns counts. The first iterations are
+not timed. A peer that is not installed is left out and named.
+
+Seconds of the processor are those of the trainer's process. On a busy machine only those of one
+core compare: threads that wait for each other keep a core busy.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,7 +33,6 @@ from typing import Any, Protocol
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-import psutil
 import recall
 import torch
 from rich.console import Console
@@ -312,34 +315,21 @@ class Turn:
     steps: int
     wall_s: float
     cpu_s: float
-    """Of this process and those that it started."""
+    """Of the trainer's process."""
     mean_return: float
-
-
-def cpu_seconds() -> float:
-    """Of this process, its children and theirs, those that ended included."""
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    total = 0.0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system
-            if process.pid == os.getpid():
-                total += times.children_user + times.children_system
-    return total
 
 
 def take_turn(trainer: Trainer, seconds: float, wanted: float | None, warmup: int) -> Turn:
     """Trains for so many seconds, or until the mean return is as wanted (from the first step)."""
     for _ in range(0 if wanted is not None else warmup):
         trainer.iterate()
-    start, start_cpu, steps = perf_counter(), cpu_seconds(), 0
+    start, start_cpu, steps = perf_counter(), process_time(), 0
     while True:
         steps += trainer.iterate()
         wall = perf_counter() - start
         if wall >= seconds or (wanted is not None and trainer.mean_return() >= wanted):
             return Turn(
-                trainer.parameters, steps, wall, cpu_seconds() - start_cpu, trainer.mean_return()
+                trainer.parameters, steps, wall, process_time() - start_cpu, trainer.mean_return()
             )
 
 
@@ -349,7 +339,12 @@ def in_own_process(name: str, task: Task, arguments: argparse.Namespace) -> Turn
     command += ["--seconds", str(arguments.seconds), "--warmup", str(arguments.warmup)]
     if arguments.time_to_return:
         command += ["--time-to-return", "--wanted", str(arguments.wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if shutil.which("taskset"):
+        command = ["taskset", "-c", f"0-{arguments.cores - 1}", *command]
+    threads = {"OMP_NUM_THREADS": str(arguments.cores), "MKL_NUM_THREADS": str(arguments.cores)}
+    done = subprocess.run(
+        command, env={**os.environ, **threads}, capture_output=True, text=True, check=False
+    )
     if done.returncode == 0:
         return Turn(**json.loads(done.stdout.splitlines()[-1]))
     last = done.stderr.strip().splitlines()[-1]
@@ -490,6 +485,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="turns of each trainer")
     parser.add_argument("--seconds", type=float, default=10.0, help="of a turn, at most")
+    parser.add_argument("--cores", type=int, default=2, help="of each trainer")
     parser.add_argument("--warmup", type=int, default=2, help="iterations that are not timed")
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--steps", type=int, default=64, help="of each environment in a rollout")
@@ -508,9 +504,10 @@ def main() -> None:
         trainer = TRAINERS[arguments.trainer](Task(**arguments.task))
         wanted = arguments.wanted if arguments.time_to_return else None
         turn = take_turn(trainer, arguments.seconds, wanted, arguments.warmup)
-        sys.stdout.flush()
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
         print(json.dumps(asdict(turn)), flush=True)
-        os._exit(0)  # Ray and PufferLib leave threads behind
+        os._exit(0)  # PufferLib's thread would go on
     fast = {"length": 5, "learning_rate": 3e-3, "gamma": 0.9}
     task = Task(
         **{

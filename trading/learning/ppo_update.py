@@ -34,7 +34,7 @@ from trading.learning.rollout import (
     cut_at_episodes,
     vtrace,
 )
-from trading.learning.shares import shared_out
+from trading.learning.shares import shared_out, threads_to_share_among
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -266,8 +266,10 @@ def update(
         # A window of observations does not age with the weights: nothing is there to refresh.
         burn_in = settings.burn_in if module.config.window is None else 0
         experience = _experience(rollout, advantages, returns, burn_in, device)
-        with _all_or_nothing(module, optimizer):
-            stats = _passes(module, optimizer, experience, settings, generator, replica)
+        with _all_or_nothing(module, optimizer), threads_to_share_among() as cpu_threads:
+            # A GPU has one stream of work, and torch.compile is not for several threads.
+            threads = 1 if device.type != "cpu" or settings.compile else cpu_threads
+            stats = _passes(module, optimizer, experience, settings, generator, replica, threads)
     of_rollout = {"explained_variance": explained, "behaviour_kl": behaviour_kl}
     return {**stats, **of_rollout, "samples": float(rollout.steps)}
 
@@ -279,6 +281,7 @@ def _passes(
     settings: PPOSettings,
     generator: torch.Generator,
     replica: Replica,
+    threads: int,
 ) -> dict[str, float]:
     actions = experience.batch.actions
     sequences = actions.shape[1]
@@ -291,7 +294,9 @@ def _passes(
         if sequences >= replica.size:
             order = order[replica.rank :: replica.size]
         for columns in order.to(actions.device).tensor_split(minibatches):
-            history.append(_step(module, optimizer, experience, columns, settings, replica))
+            history.append(
+                _step(module, optimizer, experience, columns, settings, replica, threads)
+            )
         kl = float(torch.stack(history[-minibatches:]).mean(dim=0)[LossParts._fields.index("kl")])
         if settings.target_kl is not None and kl > settings.target_kl:
             break
@@ -307,6 +312,7 @@ def _step(
     columns: Tensor,
     settings: PPOSettings,
     replica: Replica,
+    threads: int,
 ) -> Tensor:
     """One gradient step on the sequences in `columns`; returns the loss parts and the norm."""
     parameters = list(module.parameters())
@@ -314,8 +320,6 @@ def _step(
     def work(share: Tensor) -> Tensor:
         return _gradients(module, parameters, experience, share, settings)
 
-    # On a GPU one stream does the work, and torch.compile is not for several threads.
-    threads = 1 if columns.is_cuda or settings.compile else torch.get_num_threads()
     total = torch.stack(shared_out(work, columns, threads)).sum(dim=0)
     if replica.size > 1:
         torch.distributed.all_reduce(total)

@@ -5,8 +5,9 @@ each other most of the time, and on a busy machine each wait is as long as the s
 Sequences do not depend on each other until their gradients are added.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -14,6 +15,17 @@ from torch import Tensor
 
 SMALLEST_SHARE = 8
 """Sequences; matrix products over fewer rows are slower than a second thread makes up for."""
+
+
+@contextmanager
+def threads_to_share_among() -> Iterator[int]:
+    """How many threads PyTorch would use on CPU by itself; in the body it uses one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
 
 
 def shared_out(work: Callable[[Tensor], Tensor], columns: Tensor, threads: int) -> list[Tensor]:
