@@ -275,7 +275,9 @@ class CLSTM(nn.Module):
             if end - start == 1 and not torch.is_grad_enabled():
                 output, h, c = _single_step(lstm, inputs[start], h, c)
             else:
-                output, (h, c) = lstm(inputs[start:end], (h, c))
+                # Autograd would copy the gradient of a slice, also of one that is everything.
+                piece = inputs if end - start == len(inputs) else inputs[start:end]
+                output, (h, c) = lstm(piece, (h, c))
             outputs.append(output)
         new_state[f"{name}_h"], new_state[f"{name}_c"] = h, c
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)

@@ -38,6 +38,7 @@ from ray.rllib.utils.metrics import (
 
 from trading.errors import LearnerLostError, LearningError
 from trading.learning.clstm import CLSTM
+from trading.learning.memory import keep_freed_memory
 from trading.learning.module import CLSTMModule
 from trading.learning.policy import Weights, load_weights
 from trading.learning.ppo_update import PPOSettings, Replica, update
@@ -100,8 +101,8 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
 
         Args:
             ppo: Hyperparameters of the update; its learning rate holds where `lr` is not given.
-            torch_threads: Threads of torch in each sampling and learning process; None leaves
-                torch's own choice. One is best for a network of this size on a shared machine.
+            torch_threads: Threads of each sampling and learning process; None leaves torch's own
+                choice. A learner's threads share out the sequences of a minibatch.
             overlap: Whether remote runners sample while the learners update, with the weights
                 before the update.
             **kwargs: RLlib's own settings.
@@ -136,6 +137,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         """Builds the network and the optimizer."""
         if self.config.torch_threads is not None:
             torch.set_num_threads(self.config.torch_threads)
+        keep_freed_memory()
         super().build()
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:

@@ -27,6 +27,7 @@ from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, WINDOW_LENGTH
 from trading.learning.rollout import FloatArray, Rollout, vtrace
 from trading.learning.sequences import Experience, arrange, evaluated, refresh
+from trading.learning.shares import shared_out, threads_to_share_among
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -224,8 +225,10 @@ def update(
         # A window of observations does not age with the weights: nothing is there to refresh.
         burn_in = settings.burn_in if module.config.window is None else 0
         experience = arrange(rollout, advantages, returns, burn_in, device)
-        with _all_or_nothing(module, optimizer):
-            stats = _passes(module, optimizer, experience, settings, generator, replica)
+        with _all_or_nothing(module, optimizer), threads_to_share_among() as cpu_threads:
+            # A GPU has one stream of work, and torch.compile is not for several threads.
+            threads = 1 if device.type != "cpu" or settings.compile else cpu_threads
+            stats = _passes(module, optimizer, experience, settings, generator, replica, threads)
     of_rollout = {"explained_variance": explained, "behaviour_kl": behaviour_kl}
     return {**stats, **of_rollout, "samples": float(rollout.steps)}
 
@@ -237,6 +240,7 @@ def _passes(
     settings: PPOSettings,
     generator: torch.Generator,
     replica: Replica,
+    threads: int,
 ) -> dict[str, float]:
     actions = experience.batch.actions
     sequences = actions.shape[1]
@@ -249,7 +253,9 @@ def _passes(
         if sequences >= replica.size:
             order = order[replica.rank :: replica.size]
         for columns in order.to(actions.device).tensor_split(minibatches):
-            history.append(_step(module, optimizer, experience, columns, settings, replica))
+            history.append(
+                _step(module, optimizer, experience, columns, settings, replica, threads)
+            )
         kl = float(torch.stack(history[-minibatches:]).mean(dim=0)[LossParts._fields.index("kl")])
         if settings.target_kl is not None and kl > settings.target_kl:
             break
@@ -265,8 +271,45 @@ def _step(
     columns: Tensor,
     settings: PPOSettings,
     replica: Replica,
+    threads: int,
 ) -> Tensor:
     """One gradient step on the sequences in `columns`; returns the loss parts and the norm."""
+    parameters = list(module.parameters())
+
+    def work(share: Tensor) -> Tensor:
+        return _gradients(module, parameters, experience, share, settings)
+
+    total = torch.stack(shared_out(work, columns, threads)).sum(dim=0)
+    if replica.size > 1:
+        torch.distributed.all_reduce(total)
+    mean = total[:-1] / total[-1].clamp(min=1.0)
+    scalars, gradient = mean.tensor_split([len(LossParts._fields)])
+    norm = torch.linalg.vector_norm(gradient)
+    if not torch.isfinite(norm + scalars[0]):
+        raise LearningError(
+            f"the PPO loss is {float(scalars[0])} and its gradient norm {float(norm)}; "
+            "the update is undone, the weights are unchanged"
+        )
+    gradient *= (settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, part in zip(parameters, torch.split(gradient, sizes), strict=True):
+        parameter.grad = part.view_as(parameter)
+    optimizer.step()
+    return torch.cat([scalars, norm.reshape(1)])
+
+
+def _gradients(
+    module: CLSTM,
+    parameters: list[nn.Parameter],
+    experience: Experience,
+    columns: Tensor,
+    settings: PPOSettings,
+) -> Tensor:
+    """Loss parts and gradients of the sequences in `columns`, one after another in one tensor.
+
+    They are weighed by the number of valid steps, which is the last element: so shares of a
+    minibatch, of threads or of learners, are added up and divided by the sum of their last.
+    """
     part = experience.batch.select(columns)
     state = {key: tensor.index_select(1, columns) for key, tensor in experience.state.items()}
     with torch.autocast(columns.device.type, torch.bfloat16, settings.precision == "bf16"):
@@ -284,19 +327,10 @@ def _step(
         part.valid,
         settings,
     )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    scalars = torch.stack(parts)
-    if replica.size > 1:
-        scalars = _average(module, scalars, part.valid.sum())
-    norm = nn.utils.clip_grad_norm_(module.parameters(), settings.max_grad_norm)
-    if not torch.isfinite(norm + scalars[0]):
-        raise LearningError(
-            f"the PPO loss is {float(scalars[0])} and its gradient norm {float(norm)}; "
-            "the update is undone, the weights are unchanged"
-        )
-    optimizer.step()
-    return torch.cat([scalars, norm.reshape(1)])
+    gradients = torch.autograd.grad(loss, parameters)
+    steps = part.valid.sum().reshape(1)
+    flat = torch.cat([torch.stack(parts), *(gradient.flatten() for gradient in gradients)])
+    return torch.cat([flat * steps, steps])
 
 
 @cache
@@ -321,21 +355,6 @@ def float32_precision(device: torch.device, precision: Precision) -> Iterator[No
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
-
-
-def _average(module: CLSTM, scalars: Tensor, steps: Tensor) -> Tensor:
-    """Averages gradients, in place, and `scalars` over all learners, each weighed by its steps."""
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    flat = torch.cat([scalars, *(gradient.flatten() for gradient in gradients)])
-    flat = torch.cat([flat * steps, steps.reshape(1)])
-    torch.distributed.all_reduce(flat)
-    flat = flat / flat[-1].clamp(min=1.0)
-    start = len(scalars)
-    for gradient in gradients:
-        end = start + gradient.numel()
-        gradient.copy_(flat[start:end].view_as(gradient))
-        start = end
-    return flat[: len(scalars)]
 
 
 @contextmanager
