@@ -10,7 +10,7 @@ from rich.console import Console
 from trading.command_line import ConfigOption, SetOption, failures, settings_for
 from trading.config import Settings
 from trading.data_cli import download, import_
-from trading.evaluation_cli import backtest
+from trading.evaluation_cli import backtest, evaluate
 from trading.history_cli import history
 from trading.journal_cli import journal_app
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(journal_app, name="journal")
 app.command()(backtest)
+app.command()(evaluate)
 app.command()(download)
 app.command("import")(import_)
 app.command()(history)
