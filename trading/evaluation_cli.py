@@ -166,13 +166,15 @@ def _policy_of_fold(
     if not training and model is not None:
         policy = _policy(settings, model)
         return lambda train, state: policy
-    from trading.evaluation.retraining import retrained
     from trading.up import absolute_paths, ray_runtime, stop_signals
 
     stop = Event()
     settings = absolute_paths(settings)
     stack.enter_context(ray_runtime(settings, display))
     stack.enter_context(stop_signals(stop))
+    # Ray reads how to authenticate when it is imported, and the runtime sets that.
+    from trading.evaluation.retraining import retrained
+
     return retrained(settings, display, stop.is_set)
 
 

@@ -23,10 +23,11 @@ from trading.execution.buying_power import required
 from trading.execution.crossing import Crossing, cross
 from trading.execution.exposure import headroom
 from trading.execution.fees import FeeSchedule
+from trading.execution.legs import terms_of
 from trading.execution.margin_watch import cents_up
 from trading.execution.money import usd
 from trading.execution.orders import Intent, Leg, Order, QuoteView
-from trading.execution.requirement import market_requirement, sells_short
+from trading.execution.requirement import legs_reserve, market_requirement, sells_short
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import I64
 from trading.market.contracts import OptionContract, Right
@@ -89,10 +90,12 @@ class View:
 class Standing:
     """A position opened once a session, at the first bar that allows it, and kept to the close.
 
-    It is sized as covered calls and secured puts are, whose loss is as large: what it takes from
-    buying power, margin included, is at most `secured_fraction` of equity. The limits on one
-    order's contracts and notional, on the account's greeks, and on equity for selling short apply
-    as to any order.
+    Its greatest loss has no bound or is the whole price, so it is sized as the catalogue sizes
+    covered calls and secured puts: by the capital that it ties up, at most `secured_fraction` of
+    equity. That is what it takes from buying power, Reg-T margin included, or with cash behind its
+    sold puts, whichever is more; margin alone would let a strangle carry several times its
+    equity. The limits on one order's contracts and notional, on the account's greeks, on buying
+    power, and on equity for selling short apply as to any order.
     """
 
     name: str
@@ -204,7 +207,10 @@ def _units(
     """Units that the displayed sizes and every limit allow."""
     order = offered.order
     cost = required(offered, 1, offered.net, margin, fees, rules.multiplier)
-    if not 0.0 < cost < math.inf:
+    without_calls = tuple(leg for leg in order.legs if terms_of(leg.symbol).right <= 0)
+    secured = legs_reserve(without_calls, rules.multiplier)
+    tied_up = required(offered, 1, offered.net, max(margin, secured), fees, rules.multiplier)
+    if not 0.0 < cost <= tied_up < math.inf:
         return 0
     if not equity >= rules.min_short_equity and sells_short(order.legs):
         return 0
@@ -214,7 +220,7 @@ def _units(
     contracts = order.contracts_per_unit
     most = min(
         float(offered.units),
-        equity * rules.secured_fraction // cost,
+        equity * rules.secured_fraction // tied_up,
         power // cost,
         rules.max_notional // (offered.gross * rules.multiplier),
         rules.max_contracts // contracts if contracts else math.inf,
