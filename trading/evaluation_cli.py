@@ -149,10 +149,14 @@ def evaluate(
 
 
 def _policy(settings: Settings, model: Path) -> "Policy":
+    import torch
+
     from trading.learning.checkpoints import load_module_weights
     from trading.learning.policy import Policy
     from trading.live.assembly import model_config
 
+    # As in training and in trading: matrices this small are slower on several threads.
+    torch.set_num_threads(1)
     policy = Policy(model_config(settings), settings.seed)
     policy.load_weights(load_module_weights(model))
     return policy
