@@ -54,10 +54,13 @@ def tear_sheet(
     traded = [name for name, result in results.items() if result.trades.any()]
     name = next(iter(traded or results))
     main = results[name]
-    sections = [
-        ("Summary", "Every session begins with the initial capital.", _figures(tables)),
+    across_sessions = [
         ("Equity", "Sum of the session returns, % of the initial capital.", _equity(results)),
         ("Drawdown", "Fall from the highest sum so far, % of the capital.", _drawdown(results)),
+    ]
+    sections = [
+        ("Summary", "Every session begins with the initial capital.", _figures(tables)),
+        *(across_sessions if len(main.returns) > 1 else []),
         (
             "Within the session",
             "Mean change of equity since the open, % of the capital.",
@@ -65,8 +68,8 @@ def tear_sheet(
         ),
         (
             f"Where the profit of {name} came from",
-            f"USD{_grouping(main)}; the line is what they add up to.",
-            _attribution(main),
+            f"USD{_grouping(main)}; the black line is what they add up to.",
+            _attribution(main) if len(main.returns) > 1 else _attribution_by_bar(main),
         ),
         (
             "Where the traders' profits came from",
@@ -133,7 +136,7 @@ def _contracts(results: Mapping[str, Backtest]) -> str:
 
 
 def _attribution(main: Backtest) -> str:
-    """Stacked components of groups of sessions that follow each other, and their sum."""
+    """Stacked components of groups of sessions in a row, and their sum."""
     groups = _groups(main)
     by_session = main.parts.sum(axis=1)
     parts = np.array([by_session[group].sum(axis=0) for group in groups])
@@ -149,6 +152,23 @@ def _attribution(main: Backtest) -> str:
     )
     figure.update_layout(barmode="relative")
     figure.update_xaxes(title="session", type="category", nticks=12, tickangle=0)
+    return _div(figure)
+
+
+def _attribution_by_bar(main: Backtest) -> str:
+    """Components added up since the open of the only session, and their sum."""
+    summed = np.cumsum(main.parts[0], axis=0)
+    x = list(range(1, len(summed) + 1))
+    figure = go.Figure()
+    for k, component in enumerate(COMPONENTS):
+        if np.abs(summed[:, k]).max() >= 0.5:
+            colour = {"color": _COLOURS[component]}
+            figure.add_scatter(
+                x=x, y=summed[:, k].tolist(), name=component, mode="lines", line=colour
+            )
+    total = summed.sum(axis=1).tolist()
+    figure.add_scatter(x=x, y=total, name="all", mode="lines", line={"color": "#1f2933"})
+    figure.update_xaxes(title="bar")
     return _div(figure)
 
 
@@ -185,7 +205,7 @@ def _positions(main: Backtest) -> str:
         share = 100.0 * np.count_nonzero(main.position == kind, axis=0) / sessions
         if share.any():
             figure.add_scatter(
-                x=list(range(len(share))),
+                x=list(range(1, len(share) + 1)),
                 y=share.tolist(),
                 name=POSITIONS[kind].replace("_", " "),
                 mode="lines",
@@ -206,6 +226,7 @@ def _actions(main: Backtest) -> str:
     counts, names = zip(*sorted(taken), strict=True)
     figure = go.Figure(go.Bar(x=counts, y=names, orientation="h", text=counts, textposition="auto"))
     figure.update_xaxes(title="times taken")
+    figure.update_traces(showlegend=False)
     return _div(figure, 90 + 22 * max(len(taken), 4))
 
 
@@ -238,8 +259,10 @@ def _groups(main: Backtest) -> list[slice]:
 
 
 def _grouping(main: Backtest) -> str:
+    if len(main.returns) == 1:
+        return " since the open"
     size = -(-len(main.returns) // _MOST_BARS)
-    return "" if size == 1 else f", {size} sessions together"
+    return " a session" if size == 1 else f", {size} sessions together"
 
 
 def _range(group: slice) -> str:
