@@ -11,7 +11,7 @@ from trading.checkpoints_cli import checkpoints_app
 from trading.command_line import ConfigOption, SetOption, failures, settings_for
 from trading.config import Settings
 from trading.data_cli import download, import_
-from trading.evaluation_cli import backtest
+from trading.evaluation_cli import backtest, evaluate
 from trading.history_cli import history
 from trading.journal_cli import journal_app
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(journal_app, name="journal")
 app.command()(backtest)
+app.command()(evaluate)
 app.command()(download)
 app.command("import")(import_)
 app.command()(history)

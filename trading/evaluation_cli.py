@@ -1,13 +1,36 @@
-"""`trading backtest`: a model and the baselines on recorded or simulated sessions."""
+"""`trading backtest` and `trading evaluate`: a policy beside the baselines."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from trading.command_line import ConfigOption, SetOption, failures, misuse, settings_for
+from trading.config import Settings
+from trading.display import Display
+
+if TYPE_CHECKING:
+    from trading.evaluation.backtest import Backtest
+    from trading.evaluation.evaluate import PolicyOfFold
+    from trading.learning.policy import Policy
+
+_WIDTH = 110
+"""Characters of a line where no terminal says how many there are."""
+
+HtmlOption = Annotated[Path | None, typer.Option(help="Write a tear sheet to this file.")]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Deflate the Sharpe ratios for so many things tried; count seeds and settings too.",
+    ),
+]
 
 
 def backtest(
@@ -22,43 +45,166 @@ def backtest(
     model: Annotated[
         Path | None, typer.Option(help="Checkpoint of the policy; unset: baselines only.")
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a tear sheet to this file.")] = None,
+    trials: TrialsOption = None,
+    html: HtmlOption = None,
 ) -> None:
     """Trade whole sessions with a policy and with baselines, and compare what they came to."""
     if (history is None) == (simulated is None):
         misuse("give either --history FOLDER or --simulated SESSIONS")
     settings = settings_for(config, overrides or [])
-
-    from trading.evaluation import backtest as trial
-    from trading.evaluation.tear_sheet import summary, tear_sheet
-    from trading.learning.checkpoints import load_module_weights
-    from trading.learning.policy import Policy
-    from trading.live import assembly
-
-    rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
-    traders: dict[str, trial.Trader] = {}
     with failures():
+        from trading.evaluation.backtest import backtest_history, backtest_simulation, learnt
+        from trading.evaluation.baselines import Trader, baselines
+        from trading.live.assembly import fee_schedule, trading_rules
+
+        rules, fees = trading_rules(settings), fee_schedule(settings)
+        traders: dict[str, Trader] = {}
         if model is not None:
-            policy = Policy(assembly.model_config(settings), settings.seed)
-            policy.load_weights(load_module_weights(model))
-            traders["policy"] = trial.learnt(policy)
-        traders |= {
-            "hold cash": trial.hold,
-            "covered call": trial.open_and_keep("covered_call_far_d30"),
-            "iron condor": trial.open_and_keep("iron_condor_far_d30_15"),
-            "random": trial.random_masked(settings.seed),
-        }
+            traders["policy"] = learnt(_policy(settings, model))
+        traders |= baselines(settings.seed)
         results = {
-            name: trial.backtest_history(history, rules, fees, trader)
+            name: backtest_history(history, rules, fees, trader)
             if history is not None
-            else trial.backtest_simulation(simulated or 1, settings.seed, rules, fees, trader)
+            else backtest_simulation(simulated or 1, settings.seed, rules, fees, trader)
             for name, trader in traders.items()
         }
-        if html is not None:
-            html.write_text(tear_sheet("Backtest", results), encoding="utf-8")
+        told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
+        _report(f"Backtest: {told}", results, trials, settings.seed, html)
 
-    columns = {name: dict(summary(result)) for name, result in results.items()}
-    table = Table("", *columns)
-    for figure in next(iter(columns.values())):
-        table.add_row(figure, *(column[figure] for column in columns.values()))
-    Console(highlight=False).print(table)
+
+def evaluate(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Folder of the history whose days make the folds.")
+    ] = None,
+    simulated: Annotated[
+        int | None, typer.Option(min=1, help="Make a history of so many simulated days instead.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=1, help="Times that a policy is learnt anew.")] = 3,
+    test_days: Annotated[int, typer.Option(min=1, help="Days that each fold trades.")] = 5,
+    purge: Annotated[
+        int, typer.Option(min=0, help="Days before the test days that are not learnt from.")
+    ] = 1,
+    embargo: Annotated[
+        int, typer.Option(min=0, help="Days after a fold's test days that later folds leave out.")
+    ] = 1,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Decisions to learn from in a fold: learning.pretrain_steps."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model that every fold begins with; unset: new weights.")
+    ] = None,
+    training: Annotated[
+        bool, typer.Option(help="Without it, --model trades every fold as it is.")
+    ] = True,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of the folds; default: state_dir/evaluation.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
+    ] = None,
+    trials: TrialsOption = None,
+    html: HtmlOption = None,
+) -> None:
+    """Walk forward: learn from past days, trade the days that follow, and compare with baselines.
+
+    The folds' test days are the last ones of the history; each fold learns anew from the days
+    before its own. Only what was traded on test days is shown.
+    """
+    if (history is None) == (simulated is None):
+        misuse("give either --history FOLDER or --simulated DAYS")
+    if not training and model is None:
+        misuse("--no-training needs the --model that is to trade")
+    if not training and steps is not None:
+        misuse("--no-training and --steps exclude each other")
+    flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
+    flags += [] if model is None else [f"paths.model_path={model}"]
+    flags += [] if address is None else [f"ray.address={address}"]
+    settings = settings_for(config, [*flags, *(overrides or [])])
+    display = Display(Console(highlight=False))
+    work = (into or settings.paths.state_dir / "evaluation").resolve()
+    with failures(), ExitStack() as stack:
+        from trading.evaluation.evaluate import check_unused, days_of
+        from trading.evaluation.evaluate import evaluate as run
+        from trading.evaluation.simulated_history import write_simulated_history
+        from trading.evaluation.summary import default_trials
+        from trading.evaluation.walk_forward import walk_forward
+        from trading.live.assembly import fee_schedule, trading_rules
+
+        rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
+        check_unused(work)
+        if history is None:
+            history = work / "history"
+            display.phase(f"making {simulated} simulated days")
+            write_simulated_history(history, simulated or 1, seed, rules, fees)
+        days = days_of(history, rules, fees)
+        made = walk_forward(days, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
+        policy_of = _policy_of_fold(settings, training, display, stack)
+        results = run(history, made, work, rules, fees, seed, policy_of, display.phase)
+        # Each fold's policy is a trial of its own.
+        trials = trials or default_trials(results) + (folds - 1 if training else 0)
+        _report(f"Walk forward, {folds} folds", results, trials, seed, html)
+
+
+def _policy(settings: Settings, model: Path) -> "Policy":
+    import torch
+
+    from trading.learning.checkpoints import load_module_weights
+    from trading.learning.policy import Policy
+    from trading.live.assembly import model_config
+
+    # As in training and in trading: matrices this small are slower on several threads.
+    torch.set_num_threads(1)
+    policy = Policy(model_config(settings), settings.seed)
+    policy.load_weights(load_module_weights(model))
+    return policy
+
+
+def _policy_of_fold(
+    settings: Settings, training: bool, display: Display, stack: ExitStack
+) -> "PolicyOfFold":
+    """Learns with Ray, which runs until the stack ends; or the model as it is."""
+    model = settings.paths.model_path
+    if not training and model is not None:
+        policy = _policy(settings, model)
+        return lambda train, state: policy
+    from trading.up import absolute_paths, ray_runtime, stop_signals
+
+    stop = Event()
+    settings = absolute_paths(settings)
+    stack.enter_context(ray_runtime(settings, display))
+    stack.enter_context(stop_signals(stop))
+    # Ray reads how to authenticate when it is imported, and the runtime sets that.
+    from trading.evaluation.retraining import retrained
+
+    return retrained(settings, display, stop.is_set)
+
+
+def _report(
+    title: str,
+    results: Mapping[str, "Backtest"],
+    trials: int | None,
+    seed: int,
+    html: Path | None,
+) -> None:
+    """Print the figures, and write the page where one is asked for."""
+    from trading.evaluation.summary import default_trials, summaries
+    from trading.evaluation.tear_sheet import tear_sheet
+
+    tables = summaries(results, trials or default_trials(results), seed)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    for heading, figures in tables.items():
+        names = [name for name, _ in next(iter(figures.values()))]
+        table = Table("", title=heading, title_justify="left", box=box.SIMPLE, pad_edge=False)
+        for name in names:
+            table.add_column(name, justify="right", overflow="fold")
+        for trader, values in figures.items():
+            table.add_row(trader, *(value for _, value in values))
+        console.print(table)
+    if html is not None:
+        html.write_text(tear_sheet(title, results, tables), encoding="utf-8")
+        console.print(f"tear sheet: {html}", soft_wrap=True)

@@ -6,9 +6,8 @@ from tests.envs.goog import CALENDAR, recorded_goog
 from trading.envs.catalogue import HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import write_history
-from trading.evaluation.backtest import (
-    backtest_history,
-    backtest_simulation,
+from trading.evaluation.backtest import backtest_history, backtest_simulation
+from trading.evaluation.baselines import (
     hold,
     open_and_keep,
     random_masked,

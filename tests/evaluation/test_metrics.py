@@ -77,3 +77,22 @@ def test_bootstrap_of_one_session_has_no_interval():
 def test_one_session_is_not_annualised():
     one = np.array([-0.01])
     assert np.isnan([metrics.sharpe(one), metrics.sortino(one), metrics.calmar(one)]).all()
+
+
+def test_trading_figures_by_hand():
+    assert metrics.turnover(np.array([50.0, 150.0]), 100.0) == 1.0
+    fees, profit = np.array([1.0, 1.0]), np.array([4.0, -6.0])
+    assert metrics.fees_share(fees, profit) == pytest.approx(2.0 / (5.0 + 5.0))
+    assert np.isnan(metrics.fees_share(np.zeros(2), np.zeros(2)))
+    position = np.array([[0, 3, 3, 3], [0, 0, -1, -1]])
+    assert metrics.time_in_market(position) == pytest.approx(3 / 6)
+    delta = np.array([[0.5, -0.5], [0.2, np.nan]])
+    assert metrics.mean_exposure(delta) == pytest.approx(0.4)
+    assert np.isnan(metrics.mean_exposure(np.full((1, 2), np.nan)))
+
+
+def test_chance_varies_the_sharpe_ratio_as_in_simulation():
+    returns = np.random.default_rng(4).standard_normal((20_000, 30))
+    ratios = returns.mean(axis=1) / returns.std(axis=1, ddof=1)
+    assert metrics.chance_variance(30) == pytest.approx(ratios.var(), rel=0.1)
+    assert np.isnan(metrics.chance_variance(1))

@@ -9,8 +9,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +30,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import I64
+from trading.market.chain import I64, Columns
 
 _META = "meta.json"
 
@@ -66,26 +68,89 @@ def write_history(
     DataError
         There is no session, or the folder cannot be written.
     """
+    with new_history(folder, rules, fees) as writer:
+        for recorded in sessions:
+            market = UnderlyingMarket(recorded.underlying, rules, fees)
+            for _ in play(recorded, market, calendar):
+                writer.add_bar(market.chain.columns, market.frames)
+            writer.end_day(recorded.underlying, recorded.session.date.isoformat())
+    return writer.days
+
+
+@contextmanager
+def new_history(folder: Path, rules: TradingRules, fees: FeeSchedule) -> Iterator["HistoryWriter"]:
+    """A writer whose days become the history in `folder` when the block ends without an error.
+
+    Raises
+    ------
+    DataError
+        No day was written, or the folder cannot be written.
+    """
+    try:
+        with _staged(folder) as staging:
+            with HistoryWriter(staging) as writer:
+                yield writer
+            if not writer.days:
+                raise DataError(f"cannot write history {folder}: there is no recorded session")
+            _write_meta(staging, frames_digest(rules, fees), writer.days)
+    except OSError as error:
+        raise DataError(f"cannot write history {folder}: {error}") from error
+
+
+def history_of_days(source: Path, folder: Path, dates: Collection[date]) -> list[HistoryDay]:
+    """Write to `folder` a history that shows only the days of `source` with these dates.
+
+    Its columns are links to those of `source`, which must stay where it is.
+
+    Raises
+    ------
+    DataError
+        There is no history in `source`, none of its days has such a date, or the folder cannot be
+        written.
+    """
+    digest, days = _read_meta(source)
+    wanted = {day.isoformat() for day in dates}
+    kept = [day for day in days if day.date in wanted]
+    if not kept:
+        raise DataError(f"history {source} has no day of {', '.join(sorted(wanted)) or 'none'}")
+    try:
+        with _staged(folder) as staging:
+            for column in source.resolve().iterdir():
+                if column.name != _META:
+                    (staging / column.name).symlink_to(column)
+            _write_meta(staging, digest, kept)
+    except OSError as error:
+        raise DataError(f"cannot write history {folder}: {error}") from error
+    return kept
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place when the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        with _Columns(staging) as columns:
-            for recorded in sessions:
-                columns.append(
-                    recorded, UnderlyingMarket(recorded.underlying, rules, fees), calendar
-                )
-        if not columns.days:
-            raise DataError(f"cannot write history {folder}: there is no recorded session")
-        meta = {"digest": frames_digest(rules, fees), "days": [asdict(d) for d in columns.days]}
-        (staging / _META).write_text(json.dumps(meta, indent=1))
+        yield staging
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(staging, folder)
-    except OSError as error:
-        raise DataError(f"cannot write history {folder}: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return columns.days
+
+
+def _write_meta(folder: Path, digest: str, days: list[HistoryDay]) -> None:
+    meta = {"digest": digest, "days": [asdict(day) for day in days]}
+    (folder / _META).write_text(json.dumps(meta, indent=1))
+
+
+def _read_meta(folder: Path) -> tuple[str, list[HistoryDay]]:
+    try:
+        meta = json.loads((folder / _META).read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"no history in {folder} ({error}): write one with `trading history`"
+        ) from error
+    return meta["digest"], [HistoryDay(**day) for day in meta["days"]]
 
 
 def play(
@@ -115,42 +180,44 @@ def play(
         yield bar
 
 
-class _Columns:
-    """The files of a history that is being written."""
+class HistoryWriter:
+    """Writes the columns of a history, day after day and bar after bar, see `new_history`."""
 
     def __init__(self, folder: Path) -> None:
         self.days: list[HistoryDay] = []
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
-        self._frames = self._listed = self._quoted = 0
+        self._day_at = self._frames = self._listed = self._quoted = 0
+        self._contracts = 0
 
-    def __enter__(self) -> "_Columns":
+    def __enter__(self) -> "HistoryWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()
 
-    def append(
-        self, recorded: RecordedSession, market: UnderlyingMarket, calendar: ExchangeCalendar
-    ) -> None:
-        for bar in play(recorded, market, calendar):
-            columns = market.chain.columns
-            if bar == 0:
-                for name in LISTED:
-                    self._write(name, getattr(columns, name))
-            self._write("listed_at", np.array([self._listed], dtype=np.int64))
-            self._write("quoted_at", np.array([self._quoted], dtype=np.int64))
-            for name in QUOTED:
-                self._write(name, getattr(columns, name))
-            for name, column in market.frames._asdict().items():
-                self._write(f"frame_{name}", column)
-            self._quoted += len(columns.strike)
-        count, contracts = len(recorded.bar_end_ns), len(market.chain)
-        day = recorded.session.date.isoformat()
-        self.days.append(HistoryDay(recorded.underlying, day, self._frames, count, contracts))
-        self._frames += count
-        self._listed += contracts
+    def add_bar(self, quotes: Columns | Board, frames: Frames) -> None:
+        """Append one bar of one market; what is listed is read at the first bar of a day."""
+        if self._frames == self._day_at:
+            for name in LISTED:
+                self._write(name, getattr(quotes, name))
+            self._contracts = len(quotes.strike)
+        self._write("listed_at", np.array([self._listed], dtype=np.int64))
+        self._write("quoted_at", np.array([self._quoted], dtype=np.int64))
+        for name in QUOTED:
+            self._write(name, getattr(quotes, name))
+        for name, column in frames._asdict().items():
+            self._write(f"frame_{name}", column)
+        self._quoted += self._contracts
+        self._frames += 1
+
+    def end_day(self, underlying: str, day: str) -> None:
+        """Name the day whose bars were added since the last one."""
+        first, count = self._day_at, self._frames - self._day_at
+        self.days.append(HistoryDay(underlying, day, first, count, self._contracts))
+        self._listed += self._contracts
+        self._day_at = self._frames
 
     def _write(self, name: str, column: NDArray[Any]) -> None:
         if name not in self._files:
@@ -175,23 +242,16 @@ class History:
     """
 
     def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
-        try:
-            meta = json.loads((folder / _META).read_text())
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"no history in {folder} ({error}): write one with `trading history`"
-            ) from error
-        if meta["digest"] != frames_digest(rules, fees):
+        digest, self.days = _read_meta(folder)
+        if digest != frames_digest(rules, fees):
             raise DataError(
                 f"history {folder} was written for other rules, fees or features: write it again "
                 "with `trading history`, or use the settings it was written with"
             )
-        self.days = [HistoryDay(**day) for day in meta["days"]]
-        count = self.days[-1].first + self.days[-1].frames
         template = empty_frames(1)
         self.frames = Frames(
             **{
-                name: _mapped(folder / f"frame_{name}", column.dtype, (count, *column.shape[1:]))
+                name: _mapped(folder / f"frame_{name}", column.dtype, (-1, *column.shape[1:]))
                 for name, column in template._asdict().items()
             }
         )

@@ -1,38 +1,55 @@
 """Sessions traded from the open to the close by a policy or a baseline, in the training markets."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.envs.catalogue import ACTION_COUNT, ACTIONS, HOLD
+from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.history import HistoricalMarkets, History
 from trading.envs.rules import TradingRules
-from trading.envs.vector_env import Observation, OptionsVectorEnv, SimulatedOptionsVectorEnv
+from trading.envs.simulated_markets import SimulatedMarkets
+from trading.envs.vector_env import Observation
+from trading.evaluation.baselines import Standing, Trader
+from trading.evaluation.simulated_history import SIMULATED
+from trading.evaluation.watched_env import WatchedBar, WatchedEnv
 from trading.execution.fees import FeeSchedule
 from trading.learning.policy import Policy
 from trading.market.chain import F64, I64
-
-Trader = Callable[[Observation, NDArray[np.bool_]], NDArray[np.int64]]
-"""Chooses an action per account from observations, and where an episode begins, bool[B]."""
+from trading.market.randomisation import DEFAULT_RANGES
 
 
 @dataclass(frozen=True)
 class Backtest:
-    """What D sessions came to, each traded with the initial capital; nothing is compounded."""
+    """What D sessions came to, each traded with the initial capital; nothing is compounded.
+
+    Bars are those at whose start a decision was made; a session shorter than T bars is NaN, or 0
+    where no NaN can be, after its close.
+    """
 
     names: tuple[str, ...]
     """[D], what each session was."""
+    capital: float
+    """USD that every session begins with."""
     returns: F64
     """[D], change of equity from open to close, as a fraction of the initial capital."""
     trades: I64
     """[D], fills."""
     equity: F64
-    """[D, T], USD after each bar; NaN after the close."""
+    """[D, T], USD after each bar."""
     actions: I64
     """[N], how often each action was taken and allowed."""
+    parts: F64
+    """[D, T, COMPONENTS], USD: what each bar's change of equity was made of, see `attribution`."""
+    traded: F64
+    """[D], USD of options and stock that changed hands."""
+    position: I64
+    """[D, T], index into `watched_env.POSITIONS` of what was held; -1 after the close."""
+    contracts: F64
+    """[D, T], option contracts held, sold ones counted too."""
+    delta: F64
+    """[D, T], delta of the position in USD, over equity."""
 
 
 class EveryDay(HistoricalMarkets):
@@ -51,6 +68,14 @@ class EveryDay(HistoricalMarkets):
         self._ends[accounts] = self._last[accounts]
 
 
+class FromTheOpen(SimulatedMarkets):
+    """Simulated markets whose first episodes begin at the open, as all others do."""
+
+    def start_all(self) -> None:
+        """Begin a session in every market."""
+        self.restart(np.arange(len(self.frame_of)))
+
+
 def backtest_history(
     folder: Path, rules: TradingRules, fees: FeeSchedule, trader: Trader
 ) -> Backtest:
@@ -60,50 +85,23 @@ def backtest_history(
         DataError: There is no history in the folder, or it was written for other rules.
     """
     history = History(folder, rules, fees)
-    env = OptionsVectorEnv(len(history.days), rules, fees, EveryDay(history))
+    underlyings = [day.underlying for day in history.days]
+    env = WatchedEnv(
+        len(underlyings), rules, fees, EveryDay(history), underlyings, _standing(trader)
+    )
     names = tuple(f"{day.underlying} {day.date}" for day in history.days)
-    return _run(env, names, rules.initial_capital, trader, skip=0)
+    return _run(env, names, rules.initial_capital, trader)
 
 
 def backtest_simulation(
     sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule, trader: Trader
 ) -> Backtest:
     """Trade whole simulated sessions; equal seeds show every trader the same markets."""
-    env = SimulatedOptionsVectorEnv(sessions, rules, fees, seed=seed)
-    names = tuple(f"simulated {i + 1}" for i in range(sessions))
-    # First episodes begin in the middle of a session.
-    return _run(env, names, rules.initial_capital, trader, skip=1)
-
-
-def hold(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Keep the cash."""
-    return np.full(len(first), HOLD, dtype=np.int64)
-
-
-def open_and_keep(action_name: str) -> Trader:
-    """Take one action at the first bar that allows it, and keep the position to the close."""
-    action = next(i for i, each in enumerate(ACTIONS) if each.name == action_name)
-    taken = np.zeros(0, dtype=np.bool_)
-
-    def trader(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
-        nonlocal taken
-        taken = np.zeros(len(first), np.bool_) if len(taken) != len(first) else taken & ~first
-        now = observation["action_mask"][:, action] & ~taken
-        taken = taken | now
-        return np.where(now, action, HOLD).astype(np.int64)
-
-    return trader
-
-
-def random_masked(seed: int) -> Trader:
-    """Any allowed action, each as likely as the others."""
     rng = np.random.default_rng(seed)
-
-    def trader(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
-        mask = observation["action_mask"]
-        return np.asarray((rng.random(mask.shape) * mask).argmax(axis=1), dtype=np.int64)
-
-    return trader
+    markets = FromTheOpen(sessions, 1, rules, fees, DEFAULT_RANGES, rng)
+    env = WatchedEnv(sessions, rules, fees, markets, [SIMULATED] * sessions, _standing(trader))
+    names = tuple(f"simulated {i + 1}" for i in range(sessions))
+    return _run(env, names, rules.initial_capital, trader)
 
 
 def learnt(policy: Policy) -> Trader:
@@ -122,32 +120,52 @@ def learnt(policy: Policy) -> Trader:
     return trader
 
 
-def _run(
-    env: OptionsVectorEnv, names: tuple[str, ...], capital: float, trader: Trader, skip: int
-) -> Backtest:
-    """Step until every account has finished the episode after its first `skip` ones."""
+def _standing(trader: Trader) -> Standing | None:
+    return trader if isinstance(trader, Standing) else None
+
+
+def _run(env: WatchedEnv, names: tuple[str, ...], capital: float, trader: Trader) -> Backtest:
+    """Step until every account has ended its first session."""
     count = env.num_envs
-    finished, trades = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    final, taken = np.full(count, np.nan), np.zeros(ACTION_COUNT, np.int64)
-    curves: list[list[float]] = [[] for _ in range(count)]
+    running, length = np.ones(count, np.bool_), np.zeros(count, np.int64)
+    taken = np.zeros(ACTION_COUNT, np.int64)
     observation, _ = env.reset()
     first = np.ones(count, dtype=np.bool_)
-    while (finished <= skip).any():
+    while running.any():
         actions = trader(observation, first)
         observation, _, _, first, info = env.step(actions)
-        counted = finished == skip
-        allowed = counted & ~info["invalid_action"]
+        allowed = running & ~info["invalid_action"]
         taken += np.bincount(actions[allowed], minlength=ACTION_COUNT)
-        equity = env.equity.copy()
-        if first.any():
-            equity[first] = info["episode"]["equity"][first]
-            ended = counted & first
-            final[ended] = equity[ended]
-            trades[ended] = info["episode"]["trades"][ended]
-        for account in np.flatnonzero(counted).tolist():
-            curves[account].append(float(equity[account]))
-        finished += first
-    curve = np.full((count, max(map(len, curves))), np.nan)
-    for row, values in enumerate(curves):
-        curve[row, : len(values)] = values
-    return Backtest(names, final / capital - 1.0, trades, curve, taken)
+        length += running
+        running &= ~first
+    return _gathered(env.bars, length, names, capital, taken)
+
+
+def _gathered(
+    bars: list[WatchedBar], length: I64, names: tuple[str, ...], capital: float, actions: I64
+) -> Backtest:
+    """The bars of each account's first `length` steps."""
+    ended = np.arange(len(bars)) >= length[:, None]
+    last = np.arange(len(names)), length - 1
+
+    def column(name: str) -> NDArray[np.float64]:
+        return np.stack([getattr(bar, name) for bar in bars], axis=1).astype(np.float64)
+
+    equity, parts, traded = column("equity"), column("parts"), column("traded")
+    position, delta, contracts = column("position"), column("delta"), column("contracts")
+    for each in (equity, delta, contracts):
+        each[ended] = np.nan
+    parts[ended], traded[ended], position[ended] = 0.0, 0.0, -1
+    return Backtest(
+        names=names,
+        capital=capital,
+        returns=equity[last] / capital - 1.0,
+        trades=column("trades")[last].astype(np.int64),
+        equity=equity,
+        actions=actions,
+        parts=parts,
+        traded=traded.sum(axis=1),
+        position=position.astype(np.int64),
+        contracts=contracts,
+        delta=delta,
+    )

@@ -69,6 +69,33 @@ def profit_factor(returns: Series) -> float:
     return float(np.sum(returns[returns > 0])) / losses if losses else np.nan
 
 
+def turnover(traded: Series, capital: float) -> float:
+    """USD of options and stock that change hands in a session, over the capital of a session."""
+    return float(np.mean(traded)) / capital
+
+
+def fees_share(fees: Series, profit: Series) -> float:
+    """Fees over what the sessions gained or lost before fees, both summed in magnitude.
+
+    `fees` are USD >= 0 and `profit` is after fees, [D]. Above 1 the fees are larger than all that
+    the positions moved; NaN where nothing moved.
+    """
+    gross = float(np.sum(np.abs(profit + fees)))
+    return float(np.sum(fees)) / gross if gross else np.nan
+
+
+def time_in_market(position: NDArray[np.int64]) -> float:
+    """Share of bars with a position; `position` [D, T] is 0 without one and below 0 for no bar."""
+    bars = np.count_nonzero(position >= 0)
+    return np.count_nonzero(position > 0) / bars if bars else np.nan
+
+
+def mean_exposure(delta: Series) -> float:
+    """Mean magnitude of delta in USD over equity, of the bars of [D, T] that are numbers."""
+    known = np.abs(delta[np.isfinite(delta)])
+    return float(np.mean(known)) if len(known) else np.nan
+
+
 def bootstrap_interval(
     returns: Series,
     statistic: Callable[[Series], float],
@@ -133,6 +160,14 @@ def deflated_sharpe(returns: Series, *, trials: int, trial_variance: float) -> f
     luck = (1.0 - EULER_GAMMA) * normal.inv_cdf(1.0 - 1.0 / trials)
     luck += EULER_GAMMA * normal.inv_cdf(1.0 - 1.0 / (trials * e))
     return probabilistic_sharpe(returns, benchmark=sqrt(trial_variance) * luck)
+
+
+def chance_variance(sessions: int) -> float:
+    """Variance that the Sharpe ratio of a trader without skill shows over so many sessions.
+
+    Per session, of independent normal returns (Lo 2002); NaN below two sessions.
+    """
+    return 1.0 / (sessions - 1) if sessions > 1 else float("nan")
 
 
 def _session_sharpe(returns: Series) -> float:

@@ -1,0 +1,285 @@
+"""Traders that learn nothing: what a policy must beat to have learnt something.
+
+Most choose among the catalogue's actions. Two hold what the catalogue leaves out: stock alone, and
+a short strangle, whose loss has no bound. They are traded as the live account would with
+`risk.allow_naked_shorts`: matched at the touch, with all fees and Reg-T margin, in whole round
+lots, and marked and halted with the other accounts.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trading.envs.accounts import Accounts
+from trading.envs.board import Board
+from trading.envs.catalogue import ACTIONS, HOLD
+from trading.envs.frames import ABOVE_ROUNDING, Frames
+from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.vector_env import Observation
+from trading.execution.buying_power import required
+from trading.execution.crossing import Crossing, cross
+from trading.execution.exposure import headroom
+from trading.execution.fees import FeeSchedule
+from trading.execution.legs import terms_of
+from trading.execution.margin_watch import cents_up
+from trading.execution.money import usd
+from trading.execution.orders import Intent, Leg, Order, QuoteView
+from trading.execution.requirement import legs_reserve, market_requirement, sells_short
+from trading.market.calendar import ExchangeCalendar
+from trading.market.chain import I64
+from trading.market.contracts import OptionContract, Right
+
+_CALENDAR = ExchangeCalendar()
+
+Trader = Callable[[Observation, NDArray[np.bool_]], NDArray[np.int64]]
+"""Chooses an action per account from observations, and where an episode begins, bool[B]."""
+
+
+def action_named(name: str) -> int:
+    """Index of an action of the catalogue."""
+    return next(i for i, action in enumerate(ACTIONS) if action.name == name)
+
+
+def hold(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Keep the cash."""
+    return np.full(len(first), HOLD, dtype=np.int64)
+
+
+def open_and_keep(action_name: str) -> Trader:
+    """Take one action at the first bar that allows it, and keep the position to the close."""
+    action = action_named(action_name)
+    taken = np.zeros(0, dtype=np.bool_)
+
+    def trader(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+        nonlocal taken
+        taken = np.zeros(len(first), np.bool_) if len(taken) != len(first) else taken & ~first
+        now = observation["action_mask"][:, action] & ~taken
+        taken = taken | now
+        return np.where(now, action, HOLD).astype(np.int64)
+
+    return trader
+
+
+def random_masked(seed: int) -> Trader:
+    """Any allowed action, each as likely as the others."""
+    rng = np.random.default_rng(seed)
+
+    def trader(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+        mask = observation["action_mask"]
+        return np.asarray((rng.random(mask.shape) * mask).argmax(axis=1), dtype=np.int64)
+
+    return trader
+
+
+@dataclass(frozen=True)
+class View:
+    """The markets that B accounts trade, as they stand now."""
+
+    board: Board
+    frames: Frames
+    frame_of: I64
+    """[B]"""
+    underlyings: Sequence[str]
+    """[B], tickers; an option's root decides its margin."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A position opened once a session, at the first bar that allows it, and kept to the close.
+
+    Its greatest loss has no bound or is the whole price, so it is sized as the catalogue sizes
+    covered calls and secured puts: by the capital that it ties up, at most `secured_fraction` of
+    equity. That is what it takes from buying power, Reg-T margin included, or with cash behind its
+    sold puts, whichever is more; margin alone would let a strangle carry several times its
+    equity. The limits on one order's contracts and notional, on the account's greeks, on buying
+    power, and on equity for selling short apply as to any order.
+    """
+
+    name: str
+    ratio: tuple[int, ...]
+    """Signed contracts or round lots of one unit."""
+    contracts_of: str | None = None
+    """Action of the catalogue whose contracts it takes; None: it holds the stock."""
+
+    def __call__(self, observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Hold: the position is no action, `open_all` orders it."""
+        return hold(observation, first)
+
+    def open_all(
+        self, view: View, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
+    ) -> None:
+        """Open the position in every account that has not traded yet, as far as it may."""
+        purses, frames = accounts.purses, view.frames
+        for b in np.flatnonzero((accounts.trades == 0) & purses.may_open).tolist():
+            f = int(view.frame_of[b])
+            legs = self._legs(frames, f)
+            closing = frames.close_ns[f] - frames.now_ns[f] <= rules.no_open_ns
+            if legs[0] != NO_LEG and not closing:
+                _open(self, view, b, legs, rules, fees, accounts)
+
+    def _legs(self, frames: Frames, f: int) -> list[int]:
+        if self.contracts_of is None:
+            return [STOCK]
+        row = frames.legs[f, action_named(self.contracts_of)]
+        return [int(i) for i in row[: len(self.ratio)]]
+
+
+BUY_AND_HOLD = Standing("stock", (1,))
+SHORT_STRANGLE = Standing("short_strangle", (-1, -1), contracts_of="long_strangle_far_d30")
+
+
+def baselines(seed: int) -> Mapping[str, Trader]:
+    """Every baseline by name; `seed` is that of the random one. A trader serves one backtest."""
+    return {
+        "hold cash": hold,
+        "buy and hold": BUY_AND_HOLD,
+        "covered call": open_and_keep("covered_call_far_d30"),
+        "short strangle": SHORT_STRANGLE,
+        "iron condor": open_and_keep("iron_condor_far_d30_15"),
+        "random": random_masked(seed),
+    }
+
+
+def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:
+    """What account `b` can trade a contract, or the stock, at."""
+    frames, board, f = view.frames, view.board, int(view.frame_of[b])
+    if leg == STOCK:
+        bid, ask = stock_touch(float(frames.spot[f]), rules.stock_half_spread)
+        return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[f]))
+    q = int(board.quoted_at[f]) + leg
+    return QuoteView(
+        float(board.bid[q]),
+        float(board.ask[q]),
+        float(board.bid_size[q]),
+        float(board.ask_size[q]),
+        int(board.quote_ns[q]),
+    )
+
+
+def _open(
+    standing: Standing,
+    view: View,
+    b: int,
+    legs: list[int],
+    rules: TradingRules,
+    fees: FeeSchedule,
+    accounts: Accounts,
+) -> None:
+    """Order as many units as the limits allow, and book what trades."""
+    f, underlying = int(view.frame_of[b]), view.underlyings[b]
+    symbols = [_symbol(view, f, leg, underlying) for leg in legs]
+    order = Order(
+        order_id=f"{standing.name}-{b}",
+        ts_ns=int(view.frames.now_ns[f]),
+        underlying=underlying,
+        strategy=standing.name,
+        intent=Intent.OPEN,
+        legs=tuple(Leg(s, r) for s, r in zip(symbols, standing.ratio, strict=True)),
+        units=rules.max_contracts,
+    )
+    quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
+    offered = cross(order, order.units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage)
+    if offered.units == 0:
+        return
+    spot = float(view.frames.spot[f])
+    margin = cents_up(market_requirement(order.legs, rules.multiplier, spot, offered.marks))
+    greeks = _greeks(view, f, legs, standing.ratio, rules.multiplier)
+    purses = accounts.purses
+    power = float(purses.cash[b] - purses.reserved[b])
+    units = _units(offered, margin, greeks, float(purses.equity[b]), power, rules, fees)
+    if units >= 1:
+        premium, fee = offered.cash(fees, units, rules.multiplier)
+        _book(accounts, b, legs, standing.ratio, units, premium, fee, margin, order.ts_ns)
+
+
+def _units(
+    offered: Crossing,
+    margin: float,
+    greeks: tuple[float, float, float],
+    equity: float,
+    power: float,
+    rules: TradingRules,
+    fees: FeeSchedule,
+) -> int:
+    """Units that the displayed sizes and every limit allow."""
+    order = offered.order
+    cost = required(offered, 1, offered.net, margin, fees, rules.multiplier)
+    without_calls = tuple(leg for leg in order.legs if terms_of(leg.symbol).right <= 0)
+    secured = legs_reserve(without_calls, rules.multiplier)
+    tied_up = required(offered, 1, offered.net, max(margin, secured), fees, rules.multiplier)
+    if not 0.0 < cost <= tied_up < math.inf:
+        return 0
+    if not equity >= rules.min_short_equity and sells_short(order.legs):
+        return 0
+    base = equity / ABOVE_ROUNDING
+    limits = (rules.max_delta, rules.max_gamma, rules.max_vega)
+    rooms = [headroom(limit * base, 0.0, unit) for limit, unit in zip(limits, greeks, strict=True)]
+    contracts = order.contracts_per_unit
+    most = min(
+        float(offered.units),
+        equity * rules.secured_fraction // tied_up,
+        power // cost,
+        rules.max_notional // (offered.gross * rules.multiplier),
+        rules.max_contracts // contracts if contracts else math.inf,
+        *rooms,
+    )
+    return int(most) if math.isfinite(most) else 0
+
+
+def _greeks(
+    view: View, f: int, legs: Sequence[int], ratio: Sequence[int], multiplier: float
+) -> tuple[float, float, float]:
+    """Delta, gamma and vega of one unit, USD, as `trading.execution.exposure.Greeks` counts."""
+    board, spot = view.board, float(view.frames.spot[f])
+    delta = gamma = vega = 0.0
+    for leg, lots in zip(legs, ratio, strict=True):
+        if leg == STOCK:
+            delta += lots
+            continue
+        q = int(board.quoted_at[f]) + leg
+        delta += lots * float(board.delta[q])
+        gamma += lots * float(board.gamma[q])
+        vega += lots * float(board.vega[q])
+    return (
+        multiplier * delta * spot,
+        multiplier * gamma * spot * spot * 0.01,
+        multiplier * vega * 0.01,
+    )
+
+
+def _symbol(view: View, f: int, leg: int, underlying: str) -> str:
+    if leg == STOCK:
+        return underlying
+    board, i = view.board, int(view.board.listed_at[f]) + leg
+    expiry = _CALENDAR.date_of(int(board.expiry_ns[i]))
+    strike_milli = round(1000 * float(board.strike[i]))
+    return OptionContract(underlying, expiry, Right(int(board.right[i])), strike_milli).symbol
+
+
+def _book(
+    accounts: Accounts,
+    b: int,
+    legs: Sequence[int],
+    ratio: Sequence[int],
+    units: int,
+    premium: float,
+    fee: float,
+    margin: float,
+    now_ns: int,
+) -> None:
+    """Write an opening fill to account `b`, as `trading.envs.accounts.trade` does."""
+    holdings, purses = accounts.holdings, accounts.purses
+    purses.cash[b] = usd(purses.cash[b] + (premium - fee))
+    accounts.net_cash[b] = usd(accounts.net_cash[b] + (premium - fee))
+    accounts.trades[b] += 1
+    accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
+    accounts.unit_reserve[b] = margin
+    holdings.units[b], holdings.opened_ns[b] = units, now_ns
+    holdings.legs[b], holdings.ratio[b] = NO_LEG, 0
+    holdings.legs[b, : len(legs)], holdings.ratio[b, : len(legs)] = legs, ratio
+    holdings.net_cash[b] = usd(premium - fee)
+    purses.open_positions[b] = 1
+    purses.reserved[b] = margin * units

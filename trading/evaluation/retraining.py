@@ -1,0 +1,40 @@
+"""A policy learnt anew for every fold of a walk forward."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from trading.algorithm import open_algorithm
+from trading.config import Settings
+from trading.display import Display
+from trading.errors import LearningError
+from trading.evaluation.evaluate import PolicyOfFold
+from trading.learning.build import pretrain
+from trading.learning.policy import Policy
+from trading.live import assembly
+
+
+def retrained(settings: Settings, display: Display, stopped: Callable[[], bool]) -> PolicyOfFold:
+    """Policies that learn `learning.pretrain_steps` decisions of a fold's training days.
+
+    Each begins with an algorithm of its own, from `paths.model_path` where that is set and else
+    from the seed's new weights, and leaves its checkpoint in the fold's state folder. Ray must run.
+    """
+
+    def policy_of(train: Path, state: Path) -> Policy:
+        paths = settings.paths.model_copy(
+            update={"state_dir": state, "checkpoint_dir": state / "checkpoints"}
+        )
+        learning = settings.learning.model_copy(update={"history": train})
+        of_fold = settings.model_copy(update={"paths": paths, "learning": learning})
+        with ExitStack() as stack:
+            algorithm, store, _ = open_algorithm(of_fold, display, stack)
+            pretrain(algorithm, learning.pretrain_steps, display.phase, stopped)
+            if stopped():
+                raise LearningError("the evaluation was stopped before its last fold was traded")
+            store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
+            policy = Policy(assembly.model_config(settings), settings.seed)
+            policy.load_weights(algorithm.weights())
+        return policy
+
+    return policy_of

@@ -1,0 +1,41 @@
+"""Simulated sessions as a history, so that a walk forward needs no recorded days."""
+
+from pathlib import Path
+
+import numpy as np
+
+from trading.envs.history import HistoryDay, new_history
+from trading.envs.rules import TradingRules
+from trading.envs.simulated_markets import SESSION_OPEN_NS, SimulatedMarkets
+from trading.execution.fees import FeeSchedule
+from trading.market.calendar import ExchangeCalendar
+from trading.market.randomisation import DEFAULT_RANGES
+
+SIMULATED = "SIM"
+"""Ticker of simulated underlyings."""
+
+
+def write_simulated_history(
+    folder: Path, sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule
+) -> list[HistoryDay]:
+    """Write whole simulated sessions, each of a market of its own, as a history.
+
+    They are named by sessions of the exchange in a row; the clock inside each is that of every
+    simulated session, see `trading.envs.simulated_markets`.
+
+    Raises:
+        DataError: There is no session, or the folder cannot be written.
+    """
+    rng, calendar = np.random.default_rng(seed), ExchangeCalendar()
+    markets = SimulatedMarkets(1, 1, rules, fees, DEFAULT_RANGES, rng)
+    day = calendar.date_of(SESSION_OPEN_NS)
+    with new_history(folder, rules, fees) as writer:
+        for _ in range(sessions):
+            markets.restart(np.zeros(1, dtype=np.int64))
+            writer.add_bar(markets.board, markets.frames)
+            while not markets.advance().any():
+                writer.add_bar(markets.board, markets.frames)
+            writer.add_bar(markets.board, markets.frames)
+            writer.end_day(SIMULATED, day.isoformat())
+            day = calendar.next_session(day).date
+    return writer.days

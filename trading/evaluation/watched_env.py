@@ -1,0 +1,138 @@
+"""The training environment with a note of every bar: what was held, and what it earned by what."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trading.envs.catalogue import ACTIONS, CLOSE, Strategy
+from trading.envs.rules import NO_LEG, TradingRules
+from trading.envs.sight import Holdings
+from trading.envs.vector_env import Markets, OptionsVectorEnv
+from trading.evaluation.attribution import Reading, explain, read
+from trading.evaluation.baselines import BUY_AND_HOLD, SHORT_STRANGLE, Standing, View, quote_of
+from trading.execution.fees import FeeSchedule
+from trading.execution.matching import touch_price
+from trading.market.chain import F64, I64
+
+POSITIONS = (
+    "none",
+    *(each.value for each in Strategy if each not in (Strategy.HOLD, Strategy.CLOSE)),
+    BUY_AND_HOLD.name,
+    SHORT_STRANGLE.name,
+)
+"""What an account may hold."""
+
+_OF_ACTION = np.array(
+    [POSITIONS.index(a.strategy) if i > CLOSE else 0 for i, a in enumerate(ACTIONS)]
+)
+
+
+@dataclass(frozen=True)
+class WatchedBar:
+    """One bar of B accounts; amounts are USD."""
+
+    equity: F64
+    """[B], at the bar's close, and likewise `trades`."""
+    trades: I64
+    """[B], fills since the open."""
+    parts: F64
+    """[B, COMPONENTS], see `trading.evaluation.attribution`."""
+    traded: F64
+    """[B], options and stock that changed hands."""
+    position: I64
+    """[B], index into `POSITIONS` of what was held during the bar, and likewise the rest."""
+    contracts: I64
+    """[B], option contracts, sold ones counted too."""
+    delta: F64
+    """[B], delta in USD over equity."""
+
+
+class WatchedEnv(OptionsVectorEnv):
+    """An `OptionsVectorEnv` that appends each of its steps to `bars`.
+
+    With a `standing` position it opens that one by itself wherever it may, and the actions should
+    hold. `underlyings` are the accounts' tickers, [B].
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        rules: TradingRules,
+        fees: FeeSchedule,
+        markets: Markets,
+        underlyings: Sequence[str],
+        standing: Standing | None = None,
+    ) -> None:
+        super().__init__(num_envs, rules, fees, markets)
+        self.bars: list[WatchedBar] = []
+        self._underlyings, self._standing = underlyings, standing
+        self._position = np.zeros(num_envs, dtype=np.int64)
+        self._pending: tuple[Reading, F64, F64, F64] | None = None
+
+    def _trade(self, actions: I64) -> None:
+        accounts = self._accounts
+        before = Holdings._make(column.copy() for column in accounts.holdings)
+        fees, trades = accounts.fees.copy(), accounts.trades.copy()
+        super()._trade(actions)
+        if self._standing is not None:
+            self._standing.open_all(self._view(), self._rules, self._fees, accounts)
+        filled = accounts.trades != trades
+        opened = filled & (before.units == 0)
+        kind = _OF_ACTION[np.clip(actions, 0, len(ACTIONS) - 1)]
+        if self._standing is not None:
+            kind = np.full(self.num_envs, POSITIONS.index(self._standing.name))
+        self._position[opened] = kind[opened]
+        self._position[accounts.holdings.units == 0] = 0
+        reading = self._read()
+        # `profit` is of the last mark, which is the one that the order met.
+        paid = accounts.profit - accounts.net_cash - reading.value
+        fee = np.where(opened, accounts.fees, accounts.fees - fees)
+        self._pending = reading, paid, fee, self._traded(before, filled)
+
+    def _observe(self, which: I64) -> None:
+        super()._observe(which)
+        if self._pending is None:
+            return
+        before, paid, fees, traded = self._pending
+        self._pending = None
+        held, accounts = self._accounts.holdings, self._accounts
+        contracts = np.where(held.legs >= 0, np.abs(held.ratio), 0).sum(axis=1) * held.units
+        self.bars.append(
+            WatchedBar(
+                equity=self.equity.copy(),
+                trades=accounts.trades.copy(),
+                parts=explain(before, self._read(), paid, fees),
+                traded=traded,
+                position=self._position.copy(),
+                contracts=contracts,
+                delta=before.delta_usd / np.maximum(self.equity, 1.0),
+            )
+        )
+
+    def _view(self) -> View:
+        markets = self._markets
+        return View(markets.board, markets.frames, markets.frame_of, self._underlyings)
+
+    def _read(self) -> Reading:
+        markets = self._markets
+        held = self._accounts.holdings
+        return read(markets.board, markets.frames, markets.frame_of, held, self._rules)
+
+    def _traded(self, before: Holdings, filled: NDArray[np.bool_]) -> F64:
+        """USD of options and stock that the accounts' orders moved, [B]."""
+        traded = np.zeros(self.num_envs)
+        after, rules, view = self._accounts.holdings, self._rules, self._view()
+        for b in np.flatnonzero(filled).tolist():
+            opens = before.units[b] == 0
+            units = int(after.units[b] - before.units[b])
+            legs, ratio = (after.legs, after.ratio) if opens else (before.legs, before.ratio)
+            for leg, per_unit in zip(legs[b].tolist(), ratio[b].tolist(), strict=True):
+                if leg == NO_LEG:
+                    break
+                lots = per_unit * units
+                quote = quote_of(view, b, leg, rules)
+                price = touch_price(quote.bid, quote.ask, lots > 0, rules.slippage)
+                traded[b] += abs(lots) * rules.multiplier * price
+        return traded
