@@ -50,8 +50,10 @@ class PositionsOnlyCartPole(CartPoleVectorEnv):  # type: ignore[misc]
 
     Position and angle are shown as fractions of their limits, with both signs and beside ones,
     because the network's input LayerNorm takes the mean and the scale out of each observation.
-    Resets itself in the same step.
+    A step earns `REWARD`, so that values stay near one. Resets itself in the same step.
     """
+
+    REWARD = 0.02
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
@@ -71,10 +73,9 @@ class PositionsOnlyCartPole(CartPoleVectorEnv):  # type: ignore[misc]
         self._seed = None
         return self._observe(), {}
 
-    def step(
-        self, action: NDArray[np.int64]
-    ) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:
+    def step(self, action: NDArray[np.int64]) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:
         _, reward, terminated, truncated, info = super().step(action)
+        reward *= self.REWARD
         done = terminated | truncated
         if done.any():
             info["final_obs"] = self._observe()
@@ -129,7 +130,7 @@ where it goes pays. It is known: the level is the same in all sessions, the vola
 
 
 def option_markets(
-    num_envs: int, seed: int, ranges: ModelRanges, accounts_per_market: int = 4
+    num_envs: int, seed: int, ranges: ModelRanges, accounts_per_market: int = 8
 ) -> SimulatedOptionsVectorEnv:
     """The environment of training, with the default rules and fees."""
     return SimulatedOptionsVectorEnv(
@@ -177,12 +178,12 @@ class _WholeSessions(SimulatedMarkets):
 def play(trader: Trader, ranges: ModelRanges, sessions: int, seed: int) -> Sessions:
     """Trades whole sessions; equal seeds show every trader the same markets."""
     rules = DEFAULT_RULES
-    markets = _WholeSessions(
-        sessions, 1, rules, DEFAULT_FEES, ranges, np.random.default_rng(seed)
-    )
+    markets = _WholeSessions(sessions, 1, rules, DEFAULT_FEES, ranges, np.random.default_rng(seed))
     env = OptionsVectorEnv(sessions, rules, DEFAULT_FEES, markets)
     observation, _ = env.reset()
-    asks = np.array([stock_touch(price, rules.stock_half_spread)[1] for price in markets.frames.spot])
+    asks = np.array(
+        [stock_touch(price, rules.stock_half_spread)[1] for price in markets.frames.spot]
+    )
     first = np.ones(sessions, np.bool_)
     for _ in range(SESSION_BARS):
         observation, _, _, first, info = env.step(trader(observation, first))

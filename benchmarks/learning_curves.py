@@ -74,6 +74,8 @@ class Problem:
     envs: int = 64
     rollout_length: int = 64
     hidden: int = 64
+    anneal: bool = False
+    """Whether the learning rate falls evenly to zero."""
     solved: float | None = None
     """Mean return that counts as a solution."""
     markets: ModelRanges | None = None
@@ -84,7 +86,7 @@ PROBLEMS = {
     "recall": Problem(
         "Recall: a cue is asked for 9 to 11 steps later",
         partial(MaskedRecallVectorEnv, length=11),
-        steps=100_000,
+        steps=60_000,
         seeds=3,
         ppo=PPOSettings(learning_rate=1e-3, gamma=0.95),
         hidden=32,
@@ -93,18 +95,23 @@ PROBLEMS = {
     "cartpole": Problem(
         "CartPole without velocities",
         PositionsOnlyCartPole,
-        steps=1_000_000,
+        steps=300_000,
         seeds=3,
-        ppo=PPOSettings(learning_rate=1e-3, value_coefficient=0.01),
+        ppo=PPOSettings(learning_rate=1e-3, entropy_coefficient=0.0),
+        envs=128,
+        rollout_length=32,
         hidden=32,
+        anneal=True,
         solved=475.0,
     ),
     "edge": Problem(
         "Options whose volatility reverts",
         partial(option_markets, ranges=REVERTING_VOLATILITY),
-        steps=600_000,
+        steps=400_000,
         seeds=5,
-        ppo=PPOSettings(),
+        ppo=PPOSettings(learning_rate=1e-3),
+        envs=256,
+        rollout_length=16,
         markets=REVERTING_VOLATILITY,
     ),
     "no-edge": Problem(
@@ -112,7 +119,9 @@ PROBLEMS = {
         partial(option_markets, ranges=NO_EDGE),
         steps=200_000,
         seeds=5,
-        ppo=PPOSettings(),
+        ppo=PPOSettings(learning_rate=1e-3),
+        envs=256,
+        rollout_length=16,
         markets=NO_EDGE,
     ),
 }
@@ -179,6 +188,8 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     learner, done = CONTROL if network is MemorylessCLSTM else LEARNER, 0
     while done < steps:
+        if problem.anneal:
+            optimizer.param_groups[0]["lr"] = problem.ppo.learning_rate * (1.0 - done / steps)
         (rollout,) = runner.sample()
         update(policy.model, optimizer, rollout, problem.ppo, generator)
         done += rollout.steps
@@ -206,9 +217,10 @@ def greedy_return(problem: Problem, policy: Policy, seed: int) -> float:
 
 
 def run(problem: Problem, seed: int, steps: int, network: type[CLSTM], console: Console) -> Run:
-    start, curve = process_time(), []
-    for point, policy in train(problem, seed, steps, network):
-        curve.append(point)
+    start = process_time()
+    points = list(train(problem, seed, steps, network))
+    point, policy = points[-1]
+    curve = [each for each, _ in points]
     result = Run(point.learner, seed, curve, policy, process_time() - start)
     if problem.markets is None:
         result.tested = greedy_return(problem, policy, TEST_SEED + seed)
@@ -235,9 +247,7 @@ def session_table(problem: Problem, runs: list[Run]) -> Table:
     assert problem.markets is not None
     seeds = [TEST_SEED + run.seed for run in runs]
     test = partial(play, ranges=problem.markets, sessions=SESSIONS)
-    policies = [
-        test(learnt(run.policy), seed=seed) for run, seed in zip(runs, seeds, strict=True)
-    ]
+    policies = [test(learnt(run.policy), seed=seed) for run, seed in zip(runs, seeds, strict=True)]
     returns = {LEARNER: np.stack([each.returns for each in policies])}
     fills = {LEARNER: np.stack([each.fills for each in policies])}
     for name, trader in BASELINES.items():
