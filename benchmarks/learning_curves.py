@@ -17,6 +17,7 @@ import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Any, NamedTuple
@@ -107,7 +108,7 @@ PROBLEMS = {
     "edge": Problem(
         "Options whose volatility reverts",
         partial(option_markets, ranges=REVERTING_VOLATILITY),
-        steps=400_000,
+        steps=250_000,
         seeds=5,
         ppo=PPOSettings(learning_rate=1e-3),
         envs=256,
@@ -117,7 +118,7 @@ PROBLEMS = {
     "no-edge": Problem(
         "Options at fair prices",
         partial(option_markets, ranges=NO_EDGE),
-        steps=200_000,
+        steps=150_000,
         seeds=5,
         ppo=PPOSettings(learning_rate=1e-3),
         envs=256,
@@ -357,7 +358,12 @@ def main() -> None:
         networks: list[type[Any]] = [CLSTM]
         if problem.markets is None:
             networks.append(MemorylessCLSTM)
-        runs = [run(problem, s, steps, network, console) for network in networks for s in seeds]
+        runs: list[Run] = []
+        try:
+            for network, seed in product(networks, seeds):
+                runs.append(run(problem, seed, steps, network, console))
+        except KeyboardInterrupt:
+            console.print(f"{problem.title}: interrupted; what follows is of {len(runs)} runs")
         write_csv(runs, arguments.out / f"learning-{name}.csv")
         plot(problem, runs, arguments.out / f"learning-{name}.png")
         report = episode_table if problem.markets is None else session_table
