@@ -29,7 +29,8 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,ta
       > dependencies.txt; \
     /opt/venv/bin/pip install -c constraints.txt -r dependencies.txt; \
     cd /opt/venv/lib/python3*/site-packages; \
-    rm -rf torch/include torch/test torch/bin/protoc* ray/jars
+    rm -rf torch/include torch/test torch/bin/protoc* ray/jars; \
+    find . -type d -name tests -prune -exec rm -rf {} +
 COPY README.md LICENSE ./
 COPY trading trading
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/ca.pem \

@@ -177,7 +177,7 @@ resources:
 images:
   - name: paper-trading-bot
     newName: ${image%:*}
-    newTag: $tag
+    newTag: "$tag"
 YAML
   if [ -n "$config" ]; then
     cp "$config" "$work/config.yaml"
@@ -202,11 +202,15 @@ application_step() {
     base=kuberay/overlays/cpu-only
     if $gpu; then base=kuberay/overlays/gpu; fi
   fi
-  if $kuberay && exists raycluster/trading -n "$namespace" &&
-    overlay "$base" | "${kubectl[@]}" diff -f - | grep -q 'RayCluster\.'; then
-    # Its pods are all replaced: the bot ends in order first.
-    cluster_changed=true
-    manage stop
+  if $kuberay && exists raycluster/trading -n "$namespace"; then
+    local changes code=0
+    changes=$(overlay "$base" | "${kubectl[@]}" diff -f -) || code=$?
+    [ $code -le 1 ] || die "kubectl diff failed: it is not known what would change"
+    if [[ $changes == *RayCluster.* ]]; then
+      # Its pods are all replaced: the bot ends in order first.
+      cluster_changed=true
+      manage stop
+    fi
   fi
   applied=$(overlay "$base" | apply)
   echo "$applied"

@@ -147,10 +147,10 @@ stop() {
 
 status() {
   if $kuberay; then
-    k get "$cluster" pods,services,persistentvolumeclaims
+    k get rayclusters,pods,services,persistentvolumeclaims
     ray_job status "$job"
   else
-    k get "$app" pods,services,persistentvolumeclaims
+    k get deployments,pods,services,persistentvolumeclaims
   fi
   http /status
 }
