@@ -67,6 +67,10 @@ if [ -n "$env_file" ]; then
 elif [ -f "$root/.env" ]; then
   env_file=$root/.env
 fi
+if [ -n "$env_file" ] && line=$(grep -nE "^export |=[\"']|"$'\r' "$env_file" | cut -d: -f1); then
+  # kubectl takes values as they stand: quotes would become part of a key.
+  die "$env_file: line ${line//$'\n'/, }: write NAME=value, without export, quotes or carriage returns"
+fi
 if [ -z "$image" ]; then
   image=paper-trading-bot:$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")
   if $gpu; then image+=-cuda; fi

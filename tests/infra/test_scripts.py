@@ -269,8 +269,18 @@ def test_deploy_refuses_before_it_changes_anything(
     assert not _changing(place.calls())
 
 
+@pytest.mark.parametrize("line", ["export A=1", 'A="1"', "A='1'", "A=1\r"])
+def test_an_env_file_of_another_dialect_is_refused(place: Workplace, line: str) -> None:
+    """kubectl would make the quotes part of the key."""
+    file = place.folder / "secrets.env"
+    file.write_text(f"MASSIVE_API_KEY=topsecret\n{line}\n")
+    said = place.deploy("--yes", "--env-file", str(file), code=1)
+    assert f"{file}: line 2: write NAME=value" in said
+    assert "topsecret" not in said
+    assert not _changing(place.calls())
+
+
 _POD = "-n trading-bot exec -i deployment/paper-trading-bot -c trading --"
-_READY = "import sys, urllib.request as r;"
 
 
 @pytest.mark.parametrize(
