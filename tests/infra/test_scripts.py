@@ -165,6 +165,27 @@ def test_new_settings_restart_the_bot(place: Workplace) -> None:
     assert restarts == ["-n trading-bot rollout restart deployment/paper-trading-bot"]
 
 
+def test_a_new_key_restarts_the_bot(place: Workplace, env_file: str) -> None:
+    place.deploy("--yes", "--no-build", "--env-file", env_file)
+    assert not [call for call in place.calls() if "restart" in call]
+    Path(env_file).write_text("MASSIVE_API_KEY=another\n")
+    place.deploy("--yes", "--no-build", "--env-file", env_file)
+    assert len([call for call in place.calls() if "rollout restart" in call]) == 1
+
+
+def test_new_settings_replace_the_live_markets_pod(place: Workplace) -> None:
+    """Its ConfigMap's volume would be old for a minute, its environment for ever."""
+    place.add_operator()
+    place.deploy("--yes", "--kuberay", "--no-build")
+    place.forget()
+    place.deploy("--yes", "--kuberay", "--no-build", "--config", str(ROOT / "configs/local.yaml"))
+    calls = place.calls()
+    pod = "delete pods -n trading-bot -l ray.io/cluster=trading,ray.io/group=live-market"
+    (stop,) = [index for index, call in enumerate(calls) if "ray job stop" in call]
+    (submit,) = [index for index, call in enumerate(calls) if "ray job submit" in call]
+    assert stop < calls.index(pod) < submit
+
+
 def test_a_secret_is_left_alone_without_an_env_file(place: Workplace, env_file: str) -> None:
     place.deploy("--yes", "--no-build", "--env-file", env_file)
     secret = place.objects()["secret/trading-bot-secrets"]
