@@ -26,7 +26,7 @@ import pytest
 from tests.infra.manifests import ROOT
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 _DOCKER = "/usr/bin/docker"
 _BASE = "debian-python:bookworm"
