@@ -94,6 +94,11 @@ def docker() -> Iterator[Docker]:
         finally:
             daemon.terminate()
             daemon.wait(60.0)
+            # The namespace of the host's network stays mounted.
+            mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+            for mount in mounts:
+                if mount.startswith(f"{folder}/"):
+                    subprocess.run(["umount", mount], check=True)
 
 
 @contextlib.contextmanager
