@@ -138,7 +138,7 @@ def scripted_trades(history: Path, script: int) -> list[str]:
     return lines
 
 
-GOOG_SESSION = "ba5807bdcd5d386cd642ab739575883356fbff10f715a8fc279be173019c361e"
+GOOG_SESSION = "fc0a0ab3d6631e39939bd46bcfe88b0aa627d5554bb31fbd3b0ca10a57dbcb33"
 """SHA-256 of the fills below. It changes when fills, fees, margin, masks or the choice of
 contracts change: say in CHANGELOG.md which, and why."""
 

@@ -90,3 +90,22 @@ def test_every_volatility_and_greek_is_that_of_the_scalar_functions(
                     assert value == pytest.approx(exact, rel=1e-6, abs=1e-8 * unit / min(t, 1.0))
             else:
                 assert np.isnan([c.delta[i], c.gamma[i], c.vega[i], c.theta[i]]).all()
+
+
+def test_a_missing_bid_leaves_the_mark_as_far_as_the_ask_allows() -> None:
+    contract = OptionContract("XYZ", EXPIRIES[2], Right.CALL, 100_000)
+    chain = Chain("XYZ", [contract], [CALENDAR.expiry_ns(contract.expiry)])
+    chain.last_price = 100.0
+    c = chain.columns
+
+    def mark(bid: float, ask: float) -> float:
+        c.bid[0], c.ask[0], c.quote_ns[0] = bid, ask, NOW_NS
+        chain.refresh(NOW_NS, 0.04, MAX_AGE_NS)
+        return float(c.mark[0])
+
+    assert mark(0.0, 4.4) == pytest.approx(2.2)  # nothing is known of it but that it costs less
+    assert mark(4.0, 4.4) == pytest.approx(4.2)
+    assert mark(0.0, 4.4) == pytest.approx(4.2)
+    assert mark(0.0, 3.0) == pytest.approx(3.0)
+    assert mark(0.0, 9.0) == pytest.approx(3.0)
+    assert mark(2.0, 2.2) == pytest.approx(2.1)

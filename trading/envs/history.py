@@ -30,7 +30,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import I64, Columns
+from trading.market.chain import I64, MARKS, Columns
 
 _META = "meta.json"
 
@@ -47,8 +47,8 @@ class HistoryDay:
 
 
 def frames_digest(rules: TradingRules, fees: FeeSchedule) -> str:
-    """What frames depend on besides the market: rules, fees, catalogue and features."""
-    parts = (tuple(rules), tuple(fees), ACTIONS, FEATURES)
+    """What frames depend on besides the market: rules, fees, catalogue, features and marks."""
+    parts = (MARKS, tuple(rules), tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -28,11 +28,17 @@ def retrained(settings: Settings, display: Display, stopped: Callable[[], bool])
         learning = settings.learning.model_copy(update={"history": train})
         of_fold = settings.model_copy(update={"paths": paths, "learning": learning})
         with ExitStack() as stack:
-            algorithm, store, _ = open_algorithm(of_fold, display, stack)
-            pretrain(algorithm, learning.pretrain_steps, display.phase, stopped)
+            algorithm, store, _, _ = open_algorithm(of_fold, display, stack)
+            pretrain(
+                algorithm,
+                store,
+                learning.pretrain_steps,
+                learning.pretrain_save_frequency,
+                display.phase,
+                stopped,
+            )
             if stopped():
                 raise LearningError("the evaluation was stopped before its last fold was traded")
-            store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
             policy = Policy(assembly.model_config(settings), settings.seed)
             policy.load_weights(algorithm.weights())
         return policy

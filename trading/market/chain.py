@@ -112,13 +112,21 @@ def _mid(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) ->
     return 0.5 * (bid + ask) if is_tradable(bid, ask, quote_ns, now_ns, max_age_ns) else np.nan
 
 
+MARKS = 2
+"""Version of the rule below; a history holds what came of it."""
+
+
 @njit(cache=True)
 def _marked(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float) -> float:
-    """Value in the books, USD a share; `last` is the one before, `intrinsic` may be NaN."""
+    """Value in the books, USD a share; `last` is the one before, `intrinsic` may be NaN.
+
+    A side that goes missing for a while says nothing of what an option is worth: without a bid the
+    last value stays, as far as the ask allows it.
+    """
     if bid > 0.0 and ask >= bid:
         return 0.5 * (bid + ask)
     if bid == 0.0 and ask > 0.0 and quote_ns > 0:
-        return 0.5 * ask
+        return 0.5 * ask if np.isnan(last) else min(last, ask)
     return intrinsic if np.isnan(last) else last
 
 
@@ -214,8 +222,9 @@ def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: i
 
     The forward comes from put-call parity, else from `spot` grown at `rate`; an unknown (NaN)
     `spot` is implied from the nearest forward. A volatility is read from the out-of-the-money
-    contract of each strike and serves both rights. A mark is the mid of the last two-sided quote;
-    half the ask when nobody bids; intrinsic value before the first quote. Unknown values are NaN.
+    contract of each strike and serves both rights. A mark is the mid of the last two-sided quote,
+    or the ask where that is lower and nobody bids; before the first such quote it is half the ask,
+    or the intrinsic value. Unknown values are NaN.
     """
     n = len(chain.strike)
     spot = _imply_forwards(chain, now_ns, spot, rate, max_age_ns)
