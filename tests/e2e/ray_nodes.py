@@ -26,6 +26,8 @@ BIN = Path(sys.executable).parent
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 _NAMESPACE = (*DIES_WITH_US, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 _OBJECT_STORE_BYTES = 120_000_000
+HEAD = "127.0.0.5"
+"""Not 127.0.0.1, in whose place Ray puts an address of the machine."""
 
 
 def why_no_nodes() -> str | None:
@@ -107,7 +109,7 @@ class Cluster:
             "head",
             self._head_env,
             "--head",
-            "--node-ip-address=127.0.0.1",
+            f"--node-ip-address={HEAD}",
             f"--port={self._port}",
             f"--ray-client-server-port={free_port()}",
             "--dashboard-host=127.0.0.1",
@@ -119,7 +121,7 @@ class Cluster:
     def start_worker(self, name: str, ip: str, *options: str) -> None:
         """Start a worker at a loopback address; returns when the head knows of it."""
         known = set(self.nodes())
-        address = f"--address=127.0.0.1:{self._port}"
+        address = f"--address={HEAD}:{self._port}"
         self._start(name, self._env, address, f"--node-ip-address={ip}", *options)
         self.wait(f"the worker {name}", lambda: set(self.nodes()) - known or None)
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.e2e.application import STOP_S
-from tests.e2e.ray_nodes import DIES_WITH_US, Cluster, why_no_nodes
+from tests.e2e.ray_nodes import DIES_WITH_US, HEAD, Cluster, why_no_nodes
 from tests.ports import free_port
 from trading.execution.journal import Journal
 
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 JOB = "paper-trading-bot"
-HEAD, LIVE_MARKET, LEARNER, CPUS = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
+LIVE_MARKET, LEARNER, CPUS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 T = TypeVar("T")
 
 
@@ -139,6 +139,8 @@ def trading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trading]:
 WHERE_IT_BELONGS = {
     "LiveMarket": [LIVE_MARKET],
     "MarketServerHost": [LIVE_MARKET],
+    "WeightRegistry": [LIVE_MARKET],
+    "ServeReplica:trading:api": [LIVE_MARKET],
     "_WrappedExecutable": [LEARNER],  # what RLlib's learners are called
     "BatchedEnvRunner": [CPUS],
 }

@@ -13,7 +13,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 from tests.infra.manifests import CLUSTERS, INFRA, ROOT, TRAININGS, Object, one, pod_templates
 from trading.config import Settings, load_settings
 from trading.learning.build import place_learner
-from trading.up import _CALL_TIMEOUT_S, _LIVE_SHARE, _SERVER_SHARE
+from trading.up import _CALL_TIMEOUT_S, _LIVE_SHARE, _SMALL_SHARE
 
 _GB = 2**30
 
@@ -111,7 +111,7 @@ def test_every_actor_has_a_node(name: str) -> None:
     if name in CLUSTERS:
         assert settings.ray.live_market_resource in types["live-market"]
         driver = 0.001
-        assert _LIVE_SHARE + _SERVER_SHARE + driver <= types["live-market"]["live_market"]
+        assert _LIVE_SHARE + 3 * _SMALL_SHARE + driver <= types["live-market"]["live_market"]
 
 
 def test_a_stopped_driver_has_time_for_its_checkpoint() -> None:
