@@ -50,7 +50,7 @@ def rows(output: str) -> dict[str, list[str]]:
 
 
 def number(cell: str) -> float:
-    return float(cell.replace(",", "").removesuffix("%").removesuffix(" x"))
+    return float(cell.replace(",", "").strip().removesuffix("%").removesuffix(" x"))
 
 
 def environments() -> str:
@@ -119,3 +119,17 @@ def test_the_learner_benchmark_measures_every_arithmetic_and_shares_out_its_time
         assert number(mfu) / 100 == pytest.approx(number(tflops) / peak, abs=1e-3)
         assert sum(map(number, shares)) == pytest.approx(100.0, abs=3.0)
         assert busy == ""
+
+
+def test_the_scaling_benchmark_measures_every_role() -> None:
+    sizes = ("--counts", "1", "--symbols", "2", "--minutes", "3", "--envs", "4")
+    output = printed("scaling.py", *sizes, "--iterations", "1")
+    lines = [line for line in output.splitlines() if line.startswith("│")]
+    figures = [[number(cell) for cell in line.strip("│").split("│")] for line in lines]
+    *markets, runners, learners = figures
+    assert [row[0] for row in figures] == [1, 2, 1, 1]
+    for _, microseconds, rate, milliseconds in markets:
+        assert microseconds * rate == pytest.approx(1e6, rel=0.05)
+        assert milliseconds > 0
+    for row in (runners, learners):
+        assert len(row) == 6 and min(row) >= 0 and row[-1] > 0
