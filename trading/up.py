@@ -374,6 +374,8 @@ class _Application:
                     entropy=report.entropy,
                     kl=report.kl,
                     explained_variance=report.explained_variance,
+                    update_s=report.seconds,
+                    fragments_refused=report.refused,
                 )
                 answer = Answer(fragment.id, version, values)
                 ray.get(self._live.deliver.remote(answer, figures, asdict(report)))
