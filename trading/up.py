@@ -375,7 +375,6 @@ class _Application:
                     kl=report.kl,
                     explained_variance=report.explained_variance,
                     update_s=report.seconds,
-                    fragments_refused=report.refused,
                 )
                 answer = Answer(fragment.id, version, values)
                 ray.get(self._live.deliver.remote(answer, figures, asdict(report)))

@@ -83,8 +83,7 @@ def test_every_name_is_there_before_anything_happened() -> None:
         "learner_update_seconds",
         "learner_update_frequency",
         "learner_backlog",
-        "learner_fragments_dropped",
-        "learner_fragments_refused",
+        "learner_dropped_fragments",
         "ready",
         "disk_free_bytes",
         "disk_size_bytes",
@@ -110,8 +109,7 @@ def test_totals_are_counters_and_the_reward_is_a_gauge() -> None:
         "closed_trades",
         "winning_trades",
         "feed_late_events",
-        "learner_fragments_dropped",
-        "learner_fragments_refused",
+        "learner_dropped_fragments",
     }
     assert kinds["reward_total"] == "gauge"
     assert kinds["action_latency_seconds"] == "histogram"

@@ -247,7 +247,7 @@ class LiveMarket:
             weights_version=trader.weights_version if trader else 0,
             update_frequency=learning.update_frequency if learning.online else 0,
             backlog=trader.decisions - self._decisions_learned if trader else 0,
-            fragments_dropped=trader.fragments_dropped if trader else 0,
+            dropped_fragments=trader.fragments_dropped if trader else 0,
         )
 
     def _process_figures(self) -> ProcessFigures:

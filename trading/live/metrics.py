@@ -112,10 +112,8 @@ class LearnerFigures:
     """Decisions that an update waits for; 0: learning is off."""
     backlog: int = 0
     """Decisions since the experience that was last learned from."""
-    fragments_dropped: int = 0
+    dropped_fragments: int = 0
     """Fragments of experience that the learner was too slow to take."""
-    fragments_refused: int = 0
-    """Fragments of experience that could not be learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,14 +308,9 @@ def _learner_families(figures: LearnerFigures) -> Iterable[Metric]:
         figures.backlog,
     )
     yield _counter(
-        "learner_fragments_dropped_total",
+        "learner_dropped_fragments_total",
         "Fragments of experience that the learner was too slow to take.",
-        figures.fragments_dropped,
-    )
-    yield _counter(
-        "learner_fragments_refused_total",
-        "Fragments of experience that could not be learned from.",
-        figures.fragments_refused,
+        figures.dropped_fragments,
     )
 
 
