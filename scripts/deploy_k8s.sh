@@ -1,0 +1,273 @@
+#!/usr/bin/env bash
+# Brings the bot to a Kubernetes cluster: image, namespace, secrets, settings, volumes, application.
+# May be run again at any time; it changes only what differs.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/deploy_k8s.sh [options]
+
+  --kuberay           on a Ray cluster (needs the KubeRay operator) instead of as one pod
+  --gpu               learn on a GPU, with the CUDA image
+  --image NAME:TAG    image to run (default: paper-trading-bot:VERSION, or VERSION-cuda with --gpu)
+  --no-build          the image is there already: neither build nor load it
+  --push              push the image to its registry instead of loading it into a local cluster
+  --env-file FILE     makes the Secret trading-bot-secrets of it (default: .env where there is one)
+  --config FILE       the application's settings (default: those in the manifests)
+  --model FOLDER      uploads a checkpoint and promotes it once the bot runs
+  --monitoring        Prometheus and Grafana as well
+  --context NAME      kubectl's context (default: the current one)
+  --timeout SECONDS   for each wait (default: 900)
+  --yes               asks nothing
+  --dry-run           prints what would be done and changes nothing
+  --help
+TEXT
+}
+
+die() { echo "deploy_k8s.sh: $*" >&2; exit 1; }
+misuse() { echo "deploy_k8s.sh: $*; see --help" >&2; exit 2; }
+say() { echo "==> $*"; }
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+namespace=trading-bot
+
+kuberay=false gpu=false build=true push=false monitoring=false yes=false dry_run=false
+image='' env_file='' config='' model='' context='' timeout=900
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --image|--env-file|--config|--model|--context|--timeout)
+      [ $# -ge 2 ] || misuse "$1 needs a value" ;;
+  esac
+  case $1 in
+    --kuberay) kuberay=true ;;
+    --gpu) gpu=true ;;
+    --no-build) build=false ;;
+    --push) push=true ;;
+    --monitoring) monitoring=true ;;
+    --yes) yes=true ;;
+    --dry-run) dry_run=true ;;
+    --image) image=$2; shift ;;
+    --env-file) env_file=$2; shift ;;
+    --config) config=$2; shift ;;
+    --model) model=$2; shift ;;
+    --context) context=$2; shift ;;
+    --timeout) timeout=$2; shift ;;
+    --help) usage; exit 0 ;;
+    *) misuse "unknown option $1" ;;
+  esac
+  shift
+done
+
+[[ $timeout =~ ^[1-9][0-9]*$ ]] || misuse "--timeout is $timeout; it must be whole seconds"
+[ -z "$config" ] || [ -f "$config" ] || die "--config: $config is no file"
+[ -z "$model" ] || [ -d "$model" ] || die "--model: $model is no folder of a checkpoint"
+if [ -n "$env_file" ]; then
+  [ -f "$env_file" ] || die "--env-file: $env_file is no file"
+elif [ -f "$root/.env" ]; then
+  env_file=$root/.env
+fi
+if [ -z "$image" ]; then
+  image=paper-trading-bot:$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")
+  if $gpu; then image+=-cuda; fi
+fi
+tag=${image##*:}
+[[ $image == *:* && $tag != */* ]] || misuse "--image is $image; it must have a tag, as in $image:1"
+
+kubectl=(kubectl)
+if [ -n "$context" ]; then kubectl+=(--context "$context"); fi
+
+# Does, or with --dry-run only tells.
+run() {
+  if $dry_run; then printf '+'; printf ' %q' "$@"; echo; else "$@"; fi
+}
+
+# The same for `kubectl apply -f -` with the text of standard input.
+apply() {
+  local manifest
+  manifest=$(cat)
+  if $dry_run; then
+    echo "+ ${kubectl[*]} apply -f - <<MANIFEST"
+    # A Secret is applied by its name only; its values are not printed.
+    grep -E '^(kind:|  name:)' <<<"$manifest" || true
+    echo MANIFEST
+  else
+    "${kubectl[@]}" apply -f - <<<"$manifest"
+  fi
+}
+
+exists() { "${kubectl[@]}" get "$@" --ignore-not-found -o name | grep -q .; }
+
+confirm() {
+  if $yes || $dry_run; then return; fi
+  [ -t 0 ] || die "$1 needs --yes where nobody can be asked"
+  local answer
+  read -r -p "$1 [y/N] " answer
+  [[ $answer == [yY]* ]] || die "stopped"
+}
+
+check_tools() {
+  command -v kubectl >/dev/null || die "kubectl is not installed"
+  if $build; then
+    command -v docker >/dev/null || die "docker is not installed; --no-build needs none"
+  fi
+  current=${context:-$("${kubectl[@]}" config current-context 2>/dev/null)} ||
+    die "kubectl has no current context; choose one with --context"
+  "${kubectl[@]}" version -o json >/dev/null || die "the cluster of context $current does not answer"
+  if $kuberay && ! exists crd rayclusters.ray.io; then
+    die "the KubeRay operator is not installed: see infra/kuberay/README.md"
+  fi
+  confirm "deploy $image to the cluster of context $current?"
+}
+
+image_step() {
+  if ! $build; then return; fi
+  say "image $image"
+  local variant=cpu
+  if $gpu; then variant=cuda; fi
+  run docker build --build-arg "VARIANT=$variant" -t "$image" "$root"
+  if $push; then
+    run docker push "$image"
+    return
+  fi
+  case $current in
+    kind-*) run kind load docker-image "$image" --name "${current#kind-}" ;;
+    minikube*) run minikube -p "$current" image load "$image" ;;
+    k3s*|k3d-*)
+      if [[ $current == k3d-* ]]; then
+        run k3d image import "$image" -c "${current#k3d-}"
+      elif $dry_run; then
+        echo "+ docker save $image | sudo k3s ctr images import -"
+      else
+        docker save "$image" | sudo k3s ctr images import -
+      fi ;;
+    *) say "context $current is no local cluster: its nodes pull $image from a registry (--push)" ;;
+  esac
+}
+
+# A Secret with a random password, made once.
+password_secret() {
+  if exists secret "$1" -n "$namespace"; then return; fi
+  "${kubectl[@]}" create secret generic "$1" -n "$namespace" --dry-run=client -o yaml \
+    --from-literal="password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" | apply
+}
+
+secrets_step() {
+  say "namespace and secrets"
+  apply <"$root/infra/k8s/configs/namespace.yaml"
+  if [ -n "$env_file" ]; then
+    "${kubectl[@]}" create secret generic trading-bot-secrets -n "$namespace" \
+      --from-env-file="$env_file" --dry-run=client -o yaml | apply
+  else
+    echo "no .env file: the Secret trading-bot-secrets stays as it is"
+  fi
+  if $kuberay; then password_secret trading-redis; fi
+  if $monitoring; then password_secret trading-grafana; fi
+}
+
+# A kustomization over the chosen manifests, with the image and the settings of this call.
+overlay() {
+  local base=$1 relative
+  relative=$(realpath --relative-to="$work" "$root/infra/$base")
+  cat >"$work/kustomization.yaml" <<YAML
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources:
+  - $relative
+images:
+  - name: paper-trading-bot
+    newName: ${image%:*}
+    newTag: "$tag"
+YAML
+  if [ -n "$config" ]; then
+    cp "$config" "$work/config.yaml"
+    cat >>"$work/kustomization.yaml" <<YAML
+configMapGenerator:
+  - name: trading-bot-config
+    namespace: $namespace
+    behavior: replace
+    files: [config.yaml]
+generatorOptions:
+  disableNameSuffixHash: true
+YAML
+  fi
+  "${kubectl[@]}" kustomize "$work"
+}
+
+application_step() {
+  say "settings, volumes and application"
+  local base=k8s applied
+  if $gpu; then base=k8s/overlays/gpu; fi
+  if $kuberay; then
+    base=kuberay/overlays/cpu-only
+    if $gpu; then base=kuberay/overlays/gpu; fi
+  fi
+  if $kuberay && exists raycluster/trading -n "$namespace"; then
+    local changes code=0
+    changes=$(overlay "$base" | "${kubectl[@]}" diff -f -) || code=$?
+    [ $code -le 1 ] || die "kubectl diff failed: it is not known what would change"
+    if [[ $changes == *RayCluster.* ]]; then
+      # Its pods are all replaced: the bot ends in order first.
+      cluster_changed=true
+      manage stop
+    fi
+  fi
+  applied=$(overlay "$base" | apply)
+  echo "$applied"
+  if [[ $applied == *"configmap/trading-bot-config configured"* ]]; then settings_changed=true; fi
+  if $monitoring; then
+    "${kubectl[@]}" kustomize "$root/infra/k8s/monitoring" | apply
+  fi
+}
+
+manage() {
+  local options=(--timeout "$timeout")
+  if $kuberay; then options+=(--kuberay); fi
+  if [ -n "$context" ]; then options+=(--context "$context"); fi
+  run "$root/scripts/manage_k8s.sh" "${options[@]}" "$@"
+}
+
+start_step() {
+  say "waiting until it is ready"
+  if $kuberay; then
+    local await=("${kubectl[@]}" wait -n "$namespace")
+    if $cluster_changed; then
+      run "${await[@]}" raycluster/trading --for=condition=HeadPodReady=false --timeout=60s || true
+    fi
+    run "${await[@]}" raycluster/trading --for=condition=RayClusterProvisioned --timeout="${timeout}s"
+    run "${await[@]}" pods -l ray.io/cluster=trading --for=condition=Ready --timeout="${timeout}s"
+  fi
+  # Settings are read at the start.
+  if $settings_changed; then manage restart; else manage start; fi
+  if $monitoring; then
+    for name in prometheus grafana; do
+      run "${kubectl[@]}" rollout status "deployment/$name" -n "$namespace" --timeout="${timeout}s"
+    done
+  fi
+  if [ -n "$model" ]; then
+    say "model $model"
+    manage update-model "$model"
+  fi
+}
+
+addresses() {
+  local forward="${kubectl[*]} port-forward -n $namespace"
+  say "inside the cluster: http://paper-trading-bot.$namespace:8000/status"
+  echo "from here:          $forward service/paper-trading-bot 8000"
+  if $kuberay; then echo "Ray's dashboard:    $forward service/trading-head-svc 8265"; fi
+  if $monitoring; then
+    echo "Prometheus:         $forward service/prometheus 9090"
+    echo "Grafana:            $forward service/grafana 3000   (user admin, password in the Secret trading-grafana)"
+  fi
+}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+settings_changed=false cluster_changed=false
+
+check_tools
+image_step
+secrets_step
+application_step
+start_step
+addresses

@@ -1,0 +1,262 @@
+#!/usr/bin/env bash
+# Looks after the bot that scripts/deploy_k8s.sh brought to a cluster.
+set -euo pipefail
+
+usage() {
+  cat <<'TEXT'
+usage: scripts/manage_k8s.sh [options] COMMAND
+
+  status              pods, claims, and the bot's own account of itself
+  logs [ARGS]         its log; ARGS go to `kubectl logs`, or to `ray job logs` with --kuberay
+  metrics             its metrics, as Prometheus sees them
+  scale N             replicas of the bot, 0 or 1; with --kuberay most nodes of env runners
+  restart             stops it in order and starts it again
+  stop                writes a checkpoint and stops trading; nothing is lost
+  start               starts it, and waits until it is ready
+  delete              removes the bot; the claims and the secrets stay without --with-data
+  port-forward [PORT] the endpoints on this machine's PORT (default: 8000)
+  exec COMMAND...     a command beside the bot
+  update-model PATH   trades with the checkpoint in PATH, a folder or a .tar.gz of one, without
+                      a restart; one that does not fit is refused and changes nothing
+
+  --kuberay           the bot runs on a Ray cluster
+  --context NAME      kubectl's context (default: the current one)
+  --timeout SECONDS   for each wait (default: 900)
+  --with-data         delete: the claims, the secrets and the namespace too, the account with them
+  --yes               delete: asks nothing
+  --help
+TEXT
+}
+
+die() { echo "manage_k8s.sh: $*" >&2; exit 1; }
+misuse() { echo "manage_k8s.sh: $*; see --help" >&2; exit 2; }
+
+namespace=trading-bot
+app=deployment/paper-trading-bot
+cluster=raycluster/trading
+job=paper-trading-bot
+application=(python -m trading)
+state=(--config /etc/trading/config.yaml --set paths.state_dir=/var/lib/trading)
+
+kuberay=false yes=false with_data=false context='' timeout=900
+while [ $# -gt 0 ]; do
+  case $1 in
+    --kuberay) kuberay=true ;;
+    --yes) yes=true ;;
+    --with-data) with_data=true ;;
+    --context|--timeout)
+      [ $# -ge 2 ] || misuse "$1 needs a value"
+      if [ "$1" = --context ]; then context=$2; else timeout=$2; fi
+      shift ;;
+    --help) usage; exit 0 ;;
+    -*) misuse "unknown option $1" ;;
+    *) break ;;
+  esac
+  shift
+done
+[[ $timeout =~ ^[1-9][0-9]*$ ]] || misuse "--timeout is $timeout; it must be whole seconds"
+[ $# -gt 0 ] || misuse "no command"
+command=$1
+shift
+
+k() {
+  local options=(-n "$namespace")
+  if [ -n "$context" ]; then options+=(--context "$context"); fi
+  kubectl "${options[@]}" "$@"
+}
+
+# The name of the one pod of the Ray cluster with these labels.
+ray_pod() {
+  local name
+  name=$(k get pods -l "ray.io/cluster=trading,$1" --field-selector=status.phase=Running \
+    -o "jsonpath={.items[0].metadata.name}" 2>/dev/null) || true
+  [ -n "$name" ] || die "no running pod with the labels ray.io/cluster=trading,$1"
+  echo "$name"
+}
+
+# Runs a command in the container of the bot, or of the Ray node that it runs on.
+beside() {
+  local flags=(-i) pod
+  if [ "$1" = --tty ]; then
+    shift
+    if [ -t 0 ] && [ -t 1 ]; then flags+=(-t); fi
+  fi
+  if $kuberay; then
+    pod=$(ray_pod ray.io/group=live-market)
+    k exec "${flags[@]}" "$pod" -c ray-worker -- "$@"
+  else
+    k exec "${flags[@]}" "$app" -c trading -- "$@"
+  fi
+}
+
+on_head() {
+  local pod
+  pod=$(ray_pod ray.io/node-type=head)
+  k exec -i "$pod" -c ray-head -- "$@"
+}
+
+ray_job() {
+  local verb=$1
+  shift
+  on_head ray job "$verb" --address http://127.0.0.1:8265 "$@"
+}
+
+job_runs() { [[ $(ray_job status "$job" 2>/dev/null || true) =~ (RUNNING|PENDING) ]]; }
+
+# GET of an endpoint, from inside: the cluster need not expose it.
+http() {
+  local get='import sys, urllib.request as r; print(r.urlopen("http://127.0.0.1:8000" + sys.argv[1], timeout=10).read().decode())'
+  if $kuberay; then on_head python -c "$get" "$1"; else beside python -c "$get" "$1"; fi
+}
+
+await_ready() {
+  local deadline=$((SECONDS + timeout))
+  until http /ready >/dev/null 2>&1; do
+    job_runs || die "the job $job ended: see \`manage_k8s.sh --kuberay logs\`"
+    [ $SECONDS -lt $deadline ] || die "not ready within $timeout s: see \`manage_k8s.sh --kuberay logs\`"
+    sleep 5
+  done
+}
+
+start() {
+  if ! $kuberay; then
+    k scale "$app" --replicas=1
+    k rollout status "$app" --timeout="${timeout}s"
+    return
+  fi
+  if job_runs; then
+    echo "the job $job runs already"
+  else
+    # A job that has ended keeps its name until it is deleted.
+    ray_job delete "$job" >/dev/null 2>&1 || true
+    ray_job submit --submission-id "$job" --no-wait \
+      --entrypoint-resources '{"live_market": 0.001}' -- \
+      "${application[@]}" up "${state[@]}" --set serving.host=0.0.0.0
+  fi
+  await_ready
+}
+
+stop() {
+  if $kuberay; then
+    if job_runs; then ray_job stop "$job"; else echo "the job $job does not run"; fi
+    return
+  fi
+  k scale "$app" --replicas=0
+  k wait pods -l app.kubernetes.io/name=paper-trading-bot --for=delete --timeout="${timeout}s"
+}
+
+status() {
+  if $kuberay; then
+    k get rayclusters,pods,services,persistentvolumeclaims
+    ray_job status "$job"
+  else
+    k get deployments,pods,services,persistentvolumeclaims
+  fi
+  http /status
+}
+
+logs() {
+  if $kuberay; then ray_job logs "$job" "$@"; else k logs "$app" -c trading "$@"; fi
+}
+
+scale() {
+  local count=${1-}
+  [[ $count =~ ^[0-9]+$ ]] || misuse "scale needs a whole number"
+  if ! $kuberay; then
+    [ "$count" -le 1 ] || die "scale $count: one account has one owner, so there is one pod or none"
+    if [ "$count" = 0 ]; then stop; else start; fi
+    return
+  fi
+  local groups index
+  groups=$(k get "$cluster" -o 'jsonpath={.spec.workerGroupSpecs[*].groupName}')
+  index=0
+  for group in $groups; do
+    [ "$group" != env-runners ] || break
+    index=$((index + 1))
+  done
+  local path=/spec/workerGroupSpecs/$index
+  k patch "$cluster" --type=json -p "[
+    {\"op\": \"test\", \"path\": \"$path/groupName\", \"value\": \"env-runners\"},
+    {\"op\": \"replace\", \"path\": \"$path/maxReplicas\", \"value\": $count}]"
+}
+
+restart() {
+  if $kuberay; then
+    stop
+    start
+  else
+    k rollout restart "$app"
+    start
+  fi
+}
+
+delete() {
+  local what="the bot in namespace $namespace"
+  if $with_data; then what+=", its account, models and secrets"; fi
+  if ! $yes; then
+    [ -t 0 ] || die "delete needs --yes where nobody can be asked"
+    local answer
+    read -r -p "delete $what? [y/N] " answer
+    [[ $answer == [yY]* ]] || die "nothing was deleted"
+  fi
+  local wait=(--ignore-not-found --timeout="${timeout}s")
+  if $kuberay; then
+    # Redis last: the operator removes there what the cluster has left.
+    k delete rayjobs,rayclusters --all "${wait[@]}"
+    k delete statefulset/trading-redis service/trading-redis networkpolicy/trading-redis "${wait[@]}"
+    k delete networkpolicy/ray-nodes networkpolicy/ray-head-to-api-server \
+      networkpolicy/live-market-to-massive poddisruptionbudget/trading-live-market \
+      service/paper-trading-bot configmap/trading-bot-config "${wait[@]}"
+  else
+    k delete "$app" service/paper-trading-bot configmap/trading-bot-config \
+      poddisruptionbudget/paper-trading-bot networkpolicy/paper-trading-bot "${wait[@]}"
+  fi
+  if $with_data; then k delete "namespace/$namespace" "${wait[@]}"; fi
+}
+
+port_forward() {
+  local port=${1:-8000}
+  [[ $port =~ ^[0-9]+$ ]] || misuse "port-forward: $port is no port"
+  k port-forward service/paper-trading-bot "$port:8000"
+}
+
+update_model() {
+  local path=${1-} name target
+  [ -n "$path" ] || misuse "update-model needs a folder or a .tar.gz"
+  if [ -d "$path" ]; then
+    path=$(cd "$path" && pwd)
+  else
+    [ -f "$path" ] || die "update-model: there is no $path"
+    tar -tzf "$path" >/dev/null 2>&1 || die "update-model: $path is neither a folder nor a .tar.gz"
+  fi
+  name=$(basename "$path" .tar.gz)-$(date -u +%Y%m%dT%H%M%SZ)
+  [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
+    die "update-model: rename $path to letters, digits, dots, - and _"
+  target=/models/$name
+  # Under another name until it is whole.
+  local receive="set -e; mkdir $target.part; tar -xzf - -C $target.part; mv $target.part $target"
+  echo "uploading $path to $target"
+  if [ -d "$path" ]; then
+    tar -czf - -C "$path" . | beside sh -c "$receive"
+  else
+    beside sh -c "$receive" <"$path"
+  fi
+  if ! beside "${application[@]}" checkpoints promote "$target" "${state[@]}"; then
+    beside rm -rf "$target"
+    die "update-model: $path was refused; the bot trades on with what it had"
+  fi
+}
+
+case $command in
+  status|stop|start|restart|delete) [ $# -eq 0 ] || misuse "$command takes no argument" ;;
+esac
+case $command in
+  status|logs|scale|restart|stop|start|delete) "$command" "$@" ;;
+  metrics) http /metrics ;;
+  port-forward) port_forward "$@" ;;
+  exec)
+    [ $# -gt 0 ] || misuse "exec needs a command"
+    beside --tty "$@" ;;
+  update-model) update_model "$@" ;;
+  *) misuse "unknown command $command" ;;
+esac

@@ -1,0 +1,153 @@
+"""Ray's own autoscaler reads the cluster as it is meant, and the application's settings fit it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.autoscaler._private.kuberay.autoscaling_config import (
+    _derive_autoscaling_config_from_ray_cr,
+)
+
+from tests.infra.manifests import CLUSTERS, INFRA, ROOT, TRAININGS, Object, one, pod_templates
+from trading.config import Settings, load_settings
+from trading.learning.build import place_learner
+from trading.up import _CALL_TIMEOUT_S, _LIVE_SHARE, _SERVER_SHARE
+
+_GB = 2**30
+
+
+def _cluster(name: str) -> Object:
+    if name in CLUSTERS:
+        return one(name, "RayCluster")
+    job = one(name, "RayJob")
+    return {"metadata": job["metadata"], "spec": job["spec"]["rayClusterSpec"]}
+
+
+def _node_types(name: str) -> dict[str, Any]:
+    """Fewest and most nodes and the resources of each node type, memory in GiB."""
+    config = _derive_autoscaling_config_from_ray_cr(_cluster(name))
+    assert config["head_node_type"] == "headgroup"
+    return {
+        kind: (
+            each["min_workers"],
+            each["max_workers"],
+            {**each["resources"], "memory": each["resources"]["memory"] // _GB},
+        )
+        for kind, each in config["available_node_types"].items()
+    }
+
+
+def _learner(gpu: bool) -> dict[str, Any]:
+    if gpu:
+        return {"CPU": 0, "GPU": 1, "learner": 1, "memory": 8}
+    return {"CPU": 1, "learner": 1, "memory": 4}
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_the_autoscaler_sees_the_nodes_of_the_trading_cluster(name: str) -> None:
+    assert _node_types(name) == {
+        "headgroup": (0, 0, {"CPU": 0, "memory": 4}),
+        "live-market": (1, 1, {"CPU": 0, "live_market": 1, "memory": 8}),
+        "learner": (1, 1, _learner(gpu="cpu" not in name)),
+        "env-runners": (0, 8, {"CPU": 2, "memory": 4}),
+    }
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_the_autoscaler_sees_the_nodes_of_a_training_cluster(name: str) -> None:
+    assert _node_types(name) == {
+        "headgroup": (0, 0, {"CPU": 0, "memory": 8}),
+        "learner": (1, 1, _learner(gpu="cpu" not in name)),
+        "env-runners": (0, 16, {"CPU": 2, "memory": 4}),
+    }
+
+
+def _settings(name: str) -> Settings:
+    return load_settings(INFRA / "kuberay" / name / "config.yaml", environ={})
+
+
+def test_the_cluster_has_the_settings_of_configs() -> None:
+    text = (INFRA / "kuberay/cluster/config.yaml").read_text()
+    assert text == (ROOT / "configs/cluster.yaml").read_text()
+    assert one("kuberay/cluster", "ConfigMap")["data"]["config.yaml"] == text
+
+
+@pytest.mark.parametrize("name", [*CLUSTERS, *TRAININGS])
+def test_every_actor_has_a_node(name: str) -> None:
+    """Learners fit on the learner's node, env runners elsewhere, the live market on its own."""
+    settings = _settings("cluster" if name in CLUSTERS else "train")
+    types = {kind: resources for kind, (_, _, resources) in _node_types(name).items()}
+    gpus = types["learner"].get("GPU", 0)
+    placement = place_learner(settings, gpus)
+    # RLlib asks one CPU for a learner without a GPU, and none for one with.
+    asked = {"CPU": 0 if gpus else 1, "GPU": placement.gpus_per_learner, **placement.resources}
+    fitting = [
+        kind
+        for kind, has in types.items()
+        if all(has.get(resource, 0) >= amount for resource, amount in asked.items())
+    ]
+    assert placement.num_learners == 1
+    assert fitting == ["learner"]
+
+    left = types["learner"]["CPU"] - asked["CPU"]
+    assert left == 0, "an env runner would share the learner's node"
+    _, most, runner = _node_types(name)["env-runners"]
+    assert most * runner["CPU"] >= settings.learning.num_env_runners
+    if name in CLUSTERS:
+        assert settings.ray.live_market_resource in types["live-market"]
+        driver = 0.001
+        assert _LIVE_SHARE + _SERVER_SHARE + driver <= types["live-market"]["live_market"]
+
+
+def test_a_stopped_driver_has_time_for_its_checkpoint() -> None:
+    """From SIGTERM to SIGKILL, and the pod's grace is longer than that."""
+    for name, group in (("kuberay/cluster", "/live-market"), ("kuberay/train", "")):
+        (pod,) = [
+            pod
+            for pod in pod_templates([*_ray_objects(name)])
+            if pod.owner.endswith(group) and pod.owner.count("/") == 1 + bool(group)
+        ]
+        environment = {each["name"]: each.get("value") for each in pod.spec["containers"][0]["env"]}
+        wait_s = float(environment["RAY_JOB_STOP_WAIT_TIME_S"])
+        assert 3 * _CALL_TIMEOUT_S <= wait_s < pod.spec["terminationGracePeriodSeconds"]
+
+
+def _ray_objects(name: str) -> list[Object]:
+    return [one(name, "RayCluster" if name in CLUSTERS else "RayJob")]
+
+
+def test_the_head_finds_its_state_in_redis() -> None:
+    options = one("kuberay/cluster", "RayCluster")["spec"]["gcsFaultToleranceOptions"]
+    redis = one("kuberay/cluster", "StatefulSet")
+    (port,) = redis["spec"]["template"]["spec"]["containers"][0]["ports"]
+    assert options["redisAddress"] == f"{redis['spec']['serviceName']}:{port['containerPort']}"
+    (password,) = redis["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert options["redisPassword"]["valueFrom"] == password["valueFrom"]
+
+
+def test_the_versions_of_ray_agree() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    for name in (*CLUSTERS, *TRAININGS):
+        assert f"ray[rllib,serve]=={_cluster(name)['spec']['rayVersion']}" in project
+
+
+def test_training_leaves_its_checkpoint_on_the_claim_of_the_models() -> None:
+    job = one("kuberay/train", "RayJob")["spec"]
+    assert job["shutdownAfterJobFinishes"] is True
+    head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    mounts = {each["name"]: each["mountPath"] for each in head["containers"][0]["volumeMounts"]}
+    checkpoints = _settings("train").paths.checkpoints
+    assert checkpoints.is_relative_to(Path(mounts["models"]))
+    (models,) = [volume for volume in head["volumes"] if volume["name"] == "models"]
+    assert models["persistentVolumeClaim"] == {"claimName": "trading-bot-models"}
+
+
+def test_the_budget_of_the_live_market_counts_pods() -> None:
+    """Of pods whose owner has no scale, Kubernetes can only count the available ones."""
+    budget = one("kuberay/cluster", "PodDisruptionBudget")["spec"]
+    assert budget["minAvailable"] == 1
+    assert "maxUnavailable" not in budget
+    groups = yaml.safe_load((INFRA / "kuberay/cluster/raycluster.yaml").read_text())["spec"]
+    names = [group["groupName"] for group in groups["workerGroupSpecs"]]
+    assert budget["selector"]["matchLabels"]["ray.io/group"] in names

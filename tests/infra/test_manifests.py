@@ -1,0 +1,271 @@
+"""Every manifest builds, fits its schema, and names what exists."""
+
+import datetime as dt
+import functools
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.infra.manifests import (
+    BUILDS,
+    INFRA,
+    ROOT,
+    Object,
+    PodTemplate,
+    build,
+    one,
+    pod_templates,
+)
+from trading.config import load_settings
+from trading.config.loading import environment_names
+from trading.serving.app import build_api
+from trading.up import _CALL_TIMEOUT_S
+
+_OLDEST, _NEWEST = "1.30", "1.37"
+_CRDS = ROOT.parent / "shared" / "vendor" / "kuberay"
+_FOREIGN = ("ray.io", "monitoring.coreos.com")
+
+
+def _is_foreign(each: Object) -> bool:
+    return str(each["apiVersion"]).startswith(_FOREIGN)
+
+
+def test_every_kustomization_is_tested() -> None:
+    found = {
+        str(file.parent.relative_to(INFRA))
+        for file in INFRA.rglob("kustomization.yaml")
+        if yaml.safe_load(file.read_text())["kind"] == "Kustomization"
+    }
+    parts = {"configs", "volumes", "deployments", "services", "policies", "statefulsets", "base"}
+    assert found == {*BUILDS, "kuberay/policies", *(f"k8s/{part}" for part in parts)}
+
+
+@pytest.mark.parametrize("version", [_OLDEST, _NEWEST])
+@pytest.mark.parametrize("name", BUILDS)
+def test_objects_fit_the_schemas_of_kubernetes(name: str, version: str) -> None:
+    for each in build(name):
+        if not _is_foreign(each):
+            kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_template_of_the_secret_fits_and_is_not_applied() -> None:
+    secret = yaml.safe_load((INFRA / "k8s/configs/secrets.yaml").read_text())
+    kubernetes_validate.validate(secret, _NEWEST, strict=True)
+    assert set(secret["stringData"]) <= set(environment_names())
+    assert not any(secret["stringData"].values())
+    assert not [each for name in BUILDS for each in build(name) if each["kind"] == "Secret"]
+
+
+def _strict(schema: Any) -> Any:
+    """The OpenAPI schema of a CRD as a JSON schema that refuses unknown fields."""
+    if isinstance(schema, list):
+        return [_strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    strict = {key: _strict(each) for key, each in schema.items()}
+    open_ended = schema.get("x-kubernetes-preserve-unknown-fields")
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
+        strict.setdefault("additionalProperties", bool(open_ended))
+    return strict
+
+
+@functools.cache
+def _crd_schema(kind: str) -> Any:
+    file = _CRDS / f"ray.io_{kind.lower()}s.yaml"
+    if not file.exists():
+        pytest.skip(f"the CRDs of KubeRay are not at {_CRDS}")
+    crd = yaml.load(file.read_text(), Loader=yaml.CSafeLoader)
+    (version,) = [each for each in crd["spec"]["versions"] if each["name"] == "v1"]
+    return _strict(version["schema"]["openAPIV3Schema"])
+
+
+@pytest.mark.parametrize("kind", ["RayCluster", "RayJob"])
+def test_ray_objects_fit_the_schemas_of_kuberay(kind: str) -> None:
+    schema = _crd_schema(kind)
+    validator = jsonschema.Draft202012Validator(schema)
+    objects = [each for name in BUILDS for each in build(name) if each["kind"] == kind]
+    assert objects
+    for each in objects:
+        assert each["apiVersion"] == "ray.io/v1"
+        validator.validate(each)
+
+
+def test_a_misspelt_field_of_a_ray_object_is_refused() -> None:
+    schema = _crd_schema("RayCluster")
+    cluster = one("kuberay/cluster", "RayCluster")
+    cluster["spec"]["workerGroupSpecs"][0]["minReplica"] = 1
+    with pytest.raises(jsonschema.ValidationError, match="minReplica"):
+        jsonschema.validate(cluster, schema, jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_one_image_entry_reaches_every_container_of_ours(name: str) -> None:
+    tag = "0.1.0-cuda" if name.endswith("gpu") else "0.1.0"
+    images = [c["image"] for pod in pod_templates(build(name)) for c in pod.containers]
+    ours = {image for image in images if image.startswith("paper-trading-bot")}
+    assert ours == (set() if name == "k8s/monitoring" else {f"paper-trading-bot:{tag}"})
+    assert all(":" in image and not image.endswith(":latest") for image in images)
+
+
+def _ports(pod: PodTemplate) -> set[str]:
+    return {port["name"] for c in pod.containers for port in c.get("ports", [])}
+
+
+def _selected(selector: dict[str, str], pod: PodTemplate) -> bool:
+    return selector.items() <= pod.labels.items()
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_services_name_ports_of_their_pods_and_their_protocol(name: str) -> None:
+    objects = build(name)
+    pods = pod_templates(objects)
+    for service in (each for each in objects if each["kind"] == "Service"):
+        selector = service["spec"]["selector"]
+        if "ray.io/cluster" in selector:
+            chosen = [pod for pod in pods if pod.owner == "RayCluster/trading"]
+        else:
+            chosen = [pod for pod in pods if _selected(selector, pod)]
+        assert chosen, service["metadata"]["name"]
+        for port in service["spec"]["ports"]:
+            assert port["protocol"] == "TCP"
+            assert all(port["targetPort"] in _ports(pod) for pod in chosen)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_volumes_are_declared_and_claims_and_settings_exist(name: str) -> None:
+    objects = build(name)
+    made = {(each["kind"], each["metadata"]["name"]) for each in objects}
+    if "train" in name:  # the claim is the trading cluster's
+        made |= {(each["kind"], each["metadata"]["name"]) for each in build("k8s/volumes")}
+    made.add(("ConfigMap", "kube-root-ca.crt"))
+    for pod in pod_templates(objects):
+        volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", [])}
+        stateful = "data" if pod.owner.startswith("StatefulSet") else None
+        for container in pod.containers:
+            for mount in container.get("volumeMounts", []):
+                assert mount["name"] in volumes or mount["name"] == stateful, pod.owner
+        for volume in volumes.values():
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                assert ("PersistentVolumeClaim", claim) in made
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in made
+
+
+def test_claims_have_the_sizes_of_the_table() -> None:
+    claims = {
+        each["metadata"]["name"]: each["spec"]["resources"]["requests"]["storage"]
+        for each in build("k8s")
+        if each["kind"] == "PersistentVolumeClaim"
+    }
+    assert claims == {
+        "trading-bot-models": "10Gi",
+        "trading-bot-checkpoints": "50Gi",
+        "trading-bot-logs": "20Gi",
+    }
+    readme = (INFRA / "k8s/README.md").read_text()
+    for claim, size in claims.items():
+        assert f"| `{claim}` | {size} |" in readme
+
+
+def _bot(name: str = "k8s") -> Object:
+    bot: Object = one(name, "Deployment")["spec"]["template"]["spec"]
+    return bot
+
+
+def test_the_bots_settings_are_valid_and_keep_its_state_on_a_claim(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(one("k8s", "ConfigMap")["data"]["config.yaml"])
+    container = _bot()["containers"][0]
+    up, config, path, *rest = container["args"]
+    assert (up, config, path) == ("up", "--config", "/etc/trading/config.yaml")
+    assert rest[::2] == ["--set"] * (len(rest) // 2)
+    settings = load_settings(file, rest[1::2], {})
+
+    assert settings.serving.host == "0.0.0.0"
+    assert settings.serving.port == container["ports"][0]["containerPort"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounts[str(settings.paths.state_dir)] == "checkpoints"
+    assert settings.paths.checkpoints.is_relative_to(settings.paths.state_dir)
+    assert settings.data.source == "simulation"  # starts without a secret
+
+
+def test_live_quotes_need_no_more_than_the_secret(tmp_path: Path) -> None:
+    text = one("k8s", "ConfigMap")["data"]["config.yaml"]
+    file = tmp_path / "config.yaml"
+    file.write_text(text.replace("source: simulation", "source: massive"))
+    settings = load_settings(file, environ={"MASSIVE_API_KEY": "key"})
+    assert settings.data.source == "massive"
+    assert _bot()["containers"][0]["envFrom"] == [
+        {"secretRef": {"name": "trading-bot-secrets", "optional": True}}
+    ]
+
+
+def test_probes_ask_endpoints_that_the_application_has() -> None:
+    container = _bot()["containers"][0]
+    routes = {getattr(route, "path", None) for route in build_api("live", "trading").routes}
+    probes = {
+        kind: container[f"{kind}Probe"]["httpGet"]["path"]
+        for kind in ("startup", "liveness", "readiness")
+    }
+    assert probes == {"startup": "/health", "liveness": "/health", "readiness": "/ready"}
+    assert set(probes.values()) <= routes
+
+
+def test_one_account_has_one_pod() -> None:
+    deployment = one("k8s", "Deployment")["spec"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
+
+
+def test_termination_leaves_time_for_the_last_checkpoint() -> None:
+    """The live market and the learner may each take the call's limit before it is written."""
+    pod = _bot()
+    pause = float(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1])
+    needed = dt.timedelta(seconds=3 * _CALL_TIMEOUT_S + pause)
+    assert dt.timedelta(seconds=pod["terminationGracePeriodSeconds"]) >= needed
+
+
+def test_the_bot_asks_for_a_gpu_only_in_the_overlay() -> None:
+    plain, gpu = (_bot(name)["containers"][0]["resources"] for name in ("k8s", "k8s/overlays/gpu"))
+    assert plain["requests"] == {"cpu": "2", "memory": "4Gi"}
+    assert "nvidia.com/gpu" not in plain["limits"]
+    assert gpu["limits"]["nvidia.com/gpu"] == "1"
+    assert _bot("k8s/overlays/gpu")["tolerations"]
+
+
+def test_prometheus_scrapes_the_application_and_every_ray_node() -> None:
+    (config,) = [
+        each for each in build("k8s/monitoring") if each["metadata"]["name"] == "prometheus-config"
+    ]
+    jobs = {
+        job["job_name"]: job
+        for job in yaml.safe_load(config["data"]["prometheus.yml"])["scrape_configs"]
+    }
+    kept = jobs["trading-bot"]["relabel_configs"][0]["regex"]
+    for name in ("k8s", "kuberay/cluster"):
+        services = [each for each in build(name) if each["kind"] == "Service"]
+        named = {
+            f"{each['metadata']['name']};{port['name']}"
+            for each in services
+            for port in each["spec"]["ports"]
+        }
+        assert kept in named
+    ports = set(jobs["ray"]["relabel_configs"][0]["regex"].split("|"))
+    head, *workers = [
+        pod for pod in pod_templates(build("kuberay/cluster")) if pod.owner.startswith("RayCluster")
+    ]
+    assert ports <= _ports(head)
+    assert all("metrics" in _ports(worker) for worker in workers)
+
+
+def test_the_pod_monitor_names_ports_of_ray_nodes() -> None:
+    file = INFRA / "kuberay/components/podmonitor/podmonitor.yaml"
+    monitor = yaml.safe_load(file.read_text())
+    ports = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+    assert ports <= set().union(*map(_ports, pod_templates(build("kuberay/cluster"))))

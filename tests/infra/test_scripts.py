@@ -1,0 +1,463 @@
+"""The deployment scripts, run for real against a `kubectl` that records and answers."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonpatch
+import kubernetes_validate
+import pytest
+
+from tests.infra.manifests import ROOT, kubectl, one
+
+_HERE = Path(__file__).parent
+_SCRIPTS = [ROOT / "scripts/deploy_k8s.sh", ROOT / "scripts/manage_k8s.sh", ROOT / ".ci/run"]
+_CLAIMS = {
+    f"persistentvolumeclaim/trading-bot-{name}" for name in ("models", "checkpoints", "logs")
+}
+
+
+class Workplace:
+    """A folder whose `kubectl`, `docker` and `kind` record their calls."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tools = folder / "bin"
+        self.tools.mkdir()
+        self.set_context("kind-lab")
+        python = f'#!/bin/sh\nexec {sys.executable} {_HERE / "recording_kubectl.py"} "$@"\n'
+        self._tool("kubectl", python)
+        for name in ("docker", "kind", "minikube", "k3d"):
+            self._tool(name, f'#!/bin/sh\necho {name} "$@" >> {folder}/tools.log\n')
+
+    def _tool(self, name: str, text: str) -> None:
+        file = self.tools / name
+        file.write_text(text)
+        file.chmod(0o755)
+
+    def set_context(self, name: str) -> None:
+        (self.folder / "context").write_text(name)
+
+    def run(self, script: str, *arguments: str, code: int = 0) -> str:
+        """Run a script of `scripts/` to its end; what it said."""
+        environment = {
+            **os.environ,
+            "PATH": f"{self.tools}:{os.environ['PATH']}",
+            "RECORDER_FOLDER": str(self.folder),
+            "RECORDER_REAL_KUBECTL": kubectl(),
+        }
+        command = [str(ROOT / "scripts" / script), *arguments]
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == code, said
+        return said
+
+    def deploy(self, *arguments: str, code: int = 0) -> str:
+        return self.run("deploy_k8s.sh", *arguments, code=code)
+
+    def manage(self, *arguments: str, code: int = 0) -> str:
+        return self.run("manage_k8s.sh", *arguments, code=code)
+
+    def calls(self) -> list[str]:
+        """The recorded calls of kubectl, each as one line."""
+        file = self.folder / "calls.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [" ".join(json.loads(line)) for line in lines]
+
+    def forget(self) -> None:
+        (self.folder / "calls.jsonl").unlink(missing_ok=True)
+
+    def tool_calls(self) -> list[str]:
+        file = self.folder / "tools.log"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def objects(self) -> dict[str, Any]:
+        objects: dict[str, Any] = json.loads((self.folder / "objects.json").read_text())
+        return objects
+
+    def add_operator(self) -> None:
+        crd = {"customresourcedefinition/rayclusters.ray.io": {}, "crd/rayclusters.ray.io": {}}
+        (self.folder / "objects.json").write_text(json.dumps(crd))
+
+    def job(self) -> str:
+        file = self.folder / "job"
+        return file.read_text() if file.exists() else ""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    return Workplace(tmp_path)
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> str:
+    file = tmp_path / "secrets.env"
+    file.write_text("MASSIVE_API_KEY=topsecret\nSYMBOLS=SPY,QQQ\n")
+    return str(file)
+
+
+def _changing(calls: list[str]) -> list[str]:
+    verbs = {"apply", "delete", "scale", "rollout", "patch", "exec", "create"}
+    return [call for call in calls if verbs & set(call.split())]
+
+
+@pytest.mark.parametrize("script", _SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+    assert shellcheck is not None, "install the extra `dev`"
+    done = subprocess.run([shellcheck, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_deploy_brings_image_secret_and_application(place: Workplace, env_file: str) -> None:
+    said = place.deploy("--yes", "--env-file", env_file)
+
+    image = "paper-trading-bot:0.1.0"
+    assert place.tool_calls() == [
+        f"docker build --build-arg VARIANT=cpu -t {image} {ROOT}",
+        f"kind load docker-image {image} --name lab",
+    ]
+    objects = place.objects()
+    secret = objects["secret/trading-bot-secrets"]["data"]
+    assert base64.b64decode(secret["MASSIVE_API_KEY"]) == b"topsecret"
+    assert "topsecret" not in said
+    assert objects.keys() >= _CLAIMS
+    pod = objects["deployment/paper-trading-bot"]["spec"]["template"]["spec"]
+    assert pod["containers"][0]["image"] == image
+    assert "-n trading-bot rollout status deployment/paper-trading-bot --timeout=900s" in (
+        place.calls()
+    )
+    assert "port-forward -n trading-bot service/paper-trading-bot 8000" in said
+    for each in objects.values():
+        kubernetes_validate.validate(each, "1.37", strict=True)
+
+
+def test_deploying_again_changes_nothing(place: Workplace, env_file: str) -> None:
+    place.deploy("--yes", "--env-file", env_file, "--monitoring")
+    before = place.objects()
+    place.forget()
+    said = place.deploy("--yes", "--env-file", env_file, "--monitoring")
+    assert place.objects() == before
+    assert "created" not in said
+    assert "configured" not in said
+    assert not [call for call in place.calls() if "restart" in call]
+
+
+def test_new_settings_restart_the_bot(place: Workplace) -> None:
+    place.deploy("--yes", "--no-build")
+    place.deploy("--yes", "--no-build", "--config", str(ROOT / "configs/paper.yaml"))
+    text = (ROOT / "configs/paper.yaml").read_text()
+    assert place.objects()["configmap/trading-bot-config"]["data"]["config.yaml"] == text
+    restarts = [call for call in place.calls() if "rollout restart" in call]
+    assert restarts == ["-n trading-bot rollout restart deployment/paper-trading-bot"]
+
+
+def test_a_secret_is_left_alone_without_an_env_file(place: Workplace, env_file: str) -> None:
+    place.deploy("--yes", "--no-build", "--env-file", env_file)
+    secret = place.objects()["secret/trading-bot-secrets"]
+    if (ROOT / ".env").exists():
+        pytest.skip("this checkout has an .env file, which is the default")
+    said = place.deploy("--yes", "--no-build")
+    assert "stays as it is" in said
+    assert place.objects()["secret/trading-bot-secrets"] == secret
+
+
+def test_a_dry_run_changes_nothing_and_shows_no_secret(place: Workplace, env_file: str) -> None:
+    arguments = ("--env-file", env_file, "--monitoring", "--gpu", "--model", str(_HERE))
+    said = place.deploy("--dry-run", *arguments)
+    assert not _changing(place.calls())
+    assert not place.tool_calls()
+    assert "docker build --build-arg VARIANT=cuda -t paper-trading-bot:0.1.0-cuda" in said
+    assert "name: trading-bot-secrets" in said
+    assert "topsecret" not in said
+    assert base64.b64encode(b"topsecret").decode() not in said
+
+
+@pytest.mark.parametrize(
+    ("context", "loads"),
+    [
+        ("minikube", "minikube -p minikube image load paper-trading-bot:0.1.0"),
+        ("k3d-lab", "k3d image import paper-trading-bot:0.1.0 -c lab"),
+        ("cloud", None),
+    ],
+)
+def test_the_image_is_loaded_where_the_context_is_local(
+    place: Workplace, context: str, loads: str | None
+) -> None:
+    place.set_context(context)
+    said = place.deploy("--yes")
+    assert place.tool_calls()[1:] == ([loads] if loads else [])
+    assert ("--push" in said) == (loads is None)
+
+
+def test_a_pushed_image_is_the_one_that_runs(place: Workplace) -> None:
+    place.deploy("--yes", "--push", "--image", "registry.example:5000/bots/trading:7", "--gpu")
+    assert place.tool_calls()[1] == "docker push registry.example:5000/bots/trading:7"
+    pod = place.objects()["deployment/paper-trading-bot"]["spec"]["template"]["spec"]
+    images = {each["image"] for each in (*pod["containers"], *pod["initContainers"])}
+    assert images == {"registry.example:5000/bots/trading:7"}
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_kuberay_needs_its_operator(place: Workplace) -> None:
+    said = place.deploy("--yes", "--kuberay", "--no-build", code=1)
+    assert "the KubeRay operator is not installed" in said
+    assert not _changing(place.calls())
+
+
+def test_kuberay_starts_the_job_once(place: Workplace) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--kuberay", "--no-build")
+    objects = place.objects()
+    assert "raycluster.ray.io/trading" in objects
+    assert "deployment/paper-trading-bot" not in objects
+    submits = [call for call in place.calls() if "ray job submit" in call]
+    assert len(submits) == 1
+    assert "exec -i trading-head -c ray-head -- ray job submit" in submits[0]
+    assert '--entrypoint-resources {"live_market": 0.001} -- python -m trading up' in submits[0]
+    password = objects["secret/trading-redis"]["data"]["password"]
+    assert len(base64.b64decode(password)) == 48
+
+    place.forget()
+    place.deploy("--yes", "--kuberay", "--no-build")
+    assert not [call for call in place.calls() if "submit" in call or "job stop" in call]
+    assert place.objects()["secret/trading-redis"]["data"]["password"] == password
+
+
+def test_kuberay_stops_the_job_before_the_cluster_is_replaced(place: Workplace) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--kuberay", "--no-build")
+    place.forget()
+    place.deploy("--yes", "--kuberay", "--no-build", "--image", "paper-trading-bot:0.2.0")
+    calls = place.calls()
+    (stop,) = [index for index, call in enumerate(calls) if "ray job stop" in call]
+    applies = [index for index, call in enumerate(calls) if "apply" in call]
+    (submit,) = [index for index, call in enumerate(calls) if "ray job submit" in call]
+    assert stop < applies[-1] < submit
+    assert place.job() == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--colour"], 2, "unknown option --colour"),
+        (["--image"], 2, "--image needs a value"),
+        (["--image", "registry.example:5000/trading"], 2, "it must have a tag"),
+        (["--timeout", "soon"], 2, "--timeout is soon"),
+        (["--env-file", "/nowhere/.env"], 1, "/nowhere/.env is no file"),
+        (["--model", "/nowhere"], 1, "/nowhere is no folder"),
+        (["--no-build"], 1, "needs --yes where nobody can be asked"),
+    ],
+)
+def test_deploy_refuses_before_it_changes_anything(
+    place: Workplace, arguments: list[str], code: int, says: str
+) -> None:
+    assert says in place.deploy(*arguments, code=code)
+    assert not _changing(place.calls())
+
+
+_POD = "-n trading-bot exec -i deployment/paper-trading-bot -c trading --"
+_READY = "import sys, urllib.request as r;"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["logs", "-f"], ["-n trading-bot logs deployment/paper-trading-bot -c trading -f"]),
+        (["exec", "true"], [f"{_POD} true"]),
+        (
+            ["port-forward", "9000"],
+            ["-n trading-bot port-forward service/paper-trading-bot 9000:8000"],
+        ),
+        (
+            ["stop"],
+            [
+                "-n trading-bot scale deployment/paper-trading-bot --replicas=0",
+                "-n trading-bot wait pods -l app.kubernetes.io/name=paper-trading-bot "
+                "--for=delete --timeout=900s",
+            ],
+        ),
+        (
+            ["--context", "lab", "--timeout", "5", "scale", "1"],
+            [
+                "-n trading-bot --context lab scale deployment/paper-trading-bot --replicas=1",
+                "-n trading-bot --context lab rollout status deployment/paper-trading-bot "
+                "--timeout=5s",
+            ],
+        ),
+        (
+            ["restart"],
+            [
+                "-n trading-bot rollout restart deployment/paper-trading-bot",
+                "-n trading-bot scale deployment/paper-trading-bot --replicas=1",
+                "-n trading-bot rollout status deployment/paper-trading-bot --timeout=900s",
+            ],
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) and len(value) < 3 else None,
+)
+def test_commands_call_kubectl(place: Workplace, command: list[str], expected: list[str]) -> None:
+    place.manage(*command)
+    assert place.calls() == expected
+
+
+@pytest.mark.parametrize(("command", "path"), [("metrics", "/metrics"), ("status", "/status")])
+@pytest.mark.parametrize("variant", [[], ["--kuberay"]])
+def test_endpoints_are_asked_from_inside(
+    place: Workplace, command: str, path: str, variant: list[str]
+) -> None:
+    (place.folder / "job").write_text("RUNNING")
+    assert f'{{"asked": "{path}"}}' in place.manage(*variant, command)
+
+
+def test_kuberay_job_is_stopped_started_and_followed(place: Workplace) -> None:
+    place.manage("--kuberay", "start")
+    assert place.job() == "RUNNING"
+    assert "runs already" in place.manage("--kuberay", "start")
+    place.manage("--kuberay", "stop")
+    assert place.job() == "STOPPED"
+    assert "does not run" in place.manage("--kuberay", "stop")
+    place.manage("--kuberay", "restart")
+    assert place.job() == "RUNNING"
+    place.forget()
+    place.manage("--kuberay", "logs", "-f")
+    assert place.calls()[-1].endswith(
+        "ray job logs --address http://127.0.0.1:8265 paper-trading-bot -f"
+    )
+
+
+def test_scale_keeps_one_owner(place: Workplace) -> None:
+    said = place.manage("scale", "2", code=1)
+    assert "one account has one owner" in said
+    assert not place.calls()
+
+
+def test_scale_bounds_the_env_runners_of_a_ray_cluster(place: Workplace) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--kuberay", "--no-build")
+    place.manage("--kuberay", "scale", "3")
+    lines = (place.folder / "calls.jsonl").read_text().splitlines()
+    patch = json.loads(lines[-1])
+    cluster = one("kuberay/overlays/cpu-only", "RayCluster")
+    patched = jsonpatch.apply_patch(cluster, json.loads(patch[patch.index("-p") + 1]))
+    most = {each["groupName"]: each["maxReplicas"] for each in patched["spec"]["workerGroupSpecs"]}
+    assert most == {"live-market": 1, "learner": 1, "env-runners": 3}
+
+
+@pytest.mark.parametrize("variant", [[], ["--kuberay"]])
+def test_delete_asks_and_keeps_the_account(place: Workplace, variant: list[str]) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--no-build", *variant)
+    place.forget()
+    assert "needs --yes" in place.manage(*variant, "delete", code=1)
+    assert not place.calls()
+
+    place.manage(*variant, "--yes", "delete")
+    left = place.objects().keys()
+    kept = {"namespace/trading-bot", *_CLAIMS}
+    if variant:
+        kept.add("secret/trading-redis")
+    assert {each for each in left if "crd" not in each and "custom" not in each} == kept
+    place.manage(*variant, "--yes", "--with-data", "delete")
+    assert "namespace/trading-bot" not in place.objects()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "step-000000123"
+    (folder / "learner").mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    (folder / "learner" / "weights.bin").write_bytes(bytes(range(256)) * 1000)
+    return folder
+
+
+def _uploaded(place: Workplace) -> list[Path]:
+    return sorted((place.folder / "models").iterdir())
+
+
+@pytest.mark.parametrize("variant", [[], ["--kuberay"]])
+def test_update_model_uploads_all_of_it_and_promotes_it(
+    place: Workplace, checkpoint: Path, variant: list[str]
+) -> None:
+    (place.folder / "models").mkdir()
+    place.manage(*variant, "update-model", str(checkpoint))
+    (model,) = _uploaded(place)
+    assert model.name.startswith("step-000000123-")
+    sent = (checkpoint / "learner/weights.bin").read_bytes()
+    assert (model / "learner/weights.bin").read_bytes() == sent
+    assert f"-m trading checkpoints promote /models/{model.name} " in place.calls()[-1]
+
+
+def test_update_model_takes_an_archive(place: Workplace, checkpoint: Path) -> None:
+    (place.folder / "models").mkdir()
+    archive = shutil.make_archive(str(checkpoint), "gztar", checkpoint)
+    place.manage("update-model", archive)
+    (model,) = _uploaded(place)
+    assert (model / "manifest.json").read_text() == "{}"
+
+
+def test_a_refused_model_leaves_nothing(place: Workplace, checkpoint: Path) -> None:
+    (place.folder / "models").mkdir()
+    (place.folder / "refuses").touch()
+    assert "was refused" in place.manage("update-model", str(checkpoint), code=1)
+    assert not _uploaded(place)
+
+
+def test_what_is_no_checkpoint_is_not_uploaded(place: Workplace, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no archive")
+    assert "neither a folder nor a .tar.gz" in place.manage("update-model", str(text), code=1)
+    assert "there is no" in place.manage("update-model", "/nowhere", code=1)
+    assert not place.calls()
+
+
+def test_the_real_kubectl_understands_every_call(
+    place: Workplace, env_file: str, checkpoint: Path
+) -> None:
+    """Each call gets past kubectl's own parsing: it fails at the server that is not there."""
+    place.add_operator()
+    (place.folder / "models").mkdir()
+    place.deploy("--yes", "--no-build", "--env-file", env_file, "--monitoring")
+    place.deploy("--yes", "--no-build", "--kuberay", "--context", "kind-lab")
+    place.deploy("--yes", "--no-build", "--kuberay", "--image", "paper-trading-bot:2")
+    for variant in ([], ["--kuberay"]):
+        place.manage(*variant, "status")
+        place.manage(*variant, "logs")
+        place.manage(*variant, "scale", "1")
+        place.manage(*variant, "restart")
+        place.manage(*variant, "port-forward")
+        place.manage(*variant, "exec", "true")
+        place.manage(*variant, "update-model", str(checkpoint))
+        place.manage(*variant, "--yes", "--with-data", "delete")
+    nowhere = place.folder / "kubeconfig"
+    nowhere.write_text(
+        "{apiVersion: v1, kind: Config, current-context: kind-lab,"
+        " clusters: [{name: lab, cluster: {server: 'http://127.0.0.1:1'}}],"
+        " contexts: [{name: kind-lab, context: {cluster: lab}}]}"
+    )
+    lines = sorted(set((place.folder / "calls.jsonl").read_text().splitlines()))
+    assert len(lines) > 30
+    for line in lines:
+        done = subprocess.run(
+            [kubectl(), "--kubeconfig", str(nowhere), *json.loads(line)],
+            input="{apiVersion: v1, kind: Namespace, metadata: {name: a}}",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        refused = "connection refused" in done.stderr or "was refused" in done.stderr
+        assert refused or done.returncode == 0, (line, done.stderr)
