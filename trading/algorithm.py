@@ -7,8 +7,10 @@ import ray
 
 from trading.config import Settings
 from trading.display import Display
+from trading.envs.market_features import LIMIT
 from trading.learning import build
 from trading.learning.checkpoints import CheckpointStore
+from trading.learning.online import OnlineRules
 from trading.learning.ppo import CLSTMPPO
 from trading.live import assembly
 
@@ -20,6 +22,22 @@ class OpenAlgorithm(NamedTuple):
     store: CheckpointStore
     origin: str | None
     """Where its weights come from; None when they are new."""
+    pretrain_left: int
+    """Decisions of pre-training still to do before the first trade."""
+
+
+def online_rules(settings: Settings) -> OnlineRules:
+    """How the learner goes about it while trading."""
+    learning = settings.learning
+    return OnlineRules(
+        save_frequency=learning.save_frequency,
+        rehearsal_share=learning.rehearsal_share,
+        updates=learning.gate.updates,
+        patience=learning.gate.patience,
+        max_observation=LIMIT,
+        # No bar gains or loses more than the initial capital.
+        max_reward=settings.env.reward_scale,
+    )
 
 
 def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> OpenAlgorithm:
@@ -41,5 +59,7 @@ def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> Op
     )
     stack.callback(algorithm.stop)
     store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
-    origin = build.warm_start(algorithm, store, settings.paths.model_path)
-    return OpenAlgorithm(algorithm, store, origin)
+    origin, left = build.warm_start(algorithm, store, settings.paths.model_path)
+    if origin is None:
+        left = settings.learning.pretrain_steps
+    return OpenAlgorithm(algorithm, store, origin, left)

@@ -81,6 +81,9 @@ class Display:
         table.add_row("fees", f"{summary.fees:,.2f} USD")
         table.add_row("final equity", f"{summary.equity:,.2f} USD")
         table.add_row("learner updates", f"{summary.learner_updates:,}")
+        table.add_row("promotions", f"{summary.promotions:,}")
+        table.add_row("refusals", f"{summary.refusals:,}")
+        table.add_row("rollbacks", f"{summary.rollbacks:,}")
         table.add_row("checkpoint", str(summary.checkpoint or "none"))
         table.add_row("wall time", f"{summary.wall_s:,.1f} s")
         self._console.print(table)
@@ -99,7 +102,12 @@ class Display:
             ("events", f"{progress.events:,}"),
             ("events/s", f"{self._events_per_s:,.0f}"),
         ]
+        figures.append(("champion", f"{progress.champion}"))
+        if progress.rollbacks:
+            figures.append(("rollbacks", f"{progress.rollbacks:,}"))
         if report is not None:
+            figures.append(("promotions", f"{progress.promotions:,}"))
+            figures.append(("judgements", f"{report.judgements:,}"))
             figures.append(("learner updates", f"{report.live_updates:,}"))
             if report.live_updates:
                 figures.append(("entropy", f"{report.entropy:.3f}"))

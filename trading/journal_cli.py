@@ -19,6 +19,10 @@ from trading.errors import JournalError
 if TYPE_CHECKING:
     from trading.execution.events import (
         AccountOpened,
+        ChallengerRefused,
+        ChampionPromoted,
+        ChampionRolledBack,
+        Compared,
         DecisionMade,
         DividendPaid,
         Event,
@@ -211,7 +215,7 @@ def _utc(ts_ns: int) -> str:
 
 def _line(seq: int, event: "Event") -> str:
     kind = str(event.__struct_config__.tag)
-    return f"{seq:>8}  {_utc(event.ts_ns)}  {kind:<15}  {_DESCRIBED[kind](event)}"
+    return f"{seq:>8}  {_utc(event.ts_ns)}  {kind:<20}  {_DESCRIBED[kind](event)}"
 
 
 def _amount(quantity: int, symbol: str) -> str:
@@ -291,6 +295,39 @@ def _weights_adopted(event: "WeightsAdopted") -> str:
     return f"version {event.version}, {event.digest}"
 
 
+def _champion_promoted(event: "ChampionPromoted") -> str:
+    return (
+        f"{event.champion} (version {event.version}) after {event.before or 'none'}, by "
+        f"{event.by}: {event.reason}{_numbers(event.kl, event.compared)}"
+    )
+
+
+def _challenger_refused(event: "ChallengerRefused") -> str:
+    reset = "; learning begins again from the champion" if event.reset else ""
+    return (
+        f"version {event.version}, {event.in_a_row} in a row: {event.reason}{reset}"
+        f"{_numbers(event.kl, event.compared)}"
+    )
+
+
+def _champion_rolled_back(event: "ChampionRolledBack") -> str:
+    return (
+        f"{event.champion} (version {event.version}) after {event.discarded}, by {event.by}: "
+        f"{event.reason}; equity {event.equity:.2f}, peak {event.peak:.2f}"
+    )
+
+
+def _numbers(kl: float | None, compared: "tuple[Compared, ...]") -> str:
+    """What the gate measured, in percent of the initial capital a session."""
+    parts = [] if kl is None else [f"kl {kl:.4f}"]
+    for each in compared:
+        bounds = (
+            "" if each.low is None or each.high is None else f" [{each.low:+.3f}, {each.high:+.3f}]"
+        )
+        parts.append(f"{each.held_out} {each.difference:+.3f} %{bounds} on {each.sessions}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "account_opened": _opened,
     "decision_made": _decided,
@@ -305,4 +342,7 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "session_closed": _session_closed,
     "state_changed": _state_changed,
     "weights_adopted": _weights_adopted,
+    "champion_promoted": _champion_promoted,
+    "challenger_refused": _challenger_refused,
+    "champion_rolled_back": _champion_rolled_back,
 }

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +30,6 @@ SERVE_APP = "trading"
 _CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 300.0
 _POLL_S = 0.5
-_FRAGMENT_TIMEOUT_S = 1.0
 _LIVE_SHARE = 0.5
 _SERVER_SHARE = 0.001
 """Shares of the live market's custom resource, so that both actors fit on its one node."""
@@ -50,6 +48,9 @@ class Summary(NamedTuple):
     fees: float
     equity: float
     learner_updates: int
+    promotions: int
+    refusals: int
+    rollbacks: int
     checkpoint: Path | None
     wall_s: float
 
@@ -69,7 +70,9 @@ def absolute_paths(settings: Settings) -> Settings:
     dividends = settings.data.dividends and settings.data.dividends.resolve()
     data = settings.data.model_copy(update={"replay": replay, "dividends": dividends})
     history = settings.learning.history and settings.learning.history.resolve()
-    learning = settings.learning.model_copy(update={"history": history})
+    held_out = settings.learning.gate.history and settings.learning.gate.history.resolve()
+    gate = settings.learning.gate.model_copy(update={"history": held_out})
+    learning = settings.learning.model_copy(update={"history": history, "gate": gate})
     return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
 
 
@@ -171,6 +174,8 @@ class _Application:
         self._server: Any = None
         self._live: Any = None
         self._registry: Any = None
+        self._succession: Any = None
+        self._held_out: Any = None
         self._learner: Any = None
         self._learner_thread: threading.Thread | None = None
         self._learner_failure: Exception | None = None
@@ -242,31 +247,59 @@ class _Application:
             fees=account.fees_paid - before.fees_paid,
             equity=progress.equity if progress else float("nan"),
             learner_updates=self._learner.report.live_updates if self._learner else 0,
+            promotions=account.promotions - before.promotions,
+            refusals=account.refusals - before.refusals,
+            rollbacks=account.rollbacks - before.rollbacks,
             checkpoint=checkpoint,
             wall_s=time.monotonic() - started,
         )
 
     def _start_learner(self) -> None:
-        from trading.algorithm import open_algorithm
+        from trading.algorithm import online_rules, open_algorithm
+        from trading.held_out import HeldOutSessions
         from trading.learning import weights
         from trading.learning.build import pretrain
+        from trading.learning.champions import ChampionStore
         from trading.learning.online import OnlineLearner
+        from trading.learning.succession import Succession, reported_by
 
         settings, display = self._settings, self._display
         display.phase("building the algorithm")
-        algorithm, store, origin = open_algorithm(settings, display, self._stack)
-        if origin is None:
-            steps = settings.learning.pretrain_steps
-            origin = pretrain(algorithm, steps, display.phase, self._stop.is_set)
+        algorithm, store, origin, steps = open_algorithm(settings, display, self._stack)
+        if origin is None or steps:
+            save_frequency = settings.learning.pretrain_save_frequency
+            origin = pretrain(
+                algorithm, store, steps, save_frequency, display.phase, self._stop.is_set
+            )
         display.note(f"policy: {origin}")
         self._registry = weights.get_or_create(NAMESPACE)
         self._stack.callback(_kill, self._registry)
 
-        def publish(version: int, values: Any) -> None:
-            _get(self._registry.publish.remote(version, values), "the weight registry")
+        def publish(reign: Any) -> None:
+            _get(self._registry.publish.remote(reign), "the weight registry")
 
-        publish(algorithm.weights_version, algorithm.weights())
-        self._learner = OnlineLearner(algorithm, store, settings.learning.save_frequency, publish)
+        account = self._before
+        champions = ChampionStore(
+            settings.paths.checkpoints, settings.learning.keep_checkpoints, account.newest_champion
+        )
+        self._succession = Succession(champions, publish)
+        self._succession.begin(
+            algorithm.save_to_path, algorithm.weights_version, origin, reported_by(account)
+        )
+        reign = self._succession.reign.champion
+        display.note(f"champion: {reign.number} (version {reign.version})")
+        if settings.learning.online:
+            self._held_out = HeldOutSessions(settings)
+            self._learner = OnlineLearner(
+                algorithm,
+                store,
+                self._succession,
+                self._held_out.gate,
+                online_rules(settings),
+                account.refusals,
+                account.refusals_in_a_row,
+                self._stop.wait,
+            )
 
     def _start_live_market(self, endpoint: Any) -> None:
         import ray
@@ -286,11 +319,10 @@ class _Application:
             .remote(self._settings, endpoint, self._registry)
         )
         self._stack.callback(_kill, self._live)
-        if self._settings.learning.online:
-            self._learner_thread = threading.Thread(
-                target=self._learn_until_stopped, name="online-learner", daemon=True
-            )
-            self._learner_thread.start()
+        self._learner_thread = threading.Thread(
+            target=self._learn_until_stopped, name="online-learner", daemon=True
+        )
+        self._learner_thread.start()
 
     def _start_serving(self) -> None:
         from ray import serve
@@ -345,42 +377,20 @@ class _Application:
             self._served = None
 
     def _learn_until_stopped(self) -> None:
+        from trading.learning_loop import LearningLoop
+
         try:
-            self._learn()
+            LearningLoop(
+                self._live,
+                self._succession,
+                self._learner,
+                self._held_out,
+                self._settings.lockstep,
+                self._stop,
+            ).run()
         except Exception as error:
             log.exception("the learner failed")
             self._learner_failure = error
-
-    def _learn(self) -> None:
-        """Take fragments from the live market, learn, and answer; survives its restarts."""
-        import ray
-
-        from trading.live.metrics import LearnerFigures
-        from trading.live.trader import Answer
-
-        while not self._stop.is_set():
-            try:
-                fragment = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
-                if fragment is None:
-                    continue
-                learnt = self._learner.learn(fragment.rollout)
-                version, values = learnt if learnt else (0, None)
-                report = self._learner.report
-                figures = LearnerFigures(
-                    updates=report.updates,
-                    samples=report.live_samples,
-                    policy_loss=report.policy_loss,
-                    value_loss=report.value_loss,
-                    entropy=report.entropy,
-                    kl=report.kl,
-                    explained_variance=report.explained_variance,
-                    update_s=report.seconds,
-                )
-                answer = Answer(fragment.id, version, values)
-                ray.get(self._live.deliver.remote(answer, figures, asdict(report)))
-            except ray.exceptions.RayActorError as error:
-                log.warning("the live market does not answer", reason=str(error).splitlines()[0])
-                self._stop.wait(_POLL_S)
 
     def _progress(self) -> Any:
         """The live market's figures, None while it restarts."""

@@ -536,7 +536,8 @@ VERSION_1 = """
 """.strip().replace("\\\n", "")
 
 
-def test_a_journal_of_version_1_opens_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_journal_of_an_earlier_version_opens_and_goes_on(tmp_path: Path, version: int) -> None:
     """As written before stock was delivered: its settlements stay the cash they were."""
     path = write(tmp_path / "journal.db", [])
     rows = [
@@ -545,9 +546,9 @@ def test_a_journal_of_version_1_opens_and_goes_on(tmp_path: Path) -> None:
     ]
     connection = sqlite3.connect(path, isolation_level=None)
     connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
-    connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(version),))
     connection.close()
-    with pytest.raises(JournalError, match="schema version 1"):
+    with pytest.raises(JournalError, match=f"schema version {version}"):
         Journal(path, read_only=True)
     with Journal(path) as journal:
         assert journal.repair is None

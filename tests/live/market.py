@@ -17,8 +17,11 @@ from trading.data.massive.stream import ConnectionState, StreamClient
 from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
+from trading.execution.events import ChampionPromoted, PromotedBy
 from trading.execution.journal import Journal
+from trading.learning.champions import Champion, Standing
 from trading.learning.policy import Policy
+from trading.learning.weights import Reign
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
@@ -132,6 +135,12 @@ def await_live(stream: StreamClient) -> None:
             raise TimeoutError(f"the stream did not come up: {stream.health()}")
 
 
+def reign_of(policy: Policy, number: int = 1) -> Reign:
+    """The reign of a policy that nobody preceded."""
+    change = ChampionPromoted(0, number, 0, 0, PromotedBy.START, "of the test", 0.0)
+    return Reign(Standing(1, number, 0, change), Champion(number, 0, policy.weights()), None)
+
+
 def trade(
     settings: Settings,
     endpoint: Endpoint,
@@ -160,10 +169,13 @@ def trade(
         )
         directory = recorded_markets(MarketDirectory(rest, stream, env, calendar, 10_000), recorder)
         policy = Policy(assembly.model_config(settings), settings.seed)
+        reign = reign_of(policy)
         trader_settings = replace(
             assembly.trader_settings(settings), learning=learning, lockstep=False
         )
-        trader = Trader(trader_settings, env, policy, calendar, stream, directory, bars, now_ns, 0)
+        trader = Trader(
+            trader_settings, env, policy, calendar, stream, directory, bars, now_ns, reign
+        )
         trader.open()
         await_live(stream)
         begin()

@@ -3,6 +3,7 @@ import math
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from trading.learning.gate import CHECKS
 from trading.live.metrics import (
     AccountFigures,
     FeedFigures,
@@ -60,6 +61,22 @@ def test_every_name_is_there_before_anything_happened() -> None:
         "learner_kl",
         "learner_explained_variance",
         "weights_version",
+        "champion",
+        "champion_version",
+        "promotions",
+        "refusals",
+        "refusals_in_a_row",
+        "rollbacks",
+        "challenger_version",
+        "learner_refused_fragments",
+        "learner_lost_fragments",
+        "learner_restarts",
+        "learner_missing_samples",
+        "judgement_seconds",
+        "challenger_kl",
+        "rehearsal_return",
+        "learner_clip_fraction",
+        "learner_grad_norm",
         "initial_capital",
         "day_start_equity",
         "peak_equity",
@@ -104,6 +121,13 @@ def test_totals_are_counters_and_the_reward_is_a_gauge() -> None:
         "feed_dropped_frames",
         "learner_updates",
         "learner_samples",
+        "promotions",
+        "refusals",
+        "rollbacks",
+        "learner_refused_fragments",
+        "learner_lost_fragments",
+        "learner_restarts",
+        "learner_missing_samples",
         "orders",
         "rejections",
         "closed_trades",
@@ -156,6 +180,20 @@ def test_exactly_one_trading_state_is_on(state: str) -> None:
         labels[0][1]: on for (name, labels), on in samples(metrics).items() if "state" in name
     }
     assert states == {name: float(name == state) for name in ("ACTIVE", "REDUCING", "HALTED")}
+
+
+def test_refusals_are_told_by_check_and_every_check_is_there() -> None:
+    metrics = TradingMetrics()
+    metrics.update_account(
+        AccountFigures(champion=3, champion_version=40, promotions=2, refusals={"kl": 4})
+    )
+    shown = samples(metrics)
+    refusals = {
+        labels[0][1]: count for (name, labels), count in shown.items() if name == "refusals_total"
+    }
+    assert refusals == {**dict.fromkeys(CHECKS, 0.0), "kl": 4.0}
+    assert (shown["champion", ()], shown["champion_version", ()]) == (3.0, 40.0)
+    assert shown["promotions_total", ()] == 2.0
 
 
 def test_the_feed_shows_each_connection_and_its_totals() -> None:

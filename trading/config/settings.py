@@ -260,6 +260,45 @@ class ModelSettings(Section):
     feature_layers: Annotated[Count, _about("Layers of the LSTM that reads the features.")] = 1
 
 
+class GateSettings(Section):
+    """What a challenger must pass before it trades, and when the champion stops trading."""
+
+    updates: Annotated[
+        Count, _about("Learner updates between two judgements of the challenger.")
+    ] = 1
+    sessions: Annotated[
+        int,
+        Field(ge=20),
+        _about("Simulated sessions, never trained on, that challenger and champion both trade."),
+    ] = 64
+    history: Annotated[
+        FilePath | None,
+        _about("History whose days both trade as well, never trained on; unset: none."),
+    ] = None
+    recent_days: Annotated[
+        CountOrZero, _about("Newest recorded live days that both trade as well; 0: none.")
+    ] = 5
+    confidence: Annotated[
+        float,
+        Field(ge=0.5, lt=1),
+        _about("Confidence of each one-sided bound of the difference of their session returns."),
+    ] = 0.95
+    margin_pct: Annotated[
+        Positive,
+        _about("Percent of the initial capital a session that a challenger may be worse by."),
+    ] = 0.5
+    max_kl: Annotated[
+        Positive, _about("Largest KL divergence of a challenger from the champion, in nats.")
+    ] = 0.1
+    patience: Annotated[
+        Count, _about("Refusals in a row after which learning begins again from the champion.")
+    ] = 5
+    max_drawdown_pct: Annotated[
+        Percent,
+        _about("Loss from the peak equity under a champion, in percent of it, that rolls it back."),
+    ] = 8.0
+
+
 class LearningSettings(Section):
     """How and where the policy learns."""
 
@@ -278,10 +317,19 @@ class LearningSettings(Section):
     pretrain_steps: Annotated[
         CountOrZero, _about("Simulated decisions learned from before the first trade.")
     ] = 40_000
+    pretrain_save_frequency: Annotated[
+        Count, _about("Decisions of pre-training between two checkpoints.")
+    ] = 100_000
     history: Annotated[
         FilePath | None,
         _about("History whose days are trained on, see `trading history`; unset: simulated ones."),
     ] = None
+    rehearsal_share: Annotated[
+        float,
+        Field(ge=0, lt=1),
+        _about("Share of each live update's decisions that come from training markets."),
+    ] = 0.5
+    gate: GateSettings = GateSettings()
     num_envs: Annotated[Count, _about("Accounts stepped at once per runner.")] = 64
     accounts_per_market: Annotated[
         Count,
@@ -291,6 +339,9 @@ class LearningSettings(Section):
     num_env_runners: Annotated[
         CountOrZero, _about("Ray actors that sample; 0: the algorithm samples itself.")
     ] = 0
+    overlap: Annotated[
+        bool, _about("Whether Ray actors sample while the learner updates, one update behind.")
+    ] = True
     num_learners: Annotated[
         CountOrZero | None,
         _about("Ray actors that learn; 0: in the algorithm; unset: as the cluster allows."),

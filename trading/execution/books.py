@@ -7,7 +7,17 @@ account in memory is never ahead of the disk.
 from collections.abc import Iterable, Mapping, Sequence
 
 from trading.errors import JournalError
-from trading.execution.events import Event, OrderCancelled, PeakReset, StateChanged
+from trading.execution.events import (
+    ChampionPromoted,
+    ChampionRolledBack,
+    Event,
+    OrderCancelled,
+    PeakReset,
+    PromotedBy,
+    RolledBackBy,
+    StateChanged,
+    WeightsAdopted,
+)
 from trading.execution.holdings import WorkingOrder, marked
 from trading.execution.journal import Journal
 from trading.execution.orders import Intent, QuoteView, RejectReason
@@ -77,6 +87,47 @@ class Books:
     def reset_peak(self, equity: float, now_ns: int) -> None:
         """Measure the drawdown from `equity` (USD) on: for an owner who resumes after one."""
         self.record([PeakReset(now_ns, self.account.peak_resets + 1, equity)])
+
+    def change_champion(
+        self, change: ChampionPromoted | ChampionRolledBack, adopted: WeightsAdopted
+    ) -> None:
+        """Let another champion trade, in one transaction.
+
+        An owner's word also ends the state of only closing that the loss under a champion led to.
+        """
+        by_owner = change.by in (PromotedBy.OWNER, RolledBackBy.OWNER)
+        now = (self.account.trading_state, self.account.state_reason)
+        events: list[Event] = [change, adopted]
+        if by_owner and now == (TradingState.REDUCING, RejectReason.CHAMPION_DRAWDOWN):
+            why = f"champion {change.champion} is its owner's choice"
+            events.append(StateChanged(change.ts_ns, TradingState.ACTIVE, why))
+        self.record(events)
+
+    def _dethrone(self, equity: float, now_ns: int) -> None:
+        """Go back to the champion before, and leave only closing, in one transaction."""
+        account = self.account
+        lost_pct = 100.0 * (1.0 - equity / account.champion_peak_equity)
+        earlier = account.champion_before
+        events: list[Event] = [
+            ChampionRolledBack(
+                now_ns,
+                account.rollbacks + 1,
+                earlier or account.champion,
+                account.champion_before_version if earlier else account.champion_version,
+                account.champion,
+                RolledBackBy.DRAWDOWN,
+                f"equity fell {lost_pct:.2f} % under champion {account.champion}"
+                + ("" if earlier else "; no earlier champion is known"),
+                equity,
+                account.champion_peak_equity,
+            )
+        ]
+        state, reason = account.trading_state, account.state_reason
+        if state is TradingState.ACTIVE or reason == RejectReason.MARGIN_CALL:
+            events += self._state_events(
+                TradingState.REDUCING, RejectReason.CHAMPION_DRAWDOWN, now_ns
+            )
+        self.record(events)
 
     def _call_margin(self, now_ns: int) -> None:
         """Call for margin where buying power is below zero, and end the call where it is not."""

@@ -187,7 +187,8 @@ class PaperBroker(Clearing):
         """Mark to `quotes`, watch margin and losses, and trade the orders that wait.
 
         A daily loss halts trading, a drawdown or a margin call leaves only closing; a margin call
-        ends by itself when buying power is back at zero. `spots` as in `submit`, for strategies
+        ends by itself when buying power is back at zero. A drawdown under the champion also makes
+        the one before it the account's champion again. `spots` as in `submit`, for strategies
         whose margin moves.
         """
         self.mark(quotes)
@@ -291,6 +292,8 @@ class PaperBroker(Clearing):
             self._restrict(TradingState.HALTED, RejectReason.DAILY_LOSS, now_ns)
         elif self.risk.drawdown_breached(self.account, equity):
             self._restrict(TradingState.REDUCING, RejectReason.MAX_DRAWDOWN, now_ns)
+        if math.isfinite(equity) and self.risk.champion_breached(self.account, equity):
+            self._dethrone(equity, now_ns)
 
     def _reject(self, rejection: Rejection) -> Rejection:
         events: list[Event] = [OrderRejected(rejection.ts_ns, rejection)]

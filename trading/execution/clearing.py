@@ -104,8 +104,8 @@ class Clearing(Books):
 
         Waiting orders are cancelled, `expiring` contracts end as by `settle`, and `equity`, in
         which they count at `settlement_price` and stock at its closing price, becomes the base of
-        the daily loss and perhaps the peak. A halt for a daily loss ends with the day; any other
-        halt stays.
+        the daily loss and perhaps the peak. A halt for a daily loss ends with the day, and leaves
+        only closing where a champion was rolled back; any other halt stays.
 
         Raises
         ------
@@ -121,7 +121,10 @@ class Clearing(Books):
             self.account.trading_state is TradingState.HALTED
             and self.account.state_reason == RejectReason.DAILY_LOSS
         ):
-            events.append(StateChanged(now_ns, TradingState.ACTIVE, "session closed"))
+            rolled_back = self.account.is_rolled_back
+            state = TradingState.REDUCING if rolled_back else TradingState.ACTIVE
+            why = str(RejectReason.CHAMPION_DRAWDOWN) if rolled_back else "session closed"
+            events.append(StateChanged(now_ns, state, why))
         self._record_endings(events, ended, now_ns)
 
     def stock_to_liquidate(self) -> list[str]:

@@ -175,6 +175,96 @@ class WeightsAdopted(msgspec.Struct, frozen=True, tag_field="kind", tag="weights
     digest: str
 
 
+class PromotedBy(StrEnum):
+    """Who made a policy the champion."""
+
+    START = "start"
+    """The first champion of an account: what trading began with."""
+    GATE = "gate"
+    """It was learnt, and passed the gate."""
+    OWNER = "owner"
+
+
+class RolledBackBy(StrEnum):
+    """Why an earlier champion trades again."""
+
+    DRAWDOWN = "drawdown"
+    """The account lost too much under the champion."""
+    OWNER = "owner"
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """A challenger beside the champion on sessions that both traded.
+
+    All but `sessions` are percent of the initial capital a session. The mean `difference`
+    (challenger less champion) lies above `low` and below `high`, each at the gate's confidence;
+    None where the sessions are too few to tell.
+    """
+
+    held_out: str
+    sessions: int
+    champion: float
+    challenger: float
+    difference: float
+    low: float | None
+    high: float | None
+
+
+class ChampionPromoted(msgspec.Struct, frozen=True, tag_field="kind", tag="champion_promoted"):
+    """From here on `champion` trades in place of `before` (0: none).
+
+    Champions are numbered from 1 and never twice. `version` counts the updates that led to the
+    weights, `equity` is the account's (USD), `kl` the divergence from the champion before in nats.
+    """
+
+    ts_ns: int
+    champion: int
+    version: int
+    before: int
+    by: PromotedBy
+    reason: str
+    equity: float
+    kl: float | None = None
+    compared: tuple[Compared, ...] = ()
+
+
+class ChallengerRefused(msgspec.Struct, frozen=True, tag_field="kind", tag="challenger_refused"):
+    """A challenger did not pass the gate; `number` counts refusals from 1.
+
+    `failed` names the checks, `in_a_row` the refusals since a promotion or a reset, and `reset`
+    says that learning begins again from the champion.
+    """
+
+    ts_ns: int
+    number: int
+    version: int
+    champion: int
+    failed: tuple[str, ...]
+    reason: str
+    in_a_row: int
+    reset: bool
+    kl: float | None = None
+    compared: tuple[Compared, ...] = ()
+
+
+class ChampionRolledBack(msgspec.Struct, frozen=True, tag_field="kind", tag="champion_rolled_back"):
+    """From here on `champion` trades again, in place of `discarded`; `number` counts from 1.
+
+    The two are the same where no earlier champion is known. `equity` and `peak` (since the
+    discarded one was adopted) are USD.
+    """
+
+    ts_ns: int
+    number: int
+    champion: int
+    version: int
+    discarded: int
+    by: RolledBackBy
+    reason: str
+    equity: float
+    peak: float
+
+
 Event: TypeAlias = (
     AccountOpened
     | DecisionMade
@@ -189,4 +279,7 @@ Event: TypeAlias = (
     | SessionClosed
     | StateChanged
     | WeightsAdopted
+    | ChampionPromoted
+    | ChallengerRefused
+    | ChampionRolledBack
 )

@@ -14,18 +14,21 @@ from trading.disk import sync
 from trading.errors import JournalError, TradingError
 from trading.execution.events import Event
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _keep_rows(connection: sqlite3.Connection) -> None:
-    """Version 2 adds kinds of events, and fields with defaults: every older row reads as it is.
+    """Versions 2 and 3 add kinds of events, and fields with defaults: older rows read as they are.
 
-    It is a version of its own so that an older program refuses the file: to that program the new
+    Each is a version of its own so that an older program refuses the file: to that program the new
     rows would look like damage.
     """
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _keep_rows}
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
+    1: _keep_rows,
+    2: _keep_rows,
+}
 """What brings a journal from a version to the next, by the version it starts from.
 
 All steps run in one transaction after the file was copied; a step neither begins nor commits.

@@ -53,6 +53,8 @@ class RejectReason(StrEnum):
     MAX_DRAWDOWN = "max_drawdown"
     MARGIN_CALL = "margin_call"
     """Margin that moves with the market exceeds the cash: no order's, but the account's state."""
+    CHAMPION_DRAWDOWN = "champion_drawdown"
+    """The account lost too much under one champion: no order's, but the account's state."""
     ORDER_RATE = "order_rate"
     HALTED = "halted"
     REDUCING = "reducing"

@@ -10,6 +10,9 @@ import msgspec
 from trading.errors import JournalError
 from trading.execution.events import (
     AccountOpened,
+    ChallengerRefused,
+    ChampionPromoted,
+    ChampionRolledBack,
     DecisionMade,
     DividendPaid,
     Event,
@@ -19,6 +22,8 @@ from trading.execution.events import (
     OrderFilled,
     OrderRejected,
     PeakReset,
+    PromotedBy,
+    RolledBackBy,
     SessionClosed,
     Settled,
     StateChanged,
@@ -55,6 +60,14 @@ class Account:
     peak_equity : float
         Highest of the initial cash and the equities at sessions' closes since the last reset: the
         base of the drawdown.
+    champion, champion_before : int
+        Numbers of the policy that trades and of the one to roll back to; 0: none.
+    champion_peak_equity : float
+        Highest of the equity when the champion was adopted and those at sessions' closes since.
+    discarded_champion : int
+        The champion that the last drawdown ended; 0: none.
+    is_rolled_back : bool
+        A drawdown ended a champion, and the owner has not chosen one since.
 
     Raises
     ------
@@ -99,6 +112,14 @@ class Account:
         self.last_decision_ns: dict[str, int] = {}
         self.recent_order_ns: list[int] = []
         self.weights_version = 0
+        self.champion = self.champion_version = 0
+        self.champion_before = self.champion_before_version = 0
+        self.newest_champion = self.discarded_champion = 0
+        self.champion_peak_equity = 0.0
+        self.is_rolled_back = False
+        self.promotions = self.refusals = self.rollbacks = 0
+        self.refusals_in_a_row = 0
+        self.refusals_by_check: dict[str, int] = {}
         self._booked: set[str] = set()
 
     @property
@@ -210,12 +231,13 @@ class Account:
         self.last_session = event.date
         self.day_start_equity = event.equity
         self.peak_equity = max(self.peak_equity, event.equity)
+        self.champion_peak_equity = max(self.champion_peak_equity, event.equity)
         self.reward_total += event.reward
 
     def _reset_peak(self, event: PeakReset) -> None:
         if self._is_next(event.number, self.peak_resets, "reset of the peak"):
             self.peak_resets += 1
-            self.peak_equity = event.equity
+            self.peak_equity = self.champion_peak_equity = event.equity
 
     def _change_margin(self, event: MarginChanged) -> None:
         if not self._is_next(event.number, self.margin_changes, "change of margin"):
@@ -241,6 +263,40 @@ class Account:
 
     def _adopt_weights(self, event: WeightsAdopted) -> None:
         self.weights_version = event.version
+
+    def _promote(self, event: ChampionPromoted) -> None:
+        if event.champion <= self.newest_champion:
+            return
+        self.newest_champion = event.champion
+        self.champion_before, self.champion_before_version = self.champion, self.champion_version
+        self._enthrone(event.champion, event.version, event.equity)
+        self.promotions += event.by is not PromotedBy.START
+        if event.by is PromotedBy.OWNER:
+            self.is_rolled_back = False
+
+    def _refuse(self, event: ChallengerRefused) -> None:
+        if not self._is_next(event.number, self.refusals, "refusal of a challenger"):
+            return
+        self.refusals += 1
+        self.refusals_in_a_row = 0 if event.reset else event.in_a_row
+        for check in event.failed:
+            self.refusals_by_check[check] = self.refusals_by_check.get(check, 0) + 1
+
+    def _roll_back(self, event: ChampionRolledBack) -> None:
+        if not self._is_next(event.number, self.rollbacks, "rollback"):
+            return
+        self.rollbacks += 1
+        self.newest_champion = max(self.newest_champion, event.champion, event.discarded)
+        self.champion_before = self.champion_before_version = 0
+        self._enthrone(event.champion, event.version, event.equity)
+        self.is_rolled_back = event.by is RolledBackBy.DRAWDOWN
+        if self.is_rolled_back:
+            self.discarded_champion = event.discarded
+
+    def _enthrone(self, champion: int, version: int, equity: float) -> None:
+        self.champion, self.champion_version = champion, version
+        self.champion_peak_equity = equity
+        self.refusals_in_a_row = 0
 
     def _is_new_order(self, order_id: str) -> bool:
         if order_id == self.next_order_id:
@@ -448,4 +504,7 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     SessionClosed: Account._close_session,
     StateChanged: Account._change_state,
     WeightsAdopted: Account._adopt_weights,
+    ChampionPromoted: Account._promote,
+    ChallengerRefused: Account._refuse,
+    ChampionRolledBack: Account._roll_back,
 }

@@ -53,6 +53,8 @@ class RiskLimits:
     """Account's vega, `Greeks.vega`, in percent of equity, either way."""
     max_drawdown_pct: float = 25.0
     """Loss from the account's peak equity, in percent of it, that leaves only closing."""
+    max_champion_drawdown_pct: float = 8.0
+    """Loss from the peak equity under a champion, in percent of it, that rolls it back."""
     min_short_equity: float = 2_000.0
     """USD of equity that selling short needs (FINRA Rule 4210(b)); covered calls and puts secured
     by cash are free of it."""
@@ -105,6 +107,11 @@ class RiskEngine:
     def drawdown_breached(self, account: "Account", equity: float) -> bool:
         """Whether `equity` (USD) is too far below the account's peak; NaN is a breach."""
         return not equity >= _floor(account.peak_equity, self.limits.max_drawdown_pct)
+
+    def champion_breached(self, account: "Account", equity: float) -> bool:
+        """Whether `equity` (USD) is too far below the peak under the champion; NaN is a breach."""
+        limit = self.limits.max_champion_drawdown_pct
+        return account.champion > 0 and not equity >= _floor(account.champion_peak_equity, limit)
 
     def check(
         self,

@@ -1,7 +1,7 @@
 """Checkpoints on disk that are either whole or not there.
 
-A checkpoint is a directory `step-000000123` whose `manifest.json` lists every file with its size
-and SHA-256. It is written under another name, flushed to disk, and renamed into place.
+A checkpoint is a directory such as `step-000000123` whose `manifest.json` lists every file with
+its size and SHA-256. It is written under another name, flushed to disk, and renamed into place.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import logging
 import pickle
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,9 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 _WRITING = ".writing-"
 _REPLACED = ".replaced"
-_NAME = re.compile(r"step-(\d{9,})(\.replaced)?")
 _MODULE_STATE = "module_state.pkl"
-_MODULE_IN_ALGORITHM = Path("learner_group/learner/rl_module/default_policy")
+_LEARNERS = "learner_group"
+_MODULE_IN_ALGORITHM = Path(_LEARNERS) / "learner/rl_module/default_policy"
 _NETWORK_PREFIX = "clstm."
 
 
@@ -38,25 +38,42 @@ class CheckpointStore:
     Parameters:
         directory: Made when missing. One process writes; any may read.
         keep: Checkpoints kept, at least 1; older ones are removed after each save.
+        name: What their directories' names begin with.
 
     Raises:
         CheckpointError: `keep` is less than 1.
     """
 
-    def __init__(self, directory: Path, keep: int) -> None:
+    def __init__(self, directory: Path, keep: int, name: str = "step") -> None:
         if keep < 1:
             raise CheckpointError(f"keep is {keep}; at least 1 checkpoint must be kept")
         self.directory = Path(directory).resolve()
         self.keep = keep
+        self._name = name
+        self._pattern = re.compile(rf"{name}-(\d{{9,}})(\.replaced)?")
         self.directory.mkdir(parents=True, exist_ok=True)
 
-    def save(self, write: Callable[[Path], object], metadata: dict[str, Any]) -> Path:
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies, if it exists."""
+        return self.directory / f"{self._name}-{step:09d}"
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints on disk, rising; damaged ones too."""
+        return sorted({step for step, _ in self._found()})
+
+    def save(
+        self,
+        write: Callable[[Path], object],
+        metadata: dict[str, Any],
+        spared: Collection[int] = (),
+    ) -> Path:
         """Writes one checkpoint; a crash at any instant leaves the earlier ones whole.
 
         Args:
             write: Fills the empty directory that it is given.
             metadata: JSON values; `metadata["step"]` is an integer >= 0 and names the checkpoint.
                 A checkpoint of the same step is replaced.
+            spared: Steps that are kept however old they are.
 
         Returns:
             The checkpoint's directory.
@@ -68,7 +85,7 @@ class CheckpointStore:
         if not isinstance(step, int) or step < 0:
             raise CheckpointError(f'metadata["step"] is {step!r}; it must be an integer >= 0')
         self._remove_unfinished()
-        target = self.directory / f"step-{step:09d}"
+        target = self.path(step)
         temporary = self.directory / f"{_WRITING}{target.name}"
         temporary.mkdir()
         write(temporary)
@@ -79,34 +96,40 @@ class CheckpointStore:
         temporary.rename(target)
         sync(self.directory)
         shutil.rmtree(replaced, ignore_errors=True)
-        self._prune()
+        for kept, path in self._found()[self.keep :]:
+            if kept not in spared:
+                shutil.rmtree(path)
         return target
+
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps: what they hold was given up."""
+        for later, path in self._found():
+            if later > step:
+                shutil.rmtree(path)
+        sync(self.directory)
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole, with its metadata; None when there is none.
 
         A damaged one is skipped with a warning.
         """
-        for path in self._newest_first():
+        for _, path in self._found():
             try:
                 return path, verify(path)
             except CheckpointError as error:
                 logger.warning("skipping a damaged checkpoint: %s", error)
         return None
 
-    def _newest_first(self) -> list[Path]:
+    def _found(self) -> list[tuple[int, Path]]:
+        """Steps and directories, the newest first."""
         found = []
         for path in self.directory.iterdir():
-            if match := _NAME.fullmatch(path.name):
+            if match := self._pattern.fullmatch(path.name):
                 found.append((int(match[1]), match[2] is None, path))
-        return [path for _, _, path in sorted(found, reverse=True)]
+        return [(step, path) for step, _, path in sorted(found, reverse=True)]
 
     def _remove_unfinished(self) -> None:
         for path in self.directory.glob(f"{_WRITING}*"):
-            shutil.rmtree(path)
-
-    def _prune(self) -> None:
-        for path in self._newest_first()[self.keep :]:
             shutil.rmtree(path)
 
 
@@ -158,6 +181,17 @@ def load_module_weights(path: Path) -> Weights:
     if not isinstance(state, dict) or not all(isinstance(v, np.ndarray) for v in state.values()):
         raise CheckpointError(f"{file} does not hold arrays by name; is it another model's?")
     return {name.removeprefix(_NETWORK_PREFIX): array for name, array in state.items()}
+
+
+def write_module_weights(directory: Path, weights: Weights) -> None:
+    """Writes the network's weights as an RLModule's checkpoint keeps them."""
+    state = {f"{_NETWORK_PREFIX}{name}": array for name, array in weights.items()}
+    (directory / _MODULE_STATE).write_bytes(pickle.dumps(state))
+
+
+def holds_algorithm(path: Path) -> bool:
+    """Whether a whole algorithm can be restored from there, not the network alone."""
+    return (path / _LEARNERS).is_dir()
 
 
 class _ArrayUnpickler(pickle.Unpickler):

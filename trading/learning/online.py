@@ -1,103 +1,320 @@
-"""Learning while trading: fragments of live experience in, answers with new weights out."""
+"""Learning while trading: live fragments in, rulings about the challenger out."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import structlog
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.utils.metrics import LEARNER_RESULTS
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN, LEARNER_RESULTS
 
-from trading.errors import LearningError
-from trading.learning.checkpoints import CheckpointStore
-from trading.learning.policy import Weights
-from trading.learning.ppo import CLSTMPPO
+from trading.errors import LearnerLostError, LearningError
+from trading.execution.events import ChallengerRefused, PromotedBy
+from trading.learning.champions import Promotion
+from trading.learning.checkpoints import CheckpointStore, holds_algorithm
+from trading.learning.gate import Gate, Verdict
+from trading.learning.ppo import CLSTMPPO, NUM_ENV_STEPS_MISSING_LIFETIME, CLSTMPPOLearner
+from trading.learning.rehearsal import Rehearsal
 from trading.learning.rollout import Rollout
+from trading.learning.succession import Reported, Ruling, Succession
 
 log = structlog.get_logger(__name__)
+
+_NAN = float("nan")
+_REVIVALS = 5
+_FIRST_BACKOFF_S = 1.0
+
+
+class OnlineRules(NamedTuple):
+    """How the learner goes about it; see the settings of the same names."""
+
+    save_frequency: int
+    """Live decisions between two checkpoints."""
+    rehearsal_share: float
+    updates: int
+    """Updates between two judgements."""
+    patience: int
+    max_observation: float = math.inf
+    max_reward: float = math.inf
+    """No live decision sees or earns more, either way; a fragment that does is corrupt."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearnerReport:
-    """The learner after its last update; losses are NaN before the first."""
+    """The learner after its last update; figures are NaN before the first."""
 
     updates: int = 0
-    """Updates since the weights were new."""
+    """Updates that led to the challenger's weights: its version."""
     live_updates: int = 0
     """Updates of this run on live experience."""
     live_samples: int = 0
     """Live decisions learned from in this run."""
+    rehearsed_samples: int = 0
+    """Decisions in training markets that were learned beside them."""
     refused: int = 0
     """Fragments that could not be learned from."""
+    lost: int = 0
+    """Fragments that a dying learner took with it."""
+    restarts: int = 0
+    """Times that a dead learner was brought back."""
     seconds: float = 0.0
     """Wall time of the last update."""
-    policy_loss: float = float("nan")
-    value_loss: float = float("nan")
-    entropy: float = float("nan")
-    kl: float = float("nan")
-    explained_variance: float = float("nan")
+    judgements: int = 0
+    """Judgements of this run."""
+    judgement_seconds: float = _NAN
+    """Wall time of the last judgement."""
+    verdict: str = ""
+    """What it found, for people."""
+    kl_to_champion: float = _NAN
+    missing_samples: int = 0
+    """Decisions that environment runners should have delivered and did not."""
+    rehearsal_return: float = _NAN
+    """Mean return of the episodes that ended while training markets were sampled."""
+    policy_loss: float = _NAN
+    value_loss: float = _NAN
+    entropy: float = _NAN
+    kl: float = _NAN
+    explained_variance: float = _NAN
+    clip_fraction: float = _NAN
+    grad_norm: float = _NAN
 
 
 class OnlineLearner:
-    """Improves an algorithm by live fragments and checkpoints it.
+    """Improves the challenger by live fragments beside rehearsal, and asks the gate.
+
+    A challenger that passes becomes the champion. One that does harm (no numbers, too far away,
+    clearly worse) is given up: learning begins again from the champion. One that is only not
+    proven goes on, `patience` times in a row.
 
     One thread learns; `report` may be read from any.
 
     Parameters
     ----------
     algorithm
-        Built, and restored or pre-trained.
+        Built, and restored or pre-trained; it holds the challenger.
     store
-        Where checkpoints go.
-    save_frequency
-        Live decisions between two checkpoints.
-    publish
-        Called with the version and the weights after every update that succeeded.
+        Where the challenger's checkpoints go.
+    succession, gate, rules
+        The champions, the judge, and how often he is asked.
+    refusals, in_a_row
+        How many the account's journal holds, in all and since the champion last changed.
+    wait
+        Sleeps so many seconds; returns True where learning is to end at once.
     """
 
     def __init__(
         self,
         algorithm: CLSTMPPO,
         store: CheckpointStore,
-        save_frequency: int,
-        publish: Callable[[int, Weights], None],
+        succession: Succession,
+        gate: Gate,
+        rules: OnlineRules,
+        refusals: int = 0,
+        in_a_row: int = 0,
+        wait: Callable[[float], bool] = lambda _: False,
     ) -> None:
         self.report = LearnerReport(updates=algorithm.weights_version)
         self._algorithm = algorithm
         self._store = store
-        self._save_frequency = save_frequency
-        self._publish = publish
+        self._succession = succession
+        self._gate = gate
+        self._rules = rules
+        self._rehearsal = Rehearsal(algorithm.sample, rules.rehearsal_share)
+        self._refusals = refusals
+        self._in_a_row = in_a_row
+        self._wait = wait
         self._unsaved = 0
+        self._unjudged = 0
         self._lock = threading.Lock()
 
-    def learn(self, rollout: Rollout) -> tuple[int, Weights] | None:
-        """One update on a live fragment; its version and weights, or None when it was refused."""
-        with self._lock:
-            started = time.perf_counter()
-            try:
-                self._algorithm.feed(rollout)
-                results = self._algorithm.train()
-            except LearningError as error:
-                log.error("fragment refused", reason=str(error))
-                self.report = replace(self.report, refused=self.report.refused + 1)
-                return None
-            version, weights = self._algorithm.weights_version, self._algorithm.weights()
-            self._publish(version, weights)
-            self.report = _reported(
-                self.report, results, version, rollout.steps, time.perf_counter() - started
-            )
-            self._unsaved += rollout.steps
-            if self._unsaved >= self._save_frequency:
-                self._save()
-            return version, weights
+    def learn(self, rollout: Rollout) -> Ruling | None:
+        """One update on a live fragment; what the gate ruled, where it was asked.
 
-    def save(self) -> Path:
-        """Write a checkpoint now."""
+        A fragment that cannot be learned from is counted and changes nothing; a learner that has
+        died is brought back, or tried again with the next fragment.
+        """
         with self._lock:
-            return self._save()
+            if not self._update(rollout):
+                return None
+            self._unjudged += 1
+            try:
+                ruling = self._judge() if self._unjudged >= self._rules.updates else None
+                if self._unsaved >= self._rules.save_frequency:
+                    self._save()
+            except LearnerLostError as error:
+                self._revive(error)
+                return None
+            return ruling
+
+    def moved(self) -> Ruling | None:
+        """What an owner's command made of the champion; learning then begins again from it."""
+        with self._lock:
+            ruling = self._succession.moved()
+            if ruling is not None:
+                self._begin_again()
+            return ruling
+
+    def follow(self, reported: Reported) -> Ruling | None:
+        """Go back with the account to the champion that a drawdown brought back."""
+        with self._lock:
+            ruling = self._succession.follow(reported)
+            if ruling is not None:
+                log.warning("the champion was rolled back", champion=reported.champion)
+                self._begin_again()
+            return ruling
+
+    def save(self) -> Path | None:
+        """Write a checkpoint now; None where the learner is dead, and the newest one stays."""
+        with self._lock:
+            try:
+                return self._save()
+            except LearnerLostError as error:
+                log.error("no last checkpoint", reason=str(error))
+                return None
+
+    def _update(self, rollout: Rollout) -> bool:
+        """Whether the fragment was learned from."""
+        started = time.perf_counter()
+        try:
+            self._check(rollout)
+            try:
+                results, rehearsed = self._learn_beside(rollout)
+            except LearnerLostError as error:
+                if not self._revive(error):
+                    raise
+                results, rehearsed = self._learn_beside(rollout)
+        except LearnerLostError:
+            self.report = replace(self.report, lost=self.report.lost + 1)
+            return False
+        except LearningError as error:
+            log.error("fragment refused", reason=str(error))
+            self.report = replace(self.report, refused=self.report.refused + 1)
+            return False
+        self.report = _reported(self.report, results, time.perf_counter() - started)
+        self.report = replace(
+            self.report,
+            updates=self._algorithm.weights_version,
+            live_updates=self.report.live_updates + 1,
+            live_samples=self.report.live_samples + rollout.steps,
+            rehearsed_samples=self.report.rehearsed_samples + rehearsed,
+        )
+        self._unsaved += rollout.steps
+        return True
+
+    def _check(self, rollout: Rollout) -> None:
+        """Refuse what no live market can have made; raises LearningError."""
+        rollout.validate()
+        for name, most in (
+            ("observations", self._rules.max_observation),
+            ("rewards", self._rules.max_reward),
+        ):
+            found = float(np.abs(getattr(rollout, name)[rollout.valid]).max())
+            if found > most:
+                raise LearningError(
+                    f"rollout.{name} reaches {found:g}; at most {most:g} is possible"
+                )
+
+    def _learn_beside(self, rollout: Rollout) -> tuple[dict[str, Any], int]:
+        """Results of one update, and how many rehearsed decisions were in it."""
+        self._algorithm.feed(rollout)
+        rehearsed = self._rehearsal.beside(rollout.steps)
+        for each in rehearsed:
+            self._algorithm.feed(each)
+        return self._algorithm.train(), sum(each.steps for each in rehearsed)
+
+    def _judge(self) -> Ruling:
+        self._unjudged = 0
+        version = self._algorithm.weights_version
+        champion = self._succession.reign.champion
+        verdict = self._gate.judge(champion.weights, self._algorithm.weights())
+        self.report = replace(
+            self.report,
+            judgements=self.report.judgements + 1,
+            judgement_seconds=verdict.seconds,
+            verdict=verdict.reason,
+            kl_to_champion=_NAN if verdict.kl is None else verdict.kl,
+        )
+        self._succession.publish()
+        if verdict.passed:
+            return self._promote(verdict, version)
+        return self._refuse(verdict, version)
+
+    def _promote(self, verdict: Verdict, version: int) -> Ruling:
+        self._in_a_row = 0
+        why = Promotion(version, PromotedBy.GATE, verdict.reason, verdict.kl, verdict.compared)
+        ruling = self._succession.promote(self._algorithm.save_to_path, why)
+        log.info("challenger promoted", version=version, reason=verdict.reason)
+        return ruling
+
+    def _refuse(self, verdict: Verdict, version: int) -> Ruling:
+        self._refusals += 1
+        self._in_a_row += 1
+        event = ChallengerRefused(
+            ts_ns=0,
+            number=self._refusals,
+            version=version,
+            champion=self._succession.reign.champion.number,
+            failed=verdict.failed,
+            reason=verdict.reason,
+            in_a_row=self._in_a_row,
+            reset=verdict.harmful or self._in_a_row >= self._rules.patience,
+            kl=verdict.kl,
+            compared=verdict.compared,
+        )
+        log.warning("challenger refused", version=event.version, reason=event.reason)
+        if event.reset:
+            self._begin_again()
+        return Ruling(event)
+
+    def _begin_again(self) -> None:
+        """Learn on from the champion; checkpoints of what was given up are removed."""
+        self._in_a_row = self._unjudged = 0
+        path = self._succession.path
+        try:
+            if holds_algorithm(path):
+                self._algorithm.restore_from_path(path)
+            else:
+                self._algorithm.load_weights(self._succession.reign.champion.weights)
+                self._algorithm.learner_group.foreach_learner(_forget_moments)
+        except LearnerLostError as error:
+            if not self._revive(error, path if holds_algorithm(path) else None):
+                return
+        self._rehearsal.renew()
+        version = self._algorithm.weights_version
+        self._store.discard_after(version)
+        self._save()
+        self.report = replace(self.report, updates=version)
+        log.info("learning begins again", champion=self._succession.reign.champion.number)
+
+    def _revive(self, lost: LearnerLostError, path: Path | None = None) -> bool:
+        """Bring dead learners back from `path`, or the newest checkpoint, with growing pauses."""
+        log.error("the learner is lost", reason=str(lost))
+        if path is None:
+            found = self._store.latest()
+            path = found[0] if found else self._succession.path
+        for attempt in range(_REVIVALS):
+            try:
+                self._algorithm.revive(path)
+            except Exception as error:
+                log.warning("the learner does not come back", reason=str(error))
+                if self._wait(_FIRST_BACKOFF_S * 2**attempt):
+                    return False
+                continue
+            self._rehearsal.renew()
+            self.report = replace(
+                self.report,
+                restarts=self.report.restarts + 1,
+                updates=self._algorithm.weights_version,
+            )
+            log.info("the learner is back", checkpoint=path.name)
+            return True
+        log.error("the learner stays lost until the next fragment", checkpoint=str(path))
+        return False
 
     def _save(self) -> Path:
         self._unsaved = 0
@@ -107,19 +324,24 @@ class OnlineLearner:
         return path
 
 
-def _reported(
-    report: LearnerReport, results: dict[str, Any], version: int, samples: int, seconds: float
-) -> LearnerReport:
+def _forget_moments(learner: CLSTMPPOLearner) -> None:
+    """Drop what the optimizer remembers of gradients that led elsewhere."""
+    learner.get_optimizer(DEFAULT_MODULE_ID).state.clear()
+
+
+def _reported(report: LearnerReport, results: dict[str, Any], seconds: float) -> LearnerReport:
     stats = results[LEARNER_RESULTS][DEFAULT_MODULE_ID]
+    runners = results.get(ENV_RUNNER_RESULTS, {})
     return replace(
         report,
-        updates=version,
-        live_updates=report.live_updates + 1,
-        live_samples=report.live_samples + samples,
         seconds=seconds,
+        missing_samples=int(runners.get(NUM_ENV_STEPS_MISSING_LIFETIME, report.missing_samples)),
+        rehearsal_return=float(runners.get(EPISODE_RETURN_MEAN, report.rehearsal_return)),
         policy_loss=float(stats["policy_loss"]),
         value_loss=float(stats["value_loss"]),
         entropy=float(stats["entropy"]),
         kl=float(stats["kl"]),
         explained_variance=float(stats["explained_variance"]),
+        clip_fraction=float(stats["clip_fraction"]),
+        grad_norm=float(stats["grad_norm"]),
     )

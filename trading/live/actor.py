@@ -28,6 +28,7 @@ from trading.errors import JournalLocked, LearningError, TradingError
 from trading.execution.broker import PaperBroker
 from trading.execution.journal import Journal
 from trading.learning.policy import Policy
+from trading.learning.succession import Reported
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
@@ -68,6 +69,10 @@ class Progress(NamedTuple):
     market_time_ns: int
     recent_fills: tuple[str, ...] = ()
     """The last fills, one line each."""
+    champion: int = 0
+    promotions: int = 0
+    rollbacks: int = 0
+    """Totals of the account."""
     failure: str = ""
     failure_kind: str = ""
     """Name of the error's type when failed."""
@@ -83,7 +88,7 @@ class LiveMarket:
     endpoint
         Where market data comes from.
     registry
-        Handle of the weight registry, which holds the weights to begin with.
+        Handle of the weight registry, which holds the champion to begin with.
     """
 
     def __init__(self, settings: Settings, endpoint: Endpoint, registry: Any) -> None:
@@ -101,6 +106,9 @@ class LiveMarket:
         self._trader: Trader | None = None
         self._stream: StreamClient | None = None
         self._recorder: Recorder | None = None
+        self._early_answers: list[Answer] = []
+        """What came before there was a trader to give it to."""
+        self._answers_lock = threading.Lock()
         self._phase = "starting"
         self._failure: BaseException | None = None
         self._bar: Bar | None = None
@@ -143,7 +151,7 @@ class LiveMarket:
                 "trading": importlib.metadata.version("trading"),
                 "ray": ray.__version__,
                 "torch": torch.__version__,
-                "weights": self._trader.weights_version if self._trader else None,
+                "weights": self._trader.championship.version if self._trader else None,
             },
             "process": os.getpid(),
             "restarts": self._restarts,
@@ -194,6 +202,9 @@ class LiveMarket:
             open_positions=len(account.strategies) if account else 0,
             market_time_ns=self._bar.end_ns if self._bar else 0,
             recent_fills=self._recent_fills,
+            champion=account.champion if account else 0,
+            promotions=account.promotions if account else 0,
+            rollbacks=account.rollbacks if account else 0,
             failure=str(self._failure or ""),
             failure_kind=type(self._failure).__name__ if self._failure else "",
         )
@@ -209,13 +220,20 @@ class LiveMarket:
             return None
 
     def deliver(self, answer: Answer, figures: LearnerFigures, status: dict[str, Any]) -> None:
-        """Take the learner's answer to a fragment and its figures."""
+        """Take the driver's answer and the learner's figures."""
         if self._trader is not None and figures.updates != self._learner.updates:
             self._decisions_learned = self._trader.decisions
         self._learner = figures
         self._learner_status = status
-        if self._trader is not None:
-            self._trader.deliver(answer)
+        with self._answers_lock:
+            if self._trader is not None:
+                self._trader.deliver(answer)
+            else:
+                self._early_answers.append(answer)
+
+    def reported(self) -> Reported | None:
+        """Where the account stands, None before it is open."""
+        return self._trader.championship.reported if self._trader is not None else None
 
     def stop(self) -> Progress:
         """End trading, close the stream and the journal; return the last figures."""
@@ -244,7 +262,7 @@ class LiveMarket:
         learning, trader = self._settings.learning, self._trader
         return replace(
             self._learner,
-            weights_version=trader.weights_version if trader else 0,
+            weights_version=trader.championship.version if trader else 0,
             update_frequency=learning.update_frequency if learning.online else 0,
             backlog=trader.decisions - self._decisions_learned if trader else 0,
             dropped_fragments=trader.fragments_dropped if trader else 0,
@@ -305,10 +323,9 @@ class LiveMarket:
     def _trade(self) -> None:
         settings = self._settings
         calendar = self._calendar
-        held = ray.get(self._registry.latest.remote())
-        if held is None:
-            raise LearningError("the weight registry is empty: publish weights before trading")
-        version, weights = held
+        reign = ray.get(self._registry.reign.remote())
+        if reign is None:
+            raise LearningError("the weight registry is empty: publish a champion before trading")
         with (
             RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
             self._open_journal() as journal,
@@ -324,7 +341,6 @@ class LiveMarket:
             self._restarts = journal.openings - 1
             seed = assembly.policy_seed(settings.seed, journal.last_seq)
             policy = Policy(assembly.model_config(settings), seed)
-            policy.load_weights(weights)
             rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
             broker = PaperBroker(
                 journal,
@@ -352,9 +368,9 @@ class LiveMarket:
                 recorded_markets(directory, recorder),
                 self,
                 now_ns,
-                version,
+                reign,
             )
-            self._trader = trader
+            self._introduce(trader)
             self._phase = "connecting"
             trader.open()
             self._take_snapshot(trader, trader.clock.bar)
@@ -364,6 +380,13 @@ class LiveMarket:
             trader.run()
             self._take_snapshot(trader, trader.clock.bar)
             self._phase = "finished" if trader.finished else "stopped"
+
+    def _introduce(self, trader: Trader) -> None:
+        with self._answers_lock:
+            for answer in self._early_answers:
+                trader.deliver(answer)
+            self._early_answers.clear()
+            self._trader = trader
 
     def _open_journal(self) -> Journal:
         """Open the journal, waiting for a predecessor of this process to be gone."""

@@ -88,6 +88,7 @@ def risk_limits(settings: Settings) -> RiskLimits:
         max_gamma_pct=risk.max_gamma_pct,
         max_vega_pct=risk.max_vega_pct,
         max_drawdown_pct=risk.max_drawdown_pct,
+        max_champion_drawdown_pct=settings.learning.gate.max_drawdown_pct,
         min_short_equity=risk.min_short_equity,
         allow_naked_shorts=risk.allow_naked_shorts,
     )

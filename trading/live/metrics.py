@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, ge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from trading.learning.gate import CHECKS
+
 _PREFIX = "trading_bot_"
 _LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
 TRADING_STATES = ("ACTIVE", "REDUCING", "HALTED")
@@ -41,6 +43,16 @@ class AccountFigures:
     """One of `TRADING_STATES`."""
     restarts: int = 0
     """Times that this account was taken up again."""
+    champion: int = 0
+    """Number of the policy that trades."""
+    champion_version: int = 0
+    """Updates that led to it."""
+    promotions: int = 0
+    """Champions since the first."""
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    """Challengers that did not pass each check of the gate."""
+    refusals_in_a_row: int = 0
+    rollbacks: int = 0
     initial_capital: float = math.nan
     day_start_equity: float = math.nan
     """Equity at the last session's close: the base of the daily loss."""
@@ -99,6 +111,19 @@ class LearnerFigures:
     updates: int = 0
     samples: int = 0
     """Decisions learned from."""
+    challenger_version: int = 0
+    """Updates that led to the weights that are learned; it falls when learning begins again."""
+    refused_fragments: int = 0
+    lost_fragments: int = 0
+    restarts: int = 0
+    """Times that a dead learner was brought back."""
+    missing_samples: int = 0
+    """Decisions that environment runners should have delivered and did not."""
+    judgement_seconds: float = math.nan
+    kl_to_champion: float = math.nan
+    rehearsal_return: float = math.nan
+    clip_fraction: float = math.nan
+    grad_norm: float = math.nan
     weights_version: int = 0
     """Version of the weights that trade."""
     policy_loss: float = math.nan
@@ -209,6 +234,13 @@ def _labelled_gauge(name: str, about: str, label: str, values: Mapping[str, floa
     return family
 
 
+def _labelled_counter(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(_PREFIX + name, about, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], float(value))
+    return family
+
+
 def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     states = {state: state == figures.trading_state for state in TRADING_STATES}
     yield _counter("trades_total", "Fills.", figures.trades)
@@ -221,6 +253,15 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     yield _counter("fees_total", "Fees paid in USD.", figures.fees)
     yield _labelled_gauge("trading_state", "1 for the state of trading.", "state", states)
     yield _counter("restarts_total", "Times that the account was taken up again.", figures.restarts)
+    yield _gauge("champion", "Number of the policy that trades.", figures.champion)
+    yield _gauge("champion_version", "Updates that led to it.", figures.champion_version)
+    yield _counter("promotions_total", "Challengers that became champion.", figures.promotions)
+    refusals = {check: figures.refusals.get(check, 0) for check in CHECKS}
+    yield _labelled_counter("refusals_total", "Challengers refused, by check.", "check", refusals)
+    yield _gauge(
+        "refusals_in_a_row", "Refusals since a promotion or a reset.", figures.refusals_in_a_row
+    )
+    yield _counter("rollbacks_total", "Returns to an earlier champion.", figures.rollbacks)
     yield _gauge(
         "initial_capital", "Cash on the account's first day, USD.", figures.initial_capital
     )
@@ -295,6 +336,30 @@ def _learner_families(figures: LearnerFigures) -> Iterable[Metric]:
         "Share of the returns' variance that the critic explains.",
         figures.explained_variance,
     )
+    yield _gauge(
+        "challenger_version", "Version of the weights that are learned.", figures.challenger_version
+    )
+    yield _counter(
+        "learner_refused_fragments_total", "Fragments refused.", figures.refused_fragments
+    )
+    yield _counter(
+        "learner_lost_fragments_total",
+        "Fragments lost with a learner.",
+        figures.lost_fragments,
+    )
+    yield _counter("learner_restarts_total", "Dead learners brought back.", figures.restarts)
+    yield _counter(
+        "learner_missing_samples_total", "Decisions not delivered.", figures.missing_samples
+    )
+    yield _gauge("judgement_seconds", "Wall time of the last judgement.", figures.judgement_seconds)
+    yield _gauge(
+        "challenger_kl", "KL divergence from the champion in nats.", figures.kl_to_champion
+    )
+    yield _gauge(
+        "rehearsal_return", "Mean return of episodes in training markets.", figures.rehearsal_return
+    )
+    yield _gauge("learner_clip_fraction", "Share of ratios clipped.", figures.clip_fraction)
+    yield _gauge("learner_grad_norm", "Norm of the last update's gradient.", figures.grad_norm)
     yield _gauge("weights_version", "Version of the weights that trade.", figures.weights_version)
     yield _gauge("learner_update_seconds", "Wall time of the last update.", figures.update_s)
     yield _gauge(

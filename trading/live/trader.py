@@ -4,7 +4,6 @@ The loop runs on one thread and is the only one that touches the environment, th
 journal. Other threads see it through `Snapshot` values, a queue of fragments and `deliver`.
 """
 
-import hashlib
 import os
 import queue
 import threading
@@ -21,11 +20,14 @@ from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS
 from trading.envs.live_env import LiveEnv
 from trading.errors import LearningError
-from trading.execution.events import DecisionMade, WeightsAdopted
+from trading.execution.events import DecisionMade
 from trading.execution.orders import Fill, Rejection
-from trading.learning.policy import Decision, Policy, Weights
+from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import Rollout, State
+from trading.learning.succession import Reported, Ruling
+from trading.learning.weights import Reign
 from trading.live.bar_clock import Bar, BarClock, first_bar_after
+from trading.live.championship import Championship
 from trading.live.fragments import FragmentBuilder
 from trading.market.calendar import ExchangeCalendar
 
@@ -45,18 +47,18 @@ class FragmentId(NamedTuple):
 
 
 class Fragment(NamedTuple):
-    """A rollout of live experience."""
+    """A rollout of live experience, and where the account stood at its end."""
 
     id: FragmentId
     rollout: Rollout
+    reported: Reported
 
 
 class Answer(NamedTuple):
-    """What the learner made of a fragment: weights to trade with, or None when it was refused."""
+    """What the driver has to say: after a fragment, or by itself where that is None."""
 
-    fragment: FragmentId
-    version: int
-    weights: Weights | None
+    fragment: FragmentId | None
+    rulings: tuple[Ruling, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Trader:
         Told of every bar.
     start_ns
         Exchange time now.
+    reign
+        Who is to trade, unless the account's journal knows better.
     """
 
     def __init__(
@@ -121,13 +125,13 @@ class Trader:
         markets: Markets,
         observer: Observer,
         start_ns: int,
-        weights_version: int,
+        reign: Reign,
     ) -> None:
         self.env = env
         self.policy = policy
         self.fragments: queue.Queue[Fragment] = queue.Queue()
         self.fragments_dropped = 0
-        self.weights_version = weights_version
+        self.championship = Championship(env.broker, policy, reign)
         self.decisions = 0
         self.barriers_missed = 0
         self.stopping = threading.Event()
@@ -146,6 +150,7 @@ class Trader:
         count = len(env.symbols)
         self._state: State = policy.initial_state(count)
         self._first = np.ones(count, dtype=np.bool_)
+        self._start_ns = start_ns
         resume_ns = max(start_ns, env.broker.account.last_ts_ns)
         self.clock = BarClock(
             env,
@@ -155,12 +160,13 @@ class Trader:
         )
 
     def deliver(self, answer: Answer) -> None:
-        """Hand over the learner's answer; its weights trade from the next bar on."""
+        """Hand over the driver's answer; its rulings hold from the next bar on."""
         self._inbox.put(answer)
 
     def open(self) -> None:
         """List and subscribe the contracts of the first session, and get ready to decide."""
         bar = self.clock.bar
+        self.championship.begin(max(self._start_ns, self.env.broker.account.last_ts_ns))
         self._markets.open_session(bar)
         self.env.rehearse(bar.end_ns, bar.session)
 
@@ -208,6 +214,7 @@ class Trader:
     def _close_bar(self, received_s: float | None) -> None:
         bar = self.clock.bar
         observations, mask, rewards = self.env.close_bar(bar.end_ns, bar.session)
+        self.championship.follow_account(bar.end_ns)
         latency_s = None
         self._builder.reward(rewards)
         if bar.last:
@@ -218,12 +225,17 @@ class Trader:
         else:
             if self._settings.learning and self._builder.full:
                 self._emit(self.policy.value(observations, mask, self._state))
-            self._adopt_weights(bar.end_ns)
+            self._take_rulings(bar.end_ns)
             decision, state = self.policy.act(observations, mask, self._state, self._first)
             self._trade(bar.end_ns, decision, rewards)
             if self._settings.learning:
                 self._builder.decide(
-                    observations, mask, decision, self._first, self._state, self.weights_version
+                    observations,
+                    mask,
+                    decision,
+                    self._first,
+                    self._state,
+                    self.championship.version,
                 )
             self._state = state
             self._first[:] = False
@@ -249,7 +261,7 @@ class Trader:
                 underlying=symbol,
                 action=int(action),
                 action_name=ACTIONS[int(action)].name,
-                weights_version=self.weights_version,
+                weights_version=self.championship.version,
                 value=float(decision.values[u]),
                 reward=float(rewards[u]),
                 fragment=self._builder.number,
@@ -284,7 +296,7 @@ class Trader:
     def _emit(self, last_values: np.ndarray) -> None:
         rollout = self._builder.take(last_values)
         fragment = FragmentId(os.getpid(), self._builder.number)
-        self.fragments.put(Fragment(fragment, rollout))
+        self.fragments.put(Fragment(fragment, rollout, self.championship.reported))
         if self._settings.lockstep:
             self._await_answer(fragment)
         while self.fragments.qsize() > self._settings.fragment_backlog:
@@ -318,26 +330,11 @@ class Trader:
         for answer in answers:
             self._inbox.put(answer)
 
-    def _adopt_weights(self, now_ns: int) -> None:
-        version, weights = self.weights_version, None
+    def _take_rulings(self, now_ns: int) -> None:
         while True:
             try:
                 answer = self._inbox.get_nowait()
             except queue.Empty:
-                break
-            if answer.weights is not None and answer.version > version:
-                version, weights = answer.version, answer.weights
-        if weights is None:
-            return
-        self.env.broker.record([WeightsAdopted(now_ns, version, weights_digest(weights))])
-        self.policy.load_weights(weights)
-        self.weights_version = version
-
-
-def weights_digest(weights: Weights) -> str:
-    """SHA-256 over names and values, for the journal."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name]).tobytes())
-    return digest.hexdigest()
+                return
+            for ruling in answer.rulings:
+                self.championship.take(ruling, now_ns, self.env.equity())

@@ -1,0 +1,231 @@
+"""Every check of the gate can fail, and only the right one does."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.learning.experience import SMALL
+from trading.errors import LearningError
+from trading.execution.events import Compared
+from trading.learning.gate import (
+    CREPT,
+    KL,
+    MASK,
+    NOT_FINITE,
+    UNPROVEN,
+    WORSE,
+    Gate,
+    GateLimits,
+    HeldOut,
+    SessionTrader,
+    compare,
+    mean_kl,
+    not_proven,
+    output_fault,
+)
+from trading.learning.policy import Policy, Weights
+
+STEPS, FORBIDDEN = 12, 3
+
+
+def weights(seed: int = 0) -> Weights:
+    return Policy(SMALL, seed).weights()
+
+
+def preferring(action: int, by: float) -> Weights:
+    """A policy that likes one action more than the others, the same in every state."""
+    made = {name: np.zeros_like(array) for name, array in weights().items()}
+    made["policy_head.bias"][action] = by
+    return made
+
+
+class Sessions:
+    """A market in which action 1 earns, action 2 loses, and the last one is forbidden."""
+
+    def __init__(self, sessions: int = 64, seed: int = 0) -> None:
+        self.traded = 0
+        self._sessions, self._seed = sessions, seed
+
+    def __call__(self, trader: SessionTrader) -> np.ndarray:
+        self.traded += 1
+        rng = np.random.default_rng(self._seed)
+        returns = rng.normal(scale=0.02, size=self._sessions)
+        mask = np.ones((self._sessions, SMALL.action_count), np.bool_)
+        mask[:, FORBIDDEN] = False
+        for step in range(STEPS):
+            seen = rng.normal(size=(self._sessions, SMALL.observation_size)).astype(np.float32)
+            first = np.full(self._sessions, step == 0)
+            actions = trader({"observations": seen, "action_mask": mask}, first)
+            returns += np.array([0.0, 0.01, -0.01, 0.0])[actions]
+        return returns
+
+
+@pytest.fixture
+def sessions() -> Sessions:
+    return Sessions()
+
+
+def gate(*sets: Callable[[SessionTrader], np.ndarray], **limits: float) -> Gate:
+    named = [HeldOut(f"set {number}", each) for number, each in enumerate(sets, 1)]
+    return Gate(SMALL, GateLimits(**limits), named)
+
+
+def test_the_champion_itself_passes_with_all_numbers(sessions: Sessions) -> None:
+    verdict = gate(sessions).judge(weights(), weights())
+    assert verdict.passed and not verdict.harmful
+    assert verdict.kl == pytest.approx(0.0, abs=1e-6)
+    (each,) = verdict.compared
+    assert (each.sessions, each.difference, each.low, each.high) == (64, 0.0, 0.0, 0.0)
+    assert verdict.reason == "not worse on set 1"
+
+
+def test_equal_weights_get_an_equal_verdict(sessions: Sessions) -> None:
+    one, other = (gate(sessions).judge(weights(1), preferring(1, 2.0)) for _ in range(2))
+    assert one.seconds > 0.0
+    assert (one.kl, one.compared, one.failed) == (other.kl, other.compared, other.failed)
+
+
+def test_the_champion_is_traded_once(sessions: Sessions) -> None:
+    judge = gate(sessions, max_kl=99.0).judge
+    for seed in (1, 2, 3):
+        judge(weights(), weights(seed))
+    assert sessions.traded == 4
+    judge(weights(3), weights(4))
+    assert sessions.traded == 6
+
+
+def test_a_better_challenger_passes_and_a_worse_one_does_not(sessions: Sessions) -> None:
+    wide = gate(sessions, max_kl=99.0)
+    assert wide.judge(preferring(0, 1.0), preferring(1, 2.0)).passed
+    verdict = gate(sessions, max_kl=99.0).judge(preferring(0, 1.0), preferring(2, 2.0))
+    assert verdict.failed == (WORSE,) and verdict.harmful
+    assert verdict.compared[0].high < 0.0
+
+
+def test_one_set_on_which_it_is_worse_is_enough(sessions: Sessions) -> None:
+    def old_regime(trader: SessionTrader) -> np.ndarray:
+        return -Sessions(seed=7)(trader)
+
+    verdict = gate(sessions, old_regime, max_kl=99.0).judge(preferring(0, 1.0), preferring(1, 2.0))
+    assert verdict.failed == (WORSE,)
+    assert "set 2" in verdict.reason and "set 1" not in verdict.reason
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_fail(sessions: Sessions, value: float) -> None:
+    bad = weights()
+    next(iter(bad.values())).flat[0] = value
+    verdict = gate(sessions).judge(weights(), bad)
+    assert verdict.failed == (NOT_FINITE,) and verdict.harmful
+    assert verdict.kl is None and verdict.compared == ()
+
+
+def test_finite_weights_whose_outputs_are_no_numbers_fail(sessions: Sessions) -> None:
+    bad = {name: np.full_like(array, 3e38) for name, array in weights().items()}
+    assert gate(sessions).judge(weights(), bad).failed == (NOT_FINITE,)
+
+
+def test_a_challenger_too_far_from_the_champion_fails(sessions: Sessions) -> None:
+    verdict = gate(sessions, max_kl=0.05).judge(preferring(0, 1.0), preferring(1, 2.0))
+    assert verdict.failed == (KL,) and verdict.harmful
+    assert verdict.kl is not None and verdict.kl > 0.05
+    assert verdict.compared[0].difference > 0.0
+
+
+def test_a_chance_for_a_forbidden_action_fails() -> None:
+    mask = np.array([[True, True, False]])
+    values = np.zeros(1, np.float32)
+    fine = np.array([[0.5, 0.5, 0.0]], np.float32)
+    leaking = np.array([[0.5, 0.5, 1e-30]], np.float32)
+    assert output_fault(fine, values, mask) is None
+    fault = output_fault(leaking, values, mask)
+    assert fault is not None and fault[0] == MASK
+    fault = output_fault(fine, np.array([np.nan], np.float32), mask)
+    assert fault is not None and fault[0] == NOT_FINITE
+
+
+def test_a_network_that_forgets_the_mask_is_caught(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = gate(sessions)
+    assert judge.judge(weights(), weights()).passed
+    evaluate = Policy._evaluate
+
+    def unmasked(self: Policy, observations, mask, state, first):  # type: ignore[no-untyped-def]
+        return evaluate(self, observations, np.ones_like(mask), state, first)
+
+    monkeypatch.setattr(Policy, "_evaluate", unmasked)
+    assert judge.judge(weights(), weights(1)).failed == (MASK,)
+
+
+def test_kl_is_that_of_the_distributions() -> None:
+    mask = np.array([[[True, True, False]], [[True, False, False]]])
+    with np.errstate(divide="ignore"):
+        ours = np.log(np.array([[[0.25, 0.75, 0.0]], [[1.0, 0.0, 0.0]]], np.float32))
+        theirs = np.log(np.array([[[0.5, 0.5, 0.0]], [[1.0, 0.0, 0.0]]], np.float32))
+    expected = 0.5 * (0.25 * np.log(0.5) + 0.75 * np.log(1.5))
+    assert mean_kl(ours, theirs, mask) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_bounds_are_students() -> None:
+    rng = np.random.default_rng(3)
+    champion = rng.normal(size=25)
+    difference = rng.normal(scale=0.01, size=25)
+    each = compare("set", champion, champion + difference, 0.95)
+    mean, error = difference.mean(), difference.std(ddof=1) / 5.0
+    assert each.difference == pytest.approx(100.0 * mean)
+    assert each.low == pytest.approx(100.0 * (mean - 1.710882 * error))
+    assert each.high == pytest.approx(100.0 * (mean + 1.710882 * error))
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "high", "failed"),
+    [
+        (0.1, -0.1, 0.3, None),
+        (-0.1, -0.49, 0.3, None),
+        (-0.3, -0.4, -0.2, None),
+        (0.1, -0.6, 0.8, UNPROVEN),
+        (-0.7, -0.9, -0.5, WORSE),
+        (-0.4, None, None, None),
+        (-0.6, None, None, UNPROVEN),
+        (float("nan"), float("nan"), float("nan"), UNPROVEN),
+    ],
+)
+def test_not_worse_is_proven_by_the_lower_bound(
+    difference: float, low: float | None, high: float | None, failed: str | None
+) -> None:
+    each = Compared("set", 64, 0.0, difference, difference, low, high)
+    fault = not_proven(each, 0.5)
+    assert (fault and fault[0]) == failed
+
+
+def test_a_few_recorded_sessions_are_held_to_their_mean(sessions: Sessions) -> None:
+    few = gate(Sessions(3), max_kl=99.0)
+    verdict = few.judge(preferring(0, 1.0), preferring(2, 2.0))
+    assert verdict.failed == (UNPROVEN,) and not verdict.harmful
+    assert verdict.compared[0].low is None
+
+
+def test_small_losses_do_not_add_up_over_many_promotions() -> None:
+    """Each is within the margin of the one before it, and the third far below the first."""
+    levels = iter([0.0, -0.004, -0.004, -0.008])
+
+    def falling(trader: SessionTrader) -> np.ndarray:
+        return 0.0 * Sessions()(trader) + next(levels)
+
+    judge = gate(falling, max_kl=99.0)
+    assert judge.judge(weights(1), weights(2)).passed
+    assert judge.judge(weights(2), weights(3)).failed == (CREPT,)
+
+
+def test_sets_that_do_not_exist_are_named(sessions: Sessions) -> None:
+    judge = gate(sessions)
+    judge.hold_out([HeldOut("simulated", sessions)], missing=["recent"])
+    assert judge.judge(weights(), weights()).reason == "not worse on simulated; recent: none"
+
+
+def test_a_champion_that_fails_itself_is_an_error(sessions: Sessions) -> None:
+    bad = {name: np.full_like(array, 3e38) for name, array in weights().items()}
+    with pytest.raises(LearningError, match="trading checkpoints promote"):
+        gate(sessions).judge(bad, weights())

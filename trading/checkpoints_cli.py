@@ -1,0 +1,182 @@
+"""`trading checkpoints`: what was learnt, which policy trades, and to let another one trade."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.config import Settings
+from trading.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from trading.learning.champions import ChampionStore, Standing
+
+checkpoints_app = typer.Typer(
+    no_args_is_help=True, help="List champions and checkpoints, and choose which policy trades."
+)
+
+_CHAMPION = "champion-"
+_STEP = "step-"
+
+WhichArgument = Annotated[
+    str,
+    typer.Argument(help="champion-3, step-120 (or 120), or the folder of a checkpoint or model."),
+]
+
+
+@checkpoints_app.command("list")
+def list_(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """List the champions and the learner's checkpoints, the newest last."""
+    settings = settings_for(config, overrides or [])
+    from trading.learning.checkpoints import verify
+
+    with failures():
+        champions, store = _stores(settings)
+        standing = champions.standing()
+        table = Table("", "version", "written (UTC)", "by", "kl", "difference a session", "reason")
+        for number in champions.numbers():
+            mark = _mark(standing, number)
+            try:
+                row = _champion_row(champions.metadata(number))
+            except CheckpointError as error:
+                row = ("", "", "", "", "", f"damaged: {error}")
+            table.add_row(f"{_CHAMPION}{number}{mark}", *row)
+        for step in store.steps():
+            path = store.path(step)
+            try:
+                verify(path)
+                reason = "the learner's"
+            except CheckpointError as error:
+                reason = f"damaged: {error}"
+            table.add_row(f"{_STEP}{step}", str(step), _written(path), "", "", "", reason)
+        Console(highlight=False).print(table)
+
+
+@checkpoints_app.command()
+def show(which: WhichArgument, config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Check one champion or checkpoint file by file, and print what its manifest says."""
+    settings = settings_for(config, overrides or [])
+    from trading.learning.checkpoints import load_module_weights, verify
+
+    with failures():
+        path, _ = _find(settings, which)
+        metadata = verify(path)
+        weights = load_module_weights(path)
+        table = Table(show_header=False)
+        table.add_row("folder", str(path))
+        for name, value in metadata.items():
+            if name == "compared":
+                for each in value:
+                    table.add_row(f"on {each['held_out']}", _difference(each))
+            elif name == "time":
+                table.add_row("written (UTC)", _utc(value))
+            else:
+                table.add_row(name, "" if value is None else str(value))
+        table.add_row("parameters", f"{sum(array.size for array in weights.values()):,}")
+        Console(highlight=False).print(table)
+
+
+@checkpoints_app.command()
+def promote(which: WhichArgument, config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Let a checkpoint, an earlier champion or a model trade; it takes effect while trading runs.
+
+    It is checked first and copied; the gate is not asked. An account that only closes since a loss
+    under its champion opens positions again.
+    """
+    settings = settings_for(config, overrides or [])
+    from trading.live.assembly import model_config
+
+    with failures():
+        path, own = _find(settings, which)
+        champions, _ = _stores(settings)
+        _tell(champions.promote_checkpoint(path, model_config(settings), own=own))
+
+
+@checkpoints_app.command()
+def rollback(config: ConfigOption = None, overrides: SetOption = None) -> None:
+    """Let the champion before the present one trade again; it takes effect while trading runs."""
+    settings = settings_for(config, overrides or [])
+    with failures():
+        champions, _ = _stores(settings)
+        _tell(champions.roll_back())
+
+
+def _stores(settings: Settings) -> tuple["ChampionStore", Any]:
+    from trading.execution.journal import Journal
+    from trading.learning.champions import ChampionStore
+    from trading.learning.checkpoints import CheckpointStore
+    from trading.live.assembly import journal_path
+
+    folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+    known = 0
+    journal = journal_path(settings)
+    if journal.exists():
+        with Journal(journal, read_only=True) as opened:
+            known = opened.fold().newest_champion
+    return ChampionStore(folder, keep, known), CheckpointStore(folder, keep)
+
+
+def _find(settings: Settings, which: str) -> tuple[Path, bool]:
+    """The folder that is meant, and whether it is one of our own."""
+    champions, store = _stores(settings)
+    champion, step = which.removeprefix(_CHAMPION), which.removeprefix(_STEP)
+    if which.startswith(_CHAMPION) and champion.isdecimal():
+        path, known, own = champions.path(int(champion)), champions.numbers(), _CHAMPION
+    elif step.isdecimal():
+        path, known, own = store.path(int(step)), store.steps(), _STEP
+    else:
+        path = Path(which)
+        if not path.is_dir():
+            raise CheckpointError(
+                f"{which} is neither champion-N, step-N nor a folder: see "
+                "`trading checkpoints list`"
+            )
+        return path.resolve(), False
+    if not path.is_dir():
+        there = ", ".join(f"{own}{number}" for number in known) or "none"
+        raise CheckpointError(f"there is no {path.name} in {path.parent}: there are {there}")
+    return path, True
+
+
+def _tell(standing: "Standing") -> None:
+    before = f"{_CHAMPION}{standing.before}" if standing.before else "none"
+    print(
+        f"{_CHAMPION}{standing.champion} trades (version {standing.change.version}); the one "
+        f"before it: {before}"
+    )
+
+
+def _mark(standing: "Standing | None", number: int) -> str:
+    if standing is None:
+        return ""
+    return {standing.champion: "  trades", standing.before: "  before"}.get(number, "")
+
+
+def _champion_row(metadata: dict[str, Any]) -> tuple[str, ...]:
+    kl = metadata["kl"]
+    return (
+        str(metadata["version"]),
+        _utc(metadata["time"]),
+        metadata["by"],
+        "" if kl is None else f"{kl:.4f}",
+        "\n".join(f"{each['held_out']} {_difference(each)}" for each in metadata["compared"]),
+        metadata["reason"],
+    )
+
+
+def _difference(each: dict[str, Any]) -> str:
+    """In percent of the initial capital a session, with its bounds."""
+    bounds = "" if each["low"] is None else f" [{each['low']:+.3f}, {each['high']:+.3f}]"
+    return f"{each['difference']:+.3f} %{bounds}"
+
+
+def _written(path: Path) -> str:
+    return _utc(path.stat().st_mtime)
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,124 @@
+"""The sessions that challengers and champions are held to, and which nothing trains on."""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from trading.config import Settings
+from trading.data.recording import load_recording, recorded_runs
+from trading.envs.history import History, write_history
+from trading.envs.rules import TradingRules
+from trading.errors import ConfigError, DataError
+from trading.evaluation.backtest import backtest_history, backtest_simulation
+from trading.execution.fees import FeeSchedule
+from trading.learning.gate import Gate, GateLimits, HeldOut, Returns, SessionTrader
+from trading.live import assembly
+from trading.market.calendar import ExchangeCalendar
+
+log = structlog.get_logger(__name__)
+
+_SIMULATED, _HISTORY, _RECENT = "simulated", "history", "recent"
+_SEED_KEY = 0x9A7E
+
+
+class HeldOutSessions:
+    """Builds the gate, and renews it when another recorded day is over.
+
+    Raises
+    ------
+    DataError
+        `learning.gate.history` is missing, or was written for other rules.
+    ConfigError
+        A day of it is trained on as well.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._rules = assembly.trading_rules(settings)
+        self._fees = assembly.fee_schedule(settings)
+        self._recordings = settings.paths.state_dir / "recordings"
+        self._recent = settings.paths.state_dir / "held-out" / _RECENT
+        self._known: list[date] | None = None
+        gate = settings.learning.gate
+        self._fixed = [HeldOut(_SIMULATED, self._trade_simulated)]
+        if gate.history is not None:
+            _check_apart(gate.history, settings.learning.history, self._rules, self._fees)
+            self._fixed.append(HeldOut(_HISTORY, _Days(gate.history, self._rules, self._fees)))
+        limits = GateLimits(gate.confidence, gate.margin_pct, gate.max_kl)
+        self.gate = Gate(assembly.model_config(settings), limits, self._fixed)
+        self.renew()
+
+    def renew(self) -> None:
+        """Hold out the newest recorded days, if there are others than before."""
+        days = sorted({run.day for run in recorded_runs(self._recordings)})
+        if days == self._known:
+            return
+        self._known = days
+        if self._write_recent(days):
+            recent = HeldOut(_RECENT, _Days(self._recent, self._rules, self._fees))
+            self.gate.hold_out([*self._fixed, recent])
+        else:
+            self.gate.hold_out(self._fixed, missing=[_RECENT])
+
+    def _write_recent(self, days: list[date]) -> bool:
+        """Compile the newest days that were recorded from open to close; whether there are any."""
+        settings, sessions, taken = self._settings, [], 0
+        for day in reversed(days):
+            if taken == settings.learning.gate.recent_days:
+                break
+            whole = []
+            for symbol in settings.symbols:
+                try:
+                    told = load_recording(self._recordings, day, symbol)
+                except DataError as error:
+                    log.warning("a recorded day is left out", reason=str(error))
+                    continue
+                if told.is_complete:
+                    whole.append(told)
+            sessions += whole
+            taken += bool(whole)
+        if not sessions:
+            return False
+        write_history(self._recent, sessions, self._rules, self._fees, ExchangeCalendar())
+        log.info("recorded days are held out", days=taken, sessions=len(sessions))
+        return True
+
+    def _trade_simulated(self, trader: SessionTrader) -> Returns:
+        count, seed = self._settings.learning.gate.sessions, _held_out_seed(self._settings.seed)
+        return backtest_simulation(count, seed, self._rules, self._fees, trader).returns
+
+
+@dataclass(frozen=True)
+class _Days:
+    """Every day of a history, as one held-out set."""
+
+    folder: Path
+    rules: TradingRules
+    fees: FeeSchedule
+
+    def __call__(self, trader: SessionTrader) -> Returns:
+        return backtest_history(self.folder, self.rules, self.fees, trader).returns
+
+
+def _held_out_seed(seed: int) -> int:
+    """A seed that no runner has: theirs are small numbers beside the setting."""
+    return int(np.random.SeedSequence([seed, _SEED_KEY]).generate_state(1, np.uint64)[0])
+
+
+def _check_apart(
+    held_out: Path, trained: Path | None, rules: TradingRules, fees: FeeSchedule
+) -> None:
+    days = {(day.underlying, day.date) for day in History(held_out, rules, fees).days}
+    if trained is None:
+        return
+    both = sorted(days & {(day.underlying, day.date) for day in History(trained, rules, fees).days})
+    if both:
+        raise ConfigError(
+            [
+                f"learning.gate.history: {both[0][0]} {both[0][1]} of {held_out} is in "
+                f"learning.history {trained} too; hold out days that are not trained on"
+            ]
+        )

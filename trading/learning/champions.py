@@ -1,0 +1,294 @@
+"""The policies that were promoted, on disk, and the pointer that says which of them trades.
+
+    <checkpoints>/champions/champion-000000003/   a checkpoint: whole or not there
+                           /champion.json         the pointer, replaced as a whole
+
+A champion has a number, counted from 1 and never given twice. The learner and the commands
+`trading checkpoints promote|rollback` may move the pointer; a lock on the folder keeps them apart.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from trading.disk import sync
+from trading.errors import CheckpointError, LearningError
+from trading.execution.events import (
+    ChampionPromoted,
+    ChampionRolledBack,
+    Compared,
+    PromotedBy,
+    RolledBackBy,
+)
+from trading.learning.checkpoints import (
+    MANIFEST,
+    CheckpointStore,
+    load_module_weights,
+    verify,
+    write_module_weights,
+)
+from trading.learning.clstm import CLSTMConfig
+from trading.learning.policy import Weights, load_weights, seeded_clstm
+
+_FOLDER, _POINTER, _LOCK = "champions", "champion.json", ".lock"
+_NAME = "champion"
+
+
+class Champion(NamedTuple):
+    """A policy that may trade."""
+
+    number: int
+    version: int
+    """Updates that led to the weights; 0 where that is not known."""
+    weights: Weights
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Which champion trades, and what made it so: the pointer's content."""
+
+    moves: int
+    """How often the pointer was moved."""
+    champion: int
+    before: int
+    """The champion to go back to; 0: none."""
+    change: ChampionPromoted | ChampionRolledBack
+    """For the journal, which adds exchange time and equity."""
+
+
+class Promotion(NamedTuple):
+    """Why a policy becomes the champion."""
+
+    version: int
+    by: PromotedBy
+    reason: str
+    kl: float | None = None
+    compared: tuple[Compared, ...] = ()
+
+
+class ChampionStore:
+    """The champions below one folder of checkpoints.
+
+    Parameters
+    ----------
+    checkpoints
+        The folder of the learner's checkpoints.
+    keep
+        Champions kept, at least 1; the one that trades and the one before it always are.
+    newest_known
+        The highest number that was ever given, as far as the account's journal knows.
+    clock
+        Seconds since 1970, for the time of a promotion.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Path,
+        keep: int,
+        newest_known: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = CheckpointStore(Path(checkpoints) / _FOLDER, keep, _NAME)
+        self.directory = self._store.directory
+        self._newest_known = newest_known
+        self._clock = clock
+
+    def standing(self) -> Standing | None:
+        """What the pointer says now; None before the first champion.
+
+        Raises
+        ------
+        CheckpointError
+            The pointer cannot be read.
+        """
+        path = self.directory / _POINTER
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Standing)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}): restore it, or remove it so that trading "
+                "begins with the newest checkpoint as its champion"
+            ) from error
+
+    def numbers(self) -> list[int]:
+        """Champions on disk, rising."""
+        return self._store.steps()
+
+    def path(self, number: int) -> Path:
+        """Where a champion lies."""
+        return self._store.path(number)
+
+    def metadata(self, number: int) -> dict[str, Any]:
+        """What a champion's manifest says: version, by, reason, kl, compared, before, time.
+
+        Raises
+        ------
+        CheckpointError
+            It is missing or damaged.
+        """
+        return verify(self.path(number))
+
+    def load(self, number: int) -> Champion:
+        """A champion's weights, checked against its manifest; raises CheckpointError."""
+        metadata = self.metadata(number)
+        return Champion(number, int(metadata["version"]), load_module_weights(self.path(number)))
+
+    def promote(self, write: Callable[[Path], object], why: Promotion) -> Standing:
+        """Write a new champion and let it trade.
+
+        `write` fills the empty directory that it is given, as for `CheckpointStore.save`. A crash
+        at any instant leaves the champion before in its place.
+        """
+        with self._locked():
+            now = self.standing()
+            before = now.champion if now else 0
+            numbers = (*self.numbers(), before, self._newest_known)
+            number = 1 + max(numbers)
+            metadata = {
+                "step": number,
+                "version": why.version,
+                "before": before,
+                "by": str(why.by),
+                "reason": why.reason,
+                "kl": why.kl,
+                "compared": msgspec.to_builtins(why.compared),
+                "time": self._clock(),
+            }
+            spared = {before, *([now.before] if now else [])}
+            self._store.save(write, metadata, spared)
+            change = ChampionPromoted(
+                0, number, why.version, before, why.by, why.reason, 0.0, why.kl, why.compared
+            )
+            return self._point(now, number, before, change)
+
+    def promote_checkpoint(self, path: Path, config: CLSTMConfig, *, own: bool) -> Standing:
+        """Let the policy of a checkpoint or model trade, by its owner's word.
+
+        An `own` checkpoint is copied whole, so that learning can go on from it; of any other only
+        the network's weights are.
+
+        Raises
+        ------
+        CheckpointError
+            It is damaged, no checkpoint, or does not fit the network.
+        """
+        metadata = verify(path) if own or (path / MANIFEST).is_file() else {}
+        version = int(metadata.get("version", metadata.get("step", 0)))
+
+        def copy(directory: Path) -> None:
+            if own:
+                without = shutil.ignore_patterns(MANIFEST)
+                shutil.copytree(path, directory, dirs_exist_ok=True, ignore=without)
+            weights = load_module_weights(directory if own else path)
+            fits(weights, config, path)
+            if not own:
+                write_module_weights(directory, weights)
+
+        return self.promote(
+            copy, Promotion(version, PromotedBy.OWNER, f"promoted from {path.name}")
+        )
+
+    def roll_back(self) -> Standing:
+        """Let the champion before trade again, by its owner's word.
+
+        Raises
+        ------
+        CheckpointError
+            There is no earlier champion, or it is damaged.
+        """
+        with self._locked():
+            now = self.standing()
+            if now is None or not now.before:
+                raise CheckpointError(
+                    f"{self.directory} knows no champion before the present one: name a "
+                    "checkpoint with `trading checkpoints promote`"
+                )
+            return self._go_back(now, now.before, RolledBackBy.OWNER, "rolled back by its owner")
+
+    def follow(self, champion: int, newest: int, discarded: int) -> Standing | None:
+        """Point to where a drawdown brought the account back; None where nothing is to be done.
+
+        The account trades with `champion` since `discarded` lost too much. A challenger that was
+        promoted after `discarded` and that the account has not taken up (its `newest` is lower) is
+        left behind with it.
+        """
+        with self._locked():
+            now = self.standing()
+            if now is None or not discarded or now.champion == champion:
+                return None
+            void = now.before == discarded and now.champion > newest and _by_gate(now.change)
+            if now.champion != discarded and not void:
+                return None
+            reason = f"equity fell too far under champion {discarded}"
+            return self._go_back(now, champion, RolledBackBy.DRAWDOWN, reason)
+
+    def _go_back(self, now: Standing, number: int, by: RolledBackBy, reason: str) -> Standing:
+        metadata = self.metadata(number)
+        earlier = int(metadata["before"])
+        before = earlier if earlier in self.numbers() else 0
+        change = ChampionRolledBack(
+            0, 0, number, int(metadata["version"]), now.champion, by, reason, 0.0, 0.0
+        )
+        return self._point(now, number, before, change)
+
+    def _point(
+        self,
+        now: Standing | None,
+        champion: int,
+        before: int,
+        change: ChampionPromoted | ChampionRolledBack,
+    ) -> Standing:
+        standing = Standing((now.moves if now else 0) + 1, champion, before, change)
+        path = self.directory / _POINTER
+        unfinished = path.with_suffix(".writing")
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(standing)))
+        sync(unfinished)
+        os.replace(unfinished, path)
+        sync(self.directory)
+        return standing
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _by_gate(change: ChampionPromoted | ChampionRolledBack) -> bool:
+    return isinstance(change, ChampionPromoted) and change.by is PromotedBy.GATE
+
+
+def fits(weights: Weights, config: CLSTMConfig, origin: Path) -> None:
+    """Check that weights are finite and the configured network's.
+
+    Raises
+    ------
+    CheckpointError
+        They are not.
+    """
+    try:
+        load_weights(seeded_clstm(config, 0), weights)
+    except LearningError as error:
+        raise CheckpointError(f"{origin} does not fit the configured network: {error}") from error
+
+
+def weights_digest(weights: Weights) -> str:
+    """SHA-256 over names and values, for the journal."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name]).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,147 @@
+"""The driver's side of learning while trading: fragments from the live market, rulings to it."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import structlog
+
+from trading.errors import DataError
+from trading.execution.events import ChallengerRefused
+from trading.held_out import HeldOutSessions
+from trading.learning.online import LearnerReport, OnlineLearner
+from trading.learning.succession import Reported, Ruling, Succession
+from trading.live.metrics import LearnerFigures
+from trading.live.trader import Answer, FragmentId
+
+log = structlog.get_logger(__name__)
+
+_FRAGMENT_TIMEOUT_S = 1.0
+_POLL_S = 0.5
+
+
+class LearningLoop:
+    """Runs on a thread of its own until told to stop; survives restarts of the live market.
+
+    An owner's commands are heeded with and without a learner. A promotion that the live market
+    never heard of is in the registry, where its next life begins; a refusal is sent again until
+    the account's journal has it.
+
+    Parameters
+    ----------
+    live
+        Handle of the live market.
+    succession
+        The champions.
+    learner, held_out
+        None where nothing is learned.
+    lockstep
+        Whether a drawdown is heeded only at the fragment that tells of it: then runs repeat.
+    stop
+        Ends the loop.
+    """
+
+    def __init__(
+        self,
+        live: Any,
+        succession: Succession,
+        learner: OnlineLearner | None,
+        held_out: HeldOutSessions | None,
+        lockstep: bool,
+        stop: threading.Event,
+    ) -> None:
+        self._live = live
+        self._succession = succession
+        self._learner = learner
+        self._held_out = held_out
+        self._lockstep = lockstep
+        self._stop = stop
+        self._unrecorded: list[Ruling] = []
+
+    def run(self) -> None:
+        """Take fragments, learn, and answer, until told to stop."""
+        while not self._stop.is_set():
+            try:
+                if self._learner is None:
+                    self._stop.wait(_POLL_S)
+                    self._attend()
+                else:
+                    self._learn(self._learner)
+            except ray.exceptions.RayActorError as error:
+                log.warning("the live market does not answer", reason=str(error).splitlines()[0])
+                self._stop.wait(_POLL_S)
+
+    def _learn(self, learner: OnlineLearner) -> None:
+        fragment = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
+        self._attend()
+        if fragment is None:
+            return
+        self._heed(fragment.reported)
+        self._renew_held_out()
+        ruling = learner.learn(fragment.rollout)
+        self._send(fragment.id, [ruling] if ruling else [])
+
+    def _attend(self) -> None:
+        """Heed what an owner's command, or a drawdown of the account, made of the champion."""
+        keeper = self._learner or self._succession
+        ruling = keeper.moved()
+        if ruling is not None:
+            self._send(None, [ruling])
+        if not self._lockstep:
+            reported = ray.get(self._live.reported.remote())
+            if reported is not None:
+                self._heed(reported)
+
+    def _heed(self, reported: Reported) -> None:
+        self._unrecorded = [
+            ruling
+            for ruling in self._unrecorded
+            if isinstance(ruling.event, ChallengerRefused)
+            and ruling.event.number > reported.refusals
+        ]
+        ruling = (self._learner or self._succession).follow(reported)
+        if ruling is not None:
+            self._send(None, [ruling])
+
+    def _send(self, fragment: FragmentId | None, rulings: Sequence[Ruling]) -> None:
+        self._unrecorded += [r for r in rulings if isinstance(r.event, ChallengerRefused)]
+        changes = [r for r in rulings if not isinstance(r.event, ChallengerRefused)]
+        answer = Answer(fragment, (*self._unrecorded, *changes))
+        report = self._learner.report if self._learner else None
+        figures = learner_figures(report or LearnerReport())
+        status = asdict(report) if report else {}
+        ray.get(self._live.deliver.remote(answer, figures, status))
+
+    def _renew_held_out(self) -> None:
+        if self._held_out is None:
+            return
+        try:
+            self._held_out.renew()
+        except DataError as error:
+            log.error("recorded days cannot be held out", reason=str(error))
+
+
+def learner_figures(report: LearnerReport) -> LearnerFigures:
+    """The learner's figures for the metrics."""
+    return LearnerFigures(
+        updates=report.live_updates,
+        samples=report.live_samples,
+        challenger_version=report.updates,
+        refused_fragments=report.refused,
+        lost_fragments=report.lost,
+        restarts=report.restarts,
+        missing_samples=report.missing_samples,
+        judgement_seconds=report.judgement_seconds,
+        kl_to_champion=report.kl_to_champion,
+        rehearsal_return=report.rehearsal_return,
+        policy_loss=report.policy_loss,
+        value_loss=report.value_loss,
+        entropy=report.entropy,
+        kl=report.kl,
+        explained_variance=report.explained_variance,
+        clip_fraction=report.clip_fraction,
+        grad_norm=report.grad_norm,
+        update_s=report.seconds,
+    )
