@@ -312,6 +312,10 @@ def learning() -> grafana.Dashboard:
                             "rate(trading_bot_learner_samples_total[$__rate_interval])",
                             "learned from",
                         ),
+                        Line(
+                            "rate(trading_bot_learner_rehearsed_samples_total[$__rate_interval])",
+                            "learned from in rehearsal",
+                        ),
                     ),
                     _graph(
                         "Waiting to be learned from",

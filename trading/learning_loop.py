@@ -132,6 +132,7 @@ def learner_figures(report: LearnerReport) -> LearnerFigures:
         refused_fragments=report.refused,
         lost_fragments=report.lost,
         restarts=report.restarts,
+        rehearsed_samples=report.rehearsed_samples,
         missing_samples=report.missing_samples,
         judgement_seconds=report.judgement_seconds,
         kl_to_champion=report.kl_to_champion,

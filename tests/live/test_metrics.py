@@ -101,6 +101,7 @@ def test_every_name_is_there_before_anything_happened() -> None:
         "learner_update_frequency",
         "learner_backlog",
         "learner_dropped_fragments",
+        "learner_rehearsed_samples",
         "ready",
         "disk_free_bytes",
         "disk_size_bytes",
@@ -134,6 +135,7 @@ def test_totals_are_counters_and_the_reward_is_a_gauge() -> None:
         "winning_trades",
         "feed_late_events",
         "learner_dropped_fragments",
+        "learner_rehearsed_samples",
     }
     assert kinds["reward_total"] == "gauge"
     assert kinds["action_latency_seconds"] == "histogram"

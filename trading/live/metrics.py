@@ -117,6 +117,8 @@ class LearnerFigures:
     lost_fragments: int = 0
     restarts: int = 0
     """Times that a dead learner was brought back."""
+    rehearsed_samples: int = 0
+    """Decisions of training markets learned from beside the live ones."""
     missing_samples: int = 0
     """Decisions that environment runners should have delivered and did not."""
     judgement_seconds: float = math.nan
@@ -254,7 +256,7 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     yield _labelled_gauge("trading_state", "1 for the state of trading.", "state", states)
     yield _counter("restarts_total", "Times that the account was taken up again.", figures.restarts)
     yield _gauge("champion", "Number of the policy that trades.", figures.champion)
-    yield _gauge("champion_version", "Updates that led to it.", figures.champion_version)
+    yield _gauge("champion_version", "Updates that led to the champion.", figures.champion_version)
     yield _counter("promotions_total", "Challengers that became champion.", figures.promotions)
     refusals = {check: figures.refusals.get(check, 0) for check in CHECKS}
     yield _labelled_counter("refusals_total", "Challengers refused, by check.", "check", refusals)
@@ -326,11 +328,11 @@ def _feed_families(figures: FeedFigures) -> Iterable[Metric]:
 
 def _learner_families(figures: LearnerFigures) -> Iterable[Metric]:
     yield _counter("learner_updates_total", "Learner updates.", figures.updates)
-    yield _counter("learner_samples_total", "Decisions learned from.", figures.samples)
+    yield _counter("learner_samples_total", "Live decisions learned from.", figures.samples)
     yield _gauge("learner_policy_loss", "Policy loss of the last update.", figures.policy_loss)
     yield _gauge("learner_value_loss", "Value loss of the last update.", figures.value_loss)
     yield _gauge("learner_entropy", "Entropy of the policy in nats.", figures.entropy)
-    yield _gauge("learner_kl", "KL divergence of the last update.", figures.kl)
+    yield _gauge("learner_kl", "KL divergence of the last update in nats.", figures.kl)
     yield _gauge(
         "learner_explained_variance",
         "Share of the returns' variance that the critic explains.",
@@ -361,6 +363,11 @@ def _learner_families(figures: LearnerFigures) -> Iterable[Metric]:
     yield _gauge("learner_clip_fraction", "Share of ratios clipped.", figures.clip_fraction)
     yield _gauge("learner_grad_norm", "Norm of the last update's gradient.", figures.grad_norm)
     yield _gauge("weights_version", "Version of the weights that trade.", figures.weights_version)
+    yield _counter(
+        "learner_rehearsed_samples_total",
+        "Decisions of training markets learned from beside the live ones.",
+        figures.rehearsed_samples,
+    )
     yield _gauge("learner_update_seconds", "Wall time of the last update.", figures.update_s)
     yield _gauge(
         "learner_update_frequency",
