@@ -26,7 +26,7 @@ from tests.infra.prometheus import (
 
 RULE_TESTS = Path(__file__).parent / "alerts.promtool.yaml"
 DASHBOARDS = runpy.run_path(str(ROOT / "scripts" / "generate_dashboards.py"))["files"]()
-_DATA_S = 60.0
+_DATA_S = 100.0
 _METRIC = re.compile(r"\b(?:trading_bot|ray)_?[a-z0-9_:]+\b|\bup\b")
 
 
@@ -168,6 +168,10 @@ def monitored() -> Iterator[Prometheus]:
         *("--set", "data.simulation.speed=120"),
         *("--set", "learning.pretrain_steps=0"),
         *("--set", "learning.update_frequency=16"),
+        # Whole sessions in the first rollout: so there is a return of an episode.
+        *("--set", "learning.num_envs=4"),
+        *("--set", "learning.rollout_length=400"),
+        *("--set", "learning.gate.sessions=20"),
         env=environment(RAY_TMPDIR=str(folder)),
     )
     try:
