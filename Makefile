@@ -7,7 +7,7 @@ CONFIG ?= configs/local.yaml
 PYTEST = $(VENV)/bin/python -m pytest
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint test soak lock
+.PHONY: install run lint test soak test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -20,10 +20,23 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTEST) -m "not soak"
+	$(PYTEST) -m "not soak and not docker"
 
 soak: $(INSTALLED)
 	$(PYTEST) -m soak
+
+# Builds the image and runs it, as root on Debian: apt-get install docker.io debootstrap
+test-image: $(INSTALLED)
+	$(PYTEST) -m docker
+
+# What the image is made of, as CycloneDX: the packages that the application needs, nothing else.
+sbom:
+	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(PYTHON) -m venv "$$fresh/app" && $(PYTHON) -m venv "$$fresh/tool" && \
+	"$$fresh"/app/bin/pip install -q -c constraints.txt . && \
+	"$$fresh"/tool/bin/pip install -q cyclonedx-bom==7.5.0 && \
+	"$$fresh"/tool/bin/cyclonedx-py environment --output-reproducible \
+	  --pyproject pyproject.toml --output-file sbom.cdx.json "$$fresh"/app/bin/python
 
 # The newest versions that pyproject.toml allows. Platform builds (+cpu, CUDA) are left to pip.
 lock:

@@ -67,6 +67,10 @@ if [ -n "$env_file" ]; then
 elif [ -f "$root/.env" ]; then
   env_file=$root/.env
 fi
+if [ -n "$env_file" ] && line=$(grep -nE "^export |=[\"']|"$'\r' "$env_file" | cut -d: -f1); then
+  # kubectl takes values as they stand: quotes would become part of a key.
+  die "$env_file: line ${line//$'\n'/, }: write NAME=value, without export, quotes or carriage returns"
+fi
 if [ -z "$image" ]; then
   image=paper-trading-bot:$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml")
   if $gpu; then image+=-cuda; fi
@@ -96,7 +100,11 @@ apply() {
   fi
 }
 
-exists() { "${kubectl[@]}" get "$@" --ignore-not-found -o name | grep -q .; }
+exists() {
+  local found
+  found=$("${kubectl[@]}" get "$@" --ignore-not-found -o name) || die "cannot see whether $* exists"
+  [ -n "$found" ]
+}
 
 confirm() {
   if $yes || $dry_run; then return; fi
@@ -152,12 +160,23 @@ password_secret() {
     --from-literal="password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" | apply
 }
 
+# Notes whether what the bot reads at its start is new.
+watch_settings() {
+  if [[ $1 == *"configmap/trading-bot-config configured"* ]] ||
+    [[ $1 == *"secret/trading-bot-secrets configured"* ]]; then
+    settings_changed=true
+  fi
+}
+
 secrets_step() {
   say "namespace and secrets"
   apply <"$root/infra/k8s/configs/namespace.yaml"
   if [ -n "$env_file" ]; then
-    "${kubectl[@]}" create secret generic trading-bot-secrets -n "$namespace" \
-      --from-env-file="$env_file" --dry-run=client -o yaml | apply
+    local applied
+    applied=$("${kubectl[@]}" create secret generic trading-bot-secrets -n "$namespace" \
+      --from-env-file="$env_file" --dry-run=client -o yaml | apply)
+    echo "$applied"
+    watch_settings "$applied"
   else
     echo "no .env file: the Secret trading-bot-secrets stays as it is"
   fi
@@ -167,13 +186,12 @@ secrets_step() {
 
 # A kustomization over the chosen manifests, with the image and the settings of this call.
 overlay() {
-  local base=$1 relative
-  relative=$(realpath --relative-to="$work" "$root/infra/$base")
+  local base=$1
   cat >"$work/kustomization.yaml" <<YAML
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources:
-  - $relative
+  - ../infra/$base
 images:
   - name: paper-trading-bot
     newName: ${image%:*}
@@ -214,7 +232,7 @@ application_step() {
   fi
   applied=$(overlay "$base" | apply)
   echo "$applied"
-  if [[ $applied == *"configmap/trading-bot-config configured"* ]]; then settings_changed=true; fi
+  watch_settings "$applied"
   if $monitoring; then
     "${kubectl[@]}" kustomize "$root/infra/k8s/monitoring" | apply
   fi
@@ -235,10 +253,19 @@ start_step() {
       run "${await[@]}" raycluster/trading --for=condition=HeadPodReady=false --timeout=60s || true
     fi
     run "${await[@]}" raycluster/trading --for=condition=RayClusterProvisioned --timeout="${timeout}s"
+    if $settings_changed && ! $cluster_changed; then
+      # A running pod keeps its environment, and for a minute its old settings.
+      manage stop
+      run "${kubectl[@]}" delete pods -n "$namespace" \
+        -l ray.io/cluster=trading,ray.io/group=live-market
+    fi
     run "${await[@]}" pods -l ray.io/cluster=trading --for=condition=Ready --timeout="${timeout}s"
+    manage start
+  elif $settings_changed; then
+    manage restart
+  else
+    manage start
   fi
-  # Settings are read at the start.
-  if $settings_changed; then manage restart; else manage start; fi
   if $monitoring; then
     for name in prometheus grafana; do
       run "${kubectl[@]}" rollout status "deployment/$name" -n "$namespace" --timeout="${timeout}s"
@@ -261,7 +288,8 @@ addresses() {
   fi
 }
 
-work=$(mktemp -d)
+# Within the checkout: a kustomization names others by a relative path.
+work=$(mktemp -d "$root/.deploy.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 settings_changed=false cluster_changed=false
 

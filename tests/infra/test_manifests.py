@@ -2,6 +2,7 @@
 
 import datetime as dt
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,14 @@ def test_claims_have_the_sizes_of_the_table() -> None:
     readme = (INFRA / "k8s/README.md").read_text()
     for claim, size in claims.items():
         assert f"| `{claim}` | {size} |" in readme
+
+
+@pytest.mark.parametrize("page", sorted(INFRA.rglob("*.md")), ids=lambda page: page.parent.name)
+def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text())
+    assert targets
+    for target in targets:
+        assert (page.parent / target).exists(), target
 
 
 def _bot(name: str = "k8s") -> Object:

@@ -165,6 +165,27 @@ def test_new_settings_restart_the_bot(place: Workplace) -> None:
     assert restarts == ["-n trading-bot rollout restart deployment/paper-trading-bot"]
 
 
+def test_a_new_key_restarts_the_bot(place: Workplace, env_file: str) -> None:
+    place.deploy("--yes", "--no-build", "--env-file", env_file)
+    assert not [call for call in place.calls() if "restart" in call]
+    Path(env_file).write_text("MASSIVE_API_KEY=another\n")
+    place.deploy("--yes", "--no-build", "--env-file", env_file)
+    assert len([call for call in place.calls() if "rollout restart" in call]) == 1
+
+
+def test_new_settings_replace_the_live_markets_pod(place: Workplace) -> None:
+    """Its ConfigMap's volume would be old for a minute, its environment for ever."""
+    place.add_operator()
+    place.deploy("--yes", "--kuberay", "--no-build")
+    place.forget()
+    place.deploy("--yes", "--kuberay", "--no-build", "--config", str(ROOT / "configs/local.yaml"))
+    calls = place.calls()
+    pod = "delete pods -n trading-bot -l ray.io/cluster=trading,ray.io/group=live-market"
+    (stop,) = [index for index, call in enumerate(calls) if "ray job stop" in call]
+    (submit,) = [index for index, call in enumerate(calls) if "ray job submit" in call]
+    assert stop < calls.index(pod) < submit
+
+
 def test_a_secret_is_left_alone_without_an_env_file(place: Workplace, env_file: str) -> None:
     place.deploy("--yes", "--no-build", "--env-file", env_file)
     secret = place.objects()["secret/trading-bot-secrets"]
@@ -269,8 +290,18 @@ def test_deploy_refuses_before_it_changes_anything(
     assert not _changing(place.calls())
 
 
+@pytest.mark.parametrize("line", ["export A=1", 'A="1"', "A='1'", "A=1\r"])
+def test_an_env_file_of_another_dialect_is_refused(place: Workplace, line: str) -> None:
+    """kubectl would make the quotes part of the key."""
+    file = place.folder / "secrets.env"
+    file.write_text(f"MASSIVE_API_KEY=topsecret\n{line}\n")
+    said = place.deploy("--yes", "--env-file", str(file), code=1)
+    assert f"{file}: line 2: write NAME=value" in said
+    assert "topsecret" not in said
+    assert not _changing(place.calls())
+
+
 _POD = "-n trading-bot exec -i deployment/paper-trading-bot -c trading --"
-_READY = "import sys, urllib.request as r;"
 
 
 @pytest.mark.parametrize(
@@ -424,6 +455,11 @@ def test_what_is_no_checkpoint_is_not_uploaded(place: Workplace, tmp_path: Path)
     assert not place.calls()
 
 
+def _until_command(call: list[str]) -> list[str]:
+    """A call without what is executed in a pod, of which kubectl knows nothing."""
+    return [*call[: call.index("--")], "--", "true"] if "--" in call else call
+
+
 def test_the_real_kubectl_understands_every_call(
     place: Workplace, env_file: str, checkpoint: Path
 ) -> None:
@@ -448,9 +484,10 @@ def test_the_real_kubectl_understands_every_call(
         " clusters: [{name: lab, cluster: {server: 'http://127.0.0.1:1'}}],"
         " contexts: [{name: kind-lab, context: {cluster: lab}}]}"
     )
-    lines = sorted(set((place.folder / "calls.jsonl").read_text().splitlines()))
-    assert len(lines) > 30
-    for line in lines:
+    lines = (place.folder / "calls.jsonl").read_text().splitlines()
+    shapes = {json.dumps(_until_command(json.loads(line))) for line in lines}
+    assert len(shapes) > 30
+    for line in sorted(shapes):
         done = subprocess.run(
             [kubectl(), "--kubeconfig", str(nowhere), *json.loads(line)],
             input="{apiVersion: v1, kind: Namespace, metadata: {name: a}}",
