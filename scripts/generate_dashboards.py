@@ -385,7 +385,7 @@ def learning() -> grafana.Dashboard:
                         "GPU",
                         "percent",
                         Line(
-                            "sum by (ip) (ray_node_gpus_utilization) or vector(0)",
+                            "avg by (ip) (ray_node_gpus_utilization) or vector(0)",
                             "{{ip}}",
                         ),
                         about="0 where no node has one.",
