@@ -11,7 +11,12 @@ import pytest
 from tests.e2e.application import SHARED, Application, write_model
 from trading.data.flatfiles import quotes_path
 from trading.data.recording import RecordedSession, load_recording
-from trading.execution.events import WeightsAdopted
+from trading.execution.events import (
+    ChallengerRefused,
+    ChampionPromoted,
+    PromotedBy,
+    WeightsAdopted,
+)
 from trading.execution.journal import Journal
 from trading.market.calendar import ExchangeCalendar
 
@@ -63,13 +68,18 @@ def test_the_whole_session_is_traded_and_a_second_run_gives_the_same_journal(
             assert row in output
         with Journal(folder / "state" / "journal-paper.sqlite", read_only=True) as journal:
             account = journal.fold()
-            adopted = [each for each in journal.events() if isinstance(each, WeightsAdopted)]
+            events = list(journal.events())
             digests.append(journal.digest())
         session = ExchangeCalendar().session_on(DAY)
         assert session is not None
         assert account.decisions == (session.close_ns - session.open_ns) // 60_000_000_000 - 1
         assert account.last_session == str(DAY)
-        assert [each.version for each in adopted] == [1, 2, 3, 4, 5, 6]
+        first, *judged = [e for e in events if isinstance(e, ChampionPromoted | ChallengerRefused)]
+        assert isinstance(first, ChampionPromoted) and first.by is PromotedBy.START
+        assert len(judged) == 6
+        adopted = [each.version for each in events if isinstance(each, WeightsAdopted)]
+        promoted = [each.version for each in judged if isinstance(each, ChampionPromoted)]
+        assert adopted == [0, *promoted]
     assert digests[0] == digests[1]
     assert not (tmp_path / "first" / "state" / "recordings").exists()
     recorded = load_recording(tmp_path / "second" / "state" / "recordings", DAY, "GOOG")

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -82,14 +83,16 @@ def test_metrics_are_prometheus_text_with_the_promised_names(application: Applic
 
 
 def test_the_policy_learns_online_and_is_checkpointed(application: Application) -> None:
-    def learnt() -> dict[str, object] | None:
+    def learnt() -> dict[str, Any] | None:
         status = application.status()
         learner = status["learner"]
-        adopted = status["versions"]["weights"] == learner.get("updates")
-        return learner if learner.get("live_updates", 0) >= 2 and adopted else None
+        return status if learner.get("live_updates", 0) >= 2 else None
 
-    learner = application.wait_until("two learner updates whose weights trade", learnt)
-    assert learner["live_samples"] >= 24
+    status = application.wait_until("two learner updates", learnt)
+    learner = status["learner"]
+    assert learner["live_samples"] >= 24 and learner["rehearsed_samples"] >= 24
+    assert learner["judgements"] >= 1
+    assert status["versions"]["weights"] == status["champion"]["version"] <= learner["updates"]
     store = CheckpointStore(application.log.parent / "state" / "checkpoints", 5)
     application.wait_until("a checkpoint", store.latest)
 

@@ -149,6 +149,10 @@ class OnlineLearner:
             except LearnerLostError as error:
                 self._revive(error)
                 return None
+            except LearningError as error:
+                log.error("the gate cannot judge", reason=str(error))
+                self.report = replace(self.report, verdict=str(error))
+                return None
             return ruling
 
     def moved(self) -> Ruling | None:
@@ -221,6 +225,8 @@ class OnlineLearner:
 
     def _learn_beside(self, rollout: Rollout) -> tuple[dict[str, Any], int]:
         """Results of one update, and how many rehearsed decisions were in it."""
+        # Sampling asks the learners for their weights, and is told less clearly that they are dead.
+        _ = self._algorithm.weights_version
         self._algorithm.feed(rollout)
         rehearsed = self._rehearsal.beside(rollout.steps)
         for each in rehearsed:

@@ -1,0 +1,324 @@
+"""The learner beside the gate: what is promoted, what is given up, what survives."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from tests.learning.algorithms import NETWORK, Build, config, equal, live
+from tests.learning.recall_env import MaskedRecallVectorEnv
+from trading.errors import CheckpointError
+from trading.execution.events import ChallengerRefused, ChampionPromoted, PromotedBy
+from trading.learning.champions import ChampionStore
+from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
+from trading.learning.gate import KL, NOT_FINITE, Gate, GateLimits, HeldOut, SessionTrader
+from trading.learning.online import OnlineLearner, OnlineRules
+from trading.learning.policy import Policy
+from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
+from trading.learning.rehearsal import Rehearsal, columns_of
+from trading.learning.rollout import Rollout
+from trading.learning.succession import Reported, Succession
+from trading.learning.weights import Reign
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+
+MARGIN_PCT = 0.2
+
+
+def recall(trader: SessionTrader, length: int = 5) -> np.ndarray:
+    """Right answers of 64 accounts in 60 steps, a hundredth of the capital each."""
+    env = MaskedRecallVectorEnv(num_envs=64, seed=99, length=length)
+    seen, _ = env.reset()
+    earned, first = np.zeros(64), np.ones(64, np.bool_)
+    for _ in range(60):
+        seen, rewards, first, _, _ = env.step(trader(seen, first))
+        earned += rewards
+    return 0.01 * earned
+
+
+@dataclass
+class Course:
+    """A learner with all that it needs."""
+
+    algorithm: CLSTMPPO
+    store: CheckpointStore
+    champions: ChampionStore
+    succession: Succession
+    gate: Gate
+    rules: OnlineRules
+    published: list[Reign] = field(default_factory=list)
+    means: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def learner(self) -> OnlineLearner:
+        return OnlineLearner(self.algorithm, self.store, self.succession, self.gate, self.rules)
+
+    def clean(self) -> Rollout:
+        (rollout,) = self.algorithm.sample()
+        assert isinstance(rollout, Rollout)
+        return rollout
+
+    def mean(self) -> float:
+        """What the champion earns on the held-out sessions, in percent."""
+        reign = self.succession.reign.champion
+        if reign.number not in self.means:
+            verdict = self.gate.judge(reign.weights, reign.weights)
+            self.means[reign.number] = verdict.compared[0].champion
+        return self.means[reign.number]
+
+
+@pytest.fixture
+def build() -> Iterator[Build]:
+    built: list[CLSTMPPO] = []
+
+    def make(wanted: CLSTMPPOConfig) -> CLSTMPPO:
+        built.append(wanted.build_algo())
+        return built[-1]
+
+    yield make
+    for algorithm in built:
+        algorithm.stop()
+
+
+@pytest.fixture
+def course(build: Build, tmp_path: Path) -> Callable[..., Course]:
+    def begin(
+        updates: int = 1,
+        max_kl: float = 9.0,
+        patience: int = 9,
+        trained: int = 0,
+        share: float = 0.0,
+        learners: int = 0,
+    ) -> Course:
+        algorithm = build(config().learners(num_learners=learners, num_cpus_per_learner=0.5))
+        for _ in range(trained):
+            algorithm.train()
+        store = CheckpointStore(tmp_path, keep=3)
+        champions = ChampionStore(tmp_path, keep=3)
+        published: list[Reign] = []
+        succession = Succession(champions, published.append)
+        version = algorithm.weights_version
+        succession.begin(algorithm.save_to_path, version, "the beginning", Reported())
+        limits = GateLimits(margin_pct=MARGIN_PCT, max_kl=max_kl)
+        old_regime = HeldOut("old regime", lambda trader: recall(trader, length=7))
+        gate = Gate(NETWORK, limits, [HeldOut("recall", recall), old_regime])
+        rules = OnlineRules(10_000_000, share, updates, patience, max_reward=50.0)
+        return Course(algorithm, store, champions, succession, gate, rules, published)
+
+    return begin
+
+
+def test_what_learns_is_promoted_and_trades_from_then_on(course: Callable[..., Course]) -> None:
+    at = course(updates=3)
+    learner, before = at.learner, at.mean()
+    rulings = [learner.learn(at.clean()) for _ in range(15)]
+    assert rulings[0] is None and rulings[1] is None
+    promoted = [r for r in rulings if r and isinstance(r.event, ChampionPromoted)]
+    assert promoted
+    last = promoted[-1]
+    assert isinstance(last.event, ChampionPromoted) and last.champion is not None
+    assert last.event.by is PromotedBy.GATE
+    assert {each.held_out for each in last.event.compared} == {"recall", "old regime"}
+    verify(at.champions.path(last.champion.number))
+    assert at.published[-1].champion.number == last.champion.number == 1 + len(promoted)
+    assert at.mean() > before
+    assert learner.report.judgements == 5
+    assert learner.report.judgement_seconds > 0.0
+
+
+def test_a_poisoned_window_never_makes_the_champion_worse(course: Callable[..., Course]) -> None:
+    """What is right is punished, window after window; clean fragments are promoted again."""
+    at = course(updates=4, trained=40, patience=2)
+    learner, start = at.learner, at.mean()
+    events = []
+    for _ in range(16):
+        rollout = at.clean()
+        ruling = learner.learn(replace(rollout, rewards=-20.0 * rollout.rewards))
+        events += [ruling.event] if ruling else []
+        assert at.mean() >= start - MARGIN_PCT
+    refused = [each for each in events if isinstance(each, ChallengerRefused)]
+    assert any(each.reset for each in refused), "what was poisoned is given up"
+    assert [each.number for each in refused] == list(range(1, len(refused) + 1))
+    clean = [learner.learn(at.clean()) for _ in range(8)]
+    assert any(r and isinstance(r.event, ChampionPromoted) for r in clean)
+
+
+@pytest.mark.parametrize("poison", ["rewards", "observations", "nan"])
+def test_a_fragment_that_no_market_can_have_made_is_refused(
+    course: Callable[..., Course], poison: str
+) -> None:
+    at = course()
+    at.rules = at.rules._replace(max_observation=10.0)
+    learner, before = at.learner, at.algorithm.weights()
+    clean = at.clean()
+    changes = {
+        "rewards": {"rewards": np.where(clean.rewards > 0, np.float32(1e30), clean.rewards)},
+        "observations": {"observations": clean.observations * np.float32(1e30)},
+        "nan": {"rewards": clean.rewards * np.float32(np.nan)},
+    }
+    assert learner.learn(replace(clean, **changes[poison])) is None
+    assert learner.report.refused == 1
+    assert equal(at.algorithm.weights(), before)
+    assert learner.learn(at.clean()) is not None
+
+
+def test_a_harmful_challenger_is_reset_with_its_optimizer(course: Callable[..., Course]) -> None:
+    at = course(max_kl=1e-9, trained=1)
+    learner = at.learner
+    champion = at.succession.reign.champion
+    rollout = at.clean()
+    ruling = learner.learn(rollout)
+    assert ruling is not None and isinstance(ruling.event, ChallengerRefused)
+    assert ruling.event.failed == (KL,) and ruling.event.reset
+    assert equal(at.algorithm.weights(), champion.weights)
+    latest = at.store.latest()
+    assert latest is not None and latest[1]["step"] == champion.version
+    again = learner.learn(rollout)
+    assert again is not None and again.event.kl == ruling.event.kl, "the same from the beginning"
+
+
+def test_weights_that_are_no_numbers_are_given_up(course: Callable[..., Course]) -> None:
+    at = course()
+    learner = at.learner
+
+    def spoil(algorithm: CLSTMPPO) -> None:
+        def burst(learner: object) -> None:
+            next(learner.network.parameters()).data.fill_(float("nan"))  # type: ignore[attr-defined]
+
+        algorithm.learner_group.foreach_learner(burst)
+
+    learner.learn(at.clean())
+    judge = at.gate.judge
+
+    def spoiled(champion, challenger):  # type: ignore[no-untyped-def]
+        spoil(at.algorithm)
+        return judge(champion, at.algorithm.weights())
+
+    at.gate.judge = spoiled  # type: ignore[method-assign]
+    ruling = learner.learn(at.clean())
+    assert ruling is not None and isinstance(ruling.event, ChallengerRefused)
+    assert ruling.event.failed == (NOT_FINITE,) and ruling.event.reset
+    assert equal(at.algorithm.weights(), at.succession.reign.champion.weights)
+
+
+def test_an_owners_model_trades_and_is_learned_on_from(
+    course: Callable[..., Course], tmp_path: Path
+) -> None:
+    at = course()
+    learner = at.learner
+    learner.learn(at.clean())
+    assert learner.moved() is None
+    model = Policy(NETWORK, seed=5).weights()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_module_weights(folder, model)
+    at.champions.promote_checkpoint(folder, NETWORK, own=False)
+    ruling = learner.moved()
+    assert ruling is not None and isinstance(ruling.event, ChampionPromoted)
+    assert ruling.event.by is PromotedBy.OWNER and ruling.champion is not None
+    assert equal(ruling.champion.weights, model)
+    assert equal(at.algorithm.weights(), model)
+    assert learner.moved() is None
+    assert learner.learn(at.clean()) is not None
+
+
+def test_an_owners_damaged_champion_is_refused_and_told_once(
+    course: Callable[..., Course], tmp_path: Path
+) -> None:
+    at = course()
+    learner = at.learner
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_module_weights(folder, Policy(NETWORK, seed=5).weights())
+    number = at.champions.promote_checkpoint(folder, NETWORK, own=False).champion
+    (at.champions.path(number) / "module_state.pkl").write_bytes(b"damaged")
+    assert learner.moved() is None and learner.moved() is None
+    assert at.succession.reign.champion.number == 1
+    with pytest.raises(CheckpointError):
+        at.champions.load(number)
+
+
+def test_learning_goes_back_with_the_account(course: Callable[..., Course]) -> None:
+    at = course()
+    learner = at.learner
+    first = at.succession.reign.champion
+    while at.succession.reign.champion.number == 1:
+        learner.learn(at.clean())
+    fallen = at.succession.reign.champion.number
+    ruling = learner.follow(Reported(champion=1, newest=fallen, discarded=fallen))
+    assert ruling is not None and ruling.champion is not None and ruling.champion.number == 1
+    assert equal(at.algorithm.weights(), first.weights)
+    assert learner.follow(Reported(champion=1, newest=fallen, discarded=fallen)) is None
+
+
+def test_a_lost_learner_comes_back_and_the_fragment_is_learned(
+    course: Callable[..., Course],
+) -> None:
+    at = course(learners=1, updates=100)
+    learner = at.learner
+    learner.learn(at.clean())
+    learner.save()
+    rollout = at.clean()
+    ray.kill(at.algorithm.learner_group._workers[0])
+    learner.learn(rollout)
+    report = learner.report
+    assert (report.restarts, report.lost, report.live_updates) == (1, 0, 2)
+    assert report.updates == at.algorithm.weights_version == 2
+
+
+def test_a_learner_that_stays_dead_ends_neither_learning_nor_the_run(
+    course: Callable[..., Course], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = course(learners=1)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waited.append(seconds)
+        return False
+
+    learner = OnlineLearner(at.algorithm, at.store, at.succession, at.gate, at.rules, wait=wait)
+    rollout = at.clean()
+    ray.kill(at.algorithm.learner_group._workers[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(CLSTMPPO, "revive", lambda *_: 1 / 0)
+        assert learner.learn(rollout) is None
+        assert learner.save() is None
+    assert waited == [1.0, 2.0, 4.0, 8.0, 16.0]
+    assert (learner.report.lost, learner.report.restarts) == (1, 0)
+    assert learner.learn(rollout) is not None
+    assert (learner.report.lost, learner.report.restarts) == (1, 1)
+
+
+def test_each_update_rehearses_its_share(course: Callable[..., Course]) -> None:
+    at = course(share=0.5, updates=100)
+    learner = at.learner
+    learner.learn(live(1, steps=21, sequences=3))
+    report = learner.report
+    assert (report.live_samples, report.rehearsed_samples) == (63, 64)
+    assert np.isfinite([report.grad_norm, report.clip_fraction, report.entropy]).all()
+
+
+def test_rehearsal_deals_columns_and_samples_again_when_they_are_used_up_or_old() -> None:
+    sampled: list[Rollout] = []
+
+    def sample() -> list[Rollout]:
+        sampled.append(live(len(sampled), steps=10, sequences=4))
+        return [sampled[-1]]
+
+    rehearsal = Rehearsal(sample, share=0.5)
+    first = rehearsal.beside(20)
+    (dealt,) = first
+    dealt.validate()
+    np.testing.assert_array_equal(dealt.actions, sampled[0].actions[:, :2])
+    np.testing.assert_array_equal(rehearsal.beside(20)[0].actions, sampled[0].actions[:, 2:])
+    rehearsal.beside(20)
+    assert len(sampled) == 2
+    rehearsal.renew()
+    rehearsal.beside(10)
+    assert len(sampled) == 3
+    assert Rehearsal(sample, share=0.0).beside(20) == []
+    assert Rehearsal(lambda: [], share=0.5).beside(20) == []
+    assert columns_of(sampled[0], slice(0, 4)).shape == sampled[0].shape
