@@ -64,7 +64,7 @@ class Prometheus:
         file.write_text(yaml.safe_dump(config))
         self._log = folder / "output.log"
         port = free_port()
-        self._url = f"http://127.0.0.1:{port}/api/v1/"
+        self._url = f"http://127.0.0.1:{port}"
         command = [
             tool("prometheus"),
             f"--config.file={file}",
@@ -75,19 +75,20 @@ class Prometheus:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 
     def wait_ready(self) -> None:
-        """Return once it answers; fails when it ended or takes too long."""
+        """Return once it can be asked; fails when it ended or takes too long."""
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                self.ask("status/buildinfo")
-                return
+                if httpx.get(f"{self._url}/-/ready", timeout=10.0).is_success:
+                    return
             except httpx.TransportError:
-                time.sleep(0.1)
+                pass
+            time.sleep(0.1)
         raise AssertionError(f"prometheus does not answer:\n{self._log.read_text()[-4000:]}")
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The data of an answer that succeeded."""
-        answer = httpx.get(self._url + path, params=parameters, timeout=10.0).json()
+        answer = httpx.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=10.0).json()
         assert answer["status"] == "success", f"{parameters}: {json.dumps(answer)}"
         return answer["data"]
 
