@@ -106,3 +106,16 @@ def test_the_pricing_benchmark_measures_speed_and_error() -> None:
         assert all(float(error) < 1e-2 for error in errors)
     if find_spec("fast_vollib") is None:
         assert found["fast-vollib"][0] == "not installed"
+
+
+def test_the_learner_benchmark_measures_every_arithmetic_and_shares_out_its_time() -> None:
+    sizes = ("--hidden", "16", "--steps", "8", "--sequences", "16", "--rounds", "2")
+    variants = ("--variants", "fp32", "tf32", "bf16", "--peak-tflops", "0.1", "0.1", "0.2")
+    found = rows(printed("gpu_learner.py", "--device", "cpu", *sizes, *variants))
+    for variant, peak in (("fp32", 0.1), ("tf32", 0.1), ("bf16", 0.2)):
+        parameters, rate, _, ratio, tflops, mfu, *shares, busy = found[f"16, {variant}"]
+        assert number(parameters) == number(found["16, fp32"][0])
+        assert number(ratio) == pytest.approx(number(rate) / number(found["16, fp32"][1]), abs=0.02)
+        assert number(mfu) / 100 == pytest.approx(number(tflops) / peak, abs=1e-3)
+        assert sum(map(number, shares)) == pytest.approx(100.0, abs=3.0)
+        assert busy == ""

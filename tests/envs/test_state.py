@@ -2,12 +2,15 @@
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.envs.goog import CALENDAR, recorded_goog
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.history import write_history
 from trading.envs.vector_env import (
     HistoricalOptionsVectorEnv,
     OptionsVectorEnv,
@@ -69,3 +72,15 @@ def test_a_state_of_another_number_of_accounts_is_refused(make: Make) -> None:
     with pytest.raises(DataError, match="another number of accounts"):
         large.set_state(small.get_state())
     np.testing.assert_equal(large._markets.get_state()["arrays"], before)
+
+
+def test_a_place_in_another_history_is_refused(goog: Path, tmp_path: Path) -> None:
+    shorter = replace(recorded_goog(), bar_end_ns=recorded_goog().bar_end_ns[:60])
+    write_history(tmp_path / "shorter", [shorter], DEFAULT_RULES, DEFAULT_FEES, CALENDAR)
+    envs = [
+        HistoricalOptionsVectorEnv(2, DEFAULT_RULES, DEFAULT_FEES, folder)
+        for folder in (goog, tmp_path / "shorter")
+    ]
+    envs[0].reset()
+    with pytest.raises(DataError, match="another history"):
+        envs[1].set_state(envs[0].get_state())

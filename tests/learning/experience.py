@@ -5,16 +5,45 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from trading.learning.clstm import CLSTM, CLSTMConfig
+from trading.learning.clstm import CLSTM, WINDOW, WINDOW_LENGTH, CLSTMConfig
 from trading.learning.policy import seeded_clstm
-from trading.learning.rollout import Rollout
+from trading.learning.rollout import Rollout, State
 
 SMALL = CLSTMConfig(observation_size=5, action_count=4, feature_hidden=8, actor_hidden=6,
                     critic_hidden=7, feature_layers=2)  # fmt: skip
 
 
-def small_network(seed: int = 0) -> CLSTM:
-    return seeded_clstm(SMALL, seed)
+OPTIONS = {
+    "plain": SMALL,
+    "one layer": replace(SMALL, feature_layers=1),
+    "residual": replace(SMALL, residual=True),
+    "residual of equal size": replace(SMALL, residual=True, feature_hidden=5),
+    "layer norm": replace(SMALL, layer_norm=True),
+    "both": replace(SMALL, residual=True, layer_norm=True),
+    "window": replace(SMALL, window=4),
+    "window of one": replace(SMALL, window=1),
+    "window longer than the sequence": replace(SMALL, window=30, feature_layers=1),
+    "all": replace(SMALL, window=3, residual=True, layer_norm=True),
+}
+"""Every option of the network, alone and together."""
+
+
+def small_network(seed: int = 0, config: CLSTMConfig = SMALL) -> CLSTM:
+    return seeded_clstm(config, seed)
+
+
+def random_state(rng: np.random.Generator, config: CLSTMConfig, sequences: int) -> State:
+    """What a network may carry, from the middle of an episode."""
+    state = {
+        key: rng.normal(scale=0.3, size=(layers, sequences, hidden)).astype(np.float32)
+        for key, (layers, hidden) in config.state_shapes.items()
+    }
+    if config.window is not None:
+        length = rng.integers(0, config.window, sequences)
+        age = np.arange(config.window - 1, 0, -1)[:, None]
+        state[WINDOW][age > length] = 0.0
+        state[WINDOW_LENGTH][:] = length[None, :, None]
+    return state
 
 
 def random_rollout(
@@ -36,10 +65,7 @@ def random_rollout(
     first = np.zeros(shape, np.bool_)
     first[1:] = done[:-1]
     noise = rng.normal(size=(3, *shape)).astype(np.float32)
-    state = {
-        key: rng.normal(scale=0.3, size=(layers, sequences, hidden)).astype(np.float32)
-        for key, (layers, hidden) in config.state_shapes.items()
-    }
+    state = random_state(rng, config, sequences)
     rollout = Rollout(
         observations=rng.normal(size=(*shape, config.observation_size)).astype(np.float32),
         action_mask=mask,

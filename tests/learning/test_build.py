@@ -3,7 +3,9 @@
 import pytest
 
 from trading.config import load_settings
-from trading.learning.build import Placement, place_learner
+from trading.learning.build import Placement, place_learner, ppo_settings
+from trading.learning.ppo_update import PPOSettings
+from trading.live.assembly import model_config
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,17 @@ def test_the_placement_is_told_in_one_line() -> None:
     assert "GPU" in Placement(1, 1, {}).describe()
     assert "CPU" in Placement(0, 0, {}).describe()
     assert "'learner'" in Placement(1, 0, {"learner": 1.0}).describe()
+
+
+def test_every_setting_of_the_update_is_a_setting_of_the_system() -> None:
+    assert ppo_settings(load_settings(None, [], {})) == PPOSettings()
+    changed = ["learning.burn_in=8", "learning.vtrace_rho=2", "learning.precision=bf16"]
+    assert ppo_settings(load_settings(None, changed, {})) == PPOSettings(
+        burn_in=8, vtrace_rho=2.0, precision="bf16"
+    )
+
+
+def test_every_option_of_the_network_is_a_setting_of_the_system() -> None:
+    changed = ["model.window=30", "model.residual=true", "model.layer_norm=true"]
+    config = model_config(load_settings(None, changed, {}))
+    assert (config.window, config.residual, config.layer_norm) == (30, True, True)

@@ -1,15 +1,21 @@
 import doctest
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tests.learning.experience import SMALL, small_network
+from tests.learning import experience
+from tests.learning.experience import OPTIONS, SMALL, small_network
+from trading.config import Settings
 from trading.errors import LearningError
 from trading.learning import clstm
-from trading.learning.clstm import CLSTMConfig
+from trading.learning.clstm import WINDOW, WINDOW_LENGTH, CLSTMConfig
 
 STEPS, ROWS = 9, 4
+
+every_option = pytest.mark.parametrize("config", OPTIONS.values(), ids=OPTIONS)
 
 
 @pytest.fixture
@@ -25,29 +31,102 @@ def never() -> Tensor:
     return torch.zeros(STEPS, ROWS, dtype=torch.bool)
 
 
-def random_state() -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    return {
-        key: torch.randn(tensor.shape, generator=generator)
-        for key, tensor in small_network().initial_state(ROWS).items()
-    }
+def random_state(config: CLSTMConfig = SMALL) -> dict[str, Tensor]:
+    state = experience.random_state(np.random.default_rng(2), config, ROWS)
+    return {key: torch.from_numpy(array) for key, array in state.items()}
 
 
-@pytest.mark.parametrize("with_gradient", [False, True])
-def test_carrying_the_state_step_by_step_equals_the_whole_sequence(inputs, with_gradient) -> None:
-    network, (observations, mask) = small_network(), inputs
+def some_first() -> Tensor:
     first = never()
-    first[4, 1] = first[0, 2] = first[7, 0] = True
-    whole = network(observations, mask, random_state(), first)
-    state = random_state()
+    first[4, 1] = first[0, 2] = first[7, 0] = first[8, 0] = True
+    return first
+
+
+@every_option
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_carrying_the_state_step_by_step_equals_the_whole_sequence(
+    inputs, config: CLSTMConfig, with_gradient: bool
+) -> None:
+    network, (observations, mask) = small_network(config=config), inputs
+    first = some_first()
+    whole = network(observations, mask, random_state(config), first)
+    state = random_state(config)
     with torch.set_grad_enabled(with_gradient):
         for t in range(STEPS):
             at = slice(t, t + 1)
             logits, values, state = network(observations[at], mask[at], state, first[at])
             torch.testing.assert_close(logits[0], whole[0][t], atol=1e-5, rtol=0)
             torch.testing.assert_close(values[0], whole[1][t], atol=1e-5, rtol=0)
+    assert {key: (len(t), t.shape[2]) for key, t in state.items()} == config.state_shapes
     for key, tensor in state.items():
         torch.testing.assert_close(tensor, whole[2][key], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("window", [1, 2, 4, 9, 30])
+@pytest.mark.parametrize("options", [{}, {"residual": True, "layer_norm": True}])
+def test_a_window_equals_each_steps_last_observations_from_a_zero_state(
+    inputs, window: int, options: dict[str, bool]
+) -> None:
+    config = replace(SMALL, window=window, **options)
+    network, (observations, mask) = small_network(config=config), inputs
+    unlimited = small_network(config=replace(config, window=None))
+    unlimited.load_state_dict(network.state_dict())
+    first, state = some_first(), random_state(config)
+    logits, values, _ = network(observations, mask, state, first)
+    for b in range(ROWS):
+        kept = int(state[WINDOW_LENGTH][0, b, 0])
+        episode = list(state[WINDOW][window - 1 - kept :, b])
+        for t in range(STEPS):
+            episode = [*([] if first[t, b] else episode), observations[t, b]]
+            seen = torch.stack(episode[-window:]).unsqueeze(1)
+            alone = torch.zeros(len(seen), 1, dtype=torch.bool)
+            allowed = mask[t, b].expand(len(seen), 1, -1)
+            expected = unlimited(seen, allowed, unlimited.initial_state(1), alone)
+            torch.testing.assert_close(logits[t, b], expected[0][-1, 0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(values[t, b], expected[1][-1, 0], atol=1e-5, rtol=0)
+
+
+def test_a_window_carries_the_last_observations_of_the_running_episode_only(inputs) -> None:
+    config = replace(SMALL, window=4)
+    network, (observations, mask) = small_network(config=config), inputs
+    first = never()
+    first[7, 0] = True
+    _, _, state = network(observations, mask, network.initial_state(ROWS), first)
+    assert state[WINDOW_LENGTH][0, :, 0].tolist() == [2.0, 3.0, 3.0, 3.0]
+    assert torch.equal(state[WINDOW][1:, 0], observations[7:, 0])
+    assert not state[WINDOW][0, 0].any()
+    assert torch.equal(state[WINDOW][:, 1:], observations[6:, 1:])
+
+
+def test_without_options_the_weights_are_those_of_older_checkpoints() -> None:
+    lstms = [("feature", 0), ("feature", 1), ("actor", 0), ("critic", 0)]
+    parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    modules = ("input_norm", "policy_head", "value_head")
+    names = {f"{lstm}.{part}_l{layer}" for lstm, layer in lstms for part in parts}
+    names |= {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
+    assert set(small_network().state_dict()) == names
+    assert Settings().model.model_dump() == CLSTMConfig(1, 1).architecture()
+    assert CLSTMConfig(1, 1) == CLSTMConfig(1, 1, residual=False, layer_norm=False, window=None)
+
+
+def test_a_residual_is_projected_only_where_sizes_differ() -> None:
+    def extra(name: str) -> set[str]:
+        network = small_network(config=OPTIONS[name])
+        return set(network.state_dict()) - set(small_network().state_dict())
+
+    assert extra("residual") == {"feature_skip.weight"}
+    assert extra("residual of equal size") == set()
+    assert extra("layer norm") == {"feature_norm.weight", "feature_norm.bias"}
+
+
+@pytest.mark.parametrize("name", ["residual", "residual of equal size", "layer norm"])
+def test_an_option_changes_what_the_network_computes(inputs, name: str) -> None:
+    config = OPTIONS[name]
+    plain = small_network(config=replace(config, residual=False, layer_norm=False))
+    network = small_network(config=config)
+    network.load_state_dict(plain.state_dict(), strict=False)
+    one, two = (n(*inputs, random_state(config), never())[1] for n in (plain, network))
+    assert (one - two).abs().max() > 1e-3
 
 
 def test_first_inside_a_sequence_equals_two_separate_sequences(inputs) -> None:
@@ -73,11 +152,12 @@ def test_first_resets_only_its_own_sequence(inputs) -> None:
     assert (reset[3:, 1] - plain[3:, 1]).abs().min() > 1e-4
 
 
-def test_nan_in_a_state_that_is_reset_does_not_survive(inputs) -> None:
-    network, (observations, mask) = small_network(), inputs
+@every_option
+def test_nan_in_a_state_that_is_reset_does_not_survive(inputs, config: CLSTMConfig) -> None:
+    network, (observations, mask) = small_network(config=config), inputs
     first = never()
     first[0] = True
-    poisoned = {key: torch.full_like(t, float("nan")) for key, t in random_state().items()}
+    poisoned = {key: torch.full_like(t, float("nan")) for key, t in random_state(config).items()}
     _, values, state = network(observations, mask, poisoned, first)
     assert values.isfinite().all()
     assert all(tensor.isfinite().all() for tensor in state.values())
@@ -99,10 +179,16 @@ def test_the_first_policy_is_nearly_uniform_over_allowed_actions(inputs) -> None
     torch.testing.assert_close(probabilities, uniform, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("field", ["observation_size", "actor_hidden", "feature_layers"])
+@pytest.mark.parametrize("field", ["observation_size", "actor_hidden", "feature_layers", "window"])
 def test_a_size_below_one_is_refused_by_name(field: str) -> None:
     with pytest.raises(LearningError, match=field):
         CLSTMConfig(**{**SMALL.to_dict(), field: 0})
+
+
+@pytest.mark.parametrize("field", ["residual", "layer_norm"])
+def test_a_switch_that_is_no_bool_is_refused_by_name(field: str) -> None:
+    with pytest.raises(LearningError, match=field):
+        CLSTMConfig(**{**SMALL.to_dict(), field: 1})
 
 
 def test_the_docstring_example_runs() -> None:

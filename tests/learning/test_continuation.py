@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import ray
 
-from tests.learning.algorithms import OPTIONS, RECALL, Build, config, equal, learned
+from tests.learning.algorithms import NETWORK, OPTIONS, RECALL, Build, config, equal, learned
+from tests.learning.experience import acted_by
+from trading.learning.policy import Policy
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.rollout import Rollout
 from trading.learning.sampling import RolloutSource
@@ -113,3 +115,9 @@ def test_overlapped_rollouts_are_acted_by_the_weights_of_one_update_before(build
         algorithm.train()
     (fresh,) = rollouts(algorithm.sample())
     assert fresh.weights_version == 6, "what was sampled ahead is older than one update by now"
+
+    other = Policy(NETWORK, seed=11)
+    algorithm.load_weights(other.weights())
+    (by_other,) = rollouts(algorithm.sample())
+    again = acted_by(other.model, by_other)
+    np.testing.assert_allclose(by_other.log_probs, again.log_probs, atol=1e-5)

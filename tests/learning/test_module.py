@@ -4,7 +4,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-from tests.learning.experience import SMALL
+from tests.learning.experience import OPTIONS, SMALL, random_state
 from trading.errors import LearningError
 from trading.learning.module import CLSTMModule, clstm_config
 
@@ -15,15 +15,14 @@ OBSERVATION = gym.spaces.Dict(
     }
 )
 ACTION = gym.spaces.Discrete(SMALL.action_count)
-HIDDEN = {k: v for k, v in SMALL.to_dict().items() if "hidden" in k or "layers" in k}
 
 
-@pytest.fixture
-def module() -> CLSTMModule:
+@pytest.fixture(params=OPTIONS)
+def module(request: pytest.FixtureRequest) -> CLSTMModule:
     return CLSTMModule(
         observation_space=OBSERVATION,
         action_space=ACTION,
-        model_config={**HIDDEN, "vf_share_layers": True},
+        model_config={**OPTIONS[request.param].architecture(), "vf_share_layers": True},
     )
 
 
@@ -32,21 +31,23 @@ def batch(rows: int, steps: int, module: CLSTMModule) -> dict[str, object]:
     mask = torch.rand(rows, steps, SMALL.action_count, generator=generator) < 0.6
     mask[..., 0] = True
     observations = torch.randn(rows, steps, SMALL.observation_size, generator=generator)
-    state = {
-        k: torch.randn(rows, *t.shape, generator=generator)
-        for k, t in module.get_initial_state().items()
-    }
+    carried = random_state(np.random.default_rng(0), module.clstm.config, rows)
+    state = {key: torch.from_numpy(array).transpose(0, 1) for key, array in carried.items()}
     return {
         Columns.OBS: {"observations": observations, "action_mask": mask.to(torch.int8)},
         Columns.STATE_IN: state,
     }
 
 
-def test_the_shape_comes_from_the_spaces_and_the_model_config(module: CLSTMModule) -> None:
-    assert module.clstm.config == SMALL
-    assert {k: tuple(t.shape) for k, t in module.get_initial_state().items()} == (
-        SMALL.state_shapes
-    )
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_shape_comes_from_the_spaces_and_the_model_config(name: str) -> None:
+    config = OPTIONS[name]
+    assert clstm_config(OBSERVATION, ACTION, config.architecture()) == config
+
+
+def test_the_start_state_has_the_shapes_of_the_network(module: CLSTMModule) -> None:
+    start = module.get_initial_state()
+    assert {k: tuple(t.shape) for k, t in start.items()} == module.clstm.config.state_shapes
     assert module.is_stateful()
 
 
@@ -62,10 +63,9 @@ def test_batch_major_forward_equals_the_time_major_network(module: CLSTMModule) 
     )
     torch.testing.assert_close(outputs[Columns.ACTION_DIST_INPUTS], logits.transpose(0, 1))
     torch.testing.assert_close(outputs[Columns.VF_PREDS], values.transpose(0, 1))
-    torch.testing.assert_close(
-        outputs[Columns.STATE_OUT]["critic_c"], new_state["critic_c"].transpose(0, 1)
-    )
-    assert outputs[Columns.STATE_OUT]["critic_c"].shape[0] == 3
+    for key, tensor in new_state.items():
+        torch.testing.assert_close(outputs[Columns.STATE_OUT][key], tensor.transpose(0, 1))
+        assert outputs[Columns.STATE_OUT][key].shape[0] == 3
 
 
 def test_values_come_from_embeddings_or_are_computed(module: CLSTMModule) -> None:

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.learning.experience import SMALL
+from tests.learning.experience import OPTIONS, SMALL
 from trading.errors import LearningError
 from trading.learning import policy
+from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy, sample
 
 ROWS = 5
+
+every_option = pytest.mark.parametrize("config", OPTIONS.values(), ids=OPTIONS)
 
 
 def situation(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -28,13 +31,14 @@ def play(agent: Policy, steps: int = 20) -> list[np.ndarray]:
     return trace
 
 
-def test_equal_seeds_act_equally_to_the_last_bit() -> None:
+@every_option
+def test_equal_seeds_act_equally_to_the_last_bit(config: CLSTMConfig) -> None:
     torch.manual_seed(1)
-    one = play(Policy(SMALL, seed=3))
+    one = play(Policy(config, seed=3))
     torch.manual_seed(2)
-    two = play(Policy(SMALL, seed=3))
+    two = play(Policy(config, seed=3))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
-    other = play(Policy(SMALL, seed=4))
+    other = play(Policy(config, seed=4))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -76,6 +80,25 @@ def test_a_decision_is_consistent_with_its_distribution() -> None:
     assert decision.values.dtype == decision.log_probs.dtype == np.float32
 
 
+@every_option
+def test_what_was_acted_can_be_learned_from_with_the_carried_state(config: CLSTMConfig) -> None:
+    """The state that a policy hands on leads the network to the same distributions later."""
+    agent = Policy(config, seed=0)
+    state, first = agent.initial_state(ROWS), np.ones(ROWS, np.bool_)
+    for t in range(5):
+        _, state = agent.act(*situation(t), state, first)
+        first = np.zeros(ROWS, np.bool_)
+    carried = {key: torch.from_numpy(array) for key, array in state.items()}
+    steps = [situation(t) for t in range(5, 9)]
+    acted = []
+    for observations, mask in steps:
+        decision, state = agent.act(observations, mask, state, first)
+        acted.append(decision.probabilities)
+    observations, masks = (torch.from_numpy(np.stack(part)) for part in zip(*steps, strict=True))
+    logits, _, _ = agent.model(observations, masks, carried, torch.zeros(4, ROWS, dtype=torch.bool))
+    np.testing.assert_allclose(logits.softmax(-1).detach(), np.stack(acted), atol=1e-5)
+
+
 def test_greedy_takes_the_mode_and_draws_nothing() -> None:
     agent = Policy(SMALL, seed=0)
     before = agent.generator.get_state()
@@ -86,8 +109,9 @@ def test_greedy_takes_the_mode_and_draws_nothing() -> None:
     assert torch.equal(before, agent.generator.get_state())
 
 
-def test_value_is_that_of_acting_and_changes_nothing() -> None:
-    agent = Policy(SMALL, seed=0)
+@every_option
+def test_value_is_that_of_acting_and_changes_nothing(config: CLSTMConfig) -> None:
+    agent = Policy(config, seed=0)
     state, first = agent.initial_state(ROWS), np.zeros(ROWS, np.bool_)
     _, state = agent.act(*situation(0), state, first)
     kept = {key: array.copy() for key, array in state.items()}

@@ -13,7 +13,7 @@ from tests.learning.algorithms import HIDDEN, NETWORK, OPTIONS, Build, config, e
 from tests.learning.experience import random_rollout
 from tests.learning.recall_env import MaskedRecallVectorEnv
 from trading.errors import LearnerLostError, LearningError
-from trading.learning.build import pretrain, revive
+from trading.learning.build import Start, pretrain, revive, warm_start
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy
@@ -275,7 +275,8 @@ def test_pretraining_outlives_its_learner_and_counts_what_was_learned(
     pretrain(algorithm, store, 1, 1024, progress, never)
     assert algorithm.steps_trained == 5 * 1024
     pretrain(algorithm, store, 4 * 1024, 1024, progress, stopped=lambda: len(told) > 6)
-    assert (store.latest() or (None, {}))[1] == {"step": 6, "pretrain_left": 3 * 1024}
+    start = warm_start(algorithm, store, model_path=None)
+    assert start == Start("checkpoint step-000000006 (version 6)", 3 * 1024)
 
 
 def test_pretraining_gives_up_when_no_rollout_arrives(build: Build, tmp_path: Path) -> None:

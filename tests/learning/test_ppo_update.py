@@ -1,15 +1,19 @@
 import copy
+import subprocess
+import sys
 from dataclasses import replace
+from shutil import which
 
 import numpy as np
 import pytest
 import torch
 
-from tests.learning.experience import SMALL, random_rollout, small_network
+from tests.learning.experience import OPTIONS, SMALL, random_rollout, small_network
+from tests.learning.reference import plain_loss
 from trading.errors import LearningError
-from trading.learning.clstm import CLSTM
-from trading.learning.ppo_update import PPOSettings, ppo_loss, update
-from trading.learning.rollout import Rollout, gae
+from trading.learning.clstm import CLSTM, CLSTMConfig
+from trading.learning.ppo_update import PPOSettings, float32_precision, ppo_loss, update
+from trading.learning.rollout import Rollout
 
 SETTINGS = PPOSettings(learning_rate=1e-2, minibatches=2)
 
@@ -30,56 +34,199 @@ def equal(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
-def plain_loss(network: CLSTM, rollout: Rollout, settings: PPOSettings) -> torch.Tensor:
-    """PPO's loss written out one step and one column at a time."""
-    advantages, returns = gae(rollout, settings.gamma, settings.gae_lambda)
-    counted = advantages[rollout.valid]
-    total, count = torch.zeros(()), 0
-    for b in range(rollout.shape[1]):
-        column = slice(b, b + 1)
-        state = {k: torch.from_numpy(v[:, column]) for k, v in rollout.initial_state.items()}
-        for t in range(rollout.shape[0]):
-            if rollout.first[t, b]:
-                state = network.initial_state(1)
-            logits, value, state = network(
-                torch.from_numpy(rollout.observations[t : t + 1, column]),
-                torch.from_numpy(rollout.action_mask[t : t + 1, column]),
-                state,
-                torch.zeros(1, 1, dtype=torch.bool),
-            )
-            if not rollout.valid[t, b]:
-                continue
-            allowed = rollout.action_mask[t, b].nonzero()[0].tolist()
-            probabilities = dict(zip(allowed, logits[0, 0, allowed].softmax(0), strict=True))
-            ratio = probabilities[int(rollout.actions[t, b])] / np.exp(rollout.log_probs[t, b])
-            advantage = float((advantages[t, b] - counted.mean()) / (counted.std() + 1e-8))
-            clipped = min(
-                max(ratio, torch.tensor(1 - settings.clip)), torch.tensor(1 + settings.clip)
-            )
-            gain = min(ratio * advantage, clipped * advantage)
-            entropy = -sum(p * torch.log(p) for p in probabilities.values())
-            error = 0.5 * (value[0, 0] - float(returns[t, b])) ** 2
-            total = total - gain + settings.value_coefficient * error
-            total = total - settings.entropy_coefficient * entropy
-            count += 1
-    return total / count
-
-
-@pytest.mark.parametrize("ends", [0.0, 0.1, 0.3, 0.9])
-def test_one_step_follows_the_gradient_of_the_loss_written_out_plainly(ends: float) -> None:
-    settings = replace(SETTINGS, minibatches=1, epochs=1, max_grad_norm=1e9)
-    network = small_network()
-    rollout = random_rollout(1, steps=7, sequences=3, ends=ends).padded(8)
+def check_gradient(
+    rollout: Rollout, settings: PPOSettings, config: CLSTMConfig = SMALL, version: int | None = None
+) -> None:
+    """One step of plain descent follows the gradient of the loss written out plainly."""
+    settings = replace(settings, minibatches=1, epochs=1, max_grad_norm=1e9)
+    network = small_network(config=config)
     reference = copy.deepcopy(network)
-    loss = plain_loss(reference, rollout, settings)
+    loss = plain_loss(reference, rollout, settings, stale=version is not None)
     loss.backward()
     stats = update(network, torch.optim.SGD(network.parameters(), lr=1.0), rollout, settings,
-                   generator())  # fmt: skip
+                   generator(), version=version)  # fmt: skip
     assert stats["loss"] == pytest.approx(float(loss.detach()), rel=1e-4)
     before = dict(reference.named_parameters())
     for name, parameter in network.named_parameters():
         moved = (before[name] - parameter).detach()
         torch.testing.assert_close(moved, before[name].grad, atol=2e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("ends", [0.0, 0.1, 0.3, 0.9])
+def test_one_step_follows_the_gradient_of_the_loss_written_out_plainly(ends: float) -> None:
+    check_gradient(random_rollout(1, steps=7, sequences=3, ends=ends).padded(8), SETTINGS)
+
+
+@pytest.mark.parametrize("config", OPTIONS.values(), ids=OPTIONS)
+def test_the_gradient_is_right_for_every_network(config: CLSTMConfig) -> None:
+    rollout = random_rollout(1, steps=7, sequences=3, ends=0.2, config=config)
+    check_gradient(rollout, SETTINGS, config)
+
+
+@pytest.mark.parametrize("ends", [0.0, 0.2, 0.9])
+@pytest.mark.parametrize("clips", [(1.0, 1.0), (3.0, 2.0)])
+def test_the_gradient_is_right_for_experience_of_older_weights(
+    ends: float, clips: tuple[float, float]
+) -> None:
+    rollout = random_rollout(1, steps=7, sequences=3, ends=ends).padded(8)
+    settings = replace(SETTINGS, vtrace_rho=clips[0], vtrace_c=clips[1])
+    check_gradient(rollout, settings, version=rollout.weights_version + 1)
+
+
+def test_the_gradient_is_right_for_old_and_fresh_experience_together() -> None:
+    old = random_rollout(1, steps=7, sequences=3, network=small_network(9))
+    fresh = random_rollout(2, steps=7, sequences=3, network=small_network())
+    joined = Rollout.concatenate([old, fresh])
+    assert joined.weights_version == 1
+    check_gradient(joined, SETTINGS, version=2)
+
+
+@pytest.mark.parametrize("ends", [0.0, 0.2, 0.9])
+@pytest.mark.parametrize("version", [None, 2])
+def test_the_gradient_is_right_with_burn_in(ends: float, version: int | None) -> None:
+    rollout = random_rollout(1, steps=9, sequences=4, ends=ends).padded(10)
+    check_gradient(rollout, replace(SETTINGS, burn_in=3), version=version)
+
+
+class Calls:
+    """Counts how often a network is evaluated, and how often with gradient."""
+
+    def __init__(self, network: CLSTM) -> None:
+        self.with_gradient: list[bool] = []
+        network.register_forward_hook(lambda *_: self.with_gradient.append(torch.is_grad_enabled()))
+
+
+def test_only_experience_of_other_weights_is_evaluated_once_more() -> None:
+    for version, extra in ((3, []), (None, []), (4, [False]), (2, [False])):
+        network = small_network()
+        rollout = random_rollout(3, network=network)
+        calls = Calls(network)
+        stats = update(network, adam(network), rollout, SETTINGS, generator(), version=version)
+        assert calls.with_gradient == extra + [True] * SETTINGS.epochs * SETTINGS.minibatches
+        assert stats["behaviour_kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_experience_that_only_claims_to_be_old_teaches_the_same() -> None:
+    results = []
+    for version in (0, 5):
+        network = small_network()
+        rollout = random_rollout(0, network=network)
+        update(network, adam(network), rollout, SETTINGS, generator(), version=version)
+        results.append(weights(network))
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(tensor, results[1][name], atol=2e-4, rtol=0)
+
+
+def test_old_experience_is_corrected() -> None:
+    acted = small_network(1)
+    with torch.no_grad():
+        acted.policy_head.bias.copy_(torch.tensor([3.0, -3.0, 3.0, -3.0]))
+    rollout = random_rollout(0, steps=30, network=acted)
+    settings = replace(SETTINGS, epochs=1, minibatches=1)
+    found = {}
+    for version in (0, 1):
+        network = small_network()
+        found[version] = update(network, adam(network), rollout, settings, generator(),
+                                version=version)  # fmt: skip
+    assert found[0]["kl"] == pytest.approx(found[1]["behaviour_kl"], rel=1e-3)
+    assert found[0]["clip_fraction"] > 0.5
+    assert found[1]["behaviour_kl"] > 0.05
+    assert found[1]["kl"] == pytest.approx(0.0, abs=1e-6)
+    assert found[1]["clip_fraction"] == 0.0
+    assert found[1]["samples"] == rollout.steps
+
+
+def test_sequences_that_begin_with_an_episode_lose_nothing_to_burn_in() -> None:
+    rollout = random_rollout(0)
+    rollout.first[0] = True
+    results = []
+    for burn_in in (0, 5):
+        network = small_network()
+        settings = replace(SETTINGS, burn_in=burn_in)
+        update(network, adam(network), rollout, settings, generator())
+        results.append(weights(network))
+    assert equal(*results)
+
+
+def test_a_window_does_not_age_and_loses_nothing_to_burn_in() -> None:
+    config = OPTIONS["window"]
+    results = []
+    for burn_in in (0, 5):
+        network = small_network(config=config)
+        settings = replace(SETTINGS, burn_in=burn_in)
+        update(network, adam(network), random_rollout(0, config=config), settings, generator())
+        results.append(weights(network))
+    assert equal(*results)
+
+
+def test_a_rollout_that_is_all_burn_in_is_refused() -> None:
+    network = small_network()
+    before, rollout = weights(network), random_rollout(0, ends=0.0)
+    with pytest.raises(LearningError, match="12 steps are all burn-in"):
+        update(network, adam(network), rollout, replace(SETTINGS, burn_in=12), generator())
+    assert equal(before, weights(network))
+
+
+def updated(**settings: object) -> dict[str, torch.Tensor]:
+    network = small_network()
+    rollout = random_rollout(0, network=small_network(1))
+    one = replace(SETTINGS, epochs=1, **settings)
+    stats = update(network, torch.optim.SGD(network.parameters(), lr=1.0), rollout, one,
+                   generator(), version=1)  # fmt: skip
+    assert np.isfinite(list(stats.values())).all()
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
+    return weights(network)
+
+
+@pytest.mark.parametrize("burn_in", [0, 1, 4])
+def test_in_bf16_an_update_is_near_that_in_fp32(burn_in: int) -> None:
+    start = weights(small_network())
+    fp32, bf16 = (updated(precision=p, burn_in=burn_in) for p in ("fp32", "bf16"))
+    assert not equal(fp32, bf16)
+    step, error = (
+        torch.cat([(a[name] - b[name]).flatten() for name in start]).norm()
+        for a, b in ((fp32, start), (bf16, fp32))
+    )
+    assert error < 0.05 * step
+
+
+def test_tf32_on_a_cpu_is_fp32() -> None:
+    assert equal(updated(precision="tf32"), updated(precision="fp32"))
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")]
+)
+def test_the_precision_holds_on_a_gpu_for_the_update_only(precision: str, expected: str) -> None:
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    before = [backend.fp32_precision for backend in backends]
+    with float32_precision(torch.device("cuda"), precision):
+        assert [backend.fp32_precision for backend in backends] == [expected] * 2
+    assert [backend.fp32_precision for backend in backends] == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_an_update_is_that_of_the_plain_network() -> None:
+    results = []
+    for compiled in (False, True):
+        network = small_network()
+        settings = replace(SETTINGS, epochs=2, minibatches=1, compile=compiled)
+        update(network, adam(network), random_rollout(1), settings, generator())
+        results.append(weights(network))
+    assert results[0].keys() == results[1].keys()
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(tensor, results[1][name], atol=1e-4, rtol=0, msg=name)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+
+
+def test_the_learning_core_runs_without_ray() -> None:
+    names = ("clstm", "ppo_update", "rollout", "policy")
+    modules = ", ".join(f"trading.learning.{name}" for name in names)
+    code = f"import sys, {modules}; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_loss_counts_valid_steps_only() -> None:
@@ -146,13 +293,14 @@ def test_any_shape_can_be_learned_from(steps: int, sequences: int) -> None:
     assert not equal(before, weights(network))
 
 
-@pytest.mark.parametrize("fault", ["nan", "features", "actions", "state", "empty"])
+@pytest.mark.parametrize("fault", ["nan", "features", "actions", "state", "window", "empty"])
 def test_a_rollout_that_cannot_be_learned_from_changes_nothing(fault: str) -> None:
-    network = small_network()
+    config = OPTIONS["window" if fault == "window" else "plain"]
+    network = small_network(config=config)
     optimizer = adam(network)
-    update(network, optimizer, random_rollout(1), SETTINGS, generator())
+    update(network, optimizer, random_rollout(1, config=config), SETTINGS, generator())
     before, moments = weights(network), copy.deepcopy(optimizer.state_dict())
-    rollout = random_rollout(2)
+    rollout = random_rollout(2, config=config)
     if fault == "nan":
         rollout.rewards[0, 0] = np.nan
     elif fault == "features":
@@ -162,6 +310,8 @@ def test_a_rollout_that_cannot_be_learned_from_changes_nothing(fault: str) -> No
         rollout = replace(rollout, action_mask=np.concatenate([rollout.action_mask, extra], -1))
     elif fault == "state":
         rollout.initial_state.pop("critic_c")
+    elif fault == "window":
+        rollout.initial_state["window_length"][0, 0, 0] = 4.0
     else:
         rollout.valid[:] = False
     with pytest.raises(LearningError):
@@ -190,7 +340,8 @@ def test_a_loss_that_overflows_midway_is_undone() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("gamma", 1.1), ("learning_rate", 0.0), ("epochs", 0), ("clip", float("nan")),
-     ("entropy_coefficient", -0.1), ("target_kl", 0.0)],
+     ("entropy_coefficient", -0.1), ("target_kl", 0.0), ("vtrace_rho", 0.9), ("vtrace_c", 1.1),
+     ("burn_in", -1), ("precision", "fp16")],
 )  # fmt: skip
 def test_a_setting_outside_its_range_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(LearningError, match=name):

@@ -4,55 +4,79 @@ import numpy as np
 import pytest
 
 from tests.learning.experience import random_rollout
+from tests.learning.reference import plain_vtrace
 from trading.errors import LearningError
-from trading.learning.rollout import Rollout, cut_at_episodes, gae
+from trading.learning.rollout import Rollout, cut_at_episodes, vtrace
 
 GAMMA, LAMBDA = 0.9, 0.8
 
 
-def plain_gae(rollout: Rollout) -> np.ndarray:
-    """Sums discounted temporal differences of one column after another, by definition."""
-    steps, columns = rollout.shape
-    advantages = np.zeros((steps, columns))
-    for b in range(columns):
-        times = [t for t in range(steps) if rollout.valid[t, b]]
-        deltas, ended = [], []
-        for i, t in enumerate(times):
-            if rollout.terminated[t, b]:
-                following = 0.0
-            elif rollout.truncated[t, b]:
-                following = float(rollout.final_values[t, b])
-            elif i + 1 < len(times):
-                following = float(rollout.values[times[i + 1], b])
-            else:
-                following = float(rollout.last_values[b])
-            value = float(rollout.values[t, b])
-            deltas.append(float(rollout.rewards[t, b]) + GAMMA * following - value)
-            ended.append(bool(rollout.terminated[t, b] or rollout.truncated[t, b]))
-        for i, t in enumerate(times):
-            for k in range(i, len(times)):
-                advantages[t, b] += (GAMMA * LAMBDA) ** (k - i) * deltas[k]
-                if ended[k]:
-                    break
-    return advantages
+def random_ratios(seed: int, shape: tuple[int, int]) -> np.ndarray:
+    return np.exp(np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_gae_equals_the_plain_sum(seed: int) -> None:
-    rollout = random_rollout(seed, steps=17, sequences=5)
+@pytest.mark.parametrize("clips", [(1.0, 1.0), (2.0, 1.5)])
+def test_vtrace_equals_the_papers_sum(seed: int, clips: tuple[float, float]) -> None:
+    rollout = random_rollout(seed, steps=17, sequences=5).padded(19)
     assert rollout.truncated.any()
     assert rollout.terminated.any()
-    advantages, returns = gae(rollout, GAMMA, LAMBDA)
-    np.testing.assert_allclose(advantages, plain_gae(rollout), atol=1e-5)
-    np.testing.assert_allclose(returns, advantages + rollout.values, atol=1e-6)
+    ratios = random_ratios(seed, rollout.shape)
+    assert (ratios[rollout.valid] > clips[0]).any()
+    advantages, returns = vtrace(rollout, GAMMA, LAMBDA, ratios, *clips)
+    expected = plain_vtrace(rollout, GAMMA, LAMBDA, ratios, *clips)
+    np.testing.assert_allclose(returns, expected, atol=1e-5)
+    np.testing.assert_allclose(advantages, np.where(rollout.valid, returns - rollout.values, 0),
+                               atol=1e-5)  # fmt: skip
     assert advantages.dtype == returns.dtype == np.float32
+
+
+def plain_gae(rollout: Rollout) -> np.ndarray:
+    """The recursion of arXiv:1506.02438, eq. 16, as it is commonly written; no padding."""
+    advantages = np.zeros_like(rollout.values)
+    value, advantage = rollout.last_values, np.zeros_like(rollout.last_values)
+    for t in reversed(range(rollout.shape[0])):
+        ended = rollout.terminated[t] | rollout.truncated[t]
+        value = np.where(ended, rollout.final_values[t], value)
+        error = rollout.rewards[t] + np.float32(GAMMA) * value - rollout.values[t]
+        advantage = error + np.float32(GAMMA * LAMBDA) * np.where(ended, np.float32(0), advantage)
+        advantages[t], value = advantage, rollout.values[t]
+    return advantages
+
+
+@pytest.mark.parametrize("ratios", [None, 1.0])
+def test_for_ratios_of_one_vtrace_is_gae_to_the_last_bit(ratios: float | None) -> None:
+    rollout = random_rollout(1, steps=17, sequences=5)
+    given = None if ratios is None else np.full(rollout.shape, ratios, np.float32)
+    advantages, returns = vtrace(rollout, GAMMA, LAMBDA, given)
+    np.testing.assert_array_equal(advantages, plain_gae(rollout))
+    np.testing.assert_array_equal(returns, advantages + rollout.values)
+
+
+def test_an_action_that_the_policy_would_never_take_again_teaches_nothing() -> None:
+    rollout = random_rollout(0, ends=0.0)
+    ratios = np.ones(rollout.shape, np.float32)
+    ratios[5] = 0.0
+    advantages, returns = vtrace(rollout, GAMMA, LAMBDA, ratios)
+    assert not advantages[5].any()
+    np.testing.assert_array_equal(returns[5], rollout.values[5])
+    changed = replace(rollout, rewards=rollout.rewards + np.float32(np.arange(12)[:, None] > 5))
+    np.testing.assert_array_equal(vtrace(changed, GAMMA, LAMBDA, ratios)[0][:5], advantages[:5])
+
+
+def test_a_ratio_that_overflowed_is_clipped() -> None:
+    rollout = random_rollout(0)
+    ratios = np.full(rollout.shape, np.inf, np.float32)
+    np.testing.assert_array_equal(
+        vtrace(rollout, GAMMA, LAMBDA, ratios)[0], vtrace(rollout, GAMMA, LAMBDA)[0]
+    )
 
 
 def test_gae_bootstraps_on_truncation_but_not_on_termination() -> None:
     rollout = random_rollout(0, steps=1, sequences=2, ends=0.0)
     rollout.truncated[0, 0] = rollout.terminated[0, 1] = True
     rollout.final_values[0, 0] = 10.0
-    advantages, _ = gae(rollout, GAMMA, LAMBDA)
+    advantages, _ = vtrace(rollout, GAMMA, LAMBDA)
     expected = rollout.rewards[0] - rollout.values[0] + np.array([GAMMA * 10.0, 0.0])
     np.testing.assert_allclose(advantages[0], expected, rtol=1e-5)
 
@@ -63,8 +87,8 @@ def test_padding_changes_no_advantage() -> None:
     padded.validate()
     assert padded.shape == (14, 6)
     assert padded.steps == rollout.steps
-    advantages, returns = gae(padded, GAMMA, LAMBDA)
-    np.testing.assert_array_equal(advantages[:9], gae(rollout, GAMMA, LAMBDA)[0])
+    advantages, returns = vtrace(padded, GAMMA, LAMBDA)
+    np.testing.assert_array_equal(advantages[:9], vtrace(rollout, GAMMA, LAMBDA)[0])
     assert not advantages[9:].any()
     assert not returns[9:].any()
 
@@ -97,6 +121,40 @@ def test_cut_sequences_hold_every_step_once_and_reset_only_at_their_start(length
     assert (steps % 7 == column).all()
     assert not first.reshape(-1)[steps][1:][inside[1:]].any()
     assert steps.size <= 280
+
+
+@pytest.mark.parametrize("length", [3, 8, 400])
+@pytest.mark.parametrize("burn_in", [1, 5, 19])
+def test_burn_in_leaves_out_the_first_steps_of_columns_that_go_on(
+    length: int, burn_in: int
+) -> None:
+    age = np.arange(20)[:, None] + np.arange(7)
+    first = age % length == 0
+    steps, inside, _ = cut_at_episodes(first, burn_in)
+    expected = []
+    for b in range(7):
+        begins = np.flatnonzero(first[:, b])
+        left_out = min(burn_in, begins[0] if len(begins) else burn_in)
+        expected += [t * 7 + b for t in range(left_out, 20)]
+    assert sorted(steps[inside].tolist()) == sorted(expected)
+
+
+def test_burn_in_leaves_out_columns_of_which_nothing_remains() -> None:
+    first = np.zeros((4, 3), np.bool_)
+    first[0, 1] = True
+    steps, inside, column = cut_at_episodes(first, burn_in=4)
+    assert column.tolist() == [1]
+    assert steps[inside].tolist() == [1, 4, 7, 10]
+    assert cut_at_episodes(first[:, :1], burn_in=4).steps.size == 0
+
+
+def test_whole_columns_burn_in_too() -> None:
+    first = np.zeros((40, 2), np.bool_)
+    first[1:, 1] = True
+    steps, inside, column = cut_at_episodes(first, burn_in=3)
+    assert column.tolist() == [0, 1]
+    assert steps[0].tolist() == [6, 3]
+    assert inside.sum() == 37 + 39
 
 
 def test_columns_stay_whole_when_cutting_would_waste_more_than_it_saves() -> None:
@@ -153,4 +211,4 @@ def test_garbage_on_padding_is_no_concern() -> None:
     rollout.rewards[13] = np.nan
     rollout.actions[14] = 77
     rollout.validate()
-    assert np.isfinite(gae(rollout, GAMMA, LAMBDA)[0]).all()
+    assert np.isfinite(vtrace(rollout, GAMMA, LAMBDA)[0]).all()

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from trading.config.fields import (
     AccountId,
+    AtLeastOne,
     Count,
     CountOrZero,
     Date,
@@ -258,6 +259,19 @@ class ModelSettings(Section):
     actor_hidden: Annotated[Count, _about("Units of the actor's LSTM.")] = 64
     critic_hidden: Annotated[Count, _about("Units of the critic's LSTM.")] = 64
     feature_layers: Annotated[Count, _about("Layers of the LSTM that reads the features.")] = 1
+    residual: Annotated[
+        bool, _about("Whether that LSTM's input is added to its output, projected to its size.")
+    ] = False
+    layer_norm: Annotated[
+        bool, _about("Whether what it gives actor and critic is layer-normalised.")
+    ] = False
+    window: Annotated[
+        Count | None,
+        _about(
+            "Observations that a decision sees, at so many times the cost (30 in the CLSTM paper); "
+            "unset: the recurrent state is carried through the episode."
+        ),
+    ] = None
 
 
 class GateSettings(Section):
@@ -365,6 +379,32 @@ class LearningSettings(Section):
     target_kl: Annotated[
         Positive | None, _about("KL divergence at which passes stop early; unset: never.")
     ] = None
+    vtrace_rho: Annotated[
+        AtLeastOne,
+        _about("Most that a decision of older weights weighs (V-trace's rho, arXiv:1802.01561)."),
+    ] = 1.0
+    vtrace_c: Annotated[
+        AtLeastOne,
+        _about("Most that is carried over such a decision, vtrace_rho or less (V-trace's c)."),
+    ] = 1.0
+    burn_in: Annotated[
+        CountOrZero,
+        _about(
+            "Decisions of a rollout in mid-episode that only refresh the recurrent state and are "
+            "not learned from; no use with model.window, whose state does not age."
+        ),
+    ] = 0
+    precision: Annotated[
+        Literal["fp32", "tf32", "bf16"],
+        _about(
+            "Arithmetic of the network while it learns; tf32 is that of NVIDIA GPUs, and a learner "
+            "on a CPU then uses fp32, so that one file serves both."
+        ),
+    ] = "fp32"
+    compile: Annotated[
+        bool,
+        _about("Whether the learner goes through torch.compile, which needs a C++ compiler."),
+    ] = False
 
 
 class RaySettings(Section):

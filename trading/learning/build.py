@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,14 +121,7 @@ def build_algorithm(
             torch_threads=1,
             overlap=learning.overlap,
         )
-        .rl_module(
-            model_config={
-                "feature_hidden": model.feature_hidden,
-                "actor_hidden": model.actor_hidden,
-                "critic_hidden": model.critic_hidden,
-                "feature_layers": model.feature_layers,
-            }
-        )
+        .rl_module(model_config=model.architecture())
         .debugging(seed=settings.seed, log_level="ERROR")
     )
     algorithm: CLSTMPPO = config.build_algo()
@@ -136,19 +130,8 @@ def build_algorithm(
 
 def ppo_settings(settings: Settings) -> PPOSettings:
     """Hyperparameters of the update."""
-    learning = settings.learning
-    return PPOSettings(
-        gamma=learning.gamma,
-        gae_lambda=learning.gae_lambda,
-        learning_rate=learning.learning_rate,
-        clip=learning.clip,
-        epochs=learning.epochs,
-        minibatches=learning.minibatches,
-        entropy_coefficient=learning.entropy_coefficient,
-        value_coefficient=learning.value_coefficient,
-        max_grad_norm=learning.max_grad_norm,
-        target_kl=learning.target_kl,
-    )
+    names = (field.name for field in fields(PPOSettings))
+    return PPOSettings(**{name: getattr(settings.learning, name) for name in names})
 
 
 class Start(NamedTuple):
@@ -175,7 +158,7 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
     if found is not None:
         path, metadata = found
         _restore(algorithm, path)
-        origin = f"checkpoint {path.name} (version {metadata['step']})"
+        origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
         return Start(origin, int(metadata.get(PRETRAIN_LEFT, 0)))
     if model_path is not None:
         weights = load_module_weights(model_path)

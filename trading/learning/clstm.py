@@ -3,19 +3,22 @@
 Architecture after Zou et al., "A Novel Deep Reinforcement Learning Based Automated Stock Trading
 System Using Cascaded LSTM Networks" (2022): a first LSTM turns the observations into time-series
 features; the policy and the value function each read those features through an LSTM of their own.
+
+The recurrent state is carried from step to step, without a limit to what is remembered. With a
+window, as in the paper (30 steps), every step sees the last observations only, from a zero state.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from trading.errors import LearningError
 
-STATE_KEYS = ("feature_h", "feature_c", "actor_h", "actor_c", "critic_h", "critic_c")
+WINDOW, WINDOW_LENGTH = "window", "window_length"
+"""Keys of a windowed network's state: the last observations, and how many of them are valid."""
 
 TensorState = dict[str, Tensor]
 
@@ -25,7 +28,7 @@ class CLSTMConfig:
     """The shape of a `CLSTM`.
 
     Raises:
-        LearningError: A size is not a positive integer.
+        LearningError: A size is not a positive integer, or a switch not a bool.
     """
 
     observation_size: int
@@ -40,29 +43,69 @@ class CLSTMConfig:
     """Units of the critic LSTM."""
     feature_layers: int = 1
     """Stacked layers of the feature LSTM."""
+    residual: bool = False
+    """Whether the feature LSTM's input is added to its output, projected where sizes differ."""
+    layer_norm: bool = False
+    """Whether the features are normalised, after the sum."""
+    window: int | None = None
+    """Observations that a step is evaluated on, its own included; None carries the state on."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not isinstance(value, int) or value < 1:
+            if name in ("residual", "layer_norm"):
+                if not isinstance(value, bool):
+                    raise LearningError(f"CLSTM {name} is {value!r}; it must be true or false")
+            elif name == "window" and value is None:
+                continue
+            elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise LearningError(f"CLSTM {name} is {value!r}; it must be a positive integer")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, for a model config or a checkpoint's metadata."""
         return asdict(self)
 
+    def architecture(self) -> dict[str, Any]:
+        """`to_dict` without the two sizes that come from the environment's spaces."""
+        sizes = ("observation_size", "action_count")
+        return {name: value for name, value in self.to_dict().items() if name not in sizes}
+
     @property
     def state_shapes(self) -> dict[str, tuple[int, int]]:
-        """Shape of each state tensor without its batch axis: key -> (layers, hidden)."""
+        """Shape of each carried tensor without its batch axis: key -> (layers, hidden).
+
+        With a window these are the last window - 1 observations, the newest last, and [1, 1] how
+        many of them belong to the running episode.
+        """
+        if self.window is not None:
+            return {WINDOW: (self.window - 1, self.observation_size), WINDOW_LENGTH: (1, 1)}
+        return self.cell_shapes
+
+    @property
+    def cell_shapes(self) -> dict[str, tuple[int, int]]:
+        """Shape of each tensor inside the LSTMs without its batch axis: key -> (layers, hidden)."""
         feature = (self.feature_layers, self.feature_hidden)
-        actor, critic = (1, self.actor_hidden), (1, self.critic_hidden)
-        return dict(zip(STATE_KEYS, (feature, feature, actor, actor, critic, critic), strict=True))
+        sizes = {"feature": feature, "actor": (1, self.actor_hidden)}
+        sizes["critic"] = (1, self.critic_hidden)
+        return {f"{name}_{part}": shape for name, shape in sizes.items() for part in "hc"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Segments:
+    """Pieces of [0, T) that no sequence starts an episode inside of.
+
+    A list of its own would have torch.compile make another network for every pattern of cuts; it
+    does not look into this.
+    """
+
+    pieces: list[tuple[int, int, Tensor | None]]
+    """(start, end, reset): `reset` is None when nothing resets at `start`, else bool [B, 1]."""
 
 
 class CLSTM(nn.Module):
     """Observation and action mask in, masked logits and value out, one state per sequence.
 
-    All time-major tensors are [T, B, ...]. The state is a dict of six tensors [layers, B, hidden]
-    under `STATE_KEYS`.
+    All time-major tensors are [T, B, ...]. The state is a dict of tensors [layers, B, hidden], as
+    `CLSTMConfig.state_shapes` lists them.
 
     Example:
         >>> model = CLSTM(CLSTMConfig(observation_size=3, action_count=2))
@@ -87,6 +130,10 @@ class CLSTM(nn.Module):
         self.critic = nn.LSTM(config.feature_hidden, config.critic_hidden)
         self.policy_head = nn.Linear(config.actor_hidden, config.action_count)
         self.value_head = nn.Linear(config.critic_hidden, 1)
+        widths = (config.observation_size, config.feature_hidden)
+        project = config.residual and widths[0] != widths[1]
+        self.feature_skip = nn.Linear(*widths, bias=False) if project else None
+        self.feature_norm = nn.LayerNorm(config.feature_hidden) if config.layer_norm else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -106,13 +153,18 @@ class CLSTM(nn.Module):
         nn.init.orthogonal_(self.value_head.weight, 1.0)
         nn.init.zeros_(self.policy_head.bias)
         nn.init.zeros_(self.value_head.bias)
+        if self.feature_skip is not None:
+            nn.init.orthogonal_(self.feature_skip.weight)
 
     def initial_state(self, batch_size: int) -> TensorState:
-        """The state at the start of an episode: zeros, six tensors [layers, batch_size, hidden]."""
+        """The state at the start of an episode: zeros [layers, batch_size, hidden]."""
+        return self._zeros(self.config.state_shapes, batch_size)
+
+    def _zeros(self, shapes: dict[str, tuple[int, int]], batch_size: int) -> TensorState:
         like = self.value_head.weight
         return {
             key: like.new_zeros(layers, batch_size, hidden)
-            for key, (layers, hidden) in self.config.state_shapes.items()
+            for key, (layers, hidden) in shapes.items()
         }
 
     def forward(
@@ -123,37 +175,75 @@ class CLSTM(nn.Module):
         Args:
             observations: float32 [T, B, F].
             action_mask: bool [T, B, N], True where the action is allowed.
-            state: Six tensors [layers, B, hidden] before the first step.
+            state: Tensors [layers, B, hidden] before the first step.
             first: bool [T, B], True where an episode starts: that sequence's state is zeroed
                 before that step.
 
         Returns:
             Logits float32 [T, B, N] with `finfo.min` where not allowed, values float32 [T, B],
-            and the state after the last step.
+            and the state after the last step, all of float32 under autocast too.
         """
-        hidden = self.input_norm(observations)
+        if self.config.window is None:
+            hidden, segments = self.input_norm(observations), _segments(first)
+            actor, critic, new_state = self._cascade(hidden, state, segments)
+        else:
+            actor, critic, new_state = self._windowed(observations, state, first)
+        logits = self.policy_head(actor).float()
+        logits = logits.masked_fill(~action_mask, torch.finfo(logits.dtype).min)
+        new_state = {key: tensor.float() for key, tensor in new_state.items()}
+        return logits, self.value_head(critic).float().squeeze(-1), new_state
+
+    def _windowed(
+        self, observations: Tensor, state: TensorState, first: Tensor
+    ) -> tuple[Tensor, Tensor, TensorState]:
+        """What actor and critic make of each step's window, [T, B, hidden], and the next state."""
+        steps, rows = first.shape
+        windows = _windows(observations, state, first)
+        hidden = self.input_norm(windows.history)
+        hidden = hidden[windows.steps, torch.arange(rows, device=first.device)]
+        hidden = hidden.reshape(-1, steps * rows, self.config.observation_size)
+        zeros = self._zeros(self.config.cell_shapes, steps * rows)
+        actor, critic, _ = self._cascade(hidden, zeros, _Segments([(0, len(hidden), None)]))
+        last = windows.length.reshape(-1) - 1
+        each = torch.arange(steps * rows, device=first.device)
+        return (
+            actor[last, each].reshape(steps, rows, -1),
+            critic[last, each].reshape(steps, rows, -1),
+            windows.state,
+        )
+
+    def _cascade(
+        self,
+        hidden: Tensor,
+        state: TensorState,
+        segments: _Segments,
+    ) -> tuple[Tensor, Tensor, TensorState]:
+        """All three LSTMs over [T, B, F]: outputs of actor and critic, and the state after it."""
         new_state: TensorState = {}
-        segments = list(_segments(first))
         features = self._run("feature", self.feature, hidden, state, segments, new_state)
+        if self.config.residual:
+            skip = self.feature_skip
+            features = features + (hidden if skip is None else skip(hidden))
+        if self.feature_norm is not None:
+            features = self.feature_norm(features)
         actor = self._run("actor", self.actor, features, state, segments, new_state)
         critic = self._run("critic", self.critic, features, state, segments, new_state)
-        logits = self.policy_head(actor)
-        logits = logits.masked_fill(~action_mask, torch.finfo(logits.dtype).min)
-        return logits, self.value_head(critic).squeeze(-1), new_state
+        return actor, critic, new_state
 
     @staticmethod
+    @torch.compiler.disable  # it does not trace nn.LSTM; cuDNN's kernel is as fused as it gets
     def _run(
         name: str,
         lstm: nn.LSTM,
         inputs: Tensor,
         state: TensorState,
-        segments: list[tuple[int, int, Tensor | None]],
+        segments: _Segments,
         new_state: TensorState,
     ) -> Tensor:
         """Runs one LSTM over every segment; the state is zeroed at a segment's resets."""
         h, c = state[f"{name}_h"], state[f"{name}_c"]
         outputs = []
-        for start, end, reset in segments:
+        for start, end, reset in segments.pieces:
             if reset is not None:
                 h, c = h.masked_fill(reset, 0.0), c.masked_fill(reset, 0.0)
             if end - start == 1 and not torch.is_grad_enabled():
@@ -187,12 +277,55 @@ def _single_step(
     return inputs.unsqueeze(0), torch.stack(hidden), torch.stack(cells)
 
 
-def _segments(first: Tensor) -> Iterator[tuple[int, int, Tensor | None]]:
-    """Cuts [0, T) where any sequence starts an episode.
-
-    Yields (start, end, reset): `reset` is None when nothing resets at `start`, else bool [B, 1].
-    """
+@torch.compiler.disable  # where to cut depends on the data
+def _segments(first: Tensor) -> _Segments:
+    """Cuts [0, T) where any sequence starts an episode."""
     resets = first.any(dim=1).nonzero().flatten().tolist()
     cuts = sorted({0, *resets, first.shape[0]})
-    for start, end in pairwise(cuts):
-        yield start, end, first[start].unsqueeze(-1) if start in resets else None
+    pieces = [
+        (start, end, first[start].unsqueeze(-1) if start in resets else None)
+        for start, end in pairwise(cuts)
+    ]
+    return _Segments(pieces)
+
+
+class _Windows(NamedTuple):
+    """Where the window of each of T steps of B sequences lies, W observations at most."""
+
+    history: Tensor
+    """float32 [W - 1 + T, B, F]: the carried observations, then those of the steps."""
+    steps: Tensor
+    """int64 [W, T, B]: rows of `history`, a window's own first; those behind them repeat."""
+    length: Tensor
+    """int64 [T, B]: how many of them are the window's own, 1..W."""
+    state: TensorState
+    """The state after the last step."""
+
+
+def _windows(observations: Tensor, state: TensorState, first: Tensor) -> _Windows:
+    """Cuts every step's window, which ends with that step and never reaches over `first`.
+
+    A window begins at place 0, so that an LSTM which runs over W places from a zero state has seen
+    exactly the window at place length - 1. What follows there is not looked at.
+    """
+    reset = first[0].unsqueeze(-1)
+    carried = state[WINDOW].masked_fill(reset, 0.0)
+    kept = state[WINDOW_LENGTH].masked_fill(reset, 0.0)[0, :, 0].long()
+    before, steps = len(carried), len(first)
+    size = before + 1
+    time = torch.arange(steps, device=first.device).unsqueeze(-1)
+    start = torch.where(first, time, -before)
+    start[0] = torch.where(first[0], 0, -kept)
+    length = (time - start.cummax(dim=0).values + 1).clamp(max=size)
+    place = torch.arange(size, device=first.device).view(-1, 1, 1)
+    end = time + before
+    history = torch.cat([carried, observations])
+    left = length[-1].clamp(max=before)
+    newest_last = torch.arange(before, 0, -1, device=first.device).unsqueeze(-1)
+    window = history[steps:].masked_fill((newest_last > left).unsqueeze(-1), 0.0)
+    return _Windows(
+        history=history,
+        steps=torch.minimum(end - length + 1 + place, end),
+        length=length,
+        state={WINDOW: window, WINDOW_LENGTH: left.to(window.dtype).view(1, -1, 1)},
+    )

@@ -23,8 +23,8 @@ class CLSTMModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
     """Wraps one `CLSTM`; RLlib builds, checkpoints and moves it to its device.
 
     The observation space is a `Dict` of `observations` Box [F] and `action_mask` [N], the action
-    space `Discrete(N)`. `model_config` takes the hidden sizes of `CLSTMConfig`; other keys, such as
-    RLlib's own defaults, are ignored. RLlib's batches are batch-major: [B, T, ...].
+    space `Discrete(N)`. `model_config` takes the fields of `CLSTMConfig.architecture`; other keys,
+    such as RLlib's own defaults, are ignored. RLlib's batches are batch-major: [B, T, ...].
 
     Raises:
         LearningError: The spaces are of another kind.
@@ -39,7 +39,7 @@ class CLSTMModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
         )
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """The unbatched start state: six tensors of zeros [layers, hidden]."""
+        """The unbatched start state: zeros [layers, hidden]."""
         return {k: tensor.squeeze(1) for k, tensor in self.clstm.initial_state(1).items()}
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class CLSTMModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
 def clstm_config(
     observation_space: gym.Space[Any], action_space: gym.Space[Any], model_config: dict[str, Any]
 ) -> CLSTMConfig:
-    """The network's shape: sizes from the spaces, hidden sizes from `model_config`.
+    """The network's shape: sizes from the spaces, architecture from `model_config`.
 
     Raises:
         LearningError: The spaces are not Dict(observations [F], action_mask [N]) and Discrete(N).
@@ -93,9 +93,9 @@ def clstm_config(
             f"the observation space is {observation_space}; the CLSTM wants "
             f"Dict({OBSERVATIONS}=Box[F], {ACTION_MASK}=[{count}])"
         )
-    hidden = {f.name for f in fields(CLSTMConfig)} - {"observation_size", "action_count"}
-    return CLSTMConfig(
-        observation_size=int(cast(tuple[int, ...], observations.shape)[0]),
-        action_count=count,
-        **{key: value for key, value in model_config.items() if key in hidden},
-    )
+    sizes = {
+        "observation_size": int(cast(tuple[int, ...], observations.shape)[0]),
+        "action_count": count,
+    }
+    names = {field.name for field in fields(CLSTMConfig)}
+    return CLSTMConfig(**{k: v for k, v in model_config.items() if k in names} | sizes)

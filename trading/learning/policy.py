@@ -53,7 +53,7 @@ class Policy:
         self.generator = torch.Generator().manual_seed(seed)
 
     def initial_state(self, batch_size: int) -> State:
-        """The state at the start of an episode: six arrays of zeros [layers, B, hidden]."""
+        """The state at the start of an episode: zeros [layers, B, hidden]."""
         return {
             key: np.zeros((layers, batch_size, hidden), np.float32)
             for key, (layers, hidden) in self.config.state_shapes.items()
@@ -73,7 +73,7 @@ class Policy:
         Args:
             observations: float32 [B, F].
             action_mask: bool [B, N], at least one True per row.
-            state: Six arrays [layers, B, hidden], from `initial_state` or the last call.
+            state: Arrays [layers, B, hidden], from `initial_state` or the last call.
             first: bool [B], True where an episode starts.
             greedy: Take the most likely action instead of sampling; draws no random number.
 

@@ -195,6 +195,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
             self.config.ppo,
             torch.Generator().manual_seed(int(entropy.generate_state(1)[0])),
             Replica(self._learner_index, max(1, self.config.num_learners)),
+            self.weights_version,
         )
         self._weights_seq_no += 1
         return {**stats, WEIGHTS_VERSION: float(self.weights_version)}
@@ -209,6 +210,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         algorithm.train()               # one update on sampled rollouts
         algorithm.feed(live_rollout)
         algorithm.train()               # one update on the live rollout
+        algorithm.evaluate()            # greedy episodes, which leave training as it was
         algorithm.save_to_path(path)
         ```
     """
@@ -347,6 +349,8 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     def revive(self, checkpoint: Path | str) -> None:
         """Builds new learners in place of lost ones and goes on from a checkpoint.
 
+        What was fed and not yet learned from stays queued.
+
         Args:
             checkpoint: Of this algorithm, from `save_to_path`.
 
@@ -354,7 +358,6 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             LearnerLostError: No new learner could be started, for want of room perhaps; call this
                 again.
         """
-        self._fed = []
         self.learner_group.shutdown()
         try:
             self.learner_group = self.config.build_learner_group(
@@ -380,6 +383,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             LearningError: A name or a shape does not fit; nothing is changed then.
         """
         self._ask_learners(_load_weights, weights=weights)
+        self._sampler.drop_ahead()
         self._update_local_runner()
 
     @property
@@ -422,8 +426,9 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         for result in results:
             answer = result.get()
             if not result.ok:
+                reason = (str(answer) or type(answer).__name__).splitlines()[0]
                 raise LearnerLostError(
-                    f"a learner is lost ({answer}); restore the algorithm from its checkpoint"
+                    f"a learner is lost ({reason}); restore the algorithm from its checkpoint"
                 ) from answer
             if isinstance(answer, LearningError):
                 raise answer

@@ -3,13 +3,20 @@
 Proximal policy optimisation after Schulman et al. 2017 (arXiv:1707.06347). A minibatch is a set of
 whole sequences, each from the start of its episode or from the state it was acted from, so
 backpropagation through time sees what the policy saw.
+
+Experience of older weights is corrected: advantages are V-trace's, with the values of the weights
+that learn, and the clipped ratio is taken to these weights instead of those that acted. That is the
+decoupled objective of Hilton et al. 2021 (arXiv:2110.00641): V-trace's rho stands for its weight of
+the old behaviour.
 """
 
 import copy
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +25,31 @@ import torch.distributed
 from torch import Tensor, nn
 
 from trading.errors import LearningError
-from trading.learning.clstm import CLSTM, TensorState
-from trading.learning.rollout import FloatArray, Rollout, cut_at_episodes, gae
+from trading.learning.clstm import CLSTM, WINDOW_LENGTH, TensorState
+from trading.learning.rollout import (
+    BoolArray,
+    FloatArray,
+    Rollout,
+    Sequences,
+    cut_at_episodes,
+    vtrace,
+)
+
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+_TINY, _HUGE = sys.float_info.min, sys.float_info.max
+_RANGES: dict[str, tuple[float, float, str]] = {
+    **dict.fromkeys(("gamma", "gae_lambda"), (0.0, 1.0, "lie in 0..1")),
+    **dict.fromkeys(("learning_rate", "clip", "max_grad_norm"), (_TINY, _HUGE, "be positive")),
+    **dict.fromkeys(
+        ("entropy_coefficient", "value_coefficient", "burn_in"), (0.0, _HUGE, "not be negative")
+    ),
+    **dict.fromkeys(
+        ("epochs", "minibatches", "vtrace_rho", "vtrace_c"), (1.0, _HUGE, "be at least 1")
+    ),
+}
+"""Lowest and highest value of a setting, and the rule that these stand for."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +80,32 @@ class PPOSettings:
     """Gradients are scaled down to this Euclidean norm."""
     target_kl: float | None = None
     """No further pass after one whose mean KL divergence exceeds this; None never stops early."""
+    vtrace_rho: float = 1.0
+    """Bound on the weight of a step that older weights acted, 1 or more (V-trace's rho)."""
+    vtrace_c: float = 1.0
+    """Bound on what is carried over such a step, 1..vtrace_rho (V-trace's c)."""
+    burn_in: int = 0
+    """Steps that only refresh the state of a sequence which goes on with an episode (R2D2)."""
+    precision: Precision = "fp32"
+    """Arithmetic of the network: tf32 differs from fp32 on NVIDIA GPUs only, bf16 everywhere."""
+    compile: bool = False
+    """Whether network and loss go through torch.compile; LSTMs keep their own kernels."""
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "gae_lambda"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise LearningError(f"{name} is {getattr(self, name)}; it must lie in 0..1")
-        for name in ("learning_rate", "clip", "max_grad_norm"):
-            if not 0.0 < getattr(self, name) < float("inf"):
-                raise LearningError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("entropy_coefficient", "value_coefficient"):
-            if not 0.0 <= getattr(self, name) < float("inf"):
-                raise LearningError(f"{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("epochs", "minibatches"):
-            if getattr(self, name) < 1:
-                raise LearningError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, (low, high, rule) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise LearningError(f"{name} is {value}; it must {rule}")
         if self.target_kl is not None and not self.target_kl > 0.0:
             raise LearningError(f"target_kl is {self.target_kl}; it must be positive or absent")
+        if self.vtrace_c > self.vtrace_rho:
+            raise LearningError(
+                f"vtrace_c is {self.vtrace_c}; it must not exceed vtrace_rho ({self.vtrace_rho})"
+            )
+        if self.precision not in PRECISIONS:
+            raise LearningError(
+                f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}"
+            )
 
 
 class Replica(NamedTuple):
@@ -100,6 +140,24 @@ class _Batch(NamedTuple):
 
     def select(self, columns: Tensor) -> "_Batch":
         return _Batch(*(tensor.index_select(1, columns) for tensor in self))
+
+
+class _BurnIn(NamedTuple):
+    """The steps before sequences that go on with an episode. The first two are [N, B, ...]."""
+
+    observations: Tensor
+    action_mask: Tensor
+    column: Tensor
+    """int64 [V]: the column that a sequence is a part of."""
+
+
+class _Experience(NamedTuple):
+    """All that the passes go over."""
+
+    batch: _Batch
+    state: TensorState
+    """The state [layers, V, hidden] before the sequences, or before their burn-in."""
+    burn_in: _BurnIn | None
 
 
 def ppo_loss(
@@ -155,6 +213,7 @@ def update(
     settings: PPOSettings,
     generator: torch.Generator,
     replica: Replica = Replica(),  # noqa: B008 an immutable value
+    version: int | None = None,
 ) -> dict[str, float]:
     """Improves `module` on one rollout, in place.
 
@@ -168,11 +227,14 @@ def update(
         settings: Hyperparameters. The learning rate is the optimizer's own.
         generator: Orders the sequences (CPU).
         replica: This process among the learners.
+        version: Of the weights in `module`. A rollout of another version is evaluated once more by
+            these weights and corrected by V-trace; None says that these weights acted.
 
     Returns:
         Means over the minibatches: `loss`, `policy_loss`, `value_loss`, `entropy`, `kl` (of the
         last pass), `clip_fraction`, `grad_norm` (before clipping); of the rollout:
-        `explained_variance`, `samples`; and `epochs` done.
+        `explained_variance`, `samples`, and `behaviour_kl`, the KL divergence of these weights from
+        those that acted; and `epochs` done.
 
     Raises:
         LearningError: The rollout is unusable, or the loss is not finite. Weights and optimizer
@@ -182,26 +244,43 @@ def update(
     if rollout.steps == 0:
         raise LearningError("the rollout holds no valid step; there is nothing to learn from")
     _check_fits(module, rollout)
-    advantages, returns = gae(rollout, settings.gamma, settings.gae_lambda)
-    explained = _explained_variance(rollout, returns)
-    advantages = _normalised(advantages, rollout)
+    if settings.compile and module._compiled_call_impl is None:
+        module.compile()
     device = next(module.parameters()).device
-    batch, state = _tensors(rollout, advantages, returns, device)
-    with _all_or_nothing(module, optimizer):
-        stats = _passes(module, optimizer, batch, state, settings, generator, replica)
-    return {**stats, "explained_variance": explained, "samples": float(rollout.steps)}
+    with float32_precision(device, settings.precision):
+        ratios, behaviour_kl = None, 0.0
+        if version is not None and rollout.weights_version != version:
+            current = _evaluated(module, rollout, device)
+            ratios, behaviour_kl = _importance(rollout, current)
+            rollout = current
+        advantages, returns = vtrace(
+            rollout,
+            settings.gamma,
+            settings.gae_lambda,
+            ratios,
+            settings.vtrace_rho,
+            settings.vtrace_c,
+        )
+        explained = _explained_variance(rollout, returns)
+        # A window of observations does not age with the weights: nothing is there to refresh.
+        burn_in = settings.burn_in if module.config.window is None else 0
+        experience = _experience(rollout, advantages, returns, burn_in, device)
+        with _all_or_nothing(module, optimizer):
+            stats = _passes(module, optimizer, experience, settings, generator, replica)
+    of_rollout = {"explained_variance": explained, "behaviour_kl": behaviour_kl}
+    return {**stats, **of_rollout, "samples": float(rollout.steps)}
 
 
 def _passes(
     module: CLSTM,
     optimizer: torch.optim.Optimizer,
-    batch: _Batch,
-    state: TensorState,
+    experience: _Experience,
     settings: PPOSettings,
     generator: torch.Generator,
     replica: Replica,
 ) -> dict[str, float]:
-    sequences = batch.actions.shape[1]
+    actions = experience.batch.actions
+    sequences = actions.shape[1]
     minibatches = min(settings.minibatches, max(1, sequences // replica.size))
     history: list[Tensor] = []
     epochs, kl = 0, 0.0
@@ -210,8 +289,8 @@ def _passes(
         order = torch.randperm(sequences, generator=generator)
         if sequences >= replica.size:
             order = order[replica.rank :: replica.size]
-        for columns in order.to(batch.actions.device).tensor_split(minibatches):
-            history.append(_step(module, optimizer, batch, state, columns, settings, replica))
+        for columns in order.to(actions.device).tensor_split(minibatches):
+            history.append(_step(module, optimizer, experience, columns, settings, replica))
         kl = float(torch.stack(history[-minibatches:]).mean(dim=0)[LossParts._fields.index("kl")])
         if settings.target_kl is not None and kl > settings.target_kl:
             break
@@ -223,21 +302,20 @@ def _passes(
 def _step(
     module: CLSTM,
     optimizer: torch.optim.Optimizer,
-    batch: _Batch,
-    state: TensorState,
+    experience: _Experience,
     columns: Tensor,
     settings: PPOSettings,
     replica: Replica,
 ) -> Tensor:
     """One gradient step on the sequences in `columns`; returns the loss parts and the norm."""
-    part = batch.select(columns)
-    logits, values, _ = module(
-        part.observations,
-        part.action_mask,
-        {key: tensor.index_select(1, columns) for key, tensor in state.items()},
-        part.first,
-    )
-    loss, parts = ppo_loss(
+    part = experience.batch.select(columns)
+    state = {key: tensor.index_select(1, columns) for key, tensor in experience.state.items()}
+    with torch.autocast(columns.device.type, torch.bfloat16, settings.precision == "bf16"):
+        if experience.burn_in is not None:
+            _refresh(module, state, experience.burn_in, columns, part.first[0])
+        logits, values, _ = module(part.observations, part.action_mask, state, part.first)
+    loss_of = _compiled_loss() if settings.compile else ppo_loss
+    loss, parts = loss_of(
         logits,
         values,
         part.actions,
@@ -260,6 +338,55 @@ def _step(
         )
     optimizer.step()
     return torch.cat([scalars, norm.reshape(1)])
+
+
+@cache
+def _compiled_loss() -> Callable[..., tuple[Tensor, LossParts]]:
+    return torch.compile(ppo_loss)
+
+
+@torch.no_grad()
+def _refresh(
+    module: CLSTM, state: TensorState, burn_in: _BurnIn, columns: Tensor, first: Tensor
+) -> None:
+    """Runs the burn-in of sequences that do not begin with an episode; changes `state` in place.
+
+    Older weights left the state that was carried into them (Kapturowski et al. 2019, "Recurrent
+    experience replay in distributed reinforcement learning", section 3).
+    """
+    places = (~first).nonzero().flatten()
+    if not len(places):
+        return
+    column = burn_in.column[columns[places]]
+    observations = burn_in.observations.index_select(1, column)
+    _, _, refreshed = module(
+        observations,
+        burn_in.action_mask.index_select(1, column),
+        {key: tensor.index_select(1, places) for key, tensor in state.items()},
+        torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device),
+    )
+    for key, tensor in state.items():
+        tensor.index_copy_(1, places, refreshed[key])
+
+
+@contextmanager
+def float32_precision(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Has matrix products and cuDNN's LSTM on a GPU keep to IEEE float32, or use TF32.
+
+    PyTorch by itself runs the LSTM in TF32 and other products in float32.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        yield
+    finally:
+        for backend, precision_before in zip(backends, before, strict=True):
+            backend.fp32_precision = precision_before
 
 
 def _average(module: CLSTM, scalars: Tensor, steps: Tensor) -> Tensor:
@@ -310,6 +437,49 @@ def _check_fits(module: CLSTM, rollout: Rollout) -> None:
     have = {key: array.shape for key, array in rollout.initial_state.items()}
     if have != want:
         raise LearningError(f"rollout.initial_state has shapes {have}; the model wants {want}")
+    if config.window is not None:
+        length = rollout.initial_state[WINDOW_LENGTH]
+        if length.min() < 0 or length.max() > config.window - 1:
+            raise LearningError(
+                f"rollout.initial_state[{WINDOW_LENGTH!r}] lies in {length.min()}..{length.max()}; "
+                f"the model wants 0..{config.window - 1}"
+            )
+
+
+@torch.no_grad()
+def _evaluated(module: CLSTM, rollout: Rollout, device: torch.device) -> Rollout:
+    """The rollout with the values and log probabilities of `module` in place of its own.
+
+    `final_values` and `last_values` stay: what they are of is not in the rollout.
+    """
+    cut = cut_at_episodes(rollout.first)
+    logits, values, _ = module(
+        _placed(rollout.observations, cut, device),
+        _placed(rollout.action_mask, cut, device),
+        _initial_state(rollout, cut, device),
+        _placed_first(rollout, cut, device),
+    )
+    actions = _placed(rollout.actions, cut, device).unsqueeze(-1)
+    log_probs = torch.log_softmax(logits, dim=-1).gather(-1, actions).squeeze(-1)
+
+    def as_rollout(placed: Tensor) -> FloatArray:
+        flat = np.zeros(rollout.values.size, np.float32)
+        flat[cut.steps[cut.inside]] = placed.cpu().numpy()[cut.inside]
+        return flat.reshape(rollout.shape)
+
+    return replace(rollout, values=as_rollout(values), log_probs=as_rollout(log_probs))
+
+
+def _importance(acted: Rollout, current: Rollout) -> tuple[FloatArray, float]:
+    """Probability ratios float32 [T, B] of the same actions, and the KL divergence they estimate.
+
+    A ratio that overflows is infinite; V-trace clips it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        log_ratio = current.log_probs - acted.log_probs
+        ratios: FloatArray = np.exp(log_ratio)
+        kl = (ratios - 1.0 - log_ratio)[acted.valid].mean()
+    return ratios, float(kl)
 
 
 def _explained_variance(rollout: Rollout, returns: FloatArray) -> float:
@@ -319,39 +489,66 @@ def _explained_variance(rollout: Rollout, returns: FloatArray) -> float:
     return 1.0 - float(np.var(target - guess)) / variance if variance > 0.0 else float("nan")
 
 
-def _normalised(advantages: FloatArray, rollout: Rollout) -> FloatArray:
-    """Advantages with mean 0 and standard deviation 1 over valid steps."""
-    counted = advantages[rollout.valid]
-    result: FloatArray = (advantages - counted.mean()) / (counted.std() + np.float32(1e-8))
+def _normalised(advantages: FloatArray, counted: BoolArray) -> FloatArray:
+    """Advantages with mean 0 and standard deviation 1 over the steps that count."""
+    those = advantages[counted]
+    result: FloatArray = (advantages - those.mean()) / (those.std() + np.float32(1e-8))
     return result
 
 
-def _tensors(
-    rollout: Rollout, advantages: FloatArray, returns: FloatArray, device: torch.device
-) -> tuple[_Batch, TensorState]:
+def _experience(
+    rollout: Rollout,
+    advantages: FloatArray,
+    returns: FloatArray,
+    burn_in: int,
+    device: torch.device,
+) -> _Experience:
     """The rollout's sequences on `device`, in fresh memory (Ray's own is read-only)."""
-    steps, inside, column = cut_at_episodes(rollout.first)
-    whole = steps.shape == rollout.shape
-
-    def sequences(array: npt.NDArray[np.generic]) -> Tensor:
-        flat = array.reshape(-1, *array.shape[2:])
-        return torch.from_numpy(flat[steps]).to(device)
-
-    first = sequences(rollout.first)
-    if not whole:
-        first[1:] = False
+    cut = cut_at_episodes(rollout.first, burn_in)
+    counted = np.zeros(rollout.valid.size, np.bool_)
+    counted[cut.steps[cut.inside]] = True
+    counted = counted.reshape(rollout.shape) & rollout.valid
+    if not counted.any():
+        raise LearningError(
+            f"the rollout's {rollout.shape[0]} steps are all burn-in ({burn_in} steps); "
+            "nothing is left to learn from"
+        )
+    inside = torch.from_numpy(cut.inside).to(device, torch.float32)
     batch = _Batch(
-        observations=sequences(rollout.observations),
-        action_mask=sequences(rollout.action_mask),
-        first=first,
-        valid=sequences(rollout.valid) * torch.from_numpy(inside).to(device, torch.float32),
-        actions=sequences(rollout.actions),
-        log_probs=sequences(rollout.log_probs),
-        advantages=sequences(advantages),
-        returns=sequences(returns),
+        observations=_placed(rollout.observations, cut, device),
+        action_mask=_placed(rollout.action_mask, cut, device),
+        first=_placed_first(rollout, cut, device),
+        valid=_placed(rollout.valid, cut, device) * inside,
+        actions=_placed(rollout.actions, cut, device),
+        log_probs=_placed(rollout.log_probs, cut, device),
+        advantages=_placed(_normalised(advantages, counted), cut, device),
+        returns=_placed(returns, cut, device),
     )
-    state = {
-        key: torch.from_numpy(array[:, column]).to(device)
+    before = None
+    if burn_in:
+        before = _BurnIn(
+            observations=torch.from_numpy(rollout.observations[:burn_in].copy()).to(device),
+            action_mask=torch.from_numpy(rollout.action_mask[:burn_in].copy()).to(device),
+            column=torch.from_numpy(cut.column).to(device),
+        )
+    return _Experience(batch, _initial_state(rollout, cut, device), before)
+
+
+def _placed(array: npt.NDArray[np.generic], cut: Sequences, device: torch.device) -> Tensor:
+    """Steps [T, B, ...] at their places in the sequences, [L, V, ...]."""
+    flat = array.reshape(-1, *array.shape[2:])
+    return torch.from_numpy(flat[cut.steps]).to(device)
+
+
+def _placed_first(rollout: Rollout, cut: Sequences, device: torch.device) -> Tensor:
+    """`first` at its places, False behind a sequence's end."""
+    first = _placed(rollout.first, cut, device)
+    first[1:] &= torch.from_numpy(cut.inside[1:]).to(device)
+    return first
+
+
+def _initial_state(rollout: Rollout, cut: Sequences, device: torch.device) -> TensorState:
+    return {
+        key: torch.from_numpy(array[:, cut.column]).to(device)
         for key, array in rollout.initial_state.items()
     }
-    return batch, state

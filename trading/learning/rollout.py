@@ -1,4 +1,4 @@
-"""What a policy experienced: T steps of B sequences as NumPy arrays, and GAE over them."""
+"""What a policy experienced: T steps of B sequences as NumPy arrays, and V-trace over them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -76,9 +76,9 @@ class Rollout:
     valid: BoolArray
     """bool [T, B]: False marks padding."""
     initial_state: State
-    """Six arrays float32 [layers, B, hidden]: the state before step 0."""
+    """float32 [layers, B, hidden] by `CLSTMConfig.state_shapes`: the state before step 0."""
     weights_version: int = 0
-    """Version of the weights that acted."""
+    """Version of the weights that acted, the oldest where several did."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -204,7 +204,7 @@ class Sequences(NamedTuple):
     """int64 [V]: the column that the sequence is a part of."""
 
 
-def cut_at_episodes(first: BoolArray) -> Sequences:
+def cut_at_episodes(first: BoolArray, burn_in: int = 0) -> Sequences:
     """Cuts every column where an episode starts, so that a recurrent state is reset only at step 0.
 
     A network then runs over all steps at once instead of stopping wherever one column resets.
@@ -212,37 +212,58 @@ def cut_at_episodes(first: BoolArray) -> Sequences:
 
     Args:
         first: bool [T, B].
+        burn_in: Steps left out at the start of a column that goes on with an episode, as far as
+            that episode goes. A column of which nothing remains is left out.
     """
     steps, columns = first.shape
-    starts = first.T.copy()
-    starts[:, 0] = True
-    column, start = np.nonzero(starts)
-    end = np.append(start[1:], 0)
-    end[end == 0] = steps
+    time = np.arange(steps)[:, None]
+    begin = ((time < burn_in) & ~np.logical_or.accumulate(first)).sum(axis=0)
+    column, start = np.nonzero((first | (time == begin)).T)
+    end = np.append(start[1:], steps)
+    end[np.append(column[1:] != column[:-1], True)] = steps
+    if (end - start).max(initial=0) * len(start) > 2 * steps * columns:
+        column = np.flatnonzero(begin < steps)
+        start, end = begin[column], np.full(len(column), steps)
     length = end - start
-    longest = int(length.max())
-    if longest * len(start) > 2 * steps * columns:
-        every = np.arange(steps * columns).reshape(steps, columns)
-        return Sequences(every, np.ones_like(first), np.arange(columns))
-    place = np.arange(longest)[:, None]
+    place = np.arange(length.max(initial=0))[:, None]
     index = (start + np.minimum(place, length - 1)) * columns + column
     return Sequences(index, place < length, column)
 
 
-def gae(rollout: Rollout, gamma: float, lam: float) -> tuple[FloatArray, FloatArray]:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
+def vtrace(
+    rollout: Rollout,
+    gamma: float,
+    lam: float,
+    ratios: FloatArray | None = None,
+    rho_clip: float = 1.0,
+    c_clip: float = 1.0,
+) -> tuple[FloatArray, FloatArray]:
+    """V-trace targets v and advantages v - V (Espeholt et al. 2018, arXiv:1802.01561, eq. 1).
 
-    The value after a step is 0 where the episode terminated, `final_values` where it was
-    truncated, and else the next valid step's value (`last_values` after the last one).
+    With rho = min(rho_clip, ratio) and c = lam * min(c_clip, ratio),
+
+        v[t] - V[t] = rho * (reward + gamma * V[t + 1] - V[t]) + gamma * c * (v[t + 1] - V[t + 1])
+
+    which for ratios of 1 is generalised advantage estimation (Schulman et al. 2016,
+    arXiv:1506.02438, eq. 16). The value after a step is 0 where the episode terminated,
+    `final_values` where it was truncated, and else the next valid step's value (`last_values` after
+    the last one).
 
     Args:
-        rollout: T steps of B sequences.
+        rollout: T steps of B sequences; its `values` are V.
         gamma: Discount per step, 0..1.
         lam: Weight of longer estimates, 0..1.
+        ratios: float32 [T, B], probability of the action under the policy that learns over that
+            under the policy that acted; None where they are the same.
+        rho_clip: At most so much does one step's error count.
+        c_clip: At most so much of the later steps' correction is carried over a step.
 
     Returns:
-        Advantages and returns (advantage + value), float32 [T, B]; 0 on invalid steps.
+        Advantages v - V and returns v, float32 [T, B]; 0 on invalid steps.
     """
+    ratios = np.ones_like(rollout.values) if ratios is None else ratios
+    rho = np.minimum(ratios, np.float32(rho_clip))
+    c = np.minimum(ratios, np.float32(c_clip))
     advantages = np.zeros_like(rollout.values)
     next_value = rollout.last_values
     next_advantage = np.zeros_like(rollout.last_values)
@@ -251,9 +272,9 @@ def gae(rollout: Rollout, gamma: float, lam: float) -> tuple[FloatArray, FloatAr
     for t in range(rollout.shape[0] - 1, -1, -1):
         value = rollout.values[t]
         following = np.where(ended[t], bootstrap[t], next_value)
-        delta = rollout.rewards[t] + np.float32(gamma) * following - value
+        error = rollout.rewards[t] + np.float32(gamma) * following - value
         carried = np.where(ended[t], np.float32(0), next_advantage)
-        advantage = delta + np.float32(gamma * lam) * carried
+        advantage = rho[t] * error + np.float32(gamma * lam) * (c[t] * carried)
         valid = rollout.valid[t]
         next_value = np.where(valid, value, next_value)
         next_advantage = np.where(valid, advantage, next_advantage)

@@ -91,6 +91,11 @@ class Sampler:
             max(0, self._steps_per_round() - steps),
         )
 
+    def drop_ahead(self) -> None:
+        """Drops what was sampled ahead: it was acted by weights that were given up."""
+        self._collect()
+        self._kept = []
+
     def get_state(self) -> dict[str, Any]:
         """Where every runner stands, and the rollouts that were sampled ahead.
 

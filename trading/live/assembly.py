@@ -122,14 +122,10 @@ def trading_rules(settings: Settings) -> TradingRules:
 
 def model_config(settings: Settings) -> CLSTMConfig:
     """Shape of the network."""
-    model = settings.model
     return CLSTMConfig(
         observation_size=FEATURE_COUNT,
         action_count=ACTION_COUNT,
-        feature_hidden=model.feature_hidden,
-        actor_hidden=model.actor_hidden,
-        critic_hidden=model.critic_hidden,
-        feature_layers=model.feature_layers,
+        **settings.model.model_dump(),
     )
 
 
