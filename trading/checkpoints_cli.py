@@ -47,12 +47,12 @@ def list_(config: ConfigOption = None, overrides: SetOption = None) -> None:
             table.add_row(f"{_CHAMPION}{number}{mark}", *row)
         for step in store.steps():
             path = store.path(step)
+            version = ""
             try:
-                verify(path)
-                reason = "the learner's"
+                version, reason = str(verify(path).get("version", step)), "the learner's"
             except CheckpointError as error:
                 reason = f"damaged: {error}"
-            table.add_row(f"{_STEP}{step}", str(step), _written(path), "", "", "", reason)
+            table.add_row(f"{_STEP}{step}", version, _written(path), "", "", "", reason)
         Console(highlight=False).print(table)
 
 

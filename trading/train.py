@@ -30,4 +30,6 @@ def train(settings: Settings, display: Display) -> Path:
         display.note(pretrain(algorithm, store, steps, save_frequency, display.phase, stop.is_set))
         path = store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
     display.note(f"checkpoint: {path}")
+    if (settings.paths.checkpoints / "champions").is_dir():
+        display.note(f"let it trade with: trading checkpoints promote {path.name}")
     return path

@@ -175,9 +175,26 @@ def test_a_harmful_challenger_is_reset_with_its_optimizer(course: Callable[..., 
     assert ruling.event.failed == (KL,) and ruling.event.reset
     assert equal(at.algorithm.weights(), champion.weights)
     latest = at.store.latest()
-    assert latest is not None and latest[1]["step"] == champion.version
+    assert latest is not None
+    assert latest[1] == {"step": champion.version, "version": champion.version}
     again = learner.learn(rollout)
     assert again is not None and again.event.kl == ruling.event.kl, "the same from the beginning"
+
+
+def test_what_was_given_up_stays_on_disk_and_is_not_resumed(course: Callable[..., Course]) -> None:
+    at = course(updates=2, max_kl=1e-9, trained=1)
+    learner = at.learner
+    learner.learn(at.clean())
+    learner.save()
+    learner.learn(at.clean())
+    assert at.store.steps() == [2, 3]
+    latest = at.store.latest()
+    assert latest is not None and latest[1] == {"step": 3, "version": 1}
+    resumed = at.learner
+    resumed.learn(at.clean())
+    resumed.save()
+    latest = at.store.latest()
+    assert latest is not None and latest[1] == {"step": 4, "version": 2}
 
 
 def test_weights_that_are_no_numbers_are_given_up(course: Callable[..., Course]) -> None:

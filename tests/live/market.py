@@ -149,8 +149,9 @@ def trade(
     bars: Bars | None = None,
     learning: bool = False,
     recorder: Recorder | None = None,
+    reign: Reign | None = None,
 ) -> Run:
-    """Trade until the server's source ends; the policy has the settings' seed."""
+    """Trade until the server's source ends; without a reign the policy has the settings' seed."""
     bars = bars or Bars()
     calendar = ExchangeCalendar()
     settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
@@ -169,12 +170,19 @@ def trade(
         )
         directory = recorded_markets(MarketDirectory(rest, stream, env, calendar, 10_000), recorder)
         policy = Policy(assembly.model_config(settings), settings.seed)
-        reign = reign_of(policy)
         trader_settings = replace(
             assembly.trader_settings(settings), learning=learning, lockstep=False
         )
         trader = Trader(
-            trader_settings, env, policy, calendar, stream, directory, bars, now_ns, reign
+            trader_settings,
+            env,
+            policy,
+            calendar,
+            stream,
+            directory,
+            bars,
+            now_ns,
+            reign or reign_of(policy),
         )
         trader.open()
         await_live(stream)

@@ -5,11 +5,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.live.market import DAY, Bars, FirstMinutes, Run, serving, settings_for, trade
+from tests.live.market import (
+    DAY,
+    Bars,
+    FirstMinutes,
+    Run,
+    reign_of,
+    serving,
+    settings_for,
+    trade,
+)
 from trading.data.massive.stream import StreamClient
 from trading.errors import AuthenticationFailed
-from trading.execution.events import DecisionMade, OrderFilled
+from trading.execution.events import (
+    ChampionPromoted,
+    ChampionRolledBack,
+    DecisionMade,
+    OrderAccepted,
+    OrderFilled,
+    PromotedBy,
+    StateChanged,
+)
 from trading.execution.journal import Journal
+from trading.execution.orders import Intent
+from trading.execution.risk import TradingState
+from trading.learning.champions import Champion, Standing
+from trading.learning.policy import Policy
+from trading.learning.weights import Reign
 from trading.live import assembly
 from trading.live.endpoint import Endpoint
 from trading.market.calendar import ExchangeCalendar
@@ -118,3 +140,37 @@ def test_equity_is_cash_plus_marked_positions_at_every_bar(tmp_path: Path) -> No
     assert env.equity() == pytest.approx(account.cash + value)
     contributions = sum(account.contribution(symbol, env.marks()) for symbol in env.symbols)
     assert env.equity() == pytest.approx(account.initial_cash + contributions)
+
+
+def test_a_loss_under_the_champion_brings_the_one_before_back_and_a_restart_keeps_it(
+    tmp_path: Path,
+) -> None:
+    """Fees alone are loss enough; the second life begins with what the registry held before."""
+    settings = settings_for(tmp_path, "learning.gate.max_drawdown_pct=0.01")
+    before, present = (Policy(assembly.model_config(settings), seed) for seed in (21, 22))
+    change = ChampionPromoted(0, 2, 20, 1, PromotedBy.GATE, "of the test", 0.0)
+    old = reign_of(before)
+    reigns = Reign(Standing(2, 2, 1, change), Champion(2, 20, present.weights()), old.champion)
+    path = assembly.journal_path(settings)
+    with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
+        trade(settings, endpoint, begin, bars=Bars(stop_after=1), reign=old)
+    with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
+        first = trade(settings, endpoint, begin, bars=Bars(stop_after=7), reign=reigns)
+    with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
+        second = trade(settings, endpoint, begin, reign=reigns)
+    for result in (first, second):
+        account = result.trader.env.broker.account
+        assert (account.champion, account.discarded_champion, account.rollbacks) == (1, 2, 1)
+        assert account.trading_state is TradingState.REDUCING
+        assert result.trader.championship.version == 0
+        ours = result.trader.policy.weights()
+        assert all(np.array_equal(ours[name], array) for name, array in before.weights().items())
+    assert second.fold == second.trader.env.broker.account.fingerprint()
+    with Journal(path, read_only=True) as journal:
+        events = list(journal.events())
+    fallen = next(i for i, each in enumerate(events) if isinstance(each, ChampionRolledBack))
+    assert isinstance(events[fallen + 1], StateChanged)
+    accepted = [each for each in events[fallen:] if isinstance(each, OrderAccepted)]
+    assert all(each.order.intent is Intent.CLOSE for each in accepted)
+    decided = [each for each in events[fallen:] if isinstance(each, DecisionMade)]
+    assert decided and {each.weights_version for each in decided} == {0}

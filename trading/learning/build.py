@@ -158,7 +158,7 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
     if found is not None:
         path, metadata = found
         _restore(algorithm, path)
-        origin = f"checkpoint {path.name} (version {metadata['step']})"
+        origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
         return Start(origin, int(metadata.get(PRETRAIN_LEFT, 0)))
     if model_path is not None:
         weights = load_module_weights(model_path)

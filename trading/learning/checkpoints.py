@@ -101,13 +101,6 @@ class CheckpointStore:
                 shutil.rmtree(path)
         return target
 
-    def discard_after(self, step: int) -> None:
-        """Remove the checkpoints of later steps: what they hold was given up."""
-        for later, path in self._found():
-            if later > step:
-                shutil.rmtree(path)
-        sync(self.directory)
-
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that is whole, with its metadata; None when there is none.
 

@@ -130,6 +130,7 @@ class OnlineLearner:
         self._wait = wait
         self._unsaved = 0
         self._unjudged = 0
+        self._ahead = self._steps_ahead(algorithm.weights_version)
         self._lock = threading.Lock()
 
     def learn(self, rollout: Rollout) -> Ruling | None:
@@ -278,7 +279,7 @@ class OnlineLearner:
         return Ruling(event)
 
     def _begin_again(self) -> None:
-        """Learn on from the champion; checkpoints of what was given up are removed."""
+        """Learn on from the champion, which becomes the newest checkpoint."""
         self._in_a_row = self._unjudged = 0
         path = self._succession.path
         try:
@@ -292,7 +293,7 @@ class OnlineLearner:
                 return
         self._rehearsal.renew()
         version = self._algorithm.weights_version
-        self._store.discard_after(version)
+        self._ahead = self._steps_ahead(version - 1)
         self._save()
         self.report = replace(self.report, updates=version)
         log.info("learning begins again", champion=self._succession.reign.champion.number)
@@ -325,9 +326,18 @@ class OnlineLearner:
     def _save(self) -> Path:
         self._unsaved = 0
         version = self._algorithm.weights_version
-        path = self._store.save(self._algorithm.save_to_path, {"step": version})
+        metadata = {"step": version + self._ahead, "version": version}
+        path = self._store.save(self._algorithm.save_to_path, metadata)
         log.info("checkpoint written", path=str(path))
         return path
+
+    def _steps_ahead(self, version: int) -> int:
+        """By how much the newest checkpoint's step exceeds the version that it holds.
+
+        Steps rise also where versions fall, when learning begins again: so the newest checkpoint is
+        the one to resume, and what was given up stays for its owner until it is the oldest.
+        """
+        return max([version, *self._store.steps()]) - version
 
 
 def _forget_moments(learner: CLSTMPPOLearner) -> None:
