@@ -20,8 +20,8 @@ an LSTM layer of I inputs and H units, 2 I O for a linear layer; backward costs 
 are of dense products, from the vendor's data sheets; `--peak-tflops` gives others.
 
 Kernels are grouped by name, on a GPU by those of its kernels, on a CPU by those of PyTorch's
-operators. cuDNN runs an LSTM partly by products that cannot be told from others: they count as
-matmul. Nothing here needs Ray.
+operators, where all that torch.compile made counts as elementwise. cuDNN runs an LSTM partly by
+products that cannot be told from others: they count as matmul. Nothing here needs Ray.
 """
 
 import argparse
@@ -65,7 +65,7 @@ GROUPS: dict[str, str] = {
     "matmul": r"gemm|cutlass|nvjet|splitk|::(mm|addmm|bmm|matmul|linear|mkldnn_linear)$",
     "copy": r"memcpy|memset|copy|::(index|gather|scatter|cat|clone|to|contiguous|zero_|fill_)"
     r"|indexselect|index_|gather|scatter|catarray",
-    "elementwise": r"elementwise|reduce|softmax|triton|norm|"
+    "elementwise": r"elementwise|reduce|softmax|triton|torch-compiled|compiledfunction|norm|"
     r"::(add|sub|mul|div|exp|log|sum|mean|where|masked_fill|minimum|clamp|square|neg|sqrt|tanh"
     r"|sigmoid|threshold|abs|gt|ge|lt|le|eq|bitwise_not|pow|reciprocal|any|isfinite)",
 }

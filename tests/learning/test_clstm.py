@@ -1,5 +1,6 @@
 import doctest
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -42,8 +43,23 @@ def some_first() -> Tensor:
     return first
 
 
-@every_option
+COMBINATIONS = [
+    replace(
+        SMALL,
+        residual=residual,
+        layer_norm=layer_norm,
+        window=window,
+        feature_layers=layers,
+        feature_hidden=hidden,
+    )
+    for residual, layer_norm, window, layers, hidden in product(
+        (False, True), (False, True), (None, 1, 4, 30), (1, 2), (5, 8)
+    )
+]
+
+
 @pytest.mark.parametrize("with_gradient", [False, True])
+@pytest.mark.parametrize("config", COMBINATIONS, ids=lambda config: str(config.architecture()))
 def test_carrying_the_state_step_by_step_equals_the_whole_sequence(
     inputs, config: CLSTMConfig, with_gradient: bool
 ) -> None:

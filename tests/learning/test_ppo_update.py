@@ -1,4 +1,5 @@
 import copy
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -194,15 +195,17 @@ def test_tf32_on_a_cpu_is_fp32() -> None:
     assert equal(updated(precision="tf32"), updated(precision="fp32"))
 
 
-@pytest.mark.parametrize(
-    ("precision", "expected"), [("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")]
-)
-def test_the_precision_holds_on_a_gpu_for_the_update_only(precision: str, expected: str) -> None:
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
-    before = [backend.fp32_precision for backend in backends]
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_the_precision_holds_on_a_gpu_for_the_update_only(precision: str, tf32: bool) -> None:
+    def flags() -> list[object]:
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        by_name = [matmul.allow_tf32, cudnn.allow_tf32, torch.get_float32_matmul_precision()]
+        return [*by_name, matmul.fp32_precision == "tf32", cudnn.rnn.fp32_precision == "tf32"]
+
+    before = flags()
     with float32_precision(torch.device("cuda"), precision):
-        assert [backend.fp32_precision for backend in backends] == [expected] * 2
-    assert [backend.fp32_precision for backend in backends] == before
+        assert flags() == [tf32, tf32, "high" if tf32 else "highest", tf32, tf32]
+    assert flags() == before
 
 
 @pytest.mark.slow
@@ -219,10 +222,12 @@ def test_compiled_an_update_is_that_of_the_plain_network() -> None:
     for name, tensor in results[0].items():
         torch.testing.assert_close(tensor, results[1][name], atol=1e-4, rtol=0, msg=name)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    again = pickle.loads(pickle.dumps(network))
+    assert equal(weights(again), weights(network))
 
 
 def test_the_learning_core_runs_without_ray() -> None:
-    names = ("clstm", "ppo_update", "rollout", "policy")
+    names = ("clstm", "ppo_update", "rollout", "sequences", "policy")
     modules = ", ".join(f"trading.learning.{name}" for name in names)
     code = f"import sys, {modules}; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

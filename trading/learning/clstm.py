@@ -22,6 +22,9 @@ WINDOW, WINDOW_LENGTH = "window", "window_length"
 
 TensorState = dict[str, Tensor]
 
+_NOT_COMPILED = ("_segments", "_run")
+"""Methods of the network that torch.compile leaves alone."""
+
 
 @dataclass(frozen=True)
 class CLSTMConfig:
@@ -83,9 +86,11 @@ class CLSTMConfig:
     @property
     def cell_shapes(self) -> dict[str, tuple[int, int]]:
         """Shape of each tensor inside the LSTMs without its batch axis: key -> (layers, hidden)."""
-        feature = (self.feature_layers, self.feature_hidden)
-        sizes = {"feature": feature, "actor": (1, self.actor_hidden)}
-        sizes["critic"] = (1, self.critic_hidden)
+        sizes = {
+            "feature": (self.feature_layers, self.feature_hidden),
+            "actor": (1, self.actor_hidden),
+            "critic": (1, self.critic_hidden),
+        }
         return {f"{name}_{part}": shape for name, shape in sizes.items() for part in "hc"}
 
 
@@ -167,6 +172,20 @@ class CLSTM(nn.Module):
             for key, (layers, hidden) in shapes.items()
         }
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As `nn.Module.compile`, once; without the LSTMs, which torch.compile does not trace.
+
+        They keep their own kernels, and cuts, which depend on the data, are made outside of it.
+        """
+        if self._compiled_call_impl is None:
+            for name in _NOT_COMPILED:
+                setattr(self, name, torch.compiler.disable(getattr(self, name)))  # type: ignore[no-untyped-call]
+            super().compile(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name not in _NOT_COMPILED}
+
     def forward(
         self, observations: Tensor, action_mask: Tensor, state: TensorState, first: Tensor
     ) -> tuple[Tensor, Tensor, TensorState]:
@@ -184,7 +203,7 @@ class CLSTM(nn.Module):
             and the state after the last step, all of float32 under autocast too.
         """
         if self.config.window is None:
-            hidden, segments = self.input_norm(observations), _segments(first)
+            hidden, segments = self.input_norm(observations), self._segments(first)
             actor, critic, new_state = self._cascade(hidden, state, segments)
         else:
             actor, critic, new_state = self._windowed(observations, state, first)
@@ -213,10 +232,7 @@ class CLSTM(nn.Module):
         )
 
     def _cascade(
-        self,
-        hidden: Tensor,
-        state: TensorState,
-        segments: _Segments,
+        self, hidden: Tensor, state: TensorState, segments: _Segments
     ) -> tuple[Tensor, Tensor, TensorState]:
         """All three LSTMs over [T, B, F]: outputs of actor and critic, and the state after it."""
         new_state: TensorState = {}
@@ -231,7 +247,17 @@ class CLSTM(nn.Module):
         return actor, critic, new_state
 
     @staticmethod
-    @torch.compiler.disable  # it does not trace nn.LSTM; cuDNN's kernel is as fused as it gets
+    def _segments(first: Tensor) -> _Segments:
+        """Cuts [0, T) where any sequence starts an episode."""
+        resets = first.any(dim=1).nonzero().flatten().tolist()
+        cuts = sorted({0, *resets, first.shape[0]})
+        pieces = [
+            (start, end, first[start].unsqueeze(-1) if start in resets else None)
+            for start, end in pairwise(cuts)
+        ]
+        return _Segments(pieces)
+
+    @staticmethod
     def _run(
         name: str,
         lstm: nn.LSTM,
@@ -277,18 +303,6 @@ def _single_step(
         hidden.append(inputs)
         cells.append(cell)
     return inputs.unsqueeze(0), torch.stack(hidden), torch.stack(cells)
-
-
-@torch.compiler.disable  # where to cut depends on the data
-def _segments(first: Tensor) -> _Segments:
-    """Cuts [0, T) where any sequence starts an episode."""
-    resets = first.any(dim=1).nonzero().flatten().tolist()
-    cuts = sorted({0, *resets, first.shape[0]})
-    pieces = [
-        (start, end, first[start].unsqueeze(-1) if start in resets else None)
-        for start, end in pairwise(cuts)
-    ]
-    return _Segments(pieces)
 
 
 class _Windows(NamedTuple):

@@ -14,26 +14,19 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
 from trading.errors import LearningError
-from trading.learning.clstm import CLSTM, WINDOW_LENGTH, TensorState
-from trading.learning.rollout import (
-    BoolArray,
-    FloatArray,
-    Rollout,
-    Sequences,
-    cut_at_episodes,
-    vtrace,
-)
+from trading.learning.clstm import CLSTM, WINDOW_LENGTH
+from trading.learning.rollout import FloatArray, Rollout, vtrace
+from trading.learning.sequences import Experience, arrange, evaluated, refresh
 from trading.learning.shares import shared_out, threads_to_share_among
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -127,40 +120,6 @@ class LossParts(NamedTuple):
     clip_fraction: Tensor
 
 
-class _Batch(NamedTuple):
-    """Sequences to learn from, and what is learned from them. Every field is [L, V, ...]."""
-
-    observations: Tensor
-    action_mask: Tensor
-    first: Tensor
-    valid: Tensor
-    actions: Tensor
-    log_probs: Tensor
-    advantages: Tensor
-    returns: Tensor
-
-    def select(self, columns: Tensor) -> "_Batch":
-        return _Batch(*(tensor.index_select(1, columns) for tensor in self))
-
-
-class _BurnIn(NamedTuple):
-    """The steps before sequences that go on with an episode. The first two are [N, B, ...]."""
-
-    observations: Tensor
-    action_mask: Tensor
-    column: Tensor
-    """int64 [V]: the column that a sequence is a part of."""
-
-
-class _Experience(NamedTuple):
-    """All that the passes go over."""
-
-    batch: _Batch
-    state: TensorState
-    """The state [layers, V, hidden] before the sequences, or before their burn-in."""
-    burn_in: _BurnIn | None
-
-
 def ppo_loss(
     logits: Tensor,
     values: Tensor,
@@ -245,13 +204,13 @@ def update(
     if rollout.steps == 0:
         raise LearningError("the rollout holds no valid step; there is nothing to learn from")
     _check_fits(module, rollout)
-    if settings.compile and module._compiled_call_impl is None:
+    if settings.compile:
         module.compile()
     device = next(module.parameters()).device
     with float32_precision(device, settings.precision):
         ratios, behaviour_kl = None, 0.0
         if version is not None and rollout.weights_version != version:
-            current = _evaluated(module, rollout, device)
+            current = evaluated(module, rollout, device)
             ratios, behaviour_kl = _importance(rollout, current)
             rollout = current
         advantages, returns = vtrace(
@@ -265,7 +224,7 @@ def update(
         explained = _explained_variance(rollout, returns)
         # A window of observations does not age with the weights: nothing is there to refresh.
         burn_in = settings.burn_in if module.config.window is None else 0
-        experience = _experience(rollout, advantages, returns, burn_in, device)
+        experience = arrange(rollout, advantages, returns, burn_in, device)
         with _all_or_nothing(module, optimizer), threads_to_share_among() as cpu_threads:
             # A GPU has one stream of work, and torch.compile is not for several threads.
             threads = 1 if device.type != "cpu" or settings.compile else cpu_threads
@@ -277,7 +236,7 @@ def update(
 def _passes(
     module: CLSTM,
     optimizer: torch.optim.Optimizer,
-    experience: _Experience,
+    experience: Experience,
     settings: PPOSettings,
     generator: torch.Generator,
     replica: Replica,
@@ -308,7 +267,7 @@ def _passes(
 def _step(
     module: CLSTM,
     optimizer: torch.optim.Optimizer,
-    experience: _Experience,
+    experience: Experience,
     columns: Tensor,
     settings: PPOSettings,
     replica: Replica,
@@ -342,7 +301,7 @@ def _step(
 def _gradients(
     module: CLSTM,
     parameters: list[nn.Parameter],
-    experience: _Experience,
+    experience: Experience,
     columns: Tensor,
     settings: PPOSettings,
 ) -> Tensor:
@@ -355,7 +314,7 @@ def _gradients(
     state = {key: tensor.index_select(1, columns) for key, tensor in experience.state.items()}
     with torch.autocast(columns.device.type, torch.bfloat16, settings.precision == "bf16"):
         if experience.burn_in is not None:
-            _refresh(module, state, experience.burn_in, columns, part.first[0])
+            refresh(module, state, experience.burn_in, columns, part.first[0])
         logits, values, _ = module(part.observations, part.action_mask, state, part.first)
     loss_of = _compiled_loss() if settings.compile else ppo_loss
     loss, parts = loss_of(
@@ -379,30 +338,6 @@ def _compiled_loss() -> Callable[..., tuple[Tensor, LossParts]]:
     return torch.compile(ppo_loss)
 
 
-@torch.no_grad()
-def _refresh(
-    module: CLSTM, state: TensorState, burn_in: _BurnIn, columns: Tensor, first: Tensor
-) -> None:
-    """Runs the burn-in of sequences that do not begin with an episode; changes `state` in place.
-
-    Older weights left the state that was carried into them (Kapturowski et al. 2019, "Recurrent
-    experience replay in distributed reinforcement learning", section 3).
-    """
-    places = (~first).nonzero().flatten()
-    if not len(places):
-        return
-    column = burn_in.column[columns[places]]
-    observations = burn_in.observations.index_select(1, column)
-    _, _, refreshed = module(
-        observations,
-        burn_in.action_mask.index_select(1, column),
-        {key: tensor.index_select(1, places) for key, tensor in state.items()},
-        torch.zeros(observations.shape[:2], dtype=torch.bool, device=observations.device),
-    )
-    for key, tensor in state.items():
-        tensor.index_copy_(1, places, refreshed[key])
-
-
 @contextmanager
 def float32_precision(device: torch.device, precision: Precision) -> Iterator[None]:
     """Has matrix products and cuDNN's LSTM on a GPU keep to IEEE float32, or use TF32.
@@ -412,15 +347,14 @@ def float32_precision(device: torch.device, precision: Precision) -> Iterator[No
     if device.type != "cuda":
         yield
         return
-    backends: tuple[Any, Any] = (torch.backends.cuda.matmul, torch.backends.cudnn.rnn)
-    before = [backend.fp32_precision for backend in backends]
+    before = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
     try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         yield
     finally:
-        for backend, precision_before in zip(backends, before, strict=True):
-            backend.fp32_precision = precision_before
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextmanager
@@ -465,30 +399,6 @@ def _check_fits(module: CLSTM, rollout: Rollout) -> None:
             )
 
 
-@torch.no_grad()
-def _evaluated(module: CLSTM, rollout: Rollout, device: torch.device) -> Rollout:
-    """The rollout with the values and log probabilities of `module` in place of its own.
-
-    `final_values` and `last_values` stay: what they are of is not in the rollout.
-    """
-    cut = cut_at_episodes(rollout.first)
-    logits, values, _ = module(
-        _placed(rollout.observations, cut, device),
-        _placed(rollout.action_mask, cut, device),
-        _initial_state(rollout, cut, device),
-        _placed_first(rollout, cut, device),
-    )
-    actions = _placed(rollout.actions, cut, device).unsqueeze(-1)
-    log_probs = torch.log_softmax(logits, dim=-1).gather(-1, actions).squeeze(-1)
-
-    def as_rollout(placed: Tensor) -> FloatArray:
-        flat = np.zeros(rollout.values.size, np.float32)
-        flat[cut.steps[cut.inside]] = placed.cpu().numpy()[cut.inside]
-        return flat.reshape(rollout.shape)
-
-    return replace(rollout, values=as_rollout(values), log_probs=as_rollout(log_probs))
-
-
 def _importance(acted: Rollout, current: Rollout) -> tuple[FloatArray, float]:
     """Probability ratios float32 [T, B] of the same actions, and the KL divergence they estimate.
 
@@ -506,68 +416,3 @@ def _explained_variance(rollout: Rollout, returns: FloatArray) -> float:
     target, guess = returns[rollout.valid], rollout.values[rollout.valid]
     variance = float(np.var(target))
     return 1.0 - float(np.var(target - guess)) / variance if variance > 0.0 else float("nan")
-
-
-def _normalised(advantages: FloatArray, counted: BoolArray) -> FloatArray:
-    """Advantages with mean 0 and standard deviation 1 over the steps that count."""
-    those = advantages[counted]
-    result: FloatArray = (advantages - those.mean()) / (those.std() + np.float32(1e-8))
-    return result
-
-
-def _experience(
-    rollout: Rollout,
-    advantages: FloatArray,
-    returns: FloatArray,
-    burn_in: int,
-    device: torch.device,
-) -> _Experience:
-    """The rollout's sequences on `device`, in fresh memory (Ray's own is read-only)."""
-    cut = cut_at_episodes(rollout.first, burn_in)
-    counted = np.zeros(rollout.valid.size, np.bool_)
-    counted[cut.steps[cut.inside]] = True
-    counted = counted.reshape(rollout.shape) & rollout.valid
-    if not counted.any():
-        raise LearningError(
-            f"the rollout's {rollout.shape[0]} steps are all burn-in ({burn_in} steps); "
-            "nothing is left to learn from"
-        )
-    inside = torch.from_numpy(cut.inside).to(device, torch.float32)
-    batch = _Batch(
-        observations=_placed(rollout.observations, cut, device),
-        action_mask=_placed(rollout.action_mask, cut, device),
-        first=_placed_first(rollout, cut, device),
-        valid=_placed(rollout.valid, cut, device) * inside,
-        actions=_placed(rollout.actions, cut, device),
-        log_probs=_placed(rollout.log_probs, cut, device),
-        advantages=_placed(_normalised(advantages, counted), cut, device),
-        returns=_placed(returns, cut, device),
-    )
-    before = None
-    if burn_in:
-        before = _BurnIn(
-            observations=torch.from_numpy(rollout.observations[:burn_in].copy()).to(device),
-            action_mask=torch.from_numpy(rollout.action_mask[:burn_in].copy()).to(device),
-            column=torch.from_numpy(cut.column).to(device),
-        )
-    return _Experience(batch, _initial_state(rollout, cut, device), before)
-
-
-def _placed(array: npt.NDArray[np.generic], cut: Sequences, device: torch.device) -> Tensor:
-    """Steps [T, B, ...] at their places in the sequences, [L, V, ...]."""
-    flat = array.reshape(-1, *array.shape[2:])
-    return torch.from_numpy(flat[cut.steps]).to(device)
-
-
-def _placed_first(rollout: Rollout, cut: Sequences, device: torch.device) -> Tensor:
-    """`first` at its places, False behind a sequence's end."""
-    first = _placed(rollout.first, cut, device)
-    first[1:] &= torch.from_numpy(cut.inside[1:]).to(device)
-    return first
-
-
-def _initial_state(rollout: Rollout, cut: Sequences, device: torch.device) -> TensorState:
-    return {
-        key: torch.from_numpy(array[:, cut.column]).to(device)
-        for key, array in rollout.initial_state.items()
-    }
