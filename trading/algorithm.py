@@ -20,6 +20,8 @@ class OpenAlgorithm(NamedTuple):
     store: CheckpointStore
     origin: str | None
     """Where its weights come from; None when they are new."""
+    pretrain_left: int
+    """Decisions of pre-training still to do before the first trade."""
 
 
 def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> OpenAlgorithm:
@@ -41,5 +43,7 @@ def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> Op
     )
     stack.callback(algorithm.stop)
     store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
-    origin = build.warm_start(algorithm, store, settings.paths.model_path)
-    return OpenAlgorithm(algorithm, store, origin)
+    origin, left = build.warm_start(algorithm, store, settings.paths.model_path)
+    if origin is None:
+        left = settings.learning.pretrain_steps
+    return OpenAlgorithm(algorithm, store, origin, left)

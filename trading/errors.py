@@ -67,5 +67,9 @@ class LearningError(TradingError):
     """A learning step failed or was given unusable data."""
 
 
+class LearnerLostError(LearningError):
+    """A learner has died; the algorithm learns again once it is rebuilt and restored."""
+
+
 class CheckpointError(LearningError):
     """A checkpoint is missing, damaged or does not fit the model."""

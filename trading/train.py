@@ -12,9 +12,11 @@ from trading.up import absolute_paths, ray_runtime, stop_signals
 def train(settings: Settings, display: Display) -> Path:
     """Resume or begin training, do `learning.pretrain_steps` more decisions, write a checkpoint.
 
-    Ctrl-C and SIGTERM end it early; the checkpoint is written all the same.
+    Ctrl-C and SIGTERM end it early; the checkpoint is written all the same. A lost learner is
+    revived from the last checkpoint.
     """
     settings = absolute_paths(settings)
+    learning = settings.learning
     stop = Event()
     with ExitStack() as stack:
         stack.enter_context(ray_runtime(settings, display))
@@ -22,10 +24,10 @@ def train(settings: Settings, display: Display) -> Path:
         from trading.algorithm import open_algorithm
         from trading.learning.build import pretrain
 
-        algorithm, store, origin = open_algorithm(settings, display, stack)
+        algorithm, store, origin, _ = open_algorithm(settings, display, stack)
         display.note(f"policy: {origin or 'new weights'}")
-        steps = settings.learning.pretrain_steps
-        display.note(pretrain(algorithm, steps, display.phase, stop.is_set))
+        steps, save_frequency = learning.pretrain_steps, learning.pretrain_save_frequency
+        display.note(pretrain(algorithm, store, steps, save_frequency, display.phase, stop.is_set))
         path = store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
     display.note(f"checkpoint: {path}")
     return path

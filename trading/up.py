@@ -254,10 +254,12 @@ class _Application:
 
         settings, display = self._settings, self._display
         display.phase("building the algorithm")
-        algorithm, store, origin = open_algorithm(settings, display, self._stack)
-        if origin is None:
-            steps = settings.learning.pretrain_steps
-            origin = pretrain(algorithm, steps, display.phase, self._stop.is_set)
+        algorithm, store, origin, steps = open_algorithm(settings, display, self._stack)
+        if origin is None or steps:
+            save_frequency = settings.learning.pretrain_save_frequency
+            origin = pretrain(
+                algorithm, store, steps, save_frequency, display.phase, self._stop.is_set
+            )
         display.note(f"policy: {origin}")
         self._registry = weights.get_or_create(NAMESPACE)
         self._stack.callback(_kill, self._registry)

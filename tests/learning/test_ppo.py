@@ -1,66 +1,26 @@
 """The algorithm on a small Ray of its own."""
 
+import os
+import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import ray
 
+from tests.learning.algorithms import HIDDEN, NETWORK, OPTIONS, Build, config, equal, learned, live
 from tests.learning.experience import random_rollout
 from tests.learning.recall_env import MaskedRecallVectorEnv
-from trading.errors import LearningError
+from trading.errors import LearnerLostError, LearningError
+from trading.learning.build import Start, pretrain, revive, warm_start
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
-from trading.learning.policy import Policy, Weights
-from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
+from trading.learning.policy import Policy
+from trading.learning.ppo import CLSTMPPO
 from trading.learning.ppo_update import PPOSettings
-from trading.learning.rollout import Rollout
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
-
-HIDDEN = {"feature_hidden": 32, "actor_hidden": 32, "critic_hidden": 32}
-NETWORK = CLSTMConfig(observation_size=5, action_count=5, **HIDDEN)
-Build = Callable[[CLSTMPPOConfig], CLSTMPPO]
-
-
-def config(seed: int = 3) -> CLSTMPPOConfig:
-    return (
-        CLSTMPPOConfig()
-        .environment(env_config={"factory": "tests.learning.recall_env.MaskedRecallVectorEnv"})
-        .env_runners(num_envs_per_env_runner=32, rollout_fragment_length=32)
-        .rl_module(model_config=HIDDEN)
-        .training(ppo=PPOSettings(learning_rate=3e-3, gamma=0.9, minibatches=2), torch_threads=1)
-        .debugging(seed=seed)
-    )
-
-
-@pytest.fixture
-def build() -> Iterator[Build]:
-    built: list[CLSTMPPO] = []
-
-    def make(wanted: CLSTMPPOConfig) -> CLSTMPPO:
-        built.append(wanted.build_algo())
-        return built[-1]
-
-    yield make
-    for algorithm in built:
-        algorithm.stop()
-
-
-def live(seed: int, steps: int = 21, sequences: int = 3) -> Rollout:
-    """A fragment of another shape than the simulator's."""
-    return random_rollout(seed, steps=steps, sequences=sequences, config=NETWORK)
-
-
-def learned(results: dict[str, Any]) -> dict[str, float]:
-    return {k: float(v) for k, v in results["learners"]["default_policy"].items()}
-
-
-def equal(one: Weights, two: Weights) -> bool:
-    return one.keys() == two.keys() and all(np.array_equal(a, two[k]) for k, a in one.items())
 
 
 def recall_rate(policy: Policy, remember: bool) -> float:
@@ -90,6 +50,7 @@ def test_it_learns_to_remember_what_a_memoryless_policy_cannot(build: Build) -> 
         results = algorithm.train()
         if results["env_runners"]["episode_return_mean"] > 0.97:
             break
+    assert algorithm.evaluate()["env_runners"]["episode_return_mean"] > 0.9
     policy = Policy(NETWORK, seed=1)
     assert recall_rate(policy, remember=True) < 0.5
     policy.load_weights(algorithm.weights())
@@ -227,7 +188,9 @@ def test_remote_learner_and_runner_work_and_go_on_after_a_refusal(
     assert learned(algorithm.train()) == uninterrupted
 
 
-def test_a_killed_runner_is_survived_and_replaced(build: Build) -> None:
+def test_a_killed_runner_is_replaced_and_what_it_owed_is_counted(
+    build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
     algorithm = build(config().env_runners(num_env_runners=1))
     algorithm.train()
     runner = algorithm.env_runner_group._worker_manager.actors()[1]
@@ -238,7 +201,11 @@ def test_a_killed_runner_is_survived_and_replaced(build: Build) -> None:
     assert algorithm.weights_version == 3
     assert learned(results)["samples"] == 1024
     assert results["fault_tolerance"]["num_healthy_workers"] == 1
-    assert results["learners"]["__all_modules__"]["num_rollouts_lost_lifetime"] <= 2
+    lost = results["learners"]["__all_modules__"]["num_rollouts_lost_lifetime"]
+    missing = results["env_runners"]["num_env_steps_missing_lifetime"]
+    assert lost + missing // 1024 == results["training_iteration"] - 3
+    assert results["fault_tolerance"]["num_remote_worker_restarts"] == 1
+    assert "1024 decisions are missing: 0 of 1 environment runners delivered" in caplog.text
 
 
 def test_two_learners_learn_as_one_and_stay_equal(build: Build) -> None:
@@ -263,11 +230,56 @@ def test_two_learners_learn_as_one_and_stay_equal(build: Build) -> None:
         np.testing.assert_allclose(together[name], array, atol=5e-5)
 
 
-def test_a_lost_learner_is_reported_with_the_way_out(build: Build) -> None:
+def test_a_lost_learner_is_told_and_the_algorithm_revives_from_its_checkpoint(
+    build: Build, tmp_path: Path
+) -> None:
     algorithm = build(config().learners(num_learners=1))
+    store = CheckpointStore(tmp_path, keep=2)
     algorithm.train()
-    ray.kill(algorithm.learner_group._workers[0])
-    with pytest.raises(LearningError, match="restore the algorithm from its checkpoint"):
+    path = store.save(algorithm.save_to_path, {"step": 1})
+    expected = [learned(algorithm.train()) for _ in range(2)]
+
+    process = algorithm.learner_group.foreach_learner(lambda _: os.getpid()).result_or_errors[0]
+    os.kill(process.get(), signal.SIGKILL)
+    with pytest.raises(LearnerLostError, match="restore the algorithm from its checkpoint"):
         algorithm.train()
-    with pytest.raises(LearningError, match="restore the algorithm from its checkpoint"):
+    with pytest.raises(LearnerLostError, match="0 of 1 learners are alive"):
         algorithm.train()
+    with pytest.raises(LearnerLostError):
+        store.save(algorithm.save_to_path, {"step": 4})
+    assert store.latest() == (path, {"step": 1})
+
+    assert revive(algorithm, store) == path
+    assert algorithm.weights_version == 1
+    assert [learned(algorithm.train()) for _ in range(2)] == expected
+
+
+def test_pretraining_outlives_its_learner_and_counts_what_was_learned(
+    build: Build, tmp_path: Path
+) -> None:
+    algorithm = build(config().environment(env_config=OPTIONS).learners(num_learners=1))
+    store, told = CheckpointStore(tmp_path, keep=2), []
+
+    def progress(line: str) -> None:
+        told.append(line)
+        if len(told) == 3:
+            ray.kill(algorithm.learner_group._workers[0])
+
+    never = bool
+    pretrain(algorithm, store, 4 * 1024, 2 * 1024, progress, never)
+    done = [line.split()[1] for line in told]
+    assert done == ["1,024", "2,048", "3,072", "3,072", "4,096"], "from the checkpoint at 2,048"
+    assert algorithm.weights_version == 4
+    assert (store.latest() or (None, {}))[1] == {"step": 4, "pretrain_left": 0}
+
+    pretrain(algorithm, store, 1, 1024, progress, never)
+    assert algorithm.steps_trained == 5 * 1024
+    pretrain(algorithm, store, 4 * 1024, 1024, progress, stopped=lambda: len(told) > 6)
+    start = warm_start(algorithm, store, model_path=None)
+    assert start == Start("checkpoint step-000000006 (version 6)", 3 * 1024)
+
+
+def test_pretraining_gives_up_when_no_rollout_arrives(build: Build, tmp_path: Path) -> None:
+    algorithm = build(config().env_runners(num_env_runners=1, sample_timeout_s=0.0))
+    with pytest.raises(LearningError, match="no environment runner delivered a rollout for 0 s"):
+        pretrain(algorithm, CheckpointStore(tmp_path, 1), 1, 1, print, bool, patience_s=0.0)

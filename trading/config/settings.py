@@ -292,6 +292,9 @@ class LearningSettings(Section):
     pretrain_steps: Annotated[
         CountOrZero, _about("Simulated decisions learned from before the first trade.")
     ] = 40_000
+    pretrain_save_frequency: Annotated[
+        Count, _about("Decisions of pre-training between two checkpoints.")
+    ] = 100_000
     history: Annotated[
         FilePath | None,
         _about("History whose days are trained on, see `trading history`; unset: simulated ones."),
@@ -305,6 +308,9 @@ class LearningSettings(Section):
     num_env_runners: Annotated[
         CountOrZero, _about("Ray actors that sample; 0: the algorithm samples itself.")
     ] = 0
+    overlap: Annotated[
+        bool, _about("Whether Ray actors sample while the learner updates, one update behind.")
+    ] = True
     num_learners: Annotated[
         CountOrZero | None,
         _about("Ray actors that learn; 0: in the algorithm; unset: as the cluster allows."),

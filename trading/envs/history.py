@@ -23,6 +23,7 @@ from trading.envs.catalogue import ACTIONS
 from trading.envs.features import FEATURES
 from trading.envs.frames import Frames, empty_frames
 from trading.envs.rules import TradingRules
+from trading.envs.snapshots import copied, put_back
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
@@ -243,3 +244,30 @@ class HistoricalMarkets:
         day = self._rng.integers(0, len(self._first), len(accounts))
         self.frame_of[accounts] = self._first[day]
         self._ends[accounts] = self._last[day]
+
+    def get_state(self) -> dict[str, Any]:
+        """A copy of where the accounts are, and of the generator."""
+        return {"rng": self._rng.bit_generator.state, "arrays": copied(self._arrays())}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a state in place.
+
+        Raises
+        ------
+        DataError
+            The state is of another number of accounts or of another history; nothing is changed.
+        """
+        arrays = state["arrays"]
+        days = {"first": self._first, "last": self._last}
+        if not all(np.array_equal(arrays[name], column) for name, column in days.items()):
+            raise DataError("the state is of another history: start new episodes")
+        put_back(self._arrays(), arrays, "markets")
+        self._rng.bit_generator.state = state["rng"]
+
+    def _arrays(self) -> dict[str, Any]:
+        return {
+            "frame_of": self.frame_of,
+            "ends": self._ends,
+            "first": self._first,
+            "last": self._last,
+        }

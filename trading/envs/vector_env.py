@@ -22,6 +22,7 @@ from trading.envs.market_features import LIMIT
 from trading.envs.rules import TradingRules
 from trading.envs.sight import see
 from trading.envs.simulated_markets import SimulatedMarkets
+from trading.envs.snapshots import copied, put_back
 from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
@@ -62,6 +63,20 @@ class Markets(Protocol):
 
     def restart(self, accounts: I64) -> None:
         """Begin new episodes for accounts whose session has closed."""
+        ...
+
+    def get_state(self) -> dict[str, Any]:
+        """A copy of all that later bars depend on."""
+        ...
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a state in place, so that views of the board and the frames stay.
+
+        Raises
+        ------
+        DataError
+            The state is of other markets; nothing is changed then.
+        """
         ...
 
 
@@ -153,6 +168,31 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             self._open(done)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         return self._current(), reward, terminated, truncated, info
+
+    def get_state(self) -> dict[str, Any]:
+        """A copy of the accounts, the markets and the generator; some tens of kB an account."""
+        return {"accounts": copied(self._own()), "markets": self._markets.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on, to the last bit, where another environment of equal arguments stood.
+
+        Raises
+        ------
+        DataError
+            The state is of an environment of another size or kind; reset this one then.
+        """
+        self._markets.set_state(state["markets"])
+        put_back(self._own(), state["accounts"], "accounts")
+
+    def _own(self) -> dict[str, Any]:
+        """The arrays that are not the markets'."""
+        return {
+            "accounts": self._accounts,
+            "invalid": self._invalid,
+            "rewards": self._rewards,
+            "returns": self._returns,
+            "lengths": self._lengths,
+        }
 
     def _current(self) -> Observation:
         return {

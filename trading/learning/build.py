@@ -1,5 +1,6 @@
 """Builds the algorithm: where its learner runs, what it trains on, what it starts from."""
 
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import structlog
 from trading.config import Settings
 from trading.envs.history import History
 from trading.envs.rules import TradingRules
-from trading.errors import CheckpointError, ConfigError
+from trading.errors import CheckpointError, ConfigError, LearnerLostError, LearningError
 from trading.execution.fees import FeeSchedule
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
@@ -22,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 _SIMULATED = "trading.envs.vector_env.SimulatedOptionsVectorEnv"
 _HISTORICAL = "trading.envs.vector_env.HistoricalOptionsVectorEnv"
+
+PRETRAIN_LEFT = "pretrain_left"
+"""In a checkpoint's metadata: decisions of pre-training that were still to do."""
 
 
 class Placement(NamedTuple):
@@ -111,7 +115,12 @@ def build_algorithm(
             num_gpus_per_learner=placement.gpus_per_learner,
             custom_resources_per_learner=placement.resources,
         )
-        .training(ppo=ppo_settings(settings), gamma=learning.gamma, torch_threads=1)
+        .training(
+            ppo=ppo_settings(settings),
+            gamma=learning.gamma,
+            torch_threads=1,
+            overlap=learning.overlap,
+        )
         .rl_module(model_config=model.architecture())
         .debugging(seed=settings.seed, log_level="ERROR")
     )
@@ -125,11 +134,20 @@ def ppo_settings(settings: Settings) -> PPOSettings:
     return PPOSettings(**{name: getattr(settings.learning, name) for name in names})
 
 
-def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | None) -> str | None:
-    """Give the algorithm weights that were learnt before; returns where they came from.
+class Start(NamedTuple):
+    """What an algorithm begins with."""
+
+    origin: str | None
+    """Where its weights come from; None when they are new."""
+    pretrain_left: int
+    """Decisions of an interrupted pre-training that are still to do."""
+
+
+def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | None) -> Start:
+    """Give the algorithm weights that were learnt before.
 
     The newest checkpoint of the store goes on where it ended. Without one, `model_path` gives the
-    weights; without that, nothing is changed and the answer is None.
+    weights; without that, nothing is changed.
 
     Raises
     ------
@@ -140,7 +158,8 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
     if found is not None:
         path, metadata = found
         _restore(algorithm, path)
-        return f"checkpoint {path.name} (version {metadata['step']})"
+        origin = f"checkpoint {path.name} (version {metadata['step']})"
+        return Start(origin, int(metadata.get(PRETRAIN_LEFT, 0)))
     if model_path is not None:
         weights = load_module_weights(model_path)
         try:
@@ -149,33 +168,98 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
             raise CheckpointError(
                 f"model {model_path} does not fit the configured network: {error}"
             ) from error
-        return f"model {model_path}"
-    return None
+        return Start(f"model {model_path}", 0)
+    return Start(None, 0)
+
+
+def revive(algorithm: CLSTMPPO, store: CheckpointStore) -> Path:
+    """Bring an algorithm whose learner is lost back to the newest checkpoint; returns its path.
+
+    Runners stay; they, too, go on from where the checkpoint has them.
+
+    Raises
+    ------
+    CheckpointError
+        The store holds no whole checkpoint.
+    LearnerLostError
+        No new learner could be started; it may be tried again.
+    """
+    found = store.latest()
+    if found is None:
+        raise CheckpointError(
+            f"a learner is lost and {store.directory} holds no checkpoint to go on from: start "
+            "again"
+        )
+    path, metadata = found
+    algorithm.revive(path)
+    log.warning("lost learner revived", checkpoint=path.name, version=metadata["step"])
+    return path
 
 
 def pretrain(
     algorithm: CLSTMPPO,
+    store: CheckpointStore,
     steps: int,
+    save_frequency: int,
     progress: Callable[[str], None],
     stopped: Callable[[], bool],
+    patience_s: float = 300.0,
 ) -> str:
-    """Train on simulated markets for at least `steps` decisions; tells `progress` as it goes."""
-    done, per_iteration = 0, _steps_per_iteration(algorithm)
+    """Learn from at least `steps` more sampled decisions; tells `progress` as it goes.
+
+    A checkpoint is written before the first, after every `save_frequency` decisions, and at the
+    end; a lost learner is revived from the last one. Only decisions that were learned from count.
+
+    Parameters
+    ----------
+    patience_s
+        Seconds without an update, for want of rollouts or of a learner, after which it gives up.
+
+    Raises
+    ------
+    LearningError
+        Nothing was learned for `patience_s`.
+    """
+    before, done, lost = algorithm.steps_trained, 0, False
+
+    def save() -> int:
+        left = {PRETRAIN_LEFT: max(0, steps - done)}
+        store.save(algorithm.save_to_path, {"step": algorithm.weights_version, **left})
+        return done
+
+    saved, learned_at = save() if steps else 0, time.monotonic()
     while done < steps and not stopped():
-        results: dict[str, Any] = algorithm.train()
-        runners = results["env_runners"]
-        done += per_iteration
-        episode = runners.get("episode_return_mean", float("nan"))
-        percent = 100.0 * episode / algorithm.config.env_config["rules"].reward_scale
-        earned = f", return a day {percent:+.2f} %" if np.isfinite(percent) else ""
-        progress(f"pre-training {done:,} of {steps:,} decisions{earned}")
+        try:
+            if lost:
+                revive(algorithm, store)
+                lost, done = False, algorithm.steps_trained - before
+                saved = done
+            results = algorithm.train()
+        except LearnerLostError as error:
+            if time.monotonic() - learned_at > patience_s:
+                raise
+            log.error("learner lost", reason=str(error))
+            lost = True
+            continue
+        if algorithm.steps_trained - before > done:
+            done, learned_at = algorithm.steps_trained - before, time.monotonic()
+        elif time.monotonic() - learned_at > patience_s:
+            raise LearningError(
+                f"no environment runner delivered a rollout for {patience_s:.0f} s: see the "
+                "runners' logs; learning.num_env_runners=0 samples in the algorithm's own process"
+            )
+        if done - saved >= save_frequency:
+            saved = save()
+        progress(f"pre-training {done:,} of {steps:,} decisions{_earned(algorithm, results)}")
+    if done > saved:
+        save()
     return f"pre-training on {done:,} simulated decisions" if steps else "new weights"
 
 
-def _steps_per_iteration(algorithm: CLSTMPPO) -> int:
-    config = algorithm.config
-    runners = max(1, config.num_env_runners)
-    return int(runners * config.num_envs_per_env_runner * config.rollout_fragment_length)
+def _earned(algorithm: CLSTMPPO, results: dict[str, Any]) -> str:
+    episode = results["env_runners"].get("episode_return_mean", float("nan"))
+    percent = 100.0 * episode / algorithm.config.env_config["rules"].reward_scale
+    return f", return a day {percent:+.2f} %" if np.isfinite(percent) else ""
 
 
 def _restore(algorithm: CLSTMPPO, path: Path) -> None:

@@ -6,8 +6,10 @@ learners without passing through the driver.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias, TypeVar, cast
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import ray
@@ -15,7 +17,12 @@ import torch
 import torch.distributed
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
-from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
+from ray.rllib.core import (
+    ALL_MODULES,
+    COMPONENT_RL_MODULE,
+    DEFAULT_MODULE_ID,
+)
+from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import (
@@ -26,9 +33,10 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_TRAINED_LIFETIME,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
+    WEIGHTS_SEQ_NO,
 )
 
-from trading.errors import LearningError
+from trading.errors import LearnerLostError, LearningError
 from trading.learning.clstm import CLSTM
 from trading.learning.memory import keep_freed_memory
 from trading.learning.module import CLSTMModule
@@ -36,22 +44,25 @@ from trading.learning.policy import Weights, load_weights
 from trading.learning.ppo_update import PPOSettings, Replica, update
 from trading.learning.rollout import Rollout
 from trading.learning.runner import BatchedEnvRunner, network_weights
+from trading.learning.sampling import RolloutSource, Sampler
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-RolloutSource: TypeAlias = "Rollout | ray.ObjectRef"
-"""A rollout, or a reference to a list of rollouts in Ray's object store."""
 
 NUM_FED_STEPS_TRAINED_LIFETIME = "num_fed_steps_trained_lifetime"
 NUM_ROLLOUTS_LOST_LIFETIME = "num_rollouts_lost_lifetime"
+NUM_ENV_STEPS_MISSING_LIFETIME = "num_env_steps_missing_lifetime"
 WEIGHTS_VERSION = "weights_version"
+SAMPLING = "sampling"
+"""Part of a checkpoint: where the runners stand."""
+_STEPS_TRAINED = (LEARNER_RESULTS, ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME)
 
 
 class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
     """Builds a `CLSTMPPO`.
 
-    Beside RLlib's own settings: `training(ppo=PPOSettings(...), torch_threads=1)` for the update,
+    Beside RLlib's own settings: `training(ppo=PPOSettings(...), torch_threads=1, overlap=True)`,
     `rl_module(model_config={"feature_hidden": 64, ...})` for the network,
     `env_runners(num_envs_per_env_runner=B, rollout_fragment_length=T)` for the shape of a rollout,
     and `environment(env_config={"factory": ...})` for the environment, see `BatchedEnvRunner`.
@@ -61,6 +72,9 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         super().__init__(algo_class=algo_class or CLSTMPPO)
         self.ppo = PPOSettings()
         self.torch_threads: int | None = None
+        self.overlap = False
+        # The runners have no connectors to merge, and asking for them would wait for a rollout.
+        self._dont_auto_sync_env_runner_states = True
         self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
         self.env_runners(
             env_runner_cls=BatchedEnvRunner,
@@ -80,20 +94,25 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         *,
         ppo: PPOSettings = NotProvided,
         torch_threads: int | None = NotProvided,
+        overlap: bool = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Sets the update.
 
         Args:
-            ppo: Hyperparameters of the update.
+            ppo: Hyperparameters of the update; its learning rate holds where `lr` is not given.
             torch_threads: Threads of each sampling and learning process; None leaves torch's own
                 choice. A learner's threads share out the sequences of a minibatch.
+            overlap: Whether remote runners sample while the learners update, with the weights
+                before the update.
             **kwargs: RLlib's own settings.
         """
-        super().training(**kwargs)
         if ppo is not NotProvided:
             self.ppo = ppo
             self.lr = ppo.learning_rate
+        super().training(**kwargs)
+        if overlap is not NotProvided:
+            self.overlap = overlap
         if torch_threads is not NotProvided:
             self.torch_threads = torch_threads
         return self
@@ -193,6 +212,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         algorithm.train()               # one update on sampled rollouts
         algorithm.feed(live_rollout)
         algorithm.train()               # one update on the live rollout
+        algorithm.evaluate()            # greedy episodes, which leave training as it was
         algorithm.save_to_path(path)
         ```
     """
@@ -202,10 +222,13 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         """A config with the defaults."""
         return CLSTMPPOConfig()
 
+    learner_group: LearnerGroup
+
     def setup(self, config: Any) -> None:
         """Builds runners and learners."""
         self._fed: list[RolloutSource] = []
         super().setup(config)
+        self._sampler = Sampler(self.env_runner_group, self.config)
 
     def feed(self, rollout: RolloutSource) -> None:
         """Queues experience for the next iteration, which then does not sample.
@@ -220,19 +243,45 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             rollout.validate()
         self._fed.append(rollout)
 
+    def sample(self) -> list[RolloutSource]:
+        """Samples one rollout from every runner without learning from it.
+
+        What is returned may be fed beside other rollouts, so that one update learns from both:
+        live experience and a rehearsal of what it does not hold.
+
+        Returns:
+            A source for each runner that delivered: a rollout, or a reference to a list of one.
+        """
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            taken = self._sampler.take(self._acting_state)
+        if taken.metrics:
+            self.metrics.aggregate(taken.metrics, key=ENV_RUNNER_RESULTS)
+        self.metrics.log_value(
+            (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_MISSING_LIFETIME),
+            taken.missing,
+            reduce="lifetime_sum",
+        )
+        if taken.missing:
+            group = self.env_runner_group
+            logger.warning(
+                "%d decisions are missing: %d of %d environment runners delivered, %d are healthy",
+                taken.missing,
+                len(taken.sources),
+                group.num_remote_env_runners(),
+                group.num_healthy_remote_env_runners(),
+            )
+        return taken.sources
+
     def training_step(self) -> None:
         """One update: fed rollouts if there are any, else sampled ones; then new weights for all.
 
         Raises:
+            LearnerLostError: A learner has died; see `revive`.
             LearningError: No learner could do the update, or every fed rollout is lost. The
                 rollouts are dropped, the weights are unchanged, the next iteration may be tried.
         """
         fed, self._fed = self._fed, []
-        if fed:
-            sources = fed
-        else:
-            with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-                sources = self._sample()
+        sources = fed or self.sample()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             stats = self._update(sources)
         self._log(stats, fed=bool(fed))
@@ -241,14 +290,92 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
                 raise LearningError("every rollout that was fed is lost: its owner has died")
             logger.warning("no environment runner delivered a rollout; nothing was learned")
             return
-        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group, inference_only=True
+        self._update_local_runner()
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """RLlib's state, and where the runners stand, which RLlib's does not hold.
+
+        An algorithm restored from it continues to the last bit (on CPU, see `BatchedEnvRunner`).
+        Waits for runners that are sampling.
+        """
+        state: dict[str, Any] = super().get_state(
+            components, not_components=not_components, **kwargs
+        )
+        if self._check_component(SAMPLING, components, not_components):
+            state[SAMPLING] = self._sampler.get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state; runners that it does not fit start new episodes."""
+        super().set_state(state)
+        if SAMPLING in state:
+            self._sampler.set_state(state[SAMPLING])
+
+    def save_to_path(self, *args: Any, **kwargs: Any) -> str:
+        """As RLlib's, and what it wrote is whole.
+
+        Raises:
+            LearnerLostError: A learner has died, which RLlib would not say: what was written may
+                lack its weights.
+        """
+        with self._learners_stay():
+            path: str = super().save_to_path(*args, **kwargs)
+        return path
+
+    def restore_from_path(self, *args: Any, **kwargs: Any) -> None:
+        """As RLlib's, and every learner has taken its weights over.
+
+        Raises:
+            LearnerLostError: A learner has died, or could not take the weights over and so ended
+                itself.
+        """
+        with self._learners_stay():
+            super().restore_from_path(*args, **kwargs)
+
+    @contextmanager
+    def _learners_stay(self) -> Iterator[None]:
+        """Raises LearnerLostError where a learner is lost before the body, in it or by its end."""
+        self._ask_learners(_version_of)
+        try:
+            yield
+        except ray.exceptions.RayActorError as error:
+            raise LearnerLostError(f"an actor was lost ({error})") from error
+        self._ask_learners(_version_of)
+
+    def revive(self, checkpoint: Path | str) -> None:
+        """Builds new learners in place of lost ones and goes on from a checkpoint.
+
+        What was fed and not yet learned from stays queued.
+
+        Args:
+            checkpoint: Of this algorithm, from `save_to_path`.
+
+        Raises:
+            LearnerLostError: No new learner could be started, for want of room perhaps; call this
+                again.
+        """
+        self.learner_group.shutdown()
+        try:
+            self.learner_group = self.config.build_learner_group(
+                rl_module_spec=self.config.get_multi_rl_module_spec(
+                    spaces=self.spaces, inference_only=False
+                )
             )
+        except Exception as error:
+            raise LearnerLostError(
+                f"no new learner could be started ({error}); try again when the cluster has room"
+            ) from error
+        self.restore_from_path(str(checkpoint))
 
     def weights(self) -> Weights:
         """A copy of the learner's weights, as `Policy.load_weights` takes them."""
-        state = self.learner_group.get_weights([DEFAULT_MODULE_ID])[DEFAULT_MODULE_ID]
+        state = self._acting_state()[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
         return {name: array.copy() for name, array in network_weights(state).items()}
 
     def load_weights(self, weights: Weights) -> None:
@@ -258,32 +385,28 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             LearningError: A name or a shape does not fit; nothing is changed then.
         """
         self._ask_learners(_load_weights, weights=weights)
-        self.env_runner_group.sync_weights(
-            from_worker_or_learner_group=self.learner_group, inference_only=True
-        )
+        self._sampler.drop_ahead()
+        self._update_local_runner()
 
     @property
     def weights_version(self) -> int:
         """Number of updates that led to the learner's weights."""
-        return self._ask_learners(lambda learner: int(learner.weights_version))[0]
+        return self._ask_learners(_version_of)[0]
 
-    def _sample(self) -> list[RolloutSource]:
-        """One rollout from every runner, by reference where the runners are remote."""
-        group = self.env_runner_group
-        if group.num_remote_env_runners() == 0:
-            runner = group.local_env_runner
-            rollouts = runner.sample()
-            self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
-            return cast(list[RolloutSource], rollouts)
-        timeout = self.config.sample_timeout_s
-        sources = group.foreach_env_runner(
-            "sample", local_env_runner=False, timeout_seconds=timeout, return_obj_refs=True
-        )
-        metrics = group.foreach_env_runner(
-            "get_metrics", local_env_runner=False, timeout_seconds=timeout
-        )
-        self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
-        return cast(list[RolloutSource], sources)
+    @property
+    def steps_trained(self) -> int:
+        """Decisions that were learned from so far, sampled and fed."""
+        return int(self.metrics.peek(_STEPS_TRAINED, default=0))
+
+    def _acting_state(self) -> dict[str, Any]:
+        """The learner's weights and their version, as `BatchedEnvRunner.set_state` takes them."""
+        return self._ask_learners(_acting_state)[0]
+
+    def _update_local_runner(self) -> None:
+        """Gives the driver's runner the weights; remote ones get them when they sample."""
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            if self.env_runner is not None:
+                self.env_runner.set_state(self._acting_state())
 
     def _update(self, sources: list[RolloutSource]) -> dict[str, float]:
         if self.learner_group.is_remote:
@@ -295,20 +418,28 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
 
         An error is returned, not raised, on the learner: RLlib takes an actor that raises out of
         service for good.
+
+        Raises:
+            LearnerLostError: A learner has died, now or before.
+            LearningError: What a learner answered.
         """
         results = self.learner_group.foreach_learner(_answer, question=question, **kwargs)
         answers = []
         for result in results:
             answer = result.get()
             if not result.ok:
-                raise LearningError(
-                    f"a learner is lost ({answer}); restore the algorithm from its checkpoint"
+                reason = (str(answer) or type(answer).__name__).splitlines()[0]
+                raise LearnerLostError(
+                    f"a learner is lost ({reason}); restore the algorithm from its checkpoint"
                 ) from answer
             if isinstance(answer, LearningError):
                 raise answer
             answers.append(answer)
-        if not answers:
-            raise LearningError("no learner is alive; restore the algorithm from its checkpoint")
+        if len(answers) < (wanted := max(1, self.config.num_learners)):
+            raise LearnerLostError(
+                f"{len(answers)} of {wanted} learners are alive; restore the algorithm from its "
+                "checkpoint"
+            )
         return answers
 
     def _log(self, stats: dict[str, float], fed: bool) -> None:
@@ -316,11 +447,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         log = self.metrics.log_value
         for name, value in stats.items():
             log((LEARNER_RESULTS, DEFAULT_MODULE_ID, name), value, window=1)
-        log(
-            (LEARNER_RESULTS, ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME),
-            samples,
-            reduce="lifetime_sum",
-        )
+        log(_STEPS_TRAINED, samples, reduce="lifetime_sum")
         log(
             (LEARNER_RESULTS, ALL_MODULES, NUM_FED_STEPS_TRAINED_LIFETIME),
             samples if fed else 0,
@@ -334,6 +461,15 @@ def _answer(learner: CLSTMPPOLearner, question: Callable[..., T], **kwargs: Any)
         return question(learner, **kwargs)
     except LearningError as error:
         return error
+
+
+def _version_of(learner: CLSTMPPOLearner) -> int:
+    return learner.weights_version
+
+
+def _acting_state(learner: CLSTMPPOLearner) -> dict[str, Any]:
+    state = learner.get_state(components=COMPONENT_RL_MODULE, inference_only=True)
+    return {key: state[key] for key in (COMPONENT_RL_MODULE, WEIGHTS_SEQ_NO)}
 
 
 def _load_weights(learner: CLSTMPPOLearner, weights: Weights) -> None:

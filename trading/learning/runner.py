@@ -7,6 +7,7 @@ environment to the network and into preallocated arrays, and a rollout comes out
 import importlib
 import math
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -33,12 +34,27 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from trading.errors import LearningError
+from trading.errors import LearningError, TradingError
 from trading.learning.module import ACTION_MASK, NETWORK, OBSERVATIONS, clstm_config
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import Rollout, State
 
 VectorEnvFactory = Callable[..., VectorEnv[Any, Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What an evaluation ran, as RLlib counts it; its returns are in the metrics."""
+
+    steps: int
+
+    def env_steps(self) -> int:
+        """Decisions in all environments together."""
+        return self.steps
+
+    def agent_steps(self) -> int:
+        """The same: there is one agent."""
+        return self.steps
 
 
 class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
@@ -50,6 +66,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     last observation of an ended episode in `info["final_obs"]`.
 
     On the driver of remote runners there is no environment, only the policy.
+
+    A run goes on exactly from a checkpoint where the environment has `get_state` and `set_state`,
+    as those of `trading.envs.vector_env` have; with another one it starts new episodes.
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
@@ -59,6 +78,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         seed = self._seed
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
+        self._evaluation_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
         self.env: VectorEnv[Any, Any, Any] | None = None
         if self.worker_index or self.num_workers == 0 or self.config.create_env_on_local_worker:
             self.env = make_vector_env(self.config, seed)
@@ -73,11 +93,23 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         self._state: State = {}
         self._first = np.zeros(0, np.bool_)
 
-    def sample(self, **_: Any) -> list[Rollout]:
+    def sample(
+        self, *, num_timesteps: int | None = None, num_episodes: int | None = None, **_: Any
+    ) -> list[Rollout] | list[Evaluated]:
+        """RLlib's verb: one rollout, or where a duration is given, an evaluation.
+
+        Raises:
+            LearningError: As `rollout`.
+        """
+        if num_timesteps is not None or num_episodes is not None:
+            return [self.evaluate(num_timesteps, num_episodes)]
+        return [self.rollout()]
+
+    def rollout(self) -> Rollout:
         """Steps every environment `rollout_fragment_length` times from where it stands.
 
         Returns:
-            One rollout [T, B]; it is a list because a runner may give several.
+            What was experienced, [T, B].
 
         Raises:
             LearningError: This runner has no environment.
@@ -92,7 +124,44 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
             current[OBSERVATIONS], current[ACTION_MASK], self._state
         )
         self._log_steps(steps * envs, int((rollout.terminated | rollout.truncated).sum()))
-        return [rollout]
+        return rollout
+
+    def evaluate(self, num_timesteps: int | None, num_episodes: int | None) -> Evaluated:
+        """Acts greedily from new episodes on and logs the episodes that end.
+
+        It has an environment of its own, the same in every evaluation, and leaves the runner's be.
+        Every environment plays an equal share of the episodes, so short ones count no more than
+        long ones.
+
+        Args:
+            num_timesteps: Decisions to take, in all environments together; or
+            num_episodes: Episodes to finish.
+        """
+        env = make_vector_env(self.config, self._evaluation_seed)
+        try:
+            envs = env.num_envs
+            quota = np.full(envs, np.iinfo(np.int64).max)
+            if num_episodes is not None:
+                quota = num_episodes // envs + (np.arange(envs) < num_episodes % envs)
+            situation, _ = env.reset()
+            state, first = self.policy.initial_state(envs), np.ones(envs, np.bool_)
+            steps, episodes, window = 0, 0, num_episodes
+            while quota.any() and (num_timesteps is None or steps < num_timesteps):
+                decision, state = self.policy.act(
+                    situation[OBSERVATIONS], situation[ACTION_MASK], state, first, greedy=True
+                )
+                situation, _, terminated, truncated, info = env.step(decision.actions)
+                first = terminated | truncated
+                steps += envs
+                if (counted := first & (quota > 0)).any():
+                    quota = quota - counted
+                    episodes += int(counted.sum())
+                    self._log_episodes(info["episode"], counted, window)
+        finally:
+            env.close()
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
+        self.metrics.log_value(NUM_EPISODES, episodes, reduce="sum")
+        return Evaluated(steps)
 
     def _running_env(self) -> VectorEnv[Any, Any, Any]:
         if self.env is None:
@@ -140,11 +209,16 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         log(NUM_EPISODES_LIFETIME, episodes, reduce="lifetime_sum")
         self.num_env_steps_sampled_lifetime += steps
 
-    def _log_episodes(self, episode: dict[str, Any], done: np.ndarray[Any, Any]) -> None:
-        """Logs what the environment tells of ended episodes: return, length, and its own keys."""
-        window = max(
-            1, math.ceil(self.config.metrics_num_episodes_for_smoothing / (self.num_workers or 1))
-        )
+    def _log_episodes(
+        self, episode: dict[str, Any], done: np.ndarray[Any, Any], window: int | None = None
+    ) -> None:
+        """Logs what the environment tells of ended episodes: return, length, and its own keys.
+
+        The mean is over the last `window` of them, where that is given, else as RLlib's config has
+        it.
+        """
+        smoothing = self.config.metrics_num_episodes_for_smoothing / (self.num_workers or 1)
+        window = window or max(1, math.ceil(smoothing))
         names = {"r": EPISODE_RETURN_MEAN, "l": EPISODE_LEN_MEAN}
         for key, values in episode.items():
             name = names.get(key, f"episode_{key}_mean")
@@ -166,7 +240,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         not_components: str | Collection[str] | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """Counters, and the weights where asked for. Running episodes are not part of it."""
+        """Counters, and the weights where asked for.
+
+        RLlib hands this to other runners; what is a runner's alone is in `get_sampling_state`.
+        """
         state: dict[str, Any] = {
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime
         }
@@ -190,6 +267,48 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
             self._weights_seq_no = state.get(WEIGHTS_SEQ_NO, 0)
         if NUM_ENV_STEPS_SAMPLED_LIFETIME in state:
             self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+
+    def get_sampling_state(self) -> dict[str, Any] | None:
+        """All that the next rollout depends on beside the weights; None before the first one."""
+        if self.env is None or self._current is None:
+            return None
+        save = getattr(self.env, "get_state", None)
+        return {
+            "environment": save() if save is not None else None,
+            "observation": {key: array.copy() for key, array in self._current.items()},
+            "recurrent": {key: array.copy() for key, array in self._state.items()},
+            "first": self._first.copy(),
+            "generator": self.policy.generator.get_state().numpy().copy(),
+            NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
+        }
+
+    def set_sampling_state(self, state: dict[str, Any] | None) -> str | None:
+        """Goes on in the episodes of `get_sampling_state`, to the last bit.
+
+        Returns:
+            None, or why that cannot be; the next rollout starts new episodes then.
+        """
+        self._current = None
+        if self.env is None:
+            return "it has no environment"
+        if state is None:
+            return "the checkpoint holds no episodes of it"
+        self.policy.generator.set_state(torch.from_numpy(state["generator"].copy()))
+        self.num_env_steps_sampled_lifetime = state[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        restore = getattr(self.env, "set_state", None)
+        if restore is None or state["environment"] is None:
+            return f"{type(self.env).__name__} cannot be saved; it has no get_state and set_state"
+        envs = self.env.num_envs
+        if len(state["first"]) != envs:
+            return f"it had {len(state['first'])} environments and has {envs} now"
+        try:
+            restore(state["environment"])
+        except TradingError as error:
+            return str(error)
+        self._current = {key: array.copy() for key, array in state["observation"].items()}
+        self._state = {key: array.copy() for key, array in state["recurrent"].items()}
+        self._first = state["first"].copy()
+        return None
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """How RLlib makes such a runner again."""

@@ -1,0 +1,59 @@
+"""Copies of the arrays that an environment's state consists of, and putting them back in place."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trading.errors import DataError
+
+Arrays: TypeAlias = "NDArray[Any] | dict[str, Arrays]"
+"""Arrays by name, nested."""
+
+
+def copied(state: Any) -> Arrays:
+    """Copies of an array, of a named tuple of arrays, or of a dict of them."""
+    if isinstance(state, np.ndarray):
+        return state.copy()
+    return {name: copied(part) for name, part in _parts(state).items()}
+
+
+def put_back(state: Any, saved: Any, name: str = "state") -> None:
+    """Write what `copied` returned into the arrays of `state`, of which others may hold views.
+
+    Raises
+    ------
+    DataError
+        A name, a shape or a dtype differs; nothing is changed then.
+    """
+    _check(state, saved, name)
+    _write(state, saved)
+
+
+def _check(state: Any, saved: Any, name: str) -> None:
+    if isinstance(state, np.ndarray):
+        have = (saved.shape, saved.dtype) if isinstance(saved, np.ndarray) else type(saved)
+        if have != (state.shape, state.dtype):
+            raise DataError(
+                f"{name} was saved as {have}, but is {state.dtype} {list(state.shape)} here: the "
+                "environment has another number of accounts or another version"
+            )
+        return
+    parts = _parts(state)
+    if not isinstance(saved, dict) or saved.keys() != parts.keys():
+        raise DataError(f"{name} was saved with other parts than {sorted(parts)}")
+    for part, value in parts.items():
+        _check(value, saved[part], f"{name}.{part}")
+
+
+def _write(state: Any, saved: Any) -> None:
+    if isinstance(state, np.ndarray):
+        state[...] = saved
+        return
+    for part, value in _parts(state).items():
+        _write(value, saved[part])
+
+
+def _parts(state: Any) -> dict[str, Any]:
+    parts: dict[str, Any] = state if isinstance(state, dict) else state._asdict()
+    return parts
