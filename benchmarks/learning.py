@@ -150,7 +150,7 @@ class RLlib:
                     fcnet_hiddens=[128],
                     use_lstm=True,
                     lstm_cell_size=128,
-                    max_seq_len=task.steps + 1,  # PPO appends one bootstrap step to each
+                    max_seq_len=min(task.steps, task.length + 1) + 1,  # PPO appends a step
                 )
             )
             .training(
