@@ -291,6 +291,7 @@ def start_ray() -> None:
     import ray
 
     ray.init(
+        address="local",
         num_cpus=os.cpu_count(),
         include_dashboard=False,
         configure_logging=False,

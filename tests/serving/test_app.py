@@ -63,6 +63,7 @@ def ray_runtime() -> Iterator[None]:
         return
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
+        address="local",
         num_cpus=1,
         include_dashboard=False,
         object_store_memory=80 * 2**20,
