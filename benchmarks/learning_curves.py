@@ -118,7 +118,7 @@ PROBLEMS = {
     "no-edge": Problem(
         "Options at fair prices",
         partial(option_markets, ranges=NO_EDGE),
-        steps=150_000,
+        steps=300_000,
         seeds=5,
         ppo=PPOSettings(learning_rate=1e-3),
         envs=256,
@@ -323,7 +323,7 @@ def plot(problem: Problem, runs: list[Run], path: Path) -> None:
         draw(returns, runs, "mean_return", "return of a session, % of capital")
         returns.axhline(0.0, color="grey", linestyle=":")
         draw(axes[0, 1], runs, "fills", "fills in a session")
-        axes[0, 1].set_yscale("symlog", linthresh=1.0)
+        axes[0, 1].set_ylim(bottom=0.0)
     figure.suptitle(problem.title)
     figure.savefig(path, dpi=90)
     plt.close(figure)
