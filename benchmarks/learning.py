@@ -423,7 +423,7 @@ def compare(task: Task, arguments: argparse.Namespace, console: Console) -> None
 
 
 class Stopwatch:
-    """Processor seconds of this thread in functions, those of one inside another not counted twice."""
+    """Processor seconds of this thread in functions; one inside another is not counted twice."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
