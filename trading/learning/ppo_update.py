@@ -279,7 +279,9 @@ def _step(
     def work(share: Tensor) -> Tensor:
         return _gradients(module, parameters, experience, share, settings)
 
-    total = torch.stack(shared_out(work, columns, threads)).sum(dim=0)
+    total, *others = shared_out(work, columns, threads)
+    for other in others:
+        total += other
     if replica.size > 1:
         torch.distributed.all_reduce(total)
     mean = total[:-1] / total[-1].clamp(min=1.0)
