@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import ray
 
-from tests.learning.conftest import local_ray  # noqa: F401 - a fixture
 from tests.learning.experience import SMALL, random_rollout
 from trading.execution.events import ChallengerRefused, ChampionPromoted, PromotedBy
 from trading.learning.champions import ChampionStore, Promotion
