@@ -53,9 +53,8 @@ class PositionsOnlyCartPole(CartPoleVectorEnv):  # type: ignore[misc]
     A step earns `REWARD`, so that values stay near one. Resets itself in the same step.
     """
 
-    REWARD = 0.02
-
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    REWARD = 0.02
 
     def __init__(self, num_envs: int, seed: int) -> None:
         super().__init__(num_envs)
