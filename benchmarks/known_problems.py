@@ -21,7 +21,7 @@ from trading.envs.features import FEATURES
 from trading.envs.rules import stock_touch
 from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv, SimulatedOptionsVectorEnv
-from trading.evaluation.backtest import Trader
+from trading.evaluation.baselines import Trader
 from trading.learning.clstm import CLSTM, TensorState
 from trading.market.chain import F64, I64
 from trading.market.factors import SESSIONS_PER_YEAR

@@ -41,7 +41,8 @@ from benchmarks.known_problems import (
     play,
 )
 from tests.learning.recall_env import MaskedRecallVectorEnv
-from trading.evaluation.backtest import Trader, hold, learnt, random_masked
+from trading.evaluation.backtest import learnt
+from trading.evaluation.baselines import Trader, hold, random_masked
 from trading.learning.clstm import CLSTM
 from trading.learning.policy import Policy, seeded_clstm
 from trading.learning.ppo import CLSTMPPOConfig

@@ -21,7 +21,7 @@ from benchmarks.known_problems import (
 )
 from benchmarks.learning_curves import PROBLEMS, Problem, greedy_return, train
 from tests.learning.recall_env import MaskedRecallVectorEnv
-from trading.evaluation.backtest import hold, open_and_keep, random_masked
+from trading.evaluation.baselines import hold, open_and_keep, random_masked
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.policy import seeded_clstm
 from trading.learning.ppo_update import PPOSettings
