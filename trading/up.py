@@ -31,8 +31,9 @@ _CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 300.0
 _POLL_S = 0.5
 _LIVE_SHARE = 0.5
-_SERVER_SHARE = 0.001
-"""Shares of the live market's custom resource, so that both actors fit on its one node."""
+_SMALL_SHARE = 0.001
+"""Shares of the live market's custom resource, so that it fits on its one node with those that it
+lives by: market server, weight registry, HTTP replica, and the driver."""
 
 
 class ApplicationFailed(TradingError):
@@ -197,7 +198,7 @@ class _Application:
         self._before = _folded(settings, display, read_only=False)
         if settings.data.source != "massive":
             display.phase("starting the market server")
-            options = self._actor_options(_SERVER_SHARE)
+            options = self._actor_options(_SMALL_SHARE)
             self._server = (
                 ray.remote(MarketServerHost)
                 .options(**options)
@@ -274,7 +275,7 @@ class _Application:
                 algorithm, store, steps, save_frequency, display.phase, self._stop.is_set
             )
         display.note(f"policy: {origin}")
-        self._registry = weights.get_or_create(NAMESPACE)
+        self._registry = weights.get_or_create(NAMESPACE, self._actor_options(_SMALL_SHARE))
         self._stack.callback(_kill, self._registry)
 
         def publish(reign: Any) -> None:
@@ -343,7 +344,7 @@ class _Application:
                 raise
             raise _port_taken(serving.host, serving.port, "in use") from error
         self._stack.callback(_stop_serving)
-        app = build_app(ACTOR_NAME, NAMESPACE)
+        app = build_app(ACTOR_NAME, NAMESPACE, resources=self._share_of_node(_SMALL_SHARE))
         serve.run(app, name=SERVE_APP, route_prefix="/", logging_config=_QUIET)
         self._display.note(f"serving: http://{serving.host}:{serving.port}/status")
 
@@ -430,14 +431,18 @@ class _Application:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        resource = self._settings.ray.live_market_resource
-        if resource:
-            return {"num_cpus": 0, "resources": {resource: share}}
+        if resources := self._share_of_node(share):
+            return {"num_cpus": 0, "resources": resources}
         node = ray.get_runtime_context().get_node_id()
         return {
             "num_cpus": 0,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
         }
+
+    def _share_of_node(self, share: float) -> dict[str, float]:
+        """So much of the live market's custom resource, nothing where there is none."""
+        resource = self._settings.ray.live_market_resource
+        return {resource: share} if resource else {}
 
 
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}

@@ -3,6 +3,7 @@
 import pytest
 
 from trading.config import load_settings
+from trading.errors import ConfigError
 from trading.learning.build import Placement, place_learner, ppo_settings
 from trading.learning.ppo_update import PPOSettings
 from trading.live.assembly import model_config
@@ -18,12 +19,27 @@ from trading.live.assembly import model_config
         (["learning.num_learners=0"], 1.0, Placement(0, 0, {})),
         (["learning.learner_resource=learner"], 0.0, Placement(1, 0, {"learner": 1.0})),
         (["learning.learner_resource=learner"], 1.0, Placement(1, 1, {"learner": 1.0})),
+        (["learning.gpus_per_learner=1"], 0.0, Placement(1, 1, {})),
+        (["learning.gpus_per_learner=2", "learning.num_learners=4"], 1.0, Placement(4, 2, {})),
+        (["learning.gpus_per_learner=0"], 8.0, Placement(0, 0, {})),
     ],
 )
 def test_the_learner_takes_a_gpu_where_there_is_one(
     overrides: list[str], gpus: float, expected: Placement
 ) -> None:
     assert place_learner(load_settings(None, overrides, {}), gpus) == expected
+
+
+def test_a_gpu_for_no_learner_is_refused() -> None:
+    settings = load_settings(None, ["learning.gpus_per_learner=1", "learning.num_learners=0"], {})
+    with pytest.raises(ConfigError, match="num_learners to 1 or more"):
+        place_learner(settings, 1.0)
+
+
+def test_a_learner_whose_node_is_known_leaves_the_cpus_to_others() -> None:
+    assert Placement(1, 0, {}).cpus_per_learner == 1
+    assert Placement(1, 1, {}).cpus_per_learner == 0
+    assert Placement(1, 0, {"learner": 1.0}).cpus_per_learner == 0
 
 
 def test_the_placement_is_told_in_one_line() -> None:

@@ -360,6 +360,14 @@ class LearningSettings(Section):
         CountOrZero | None,
         _about("Ray actors that learn; 0: in the algorithm; unset: as the cluster allows."),
     ] = None
+    gpus_per_learner: Annotated[
+        CountOrZero | None,
+        _about(
+            "GPUs that each learner asks for, and waits for; unset: one where the cluster has one "
+            "at the start.",
+            env="GPUS_PER_LEARNER",
+        ),
+    ] = None
     learner_resource: Annotated[
         Text | None, _about("Custom Ray resource of the nodes that may hold a learner.")
     ] = None

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator
 from functools import cache
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
@@ -33,7 +33,11 @@ class Setting(NamedTuple):
 
 
 def _alternatives(annotation: object) -> tuple[object, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    """The types that an annotation allows, without their conditions."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return tuple(each for part in get_args(annotation) for each in _alternatives(part))
+    return _alternatives(get_args(annotation)[0]) if origin is Annotated else (annotation,)
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[Setting | str]:

@@ -37,6 +37,15 @@ class Placement(NamedTuple):
     resources: dict[str, float]
     """Custom resources of each learner."""
 
+    @property
+    def cpus_per_learner(self) -> int:
+        """CPUs that a learner asks for: none where a GPU or a resource already says which node.
+
+        An env runner asks for a CPU and starts first: it could take the one that the learner's
+        node has, and the learner would wait for it for ever.
+        """
+        return 0 if self.gpus_per_learner or self.resources else 1
+
     def describe(self) -> str:
         """One line for people."""
         device = "GPU" if self.gpus_per_learner else "CPU"
@@ -47,11 +56,26 @@ class Placement(NamedTuple):
 
 
 def place_learner(settings: Settings, cluster_gpus: float) -> Placement:
-    """A GPU when the cluster has one, else the CPU; the settings decide how many learners."""
+    """As the settings say; where they leave it open, a GPU when the cluster has one now.
+
+    Raises
+    ------
+    ConfigError
+        GPUs are wanted for learners and no learner.
+    """
     learning = settings.learning
     resources = {learning.learner_resource: 1.0} if learning.learner_resource else {}
-    gpus = 1 if cluster_gpus >= 1 else 0
+    gpus = learning.gpus_per_learner
     count = learning.num_learners
+    if gpus and count == 0:
+        raise ConfigError(
+            [
+                f"learning.gpus_per_learner: {gpus} with learning.num_learners 0, which learns in "
+                "the driver's process: set learning.num_learners to 1 or more"
+            ]
+        )
+    if gpus is None:
+        gpus = 1 if cluster_gpus >= 1 else 0
     if count is None:
         count = 1 if gpus or resources else 0
     return Placement(count, gpus if count else 0, resources if count else {})
@@ -112,6 +136,7 @@ def build_algorithm(
         )
         .learners(
             num_learners=placement.num_learners,
+            num_cpus_per_learner=placement.cpus_per_learner,
             num_gpus_per_learner=placement.gpus_per_learner,
             custom_resources_per_learner=placement.resources,
         )

@@ -3,6 +3,7 @@
 Weights go in and out by value. A reference owned by the driver would die with it.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,13 +48,17 @@ class WeightRegistry:
         return self._reign
 
 
-def get_or_create(namespace: str) -> Any:
+def get_or_create(namespace: str, placement: Mapping[str, Any] | None = None) -> Any:
     """The registry's actor handle in `namespace`; made, detached, when it does not exist.
 
     It outlives its creator and reserves no CPU. Should its node die it restarts empty, and is
-    filled again after the next judgement.
+    filled again after the next judgement: `placement`, options of an actor, says on which node.
     """
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WeightRegistry)
     return actor.options(
-        name=ACTOR_NAME, namespace=namespace, lifetime="detached", get_if_exists=True
+        name=ACTOR_NAME,
+        namespace=namespace,
+        lifetime="detached",
+        get_if_exists=True,
+        **(placement or {}),
     ).remote()

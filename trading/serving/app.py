@@ -4,6 +4,7 @@ It holds no state, so replicas may come and go; all figures come from the one li
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -117,7 +118,10 @@ def build_api(live_actor_name: str, namespace: str) -> FastAPI:
 
 
 def build_app(
-    live_actor_name: str, namespace: str, num_replicas: int = 1, num_cpus: float = 0.0
+    live_actor_name: str,
+    namespace: str,
+    num_replicas: int = 1,
+    resources: Mapping[str, float] | None = None,
 ) -> serve.Application:
     """The Serve application of `build_api`, for `ray.serve.run`.
 
@@ -125,10 +129,12 @@ def build_app(
         live_actor_name: name of the live market's actor.
         namespace: Ray namespace of that actor.
         num_replicas: processes that answer requests.
-        num_cpus: CPUs that Ray reserves for each of them; relaying needs hardly any.
+        resources: custom resources of the node that each of them runs on; unset: any node.
     """
     deployment = serve.deployment(
-        name="api", num_replicas=num_replicas, ray_actor_options={"num_cpus": num_cpus}
+        name="api",
+        num_replicas=num_replicas,
+        ray_actor_options={"num_cpus": 0, "resources": dict(resources or {})},
     )
     ingress = serve.ingress(lambda: build_api(live_actor_name, namespace))()
     return deployment(ingress).bind()

@@ -1,0 +1,293 @@
+"""What one more process costs: environment runners, learners, live markets.
+
+To repeat it:
+
+    python benchmarks/scaling.py
+
+Seconds are those of the processor, by role, so that they mean something where there are fewer cores
+than processes and others use them too: a role scales as long as its seconds per unit of work stay
+what they are, and the role that serves all of them (driver, learner) is the next limit. Rates by
+the wall clock stand beside, for this machine as it was.
+
+Runners and learners are those of `trading train` with the default network, on a Ray of their own.
+A live market is what the live actor's trading thread does, without sockets: frames of quotes are
+decoded and applied, and at every bar's end chains are refreshed, the account is marked, and the
+policy decides and trades by the journal. Each runs in a process of its own, at the same time as the
+others.
+"""
+
+import argparse
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import date
+from itertools import product
+from pathlib import Path
+from string import ascii_uppercase
+from time import perf_counter, process_time
+from typing import Any, NamedTuple
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import numpy as np  # noqa: E402 (threads are set before it loads its libraries)
+import torch  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from trading.config import load_settings  # noqa: E402
+from trading.data.massive.encoding import encode_quotes, frames  # noqa: E402
+from trading.data.massive.source import SimulationSource  # noqa: E402
+from trading.envs.live_env import LiveEnv  # noqa: E402
+from trading.execution.broker import PaperBroker  # noqa: E402
+from trading.execution.journal import Journal  # noqa: E402
+from trading.learning.build import Placement, build_algorithm  # noqa: E402
+from trading.learning.policy import Policy  # noqa: E402
+from trading.live import assembly  # noqa: E402
+from trading.live.bar_clock import BarClock, first_bar_after  # noqa: E402
+from trading.live.markets import nearest_the_money  # noqa: E402
+from trading.market.simulator import SimulatedExchange, UnderlyingSpec  # noqa: E402
+
+DAY = date(2026, 1, 5)
+BAR_NS = 60_000_000_000
+SPOT = 100.0
+CONTRACTS = 1000
+"""Quoted at once by the vendor on one connection."""
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Work(NamedTuple):
+    """Processor seconds by role, and what was done in them."""
+
+    decisions: int
+    wall_s: float
+    cpu_s: dict[str, float]
+
+    def microseconds(self, role: str) -> float:
+        """Of the processor, for each decision."""
+        return 1e6 * self.cpu_s[role] / self.decisions
+
+
+def train(runners: int, learners: int, envs: int, iterations: int) -> Work:
+    """Sample and learn, without overlap, after an iteration that is not counted."""
+    settings = load_settings(
+        None,
+        [
+            f"learning.num_env_runners={runners}",
+            f"learning.num_envs={envs}",
+            "learning.overlap=false",
+        ],
+        {},
+    )
+    algorithm = build_algorithm(
+        settings,
+        assembly.model_config(settings),
+        assembly.trading_rules(settings),
+        assembly.fee_schedule(settings),
+        Placement(learners, 0, {}),
+    )
+    try:
+        algorithm.train()
+        roles = {
+            "runner": algorithm.env_runner_group.foreach_env_runner(
+                _process, local_env_runner=False
+            ),
+            "learner": [each.get() for each in algorithm.learner_group.foreach_learner(_process)],
+            "driver": [os.getpid()],
+        }
+        known = {process for processes in roles.values() for process in processes}
+        roles["Ray"] = [each for each in _descendants(os.getpid()) if each not in known]
+        before = {role: _cpu_s(processes) for role, processes in roles.items()}
+        steps, started = algorithm.steps_trained, perf_counter()
+        for _ in range(iterations):
+            algorithm.train()
+        spent = {role: _cpu_s(processes) - before[role] for role, processes in roles.items()}
+        return Work(algorithm.steps_trained - steps, perf_counter() - started, spent)
+    finally:
+        algorithm.stop()
+
+
+def _process(_: Any) -> int:
+    return os.getpid()
+
+
+def _stat(process: int) -> list[str]:
+    """Fields of /proc/PID/stat behind the name: state, parent, …"""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+
+
+def _cpu_s(processes: Iterable[int]) -> float:
+    total = 0.0
+    for process in processes:
+        with suppress(OSError):
+            fields = _stat(process)
+            total += (int(fields[11]) + int(fields[12])) / _TICKS
+    return total
+
+
+def _descendants(process: int) -> Iterator[int]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        child = int(folder.name)
+        with suppress(OSError):
+            if int(_stat(child)[1]) == process:
+                yield child
+                yield from _descendants(child)
+
+
+class Market(NamedTuple):
+    """What a live market took for its work, in processor seconds."""
+
+    quotes: int
+    apply_s: float
+    bars: int
+    bar_s: float
+    wall_s: float
+
+
+def market(symbols: int, minutes: int) -> Market:
+    """Trade the first minutes of a simulated session; the first bar is not counted."""
+    torch.set_num_threads(1)
+    names = ["".join(pair) for pair in product(ascii_uppercase, repeat=2)][:symbols]
+    settings = load_settings(None, [f"symbols=[{', '.join(names)}]"], {})
+    specs = [UnderlyingSpec(name, SPOT, 0.25, n_strikes=15) for name in names]
+    exchange = SimulatedExchange(specs, DAY, seed=1, step_seconds=5)
+    source = SimulationSource(exchange, exchange.calendar.session_on(DAY).open_ns)
+    session = source.listing.session
+    fees, quota = assembly.fee_schedule(settings), CONTRACTS // symbols
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Journal(Path(folder) / "journal.sqlite") as journal,
+    ):
+        account = journal.open_account("paper", 100_000.0, session.open_ns)
+        broker = PaperBroker(journal, account, fees, assembly.risk_limits(settings))
+        env = LiveEnv(names, assembly.trading_rules(settings), fees, exchange.calendar, broker)
+        env.begin_session(session)
+        for name in names:
+            listed = [each for each in source.listing.contracts if each.underlying == name]
+            env.list_contracts(name, nearest_the_money(listed, SPOT, DAY, quota))
+        policy = Policy(assembly.model_config(settings), seed=1)
+        state, first = policy.initial_state(symbols), np.ones(symbols, dtype=np.bool_)
+        clock = BarClock(env, first_bar_after(session.open_ns, exchange.calendar, BAR_NS), BAR_NS)
+        quoted = set(env.listed_symbols())
+        rows_of = np.array([symbol in quoted for symbol in source.listing.symbols])
+        apply_s = bar_s = counted = 0.0
+        bars, wall = 0, perf_counter()
+        for step in source.steps():
+            if step.ts_ns > session.open_ns + minutes * BAR_NS:
+                break
+            rows = np.flatnonzero(rows_of[step.quotes.contract])
+            events = encode_quotes(step.quotes, rows, source.listing.symbols)
+            for bar in step.bars:
+                env.apply_bar(bar)
+            packed = list(frames(events, 500))
+            began, before = process_time(), clock.quotes
+            for frame in packed:
+                clock.take(frame)
+            if bars:
+                apply_s += process_time() - began
+                counted += clock.quotes - before
+            if step.ts_ns == clock.bar.end_ns:
+                began = process_time()
+                observations, mask, _ = env.close_bar(step.ts_ns, session)
+                decision, state = policy.act(observations, mask, state, first)
+                env.trade(step.ts_ns, decision.actions.tolist())
+                if bars:
+                    bar_s += process_time() - began
+                first[:], bars = False, bars + 1
+                clock.advance(first_bar_after(step.ts_ns, exchange.calendar, BAR_NS))
+        return Market(int(counted), apply_s, bars - 1, bar_s, perf_counter() - wall)
+
+
+def markets(processes: int, symbols: int, minutes: int) -> list[Market]:
+    """So many live markets at once, each in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return pool.starmap(market, [(symbols, minutes)] * processes, chunksize=1)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    """Figures by process count."""
+    shown = Table(title=title)
+    for column in columns:
+        shown.add_column(column, justify="right")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def training_row(count: int, work: Work) -> tuple[str, ...]:
+    """Microseconds of each role for each decision."""
+    roles = ("runner", "learner", "driver", "Ray")
+    spent = [f"{work.microseconds(role):.1f}" for role in roles]
+    return (str(count), *spent, f"{work.decisions / work.wall_s:,.0f}")
+
+
+def market_row(count: int, results: list[Market]) -> tuple[str, ...]:
+    """Means over the processes."""
+    quotes = sum(each.quotes for each in results)
+    apply_us = 1e6 * sum(each.apply_s for each in results) / quotes
+    bar_ms = 1e3 * sum(each.bar_s for each in results) / sum(each.bars for each in results)
+    return (str(count), f"{apply_us:.2f}", f"{1e6 / apply_us:,.0f}", f"{bar_ms:.1f}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--symbols", type=int, nargs="+", default=[1, 3, 10, 30, 100])
+    parser.add_argument("--envs", type=int, default=64)
+    parser.add_argument("--iterations", type=int, default=8)
+    parser.add_argument("--minutes", type=int, default=6)
+    options = parser.parse_args()
+    import ray
+
+    console = Console(width=100)
+    training = ("µs: runner", "learner", "driver", "Ray", "decisions/s")
+    live = ("µs/quote", "quotes/s", "ms/bar")
+    console.print(
+        table(
+            "live markets in processes, 3 symbols each",
+            ("processes", *live),
+            [market_row(n, markets(n, 3, options.minutes)) for n in options.counts],
+        ),
+        table(
+            f"one live market, {CONTRACTS} contracts in all",
+            ("symbols", *live),
+            [market_row(n, markets(1, n, options.minutes)) for n in options.symbols],
+        ),
+    )
+    ray.init(
+        num_cpus=2 * max(options.counts) + 1,
+        include_dashboard=False,
+        configure_logging=False,
+        log_to_driver=False,
+        object_store_memory=400_000_000,
+    )
+    try:
+        console.print(
+            table(
+                "environment runners, one learner",
+                ("runners", *training),
+                [
+                    training_row(n, train(n, 1, options.envs, options.iterations))
+                    for n in options.counts
+                ],
+            ),
+            table(
+                "learners, two environment runners",
+                ("learners", *training),
+                [
+                    training_row(n, train(2, n, options.envs, options.iterations))
+                    for n in options.counts
+                ],
+            ),
+        )
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

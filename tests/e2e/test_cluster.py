@@ -1,0 +1,205 @@
+"""The application on a cluster of real nodes, through the loss of each kind of them."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from tests.e2e.application import STOP_S
+from tests.e2e.ray_nodes import DIES_WITH_US, HEAD, Cluster, why_no_nodes
+from tests.ports import free_port
+from trading.execution.journal import Journal
+
+NO_NODES = why_no_nodes()
+REDIS = shutil.which("redis-server")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
+]
+
+JOB = "paper-trading-bot"
+LIVE_MARKET, LEARNER, CPUS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
+T = TypeVar("T")
+
+
+class Trading:
+    """`trading up` as a job on a cluster of the groups of infra/kuberay."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster = cluster
+        self._state = folder / "state"
+        port = free_port()
+        self._url = f"http://127.0.0.1:{port}"
+        settings = {
+            "paths.state_dir": self._state,
+            "serving.host": "127.0.0.1",
+            "serving.port": port,
+            "symbols": "SPY",
+            "learning.num_env_runners": 1,
+            "learning.pretrain_steps": 4096,
+            "learning.update_frequency": 6,
+            "learning.save_frequency": 24,
+            "learning.gate.sessions": 20,
+            "learning.gate.updates": 4,
+        }
+        pairs = [each for key, value in settings.items() for each in ("--set", f"{key}={value}")]
+        command = ("python", "-m", "trading", "up", "--config", "configs/cluster.yaml", *pairs)
+        cluster.submit(JOB, json.dumps({"live_market": 0.001}), *command)
+
+    def start_learner_node(self) -> None:
+        self.cluster.start_worker("learner", LEARNER, "--num-cpus=0", '--resources={"learner": 1}')
+
+    def start_cpu_node(self) -> None:
+        self.cluster.start_worker("cpus", CPUS, "--num-cpus=1")
+
+    def get(self, path: str) -> httpx.Response | None:
+        try:
+            return httpx.get(self._url + path, timeout=10.0)
+        except httpx.HTTPError:
+            return None
+
+    def ready(self) -> bool | None:
+        response = self.get("/ready")
+        return True if response is not None and response.status_code == 200 else None
+
+    def status(self) -> dict[str, Any]:
+        def answered() -> dict[str, Any] | None:
+            response = self.get("/status")
+            return response.json() if response is not None and response.is_success else None
+
+        return self.wait("an answer of /status", answered)
+
+    def decisions(self) -> int:
+        """By the account's journal, which is there whether or not anyone answers."""
+        with Journal(self._state / "journal-paper.sqlite", read_only=True) as journal:
+            return journal.fold().decisions
+
+    def wait_for_decisions(self, more: int) -> None:
+        before = self.decisions()
+        self.wait(f"{more} decisions", lambda: self.decisions() >= before + more or None)
+
+    def wait_for_updates(self, more: int) -> None:
+        def updates() -> int:
+            learnt: int = self.status()["learner"].get("live_updates", 0)
+            return learnt
+
+        before = updates()
+        self.wait(f"{more} updates", lambda: updates() >= before + more or None)
+
+    def wait(self, what: str, probe: Callable[[], T | None]) -> T:
+        try:
+            answer: T = self.cluster.wait(what, probe)
+        except AssertionError as error:
+            log = self.cluster.job_log(JOB)
+            raise AssertionError(f"{error}\n{log[-6000:]}") from None
+        return answer
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str | None]:
+    """Address of a Redis of this test's own; None where it is not installed."""
+    if REDIS is None:
+        yield None
+        return
+    port = free_port()
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    with (folder / "redis.log").open("wb") as output:
+        server = subprocess.Popen(
+            [*DIES_WITH_US, REDIS, *options], stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait(STOP_S)
+
+
+@pytest.fixture(scope="module")
+def trading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trading]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with redis_server(folder) as redis, closing(Cluster(folder, redis)) as cluster:
+        cluster.start_head()
+        cluster.start_worker(
+            "live-market", LIVE_MARKET, "--num-cpus=0", '--resources={"live_market": 1}'
+        )
+        running = Trading(cluster, folder)
+        running.start_learner_node()
+        running.start_cpu_node()
+        running.wait("ready", running.ready)
+        yield running
+
+
+WHERE_IT_BELONGS = {
+    "LiveMarket": [LIVE_MARKET],
+    "MarketServerHost": [LIVE_MARKET],
+    "WeightRegistry": [LIVE_MARKET],
+    "ServeReplica:trading:api": [LIVE_MARKET],
+    "_WrappedExecutable": [LEARNER],  # what RLlib's learners are called
+    "BatchedEnvRunner": [CPUS],
+}
+
+
+def placed(cluster: Cluster) -> dict[str, list[str]]:
+    """Addresses of the nodes that hold each kind of actor."""
+    return {kind: [actor["ip"] for actor in cluster.actors(kind)] for kind in WHERE_IT_BELONGS}
+
+
+def proxies(cluster: Cluster) -> list[str]:
+    """Addresses of the nodes on which Serve answers."""
+    return [actor["ip"] for actor in cluster.actors("ProxyActor")]
+
+
+def live_actor(cluster: Cluster) -> tuple[str, int, str] | None:
+    """Identity, process id in its node, and node of the live market."""
+    for actor in cluster.actors("LiveMarket"):
+        return actor["actor_id"], actor["pid"], actor["node_id"]
+    return None
+
+
+def test_every_part_runs_on_the_node_that_is_meant_for_it(trading: Trading) -> None:
+    assert placed(trading.cluster) == WHERE_IT_BELONGS
+    drivers = [job for job in trading.cluster.state("jobs") if job["submission_id"] == JOB]
+    assert [job["driver_info"]["node_ip_address"] for job in drivers] == [LIVE_MARKET]
+    health = trading.get("/health")
+    assert health is not None and health.status_code == 200
+
+
+def test_trading_goes_on_without_learner_and_runners_which_come_back(trading: Trading) -> None:
+    cluster, before = trading.cluster, live_actor(trading.cluster)
+    trading.wait_for_updates(1)
+    restarts = trading.status()["learner"]["restarts"]
+    cluster.kill("learner")
+    cluster.kill("cpus")
+    trading.wait_for_decisions(10)
+    trading.start_learner_node()
+    trading.start_cpu_node()
+    trading.wait("all parts in their places", lambda: placed(cluster) == WHERE_IT_BELONGS or None)
+    trading.wait_for_updates(2)
+    assert trading.status()["learner"]["restarts"] > restarts
+    assert live_actor(cluster) == before
+
+
+@pytest.mark.skipif(REDIS is None, reason="no redis-server, which keeps the head's state")
+def test_trading_goes_on_without_the_head_which_finds_its_cluster_again(trading: Trading) -> None:
+    cluster, before = trading.cluster, live_actor(trading.cluster)
+    status = trading.status()
+    cluster.kill("head")
+    assert cluster.nodes() == {}
+    trading.wait_for_decisions(10)
+    cluster.start_head()
+    trading.wait("HTTP on the head", lambda: HEAD in proxies(cluster) or None)
+    trading.wait("ready", trading.ready)
+    assert live_actor(cluster) == before
+    assert placed(cluster) == WHERE_IT_BELONGS
+    assert cluster.job(JOB)["status"] == "RUNNING"
+    trading.wait_for_updates(2)
+    after = trading.status()
+    assert after["restarts"] == status["restarts"]
+    assert after["learner"]["restarts"] == status["learner"]["restarts"]
