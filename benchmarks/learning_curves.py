@@ -119,7 +119,7 @@ PROBLEMS = {
     "no-edge": Problem(
         "Options at fair prices",
         partial(option_markets, ranges=NO_EDGE),
-        steps=300_000,
+        steps=1_500_000,
         seeds=5,
         ppo=PPOSettings(learning_rate=1e-3),
         envs=256,
