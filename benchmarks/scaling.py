@@ -20,10 +20,11 @@ import argparse
 import multiprocessing
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import date
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from string import ascii_uppercase
 from time import perf_counter, process_time
@@ -55,8 +56,8 @@ from trading.market.simulator import SimulatedExchange, UnderlyingSpec  # noqa: 
 DAY = date(2026, 1, 5)
 BAR_NS = 60_000_000_000
 SPOT = 100.0
-CONTRACTS = 1000
-"""Quoted at once by the vendor on one connection."""
+CONTRACTS_OF_A_STRIKE = 8
+"""Calls and puts of the simulator's expiries."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -148,16 +149,20 @@ class Market(NamedTuple):
     wall_s: float
 
 
-def market(symbols: int, minutes: int) -> Market:
+def market(symbols: int, contracts: int, minutes: int) -> Market:
     """Trade the first minutes of a simulated session; the first bar is not counted."""
     torch.set_num_threads(1)
-    names = ["".join(pair) for pair in product(ascii_uppercase, repeat=2)][:symbols]
+    names = ["".join(letters) for letters in islice(product(ascii_uppercase, repeat=3), symbols)]
     settings = load_settings(None, [f"symbols=[{', '.join(names)}]"], {})
-    specs = [UnderlyingSpec(name, SPOT, 0.25, n_strikes=15) for name in names]
+    fees, quota = assembly.fee_schedule(settings), contracts // symbols
+    strikes = max(15, quota // CONTRACTS_OF_A_STRIKE + 2)
+    specs = [UnderlyingSpec(name, SPOT, 0.25, n_strikes=strikes) for name in names]
     exchange = SimulatedExchange(specs, DAY, seed=1, step_seconds=5)
     source = SimulationSource(exchange, exchange.calendar.session_on(DAY).open_ns)
     session = source.listing.session
-    fees, quota = assembly.fee_schedule(settings), CONTRACTS // symbols
+    listings = defaultdict(list)
+    for contract in source.listing.contracts:
+        listings[contract.underlying].append(contract)
     with (
         tempfile.TemporaryDirectory() as folder,
         Journal(Path(folder) / "journal.sqlite") as journal,
@@ -167,8 +172,7 @@ def market(symbols: int, minutes: int) -> Market:
         env = LiveEnv(names, assembly.trading_rules(settings), fees, exchange.calendar, broker)
         env.begin_session(session)
         for name in names:
-            listed = [each for each in source.listing.contracts if each.underlying == name]
-            env.list_contracts(name, nearest_the_money(listed, SPOT, DAY, quota))
+            env.list_contracts(name, nearest_the_money(listings[name], SPOT, DAY, quota))
         policy = Policy(assembly.model_config(settings), seed=1)
         state, first = policy.initial_state(symbols), np.ones(symbols, dtype=np.bool_)
         clock = BarClock(env, first_bar_after(session.open_ns, exchange.calendar, BAR_NS), BAR_NS)
@@ -202,10 +206,10 @@ def market(symbols: int, minutes: int) -> Market:
         return Market(int(counted), apply_s, bars - 1, bar_s, perf_counter() - wall)
 
 
-def markets(processes: int, symbols: int, minutes: int) -> list[Market]:
+def markets(processes: int, symbols: int, contracts: int, minutes: int) -> list[Market]:
     """So many live markets at once, each in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return pool.starmap(market, [(symbols, minutes)] * processes, chunksize=1)
+        return pool.starmap(market, [(symbols, contracts, minutes)] * processes, chunksize=1)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
@@ -233,32 +237,30 @@ def market_row(count: int, results: list[Market]) -> tuple[str, ...]:
     return (str(count), f"{apply_us:.2f}", f"{1e6 / apply_us:,.0f}", f"{bar_ms:.1f}")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--symbols", type=int, nargs="+", default=[1, 3, 10, 30, 100])
-    parser.add_argument("--envs", type=int, default=64)
-    parser.add_argument("--iterations", type=int, default=8)
-    parser.add_argument("--minutes", type=int, default=6)
-    options = parser.parse_args()
-    import ray
-
-    console = Console(width=100)
-    training = ("µs: runner", "learner", "driver", "Ray", "decisions/s")
-    live = ("µs/quote", "quotes/s", "ms/bar")
+def show_markets(console: Console, options: argparse.Namespace) -> None:
+    """Processes beside each other, and one with more and more symbols."""
+    columns = ("µs/quote", "quotes/s", "ms/bar")
+    contracts, minutes = options.contracts, options.minutes
     console.print(
         table(
-            "live markets in processes, 3 symbols each",
-            ("processes", *live),
-            [market_row(n, markets(n, 3, options.minutes)) for n in options.counts],
+            f"live markets in processes, 3 symbols and {contracts} contracts each",
+            ("processes", *columns),
+            [market_row(n, markets(n, 3, contracts, minutes)) for n in options.counts],
         ),
         table(
-            f"one live market, {CONTRACTS} contracts in all",
-            ("symbols", *live),
-            [market_row(n, markets(1, n, options.minutes)) for n in options.symbols],
+            f"one live market, {contracts} contracts in all",
+            ("symbols", *columns),
+            [market_row(n, markets(1, n, contracts, minutes)) for n in options.symbols],
         ),
     )
+
+
+def show_training(console: Console, options: argparse.Namespace) -> None:
+    """More and more runners, then more and more learners."""
+    import ray
+
+    columns = ("µs: runner", "learner", "driver", "Ray", "decisions/s")
+    envs, iterations = options.envs, options.iterations
     ray.init(
         num_cpus=2 * max(options.counts) + 1,
         include_dashboard=False,
@@ -270,23 +272,33 @@ def main() -> None:
         console.print(
             table(
                 "environment runners, one learner",
-                ("runners", *training),
-                [
-                    training_row(n, train(n, 1, options.envs, options.iterations))
-                    for n in options.counts
-                ],
+                ("runners", *columns),
+                [training_row(n, train(n, 1, envs, iterations)) for n in options.counts],
             ),
             table(
                 "learners, two environment runners",
-                ("learners", *training),
-                [
-                    training_row(n, train(2, n, options.envs, options.iterations))
-                    for n in options.counts
-                ],
+                ("learners", *columns),
+                [training_row(n, train(2, n, envs, iterations)) for n in options.counts],
             ),
         )
     finally:
         ray.shutdown()
+
+
+def main() -> None:
+    """Measure and print."""
+    parts = {"markets": show_markets, "training": show_training}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4], help="of processes")
+    parser.add_argument("--symbols", type=int, nargs="+", default=[1, 3, 10, 30, 100])
+    parser.add_argument("--contracts", type=int, default=1000, help="of all symbols together")
+    parser.add_argument("--minutes", type=int, default=20, help="bars, the first is not counted")
+    parser.add_argument("--envs", type=int, default=64, help="accounts of a runner")
+    parser.add_argument("--iterations", type=int, default=8)
+    options = parser.parse_args()
+    for part in options.parts:
+        parts[part](Console(width=100), options)
 
 
 if __name__ == "__main__":

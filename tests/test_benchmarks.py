@@ -50,7 +50,7 @@ def rows(output: str) -> dict[str, list[str]]:
 
 
 def number(cell: str) -> float:
-    return float(cell.replace(",", "").removesuffix("%").removesuffix(" x"))
+    return float(cell.replace(",", "").strip().removesuffix("%").removesuffix(" x"))
 
 
 def environments() -> str:
@@ -164,3 +164,17 @@ def test_the_profile_of_training_shares_out_the_whole_step() -> None:
     assert shares.pop("a step") == 100.0
     assert {"environment", "acting: network", "advantages", "learning: backward"} <= shares.keys()
     assert sum(shares.values()) == pytest.approx(100.0, abs=8.0)
+
+
+def test_the_scaling_benchmark_measures_every_role() -> None:
+    sizes = ("--counts", "1", "--symbols", "2", "--minutes", "3", "--envs", "4")
+    output = printed("scaling.py", *sizes, "--iterations", "1")
+    lines = [line for line in output.splitlines() if line.startswith("│")]
+    figures = [[number(cell) for cell in line.strip("│").split("│")] for line in lines]
+    *markets, runners, learners = figures
+    assert [row[0] for row in figures] == [1, 2, 1, 1]
+    for _, microseconds, rate, milliseconds in markets:
+        assert microseconds * rate == pytest.approx(1e6, rel=0.05)
+        assert milliseconds > 0
+    for row in (runners, learners):
+        assert len(row) == 6 and min(row) >= 0 and row[-1] > 0
