@@ -21,7 +21,7 @@ from trading.envs.features import FEATURES
 from trading.envs.rules import stock_touch
 from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv, SimulatedOptionsVectorEnv
-from trading.evaluation.backtest import Trader
+from trading.evaluation.baselines import Trader
 from trading.learning.clstm import CLSTM, TensorState
 from trading.market.chain import F64, I64
 from trading.market.factors import SESSIONS_PER_YEAR
@@ -53,9 +53,8 @@ class PositionsOnlyCartPole(CartPoleVectorEnv):  # type: ignore[misc]
     A step earns `REWARD`, so that values stay near one. Resets itself in the same step.
     """
 
-    REWARD = 0.02
-
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    REWARD = 0.02
 
     def __init__(self, num_envs: int, seed: int) -> None:
         super().__init__(num_envs)

@@ -27,7 +27,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 from typing import Any, Protocol
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -150,7 +150,7 @@ class RLlib:
                     fcnet_hiddens=[128],
                     use_lstm=True,
                     lstm_cell_size=128,
-                    max_seq_len=task.steps + 1,  # PPO appends one bootstrap step to each
+                    max_seq_len=min(task.steps, task.length + 1) + 1,  # PPO appends a step
                 )
             )
             .training(
@@ -291,6 +291,7 @@ def start_ray() -> None:
     import ray
 
     ray.init(
+        address="local",
         num_cpus=os.cpu_count(),
         include_dashboard=False,
         configure_logging=False,
@@ -400,10 +401,10 @@ def return_table(turns: dict[str, list[Turn]], wanted: float) -> Table:
 
 
 def compare(task: Task, arguments: argparse.Namespace, console: Console) -> None:
-    turns: dict[str, list[Turn]] = {name: [] for name in TRAINERS}
+    turns: dict[str, list[Turn]] = {name: [] for name in arguments.trainers}
     missing: dict[str, str] = {}
     for round_ in range(arguments.rounds):
-        for name in TRAINERS:
+        for name in arguments.trainers:
             if name in missing:
                 continue
             seeded = Task(**{**asdict(task), "seed": task.seed + round_})
@@ -423,17 +424,17 @@ def compare(task: Task, arguments: argparse.Namespace, console: Console) -> None
 
 
 class Stopwatch:
-    """Processor seconds of functions, those of one inside another not counted twice."""
+    """Processor seconds of this thread in functions; one inside another is not counted twice."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
         self._inner = [0.0]
 
-    def wrap(self, owner: Any, name: str, stage: str) -> None:
+    def wrap(self, owner: Any, name: str, stage: str | Callable[[], str]) -> None:
         function = getattr(owner, name)
 
         def timed(*args: Any, **options: Any) -> Any:
-            with self.stage(stage):
+            with self.stage(stage if isinstance(stage, str) else stage()):
                 return function(*args, **options)
 
         setattr(owner, name, timed)
@@ -441,11 +442,11 @@ class Stopwatch:
     @contextlib.contextmanager
     def stage(self, stage: str) -> Iterator[None]:
         self._inner.append(0.0)
-        start = process_time()
+        start = thread_time()
         try:
             yield
         finally:
-            whole = process_time() - start
+            whole = thread_time() - start
             self.spent[stage] = self.spent.get(stage, 0.0) + whole - self._inner.pop()
             self._inner[-1] += whole
 
@@ -458,19 +459,24 @@ def profile(task: Task, arguments: argparse.Namespace) -> Table:
     trainer.iterate()
     watch = Stopwatch()
     watch.wrap(recall.RecallVectorEnv, "step", "environment")
-    watch.wrap(policy.Policy, "act", "acting")
-    watch.wrap(policy.Policy, "value", "acting")
-    watch.wrap(runner.BatchedEnvRunner, "sample", "recording the rollout")
-    watch.wrap(ppo_update, "gae", "advantages")
+    watch.wrap(policy.Policy, "act", "acting: the rest")
+    watch.wrap(policy.Policy, "value", "acting: the rest")
+    watch.wrap(runner.BatchedEnvRunner, "rollout", "recording the rollout")
+    watch.wrap(ppo_update, "vtrace", "advantages")
     watch.wrap(ppo_update, "ppo_loss", "learning: loss")
-    watch.wrap(ppo_update, "_step", "learning: selecting, clipping")
-    watch.wrap(clstm.CLSTM, "forward", "network forward")
-    watch.wrap(torch.Tensor, "backward", "learning: backward")
+    watch.wrap(ppo_update, "_step", "learning: gradients added, clipped")
+    watch.wrap(ppo_update, "_gradients", "learning: sequences selected")
+    watch.wrap(
+        clstm.CLSTM,
+        "forward",
+        lambda: "learning: forward" if torch.is_grad_enabled() else "acting: network",
+    )
+    watch.wrap(torch.autograd, "grad", "learning: backward")
     watch.wrap(torch.optim.Adam, "step", "learning: Adam")
     watch.wrap(ppo, "update", "learning: checks, copies")
-    watch.wrap(trainer._algorithm.env_runner_group, "sync_weights", "sync of weights")
-    steps, start = 0, process_time()
-    while process_time() - start < arguments.seconds:
+    watch.wrap(ppo.CLSTMPPO, "_update_local_runner", "weights to the runner")
+    steps, start = 0, thread_time()
+    while not steps or thread_time() - start < arguments.seconds:
         with watch.stage("RLlib"):
             steps += trainer.iterate()
     table = Table("stage", "µs a step", "share")
@@ -493,6 +499,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--time-to-return", action="store_true", help="until the task is solved")
     parser.add_argument("--wanted", type=float, default=0.9, help="mean return that solves it")
     parser.add_argument("--profile", action="store_true", help="stages of this project's time")
+    parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
     parser.add_argument("--trainer", choices=TRAINERS, help=argparse.SUPPRESS)
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()

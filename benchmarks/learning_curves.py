@@ -41,7 +41,8 @@ from benchmarks.known_problems import (
     play,
 )
 from tests.learning.recall_env import MaskedRecallVectorEnv
-from trading.evaluation.backtest import Trader, hold, learnt, random_masked
+from trading.evaluation.backtest import learnt
+from trading.evaluation.baselines import Trader, hold, random_masked
 from trading.learning.clstm import CLSTM
 from trading.learning.policy import Policy, seeded_clstm
 from trading.learning.ppo import CLSTMPPOConfig
@@ -118,7 +119,7 @@ PROBLEMS = {
     "no-edge": Problem(
         "Options at fair prices",
         partial(option_markets, ranges=NO_EDGE),
-        steps=150_000,
+        steps=1_500_000,
         seeds=5,
         ppo=PPOSettings(learning_rate=1e-3),
         envs=256,
@@ -311,19 +312,20 @@ def draw(axes: Axes, runs: list[Run], what: str, label: str) -> None:
 
 def plot(problem: Problem, runs: list[Run], path: Path) -> None:
     panels = 1 if problem.markets is None else 2
-    figure, axes = plt.subplots(1, panels, figsize=(4.5 * panels, 3.2), squeeze=False)
+    figure, axes = plt.subplots(
+        1, panels, figsize=(4.5 * panels, 3.4), squeeze=False, layout="constrained"
+    )
     returns = axes[0, 0]
     if problem.markets is None:
         draw(returns, runs, "mean_return", "mean return of an episode")
         returns.axhline(problem.solved, color="grey", linestyle=":", label="goal")
-        returns.legend()
+        figure.legend(loc="outside lower center", ncols=3)
     else:
         draw(returns, runs, "mean_return", "return of a session, % of capital")
         returns.axhline(0.0, color="grey", linestyle=":")
         draw(axes[0, 1], runs, "fills", "fills in a session")
-        axes[0, 1].set_yscale("symlog", linthresh=1.0)
+        axes[0, 1].set_ylim(bottom=0.0)
     figure.suptitle(problem.title)
-    figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)
 

@@ -1,12 +1,18 @@
 """Writes the pages of `docs/` that are made from code; a test holds them to it."""
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from trading.envs.catalogue import action_table
 from trading.envs.features import feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT
+from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+ALERTS = ROOT / "infra" / "k8s" / "monitoring" / "rules" / "alerts.yaml"
 _MADE = "This page is made by `python scripts/generate_docs.py`.\n"
 
 
@@ -25,7 +31,96 @@ def pages() -> dict[Path, str]:
         "underlying.\n\n"
         f"{_MADE}\n{action_table()}"
     )
-    return {DOCS / "observation.md": observation, DOCS / "actions.md": actions}
+    return {
+        DOCS / "observation.md": observation,
+        DOCS / "actions.md": actions,
+        DOCS / "monitoring.md": monitoring(),
+    }
+
+
+def monitoring() -> str:
+    """The page about metrics, alerts and dashboards."""
+    return f"""# Monitoring
+
+`GET /metrics` is what Prometheus scrapes. `scripts/deploy_k8s.sh --monitoring` adds Prometheus and
+Grafana to the cluster ([infra/k8s/monitoring](../infra/k8s/monitoring)): Prometheus finds the
+application and every node of Ray by itself, evaluates the rules below, and keeps 90 days; Grafana
+shows two dashboards, *Trading* and *Learning*.
+
+```sh
+kubectl -n trading-bot port-forward service/grafana 3000       # http://127.0.0.1:3000
+kubectl -n trading-bot port-forward service/prometheus 9090    # http://127.0.0.1:9090/alerts
+```
+
+Prometheus tells nobody of an alert by itself. To be called, run an Alertmanager and name it in
+`alerting.alertmanagers` of
+[prometheus-config.yaml](../infra/k8s/monitoring/prometheus-config.yaml); route `severity: critical`
+to a person at once, `warning` to be read within the day.
+
+Dashboards are made by `python scripts/generate_dashboards.py`: change them there, Grafana keeps no
+change of its own. Rules are plain files in
+[rules](../infra/k8s/monitoring/rules); `promtool test rules tests/infra/alerts.promtool.yaml` shows
+that every alert fires when it should and only then. Tests with a running application ask every
+panel and every rule for data.
+
+## Alerts
+
+{_alert_table()}
+
+## Metrics
+
+The account's totals go on after a restart, those of the feed and the learner count from the start
+of the process. A gauge is `NaN` while it is unknown. Beside these there are
+`trading_bot_process_*`, which are the live market's memory, CPU time and open files, and
+Ray's own, `ray_*`, on a port of every node.
+
+{_metric_table()}
+
+{_MADE}"""
+
+
+def _alert_table() -> str:
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    rules: list[dict[str, Any]] = [rule for group in groups for rule in group["rules"]]
+    lines = ["| alert | severity | fires when | what to do |", "|---|---|---|---|"]
+    for rule in rules:
+        lasts = f" for {rule['for']}" if "for" in rule else ""
+        condition = f"`{rule['expr']}`{lasts}".replace("|", "\\|")
+        action = rule["annotations"]["description"].replace("|", "\\|")
+        lines.append(f"| {rule['alert']} | {rule['labels']['severity']} | {condition} | {action} |")
+    return "\n".join(lines)
+
+
+def _metric_table() -> str:
+    metrics = TradingMetrics()
+    live = {"options": True, "stocks": True}
+    metrics.update_feed(FeedFigures(connected=live, silence_s=dict.fromkeys(live, 0.0)))
+    disks = {"state": 0, "checkpoints": 0}
+    metrics.update_process(ProcessFigures(disk_free_bytes=disks, disk_size_bytes=disks))
+    lines = ["| name | type | unit | meaning |", "|---|---|---|---|"]
+    for family in metrics.registry.collect():
+        if family.name.startswith("trading_bot_process_") or family.name.endswith("_created"):
+            continue
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = sorted({key for sample in family.samples for key in sample.labels} - {"le"})
+        shown = f"{name}{{{', '.join(labels)}}}" if labels else name
+        unit = _unit(name, family.documentation)
+        lines.append(f"| `{shown}` | {family.type} | {unit} | {family.documentation} |")
+    return "\n".join(lines)
+
+
+def _unit(name: str, about: str) -> str:
+    """The unit that a metric's name or, where old names carry none, its description tells."""
+    for suffix, unit in (("_seconds", "s"), ("_bytes", "bytes"), ("_ratio", "0 to 1")):
+        if name.endswith(suffix):
+            return unit
+    if "USD" in about or name.endswith("_usd"):
+        return "USD"
+    if "nats" in about:
+        return "nats"
+    if about.startswith("Share"):
+        return "at most 1"
+    return "0 or 1" if about.startswith("1 ") else "number"
 
 
 if __name__ == "__main__":

@@ -121,6 +121,51 @@ def test_the_learner_benchmark_measures_every_arithmetic_and_shares_out_its_time
         assert busy == ""
 
 
+TRAINERS = {
+    "this project": "trading",
+    "RLlib PPO, use_lstm": "ray",
+    "sb3-contrib RecurrentPPO": "sb3_contrib",
+    "PufferLib LSTM PPO": "pufferlib",
+}
+SMALL_TRAINING = ("--rounds", "1", "--seconds", "0", "--envs", "8", "--steps", "8", "--cores", "1")
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_learning_benchmark_measures_a_trainer_or_says_that_it_is_missing(
+    trainer: str,
+) -> None:
+    output = printed("learning.py", "--warmup", "0", *SMALL_TRAINING)
+    found = rows(output)
+    if find_spec(TRAINERS[trainer]) is None:
+        assert f"Left out, as {TRAINERS[trainer]} is not installed: {trainer}." in output
+        assert trainer not in found
+        pytest.skip(f"{TRAINERS[trainer]} is not installed, see docs/learning-benchmark.md")
+    parameters, rate, _, cpu_rate, *ratios = found[trainer]
+    assert number(parameters) == pytest.approx(number(found["this project"][0]), rel=0.02)
+    assert number(rate) > 0.0
+    assert number(cpu_rate) > 0.0
+    assert all(number(ratio) > 0.0 for ratio in ratios)
+
+
+def test_the_learning_benchmark_trains_until_the_mean_return_is_reached() -> None:
+    found = rows(
+        printed("learning.py", "--time-to-return", "--wanted", "0.05", *SMALL_TRAINING[:2],
+                "--seconds", "60", "--trainers", "this project")
+    )  # fmt: skip
+    _, solved, steps, *seconds = found["this project"]
+    assert solved == "1 of 1"
+    assert number(steps) >= 200
+    assert all(number(cell) > 0.0 for cell in seconds)
+
+
+def test_the_profile_of_training_shares_out_the_whole_step() -> None:
+    found = rows(printed("learning.py", "--profile", *SMALL_TRAINING))
+    shares = {name: number(cells[1]) for name, cells in found.items()}
+    assert shares.pop("a step") == 100.0
+    assert {"environment", "acting: network", "advantages", "learning: backward"} <= shares.keys()
+    assert sum(shares.values()) == pytest.approx(100.0, abs=8.0)
+
+
 def test_the_scaling_benchmark_measures_every_role() -> None:
     sizes = ("--counts", "1", "--symbols", "2", "--minutes", "3", "--envs", "4")
     output = printed("scaling.py", *sizes, "--iterations", "1")

@@ -132,6 +132,7 @@ def learner_figures(report: LearnerReport) -> LearnerFigures:
         refused_fragments=report.refused,
         lost_fragments=report.lost,
         restarts=report.restarts,
+        rehearsed_samples=report.rehearsed_samples,
         missing_samples=report.missing_samples,
         judgement_seconds=report.judgement_seconds,
         kl_to_champion=report.kl_to_champion,
@@ -143,4 +144,5 @@ def learner_figures(report: LearnerReport) -> LearnerFigures:
         explained_variance=report.explained_variance,
         clip_fraction=report.clip_fraction,
         grad_norm=report.grad_norm,
+        update_s=report.seconds,
     )

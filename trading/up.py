@@ -130,7 +130,9 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     if address:
         ray.init(address=address, **common)
     else:
+        # Without "local" Ray would join a cluster that somebody else left running on this machine.
         ray.init(
+            address="local",
             include_dashboard=settings.ray.dashboard,
             object_store_memory=settings.ray.object_store_mb * 2**20,
             **common,

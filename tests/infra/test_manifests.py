@@ -2,7 +2,11 @@
 
 import datetime as dt
 import functools
+import json
+import os
 import re
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +185,28 @@ def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
     assert targets
     for target in targets:
         assert (page.parent / target).exists(), target
+
+
+def test_old_logs_are_pruned_wherever_their_claim_is_mounted(tmp_path: Path) -> None:
+    """The very command, on folders of both ages."""
+    pods = [
+        pod
+        for name in ("k8s", "kuberay/cluster")
+        for pod in pod_templates(build(name))
+        if "trading-bot-logs" in json.dumps(pod.spec)
+    ]
+    assert len(pods) == 2
+    for number, pod in enumerate(pods):
+        (prune,) = pod.spec["initContainers"]
+        folder = tmp_path / str(number)
+        for name, days in (("session_old", 20), ("session_new", 3), ("kept", 20)):
+            (folder / name / "logs").mkdir(parents=True)
+            when = time.time() - days * 86_400
+            os.utime(folder / name, (when, when))
+        mount = prune["volumeMounts"][0]["mountPath"]
+        command = [str(folder) if word == mount else word for word in prune["command"]]
+        subprocess.run(command, check=True)
+        assert {each.name for each in folder.iterdir()} == {"session_new", "kept"}
 
 
 def _bot(name: str = "k8s") -> Object:

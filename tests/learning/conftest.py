@@ -22,6 +22,7 @@ def local_ray() -> Iterator[None]:
     import ray
 
     ray.init(
+        address="local",
         num_cpus=2,
         resources={"learner": 1},
         object_store_memory=100_000_000,

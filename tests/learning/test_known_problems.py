@@ -21,7 +21,7 @@ from benchmarks.known_problems import (
 )
 from benchmarks.learning_curves import PROBLEMS, Problem, greedy_return, train
 from tests.learning.recall_env import MaskedRecallVectorEnv
-from trading.evaluation.backtest import hold, open_and_keep, random_masked
+from trading.evaluation.baselines import hold, open_and_keep, random_masked
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.policy import seeded_clstm
 from trading.learning.ppo_update import PPOSettings
@@ -81,7 +81,7 @@ def test_cartpole_moves_as_gymnasiums_and_resets_in_the_same_step() -> None:
         seen, reward, done, _, info = ours.step(push)
         state, _, their_done, _, _ = theirs.step(push)
         np.testing.assert_array_equal(done, their_done)
-        assert (reward == 1.0).all()
+        assert (reward == np.float32(PositionsOnlyCartPole.REWARD)).all()
         steps += 1
     last = info["final_obs"]["observations"]
     np.testing.assert_allclose(last[:, :2] * limits, state[:, [0, 2]], atol=1e-6)

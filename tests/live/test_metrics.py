@@ -4,7 +4,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from trading.learning.gate import CHECKS
-from trading.live.metrics import AccountFigures, FeedFigures, LearnerFigures, TradingMetrics
+from trading.live.metrics import (
+    AccountFigures,
+    FeedFigures,
+    LearnerFigures,
+    ProcessFigures,
+    TradingMetrics,
+)
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -29,7 +35,8 @@ def types(metrics: TradingMetrics) -> dict[str, str]:
 
 
 def test_every_name_is_there_before_anything_happened() -> None:
-    assert set(types(TradingMetrics())) - {"action_latency_seconds_created"} == {
+    names = {name for name in types(TradingMetrics()) if not name.startswith("process_")}
+    assert names - {"action_latency_seconds_created"} == {
         "trades",
         "portfolio_value",
         "win_rate",
@@ -70,12 +77,41 @@ def test_every_name_is_there_before_anything_happened() -> None:
         "rehearsal_return",
         "learner_clip_fraction",
         "learner_grad_norm",
+        "initial_capital",
+        "day_start_equity",
+        "peak_equity",
+        "max_daily_loss_ratio",
+        "max_drawdown_ratio",
+        "realised_pnl",
+        "buying_power",
+        "orders",
+        "rejections",
+        "closed_trades",
+        "winning_trades",
+        "delta_usd",
+        "gamma_usd",
+        "vega_usd",
+        "theta_usd",
+        "feed_silence_seconds",
+        "feed_late_events",
+        "feed_tradable_ratio",
+        "market_time_seconds",
+        "market_open",
+        "learner_update_seconds",
+        "learner_update_frequency",
+        "learner_backlog",
+        "learner_dropped_fragments",
+        "learner_rehearsed_samples",
+        "ready",
+        "disk_free_bytes",
+        "disk_size_bytes",
     }
 
 
 def test_totals_are_counters_and_the_reward_is_a_gauge() -> None:
     kinds = types(TradingMetrics())
     counters = {name for name, kind in kinds.items() if kind == "counter"}
+    counters = {name for name in counters if not name.startswith("process_")}
     assert counters == {
         "trades",
         "steps",
@@ -93,6 +129,13 @@ def test_totals_are_counters_and_the_reward_is_a_gauge() -> None:
         "learner_lost_fragments",
         "learner_restarts",
         "learner_missing_samples",
+        "orders",
+        "rejections",
+        "closed_trades",
+        "winning_trades",
+        "feed_late_events",
+        "learner_dropped_fragments",
+        "learner_rehearsed_samples",
     }
     assert kinds["reward_total"] == "gauge"
     assert kinds["action_latency_seconds"] == "histogram"
@@ -201,3 +244,18 @@ def test_two_accounts_in_one_process_do_not_mix() -> None:
     first, second = TradingMetrics(), TradingMetrics()
     first.update_account(AccountFigures(trades=1))
     assert plain(second)["trades_total"] == 0
+
+
+def test_each_disk_is_shown_by_what_is_kept_there() -> None:
+    metrics = TradingMetrics()
+    metrics.update_process(
+        ProcessFigures(ready=True, disk_free_bytes={"state": 10}, disk_size_bytes={"state": 40})
+    )
+    shown = samples(metrics)
+    assert shown["ready", ()] == 1
+    assert shown["disk_free_bytes", (("folder", "state"),)] == 10
+    assert shown["disk_size_bytes", (("folder", "state"),)] == 40
+
+
+def test_the_process_tells_its_own_use() -> None:
+    assert plain(TradingMetrics())["process_resident_memory_bytes"] > 0

@@ -63,6 +63,7 @@ def ray_runtime() -> Iterator[None]:
         return
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
+        address="local",
         num_cpus=1,
         include_dashboard=False,
         object_store_memory=80 * 2**20,
@@ -217,8 +218,9 @@ def test_served_by_ray_serve_it_answers_over_http(start: Callable[..., Any]) -> 
     try:
         serve.run(build_app(NAME, NAMESPACE), name="trading", route_prefix="/")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as client:
-            assert client.get("/health").json() == {"status": "ok"}
-            assert client.get("/ready").status_code == 200
+            # A busy machine may keep the first ping waiting for longer than a probe does.
+            wait_until(lambda: client.get("/health").json() == {"status": "ok"})
+            wait_until(lambda: client.get("/ready").status_code == 200)
             assert client.get("/status").json()["account"]["trades"] == 4
             metrics = client.get("/metrics")
             assert "trading_bot_trades_total 4.0" in metrics.text

@@ -360,6 +360,13 @@ class LearningSettings(Section):
         CountOrZero | None,
         _about("Ray actors that learn; 0: in the algorithm; unset: as the cluster allows."),
     ] = None
+    threads: Annotated[
+        Count,
+        _about(
+            "Threads that share out a minibatch where the learner is on a CPU; more are faster "
+            "where cores are free, and trading needs one."
+        ),
+    ] = 1
     gpus_per_learner: Annotated[
         CountOrZero | None,
         _about(

@@ -300,6 +300,18 @@ class LiveEnv:
             totals["theta"] += theta / 365.0
         return totals
 
+    def exposure(self) -> Greeks:
+        """The account's greeks; what has no price or no readable volatility counts as none."""
+        delta = gamma = vega = 0.0
+        for symbol, position in self.broker.account.positions.items():
+            spot = self._markets[position.underlying].spot
+            if not np.isnan(spot):
+                leg_delta, leg_gamma, leg_vega, _ = self._sensitivities(symbol)
+                delta += leg_delta * spot
+                gamma += leg_gamma * spot * spot * 0.01
+                vega += leg_vega * 0.01
+        return Greeks(delta, gamma, vega)
+
     def _sensitivities(self, symbol: str) -> tuple[float, float, float, float]:
         """Delta, gamma, vega and theta of a holding, as in `Columns` times its shares.
 
@@ -364,7 +376,7 @@ class LiveEnv:
         purses.may_open[:] = account.trading_state is TradingState.ACTIVE
         purses.may_close[:] = account.trading_state is not TradingState.HALTED
         left = self.broker.stock_to_liquidate()
-        greeks = np.array(self._account_greeks())
+        greeks = np.array(self.exposure())
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
             if symbol in left:
@@ -375,18 +387,6 @@ class LiveEnv:
             see(*view, self._holdings, purses, which, self._sights)
             if account.positions:
                 cap_openings(*view, purses, u, greeks, self._sights)
-
-    def _account_greeks(self) -> Greeks:
-        """The account's greeks; what has no price or no readable volatility counts as none."""
-        delta = gamma = vega = 0.0
-        for symbol, position in self.broker.account.positions.items():
-            spot = self._markets[position.underlying].spot
-            if not np.isnan(spot):
-                leg_delta, leg_gamma, leg_vega, _ = self._sensitivities(symbol)
-                delta += leg_delta * spot
-                gamma += leg_gamma * spot * spot * 0.01
-                vega += leg_vega * 0.01
-        return Greeks(delta, gamma, vega)
 
     def _hold(self, u: int, underlying: str) -> None:
         """Write the open strategy of an underlying as the kernels see it."""
@@ -434,7 +434,7 @@ class LiveEnv:
             hours is not None and hours.open_ns <= order.ts_ns <= hours.close_ns,
             order.ts_ns,
             self.equity(),
-            self._account_greeks() if unit is not None else None,
+            self.exposure() if unit is not None else None,
             unit,
             self._spots(),
         )

@@ -143,7 +143,7 @@ def build_algorithm(
         .training(
             ppo=ppo_settings(settings),
             gamma=learning.gamma,
-            torch_threads=1,
+            torch_threads=learning.threads,
             overlap=learning.overlap,
         )
         .rl_module(model_config=model.architecture())

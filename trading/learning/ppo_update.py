@@ -27,7 +27,7 @@ from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, WINDOW_LENGTH
 from trading.learning.rollout import FloatArray, Rollout, vtrace
 from trading.learning.sequences import Experience, arrange, evaluated, refresh
-from trading.learning.shares import shared_out, threads_to_share_among
+from trading.learning.shares import shared_out, single_threaded
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -225,7 +225,7 @@ def update(
         # A window of observations does not age with the weights: nothing is there to refresh.
         burn_in = settings.burn_in if module.config.window is None else 0
         experience = arrange(rollout, advantages, returns, burn_in, device)
-        with _all_or_nothing(module, optimizer), threads_to_share_among() as cpu_threads:
+        with _all_or_nothing(module, optimizer), single_threaded() as cpu_threads:
             # A GPU has one stream of work, and torch.compile is not for several threads.
             threads = 1 if device.type != "cpu" or settings.compile else cpu_threads
             stats = _passes(module, optimizer, experience, settings, generator, replica, threads)
@@ -279,7 +279,9 @@ def _step(
     def work(share: Tensor) -> Tensor:
         return _gradients(module, parameters, experience, share, settings)
 
-    total = torch.stack(shared_out(work, columns, threads)).sum(dim=0)
+    total, *others = shared_out(work, columns, threads)
+    for other in others:
+        total += other
     if replica.size > 1:
         torch.distributed.all_reduce(total)
     mean = total[:-1] / total[-1].clamp(min=1.0)

@@ -38,6 +38,7 @@ from trading.errors import LearningError, TradingError
 from trading.learning.module import ACTION_MASK, NETWORK, OBSERVATIONS, clstm_config
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import Rollout, State
+from trading.learning.shares import single_threaded
 
 VectorEnvFactory = Callable[..., VectorEnv[Any, Any, Any]]
 
@@ -105,6 +106,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
             return [self.evaluate(num_timesteps, num_episodes)]
         return [self.rollout()]
 
+    @single_threaded()  # the products of one step are too small to share out
     def rollout(self) -> Rollout:
         """Steps every environment `rollout_fragment_length` times from where it stands.
 

@@ -18,8 +18,8 @@ SMALLEST_SHARE = 8
 
 
 @contextmanager
-def threads_to_share_among() -> Iterator[int]:
-    """How many threads PyTorch would use on CPU by itself; in the body it uses one."""
+def single_threaded() -> Iterator[int]:
+    """PyTorch uses one thread in the body; gives how many it would have used on CPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

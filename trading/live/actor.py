@@ -7,6 +7,7 @@ account is then what the journal says.
 import importlib.metadata
 import os
 import queue
+import shutil
 import threading
 import time
 from contextlib import nullcontext
@@ -18,8 +19,9 @@ import structlog
 import torch
 
 from trading.config import Settings
+from trading.data.massive.connection import ConnectionHealth, ConnectionState
 from trading.data.massive.rest import RestClient
-from trading.data.massive.stream import ConnectionState, StreamClient
+from trading.data.massive.stream import StreamClient
 from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.errors import JournalLocked, LearningError, TradingError
@@ -31,7 +33,7 @@ from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
 from trading.live.markets import MarketDirectory
-from trading.live.metrics import FeedFigures, LearnerFigures, TradingMetrics
+from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.status import (
     account_figures,
@@ -99,6 +101,7 @@ class LiveMarket:
         self._metrics = TradingMetrics()
         self._learner = LearnerFigures()
         self._learner_status: dict[str, Any] = {}
+        self._decisions_learned = 0
         self._status: dict[str, Any] = {}
         self._trader: Trader | None = None
         self._stream: StreamClient | None = None
@@ -160,6 +163,7 @@ class LiveMarket:
         clock = self._trader.clock if self._trader else None
         newest = clock.watermark_ns if clock else 0
         age_s = (self._bar.end_ns - newest) / 1e9 if self._bar and newest else float("nan")
+        underlyings = self._status.get("market", {}).get("underlyings", {}).values()
         self._metrics.update_feed(
             FeedFigures(
                 events=clock.quotes + clock.bars if clock else 0,
@@ -169,8 +173,17 @@ class LiveMarket:
                 connected={
                     k: each["state"] is ConnectionState.LIVE for k, each in connections.items()
                 },
+                silence_s={k: _silence_s(each) for k, each in connections.items()},
+                late_events=clock.late if clock else 0,
+                tradable_share=min(
+                    (each["tradable_share"] for each in underlyings), default=float("nan")
+                ),
+                market_time_s=self._bar.end_ns / 1e9 if self._bar else float("nan"),
+                market_open=not self._market_is_closed(),
             )
         )
+        self._metrics.update_learner(self._learner_figures())
+        self._metrics.update_process(self._process_figures())
         return self._metrics.text()
 
     def progress(self) -> Progress:
@@ -208,6 +221,8 @@ class LiveMarket:
 
     def deliver(self, answer: Answer, figures: LearnerFigures, status: dict[str, Any]) -> None:
         """Take the driver's answer and the learner's figures."""
+        if self._trader is not None and figures.updates != self._learner.updates:
+            self._decisions_learned = self._trader.decisions
         self._learner = figures
         self._learner_status = status
         with self._answers_lock:
@@ -239,11 +254,30 @@ class LiveMarket:
         figures = account_figures(trader, self._restarts)
         self._equity = figures.portfolio_value
         self._metrics.update_account(figures)
-        self._metrics.update_learner(
-            replace(self._learner, weights_version=trader.championship.version)
-        )
         self._recent_fills = tuple(fill_line(*each) for each in trader.recent_fills)
         self._status = {**describe_account(trader), **describe_market(trader, bar)}
+
+    def _learner_figures(self) -> LearnerFigures:
+        """The learner's own figures, and what the live market knows about its experience."""
+        learning, trader = self._settings.learning, self._trader
+        return replace(
+            self._learner,
+            weights_version=trader.championship.version if trader else 0,
+            update_frequency=learning.update_frequency if learning.online else 0,
+            backlog=trader.decisions - self._decisions_learned if trader else 0,
+            dropped_fragments=trader.fragments_dropped if trader else 0,
+        )
+
+    def _process_figures(self) -> ProcessFigures:
+        paths = self._settings.paths
+        folders = {"state": paths.state_dir, "checkpoints": paths.checkpoints}
+        # The learner may keep its checkpoints on another node.
+        disks = {name: shutil.disk_usage(at) for name, at in folders.items() if at.exists()}
+        return ProcessFigures(
+            ready=self.readiness()[0],
+            disk_free_bytes={name: disk.free for name, disk in disks.items()},
+            disk_size_bytes={name: disk.total for name, disk in disks.items()},
+        )
 
     def _market_is_closed(self) -> bool:
         """Whether the exchange is shut by the wall clock; only a real market keeps it."""
@@ -366,3 +400,8 @@ class LiveMarket:
             except JournalLocked:
                 if time.monotonic() > deadline or self._stopping.wait(0.2):
                     raise
+
+
+def _silence_s(connection: ConnectionHealth) -> float:
+    newest_ns = connection["last_frame_ns"]
+    return max(time.time_ns() - newest_ns, 0) / 1e9 if newest_ns else float("nan")

@@ -1,15 +1,15 @@
 """What the live market counts, in the text format that Prometheus scrapes.
 
-Totals are not counted here: they are copied from the account, the feed and the learner, which
-restore them after a restart. So a counter never falls when the process is replaced. The one
-exception is the latency histogram, which starts anew with each process.
+Totals are not counted here: they are copied from the account, the feed and the learner. Those of
+the account are restored after a restart, so they never fall when the process is replaced. The
+latency histogram and what the process uses start anew with each process.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -53,6 +53,32 @@ class AccountFigures:
     """Challengers that did not pass each check of the gate."""
     refusals_in_a_row: int = 0
     rollbacks: int = 0
+    initial_capital: float = math.nan
+    day_start_equity: float = math.nan
+    """Equity at the last session's close: the base of the daily loss."""
+    peak_equity: float = math.nan
+    """Highest equity at a session's close: the base of the drawdown."""
+    max_daily_loss: float = math.nan
+    """Fraction of `day_start_equity` whose loss halts trading."""
+    max_drawdown: float = math.nan
+    """Fraction of `peak_equity` whose loss leaves only closing."""
+    realised_pnl: float = math.nan
+    """Profit of closed strategies after fees."""
+    buying_power: float = math.nan
+    orders: int = 0
+    rejections: int = 0
+    closed_trades: int = 0
+    """Strategies closed or settled."""
+    winning_trades: int = 0
+    """Those of them with a profit after fees."""
+    delta: float = math.nan
+    """Value of the stock that the account moves like."""
+    gamma: float = math.nan
+    """Change of `delta` when the spots move by 1 %."""
+    vega: float = math.nan
+    """Change of value a volatility point."""
+    theta: float = math.nan
+    """Change of value a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +92,16 @@ class FeedFigures:
     """Exchange time since the newest quote, in seconds."""
     connected: Mapping[str, bool] = field(default_factory=dict)
     """Whether each asset class's connection is live."""
+    silence_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds since each asset class's newest frame; NaN before the first."""
+    late_events: int = 0
+    """Events that came after their bar had closed."""
+    tradable_share: float = math.nan
+    """Contracts with a quote that may fill over all contracts, of the worst underlying, 0..1."""
+    market_time_s: float = math.nan
+    """Exchange time of the last closed bar, in seconds of Unix time."""
+    market_open: bool = False
+    """Whether the market is expected to tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +117,8 @@ class LearnerFigures:
     lost_fragments: int = 0
     restarts: int = 0
     """Times that a dead learner was brought back."""
+    rehearsed_samples: int = 0
+    """Decisions of training markets learned from beside the live ones."""
     missing_samples: int = 0
     """Decisions that environment runners should have delivered and did not."""
     judgement_seconds: float = math.nan
@@ -95,6 +133,25 @@ class LearnerFigures:
     entropy: float = math.nan
     kl: float = math.nan
     explained_variance: float = math.nan
+    update_s: float = math.nan
+    """Wall time of the last update."""
+    update_frequency: int = 0
+    """Decisions that an update waits for; 0: learning is off."""
+    backlog: int = 0
+    """Decisions since the experience that was last learned from."""
+    dropped_fragments: int = 0
+    """Fragments of experience that the learner was too slow to take."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """The live market's process and its disks at one instant."""
+
+    ready: bool = False
+    """Whether the account trades, or its market is known to be closed."""
+    disk_free_bytes: Mapping[str, int] = field(default_factory=dict)
+    """By what is kept there: state, checkpoints."""
+    disk_size_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 class TradingMetrics:
@@ -114,6 +171,7 @@ class TradingMetrics:
         self._account = AccountFigures()
         self._feed = FeedFigures()
         self._learner = LearnerFigures()
+        self._process = ProcessFigures()
         self._latency = Histogram(
             _PREFIX + "action_latency_seconds",
             "From the end of a bar's data to the order's answer.",
@@ -121,6 +179,7 @@ class TradingMetrics:
             buckets=_LATENCY_BUCKETS_S,
         )
         self.registry.register(_Figures(self))
+        ProcessCollector(namespace=_PREFIX.rstrip("_"), registry=self.registry)
 
     def update_account(self, figures: AccountFigures) -> None:
         """Replace the account's figures."""
@@ -133,6 +192,10 @@ class TradingMetrics:
     def update_learner(self, figures: LearnerFigures) -> None:
         """Replace the learner's figures."""
         self._learner = figures
+
+    def update_process(self, figures: ProcessFigures) -> None:
+        """Replace the process's figures."""
+        self._process = figures
 
     def observe_action_latency(self, seconds: float) -> None:
         """Count one decision that took `seconds`."""
@@ -147,6 +210,7 @@ class TradingMetrics:
         yield from _account_families(self._account)
         yield from _feed_families(self._feed)
         yield from _learner_families(self._learner)
+        yield from _process_families(self._process)
 
 
 class _Figures(Collector):
@@ -165,7 +229,7 @@ def _gauge(name: str, about: str, value: float) -> Metric:
     return GaugeMetricFamily(_PREFIX + name, about, value=value)
 
 
-def _labelled_gauge(name: str, about: str, label: str, values: Mapping[str, bool]) -> Metric:
+def _labelled_gauge(name: str, about: str, label: str, values: Mapping[str, float]) -> Metric:
     family = GaugeMetricFamily(_PREFIX + name, about, labels=[label])
     for key, value in values.items():
         family.add_metric([key], float(value))
@@ -192,7 +256,7 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     yield _labelled_gauge("trading_state", "1 for the state of trading.", "state", states)
     yield _counter("restarts_total", "Times that the account was taken up again.", figures.restarts)
     yield _gauge("champion", "Number of the policy that trades.", figures.champion)
-    yield _gauge("champion_version", "Updates that led to it.", figures.champion_version)
+    yield _gauge("champion_version", "Updates that led to the champion.", figures.champion_version)
     yield _counter("promotions_total", "Challengers that became champion.", figures.promotions)
     refusals = {check: figures.refusals.get(check, 0) for check in CHECKS}
     yield _labelled_counter("refusals_total", "Challengers refused, by check.", "check", refusals)
@@ -200,6 +264,39 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
         "refusals_in_a_row", "Refusals since a promotion or a reset.", figures.refusals_in_a_row
     )
     yield _counter("rollbacks_total", "Returns to an earlier champion.", figures.rollbacks)
+    yield _gauge(
+        "initial_capital", "Cash on the account's first day, USD.", figures.initial_capital
+    )
+    yield _gauge(
+        "day_start_equity", "Equity at the last session's close, USD.", figures.day_start_equity
+    )
+    yield _gauge("peak_equity", "Highest equity at a session's close, USD.", figures.peak_equity)
+    yield _gauge(
+        "max_daily_loss_ratio",
+        "Share of the day's opening equity whose loss halts trading.",
+        figures.max_daily_loss,
+    )
+    yield _gauge(
+        "max_drawdown_ratio",
+        "Share of the peak equity whose loss leaves only closing.",
+        figures.max_drawdown,
+    )
+    yield _gauge(
+        "realised_pnl", "Profit of closed strategies after fees, USD.", figures.realised_pnl
+    )
+    yield _gauge(
+        "buying_power", "Cash less what is held back for margin, USD.", figures.buying_power
+    )
+    yield _counter("orders_total", "Orders, rejected ones too.", figures.orders)
+    yield _counter("rejections_total", "Orders rejected.", figures.rejections)
+    yield _counter("closed_trades_total", "Strategies closed or settled.", figures.closed_trades)
+    yield _counter(
+        "winning_trades_total", "Strategies closed or settled with a gain.", figures.winning_trades
+    )
+    yield _gauge("delta_usd", "Value of the stock that the account moves like.", figures.delta)
+    yield _gauge("gamma_usd", "Change of delta_usd when the spots move by 1 %.", figures.gamma)
+    yield _gauge("vega_usd", "Change of value a volatility point.", figures.vega)
+    yield _gauge("theta_usd", "Change of value a day.", figures.theta)
 
 
 def _feed_families(figures: FeedFigures) -> Iterable[Metric]:
@@ -210,15 +307,32 @@ def _feed_families(figures: FeedFigures) -> Iterable[Metric]:
     yield _counter("feed_reconnects_total", "Connections opened anew.", figures.reconnects)
     yield _counter("feed_dropped_frames_total", "Frames dropped unread.", figures.dropped_frames)
     yield _gauge("feed_quote_age_seconds", "Age of the newest quote.", figures.quote_age_s)
+    yield _labelled_gauge(
+        "feed_silence_seconds", "Time since the newest frame.", "asset_class", figures.silence_s
+    )
+    yield _counter(
+        "feed_late_events_total",
+        "Market events that came after their bar had closed.",
+        figures.late_events,
+    )
+    yield _gauge(
+        "feed_tradable_ratio",
+        "Share of contracts with a quote that may fill, of the worst underlying.",
+        figures.tradable_share,
+    )
+    yield _gauge(
+        "market_time_seconds", "Exchange time of the last closed bar, Unix.", figures.market_time_s
+    )
+    yield _gauge("market_open", "1 while the market is expected to tick.", figures.market_open)
 
 
 def _learner_families(figures: LearnerFigures) -> Iterable[Metric]:
     yield _counter("learner_updates_total", "Learner updates.", figures.updates)
-    yield _counter("learner_samples_total", "Decisions learned from.", figures.samples)
+    yield _counter("learner_samples_total", "Live decisions learned from.", figures.samples)
     yield _gauge("learner_policy_loss", "Policy loss of the last update.", figures.policy_loss)
     yield _gauge("learner_value_loss", "Value loss of the last update.", figures.value_loss)
     yield _gauge("learner_entropy", "Entropy of the policy in nats.", figures.entropy)
-    yield _gauge("learner_kl", "KL divergence of the last update.", figures.kl)
+    yield _gauge("learner_kl", "KL divergence of the last update in nats.", figures.kl)
     yield _gauge(
         "learner_explained_variance",
         "Share of the returns' variance that the critic explains.",
@@ -249,3 +363,34 @@ def _learner_families(figures: LearnerFigures) -> Iterable[Metric]:
     yield _gauge("learner_clip_fraction", "Share of ratios clipped.", figures.clip_fraction)
     yield _gauge("learner_grad_norm", "Norm of the last update's gradient.", figures.grad_norm)
     yield _gauge("weights_version", "Version of the weights that trade.", figures.weights_version)
+    yield _counter(
+        "learner_rehearsed_samples_total",
+        "Decisions of training markets learned from beside the live ones.",
+        figures.rehearsed_samples,
+    )
+    yield _gauge("learner_update_seconds", "Wall time of the last update.", figures.update_s)
+    yield _gauge(
+        "learner_update_frequency",
+        "Decisions that an update waits for; 0 where learning is off.",
+        figures.update_frequency,
+    )
+    yield _gauge(
+        "learner_backlog",
+        "Decisions since the experience that was last learned from.",
+        figures.backlog,
+    )
+    yield _counter(
+        "learner_dropped_fragments_total",
+        "Fragments of experience that the learner was too slow to take.",
+        figures.dropped_fragments,
+    )
+
+
+def _process_families(figures: ProcessFigures) -> Iterable[Metric]:
+    yield _gauge("ready", "1 while it trades, or the market is closed.", figures.ready)
+    yield _labelled_gauge(
+        "disk_free_bytes", "Free space of the volume.", "folder", figures.disk_free_bytes
+    )
+    yield _labelled_gauge(
+        "disk_size_bytes", "Size of the volume.", "folder", figures.disk_size_bytes
+    )

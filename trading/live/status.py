@@ -26,10 +26,11 @@ def fill_line(ts_ns: int, fill: Fill, action: str) -> str:
 
 def account_figures(trader: Trader, restarts: int) -> AccountFigures:
     """The account's figures for the metrics."""
-    account = trader.env.broker.account
+    env, account = trader.env, trader.env.broker.account
+    exposure, limits = env.exposure(), env.broker.risk.limits
     return AccountFigures(
         trades=account.fills,
-        portfolio_value=trader.env.equity(),
+        portfolio_value=env.equity(),
         win_rate=account.win_rate,
         decisions=account.decisions,
         reward=account.reward_total,
@@ -44,6 +45,21 @@ def account_figures(trader: Trader, restarts: int) -> AccountFigures:
         refusals=account.refusals_by_check,
         refusals_in_a_row=account.refusals_in_a_row,
         rollbacks=account.rollbacks,
+        initial_capital=account.initial_cash,
+        day_start_equity=account.day_start_equity,
+        peak_equity=account.peak_equity,
+        max_daily_loss=limits.max_daily_loss_pct / 100.0,
+        max_drawdown=limits.max_drawdown_pct / 100.0,
+        realised_pnl=account.realised_pnl,
+        buying_power=account.buying_power,
+        orders=account.orders,
+        rejections=account.rejections,
+        closed_trades=account.closed_trades,
+        winning_trades=account.winning_trades,
+        delta=exposure.delta,
+        gamma=exposure.gamma,
+        vega=exposure.vega,
+        theta=sum(env.greeks(symbol)["theta"] for symbol in account.strategies),
     )
 
 

@@ -1,0 +1,526 @@
+"""Writes Grafana's dashboards; a test holds them to this file."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from grafana_foundation_sdk.builders import dashboard as grafana
+from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
+from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizTooltipOptions
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.variants import Dataquery as AnyQuery
+from grafana_foundation_sdk.models.common import (
+    BigValueGraphMode,
+    SortOrder,
+    TooltipDisplayMode,
+    VisibilityMode,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DataSourceRef,
+    Threshold,
+    ValueMap,
+    ValueMappingResult,
+)
+
+FOLDER = Path(__file__).parents[1] / "infra" / "k8s" / "monitoring" / "dashboards"
+_PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
+_WIDTH = 24
+USD, SHARE, SECONDS, BYTES = "currencyUSD", "percentunit", "s", "bytes"
+PER_SECOND, PER_MINUTE = "cps", "cpm"
+
+Panel = stat.Panel | timeseries.Panel | statetimeline.Panel
+
+
+class Line(NamedTuple):
+    """A query of Prometheus and what its series are called."""
+
+    expr: str
+    legend: str
+
+
+class Section(NamedTuple):
+    """A row of the dashboard and the panels below it."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+def trading() -> grafana.Dashboard:
+    """The account and its market."""
+    return _dashboard(
+        "trading-bot-trading",
+        "Trading",
+        [
+            Section(
+                "Now",
+                _across(
+                    _figure("Equity", "trading_bot_portfolio_value", USD),
+                    _figure(
+                        "P&L", "trading_bot_portfolio_value - trading_bot_initial_capital", USD
+                    ),
+                    _figure(
+                        "P&L today",
+                        "trading_bot_portfolio_value - trading_bot_day_start_equity",
+                        USD,
+                    ),
+                    _figure("Drawdown", "trading_bot:drawdown:ratio", SHARE),
+                    _figure("Win rate", "trading_bot_win_rate", SHARE),
+                    _alarm("Alerts", 'sum(ALERTS{alertstate="firing"}) or vector(0)'),
+                ),
+            ),
+            Section(
+                "Account",
+                _across(
+                    _graph(
+                        "Equity",
+                        USD,
+                        Line("trading_bot_portfolio_value", "equity"),
+                        Line("trading_bot_cash", "cash"),
+                        Line("trading_bot_buying_power", "buying power"),
+                    ),
+                    _graph(
+                        "P&L",
+                        USD,
+                        Line("trading_bot_realised_pnl", "realised, after fees"),
+                        Line("trading_bot:unrealised_pnl:usd", "unrealised"),
+                        Line("-trading_bot_fees_total", "fees"),
+                    ),
+                    _graph(
+                        "Losses and their limits",
+                        SHARE,
+                        Line("trading_bot:drawdown:ratio", "drawdown"),
+                        Line("trading_bot_max_drawdown_ratio", "drawdown: only closing"),
+                        Line("trading_bot:daily_loss:ratio", "daily loss"),
+                        Line("trading_bot_max_daily_loss_ratio", "daily loss: halt"),
+                        about="A crossed limit restricts trading.",
+                    ),
+                )
+                + _across(
+                    _states(
+                        "State of trading",
+                        Line("trading_bot_trading_state", "{{state}}"),
+                        no="transparent",
+                        yes="blue",
+                    )
+                ),
+            ),
+            Section(
+                "Positions",
+                _across(
+                    _graph("Open strategies", "short", Line("trading_bot_open_positions", "open")),
+                    _graph(
+                        "Delta and gamma",
+                        USD,
+                        Line("trading_bot_delta_usd", "delta"),
+                        Line("trading_bot_gamma_usd", "gamma (1 % move)"),
+                        about="Value of the stock that the account moves like, and its change.",
+                    ),
+                    _graph(
+                        "Vega and theta",
+                        USD,
+                        Line("trading_bot_vega_usd", "vega (volatility point)"),
+                        Line("trading_bot_theta_usd", "theta (day)"),
+                    ),
+                    _graph(
+                        "Win rate",
+                        SHARE,
+                        Line("trading_bot_win_rate", "since the start"),
+                        Line("trading_bot:win_rate:ratio5d", "five days"),
+                    ),
+                ),
+            ),
+            Section(
+                "Orders",
+                _across(
+                    _graph(
+                        "Orders",
+                        PER_MINUTE,
+                        Line("60 * rate(trading_bot_orders_total[$__rate_interval])", "orders"),
+                        Line("60 * rate(trading_bot_trades_total[$__rate_interval])", "fills"),
+                        Line(
+                            "60 * rate(trading_bot_rejections_total[$__rate_interval])",
+                            "rejections",
+                        ),
+                    ),
+                    _graph(
+                        "Decisions",
+                        PER_MINUTE,
+                        Line("60 * rate(trading_bot_steps_total[$__rate_interval])", "decisions"),
+                    ),
+                    _graph(
+                        "Data to order",
+                        SECONDS,
+                        *(
+                            Line(
+                                f"histogram_quantile({share}, sum by (le) (rate("
+                                "trading_bot_action_latency_seconds_bucket[$__rate_interval])))",
+                                f"p{share * 100:g}",
+                            )
+                            for share in (0.5, 0.9, 0.99)
+                        ),
+                        about="From the end of a bar's data to the order's answer.",
+                    ),
+                ),
+            ),
+            Section(
+                "Market data",
+                _across(
+                    _graph(
+                        "Events",
+                        PER_SECOND,
+                        Line("rate(trading_bot_feed_events_total[$__rate_interval])", "events"),
+                    ),
+                    _graph(
+                        "Silence",
+                        SECONDS,
+                        Line("trading_bot_feed_silence_seconds", "{{asset_class}}"),
+                        about="Time since the newest frame.",
+                    ),
+                    _graph(
+                        "Contracts with a quote that may fill",
+                        SHARE,
+                        Line("trading_bot_feed_tradable_ratio", "worst underlying"),
+                    ),
+                    _graph(
+                        "Faults",
+                        PER_MINUTE,
+                        Line(
+                            "60 * rate(trading_bot_feed_reconnects_total[$__rate_interval])",
+                            "reconnects",
+                        ),
+                        Line(
+                            "60 * rate(trading_bot_feed_dropped_frames_total[$__rate_interval])",
+                            "frames dropped",
+                        ),
+                        Line(
+                            "60 * rate(trading_bot_feed_late_events_total[$__rate_interval])",
+                            "late events",
+                        ),
+                    ),
+                )
+                + _across(
+                    _states(
+                        "Connections",
+                        Line("trading_bot_feed_connected", "{{asset_class}}"),
+                        Line("trading_bot_market_open", "market open"),
+                        Line("trading_bot_ready", "ready"),
+                        no="dark-red",
+                        yes="green",
+                    )
+                ),
+            ),
+            Section(
+                "Process",
+                _across(
+                    _graph(
+                        "CPU",
+                        "short",
+                        Line(
+                            "rate(trading_bot_process_cpu_seconds_total[$__rate_interval])",
+                            "live market",
+                        ),
+                    ),
+                    _graph(
+                        "Memory",
+                        BYTES,
+                        Line("trading_bot_process_resident_memory_bytes", "live market"),
+                    ),
+                    _graph("Disk free", SHARE, Line("trading_bot:disk_free:ratio", "{{folder}}")),
+                    _graph(
+                        "Times taken up again", "short", Line("trading_bot:restarts:max", "account")
+                    ),
+                ),
+            ),
+        ],
+    )
+
+
+def learning() -> grafana.Dashboard:
+    """The learner, the gate, and the cluster below them."""
+    return _dashboard(
+        "trading-bot-learning",
+        "Learning",
+        [
+            Section(
+                "Now",
+                _across(
+                    _figure("Champion", "trading_bot_champion", "short"),
+                    _figure("Champion's updates", "trading_bot_champion_version", "short"),
+                    _figure("Challenger's updates", "trading_bot_challenger_version", "short"),
+                    _figure("Promotions", "trading_bot_promotions_total", "short"),
+                    _figure("Refusals in a row", "trading_bot_refusals_in_a_row", "short"),
+                    _alarm("Rollbacks", "trading_bot_rollbacks_total"),
+                ),
+            ),
+            Section(
+                "Returns",
+                _across(
+                    _graph(
+                        "Episode return in training markets",
+                        "short",
+                        Line("trading_bot_rehearsal_return", "mean"),
+                    ),
+                    _graph("Reward of trading", "short", Line("trading_bot_reward_total", "sum")),
+                ),
+            ),
+            Section(
+                "Updates",
+                _across(
+                    _graph(
+                        "Losses",
+                        "short",
+                        Line("trading_bot_learner_policy_loss", "policy"),
+                        Line("trading_bot_learner_value_loss", "value"),
+                    ),
+                    _graph(
+                        "KL divergence (nats)",
+                        "short",
+                        Line("trading_bot_learner_kl", "of the last update"),
+                        Line("trading_bot_challenger_kl", "challenger from champion"),
+                    ),
+                    _graph(
+                        "Entropy (nats)", "short", Line("trading_bot_learner_entropy", "policy")
+                    ),
+                )
+                + _across(
+                    _graph(
+                        "Explained variance",
+                        SHARE,
+                        Line("trading_bot_learner_explained_variance", "critic"),
+                    ),
+                    _graph("Gradient", "short", Line("trading_bot_learner_grad_norm", "norm")),
+                    _graph(
+                        "Clipped ratios",
+                        SHARE,
+                        Line("trading_bot_learner_clip_fraction", "of the last update"),
+                    ),
+                ),
+            ),
+            Section(
+                "Throughput",
+                _across(
+                    _graph(
+                        "Decisions",
+                        PER_SECOND,
+                        Line("rate(trading_bot_steps_total[$__rate_interval])", "made"),
+                        Line(
+                            "rate(trading_bot_learner_samples_total[$__rate_interval])",
+                            "learned from",
+                        ),
+                        Line(
+                            "rate(trading_bot_learner_rehearsed_samples_total[$__rate_interval])",
+                            "learned from in rehearsal",
+                        ),
+                    ),
+                    _graph(
+                        "Waiting to be learned from",
+                        "short",
+                        Line("trading_bot_learner_backlog", "decisions"),
+                        Line("trading_bot_learner_update_frequency", "an update's"),
+                    ),
+                    _graph(
+                        "Wall time",
+                        SECONDS,
+                        Line("trading_bot_learner_update_seconds", "update"),
+                        Line("trading_bot_judgement_seconds", "judgement"),
+                    ),
+                    _graph(
+                        "Experience lost",
+                        PER_MINUTE,
+                        *(
+                            Line(
+                                f"60 * rate(trading_bot_learner_{name}_total[$__rate_interval])",
+                                legend,
+                            )
+                            for name, legend in (
+                                ("missing_samples", "decisions not delivered"),
+                                ("dropped_fragments", "fragments dropped"),
+                                ("refused_fragments", "fragments refused"),
+                                ("lost_fragments", "fragments lost with a learner"),
+                            )
+                        ),
+                    ),
+                ),
+            ),
+            Section(
+                "Promotions",
+                _across(
+                    _graph(
+                        "Versions",
+                        "short",
+                        Line("trading_bot_champion_version", "champion"),
+                        Line("trading_bot_challenger_version", "challenger"),
+                        Line("trading_bot_weights_version", "trades"),
+                    ),
+                    _graph(
+                        "Rulings",
+                        "short",
+                        Line("trading_bot_promotions_total", "promoted"),
+                        Line("trading_bot:rollbacks:max", "rolled back"),
+                        Line("trading_bot:learner_restarts:max", "learner brought back"),
+                    ),
+                    _graph("Refusals", "short", Line("trading_bot_refusals_total", "{{check}}")),
+                ),
+            ),
+            Section(
+                "Ray",
+                _across(
+                    _graph(
+                        "CPU",
+                        "percent",
+                        Line("ray_node_cpu_utilization", "{{ip}}"),
+                        about="Of each node.",
+                    ),
+                    _graph(
+                        "Memory",
+                        SHARE,
+                        Line("ray_node_mem_used / ray_node_mem_total", "{{ip}}"),
+                    ),
+                    _graph(
+                        "GPU",
+                        "percent",
+                        Line(
+                            "avg by (ip) (ray_node_gpus_utilization) or vector(0)",
+                            "{{ip}}",
+                        ),
+                        about="0 where no node has one.",
+                    ),
+                    _graph(
+                        "Object store",
+                        BYTES,
+                        Line("sum(ray_object_store_used_memory)", "used"),
+                        Line(
+                            "sum(ray_object_store_used_memory + ray_object_store_available_memory)",
+                            "size",
+                        ),
+                    ),
+                )
+                + _across(
+                    _graph("Actors", "short", Line("sum by (State) (ray_actors)", "{{State}}")),
+                    _graph(
+                        "Processes' memory",
+                        BYTES,
+                        Line("sum by (Component) (ray_component_rss_bytes)", "{{Component}}"),
+                    ),
+                    _graph(
+                        "Requests",
+                        PER_SECOND,
+                        Line(
+                            "sum by (route, status_code) "
+                            "(rate(ray_serve_num_http_requests_total[$__rate_interval]))",
+                            "{{route}} {{status_code}}",
+                        ),
+                    ),
+                ),
+            ),
+        ],
+    )
+
+
+def files() -> dict[Path, str]:
+    """The content of every dashboard's file."""
+    made = {"trading.json": trading(), "learning.json": learning()}
+    return {
+        FOLDER / name: json.dumps(dashboard.build(), cls=JSONEncoder, sort_keys=True, indent=1)
+        + "\n"
+        for name, dashboard in made.items()
+    }
+
+
+def _dashboard(uid: str, title: str, sections: Sequence[Section]) -> grafana.Dashboard:
+    board = (
+        grafana.Dashboard(title)
+        .uid(uid)
+        .tags(["trading-bot"])
+        .time("now-6h", "now")
+        .refresh("30s")
+        .timezone("browser")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .readonly()
+    )
+    number = itertools.count(1)
+    for section in sections:
+        board.with_row(grafana.Row(section.title).id(next(number)))
+        for panel in section.panels:
+            board.with_panel(panel.id(next(number)))
+    return board
+
+
+def _across(*panels: Panel) -> list[Panel]:
+    """Panels side by side over the whole width."""
+    return [panel.span(_WIDTH // len(panels)) for panel in panels]
+
+
+def _queries(lines: Sequence[Line]) -> list[Builder[AnyQuery]]:
+    return [
+        Dataquery()
+        .ref_id(chr(ord("A") + i))
+        .expr(line.expr)
+        .legend_format(line.legend)
+        .datasource(_PROMETHEUS)
+        for i, line in enumerate(lines)
+    ]
+
+
+def _figure(title: str, expr: str, unit: str) -> stat.Panel:
+    """The newest value, large, above its course."""
+    return (
+        stat.Panel()
+        .title(title)
+        .datasource(_PROMETHEUS)
+        .targets(_queries([Line(expr, title)]))
+        .unit(unit)
+        .height(4)
+        .graph_mode(BigValueGraphMode.AREA)
+        .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
+        .thresholds(grafana.ThresholdsConfig().steps([Threshold(None, "text")]))
+    )
+
+
+def _alarm(title: str, expr: str) -> stat.Panel:
+    """A count that is red above zero."""
+    steps = [Threshold(None, "green"), Threshold(1.0, "red")]
+    return _figure(title, expr, "short").thresholds(grafana.ThresholdsConfig().steps(steps))
+
+
+def _graph(title: str, unit: str, *lines: Line, about: str = "") -> timeseries.Panel:
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .datasource(_PROMETHEUS)
+        .targets(_queries(lines))
+        .unit(unit)
+        .height(8)
+        .line_width(1)
+        .show_points(VisibilityMode.NEVER)
+        .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
+    )
+    return panel.description(about) if about else panel
+
+
+def _states(title: str, *lines: Line, no: str, yes: str) -> statetimeline.Panel:
+    """A band in two colours for each series that is 0 or 1."""
+    colours = {
+        "0": ValueMappingResult(text="no", color=no),
+        "1": ValueMappingResult(text="yes", color=yes),
+    }
+    return (
+        statetimeline.Panel()
+        .title(title)
+        .datasource(_PROMETHEUS)
+        .targets(_queries(lines))
+        .mappings([ValueMap(options=colours)])
+        .height(5)
+        .show_value(VisibilityMode.NEVER)
+    )
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for path, content in files().items():
+        path.write_text(content)

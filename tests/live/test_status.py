@@ -1,0 +1,79 @@
+"""What the live market tells about its account."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
+from trading.live.bar_clock import Bar
+from trading.live.metrics import AccountFigures
+from trading.live.status import account_figures, describe_account
+from trading.live.trader import Trader
+
+
+@dataclass
+class Moment:
+    """An account at one bar, told twice."""
+
+    figures: AccountFigures
+    open_profit: float
+    delta: float
+    theta: float
+
+
+@dataclass
+class Moments(Bars):
+    """Notes the figures at every bar."""
+
+    noted: list[Moment] = field(default_factory=list)
+
+    def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
+        env, account = trader.env, trader.env.broker.account
+        greeks = {symbol: env.greeks(symbol) for symbol in account.strategies}
+        self.noted.append(
+            Moment(
+                account_figures(trader, restarts=0),
+                sum(each["profit"] for each in describe_account(trader)["positions"]),
+                sum(each["delta"] * env.spot(symbol) for symbol, each in greeks.items()),
+                sum(each["theta"] for each in greeks.values()),
+            )
+        )
+
+
+@pytest.fixture(scope="module")
+def moments(tmp_path_factory: pytest.TempPathFactory) -> list[Moment]:
+    settings = settings_for(tmp_path_factory.mktemp("account"))
+    observer = Moments()
+    with serving(FirstMinutes(30)) as (endpoint, begin):
+        trade(settings, endpoint, begin, bars=observer)
+    return observer.noted
+
+
+def test_realised_and_open_profit_make_up_the_equity(moments: list[Moment]) -> None:
+    for each in moments:
+        figures = each.figures
+        unrealised = figures.portfolio_value - figures.initial_capital - figures.realised_pnl
+        assert unrealised == pytest.approx(each.open_profit, abs=0.01)
+    assert any(each.open_profit for each in moments)
+
+
+def test_greeks_are_those_of_the_holdings_in_usd(moments: list[Moment]) -> None:
+    for each in moments:
+        assert each.figures.delta == pytest.approx(each.delta)
+        assert each.figures.theta == pytest.approx(each.theta)
+    assert any(each.figures.delta and each.figures.gamma and each.figures.vega for each in moments)
+
+
+def test_orders_end_as_fills_or_rejections_and_trades_as_wins_or_losses(
+    moments: list[Moment],
+) -> None:
+    last = moments[-1].figures
+    assert 0 < last.trades <= last.orders - last.rejections
+    assert 0 < last.closed_trades < last.trades
+    assert last.win_rate == last.winning_trades / last.closed_trades
+
+
+def test_limits_and_their_bases_are_the_settings_and_the_first_days(moments: list[Moment]) -> None:
+    figures = moments[0].figures
+    assert (figures.max_daily_loss, figures.max_drawdown) == (0.05, 0.25)
+    assert figures.day_start_equity == figures.peak_equity == figures.initial_capital == 100_000.0
