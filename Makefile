@@ -7,7 +7,7 @@ CONFIG ?= configs/local.yaml
 PYTEST = $(VENV)/bin/python -m pytest
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint test soak test-image sbom lock
+.PHONY: install run lint test soak test-cluster test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -20,10 +20,14 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTEST) -m "not soak and not docker"
+	$(PYTEST) -m "not soak and not cluster and not docker"
 
 soak: $(INSTALLED)
 	$(PYTEST) -m soak
+
+# On a head and three workers of Ray, as root; losing the head needs apt-get install redis-server.
+test-cluster: $(INSTALLED)
+	$(PYTEST) -m cluster
 
 # Builds the image and runs it, as root on Debian: apt-get install docker.io debootstrap
 test-image: $(INSTALLED)

@@ -111,6 +111,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
 def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one."""
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
+    # Ray reads these when it is imported: nothing may import it before.
     if not address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

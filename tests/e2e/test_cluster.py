@@ -19,7 +19,7 @@ from trading.execution.journal import Journal
 NO_NODES = why_no_nodes()
 REDIS = shutil.which("redis-server")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     pytest.mark.timeout(600),
     pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
 ]

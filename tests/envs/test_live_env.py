@@ -218,7 +218,7 @@ def test_what_one_underlying_holds_leaves_less_room_below_the_greek_limits_for_a
     scene.trade(MONDAY, 30, straddle, HOLD)
     scene.bar(MONDAY, 31, SPOT)
     assert int(scene.env._sights.units[1, straddle]) < free
-    vega = scene.env._account_greeks().vega
+    vega = scene.env.exposure().vega
     assert 0.0 < vega <= 0.002 * 100_000.0
     scene.journal.close()
 

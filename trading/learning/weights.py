@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import ray
 
 from trading.errors import LearningError
 from trading.learning.champions import Champion, Standing
@@ -54,6 +53,8 @@ def get_or_create(namespace: str, placement: Mapping[str, Any] | None = None) ->
     It outlives its creator and reserves no CPU. Should its node die it restarts empty, and is
     filled again after the next judgement: `placement`, options of an actor, says on which node.
     """
+    import ray  # here, so that settings become parts before Ray is imported: see up.ray_runtime
+
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WeightRegistry)
     return actor.options(
         name=ACTOR_NAME,

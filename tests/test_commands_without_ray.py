@@ -1,0 +1,21 @@
+"""What a command imports before it starts Ray, whose settings are read when Ray is imported."""
+
+import subprocess
+import sys
+
+MODULES = (
+    "trading.up",
+    "trading.train",
+    "trading.evaluation_cli",
+    "trading.evaluation.evaluate",
+    "trading.evaluation.simulated_history",
+    "trading.evaluation.summary",
+    "trading.live.assembly",
+    "trading.checkpoints_cli",
+)
+
+
+def test_nothing_imports_ray_before_its_runtime_is_set_up() -> None:
+    code = f"import sys, {', '.join(MODULES)}; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
