@@ -12,7 +12,7 @@ from trading.data.recording import load_recording, recorded_runs
 from trading.envs.history import History, write_history
 from trading.envs.rules import TradingRules
 from trading.errors import ConfigError, DataError
-from trading.evaluation.backtest import backtest_history, backtest_simulation
+from trading.evaluation.backtest import history_returns, simulation_returns
 from trading.execution.fees import FeeSchedule
 from trading.learning.gate import Gate, GateLimits, HeldOut, Returns, SessionTrader
 from trading.live import assembly
@@ -39,7 +39,7 @@ class HeldOutSessions:
         self._settings = settings
         self._rules = assembly.trading_rules(settings)
         self._fees = assembly.fee_schedule(settings)
-        self._recordings = settings.paths.state_dir / "recordings"
+        self._recordings = assembly.recordings_path(settings)
         self._recent = settings.paths.state_dir / "held-out" / _RECENT
         self._known: list[date] | None = None
         gate = settings.learning.gate
@@ -88,7 +88,7 @@ class HeldOutSessions:
 
     def _trade_simulated(self, trader: SessionTrader) -> Returns:
         count, seed = self._settings.learning.gate.sessions, _held_out_seed(self._settings.seed)
-        return backtest_simulation(count, seed, self._rules, self._fees, trader).returns
+        return simulation_returns(count, seed, self._rules, self._fees, trader)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class _Days:
     fees: FeeSchedule
 
     def __call__(self, trader: SessionTrader) -> Returns:
-        return backtest_history(self.folder, self.rules, self.fees, trader).returns
+        return history_returns(self.folder, self.rules, self.fees, trader)
 
 
 def _held_out_seed(seed: int) -> int:

@@ -88,6 +88,7 @@ def _recorded(
     from trading.data.catalog import Catalog
     from trading.data.recorded import RecordedSession
     from trading.data.recording import load_recording
+    from trading.live.assembly import recordings_path
     from trading.market.calendar import ExchangeCalendar
 
     calendar = ExchangeCalendar()
@@ -100,7 +101,7 @@ def _recorded(
             elif catalog is not None:
                 yield RecordedSession.from_catalog(Catalog(catalog), day, symbol, calendar, bar_ns)
             else:
-                folder = recordings or settings.paths.state_dir / "recordings"
+                folder = recordings or recordings_path(settings)
                 yield load_recording(folder, day, symbol)
 
 

@@ -6,7 +6,12 @@ from tests.envs.goog import CALENDAR, recorded_goog
 from trading.envs.catalogue import HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import write_history
-from trading.evaluation.backtest import backtest_history, backtest_simulation
+from trading.evaluation.backtest import (
+    backtest_history,
+    backtest_simulation,
+    history_returns,
+    simulation_returns,
+)
 from trading.evaluation.baselines import (
     hold,
     open_and_keep,
@@ -39,3 +44,12 @@ def test_every_bar_of_a_recorded_day_is_traded(tmp_path: Path):
     assert result.equity.shape == (1, len(recorded_goog().bar_end_ns) - 1)
     assert result.trades[0] > 0
     assert result.returns[0] == result.equity[0, -1] / DEFAULT_RULES.initial_capital - 1.0
+    returns = history_returns(folder, DEFAULT_RULES, DEFAULT_FEES, random_masked(1))
+    assert np.array_equal(returns, result.returns)
+
+
+def test_returns_without_a_note_of_every_bar_are_the_same():
+    returns = simulation_returns(6, 5, DEFAULT_RULES, DEFAULT_FEES, random_masked(1))
+    noted = backtest_simulation(6, 5, DEFAULT_RULES, DEFAULT_FEES, random_masked(1)).returns
+    assert returns.any()
+    assert np.array_equal(returns, noted)

@@ -1,7 +1,9 @@
 """Sessions traded from the open to the close by a policy or a baseline, in the training markets."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.history import HistoricalMarkets, History
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SimulatedMarkets
-from trading.envs.vector_env import Observation
+from trading.envs.vector_env import Observation, OptionsVectorEnv
 from trading.evaluation.baselines import Standing, Trader
 from trading.evaluation.simulated_history import SIMULATED
 from trading.evaluation.watched_env import WatchedBar, WatchedEnv
@@ -97,11 +99,31 @@ def backtest_simulation(
     sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule, trader: Trader
 ) -> Backtest:
     """Trade whole simulated sessions; equal seeds show every trader the same markets."""
-    rng = np.random.default_rng(seed)
-    markets = FromTheOpen(sessions, 1, rules, fees, DEFAULT_RANGES, rng)
+    markets = _simulated(sessions, seed, rules, fees)
     env = WatchedEnv(sessions, rules, fees, markets, [SIMULATED] * sessions, _standing(trader))
     names = tuple(f"simulated {i + 1}" for i in range(sessions))
     return _run(env, names, rules.initial_capital, trader)
+
+
+def history_returns(folder: Path, rules: TradingRules, fees: FeeSchedule, trader: Trader) -> F64:
+    """The `returns` of `backtest_history`, [D], without a note of every bar, which costs time.
+
+    `trader` acts: a `Standing` position is no action, and is not opened here.
+
+    Raises:
+        DataError: There is no history in the folder, or it was written for other rules.
+    """
+    history = History(folder, rules, fees)
+    env = OptionsVectorEnv(len(history.days), rules, fees, EveryDay(history))
+    return _session_returns(env, rules.initial_capital, trader)
+
+
+def simulation_returns(
+    sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule, trader: Trader
+) -> F64:
+    """The `returns` of `backtest_simulation`, [D], as `history_returns` are of a history."""
+    env = OptionsVectorEnv(sessions, rules, fees, _simulated(sessions, seed, rules, fees))
+    return _session_returns(env, rules.initial_capital, trader)
 
 
 def learnt(policy: Policy) -> Trader:
@@ -124,21 +146,47 @@ def _standing(trader: Trader) -> Standing | None:
     return trader if isinstance(trader, Standing) else None
 
 
-def _run(env: WatchedEnv, names: tuple[str, ...], capital: float, trader: Trader) -> Backtest:
+def _simulated(sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule) -> FromTheOpen:
+    return FromTheOpen(sessions, 1, rules, fees, DEFAULT_RANGES, np.random.default_rng(seed))
+
+
+class _Step(NamedTuple):
+    """One bar of B accounts that trade their first session."""
+
+    actions: I64
+    running: NDArray[np.bool_]
+    """[B], whose session has not ended before."""
+    ended: NDArray[np.bool_]
+    """[B], whose session ends with it."""
+    info: dict[str, Any]
+
+
+def _play(env: OptionsVectorEnv, trader: Trader) -> Iterator[_Step]:
     """Step until every account has ended its first session."""
-    count = env.num_envs
-    running, length = np.ones(count, np.bool_), np.zeros(count, np.int64)
-    taken = np.zeros(ACTION_COUNT, np.int64)
     observation, _ = env.reset()
-    first = np.ones(count, dtype=np.bool_)
+    first, running = np.ones(env.num_envs, np.bool_), np.ones(env.num_envs, np.bool_)
     while running.any():
         actions = trader(observation, first)
         observation, _, _, first, info = env.step(actions)
-        allowed = running & ~info["invalid_action"]
-        taken += np.bincount(actions[allowed], minlength=ACTION_COUNT)
-        length += running
-        running &= ~first
+        yield _Step(actions, running, running & first, info)
+        running = running & ~first
+
+
+def _run(env: WatchedEnv, names: tuple[str, ...], capital: float, trader: Trader) -> Backtest:
+    length, taken = np.zeros(env.num_envs, np.int64), np.zeros(ACTION_COUNT, np.int64)
+    for step in _play(env, trader):
+        allowed = step.running & ~step.info["invalid_action"]
+        taken += np.bincount(step.actions[allowed], minlength=ACTION_COUNT)
+        length += step.running
     return _gathered(env.bars, length, names, capital, taken)
+
+
+def _session_returns(env: OptionsVectorEnv, capital: float, trader: Trader) -> F64:
+    equity = np.full(env.num_envs, np.nan)
+    for step in _play(env, trader):
+        if step.ended.any():
+            equity[step.ended] = step.info["episode"]["equity"][step.ended]
+    return equity / capital - 1.0
 
 
 def _gathered(

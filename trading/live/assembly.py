@@ -30,6 +30,11 @@ def journal_path(settings: Settings) -> Path:
     return settings.paths.state_dir / f"journal-{settings.account.id}.sqlite"
 
 
+def recordings_path(settings: Settings) -> Path:
+    """The folder of recorded live days."""
+    return settings.paths.state_dir / "recordings"
+
+
 def recorder(settings: Settings) -> Recorder | None:
     """A recorder of live days, or None where the settings ask for none.
 
@@ -41,7 +46,7 @@ def recorder(settings: Settings) -> Recorder | None:
     if not settings.data.record:
         return None
     return Recorder(
-        settings.paths.state_dir / "recordings",
+        recordings_path(settings),
         history_bars=HISTORY_BARS,
         waits=settings.data.source != "massive",
     )
