@@ -226,11 +226,9 @@ class OnlineLearner:
 
     def _learn_beside(self, rollout: Rollout) -> tuple[dict[str, Any], int]:
         """Results of one update, and how many rehearsed decisions were in it."""
-        # Sampling asks the learners for their weights, and is told less clearly that they are dead.
-        _ = self._algorithm.weights_version
-        self._algorithm.feed(rollout)
+        # First, so that a learner found dead while sampling leaves nothing fed to be learned twice.
         rehearsed = self._rehearsal.beside(rollout.steps)
-        for each in rehearsed:
+        for each in (rollout, *rehearsed):
             self._algorithm.feed(each)
         return self._algorithm.train(), sum(each.steps for each in rehearsed)
 

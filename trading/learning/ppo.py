@@ -44,7 +44,7 @@ from trading.learning.policy import Weights, load_weights
 from trading.learning.ppo_update import PPOSettings, Replica, update
 from trading.learning.rollout import Rollout
 from trading.learning.runner import BatchedEnvRunner, network_weights
-from trading.learning.sampling import RolloutSource, Sampler
+from trading.learning.sampling import RolloutSource, Sampler, fetched
 
 logger = logging.getLogger(__name__)
 
@@ -478,16 +478,6 @@ def _load_weights(learner: CLSTMPPOLearner, weights: Weights) -> None:
 
 def _update_learner(learner: CLSTMPPOLearner, sources: list[RolloutSource]) -> dict[str, float]:
     """Fetches the rollouts and learns from them; those whose runner failed are counted as lost."""
-    rollouts: list[Rollout] = []
-    lost = 0
-    for source in sources:
-        if isinstance(source, Rollout):
-            rollouts.append(source)
-            continue
-        try:
-            rollouts.extend(ray.get(source))
-        except ray.exceptions.RayError as error:
-            logger.warning("a rollout is lost: %s", error)
-            lost += 1
+    rollouts, lost = fetched(sources)
     stats = learner.update_from_rollouts(rollouts) if rollouts else {"samples": 0.0}
     return {**stats, NUM_ROLLOUTS_LOST_LIFETIME: float(lost)}

@@ -5,13 +5,9 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import ray
-import structlog
 
 from trading.learning.rollout import Rollout
-from trading.learning.sampling import RolloutSource
-
-log = structlog.get_logger(__name__)
+from trading.learning.sampling import RolloutSource, fetched
 
 _FRESH_DEALS = 8
 
@@ -46,7 +42,7 @@ class Rehearsal:
             return []
         if self._dealt >= _FRESH_DEALS or not self._rollouts:
             self.renew()
-            self._rollouts = _fetched(self._sample())
+            self._rollouts, _ = fetched(self._sample())
         self._dealt += 1
         dealt: list[Rollout] = []
         while self._rollouts:
@@ -77,16 +73,3 @@ def columns_of(rollout: Rollout, which: slice) -> Rollout:
             value = value[which] if value.ndim == 1 else value[:, which]
         chosen[field.name] = value
     return Rollout(**chosen)
-
-
-def _fetched(sources: list[RolloutSource]) -> list[Rollout]:
-    rollouts: list[Rollout] = []
-    for source in sources:
-        if isinstance(source, Rollout):
-            rollouts.append(source)
-            continue
-        try:
-            rollouts += ray.get(source)
-        except ray.exceptions.RayError as error:
-            log.warning("a rehearsal is lost", reason=str(error).splitlines()[0])
-    return rollouts

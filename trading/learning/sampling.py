@@ -5,7 +5,7 @@ fixed by the order of calls alone, and equal seeds give equal rollouts.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import ray
@@ -170,6 +170,22 @@ class Sampler:
         self._kept = sorted((d for d in delivered if d.version >= oldest), key=lambda d: d.runner)
         if old := sum(d.steps for d in delivered if d.version < oldest):
             logger.info("%d decisions by weights older than version %d are dropped", old, oldest)
+
+
+def fetched(sources: Iterable[RolloutSource]) -> tuple[list[Rollout], int]:
+    """The rollouts of sources, and how many sources are lost with the runner that owned them."""
+    rollouts: list[Rollout] = []
+    lost = 0
+    for source in sources:
+        if isinstance(source, Rollout):
+            rollouts.append(source)
+            continue
+        try:
+            rollouts += ray.get(source)
+        except ray.exceptions.RayError as error:
+            logger.warning("a rollout is lost: %s", error)
+            lost += 1
+    return rollouts, lost
 
 
 def _sample(runner: BatchedEnvRunner, weights: dict[str, Any]) -> tuple[Any, int, int, Any]:
