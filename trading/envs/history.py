@@ -25,7 +25,7 @@ from trading.envs.catalogue import ACTIONS
 from trading.envs.features import FEATURES
 from trading.envs.frames import Frames, empty_frames
 from trading.envs.rules import TradingRules
-from trading.envs.snapshots import copied, put_back
+from trading.envs.snapshots import Resumable
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
@@ -268,7 +268,7 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype=dtype, mode="c")).reshape(shape)
 
 
-class HistoricalMarkets:
+class HistoricalMarkets(Resumable):
     """Accounts on the days of a history; see `trading.envs.vector_env.Markets`.
 
     Every episode is one day drawn at random, from its first bar to its last. First episodes start
@@ -305,10 +305,6 @@ class HistoricalMarkets:
         self.frame_of[accounts] = self._first[day]
         self._ends[accounts] = self._last[day]
 
-    def get_state(self) -> dict[str, Any]:
-        """A copy of where the accounts are, and of the generator."""
-        return {"rng": self._rng.bit_generator.state, "arrays": copied(self._arrays())}
-
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a state in place.
 
@@ -321,8 +317,7 @@ class HistoricalMarkets:
         days = {"first": self._first, "last": self._last}
         if not all(np.array_equal(arrays[name], column) for name, column in days.items()):
             raise DataError("the state is of another history: start new episodes")
-        put_back(self._arrays(), arrays, "markets")
-        self._rng.bit_generator.state = state["rng"]
+        super().set_state(state)
 
     def _arrays(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from trading.envs.catalogue import BUCKETS
 from trading.envs.frames import Frames, Scratch, empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
 from trading.envs.rules import TradingRules
-from trading.envs.snapshots import copied, put_back
+from trading.envs.snapshots import Resumable
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, empty_columns, refresh, row
@@ -105,7 +105,7 @@ def _show_bar(
         fill_frame(chain, frames, m, bars, rules, fees, s)
 
 
-class SimulatedMarkets:
+class SimulatedMarkets(Resumable):
     """M independent markets, each traded by `accounts_per_market` accounts.
 
     Every episode draws its own market, see `trading.market.randomisation`. Half of the episodes
@@ -170,21 +170,6 @@ class SimulatedMarkets:
         """Begin new episodes at the open in the markets of these accounts, all of each market's."""
         which = np.unique(self.frame_of[accounts])
         self._start(which, np.zeros(len(which), dtype=np.int64))
-
-    def get_state(self) -> dict[str, Any]:
-        """A copy of paths, chains, frames and the generator."""
-        return {"rng": self._rng.bit_generator.state, "arrays": copied(self._arrays())}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Take over a state in place.
-
-        Raises
-        ------
-        DataError
-            The state is of another number of markets; nothing is changed then.
-        """
-        put_back(self._arrays(), state["arrays"], "markets")
-        self._rng.bit_generator.state = state["rng"]
 
     def _arrays(self) -> dict[str, Any]:
         return {"day": self._day, "chains": self._chains, "frames": self.frames}

@@ -30,6 +30,31 @@ def put_back(state: Any, saved: Any, name: str = "state") -> None:
     _write(state, saved)
 
 
+class Resumable:
+    """What consists of arrays and a generator, and can go on where another one stood."""
+
+    _rng: np.random.Generator
+
+    def get_state(self) -> dict[str, Any]:
+        """A copy of the arrays and of the generator."""
+        return {"rng": self._rng.bit_generator.state, "arrays": copied(self._arrays())}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take over a state in place.
+
+        Raises
+        ------
+        DataError
+            The state is of another size or kind; nothing is changed then.
+        """
+        put_back(self._arrays(), state["arrays"], "markets")
+        self._rng.bit_generator.state = state["rng"]
+
+    def _arrays(self) -> dict[str, Any]:
+        """All that the state consists of beside the generator, as `copied` takes it."""
+        raise NotImplementedError
+
+
 def _check(state: Any, saved: Any, name: str) -> None:
     if isinstance(state, np.ndarray):
         have = (saved.shape, saved.dtype) if isinstance(saved, np.ndarray) else type(saved)
