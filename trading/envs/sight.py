@@ -190,23 +190,40 @@ def see(
 def unit_greeks(
     board: Board, frames: Frames, f: int, multiplier: float, action: int
 ) -> tuple[float, float, float]:
-    """Delta, gamma and vega of one unit of an opening action in frame `f`, USD.
+    """Delta, gamma and vega of one unit of an opening action in frame `f`, USD."""
+    legs = frames.legs[f, action]
+    greeks: tuple[float, float, float] = legs_greeks(
+        board, frames, f, multiplier, legs, RATIO[action]
+    )
+    return greeks
+
+
+@njit(cache=True, error_model="numpy")
+def legs_greeks(
+    board: Board,
+    frames: Frames,
+    f: int,
+    multiplier: float,
+    legs: NDArray[np.integer],
+    ratio: NDArray[np.integer],
+) -> tuple[float, float, float]:
+    """Delta, gamma and vega of one unit of legs in frame `f`, USD.
 
     As `trading.execution.exposure.Greeks` counts them.
     """
     delta = gamma = vega = 0.0
     spot = frames.spot[f]
-    for leg in range(MAX_LEGS):
-        i, ratio = frames.legs[f, action, leg], RATIO[action, leg]
+    for leg in range(len(legs)):
+        i = legs[leg]
         if i == NO_LEG:
             break
         if i == STOCK:
-            delta += ratio
+            delta += ratio[leg]
             continue
         q = board.quoted_at[f] + i
-        delta += ratio * board.delta[q]
-        gamma += ratio * board.gamma[q]
-        vega += ratio * board.vega[q]
+        delta += ratio[leg] * board.delta[q]
+        gamma += ratio[leg] * board.gamma[q]
+        vega += ratio[leg] * board.vega[q]
     return (
         multiplier * delta * spot,
         multiplier * gamma * spot * spot * 0.01,

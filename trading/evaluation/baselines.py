@@ -18,6 +18,7 @@ from trading.envs.board import Board
 from trading.envs.catalogue import ACTIONS, HOLD
 from trading.envs.frames import ABOVE_ROUNDING, Frames
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.sight import legs_greeks
 from trading.envs.vector_env import Observation
 from trading.execution.buying_power import required
 from trading.execution.crossing import Crossing, cross
@@ -186,7 +187,9 @@ def _open(
         return
     spot = float(view.frames.spot[f])
     margin = cents_up(market_requirement(order.legs, rules.multiplier, spot, offered.marks))
-    greeks = _greeks(view, f, legs, standing.ratio, rules.multiplier)
+    greeks = legs_greeks(
+        view.board, view.frames, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
+    )
     purses = accounts.purses
     power = float(purses.cash[b] - purses.reserved[b])
     units = _units(offered, margin, greeks, float(purses.equity[b]), power, rules, fees)
@@ -227,27 +230,6 @@ def _units(
         *rooms,
     )
     return int(most) if math.isfinite(most) else 0
-
-
-def _greeks(
-    view: View, f: int, legs: Sequence[int], ratio: Sequence[int], multiplier: float
-) -> tuple[float, float, float]:
-    """Delta, gamma and vega of one unit, USD, as `trading.execution.exposure.Greeks` counts."""
-    board, spot = view.board, float(view.frames.spot[f])
-    delta = gamma = vega = 0.0
-    for leg, lots in zip(legs, ratio, strict=True):
-        if leg == STOCK:
-            delta += lots
-            continue
-        q = int(board.quoted_at[f]) + leg
-        delta += lots * float(board.delta[q])
-        gamma += lots * float(board.gamma[q])
-        vega += lots * float(board.vega[q])
-    return (
-        multiplier * delta * spot,
-        multiplier * gamma * spot * spot * 0.01,
-        multiplier * vega * 0.01,
-    )
 
 
 def _symbol(view: View, f: int, leg: int, underlying: str) -> str:
