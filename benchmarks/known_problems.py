@@ -15,13 +15,14 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
+from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
 from trading.envs.rules import stock_touch
-from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
+from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import Observation, OptionsVectorEnv, SimulatedOptionsVectorEnv
-from trading.evaluation.baselines import Trader
+from trading.evaluation.backtest import FromTheOpen
+from trading.evaluation.baselines import Trader, action_named
 from trading.learning.clstm import CLSTM, TensorState
 from trading.market.chain import F64, I64
 from trading.market.factors import SESSIONS_PER_YEAR
@@ -138,7 +139,7 @@ def option_markets(
 
 
 _ATM_IV = [feature.name for feature in FEATURES].index("far_atm_iv")
-_STRADDLE = [action.name for action in ACTIONS].index("long_straddle_far_d50")
+_STRADDLE = action_named("long_straddle_far_d50")
 
 
 def buy_low_volatility(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -161,13 +162,10 @@ class Sessions(NamedTuple):
     """[N]: return of buying the underlying for all the capital at the open."""
 
 
-class _WholeSessions(SimulatedMarkets):
-    """A market for each account, every session from its open; keeps the prices of the close."""
+class _WholeSessions(FromTheOpen):
+    """A market for each account; keeps the prices of the close."""
 
     closes: F64
-
-    def start_all(self) -> None:
-        self.restart(self._every)
 
     def restart(self, accounts: I64) -> None:
         self.closes = self.frames.spot.copy()

@@ -23,6 +23,7 @@ def train(settings: Settings, display: Display) -> Path:
         stack.enter_context(stop_signals(stop))
         from trading.algorithm import open_algorithm
         from trading.learning.build import pretrain
+        from trading.learning.champions import FOLDER as CHAMPIONS
 
         algorithm, store, origin, _ = open_algorithm(settings, display, stack)
         display.note(f"policy: {origin or 'new weights'}")
@@ -30,6 +31,6 @@ def train(settings: Settings, display: Display) -> Path:
         display.note(pretrain(algorithm, store, steps, save_frequency, display.phase, stop.is_set))
         path = store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
     display.note(f"checkpoint: {path}")
-    if (settings.paths.checkpoints / "champions").is_dir():
+    if (settings.paths.checkpoints / CHAMPIONS).is_dir():
         display.note(f"let it trade with: trading checkpoints promote {path.name}")
     return path

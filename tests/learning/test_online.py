@@ -1,6 +1,6 @@
 """The learner beside the gate: what is promoted, what is given up, what survives."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from trading.learning.checkpoints import CheckpointStore, verify, write_module_w
 from trading.learning.gate import KL, NOT_FINITE, Gate, GateLimits, HeldOut, SessionTrader
 from trading.learning.online import OnlineLearner, OnlineRules
 from trading.learning.policy import Policy
-from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
+from trading.learning.ppo import CLSTMPPO
 from trading.learning.rehearsal import Rehearsal, columns_of
 from trading.learning.rollout import Rollout
 from trading.learning.succession import Reported, Succession
@@ -68,19 +68,6 @@ class Course:
             verdict = self.gate.judge(reign.weights, reign.weights)
             self.means[reign.number] = verdict.compared[0].champion
         return self.means[reign.number]
-
-
-@pytest.fixture
-def build() -> Iterator[Build]:
-    built: list[CLSTMPPO] = []
-
-    def make(wanted: CLSTMPPOConfig) -> CLSTMPPO:
-        built.append(wanted.build_algo())
-        return built[-1]
-
-    yield make
-    for algorithm in built:
-        algorithm.stop()
 
 
 @pytest.fixture

@@ -39,7 +39,9 @@ from trading.learning.checkpoints import (
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Weights, load_weights, seeded_clstm
 
-_FOLDER, _POINTER, _LOCK = "champions", "champion.json", ".lock"
+FOLDER = "champions"
+"""Below the folder of checkpoints."""
+_POINTER, _LOCK = "champion.json", ".lock"
 _NAME = "champion"
 
 
@@ -96,7 +98,7 @@ class ChampionStore:
         newest_known: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = CheckpointStore(Path(checkpoints) / _FOLDER, keep, _NAME)
+        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME)
         self.directory = self._store.directory
         self._newest_known = newest_known
         self._clock = clock
