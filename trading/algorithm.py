@@ -22,8 +22,8 @@ class OpenAlgorithm(NamedTuple):
     store: CheckpointStore
     origin: str | None
     """Where its weights come from; None when they are new."""
-    pretrain_left: int
-    """Decisions of pre-training still to do before the first trade."""
+    pretrained: int | None
+    """Decisions that its pre-training learned from so far; None where that has ended."""
 
 
 def online_rules(settings: Settings) -> OnlineRules:
@@ -59,7 +59,5 @@ def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> Op
     )
     stack.callback(algorithm.stop)
     store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
-    origin, left = build.warm_start(algorithm, store, settings.paths.model_path)
-    if origin is None:
-        left = settings.learning.pretrain_steps
-    return OpenAlgorithm(algorithm, store, origin, left)
+    start = build.warm_start(algorithm, store, settings.paths.model_path)
+    return OpenAlgorithm(algorithm, store, *start)

@@ -68,13 +68,18 @@ def train(
     config: ConfigOption = None,
     overrides: SetOption = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Simulated decisions to learn from.")
+        int | None,
+        typer.Option(min=1, help="Decisions to learn from; those before an interruption count."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
     ] = None,
 ) -> None:
-    """Train on simulated markets and write a checkpoint that `trading up` begins with."""
+    """Train on simulated markets and write a checkpoint that `trading up` begins with.
+
+    Started again after it was stopped or killed, it goes on from its last checkpoint and does the
+    steps that are left. Started again after it came to its end, it does as many steps more.
+    """
     flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
     flags += [] if address is None else [f"ray.address={address}"]
     settings = settings_for(config, [*flags, *(overrides or [])])

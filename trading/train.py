@@ -10,13 +10,15 @@ from trading.up import absolute_paths, ray_runtime, stop_signals
 
 
 def train(settings: Settings, display: Display) -> Path:
-    """Resume or begin training, do `learning.pretrain_steps` more decisions, write a checkpoint.
+    """Learn `learning.pretrain_steps` decisions, more than before or the rest; the checkpoint.
 
-    Ctrl-C and SIGTERM end it early; the checkpoint is written all the same. A lost learner is
-    revived from the last checkpoint.
+    A training that did not come to its end is gone on with, and what it learned counts; one that
+    did is followed by another. Ctrl-C and SIGTERM end it early, with a checkpoint. A lost learner
+    is revived from the last checkpoint.
     """
     settings = absolute_paths(settings)
     learning = settings.learning
+    steps = learning.pretrain_steps
     stop = Event()
     with ExitStack() as stack:
         stack.enter_context(ray_runtime(settings, display))
@@ -25,12 +27,23 @@ def train(settings: Settings, display: Display) -> Path:
         from trading.learning.build import pretrain
         from trading.learning.champions import FOLDER as CHAMPIONS
 
-        algorithm, store, origin, _ = open_algorithm(settings, display, stack)
+        algorithm, store, origin, pretrained = open_algorithm(settings, display, stack)
         display.note(f"policy: {origin or 'new weights'}")
-        steps, save_frequency = learning.pretrain_steps, learning.pretrain_save_frequency
-        display.note(pretrain(algorithm, store, steps, save_frequency, display.phase, stop.is_set))
-        path = store.save(algorithm.save_to_path, {"step": algorithm.weights_version})
+        if pretrained:
+            display.note(f"goes on with a training that had learned {pretrained:,} decisions")
+        done, path = pretrain(
+            algorithm,
+            store,
+            steps,
+            learning.pretrain_save_frequency,
+            display.phase,
+            stop.is_set,
+            pretrained or 0,
+        )
+    display.note(f"learned {done:,} of {steps:,} decisions")
     display.note(f"checkpoint: {path}")
+    if done < steps:
+        display.note("interrupted: the same command goes on with the rest")
     if (settings.paths.checkpoints / CHAMPIONS).is_dir():
         display.note(f"let it trade with: trading checkpoints promote {path.name}")
     return path

@@ -181,6 +181,7 @@ class _Application:
         self._succession: Any = None
         self._held_out: Any = None
         self._learner: Any = None
+        self._checkpoint: Path | None = None
         self._learner_thread: threading.Thread | None = None
         self._learner_failure: Exception | None = None
         self._served: Any = None
@@ -241,7 +242,7 @@ class _Application:
         progress = self._stop_live_market()
         if self._learner_thread is not None:
             self._learner_thread.join(_CALL_TIMEOUT_S)
-        checkpoint = self._learner.save() if self._learner else None
+        checkpoint = self._learner.save() if self._learner else self._checkpoint
         account = _folded(self._settings, self._display, read_only=True)
         before = self._before
         return Summary(
@@ -269,13 +270,24 @@ class _Application:
 
         settings, display = self._settings, self._display
         display.phase("building the algorithm")
-        algorithm, store, origin, steps = open_algorithm(settings, display, self._stack)
-        if origin is None or steps:
-            save_frequency = settings.learning.pretrain_save_frequency
-            origin = pretrain(
-                algorithm, store, steps, save_frequency, display.phase, self._stop.is_set
+        algorithm, store, origin, pretrained = open_algorithm(settings, display, self._stack)
+        steps = settings.learning.pretrain_steps
+        if pretrained is not None and steps:
+            done, self._checkpoint = pretrain(
+                algorithm,
+                store,
+                steps,
+                settings.learning.pretrain_save_frequency,
+                display.phase,
+                self._stop.is_set,
+                pretrained,
             )
+            origin = f"pre-training on {done:,} simulated decisions"
+        origin = origin or "new weights"
         display.note(f"policy: {origin}")
+        if self._stop.is_set():
+            # What has not learned to the end does not become the champion: the next start goes on.
+            return
         self._registry = weights.get_or_create(NAMESPACE, self._actor_options(_SMALL_SHARE))
         self._stack.callback(_kill, self._registry)
 

@@ -266,17 +266,67 @@ def test_pretraining_outlives_its_learner_and_counts_what_was_learned(
             ray.kill(algorithm.learner_group._workers[0])
 
     never = bool
-    pretrain(algorithm, store, 4 * 1024, 2 * 1024, progress, never)
+    path = pretrain(algorithm, store, 4 * 1024, 2 * 1024, progress, never).checkpoint
     done = [line.split()[1] for line in told]
     assert done == ["1,024", "2,048", "3,072", "3,072", "4,096"], "from the checkpoint at 2,048"
     assert algorithm.weights_version == 4
-    assert (store.latest() or (None, {}))[1] == {"step": 4, "pretrain_left": 0}
+    assert store.latest() == (path, {"step": 4, "version": 4})
 
-    pretrain(algorithm, store, 1, 1024, progress, never)
-    assert algorithm.steps_trained == 5 * 1024
-    pretrain(algorithm, store, 4 * 1024, 1024, progress, stopped=lambda: len(told) > 6)
+
+def test_a_pretraining_that_was_interrupted_goes_on_with_the_rest(
+    build: Build, tmp_path: Path
+) -> None:
+    algorithm = build(config().environment(env_config=OPTIONS))
+    store, told = CheckpointStore(tmp_path, keep=2), []
+    never = bool
+
+    def interrupted() -> bool:
+        return len(told) == 2
+
+    assert warm_start(algorithm, store, model_path=None) == Start(None, 0)
+    first = pretrain(algorithm, store, 4 * 1024, 1 << 20, told.append, interrupted)
+    assert first == (2 * 1024, store.path(2))
+    again = build(config().environment(env_config=OPTIONS))
+    start = warm_start(again, store, model_path=None)
+    assert start == Start("checkpoint step-000000002 (version 2)", 2 * 1024)
+    rest = pretrain(again, store, 4 * 1024, 1024, told.append, never, done=2 * 1024)
+    assert rest == (4 * 1024, store.path(4))
+    assert [line.split()[1] for line in told] == ["1,024", "2,048", "3,072", "4,096"]
+    assert warm_start(again, store, model_path=None).pretrained is None
+
+    more = pretrain(again, store, 1024, 1 << 20, told.append, stopped=lambda: True)
+    assert warm_start(again, store, model_path=None).pretrained == 0
+    assert more == (0, store.path(4))
+    enough = pretrain(again, store, 1024, 1024, told.append, never, done=3 * 1024)
+    assert enough == (3 * 1024, store.path(4))
+    assert warm_start(again, store, model_path=None).pretrained is None
+
+
+def test_a_killed_pretraining_goes_on_from_its_last_checkpoint(
+    build: Build, tmp_path: Path
+) -> None:
+    algorithm = build(config().environment(env_config=OPTIONS))
+    store = CheckpointStore(tmp_path, keep=2)
+
+    def killed(line: str) -> None:
+        if " 3,072 " in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(algorithm, store, 4 * 1024, 2 * 1024, killed, bool)
     start = warm_start(algorithm, store, model_path=None)
-    assert start == Start("checkpoint step-000000006 (version 6)", 3 * 1024)
+    assert start == Start("checkpoint step-000000002 (version 2)", 2 * 1024)
+
+
+def test_pretraining_is_the_newest_checkpoint_also_where_versions_fell(
+    build: Build, tmp_path: Path
+) -> None:
+    algorithm = build(config().environment(env_config=OPTIONS))
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(algorithm.save_to_path, {"step": 7, "version": 0})
+    warm_start(algorithm, store, model_path=None)
+    path = pretrain(algorithm, store, 1024, 1024, print, bool).checkpoint
+    assert store.latest() == (path, {"step": 8, "version": 1})
 
 
 def test_pretraining_gives_up_when_no_rollout_arrives(build: Build, tmp_path: Path) -> None:

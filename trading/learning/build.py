@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 _SIMULATED = "trading.envs.vector_env.SimulatedOptionsVectorEnv"
 _HISTORICAL = "trading.envs.vector_env.HistoricalOptionsVectorEnv"
 
-PRETRAIN_LEFT = "pretrain_left"
-"""In a checkpoint's metadata: decisions of pre-training that were still to do."""
+PRETRAINED = "pretrained"
+"""In a checkpoint's metadata: decisions that a pre-training which has not ended learned from."""
 
 
 class Placement(NamedTuple):
@@ -164,8 +164,8 @@ class Start(NamedTuple):
 
     origin: str | None
     """Where its weights come from; None when they are new."""
-    pretrain_left: int
-    """Decisions of an interrupted pre-training that are still to do."""
+    pretrained: int | None
+    """Decisions that a pre-training which has not ended learned from; None where all have ended."""
 
 
 def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | None) -> Start:
@@ -184,7 +184,7 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
         path, metadata = found
         _restore(algorithm, path)
         origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
-        return Start(origin, int(metadata.get(PRETRAIN_LEFT, 0)))
+        return Start(origin, metadata.get(PRETRAINED))
     if model_path is not None:
         weights = load_module_weights(model_path)
         try:
@@ -193,7 +193,7 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
             raise CheckpointError(
                 f"model {model_path} does not fit the configured network: {error}"
             ) from error
-        return Start(f"model {model_path}", 0)
+        return Start(f"model {model_path}", None)
     return Start(None, 0)
 
 
@@ -217,8 +217,18 @@ def revive(algorithm: CLSTMPPO, store: CheckpointStore) -> Path:
         )
     path, metadata = found
     algorithm.revive(path)
-    log.warning("lost learner revived", checkpoint=path.name, version=metadata["step"])
+    version = metadata.get("version", metadata["step"])
+    log.warning("lost learner revived", checkpoint=path.name, version=version)
     return path
+
+
+class Pretraining(NamedTuple):
+    """What a pre-training came to."""
+
+    done: int
+    """Decisions that it learned from, those before an interruption included."""
+    checkpoint: Path
+    """Its last one."""
 
 
 def pretrain(
@@ -228,15 +238,19 @@ def pretrain(
     save_frequency: int,
     progress: Callable[[str], None],
     stopped: Callable[[], bool],
+    done: int = 0,
     patience_s: float = 300.0,
-) -> str:
-    """Learn from at least `steps` more sampled decisions; tells `progress` as it goes.
+) -> Pretraining:
+    """Learn until `steps` sampled decisions were learned from; tells `progress` as it goes.
 
     A checkpoint is written before the first, after every `save_frequency` decisions, and at the
-    end; a lost learner is revived from the last one. Only decisions that were learned from count.
+    end; a lost learner is revived from the last one. Until the end they say how far it has come,
+    see `Start.pretrained`. Only decisions that were learned from count.
 
     Parameters
     ----------
+    done
+        Decisions that were learned from before an interruption; `algorithm` is restored from there.
     patience_s
         Seconds without an update, for want of rollouts or of a learner, after which it gives up.
 
@@ -245,14 +259,18 @@ def pretrain(
     LearningError
         Nothing was learned for `patience_s`.
     """
-    before, done, lost = algorithm.steps_trained, 0, False
+    before, lost = algorithm.steps_trained - done, False
+    # Versions fall where learning began again from a champion; steps of checkpoints only rise.
+    ahead = max([algorithm.weights_version, *store.steps()]) - algorithm.weights_version
 
-    def save() -> int:
-        left = {PRETRAIN_LEFT: max(0, steps - done)}
-        store.save(algorithm.save_to_path, {"step": algorithm.weights_version, **left})
-        return done
+    def save() -> Path:
+        version = algorithm.weights_version
+        metadata = {"step": version + ahead, "version": version}
+        if done < steps:
+            metadata[PRETRAINED] = done
+        return store.save(algorithm.save_to_path, metadata)
 
-    saved, learned_at = save() if steps else 0, time.monotonic()
+    path, saved, learned_at = save(), done, time.monotonic()
     while done < steps and not stopped():
         try:
             if lost:
@@ -273,12 +291,12 @@ def pretrain(
                 f"no environment runner delivered a rollout for {patience_s:.0f} s: see the "
                 "runners' logs; learning.num_env_runners=0 samples in the algorithm's own process"
             )
-        if done - saved >= save_frequency:
-            saved = save()
+        if done - saved >= save_frequency and done < steps:
+            path, saved = save(), done
         progress(f"pre-training {done:,} of {steps:,} decisions{_earned(algorithm, results)}")
     if done > saved:
-        save()
-    return f"pre-training on {done:,} simulated decisions" if steps else "new weights"
+        path = save()
+    return Pretraining(done, path)
 
 
 def _earned(algorithm: CLSTMPPO, results: dict[str, Any]) -> str:
