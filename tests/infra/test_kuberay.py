@@ -157,6 +157,13 @@ def test_training_leaves_its_checkpoint_on_the_claim_of_the_models() -> None:
     assert models["persistentVolumeClaim"] == {"claimName": "trading-bot-models"}
 
 
+def test_a_training_that_failed_is_tried_again_some_times() -> None:
+    """It goes on from the claim's newest checkpoint; a mistake in its settings must end, though."""
+    job = one("kuberay/train", "RayJob")["spec"]
+    assert 1 <= job["backoffLimit"] <= 5
+    assert "--steps" not in job["entrypoint"], "the settings say how many, for every try the same"
+
+
 def test_the_budget_of_the_live_market_counts_pods() -> None:
     """Of pods whose owner has no scale, Kubernetes can only count the available ones."""
     budget = one("kuberay/cluster", "PodDisruptionBudget")["spec"]
