@@ -1,9 +1,13 @@
 import io
 import json
 import logging
+import re
+import sys
 
 import pytest
 import structlog
+from rich.console import Console
+from rich.live import Live
 
 from trading.logs import configure_logging
 
@@ -36,6 +40,27 @@ def test_lines_are_for_people_on_a_terminal() -> None:
     structlog.get_logger("trading.example").info("order filled", symbol="SPY")
     assert "order filled" in out.getvalue()
     assert not out.getvalue().startswith("{")
+
+
+def test_a_line_leaves_a_display_on_the_same_terminal_whole(monkeypatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    configure_logging("INFO")
+    console = Console(file=terminal, force_terminal=True, width=200, height=10)
+    with Live("figures", console=console, auto_refresh=False):
+        structlog.get_logger("trading.example").info("order filled", symbol="SPY")
+    erased, drawn_again = r"figures\r\x1b\[2K", r"\nfigures"
+    assert re.search(f"{erased}[^\n]*order filled[^\n]*{drawn_again}", terminal.getvalue())
+
+
+def test_lines_for_a_file_stay_in_it_while_a_display_runs(monkeypatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    configure_logging("INFO")
+    console = Console(file=Terminal(), force_terminal=True, width=200, height=10)
+    with Live("figures", console=console, auto_refresh=False):
+        structlog.get_logger("trading.example").info("order filled", symbol="SPY")
+    assert json.loads(out.getvalue())["event"] == "order filled"
 
 
 def test_the_level_hides_what_is_less_severe() -> None:

@@ -30,10 +30,12 @@ def configure_logging(
     Parameters:
         level: least severe level that is shown of this package; of other libraries, warnings are.
         secrets: values that are replaced by `***` wherever they occur in a line.
-        stream: where lines go; None: standard error.
+        stream: where lines go; None: standard error, also one that replaces a terminal later, as
+            the display does to keep its figures in place.
     """
     target = sys.stderr if stream is None else stream
-    handler = logging.StreamHandler(target)
+    follows = stream is None and target.isatty()
+    handler = _PresentStderr() if follows else logging.StreamHandler(target)
     handler.setFormatter(_RedactingFormatter(_renderer(target.isatty()), secrets))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("trading").setLevel(level)
@@ -66,6 +68,16 @@ def _renderer(for_people: bool) -> Processor:
         # A rich traceback would print local variables, secrets among them.
         return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     return structlog.processors.JSONRenderer()
+
+
+class _PresentStderr(logging.Handler):
+    """Writes to what `sys.stderr` is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
