@@ -6,6 +6,7 @@ from threading import Event
 
 from trading.config import Settings
 from trading.display import Display
+from trading.learning.checkpoints import CheckpointStore
 from trading.up import absolute_paths, ray_runtime, stop_signals
 
 
@@ -15,19 +16,26 @@ def train(settings: Settings, display: Display) -> Path:
     A training that did not come to its end is gone on with, and what it learned counts; one that
     did is followed by another. Ctrl-C and SIGTERM end it early, with a checkpoint. A lost learner
     is revived from the last checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        Another training has the folder, or what it holds does not fit the settings.
     """
     settings = absolute_paths(settings)
     learning = settings.learning
     steps = learning.pretrain_steps
     stop = Event()
     with ExitStack() as stack:
+        store = CheckpointStore(settings.paths.checkpoints, learning.keep_checkpoints)
+        stack.enter_context(store.owned())
         stack.enter_context(ray_runtime(settings, display))
         stack.enter_context(stop_signals(stop))
         from trading.algorithm import open_algorithm
         from trading.learning.build import pretrain
         from trading.learning.champions import FOLDER as CHAMPIONS
 
-        algorithm, store, origin, pretrained = open_algorithm(settings, display, stack)
+        algorithm, _, origin, pretrained = open_algorithm(settings, display, stack)
         display.note(f"policy: {origin or 'new weights'}")
         if pretrained:
             display.note(f"goes on with a training that had learned {pretrained:,} decisions")

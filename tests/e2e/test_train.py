@@ -70,6 +70,14 @@ def test_a_training_that_was_stopped_or_killed_goes_on_with_the_rest(tmp_path: P
     assert newest()["step"] > 12 and newest()[PRETRAINED] < STEPS
 
 
+def test_a_second_training_into_the_same_folder_is_refused(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / "state" / "checkpoints", 5)
+    with store.owned(), closing(train(tmp_path, "second")) as second:
+        assert second.wait_exit() == 1, second.output()
+    assert f"trading: another process trains into {store.directory}" in second.output()
+    assert store.latest() is None
+
+
 def test_trading_begins_with_what_was_trained_to_the_end_only(tmp_path: Path) -> None:
     quick = ("--set", f"learning.pretrain_steps={STEPS}", "--duration", "1")
     with closing(Application.up(tmp_path, *quick)) as stopped:

@@ -85,6 +85,16 @@ def test_a_failing_writer_leaves_the_store_as_it_was(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000000001", "step-000000003"]
 
 
+def test_a_second_owner_is_refused_until_the_first_ends(tmp_path: Path) -> None:
+    one, two = (CheckpointStore(tmp_path, keep=3) for _ in range(2))
+    with one.owned():
+        with pytest.raises(CheckpointError, match=f"trains into {tmp_path}"), two.owned():
+            pass
+        one.save(write(b"x"), {"step": 1})
+    with two.owned():
+        assert two.steps() == [1]
+
+
 @pytest.mark.parametrize("metadata", [{}, {"step": -1}, {"step": "7"}])
 def test_a_checkpoint_needs_a_step(tmp_path: Path, metadata: dict[str, object]) -> None:
     with pytest.raises(CheckpointError, match="step"):

@@ -4,13 +4,16 @@ A checkpoint is a directory such as `step-000000123` whose `manifest.json` lists
 its size and SHA-256. It is written under another name, flushed to disk, and renamed into place.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
+import os
 import pickle
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 _WRITING = ".writing-"
 _REPLACED = ".replaced"
+_OWNER = ".owner"
 _MODULE_STATE = "module_state.pkl"
 _LEARNERS = "learner_group"
 _MODULE_IN_ALGORITHM = Path(_LEARNERS) / "learner/rl_module/default_policy"
@@ -36,7 +40,7 @@ class CheckpointStore:
     """Keeps the last K checkpoints of one writer in one directory.
 
     Parameters:
-        directory: Made when missing. One process writes; any may read.
+        directory: Made when missing. One process writes, see `owned`; any may read.
         keep: Checkpoints kept, at least 1; older ones are removed after each save.
         name: What their directories' names begin with.
 
@@ -52,6 +56,27 @@ class CheckpointStore:
         self._name = name
         self._pattern = re.compile(rf"{name}-(\d{{9,}})(\.replaced)?")
         self.directory.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keeps out other writers that ask for it, until the body or the process ends.
+
+        Raises:
+            CheckpointError: Another process has it.
+        """
+        descriptor = os.open(self.directory / _OWNER, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise CheckpointError(
+                f"another process trains into {self.directory}: end it, or name another "
+                "paths.checkpoint_dir"
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(descriptor)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies, if it exists."""
