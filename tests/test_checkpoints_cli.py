@@ -61,6 +61,13 @@ def test_list_tells_which_champion_trades_and_its_numbers(state: Path) -> None:
     assert "30" in rows["step-30"]
 
 
+def test_list_makes_no_folder_where_there_is_none(tmp_path: Path) -> None:
+    result = run(tmp_path / "typo", "list")
+    assert result.exit_code == 1
+    assert f"no checkpoints at {tmp_path / 'typo' / 'checkpoints'}" in result.stderr
+    assert not (tmp_path / "typo").exists()
+
+
 def test_show_prints_the_manifest(state: Path) -> None:
     result = run(state, "show", "champion-2")
     assert result.exit_code == 0, result.output

@@ -35,6 +35,12 @@ def list_(config: ConfigOption = None, overrides: SetOption = None) -> None:
     from trading.learning.checkpoints import verify
 
     with failures():
+        folder = settings.paths.checkpoints
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"no checkpoints at {folder}: start trading or training first, or name their "
+                "folder by paths.state_dir or paths.checkpoint_dir"
+            )
         champions, store = _stores(settings)
         standing = champions.standing()
         table = Table("", "version", "written (UTC)", "by", "kl", "difference a session", "reason")
