@@ -66,7 +66,8 @@ def test_evaluation_is_that_of_pytorch(config: CLSTMConfig, steps: int, sequence
 @pytest.mark.parametrize("burn_in", [0, 3])
 def test_gradients_are_those_of_autograd(config: CLSTMConfig, burn_in: int) -> None:
     network = trained(config)
-    rollout = random_rollout(3, 11, 9, config=config, network=trained(config, 1)).padded(13)
+    rollout = random_rollout(3, 11, 9, config=config, network=network).padded(13)
+    rollout.log_probs[:] += np.random.default_rng(1).normal(scale=0.3, size=rollout.shape)
     settings = PPOSettings(entropy_coefficient=0.05, burn_in=burn_in)
     advantages, returns = np.random.default_rng(0).normal(size=(2, 13, 9)).astype(np.float32)
     experience = arrange(rollout, advantages, returns, burn_in, torch.device("cpu"), whole=True)

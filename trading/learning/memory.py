@@ -37,4 +37,4 @@ def leave_new_memory_as_it_is() -> None:
     It does so while its algorithms are to be deterministic, which RLlib asks for with a seed, for
     the sake of programs that read what they have not written. It was a tenth of an update.
     """
-    deterministic.fill_uninitialized_memory = False
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
