@@ -135,7 +135,10 @@ class RLlib:
         from ray.rllib.algorithms.ppo import PPOConfig
         from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+        from trading.learning.memory import leave_new_memory_as_it_is
+
         start_ray()
+        leave_new_memory_as_it_is()  # a seed has RLlib fill it
         self._steps = 0
         self._algorithm = (
             PPOConfig()
@@ -453,25 +456,21 @@ class Stopwatch:
 
 def profile(task: Task, arguments: argparse.Namespace) -> Table:
     """Microseconds of a step by stage, one thread, sampling and learning in this process."""
-    from trading.learning import clstm, policy, ppo, ppo_update, runner
+    from trading.learning import compiled, policy, ppo, ppo_update, runner
+    from trading.learning.kernels import network
 
     trainer = Ours(task, torch_threads=1)
     trainer.iterate()
     watch = Stopwatch()
     watch.wrap(recall.RecallVectorEnv, "step", "environment")
+    watch.wrap(network, "evaluate", "acting: network")
     watch.wrap(policy.Policy, "act", "acting: the rest")
     watch.wrap(policy.Policy, "value", "acting: the rest")
     watch.wrap(runner.BatchedEnvRunner, "rollout", "recording the rollout")
     watch.wrap(ppo_update, "vtrace", "advantages")
-    watch.wrap(ppo_update, "ppo_loss", "learning: loss")
+    watch.wrap(network, "learn", "learning: forward, loss, backward")
+    watch.wrap(compiled, "_by_weights", "learning: gradients of weights")
     watch.wrap(ppo_update, "_step", "learning: gradients added, clipped")
-    watch.wrap(ppo_update, "_gradients", "learning: sequences selected")
-    watch.wrap(
-        clstm.CLSTM,
-        "forward",
-        lambda: "learning: forward" if torch.is_grad_enabled() else "acting: network",
-    )
-    watch.wrap(torch.autograd, "grad", "learning: backward")
     watch.wrap(torch.optim.Adam, "step", "learning: Adam")
     watch.wrap(ppo, "update", "learning: checks, copies")
     watch.wrap(ppo.CLSTMPPO, "_update_local_runner", "weights to the runner")

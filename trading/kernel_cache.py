@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-_KERNEL_PACKAGES = ("market", "execution", "envs")
+_KERNEL_PACKAGES = ("market", "execution", "envs", "learning/kernels")
 
 
 def use_cache_of_this_source() -> None:

@@ -10,20 +10,20 @@ from trading.learning.policy import seeded_clstm
 from trading.learning.rollout import Rollout, State
 
 SMALL = CLSTMConfig(observation_size=5, action_count=4, feature_hidden=8, actor_hidden=6,
-                    critic_hidden=7, feature_layers=2)  # fmt: skip
+                    critic_hidden=7)  # fmt: skip
 
 
 OPTIONS = {
     "plain": SMALL,
-    "one layer": replace(SMALL, feature_layers=1),
+    "two layers": replace(SMALL, feature_layers=2),
     "residual": replace(SMALL, residual=True),
     "residual of equal size": replace(SMALL, residual=True, feature_hidden=5),
     "layer norm": replace(SMALL, layer_norm=True),
     "both": replace(SMALL, residual=True, layer_norm=True),
     "window": replace(SMALL, window=4),
     "window of one": replace(SMALL, window=1),
-    "window longer than the sequence": replace(SMALL, window=30, feature_layers=1),
-    "all": replace(SMALL, window=3, residual=True, layer_norm=True),
+    "window longer than the sequence": replace(SMALL, window=30),
+    "all": replace(SMALL, window=3, residual=True, layer_norm=True, feature_layers=2),
 }
 """Every option of the network, alone and together."""
 

@@ -120,7 +120,7 @@ def test_without_options_the_weights_are_those_of_older_checkpoints() -> None:
     modules = ("input_norm", "policy_head", "value_head")
     names = {f"{lstm}.{part}_l{layer}" for lstm, layer in lstms for part in parts}
     names |= {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
-    assert set(small_network().state_dict()) == names
+    assert set(small_network(config=OPTIONS["two layers"]).state_dict()) == names
     assert Settings().model.model_dump() == CLSTMConfig(1, 1).architecture()
     assert CLSTMConfig(1, 1) == CLSTMConfig(1, 1, residual=False, layer_norm=False, window=None)
 

@@ -33,3 +33,20 @@ def test_tensors_of_a_size_that_was_freed_cost_hardly_any_page_fault() -> None:
         pytest.skip("this C library has no mallopt")
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 4_000  # 40,960 pages of 4 KiB are written to, most freed before
+
+
+def test_new_tensors_are_not_filled_although_algorithms_are_deterministic() -> None:
+    script = (
+        "import torch\n"
+        "from trading.learning.memory import leave_new_memory_as_it_is\n"
+        "torch.use_deterministic_algorithms(True)\n"
+        "kept = torch.empty(1000)\n"
+        "assert kept.isnan().all()\n"
+        "leave_new_memory_as_it_is()\n"
+        "torch.ones(1000)\n"
+        "assert not torch.empty(1000).isnan().all()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr

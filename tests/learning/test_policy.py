@@ -8,7 +8,8 @@ from tests.learning.experience import OPTIONS, SMALL
 from trading.errors import LearningError
 from trading.learning import policy
 from trading.learning.clstm import CLSTMConfig
-from trading.learning.policy import Policy, sample
+from trading.learning.kernels.network import decide
+from trading.learning.policy import Policy
 
 ROWS = 5
 
@@ -49,10 +50,20 @@ def test_acting_leaves_the_global_generator_alone() -> None:
 
 
 def test_actions_are_drawn_by_probability_and_never_with_probability_zero() -> None:
-    probabilities = torch.tensor([0.0, 0.25, 0.0, 0.75, 0.0]).repeat(4000, 1)
-    drawn = sample(probabilities, torch.Generator().manual_seed(0))
-    assert set(drawn.tolist()) == {1, 3}
-    assert abs((drawn == 3).double().mean().item() - 0.75) < 0.03
+    never = np.finfo(np.float32).min
+    logits = np.array([never, np.log(0.25), never, np.log(0.75), never], np.float32)
+    draws = np.random.default_rng(0).random(4000)
+    draws[:2] = 0.0, np.nextafter(1.0, 0.0)
+    actions, log_probs, probabilities = decide(np.tile(logits, (4000, 1)), draws, False)
+    assert set(actions.tolist()) == {1, 3}
+    assert abs((actions == 3).mean() - 0.75) < 0.03
+    np.testing.assert_allclose(probabilities[0], [0.0, 0.25, 0.0, 0.75, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(log_probs), probabilities[0, actions], rtol=1e-6)
+
+
+def test_of_equally_likely_actions_the_first_is_greedy() -> None:
+    logits = np.array([[0.0, 2.0, 2.0], [1.0, 1.0, -1.0]], np.float32)
+    assert decide(logits, np.zeros(0), True)[0].tolist() == [1, 0]
 
 
 def test_a_single_allowed_action_is_certain() -> None:

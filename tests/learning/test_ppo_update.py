@@ -98,9 +98,10 @@ class Calls:
 
 
 def test_only_experience_of_other_weights_is_evaluated_once_more() -> None:
+    config = OPTIONS["two layers"]  # PyTorch evaluates it, so its calls can be counted
     for version, extra in ((3, []), (None, []), (4, [False]), (2, [False])):
-        network = small_network()
-        rollout = random_rollout(3, network=network)
+        network = small_network(config=config)
+        rollout = random_rollout(3, config=config, network=network)
         calls = Calls(network)
         stats = update(network, adam(network), rollout, SETTINGS, generator(), version=version)
         assert calls.with_gradient == extra + [True] * SETTINGS.epochs * SETTINGS.minibatches

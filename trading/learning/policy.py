@@ -5,13 +5,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from trading.errors import LearningError
-from trading.learning.clstm import CLSTM, CLSTMConfig, TensorState
+from trading.learning.clstm import CLSTM, CLSTMConfig
+from trading.learning.compiled import Loops, covers
+from trading.learning.kernels.network import decide
 from trading.learning.rollout import BoolArray, FloatArray, IntArray, State
 
 Weights = dict[str, npt.NDArray[np.float32]]
+
+_NO_DRAWS = np.zeros(0)
 
 
 class Decision(NamedTuple):
@@ -51,6 +54,7 @@ class Policy:
         self.config = config
         self.model = model if model is not None else seeded_clstm(config, seed)
         self.generator = torch.Generator().manual_seed(seed)
+        self._loops = Loops(self.model) if covers(self.model) else None
 
     def initial_state(self, batch_size: int) -> State:
         """The state at the start of an episode: zeros [layers, B, hidden]."""
@@ -86,12 +90,9 @@ class Policy:
         """
         self._check(observations, action_mask)
         logits, values, new_state = self._evaluate(observations, action_mask, state, first)
-        log_probs = torch.log_softmax(logits, dim=-1)
-        probabilities = log_probs.exp()
-        actions = logits.argmax(dim=-1) if greedy else sample(probabilities, self.generator)
-        chosen = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-        decision = Decision(actions.numpy(), chosen.numpy(), values.numpy(), probabilities.numpy())
-        return decision, new_state
+        draws = _NO_DRAWS if greedy else self._draws(len(logits))
+        actions, log_probs, probabilities = decide(logits, draws, greedy)
+        return Decision(actions, log_probs, values, probabilities), new_state
 
     @torch.no_grad()
     def value(self, observations: FloatArray, action_mask: BoolArray, state: State) -> FloatArray:
@@ -103,8 +104,7 @@ class Policy:
         self._check(observations, action_mask, need_action=False)
         first = np.zeros(observations.shape[0], np.bool_)
         _, values, _ = self._evaluate(observations, action_mask, state, first)
-        result: FloatArray = values.numpy()
-        return result
+        return values
 
     def weights(self) -> Weights:
         """A copy of the weights by parameter name."""
@@ -128,15 +128,21 @@ class Policy:
         action_mask: BoolArray,
         state: State,
         first: BoolArray,
-    ) -> tuple[Tensor, Tensor, State]:
-        tensors: TensorState = {key: torch.from_numpy(array) for key, array in state.items()}
-        logits, values, new_state = self.model(
-            torch.from_numpy(observations).unsqueeze(0),
-            torch.from_numpy(action_mask).unsqueeze(0),
-            tensors,
-            torch.from_numpy(first).unsqueeze(0),
-        )
-        return logits[0], values[0], {key: tensor.numpy() for key, tensor in new_state.items()}
+    ) -> tuple[FloatArray, FloatArray, State]:
+        """Masked logits float32 [B, N], values float32 [B], and the state after the step."""
+        step = (observations[None], action_mask[None], first[None])
+        if self._loops is not None:
+            logits, values, after = self._loops.evaluate(*step[:2], state, step[2])
+            return logits[0], values[0], after
+        before = {key: torch.from_numpy(array) for key, array in state.items()}
+        seen, mask, begins = map(torch.from_numpy, step)
+        of_step, value, new_state = self.model(seen, mask, before, begins)
+        after = {key: tensor.numpy() for key, tensor in new_state.items()}
+        return of_step[0].numpy(), value[0].numpy(), after
+
+    def _draws(self, rows: int) -> npt.NDArray[np.float64]:
+        """A uniform number a row: the only source of randomness."""
+        return torch.rand(rows, generator=self.generator, dtype=torch.float64).numpy()
 
     def _check(
         self, observations: FloatArray, action_mask: BoolArray, need_action: bool = True
@@ -163,26 +169,6 @@ def seeded_clstm(config: CLSTMConfig, seed: int) -> CLSTM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CLSTM(config)
-
-
-def sample(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws one index per row by the inverse of the cumulative distribution.
-
-    The draw is strictly below a row's total, and an index is taken only where the cumulative
-    sum steps over the draw, so an index of probability 0 is never drawn.
-
-    Args:
-        probabilities: float [B, N], not negative, each row with a positive sum.
-        generator: The only source of randomness; one double per row.
-
-    Returns:
-        int64 [B].
-    """
-    cumulative = probabilities.double().cumsum(dim=-1)
-    total = cumulative[:, -1:]
-    draw = torch.rand(total.shape, generator=generator, dtype=torch.float64) * total
-    draw = torch.minimum(draw, torch.nextafter(total, torch.zeros_like(total)))
-    return (cumulative <= draw).sum(dim=-1)
 
 
 def load_weights(model: CLSTM, weights: Weights) -> None:

@@ -38,7 +38,7 @@ from ray.rllib.utils.metrics import (
 
 from trading.errors import LearnerLostError, LearningError
 from trading.learning.clstm import CLSTM
-from trading.learning.memory import keep_freed_memory
+from trading.learning.memory import keep_freed_memory, leave_new_memory_as_it_is
 from trading.learning.module import CLSTMModule
 from trading.learning.policy import Weights, load_weights
 from trading.learning.ppo_update import PPOSettings, Replica, update
@@ -138,6 +138,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         if self.config.torch_threads is not None:
             torch.set_num_threads(self.config.torch_threads)
         keep_freed_memory()
+        leave_new_memory_as_it_is()
         super().build()
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:

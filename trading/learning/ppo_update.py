@@ -15,16 +15,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, WINDOW_LENGTH
+from trading.learning.compiled import Loops, covers
+from trading.learning.kernels import network
 from trading.learning.rollout import FloatArray, Rollout, vtrace
 from trading.learning.sequences import Experience, arrange, evaluated, refresh
 from trading.learning.shares import shared_out, single_threaded
@@ -224,24 +226,28 @@ def update(
         explained = _explained_variance(rollout, returns)
         # A window of observations does not age with the weights: nothing is there to refresh.
         burn_in = settings.burn_in if module.config.window is None else 0
-        experience = arrange(rollout, advantages, returns, burn_in, device)
+        by_loops = settings.precision != "bf16" and not settings.compile and covers(module)
+        experience = arrange(rollout, advantages, returns, burn_in, device, whole=by_loops)
+        gradients = (_by_loops if by_loops else _by_autograd)(module, experience, settings)
         with _all_or_nothing(module, optimizer), single_threaded() as cpu_threads:
             # A GPU has one stream of work, and torch.compile is not for several threads.
             threads = 1 if device.type != "cpu" or settings.compile else cpu_threads
-            stats = _passes(module, optimizer, experience, settings, generator, replica, threads)
+            step = partial(
+                _step, module, optimizer, gradients, settings.max_grad_norm, replica, threads
+            )
+            stats = _passes(step, experience, settings, generator, replica)
     of_rollout = {"explained_variance": explained, "behaviour_kl": behaviour_kl}
     return {**stats, **of_rollout, "samples": float(rollout.steps)}
 
 
 def _passes(
-    module: CLSTM,
-    optimizer: torch.optim.Optimizer,
+    step: Callable[[Tensor], Tensor],
     experience: Experience,
     settings: PPOSettings,
     generator: torch.Generator,
     replica: Replica,
-    threads: int,
 ) -> dict[str, float]:
+    """Takes `step` over minibatches of all sequences, as often as the settings say."""
     actions = experience.batch.actions
     sequences = actions.shape[1]
     minibatches = min(settings.minibatches, max(1, sequences // replica.size))
@@ -252,10 +258,7 @@ def _passes(
         order = torch.randperm(sequences, generator=generator)
         if sequences >= replica.size:
             order = order[replica.rank :: replica.size]
-        for columns in order.to(actions.device).tensor_split(minibatches):
-            history.append(
-                _step(module, optimizer, experience, columns, settings, replica, threads)
-            )
+        history += map(step, order.to(actions.device).tensor_split(minibatches))
         kl = float(torch.stack(history[-minibatches:]).mean(dim=0)[LossParts._fields.index("kl")])
         if settings.target_kl is not None and kl > settings.target_kl:
             break
@@ -264,22 +267,25 @@ def _passes(
     return {**stats, "kl": kl, "epochs": float(epochs)}
 
 
+Gradients = Callable[[Tensor], Tensor]
+"""Loss parts and gradients of the sequences int64 [B], one after another in one tensor.
+
+They are weighed by the number of valid steps, which is the last element: so shares of a minibatch,
+of threads or of learners, are added up and divided by the sum of their last.
+"""
+
+
 def _step(
     module: CLSTM,
     optimizer: torch.optim.Optimizer,
-    experience: Experience,
-    columns: Tensor,
-    settings: PPOSettings,
+    gradients: Gradients,
+    max_grad_norm: float,
     replica: Replica,
     threads: int,
+    columns: Tensor,
 ) -> Tensor:
     """One gradient step on the sequences in `columns`; returns the loss parts and the norm."""
-    parameters = list(module.parameters())
-
-    def work(share: Tensor) -> Tensor:
-        return _gradients(module, parameters, experience, share, settings)
-
-    total, *others = shared_out(work, columns, threads)
+    total, *others = shared_out(gradients, columns, threads)
     for other in others:
         total += other
     if replica.size > 1:
@@ -287,12 +293,14 @@ def _step(
     mean = total[:-1] / total[-1].clamp(min=1.0)
     scalars, gradient = mean.tensor_split([len(LossParts._fields)])
     norm = torch.linalg.vector_norm(gradient)
-    if not torch.isfinite(norm + scalars[0]):
+    if not torch.isfinite(norm + scalars.sum()):
+        parts = LossParts(*scalars.tolist())
         raise LearningError(
-            f"the PPO loss is {float(scalars[0])} and its gradient norm {float(norm)}; "
-            "the update is undone, the weights are unchanged"
+            f"the PPO loss is {parts.loss}, its KL divergence {parts.kl} and its gradient norm "
+            f"{float(norm)}; the update is undone, the weights are unchanged"
         )
-    gradient *= (settings.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+    gradient *= (max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+    parameters = list(module.parameters())
     sizes = [parameter.numel() for parameter in parameters]
     for parameter, part in zip(parameters, torch.split(gradient, sizes), strict=True):
         parameter.grad = part.view_as(parameter)
@@ -300,39 +308,53 @@ def _step(
     return torch.cat([scalars, norm.reshape(1)])
 
 
-def _gradients(
-    module: CLSTM,
-    parameters: list[nn.Parameter],
-    experience: Experience,
-    columns: Tensor,
-    settings: PPOSettings,
-) -> Tensor:
-    """Loss parts and gradients of the sequences in `columns`, one after another in one tensor.
+def _by_loops(module: CLSTM, experience: Experience, settings: PPOSettings) -> Gradients:
+    """By the compiled loops, which take whole columns."""
+    loops, burn_in = Loops(module), experience.burn_in
+    steps = network.Steps(*(tensor.numpy() for tensor in experience.batch))
+    weights = (settings.value_coefficient, settings.entropy_coefficient)
+    coefficients = network.Coefficients(*map(np.float32, (settings.clip, *weights)))
 
-    They are weighed by the number of valid steps, which is the last element: so shares of a
-    minibatch, of threads or of learners, are added up and divided by the sum of their last.
-    """
-    part = experience.batch.select(columns)
-    state = {key: tensor.index_select(1, columns) for key, tensor in experience.state.items()}
-    with torch.autocast(columns.device.type, torch.bfloat16, settings.precision == "bf16"):
-        if experience.burn_in is not None:
-            refresh(module, state, experience.burn_in, columns, part.first[0])
-        logits, values, _ = module(part.observations, part.action_mask, state, part.first)
+    def gradients(columns: Tensor) -> Tensor:
+        state = experience.state_of(columns)
+        if burn_in is not None:
+            first = experience.batch.first[0].index_select(0, columns)
+            refresh(module, state, burn_in, columns, first)
+        sums, flat = loops.gradients(steps, columns, state, coefficients)
+        policy_loss, value_loss, entropy, *_ = sums
+        loss = policy_loss + coefficients.value * value_loss - coefficients.entropy * entropy
+        return torch.from_numpy(np.concatenate([[loss], sums[:-1], flat, sums[-1:]]))
+
+    return gradients
+
+
+def _by_autograd(module: CLSTM, experience: Experience, settings: PPOSettings) -> Gradients:
+    """By PyTorch's operations, on any device."""
+    parameters = list(module.parameters())
     loss_of = _compiled_loss() if settings.compile else ppo_loss
-    loss, parts = loss_of(
-        logits,
-        values,
-        part.actions,
-        part.log_probs,
-        part.advantages,
-        part.returns,
-        part.valid,
-        settings,
-    )
-    gradients = torch.autograd.grad(loss, parameters)
-    steps = part.valid.sum().reshape(1)
-    flat = torch.cat([torch.stack(parts), *(gradient.flatten() for gradient in gradients)])
-    return torch.cat([flat * steps, steps])
+
+    def gradients(columns: Tensor) -> Tensor:
+        part, state = experience.batch.select(columns), experience.state_of(columns)
+        with torch.autocast(columns.device.type, torch.bfloat16, settings.precision == "bf16"):
+            if experience.burn_in is not None:
+                refresh(module, state, experience.burn_in, columns, part.first[0])
+            logits, values, _ = module(part.observations, part.action_mask, state, part.first)
+        loss, parts = loss_of(
+            logits,
+            values,
+            part.actions,
+            part.log_probs,
+            part.advantages,
+            part.returns,
+            part.valid,
+            settings,
+        )
+        by_parameter = torch.autograd.grad(loss, parameters)
+        steps = part.valid.sum().reshape(1)
+        flat = torch.cat([torch.stack(parts), *(tensor.flatten() for tensor in by_parameter)])
+        return torch.cat([flat * steps, steps])
+
+    return gradients
 
 
 @cache

@@ -230,6 +230,13 @@ def cut_at_episodes(first: BoolArray, burn_in: int = 0) -> Sequences:
     return Sequences(index, place < length, column)
 
 
+def whole_columns(shape: tuple[int, int]) -> Sequences:
+    """Every column of [T, B] as one sequence, for a network that resets states on its way."""
+    steps, columns = shape
+    index = np.arange(steps * columns).reshape(shape)
+    return Sequences(index, np.ones(shape, np.bool_), np.arange(columns))
+
+
 def vtrace(
     rollout: Rollout,
     gamma: float,

@@ -35,6 +35,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from trading.errors import LearningError, TradingError
+from trading.learning.memory import leave_new_memory_as_it_is
 from trading.learning.module import ACTION_MASK, NETWORK, OBSERVATIONS, clstm_config
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import Rollout, State
@@ -76,6 +77,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         super().__init__(config=config, **kwargs)
         if self.config.torch_threads is not None:
             torch.set_num_threads(self.config.torch_threads)
+        leave_new_memory_as_it_is()
         seed = self._seed
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, TensorState
-from trading.learning.rollout import BoolArray, FloatArray, Rollout, Sequences, cut_at_episodes
+from trading.learning.compiled import covers, evaluate
+from trading.learning.rollout import (
+    BoolArray,
+    FloatArray,
+    Rollout,
+    Sequences,
+    cut_at_episodes,
+    whole_columns,
+)
 
 
 class Batch(NamedTuple):
@@ -50,6 +58,10 @@ class Experience(NamedTuple):
     burn_in: BurnIn | None
     """None when every sequence is learned from as it begins."""
 
+    def state_of(self, columns: Tensor) -> TensorState:
+        """A copy of the state before the sequences int64 [...]."""
+        return {key: tensor.index_select(1, columns) for key, tensor in self.state.items()}
+
 
 def arrange(
     rollout: Rollout,
@@ -57,15 +69,18 @@ def arrange(
     returns: FloatArray,
     burn_in: int,
     device: torch.device,
+    whole: bool = False,
 ) -> Experience:
     """The rollout's sequences on `device`, in fresh memory (Ray's own is read-only).
 
+    They are cut where episodes start, or are whole columns without a burn-in where `whole`.
     Advantages are brought to mean 0 and standard deviation 1 over the steps that are learned from.
 
     Raises:
         LearningError: `burn_in` leaves no step to learn from.
     """
-    cut = cut_at_episodes(rollout.first, burn_in)
+    whole = whole and not burn_in
+    cut = whole_columns(rollout.shape) if whole else cut_at_episodes(rollout.first, burn_in)
     counted = np.zeros(rollout.valid.size, np.bool_)
     counted[cut.steps[cut.inside]] = True
     counted = counted.reshape(rollout.shape) & rollout.valid
@@ -101,8 +116,10 @@ def evaluated(module: CLSTM, rollout: Rollout, device: torch.device) -> Rollout:
 
     `final_values` and `last_values` stay: what they are of is not in the rollout.
     """
-    cut = cut_at_episodes(rollout.first)
-    logits, values, _ = module(
+    whole = covers(module)
+    cut = whole_columns(rollout.shape) if whole else cut_at_episodes(rollout.first)
+    logits, values, _ = evaluate(
+        module,
         _placed(rollout.observations, cut, device),
         _placed(rollout.action_mask, cut, device),
         _initial_state(rollout, cut, device),
@@ -133,7 +150,8 @@ def refresh(
         return
     column = burn_in.column[columns[places]]
     observations = burn_in.observations.index_select(1, column)
-    _, _, refreshed = module(
+    _, _, refreshed = evaluate(
+        module,
         observations,
         burn_in.action_mask.index_select(1, column),
         {key: tensor.index_select(1, places) for key, tensor in state.items()},

@@ -31,6 +31,8 @@ def single_threaded() -> Iterator[int]:
 def shared_out(work: Callable[[Tensor], Tensor], columns: Tensor, threads: int) -> list[Tensor]:
     """Calls `work` on equal shares of `columns`, one a thread; results in the order of the shares.
 
+    The first is the calling thread's.
+
     Args:
         work: Called with int64 [share]; it runs with one thread of PyTorch's own.
         columns: int64 [V], the sequences of a minibatch.
@@ -39,7 +41,10 @@ def shared_out(work: Callable[[Tensor], Tensor], columns: Tensor, threads: int) 
     count = min(threads, len(columns) // SMALLEST_SHARE)
     if count < 2:
         return [work(columns)]
-    return list(_pool(count).map(work, columns.tensor_split(count)))
+    own, *others = columns.tensor_split(count)
+    with single_threaded():
+        futures = [_pool(count - 1).submit(work, share) for share in others]
+        return [work(own), *(future.result() for future in futures)]
 
 
 @cache

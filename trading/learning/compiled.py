@@ -1,0 +1,164 @@
+"""A CLSTM on the processor by compiled loops: equal to PyTorch's operations, and faster.
+
+They cover the network as it is by default, in float32. The rest, and other devices, is PyTorch's.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trading.learning.clstm import CLSTM, TensorState
+from trading.learning.kernels import lstm, network
+from trading.learning.kernels.lstm import FloatArray
+from trading.learning.rollout import BoolArray, State
+
+_KEYS = ("feature_h", "feature_c", "actor_h", "actor_c", "critic_h", "critic_c")
+"""Of a state, in the order of `network.State`."""
+
+
+def covers(module: CLSTM) -> bool:
+    """Whether the loops run this network."""
+    config = module.config
+    return (
+        config.window is None
+        and not config.residual
+        and not config.layer_norm
+        and config.feature_layers == 1
+        and module.value_head.weight.device.type == "cpu"
+        and all(map(_is_small, (module.feature, module.actor, module.critic)))
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    module: CLSTM, observations: Tensor, action_mask: Tensor, state: TensorState, first: Tensor
+) -> tuple[Tensor, Tensor, TensorState]:
+    """As the module's `forward`, without gradients; by the loops where they cover it."""
+    if not covers(module):
+        result: tuple[Tensor, Tensor, TensorState] = module(observations, action_mask, state, first)
+        return result
+    logits, values, after = Loops(module).evaluate(
+        observations.numpy(),
+        action_mask.numpy(),
+        {key: tensor.numpy() for key, tensor in state.items()},
+        first.numpy(),
+    )
+    new_state = {key: torch.from_numpy(array) for key, array in after.items()}
+    return torch.from_numpy(logits), torch.from_numpy(values), new_state
+
+
+class Loops:
+    """The compiled loops over a network that they cover.
+
+    They look at the module's weights themselves: a change in place is seen at once, but a weight
+    must not be put in another place.
+    """
+
+    def __init__(self, module: CLSTM) -> None:
+        norm, policy, value = module.input_norm, module.policy_head, module.value_head
+        self._network = network.Network(
+            _view(norm.weight),
+            _view(norm.bias),
+            _weights(module.feature),
+            _weights(module.actor),
+            _weights(module.critic),
+            _view(policy.weight),
+            _view(policy.bias),
+            _view(value.weight),
+            _view(value.bias),
+        )
+
+    def evaluate(
+        self, observations: FloatArray, action_mask: BoolArray, state: State, first: BoolArray
+    ) -> tuple[FloatArray, FloatArray, State]:
+        """T steps of B sequences.
+
+        Args:
+            observations: float32 [T, B, F].
+            action_mask: bool [T, B, N], True where the action is allowed.
+            state: float32 [1, B, hidden] before the first step; it is kept.
+            first: bool [T, B], True where an episode starts.
+
+        Returns:
+            Masked logits float32 [T, B, N], values float32 [T, B], and the state after the last
+            step.
+        """
+        after = network.State(*(state[key][0].copy() for key in _KEYS))
+        logits, values = network.evaluate(
+            self._network, _plain(observations), _plain(action_mask), _plain(first), after
+        )
+        new_state = {key: array[None] for key, array in zip(_KEYS, after, strict=True)}
+        return logits, values, new_state
+
+    def gradients(
+        self,
+        steps: network.Steps,
+        columns: Tensor,
+        state: TensorState,
+        coefficients: network.Coefficients,
+    ) -> tuple[FloatArray, FloatArray]:
+        """The PPO loss of some sequences and its gradient, summed over valid steps.
+
+        Args:
+            steps: Of all sequences.
+            columns: int64 [B], those to learn from.
+            state: float32 [1, B, hidden] before their first step; it is kept.
+            coefficients: Of the loss.
+
+        Returns:
+            Policy loss, value loss, entropy, KL divergence, steps clipped and steps, float32 [6];
+            and the gradient by all parameters of the module, one after another.
+        """
+        before = network.State(*(state[key][0].numpy().copy() for key in _KEYS))
+        found = network.learn(self._network, steps, columns.numpy(), before, coefficients)
+        layers = (found.feature, found.actor, found.critic)
+        parts = (
+            found.norm_weight,
+            found.norm_bias,
+            *(part for layer in layers for part in _by_weights(layer)),
+            found.policy_weight,
+            found.policy_bias,
+            found.value_weight,
+            found.value_bias,
+        )
+        flat = np.concatenate([part.ravel() for part in parts])
+        return found.losses.astype(np.float32), flat
+
+
+def _is_small(layer: nn.LSTM) -> bool:
+    """Whether the products of a step are small to BLAS; of large ones PyTorch's are faster."""
+    size = (layer.input_size + layer.hidden_size) * 4 * layer.hidden_size
+    return lstm.FEWEST_ROWS * size <= lstm.SMALL_PRODUCT
+
+
+def _by_weights(layer: lstm.Layer) -> list[FloatArray]:
+    """Gradients of an LSTM's weights and biases, from those of its gates."""
+    seen = torch.from_numpy(layer.seen).flatten(0, 1)
+    gates = torch.from_numpy(layer.gates).flatten(0, 1)
+    both, bias = (gates.t() @ seen).numpy(), gates.sum(dim=0).numpy()
+    units = layer.hidden.shape[1]
+    return [both[:, :-units], both[:, -units:], bias, bias]
+
+
+def _weights(layer: nn.LSTM) -> lstm.Weights:
+    return lstm.Weights(*map(_view, layer.all_weights[0]))
+
+
+def _view(parameter: Tensor) -> FloatArray:
+    """The parameter's own memory.
+
+    Raises:
+        ValueError: It is not contiguous, so there is no such array.
+    """
+    array: FloatArray = parameter.detach().numpy()
+    if not array.flags.c_contiguous:
+        raise ValueError(f"a parameter of shape {array.shape} is not contiguous")
+    return array
+
+
+def _plain(array: Any) -> Any:
+    """The array, or a copy where it is read-only or strided: those would be compiled for anew."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.writeable else array.copy(order="C")

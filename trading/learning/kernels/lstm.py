@@ -1,0 +1,254 @@
+"""One step of an LSTM, forward and backward, as compiled loops for processors.
+
+Matrix products go to BLAS, the rest is vector loops. A sequence's state is zeroed on the way where
+an episode starts, so sequences need no cuts and no padding. The interpreter's lock is not held.
+
+Gates are in the order of `torch.nn.LSTM`: input, forget, candidate, output.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg.cython_blas  # noqa: F401 the BLAS that Numba calls, so that it is there now
+from numba import njit
+from threadpoolctl import threadpool_limits
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+SMALL_PRODUCT = 1_000_000
+"""Multiplications up to which OpenBLAS takes its kernels for small matrices, the fastest here."""
+
+FEWEST_ROWS = 4
+"""Of such a product; with fewer it is no faster."""
+
+# A step's products are too small to share out: BLAS's threads would wait for each other.
+threadpool_limits(limits=1, user_api="blas")
+
+kernel = njit(
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+    # All but nnan and ninf: a NaN must come out as one.
+    fastmath={"contract", "reassoc", "nsz", "arcp"},
+)
+
+_HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1.0), np.float32(0.0)
+_SATURATED = np.float32(7.90531110763549805)
+_ODD = (
+    np.float32(-2.76076847742355e-16),
+    np.float32(2.00018790482477e-13),
+    np.float32(-8.60467152213735e-11),
+    np.float32(5.12229709037114e-08),
+    np.float32(1.48572235717979e-05),
+    np.float32(6.37261928875436e-04),
+    np.float32(4.89352455891786e-03),
+)
+_EVEN = (
+    np.float32(1.19825839466702e-06),
+    np.float32(1.18534705686654e-04),
+    np.float32(2.26843463243900e-03),
+    np.float32(4.89352518554385e-03),
+)
+
+
+class Weights(NamedTuple):
+    """Of an `nn.LSTM` with I inputs and H units, as it keeps them."""
+
+    inputs: FloatArray
+    """float32 [4H, I]."""
+    recurrent: FloatArray
+    """float32 [4H, H]."""
+    inputs_bias: FloatArray
+    """float32 [4H]."""
+    recurrent_bias: FloatArray
+    """float32 [4H]."""
+
+
+class Layer(NamedTuple):
+    """An LSTM that runs over T steps of B sequences, and what its backward pass needs."""
+
+    weights: FloatArray
+    """float32 [I + H, 4H]: what inputs and hidden state are multiplied with."""
+    bias: FloatArray
+    """float32 [4H]: both biases added up."""
+    hidden: FloatArray
+    """float32 [B, H]: runs with the steps."""
+    cell: FloatArray
+    """float32 [B, H], likewise."""
+    seen: FloatArray
+    """float32 [T, B, I + H]: inputs and hidden state that a step works on."""
+    gates: FloatArray
+    """float32 [T, B, 4H]: their activations; `retreat` turns them into gradients."""
+    before: FloatArray
+    """float32 [T, B, H]: the cells before the step."""
+    squashed: FloatArray
+    """float32 [T, B, H]: tanh of the cells after it."""
+
+
+@kernel
+def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: Weights) -> Layer:
+    """A layer before its first step, from the state [B, H]; it changes that state."""
+    rows, units = hidden.shape
+    columns, inputs = weights.inputs.shape
+    both = np.empty((inputs + units, columns), np.float32)
+    for i in range(inputs):
+        for j in range(columns):
+            both[i, j] = weights.inputs[j, i]
+    for i in range(units):
+        for j in range(columns):
+            both[inputs + i, j] = weights.recurrent[j, i]
+    return Layer(
+        both,
+        weights.inputs_bias + weights.recurrent_bias,
+        hidden,
+        cell,
+        np.empty((steps, rows, inputs + units), np.float32),
+        np.empty((steps, rows, columns), np.float32),
+        np.empty((steps, rows, units), np.float32),
+        np.empty((steps, rows, units), np.float32),
+    )
+
+
+@kernel
+def advance(layer: Layer, t: int, inputs: FloatArray, begins: BoolArray) -> None:
+    """A step: `inputs` [B, I] to `layer.hidden`, from a state of zeros in rows that begin.
+
+    Args:
+        layer: What it needs later is kept at `t`.
+        t: The step's place.
+        inputs: float32 [B, I].
+        begins: bool [B], where an episode starts.
+    """
+    seen, before, gates = layer.seen[t], layer.before[t], layer.gates[t]
+    width = inputs.shape[1]
+    for row in range(len(begins)):
+        seen[row, :width] = inputs[row]
+        if begins[row]:
+            seen[row, width:] = _ZERO
+            before[row] = _ZERO
+        else:
+            seen[row, width:] = layer.hidden[row]
+            before[row] = layer.cell[row]
+    multiply(seen, layer.weights, gates)
+    _open(gates, layer.bias, before, layer.cell, layer.squashed[t], layer.hidden)
+
+
+@kernel
+def retreat(
+    layer: Layer,
+    t: int,
+    begins: BoolArray,
+    weights: FloatArray,
+    d_hidden: FloatArray,
+    d_cell: FloatArray,
+    d_seen: FloatArray,
+) -> None:
+    """The step backward: gradients of the state after it to those of the state before it.
+
+    Args:
+        layer: After `advance`; `layer.gates[t]` becomes the gradients of the gates' arguments.
+        t: The step's place.
+        begins: bool [B], as in `advance`.
+        weights: float32 [4H, I + H], `layer.weights` transposed.
+        d_hidden: float32 [B, H], of the hidden state, by later steps and by the outputs.
+        d_cell: float32 [B, H], of the cells.
+        d_seen: float32 [B, I + H], filled; its first columns are the inputs' gradients.
+    """
+    _close(layer.gates[t], layer.before[t], layer.squashed[t], d_hidden, d_cell)
+    multiply(layer.gates[t], weights, d_seen)
+    width = d_seen.shape[1] - d_hidden.shape[1]
+    for row in range(len(begins)):
+        if begins[row]:
+            d_hidden[row] = _ZERO
+            d_cell[row] = _ZERO
+        else:
+            d_hidden[row] = d_seen[row, width:]
+
+
+@kernel
+def multiply(left: FloatArray, right: FloatArray, product: FloatArray) -> None:
+    """The matrix product, in pieces of rows that are small to BLAS."""
+    piece = max(FEWEST_ROWS, SMALL_PRODUCT // right.size // FEWEST_ROWS * FEWEST_ROWS)
+    for start in range(0, len(left), piece):
+        np.dot(left[start : start + piece], right, product[start : start + piece])
+
+
+@kernel
+def tanh(x: np.float32) -> np.float32:
+    """Hyperbolic tangent to 3e-7, as a ratio of polynomials that compilers turn into vectors.
+
+    The coefficients are Eigen's (generic_fast_tanh_float in its MathFunctionsImpl.h).
+    """
+    if x < -_SATURATED:
+        x = -_SATURATED
+    elif x > _SATURATED:
+        x = _SATURATED
+    y = x * x
+    odd = _ODD[0]
+    odd = odd * y + _ODD[1]
+    odd = odd * y + _ODD[2]
+    odd = odd * y + _ODD[3]
+    odd = odd * y + _ODD[4]
+    odd = odd * y + _ODD[5]
+    odd = odd * y + _ODD[6]
+    even = _EVEN[0]
+    even = even * y + _EVEN[1]
+    even = even * y + _EVEN[2]
+    even = even * y + _EVEN[3]
+    return x * odd / even
+
+
+@kernel
+def _open(
+    gates: FloatArray,
+    bias: FloatArray,
+    before: FloatArray,
+    cell: FloatArray,
+    squashed: FloatArray,
+    hidden: FloatArray,
+) -> None:
+    """Activates gates [B, 4H] in place; new cells, their tanh, and hidden state [B, H]."""
+    rows, units = cell.shape
+    for row in range(rows):
+        gate = gates[row]
+        for j in range(2 * units):
+            gate[j] = _HALF * tanh(_HALF * (gate[j] + bias[j])) + _HALF
+        candidate, candidate_bias = gate[2 * units : 3 * units], bias[2 * units : 3 * units]
+        for j in range(units):
+            candidate[j] = tanh(candidate[j] + candidate_bias[j])
+        opened, kept = gate[:units], gate[units : 2 * units]
+        output, output_bias = gate[3 * units :], bias[3 * units :]
+        old, new, out, flat = before[row], cell[row], hidden[row], squashed[row]
+        for j in range(units):
+            output[j] = _HALF * tanh(_HALF * (output[j] + output_bias[j])) + _HALF
+            new[j] = kept[j] * old[j] + opened[j] * candidate[j]
+        for j in range(units):
+            flat[j] = tanh(new[j])
+            out[j] = output[j] * flat[j]
+
+
+@kernel
+def _close(
+    gates: FloatArray,
+    before: FloatArray,
+    squashed: FloatArray,
+    d_hidden: FloatArray,
+    d_cell: FloatArray,
+) -> None:
+    """Activations of the gates [B, 4H] to their gradients, in place; `d_cell` to that before."""
+    rows, units = before.shape
+    for row in range(rows):
+        gate = gates[row]
+        opened, kept = gate[:units], gate[units : 2 * units]
+        candidate, output = gate[2 * units : 3 * units], gate[3 * units :]
+        old, flat, d_out, d_old = before[row], squashed[row], d_hidden[row], d_cell[row]
+        for j in range(units):
+            i, f, g, o = opened[j], kept[j], candidate[j], output[j]
+            d_new = d_old[j] + d_out[j] * o * (_ONE - flat[j] * flat[j])
+            opened[j] = d_new * g * i * (_ONE - i)
+            kept[j] = d_new * old[j] * f * (_ONE - f)
+            candidate[j] = d_new * i * (_ONE - g * g)
+            output[j] = d_out[j] * flat[j] * o * (_ONE - o)
+            d_old[j] = d_new * f
