@@ -146,6 +146,11 @@ def test_options_are_left_to_pytorch(name: str) -> None:
     assert not compiled.covers(small_network(config=OPTIONS[name]))
 
 
+def test_a_network_derived_from_it_is_left_to_pytorch() -> None:
+    assert compiled.covers(small_network())
+    assert not compiled.covers(type("Other", (CLSTM,), {})(SMALL))
+
+
 def test_wide_layers_are_left_to_pytorch() -> None:
     assert not compiled.covers(small_network(config=replace(SMALL, actor_hidden=512)))
 

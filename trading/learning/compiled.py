@@ -22,7 +22,8 @@ def covers(module: CLSTM) -> bool:
     """Whether the loops run this network."""
     config = module.config
     return (
-        config.window is None
+        type(module) is CLSTM  # one that was derived may compute something else
+        and config.window is None
         and not config.residual
         and not config.layer_norm
         and config.feature_layers == 1
