@@ -24,7 +24,12 @@ from tests.ports import free_port
 
 BIN = Path(sys.executable).parent
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-_NAMESPACE = (*DIES_WITH_US, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+_NAMESPACE = (
+    *(*DIES_WITH_US, "unshare"),
+    *(("--map-root-user",) if os.geteuid() else ()),
+    *("--pid", "--fork", "--kill-child", "--mount-proc"),
+)
+_POLL_S = 0.3
 _OBJECT_STORE_BYTES = 120_000_000
 HEAD = "127.0.0.5"
 """Not 127.0.0.1, in whose place Ray puts an address of the machine."""
@@ -90,6 +95,7 @@ class Cluster:
         self._temp = Path(tempfile.mkdtemp(prefix="ray-"))
         self._env = environment(RAY_USAGE_STATS_ENABLED="0")
         self._env["PATH"] = f"{BIN}:{self._env['PATH']}"
+        self._env["RAY_JOB_STOP_WAIT_TIME_S"] = "100"  # as infra/kuberay sets it
         self._head_env = dict(self._env)
         if redis is not None:
             self._head_env["RAY_REDIS_ADDRESS"] = redis
@@ -141,15 +147,13 @@ class Cluster:
         rows = self.state("nodes")
         return {row["node_id"]: row["node_ip"] for row in rows if row["state"] == "ALIVE"}
 
-    def actors(self, class_name: str) -> list[dict[str, Any]]:
-        """What the state API says of the living actors of a class, with their node's `ip`."""
+    def actors(self) -> list[dict[str, Any]]:
+        """What the state API says of the living actors, with their node's `ip`."""
         nodes = self.nodes()
         return [
             {**row, "ip": nodes[row["node_id"]]}
             for row in self.state("actors")
-            if row["class_name"].endswith(class_name)
-            and row["state"] == "ALIVE"
-            and row["node_id"] in nodes
+            if row["state"] == "ALIVE" and row["node_id"] in nodes
         ]
 
     def state(self, what: str) -> list[dict[str, Any]]:
@@ -162,15 +166,22 @@ class Cluster:
         rows: list[dict[str, Any]] = answer["data"]["result"]["result"] if answer["result"] else []
         return rows
 
+    def ray_job(
+        self, verb: str, *arguments: str, token: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`ray job VERB`, by another token than the cluster's if one is given."""
+        env = self._env if token is None else {**self._env, "RAY_AUTH_TOKEN": token}
+        command = [BIN / "ray", "job", verb, "--address", self.dashboard, *arguments]
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+
     def submit(self, name: str, resources: str, *command: str) -> None:
         """`ray job submit`, without waiting for the job's end."""
-        arguments = [BIN / "ray", "job", "submit", "--address", self.dashboard, "--no-wait"]
-        arguments += ["--submission-id", name, "--entrypoint-resources", resources, "--", *command]
+        options = ["--no-wait", "--submission-id", name, "--entrypoint-resources", resources]
 
         def submitted() -> subprocess.CompletedProcess[str] | None:
-            result = subprocess.run(
-                arguments, env=self._env, capture_output=True, text=True, timeout=300, check=False
-            )
+            result = self.ray_job("submit", *options, "--", *command)
             # The head's agent comes up some seconds after the dashboard.
             return None if "No available agent" in result.stderr else result
 
@@ -196,7 +207,11 @@ class Cluster:
         """The first answer of `probe` that is not None, while every node runs."""
         try:
             return wait_for(
-                what, probe, timeout_s, lambda: all(node.alive for node in self._nodes.values())
+                what,
+                probe,
+                timeout_s,
+                lambda: all(node.alive for node in self._nodes.values()),
+                _POLL_S,
             )
         except AssertionError as error:
             logs = "\n".join(node.log.read_text()[-2000:] for node in self._nodes.values())
