@@ -173,7 +173,7 @@ def answers_http(cluster: Cluster, ip: str) -> bool | None:
 def test_a_job_without_the_clusters_token_is_refused(trading: Trading) -> None:
     refused = trading.cluster.ray_job("submit", "--no-wait", "--", "true", token="0" * 64)
     assert refused.returncode != 0
-    assert "401" in refused.stdout + refused.stderr
+    assert "token authentication" in refused.stderr
     assert [job["submission_id"] for job in trading.cluster.state("jobs")] == [JOB]
 
 

@@ -37,7 +37,7 @@ def test_a_trader_killed_at_any_instant_ends_like_one_that_never_was(tmp_path: P
     orders = 90
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     trader.trade(undisturbed, orders)
-    # Each life may trade to its own end, so that one that outruns its killer leaves some for the next.
+    # Each life has an end of its own: one that outruns its killer leaves orders to the next.
     for acknowledgements, end in ((1, 30), (7, 60), (30, orders)):
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.execution.trader", str(killed), str(end)],
