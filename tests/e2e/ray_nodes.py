@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ _NAMESPACE = (
     *("--pid", "--fork", "--kill-child", "--mount-proc"),
 )
 _POLL_S = 0.3
+_STARTS = 3
 _OBJECT_STORE_BYTES = 120_000_000
 HEAD = "127.0.0.5"
 """Not 127.0.0.1, in whose place Ray puts an address of the machine."""
@@ -49,6 +51,7 @@ class Node:
     def __init__(self, log: Path, env: Mapping[str, str], *options: str) -> None:
         self.log = log
         with log.open("ab") as output:
+            self._begin = output.tell()
             self._process = subprocess.Popen(
                 [*_NAMESPACE, BIN / "ray", "start", "--block", *options],
                 cwd=ROOT,
@@ -62,6 +65,11 @@ class Node:
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def started(self) -> bool:
+        """Whether `ray start` was content with what it started."""
+        return b"Ray runtime started" in self.log.read_bytes()[self._begin :]
 
     def processes(self) -> list[int]:
         """Ids of all processes of this node."""
@@ -122,14 +130,11 @@ class Cluster:
             f"--dashboard-port={self._dashboard_port}",
             "--num-cpus=0",
         )
-        self.wait("the head", lambda: self.nodes() or None)
 
     def start_worker(self, name: str, ip: str, *options: str) -> None:
         """Start a worker at a loopback address; returns when the head knows of it."""
-        known = set(self.nodes())
         address = f"--address={HEAD}:{self._port}"
         self._start(name, self._env, address, f"--node-ip-address={ip}", *options)
-        self.wait(f"the worker {name}", lambda: set(self.nodes()) - known or None)
 
     def kill(self, name: str) -> None:
         """Lose a node."""
@@ -203,14 +208,16 @@ class Cluster:
         except (httpx.HTTPError, ValueError, KeyError) as error:
             return f"no log: {error}"
 
-    def wait(self, what: str, probe: Any, timeout_s: float = START_S) -> Any:
-        """The first answer of `probe` that is not None, while every node runs."""
+    def wait(
+        self, what: str, probe: Any, timeout_s: float = START_S, ends: Collection[str] = ()
+    ) -> Any:
+        """The first answer of `probe` that is not None, while every node runs but `ends`."""
         try:
             return wait_for(
                 what,
                 probe,
                 timeout_s,
-                lambda: all(node.alive for node in self._nodes.values()),
+                lambda: all(node.alive for name, node in self._nodes.items() if name not in ends),
                 _POLL_S,
             )
         except AssertionError as error:
@@ -218,17 +225,30 @@ class Cluster:
             raise AssertionError(f"{error}\n{logs}") from None
 
     def _start(self, name: str, env: Mapping[str, str], *options: str) -> None:
+        """Start a node, and again if `ray start` gives up, as it does where it gets no core."""
         assert name not in self._nodes
-        self._nodes[name] = Node(
-            self._folder / f"{name}.log",
-            env,
-            f"--temp-dir={self._temp / name}",
-            f"--object-store-memory={_OBJECT_STORE_BYTES}",
-            f"--dashboard-agent-listen-port={free_port()}",
-            "--min-worker-port=0",
-            "--max-worker-port=0",
-            *options,
-        )
+        known = set(self.nodes())
+        for _ in range(_STARTS):
+            node = Node(
+                self._folder / f"{name}.log",
+                env,
+                f"--temp-dir={self._temp / name}",
+                f"--object-store-memory={_OBJECT_STORE_BYTES}",
+                f"--dashboard-agent-listen-port={free_port()}",
+                "--min-worker-port=0",
+                "--max-worker-port=0",
+                *options,
+            )
+            self._nodes[name] = node
+            if self.wait(f"the node {name}", partial(self._joined, node, known), ends=(name,)):
+                return
+            self.kill(name)
+        raise AssertionError(f"{_STARTS} times not started: {name}\n{node.log.read_text()[-2000:]}")
+
+    def _joined(self, node: Node, known: set[str]) -> bool | None:
+        if not node.alive:
+            return False
+        return True if node.started and set(self.nodes()) - known else None
 
 
 def _always() -> bool:
