@@ -221,11 +221,16 @@ def test_trading_goes_on_without_the_head_which_finds_its_cluster_again(trading:
 
 def test_a_stopped_job_ends_in_order_and_leaves_its_checkpoint(trading: Trading) -> None:
     decisions = trading.decisions()
-    stopped = trading.cluster.ray_job("stop", JOB)
+    # Without waiting: Ray calls a job stopped only once the time that it may take is over.
+    stopped = trading.cluster.ray_job("stop", "--no-wait", JOB)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    assert trading.cluster.job(JOB)["status"] == "STOPPED"
-    log = trading.cluster.job_log(JOB)
-    assert "joining Ray" in log and "Summary" in log
+
+    def summed_up() -> str | None:
+        log = trading.cluster.job_log(JOB)
+        return log if "Summary" in log else None
+
+    log = trading.wait("the summary of the job", summed_up)
+    assert "joining Ray" in log
     assert trading.decisions() >= decisions > 0
     latest = CheckpointStore(trading.state_dir / "checkpoints", 5).latest()
     assert latest is not None and latest[0].name in log
