@@ -1,13 +1,16 @@
 # Every target creates the virtual environment the first time, and renews it when pyproject.toml or
-# constraints.txt changed. VENV=folder chooses another place, PYTHON=python3.12 another interpreter.
+# constraints.txt changed. VENV=folder chooses another place, PYTHON=python3.12 another interpreter,
+# PROCESSES=1 runs one test at a time. The tests of a file stay in one process.
 
 VENV ?= .venv
 PYTHON ?= python3
 CONFIG ?= configs/local.yaml
+PROCESSES ?= 2
 PYTEST = $(VENV)/bin/python -m pytest
+PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint test soak test-cluster test-image sbom lock
+.PHONY: install run lint test soak test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -20,14 +23,10 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTEST) -m "not soak and not cluster and not docker"
+	$(PYTEST) $(PARALLEL) -m "not soak and not docker"
 
 soak: $(INSTALLED)
-	$(PYTEST) -m soak
-
-# On a head and three workers of Ray, as root; losing the head needs apt-get install redis-server.
-test-cluster: $(INSTALLED)
-	$(PYTEST) -m cluster
+	$(PYTEST) $(PARALLEL) -m soak
 
 # Builds the image and runs it, as root on Debian: apt-get install docker.io debootstrap
 test-image: $(INSTALLED)

@@ -1,12 +1,25 @@
 """What every test stands on."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
 import trading  # noqa: F401 - before numba is imported: it says where kernels are cached
+
+# Before NumPy and PyTorch are imported, here and in what tests start: threads that spin while they
+# wait for each other cost several times the work where other processes want the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, slow files come first: none is left for one at the end."""
+    if not hasattr(config, "workerinput"):
+        return
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,11 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def wait_for(
-    what: str, probe: Callable[[], T | None], timeout_s: float, alive: Callable[[], bool]
+    what: str,
+    probe: Callable[[], T | None],
+    timeout_s: float,
+    alive: Callable[[], bool],
+    poll_s: float = 0.1,
 ) -> T:
     """The first answer of `probe` that is not None; fails when time is up or the process ended."""
     deadline = time.monotonic() + timeout_s
@@ -43,7 +47,7 @@ def wait_for(
             return answer
         if not alive():
             raise AssertionError(f"the process ended before: {what}")
-        time.sleep(0.1)
+        time.sleep(poll_s)
     raise AssertionError(f"not within {timeout_s:g} s: {what}")
 
 

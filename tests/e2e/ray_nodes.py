@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ from tests.ports import free_port
 
 BIN = Path(sys.executable).parent
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-_NAMESPACE = (*DIES_WITH_US, "unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+_NAMESPACE = (
+    *(*DIES_WITH_US, "unshare"),
+    *(("--map-root-user",) if os.geteuid() else ()),
+    *("--pid", "--fork", "--kill-child", "--mount-proc"),
+)
+_POLL_S = 0.3
+_STARTS = 3
 _OBJECT_STORE_BYTES = 120_000_000
 HEAD = "127.0.0.5"
 """Not 127.0.0.1, in whose place Ray puts an address of the machine."""
@@ -44,6 +51,7 @@ class Node:
     def __init__(self, log: Path, env: Mapping[str, str], *options: str) -> None:
         self.log = log
         with log.open("ab") as output:
+            self._begin = output.tell()
             self._process = subprocess.Popen(
                 [*_NAMESPACE, BIN / "ray", "start", "--block", *options],
                 cwd=ROOT,
@@ -57,6 +65,11 @@ class Node:
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    @property
+    def started(self) -> bool:
+        """Whether `ray start` was content with what it started."""
+        return b"Ray runtime started" in self.log.read_bytes()[self._begin :]
 
     def processes(self) -> list[int]:
         """Ids of all processes of this node."""
@@ -90,6 +103,7 @@ class Cluster:
         self._temp = Path(tempfile.mkdtemp(prefix="ray-"))
         self._env = environment(RAY_USAGE_STATS_ENABLED="0")
         self._env["PATH"] = f"{BIN}:{self._env['PATH']}"
+        self._env["RAY_JOB_STOP_WAIT_TIME_S"] = "100"  # as infra/kuberay sets it
         self._head_env = dict(self._env)
         if redis is not None:
             self._head_env["RAY_REDIS_ADDRESS"] = redis
@@ -116,14 +130,11 @@ class Cluster:
             f"--dashboard-port={self._dashboard_port}",
             "--num-cpus=0",
         )
-        self.wait("the head", lambda: self.nodes() or None)
 
     def start_worker(self, name: str, ip: str, *options: str) -> None:
         """Start a worker at a loopback address; returns when the head knows of it."""
-        known = set(self.nodes())
         address = f"--address={HEAD}:{self._port}"
         self._start(name, self._env, address, f"--node-ip-address={ip}", *options)
-        self.wait(f"the worker {name}", lambda: set(self.nodes()) - known or None)
 
     def kill(self, name: str) -> None:
         """Lose a node."""
@@ -141,15 +152,13 @@ class Cluster:
         rows = self.state("nodes")
         return {row["node_id"]: row["node_ip"] for row in rows if row["state"] == "ALIVE"}
 
-    def actors(self, class_name: str) -> list[dict[str, Any]]:
-        """What the state API says of the living actors of a class, with their node's `ip`."""
+    def actors(self) -> list[dict[str, Any]]:
+        """What the state API says of the living actors, with their node's `ip`."""
         nodes = self.nodes()
         return [
             {**row, "ip": nodes[row["node_id"]]}
             for row in self.state("actors")
-            if row["class_name"].endswith(class_name)
-            and row["state"] == "ALIVE"
-            and row["node_id"] in nodes
+            if row["state"] == "ALIVE" and row["node_id"] in nodes
         ]
 
     def state(self, what: str) -> list[dict[str, Any]]:
@@ -162,15 +171,22 @@ class Cluster:
         rows: list[dict[str, Any]] = answer["data"]["result"]["result"] if answer["result"] else []
         return rows
 
+    def ray_job(
+        self, verb: str, *arguments: str, token: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`ray job VERB`, by another token than the cluster's if one is given."""
+        env = self._env if token is None else {**self._env, "RAY_AUTH_TOKEN": token}
+        command = [BIN / "ray", "job", verb, "--address", self.dashboard, *arguments]
+        return subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+
     def submit(self, name: str, resources: str, *command: str) -> None:
         """`ray job submit`, without waiting for the job's end."""
-        arguments = [BIN / "ray", "job", "submit", "--address", self.dashboard, "--no-wait"]
-        arguments += ["--submission-id", name, "--entrypoint-resources", resources, "--", *command]
+        options = ["--no-wait", "--submission-id", name, "--entrypoint-resources", resources]
 
         def submitted() -> subprocess.CompletedProcess[str] | None:
-            result = subprocess.run(
-                arguments, env=self._env, capture_output=True, text=True, timeout=300, check=False
-            )
+            result = self.ray_job("submit", *options, "--", *command)
             # The head's agent comes up some seconds after the dashboard.
             return None if "No available agent" in result.stderr else result
 
@@ -192,28 +208,47 @@ class Cluster:
         except (httpx.HTTPError, ValueError, KeyError) as error:
             return f"no log: {error}"
 
-    def wait(self, what: str, probe: Any, timeout_s: float = START_S) -> Any:
-        """The first answer of `probe` that is not None, while every node runs."""
+    def wait(
+        self, what: str, probe: Any, timeout_s: float = START_S, ends: Collection[str] = ()
+    ) -> Any:
+        """The first answer of `probe` that is not None, while every node runs but `ends`."""
         try:
             return wait_for(
-                what, probe, timeout_s, lambda: all(node.alive for node in self._nodes.values())
+                what,
+                probe,
+                timeout_s,
+                lambda: all(node.alive for name, node in self._nodes.items() if name not in ends),
+                _POLL_S,
             )
         except AssertionError as error:
             logs = "\n".join(node.log.read_text()[-2000:] for node in self._nodes.values())
             raise AssertionError(f"{error}\n{logs}") from None
 
     def _start(self, name: str, env: Mapping[str, str], *options: str) -> None:
+        """Start a node, and again if `ray start` gives up, as it does where it gets no core."""
         assert name not in self._nodes
-        self._nodes[name] = Node(
-            self._folder / f"{name}.log",
-            env,
-            f"--temp-dir={self._temp / name}",
-            f"--object-store-memory={_OBJECT_STORE_BYTES}",
-            f"--dashboard-agent-listen-port={free_port()}",
-            "--min-worker-port=0",
-            "--max-worker-port=0",
-            *options,
-        )
+        known = set(self.nodes())
+        for _ in range(_STARTS):
+            node = Node(
+                self._folder / f"{name}.log",
+                env,
+                f"--temp-dir={self._temp / name}",
+                f"--object-store-memory={_OBJECT_STORE_BYTES}",
+                f"--dashboard-agent-listen-port={free_port()}",
+                "--min-worker-port=0",
+                "--max-worker-port=0",
+                *options,
+            )
+            self._nodes[name] = node
+            if self.wait(f"the node {name}", partial(self._joined, node, known), ends=(name,)):
+                return
+            self.kill(name)
+        raise AssertionError(f"{_STARTS} times not started: {name}\n{node.log.read_text()[-2000:]}")
+
+    def _joined(self, node: Node, known: set[str]) -> bool | None:
+        if not node.alive:
+            return False
+        return True if node.started and set(self.nodes()) - known else None
 
 
 def _always() -> bool:

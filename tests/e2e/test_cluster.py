@@ -15,11 +15,12 @@ from tests.e2e.application import STOP_S
 from tests.e2e.ray_nodes import DIES_WITH_US, HEAD, Cluster, why_no_nodes
 from tests.ports import free_port
 from trading.execution.journal import Journal
+from trading.learning.checkpoints import CheckpointStore
 
 NO_NODES = why_no_nodes()
 REDIS = shutil.which("redis-server")
 pytestmark = [
-    pytest.mark.cluster,
+    pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
 ]
@@ -34,11 +35,11 @@ class Trading:
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
-        self._state = folder / "state"
+        self.state_dir = folder / "state"
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
         settings = {
-            "paths.state_dir": self._state,
+            "paths.state_dir": self.state_dir,
             "serving.host": "127.0.0.1",
             "serving.port": port,
             "symbols": "SPY",
@@ -78,7 +79,7 @@ class Trading:
 
     def decisions(self) -> int:
         """By the account's journal, which is there whether or not anyone answers."""
-        with Journal(self._state / "journal-paper.sqlite", read_only=True) as journal:
+        with Journal(self.state_dir / "journal-paper.sqlite", read_only=True) as journal:
             return journal.fold().decisions
 
     def wait_for_decisions(self, more: int) -> None:
@@ -148,19 +149,32 @@ WHERE_IT_BELONGS = {
 
 def placed(cluster: Cluster) -> dict[str, list[str]]:
     """Addresses of the nodes that hold each kind of actor."""
-    return {kind: [actor["ip"] for actor in cluster.actors(kind)] for kind in WHERE_IT_BELONGS}
-
-
-def proxies(cluster: Cluster) -> list[str]:
-    """Addresses of the nodes on which Serve answers."""
-    return [actor["ip"] for actor in cluster.actors("ProxyActor")]
+    actors = cluster.actors()
+    return {
+        kind: [actor["ip"] for actor in actors if actor["class_name"].endswith(kind)]
+        for kind in WHERE_IT_BELONGS
+    }
 
 
 def live_actor(cluster: Cluster) -> tuple[str, int, str] | None:
     """Identity, process id in its node, and node of the live market."""
-    for actor in cluster.actors("LiveMarket"):
-        return actor["actor_id"], actor["pid"], actor["node_id"]
+    for actor in cluster.actors():
+        if actor["class_name"] == "LiveMarket":
+            return actor["actor_id"], actor["pid"], actor["node_id"]
     return None
+
+
+def answers_http(cluster: Cluster, ip: str) -> bool | None:
+    """True once Serve has a proxy on the node at this address."""
+    proxies = [each for each in cluster.actors() if each["class_name"].endswith("ProxyActor")]
+    return ip in [proxy["ip"] for proxy in proxies] or None
+
+
+def test_a_job_without_the_clusters_token_is_refused(trading: Trading) -> None:
+    refused = trading.cluster.ray_job("submit", "--no-wait", "--", "true", token="0" * 64)
+    assert refused.returncode != 0
+    assert "token authentication" in refused.stderr
+    assert [job["submission_id"] for job in trading.cluster.state("jobs")] == [JOB]
 
 
 def test_every_part_runs_on_the_node_that_is_meant_for_it(trading: Trading) -> None:
@@ -194,7 +208,7 @@ def test_trading_goes_on_without_the_head_which_finds_its_cluster_again(trading:
     assert cluster.nodes() == {}
     trading.wait_for_decisions(10)
     cluster.start_head()
-    trading.wait("HTTP on the head", lambda: HEAD in proxies(cluster) or None)
+    trading.wait("HTTP on the head", lambda: answers_http(cluster, HEAD))
     trading.wait("ready", trading.ready)
     assert live_actor(cluster) == before
     assert placed(cluster) == WHERE_IT_BELONGS
@@ -203,3 +217,20 @@ def test_trading_goes_on_without_the_head_which_finds_its_cluster_again(trading:
     after = trading.status()
     assert after["restarts"] == status["restarts"]
     assert after["learner"]["restarts"] == status["learner"]["restarts"]
+
+
+def test_a_stopped_job_ends_in_order_and_leaves_its_checkpoint(trading: Trading) -> None:
+    decisions = trading.decisions()
+    # Without waiting: Ray calls a job stopped only once the time that it may take is over.
+    stopped = trading.cluster.ray_job("stop", "--no-wait", JOB)
+    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+    def summed_up() -> str | None:
+        log = trading.cluster.job_log(JOB)
+        return log if "Summary" in log else None
+
+    log = trading.wait("the summary of the job", summed_up)
+    assert "joining Ray" in log
+    assert trading.decisions() >= decisions > 0
+    latest = CheckpointStore(trading.state_dir / "checkpoints", 5).latest()
+    assert latest is not None and latest[0].name in log

@@ -47,6 +47,8 @@ def replay(folder: Path, model: Path, *, record: bool) -> Application:
         "--set",
         "learning.update_frequency=32",
         "--set",
+        "learning.gate.sessions=20",
+        "--set",
         f"data.record={str(record).lower()}",
     )
 
