@@ -11,9 +11,9 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 
 from tests.infra.manifests import CLUSTERS, INFRA, ROOT, TRAININGS, Object, one, pod_templates
+from trading.application import CALL_TIMEOUT_S, LIVE_SHARE, SMALL_SHARE
 from trading.config import Settings, load_settings
 from trading.learning.build import place_learner
-from trading.up import _CALL_TIMEOUT_S, _LIVE_SHARE, _SMALL_SHARE
 
 _GB = 2**30
 
@@ -111,7 +111,7 @@ def test_every_actor_has_a_node(name: str) -> None:
     if name in CLUSTERS:
         assert settings.ray.live_market_resource in types["live-market"]
         driver = 0.001
-        assert _LIVE_SHARE + 3 * _SMALL_SHARE + driver <= types["live-market"]["live_market"]
+        assert LIVE_SHARE + 3 * SMALL_SHARE + driver <= types["live-market"]["live_market"]
 
 
 def test_a_stopped_driver_has_time_for_its_checkpoint() -> None:
@@ -124,7 +124,7 @@ def test_a_stopped_driver_has_time_for_its_checkpoint() -> None:
         ]
         environment = {each["name"]: each.get("value") for each in pod.spec["containers"][0]["env"]}
         wait_s = float(environment["RAY_JOB_STOP_WAIT_TIME_S"])
-        assert 3 * _CALL_TIMEOUT_S <= wait_s < pod.spec["terminationGracePeriodSeconds"]
+        assert 3 * CALL_TIMEOUT_S <= wait_s < pod.spec["terminationGracePeriodSeconds"]
 
 
 def _ray_objects(name: str) -> list[Object]:

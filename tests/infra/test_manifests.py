@@ -25,10 +25,10 @@ from tests.infra.manifests import (
     one,
     pod_templates,
 )
+from trading.application import CALL_TIMEOUT_S
 from trading.config import load_settings
 from trading.config.loading import environment_names
 from trading.serving.app import build_api
-from trading.up import _CALL_TIMEOUT_S
 
 _OLDEST, _NEWEST = "1.30", "1.37"
 _CRDS = ROOT.parent / "shared" / "vendor" / "kuberay"
@@ -262,7 +262,7 @@ def test_termination_leaves_time_for_the_last_checkpoint() -> None:
     """The live market and the learner may each take the call's limit before it is written."""
     pod = _bot()
     pause = float(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1])
-    needed = dt.timedelta(seconds=3 * _CALL_TIMEOUT_S + pause)
+    needed = dt.timedelta(seconds=3 * CALL_TIMEOUT_S + pause)
     assert dt.timedelta(seconds=pod["terminationGracePeriodSeconds"]) >= needed
 
 
