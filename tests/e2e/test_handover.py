@@ -1,0 +1,371 @@
+"""An upgrade of a RayService: two clusters share the account's folder, one of them trades."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import httpx
+import pytest
+
+from tests.e2e.application import ROOT, STOP_S, environment
+from tests.e2e.ray_nodes import Cluster, why_no_nodes
+from tests.ports import free_port
+from trading.execution.events import DecisionMade
+from trading.execution.journal import Journal
+from trading.execution.lease import holder_of
+from trading.execution.portfolio import Account
+from trading.learning.champions import ChampionStore
+from trading.learning.checkpoints import CheckpointStore
+
+NO_NODES = why_no_nodes()
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
+]
+
+SETTINGS = (
+    "symbols=SPY",
+    "ray.live_market_resource=live_market",
+    "learning.pretrain_steps=1024",
+    "learning.update_frequency=6",
+    "learning.save_frequency=12",
+)
+T = TypeVar("T")
+
+
+class Service:
+    """The application on a cluster of its own: a head, and a node for the live market."""
+
+    def __init__(self, folder: Path, state: Path, number: int) -> None:
+        self.name = f"trading-{number}"
+        self.journal = state / "journal-paper.sqlite"
+        self._settings = [f"paths.state_dir={state}", *SETTINGS]
+        self._port = free_port()
+        folder.mkdir()
+        self.cluster = Cluster(folder, name=self.name, ip=f"127.0.{number}.1")
+        try:
+            self.cluster.start_head()
+            self.cluster.start_worker(
+                "live-market",
+                f"127.0.{number}.2",
+                "--num-cpus=0",
+                '--resources={"live_market": 1}',
+            )
+            self.deploy()
+        except BaseException:
+            self.close()
+            raise
+
+    def deploy(self, *settings: str) -> None:
+        """Start the application, or bring it up to date, as KubeRay's operator does."""
+        arguments = {
+            "set": [*self._settings, *settings],
+            "live_market_resource": "live_market",
+        }
+        self.cluster.deploy(
+            {
+                "proxy_location": "EveryNode",
+                "http_options": {"host": "127.0.0.1", "port": self._port},
+                "applications": [
+                    {
+                        "name": "trading",
+                        "route_prefix": "/",
+                        "import_path": "trading.serving.entry:application",
+                        "args": arguments,
+                    }
+                ],
+            }
+        )
+
+    def close(self) -> None:
+        self.cluster.close()
+
+    def get(self, path: str) -> httpx.Response | None:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self._port}{path}", timeout=10.0)
+        except httpx.HTTPError:
+            return None
+
+    def answers(self, path: str) -> bool:
+        response = self.get(path)
+        return response is not None and response.status_code == 200
+
+    def status(self) -> dict[str, Any]:
+        def answered() -> dict[str, Any] | None:
+            response = self.get("/status")
+            return response.json() if response is not None and response.is_success else None
+
+        return self.wait("an answer of /status", answered)
+
+    def wait_running(self) -> None:
+        """Until the operator would send it what the outside asks."""
+
+        def running() -> bool | None:
+            found = self.cluster.application("trading")
+            assert found.get("status") != "DEPLOY_FAILED", found["message"]
+            return found.get("status") == "RUNNING" or None
+
+        self.wait("RUNNING", running)
+        self.wait("healthy", lambda: self.answers("/health") or None)
+
+    def wait_ready(self) -> None:
+        self.wait("ready", lambda: self.answers("/ready") or None)
+
+    def wait(self, what: str, probe: Callable[[], T | None]) -> T:
+        try:
+            answer: T = self.cluster.wait(what, probe)
+        except AssertionError as error:
+            response = self.get("/status")
+            said = response.text[:3000] if response is not None else "no answer"
+            found = self.cluster.application("trading")
+            raise AssertionError(f"{error}\n{self.name}: {said}\n{found}") from None
+        return answer
+
+    def trading(self, *command: str) -> str:
+        """A command as the pod's preStop hook runs it, and what it said."""
+        overrides = [each for key in self._settings for each in ("--set", key)]
+        done = subprocess.run(
+            [sys.executable, "-m", "trading", *command, *overrides],
+            cwd=ROOT,
+            env=environment(RAY_CLUSTER_NAME=self.name),
+            capture_output=True,
+            text=True,
+            timeout=STOP_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def open_files(self) -> set[str]:
+        """Names of the files of the account's folder that any process of the cluster has open."""
+        names = set()
+        for process in self.cluster.processes():
+            with suppress(OSError):
+                for link in Path(f"/proc/{process}/fd").iterdir():
+                    with suppress(OSError):
+                        file = Path(os.readlink(link))
+                        if file.is_relative_to(self.journal.parent):
+                            names.add(str(file.relative_to(self.journal.parent)))
+        return names
+
+
+class Moment(NamedTuple):
+    """What the clusters' endpoints answered at one moment, and who had the journal open."""
+
+    healthy: frozenset[str]
+    ready: frozenset[str]
+    writing: frozenset[str]
+
+
+class Watch:
+    """Asks all the time, on a thread of its own, until closed."""
+
+    def __init__(self, *services: Service) -> None:
+        self._services = services
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.moments: list[Moment] = []
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(STOP_S)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            while not self._stop.wait(0.2):
+                questions = [(each, at) for each in self._services for at in ("/health", "/ready")]
+                said = dict(
+                    zip(questions, pool.map(lambda q: q[0].answers(q[1]), questions), strict=True)
+                )
+                self.moments.append(
+                    Moment(
+                        *(
+                            frozenset(s.name for (s, at), yes in said.items() if yes and at == path)
+                            for path in ("/health", "/ready")
+                        ),
+                        frozenset(
+                            each.name
+                            for each in self._services
+                            if each.journal.name in each.open_files()
+                        ),
+                    )
+                )
+
+
+class Services:
+    """Clusters that share one account, closed together."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._started = 0
+        self.state = folder / "state"
+
+    def start(self) -> Service:
+        self._started += 1
+        folder = self._folder / f"cluster-{self._started}"
+        return self._stack.enter_context(closing(Service(folder, self.state, self._started)))
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with ExitStack() as stack:
+        yield Services(tmp_path_factory.mktemp("handover"), stack)
+
+
+@pytest.fixture(scope="module")
+def pair(services: Services) -> list[Service]:
+    """The service that trades, and its successor: the last test's successor trades in the next."""
+    first = services.start()
+    first.wait_running()
+    first.wait_ready()
+    return [first, stands_by(services, first)]
+
+
+def stands_by(services: Services, other: Service) -> Service:
+    """A second cluster that is as the operator wants it while `other` trades."""
+    second = services.start()
+    second.wait_running()
+    assert_stands_by(second, other)
+    return second
+
+
+def assert_stands_by(second: Service, first: Service) -> None:
+    ready, metrics = second.get("/ready"), second.get("/metrics")
+    assert ready is not None and ready.status_code == 503
+    (reason,) = ready.json()["reasons"]
+    holder = holder_of(first.journal)
+    assert holder is not None and holder.cluster == first.name
+    assert reason == f"standby: the account is traded by {holder}"
+    assert second.status()["phase"] == "standby"
+    assert metrics is not None and "trading_bot_ready 0.0" in metrics.text
+    assert "trading_bot_lease_held 0.0" in metrics.text
+    assert second.open_files() <= {"journal-paper.sqlite.lease"}
+
+
+def events(journal: Path) -> list[Any]:
+    with Journal(journal, read_only=True) as history:
+        return list(history.events())
+
+
+def decisions(journal: Path) -> int:
+    return sum(isinstance(event, DecisionMade) for event in events(journal))
+
+
+class Left(NamedTuple):
+    """What a cluster leaves in the account's folder."""
+
+    events: list[Any]
+    champion: int
+    checkpoint: str
+
+    @classmethod
+    def by(cls, service: Service) -> "Left":
+        checkpoints = service.journal.parent / "checkpoints"
+        standing = ChampionStore(checkpoints, 5).standing()
+        latest = CheckpointStore(checkpoints, 5).latest()
+        assert standing is not None and latest is not None
+        return cls(events(service.journal), standing.champion, latest[0].name)
+
+
+def assert_goes_on(journal: Path, left: Left) -> None:
+    """What was journalled stays; what follows repeats nothing, and begins with that champion."""
+    with Journal(journal, read_only=True) as history:
+        after = list(history.events())
+    before = len(left.events)
+    assert after[:before] == left.events
+    assert len({repr(event) for event in after}) == len(after)
+    account = Account()
+    for number, event in enumerate(after):
+        account.apply(event)
+        if number >= before and isinstance(event, DecisionMade):
+            break
+    assert account.champion == left.champion
+    assert event.weights_version == account.champion_version
+
+
+def wait_for_decisions(service: Service, more: int) -> None:
+    before = decisions(service.journal)
+    service.wait(f"{more} decisions", lambda: decisions(service.journal) >= before + more or None)
+
+
+def test_a_restart_of_the_live_market_does_not_pass_the_account_on(pair: list[Service]) -> None:
+    first, second = pair
+    status = first.status()
+    live = [
+        process
+        for process in first.cluster.processes()
+        if namespaced(process) == status["process"]
+        and "LiveMarket" in Path(f"/proc/{process}/cmdline").read_text()
+    ]
+    assert len(live) == 1
+    with closing(Watch(first, second)) as watch:
+        os.kill(live[0], 9)
+        first.wait(
+            "another process", lambda: first.status()["process"] != status["process"] or None
+        )
+        first.wait_ready()
+        wait_for_decisions(first, 2)
+    assert first.status()["supervisor"]["failures"] == 0
+    assert {name for at in watch.moments for name in at.ready | at.writing} == {first.name}
+    assert_stands_by(second, first)
+
+
+def namespaced(process: int) -> int | None:
+    """A process's id in its own PID namespace."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return None
+
+
+def test_the_second_cluster_trades_when_the_first_is_deleted(pair: list[Service]) -> None:
+    first, second = pair
+    assert second.trading("stop", "--here").startswith("the account paper is traded elsewhere")
+    with closing(Watch(first, second)) as watch:
+        wait_for_decisions(first, 2)
+        # The operator ends all pods at one instant; the live market's first runs its preStop.
+        first.cluster.kill("head")
+        assert first.trading("stop", "--here").startswith("stopped: ")
+        stopped_s = time.monotonic()
+        before = events(first.journal)
+        first.cluster.kill("live-market")
+        second.wait_ready()
+        print(f"from release to ready: {time.monotonic() - stopped_s:.1f} s")
+        wait_for_decisions(second, 3)
+    assert all(at.healthy for at in watch.moments)
+    assert all(len(at.ready) <= 1 for at in watch.moments)
+    assert all(len(at.writing) <= 1 for at in watch.moments)
+    assert watch.moments[0].ready == {first.name}
+    assert watch.moments[-1].ready == {second.name}
+    assert_goes_on(first.journal, left)
+
+
+def test_a_third_trades_when_the_second_is_killed(services: Services, pair: list[Service]) -> None:
+    second = pair[1]
+    third = stands_by(services, second)
+    with closing(Watch(second, third)) as watch:
+        wait_for_decisions(second, 2)
+        for node in ("live-market", "head"):
+            second.cluster.kill(node)
+        killed_s = time.monotonic()
+        left = Left.by(second)
+        third.wait_ready()
+        print(f"from SIGKILL to ready: {time.monotonic() - killed_s:.1f} s")
+        wait_for_decisions(third, 3)
+    assert all(at.healthy for at in watch.moments)
+    assert all(len(at.ready) <= 1 for at in watch.moments)
+    assert all(len(at.writing) <= 1 for at in watch.moments)
+    assert watch.moments[-1].ready == {third.name}
+    assert_goes_on(second.journal, left)
