@@ -339,7 +339,7 @@ def test_the_second_cluster_trades_when_the_first_is_deleted(pair: list[Service]
         first.cluster.kill("head")
         assert first.trading("stop", "--here").startswith("stopped: ")
         stopped_s = time.monotonic()
-        before = events(first.journal)
+        left = Left.by(first)
         first.cluster.kill("live-market")
         second.wait_ready()
         print(f"from release to ready: {time.monotonic() - stopped_s:.1f} s")
