@@ -1,6 +1,7 @@
 """An upgrade of a RayService: two clusters share the account's folder, one of them trades."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -160,9 +161,13 @@ class Service:
 class Moment(NamedTuple):
     """What the clusters' endpoints answered at one moment, and who had the journal open."""
 
-    healthy: frozenset[str]
-    ready: frozenset[str]
-    writing: frozenset[str]
+    said: dict[tuple[str, str], str]
+    """`ok`, or what the answer was, by cluster and path."""
+    writing: set[str]
+
+    def good(self, path: str) -> set[str]:
+        """Clusters whose answer was 200."""
+        return {name for (name, at), answer in self.said.items() if at == path and answer == "ok"}
 
 
 class Watch:
@@ -180,64 +185,71 @@ class Watch:
         self._thread.join(STOP_S)
         assert not self._thread.is_alive()
 
+    def assert_hand_over(self, first: Service, second: Service) -> None:
+        """The endpoints were never dark, never were two ready, and never did two write."""
+        assert not [at.said for at in self.moments if not at.good("/health")]
+        assert not [at.said for at in self.moments if len(at.good("/ready")) > 1]
+        assert not [at.writing for at in self.moments if len(at.writing) > 1]
+        assert self.moments[0].good("/ready") == {first.name}
+        assert self.moments[-1].good("/ready") == {second.name}
+
     def _run(self) -> None:
-        with ThreadPoolExecutor(4) as pool:
+        questions = [(each, path) for each in self._services for path in ("/health", "/ready")]
+        with ThreadPoolExecutor(len(questions)) as pool:
             while not self._stop.wait(0.2):
-                questions = [(each, at) for each in self._services for at in ("/health", "/ready")]
-                said = dict(
-                    zip(questions, pool.map(lambda q: q[0].answers(q[1]), questions), strict=True)
-                )
-                self.moments.append(
-                    Moment(
-                        *(
-                            frozenset(s.name for (s, at), yes in said.items() if yes and at == path)
-                            for path in ("/health", "/ready")
-                        ),
-                        frozenset(
-                            each.name
-                            for each in self._services
-                            if each.journal.name in each.open_files()
-                        ),
-                    )
-                )
+                answers = list(pool.map(lambda question: question[0].get(question[1]), questions))
+                said = {
+                    (service.name, path): _brief(answer)
+                    for (service, path), answer in zip(questions, answers, strict=True)
+                }
+                writing = {
+                    each.name for each in self._services if each.journal.name in each.open_files()
+                }
+                self.moments.append(Moment(said, writing))
+
+
+def _brief(answer: httpx.Response | None) -> str:
+    if answer is None:
+        return "no answer"
+    return "ok" if answer.status_code == 200 else f"{answer.status_code} {answer.text[:200]}"
 
 
 class Services:
-    """Clusters that share one account, closed together."""
+    """Clusters that share one account: one that trades and one that stands by."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder
         self._stack = stack
         self._started = 0
-        self.state = folder / "state"
+        self._running: list[Service] = []
 
-    def start(self) -> Service:
+    def pair(self) -> tuple[Service, Service]:
+        """The cluster that trades, and its successor, which is as the operator wants it."""
+        while len(self._running) < 2:
+            service = self._start()
+            service.wait_running()
+            if not self._running:
+                service.wait_ready()
+            self._running.append(service)
+        first, second = self._running
+        assert_stands_by(second, first)
+        return first, second
+
+    def succeed(self) -> None:
+        """Count the successor as the one that trades, after the other one's end."""
+        self._running.pop(0)
+
+    def _start(self) -> Service:
         self._started += 1
         folder = self._folder / f"cluster-{self._started}"
-        return self._stack.enter_context(closing(Service(folder, self.state, self._started)))
+        service = Service(folder, self._folder / "state", self._started)
+        return self._stack.enter_context(closing(service))
 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     with ExitStack() as stack:
         yield Services(tmp_path_factory.mktemp("handover"), stack)
-
-
-@pytest.fixture(scope="module")
-def pair(services: Services) -> list[Service]:
-    """The service that trades, and its successor: the last test's successor trades in the next."""
-    first = services.start()
-    first.wait_running()
-    first.wait_ready()
-    return [first, stands_by(services, first)]
-
-
-def stands_by(services: Services, other: Service) -> Service:
-    """A second cluster that is as the operator wants it while `other` trades."""
-    second = services.start()
-    second.wait_running()
-    assert_stands_by(second, other)
-    return second
 
 
 def assert_stands_by(second: Service, first: Service) -> None:
@@ -299,8 +311,8 @@ def wait_for_decisions(service: Service, more: int) -> None:
     service.wait(f"{more} decisions", lambda: decisions(service.journal) >= before + more or None)
 
 
-def test_a_restart_of_the_live_market_does_not_pass_the_account_on(pair: list[Service]) -> None:
-    first, second = pair
+def test_a_restart_of_the_live_market_does_not_pass_the_account_on(services: Services) -> None:
+    first, second = services.pair()
     status = first.status()
     live = [
         process
@@ -309,15 +321,18 @@ def test_a_restart_of_the_live_market_does_not_pass_the_account_on(pair: list[Se
         and "LiveMarket" in Path(f"/proc/{process}/cmdline").read_text()
     ]
     assert len(live) == 1
+
+    def restarted() -> bool | None:
+        return first.status()["process"] != status["process"] or None
+
     with closing(Watch(first, second)) as watch:
-        os.kill(live[0], 9)
-        first.wait(
-            "another process", lambda: first.status()["process"] != status["process"] or None
-        )
+        os.kill(live[0], signal.SIGKILL)
+        first.wait("another process", restarted)
         first.wait_ready()
         wait_for_decisions(first, 2)
     assert first.status()["supervisor"]["failures"] == 0
-    assert {name for at in watch.moments for name in at.ready | at.writing} == {first.name}
+    assert {name for at in watch.moments for name in at.good("/ready")} == {first.name}
+    assert {name for at in watch.moments for name in at.writing} == {first.name}
     assert_stands_by(second, first)
 
 
@@ -330,8 +345,8 @@ def namespaced(process: int) -> int | None:
     return None
 
 
-def test_the_second_cluster_trades_when_the_first_is_deleted(pair: list[Service]) -> None:
-    first, second = pair
+def test_the_successor_trades_when_its_predecessor_is_deleted(services: Services) -> None:
+    first, second = services.pair()
     assert second.trading("stop", "--here").startswith("the account paper is traded elsewhere")
     with closing(Watch(first, second)) as watch:
         wait_for_decisions(first, 2)
@@ -344,28 +359,22 @@ def test_the_second_cluster_trades_when_the_first_is_deleted(pair: list[Service]
         second.wait_ready()
         print(f"from release to ready: {time.monotonic() - stopped_s:.1f} s")
         wait_for_decisions(second, 3)
-    assert all(at.healthy for at in watch.moments)
-    assert all(len(at.ready) <= 1 for at in watch.moments)
-    assert all(len(at.writing) <= 1 for at in watch.moments)
-    assert watch.moments[0].ready == {first.name}
-    assert watch.moments[-1].ready == {second.name}
+    services.succeed()
+    watch.assert_hand_over(first, second)
     assert_goes_on(first.journal, left)
 
 
-def test_a_third_trades_when_the_second_is_killed(services: Services, pair: list[Service]) -> None:
-    second = pair[1]
-    third = stands_by(services, second)
-    with closing(Watch(second, third)) as watch:
-        wait_for_decisions(second, 2)
-        for node in ("live-market", "head"):
-            second.cluster.kill(node)
+def test_the_successor_trades_when_its_predecessor_is_killed(services: Services) -> None:
+    first, second = services.pair()
+    with closing(Watch(first, second)) as watch:
+        wait_for_decisions(first, 2)
+        first.cluster.kill("live-market")
+        first.cluster.kill("head")
         killed_s = time.monotonic()
-        left = Left.by(second)
-        third.wait_ready()
+        left = Left.by(first)
+        second.wait_ready()
         print(f"from SIGKILL to ready: {time.monotonic() - killed_s:.1f} s")
-        wait_for_decisions(third, 3)
-    assert all(at.healthy for at in watch.moments)
-    assert all(len(at.ready) <= 1 for at in watch.moments)
-    assert all(len(at.writing) <= 1 for at in watch.moments)
-    assert watch.moments[-1].ready == {third.name}
-    assert_goes_on(second.journal, left)
+        wait_for_decisions(second, 3)
+    services.succeed()
+    watch.assert_hand_over(first, second)
+    assert_goes_on(first.journal, left)
