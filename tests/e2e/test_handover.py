@@ -27,7 +27,7 @@ from trading.learning.checkpoints import CheckpointStore
 
 NO_NODES = why_no_nodes()
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.cluster,
     pytest.mark.timeout(600),
     pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
 ]
@@ -223,15 +223,16 @@ class Services:
         self._started = 0
         self._running: list[Service] = []
 
+    def trading(self) -> Service:
+        """The cluster that trades."""
+        if not self._running:
+            self._start().wait_ready()
+        return self._running[0]
+
     def pair(self) -> tuple[Service, Service]:
         """The cluster that trades, and its successor, which is as the operator wants it."""
-        while len(self._running) < 2:
-            service = self._start()
-            service.wait_running()
-            if not self._running:
-                service.wait_ready()
-            self._running.append(service)
-        first, second = self._running
+        first = self.trading()
+        second = self._running[1] if len(self._running) > 1 else self._start()
         assert_stands_by(second, first)
         return first, second
 
@@ -243,7 +244,9 @@ class Services:
         self._started += 1
         folder = self._folder / f"cluster-{self._started}"
         service = Service(folder, self._folder / "state", self._started)
-        return self._stack.enter_context(closing(service))
+        self._running.append(self._stack.enter_context(closing(service)))
+        service.wait_running()
+        return service
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +312,35 @@ def assert_goes_on(journal: Path, left: Left) -> None:
 def wait_for_decisions(service: Service, more: int) -> None:
     before = decisions(service.journal)
     service.wait(f"{more} decisions", lambda: decisions(service.journal) >= before + more or None)
+
+
+def test_wrong_settings_end_nothing(services: Services) -> None:
+    service = services.trading()
+    status = service.status()
+    service.deploy("sed=8")
+
+    def refused() -> str | None:
+        found = service.cluster.application("trading")
+        return found["message"] if found.get("status") == "DEPLOY_FAILED" else None
+
+    assert "sed = 8 (--set): unknown key" in service.wait("the refusal", refused)
+    wait_for_decisions(service, 2)
+    assert service.status()["process"] == status["process"]
+
+
+def test_other_settings_are_adopted_in_place(services: Services) -> None:
+    service = services.trading()
+    before, process = events(service.journal), service.status()["process"]
+    service.deploy("learning.save_frequency=18")
+
+    def replaced() -> bool | None:
+        return service.status().get("process") not in (None, process) or None
+
+    service.wait("another process", replaced)
+    service.wait_ready()
+    wait_for_decisions(service, 2)
+    assert events(service.journal)[: len(before)] == before
+    assert service.status()["supervisor"]["failures"] == 0
 
 
 def test_a_restart_of_the_live_market_does_not_pass_the_account_on(services: Services) -> None:

@@ -122,8 +122,9 @@ def build_api(
     number that is not finite is null; `GET /metrics` is Prometheus text. All answer 503 with a
     reason when the actor gives no answer.
 
-    With a supervisor, `/health` answers 200 also while it does not trade; then `/ready` answers 503
-    with the supervisor's reason, `/status` and `/metrics` tell what it knows.
+    With a supervisor, `/health` answers 200 while that or the actor answers, whether or not it
+    trades. While it does not, `/ready` answers 503 with the supervisor's reason, and `/status` and
+    `/metrics` tell what it knows.
     """
     api = FastAPI(title="trading", docs_url=None, redoc_url=None, openapi_url=None)
     market = LiveMarket(live_actor_name, namespace)
@@ -137,11 +138,13 @@ def build_api(
 
     @api.get("/health")
     async def health() -> Response:
-        at = await standing()
-        if _idle(at):
-            return _json({"status": at.phase})
-        await market.ask("ping", _PING_TIMEOUT_S)
-        return _json({"status": "ok"})
+        try:
+            at = await standing()
+        except LiveMarketUnavailable:
+            at = None
+        if at is None:
+            await market.ask("ping", _PING_TIMEOUT_S)
+        return _json({"status": at.phase if _idle(at) else "ok"})
 
     @api.get("/ready")
     async def ready() -> Response:

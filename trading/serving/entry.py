@@ -30,6 +30,8 @@ from trading.serving.supervisor import Pauses, Standing, Supervisor
 
 CLOSE_TIMEOUT_S = 95.0
 """For the end of trading, of an update at hand, and for the last checkpoint."""
+_OVERRIDE = "--set"
+"""Where the mistakes of overrides come from, by their lines."""
 _LINE_INTERVAL_S = 60.0
 
 
@@ -78,7 +80,14 @@ class ApplicationSupervisor:
 
 
 def application(arguments: Arguments) -> serve.Application:
-    """The Serve application: the HTTP service as ingress, and the supervisor behind it."""
+    """The Serve application: the HTTP service as ingress, and the supervisor behind it.
+
+    Raises
+    ------
+    ConfigError
+        An override is wrong; Serve leaves the application as it was.
+    """
+    _check_overrides(arguments.set)
     resource = arguments.live_market_resource
     node = {resource: SMALL_SHARE} if resource else {}
     deployment = serve.deployment(
@@ -110,6 +119,18 @@ def read_settings(arguments: Arguments) -> Settings:
         )
         raise ConfigError([problem_line(key, value, str(arguments.config), allowed)])
     return absolute_paths(settings)
+
+
+def _check_overrides(overrides: tuple[str, ...]) -> None:
+    """Find out before a running application is ended that its successor would not start.
+
+    The settings' file and the credentials are on another node: what is missing here says nothing.
+    """
+    try:
+        load_settings(None, overrides, {})
+    except ConfigError as error:
+        if wrong := [line for line in error.lines if _OVERRIDE in line]:
+            raise ConfigError(wrong) from None
 
 
 def _trade(settings: Settings, stop: threading.Event, traded: Callable[[], None]) -> None:
