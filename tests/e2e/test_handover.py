@@ -145,6 +145,20 @@ class Service:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def process(self, name: str) -> int:
+        """Id of the only process of the cluster that Ray calls so."""
+        found = [
+            process
+            for process in self.cluster.processes()
+            if name in Path(f"/proc/{process}/cmdline").read_text()
+        ]
+        assert len(found) == 1, found
+        return found[0]
+
+    def other_process(self, before: int) -> bool | None:
+        """Whether a live market other than that process answers; None until then."""
+        return self.status().get("process") not in (None, before) or None
+
     def open_files(self) -> set[str]:
         """Names of the files of the account's folder that any process of the cluster has open."""
         names = set()
@@ -332,49 +346,35 @@ def test_other_settings_are_adopted_in_place(services: Services) -> None:
     service = services.trading()
     before, process = events(service.journal), service.status()["process"]
     service.deploy("learning.save_frequency=18")
-
-    def replaced() -> bool | None:
-        return service.status().get("process") not in (None, process) or None
-
-    service.wait("another process", replaced)
+    service.wait("another live market", lambda: service.other_process(process))
     service.wait_ready()
     wait_for_decisions(service, 2)
     assert events(service.journal)[: len(before)] == before
     assert service.status()["supervisor"]["failures"] == 0
 
 
+def test_a_killed_supervisor_is_replaced_and_goes_on(services: Services) -> None:
+    service = services.trading()
+    before, process = events(service.journal), service.status()["process"]
+    os.kill(service.process("ServeReplica:trading:supervisor"), signal.SIGKILL)
+    service.wait("another live market", lambda: service.other_process(process))
+    service.wait_ready()
+    wait_for_decisions(service, 2)
+    assert events(service.journal)[: len(before)] == before
+
+
 def test_a_restart_of_the_live_market_does_not_pass_the_account_on(services: Services) -> None:
     first, second = services.pair()
     status = first.status()
-    live = [
-        process
-        for process in first.cluster.processes()
-        if namespaced(process) == status["process"]
-        and "LiveMarket" in Path(f"/proc/{process}/cmdline").read_text()
-    ]
-    assert len(live) == 1
-
-    def restarted() -> bool | None:
-        return first.status()["process"] != status["process"] or None
-
     with closing(Watch(first, second)) as watch:
-        os.kill(live[0], signal.SIGKILL)
-        first.wait("another process", restarted)
+        os.kill(first.process("LiveMarket"), signal.SIGKILL)
+        first.wait("another live market", lambda: first.other_process(status["process"]))
         first.wait_ready()
         wait_for_decisions(first, 2)
     assert first.status()["supervisor"]["failures"] == 0
     assert {name for at in watch.moments for name in at.good("/ready")} == {first.name}
     assert {name for at in watch.moments for name in at.writing} == {first.name}
     assert_stands_by(second, first)
-
-
-def namespaced(process: int) -> int | None:
-    """A process's id in its own PID namespace."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return None
 
 
 def test_the_successor_trades_when_its_predecessor_is_deleted(services: Services) -> None:

@@ -94,6 +94,8 @@ def application(arguments: Arguments) -> serve.Application:
         name=SUPERVISOR,
         num_replicas=1,
         max_ongoing_requests=100,
+        # The driver's work may keep the interpreter for itself.
+        health_check_timeout_s=120.0,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=CLOSE_TIMEOUT_S + 5.0,
         ray_actor_options={"num_cpus": 0, "resources": node},
