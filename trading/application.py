@@ -139,6 +139,7 @@ class _Application:
         self._held_out: Any = None
         self._learner: Any = None
         self._learner_thread: threading.Thread | None = None
+        self._stop_learning = threading.Event()
         self._learner_failure: Exception | None = None
         self._served: Any = None
         self._before = Account()
@@ -194,11 +195,10 @@ class _Application:
 
     def finish(self, started: float) -> Summary:
         """Stop trading and learning, write the last checkpoint, and sum up."""
-        self._stop.set()
+        self._stop_learning.set()
         self._display.phase("stopping")
         progress = self._stop_live_market()
-        if self._learner_thread is not None:
-            self._learner_thread.join(CALL_TIMEOUT_S)
+        self._end_learning()
         checkpoint = self._learner.save() if self._learner else None
         account = _folded(self._settings, self._display, read_only=True)
         before = self._before
@@ -260,7 +260,7 @@ class _Application:
                 online_rules(settings),
                 account.refusals,
                 account.refusals_in_a_row,
-                self._stop.wait,
+                self._stop_learning.wait,
             )
 
     def _start_live_market(self, endpoint: Any) -> None:
@@ -285,6 +285,7 @@ class _Application:
             target=self._learn_until_stopped, name="online-learner", daemon=True
         )
         self._learner_thread.start()
+        self._stack.callback(self._end_learning)
 
     def _await_trading(self) -> None:
         """Wait until every feed is live, then start the exchange clock of our own server."""
@@ -327,11 +328,17 @@ class _Application:
                 self._learner,
                 self._held_out,
                 self._settings.lockstep,
-                self._stop,
+                self._stop_learning,
             ).run()
         except Exception as error:
             log.exception("the learner failed")
             self._learner_failure = error
+
+    def _end_learning(self) -> None:
+        """End the learner's thread, also after a failure: it must not outlive what it talks to."""
+        self._stop_learning.set()
+        if self._learner_thread is not None:
+            self._learner_thread.join(CALL_TIMEOUT_S)
 
     def _progress(self) -> Any:
         """The live market's figures, None while it restarts."""

@@ -123,10 +123,10 @@ class AccountLease:
         return False
 
     def heed_requests(self, stop: threading.Event) -> None:
-        """Start a thread that sets `stop` when this holder is asked to stop; it ends with that."""
+        """Start a thread that sets `stop` when this holder is asked to; it ends with the lease."""
 
         def watch() -> None:
-            while not stop.wait(_POLL_S):
+            while self._lock.taken and not stop.wait(_POLL_S):
                 if self.is_asked_for:
                     stop.set()
 
