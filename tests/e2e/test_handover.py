@@ -353,6 +353,24 @@ def test_other_settings_are_adopted_in_place(services: Services) -> None:
     assert service.status()["supervisor"]["failures"] == 0
 
 
+def test_a_failure_is_counted_and_the_application_starts_again(services: Services) -> None:
+    service = services.trading()
+    before, process = events(service.journal), service.status()["process"]
+    os.kill(service.process("MarketServerHost"), signal.SIGKILL)
+
+    def named() -> str | None:
+        response = service.get("/ready")
+        text = response.text if response is not None else ""
+        return text if "the market server failed" in text else None
+
+    service.wait("the failure's name", named)
+    service.wait("another live market", lambda: service.other_process(process))
+    service.wait_ready()
+    wait_for_decisions(service, 2)
+    assert events(service.journal)[: len(before)] == before
+    assert service.status()["supervisor"]["failures"] == 1
+
+
 def test_a_killed_supervisor_is_replaced_and_goes_on(services: Services) -> None:
     service = services.trading()
     before, process = events(service.journal), service.status()["process"]
