@@ -25,7 +25,7 @@ test: lint
 soak: $(INSTALLED)
 	$(PYTEST) -m soak
 
-# On a head and three workers of Ray, as root; losing the head needs apt-get install redis-server.
+# On real nodes of Ray, as root; losing the head needs apt-get install redis-server.
 test-cluster: $(INSTALLED)
 	$(PYTEST) -m cluster
 
