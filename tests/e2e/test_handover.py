@@ -39,6 +39,8 @@ SETTINGS = (
     "learning.update_frequency=6",
     "learning.save_frequency=12",
 )
+ANSWER_S = 60.0
+"""An endpoint that is dark refuses, or says 503; one that is only slow waits for the processor."""
 T = TypeVar("T")
 
 
@@ -91,7 +93,7 @@ class Service:
 
     def get(self, path: str) -> httpx.Response | None:
         try:
-            return httpx.get(f"http://127.0.0.1:{self._port}{path}", timeout=10.0)
+            return httpx.get(f"http://127.0.0.1:{self._port}{path}", timeout=ANSWER_S)
         except httpx.HTTPError:
             return None
 
