@@ -23,10 +23,14 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTEST) $(PARALLEL) -m "not soak and not docker"
+	$(PYTEST) $(PARALLEL) -m "not soak and not cluster and not docker"
 
 soak: $(INSTALLED)
 	$(PYTEST) $(PARALLEL) -m soak
+
+# Two clusters of Ray that hand an account over, as root.
+test-cluster: $(INSTALLED)
+	$(PYTEST) -m cluster
 
 # Builds the image and runs it, as root on Debian: apt-get install docker.io debootstrap
 test-image: $(INSTALLED)

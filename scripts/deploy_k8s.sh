@@ -8,6 +8,8 @@ usage() {
 usage: scripts/deploy_k8s.sh [options]
 
   --kuberay           on a Ray cluster (needs the KubeRay operator) instead of as one pod
+  --rayservice        on a Ray cluster, as a RayService: an upgrade hands the account over from one
+                      cluster to the next, and the endpoints go on answering
   --gpu               learn on a GPU, with the CUDA image
   --image NAME:TAG    image to run (default: paper-trading-bot:VERSION, or VERSION-cuda with --gpu)
   --no-build          the image is there already: neither build nor load it
@@ -31,7 +33,7 @@ say() { echo "==> $*"; }
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 namespace=trading-bot
 
-kuberay=false gpu=false build=true push=false monitoring=false yes=false dry_run=false
+kuberay=false rayservice=false gpu=false build=true push=false monitoring=false yes=false dry_run=false
 image='' env_file='' config='' model='' context='' timeout=900
 
 while [ $# -gt 0 ]; do
@@ -41,6 +43,7 @@ while [ $# -gt 0 ]; do
   esac
   case $1 in
     --kuberay) kuberay=true ;;
+    --rayservice) kuberay=true rayservice=true ;;
     --gpu) gpu=true ;;
     --no-build) build=false ;;
     --push) push=true ;;
@@ -124,6 +127,13 @@ check_tools() {
   "${kubectl[@]}" version -o json >/dev/null || die "the cluster of context $current does not answer"
   if $kuberay && ! exists crd rayclusters.ray.io; then
     die "the KubeRay operator is not installed: see infra/kuberay/README.md"
+  fi
+  if $kuberay; then
+    local other=rayservice/trading form=--rayservice
+    if $rayservice; then other=raycluster/trading form=--kuberay; fi
+    if exists "$other" -n "$namespace"; then
+      die "the bot runs as $other: \`manage_k8s.sh $form --yes delete\` ends it, the account stays"
+    fi
   fi
   confirm "deploy $image to the cluster of context $current?"
 }
@@ -209,7 +219,28 @@ generatorOptions:
   disableNameSuffixHash: true
 YAML
   fi
+  if $rayservice; then
+    # What a pod reads at its start is part of what the cluster is: new settings are an upgrade.
+    cat >>"$work/kustomization.yaml" <<YAML
+patches:
+  - target: {kind: RayService}
+    patch: |
+      - op: test
+        path: /spec/rayClusterConfig/workerGroupSpecs/0/groupName
+        value: live-market
+      - op: add
+        path: /spec/rayClusterConfig/workerGroupSpecs/0/template/metadata
+        value: {annotations: {trading-bot/settings: "$(settings_digest)"}}
+YAML
+  fi
   "${kubectl[@]}" kustomize "$work"
+}
+
+settings_digest() {
+  local secret
+  secret=$("${kubectl[@]}" get secret trading-bot-secrets -n "$namespace" --ignore-not-found \
+    -o 'jsonpath={.data}') || die "cannot read the Secret trading-bot-secrets"
+  { cat "${config:-$root/infra/kuberay/cluster/config.yaml}"; echo "$secret"; } | sha256sum | cut -c -16
 }
 
 application_step() {
@@ -219,8 +250,9 @@ application_step() {
   if $kuberay; then
     base=kuberay/overlays/cpu-only
     if $gpu; then base=kuberay/overlays/gpu; fi
+    if $rayservice; then base=${base/overlays\//overlays/service-}; fi
   fi
-  if $kuberay && exists raycluster/trading -n "$namespace"; then
+  if $kuberay && ! $rayservice && exists raycluster/trading -n "$namespace"; then
     local changes code=0
     changes=$(overlay "$base" | "${kubectl[@]}" diff -f -) || code=$?
     [ $code -le 1 ] || die "kubectl diff failed: it is not known what would change"
@@ -240,14 +272,16 @@ application_step() {
 
 manage() {
   local options=(--timeout "$timeout")
-  if $kuberay; then options+=(--kuberay); fi
+  if $rayservice; then options+=(--rayservice); elif $kuberay; then options+=(--kuberay); fi
   if [ -n "$context" ]; then options+=(--context "$context"); fi
   run "$root/scripts/manage_k8s.sh" "${options[@]}" "$@"
 }
 
 start_step() {
   say "waiting until it is ready"
-  if $kuberay; then
+  if $rayservice; then
+    manage start
+  elif $kuberay; then
     local await=("${kubectl[@]}" wait -n "$namespace")
     if $cluster_changed; then
       run "${await[@]}" raycluster/trading --for=condition=HeadPodReady=false --timeout=60s || true

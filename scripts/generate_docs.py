@@ -9,6 +9,8 @@ from trading.envs.catalogue import action_table
 from trading.envs.features import feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT
 from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
+from trading.serving.metrics import supervisor_families
+from trading.serving.supervisor import TRADING, Standing
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -98,7 +100,8 @@ def _metric_table() -> str:
     disks = {"state": 0, "checkpoints": 0}
     metrics.update_process(ProcessFigures(disk_free_bytes=disks, disk_size_bytes=disks))
     lines = ["| name | type | unit | meaning |", "|---|---|---|---|"]
-    for family in metrics.registry.collect():
+    supervisor = supervisor_families(Standing(TRADING, "", leased=True, failures=0))
+    for family in [*metrics.registry.collect(), *supervisor]:
         if family.name.startswith("trading_bot_process_") or family.name.endswith("_created"):
             continue
         name = family.name + ("_total" if family.type == "counter" else "")

@@ -7,7 +7,8 @@ usage() {
 usage: scripts/manage_k8s.sh [options] COMMAND
 
   status              pods, claims, and the bot's own account of itself
-  logs [ARGS]         its log; ARGS go to `kubectl logs`, or to `ray job logs` with --kuberay
+  logs [ARGS]         its log; ARGS go to `kubectl logs`, to `ray job logs` with --kuberay, and to
+                      `tail` with --rayservice
   metrics             its metrics, as Prometheus sees them
   scale N             replicas of the bot, 0 or 1; with --kuberay most nodes of env runners
   restart             stops it in order and starts it again
@@ -20,6 +21,7 @@ usage: scripts/manage_k8s.sh [options] COMMAND
                       a restart; one that does not fit is refused and changes nothing
 
   --kuberay           the bot runs on a Ray cluster
+  --rayservice        the bot runs as a RayService
   --context NAME      kubectl's context (default: the current one)
   --timeout SECONDS   for each wait (default: 900)
   --with-data         delete: the claims, the secrets and the namespace too, the account with them
@@ -33,15 +35,16 @@ misuse() { echo "manage_k8s.sh: $*; see --help" >&2; exit 2; }
 
 namespace=trading-bot
 app=deployment/paper-trading-bot
-cluster=raycluster/trading
+service=rayservice/trading
 job=paper-trading-bot
 application=(python -m trading)
 state=(--config /etc/trading/config.yaml --set paths.state_dir=/var/lib/trading)
 
-kuberay=false yes=false with_data=false context='' timeout=900
+kuberay=false rayservice=false yes=false with_data=false context='' timeout=900
 while [ $# -gt 0 ]; do
   case $1 in
     --kuberay) kuberay=true ;;
+    --rayservice) kuberay=true rayservice=true ;;
     --yes) yes=true ;;
     --with-data) with_data=true ;;
     --context|--timeout)
@@ -65,12 +68,23 @@ k() {
   kubectl "${options[@]}" "$@"
 }
 
-# The name of the one pod of the Ray cluster with these labels.
+# The name of the Ray cluster, of a RayService that of the one which answers.
+ray_cluster() {
+  local name=trading
+  if $rayservice; then
+    name=$(k get "$service" -o 'jsonpath={.status.activeServiceStatus.rayClusterName}') || true
+  fi
+  [ -n "$name" ] || die "the RayService has no cluster"
+  echo "$name"
+}
+
+# The name of the one pod of the Ray cluster with this label.
 ray_pod() {
-  local name
-  name=$(k get pods -l "ray.io/cluster=trading,$1" --field-selector=status.phase=Running \
+  local name labels
+  labels=ray.io/cluster=$(ray_cluster),$1
+  name=$(k get pods -l "$labels" --field-selector=status.phase=Running \
     -o "jsonpath={.items[0].metadata.name}" 2>/dev/null) || true
-  [ -n "$name" ] || die "no running pod with the labels ray.io/cluster=trading,$1"
+  [ -n "$name" ] || die "no running pod with the labels $labels"
   echo "$name"
 }
 
@@ -106,19 +120,36 @@ job_runs() { [[ $(ray_job status "$job" 2>/dev/null || true) =~ (RUNNING|PENDING
 # GET of an endpoint, from inside: the cluster need not expose it.
 http() {
   local get='import sys, urllib.request as r; print(r.urlopen("http://127.0.0.1:8000" + sys.argv[1], timeout=10).read().decode())'
-  if $kuberay; then on_head python -c "$get" "$1"; else beside python -c "$get" "$1"; fi
+  if $kuberay && ! $rayservice; then on_head python -c "$get" "$1"; else beside python -c "$get" "$1"; fi
 }
 
 await_ready() {
   local deadline=$((SECONDS + timeout))
-  until http /ready >/dev/null 2>&1; do
-    job_runs || die "the job $job ended: see \`manage_k8s.sh --kuberay logs\`"
-    [ $SECONDS -lt $deadline ] || die "not ready within $timeout s: see \`manage_k8s.sh --kuberay logs\`"
+  until (http /ready) >/dev/null 2>&1; do
+    $rayservice || job_runs || die "the job $job ended: see \`manage_k8s.sh --kuberay logs\`"
+    [ $SECONDS -lt $deadline ] || die "not ready within $timeout s: see \`manage_k8s.sh\` status and logs"
     sleep 5
   done
 }
 
+suspend() { k patch "$service" --type=merge -p "{\"spec\": {\"suspend\": $1}}"; }
+
+# Waits until the operator has done what the RayService says; an upgrade then answers from its cluster.
+await_service() {
+  local generation
+  generation=$(k get "$service" -o 'jsonpath={.metadata.generation}')
+  k wait "$service" --for="jsonpath={.status.observedGeneration}=$generation" --timeout="${timeout}s"
+  k wait "$service" --for=condition=UpgradeInProgress=false --timeout="${timeout}s"
+  k wait "$service" --for=condition=Ready --timeout="${timeout}s"
+}
+
 start() {
+  if $rayservice; then
+    suspend false
+    await_service
+    await_ready
+    return
+  fi
   if ! $kuberay; then
     k scale "$app" --replicas=1
     k rollout status "$app" --timeout="${timeout}s"
@@ -137,6 +168,11 @@ start() {
 }
 
 stop() {
+  if $rayservice; then
+    suspend true
+    k wait "$service" --for=condition=Suspended --timeout="${timeout}s"
+    return
+  fi
   if $kuberay; then
     if job_runs; then ray_job stop "$job"; else echo "the job $job does not run"; fi
     return
@@ -146,7 +182,9 @@ stop() {
 }
 
 status() {
-  if $kuberay; then
+  if $rayservice; then
+    k get rayservices,rayclusters,pods,services,persistentvolumeclaims
+  elif $kuberay; then
     k get rayclusters,pods,services,persistentvolumeclaims
     ray_job status "$job"
   else
@@ -156,7 +194,10 @@ status() {
 }
 
 logs() {
-  if $kuberay; then ray_job logs "$job" "$@"; else k logs "$app" -c trading "$@"; fi
+  if $rayservice; then
+    # What the supervisor, the live market and the other workers of its node write.
+    beside sh -c 'tail "$@" /tmp/ray/session_latest/logs/worker-*.err' logs "$@"
+  elif $kuberay; then ray_job logs "$job" "$@"; else k logs "$app" -c trading "$@"; fi
 }
 
 scale() {
@@ -167,7 +208,8 @@ scale() {
     if [ "$count" = 0 ]; then stop; else start; fi
     return
   fi
-  local groups index
+  local groups index cluster
+  cluster=raycluster/$(ray_cluster)
   groups=$(k get "$cluster" -o 'jsonpath={.spec.workerGroupSpecs[*].groupName}')
   index=0
   for group in $groups; do
@@ -202,7 +244,7 @@ delete() {
   local wait=(--ignore-not-found --timeout="${timeout}s")
   if $kuberay; then
     # Redis last: the operator removes there what the cluster has left.
-    k delete rayjobs,rayclusters --all "${wait[@]}"
+    k delete rayservices,rayjobs,rayclusters --all "${wait[@]}"
     k delete statefulset/trading-redis service/trading-redis networkpolicy/trading-redis "${wait[@]}"
     k delete networkpolicy/ray-nodes networkpolicy/ray-head-to-api-server \
       networkpolicy/live-market-to-massive poddisruptionbudget/trading-live-market \

@@ -5,6 +5,7 @@ import sys
 
 MODULES = (
     "trading.up",
+    "trading.stop_cli",
     "trading.train",
     "trading.evaluation_cli",
     "trading.evaluation.evaluate",

@@ -13,7 +13,6 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-_LINE_INTERVAL_S = 5.0
 _REFRESH_A_SECOND = 4
 _WIDTH = 76
 
@@ -21,8 +20,9 @@ _WIDTH = 76
 class Display:
     """Writes to one console; on a terminal the figures stay in place, elsewhere they are lines."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, line_interval_s: float = 5.0) -> None:
         self._console = console
+        self._line_interval_s = line_interval_s
         self._live: Live | None = None
         self._notes: list[str] = []
         self._next_line_s = 0.0
@@ -65,7 +65,7 @@ class Display:
         if self._live is not None:
             self._live.update(self._panel(progress, report))
         elif now_s >= self._next_line_s:
-            self._next_line_s = now_s + _LINE_INTERVAL_S
+            self._next_line_s = now_s + self._line_interval_s
             figures = self._figures(progress, report)
             line = "  ".join(f"{name} {value}" for name, value in figures)
             self._console.print(line, soft_wrap=True)

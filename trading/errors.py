@@ -3,6 +3,8 @@
 A message names the thing, the bad value and the way out.
 """
 
+from pathlib import Path
+
 
 class TradingError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -57,6 +59,21 @@ class JournalError(TradingError):
 
 class JournalLocked(JournalError):
     """Another process writes this journal: one account has one owner."""
+
+
+class AccountLeased(JournalError):
+    """Another application trades this account; `holder` says which."""
+
+    def __init__(self, journal: Path, holder: str) -> None:
+        super().__init__(
+            f"the account of journal {journal} is traded by another application ({holder}): stop "
+            "it with `trading stop`, or trade another account with account.id"
+        )
+        self.journal = journal
+        self.holder = holder
+
+    def __reduce__(self) -> tuple[type["AccountLeased"], tuple[Path, str]]:
+        return type(self), (self.journal, self.holder)
 
 
 class OrderError(TradingError):

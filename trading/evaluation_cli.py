@@ -170,7 +170,8 @@ def _policy_of_fold(
     if not training and model is not None:
         policy = _policy(settings, model)
         return lambda train, state: policy
-    from trading.up import absolute_paths, ray_runtime, stop_signals
+    from trading.application import absolute_paths
+    from trading.up import ray_runtime, stop_signals
 
     stop = Event()
     settings = absolute_paths(settings)

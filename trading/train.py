@@ -4,10 +4,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
+from trading.application import absolute_paths
 from trading.config import Settings
 from trading.display import Display
 from trading.learning.checkpoints import CheckpointStore
-from trading.up import absolute_paths, ray_runtime, stop_signals
+from trading.up import ray_runtime, stop_signals
 
 
 def train(settings: Settings, display: Display) -> Path:

@@ -1,7 +1,6 @@
 """The main job: market data, live market, learner and HTTP service, from start to clean end.
 
-`up` is the driver. It places the parts on the cluster, keeps the learner going on a thread of its
-own, shows progress, and takes everything down in order.
+`up` starts or joins Ray, holds the account's lease, and drives `trading.application`.
 """
 
 import logging
@@ -9,72 +8,29 @@ import os
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import structlog
-
+from trading.application import (
+    NAMESPACE,
+    SMALL_SHARE,
+    ApplicationFailed,
+    Summary,
+    absolute_paths,
+    run_application,
+    share_of_node,
+)
 from trading.config import Settings
 from trading.display import Display
-from trading.errors import AuthenticationFailed, TradingError
-from trading.execution.journal import Journal
-from trading.execution.portfolio import Account
+from trading.errors import AccountLeased
+from trading.execution.lease import wait_for_lease
+from trading.live import assembly
 
-log = structlog.get_logger(__name__)
-
-NAMESPACE = "trading"
 SERVE_APP = "trading"
-_CALL_TIMEOUT_S = 30.0
-_START_TIMEOUT_S = 300.0
-_POLL_S = 0.5
-_LIVE_SHARE = 0.5
-_SMALL_SHARE = 0.001
-"""Shares of the live market's custom resource, so that it fits on its one node with those that it
-lives by: market server, weight registry, HTTP replica, and the driver."""
-
-
-class ApplicationFailed(TradingError):
-    """A part of the application ended for good; the message says which and why."""
-
-
-class Summary(NamedTuple):
-    """What a run did; money in USD."""
-
-    events: int
-    decisions: int
-    fills: int
-    fees: float
-    equity: float
-    learner_updates: int
-    promotions: int
-    refusals: int
-    rollbacks: int
-    checkpoint: Path | None
-    wall_s: float
-
-
-def absolute_paths(settings: Settings) -> Settings:
-    """The same settings with every path absolute: workers have other working directories."""
-    paths = settings.paths.model_copy(
-        update={
-            "state_dir": settings.paths.state_dir.resolve(),
-            "checkpoint_dir": settings.paths.checkpoints.resolve(),
-            "model_path": settings.paths.model_path and settings.paths.model_path.resolve(),
-        }
-    )
-    replay = settings.data.replay
-    if replay.folder is not None:
-        replay = replay.model_copy(update={"folder": replay.folder.resolve()})
-    dividends = settings.data.dividends and settings.data.dividends.resolve()
-    data = settings.data.model_copy(update={"replay": replay, "dividends": dividends})
-    history = settings.learning.history and settings.learning.history.resolve()
-    held_out = settings.learning.gate.history and settings.learning.gate.history.resolve()
-    gate = settings.learning.gate.model_copy(update={"history": held_out})
-    learning = settings.learning.model_copy(update={"history": history, "gate": gate})
-    return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
+_LEASE_TIMEOUT_S = 10.0
+"""For a predecessor that was killed: its processes may live some seconds longer."""
+_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def up(settings: Settings, duration_s: float | None, display: Display) -> Summary:
@@ -92,17 +48,23 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
     TradingError
         A part cannot start or ended for good.
     """
-    started = time.monotonic()
     settings = absolute_paths(settings)
     stop = threading.Event()
+
+    def waiting(leased: AccountLeased) -> None:
+        display.phase(f"waiting for {leased.holder}")
+
+    journal = assembly.journal_path(settings)
     with ExitStack() as stack:
+        lease = wait_for_lease(journal, stop, _LEASE_TIMEOUT_S, waiting)
+        assert lease is not None
+        stack.enter_context(lease)
         stack.enter_context(ray_runtime(settings, display))
         stack.enter_context(stop_signals(stop))
-        application = _Application(settings, display, stop, stack)
-        application.start()
-        if not stop.is_set():
-            application.run(duration_s)
-        summary = application.finish(started)
+        lease.heed_requests(stop)
+        summary = run_application(
+            settings, display, stop, duration_s, lambda parts: _serve(settings, display, parts)
+        )
     display.summary(summary)
     return summary
 
@@ -165,349 +127,26 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _Application:
-    """The running parts, in the order in which they start; the stack takes them down."""
+def _serve(settings: Settings, display: Display, stack: ExitStack) -> None:
+    """Start the HTTP service; the stack removes it again."""
+    from ray import serve
 
-    def __init__(
-        self, settings: Settings, display: Display, stop: threading.Event, stack: ExitStack
-    ) -> None:
-        self._settings = settings
-        self._display = display
-        self._stop = stop
-        self._stack = stack
-        self._server: Any = None
-        self._live: Any = None
-        self._registry: Any = None
-        self._succession: Any = None
-        self._held_out: Any = None
-        self._learner: Any = None
-        self._checkpoint: Path | None = None
-        self._learner_thread: threading.Thread | None = None
-        self._learner_failure: Exception | None = None
-        self._served: Any = None
-        self._before = Account()
-        self._last: Any = None
+    from trading.live.actor import ACTOR_NAME
+    from trading.serving.app import build_app
 
-    def start(self) -> None:
-        """Bring up market server, algorithm, live market and HTTP service."""
-        import ray
-
-        from trading.live import assembly
-        from trading.live.market_server import MarketServerHost
-
-        settings, display = self._settings, self._display
-        settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
-        self._before = _folded(settings, display, read_only=False)
-        if settings.data.source != "massive":
-            display.phase("starting the market server")
-            options = self._actor_options(_SMALL_SHARE)
-            self._server = (
-                ray.remote(MarketServerHost)
-                .options(**options)
-                .remote(settings, assembly.journal_path(settings))
-            )
-            self._stack.callback(self._stop_market_server)
-            endpoint = _get(self._server.start.remote(), "the market server")
-        else:
-            endpoint = _massive_endpoint(settings)
-        self._start_learner()
-        if self._stop.is_set():
-            return
-        self._start_live_market(endpoint)
-        self._start_serving()
-        self._await_trading()
-
-    def run(self, duration_s: float | None) -> None:
-        """Show progress until told to stop, time is up, or the stream has ended."""
-        deadline = None if duration_s is None else time.monotonic() + duration_s
-        with self._display.running():
-            while not self._stop.wait(_POLL_S):
-                self._check_parts()
-                progress = self._progress()
-                if progress is None:
-                    continue
-                report = self._learner.report if self._learner else None
-                self._display.progress(progress, report)
-                if progress.phase == "failed":
-                    raise _failure(progress)
-                if progress.phase == "finished":
-                    return
-                if deadline is not None and time.monotonic() >= deadline:
-                    return
-
-    def finish(self, started: float) -> Summary:
-        """Stop trading and learning, write the last checkpoint, and sum up."""
-        self._stop.set()
-        self._display.phase("stopping")
-        progress = self._stop_live_market()
-        if self._learner_thread is not None:
-            self._learner_thread.join(_CALL_TIMEOUT_S)
-        checkpoint = self._learner.save() if self._learner else self._checkpoint
-        account = _folded(self._settings, self._display, read_only=True)
-        before = self._before
-        return Summary(
-            events=progress.events if progress else 0,
-            decisions=account.decisions - before.decisions,
-            fills=account.fills - before.fills,
-            fees=account.fees_paid - before.fees_paid,
-            equity=progress.equity if progress else float("nan"),
-            learner_updates=self._learner.report.live_updates if self._learner else 0,
-            promotions=account.promotions - before.promotions,
-            refusals=account.refusals - before.refusals,
-            rollbacks=account.rollbacks - before.rollbacks,
-            checkpoint=checkpoint,
-            wall_s=time.monotonic() - started,
-        )
-
-    def _start_learner(self) -> None:
-        from trading.algorithm import online_rules, open_algorithm
-        from trading.held_out import HeldOutSessions
-        from trading.learning import weights
-        from trading.learning.build import pretrain
-        from trading.learning.champions import ChampionStore
-        from trading.learning.online import OnlineLearner
-        from trading.learning.succession import Succession, reported_by
-
-        settings, display = self._settings, self._display
-        display.phase("building the algorithm")
-        algorithm, store, origin, pretrained = open_algorithm(settings, display, self._stack)
-        steps = settings.learning.pretrain_steps
-        if pretrained is not None and steps:
-            done, self._checkpoint = pretrain(
-                algorithm,
-                store,
-                steps,
-                settings.learning.pretrain_save_frequency,
-                display.phase,
-                self._stop.is_set,
-                pretrained,
-            )
-            origin = f"pre-training on {done:,} simulated decisions"
-        origin = origin or "new weights"
-        display.note(f"policy: {origin}")
-        if self._stop.is_set():
-            # What has not learned to the end does not become the champion: the next start goes on.
-            return
-        self._registry = weights.get_or_create(NAMESPACE, self._actor_options(_SMALL_SHARE))
-        self._stack.callback(_kill, self._registry)
-
-        def publish(reign: Any) -> None:
-            _get(self._registry.publish.remote(reign), "the weight registry")
-
-        account = self._before
-        champions = ChampionStore(
-            settings.paths.checkpoints, settings.learning.keep_checkpoints, account.newest_champion
-        )
-        self._succession = Succession(champions, publish)
-        self._succession.begin(
-            algorithm.save_to_path, algorithm.weights_version, origin, reported_by(account)
-        )
-        reign = self._succession.reign.champion
-        display.note(f"champion: {reign.number} (version {reign.version})")
-        if settings.learning.online:
-            self._held_out = HeldOutSessions(settings)
-            self._learner = OnlineLearner(
-                algorithm,
-                store,
-                self._succession,
-                self._held_out.gate,
-                online_rules(settings),
-                account.refusals,
-                account.refusals_in_a_row,
-                self._stop.wait,
-            )
-
-    def _start_live_market(self, endpoint: Any) -> None:
-        import ray
-
-        from trading.live.actor import ACTOR_NAME, LiveMarket
-
-        self._display.phase("starting the live market")
-        self._live = (
-            ray.remote(LiveMarket)
-            .options(
-                name=ACTOR_NAME,
-                namespace=NAMESPACE,
-                max_restarts=-1,
-                max_concurrency=16,
-                **self._actor_options(_LIVE_SHARE),
-            )
-            .remote(self._settings, endpoint, self._registry)
-        )
-        self._stack.callback(_kill, self._live)
-        self._learner_thread = threading.Thread(
-            target=self._learn_until_stopped, name="online-learner", daemon=True
-        )
-        self._learner_thread.start()
-
-    def _start_serving(self) -> None:
-        from ray import serve
-
-        from trading.live.actor import ACTOR_NAME
-        from trading.serving.app import build_app
-
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        serving = self._settings.serving
-        self._display.phase("starting the HTTP service")
-        options = {"host": serving.host, "port": serving.port}
-        try:
-            serve.start(http_options=options, logging_config=_QUIET)
-        except RuntimeError as error:
-            if "Failed to bind" not in str(error):
-                raise
-            raise _port_taken(serving.host, serving.port, "in use") from error
-        self._stack.callback(_stop_serving)
-        app = build_app(ACTOR_NAME, NAMESPACE, resources=self._share_of_node(_SMALL_SHARE))
-        serve.run(app, name=SERVE_APP, route_prefix="/", logging_config=_QUIET)
-        self._display.note(f"serving: http://{serving.host}:{serving.port}/status")
-
-    def _await_trading(self) -> None:
-        """Wait until every feed is live, then start the exchange clock of our own server."""
-        self._display.phase("connecting the feeds")
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self._stop.wait(0.1):
-            progress = self._progress()
-            if progress is not None and progress.phase == "failed":
-                raise _failure(progress)
-            if progress is not None and progress.connected:
-                break
-            if time.monotonic() > deadline:
-                raise ApplicationFailed(
-                    f"the feeds did not connect within {_START_TIMEOUT_S:g} s: see the log"
-                )
-        if self._server is not None:
-            self._served = self._server.wait_finished.remote()
-            _get(self._server.begin.remote(), "the market server")
-
-    def _check_parts(self) -> None:
-        """Raise what ended the learner's thread or the market server."""
-        import ray
-
-        if self._learner_failure is not None:
-            raise ApplicationFailed(
-                f"the learner failed: {self._learner_failure!r}; trading can go on without it "
-                "with learning.online=false"
-            ) from self._learner_failure
-        if self._served is not None and ray.wait([self._served], timeout=0)[0]:
-            _get(self._served, "the market server")
-            self._served = None
-
-    def _learn_until_stopped(self) -> None:
-        from trading.learning_loop import LearningLoop
-
-        try:
-            LearningLoop(
-                self._live,
-                self._succession,
-                self._learner,
-                self._held_out,
-                self._settings.lockstep,
-                self._stop,
-            ).run()
-        except Exception as error:
-            log.exception("the learner failed")
-            self._learner_failure = error
-
-    def _progress(self) -> Any:
-        """The live market's figures, None while it restarts."""
-        import ray
-
-        try:
-            progress = ray.get(self._live.progress.remote(), timeout=_CALL_TIMEOUT_S)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            return None
-        self._last = progress
-        return progress
-
-    def _stop_live_market(self) -> Any:
-        import ray
-
-        if self._live is None:
-            return None
-        try:
-            self._last = ray.get(self._live.stop.remote(), timeout=_CALL_TIMEOUT_S)
-        except ray.exceptions.RayError as error:
-            log.warning("the live market did not stop in order", reason=str(error).splitlines()[0])
-        return self._last
-
-    def _stop_market_server(self) -> None:
-        import ray
-
-        try:
-            ray.get(self._server.stop.remote(), timeout=_CALL_TIMEOUT_S)
-        except ray.exceptions.RayError as error:
-            log.warning("the market server did not stop in order", reason=str(error))
-        _kill(self._server)
-
-    def _actor_options(self, share: float) -> dict[str, Any]:
-        """Place an actor on the live market's node: by its resource, else beside the driver."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        if resources := self._share_of_node(share):
-            return {"num_cpus": 0, "resources": resources}
-        node = ray.get_runtime_context().get_node_id()
-        return {
-            "num_cpus": 0,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
-        }
-
-    def _share_of_node(self, share: float) -> dict[str, float]:
-        """So much of the live market's custom resource, nothing where there is none."""
-        resource = self._settings.ray.live_market_resource
-        return {resource: share} if resource else {}
-
-
-_QUIET = {"log_level": "WARNING", "enable_access_log": False}
-
-
-def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account:
-    """The account that the journal describes, a new one without a journal.
-
-    Opened for writing, a damaged journal is made whole first; what was cut is told.
-    """
-    from trading.live import assembly
-
-    path = assembly.journal_path(settings)
-    if not path.exists():
-        return Account()
-    with Journal(path, read_only=read_only) as journal:
-        if journal.repair is not None:
-            display.note(str(journal.repair))
-        return journal.fold()
-
-
-def _massive_endpoint(settings: Settings) -> Any:
-    from trading.live.endpoint import Endpoint
-
-    key = settings.credentials.massive_api_key
-    if key is None:
-        raise AuthenticationFailed(
-            "data.source is massive but MASSIVE_API_KEY is not set: export it, or use "
-            "data.source=simulation"
-        )
-    massive = settings.data.massive
-    return Endpoint(massive.websocket_url, massive.rest_url, key.get_secret_value())
-
-
-def _failure(progress: Any) -> TradingError:
-    kind = AuthenticationFailed if progress.failure_kind == "AuthenticationFailed" else None
-    return (kind or ApplicationFailed)(progress.failure)
-
-
-def _get(reference: Any, what: str, timeout_s: float = 60.0) -> Any:
-    """The result of a remote call, with its own error or one that names the part."""
-    import ray
-
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    host, port = settings.serving.host, settings.serving.port
+    display.phase("starting the HTTP service")
     try:
-        return ray.get(reference, timeout=timeout_s)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, TradingError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayActorError as error:
-        cause: Callable[..., Any] | None = getattr(error, "cause", None)
-        raise ApplicationFailed(f"{what} failed: {cause or error}") from error
+        serve.start(http_options={"host": host, "port": port}, logging_config=_QUIET)
+    except RuntimeError as error:
+        if "Failed to bind" not in str(error):
+            raise
+        raise _port_taken(host, port, "in use") from error
+    stack.callback(_stop_serving)
+    app = build_app(ACTOR_NAME, NAMESPACE, resources=share_of_node(settings, SMALL_SHARE))
+    serve.run(app, name=SERVE_APP, route_prefix="/", logging_config=_QUIET)
+    display.note(f"serving: http://{host}:{port}/status")
 
 
 def _check_port(settings: Settings) -> None:
@@ -533,9 +172,3 @@ def _stop_serving() -> None:
     from ray import serve
 
     serve.delete(SERVE_APP)
-
-
-def _kill(actor: Any) -> None:
-    import ray
-
-    ray.kill(actor, no_restart=True)

@@ -95,15 +95,23 @@ class Node:
 
 
 class Cluster:
-    """A head and workers; the loss of the head is survived where there is a `redis` address."""
+    """A head and workers; the loss of the head is survived where there is a `redis` address.
 
-    def __init__(self, folder: Path, redis: str | None = None) -> None:
+    `name` is what KubeRay would tell its pods; `ip` is the head's address.
+    """
+
+    def __init__(
+        self, folder: Path, redis: str | None = None, name: str = "", ip: str = HEAD
+    ) -> None:
         self._folder = folder
+        self._ip = ip
         # Ray's sockets lie below this folder, and their paths have a length limit.
         self._temp = Path(tempfile.mkdtemp(prefix="ray-"))
         self._env = environment(RAY_USAGE_STATS_ENABLED="0")
         self._env["PATH"] = f"{BIN}:{self._env['PATH']}"
         self._env["RAY_JOB_STOP_WAIT_TIME_S"] = "100"  # as infra/kuberay sets it
+        if name:
+            self._env["RAY_CLUSTER_NAME"] = name
         self._head_env = dict(self._env)
         if redis is not None:
             self._head_env["RAY_REDIS_ADDRESS"] = redis
@@ -123,7 +131,7 @@ class Cluster:
             "head",
             self._head_env,
             "--head",
-            f"--node-ip-address={HEAD}",
+            f"--node-ip-address={self._ip}",
             f"--port={self._port}",
             f"--ray-client-server-port={free_port()}",
             "--dashboard-host=127.0.0.1",
@@ -133,8 +141,35 @@ class Cluster:
 
     def start_worker(self, name: str, ip: str, *options: str) -> None:
         """Start a worker at a loopback address; returns when the head knows of it."""
-        address = f"--address={HEAD}:{self._port}"
+        address = f"--address={self._ip}:{self._port}"
         self._start(name, self._env, address, f"--node-ip-address={ip}", *options)
+
+    def processes(self) -> list[int]:
+        """Ids of all processes of all nodes."""
+        return [each for node in self._nodes.values() for each in node.processes()]
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """Give Serve its configuration, as KubeRay's operator does."""
+
+        def taken() -> httpx.Response | None:
+            try:
+                response = self._client.put("/api/serve/applications/", json=config)
+            except httpx.HTTPError:
+                return None
+            # The head's agent comes up some seconds after the dashboard.
+            return response if response.status_code < 500 else None
+
+        response = self.wait("the agent that takes Serve's configuration", taken)
+        assert response.is_success, response.text
+
+    def application(self, name: str) -> dict[str, Any]:
+        """What Serve says of an application, empty while it says nothing."""
+        try:
+            answer = self._client.get("/api/serve/applications/").json()
+        except (httpx.HTTPError, ValueError):
+            return {}
+        found: dict[str, Any] = answer.get("applications", {}).get(name, {})
+        return found
 
     def kill(self, name: str) -> None:
         """Lose a node."""

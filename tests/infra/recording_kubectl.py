@@ -101,8 +101,18 @@ def _get(arguments: list[str], _: str) -> int:
             if key.startswith(kind) and key.endswith("/" + name):
                 print(key)
     elif "groupName" in output:
-        cluster = _objects()["raycluster.ray.io/trading"]
-        print(*(group["groupName"] for group in cluster["spec"]["workerGroupSpecs"]))
+        objects = _objects()
+        if "raycluster.ray.io/trading" in objects:
+            spec = objects["raycluster.ray.io/trading"]["spec"]
+        else:
+            spec = objects["rayservice.ray.io/trading"]["spec"]["rayClusterConfig"]
+        print(*(group["groupName"] for group in spec["workerGroupSpecs"]))
+    elif "rayClusterName" in output:
+        print("trading-x7k2p")
+    elif "generation" in output:
+        print(2)
+    elif arguments[:2] == ["secret", "trading-bot-secrets"]:
+        print(json.dumps(_objects().get("secret/trading-bot-secrets", {}).get("data", "")))
     elif output.startswith("jsonpath"):
         print("trading-head" if "node-type=head" in " ".join(arguments) else "trading-live-market")
     return 0
@@ -115,7 +125,7 @@ def _delete(arguments: list[str], _: str) -> int:
         for key in list(kept):
             if slash and key.startswith(kind) and key.endswith("/" + name):
                 del kept[key]
-    if "rayjobs,rayclusters" in arguments:
+    if "rayservices,rayjobs,rayclusters" in arguments:
         kept = {key: each for key, each in kept.items() if "ray.io/" not in key}
     _OBJECTS.write_text(json.dumps(kept))
     return 0
@@ -130,7 +140,10 @@ def _exec(arguments: list[str], _: str) -> int:
     if command[:2] == ["python", "-c"]:
         print(json.dumps({"asked": command[-1]}))
         return 0
-    local = [word.replace("/models", str(FOLDER / "models")) for word in command]
+    local = [
+        word.replace("/models", str(FOLDER / "models")).replace("/tmp/ray", str(FOLDER / "ray"))
+        for word in command
+    ]
     return subprocess.run(local, check=False).returncode
 
 

@@ -9,11 +9,23 @@ import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
+from ray.serve.schema import ServeDeploySchema
 
-from tests.infra.manifests import CLUSTERS, INFRA, ROOT, TRAININGS, Object, one, pod_templates
+from tests.infra.manifests import (
+    CLUSTERS,
+    INFRA,
+    ROOT,
+    SERVICES,
+    TRAININGS,
+    Object,
+    build,
+    one,
+    pod_templates,
+)
+from trading.application import CALL_TIMEOUT_S, LIVE_SHARE, SMALL_SHARE
 from trading.config import Settings, load_settings
 from trading.learning.build import place_learner
-from trading.up import _CALL_TIMEOUT_S, _LIVE_SHARE, _SMALL_SHARE
+from trading.serving.entry import CLOSE_TIMEOUT_S, Arguments, application, read_settings
 
 _GB = 2**30
 
@@ -21,6 +33,9 @@ _GB = 2**30
 def _cluster(name: str) -> Object:
     if name in CLUSTERS:
         return one(name, "RayCluster")
+    if name in SERVICES:
+        service = one(name, "RayService")
+        return {"metadata": service["metadata"], "spec": service["spec"]["rayClusterConfig"]}
     job = one(name, "RayJob")
     return {"metadata": job["metadata"], "spec": job["spec"]["rayClusterSpec"]}
 
@@ -45,7 +60,7 @@ def _learner(gpu: bool) -> dict[str, Any]:
     return {"CPU": 0, "learner": 1, "memory": 4}
 
 
-@pytest.mark.parametrize("name", CLUSTERS)
+@pytest.mark.parametrize("name", [*CLUSTERS, *SERVICES])
 def test_the_autoscaler_sees_the_nodes_of_the_trading_cluster(name: str) -> None:
     assert _node_types(name) == {
         "headgroup": (0, 0, {"CPU": 0, "memory": 4}),
@@ -87,10 +102,11 @@ def test_the_cluster_has_the_settings_of_configs() -> None:
     assert one("kuberay/cluster", "ConfigMap")["data"]["config.yaml"] == text
 
 
-@pytest.mark.parametrize("name", [*CLUSTERS, *TRAININGS])
+@pytest.mark.parametrize("name", [*CLUSTERS, *TRAININGS, *SERVICES])
 def test_every_actor_has_a_node(name: str) -> None:
     """Learners fit on the learner's node, env runners elsewhere, the live market on its own."""
-    settings = _settings("cluster" if name in CLUSTERS else "train", _drivers_environment(name))
+    folder = "train" if name in TRAININGS else "cluster"
+    settings = _settings(folder, _drivers_environment(name))
     types = {kind: resources for kind, (_, _, resources) in _node_types(name).items()}
     # The driver may come up before any node with a GPU.
     placement = place_learner(settings, cluster_gpus=0)
@@ -108,10 +124,10 @@ def test_every_actor_has_a_node(name: str) -> None:
     assert types["learner"]["CPU"] == 0, "an env runner would share the learner's node"
     _, most, runner = _node_types(name)["env-runners"]
     assert most * runner["CPU"] >= settings.learning.num_env_runners
-    if name in CLUSTERS:
+    if name not in TRAININGS:
         assert settings.ray.live_market_resource in types["live-market"]
         driver = 0.001
-        assert _LIVE_SHARE + 3 * _SMALL_SHARE + driver <= types["live-market"]["live_market"]
+        assert LIVE_SHARE + 4 * SMALL_SHARE + driver <= types["live-market"]["live_market"]
 
 
 def test_a_stopped_driver_has_time_for_its_checkpoint() -> None:
@@ -124,7 +140,7 @@ def test_a_stopped_driver_has_time_for_its_checkpoint() -> None:
         ]
         environment = {each["name"]: each.get("value") for each in pod.spec["containers"][0]["env"]}
         wait_s = float(environment["RAY_JOB_STOP_WAIT_TIME_S"])
-        assert 3 * _CALL_TIMEOUT_S <= wait_s < pod.spec["terminationGracePeriodSeconds"]
+        assert 3 * CALL_TIMEOUT_S <= wait_s < pod.spec["terminationGracePeriodSeconds"]
 
 
 def _ray_objects(name: str) -> list[Object]:
@@ -142,7 +158,7 @@ def test_the_head_finds_its_state_in_redis() -> None:
 
 def test_the_versions_of_ray_agree() -> None:
     project = (ROOT / "pyproject.toml").read_text()
-    for name in (*CLUSTERS, *TRAININGS):
+    for name in (*CLUSTERS, *TRAININGS, *SERVICES):
         assert f"ray[rllib,serve]=={_cluster(name)['spec']['rayVersion']}" in project
 
 
@@ -172,3 +188,93 @@ def test_the_budget_of_the_live_market_counts_pods() -> None:
     groups = yaml.safe_load((INFRA / "kuberay/cluster/raycluster.yaml").read_text())["spec"]
     names = [group["groupName"] for group in groups["workerGroupSpecs"]]
     assert budget["selector"]["matchLabels"]["ray.io/group"] in names
+
+
+def _service_arguments(name: str) -> Arguments:
+    config = ServeDeploySchema.model_validate(
+        yaml.safe_load(one(name, "RayService")["spec"]["serveConfigV2"])
+    )
+    (app,) = config.applications
+    assert app.import_path == f"{application.__module__}:{application.__name__}"
+    return Arguments.model_validate(app.args)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_serve_starts_the_application_with_the_clusters_settings(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = _service_arguments(name)
+    pod = _live_market(name)
+    container = pod["containers"][0]
+    mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+    assert arguments.config is not None
+    assert mounts[str(arguments.config.parent)] == "config"
+    file = tmp_path / arguments.config.name
+    file.write_text(one(name, "ConfigMap")["data"][arguments.config.name])
+    for key, value in _drivers_environment(name).items():
+        monkeypatch.setenv(key, value)
+    settings = read_settings(arguments.model_copy(update={"config": file}))
+    assert mounts[str(settings.paths.state_dir)] == "checkpoints"
+    application(arguments)
+
+    stop = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert stop[:3] == ["trading", "stop", "--here"]
+    options = dict(zip(stop[3::2], stop[4::2], strict=True))
+    assert options["--config"] == str(arguments.config)
+    assert [options["--set"]] == list(arguments.set)
+    assert CLOSE_TIMEOUT_S >= 3 * CALL_TIMEOUT_S
+    assert CLOSE_TIMEOUT_S < float(options["--timeout"]) < pod["terminationGracePeriodSeconds"]
+
+
+def _live_market(name: str) -> Object:
+    (pod,) = [each for each in pod_templates(build(name)) if each.owner.endswith("/live-market")]
+    return pod.spec
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_serve_answers_where_the_service_asks(name: str) -> None:
+    service = one(name, "RayService")["spec"]
+    http = yaml.safe_load(service["serveConfigV2"])["http_options"]
+    (port,) = service["serveService"]["spec"]["ports"]
+    assert (http["host"], http["port"]) == ("0.0.0.0", port["port"])
+    head = service["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    named = {each["name"]: each["containerPort"] for each in head["ports"]}
+    assert named[port["name"]] == port["port"]  # the operator takes it from the head's container
+    assert service["serveService"]["metadata"]["name"] == "paper-trading-bot"
+    assert not [each for each in build(name) if each["metadata"]["name"] == "paper-trading-bot"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_two_clusters_of_one_account_fit_on_a_node(name: str) -> None:
+    """The claims are held by one node at a time; so is the lease's lock by one kernel."""
+    pod = _live_market(name)
+    (together,) = pod["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert together["topologyKey"] == "kubernetes.io/hostname"
+    assert together["labelSelector"]["matchLabels"] == {"ray.io/group": "live-market"}
+    claims = [each for each in build(name) if each["kind"] == "PersistentVolumeClaim"]
+    assert {tuple(each["spec"]["accessModes"]) for each in claims} == {("ReadWriteOnce",)}
+    # Ray's sockets lie below, and must not be those of the other cluster.
+    (logs,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == "logs"]
+    assert logs["subPathExpr"] == "$(POD_NAME)"
+    assert "POD_NAME" in {each["name"] for each in pod["containers"][0]["env"]}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_an_upgrade_makes_a_second_cluster(name: str) -> None:
+    spec = one(name, "RayService")["spec"]
+    assert spec["upgradeStrategy"] == {"type": "NewCluster"}
+    assert "upgradeStrategy" not in spec["rayClusterConfig"]  # refused by the operator there
+    assert not [each for each in build(name) if each["kind"] == "RayCluster"]
+    budget = one(name, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]
+    assert budget == {"ray.io/group": "live-market"}  # whatever the clusters are called
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_head_and_learner_outlive_the_last_checkpoint(name: str) -> None:
+    spec = _cluster(name)["spec"]
+    groups = {each["groupName"]: each for each in spec["workerGroupSpecs"]}
+    for group in (spec["headGroupSpec"], groups["learner"]):
+        pod = group["template"]["spec"]
+        sleep, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+        assert sleep == "sleep"
+        assert float(seconds) < pod["terminationGracePeriodSeconds"]

@@ -19,16 +19,17 @@ from tests.infra.manifests import (
     BUILDS,
     INFRA,
     ROOT,
+    SERVICES,
     Object,
     PodTemplate,
     build,
     one,
     pod_templates,
 )
+from trading.application import CALL_TIMEOUT_S
 from trading.config import load_settings
 from trading.config.loading import environment_names
 from trading.serving.app import build_api
-from trading.up import _CALL_TIMEOUT_S
 
 _OLDEST, _NEWEST = "1.30", "1.37"
 _CRDS = ROOT.parent / "shared" / "vendor" / "kuberay"
@@ -90,7 +91,7 @@ def _crd_schema(kind: str) -> Any:
     return _strict(version["schema"]["openAPIV3Schema"])
 
 
-@pytest.mark.parametrize("kind", ["RayCluster", "RayJob"])
+@pytest.mark.parametrize("kind", ["RayCluster", "RayJob", "RayService"])
 def test_ray_objects_fit_the_schemas_of_kuberay(kind: str) -> None:
     schema = _crd_schema(kind)
     validator = jsonschema.Draft202012Validator(schema)
@@ -197,16 +198,48 @@ def test_old_logs_are_pruned_wherever_their_claim_is_mounted(tmp_path: Path) -> 
     ]
     assert len(pods) == 2
     for number, pod in enumerate(pods):
-        (prune,) = pod.spec["initContainers"]
         folder = tmp_path / str(number)
         for name, days in (("session_old", 20), ("session_new", 3), ("kept", 20)):
             (folder / name / "logs").mkdir(parents=True)
-            when = time.time() - days * 86_400
-            os.utime(folder / name, (when, when))
-        mount = prune["volumeMounts"][0]["mountPath"]
-        command = [str(folder) if word == mount else word for word in prune["command"]]
-        subprocess.run(command, check=True)
+            _make_old(folder / name, days)
+        _prune(pod, folder)
         assert {each.name for each in folder.iterdir()} == {"session_new", "kept"}
+
+
+def test_of_the_logs_of_other_pods_only_old_files_go(tmp_path: Path) -> None:
+    """Another cluster's live market may run with a session that began long ago."""
+    (pod,) = [
+        pod
+        for pod in pod_templates(build(SERVICES[0]))
+        if "trading-bot-logs" in json.dumps(pod.spec)
+    ]
+    logs = tmp_path / "pod" / "session_old" / "logs"
+    (logs / "empty").mkdir(parents=True)
+    for name, days in (
+        ("raylet.out", 20),
+        ("gcs.log.1", 20),
+        ("worker.err", 3),
+        ("ports.json", 20),
+    ):
+        (logs / name).touch()
+        _make_old(logs / name, days)
+    for folder in (logs / "empty", logs, logs.parent, tmp_path / "pod"):
+        _make_old(folder, 20)
+    _prune(pod, tmp_path)
+    assert {each.name for each in logs.iterdir()} == {"worker.err", "ports.json"}
+
+
+def _make_old(path: Path, days: int) -> None:
+    when = time.time() - days * 86_400
+    os.utime(path, (when, when))
+
+
+def _prune(pod: PodTemplate, folder: Path) -> None:
+    """Run the init container's command, its claim being this folder."""
+    (prune,) = pod.spec["initContainers"]
+    mount = prune["volumeMounts"][0]["mountPath"]
+    command = [str(folder) if word == mount else word for word in prune["command"]]
+    subprocess.run(command, check=True)
 
 
 def _bot(name: str = "k8s") -> Object:
@@ -262,7 +295,7 @@ def test_termination_leaves_time_for_the_last_checkpoint() -> None:
     """The live market and the learner may each take the call's limit before it is written."""
     pod = _bot()
     pause = float(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1])
-    needed = dt.timedelta(seconds=3 * _CALL_TIMEOUT_S + pause)
+    needed = dt.timedelta(seconds=3 * CALL_TIMEOUT_S + pause)
     assert dt.timedelta(seconds=pod["terminationGracePeriodSeconds"]) >= needed
 
 
@@ -283,14 +316,17 @@ def test_prometheus_scrapes_the_application_and_every_ray_node() -> None:
         for job in yaml.safe_load(config["data"]["prometheus.yml"])["scrape_configs"]
     }
     kept = jobs["trading-bot"]["relabel_configs"][0]["regex"]
-    for name in ("k8s", "kuberay/cluster"):
+    for name in ("k8s", "kuberay/cluster", *SERVICES):
         services = [each for each in build(name) if each["kind"] == "Service"]
+        services += [
+            each["spec"]["serveService"] for each in build(name) if each["kind"] == "RayService"
+        ]
         named = {
             f"{each['metadata']['name']};{port['name']}"
             for each in services
             for port in each["spec"]["ports"]
         }
-        assert kept in named
+        assert [each for each in named if re.fullmatch(kept, each)]
     ports = set(jobs["ray"]["relabel_configs"][0]["regex"].split("|"))
     head, *workers = [
         pod for pod in pod_templates(build("kuberay/cluster")) if pod.owner.startswith("RayCluster")

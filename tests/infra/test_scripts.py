@@ -271,6 +271,45 @@ def test_kuberay_stops_the_job_before_the_cluster_is_replaced(place: Workplace) 
     assert place.job() == "RUNNING"
 
 
+def test_a_rayservice_is_upgraded_by_what_its_pods_read_at_their_start(
+    place: Workplace, env_file: str
+) -> None:
+    place.add_operator()
+    arguments = ("--yes", "--rayservice", "--no-build")
+    place.deploy(*arguments)
+    name = "rayservice.ray.io/trading"
+    before = place.objects()
+    assert "raycluster.ray.io/trading" not in before
+    assert "service/paper-trading-bot" not in before
+    place.forget()
+    place.deploy(*arguments)
+    assert place.objects() == before
+    assert not [call for call in place.calls() if "job" in call or "delete" in call]
+
+    seen = [before[name]]
+    config = ("--config", str(ROOT / "configs/local.yaml"))
+    for more in (config, (*config, "--env-file", env_file)):
+        place.deploy(*arguments, *more)
+        upgraded = place.objects()[name]
+        assert upgraded["spec"]["rayClusterConfig"] not in [
+            each["spec"]["rayClusterConfig"] for each in seen
+        ]
+        seen.append(upgraded)
+    Path(env_file).write_text("MASSIVE_API_KEY=another\n")
+    place.deploy(*arguments, *config, "--env-file", env_file)
+    assert place.objects()[name] not in seen
+
+
+def test_the_forms_of_the_bot_are_not_mixed(place: Workplace) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--rayservice", "--no-build")
+    said = place.deploy("--yes", "--kuberay", "--no-build", code=1)
+    assert "manage_k8s.sh --rayservice --yes delete" in said
+    place.manage("--rayservice", "--yes", "delete")
+    place.deploy("--yes", "--kuberay", "--no-build")
+    assert "--kuberay --yes delete" in place.deploy("--yes", "--rayservice", "--no-build", code=1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -346,7 +385,7 @@ def test_commands_call_kubectl(place: Workplace, command: list[str], expected: l
 
 
 @pytest.mark.parametrize(("command", "path"), [("metrics", "/metrics"), ("status", "/status")])
-@pytest.mark.parametrize("variant", [[], ["--kuberay"]])
+@pytest.mark.parametrize("variant", [[], ["--kuberay"], ["--rayservice"]])
 def test_endpoints_are_asked_from_inside(
     place: Workplace, command: str, path: str, variant: list[str]
 ) -> None:
@@ -370,6 +409,26 @@ def test_kuberay_job_is_stopped_started_and_followed(place: Workplace) -> None:
     )
 
 
+def test_a_rayservice_is_suspended_resumed_and_followed(place: Workplace) -> None:
+    place.manage("--rayservice", "restart")
+    changes = [call for call in place.calls() if " patch " in call or " wait " in call]
+    patch = "-n trading-bot patch rayservice/trading --type=merge -p"
+    wait = "-n trading-bot wait rayservice/trading"
+    assert changes == [
+        patch + ' {"spec": {"suspend": true}}',
+        wait + " --for=condition=Suspended --timeout=900s",
+        patch + ' {"spec": {"suspend": false}}',
+        wait + " --for=jsonpath={.status.observedGeneration}=2 --timeout=900s",
+        wait + " --for=condition=UpgradeInProgress=false --timeout=900s",
+        wait + " --for=condition=Ready --timeout=900s",
+    ]
+    logs = place.folder / "ray/session_latest/logs"
+    logs.mkdir(parents=True)
+    (logs / "worker-1.err").write_text("one\ntwo\n")
+    assert place.manage("--rayservice", "logs", "-n", "1") == "two\n"
+    assert "ray.io/cluster=trading-x7k2p,ray.io/group=live-market" in place.calls()[-2]
+
+
 def test_scale_keeps_one_owner(place: Workplace) -> None:
     said = place.manage("scale", "2", code=1)
     assert "one account has one owner" in said
@@ -388,7 +447,7 @@ def test_scale_bounds_the_env_runners_of_a_ray_cluster(place: Workplace) -> None
     assert most == {"live-market": 1, "learner": 1, "env-runners": 3}
 
 
-@pytest.mark.parametrize("variant", [[], ["--kuberay"]])
+@pytest.mark.parametrize("variant", [[], ["--kuberay"], ["--rayservice"]])
 def test_delete_asks_and_keeps_the_account(place: Workplace, variant: list[str]) -> None:
     place.add_operator()
     place.deploy("--yes", "--no-build", *variant)
@@ -419,7 +478,7 @@ def _uploaded(place: Workplace) -> list[Path]:
     return sorted((place.folder / "models").iterdir())
 
 
-@pytest.mark.parametrize("variant", [[], ["--kuberay"]])
+@pytest.mark.parametrize("variant", [[], ["--kuberay"], ["--rayservice"]])
 def test_update_model_uploads_all_of_it_and_promotes_it(
     place: Workplace, checkpoint: Path, variant: list[str]
 ) -> None:
@@ -469,7 +528,12 @@ def test_the_real_kubectl_understands_every_call(
     place.deploy("--yes", "--no-build", "--env-file", env_file, "--monitoring")
     place.deploy("--yes", "--no-build", "--kuberay", "--context", "kind-lab")
     place.deploy("--yes", "--no-build", "--kuberay", "--image", "paper-trading-bot:2")
-    for variant in ([], ["--kuberay"]):
+    (place.folder / "ray/session_latest/logs").mkdir(parents=True)
+    (place.folder / "ray/session_latest/logs/worker-1.err").touch()
+    for variant in ([], ["--kuberay"], ["--rayservice"]):
+        if variant == ["--rayservice"]:
+            place.add_operator()
+            place.deploy("--yes", "--no-build", *variant)
         place.manage(*variant, "status")
         place.manage(*variant, "logs")
         place.manage(*variant, "scale", "1")

@@ -17,7 +17,7 @@ _RAY = [
     pytest.param(each, id=f"{name}:{each['kind']}")
     for name in BUILDS
     for each in build(name)
-    if each["kind"] in ("RayCluster", "RayJob")
+    if each["kind"] in ("RayCluster", "RayJob", "RayService")
 ]
 
 
@@ -66,7 +66,8 @@ def test_what_a_read_only_root_needs_is_writable(pod: PodTemplate) -> None:
 
 @pytest.mark.parametrize("each", _RAY)
 def test_ray_asks_for_a_token_and_only_the_autoscaler_for_kubernetes(each: Object) -> None:
-    spec = each["spec"].get("rayClusterSpec", each["spec"])
+    spec = each["spec"]
+    spec = spec.get("rayClusterSpec", spec.get("rayClusterConfig", spec))
     assert spec["authOptions"] == {"mode": "token"}
     autoscaler = spec["autoscalerOptions"]
     assert autoscaler["version"] == "v2"
@@ -86,7 +87,11 @@ def test_credentials_reach_the_live_market_only() -> None:
         for source in container.get("envFrom", [])
         if source["secretRef"]["name"] == "trading-bot-secrets"
     }
-    assert holders == {"Deployment/paper-trading-bot", "RayCluster/trading/live-market"}
+    assert holders == {
+        "Deployment/paper-trading-bot",
+        "RayCluster/trading/live-market",
+        "RayService/trading/live-market",
+    }
 
 
 def test_the_namespace_enforces_it() -> None:

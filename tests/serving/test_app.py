@@ -14,7 +14,8 @@ from ray import serve
 
 from tests.ports import free_port
 from trading.live.metrics import AccountFigures, TradingMetrics
-from trading.serving.app import build_api, build_app
+from trading.serving.app import LiveMarketUnavailable, Supervised, build_api, build_app
+from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
 
 pytestmark = pytest.mark.slow
 
@@ -209,6 +210,66 @@ def test_an_actor_that_ray_restarts_is_answered_by_again(start: Callable[..., An
     wait_until(lambda: answer(api, "/status").json().get("process", before) != before)
     assert answer(api, "/health").status_code == 200
     assert answer(api, "/status").json()["account"]["trades"] == 1
+
+
+class SupervisorDouble(Supervised):
+    """A supervisor with a settable answer; None: it has not answered for a while."""
+
+    def __init__(self, standing: Standing | None) -> None:
+        super().__init__()
+        self.says = standing
+
+    async def standing(self) -> Standing:
+        if self.says is None:
+            raise LiveMarketUnavailable("the supervisor gives no answer")
+        return self.says
+
+
+def supervised(standing: Standing | None) -> FastAPI:
+    return build_api(NAME, NAMESPACE, SupervisorDouble(standing))
+
+
+@pytest.mark.parametrize("phase", [STANDBY, RESTARTING])
+def test_without_a_live_market_the_supervisor_answers(phase: str) -> None:
+    api = supervised(Standing(phase, "because", leased=False, failures=2))
+    health, ready, status = (answer(api, path) for path in ("/health", "/ready", "/status"))
+    assert (health.status_code, health.json()) == (200, {"status": phase})
+    assert ready.status_code == 503
+    assert ready.json() == {"status": "not ready", "reasons": ["because"]}
+    assert (status.status_code, status.json()["phase"]) == (200, phase)
+    assert status.json()["supervisor"]["failures"] == 2
+    metrics = answer(api, "/metrics")
+    assert metrics.status_code == 200
+    assert "trading_bot_ready 0.0" in metrics.text
+    assert "trading_bot_application_failures_total 2.0" in metrics.text
+
+
+def test_while_it_trades_the_live_market_answers(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble, 3)
+    api = supervised(Standing(TRADING, "", leased=True, failures=1))
+    assert answer(api, "/health").json() == {"status": "ok"}
+    assert answer(api, "/ready").status_code == 200
+    status = answer(api, "/status").json()
+    assert status["account"]["trades"] == 3
+    assert status["supervisor"] == {"phase": TRADING, "reason": "", "leased": True, "failures": 1}
+    families = {
+        f.name: f.samples[0].value
+        for f in text_string_to_metric_families(answer(api, "/metrics").text)
+        if f.samples
+    }
+    assert families["trading_bot_trades"] == 3
+    assert families["trading_bot_lease_held"] == 1
+    assert families["trading_bot_application_failures"] == 1
+
+
+def test_either_keeps_the_service_healthy(start: Callable[..., Any]) -> None:
+    trades = Standing(TRADING, "", leased=True, failures=0)
+    assert answer(supervised(None), "/health").status_code == 503
+    assert answer(supervised(trades), "/health").status_code == 200
+    assert answer(supervised(trades), "/ready").status_code == 503
+    start(LiveMarketDouble)
+    assert answer(supervised(None), "/health").status_code == 200
+    assert answer(supervised(None), "/ready").status_code == 503
 
 
 def test_served_by_ray_serve_it_answers_over_http(start: Callable[..., Any]) -> None:

@@ -1,11 +1,12 @@
-"""The HTTP service: relays what the live market's actor says about itself.
+"""The HTTP service: relays what the live market's actor, and its supervisor, say about themselves.
 
 It holds no state, so replicas may come and go; all figures come from the one live actor.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 import ray
@@ -13,11 +14,16 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from ray import serve
 from ray.exceptions import RayActorError, RayError
+from ray.serve.exceptions import RayServeException
 
 from trading.errors import TradingError
+from trading.serving.metrics import supervisor_text
+from trading.serving.supervisor import TRADING, Standing
 
+SUPERVISOR = "supervisor"
 _PING_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 5.0
+_STALE_S = 30.0
 
 
 class LiveMarketUnavailable(TradingError):
@@ -79,13 +85,46 @@ class LiveMarket:
         return self._actor
 
 
-def build_api(live_actor_name: str, namespace: str) -> FastAPI:
+class Supervised:
+    """Asks the supervisor of the same Serve application where that stands.
+
+    The process is the driver's too, and may be busy; so an answer counts for a while.
+    """
+
+    def __init__(self) -> None:
+        self._standing: Standing | None = None
+        self._answered_s = 0.0
+
+    async def standing(self) -> Standing:
+        """Where the application stands.
+
+        Raises:
+            LiveMarketUnavailable: the supervisor has not answered for longer than a while.
+        """
+        try:
+            async with asyncio.timeout(_PING_TIMEOUT_S):
+                self._standing = await serve.get_deployment_handle(SUPERVISOR).standing.remote()
+            self._answered_s = time.monotonic()
+        except (TimeoutError, RayError, RayServeException) as error:
+            if self._standing is None or time.monotonic() - self._answered_s > _STALE_S:
+                reason = f"the supervisor gives no answer: {type(error).__name__}"
+                raise LiveMarketUnavailable(reason) from None
+        return self._standing
+
+
+def build_api(
+    live_actor_name: str, namespace: str, supervisor: Supervised | None = None
+) -> FastAPI:
     """The HTTP routes, as an ASGI app that needs no more than a connection to Ray.
 
     `GET /health` answers 200 while the actor answers at all; `GET /ready` while it can trade, with
     the reasons otherwise; `GET /status` is the actor's own account of itself in JSON, in which a
     number that is not finite is null; `GET /metrics` is Prometheus text. All answer 503 with a
     reason when the actor gives no answer.
+
+    With a supervisor, `/health` answers 200 while that or the actor answers, whether or not it
+    trades. While it does not, `/ready` answers 503 with the supervisor's reason, and `/status` and
+    `/metrics` tell what it knows.
     """
     api = FastAPI(title="trading", docs_url=None, redoc_url=None, openapi_url=None)
     market = LiveMarket(live_actor_name, namespace)
@@ -94,24 +133,43 @@ def build_api(live_actor_name: str, namespace: str) -> FastAPI:
     async def unavailable(_: object, error: LiveMarketUnavailable) -> Response:
         return _json({"status": "unavailable", "reason": str(error)}, status_code=503)
 
+    async def standing() -> Standing | None:
+        return await supervisor.standing() if supervisor is not None else None
+
     @api.get("/health")
     async def health() -> Response:
-        await market.ask("ping", _PING_TIMEOUT_S)
-        return _json({"status": "ok"})
+        try:
+            at = await standing()
+        except LiveMarketUnavailable:
+            at = None
+        if at is None:
+            await market.ask("ping", _PING_TIMEOUT_S)
+        return _json({"status": at.phase if _idle(at) else "ok"})
 
     @api.get("/ready")
     async def ready() -> Response:
-        is_ready, reasons = await market.ask("readiness", _PING_TIMEOUT_S)
+        at = await standing()
+        if _idle(at):
+            is_ready, reasons = False, [at.reason]
+        else:
+            is_ready, reasons = await market.ask("readiness", _PING_TIMEOUT_S)
         body = {"status": "ready" if is_ready else "not ready", "reasons": list(reasons)}
         return _json(body, status_code=200 if is_ready else 503)
 
     @api.get("/status")
     async def status() -> Response:
-        return _json(await market.ask("status", _ANSWER_TIMEOUT_S))
+        at = await standing()
+        if at is None:
+            return _json(await market.ask("status", _ANSWER_TIMEOUT_S))
+        answer = {"phase": at.phase} if _idle(at) else await market.ask("status", _ANSWER_TIMEOUT_S)
+        return _json({**answer, "supervisor": at._asdict()})
 
     @api.get("/metrics")
     async def metrics() -> Response:
-        text = await market.ask("metrics", _ANSWER_TIMEOUT_S)
+        at = await standing()
+        text = b"" if _idle(at) else await market.ask("metrics", _ANSWER_TIMEOUT_S)
+        if at is not None:
+            text += supervisor_text(at)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
     return api
@@ -120,24 +178,32 @@ def build_api(live_actor_name: str, namespace: str) -> FastAPI:
 def build_app(
     live_actor_name: str,
     namespace: str,
-    num_replicas: int = 1,
     resources: Mapping[str, float] | None = None,
+    supervisor: serve.Application | None = None,
 ) -> serve.Application:
     """The Serve application of `build_api`, for `ray.serve.run`.
 
     Parameters:
         live_actor_name: name of the live market's actor.
         namespace: Ray namespace of that actor.
-        num_replicas: processes that answer requests.
-        resources: custom resources of the node that each of them runs on; unset: any node.
+        resources: custom resources of the node that its replica runs on; unset: any node.
+        supervisor: the bound deployment named `SUPERVISOR`, where there is one.
     """
     deployment = serve.deployment(
         name="api",
-        num_replicas=num_replicas,
+        num_replicas=1,
         ray_actor_options={"num_cpus": 0, "resources": dict(resources or {})},
     )
-    ingress = serve.ingress(lambda: build_api(live_actor_name, namespace))()
-    return deployment(ingress).bind()
+    supervised = supervisor is not None
+    ingress = serve.ingress(
+        lambda: build_api(live_actor_name, namespace, Supervised() if supervised else None)
+    )()
+    return deployment(ingress).bind(*([supervisor] if supervised else []))
+
+
+def _idle(standing: Standing | None) -> TypeGuard[Standing]:
+    """Whether there is no live market to ask, by what the supervisor says."""
+    return standing is not None and standing.phase != TRADING
 
 
 def _json(content: object, status_code: int = 200) -> Response:

@@ -1,0 +1,453 @@
+"""The parts of the application that trade and learn, on a Ray that runs: from start to clean end.
+
+One code path for whoever drives them: `trading up` (`trading.up`), and the supervisor of the Serve
+application (`trading.serving.supervisor`). The driver places the parts on the cluster, keeps the
+learner going on a thread of its own, and takes everything down in order.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from trading.config import Settings
+from trading.display import Display
+from trading.errors import AuthenticationFailed, TradingError
+from trading.execution.journal import Journal
+from trading.execution.portfolio import Account
+
+log = structlog.get_logger(__name__)
+
+NAMESPACE = "trading"
+CALL_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 300.0
+_POLL_S = 0.5
+LIVE_SHARE = 0.5
+SMALL_SHARE = 0.001
+"""Shares of the live market's custom resource, so that it fits on its one node with those that it
+lives by: market server, weight registry, HTTP replicas, and the driver."""
+
+
+class ApplicationFailed(TradingError):
+    """A part of the application ended for good; the message says which and why."""
+
+
+class Summary(NamedTuple):
+    """What a run did; money in USD."""
+
+    events: int
+    decisions: int
+    fills: int
+    fees: float
+    equity: float
+    learner_updates: int
+    promotions: int
+    refusals: int
+    rollbacks: int
+    checkpoint: Path | None
+    wall_s: float
+
+
+def run_application(
+    settings: Settings,
+    display: Display,
+    stop: threading.Event,
+    duration_s: float | None = None,
+    serve: Callable[[ExitStack], None] | None = None,
+    traded: Callable[[], None] | None = None,
+) -> Summary:
+    """Trade and learn until told to stop, the recording ends, or time is up.
+
+    The caller holds the account's lease, before and after.
+
+    Parameters
+    ----------
+    settings
+        The whole tree; paths are absolute.
+    display
+        Where progress is shown.
+    stop
+        Ends it in order.
+    duration_s
+        Seconds of trading, counted from the start of trading; None is no limit.
+    serve
+        Called once the live market's actor is there; what it adds to the stack ends before that.
+    traded
+        Called when every feed is live.
+
+    Raises
+    ------
+    TradingError
+        A part cannot start or ended for good.
+    """
+    started = time.monotonic()
+    with ExitStack() as stack:
+        application = _Application(settings, display, stop, stack)
+        application.start(serve)
+        if not stop.is_set():
+            if traded is not None:
+                traded()
+            application.run(duration_s)
+        return application.finish(started)
+
+
+def absolute_paths(settings: Settings) -> Settings:
+    """The same settings with every path absolute: workers have other working directories."""
+    paths = settings.paths.model_copy(
+        update={
+            "state_dir": settings.paths.state_dir.resolve(),
+            "checkpoint_dir": settings.paths.checkpoints.resolve(),
+            "model_path": settings.paths.model_path and settings.paths.model_path.resolve(),
+        }
+    )
+    replay = settings.data.replay
+    if replay.folder is not None:
+        replay = replay.model_copy(update={"folder": replay.folder.resolve()})
+    dividends = settings.data.dividends and settings.data.dividends.resolve()
+    data = settings.data.model_copy(update={"replay": replay, "dividends": dividends})
+    history = settings.learning.history and settings.learning.history.resolve()
+    held_out = settings.learning.gate.history and settings.learning.gate.history.resolve()
+    gate = settings.learning.gate.model_copy(update={"history": held_out})
+    learning = settings.learning.model_copy(update={"history": history, "gate": gate})
+    return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
+
+
+def share_of_node(settings: Settings, share: float) -> dict[str, float]:
+    """So much of the live market's custom resource, nothing where there is none."""
+    resource = settings.ray.live_market_resource
+    return {resource: share} if resource else {}
+
+
+class _Application:
+    """The running parts, in the order in which they start; the stack takes them down."""
+
+    def __init__(
+        self, settings: Settings, display: Display, stop: threading.Event, stack: ExitStack
+    ) -> None:
+        self._settings = settings
+        self._display = display
+        self._stop = stop
+        self._stack = stack
+        self._server: Any = None
+        self._live: Any = None
+        self._registry: Any = None
+        self._succession: Any = None
+        self._held_out: Any = None
+        self._learner: Any = None
+        self._checkpoint: Path | None = None
+        self._learner_thread: threading.Thread | None = None
+        self._stop_learning = threading.Event()
+        self._learner_failure: Exception | None = None
+        self._served: Any = None
+        self._before = Account()
+        self._last: Any = None
+
+    def start(self, serve: Callable[[ExitStack], None] | None) -> None:
+        """Bring up market server, algorithm, live market, and what `serve` adds."""
+        import ray
+
+        from trading.live import assembly
+        from trading.live.market_server import MarketServerHost
+
+        settings, display = self._settings, self._display
+        settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
+        self._before = _folded(settings, display, read_only=False)
+        if settings.data.source != "massive":
+            display.phase("starting the market server")
+            options = self._actor_options(SMALL_SHARE)
+            self._server = (
+                ray.remote(MarketServerHost)
+                .options(**options)
+                .remote(settings, assembly.journal_path(settings))
+            )
+            self._stack.callback(self._stop_market_server)
+            endpoint = _get(self._server.start.remote(), "the market server")
+        else:
+            endpoint = _massive_endpoint(settings)
+        self._start_learner()
+        if self._stop.is_set():
+            return
+        self._start_live_market(endpoint)
+        if serve is not None:
+            serve(self._stack)
+        self._await_trading()
+
+    def run(self, duration_s: float | None) -> None:
+        """Show progress until told to stop, time is up, or the stream has ended."""
+        deadline = None if duration_s is None else time.monotonic() + duration_s
+        with self._display.running():
+            while not self._stop.wait(_POLL_S):
+                self._check_parts()
+                progress = self._progress()
+                if progress is None:
+                    continue
+                report = self._learner.report if self._learner else None
+                self._display.progress(progress, report)
+                if progress.phase == "failed":
+                    raise _failure(progress)
+                if progress.phase == "finished":
+                    return
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+
+    def finish(self, started: float) -> Summary:
+        """Stop trading and learning, write the last checkpoint, and sum up."""
+        self._stop_learning.set()
+        self._display.phase("stopping")
+        progress = self._stop_live_market()
+        self._end_learning()
+        checkpoint = self._learner.save() if self._learner else self._checkpoint
+        account = _folded(self._settings, self._display, read_only=True)
+        before = self._before
+        return Summary(
+            events=progress.events if progress else 0,
+            decisions=account.decisions - before.decisions,
+            fills=account.fills - before.fills,
+            fees=account.fees_paid - before.fees_paid,
+            equity=progress.equity if progress else float("nan"),
+            learner_updates=self._learner.report.live_updates if self._learner else 0,
+            promotions=account.promotions - before.promotions,
+            refusals=account.refusals - before.refusals,
+            rollbacks=account.rollbacks - before.rollbacks,
+            checkpoint=checkpoint,
+            wall_s=time.monotonic() - started,
+        )
+
+    def _start_learner(self) -> None:
+        from trading.algorithm import online_rules, open_algorithm
+        from trading.held_out import HeldOutSessions
+        from trading.learning import weights
+        from trading.learning.build import pretrain
+        from trading.learning.champions import ChampionStore
+        from trading.learning.online import OnlineLearner
+        from trading.learning.succession import Succession, reported_by
+
+        settings, display = self._settings, self._display
+        display.phase("building the algorithm")
+        algorithm, store, origin, pretrained = open_algorithm(settings, display, self._stack)
+        self._stack.enter_context(store.owned())
+        steps = settings.learning.pretrain_steps
+        if pretrained is not None and steps:
+            done, self._checkpoint = pretrain(
+                algorithm,
+                store,
+                steps,
+                settings.learning.pretrain_save_frequency,
+                display.phase,
+                self._stop.is_set,
+                pretrained,
+            )
+            origin = f"pre-training on {done:,} simulated decisions"
+        origin = origin or "new weights"
+        display.note(f"policy: {origin}")
+        if self._stop.is_set():
+            # What has not learned to the end does not become the champion: the next start goes on.
+            return
+        self._registry = weights.get_or_create(NAMESPACE, self._actor_options(SMALL_SHARE))
+        self._stack.callback(_kill, self._registry)
+
+        def publish(reign: Any) -> None:
+            _get(self._registry.publish.remote(reign), "the weight registry")
+
+        account = self._before
+        champions = ChampionStore(
+            settings.paths.checkpoints, settings.learning.keep_checkpoints, account.newest_champion
+        )
+        self._succession = Succession(champions, publish)
+        self._succession.begin(
+            algorithm.save_to_path, algorithm.weights_version, origin, reported_by(account)
+        )
+        reign = self._succession.reign.champion
+        display.note(f"champion: {reign.number} (version {reign.version})")
+        if settings.learning.online:
+            self._held_out = HeldOutSessions(settings)
+            self._learner = OnlineLearner(
+                algorithm,
+                store,
+                self._succession,
+                self._held_out.gate,
+                online_rules(settings),
+                account.refusals,
+                account.refusals_in_a_row,
+                self._stop_learning.wait,
+            )
+
+    def _start_live_market(self, endpoint: Any) -> None:
+        import ray
+
+        from trading.live.actor import ACTOR_NAME, LiveMarket
+
+        self._display.phase("starting the live market")
+        self._live = (
+            ray.remote(LiveMarket)
+            .options(
+                name=ACTOR_NAME,
+                namespace=NAMESPACE,
+                max_restarts=-1,
+                max_concurrency=16,
+                **self._actor_options(LIVE_SHARE),
+            )
+            .remote(self._settings, endpoint, self._registry)
+        )
+        self._stack.callback(_kill, self._live)
+        self._learner_thread = threading.Thread(
+            target=self._learn_until_stopped, name="online-learner", daemon=True
+        )
+        self._learner_thread.start()
+        self._stack.callback(self._end_learning)
+
+    def _await_trading(self) -> None:
+        """Wait until every feed is live, then start the exchange clock of our own server."""
+        self._display.phase("connecting the feeds")
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._stop.wait(0.1):
+            progress = self._progress()
+            if progress is not None and progress.phase == "failed":
+                raise _failure(progress)
+            if progress is not None and progress.connected:
+                break
+            if time.monotonic() > deadline:
+                raise ApplicationFailed(
+                    f"the feeds did not connect within {_START_TIMEOUT_S:g} s: see the log"
+                )
+        if self._server is not None:
+            self._served = self._server.wait_finished.remote()
+            _get(self._server.begin.remote(), "the market server")
+
+    def _check_parts(self) -> None:
+        """Raise what ended the learner's thread or the market server."""
+        import ray
+
+        if self._learner_failure is not None:
+            raise ApplicationFailed(
+                f"the learner failed: {self._learner_failure!r}; trading can go on without it "
+                "with learning.online=false"
+            ) from self._learner_failure
+        if self._served is not None and ray.wait([self._served], timeout=0)[0]:
+            _get(self._served, "the market server")
+            self._served = None
+
+    def _learn_until_stopped(self) -> None:
+        from trading.learning_loop import LearningLoop
+
+        try:
+            LearningLoop(
+                self._live,
+                self._succession,
+                self._learner,
+                self._held_out,
+                self._settings.lockstep,
+                self._stop_learning,
+            ).run()
+        except Exception as error:
+            log.exception("the learner failed")
+            self._learner_failure = error
+
+    def _end_learning(self) -> None:
+        """End the learner's thread, also after a failure: it must not outlive what it talks to."""
+        self._stop_learning.set()
+        if self._learner_thread is not None:
+            self._learner_thread.join(CALL_TIMEOUT_S)
+
+    def _progress(self) -> Any:
+        """The live market's figures, None while it restarts."""
+        import ray
+
+        try:
+            progress = ray.get(self._live.progress.remote(), timeout=CALL_TIMEOUT_S)
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return None
+        self._last = progress
+        return progress
+
+    def _stop_live_market(self) -> Any:
+        import ray
+
+        if self._live is None:
+            return None
+        try:
+            self._last = ray.get(self._live.stop.remote(), timeout=CALL_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            log.warning("the live market did not stop in order", reason=str(error).splitlines()[0])
+        return self._last
+
+    def _stop_market_server(self) -> None:
+        import ray
+
+        try:
+            ray.get(self._server.stop.remote(), timeout=CALL_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            log.warning("the market server did not stop in order", reason=str(error))
+        _kill(self._server)
+
+    def _actor_options(self, share: float) -> dict[str, Any]:
+        """Place an actor on the live market's node: by its resource, else beside the driver."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if resources := share_of_node(self._settings, share):
+            return {"num_cpus": 0, "resources": resources}
+        node = ray.get_runtime_context().get_node_id()
+        return {
+            "num_cpus": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+        }
+
+
+def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account:
+    """The account that the journal describes, a new one without a journal.
+
+    Opened for writing, a damaged journal is made whole first; what was cut is told.
+    """
+    from trading.live import assembly
+
+    path = assembly.journal_path(settings)
+    if not path.exists():
+        return Account()
+    with Journal(path, read_only=read_only) as journal:
+        if journal.repair is not None:
+            display.note(str(journal.repair))
+        return journal.fold()
+
+
+def _massive_endpoint(settings: Settings) -> Any:
+    from trading.live.endpoint import Endpoint
+
+    key = settings.credentials.massive_api_key
+    if key is None:
+        raise AuthenticationFailed(
+            "data.source is massive but MASSIVE_API_KEY is not set: export it, or use "
+            "data.source=simulation"
+        )
+    massive = settings.data.massive
+    return Endpoint(massive.websocket_url, massive.rest_url, key.get_secret_value())
+
+
+def _failure(progress: Any) -> TradingError:
+    kind = AuthenticationFailed if progress.failure_kind == "AuthenticationFailed" else None
+    return (kind or ApplicationFailed)(progress.failure)
+
+
+def _get(reference: Any, what: str, timeout_s: float = 60.0) -> Any:
+    """The result of a remote call, with its own error or one that names the part."""
+    import ray
+
+    try:
+        return ray.get(reference, timeout=timeout_s)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, TradingError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayActorError as error:
+        cause: Callable[..., Any] | None = getattr(error, "cause", None)
+        raise ApplicationFailed(f"{what} failed: {cause or error}") from error
+
+
+def _kill(actor: Any) -> None:
+    import ray
+
+    ray.kill(actor, no_restart=True)

@@ -1,0 +1,242 @@
+"""The account's lease: of all applications that share a state folder, one trades.
+
+The journal's own lock says which process writes the journal. The lease says which application may:
+it is held from before the first of the account's files is opened until the last checkpoint is
+written, through restarts of the process that writes. Others stand by, and read from the lease's
+file who holds it.
+
+It is a file lock (`flock`), which the kernel drops when the holder dies, however it dies. It holds
+among processes that share a kernel, so also among pods of one node that mount one volume. Like the
+journal, which is SQLite in WAL mode, it is not for a folder that several machines write to.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from trading.errors import AccountLeased, JournalError
+from trading.execution.journal_schema import beside, lock_path
+
+_POLL_S = 0.25
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds a lease."""
+
+    host: str
+    pid: int
+    """In the process's own PID namespace."""
+    cluster: str
+    """Ray cluster that it trades on; empty for one of its own."""
+    since: str
+    """ISO 8601, UTC."""
+    key: str
+    """Differs from every other holder's."""
+
+    @classmethod
+    def this_process(cls) -> "Holder":
+        """This process, from now on."""
+        return cls(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            cluster=this_cluster(),
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+            key=secrets.token_hex(8),
+        )
+
+    def __str__(self) -> str:
+        cluster = f"Ray cluster {self.cluster}, " if self.cluster else ""
+        return f"{cluster}host {self.host}, process {self.pid}, since {self.since}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this host, as part of this Ray cluster."""
+        return (self.host, self.cluster) == (socket.gethostname(), this_cluster())
+
+
+def this_cluster() -> str:
+    """Name of the Ray cluster that this process belongs to, as KubeRay tells its pods."""
+    return os.environ.get("RAY_CLUSTER_NAME", "")
+
+
+class AccountLease:
+    """The right to trade the account of one journal, while this object is open.
+
+    Parameters
+    ----------
+    journal
+        The account's journal; the lease is a file beside it.
+
+    Raises
+    ------
+    AccountLeased
+        Another application holds it, or a process without lease writes the journal. Nothing was
+        written.
+    JournalError
+        The folder cannot be written.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._path = lease_path(journal)
+        self._lock = _FileLock(self._path)
+        if not self._lock.taken:
+            raise AccountLeased(journal, str(holder_of(journal) or "") or "somebody")
+        if _is_locked(lock_path(journal)):
+            self._lock.close()
+            raise AccountLeased(journal, "a process that writes the journal without the lease")
+        self.holder = Holder.this_process()
+        _request_path(self._path).unlink(missing_ok=True)
+        self._lock.write(msgspec.json.encode(self.holder))
+
+    def __enter__(self) -> "AccountLease":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others have it; twice is allowed."""
+        if self._lock.taken:
+            self._lock.write(b"")
+            self._lock.close()
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether somebody asked this holder by `ask_to_stop` to end in order."""
+        with contextlib.suppress(OSError):
+            return _request_path(self._path).read_text() == self.holder.key
+        return False
+
+    def heed_requests(self, stop: threading.Event) -> None:
+        """Start a thread that sets `stop` when this holder is asked to; it ends with the lease."""
+
+        def watch() -> None:
+            while self._lock.taken and not stop.wait(_POLL_S):
+                if self.is_asked_for:
+                    stop.set()
+
+        threading.Thread(target=watch, name="lease-requests", daemon=True).start()
+
+
+def wait_for_lease(
+    journal: Path,
+    stop: threading.Event,
+    timeout_s: float | None,
+    tell: Callable[[AccountLeased], None],
+) -> AccountLease | None:
+    """The lease as soon as it is free; None when `stop` was set before.
+
+    Parameters
+    ----------
+    journal
+        The account's journal.
+    stop
+        Ends the waiting.
+    timeout_s
+        None waits without limit.
+    tell
+        Called with the reason that it is not free, and with every other reason that follows.
+
+    Raises
+    ------
+    AccountLeased
+        Time is up.
+    """
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    told = ""
+    while True:
+        try:
+            return AccountLease(journal)
+        except AccountLeased as error:
+            if error.holder != told:
+                told = error.holder
+                tell(error)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise
+        if stop.wait(_POLL_S):
+            return None
+
+
+def lease_path(journal: Path) -> Path:
+    """The lease's file."""
+    return beside(journal, ".lease")
+
+
+def holder_of(journal: Path) -> Holder | None:
+    """Who holds the lease; None when nobody does, or only just."""
+    path = lease_path(journal)
+    try:
+        holder = msgspec.json.decode(path.read_bytes(), type=Holder)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return holder if _is_locked(path) else None
+
+
+def ask_to_stop(journal: Path, holder: Holder) -> None:
+    """Ask this holder, and no later one, to end in order."""
+    path = _request_path(lease_path(journal))
+    part = beside(path, f".{os.getpid()}")
+    part.write_text(holder.key)
+    part.replace(path)
+
+
+def _request_path(lease: Path) -> Path:
+    return beside(lease, ".stop")
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether some process holds the exclusive lock of this file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class _FileLock:
+    """An exclusive lock, if it could be had at once."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise JournalError(f"cannot create {path}: {error}") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+
+    @property
+    def taken(self) -> bool:
+        return self._descriptor >= 0
+
+    def write(self, content: bytes) -> None:
+        """Replace what the file holds."""
+        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
