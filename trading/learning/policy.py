@@ -55,6 +55,7 @@ class Policy:
         self.model = model if model is not None else seeded_clstm(config, seed)
         self.generator = torch.Generator().manual_seed(seed)
         self._loops = Loops(self.model) if covers(self.model) else None
+        self._warm_up()
 
     def initial_state(self, batch_size: int) -> State:
         """The state at the start of an episode: zeros [layers, B, hidden]."""
@@ -143,6 +144,16 @@ class Policy:
     def _draws(self, rows: int) -> npt.NDArray[np.float64]:
         """A uniform number a row: the only source of randomness."""
         return torch.rand(rows, generator=self.generator, dtype=torch.float64).numpy()
+
+    def _warm_up(self) -> None:
+        """Has what a decision needs compiled now, or read from the cache, not while it is due."""
+        self.act(
+            np.zeros((1, self.config.observation_size), np.float32),
+            np.ones((1, self.config.action_count), np.bool_),
+            self.initial_state(1),
+            np.ones(1, np.bool_),
+            greedy=True,
+        )
 
     def _check(
         self, observations: FloatArray, action_mask: BoolArray, need_action: bool = True
