@@ -97,7 +97,7 @@ PROBLEMS = {
     "cartpole": Problem(
         "CartPole without velocities",
         PositionsOnlyCartPole,
-        steps=300_000,
+        steps=500_000,
         seeds=3,
         ppo=PPOSettings(learning_rate=1e-3, entropy_coefficient=0.0),
         envs=128,
