@@ -26,7 +26,7 @@ test: lint
 	$(PYTEST) $(PARALLEL) -m "not soak and not cluster and not docker"
 
 soak: $(INSTALLED)
-	$(PYTEST) $(PARALLEL) -m soak
+	$(PYTEST) -m soak
 
 # Two clusters of Ray that hand an account over, as root.
 test-cluster: $(INSTALLED)
