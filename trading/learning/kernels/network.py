@@ -192,9 +192,9 @@ def learn(
             mask = steps.action_mask[t, column]
             _mask(d_logits[t, row], network.policy_bias, mask)
             value = _value(critic.hidden[row], network)
-            _loss(steps, t, column, d_logits[t, row], value, coefficients, losses)
-            error = value - steps.returns[t, column]
-            d_values[t, row] = coefficients.value * steps.valid[t, column] * error
+            d_values[t, row] = _loss(
+                steps, t, column, d_logits[t, row], value, coefficients, losses
+            )
 
     d_norm_weight = np.zeros(features, np.float32)
     d_norm_bias = np.zeros(features, np.float32)
@@ -353,8 +353,8 @@ def _loss(
     value: np.float32,
     coefficients: Coefficients,
     losses: npt.NDArray[np.float64],
-) -> None:
-    """Adds one step's losses, and turns its logits into the loss's gradient by them."""
+) -> np.float32:
+    """Adds one step's losses, turns its logits into the gradient by them; returns that by value."""
     weight = steps.valid[t, column]
     mask = steps.action_mask[t, column]
     action = steps.actions[t, column]
@@ -384,6 +384,8 @@ def _loss(
         else:
             logits[j] = _ZERO
     logits[action] += push
+    d_value: np.float32 = coefficients.value * weight * error
+    return d_value
 
 
 @kernel
