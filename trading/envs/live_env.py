@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.data.admission import Bands, Refusal, Refusals
 from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
 from trading.envs.frames import RATIO
 from trading.envs.market_features import F32
@@ -74,6 +75,13 @@ class LiveEnv:
         Owns the account; every order goes through it.
     dividends
         Of the underlyings: who holds stock is paid them, and calls may be assigned before them.
+    bands
+        How far prices may lie from what their chain implies before they are kept apart.
+
+    Attributes
+    ----------
+    refused : Refusals
+        How many events were not taken over, by reason.
     """
 
     def __init__(
@@ -84,12 +92,17 @@ class LiveEnv:
         calendar: ExchangeCalendar,
         broker: PaperBroker,
         dividends: Iterable[Dividend] = (),
+        bands: Bands | None = None,
     ) -> None:
         self.symbols = tuple(symbols)
         self.broker = broker
         self._rules, self._calendar = rules, calendar
         self.set_dividends(dividends)
-        self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
+        self.refused = Refusals()
+        self._markets = {
+            symbol: UnderlyingMarket(symbol, rules, fees, bands, self.refused)
+            for symbol in self.symbols
+        }
         self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
             symbol: (market, STOCK) for symbol, market in self._markets.items()
         }
@@ -166,19 +179,17 @@ class LiveEnv:
         ts_ns: int,
         sequence: int,
     ) -> bool:
-        """Take over a quote; False when the contract is unknown or the quote is out of order."""
+        """Take over a quote; False when it is refused."""
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None or i == STOCK:
+            self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
 
     def apply_bar(self, bar: StockBar) -> bool:
-        """Take over an aggregate of an underlying; False when it is not traded here."""
+        """Take over an aggregate of an underlying; False when it is refused or not traded here."""
         market = self._markets.get(bar.symbol)
-        if market is None:
-            return False
-        market.apply_bar(bar)
-        return True
+        return market is not None and market.apply_bar(bar)
 
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         """Fill the bar history from bars that closed before trading starts, oldest first."""
@@ -359,6 +370,7 @@ class LiveEnv:
             frames = market.frames
             bid, ask = stock_touch(float(frames.spot[0]), self._rules.stock_half_spread)
             return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[0]))
+        market.vet_news()
         columns = market.chain.columns
         return QuoteView(
             float(columns.bid[i]),
