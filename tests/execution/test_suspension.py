@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.execution.scene import (
@@ -142,6 +142,7 @@ def test_stock_that_an_assignment_left_waits_for_the_end_of_the_suspension(
     assert broker.stock_to_liquidate() == []
 
 
+@settings(deadline=None, max_examples=25)
 @given(
     steps=st.lists(
         st.tuples(

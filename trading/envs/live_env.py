@@ -224,6 +224,7 @@ class LiveEnv:
 
         Stock that an expiry or assignment left behind is sold off first, whatever the action.
         """
+        self._suspend_unknown(now_ns)
         for underlying in self.broker.stock_to_liquidate():
             self._submit(self.broker.liquidation(underlying, now_ns))
         return [
@@ -287,13 +288,17 @@ class LiveEnv:
         return self.broker.account.equity(self.marks())
 
     def marks(self) -> dict[str, float]:
-        """Mark of everything that is held, USD a share; the last one of what is suspended."""
-        return {
-            symbol: self.broker.last_mark(position)
-            if position.underlying in self.broker.account.suspensions
-            else self._mark(symbol)
-            for symbol, position in self.broker.account.positions.items()
-        }
+        """Mark of everything that is held, USD a share.
+
+        It is the last known one of what is suspended, or has a mark that is no number.
+        """
+        suspended = self.broker.account.suspensions
+        marks = {}
+        for symbol, position in self.broker.account.positions.items():
+            mark = self._mark(symbol)
+            keeps = position.underlying in suspended or not np.isfinite(mark)
+            marks[symbol] = self.broker.last_mark(position) if keeps else mark
+        return marks
 
     def _mark(self, symbol: str) -> float:
         market, i = self._contracts[symbol]
