@@ -9,7 +9,7 @@ from trading.live.bar_clock import Bar
 from trading.live.trader import Markets
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
-from trading.market.contracts import OptionContract
+from trading.market.contracts import OptionContract, parse_symbol
 
 
 def recorded_env(env: LiveEnv, recorder: Recorder | None) -> LiveEnv:
@@ -43,9 +43,11 @@ class _RecordedEnv:
         told = list(contracts)
         self._env.list_contracts(underlying, told)
         # The environment leaves adjusted contracts out and adds held ones.
-        listed = {each.symbol: each for each in self._env.listed_contracts(underlying)}
-        ordered = {each.symbol: each for each in told if each.symbol in listed} | listed
-        self._recorder.list_contracts(underlying, list(ordered.values()))
+        listed = {symbol: parse_symbol(symbol) for symbol in self._env.listed_symbols()}
+        listed = {each.symbol: each for each in told if each.symbol in listed} | {
+            symbol: each for symbol, each in listed.items() if each.underlying == underlying
+        }
+        self._recorder.list_contracts(underlying, list(listed.values()))
 
     def apply_quote(
         self,
@@ -70,7 +72,7 @@ class _RecordedEnv:
 
     def close_bar(self, now_ns: int, session: Session) -> Observed:
         observed = self._env.close_bar(now_ns, session)
-        prices = {symbol: self._env.spot(symbol) for symbol in self._env.underlyings}
+        prices = {symbol: self._env.spot(symbol) for symbol in self._env.symbols}
         self._recorder.close_bar(now_ns, prices)
         return observed
 
