@@ -97,6 +97,8 @@ class Clearing(Books):
         now_ns: int,
         *,
         reward: float = 0.0,
+        rewards: Mapping[str, float] | None = None,
+        profits: Mapping[str, float] | None = None,
         expiring: Iterable[str] = (),
         underlying_prices: Mapping[str, float] | None = None,
     ) -> None:
@@ -105,7 +107,8 @@ class Clearing(Books):
         Waiting orders are cancelled, `expiring` contracts end as by `settle`, and `equity`, in
         which they count at `settlement_price` and stock at its closing price, becomes the base of
         the daily loss and perhaps the peak. A halt for a daily loss ends with the day, and leaves
-        only closing where a champion was rolled back; any other halt stays.
+        only closing where a champion was rolled back; any other halt stays. `reward`, `rewards`
+        and `profits` as in `SessionClosed`.
 
         Raises
         ------
@@ -116,7 +119,11 @@ class Clearing(Books):
         self.mark({})
         events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
         events += [*ended, *margins_after(self.account, ended, self.marks, now_ns)]
-        events.append(SessionClosed(now_ns, session_date, equity, reward))
+        events.append(
+            SessionClosed(
+                now_ns, session_date, equity, reward, dict(rewards or {}), dict(profits or {})
+            )
+        )
         if (
             self.account.trading_state is TradingState.HALTED
             and self.account.state_reason == RejectReason.DAILY_LOSS
@@ -131,11 +138,16 @@ class Clearing(Books):
         """Underlyings with stock that nobody chose to hold: delivered, or left by an expiry.
 
         Each is to be closed in its next session by `liquidation`, ahead of the agent's actions.
-        None while trading is halted: then nothing may be closed.
+        None while trading is halted: then nothing may be closed; nor what is suspended.
         """
-        if self.account.trading_state is TradingState.HALTED:
+        account = self.account
+        if account.trading_state is TradingState.HALTED:
             return []
-        return [name for name, held in self.account.strategies.items() if held.delivered]
+        return [
+            name
+            for name, held in account.strategies.items()
+            if held.delivered and name not in account.suspensions
+        ]
 
     def liquidation(self, underlying: str, now_ns: int) -> Order:
         """The order that closes everything on an underlying at the market, options and stock.
