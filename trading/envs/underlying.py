@@ -6,6 +6,7 @@ recording shows exactly the frames that were traded.
 
 from collections.abc import Callable, Iterable
 from datetime import date
+from itertools import zip_longest
 
 import numpy as np
 
@@ -318,7 +319,7 @@ class UnderlyingMarket:
         A lone bar that jumps away and back is left out.
         """
         usable = [bar for bar in bars if is_bar(bar)]
-        for bar, following in zip(usable, [*usable[1:], None], strict=True):
+        for bar, following in zip_longest(usable, usable[1:]):
             last, bands = self.chain.last_price, self._bands
             if bar.start_ns < self._newest_ns:
                 continue
