@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from trading.errors import OrderError
 from trading.execution.assignment import early_assignments
 from trading.execution.books import Books
-from trading.execution.events import DividendPaid, Event, SessionClosed, Settled, StateChanged
+from trading.execution.events import DividendPaid, Event, SessionClosed, Settled
 from trading.execution.margin_watch import margins_after
 from trading.execution.money import usd
-from trading.execution.orders import Intent, Leg, Order, QuoteView, RejectReason
-from trading.execution.risk import TradingState
+from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.settlement import settlements
+from trading.execution.states import Cause, TradingState
 from trading.market.dividends import Dividend
 
 
@@ -104,8 +104,8 @@ class Clearing(Books):
 
         Waiting orders are cancelled, `expiring` contracts end as by `settle`, and `equity`, in
         which they count at `settlement_price` and stock at its closing price, becomes the base of
-        the daily loss and perhaps the peak. A halt for a daily loss ends with the day, and leaves
-        only closing where a champion was rolled back; any other halt stays.
+        the daily loss and perhaps the peak. A halt for a daily loss ends with the day; whatever
+        else restricts trading stays.
 
         Raises
         ------
@@ -113,29 +113,29 @@ class Clearing(Books):
             As `settle`; nothing is written then.
         """
         ended = self._settlements(expiring, underlying_prices or {}, now_ns)
+        self.know_equity(equity, now_ns)
         self.mark({})
         events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
         events += [*ended, *margins_after(self.account, ended, self.marks, now_ns)]
         events.append(SessionClosed(now_ns, session_date, equity, reward))
-        if (
-            self.account.trading_state is TradingState.HALTED
-            and self.account.state_reason == RejectReason.DAILY_LOSS
-        ):
-            rolled_back = self.account.is_rolled_back
-            state = TradingState.REDUCING if rolled_back else TradingState.ACTIVE
-            why = str(RejectReason.CHAMPION_DRAWDOWN) if rolled_back else "session closed"
-            events.append(StateChanged(now_ns, state, why))
+        events += self._ended(Cause.DAILY_LOSS, "session closed", now_ns)
         self._record_endings(events, ended, now_ns)
 
     def stock_to_liquidate(self) -> list[str]:
         """Underlyings with stock that nobody chose to hold: delivered, or left by an expiry.
 
         Each is to be closed in its next session by `liquidation`, ahead of the agent's actions.
-        None while trading is halted: then nothing may be closed.
+        None while trading is halted: then nothing may be closed. What the owner wants closed is
+        left out: that has its own way.
         """
         if self.account.trading_state is TradingState.HALTED:
             return []
-        return [name for name, held in self.account.strategies.items() if held.delivered]
+        asked = self.account.to_close
+        return [
+            name
+            for name, held in self.account.strategies.items()
+            if held.delivered and name not in asked
+        ]
 
     def liquidation(self, underlying: str, now_ns: int) -> Order:
         """The order that closes everything on an underlying at the market, options and stock.
