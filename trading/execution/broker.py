@@ -56,6 +56,13 @@ __all__ = ["MAX_QUOTE_AGE_NS", "PaperBroker", "settlement_price"]
 MAX_QUOTE_AGE_NS = 90_000_000_000
 
 
+class _Refused(NamedTuple):
+    """Why an order does nothing, and the underlying that it concerns; None: the whole account."""
+
+    rejection: Rejection
+    underlying: str | None
+
+
 class _Plan(NamedTuple):
     """What an order that passed every check does."""
 
@@ -132,10 +139,11 @@ class PaperBroker(Clearing):
             Account value for the limits; by default `equity()` after marking `quotes`.
         greeks, unit_greeks : Greeks, optional
             The account's before the order, and those of one unit of it, for the limits on them;
-            see `RiskEngine.check` for an order without. NaN rejects an opening order and halts.
+            see `RiskEngine.check` for an order without. NaN rejects an opening order; it halts
+            where it is the account's, and suspends the underlying where it is the order's.
         spots : mapping of underlying to float, optional
             Prices of underlyings in USD a share, for the margin of uncovered sales; by default the
-            mid of the stock's quote. Leave out what has no price yet: NaN rejects and halts.
+            mid of the stock's quote. Leave out what has no price yet: NaN rejects and suspends.
         by_owner : bool
             A closing order by the owner's word: it trades in spite of what restricts trading, but
             for the owner's own halt; see `states`.
@@ -154,8 +162,8 @@ class PaperBroker(Clearing):
         plan = self._plan(
             order, quotes, session_open, now_ns, equity, greeks, unit_greeks, spots, by_owner
         )
-        if isinstance(plan, Rejection):
-            return self._reject(plan)
+        if isinstance(plan, _Refused):
+            return self._reject(*plan)
         crossing, rest = plan.crossing, order.units - plan.crossing.units
         events: list[Event] = [OrderAccepted(now_ns, order, plan.reserved_per_unit)]
         fill = None
@@ -186,8 +194,8 @@ class PaperBroker(Clearing):
         order = self.liquidation(underlying, now_ns)
         args = (order, quotes, session_open, now_ns, None, None, None, spots, True)
         plan = self._plan(*args)
-        if isinstance(plan, Rejection):
-            return f"{plan.reason}: {plan.detail}"
+        if isinstance(plan, _Refused):
+            return f"{plan.rejection.reason}: {plan.rejection.detail}"
         done = self.submit(*args)
         assert isinstance(done, Fill), f"{order} was to trade, and did not: {done}"
         return done
@@ -203,19 +211,21 @@ class PaperBroker(Clearing):
         unit_greeks: Greeks | None,
         spots: Mapping[str, float] | None,
         by_owner: bool,
-    ) -> "_Plan | Rejection":
+    ) -> "_Plan | _Refused":
         """What an order would do, or why it is refused; nothing is written."""
         self.mark(quotes)
         gated = self.risk.gate(order, self.account, now_ns, by_owner=by_owner)
         if gated is not None:
-            return gated
+            return _Refused(gated, order.underlying)
         for reason, detail in refusals(order, self.account, quotes, session_open):
-            return Rejection(order.order_id, now_ns, reason, detail)
+            refused = Rejection(order.order_id, now_ns, reason, detail)
+            return _Refused(refused, order.underlying)
         crossing = self._cross(order, order.units, quotes, now_ns)
         waits = self._may_wait(crossing)
         if crossing.reason is not None and not waits:
             detail = quoted(order, quotes)
-            return Rejection(order.order_id, now_ns, crossing.reason, detail)
+            refused = Rejection(order.order_id, now_ns, crossing.reason, detail)
+            return _Refused(refused, order.underlying)
         margin = self._unit_margin(crossing, quotes, spots)
         rest = order.units - crossing.units
         reserved_per_unit = 0.0
@@ -223,18 +233,22 @@ class PaperBroker(Clearing):
             reserved_per_unit = reservation(
                 crossing, rest, margin, self.schedule, self.account.multiplier
             )
+        equity = self.account.equity(self.marks) if equity is None else equity
         broken = self.risk.check(
             order,
             self.account,
             required_cash=self._required(crossing, margin) + reserved_per_unit * rest,
             notional=crossing.gross * self.account.multiplier * order.units,
-            equity=self.account.equity(self.marks) if equity is None else equity,
+            equity=equity,
             now_ns=now_ns,
             greeks=greeks,
             unit_greeks=unit_greeks,
             by_owner=by_owner,
         )
-        return broken or _Plan(crossing, margin, waits, reserved_per_unit)
+        if broken is not None:
+            is_known = all(math.isfinite(value) for value in (equity, *(greeks or ())))
+            return _Refused(broken, order.underlying if is_known or by_owner else None)
+        return _Plan(crossing, margin, waits, reserved_per_unit)
 
     def on_bar(
         self,
@@ -243,14 +257,20 @@ class PaperBroker(Clearing):
         session_open: bool = True,
         equity: float | None = None,
         spots: Mapping[str, float] | None = None,
+        marks: Mapping[str, float] | None = None,
     ) -> list[Fill]:
         """Mark to `quotes`, watch margin and losses, and trade the orders that wait.
 
         What restricts trading then, and for how long, is the table in `states`. A drawdown under
         the champion also makes the one before it the account's champion again. `spots` as in
-        `submit`, for strategies whose margin moves.
+        `submit`, for strategies whose margin moves. `marks` are the values of holdings in USD a
+        share that go before those of `quotes`. Where the margin of a strategy is no number, its
+        underlying is suspended.
         """
         self.mark(quotes)
+        self.marks |= {
+            symbol: mark for symbol, mark in (marks or {}).items() if symbol in self.marks
+        }
         self._watch_margin(quotes, spots, now_ns)
         worth = self.account.equity(self.marks) if equity is None else equity
         self.know_equity(worth, now_ns)
@@ -321,7 +341,7 @@ class PaperBroker(Clearing):
             return None
         crossing = self._cross(order, waiting.remaining, quotes, now_ns)
         if crossing.reason is RejectReason.NOT_A_NUMBER:
-            self._restrict(Cause.NOT_A_NUMBER, now_ns)
+            self.suspend(order.underlying, crossing.reason, now_ns)
         if crossing.units == 0:
             return None
         margin = self._unit_margin(crossing, quotes, spots)
@@ -337,13 +357,17 @@ class PaperBroker(Clearing):
     def _watch_margin(
         self, quotes: Mapping[str, QuoteView], spots: Mapping[str, float] | None, now_ns: int
     ) -> None:
-        prices = underlying_prices(quotes, self.marks) if spots is None else spots
+        prices = underlying_prices(quotes, self.marks) if spots is None else dict(spots)
+        for underlying in self.account.suspensions:
+            prices.pop(underlying, None)
         changes = margin_changes(self.account, self.marks, prices, now_ns)
-        known = [change for change in changes if math.isfinite(change.reserve_per_unit)]
-        if len(known) < len(changes):
-            self._restrict(Cause.NOT_A_NUMBER, now_ns)
-            return
-        self.record(known)
+        unknown = [each for each in changes if not math.isfinite(each.reserve_per_unit)]
+        for change in unknown:
+            self.suspend(change.underlying, RejectReason.NOT_A_NUMBER, now_ns)
+            prices.pop(change.underlying)
+        if unknown:
+            changes = margin_changes(self.account, self.marks, prices, now_ns)
+        self.record(changes)
         self._call_margin(now_ns)
 
     def _watch_losses(self, equity: float, now_ns: int) -> None:
@@ -357,9 +381,15 @@ class PaperBroker(Clearing):
         if self.risk.champion_breached(self.account, equity):
             self._dethrone(equity, now_ns)
 
-    def _reject(self, rejection: Rejection) -> Rejection:
+    def _reject(self, rejection: Rejection, underlying: str | None) -> Rejection:
+        """Write a rejection down with what follows from it.
+
+        A number that is none suspends the `underlying` that it concerns; None: the whole account.
+        """
         events: list[Event] = [OrderRejected(rejection.ts_ns, rejection)]
-        if rejection.reason in RiskEngine.CONSEQUENCES:
+        if rejection.reason is RejectReason.NOT_A_NUMBER and underlying is not None:
+            events += self._suspension(underlying, rejection.reason, rejection.ts_ns)
+        elif rejection.reason in RiskEngine.CONSEQUENCES:
             events += self._entered(rejection.reason, rejection.ts_ns)
         self.record(events)
         return rejection

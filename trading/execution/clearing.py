@@ -125,16 +125,17 @@ class Clearing(Books):
         """Underlyings with stock that nobody chose to hold: delivered, or left by an expiry.
 
         Each is to be closed in its next session by `liquidation`, ahead of the agent's actions.
-        None while trading is halted: then nothing may be closed. What the owner wants closed is
-        left out: that has its own way.
+        None while trading is halted: then nothing may be closed; nor what is suspended. What the
+        owner wants closed is left out: that has its own way.
         """
-        if self.account.trading_state is TradingState.HALTED:
+        account = self.account
+        if account.trading_state is TradingState.HALTED:
             return []
-        asked = self.account.to_close
+        asked = account.to_close
         return [
             name
-            for name, held in self.account.strategies.items()
-            if held.delivered and name not in asked
+            for name, held in account.strategies.items()
+            if held.delivered and name not in account.suspensions and name not in asked
         ]
 
     def liquidation(self, underlying: str, now_ns: int) -> Order:

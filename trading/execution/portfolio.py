@@ -31,6 +31,8 @@ from trading.execution.events import (
     SessionClosed,
     Settled,
     StateChanged,
+    UnderlyingReinstated,
+    UnderlyingSuspended,
     WeightsAdopted,
 )
 from trading.execution.holdings import Position, StrategyPosition, WorkingOrder, as_units
@@ -69,6 +71,9 @@ class Account:
         Underlyings whose strategy the owner wants closed, and the reason.
     paid_in : float
         Initial cash and what the owner paid in since, less what was taken out, USD.
+    suspensions, kept_marks : dict
+        Why each suspended underlying neither trades nor moves in value, and the values at which
+        its holdings stay, USD a share: both by underlying.
     day_start_equity : float
         Equity at the last session's close, or the initial cash: the base of the daily loss. Cash
         that is paid in or taken out scales it, as it does the peaks and `scale`: gains and losses
@@ -133,6 +138,9 @@ class Account:
         self.peak_equity = 0.0
         self.peak_resets = 0
         self.margin_changes = 0
+        self.suspensions: dict[str, list[str]] = {}
+        self.suspension_changes = 0
+        self.kept_marks: dict[str, dict[str, float]] = {}
         self.last_session = ""
         self.last_ts_ns = 0
         self.last_decision_ns: dict[str, int] = {}
@@ -181,6 +189,11 @@ class Account:
         owed.
         """
         return float(usd(self.cash - self.reserved))
+
+    @property
+    def suspended(self) -> dict[str, str]:
+        """Underlyings that neither trade nor move in value for now, with the reasons."""
+        return {underlying: "; ".join(reasons) for underlying, reasons in self.suspensions.items()}
 
     @property
     def win_rate(self) -> float:
@@ -379,6 +392,28 @@ class Account:
         cause = Cause.CHAMPION_DRAWDOWN
         if cause not in self.restrictions:
             self._restrict(cause, TABLE[cause].state, str(cause), ts_ns)
+
+    def _suspend(self, event: UnderlyingSuspended) -> None:
+        if not self._is_next(event.number, self.suspension_changes, "suspension"):
+            return
+        self.suspension_changes += 1
+        if event.underlying not in self.suspensions:
+            self.kept_marks[event.underlying] = dict(event.marks)
+        reasons = self.suspensions.setdefault(event.underlying, [])
+        if event.reason not in reasons:
+            reasons.append(event.reason)
+
+    def _reinstate(self, event: UnderlyingReinstated) -> None:
+        if not self._is_next(event.number, self.suspension_changes, "reinstatement"):
+            return
+        self.suspension_changes += 1
+        reasons = self.suspensions.get(event.underlying, [])
+        left = [each for each in reasons if event.lifts not in (None, each)]
+        if left:
+            self.suspensions[event.underlying] = left
+        else:
+            self.suspensions.pop(event.underlying, None)
+            self.kept_marks.pop(event.underlying, None)
 
     def _adopt_weights(self, event: WeightsAdopted) -> None:
         self.weights_version = event.version
@@ -630,6 +665,8 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     BasesScaled: Account._scale,
     SessionClosed: Account._close_session,
     StateChanged: Account._change_state,
+    UnderlyingSuspended: Account._suspend,
+    UnderlyingReinstated: Account._reinstate,
     WeightsAdopted: Account._adopt_weights,
     ChampionPromoted: Account._promote,
     ChallengerRefused: Account._refuse,
