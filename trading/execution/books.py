@@ -106,7 +106,7 @@ class Books:
         if state is TradingState.ACTIVE:
             self.record([StateChanged(now_ns, state, reason)])
         else:
-            self.record(self._entered(reason, now_ns, state))
+            self.record(self.entering(reason, now_ns, state))
 
     def suspend(self, underlying: str, reason: str, now_ns: int) -> None:
         """Let an underlying neither trade nor move in value; its waiting orders are cancelled.
@@ -149,7 +149,7 @@ class Books:
     def reset_peak(self, equity: float, now_ns: int) -> None:
         """Measure the drawdown from `equity` (USD) on, which ends the restriction for one."""
         reset = PeakReset(now_ns, self.account.peak_resets + 1, equity)
-        self.record([reset, *self._ended(Cause.MAX_DRAWDOWN, "the peak was reset", now_ns)])
+        self.record([reset, *self.ending([Cause.MAX_DRAWDOWN], "the peak was reset", now_ns)])
 
     def know_equity(self, equity: float, now_ns: int) -> None:
         """Make up for what waited for the account's worth (USD): moved cash, and a peak to reset.
@@ -180,7 +180,7 @@ class Books:
         events: list[Event] = [change, adopted]
         if change.by in (PromotedBy.OWNER, RolledBackBy.OWNER):
             why = f"champion {change.champion} is its owner's choice"
-            events += self._ended(Cause.CHAMPION_DRAWDOWN, why, change.ts_ns)
+            events += self.ending([Cause.CHAMPION_DRAWDOWN], why, change.ts_ns)
         self.record(events)
 
     def _dethrone(self, equity: float, now_ns: int) -> None:
@@ -200,20 +200,20 @@ class Books:
             equity,
             account.champion_peak_equity,
         )
-        self.record([fallen, *self._entered(Cause.CHAMPION_DRAWDOWN, now_ns)])
+        self.record([fallen, *self.entering(Cause.CHAMPION_DRAWDOWN, now_ns)])
 
-    def _call_margin(self, now_ns: int) -> None:
+    def call_margin(self, now_ns: int) -> None:
         """Call for margin where buying power is below zero, and end the call where it is not."""
         if self.account.buying_power < 0.0:
             self._restrict(Cause.MARGIN_CALL, now_ns)
         else:
-            self.record(self._ended(Cause.MARGIN_CALL, "margin call met", now_ns))
+            self.record(self.ending([Cause.MARGIN_CALL], "margin call met", now_ns))
 
     def _restrict(self, cause: Cause, now_ns: int) -> None:
         """Let a cause of the table restrict trading; nothing changes where it does already."""
-        self.record(self._entered(cause, now_ns))
+        self.record(self.entering(cause, now_ns))
 
-    def _entered(
+    def entering(
         self,
         cause: str,
         now_ns: int,
@@ -253,12 +253,14 @@ class Books:
         ]
         return [*events, *self._cancellations(forbidden, now_ns, f"trading is {holds}")]
 
-    def _ended(self, cause: str, why: str, now_ns: int) -> list[Event]:
-        """A cause restricts trading no more; no event where it does not."""
+    def ending(self, causes: Iterable[str], why: str, now_ns: int) -> list[Event]:
+        """Causes restrict trading no more; no event for one that does not."""
         left = dict(self.account.restrictions)
-        if left.pop(cause, None) is None:
-            return []
-        return [StateChanged(now_ns, strictest(left)[0], why, cause)]
+        events: list[Event] = []
+        for cause in causes:
+            if left.pop(cause, None) is not None:
+                events.append(StateChanged(now_ns, strictest(left)[0], why, cause))
+        return events
 
     @staticmethod
     def _cancellations(waiting: Iterable[WorkingOrder], now_ns: int, reason: str) -> list[Event]:

@@ -368,7 +368,7 @@ class PaperBroker(Clearing):
         if unknown:
             changes = margin_changes(self.account, self.marks, prices, now_ns)
         self.record(changes)
-        self._call_margin(now_ns)
+        self.call_margin(now_ns)
 
     def _watch_losses(self, equity: float, now_ns: int) -> None:
         if not math.isfinite(equity):
@@ -390,6 +390,6 @@ class PaperBroker(Clearing):
         if rejection.reason is RejectReason.NOT_A_NUMBER and underlying is not None:
             events += self._suspension(underlying, rejection.reason, rejection.ts_ns)
         elif rejection.reason in RiskEngine.CONSEQUENCES:
-            events += self._entered(rejection.reason, rejection.ts_ns)
+            events += self.entering(rejection.reason, rejection.ts_ns)
         self.record(events)
         return rejection

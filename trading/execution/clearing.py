@@ -87,7 +87,7 @@ class Clearing(Books):
                 DividendPaid(now_ns, dividend.underlying, ex_date, lots, dividend.amount, cash)
             )
         self.record(paid)
-        self._call_margin(now_ns)
+        self.call_margin(now_ns)
         return paid
 
     def close_session(
@@ -118,7 +118,7 @@ class Clearing(Books):
         events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
         events += [*ended, *margins_after(self.account, ended, self.marks, now_ns)]
         events.append(SessionClosed(now_ns, session_date, equity, reward))
-        events += self._ended(Cause.DAILY_LOSS, "session closed", now_ns)
+        events += self.ending([Cause.DAILY_LOSS], "session closed", now_ns)
         self._record_endings(events, ended, now_ns)
 
     def stock_to_liquidate(self) -> list[str]:
@@ -190,4 +190,4 @@ class Clearing(Books):
         prices = {held[each.symbol].underlying: each.underlying_price for each in ended}
         self.record(events)
         self.marks |= {ticker: price for ticker, price in prices.items() if ticker in held}
-        self._call_margin(now_ns)
+        self.call_margin(now_ns)
