@@ -73,7 +73,8 @@ class LiveEnv:
     Parameters
     ----------
     symbols
-        The U underlyings, in the order of every [U] array.
+        The underlyings that are traded. Those that the account holds besides, since its owner took
+        them out of `symbols`, follow: they are winding down, which leaves holding and closing.
     rules, fees
         As in training.
     calendar
@@ -93,15 +94,19 @@ class LiveEnv:
         broker: PaperBroker,
         dividends: Iterable[Dividend] = (),
     ) -> None:
-        self.symbols = tuple(symbols)
         self.broker = broker
+        self.winding_down: frozenset[str] = frozenset()
+        """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
+        self._fees = fees
+        self._markets: dict[str, UnderlyingMarket] = {}
+        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {}
+        self._profit: dict[str, float] = {}
+        self._include(symbols)
+        self._include_held()
+        self.symbols = self.underlyings
+        """The U underlyings that are decided on, in the order of every [U] array."""
         self.set_dividends(dividends)
-        self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
-        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
-            symbol: (market, STOCK) for symbol, market in self._markets.items()
-        }
-        self._profit = dict.fromkeys(self.symbols, float("nan"))
         self.closed: list[Fill] = []
         """What was closed by the owner's word at the last bar."""
         self.unclosed: dict[str, str] = {}
@@ -112,16 +117,43 @@ class LiveEnv:
         self._sights = empty_sights(count)
         self._frame_of = np.zeros(count, dtype=np.int64)
 
+    @property
+    def underlyings(self) -> tuple[str, ...]:
+        """All that are listed and marked: `symbols`, and what the account came to hold since."""
+        return tuple(self._markets)
+
+    def _include(self, symbols: Iterable[str]) -> None:
+        for symbol in symbols:
+            self._markets[symbol] = UnderlyingMarket(symbol, self._rules, self._fees)
+            self._contracts[symbol] = (self._markets[symbol], STOCK)
+            self._profit[symbol] = float("nan")
+
+    def _include_held(self) -> None:
+        """Let what is held or ordered beyond the traded underlyings wind down."""
+        account = self.broker.account
+        waiting = {each.order.underlying: None for each in account.working_orders.values()}
+        extra = [name for name in {**account.strategies, **waiting} if name not in self._markets]
+        if extra:
+            self.winding_down |= set(extra)
+            self._include(extra)
+
     def set_dividends(self, dividends: Iterable[Dividend]) -> None:
         """Replace the dividends that are known; those of other underlyings are left out."""
-        self._dividends = tuple(each for each in dividends if each.underlying in self.symbols)
+        self._dividends = tuple(each for each in dividends if each.underlying in self._markets)
 
     def begin_session(self, session: Session) -> None:
         """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.
 
         What went ex since the last session that was traded is paid too. The numbers start over
-        with each session. Calling it again in a session changes nothing.
+        with each session. Calling it again in a session changes nothing. What waits to open on an
+        underlying that winds down is cancelled.
         """
+        self._include_held()
+        for order_id, waiting in list(self.broker.account.working_orders.items()):
+            order = waiting.order
+            if order.underlying in self.winding_down and order.intent is Intent.OPEN:
+                why = f"{order.underlying} is traded no more: it is not in symbols"
+                self.broker.cancel(order_id, session.open_ns, why)
         due = [each for each in self._dividends if self._is_due(each, session)]
         self.broker.pay_dividends(due, session.open_ns)
         for market in self._markets.values():
@@ -155,9 +187,14 @@ class LiveEnv:
                 # Until it is quoted, a position is worth what was paid for it.
                 mark[i] = self.broker.account.positions[symbol].average_price
 
-    def listed_symbols(self) -> list[str]:
-        """Every listed contract, underlying by underlying."""
-        return [s for symbol in self.symbols for s in self._markets[symbol].chain.symbols]
+    def listed_symbols(self, underlying: str | None = None) -> list[str]:
+        """Every listed contract, underlying by underlying; or those of one."""
+        chosen = self.underlyings if underlying is None else (underlying,)
+        return [s for symbol in chosen for s in self._markets[symbol].chain.symbols]
+
+    def listed_contracts(self, underlying: str) -> list[OptionContract]:
+        """What is listed of one underlying."""
+        return list(self._markets[underlying].chain.contracts)
 
     def spot(self, underlying: str) -> float:
         """Last known price of an underlying, NaN before the first."""
@@ -323,7 +360,9 @@ class LiveEnv:
         return marks
 
     def _mark(self, symbol: str) -> float:
-        market, i = self._contracts[symbol]
+        market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None:
+            return float("nan")
         if i != STOCK:
             return float(market.chain.columns.mark[i])
         # Until its price is known, a stock is worth what was paid for it.
@@ -394,8 +433,8 @@ class LiveEnv:
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""
         state = {}
-        for symbol in self.symbols:
-            chain = self._markets[symbol].chain
+        for symbol, market in self._markets.items():
+            chain = market.chain
             state[symbol] = {
                 "spot": chain.spot,
                 "contracts": float(len(chain)),
@@ -442,6 +481,8 @@ class LiveEnv:
             rules = rules._replace(initial_capital=self._capital)
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
+            if symbol in self.winding_down:
+                purses.may_open[u] = False
             if symbol in left or symbol in account.suspensions:
                 purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
