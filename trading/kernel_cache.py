@@ -1,38 +1,121 @@
 """Keeps compiled kernels apart by the source they came from.
 
 Numba's cache watches only the file of the outermost kernel. A kernel that calls one of another
-module would go on with old machine code after that module changed. So the cache lives in a folder
-named after a digest of all kernel sources; it may be deleted at any time.
+module would go on with old machine code after that module changed. So the kernels of a module are
+kept in a folder named after a digest of its source and of all that it imports of this package; any
+of these folders may be deleted at any time.
 """
 
 import hashlib
 import os
+import re
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-_KERNEL_PACKAGES = ("market", "execution", "envs", "learning/kernels")
+_PACKAGE = Path(__file__).parent
+_NO_VALUES = _PACKAGE / "errors.py"
+"""A kernel holds nothing of it but names."""
+_IMPORT = re.compile(
+    rf"^[ \t]*from[ \t]+({_PACKAGE.name}[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)"
+    rf"|^[ \t]*import[ \t]+({_PACKAGE.name}[\w.]*)",
+    re.MULTILINE,
+)
 
 
 def use_cache_of_this_source() -> None:
-    """Point numba to the cache of this version, unless NUMBA_CACHE_DIR names another place.
+    """Point numba to caches by source, in the folder that NUMBA_CACHE_DIR names.
 
-    It lies in the user's cache folder, or in the temporary one where that cannot be written.
+    Unset, it becomes one in the user's cache folder, or in the temporary one where that cannot be
+    written. Numba reads these variables when it is imported.
     """
+    os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", f"{__name__}.BySource")
     if "NUMBA_CACHE_DIR" in os.environ:
         return
-    package = Path(__file__).parent
-    digest = hashlib.sha256(sys.version.encode())
-    for name in _KERNEL_PACKAGES:
-        for file in sorted((package / name).glob("*.py")):
-            digest.update(file.name.encode())
-            digest.update(file.read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path("trading") / "kernels" / digest.hexdigest()[:16]
     for base in (home, Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"):
+        folder = base / "trading" / "kernels"
         try:
-            (base / folder).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue
-        os.environ["NUMBA_CACHE_DIR"] = str(base / folder)
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
         return
+
+
+class BySource:
+    """Where numba keeps the kernels of one module: by their source, wherever that file lies.
+
+    Two checkouts share what is equal in both, and a change costs the modules that it can reach.
+    What else a kernel depends on (signature, processor, versions) numba tells apart itself.
+    """
+
+    def __init__(self, function: Any, file: Path) -> None:
+        self._line = function.__code__.co_firstlineno
+        self._digest = source_digest(file)
+        self._folder = Path(os.environ["NUMBA_CACHE_DIR"]) / f"{file.stem}-{self._digest[:16]}"
+
+    @classmethod
+    def from_function(cls, function: Any, file: str) -> "BySource | None":
+        """Numba's constructor; None where nothing can be kept."""
+        if not Path(file).is_file() or "NUMBA_CACHE_DIR" not in os.environ:
+            return None
+        self = cls(function, Path(file).resolve())
+        try:
+            self.ensure_cache_path()
+        except OSError:
+            return None
+        return self
+
+    def ensure_cache_path(self) -> None:
+        """Make the folder; raises OSError where it cannot be written."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._folder):
+            pass
+
+    def get_cache_path(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        """Of the source and all that it imports."""
+        return self._digest
+
+    def get_disambiguator(self) -> str:
+        """Tells functions of one name in one file apart."""
+        return str(self._line)
+
+
+@cache
+def source_digest(file: Path) -> str:
+    """SHA-256 of the Python version, a module, and all modules of this package below it."""
+    digest = hashlib.sha256(sys.version.encode())
+    for each in sorted(_reached(file)):
+        digest.update(each.name.encode())
+        digest.update(each.read_bytes())
+    return digest.hexdigest()
+
+
+def _reached(file: Path) -> set[Path]:
+    """The module and all that it imports of this package, directly or not."""
+    found, left = set[Path](), [file]
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += imported_modules(module)
+    return found
+
+
+@cache
+def imported_modules(file: Path) -> tuple[Path, ...]:
+    """Files of this package's modules that a module imports itself."""
+    found = set()
+    for source, names, plain in _IMPORT.findall(file.read_text(encoding="utf-8")):
+        folder = _PACKAGE.joinpath(*(source or plain).split(".")[1:])
+        found.add(folder.with_suffix(".py"))
+        # What is imported from a package may be one of its modules.
+        found |= {folder / f"{name}.py" for name in re.findall(r"\w+", names)}
+    return tuple(sorted(each for each in found if each != _NO_VALUES and each.is_file()))

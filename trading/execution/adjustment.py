@@ -170,7 +170,9 @@ class _Book:
         self.cash_in_lieu += paid
         if whole:
             quantity, lot = _in_lots(whole, self.account.multiplier)
-            self.converted.append(Converted("", 0, action.new_symbol, quantity, part, lot=lot))
+            self.converted.append(
+                Converted("", 0, action.new_symbol, quantity, part, part, lot=lot)
+            )
             self.marks[action.new_symbol] = part
             self.moved += whole * part
             self.spun_off = True
@@ -256,7 +258,16 @@ class _Book:
         lot: float = 0.0,
     ) -> None:
         self.converted.append(
-            Converted(position.symbol, position.quantity, into, quantity, average, deliverable, lot)
+            Converted(
+                position.symbol,
+                position.quantity,
+                into,
+                quantity,
+                average,
+                mark,
+                deliverable,
+                lot,
+            )
         )
         self.marks[into] = mark
 

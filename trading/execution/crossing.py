@@ -30,8 +30,8 @@ class Crossing(NamedTuple):
     """What of an order trades now.
 
     `units` is 0 when `reason` says why nothing does. `prices` f64[legs] are USD a share, `net` is
-    their sum a unit (a debit positive), NaN when the quotes allow no price. `weight` f64[legs], where
-    any is not 1, says what part of a round lot each leg counts in: stock may be held in shares.
+    their sum a unit (a debit positive), NaN when the quotes allow no price. `weight` f64[legs] is
+    there where stock is held in shares: what part of a round lot one of each leg is.
     """
 
     order: Order

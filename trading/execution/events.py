@@ -151,9 +151,9 @@ class Converted(msgspec.Struct, frozen=True):
     """One position before and after a corporate action.
 
     `symbol` is empty for shares that were not held before, `into` where a position has ended; both
-    quantities are signed. `average_price` is what `into` counts as opened at, USD a share;
-    `deliverable` is set where it is an adjusted contract, and `lot` where it is stock in other
-    units than round lots, in shares.
+    quantities are signed. `average_price` is what `into` counts as opened at and `mark` what it is
+    worth at first, USD a share; `deliverable` is set where it is an adjusted contract, and `lot`
+    where it is stock in other units than round lots, in shares.
     """
 
     symbol: str
@@ -161,6 +161,7 @@ class Converted(msgspec.Struct, frozen=True):
     into: str
     into_quantity: int
     average_price: float
+    mark: float = 0.0
     deliverable: Deliverable | None = None
     lot: float = 0.0
 
@@ -231,6 +232,34 @@ class StateChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="state_cha
     ts_ns: int
     trading_state: TradingState
     reason: str
+
+
+class UnderlyingSuspended(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="underlying_suspended"
+):
+    """An underlying neither trades nor moves in value any more; all others go on.
+
+    `number` counts suspensions and reinstatements of the account from 1. An underlying may be
+    suspended for several reasons; `marks` are the values at which its holdings stay, USD a share.
+    """
+
+    ts_ns: int
+    number: int
+    underlying: str
+    reason: str
+    marks: dict[str, float] = {}
+
+
+class UnderlyingReinstated(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="underlying_reinstated"
+):
+    """A suspension ended; `reason` says why, and `lifts` which one, where it was not every one."""
+
+    ts_ns: int
+    number: int
+    underlying: str
+    reason: str
+    lifts: str | None = None
 
 
 class WeightsAdopted(msgspec.Struct, frozen=True, tag_field="kind", tag="weights_adopted"):
@@ -345,6 +374,8 @@ Event: TypeAlias = (
     | PeakReset
     | SessionClosed
     | StateChanged
+    | UnderlyingSuspended
+    | UnderlyingReinstated
     | WeightsAdopted
     | ChampionPromoted
     | ChallengerRefused

@@ -30,6 +30,8 @@ from trading.execution.events import (
     SessionClosed,
     Settled,
     StateChanged,
+    UnderlyingReinstated,
+    UnderlyingSuspended,
     WeightsAdopted,
 )
 from trading.execution.holdings import Position, StrategyPosition, WorkingOrder, as_units
@@ -67,6 +69,9 @@ class Account:
     dividends_paid : dict
         Units of stock held into an ex-date, USD a share paid so far and the number of payments, by
         underlying and ex-date.
+    suspensions, kept_marks : dict
+        Why each suspended underlying neither trades nor moves in value, and the values at which
+        its holdings stay, USD a share: both by underlying.
     day_start_equity : float
         Equity at the last session's close, or the initial cash: the base of the daily loss.
     peak_equity : float
@@ -123,6 +128,9 @@ class Account:
         self.peak_equity = 0.0
         self.peak_resets = 0
         self.margin_changes = 0
+        self.suspensions: dict[str, list[str]] = {}
+        self.suspension_changes = 0
+        self.kept_marks: dict[str, dict[str, float]] = {}
         self.last_session = ""
         self.last_ts_ns = 0
         self.last_decision_ns: dict[str, int] = {}
@@ -153,6 +161,11 @@ class Account:
         owed.
         """
         return float(usd(self.cash - self.reserved))
+
+    @property
+    def suspended(self) -> dict[str, str]:
+        """Underlyings that neither trade nor move in value for now, with the reasons."""
+        return {underlying: "; ".join(reasons) for underlying, reasons in self.suspensions.items()}
 
     @property
     def win_rate(self) -> float:
@@ -295,6 +308,28 @@ class Account:
     def _change_state(self, event: StateChanged) -> None:
         self.trading_state = event.trading_state
         self.state_reason = event.reason
+
+    def _suspend(self, event: UnderlyingSuspended) -> None:
+        if not self._is_next(event.number, self.suspension_changes, "suspension"):
+            return
+        self.suspension_changes += 1
+        if event.underlying not in self.suspensions:
+            self.kept_marks[event.underlying] = dict(event.marks)
+        reasons = self.suspensions.setdefault(event.underlying, [])
+        if event.reason not in reasons:
+            reasons.append(event.reason)
+
+    def _reinstate(self, event: UnderlyingReinstated) -> None:
+        if not self._is_next(event.number, self.suspension_changes, "reinstatement"):
+            return
+        self.suspension_changes += 1
+        reasons = self.suspensions.get(event.underlying, [])
+        left = [each for each in reasons if event.lifts not in (None, each)]
+        if left:
+            self.suspensions[event.underlying] = left
+        else:
+            self.suspensions.pop(event.underlying, None)
+            self.kept_marks.pop(event.underlying, None)
 
     def _adopt_weights(self, event: WeightsAdopted) -> None:
         self.weights_version = event.version
@@ -505,6 +540,7 @@ class Account:
         for each in event.converted:
             if each.into:
                 self._receive(each, event)
+        self._carry_suspension(event)
         self._book_cash(event.underlying, event.cash)
         if event.moved:
             self._book_net(event.underlying, event.moved)
@@ -519,6 +555,16 @@ class Account:
         self._go_on(
             msgspec.structs.replace(before, underlying=event.after, exit_cash=usd(exit_cash)), event
         )
+
+    def _carry_suspension(self, event: CorporateActionApplied) -> None:
+        """What is suspended stays so, at values that are converted too."""
+        if self.kept_marks.pop(event.underlying, None) is None:
+            return
+        reasons = self.suspensions.pop(event.underlying)
+        kept = self.kept_marks.setdefault(event.after, {})
+        kept |= {each.into: each.mark for each in event.converted if each.symbol and each.into}
+        ours = self.suspensions.setdefault(event.after, [])
+        ours += [reason for reason in reasons if reason not in ours]
 
     def _receive(self, each: Converted, event: CorporateActionApplied) -> None:
         """Take what a position became into the books."""
@@ -681,6 +727,8 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     PeakReset: Account._reset_peak,
     SessionClosed: Account._close_session,
     StateChanged: Account._change_state,
+    UnderlyingSuspended: Account._suspend,
+    UnderlyingReinstated: Account._reinstate,
     WeightsAdopted: Account._adopt_weights,
     ChampionPromoted: Account._promote,
     ChallengerRefused: Account._refuse,
