@@ -113,9 +113,9 @@ class Settled(msgspec.Struct, frozen=True, tag_field="kind", tag="settled"):
 
     `quantity` is the signed position that ends, `price` its intrinsic value in USD a share, `cash`
     the change of cash, `lots` the round lots of stock delivered to (+) or by (-) the account; they
-    come into the books at `underlying_price`, which `source` gave. `ts_ns` is the close of the
-    session that it ended in, also where the figure came days later. `lot` is the shares of one of
-    `lots` where these are no round lots, else 0.
+    come into the books at `underlying_price`, which is from `source` (None in older journals).
+    `ts_ns` is the close of the session that it ended in, also where the figure came days later.
+    `lot` is the shares of one of `lots` where these are no round lots, else 0.
     """
 
     ts_ns: int
@@ -126,7 +126,7 @@ class Settled(msgspec.Struct, frozen=True, tag_field="kind", tag="settled"):
     underlying_price: float
     lots: int = 0
     ending: Ending = Ending.CASH
-    source: CloseSource = CloseSource.OFFICIAL
+    source: CloseSource | None = None
     lot: float = 0.0
 
 
