@@ -437,16 +437,19 @@ def _judge(
         off, tolerance, told = _from_chain(
             chain, i, first, last, intrinsic, unit, bands.spreads, above, spoken, work
         )
-    if not told:
-        off, mark = 0.0, chain.mark[i]
-        if mark >= 0.0:
-            tolerance = max(3.0 * unit, 0.5 * mark)
-            off = _off(bid, ask, mark, tolerance)
+    mark = chain.mark[i]
+    if mark >= 0.0:
+        width = unit if told else max(3.0 * unit, 0.5 * mark)
+        here = _off(bid, ask, mark, width)
+        if not told or here < off:
+            off, tolerance = here, width
+    elif not told:
+        off = intrinsic - ask - tolerance if forward > 0.0 and ask > 0.0 else 0.0
     most = strike
     if right > 0:
         most = forward * discount if forward > 0.0 else np.inf
     beyond = bid - most - unit
-    if forward > 0.0 and ask > 0.0:
+    if off > 0.0 and ask > 0.0:
         beyond = max(beyond, intrinsic - ask - tolerance)
     if off <= 0.0 and not beyond > 0.0:
         kept.apart_ns[i] = 0
@@ -477,11 +480,10 @@ def vet(
 ) -> tuple[int, int]:
     """Keep apart the new quotes that nothing supports; count them: unconfirmed, out of bounds.
 
-    A contract is worth what its pair says by put-call parity, or what the contracts of either right
-    at the strikes around it say; a quote near any of these is admitted. Where none of them speaks,
-    its mark of the bar before does, and where that is unknown only the bounds are left: no option
-    is worth more than the underlying (call) or the strike (put), none can be had for less than its
-    exercise brings. What was kept apart is looked at again, and let in when the chain has come to
+    A contract is worth what its pair says by put-call parity, what the contracts of either right at
+    the strikes around it say, or its mark of the bar before; a quote near any of these is admitted.
+    Where none of them speaks only the bounds are left: no option is worth more than the underlying
+    (call) or the strike (put), none can be had for less than its exercise brings. What was kept apart is looked at again, and let in when the chain has come to
     it, or when another quote of about the same price came after it; but not when it is far beyond
     anything that the chain allows. `spot` is the underlying's last price, NaN where unknown.
     """
