@@ -336,13 +336,14 @@ def _from_chain(
     above: F64,
     spoken: NDArray[np.bool_],
     work: F64,
-) -> tuple[float, float, bool]:
+) -> tuple[float, float, float]:
     """How far contract `i` is off what the rest of its expiry says, by the nearest that says it.
 
-    Returns that distance, the tolerance that it was held against, and whether anything speaks.
+    Returns that distance, the tolerance that it was held against, and what the contract is worth by
+    it; NaN when nothing speaks.
     """
     bid, ask, j = chain.bid[i], chain.ask[i], chain.pair[i]
-    off, tolerance, told = np.inf, unit, False
+    off, tolerance, worth = np.inf, unit, np.nan
     for voice in range(3):
         value = spread = np.nan
         if voice < 2:
@@ -355,8 +356,8 @@ def _from_chain(
         width = max(spreads * spread, unit)
         here = _off(bid, ask, intrinsic + value, width)
         if here < off:
-            off, tolerance, told = here, width, True
-    return off, tolerance, told
+            off, tolerance, worth = here, width, intrinsic + value
+    return off, tolerance, worth
 
 
 @njit(cache=True, error_model="numpy")
@@ -432,12 +433,12 @@ def _judge(
     scale = forward if forward > 0.0 else strike
     unit = 0.01 * bands.percent * scale
     intrinsic = max(right * (forward - strike), 0.0) * discount
-    off, tolerance, told = 0.0, unit, False
+    off, tolerance, worth = 0.0, unit, np.nan
     if forward > 0.0:
-        off, tolerance, told = _from_chain(
+        off, tolerance, worth = _from_chain(
             chain, i, first, last, intrinsic, unit, bands.spreads, above, spoken, work
         )
-    mark = chain.mark[i]
+    told, mark = not np.isnan(worth), chain.mark[i]
     if mark >= 0.0:
         width = unit if told else max(3.0 * unit, 0.5 * mark)
         here = _off(bid, ask, mark, width)
@@ -454,8 +455,11 @@ def _judge(
     if off <= 0.0 and not beyond > 0.0:
         kept.apart_ns[i] = 0
         return _ADMITTED
-    absurd = told and off > 4.0 * tolerance + 0.05 * scale
-    absurd = absurd or (right < 0 and bid > strike + unit)
+    absurd = right < 0 and bid > strike + unit
+    if told:
+        # Far beyond all that the chain allows, or a fraction of what it says.
+        cheap = worth > 2.0 * tolerance and 0.0 < ask < 0.25 * worth
+        absurd = absurd or cheap or off > 4.0 * tolerance + 0.05 * scale
     same = (
         abs(bid - kept.apart_bid[i]) <= 3.0 * tolerance
         and abs(ask - kept.apart_ask[i]) <= 3.0 * tolerance
@@ -483,9 +487,11 @@ def vet(
     A contract is worth what its pair says by put-call parity, what the contracts of either right at
     the strikes around it say, or its mark of the bar before; a quote near any of these is admitted.
     Where none of them speaks only the bounds are left: no option is worth more than the underlying
-    (call) or the strike (put), none can be had for less than its exercise brings. What was kept apart is looked at again, and let in when the chain has come to
-    it, or when another quote of about the same price came after it; but not when it is far beyond
-    anything that the chain allows. `spot` is the underlying's last price, NaN where unknown.
+    (call) or the strike (put), none can be had for less than its exercise brings.
+
+    What was kept apart is looked at again, and let in when the chain has come to it, or when
+    another quote of about the same price came after it; but that is not enough far beyond what the
+    chain allows. `spot` is the underlying's last price, NaN where unknown.
     """
     n = len(chain.strike)
     above, work = np.empty(n), np.empty(max(n, 2 * _REACH))
