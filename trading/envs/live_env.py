@@ -173,7 +173,7 @@ class LiveEnv:
         market = self._markets[underlying]
         for symbol in market.chain.symbols:
             self._contracts.pop(symbol, None)
-        market.list_contracts(listed.values(), self._calendar.expiry_ns)
+        market.list_contracts(listed.values(), self._calendar.expiry_ns, held)
         for symbol, i in market.chain.index.items():
             self._contracts[symbol] = (market, i)
         mark = market.chain.columns.mark
@@ -500,18 +500,25 @@ class LiveEnv:
         return Outcome(action, masked=False, result=self._submit(order, Greeks(*greeks)))
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
-        day = self._calendar.date_of(order.ts_ns)
-        hours = self._calendar.trading_hours(order.underlying, day)
         return self.broker.submit(
             order,
             self._quotes(leg.symbol for leg in order.legs),
-            hours is not None and hours.open_ns <= order.ts_ns <= hours.close_ns,
+            self._is_open(order),
             order.ts_ns,
             self.equity(),
             self.exposure() if unit is not None else None,
             unit,
             self._spots(),
         )
+
+    def _is_open(self, order: Order) -> bool:
+        """Whether every leg may trade now: those on their last day may stop earlier."""
+        now_ns, calendar = order.ts_ns, self._calendar
+        hours = calendar.trading_hours(order.underlying, calendar.date_of(now_ns))
+        if hours is None or not hours.open_ns <= now_ns <= hours.close_ns:
+            return False
+        contracts = [parse_symbol(leg.symbol) for leg in order.legs if leg.symbol.startswith("O:")]
+        return all(now_ns <= calendar.expiry_ns(each.expiry, each.root) for each in contracts)
 
     def _opening_legs(self, underlying: str, action: int) -> tuple[Leg, ...]:
         market = self._markets[underlying]

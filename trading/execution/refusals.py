@@ -8,7 +8,7 @@ from trading.execution.legs import is_stock, terms_of
 from trading.execution.orders import Intent, Order, QuoteView, RejectReason
 from trading.execution.risk import Broken
 from trading.market.contracts import parse_symbol
-from trading.market.products import product_of
+from trading.market.products import is_index
 
 if TYPE_CHECKING:
     from trading.execution.portfolio import Account
@@ -21,11 +21,12 @@ def refusals(
     if not session_open:
         yield RejectReason.OUTSIDE_SESSION, f"{order.underlying} does not trade now"
     for leg in order.legs:
-        fault = leg_fault(leg.symbol, order.underlying, quotes)
+        closes = order.intent is Intent.CLOSE
+        fault = leg_fault(leg.symbol, order.underlying, quotes, held=closes)
         if fault:
             yield RejectReason.UNKNOWN_CONTRACT, fault
     fault = mixture_fault(order)
-    if fault:
+    if fault and order.intent is Intent.OPEN:
         yield RejectReason.UNKNOWN_CONTRACT, fault
     for waiting in account.working_orders.values():
         if waiting.order.underlying == order.underlying:
@@ -37,20 +38,25 @@ def refusals(
         yield from _not_closable(order, account)
 
 
-def leg_fault(symbol: str, underlying: str, quotes: Mapping[str, QuoteView]) -> str:
-    """Why a contract or stock cannot be ordered; empty when it can."""
+def leg_fault(
+    symbol: str, underlying: str, quotes: Mapping[str, QuoteView], *, held: bool = False
+) -> str:
+    """Why a contract or stock cannot be ordered; empty when it can.
+
+    What is `held` may be closed whatever it is.
+    """
     if is_stock(symbol):
         if symbol != underlying:
             return f"{symbol} is neither an option symbol (O:...) nor the stock of {underlying}"
-        if product_of(symbol).cash_settled:
+        if is_index(symbol):
             return f"{symbol} is an index, which has no shares"
     else:
         try:
             contract = parse_symbol(symbol)
         except ContractError as error:
             return str(error)
-        if contract.is_adjusted:
-            return f"{symbol} delivers an adjusted number of shares and is not traded"
+        if contract.refusal and not held:
+            return f"{symbol} is not opened: {contract.refusal}"
     if symbol not in quotes:
         return f"{symbol} has no quote"
     return ""
