@@ -97,6 +97,8 @@ class Clearing(Books):
         now_ns: int,
         *,
         reward: float = 0.0,
+        rewards: Mapping[str, float] | None = None,
+        profits: Mapping[str, float] | None = None,
         expiring: Iterable[str] = (),
         underlying_prices: Mapping[str, float] | None = None,
     ) -> None:
@@ -105,7 +107,8 @@ class Clearing(Books):
         Waiting orders are cancelled, `expiring` contracts end as by `settle`, and `equity`, in
         which they count at `settlement_price` and stock at its closing price, becomes the base of
         the daily loss and perhaps the peak. A halt for a daily loss ends with the day, and leaves
-        only closing where a champion was rolled back; any other halt stays.
+        only closing where a champion was rolled back; any other halt stays. `reward`, `rewards`
+        and `profits` as in `SessionClosed`.
 
         Raises
         ------
@@ -116,7 +119,11 @@ class Clearing(Books):
         self.mark({})
         events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
         events += [*ended, *margins_after(self.account, ended, self.marks, now_ns)]
-        events.append(SessionClosed(now_ns, session_date, equity, reward))
+        events.append(
+            SessionClosed(
+                now_ns, session_date, equity, reward, dict(rewards or {}), dict(profits or {})
+            )
+        )
         if (
             self.account.trading_state is TradingState.HALTED
             and self.account.state_reason == RejectReason.DAILY_LOSS

@@ -43,7 +43,9 @@ class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_
 
     `reward` is the one that the previous decision of this underlying earned, `value` the policy's
     estimate at this one, `masked` says that the action was not allowed and became a hold, and
-    `fragment` numbers the rollout fragment that the decision belongs to.
+    `fragment` numbers the rollout fragment that the decision belongs to. `profit` is what the
+    underlying has made since the account was opened, USD, up to which rewards are given; None where
+    it is not known.
     """
 
     ts_ns: int
@@ -55,6 +57,7 @@ class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_
     reward: float
     masked: bool = False
     fragment: int = 0
+    profit: float | None = None
 
 
 class OrderAccepted(msgspec.Struct, frozen=True, tag_field="kind", tag="order_accepted"):
@@ -150,13 +153,17 @@ class SessionClosed(msgspec.Struct, frozen=True, tag_field="kind", tag="session_
 
     The highest `equity` is the peak that the drawdown is measured from.
 
-    `reward` is what the last decisions of the session earned, all underlyings together.
+    `reward` is what the last decisions of the session earned, all underlyings together, `rewards`
+    each underlying's, and `profits` as `DecisionMade.profit`. What the settlement, the night and
+    the next open bring is the next session's first reward.
     """
 
     ts_ns: int
     date: str
     equity: float
     reward: float = 0.0
+    rewards: dict[str, float] = {}
+    profits: dict[str, float] = {}
 
 
 class StateChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="state_changed"):

@@ -60,6 +60,9 @@ class Account:
     suspensions, kept_marks : dict
         Why each suspended underlying neither trades nor moves in value, and the values at which
         its holdings stay, USD a share: both by underlying.
+    rewarded_profit : dict
+        By underlying, USD: what of its `contribution` the rewards so far were given for. An
+        underlying that was decided on without it said (in older journals) is absent.
     day_start_equity : float
         Equity at the last session's close, or the initial cash: the base of the daily loss.
     peak_equity : float
@@ -118,6 +121,8 @@ class Account:
         self.last_session = ""
         self.last_ts_ns = 0
         self.last_decision_ns: dict[str, int] = {}
+        self.rewarded_profit: dict[str, float] = {}
+        self.last_reward_ns = 0
         self.recent_order_ns: list[int] = []
         self.weights_version = 0
         self.champion = self.champion_version = 0
@@ -219,6 +224,9 @@ class Account:
         self.decisions += 1
         self.masked_decisions += event.masked
         self.reward_total += event.reward
+        self.last_reward_ns = max(self.last_reward_ns, event.ts_ns)
+        if event.profit is not None:
+            self.rewarded_profit[event.underlying] = event.profit
 
     def _accept(self, event: OrderAccepted) -> None:
         if not self._is_new_order(event.order.order_id):
@@ -246,6 +254,8 @@ class Account:
         self.peak_equity = max(self.peak_equity, event.equity)
         self.champion_peak_equity = max(self.champion_peak_equity, event.equity)
         self.reward_total += event.reward
+        self.last_reward_ns = max(self.last_reward_ns, event.ts_ns)
+        self.rewarded_profit.update(event.profits)
 
     def _reset_peak(self, event: PeakReset) -> None:
         if self._is_next(event.number, self.peak_resets, "reset of the peak"):
