@@ -1,6 +1,7 @@
 """The live environment over nights: expiry, assignment, dividends, and what it sells afterwards."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, Strategy
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
+from trading.execution.exposure import Greeks
 from trading.execution.journal import Journal
 from trading.execution.orders import (
     Fill,
@@ -74,10 +76,15 @@ class Scene:
             self.env.list_contracts(symbol, contracts(self._roots[symbol]))
         self._sequence = 0
 
-    def bar(self, day: date, minute: int, spot: float) -> np.ndarray:
-        """Close a bar at which every contract is quoted around its value; returns the masks."""
+    def bar(
+        self, day: date, minute: int, spot: float, quoted: tuple[str, ...] | None = None
+    ) -> np.ndarray:
+        """Close a bar at which every contract is quoted around its value; returns the masks.
+
+        Only the underlyings that are `quoted` have new quotes; by default all.
+        """
         now_ns = session(day).open_ns + minute * MINUTE_NS
-        for symbol in self.symbols:
+        for symbol in self.symbols if quoted is None else quoted:
             for contract in contracts(self._roots[symbol]):
                 if contract.expiry < day:
                     continue
@@ -91,6 +98,7 @@ class Scene:
                 self.env.apply_quote(
                     contract.symbol, bid, bid + 0.04, 50.0, 50.0, now_ns, self._sequence
                 )
+        for symbol in self.symbols:
             bar = StockBar(symbol, now_ns - MINUTE_NS, spot, spot, spot, spot, 1e4, spot)
             assert self.env.apply_bar(bar)
         return self.env.close_bar(now_ns, session(day)).action_mask
@@ -426,4 +434,85 @@ def test_what_waits_to_open_on_an_underlying_that_left_the_symbols_is_cancelled(
     scene = Scene(tmp_path, ("AAA",), [])
     scene.begin(MONDAY)
     assert not scene.broker.account.working_orders
+    scene.journal.close()
+
+
+def near_delta(scene: Scene, limit: float) -> None:
+    """Let the account's delta be at most `limit` times its equity."""
+    scene.env._rules = DEFAULT_RULES._replace(max_delta=limit)
+    for market in scene.env._markets.values():
+        market._rules = scene.env._rules
+    scene.broker.risk.limits = replace(LIMITS, max_delta_pct=100.0 * limit)
+
+
+def test_limits_on_greeks_do_not_open_while_the_quotes_of_a_holding_are_late(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    near_delta(scene, 1.1)
+    call = next(a for a, each in enumerate(ACTIONS) if each.name == "long_call_near_d50")
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    scene.bar(MONDAY, 31, SPOT)
+    fresh, room = scene.env.exposure(), int(scene.env._sights.units[1, call])
+    assert fresh.delta > 0.0
+    assert scene.env.greeks_not_quoted() == {}
+    scene.bar(MONDAY, 34, SPOT, quoted=("BBB",))
+    (held,) = scene.broker.account.positions
+    assert scene.env.greeks_not_quoted() == {held: "last"}
+    assert scene.env.exposure() == pytest.approx(fresh)
+    assert int(scene.env._sights.units[1, call]) <= room
+    _, bought = scene.trade(MONDAY, 34, HOLD, call)
+    assert bought is None or isinstance(bought, Fill)
+    scene.bar(MONDAY, 35, SPOT)
+    assert abs(scene.env.exposure().delta) <= 1.11 * scene.env.equity()
+    scene.journal.close()
+
+
+def test_last_greeks_move_with_the_spot(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    call = next(a for a, each in enumerate(ACTIONS) if each.name == "long_call_near_d50")
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    scene.bar(MONDAY, 31, SPOT)
+    before = scene.env.greeks("AAA")
+    scene.bar(MONDAY, 34, SPOT + 1.0, quoted=())
+    after = scene.env.greeks("AAA")
+    assert after["delta"] == pytest.approx(before["delta"] + before["gamma"] * 1.0)
+    scene.bar(MONDAY, 36, SPOT + 19.0, quoted=())
+    (position,) = scene.broker.account.positions.values()
+    assert scene.env.greeks("AAA")["delta"] <= 100.0 * position.quantity
+    scene.journal.close()
+
+
+def test_greeks_that_were_never_known_leave_no_room(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    call = next(a for a, each in enumerate(ACTIONS) if each.name == "long_call_near_d50")
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    scene.journal.close()
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    scene.begin(MONDAY)
+    mask = scene.bar(MONDAY, 31, SPOT, quoted=("BBB",))
+    (held,) = scene.broker.account.positions
+    assert scene.env.greeks_not_quoted() == {held: "unknown"}
+    assert np.isnan(scene.env.exposure().delta)
+    assert set(np.flatnonzero(mask[1])) == {HOLD}
+    now_ns = session(MONDAY).open_ns + 31 * MINUTE_NS
+    order = Order(
+        scene.broker.next_order_id(),
+        now_ns,
+        "BBB",
+        "mine",
+        Intent.OPEN,
+        (Leg("O:BBB260206C00100000", 1),),
+        1,
+    )
+    refused = scene.env._submit(order, Greeks(1.0, 1.0, 1.0))
+    assert isinstance(refused, Rejection) and refused.reason is RejectReason.MAX_DELTA
+    assert scene.broker.account.trading_state is TradingState.ACTIVE
+    assert scene.bar(MONDAY, 32, SPOT)[1].sum() > 1
     scene.journal.close()
