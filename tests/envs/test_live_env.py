@@ -380,8 +380,7 @@ def test_a_contract_stops_at_the_end_of_its_own_last_day(tmp_path: Path) -> None
         (406, later, False),
     ]:
         now_ns = session(FRIDAY).open_ns + minute * MINUTE_NS
-        order = Order("1", now_ns, "SPX", "mine", Intent.OPEN, (Leg(symbol, 1),), 1)
-        assert scene.env._is_open(order) is is_open
+        assert scene.env._is_open("SPX", ["SPX", symbol], now_ns) is is_open
     scene.journal.close()
 
 

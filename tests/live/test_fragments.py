@@ -219,7 +219,7 @@ class _Life:
             fragment_backlog=1_000,
         )
         nothing: Any = SimpleNamespace()
-        nothing.open_session = nothing.on_bar = lambda *_: None
+        nothing.open_session = nothing.follow = nothing.on_bar = lambda *_: None
         market: Any = _Market(broker, self.profits)
         trader = Trader(
             options,
