@@ -29,7 +29,15 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker, settlement_price
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
-from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
+from trading.execution.orders import (
+    Fill,
+    Intent,
+    Leg,
+    Order,
+    QuoteView,
+    Rejection,
+    RejectReason,
+)
 from trading.execution.risk import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
@@ -196,6 +204,7 @@ class LiveEnv:
         """Close the bar that ends at `now_ns`; rewards are 0 for the first one."""
         for market in self._markets.values():
             market.close_bar(now_ns, session)
+        self._suspend_unknown(now_ns)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
@@ -206,7 +215,7 @@ class LiveEnv:
             self._profit[symbol] = profit
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
-        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots())
+        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
         return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
 
@@ -215,6 +224,7 @@ class LiveEnv:
 
         Stock that an expiry or assignment left behind is sold off first, whatever the action.
         """
+        self._suspend_unknown(now_ns)
         for underlying in self.broker.stock_to_liquidate():
             self._submit(self.broker.liquidation(underlying, now_ns))
         return [
@@ -278,8 +288,17 @@ class LiveEnv:
         return self.broker.account.equity(self.marks())
 
     def marks(self) -> dict[str, float]:
-        """Mark of everything that is held, USD a share."""
-        return {symbol: self._mark(symbol) for symbol in self.broker.account.positions}
+        """Mark of everything that is held, USD a share.
+
+        It is the last known one of what is suspended, or has a mark that is no number.
+        """
+        suspended = self.broker.account.suspensions
+        marks = {}
+        for symbol, position in self.broker.account.positions.items():
+            mark = self._mark(symbol)
+            keeps = position.underlying in suspended or not np.isfinite(mark)
+            marks[symbol] = self.broker.last_mark(position) if keeps else mark
+        return marks
 
     def _mark(self, symbol: str) -> float:
         market, i = self._contracts[symbol]
@@ -288,6 +307,20 @@ class LiveEnv:
         # Until its price is known, a stock is worth what was paid for it.
         spot = market.spot
         return self.broker.account.positions[symbol].average_price if np.isnan(spot) else spot
+
+    def _suspend_unknown(self, now_ns: int) -> None:
+        """Suspend underlyings with a mark or price that is no number, until it is one again."""
+        reason = str(RejectReason.NOT_A_NUMBER)
+        account = self.broker.account
+        for underlying in {*account.strategies, *account.suspensions}:
+            values = [self._mark(symbol) for symbol in self.held_symbols(underlying)]
+            if underlying in self._markets:
+                spot = self._markets[underlying].spot
+                values.append(0.0 if np.isnan(spot) else spot)
+            if not np.isfinite(values).all():
+                self.broker.suspend(underlying, reason, now_ns)
+            elif reason in account.suspensions.get(underlying, ()):
+                self.broker.reinstate(underlying, "its values are numbers", now_ns, lifts=reason)
 
     def greeks(self, underlying: str) -> dict[str, float]:
         """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held."""
@@ -379,7 +412,7 @@ class LiveEnv:
         greeks = np.array(self.exposure())
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
-            if symbol in left:
+            if symbol in left or symbol in account.suspensions:
                 purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
             view = (market.board, market.frames, self._frame_of, self._rules)
