@@ -5,8 +5,8 @@ module would go on with old machine code after that module changed. So the kerne
 kept in a folder named after a digest of its source and of all that it imports of this package; any
 of these folders may be deleted at any time.
 
-Kernels may come with an installation (the image has them, made by `trading compile-kernels`). They are
-for one of the processors in `BASELINES`. Where this machine is one of these they are used; elsewhere,
+Kernels may come with an installation (the image has them, made by `trading compile-kernels`). They
+are for the processors in `BASELINES`. Where this machine is one of these they are used; elsewhere,
 and for arguments that nobody foresaw, kernels are compiled.
 """
 

@@ -38,8 +38,8 @@ def compile_kernels(
     """Compile the kernels for common processors, so that starts from this installation need not.
 
     The application runs once, on a simulated market, for the least capable of these processors.
-    What it compiled is compiled for the others as well. An installation with kernels uses them where
-    the machine is one of these processors, and compiles everywhere else.
+    What it compiled is compiled for the others as well. An installation with kernels uses them
+    where the machine is one of these processors, and compiles everywhere else.
     """
     cpus = list(BASELINES.get(platform.machine(), {}))
     if not cpus:
