@@ -73,7 +73,8 @@ class LiveEnv:
     Parameters
     ----------
     symbols
-        The U underlyings, in the order of every [U] array.
+        The underlyings that are traded. Those that the account holds besides, since its owner took
+        them out of `symbols`, follow: they are winding down, which leaves holding and closing.
     rules, fees
         As in training.
     calendar
@@ -93,31 +94,65 @@ class LiveEnv:
         broker: PaperBroker,
         dividends: Iterable[Dividend] = (),
     ) -> None:
-        self.symbols = tuple(symbols)
         self.broker = broker
+        self.winding_down: frozenset[str] = frozenset()
+        """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
+        self._fees = fees
+        self._markets: dict[str, UnderlyingMarket] = {}
+        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {}
+        self._profit: dict[str, float] = {}
+        self._include(symbols)
+        self._include_held()
+        self.symbols = self.underlyings
+        """The U underlyings that are decided on, in the order of every [U] array."""
         self.set_dividends(dividends)
-        self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
-        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
-            symbol: (market, STOCK) for symbol, market in self._markets.items()
-        }
-        self._profit = dict.fromkeys(self.symbols, float("nan"))
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._purses = empty_purses(count)
         self._sights = empty_sights(count)
         self._frame_of = np.zeros(count, dtype=np.int64)
 
+    @property
+    def underlyings(self) -> tuple[str, ...]:
+        """All that are listed and marked: `symbols`, and what the account came to hold since."""
+        return tuple(self._markets)
+
+    def _include(self, symbols: Iterable[str]) -> None:
+        account = self.broker.account
+        for symbol in symbols:
+            self._markets[symbol] = UnderlyingMarket(symbol, self._rules, self._fees)
+            self._contracts[symbol] = (self._markets[symbol], STOCK)
+            # Of an older journal it is not known what the last reward was given for.
+            unknown = float("nan") if symbol in account.last_decision_ns else 0.0
+            self._profit[symbol] = account.rewarded_profit.get(symbol, unknown)
+
+    def _include_held(self) -> None:
+        """Let what is held or ordered beyond the traded underlyings wind down."""
+        account = self.broker.account
+        waiting = {each.order.underlying: None for each in account.working_orders.values()}
+        extra = [name for name in {**account.strategies, **waiting} if name not in self._markets]
+        if extra:
+            self.winding_down |= set(extra)
+            self._include(extra)
+
     def set_dividends(self, dividends: Iterable[Dividend]) -> None:
         """Replace the dividends that are known; those of other underlyings are left out."""
-        self._dividends = tuple(each for each in dividends if each.underlying in self.symbols)
+        self._dividends = tuple(each for each in dividends if each.underlying in self._markets)
 
     def begin_session(self, session: Session) -> None:
         """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.
 
         What went ex since the last session that was traded is paid too. The numbers start over
-        with each session. Calling it again in a session changes nothing.
+        with each session. Calling it again in a session changes nothing. What waits to open on an
+        underlying that winds down is cancelled.
         """
+        self._include_held()
+        for order_id, waiting in list(self.broker.account.working_orders.items()):
+            order = waiting.order
+            if order.underlying in self.winding_down and order.intent is Intent.OPEN:
+                why = f"{order.underlying} is traded no more: it is not in symbols"
+                self.broker.cancel(order_id, session.open_ns, why)
         due = [each for each in self._dividends if self._is_due(each, session)]
         self.broker.pay_dividends(due, session.open_ns)
         for market in self._markets.values():
@@ -151,9 +186,14 @@ class LiveEnv:
                 # Until it is quoted, a position is worth what was paid for it.
                 mark[i] = self.broker.account.positions[symbol].average_price
 
-    def listed_symbols(self) -> list[str]:
-        """Every listed contract, underlying by underlying."""
-        return [s for symbol in self.symbols for s in self._markets[symbol].chain.symbols]
+    def listed_symbols(self, underlying: str | None = None) -> list[str]:
+        """Every listed contract, underlying by underlying; or those of one."""
+        chosen = self.underlyings if underlying is None else (underlying,)
+        return [s for symbol in chosen for s in self._markets[symbol].chain.symbols]
+
+    def listed_contracts(self, underlying: str) -> list[OptionContract]:
+        """What is listed of one underlying."""
+        return list(self._markets[underlying].chain.contracts)
 
     def spot(self, underlying: str) -> float:
         """Last known price of an underlying, NaN before the first."""
@@ -201,7 +241,10 @@ class LiveEnv:
         self.broker.rehearse()
 
     def close_bar(self, now_ns: int, session: Session) -> Observed:
-        """Close the bar that ends at `now_ns`; rewards are 0 for the first one."""
+        """Close the bar that ends at `now_ns`.
+
+        Rewards are for what changed since the last one in the journal, through nights and restarts.
+        """
         for market in self._markets.values():
             market.close_bar(now_ns, session)
         self._suspend_unknown(now_ns)
@@ -209,7 +252,9 @@ class LiveEnv:
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
             profit = account.contribution(symbol, marks)
-            if not np.isnan(self._profit[symbol]):
+            if not np.isfinite(profit):
+                continue  # Not valued now; the next reward covers this bar too.
+            if np.isfinite(self._profit[symbol]):
                 change = (profit - self._profit[symbol]) / self._rules.initial_capital
                 rewards[u] = change * self._rules.reward_scale
             self._profit[symbol] = profit
@@ -232,11 +277,23 @@ class LiveEnv:
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
 
-    def close_session(self, now_ns: int, session: Session, reward: float) -> None:
+    def profit(self, underlying: str) -> float | None:
+        """What rewards were given for since the account was opened, USD; None if not known."""
+        profit = self._profit[underlying]
+        return profit if np.isfinite(profit) else None
+
+    def close_session(
+        self,
+        now_ns: int,
+        session: Session,
+        reward: float,
+        rewards: Sequence[float] | None = None,
+    ) -> None:
         """End the session: calls are assigned ahead of a dividend, and what has expired is settled.
 
         Without a price of the underlying the position stays, trading halts with that reason, and
-        the next session's end tries again. `reward` is what the last decisions earned.
+        the next session's end tries again. `reward` is what the last decisions earned, `rewards`
+        [U] each underlying's part.
         """
         prices = {symbol: market.spot for symbol, market in self._markets.items()}
         self._assign_early(now_ns, session, prices)
@@ -260,6 +317,12 @@ class LiveEnv:
             self.broker.account.equity(marks),
             now_ns,
             reward=reward,
+            rewards=dict(zip(self.symbols, rewards or (), strict=False)),
+            profits={
+                symbol: profit
+                for symbol in self.symbols
+                if (profit := self.profit(symbol)) is not None
+            },
             expiring=expiring,
             underlying_prices=prices,
         )
@@ -301,7 +364,9 @@ class LiveEnv:
         return marks
 
     def _mark(self, symbol: str) -> float:
-        market, i = self._contracts[symbol]
+        market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None:
+            return float("nan")
         if i != STOCK:
             return float(market.chain.columns.mark[i])
         # Until its price is known, a stock is worth what was paid for it.
@@ -367,8 +432,8 @@ class LiveEnv:
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""
         state = {}
-        for symbol in self.symbols:
-            chain = self._markets[symbol].chain
+        for symbol, market in self._markets.items():
+            chain = market.chain
             state[symbol] = {
                 "spot": chain.spot,
                 "contracts": float(len(chain)),
@@ -412,6 +477,8 @@ class LiveEnv:
         greeks = np.array(self.exposure())
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
+            if symbol in self.winding_down:
+                purses.may_open[u] = False
             if symbol in left or symbol in account.suspensions:
                 purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
