@@ -10,6 +10,12 @@
 
 ARG BASE=python:3.11-slim-bookworm
 
+FROM ${BASE} AS listed
+COPY pyproject.toml .
+RUN python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+    > dependencies.txt
+
+# By their list alone: another change of pyproject.toml leaves this layer, by far the largest, as it is.
 FROM ${BASE} AS dependencies
 ARG VARIANT=cpu
 # Torch's builds for the CPU; PyPI's own are for CUDA.
@@ -18,7 +24,8 @@ SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /src
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python3 -m venv /opt/venv
-COPY pyproject.toml constraints.txt ./
+COPY constraints.txt ./
+COPY --from=listed dependencies.txt ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/ca.pem \
     case "$VARIANT" in \
       cpu) export PIP_EXTRA_INDEX_URL="$TORCH_CPU_INDEX" ;; \
@@ -26,15 +33,13 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,ta
       *) echo "VARIANT is $VARIANT; it must be cpu or cuda" >&2; exit 1 ;; \
     esac; \
     if [ -s /run/ca.pem ]; then export PIP_CERT=/run/ca.pem; fi; \
-    python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-      > dependencies.txt; \
     /opt/venv/bin/pip install -c constraints.txt -r dependencies.txt; \
     cd /opt/venv/lib/python3*/site-packages; \
     rm -rf torch/include torch/test torch/bin/protoc* ray/jars; \
     find . -type d -name tests -prune -exec rm -rf {} +
 
 FROM dependencies AS application
-COPY README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY trading trading
 # Below a root of its own: what changes often is then a layer of its own, and a small one.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/ca.pem \

@@ -150,7 +150,7 @@ def test_a_file_of_weights_trades_without_a_restart(
             START_S,
         )
         seen.append(f"champion {before} to {number}")
-    assert [each["metadata"]["name"] for each in bot.pods()][0] == pod["metadata"]["name"]
+    assert bot.pods()[0]["metadata"]["name"] == pod["metadata"]["name"]
 
 
 def test_a_variable_of_the_deployment_changes_what_is_traded(bot: Bot, report: Report) -> None:
