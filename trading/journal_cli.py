@@ -19,6 +19,8 @@ from trading.errors import JournalError
 if TYPE_CHECKING:
     from trading.execution.events import (
         AccountOpened,
+        BasesScaled,
+        CashMoved,
         ChallengerRefused,
         ChampionPromoted,
         ChampionRolledBack,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         OrderCancelled,
         OrderFilled,
         OrderRejected,
+        OwnerCommanded,
         PeakReset,
         SessionClosed,
         Settled,
@@ -321,7 +324,24 @@ def _session_closed(event: "SessionClosed") -> str:
 
 
 def _state_changed(event: "StateChanged") -> str:
-    return f"{event.trading_state}: {event.reason}"
+    if not event.cause or event.reason == event.cause:
+        return f"{event.trading_state}: {event.reason}"
+    did = "ended" if event.restricts == "active" else "entered"
+    return f"{event.trading_state}: {event.cause} {did}, {event.reason}"
+
+
+def _owner_commanded(event: "OwnerCommanded") -> str:
+    what = f"{event.symbol}" if event.symbol else f"{event.amount:.2f}" if event.amount else ""
+    why = f", {event.why}" if event.why else ""
+    return f"{event.command} {what} by {event.by} at {event.at}{why}: {event.answer}"
+
+
+def _cash_moved(event: "CashMoved") -> str:
+    return f"{event.amount:+.2f} USD {'paid in' if event.amount > 0.0 else 'taken out'}"
+
+
+def _bases_scaled(event: "BasesScaled") -> str:
+    return f"equity {event.equity:.2f} after cash was moved"
 
 
 def _underlying_suspended(event: "UnderlyingSuspended") -> str:
@@ -384,6 +404,9 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "peak_reset": _peak_reset,
     "session_closed": _session_closed,
     "state_changed": _state_changed,
+    "owner_commanded": _owner_commanded,
+    "cash_moved": _cash_moved,
+    "bases_scaled": _bases_scaled,
     "underlying_suspended": _underlying_suspended,
     "underlying_reinstated": _underlying_reinstated,
     "weights_adopted": _weights_adopted,
