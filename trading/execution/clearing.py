@@ -9,7 +9,6 @@ from trading.execution.adjustment import adjustment
 from trading.execution.assignment import early_assignments
 from trading.execution.books import Books
 from trading.execution.events import (
-    CloseSource,
     CorporateActionApplied,
     DividendPaid,
     Ending,
@@ -23,6 +22,7 @@ from trading.execution.money import usd
 from trading.execution.orders import Intent, Leg, Order, QuoteView, RejectReason
 from trading.execution.risk import TradingState
 from trading.execution.settlement import settlements
+from trading.market.closes import CloseSource
 from trading.market.contracts import Right, parse_symbol
 from trading.market.corporate_actions import CorporateAction, Delisting, Merger, action_id
 from trading.market.dividends import Dividend
