@@ -235,9 +235,9 @@ class LiveEnv:
                 self.broker.cancel(order_id, session.open_ns, why)
         self._session = session
         self._catch_up(session)
+        for underlying, market in self._markets.items():
+            market.begin_session(again=self._begun.get(underlying) == session.date)
         self._convert_markets(session)
-        for market in self._markets.values():
-            market.begin_session()
         self._adjusted.begin_session()
 
     def _catch_up(self, session: Session) -> None:

@@ -100,10 +100,14 @@ class UnderlyingMarket:
         """Last known price of the underlying, NaN before the first."""
         return self.chain.last_price if self.chain.last_price > 0.0 else self.chain.spot
 
-    def begin_session(self) -> None:
-        """Forget the sequence numbers of quotes: they start over with each session."""
+    def begin_session(self, *, again: bool = False) -> None:
+        """Forget the sequence numbers of quotes: they start over with each session.
+
+        `again` says that the session was begun before.
+        """
         self.chain.sequence[:] = -1
-        self._bars_today = 0
+        if not again:
+            self._bars_today = 0
 
     def end_session(self) -> None:
         """Keep the price that the next session is held against."""

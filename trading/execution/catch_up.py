@@ -174,12 +174,10 @@ def catch_up(
     are of after them. Doing it again, with more known, goes on where something was held back.
     """
     work = _CatchUp(broker, calendar, known, session)
-    starts = _starts(broker.account, calendar, session)
-    if starts:
-        for day in calendar.sessions(min(starts.values()), session.date):
-            work.open(day)
-            if day.date < session.date:
-                work.close(day)
+    for day in work.days():
+        work.open(day)
+        if day.date < session.date:
+            work.close(day)
     return work.applied
 
 
@@ -221,10 +219,26 @@ class _CatchUp:
         self.applied: list[CorporateActionApplied] = []
         self.done = _starts(broker.account, calendar, session)
 
+    def days(self) -> list[Session]:
+        """The sessions to go through, up to the one that opens.
+
+        Where nothing is held, nothing falls due: the one before is closed, at what there is.
+        """
+        last = self.broker.account.last_session
+        starts = list(self.done.values())
+        if starts and last:
+            starts.append(date.fromisoformat(last))
+        if not starts:
+            if not last:
+                return []
+            starts.append(self._session_before(self.session).date)
+        return self.calendar.sessions(min(starts), self.session.date)
+
     def open(self, day: Session) -> None:
         """What comes into the books when a session opens."""
         account = self.broker.account
         before = self._session_before(day)
+        self._mark(before)
         for underlying in list(account.strategies):
             if day.date <= self.done.get(underlying, before.date):
                 continue
@@ -322,13 +336,17 @@ class _CatchUp:
             settle_expired(broker, self.calendar, self.known.closes, underlying, day)
         if account.last_session and day.date <= date.fromisoformat(account.last_session):
             return
+        self._mark(day)
         marks = {name: broker.last_mark(each) for name, each in account.positions.items()}
-        for name in marks:
-            close = self.known.closes.get((name, day.date))
-            if close is not None and account.positions[name].underlying not in account.suspensions:
-                marks[name] = close.price
-        broker.marks.update(marks)
         broker.close_session(day.date.isoformat(), account.equity(marks), day.close_ns)
+
+    def _mark(self, day: Session) -> None:
+        """Value holdings at a session's closing prices, those that are known."""
+        account = self.broker.account
+        for name, position in account.positions.items():
+            close = self.known.closes.get((name, day.date))
+            if close is not None and position.underlying not in account.suspensions:
+                self.broker.marks[name] = close.price
 
     def _screen(self, underlying: str, day: Session) -> None:
         """Suspend an underlying whose close no action explains."""
