@@ -110,6 +110,10 @@ class MarketDirectory:
             left_out=sorted(failures),
         )
 
+    def vendor_ns(self) -> int:
+        """The vendor's clock, cut to a second; raises RestError when it does not answer."""
+        return self._rest.market_status().server_ns
+
     def follow(self, bar: Bar) -> None:
         """Ask again, now and then and beside the trading, for what could not be listed."""
         for symbol, answer in list(self._asked.items()):
