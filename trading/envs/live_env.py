@@ -100,6 +100,8 @@ class LiveEnv:
         """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
         self._fees = fees
+        self.rate = rules.rate
+        """Risk-free rate that options are read with, a year."""
         self._greeks = HeldGreeks()
         self._now_ns = 0
         """When the last bar closed."""
@@ -126,10 +128,17 @@ class LiveEnv:
         """All that are listed and marked: `symbols`, and what the account came to hold since."""
         return tuple(self._markets)
 
+    def set_rate(self, rate: float) -> None:
+        """Read options with another risk-free rate from here on, see `TradingRules.rate`."""
+        self.rate = rate
+        for market in self._markets.values():
+            market.rate = rate
+
     def _include(self, symbols: Iterable[str]) -> None:
         account = self.broker.account
         for symbol in symbols:
             self._markets[symbol] = UnderlyingMarket(symbol, self._rules, self._fees)
+            self._markets[symbol].rate = self.rate
             self._contracts[symbol] = (self._markets[symbol], STOCK)
             # Of an older journal it is not known what the last reward was given for.
             unknown = float("nan") if symbol in account.last_decision_ns else 0.0

@@ -67,6 +67,8 @@ class UnderlyingMarket:
 
     def __init__(self, symbol: str, rules: TradingRules, fees: FeeSchedule) -> None:
         self.symbol = symbol
+        self.rate = rules.rate
+        """Risk-free rate that the options are read with, see `TradingRules.rate`."""
         self.chain = Chain(symbol, [], [])
         self.frames = empty_frames(1)
         self.board: Board = board_of(self.chain.columns)
@@ -134,7 +136,7 @@ class UnderlyingMarket:
 
     def refresh(self, now_ns: int) -> None:
         """Bring what the quotes imply up to `now_ns`."""
-        self.chain.refresh(now_ns, self._rules.rate, self._rules.max_quote_age_ns)
+        self.chain.refresh(now_ns, self.rate, self._rules.max_quote_age_ns)
 
     def roll(self) -> None:
         """Close the bar that was being built."""

@@ -397,6 +397,7 @@ class LiveMarket:
                 calendar,
                 settings.data.max_quote_contracts,
                 assembly.dividends(settings),
+                treasury_yields=settings.data.treasury_yields,
             )
             trader = Trader(
                 assembly.trader_settings(settings),

@@ -19,7 +19,6 @@ from trading.live.endpoint import Endpoint
 from trading.live.trader import TraderSettings
 from trading.market.dividends import Dividend
 
-RISK_FREE_RATE = 0.04
 CONTRACT_MULTIPLIER = 100.0
 LOCKSTEP_TIMEOUT_S = 120.0
 _SECOND_NS = 1_000_000_000
@@ -119,7 +118,7 @@ def trading_rules(settings: Settings) -> TradingRules:
         slippage=settings.execution.slippage,
         stock_half_spread=settings.execution.stock_half_spread_bps / 10_000.0,
         multiplier=CONTRACT_MULTIPLIER,
-        rate=RISK_FREE_RATE,
+        rate=settings.env.risk_free_rate_pct / 100.0,
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
         reward_scale=settings.env.reward_scale,
     )

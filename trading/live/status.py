@@ -154,6 +154,7 @@ def describe_market(trader: Trader, bar: Bar) -> dict[str, Any]:
             "time": iso_time(bar.end_ns),
             "session": str(bar.session.date),
             "session_close": iso_time(bar.session.close_ns),
+            "risk_free_rate": trader.env.rate,
             "underlyings": trader.env.market_state(bar.end_ns),
         }
     }
