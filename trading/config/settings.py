@@ -193,6 +193,15 @@ class ExecutionSettings(Section):
     stock_taf_cap: Annotated[
         NotNegative, _about("Most of that fee that the shares of one order pay, in USD.")
     ] = 9.79
+    cash_interest_pct: Annotated[
+        float,
+        Field(ge=-20, le=50),
+        _about("Interest on cash above zero in percent a year, booked at each session's close."),
+    ] = 0.0
+    borrow_fee_pct: Annotated[
+        NotNegative,
+        _about("Fee for borrowing stock that is held short, in percent of its value a year."),
+    ] = 0.0
     slippage: Annotated[
         NotNegative, _about("USD per share and leg that a fill is worse than the quote.")
     ] = 0.0

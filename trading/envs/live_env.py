@@ -495,6 +495,8 @@ class LiveEnv:
             if day == session.date and is_stock(symbol)
         }
         self._assign_early(now_ns, session, closes)
+        following = self._calendar.next_session(session.date).date
+        self.broker.book_carry(session.date, following, self._spots(), now_ns)
         account = self.broker.account
         marks = self.marks()
         expiring: list[str] = []

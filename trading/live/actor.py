@@ -388,6 +388,7 @@ class LiveMarket:
                 assembly.risk_limits(settings),
                 rules.slippage,
                 rules.max_quote_age_ns,
+                assembly.carry_rates(settings),
             )
             env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
             directory = MarketDirectory(

@@ -12,6 +12,7 @@ from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.market_features import HISTORY_BARS
 from trading.envs.rules import TradingRules
+from trading.execution.carry import CarryRates
 from trading.execution.fees import FeeSchedule
 from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
@@ -77,6 +78,12 @@ def fee_schedule(settings: Settings) -> FeeSchedule:
         stock_taf_fee=execution.stock_taf_fee,
         stock_taf_cap=execution.stock_taf_cap,
     )
+
+
+def carry_rates(settings: Settings) -> CarryRates:
+    """Interest and borrowing fees as configured."""
+    execution = settings.execution
+    return CarryRates(execution.cash_interest_pct / 100.0, execution.borrow_fee_pct / 100.0)
 
 
 def risk_limits(settings: Settings) -> RiskLimits:

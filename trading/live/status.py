@@ -109,6 +109,8 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "initial_capital": account.initial_cash,
             "realised_pnl": account.realised_pnl,
             "fees_paid": account.fees_paid,
+            "interest": account.interest,
+            "borrow_fees": account.borrow_fees,
             "trades": account.fills,
             "closed_trades": account.closed_trades,
             "win_rate": account.win_rate,
