@@ -2,9 +2,9 @@
 
     python scripts/generate_chart.py
 
-Every object that a kustomization builds becomes part of a template. What the chart's values choose is
-put in its place: names, namespace, image, sizes, a condition around it. Contents of ConfigMaps become
-files of the chart.
+Every object that a kustomization builds becomes part of a template. What the chart's values choose
+is put in its place: names, namespace, image, sizes, a condition around it. Contents of ConfigMaps
+become files of the chart.
 """
 
 import re
@@ -142,19 +142,23 @@ def _renamed(node: Any, key: str = "") -> Any:
         return [_renamed(each) for each in node]
     if isinstance(node, dict):
         return {name: _renamed(each, name) for name, each in node.items()}
-    if not isinstance(node, str):
-        return node
-    if _IMAGE.fullmatch(node):
+    return _renamed_text(node, key) if isinstance(node, str) else node
+
+
+def _renamed_text(text: str, key: str) -> str:
+    if _IMAGE.fullmatch(text):
         return '{{ include "trading.image" . }}'
-    if key == "namespace" and node == "trading-bot":
-        return "{{ .Release.Namespace }}"
-    if key == "ray.io/cluster" and node == "trading":
-        return '{{ include "trading.cluster" . }}'
-    if key == "name" and _OWN.fullmatch(node):
-        return f'{{{{ include "trading.own" . }}}}{node}'
+    whole = {
+        ("namespace", "trading-bot"): "{{ .Release.Namespace }}",
+        ("ray.io/cluster", "trading"): '{{ include "trading.cluster" . }}',
+    }
+    if (key, text) in whole:
+        return whole[key, text]
+    if key == "name" and _OWN.fullmatch(text):
+        return f'{{{{ include "trading.own" . }}}}{text}'
     for pattern, expression in _NAMES:
-        node = re.sub(pattern, expression, node)
-    return node
+        text = re.sub(pattern, expression, text)
+    return text
 
 
 def main() -> None:
@@ -162,9 +166,10 @@ def main() -> None:
     made = files()
     for folder in (CHART / "templates", CHART / "files"):
         for file in folder.rglob("*"):
-            if file.is_file() and file not in made and not file.name.startswith("_"):
-                if HEADER[:20] in file.read_text() or folder.name == "files":
-                    file.unlink()
+            if not file.is_file() or file in made:
+                continue
+            if folder.name == "files" or HEADER[:20] in file.read_text():
+                file.unlink()
     for file, text in made.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""The Helm chart gives what the kustomizations give, under the names and with the sizes of its values.
+"""The Helm chart gives what the kustomizations give, with the names and sizes of its values.
 
 `helm` is taken from PATH; `.ci/run` unpacks one.
 """

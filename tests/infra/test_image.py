@@ -224,7 +224,7 @@ _KUBERAY = (
     # controllers/ray/raycluster_controller.go, buildRedisCleanupJob
     'python -c "from ray._private.gcs_utils import cleanup_redis_storage; '
     'from urllib.parse import urlparse; import os; import sys"',
-    # controllers/ray/common/pod.go: the containers wait-gcs-ready and autoscaler, an mTLS cluster's wait
+    # controllers/ray/common/pod.go: wait-gcs-ready, autoscaler, ray start, the wait for TLS
     "ray health-check --help >/dev/null && (( SECONDS >= 0 ))",
     "ray kuberay-autoscaler --help >/dev/null",
     "ulimit -n ${RAY_START_ULIMIT_OPEN_FILES:-1024}; ray start --help >/dev/null",
