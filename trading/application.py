@@ -165,10 +165,7 @@ class _Application:
                 .remote(settings, assembly.journal_path(settings))
             )
             self._stack.callback(self._stop_market_server)
-            began = self._server.start.remote()
-            if not started_or_stopped(began, "the market server", self._stop):
-                return
-            endpoint = _get(began, "the market server")
+            endpoint = _get(self._server.start.remote(), "the market server")
         else:
             endpoint = _massive_endpoint(settings)
         self._start_learner()
@@ -433,27 +430,6 @@ def _massive_endpoint(settings: Settings) -> Any:
 def _failure(progress: Any) -> TradingError:
     kind = AuthenticationFailed if progress.failure_kind == "AuthenticationFailed" else None
     return (kind or ApplicationFailed)(progress.failure)
-
-
-def started_or_stopped(
-    reference: Any, what: str, stop: threading.Event, timeout_s: float = _START_TIMEOUT_S
-) -> bool:
-    """Wait for a part that starts; False as soon as `stop` is set, for its result no longer counts.
-
-    Raises
-    ------
-    ApplicationFailed
-        It takes too long.
-    """
-    import ray
-
-    deadline = time.monotonic() + timeout_s
-    while not stop.is_set():
-        if ray.wait([reference], timeout=_POLL_S)[0]:
-            return True
-        if time.monotonic() >= deadline:
-            raise ApplicationFailed(f"{what} did not start within {timeout_s:g} s: see its log")
-    return False
 
 
 def _get(reference: Any, what: str, timeout_s: float = 60.0) -> Any:
