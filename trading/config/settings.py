@@ -1,10 +1,11 @@
 """The settings tree: every setting's type, default, and the one sentence that explains it."""
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
@@ -89,9 +90,24 @@ class CredentialSettings(Section):
         SecretStr | None, _about("Secret key of the flat files.", env="S3_SECRET_KEY")
     ] = None
 
+    control_token: Annotated[
+        SecretStr | None,
+        Field(min_length=16),
+        _about(
+            "Bearer token of the owner's commands by HTTP, 16 characters or more; unset: they are "
+            "refused.",
+            env="CONTROL_TOKEN",
+        ),
+    ] = None
+
     def values(self) -> tuple[str, ...]:
         """The secrets that are set, in clear, for redaction."""
-        secrets = (self.massive_api_key, self.s3_access_key, self.s3_secret_key)
+        secrets = (
+            self.massive_api_key,
+            self.s3_access_key,
+            self.s3_secret_key,
+            self.control_token,
+        )
         return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
 
 
@@ -444,8 +460,35 @@ class ServingSettings(Section):
     port: Annotated[Port, _about("Port of the HTTP service.")] = 8000
 
 
+class Origin:
+    """Where settings were read from, so that they can be read again; no part of what they are.
+
+    Parameters:
+        path: the YAML file, absolute; None: no file.
+        overrides: `section.key=value` texts.
+        environment: variables that were set, without secrets.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        overrides: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.overrides = tuple(overrides)
+        self.environment = dict(environment or {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Settings(Section):
     """All settings of the system; `trading.config.load_settings` reads them."""
+
+    _origin: Origin = PrivateAttr(default_factory=Origin)
 
     seed: Annotated[CountOrZero, _about("Seed of every random generator.")] = 7
     symbols: Annotated[
@@ -466,6 +509,11 @@ class Settings(Section):
     learning: LearningSettings = LearningSettings()
     ray: RaySettings = RaySettings()
     serving: ServingSettings = ServingSettings()
+
+    @property
+    def origin(self) -> Origin:
+        """Where they were read from."""
+        return self._origin
 
     @property
     def lockstep(self) -> bool:

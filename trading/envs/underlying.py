@@ -73,6 +73,10 @@ class UnderlyingMarket:
         self._history = BarHistory()
         self._scratch = scratch()
 
+    def set_rules(self, rules: TradingRules) -> None:
+        """Show frames by other rules from the next bar on."""
+        self._rules = rules
+
     @property
     def spot(self) -> float:
         """Last known price of the underlying, NaN before the first."""

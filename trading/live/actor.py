@@ -4,6 +4,7 @@ It starts trading by itself when Ray creates it and again when Ray restarts it a
 account is then what the journal says.
 """
 
+import hashlib
 import importlib.metadata
 import os
 import queue
@@ -27,9 +28,11 @@ from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.errors import JournalLocked, LearningError, OwnerRefused, TradingError
 from trading.execution.broker import PaperBroker
+from trading.execution.events import OwnerCommand
 from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command
+from trading.learning.choice import Choice, told_of
 from trading.learning.policy import Policy
 from trading.learning.succession import Reported
 from trading.live import assembly
@@ -38,6 +41,7 @@ from trading.live.endpoint import Endpoint
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.recorded import recorded_env, recorded_markets
+from trading.live.reloading import reload
 from trading.live.status import (
     account_figures,
     describe_account,
@@ -113,6 +117,8 @@ class LiveMarket:
         self._early_answers: list[Answer] = []
         """What came before there was a trader to give it to."""
         self._answers_lock = threading.Lock()
+        self._elsewhere = threading.Lock()
+        """One choice of the champion, or reload, at a time."""
         self._phase = "starting"
         self._failure: BaseException | None = None
         self._bar: Bar | None = None
@@ -239,30 +245,69 @@ class LiveMarket:
         """Where the account stands, None before it is open."""
         return self._trader.championship.reported if self._trader is not None else None
 
-    def control(self, command: Command | None, timeout_s: float = _COMMAND_TIMEOUT_S) -> Any:
-        """Obey the owner, and answer with what happened; None: only how the account stands.
+    def control_digest(self) -> bytes | None:
+        """SHA-256 of the owner's token; None where none is configured."""
+        token = self._settings.credentials.control_token
+        return hashlib.sha256(token.get_secret_value().encode()).digest() if token else None
 
-        Raises
-        ------
-        OwnerRefused
-            It was not obeyed, and will not be.
+    def control(self, command: Command, which: str = "") -> tuple[str, dict[str, Any]]:
+        """Obey the owner: why not (then nothing was done), or empty and what happened.
+
+        `which` is what is to be promoted.
         """
+        try:
+            return "", self._obey(command, which)
+        except TradingError as error:
+            return " ".join(str(error).split()), {}
+
+    def _obey(self, command: Command | None, which: str = "") -> dict[str, Any]:
         trader = self._trader
         if trader is None or self._phase not in ("connecting", "trading"):
             raise OwnerRefused(f"the live market is {self._phase}: give the command again")
-        future = trader.command(command)
+        done = ""
+        with self._elsewhere:
+            known = trader.env.broker.account.commands
+            if command is not None and not (command.key and command.key in known):
+                done = self._done_elsewhere(trader, command, which)
+            future = trader.command(command, done)
         try:
-            answer = future.result(timeout_s)
+            answer = future.result(_COMMAND_TIMEOUT_S)
         except TimeoutError:
-            if not future.cancel():
-                answer = future.result(timeout_s)
-            else:
+            if future.cancel() and not done:
                 raise OwnerRefused(
-                    f"the trading thread was busy for {timeout_s:g} s: give the command again"
+                    f"the trading thread was busy for {_COMMAND_TIMEOUT_S:g} s: give the command "
+                    "again"
                 ) from None
+            answer = future.result(_COMMAND_TIMEOUT_S)
         said: dict[str, Any] = msgspec.to_builtins(answer)
         said["account"]["unclosed"] = dict(trader.env.unclosed)
         return said
+
+    def _done_elsewhere(self, trader: Trader, command: Command, which: str) -> str:
+        """Do what is no matter of the trading thread, and say what was done."""
+        settings = self._settings
+        choice = Choice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+        reported = trader.championship.reported
+        if command.command is OwnerCommand.PROMOTE:
+            config = assembly.model_config(settings)
+            name, told = told_of(choice.promote(which, config, reported))
+        elif command.command is OwnerCommand.ROLLBACK:
+            name, told = told_of(choice.roll_back(reported))
+        elif command.command is OwnerCommand.RELOAD:
+            return self._reload(trader)
+        else:
+            return ""
+        return f"{name} is to trade from the next bar on {told}"
+
+    def _reload(self, trader: Trader) -> str:
+        """Read the settings again, and take up the limits that changed."""
+        self._settings, taken_up, need_restart = reload(self._settings)
+        if taken_up:
+            trader.limit(
+                assembly.risk_limits(self._settings), assembly.trading_rules(self._settings)
+            )
+        said = f"taken up: {'; '.join(taken_up) or 'nothing had changed'}"
+        return said + (f"; after a restart: {'; '.join(need_restart)}" if need_restart else "")
 
     def stop(self) -> Progress:
         """End trading, close the stream and the journal; return the last figures."""
@@ -287,7 +332,7 @@ class LiveMarket:
         """Obey what the command line leaves beside the journal, until trading ends."""
         journal = assembly.journal_path(self._settings)
         while not self._stopping.wait(POLL_S) and self._phase in ("connecting", "trading"):
-            serve(journal, self.control)
+            serve(journal, self._obey)
 
     def _take_snapshot(self, trader: Trader, bar: Bar) -> None:
         figures = account_figures(trader, self._restarts)

@@ -4,6 +4,7 @@ The loop runs on one thread and is the only one that touches the environment, th
 journal. Other threads see it through `Snapshot` values, a queue of fragments and `deliver`.
 """
 
+import contextlib
 import os
 import queue
 import threading
@@ -21,11 +22,13 @@ import structlog
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS
 from trading.envs.live_env import LiveEnv
+from trading.envs.rules import TradingRules
 from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed
 from trading.execution.orders import Fill, Rejection
 from trading.execution.owner import Answer as OwnersAnswer
 from trading.execution.owner import Command, obey, standing
+from trading.execution.risk import RiskEngine, RiskLimits
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import Rollout, State
 from trading.learning.succession import Reported, Ruling
@@ -153,6 +156,7 @@ class Trader:
         """Exchange time, fill, and name of the action, oldest first."""
         self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
         self._commands = queue.Queue()
+        self._limits: queue.Queue[tuple[RiskLimits, TradingRules]] = queue.Queue()
         self._now_ns = start_ns
         self._has_closed = False
         """Whether a bar was closed, so that holdings have their prices."""
@@ -192,6 +196,10 @@ class Trader:
         self._commands.put((future, command, done))
         return future
 
+    def limit(self, limits: RiskLimits, rules: TradingRules) -> None:
+        """Trade within other limits from the next bar on."""
+        self._limits.put((limits, rules))
+
     def deliver(self, answer: Answer) -> None:
         """Hand over the driver's answer; its rulings hold from the next bar on."""
         self._inbox.put(answer)
@@ -223,6 +231,10 @@ class Trader:
 
     def _obey(self) -> None:
         """Do what the owner wants since the last look."""
+        with contextlib.suppress(queue.Empty):
+            limits, rules = self._limits.get_nowait()
+            self.env.broker.risk = RiskEngine(limits)
+            self.env.set_rules(rules)
         while True:
             try:
                 future, command, done = self._commands.get_nowait()
