@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic.config import JsonDict
@@ -510,6 +510,10 @@ class Settings(Section):
     ray: RaySettings = RaySettings()
     serving: ServingSettings = ServingSettings()
 
+    def flat(self) -> dict[str, Any]:
+        """Every value by its dotted key."""
+        return _flat(self.model_dump(), "")
+
     @property
     def origin(self) -> Origin:
         """Where they were read from."""
@@ -521,3 +525,13 @@ class Settings(Section):
         if self.learning.lockstep is not None:
             return self.learning.lockstep
         return self.data.source == "replay" and self.data.replay.speed == 0
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

@@ -142,12 +142,21 @@ TABLE: dict[str, Row] = {
 
 
 def strictest(restrictions: Mapping[str, Restriction]) -> tuple[TradingState, str]:
-    """The state that holds and its reason; of equal ones the reason that was first."""
-    found, reason = TradingState.ACTIVE, ""
-    for each in restrictions.values():
-        if _STRICTNESS[each.state] > _STRICTNESS[found]:
-            found, reason = each.state, each.reason
-    return found, reason
+    """The state that holds and its reason; of equal ones the reason that stands longest.
+
+    Of those since one instant it is what was set by hand, and else the first of the table.
+    """
+    if not restrictions:
+        return TradingState.ACTIVE, ""
+    order = list(TABLE)
+
+    def rank(cause: str) -> tuple[int, int, int, str]:
+        each = restrictions[cause]
+        place = order.index(cause) if cause in TABLE else -1
+        return -_STRICTNESS[each.state], each.since_ns, place, cause
+
+    first = restrictions[min(restrictions, key=rank)]
+    return first.state, first.reason
 
 
 def owner_may_close(restrictions: Mapping[str, Restriction]) -> bool:

@@ -28,7 +28,7 @@ from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.errors import JournalLocked, LearningError, OwnerRefused, TradingError
 from trading.execution.broker import PaperBroker
-from trading.execution.events import OwnerCommand
+from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command
@@ -48,6 +48,7 @@ from trading.live.status import (
     describe_market,
     fill_line,
 )
+from trading.live.terms import terms_of
 from trading.live.trader import Answer, Fragment, Trader
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
@@ -434,6 +435,9 @@ class LiveMarket:
                 rules.slippage,
                 rules.max_quote_age_ns,
             )
+            terms = terms_of(settings)
+            if account.terms != terms:
+                broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])
             env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
             directory = MarketDirectory(
                 rest,

@@ -1,7 +1,7 @@
 """What of the settings can change while trading: read again from where they came."""
 
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from trading.application import absolute_paths
 from trading.config import Settings, load_settings
@@ -36,7 +36,7 @@ def reload(settings: Settings) -> Reloaded:
         )
     except ConfigError as error:
         raise OwnerRefused("; ".join(error.lines)) from None
-    before, after = _flat(settings.model_dump()), _flat(new.model_dump())
+    before, after = settings.flat(), new.flat()
     changed = [key for key in after if before.get(key) != after[key] and not key.startswith(_OWN)]
     taken = [key for key in changed if key.startswith(TAKEN_UP)]
     told = {key: f"{key}: {before.get(key)} -> {after[key]}" for key in changed}
@@ -53,14 +53,3 @@ def reload(settings: Settings) -> Reloaded:
         [told[key] for key in taken],
         [told[key] for key in changed if key not in taken],
     )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by dotted key."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
