@@ -27,7 +27,9 @@ _POLL_S = 0.5
 
 WhichArgument = Annotated[
     str,
-    typer.Argument(help="champion-3, step-120 (or 120), or the folder of a checkpoint or model."),
+    typer.Argument(
+        help="champion-3, step-120 (or 120), the folder of a checkpoint or model, or a .pt file."
+    ),
 ]
 
 WaitOption = Annotated[
@@ -79,7 +81,7 @@ def show(which: WhichArgument, config: ConfigOption = None, overrides: SetOption
 
     with failures():
         path, _ = _choice(settings).find(which)
-        metadata = verify(path)
+        metadata = {} if path.is_file() else verify(path)
         weights = load_module_weights(path)
         table = Table(show_header=False)
         table.add_row("folder", str(path))
@@ -115,6 +117,32 @@ def promote(
         choice = _choice(settings)
         choice.find(which)
         _change(settings, wait, lambda at: choice.promote(which, config_of_model, at))
+
+
+@checkpoints_app.command()
+def export(
+    which: WhichArgument,
+    file: Annotated[Path, typer.Argument(help="Where the weights go: a file that ends in .pt.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write the network's weights of a champion or checkpoint to one file.
+
+    `promote` and MODEL_PATH take it; `torch.load(FILE, weights_only=True)` reads it.
+    """
+    settings = settings_for(config, overrides or [])
+    from trading.learning.checkpoints import (
+        WEIGHTS_SUFFIX,
+        load_module_weights,
+        write_weights_file,
+    )
+
+    with failures():
+        if file.suffix != WEIGHTS_SUFFIX:
+            raise CheckpointError(f"{file} must end in {WEIGHTS_SUFFIX}: it is known by that")
+        path, _ = _choice(settings).find(which)
+        write_weights_file(file, load_module_weights(path))
+        print(f"the weights of {path.name} are in {file}")
 
 
 @checkpoints_app.command()

@@ -100,6 +100,20 @@ class CredentialSettings(Section):
         ),
     ] = None
 
+    notify_urls: Annotated[
+        SecretStr | None,
+        _about(
+            "Where messages go, with blanks between: addresses of Apprise, as in "
+            "mailto://user:password@host or slack://token; unset: nowhere.",
+            env="NOTIFY_URLS",
+        ),
+    ] = None
+
+    @property
+    def notify_addresses(self) -> tuple[str, ...]:
+        """The addresses of `notify_urls`."""
+        return tuple(self.notify_urls.get_secret_value().split()) if self.notify_urls else ()
+
     def values(self) -> tuple[str, ...]:
         """The secrets that are set, in clear, for redaction."""
         secrets = (
@@ -108,7 +122,8 @@ class CredentialSettings(Section):
             self.s3_secret_key,
             self.control_token,
         )
-        return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
+        set_ones = (secret.get_secret_value() for secret in secrets if secret is not None)
+        return (*set_ones, *self.notify_addresses)
 
 
 class MassiveSettings(Section):
@@ -255,6 +270,36 @@ class RiskSettings(Section):
         Percent,
         _about("Equity that one covered call or cash-secured put may tie up, in percent."),
     ] = 75.0
+
+
+class SafetySettings(Section):
+    """What happens to open positions while nobody decides, sees or drives."""
+
+    patience_s: Annotated[
+        Positive,
+        _about(
+            "Seconds of market time with positions open and no decision, no event of the feed, no "
+            "word of the driver, or a wrong clock, until the account reduces or flattens."
+        ),
+    ] = 300.0
+    unattended: Annotated[
+        Literal["reduce", "flatten", "nothing"],
+        _about("What the account does then; it goes on by itself when all is well again."),
+    ] = "reduce"
+
+
+class NotificationSettings(Section):
+    """Messages to the owner; where they go is NOTIFY_URLS, a secret."""
+
+    interval_s: Annotated[
+        Positive, _about("Least seconds between two messages; what comes between is in one digest.")
+    ] = 60.0
+    rejections_in_a_row: Annotated[
+        Count, _about("Rejected orders without a fill between them that are worth a message.")
+    ] = 20
+    disk_free_pct: Annotated[
+        Percent, _about("Free space of a disk, in percent of it, below which the owner is told.")
+    ] = 5.0
 
 
 class EnvironmentSettings(Section):
@@ -504,6 +549,8 @@ class Settings(Section):
     data: DataSettings = DataSettings()
     execution: ExecutionSettings = ExecutionSettings()
     risk: RiskSettings = RiskSettings()
+    safety: SafetySettings = SafetySettings()
+    notify: NotificationSettings = NotificationSettings()
     env: EnvironmentSettings = EnvironmentSettings()
     model: ModelSettings = ModelSettings()
     learning: LearningSettings = LearningSettings()

@@ -224,12 +224,13 @@ class Books:
         reason: str = "",
         *,
         instead_of: Sequence[str] = (),
+        flatten: bool = False,
     ) -> list[Event]:
         """A cause restricts trading, in place of others; waiting orders that it forbids end.
 
         None where it stands already as it is. State and reason are those of the table by default.
         """
-        flatten = cause in TABLE and TABLE[cause].flatten
+        flatten = flatten or (cause in TABLE and TABLE[cause].flatten)
         new = Restriction(state or TABLE[cause].state, reason or str(cause), now_ns, flatten)
         standing = self.account.restrictions
         old = standing.get(cause)

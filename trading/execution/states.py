@@ -33,6 +33,7 @@ class Cause(StrEnum):
     MAX_DRAWDOWN = "max_drawdown"
     CHAMPION_DRAWDOWN = "champion_drawdown"
     MARGIN_CALL = "margin_call"
+    UNATTENDED = "unattended"
     OWNER_HALT = "owner_halt"
     OWNER_REDUCE = "owner_reduce"
     OWNER_FLATTEN = "owner_flatten"
@@ -110,6 +111,16 @@ TABLE: dict[str, Row] = {
             "buying power is below zero",
             "buying power is back at zero",
             "`close`, `flatten`, `deposit`; `resume` only once it is met",
+            owner_closes=True,
+        ),
+        Row(
+            Cause.UNATTENDED,
+            TradingState.REDUCING,
+            "with positions open in market hours, no decision, nothing from the feed, no word of "
+            "the driver, or a wrong clock for longer than `safety.patience_s`; with "
+            "`safety.unattended: flatten` all is closed",
+            "decisions, feed, driver and clock are back (and all that was to be closed is)",
+            "`resume`: it enters again while it holds",
             owner_closes=True,
         ),
         Row(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trading.errors import CheckpointError
 from trading.learning.champions import ChampionStore, Standing
-from trading.learning.checkpoints import CheckpointStore
+from trading.learning.checkpoints import WEIGHTS_SUFFIX, CheckpointStore
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.succession import Reported
 
@@ -43,10 +43,11 @@ class Choice:
             path, known, own = self.store.path(int(step)), self.store.steps(), STEP
         else:
             path = Path(which)
-            if not which or not path.is_dir():
+            is_file = path.suffix == WEIGHTS_SUFFIX and path.is_file()
+            if not which or not (path.is_dir() or is_file):
                 raise CheckpointError(
-                    f"{which!r} is neither champion-N, step-N nor a folder: see "
-                    "`trading checkpoints list`"
+                    f"{which or 'nothing'} is neither champion-N, step-N, a folder nor a "
+                    f"{WEIGHTS_SUFFIX} file: see `trading checkpoints list`"
                 )
             return path.resolve(), False
         if not path.is_dir():

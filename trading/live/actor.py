@@ -198,8 +198,10 @@ class LiveMarket:
         return self._metrics.text()
 
     def progress(self) -> Progress:
-        """The figures that the driver shows."""
+        """The figures that the driver shows; asking is its sign of life."""
         trader = self._trader
+        if trader is not None:
+            trader.dead_man.driven()
         account = trader.env.broker.account if trader else None
         return Progress(
             phase=self._phase,
