@@ -5,7 +5,7 @@ account in memory is never ahead of the disk.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trading.errors import JournalError
 from trading.execution.events import (
@@ -56,6 +56,8 @@ class Books:
         self.journal = journal
         self.account = account
         self.marks: dict[str, float] = {}
+        self.followers: list[Callable[[Sequence[Event]], None]] = []
+        """Told of events once they are journalled and applied."""
 
     def next_order_id(self) -> str:
         """The id that the next submitted order must carry; it continues after a restart."""
@@ -68,6 +70,8 @@ class Books:
             self.account.apply(event)
         if any(isinstance(event, SessionClosed) for event in events):
             self.journal.keep_snapshot(self.account)
+        for follow in self.followers:
+            follow(events)
 
     def mark(self, quotes: Mapping[str, QuoteView]) -> None:
         """Revalue holdings at `quotes`; one without a quote keeps its value.

@@ -40,6 +40,7 @@ from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
+from trading.live.notices import Chronicle, Notices, by_apprise
 from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.reloading import reload
 from trading.live.status import (
@@ -50,6 +51,7 @@ from trading.live.status import (
 )
 from trading.live.terms import terms_of
 from trading.live.trader import Answer, Fragment, Trader
+from trading.live.watchman import Day, Watchman, report
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
 
@@ -59,6 +61,7 @@ ACTOR_NAME = "live-market"
 _LOCK_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 20.0
 _COMMAND_TIMEOUT_S = 10.0
+_DISKS_S = 60.0
 
 
 class Progress(NamedTuple):
@@ -126,6 +129,9 @@ class LiveMarket:
         self._restarts = 0
         self._equity = float("nan")
         self._recent_fills: tuple[str, ...] = ()
+        self._notices: Notices | None = None
+        self._day: Day | None = None
+        self._day_base: float | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._main, name="trader", daemon=True)
         self._thread.start()
@@ -324,6 +330,7 @@ class LiveMarket:
         """Renew the snapshots; called on the trading thread."""
         self._bar = bar
         self._take_snapshot(trader, bar)
+        self._report(trader, bar)
         if latency_s is not None:
             self._metrics.observe_action_latency(latency_s)
 
@@ -336,6 +343,34 @@ class LiveMarket:
         journal = assembly.journal_path(self._settings)
         while not self._stopping.wait(POLL_S) and self._phase in ("connecting", "trading"):
             serve(journal, self._obey)
+
+    def _keep_watch(self, watchman: Watchman) -> None:
+        """Look at the feed every second, and at the disks every minute, until trading ends."""
+        looked_s = -_DISKS_S
+        while not self._stopping.wait(1.0) and self._phase in ("connecting", "trading"):
+            now_s = time.monotonic()
+            if self._phase == "trading" and not self._market_is_closed():
+                watchman.feed(self._feed_reasons(), now_s)
+            if now_s - looked_s >= _DISKS_S:
+                looked_s = now_s
+                figures = self._process_figures()
+                sizes = figures.disk_size_bytes
+                free = figures.disk_free_bytes
+                watchman.disks({name: 100.0 * free[name] / sizes[name] for name in sizes})
+
+    def _report(self, trader: Trader, bar: Bar) -> None:
+        """Tell the owner of the day when its session is over."""
+        if self._day is None:
+            self._day = Day.of(trader)
+        if not bar.last:
+            self._day_base = trader.env.broker.account.day_base
+            return
+        base = self._day.base if self._day_base is None else self._day_base
+        line = report(trader, self._day, base, str(bar.session.date), self._learner)
+        self._day, self._day_base = Day.of(trader), None
+        log.info("the day's report", report=line)
+        if self._notices is not None:
+            self._notices.tell(line)
 
     def _take_snapshot(self, trader: Trader, bar: Bar) -> None:
         figures = account_figures(trader, self._restarts)
@@ -401,11 +436,20 @@ class LiveMarket:
         except TradingError as error:
             log.error("trading ended", reason=str(error), kind=type(error).__name__)
             self._failure, self._phase = error, "failed"
+            if self._notices is not None:
+                self._notices.tell(f"trading ended: {error}")
         except BaseException as error:
             # Unknown faults end the process: Ray restarts it and the journal tells the state.
             log.exception("the trading thread failed")
             self._failure, self._phase = error, "failed"
+            if self._notices is not None:
+                self._notices.tell(
+                    f"the live market failed and starts again: {type(error).__name__}"
+                )
+                self._notices.close()
             os._exit(1)
+        if self._notices is not None:
+            self._notices.close()
 
     def _trade(self) -> None:
         settings = self._settings
@@ -463,6 +507,7 @@ class LiveMarket:
             self._introduce(trader)
             self._phase = "connecting"
             threading.Thread(target=self._heed_commands, name="owner", daemon=True).start()
+            self._notify(broker)
             trader.open()
             self._take_snapshot(trader, trader.clock.bar)
             if self._stopping.is_set():
@@ -471,6 +516,23 @@ class LiveMarket:
             trader.run()
             self._take_snapshot(trader, trader.clock.bar)
             self._phase = "finished" if trader.finished else "stopped"
+
+    def _notify(self, broker: PaperBroker) -> None:
+        """Tell the owner from here on, where the settings say how."""
+        addresses = self._settings.credentials.notify_addresses
+        if not addresses:
+            return
+        notify = self._settings.notify
+        name = self._settings.account.id
+        self._notices = Notices(by_apprise(addresses), name, notify.interval_s)
+        tell = self._notices.tell
+        broker.followers.append(Chronicle(tell, notify.rejections_in_a_row).follow)
+        watchman = Watchman(tell, notify.disk_free_pct)
+        threading.Thread(
+            target=self._keep_watch, args=(watchman,), name="watchman", daemon=True
+        ).start()
+        if self._restarts:
+            tell(f"the live market has started again, restart {self._restarts}")
 
     def _introduce(self, trader: Trader) -> None:
         with self._answers_lock:
