@@ -91,7 +91,7 @@ def test_without_patience_nothing_is_minded() -> None:
 def test_while_it_is_missing_the_account_reduces_or_flattens_and_then_goes_on(
     tmp_path: Path, unattended: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = settings_for(tmp_path, f"safety.unattended={unattended}")
+    settings = settings_for(tmp_path, f"safety.unattended={unattended}", "learning.lockstep=false")
     is_missing = {"now": False}
     real: Callable[..., list[str]] = DeadMan.missing
 
@@ -105,12 +105,8 @@ def test_while_it_is_missing_the_account_reduces_or_flattens_and_then_goes_on(
         def at(trader: Trader) -> None:
             is_missing["now"] = value
             states.append(list(trader.env.broker.account.restrictions))
-            trader._watch(lambda: bar_end(trader))
 
         return at
-
-    def bar_end(trader: Trader) -> int:
-        return trader.clock.bar.end_ns
 
     states: list[list[str]] = []
     owner = Owner({5: set_missing(True), 8: set_missing(False), 10: set_missing(False)})
@@ -138,17 +134,20 @@ def test_while_it_is_missing_the_account_reduces_or_flattens_and_then_goes_on(
 
 
 def test_the_setting_reaches_the_loop(tmp_path: Path) -> None:
-    made = assembly.trader_settings(settings_for(tmp_path, "safety.patience_s=12"))
+    free = "learning.lockstep=false"
+    made = assembly.trader_settings(settings_for(tmp_path, "safety.patience_s=12", free))
     assert (made.patience_s, made.flatten_unattended) == (12.0, False)
-    flat = assembly.trader_settings(settings_for(tmp_path, "safety.unattended=flatten"))
+    flat = assembly.trader_settings(settings_for(tmp_path, "safety.unattended=flatten", free))
     assert flat.flatten_unattended
-    never = assembly.trader_settings(settings_for(tmp_path, "safety.unattended=nothing"))
+    never = assembly.trader_settings(settings_for(tmp_path, "safety.unattended=nothing", free))
     assert never == replace(made, patience_s=math.inf)
+    # Repeatable runs mind no clock of this machine.
+    assert assembly.trader_settings(settings_for(tmp_path)).patience_s == math.inf
 
 
 def test_the_owner_may_still_command(tmp_path: Path) -> None:
     """Both stand side by side: neither ends the other."""
-    settings = settings_for(tmp_path)
+    settings = settings_for(tmp_path, "learning.lockstep=false")
 
     def alone(trader: Trader) -> None:
         broker = trader.env.broker

@@ -231,6 +231,7 @@ class Trader:
             while self._due(now_ns) and not self.stopping.is_set():
                 self._confirm()
                 self._obey()
+                self._watch(now_ns)
                 self._close_bar(received_s)
             if self._stream.finished and not self.stopping.is_set():
                 if self.clock.complete:
