@@ -47,6 +47,25 @@ class BarHistory:
         self._columns[:, self._count] = high, low, close, log_price(close)
         self._count += 1
 
+    def rescale(self, factor: float, newest: int) -> None:
+        """Multiply prices by `factor`, but those of the `newest` bars; drop the one being built.
+
+        After a corporate action prices of before it go on without a jump.
+        """
+        self._building = None
+        end = max(self._count - newest, 0)
+        self._columns[:3, :end] *= factor
+        self._columns[3, :end] = [log_price(price) for price in self._columns[2, :end]]
+
+    def adopt(self, other: "BarHistory") -> None:
+        """Go on where another history ended: the same company under another symbol."""
+        self._columns, self._count = other._columns.copy(), other._count
+
+    @property
+    def count(self) -> int:
+        """Closed bars."""
+        return self._count
+
     def bars(self) -> Bars:
         """The closed bars; views that the next `roll` changes."""
         high, low, close, log_close = self._columns
@@ -73,6 +92,9 @@ class UnderlyingMarket:
         self._rules, self._fees = rules, fees
         self._history = BarHistory()
         self._scratch = scratch()
+        self._bars_today = 0
+        self._before_session = (float("nan"), 0)
+        """Last price before the session, and when it was known."""
 
     def set_rules(self, rules: TradingRules) -> None:
         """Show frames by other rules from the next bar on."""
@@ -83,9 +105,48 @@ class UnderlyingMarket:
         """Last known price of the underlying, NaN before the first."""
         return self.chain.last_price if self.chain.last_price > 0.0 else self.chain.spot
 
-    def begin_session(self) -> None:
-        """Forget the sequence numbers of quotes: they start over with each session."""
+    def begin_session(self, *, again: bool = False) -> None:
+        """Forget the sequence numbers of quotes: they start over with each session.
+
+        `again` says that the session was begun before.
+        """
         self.chain.sequence[:] = -1
+        if not again:
+            self._bars_today = 0
+
+    def end_session(self) -> None:
+        """Keep the price that the next session is held against."""
+        self._before_session = (self.spot, self.chain.last_price_ns)
+
+    def rescale(self, factor: float, *, open_ns: int) -> None:
+        """Take over a corporate action that prices of before the session are multiplied for.
+
+        Bars, last price and quotes of before it are in other units than those after: the first are
+        converted, quotes are forgotten.
+        """
+        self._history.rescale(factor, self._bars_today)
+        price, known_ns = self._before_session
+        chain = Chain(self.symbol, [], [])
+        if self.chain.last_price_ns > open_ns:
+            chain.last_price, chain.last_price_ns = self.chain.last_price, self.chain.last_price_ns
+        elif np.isnan(price):
+            chain.last_price = self.chain.last_price * factor
+            chain.last_price_ns = self.chain.last_price_ns
+        else:
+            # What traded outside of sessions since is told in the units of either side.
+            chain.last_price, chain.last_price_ns = price * factor, known_ns
+        chain.spot = chain.last_price
+        self._before_session = (price * factor, known_ns)
+        self.chain = chain
+        self.board = board_of(chain.columns)
+
+    def succeed(self, other: "UnderlyingMarket") -> None:
+        """Go on as the company that `other` was, unless prices of this symbol are known."""
+        if not self._history.count and np.isnan(self.spot):
+            self._history.adopt(other._history)
+            self.chain.last_price, self.chain.last_price_ns = other.spot, other.chain.last_price_ns
+            self.chain.spot = self.chain.last_price
+            self._before_session = other._before_session
 
     def list_contracts(
         self,
@@ -161,4 +222,5 @@ class UnderlyingMarket:
         """Refresh, roll and show: the market's part of closing a bar."""
         self.refresh(now_ns)
         self.roll()
+        self._bars_today += 1
         self.show(now_ns, session)

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 import msgspec
 
 from trading.execution.deliverables import STANDARD, Adjusted
-from trading.execution.events import CloseSource, Ending, Settled
+from trading.execution.events import Ending, Settled
 from trading.execution.holdings import Position, marked
 from trading.execution.legs import is_stock
 from trading.execution.orders import QuoteView
 from trading.execution.settlement import closing_price, settled
+from trading.market.closes import CloseSource
 from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.dividends import Dividend
 from trading.market.products import product_of
