@@ -30,7 +30,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import I64, MARKS, Columns
+from trading.market.chain import I64, MARKS, MARKS_READ, Columns
 
 _META = "meta.json"
 _TOLD = 5
@@ -48,9 +48,9 @@ class HistoryDay:
     contracts: int
 
 
-def frames_digest(rules: TradingRules, fees: FeeSchedule) -> str:
+def frames_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
     """What frames depend on besides the market: rules, fees, catalogue, features and marks."""
-    parts = (MARKS, tuple(rules), tuple(fees), ACTIONS, FEATURES)
+    parts = (marks, tuple(rules), tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -286,7 +286,7 @@ class History:
     def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
         meta = _read_meta(folder)
         self.days = meta.days
-        if meta.digest != frames_digest(rules, fees):
+        if meta.digest not in {frames_digest(rules, fees, marks) for marks in MARKS_READ}:
             told = _told_differences(meta.terms, frames_terms(rules, fees))
             raise DataError(
                 f"history {folder} was written for other rules, fees or features ({told}): write "
