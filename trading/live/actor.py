@@ -480,6 +480,7 @@ class LiveMarket:
                 assembly.risk_limits(settings),
                 rules.slippage,
                 rules.max_quote_age_ns,
+                assembly.carry_rates(settings),
             )
             terms = terms_of(settings)
             if account.terms != terms:
@@ -492,6 +493,7 @@ class LiveMarket:
                 calendar,
                 settings.data.max_quote_contracts,
                 assembly.dividends(settings),
+                treasury_yields=settings.data.treasury_yields,
             )
             trader = Trader(
                 assembly.trader_settings(settings),
