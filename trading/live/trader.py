@@ -280,7 +280,7 @@ class Trader:
                 self._watch(tells)
                 self._close_bar(received_s)
             if self._stream.finished and not self.stopping.is_set():
-                if self.clock.complete:
+                if self.clock.complete and not self.ahead_until_ns:
                     self._close_bar(received_s)
                 self.finished = True
                 return
