@@ -61,6 +61,7 @@ from trading.execution.orders import (
     RejectReason,
 )
 from trading.execution.risk import TradingState
+from trading.execution.states import Cause
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import tradable_share
@@ -150,6 +151,8 @@ class LiveEnv:
         self._rules, self._calendar = rules, calendar
         self._fees, self._bands = fees, bands
         self.refused = Refusals()
+        self.rate = rules.rate
+        """Risk-free rate that options are read with, a year."""
         self._greeks = HeldGreeks()
         self._now_ns = 0
         """When the last bar closed."""
@@ -193,12 +196,19 @@ class LiveEnv:
         """All that are listed and marked: `symbols`, and what the account came to hold since."""
         return tuple(self._markets)
 
+    def set_rate(self, rate: float) -> None:
+        """Read options with another risk-free rate from here on, see `TradingRules.rate`."""
+        self.rate = rate
+        for market in self._markets.values():
+            market.rate = rate
+
     def _include(self, symbols: Iterable[str]) -> None:
         account = self.broker.account
         for symbol in symbols:
             self._markets[symbol] = UnderlyingMarket(
                 symbol, self._rules, self._fees, self._bands, self.refused
             )
+            self._markets[symbol].rate = self.rate
             self._contracts[symbol] = (self._markets[symbol], STOCK)
             # Of an older journal it is not known what the last reward was given for.
             unknown = float("nan") if symbol in account.last_decision_ns else 0.0
@@ -212,6 +222,12 @@ class LiveEnv:
         if extra:
             self.winding_down |= set(extra)
             self._include(extra)
+
+    def set_rules(self, rules: TradingRules) -> None:
+        """Trade by other rules from the next bar on; the capital that they name stays."""
+        self._rules = rules._replace(initial_capital=self._rules.initial_capital)
+        for market in self._markets.values():
+            market.set_rules(self._rules)
 
     def set_dividends(self, dividends: Iterable[Dividend]) -> None:
         """Replace the dividends that are known; those of other underlyings are left out."""
@@ -254,11 +270,19 @@ class LiveEnv:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
         self._session = session
+        self._end_daily_loss(session)
         self._catch_up(session)
         for underlying, market in self._markets.items():
             market.begin_session(again=self._begun.get(underlying) == session.date)
         self._convert_markets(session)
         self._adjusted.begin_session()
+
+    def _end_daily_loss(self, session: Session) -> None:
+        """End the halt of a day whose close nobody saw: it lasts for its own session."""
+        halt = self.broker.account.restrictions.get(Cause.DAILY_LOSS)
+        if halt is not None and halt.since_ns < session.open_ns:
+            why = "its session is over"
+            self.broker.record(self.broker.ending([Cause.DAILY_LOSS], why, session.open_ns))
 
     def _catch_up(self, session: Session) -> None:
         """Do what has fallen due up to the open of `session`, as far as it is known."""
@@ -496,6 +520,8 @@ class LiveEnv:
             if day == session.date and is_stock(symbol)
         }
         self._assign_early(now_ns, session, closes)
+        following = self._calendar.next_session(session.date).date
+        self.broker.book_carry(session.date, following, self._spots(), now_ns)
         account = self.broker.account
         marks = self.marks()
         expiring: list[str] = []
