@@ -157,6 +157,24 @@ class DataSettings(Section):
         FilePath | None,
         _about("CSV of underlying, ex_date, amount; unset: the vendor is asked by REST."),
     ] = None
+    corporate_actions: Annotated[
+        FilePath | None,
+        _about(
+            "CSV of underlying, ex_date, kind, new_symbol, ratio, cash; added to what the vendor "
+            "tells by REST."
+        ),
+    ] = None
+    unexplained_gap_pct: Annotated[
+        Positive,
+        _about(
+            "Move of an underlying from one session to the next, in percent of its price, that "
+            "suspends it unless a corporate action explains it."
+        ),
+    ] = 32.0
+    official_close_delay_s: Annotated[
+        NotNegative,
+        _about("Seconds after a close before its official price is asked for."),
+    ] = 300.0
     massive: MassiveSettings = MassiveSettings()
     simulation: SimulationSettings = SimulationSettings()
     replay: ReplaySettings = ReplaySettings()

@@ -69,6 +69,7 @@ from trading.market.corporate_actions import (
     ActionKind,
     CorporateAction,
     action_id,
+    bars_after,
     in_order,
     price_factor,
 )
@@ -226,6 +227,53 @@ class LiveEnv:
         """Closing prices that are missing to bring the account to the open of `session`."""
         wanted = wanted_closes(self.broker.account, self._calendar, self.known, session)
         return [each for each in wanted if each not in self._closes]
+
+    def awaited_closes(self, now_ns: int) -> list[tuple[str, date]]:
+        """Closing prices that something which has expired waits for."""
+        late = pending(self.broker.account, self._calendar, now_ns + 1)
+        return [
+            (underlying, day)
+            for underlying, days in late.items()
+            for day in days
+            if (underlying, day) not in self._closes
+        ]
+
+    @property
+    def open_since(self) -> date | None:
+        """The session from which on something may still have to be done."""
+        account = self.broker.account
+        late = pending(account, self._calendar, account.last_ts_ns + 1)
+        days = [day for each in late.values() for day in each] + list(self._held_back.values())
+        days += [
+            since
+            for underlying in account.suspensions
+            if (since := unexplained_since(account, underlying)) is not None
+        ]
+        if account.last_session:
+            days.append(date.fromisoformat(account.last_session))
+        return min(days, default=None)
+
+    def is_unexplained(self, underlying: str) -> bool:
+        """Whether an underlying is suspended because no corporate action explains what it does."""
+        return unexplained_since(self.broker.account, underlying) is not None
+
+    def adjusts_today(self, today: date) -> set[str]:
+        """Underlyings with held options that an action may adjust when a session begins."""
+        account = self.broker.account
+        return {
+            each.underlying
+            for each in self.known.all_actions()
+            if each.ex_date <= today
+            and action_id(each) not in account.actions
+            and any(name.startswith("O:") for name in self.held_symbols(each.underlying))
+        }
+
+    def converted(
+        self, underlying: str, bars: Iterable[StockBar], session: Session
+    ) -> list[StockBar]:
+        """Bars of before corporate actions in the prices of after them, those up to `session`."""
+        actions = self.known.all_actions()
+        return bars_after(bars, underlying, actions, self._calendar, session.date)
 
     def begin_session(self, session: Session) -> None:
         """Bring the account to the open of a session, and forget the sequence numbers of quotes.

@@ -389,7 +389,21 @@ class LiveMarket:
                 rules.slippage,
                 rules.max_quote_age_ns,
             )
-            env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
+            actions, special_dividends = assembly.corporate_actions(settings)
+            closes = assembly.close_finder(settings, rest, calendar)
+            env = recorded_env(
+                LiveEnv(
+                    settings.symbols,
+                    rules,
+                    fees,
+                    calendar,
+                    broker,
+                    actions=actions,
+                    official_closes=closes is not None,
+                    max_gap=settings.data.unexplained_gap_pct / 100.0,
+                ),
+                recorder,
+            )
             directory = MarketDirectory(
                 rest,
                 stream,
@@ -397,6 +411,9 @@ class LiveMarket:
                 calendar,
                 settings.data.max_quote_contracts,
                 assembly.dividends(settings),
+                actions,
+                closes,
+                special_dividends,
             )
             trader = Trader(
                 assembly.trader_settings(settings),

@@ -12,11 +12,18 @@ from urllib.parse import quote
 
 import msgspec
 
+from trading.data.massive.rest_actions import (
+    read_official_close,
+    read_splits,
+    read_ticker_events,
+)
 from trading.data.massive.rest_transport import Page, RequestPace, RestTransport
 from trading.data.massive.wire import event_ns
 from trading.errors import ContractError, RestError
 from trading.market.bars import StockBar
+from trading.market.closes import OfficialClose
 from trading.market.contracts import OptionContract, Right, parse_symbol
+from trading.market.corporate_actions import Rename, Split
 from trading.market.dividends import Dividend
 
 _CONTRACTS_PER_PAGE = 1000
@@ -25,6 +32,8 @@ _AGGREGATES_PER_PAGE = 50_000
 _QUOTES_PER_PAGE = 50_000
 _DIVIDENDS_PER_PAGE = 1000
 _STANDARD_DELIVERABLE = 100
+_SPECIAL = "special"
+"""The `distribution_type` of a dividend outside of the regular ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +129,8 @@ class _DividendRow(msgspec.Struct):
     ticker: str
     ex_dividend_date: date
     cash_amount: float = 0.0
+    distribution_type: str | None = None
+    id: str | None = None
 
 
 class _ContractRow(msgspec.Struct):
@@ -286,7 +297,12 @@ class RestClient:
             "limit": str(_DIVIDENDS_PER_PAGE),
         }
         found = [
-            Dividend(row.ticker, row.ex_dividend_date, row.cash_amount)
+            Dividend(
+                row.ticker,
+                row.ex_dividend_date,
+                row.cash_amount,
+                special=row.distribution_type == _SPECIAL,
+            )
             for row in self._transport.rows(
                 lambda client: client.list_stocks_dividends(params=query, raw=True),
                 "/stocks/v1/dividends",
@@ -295,6 +311,18 @@ class RestClient:
             if row.ticker == underlying and row.cash_amount > 0.0
         ]
         return sorted(found, key=lambda dividend: dividend.ex_date)
+
+    def splits(self, underlying: str, from_date: date, to_date: date) -> list[Split]:
+        """Return the splits of a stock by execution date, both dates included, oldest first."""
+        return read_splits(self._transport, underlying, from_date, to_date)
+
+    def ticker_events(self, underlying: str) -> list[Rename]:
+        """Return under which symbols a company's stock traded before, oldest change first."""
+        return read_ticker_events(self._transport, underlying)
+
+    def official_close(self, symbol: str, day: date) -> OfficialClose | None:
+        """Return the official close of a stock or contract, None while the vendor has none."""
+        return read_official_close(self._transport, symbol, day)
 
     def option_chain_snapshot(
         self,
