@@ -265,6 +265,14 @@ class LiveEnv:
             days.append(date.fromisoformat(account.last_session))
         return min(days, default=None)
 
+    @property
+    def pending_settlements(self) -> int:
+        """Held contracts that expired before the session, or before the account's last event."""
+        account = self.broker.account
+        before_ns = max(account.last_ts_ns, self._session.open_ns if self._session else 0)
+        late = pending(account, self._calendar, before_ns)
+        return sum(len(symbols) for days in late.values() for symbols in days.values())
+
     def is_unexplained(self, underlying: str) -> bool:
         """Whether an underlying is suspended because no corporate action explains what it does."""
         return unexplained_since(self.broker.account, underlying) is not None
