@@ -136,10 +136,10 @@ class Recorder:
         """The environment's bar history begins with these, oldest first."""
         self._tape(underlying).history.extend(bars)
 
-    def convert(self, underlying: str, factor: float) -> None:
-        """A corporate action multiplied prices of before; quotes of before it are forgotten."""
+    def convert(self, underlying: str, factor: float, open_ns: int) -> None:
+        """A corporate action multiplied prices up to `open_ns`; quotes are forgotten."""
         tape = self._tape(underlying)
-        converted = [bar.times(factor) for bar in tape.history]
+        converted = [bar.times(factor) if bar.start_ns < open_ns else bar for bar in tape.history]
         tape.history.clear()
         tape.history.extend(converted)
         tape.building = None

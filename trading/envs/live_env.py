@@ -6,7 +6,7 @@ tells it makes no difference. The kernels are those of the vectorised environmen
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -169,8 +169,8 @@ class LiveEnv:
         """Actions that bars and prices were converted for."""
         self._held_back: dict[str, date] = {}
         """Since when nothing explained what an underlying does."""
-        self.price_factors: dict[str, float] = {}
-        """What bars of before the session were multiplied with when it began."""
+        self.price_factors: list[tuple[str, float, int]] = []
+        """What bars of an underlying up to a time were multiplied with when the session began."""
         self.adjusted_roots: dict[str, str] = {}
         """Roots that the exchange lists adjusted contracts under, where they are known."""
         self._include(symbols)
@@ -311,8 +311,8 @@ class LiveEnv:
                 self.broker.cancel(order_id, session.open_ns, why)
         self._session = session
         self._catch_up(session)
-        for underlying, market in self._markets.items():
-            market.begin_session(again=self._begun.get(underlying) == session.date)
+        for market in self._markets.values():
+            market.begin_session()
         self._convert_markets(session)
         self._adjusted.begin_session()
 
@@ -344,32 +344,50 @@ class LiveEnv:
 
     def _convert_markets(self, session: Session) -> None:
         """Convert bars and prices of before the actions that took effect since the last session."""
-        self.price_factors = {}
+        self.price_factors = []
         for underlying, market in self._markets.items():
             before = self._begun.get(underlying)
             self._begun[underlying] = session.date
-            due = [
-                each
-                for each in self.known.all_actions()
-                if each.underlying == underlying
-                and action_id(each) not in self._converted
-                and each.ex_date <= session.date
-            ]
-            self._converted |= {action_id(each) for each in due}
-            # What a market is warmed up with was converted already.
-            due = [each for each in due if before is not None and each.ex_date > before] or [
-                each for each in due if before == session.date == each.ex_date
-            ]
-            reference = self._references.get(underlying, float("nan"))
-            factor = price_factor(due, reference)
-            if factor == 1.0:
-                continue
+            for action in self.known.all_actions():
+                if action.underlying != underlying or action.ex_date > session.date:
+                    continue
+                if action_id(action) in self._converted:
+                    continue
+                # What a market is warmed up with at first was converted already.
+                if before is None:
+                    self._converted.add(action_id(action))
+                elif not self._is_undone(action):
+                    self._converted.add(action_id(action))
+                    self._convert_market(market, action, before, session)
+
+    def _is_undone(self, action: CorporateAction) -> bool:
+        """Whether an action is not the one that was applied: told with other terms, or moved."""
+        applied = self.broker.account.actions
+        prefix = f"{action.underlying}/{action.kind}/"
+        told = {action_id(each) for each in self.known.all_actions()}
+        moved = any(
+            name.startswith(prefix) and name not in told and terms == action.terms
+            for name, (terms, _) in applied.items()
+        )
+        return moved or unexplained_since(self.broker.account, action.underlying) is not None
+
+    def _convert_market(
+        self, market: UnderlyingMarket, action: CorporateAction, before: date, session: Session
+    ) -> None:
+        underlying = market.symbol
+        reference = self._references.get(underlying, float("nan"))
+        price = market.spot if np.isnan(reference) else reference
+        factor = price_factor([action], price)
+        if factor == 1.0:
+            return
+        if action.ex_date > before or before == session.date == action.ex_date:
             self._references[underlying] = reference * factor
-            market.rescale(factor, open_ns=session.open_ns)
-            self.price_factors[underlying] = factor
-            for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
-                if symbol != underlying:
-                    del self._contracts[symbol]
+        first = self._calendar.next_session(action.ex_date - timedelta(days=1))
+        market.rescale(factor, first.open_ns)
+        self.price_factors.append((underlying, factor, first.open_ns))
+        for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
+            if symbol != underlying:
+                del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         """Set what is listed; quotes of contracts listed before are kept, held ones stay listed."""

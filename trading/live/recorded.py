@@ -41,8 +41,8 @@ class _RecordedEnv:
 
     def begin_session(self, session: Session) -> None:
         self._env.begin_session(session)
-        for underlying, factor in self._env.price_factors.items():
-            self._recorder.convert(underlying, factor)
+        for underlying, factor, open_ns in self._env.price_factors:
+            self._recorder.convert(underlying, factor, open_ns)
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         told = list(contracts)
