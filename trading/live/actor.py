@@ -388,6 +388,7 @@ class LiveMarket:
                 assembly.risk_limits(settings),
                 rules.slippage,
                 rules.max_quote_age_ns,
+                assembly.carry_rates(settings),
             )
             actions, special_dividends = assembly.corporate_actions(settings)
             closes = assembly.close_finder(settings, rest, calendar)
@@ -414,6 +415,7 @@ class LiveMarket:
                 actions,
                 closes,
                 special_dividends,
+                treasury_yields=settings.data.treasury_yields,
             )
             trader = Trader(
                 assembly.trader_settings(settings),

@@ -14,6 +14,7 @@ from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.market_features import HISTORY_BARS
 from trading.envs.rules import TradingRules
+from trading.execution.carry import CarryRates
 from trading.execution.fees import FeeSchedule
 from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
@@ -24,7 +25,6 @@ from trading.market.calendar import ExchangeCalendar
 from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
 
-RISK_FREE_RATE = 0.04
 CONTRACT_MULTIPLIER = 100.0
 LOCKSTEP_TIMEOUT_S = 120.0
 _SECOND_NS = 1_000_000_000
@@ -106,6 +106,12 @@ def fee_schedule(settings: Settings) -> FeeSchedule:
     )
 
 
+def carry_rates(settings: Settings) -> CarryRates:
+    """Interest and borrowing fees as configured."""
+    execution = settings.execution
+    return CarryRates(execution.cash_interest_pct / 100.0, execution.borrow_fee_pct / 100.0)
+
+
 def risk_limits(settings: Settings) -> RiskLimits:
     """Limits that the broker enforces."""
     risk = settings.risk
@@ -145,7 +151,7 @@ def trading_rules(settings: Settings) -> TradingRules:
         slippage=settings.execution.slippage,
         stock_half_spread=settings.execution.stock_half_spread_bps / 10_000.0,
         multiplier=CONTRACT_MULTIPLIER,
-        rate=RISK_FREE_RATE,
+        rate=settings.env.risk_free_rate_pct / 100.0,
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
         reward_scale=settings.env.reward_scale,
     )

@@ -31,6 +31,7 @@ _HORIZON_DAYS = max(bucket.max_days for bucket in BUCKETS)
 _LOOK_BACK = timedelta(days=5)
 _TYPICAL_VOL = 0.3
 _DIVIDEND_HORIZON = timedelta(days=14)
+_TERM_YEARS = BUCKETS[-1].target_days / 365.0
 _ASK_AGAIN_NS = 5 * MINUTE_NS
 _LOOK_AGAIN_NS = MINUTE_NS
 _ACTION_LOOK_BACK = timedelta(days=31)
@@ -57,6 +58,8 @@ class MarketDirectory:
         and likewise `special_dividends`.
     closes
         Finds official closes; None where the tape that is played has them.
+    treasury_yields
+        Whether the risk-free rate is asked of the vendor at each session's start.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class MarketDirectory:
         actions: Sequence[CorporateAction] = (),
         closes: CloseFinder | None = None,
         special_dividends: Sequence[Dividend] = (),
+        *,
+        treasury_yields: bool = False,
     ) -> None:
         self._rest = rest
         self._stream = stream
@@ -80,6 +85,7 @@ class MarketDirectory:
         self._told_dividends: list[Dividend] = []
         self._subscribed: set[str] = set()
         self._opened = False
+        self._asks_for_yields = treasury_yields
         self._warm: set[str] = set()
         """Underlyings whose earlier bars and first quotes the environment has."""
         self._left_out: dict[str, int] = {}
@@ -119,6 +125,8 @@ class MarketDirectory:
             for found in self._find(self._env.wanted_closes(bar.session), bar.end_ns):
                 self._env.tell_close(*found)
         self._env.begin_session(bar.session)
+        if self._asks_for_yields:
+            self._take_rate(bar.session.date)
         failures = {}
         for symbol in self._env.underlyings:
             try:
@@ -289,6 +297,22 @@ class MarketDirectory:
         self._stream.subscribe("stocks", [f"AM.{name}" for name in stocks])
         self._subscribed = names
 
+    def _take_rate(self, today: date) -> None:
+        """Read options with the newest yield of the options' term; without one, as before."""
+        try:
+            curve = self._rest.treasury_yields(today)
+        except AuthenticationFailed:
+            raise
+        except DataError as error:
+            log.warning(
+                "treasury yields are not known: the rate stays", rate=self._env.rate, why=str(error)
+            )
+            return
+        if curve is None:
+            log.warning("the vendor has no treasury yields: the rate stays", rate=self._env.rate)
+            return
+        self._env.set_rate(curve.rate(_TERM_YEARS))
+
     def _known_dividends(self, today: date) -> Sequence[Dividend]:
         """Those since the last traded session and soon; untold ones stay what they were."""
         if self._dividends is not None:
@@ -412,7 +436,7 @@ class MarketDirectory:
             bars = self._rest.aggregates(
                 data_ticker(symbol), 1, "minute", sessions[0].open_ns, bar.end_ns - MINUTE_NS
             )
-        except NotEntitled as error:
+        except (NotEntitled, RestError) as error:
             log.warning("no earlier bars", underlying=symbol, reason=str(error))
             return []
         return [
@@ -435,7 +459,7 @@ class MarketDirectory:
                 strike_from=min(strikes),
                 strike_to=max(strikes),
             )
-        except NotEntitled as error:
+        except (NotEntitled, RestError) as error:
             log.warning("no chain snapshot", underlying=symbol, reason=str(error))
             return ()
 

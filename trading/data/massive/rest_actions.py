@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from trading.data.massive.rest_transport import Failure, Page, RestTransport
+from trading.data.massive.rest_transport import Failure, RestTransport
 from trading.errors import DataError, RestError
 from trading.market.closes import OfficialClose
 from trading.market.corporate_actions import Rename, Split
@@ -64,7 +64,7 @@ def read_splits(
     for row in transport.rows(
         lambda client: client.list_stocks_splits(params=query, raw=True),
         "/stocks/v1/splits",
-        Page[_SplitRow],
+        _SplitRow,
     ):
         if row.ticker != underlying:
             continue

@@ -26,6 +26,7 @@ from trading.market.contracts import OptionContract, Right
 from trading.market.corporate_actions import CorporateAction, Rename, Split
 from trading.market.dividends import Dividend
 from trading.market.products import product_of, underlying_named
+from trading.market.rates import YieldCurve
 
 Query = dict[str, str]
 Json = dict[str, Any]
@@ -39,6 +40,10 @@ _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ".gt": lambda value, bound: bool(value > bound),
     ".lte": lambda value, bound: bool(value <= bound),
     ".lt": lambda value, bound: bool(value < bound),
+}
+_YIELD_NAMES: Final = {
+    **{months / 12.0: f"yield_{months}_month" for months in (1, 3, 6)},
+    **{float(years): f"yield_{years}_year" for years in (1, 2, 3, 5, 7, 10, 20, 30)},
 }
 _SORT_KEYS: Final[dict[str, Callable[[OptionContract], Any]]] = {
     "ticker": lambda contract: contract.symbol,
@@ -71,6 +76,7 @@ class RestApi:
     state: what the market looks like now
     keys: API keys that are accepted, as `Authorization: Bearer` or as `apiKey` in the query
     dividends: cash dividends of the stocks
+    treasury_yields: those of each day on which they changed
     actions: their splits and changes of symbol
 
     Attributes
@@ -84,6 +90,7 @@ class RestApi:
         state: MarketState,
         keys: Collection[str],
         dividends: Iterable[Dividend] = (),
+        treasury_yields: Iterable[YieldCurve] = (),
         actions: Iterable[CorporateAction] = (),
     ) -> None:
         self._state = state
@@ -91,6 +98,7 @@ class RestApi:
         self.actions: Sequence[CorporateAction] = tuple(actions)
         self.closes: dict[tuple[str, date], float] = {}
         self._known_dividends = sorted(dividends, key=lambda each: (each.ex_date, each.underlying))
+        self._yields = sorted(treasury_yields, key=lambda curve: curve.day)
         self._requests = 0
         self._routes: list[tuple[re.Pattern[str], Callable[[_Request], Json]]] = [
             (re.compile(r"/v3/reference/options/contracts"), self._contracts),
@@ -110,6 +118,7 @@ class RestApi:
                 re.compile(r"/v1/open-close/(?P<ticker>[^/]+)/(?P<date>[^/]+)"),
                 self._open_close,
             ),
+            (re.compile(r"/fed/v1/treasury-yields"), self._treasury_yields),
             (re.compile(r"/v1/marketstatus/now"), self._market_status),
         ]
 
@@ -350,6 +359,22 @@ class RestApi:
             "close": close,
             "volume": sum(bar.volume for bar in bars),
         }
+
+    def _treasury_yields(self, request: _Request) -> Json:
+        """The newest yields of the days asked for, observed on the last of them."""
+        today = self._state.listing.session.date
+        last = min(request.day("date.lte", today), today)
+        newest = [curve for curve in self._yields if curve.day <= last][-1:]
+        rows = [
+            {"date": last.isoformat()}
+            | {
+                name: curve.percent[years]
+                for years, name in _YIELD_NAMES.items()
+                if years in curve.percent
+            }
+            for curve in newest
+        ]
+        return self._page(request, rows, default=100, maximum=50_000)
 
     def _quotes(self, request: _Request) -> Json:
         """The session's quotes of a contract, newest first unless asked otherwise."""

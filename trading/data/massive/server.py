@@ -31,6 +31,7 @@ from trading.errors import StreamError
 from trading.market.bars import StockBar
 from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
+from trading.market.rates import YieldCurve
 
 SlowReader = Literal["cut", "wait"]
 
@@ -62,7 +63,7 @@ class MarketServer:
     max_frame_events: events in one WebSocket message
     auth_timeout_s: how long a connection may stay unauthenticated
     close_timeout_s: how long a cut or stopped client has to close its side
-    dividends, actions: what is told of them by REST; the streamed market itself knows none
+    dividends, treasury_yields, actions: what is told of them by REST; the market itself knows none
 
     Attributes
     ----------
@@ -91,6 +92,7 @@ class MarketServer:
         auth_timeout_s: float = 10.0,
         close_timeout_s: float = 5.0,
         dividends: Iterable[Dividend] = (),
+        treasury_yields: Iterable[YieldCurve] = (),
         actions: Iterable[CorporateAction] = (),
     ) -> None:
         if not speed >= 0.0:
@@ -111,7 +113,9 @@ class MarketServer:
         self._close_timeout_s = close_timeout_s
         self._keys = frozenset(keys)
         self.state = MarketState(source)
-        self.rest = self._rest = RestApi(self.state, self._keys, dividends, actions=actions)
+        self.rest = self._rest = RestApi(
+            self.state, self._keys, dividends, treasury_yields, actions=actions
+        )
         self._clients: list[Subscriber] = []
         self._connections: set[ServerConnection] = set()
         self._server: Server | None = None
