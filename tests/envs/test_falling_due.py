@@ -592,3 +592,37 @@ def test_a_special_dividend_of_a_stock_that_nobody_holds_scales_its_bars(tmp_pat
     desk.begin(TUE)
     assert desk.env.price_factors == [("ACME", pytest.approx(0.8), session(TUE).open_ns)]
     assert desk.env.spot("ACME") == pytest.approx(80.0)
+
+
+def test_a_stock_at_its_price_limit_is_suspended_until_it_trades_between_them(
+    tmp_path: Path,
+) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 100.0)
+    before = desk.env.equity()
+    now_ns = session(TUE).open_ns + 90 * 10**9
+    assert desk.env.apply_band("ACME", 95.0, 105.0, [21], now_ns)
+    assert desk.suspended == ""
+    desk.bar(TUE, 2, 105.0)
+    desk.bar(TUE, 3, 105.0)
+    assert desk.suspended == "its stock is halted or at its price limit"
+    assert desk.env.equity() == pytest.approx(before)
+    desk.env.apply_band("ACME", 100.0, 110.0, [21], now_ns + 300 * 10**9)
+    assert desk.suspended == ""
+    assert not desk.env.apply_band("OTHER", 1.0, 2.0, [], now_ns)
+
+
+def test_an_indicator_of_a_halt_suspends_until_the_next_band_or_session(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.env.halt_indicators = frozenset([17])
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 100.0)
+    now_ns = session(TUE).open_ns + 90 * 10**9
+    desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns)
+    assert desk.suspended
+    desk.env.apply_band("ACME", 95.0, 105.0, [21], now_ns + 1)
+    assert desk.suspended == ""
+    desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns + 2)
+    desk.begin(WED)
+    assert desk.suspended == ""

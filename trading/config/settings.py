@@ -105,6 +105,19 @@ class MassiveSettings(Section):
     silence_timeout_s: Annotated[
         Positive, _about("A connection without data for so many seconds is opened anew.")
     ] = 120.0
+    luld: Annotated[
+        bool,
+        _about(
+            "Whether price limits of stocks (LULD) are subscribed to, which the data plan must "
+            "include: a stock at its limit, or halted, is suspended."
+        ),
+    ] = False
+    halt_indicators: Annotated[
+        list[int],
+        _about(
+            "Indicators of LULD events that say that a stock is halted, as the vendor has them."
+        ),
+    ] = []
 
 
 class SimulationSettings(Section):

@@ -89,6 +89,22 @@ class Observed(NamedTuple):
     """[U], since the bar before."""
 
 
+HALTED_STOCK = "its stock is halted or at its price limit"
+
+
+class PriceLimits(NamedTuple):
+    """Between which prices a stock may trade, USD; 0 where there is no limit."""
+
+    low: float
+    high: float
+    halted: bool
+
+    def stop(self, price: float) -> bool:
+        """Whether trading at a price has come to a halt."""
+        at_limit = 0.0 < self.low < self.high and not self.low < price < self.high
+        return self.halted or (at_limit and price > 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one action."""
@@ -173,6 +189,9 @@ class LiveEnv:
         """Since when nothing explained what an underlying does."""
         self.price_factors: list[tuple[str, float, int]] = []
         """What bars of an underlying up to a time were multiplied with when the session began."""
+        self.halt_indicators: frozenset[int] = frozenset()
+        """Indicators of price bands that say that a stock is halted."""
+        self._price_bands: dict[str, PriceLimits] = {}
         self.adjusted_roots: dict[str, str] = {}
         """Roots that the exchange lists adjusted contracts under, where they are known."""
         self._include(symbols)
@@ -318,6 +337,11 @@ class LiveEnv:
             if order.underlying in self.winding_down and order.intent is Intent.OPEN:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
+        if self._session is None or self._session.date != session.date:
+            self._price_bands.clear()
+            for underlying in list(self.broker.account.suspensions):
+                why, now_ns = "a new session begins", session.open_ns
+                self.broker.reinstate(underlying, why, now_ns, lifts=HALTED_STOCK)
         self._session = session
         self._catch_up(session)
         for market in self._markets.values():
@@ -471,6 +495,30 @@ class LiveEnv:
         market = self._markets.get(bar.symbol)
         return market is not None and market.apply_bar(bar)
 
+    def apply_band(
+        self, symbol: str, low: float, high: float, indicators: Sequence[int], ts_ns: int
+    ) -> bool:
+        """Take over between which prices a stock may trade; False when it is not traded here.
+
+        A stock that is halted, or whose price has come to its limit, is suspended until it trades
+        between its limits again.
+        """
+        if symbol not in self._markets:
+            return False
+        halted = not self.halt_indicators.isdisjoint(indicators)
+        self._price_bands[symbol] = PriceLimits(low, high, halted)
+        self._suspend_halted(ts_ns)
+        return True
+
+    def _suspend_halted(self, now_ns: int) -> None:
+        for underlying, limits in self._price_bands.items():
+            spot = self._markets[underlying].spot
+            if limits.stop(spot):
+                self.broker.suspend(underlying, HALTED_STOCK, now_ns)
+            else:
+                why = "it trades between its limits"
+                self.broker.reinstate(underlying, why, now_ns, lifts=HALTED_STOCK)
+
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         """Fill the bar history from bars that closed before trading starts, oldest first."""
         told = list(bars)
@@ -502,6 +550,7 @@ class LiveEnv:
         self._greeks.keep(set(self.broker.account.positions))
         self._suspend_unknown(now_ns)
         self._suspend_jumps(now_ns, session)
+        self._suspend_halted(now_ns)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
@@ -569,7 +618,10 @@ class LiveEnv:
         """
         self._suspend_jumps(now_ns, session)
         for symbol, market in self._markets.items():
-            if not self._official_closes and np.isfinite(market.spot) and market.spot > 0.0:
+            # A price of an earlier session, or none, is no close of this one.
+            is_old = 0 < market.chain.last_price_ns <= session.open_ns
+            is_price = np.isfinite(market.spot) and market.spot > 0.0
+            if not self._official_closes and is_price and not is_old:
                 self.tell_close(symbol, session.date, OfficialClose(market.spot))
             self._references[symbol] = market.spot
             market.end_session()

@@ -405,6 +405,7 @@ class LiveMarket:
                 ),
                 recorder,
             )
+            env.halt_indicators = frozenset(settings.data.massive.halt_indicators)
             directory = MarketDirectory(
                 rest,
                 stream,
@@ -416,6 +417,7 @@ class LiveMarket:
                 closes,
                 special_dividends,
                 treasury_yields=settings.data.treasury_yields,
+                price_limits=settings.data.source == "massive" and settings.data.massive.luld,
             )
             trader = Trader(
                 assembly.trader_settings(settings),

@@ -60,6 +60,8 @@ class MarketDirectory:
         Finds official closes; None where the tape that is played has them.
     treasury_yields
         Whether the risk-free rate is asked of the vendor at each session's start.
+    price_limits
+        Whether price limits of stocks are subscribed to.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class MarketDirectory:
         special_dividends: Sequence[Dividend] = (),
         *,
         treasury_yields: bool = False,
+        price_limits: bool = False,
     ) -> None:
         self._rest = rest
         self._stream = stream
@@ -94,6 +97,7 @@ class MarketDirectory:
         self._asker: ThreadPoolExecutor | None = None
         self._actions = tuple(actions)
         self._special_dividends = tuple(special_dividends)
+        self._takes_limits = price_limits
         self._told_actions: dict[str, list[CorporateAction]] = {}
         self._closes = closes
         self._found: Future[list[_Found]] | None = None
