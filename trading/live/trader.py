@@ -120,6 +120,10 @@ class Markets(Protocol):
         """The vendor's clock, cut to a second; asked from any thread."""
         ...
 
+    def settle(self, now_ns: int) -> None:
+        """Settle what waits for closing prices, once they are known."""
+        ...
+
 
 class Observer(Protocol):
     """Who is told what happened, on the loop's thread."""
@@ -293,6 +297,8 @@ class Trader:
         if self.ahead_until_ns:
             self._pass_bars(now_ns)
         self._open_if_begun(now_ns)
+        if not self.ahead_until_ns:
+            self._markets.settle(now_ns)
         self._stream.expect_data(self._calendar.session_at(now_ns) is not None)
         if time.monotonic() - self._reconnects_seen_s > 1.0:
             self._reconnects_seen_s = time.monotonic()
