@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trading.execution.events import (
         AccountOpened,
         BasesScaled,
+        Carried,
         CashMoved,
         ChallengerRefused,
         ChampionPromoted,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         SessionClosed,
         Settled,
         StateChanged,
+        TermsAdopted,
         UnderlyingReinstated,
         UnderlyingSuspended,
         WeightsAdopted,
@@ -292,6 +294,11 @@ def _settled(event: "Settled") -> str:
     )
 
 
+def _carried(event: "Carried") -> str:
+    fees = "".join(f", {name} borrowed {-fee:+.2f}" for name, fee in event.borrow_fees.items())
+    return f"to {event.through}: interest {event.interest:+.2f}{fees}"
+
+
 def _dividend_paid(event: "DividendPaid") -> str:
     return (
         f"{event.amount:.4f} a share on {event.lots:+d} lots of {event.underlying}, ex "
@@ -328,6 +335,10 @@ def _state_changed(event: "StateChanged") -> str:
         return f"{event.trading_state}: {event.reason}"
     did = "ended" if event.restricts == "active" else "entered"
     return f"{event.trading_state}: {event.cause} {did}, {event.reason}"
+
+
+def _terms_adopted(event: "TermsAdopted") -> str:
+    return f"bars of {event.terms.get('data.bar_seconds', '?')} s, {len(event.terms)} terms"
 
 
 def _owner_commanded(event: "OwnerCommanded") -> str:
@@ -398,12 +409,14 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "order_filled": _filled,
     "order_cancelled": _cancelled,
     "settled": _settled,
+    "carried": _carried,
     "dividend_paid": _dividend_paid,
     "corporate_action_applied": _corporate_action_applied,
     "margin_changed": _margin_changed,
     "peak_reset": _peak_reset,
     "session_closed": _session_closed,
     "state_changed": _state_changed,
+    "terms_adopted": _terms_adopted,
     "owner_commanded": _owner_commanded,
     "cash_moved": _cash_moved,
     "bases_scaled": _bases_scaled,

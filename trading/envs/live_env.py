@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.data.admission import Bands, Refusal, Refusals
 from trading.envs.adjusted_contracts import (
     NO_QUOTE,
     AdjustedContracts,
@@ -121,6 +122,13 @@ class LiveEnv:
     max_gap
         Share of its price that an underlying may move from one session to the next without an
         action, before it is suspended.
+    bands
+        How far prices may lie from what their chain implies before they are kept apart.
+
+    Attributes
+    ----------
+    refused : Refusals
+        How many events were not taken over, by reason.
     """
 
     def __init__(
@@ -134,12 +142,16 @@ class LiveEnv:
         actions: Iterable[CorporateAction] = (),
         official_closes: bool = False,
         max_gap: float = MAX_GAP,
+        bands: Bands | None = None,
     ) -> None:
         self.broker = broker
         self.winding_down: frozenset[str] = frozenset()
         """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
-        self._fees = fees
+        self._fees, self._bands = fees, bands
+        self.refused = Refusals()
+        self.rate = rules.rate
+        """Risk-free rate that options are read with, a year."""
         self._greeks = HeldGreeks()
         self._now_ns = 0
         """When the last bar closed."""
@@ -183,10 +195,19 @@ class LiveEnv:
         """All that are listed and marked: `symbols`, and what the account came to hold since."""
         return tuple(self._markets)
 
+    def set_rate(self, rate: float) -> None:
+        """Read options with another risk-free rate from here on, see `TradingRules.rate`."""
+        self.rate = rate
+        for market in self._markets.values():
+            market.rate = rate
+
     def _include(self, symbols: Iterable[str]) -> None:
         account = self.broker.account
         for symbol in symbols:
-            self._markets[symbol] = UnderlyingMarket(symbol, self._rules, self._fees)
+            self._markets[symbol] = UnderlyingMarket(
+                symbol, self._rules, self._fees, self._bands, self.refused
+            )
+            self._markets[symbol].rate = self.rate
             self._contracts[symbol] = (self._markets[symbol], STOCK)
             # Of an older journal it is not known what the last reward was given for.
             unknown = float("nan") if symbol in account.last_decision_ns else 0.0
@@ -200,6 +221,12 @@ class LiveEnv:
         if extra:
             self.winding_down |= set(extra)
             self._include(extra)
+
+    def set_rules(self, rules: TradingRules) -> None:
+        """Trade by other rules from the next bar on; the capital that they name stays."""
+        self._rules = rules._replace(initial_capital=self._rules.initial_capital)
+        for market in self._markets.values():
+            market.set_rules(self._rules)
 
     def set_dividends(self, dividends: Iterable[Dividend]) -> None:
         """Replace the dividends that are known; those of other underlyings are left out."""
@@ -361,22 +388,20 @@ class LiveEnv:
         ts_ns: int,
         sequence: int,
     ) -> bool:
-        """Take over a quote; False when the contract is unknown or the quote is out of order."""
+        """Take over a quote; False when it is refused."""
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None and symbol in self._adjusted:
             quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
             return self._adjusted.apply_quote(symbol, quote, sequence)
         if market is None or i == STOCK:
+            self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
 
     def apply_bar(self, bar: StockBar) -> bool:
-        """Take over an aggregate of an underlying; False when it is not traded here."""
+        """Take over an aggregate of an underlying; False when it is refused or not traded here."""
         market = self._markets.get(bar.symbol)
-        if market is None:
-            return False
-        market.apply_bar(bar)
-        return True
+        return market is not None and market.apply_bar(bar)
 
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         """Fill the bar history from bars that closed before trading starts, oldest first."""
@@ -486,6 +511,8 @@ class LiveEnv:
             if day == session.date and is_stock(symbol)
         }
         self._assign_early(now_ns, session, closes)
+        following = self._calendar.next_session(session.date).date
+        self.broker.book_carry(session.date, following, self._spots(), now_ns)
         account = self.broker.account
         marks = self.marks()
         expiring: list[str] = []
@@ -726,6 +753,7 @@ class LiveEnv:
             frames = market.frames
             bid, ask = stock_touch(float(frames.spot[0]), self._rules.stock_half_spread)
             return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[0]))
+        market.vet_news()
         columns = market.chain.columns
         return QuoteView(
             float(columns.bid[i]),

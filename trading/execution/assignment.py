@@ -97,4 +97,7 @@ def early_assignments(
 
 
 def _mid(quote: QuoteView | None) -> float:
-    return math.nan if quote is None else marked(quote, math.nan)
+    """The mid of a quote with both sides; NaN where one of them says nothing."""
+    if quote is None or not 0.0 < quote.bid <= quote.ask < math.inf:
+        return math.nan
+    return marked(quote, math.nan)

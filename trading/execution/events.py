@@ -236,6 +236,13 @@ class StateChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="state_cha
     flatten: bool = False
 
 
+class TermsAdopted(msgspec.Struct, frozen=True, tag_field="kind", tag="terms_adopted"):
+    """From here on the account trades by these terms: settings by key, actions and features."""
+
+    ts_ns: int
+    terms: dict[str, str]
+
+
 class OwnerCommand(StrEnum):
     """What an owner may order."""
 
@@ -276,6 +283,20 @@ class OwnerCommanded(msgspec.Struct, frozen=True, tag_field="kind", tag="owner_c
     answer: str
     symbol: str = ""
     amount: float = 0.0
+
+
+class Carried(msgspec.Struct, frozen=True, tag_field="kind", tag="carried"):
+    """What the days from the last booking to `through` (YYYY-MM-DD) earned and cost, USD.
+
+    `interest` on cash, and by underlying the `borrow_fees` of stock held short; booked at the close
+    of the session of `date`.
+    """
+
+    ts_ns: int
+    date: str
+    through: str
+    interest: float
+    borrow_fees: dict[str, float] = {}
 
 
 class CashMoved(msgspec.Struct, frozen=True, tag_field="kind", tag="cash_moved"):
@@ -442,7 +463,9 @@ Event: TypeAlias = (
     | PeakReset
     | SessionClosed
     | StateChanged
+    | TermsAdopted
     | OwnerCommanded
+    | Carried
     | CashMoved
     | BasesScaled
     | UnderlyingSuspended

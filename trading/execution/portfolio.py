@@ -12,6 +12,7 @@ from trading.execution.deliverables import Adjusted, Deliverable
 from trading.execution.events import (
     AccountOpened,
     BasesScaled,
+    Carried,
     CashMoved,
     ChallengerRefused,
     ChampionPromoted,
@@ -34,6 +35,7 @@ from trading.execution.events import (
     SessionClosed,
     Settled,
     StateChanged,
+    TermsAdopted,
     UnderlyingReinstated,
     UnderlyingSuspended,
     WeightsAdopted,
@@ -66,12 +68,17 @@ class Account:
         By symbol, by underlying, by order id. A stock's symbol is its ticker.
     closed_trades, winning_trades, fills, decisions, orders : int
         Strategies closed or settled, those with a profit, fills, decisions, orders submitted.
+    terms : dict
+        What it trades by, as the journal says: settings by key, actions and features.
     restrictions : dict
         What restricts trading now, by its cause, in the order in which it came; see `states`.
     commands : dict
         The owner's newest commands by their key, so that one that comes again is known.
     closing : dict
         Underlyings whose strategy the owner wants closed, and the reason.
+    interest, borrow_fees : float
+        Interest on cash and fees of borrowed stock, USD, up to `carried_through` (YYYY-MM-DD).
+        Interest is no underlying's.
     paid_in : float
         Initial cash and what the owner paid in since, less what was taken out, USD.
     deliverables : dict
@@ -145,6 +152,7 @@ class Account:
         self.masked_decisions = 0
         self.orders = 0
         self.rejections = 0
+        self.terms: dict[str, str] = {}
         self.restrictions: dict[str, Restriction] = {}
         self.closing: dict[str, str] = {}
         self.commands: dict[str, OwnerCommanded] = {}
@@ -152,6 +160,8 @@ class Account:
         self.paid_in = self.unscaled_cash = 0.0
         self.peak_reset_due = False
         self.scale = 1.0
+        self.interest = self.borrow_fees = 0.0
+        self.carried_through = ""
         self.day_base = 0.0
         self.day_start_equity = 0.0
         self.peak_equity = 0.0
@@ -342,6 +352,9 @@ class Account:
             self.peak_equity = self.champion_peak_equity = event.equity
             self.peak_reset_due = False
 
+    def _adopt_terms(self, event: TermsAdopted) -> None:
+        self.terms = dict(event.terms)
+
     def _obey(self, event: OwnerCommanded) -> None:
         if not self._is_next(event.number, self.owner_commands, "command of the owner"):
             return
@@ -349,13 +362,28 @@ class Account:
         if event.key:
             self.commands[event.key] = event
             while len(self.commands) > _KEYS_KEPT:
-                del self.commands[next(iter(self.commands))]
+                del self.commands[min(self.commands, key=lambda k: self.commands[k].number)]
         if event.command is OwnerCommand.CLOSE:
             self.closing[event.symbol] = event.why
         elif event.command in (OwnerCommand.HALT, OwnerCommand.RESUME):
             self.closing.clear()
         elif event.command is OwnerCommand.RESET_PEAK:
             self.peak_reset_due = True
+
+    def _carry(self, event: Carried) -> None:
+        if event.through <= self.carried_through:
+            return
+        self.carried_through = event.through
+        self.interest = usd(self.interest + event.interest)
+        self.cash = usd(self.cash + event.interest)
+        for underlying, fee in event.borrow_fees.items():
+            self.borrow_fees = usd(self.borrow_fees + fee)
+            self._book_cash(underlying, -fee)
+            held = self.strategies.get(underlying)
+            if held is not None:
+                self.strategies[underlying] = msgspec.structs.replace(
+                    held, exit_cash=usd(held.exit_cash - fee)
+                )
 
     def _move_cash(self, event: CashMoved) -> None:
         if not self._is_next(event.number, self.cash_moves, "move of cash"):
@@ -431,7 +459,7 @@ class Account:
     def _restrict(
         self, cause: str, state: TradingState, reason: str, ts_ns: int, flatten: bool = False
     ) -> None:
-        self.restrictions[cause] = Restriction(state, reason, ts_ns, flatten)
+        self.restrictions[str(cause)] = Restriction(state, str(reason), ts_ns, flatten)
 
     def _restrict_champion(self, ts_ns: int) -> None:
         cause = Cause.CHAMPION_DRAWDOWN
@@ -859,7 +887,9 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     CorporateActionApplied: Account._apply_action,
     MarginChanged: Account._change_margin,
     PeakReset: Account._reset_peak,
+    TermsAdopted: Account._adopt_terms,
     OwnerCommanded: Account._obey,
+    Carried: Account._carry,
     CashMoved: Account._move_cash,
     BasesScaled: Account._scale,
     SessionClosed: Account._close_session,

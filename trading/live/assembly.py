@@ -1,5 +1,6 @@
 """Builds the parts of the live market from the settings."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.market_features import HISTORY_BARS
 from trading.envs.rules import TradingRules
+from trading.execution.carry import CarryRates
 from trading.execution.fees import FeeSchedule
 from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
@@ -19,7 +21,6 @@ from trading.live.endpoint import Endpoint
 from trading.live.trader import TraderSettings
 from trading.market.dividends import Dividend
 
-RISK_FREE_RATE = 0.04
 CONTRACT_MULTIPLIER = 100.0
 LOCKSTEP_TIMEOUT_S = 120.0
 _SECOND_NS = 1_000_000_000
@@ -80,6 +81,12 @@ def fee_schedule(settings: Settings) -> FeeSchedule:
     )
 
 
+def carry_rates(settings: Settings) -> CarryRates:
+    """Interest and borrowing fees as configured."""
+    execution = settings.execution
+    return CarryRates(execution.cash_interest_pct / 100.0, execution.borrow_fee_pct / 100.0)
+
+
 def risk_limits(settings: Settings) -> RiskLimits:
     """Limits that the broker enforces."""
     risk = settings.risk
@@ -119,7 +126,7 @@ def trading_rules(settings: Settings) -> TradingRules:
         slippage=settings.execution.slippage,
         stock_half_spread=settings.execution.stock_half_spread_bps / 10_000.0,
         multiplier=CONTRACT_MULTIPLIER,
-        rate=RISK_FREE_RATE,
+        rate=settings.env.risk_free_rate_pct / 100.0,
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
         reward_scale=settings.env.reward_scale,
     )
@@ -142,12 +149,15 @@ def stream_settings(settings: Settings, endpoint: Endpoint) -> StreamSettings:
         api_key=endpoint.api_key,
         block_when_full=replay,
         stop_on_close=replay,
+        asks_time=settings.data.source != "massive",
         silence_timeout_s=None if replay else settings.data.massive.silence_timeout_s,
     )
 
 
 def trader_settings(settings: Settings) -> TraderSettings:
     """How the trading loop runs."""
+    # In lockstep trading waits for the learner by design, and a run must be repeatable.
+    minds_nothing = settings.safety.unattended == "nothing" or settings.lockstep
     return TraderSettings(
         bar_ns=settings.data.bar_seconds * _SECOND_NS,
         grace_ns=settings.data.bar_grace_ms * 1_000_000,
@@ -156,6 +166,8 @@ def trader_settings(settings: Settings) -> TraderSettings:
         lockstep_timeout_s=LOCKSTEP_TIMEOUT_S,
         learning=settings.learning.online,
         update_frequency=settings.learning.update_frequency,
+        patience_s=math.inf if minds_nothing else settings.safety.patience_s,
+        flatten_unattended=settings.safety.unattended == "flatten",
         fragment_file=settings.paths.state_dir / f"fragment-{settings.account.id}.bin",
     )
 

@@ -26,10 +26,11 @@ from trading.data.massive.protocol import AssetClass, FeedProtocol
 from trading.data.massive.rest_api import RestApi
 from trading.data.massive.source import EventSource, Listing, SourceStep
 from trading.data.massive.subscriber import Subscriber, pick_rows, union_of_rows
-from trading.data.massive.wire import Status, encode
+from trading.data.massive.wire import Status, TapeClock, encode
 from trading.errors import StreamError
 from trading.market.bars import StockBar
 from trading.market.dividends import Dividend
+from trading.market.rates import YieldCurve
 
 SlowReader = Literal["cut", "wait"]
 
@@ -61,7 +62,7 @@ class MarketServer:
     max_frame_events: events in one WebSocket message
     auth_timeout_s: how long a connection may stay unauthenticated
     close_timeout_s: how long a cut or stopped client has to close its side
-    dividends: what is told of them by REST; the streamed market itself knows none
+    dividends, treasury_yields: what is told of them by REST; the market itself knows none
 
     Attributes
     ----------
@@ -89,6 +90,7 @@ class MarketServer:
         auth_timeout_s: float = 10.0,
         close_timeout_s: float = 5.0,
         dividends: Iterable[Dividend] = (),
+        treasury_yields: Iterable[YieldCurve] = (),
     ) -> None:
         if not speed >= 0.0:
             raise StreamError(f"server speed {speed} is negative: use 0 for as fast as possible")
@@ -108,7 +110,7 @@ class MarketServer:
         self._close_timeout_s = close_timeout_s
         self._keys = frozenset(keys)
         self.state = MarketState(source)
-        self._rest = RestApi(self.state, self._keys, dividends)
+        self._rest = RestApi(self.state, self._keys, dividends, treasury_yields)
         self._clients: list[Subscriber] = []
         self._connections: set[ServerConnection] = set()
         self._server: Server | None = None
@@ -251,7 +253,12 @@ class MarketServer:
 
     async def _send(self, client: Subscriber, events: Sequence[bytes]) -> None:
         """Writes `events` to the socket; while `wait`ing, returns once the client caught up."""
-        for frame in frames(events, self._max_frame_events):
+        for piece in frames(events, self._max_frame_events):
+            frame = piece
+            if client.protocol.tells_time:
+                # The events of a step are no later than the step itself.
+                clock = encode([TapeClock(self.state.now_ns // 1_000_000)])
+                frame = clock[:-1] + b"," + piece[1:]
             transport = client.connection.transport
             if self._cuts and transport.get_write_buffer_size() > self._max_buffered_bytes:
                 self._drop(client)
