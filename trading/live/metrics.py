@@ -38,6 +38,10 @@ class AccountFigures:
     open_positions: int = 0
     """Open strategies."""
     suspended: int = 0
+    unexplained: int = 0
+    """Of these, underlyings whose move no corporate action explains."""
+    pending_settlements: int = 0
+    """Contracts that have expired and wait for a closing price."""
     """Underlyings that do not trade for now."""
     fees: float = 0.0
     """Fees paid since the account was opened."""
@@ -259,6 +263,16 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     yield _gauge(
         "suspended_underlyings", "Underlyings that do not trade for now.", figures.suspended
     )
+    yield _gauge(
+        "unexplained_underlyings",
+        "Underlyings whose move no corporate action explains.",
+        figures.unexplained,
+    )
+    yield _gauge(
+        "pending_settlements",
+        "Contracts that have expired and wait for a closing price.",
+        figures.pending_settlements,
+    )
     yield _counter("fees_total", "Fees paid in USD.", figures.fees)
     yield _labelled_gauge("trading_state", "1 for the state of trading.", "state", states)
     yield _counter("restarts_total", "Times that the account was taken up again.", figures.restarts)
@@ -272,7 +286,9 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     )
     yield _counter("rollbacks_total", "Returns to an earlier champion.", figures.rollbacks)
     yield _gauge(
-        "initial_capital", "Cash on the account's first day, USD.", figures.initial_capital
+        "initial_capital",
+        "Cash that the owner paid in, less what was taken out, USD.",
+        figures.initial_capital,
     )
     yield _gauge(
         "day_start_equity", "Equity at the last session's close, USD.", figures.day_start_equity
