@@ -168,6 +168,8 @@ class Trader:
         self._now_ns = start_ns
         self._has_closed = False
         """Whether a bar was closed, so that holdings have their prices."""
+        self.recent_rejections: deque[Rejection] = deque(maxlen=_RECENT_FILLS)
+        """Oldest first."""
         self.finished = False
         """The stream ended and every bar is closed."""
         self._unopened: Bar | None = None
@@ -414,6 +416,7 @@ class Trader:
                     fees=outcome.result.fees,
                 )
             elif isinstance(outcome.result, Rejection):
+                self.recent_rejections.append(outcome.result)
                 log.warning(
                     "rejected",
                     order=outcome.result.order_id,
