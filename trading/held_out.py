@@ -48,7 +48,8 @@ class HeldOutSessions:
             _check_apart(gate.history, settings.learning.history, self._rules, self._fees)
             self._fixed.append(HeldOut(_HISTORY, _Days(gate.history, self._rules, self._fees)))
         limits = GateLimits(gate.confidence, gate.margin_pct, gate.max_kl)
-        self.gate = Gate(assembly.model_config(settings), limits, self._fixed)
+        acting = settings.policy.act
+        self.gate = Gate(assembly.model_config(settings), limits, self._fixed, acting)
         self.renew()
 
     def renew(self) -> None:

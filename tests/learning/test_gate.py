@@ -86,6 +86,30 @@ def test_equal_weights_get_an_equal_verdict(sessions: Sessions) -> None:
     assert (one.kl, one.compared, one.failed) == (other.kl, other.compared, other.failed)
 
 
+@pytest.mark.parametrize("acting", ["sampled", "greedy", 0.25])
+def test_both_act_as_they_trade(acting: str | float) -> None:
+    taken: list[int] = []
+
+    def noted(trader: SessionTrader) -> np.ndarray:
+        def watched(observation: dict[str, np.ndarray], first: np.ndarray) -> np.ndarray:
+            actions = trader(observation, first)
+            taken.extend(actions.tolist())
+            return actions
+
+        return Sessions()(watched)
+
+    inclined = preferring(1, 0.5)
+    made = Gate(SMALL, GateLimits(), [HeldOut("a set", noted)], acting)
+    assert made.judge(inclined, inclined).passed
+    share = taken.count(1) / len(taken)
+    if acting == "greedy":
+        assert share == 1.0
+    else:
+        # Of three allowed actions one is e^(0.5 / temperature) times as likely as each other.
+        weight = np.exp(0.5 / (1.0 if acting == "sampled" else float(acting)))
+        assert share == pytest.approx(weight / (weight + 2.0), abs=0.05)
+
+
 def test_the_champion_is_traded_once(sessions: Sessions) -> None:
     judge = gate(sessions, max_kl=99.0).judge
     for seed in (1, 2, 3):

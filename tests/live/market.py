@@ -169,7 +169,7 @@ def trade(
             recorder,
         )
         directory = recorded_markets(MarketDirectory(rest, stream, env, calendar, 10_000), recorder)
-        policy = Policy(assembly.model_config(settings), settings.seed)
+        policy = Policy(assembly.model_config(settings), settings.seed, acting=settings.policy.act)
         trader_settings = replace(
             assembly.trader_settings(settings), learning=learning, lockstep=False
         )

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from trading.config.fields import (
     AccountId,
+    Acting,
     AtLeastOne,
     Count,
     CountOrZero,
@@ -274,6 +275,18 @@ class ModelSettings(Section):
     ] = None
 
 
+class PolicySettings(Section):
+    """How actions follow from the policy's distribution."""
+
+    act: Annotated[
+        Acting,
+        _about(
+            "Live, in the gate and in backtests: sampled, greedy (the most likely action), or a "
+            "temperature by which the log probabilities are divided before an action is drawn."
+        ),
+    ] = "sampled"
+
+
 class GateSettings(Section):
     """What a challenger must pass before it trades, and when the champion stops trading."""
 
@@ -463,6 +476,7 @@ class Settings(Section):
     risk: RiskSettings = RiskSettings()
     env: EnvironmentSettings = EnvironmentSettings()
     model: ModelSettings = ModelSettings()
+    policy: PolicySettings = PolicySettings()
     learning: LearningSettings = LearningSettings()
     ray: RaySettings = RaySettings()
     serving: ServingSettings = ServingSettings()

@@ -83,8 +83,8 @@ class Verdict:
 class Gate:
     """Judges challengers against the champion.
 
-    Both trade the same held-out sessions as they would trade live: actions are sampled, with equal
-    draws for both, so that only where the policies differ do the sessions. The champion's are
+    Both trade the same held-out sessions as they would trade live, and where actions are drawn with
+    equal draws for both, so that only where the policies differ do the sessions. The champion's are
     traded once. Where the sessions are too few for a bound their plain mean decides.
 
     A champion's margin must not be given away again and again: a challenger is also held to the
@@ -98,15 +98,22 @@ class Gate:
         What challengers are held to.
     held_out
         At least one; the states that the champion comes to on the first are where KL is measured.
+    acting
+        How both act, see `Policy`: as they trade.
     """
 
     def __init__(
-        self, config: CLSTMConfig, limits: GateLimits, held_out: Sequence[HeldOut]
+        self,
+        config: CLSTMConfig,
+        limits: GateLimits,
+        held_out: Sequence[HeldOut],
+        acting: str | float = "sampled",
     ) -> None:
         if not held_out:
             raise LearningError("the gate needs at least one set of held-out sessions")
         self.limits = limits
         self._config = config
+        self._acting = acting
         self._held_out = list(held_out)
         self._champion: _Trial | None = None
         self._best: dict[str, float] = {}
@@ -166,7 +173,7 @@ class Gate:
         returns = []
         probe: _Probe | None = None
         for held_out in self._held_out:
-            policy = Policy(self._config, _DRAWS_SEED)
+            policy = Policy(self._config, _DRAWS_SEED, acting=self._acting)
             policy.load_weights(weights)
             trader = _Watched(policy)
             try:
@@ -325,7 +332,7 @@ class _Trial(NamedTuple):
 
 
 class _Watched:
-    """Trades by a policy's sampled actions, and looks at every output."""
+    """Trades by a policy's actions, and looks at every output."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

@@ -5,7 +5,7 @@ from typing import Any
 
 from trading.config import Settings
 
-_SECTIONS = {"learning", "model", "env", "execution", "risk"}
+_SECTIONS = {"learning", "model", "policy", "env", "execution", "risk"}
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
 NOTED = "settings"
 """Of a checkpoint's metadata."""

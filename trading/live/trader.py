@@ -23,7 +23,7 @@ from trading.errors import LearningError
 from trading.execution.events import DecisionMade
 from trading.execution.orders import Fill, Rejection
 from trading.learning.policy import Decision, Policy
-from trading.learning.rollout import Rollout, State
+from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
 from trading.learning.succession import Reported, Ruling
 from trading.learning.weights import Reign
 from trading.live.bar_clock import Bar, BarClock, first_bar_after
@@ -235,7 +235,7 @@ class Trader:
                     decision,
                     self._first,
                     self._state,
-                    self.championship.version,
+                    self.championship.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
                 )
             self._state = state
             self._first[:] = False
