@@ -7,6 +7,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from trading.account_cli import account_app
 from trading.checkpoints_cli import checkpoints_app
 from trading.command_line import ConfigOption, SetOption, failures, settings_for
 from trading.config import Settings
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Paper trading of US equity options by a policy that keeps learning while it trades.",
 )
+app.add_typer(account_app, name="account")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(journal_app, name="journal")
 app.command()(backtest)

@@ -19,10 +19,13 @@ from trading.errors import JournalError
 if TYPE_CHECKING:
     from trading.execution.events import (
         AccountOpened,
+        BasesScaled,
+        CashMoved,
         ChallengerRefused,
         ChampionPromoted,
         ChampionRolledBack,
         Compared,
+        CorporateActionApplied,
         DecisionMade,
         DividendPaid,
         Event,
@@ -31,10 +34,13 @@ if TYPE_CHECKING:
         OrderCancelled,
         OrderFilled,
         OrderRejected,
+        OwnerCommanded,
         PeakReset,
         SessionClosed,
         Settled,
         StateChanged,
+        UnderlyingReinstated,
+        UnderlyingSuspended,
         WeightsAdopted,
     )
     from trading.execution.journal import Journal
@@ -261,10 +267,12 @@ def _cancelled(event: "OrderCancelled") -> str:
 
 
 def _settled(event: "Settled") -> str:
-    stock = f", stock {event.lots:+d} lots" if event.lots else ""
+    unit = "shares" if event.lot else "lots"
+    source = f" ({event.source})" if event.source else ""
+    stock = f", stock {event.lots:+d} {unit}" if event.lots else ""
     return (
         f"{event.quantity:+d} {event.symbol} {event.ending} at {event.price:.2f}, underlying "
-        f"{event.underlying_price:.2f}: cash {event.cash:+.2f}{stock}"
+        f"{event.underlying_price:.2f}{source}: cash {event.cash:+.2f}{stock}"
     )
 
 
@@ -272,6 +280,18 @@ def _dividend_paid(event: "DividendPaid") -> str:
     return (
         f"{event.amount:.4f} a share on {event.lots:+d} lots of {event.underlying}, ex "
         f"{event.ex_date}: cash {event.cash:+.2f}"
+    )
+
+
+def _corporate_action_applied(event: "CorporateActionApplied") -> str:
+    changes = ", ".join(
+        f"{each.quantity:+d} {each.symbol or 'of'} -> {each.into_quantity:+d} {each.into or 'cash'}"
+        for each in event.converted
+    )
+    lieu = f", of it {event.cash_in_lieu:+.2f} in lieu of fractions" if event.cash_in_lieu else ""
+    return (
+        f"{event.underlying} {event.what} {event.terms}, ex {event.ex_date}: {changes}; cash "
+        f"{event.cash:+.2f}{lieu}"
     )
 
 
@@ -288,7 +308,33 @@ def _session_closed(event: "SessionClosed") -> str:
 
 
 def _state_changed(event: "StateChanged") -> str:
-    return f"{event.trading_state}: {event.reason}"
+    if not event.cause or event.reason == event.cause:
+        return f"{event.trading_state}: {event.reason}"
+    did = "ended" if event.restricts == "active" else "entered"
+    return f"{event.trading_state}: {event.cause} {did}, {event.reason}"
+
+
+def _owner_commanded(event: "OwnerCommanded") -> str:
+    what = f"{event.symbol}" if event.symbol else f"{event.amount:.2f}" if event.amount else ""
+    why = f", {event.why}" if event.why else ""
+    return f"{event.command} {what} by {event.by} at {event.at}{why}: {event.answer}"
+
+
+def _cash_moved(event: "CashMoved") -> str:
+    return f"{event.amount:+.2f} USD {'paid in' if event.amount > 0.0 else 'taken out'}"
+
+
+def _bases_scaled(event: "BasesScaled") -> str:
+    return f"equity {event.equity:.2f} after cash was moved"
+
+
+def _underlying_suspended(event: "UnderlyingSuspended") -> str:
+    return f"{event.underlying}: {event.reason}"
+
+
+def _underlying_reinstated(event: "UnderlyingReinstated") -> str:
+    lifted = f" after {event.lifts}" if event.lifts else ""
+    return f"{event.underlying}{lifted}: {event.reason}"
 
 
 def _weights_adopted(event: "WeightsAdopted") -> str:
@@ -337,10 +383,16 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "order_cancelled": _cancelled,
     "settled": _settled,
     "dividend_paid": _dividend_paid,
+    "corporate_action_applied": _corporate_action_applied,
     "margin_changed": _margin_changed,
     "peak_reset": _peak_reset,
     "session_closed": _session_closed,
     "state_changed": _state_changed,
+    "owner_commanded": _owner_commanded,
+    "cash_moved": _cash_moved,
+    "bases_scaled": _bases_scaled,
+    "underlying_suspended": _underlying_suspended,
+    "underlying_reinstated": _underlying_reinstated,
     "weights_adopted": _weights_adopted,
     "champion_promoted": _champion_promoted,
     "challenger_refused": _challenger_refused,

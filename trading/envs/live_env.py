@@ -29,7 +29,15 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker, settlement_price
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
-from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
+from trading.execution.orders import (
+    Fill,
+    Intent,
+    Leg,
+    Order,
+    QuoteView,
+    Rejection,
+    RejectReason,
+)
 from trading.execution.risk import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
@@ -65,7 +73,8 @@ class LiveEnv:
     Parameters
     ----------
     symbols
-        The U underlyings, in the order of every [U] array.
+        The underlyings that are traded. Those that the account holds besides, since its owner took
+        them out of `symbols`, follow: they are winding down, which leaves holding and closing.
     rules, fees
         As in training.
     calendar
@@ -85,31 +94,69 @@ class LiveEnv:
         broker: PaperBroker,
         dividends: Iterable[Dividend] = (),
     ) -> None:
-        self.symbols = tuple(symbols)
         self.broker = broker
+        self.winding_down: frozenset[str] = frozenset()
+        """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
+        self._fees = fees
+        self._markets: dict[str, UnderlyingMarket] = {}
+        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {}
+        self._profit: dict[str, float] = {}
+        self._include(symbols)
+        self._include_held()
+        self.symbols = self.underlyings
+        """The U underlyings that are decided on, in the order of every [U] array."""
         self.set_dividends(dividends)
-        self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
-        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
-            symbol: (market, STOCK) for symbol, market in self._markets.items()
-        }
-        self._profit = dict.fromkeys(self.symbols, float("nan"))
+        self.closed: list[Fill] = []
+        """What was closed by the owner's word at the last bar."""
+        self.unclosed: dict[str, str] = {}
+        """Why what the owner wants closed was not, by underlying."""
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._purses = empty_purses(count)
         self._sights = empty_sights(count)
         self._frame_of = np.zeros(count, dtype=np.int64)
 
+    @property
+    def underlyings(self) -> tuple[str, ...]:
+        """All that are listed and marked: `symbols`, and what the account came to hold since."""
+        return tuple(self._markets)
+
+    def _include(self, symbols: Iterable[str]) -> None:
+        account = self.broker.account
+        for symbol in symbols:
+            self._markets[symbol] = UnderlyingMarket(symbol, self._rules, self._fees)
+            self._contracts[symbol] = (self._markets[symbol], STOCK)
+            # Of an older journal it is not known what the last reward was given for.
+            unknown = float("nan") if symbol in account.last_decision_ns else 0.0
+            self._profit[symbol] = account.rewarded_profit.get(symbol, unknown)
+
+    def _include_held(self) -> None:
+        """Let what is held or ordered beyond the traded underlyings wind down."""
+        account = self.broker.account
+        waiting = {each.order.underlying: None for each in account.working_orders.values()}
+        extra = [name for name in {**account.strategies, **waiting} if name not in self._markets]
+        if extra:
+            self.winding_down |= set(extra)
+            self._include(extra)
+
     def set_dividends(self, dividends: Iterable[Dividend]) -> None:
         """Replace the dividends that are known; those of other underlyings are left out."""
-        self._dividends = tuple(each for each in dividends if each.underlying in self.symbols)
+        self._dividends = tuple(each for each in dividends if each.underlying in self._markets)
 
     def begin_session(self, session: Session) -> None:
         """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.
 
         What went ex since the last session that was traded is paid too. The numbers start over
-        with each session. Calling it again in a session changes nothing.
+        with each session. Calling it again in a session changes nothing. What waits to open on an
+        underlying that winds down is cancelled.
         """
+        self._include_held()
+        for order_id, waiting in list(self.broker.account.working_orders.items()):
+            order = waiting.order
+            if order.underlying in self.winding_down and order.intent is Intent.OPEN:
+                why = f"{order.underlying} is traded no more: it is not in symbols"
+                self.broker.cancel(order_id, session.open_ns, why)
         due = [each for each in self._dividends if self._is_due(each, session)]
         self.broker.pay_dividends(due, session.open_ns)
         for market in self._markets.values():
@@ -143,9 +190,14 @@ class LiveEnv:
                 # Until it is quoted, a position is worth what was paid for it.
                 mark[i] = self.broker.account.positions[symbol].average_price
 
-    def listed_symbols(self) -> list[str]:
-        """Every listed contract, underlying by underlying."""
-        return [s for symbol in self.symbols for s in self._markets[symbol].chain.symbols]
+    def listed_symbols(self, underlying: str | None = None) -> list[str]:
+        """Every listed contract, underlying by underlying; or those of one."""
+        chosen = self.underlyings if underlying is None else (underlying,)
+        return [s for symbol in chosen for s in self._markets[symbol].chain.symbols]
+
+    def listed_contracts(self, underlying: str) -> list[OptionContract]:
+        """What is listed of one underlying."""
+        return list(self._markets[underlying].chain.contracts)
 
     def spot(self, underlying: str) -> float:
         """Last known price of an underlying, NaN before the first."""
@@ -193,28 +245,37 @@ class LiveEnv:
         self.broker.rehearse()
 
     def close_bar(self, now_ns: int, session: Session) -> Observed:
-        """Close the bar that ends at `now_ns`; rewards are 0 for the first one."""
+        """Close the bar that ends at `now_ns`.
+
+        Rewards are for what changed since the last one in the journal, through nights and restarts.
+        """
         for market in self._markets.values():
             market.close_bar(now_ns, session)
+        self._suspend_unknown(now_ns)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
             profit = account.contribution(symbol, marks)
-            if not np.isnan(self._profit[symbol]):
-                change = (profit - self._profit[symbol]) / self._rules.initial_capital
+            if not np.isfinite(profit):
+                continue  # Not valued now; the next reward covers this bar too.
+            if np.isfinite(self._profit[symbol]):
+                change = (profit - self._profit[symbol]) / self._capital
                 rewards[u] = change * self._rules.reward_scale
             self._profit[symbol] = profit
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
-        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots())
+        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
         return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
 
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
         """Send the orders of one action per underlying, in the order of `symbols`.
 
-        Stock that an expiry or assignment left behind is sold off first, whatever the action.
+        What the owner wants closed is closed first, and stock that an expiry or assignment left
+        behind is sold off, whatever the action. `closed` and `unclosed` tell what became of it.
         """
+        self._suspend_unknown(now_ns)
+        self._close_for_owner(now_ns)
         for underlying in self.broker.stock_to_liquidate():
             self._submit(self.broker.liquidation(underlying, now_ns))
         return [
@@ -222,11 +283,39 @@ class LiveEnv:
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
 
-    def close_session(self, now_ns: int, session: Session, reward: float) -> None:
+    def _close_for_owner(self, now_ns: int) -> None:
+        self.closed, self.unclosed = [], {}
+        for underlying in self.broker.account.to_close:
+            held = [each for each in self.held_symbols(underlying) if each in self._contracts]
+            result = self.broker.close_for_owner(
+                underlying,
+                self._quotes(held),
+                self._is_open(underlying, now_ns),
+                now_ns,
+                self._spots(),
+            )
+            if isinstance(result, Fill):
+                self.closed.append(result)
+            else:
+                self.unclosed[underlying] = result
+
+    def profit(self, underlying: str) -> float | None:
+        """What rewards were given for since the account was opened, USD; None if not known."""
+        profit = self._profit[underlying]
+        return profit if np.isfinite(profit) else None
+
+    def close_session(
+        self,
+        now_ns: int,
+        session: Session,
+        reward: float,
+        rewards: Sequence[float] | None = None,
+    ) -> None:
         """End the session: calls are assigned ahead of a dividend, and what has expired is settled.
 
         Without a price of the underlying the position stays, trading halts with that reason, and
-        the next session's end tries again. `reward` is what the last decisions earned.
+        the next session's end tries again. `reward` is what the last decisions earned, `rewards`
+        [U] each underlying's part.
         """
         prices = {symbol: market.spot for symbol, market in self._markets.items()}
         self._assign_early(now_ns, session, prices)
@@ -250,6 +339,12 @@ class LiveEnv:
             self.broker.account.equity(marks),
             now_ns,
             reward=reward,
+            rewards=dict(zip(self.symbols, rewards or (), strict=False)),
+            profits={
+                symbol: profit
+                for symbol in self.symbols
+                if (profit := self.profit(symbol)) is not None
+            },
             expiring=expiring,
             underlying_prices=prices,
         )
@@ -278,16 +373,46 @@ class LiveEnv:
         return self.broker.account.equity(self.marks())
 
     def marks(self) -> dict[str, float]:
-        """Mark of everything that is held, USD a share."""
-        return {symbol: self._mark(symbol) for symbol in self.broker.account.positions}
+        """Mark of everything that is held, USD a share.
+
+        It is the last known one of what is suspended, or has a mark that is no number.
+        """
+        suspended = self.broker.account.suspensions
+        marks = {}
+        for symbol, position in self.broker.account.positions.items():
+            mark = self._mark(symbol)
+            keeps = position.underlying in suspended or not np.isfinite(mark)
+            marks[symbol] = self.broker.last_mark(position) if keeps else mark
+        return marks
 
     def _mark(self, symbol: str) -> float:
-        market, i = self._contracts[symbol]
+        market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None:
+            return float("nan")
         if i != STOCK:
             return float(market.chain.columns.mark[i])
         # Until its price is known, a stock is worth what was paid for it.
         spot = market.spot
         return self.broker.account.positions[symbol].average_price if np.isnan(spot) else spot
+
+    def _suspend_unknown(self, now_ns: int) -> None:
+        """Suspend underlyings with a mark or price that is no number, until it is one again."""
+        reason = str(RejectReason.NOT_A_NUMBER)
+        account = self.broker.account
+        for underlying in {*account.strategies, *account.suspensions}:
+            values = [self._mark(symbol) for symbol in self.held_symbols(underlying)]
+            if underlying in self._markets:
+                spot = self._markets[underlying].spot
+                values.append(0.0 if np.isnan(spot) else spot)
+            if not np.isfinite(values).all():
+                self.broker.suspend(underlying, reason, now_ns)
+            elif reason in account.suspensions.get(underlying, ()):
+                self.broker.reinstate(underlying, "its values are numbers", now_ns, lifts=reason)
+
+    @property
+    def _capital(self) -> float:
+        """What the policy measures in, USD: cash paid in or taken out is no gain or loss."""
+        return self._rules.initial_capital * self.broker.account.scale
 
     def greeks(self, underlying: str) -> dict[str, float]:
         """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held."""
@@ -334,8 +459,8 @@ class LiveEnv:
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""
         state = {}
-        for symbol in self.symbols:
-            chain = self._markets[symbol].chain
+        for symbol, market in self._markets.items():
+            chain = market.chain
             state[symbol] = {
                 "spot": chain.spot,
                 "contracts": float(len(chain)),
@@ -375,14 +500,19 @@ class LiveEnv:
         purses.open_positions[:] = len(account.strategies)
         purses.may_open[:] = account.trading_state is TradingState.ACTIVE
         purses.may_close[:] = account.trading_state is not TradingState.HALTED
-        left = self.broker.stock_to_liquidate()
+        left = {*self.broker.stock_to_liquidate(), *account.to_close}
         greeks = np.array(self.exposure())
+        rules = self._rules
+        if account.scale != 1.0:
+            rules = rules._replace(initial_capital=self._capital)
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
-            if symbol in left:
+            if symbol in self.winding_down:
+                purses.may_open[u] = False
+            if symbol in left or symbol in account.suspensions:
                 purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
-            view = (market.board, market.frames, self._frame_of, self._rules)
+            view = (market.board, market.frames, self._frame_of, rules)
             which = np.array([u], dtype=np.int64)
             see(*view, self._holdings, purses, which, self._sights)
             if account.positions:
@@ -425,13 +555,15 @@ class LiveEnv:
         greeks = unit_greeks(market.board, market.frames, 0, self._rules.multiplier, action)
         return Outcome(action, masked=False, result=self._submit(order, Greeks(*greeks)))
 
+    def _is_open(self, underlying: str, now_ns: int) -> bool:
+        hours = self._calendar.trading_hours(underlying, self._calendar.date_of(now_ns))
+        return hours is not None and hours.open_ns <= now_ns <= hours.close_ns
+
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
-        day = self._calendar.date_of(order.ts_ns)
-        hours = self._calendar.trading_hours(order.underlying, day)
         return self.broker.submit(
             order,
             self._quotes(leg.symbol for leg in order.legs),
-            hours is not None and hours.open_ns <= order.ts_ns <= hours.close_ns,
+            self._is_open(order.underlying, order.ts_ns),
             order.ts_ns,
             self.equity(),
             self.exposure() if unit is not None else None,

@@ -8,11 +8,16 @@ from typing import Any
 import msgspec
 
 from trading.errors import JournalError
+from trading.execution.deliverables import Adjusted, Deliverable
 from trading.execution.events import (
     AccountOpened,
+    BasesScaled,
+    CashMoved,
     ChallengerRefused,
     ChampionPromoted,
     ChampionRolledBack,
+    Converted,
+    CorporateActionApplied,
     DecisionMade,
     DividendPaid,
     Event,
@@ -21,12 +26,16 @@ from trading.execution.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OwnerCommand,
+    OwnerCommanded,
     PeakReset,
     PromotedBy,
     RolledBackBy,
     SessionClosed,
     Settled,
     StateChanged,
+    UnderlyingReinstated,
+    UnderlyingSuspended,
     WeightsAdopted,
 )
 from trading.execution.holdings import Position, StrategyPosition, WorkingOrder, as_units
@@ -34,9 +43,11 @@ from trading.execution.legs import is_stock
 from trading.execution.money import usd
 from trading.execution.orders import Fill, Intent, LegFill, Order
 from trading.execution.requirement import legs_reserve
-from trading.execution.risk import TradingState
+from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
 
 MINUTE_NS = 60_000_000_000
+_KEYS_KEPT = 256
+"""Commands of the owner that are known again when they come a second time."""
 
 
 class Account:
@@ -55,8 +66,37 @@ class Account:
         By symbol, by underlying, by order id. A stock's symbol is its ticker.
     closed_trades, winning_trades, fills, decisions, orders : int
         Strategies closed or settled, those with a profit, fills, decisions, orders submitted.
+    restrictions : dict
+        What restricts trading now, by its cause, in the order in which it came; see `states`.
+    commands : dict
+        The owner's newest commands by their key, so that one that comes again is known.
+    closing : dict
+        Underlyings whose strategy the owner wants closed, and the reason.
+    paid_in : float
+        Initial cash and what the owner paid in since, less what was taken out, USD.
+    deliverables : dict
+        What each adjusted contract that is held delivers, by symbol.
+    stock_lots : dict
+        Shares of one unit of a stock that is not held in round lots, by ticker.
+    actions : dict
+        Corporate actions that were applied: their terms and the vendor's names, by `action_id`.
+    dividends_paid : dict
+        Units of stock held into an ex-date, USD a share paid so far and the number of payments, by
+        underlying and ex-date.
+    suspensions, kept_marks : dict
+        Why each suspended underlying neither trades nor moves in value, and the values at which
+        its holdings stay, USD a share: both by underlying.
+    rewarded_profit : dict
+        By underlying, USD: what of its `contribution` the rewards so far were given for. An
+        underlying that was decided on without it said (in older journals) is absent.
     day_start_equity : float
-        Equity at the last session's close, or the initial cash: the base of the daily loss.
+        Equity at the last session's close, or the initial cash: the base of the daily loss. Cash
+        that is paid in or taken out scales it, as it does the peaks and `scale`: gains and losses
+        in percent stay what they were.
+    day_base : float
+        The same for the day's profit in USD: such cash is added to it.
+    scale : float
+        How many times the initial cash the account would hold if it had neither gained nor lost.
     peak_equity : float
         Highest of the initial cash and the equities at sessions' closes since the last reset: the
         base of the drawdown.
@@ -94,6 +134,10 @@ class Account:
         self.strategies: dict[str, StrategyPosition] = {}
         self.working_orders: dict[str, WorkingOrder] = {}
         self.net_cash: dict[str, float] = {}
+        self.deliverables: dict[str, Deliverable] = {}
+        self.stock_lots: dict[str, float] = {}
+        self.actions: dict[str, tuple[str, str]] = {}
+        self.dividends_paid: dict[str, tuple[int, float, int]] = {}
         self.closed_trades = 0
         self.winning_trades = 0
         self.fills = 0
@@ -101,15 +145,26 @@ class Account:
         self.masked_decisions = 0
         self.orders = 0
         self.rejections = 0
-        self.trading_state = TradingState.ACTIVE
-        self.state_reason = ""
+        self.restrictions: dict[str, Restriction] = {}
+        self.closing: dict[str, str] = {}
+        self.commands: dict[str, OwnerCommanded] = {}
+        self.owner_commands = self.cash_moves = self.scalings = 0
+        self.paid_in = self.unscaled_cash = 0.0
+        self.peak_reset_due = False
+        self.scale = 1.0
+        self.day_base = 0.0
         self.day_start_equity = 0.0
         self.peak_equity = 0.0
         self.peak_resets = 0
         self.margin_changes = 0
+        self.suspensions: dict[str, list[str]] = {}
+        self.suspension_changes = 0
+        self.kept_marks: dict[str, dict[str, float]] = {}
         self.last_session = ""
         self.last_ts_ns = 0
         self.last_decision_ns: dict[str, int] = {}
+        self.rewarded_profit: dict[str, float] = {}
+        self.last_reward_ns = 0
         self.recent_order_ns: list[int] = []
         self.weights_version = 0
         self.champion = self.champion_version = 0
@@ -121,6 +176,24 @@ class Account:
         self.refusals_in_a_row = 0
         self.refusals_by_check: dict[str, int] = {}
         self._booked: set[str] = set()
+        self._why_active = ""
+
+    @property
+    def trading_state(self) -> TradingState:
+        """What may be traded: the strictest of what the restrictions leave."""
+        return strictest(self.restrictions)[0]
+
+    @property
+    def state_reason(self) -> str:
+        """Why; while ACTIVE, what ended the last restriction."""
+        return strictest(self.restrictions)[1] if self.restrictions else self._why_active
+
+    @property
+    def to_close(self) -> list[str]:
+        """Underlyings whose strategies the owner wants closed."""
+        if any(each.flatten for each in self.restrictions.values()):
+            return list(self.strategies)
+        return [name for name in self.strategies if name in self.closing]
 
     @property
     def reserved(self) -> float:
@@ -139,6 +212,11 @@ class Account:
         return float(usd(self.cash - self.reserved))
 
     @property
+    def suspended(self) -> dict[str, str]:
+        """Underlyings that neither trade nor move in value for now, with the reasons."""
+        return {underlying: "; ".join(reasons) for underlying, reasons in self.suspensions.items()}
+
+    @property
     def win_rate(self) -> float:
         """Fraction of closed strategies with a profit after fees; 0 before the first."""
         return self.winning_trades / self.closed_trades if self.closed_trades else 0.0
@@ -155,14 +233,32 @@ class Account:
     def contribution(self, underlying: str, marks: Mapping[str, float]) -> float:
         """Part of equity that `underlying` made since the account was opened, USD.
 
-        Contributions of all underlyings and the initial cash add up to `equity`.
+        Contributions of all underlyings and the cash paid in add up to `equity`.
         """
         value = sum(self._value(leg, marks) for leg in self._legs((underlying,)))
         return self.net_cash.get(underlying, 0.0) + value
 
+    @property
+    def adjusted(self) -> Adjusted:
+        """What of the holdings is not standard."""
+        return Adjusted(self.deliverables, self.stock_lots)
+
+    def size(self, symbol: str) -> float:
+        """What the price of one unit of a symbol is multiplied with, USD for each USD a share."""
+        return self.stock_lots.get(symbol, self.multiplier)
+
+    def shares_held(self, underlying: str) -> float:
+        """Signed shares of an underlying's stock."""
+        position = self.positions.get(underlying)
+        return position.quantity * self.size(underlying) if position else 0.0
+
     def has_paid(self, underlying: str, ex_date: str) -> bool:
-        """Whether the dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
-        return _dividend_id(underlying, ex_date) in self._booked
+        """Whether a dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
+        return _dividend_id(underlying, ex_date) in self.dividends_paid
+
+    def paid_so_far(self, underlying: str, ex_date: str) -> tuple[int, float, int]:
+        """Units held into an ex-date, USD a share paid for it so far, number of payments."""
+        return self.dividends_paid.get(_dividend_id(underlying, ex_date), (0, 0.0, 0))
 
     def _legs(self, underlyings: Iterable[str]) -> Iterator[Position]:
         """Positions, strategy by strategy in the order of its legs."""
@@ -172,7 +268,8 @@ class Account:
                 yield self.positions[leg.symbol]
 
     def _value(self, position: Position, marks: Mapping[str, float]) -> float:
-        return position.quantity * self.multiplier * marks.get(position.symbol, math.nan)
+        size = self.size(position.symbol)
+        return position.quantity * size * marks.get(position.symbol, math.nan)
 
     def fingerprint(self) -> str:
         """SHA-256 of the whole state: equal exactly when every field is equal."""
@@ -196,8 +293,8 @@ class Account:
             )
         self.account_id = event.account_id
         self.multiplier = event.multiplier
-        self.initial_cash = self.cash = event.cash
-        self.day_start_equity = self.peak_equity = event.cash
+        self.initial_cash = self.cash = self.paid_in = event.cash
+        self.day_start_equity = self.day_base = self.peak_equity = event.cash
 
     def _decide(self, event: DecisionMade) -> None:
         if event.ts_ns <= self.last_decision_ns.get(event.underlying, -1):
@@ -206,6 +303,9 @@ class Account:
         self.decisions += 1
         self.masked_decisions += event.masked
         self.reward_total += event.reward
+        self.last_reward_ns = max(self.last_reward_ns, event.ts_ns)
+        if event.profit is not None:
+            self.rewarded_profit[event.underlying] = event.profit
 
     def _accept(self, event: OrderAccepted) -> None:
         if not self._is_new_order(event.order.order_id):
@@ -229,15 +329,67 @@ class Account:
         if event.date <= self.last_session:
             return
         self.last_session = event.date
-        self.day_start_equity = event.equity
+        self.day_start_equity = self.day_base = event.equity
         self.peak_equity = max(self.peak_equity, event.equity)
         self.champion_peak_equity = max(self.champion_peak_equity, event.equity)
         self.reward_total += event.reward
+        self.last_reward_ns = max(self.last_reward_ns, event.ts_ns)
+        self.rewarded_profit.update(event.profits)
 
     def _reset_peak(self, event: PeakReset) -> None:
         if self._is_next(event.number, self.peak_resets, "reset of the peak"):
             self.peak_resets += 1
             self.peak_equity = self.champion_peak_equity = event.equity
+            self.peak_reset_due = False
+
+    def _obey(self, event: OwnerCommanded) -> None:
+        if not self._is_next(event.number, self.owner_commands, "command of the owner"):
+            return
+        self.owner_commands += 1
+        if event.key:
+            self.commands[event.key] = event
+            while len(self.commands) > _KEYS_KEPT:
+                del self.commands[next(iter(self.commands))]
+        if event.command is OwnerCommand.CLOSE:
+            self.closing[event.symbol] = event.why
+        elif event.command in (OwnerCommand.HALT, OwnerCommand.RESUME):
+            self.closing.clear()
+        elif event.command is OwnerCommand.RESET_PEAK:
+            self.peak_reset_due = True
+
+    def _move_cash(self, event: CashMoved) -> None:
+        if not self._is_next(event.number, self.cash_moves, "move of cash"):
+            return
+        self.cash_moves += 1
+        self.cash = usd(self.cash + event.amount)
+        self.paid_in = usd(self.paid_in + event.amount)
+        self.day_base = usd(self.day_base + event.amount)
+        self.unscaled_cash = usd(self.unscaled_cash + event.amount)
+        if event.equity is not None:
+            self._scale_bases(event.equity + event.amount)
+
+    def _scale(self, event: BasesScaled) -> None:
+        if self._is_next(event.number, self.scalings, "scaling"):
+            self.scalings += 1
+            self._scale_bases(event.equity)
+
+    def _scale_bases(self, equity: float) -> None:
+        """Take moved cash out of gains and losses; `equity` is the account's after it, USD."""
+        amount, self.unscaled_cash = self.unscaled_cash, 0.0
+        before = equity - amount
+        if before > 0.0 and equity >= 0.0:
+            ratio = equity / before
+            self.day_start_equity *= ratio
+            self.peak_equity *= ratio
+            self.champion_peak_equity *= ratio
+            self.scale *= ratio or 1.0
+            return
+        # Without worth there are no percent to keep: the loss in USD stays.
+        self.day_start_equity += amount
+        self.peak_equity += amount
+        self.champion_peak_equity += amount if self.champion else 0.0
+        if equity > 0.0:
+            self.scale = equity / self.initial_cash
 
     def _change_margin(self, event: MarginChanged) -> None:
         if not self._is_next(event.number, self.margin_changes, "change of margin"):
@@ -258,8 +410,55 @@ class Account:
         return number == before + 1
 
     def _change_state(self, event: StateChanged) -> None:
-        self.trading_state = event.trading_state
-        self.state_reason = event.reason
+        if not event.cause:
+            # Set by hand, or a row of an older version, which knew one reason at a time.
+            self.restrictions.clear()
+            if event.trading_state is TradingState.ACTIVE:
+                self.is_rolled_back = False
+            else:
+                self._restrict(event.reason, event.trading_state, event.reason, event.ts_ns)
+                if self.is_rolled_back:
+                    self._restrict_champion(event.ts_ns)
+        elif event.restricts is TradingState.ACTIVE:
+            self.restrictions.pop(event.cause, None)
+            if event.cause == Cause.CHAMPION_DRAWDOWN:
+                self.is_rolled_back = False
+        else:
+            self._restrict(event.cause, event.restricts, event.reason, event.ts_ns, event.flatten)
+        if not self.restrictions:
+            self._why_active = event.reason
+
+    def _restrict(
+        self, cause: str, state: TradingState, reason: str, ts_ns: int, flatten: bool = False
+    ) -> None:
+        self.restrictions[cause] = Restriction(state, reason, ts_ns, flatten)
+
+    def _restrict_champion(self, ts_ns: int) -> None:
+        cause = Cause.CHAMPION_DRAWDOWN
+        if cause not in self.restrictions:
+            self._restrict(cause, TABLE[cause].state, str(cause), ts_ns)
+
+    def _suspend(self, event: UnderlyingSuspended) -> None:
+        if not self._is_next(event.number, self.suspension_changes, "suspension"):
+            return
+        self.suspension_changes += 1
+        if event.underlying not in self.suspensions:
+            self.kept_marks[event.underlying] = dict(event.marks)
+        reasons = self.suspensions.setdefault(event.underlying, [])
+        if event.reason not in reasons:
+            reasons.append(event.reason)
+
+    def _reinstate(self, event: UnderlyingReinstated) -> None:
+        if not self._is_next(event.number, self.suspension_changes, "reinstatement"):
+            return
+        self.suspension_changes += 1
+        reasons = self.suspensions.get(event.underlying, [])
+        left = [each for each in reasons if event.lifts not in (None, each)]
+        if left:
+            self.suspensions[event.underlying] = left
+        else:
+            self.suspensions.pop(event.underlying, None)
+            self.kept_marks.pop(event.underlying, None)
 
     def _adopt_weights(self, event: WeightsAdopted) -> None:
         self.weights_version = event.version
@@ -273,6 +472,7 @@ class Account:
         self.promotions += event.by is not PromotedBy.START
         if event.by is PromotedBy.OWNER:
             self.is_rolled_back = False
+            self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)
 
     def _refuse(self, event: ChallengerRefused) -> None:
         if not self._is_next(event.number, self.refusals, "refusal of a challenger"):
@@ -292,6 +492,9 @@ class Account:
         self.is_rolled_back = event.by is RolledBackBy.DRAWDOWN
         if self.is_rolled_back:
             self.discarded_champion = event.discarded
+            self._restrict_champion(event.ts_ns)
+        else:
+            self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)
 
     def _enthrone(self, champion: int, version: int, equity: float) -> None:
         self.champion, self.champion_version = champion, version
@@ -337,7 +540,7 @@ class Account:
         moves = event.reserve_per_unit is not None
         reserve = event.reserve_per_unit
         if reserve is None:
-            reserve = legs_reserve(order.legs, self.multiplier)
+            reserve = legs_reserve(order.legs, self.multiplier, self.adjusted)
         held = self.strategies.get(fill.underlying)
         if held is None:
             held = StrategyPosition(
@@ -396,9 +599,10 @@ class Account:
                 f"{position.quantity if position else 0} held"
             )
         self._booked.add(settlement_id)
-        del self.positions[event.symbol]
+        self._drop(event.symbol)
         if event.lots:
-            delivery = LegFill(position.underlying, event.lots, event.underlying_price)
+            lots = self._in_lots(position.underlying, event.lots, event.lot)
+            delivery = LegFill(position.underlying, lots, event.underlying_price)
             self._trade(position.underlying, delivery)
         self._book_cash(position.underlying, event.cash)
         strategy = msgspec.structs.replace(held, exit_cash=usd(held.exit_cash + event.cash))
@@ -415,7 +619,7 @@ class Account:
         if not left:
             return None
         units, legs = as_units(left)
-        reserve = legs_reserve(legs, self.multiplier)
+        reserve = legs_reserve(legs, self.multiplier, self.adjusted)
         moves = held.margin_moves or not math.isfinite(reserve)
         arose = held.delivered or stock_moved or all(is_stock(symbol) for symbol in left)
         return msgspec.structs.replace(
@@ -424,35 +628,184 @@ class Account:
             units=units,
             reserve_per_unit=held.reserve / units if moves else reserve,
             margin_moves=moves,
-            delivered=arose and held.underlying in left,
+            delivered=(arose and held.underlying in left) or self.adjusted.touches(legs),
         )
 
     def _pay_dividend(self, event: DividendPaid) -> None:
         payment_id = _dividend_id(event.underlying, event.ex_date)
-        if payment_id in self._booked:
+        into_ex_date, paid, count = self.dividends_paid.get(payment_id, (0, 0.0, 0))
+        if not self._is_next(event.number, count, f"dividend of {payment_id}"):
             return
         position = self.positions.get(event.underlying)
-        lots = position.quantity if position else 0
+        lots = (position.quantity if position else 0) if count == 0 else into_ex_date
         if lots != event.lots:
             raise JournalError(
                 f"dividend on {event.lots} lots of {event.underlying} does not match the {lots} "
                 "held"
             )
-        self._booked.add(payment_id)
+        self.dividends_paid[payment_id] = (lots, round(paid + event.amount, 6), event.number)
         if not lots:
             return
         self._book_cash(event.underlying, event.cash)
-        held = self.strategies[event.underlying]
+        held = self.strategies.get(event.underlying)
+        if held is None:  # A later payment, after the stock was sold.
+            self.realised_pnl = usd(self.realised_pnl + event.cash)
+            return
         self.strategies[event.underlying] = msgspec.structs.replace(
             held, exit_cash=usd(held.exit_cash + event.cash)
         )
+
+    def _apply_action(self, event: CorporateActionApplied) -> None:
+        if event.action in self.actions:
+            return
+        before = self.strategies.get(event.underlying)
+        for each in event.converted:
+            position = self.positions.get(each.symbol)
+            held = position.quantity if position else 0
+            if held != each.quantity or (before is None and each.symbol):
+                raise JournalError(
+                    f"{event.action} converts {each.quantity} {each.symbol}, {held} are held"
+                )
+        self.actions[event.action] = (event.terms, event.identifier)
+        for each in event.converted:
+            if each.symbol:
+                self._drop(each.symbol)
+        for each in event.converted:
+            if each.into:
+                self._receive(each, event)
+        self._carry_suspension(event)
+        self._book_cash(event.underlying, event.cash)
+        if event.moved:
+            self._book_net(event.underlying, event.moved)
+            self._book_net(event.spun_off or event.after, -event.moved)
+        if before is None:
+            return
+        exit_cash = before.exit_cash + event.cash
+        if event.spun_off:
+            exit_cash += event.moved
+            self._spin_off(event, before)
+        del self.strategies[event.underlying]
+        self._go_on(
+            msgspec.structs.replace(before, underlying=event.after, exit_cash=usd(exit_cash)), event
+        )
+
+    def _carry_suspension(self, event: CorporateActionApplied) -> None:
+        """What is suspended stays so, at values that are converted too."""
+        if self.kept_marks.pop(event.underlying, None) is None:
+            return
+        reasons = self.suspensions.pop(event.underlying)
+        kept = self.kept_marks.setdefault(event.after, {})
+        kept |= {each.into: each.mark for each in event.converted if each.symbol and each.into}
+        ours = self.suspensions.setdefault(event.after, [])
+        ours += [reason for reason in reasons if reason not in ours]
+
+    def _receive(self, each: Converted, event: CorporateActionApplied) -> None:
+        """Take what a position became into the books."""
+        if each.deliverable is not None:
+            self.deliverables[each.into] = each.deliverable
+        underlying = event.spun_off if each.into == event.spun_off else event.after
+        quantity = each.into_quantity
+        if is_stock(each.into):
+            quantity = self._in_lots(each.into, quantity, each.lot)
+        self._trade(underlying, LegFill(each.into, quantity, each.average_price))
+
+    def _spin_off(self, event: CorporateActionApplied, before: StrategyPosition) -> None:
+        """Shares of the company that was spun off are a strategy of their own, to be closed."""
+        own = self.strategies.pop(event.spun_off, None)
+        if own is None:
+            own = msgspec.structs.replace(
+                before,
+                underlying=event.spun_off,
+                strategy=str(event.what),
+                legs=(),
+                entry_cash=0.0,
+                exit_cash=0.0,
+                fees=0.0,
+                reserve_per_unit=0.0,
+                margin_moves=False,
+            )
+        entry_cash = usd(own.entry_cash - event.moved)
+        self._go_on(msgspec.structs.replace(own, entry_cash=entry_cash, delivered=True), event)
+
+    def _go_on(self, strategy: StrategyPosition, event: CorporateActionApplied) -> None:
+        """Keep a strategy with the legs that its underlying has now, beside one already there."""
+        other = self.strategies.get(strategy.underlying)
+        if other is not None:
+            strategy = msgspec.structs.replace(
+                other,
+                entry_cash=usd(other.entry_cash + strategy.entry_cash),
+                exit_cash=usd(other.exit_cash + strategy.exit_cash),
+                fees=usd(other.fees + strategy.fees),
+                reserve_per_unit=(other.reserve + strategy.reserve) / other.units,
+                margin_moves=other.margin_moves or strategy.margin_moves,
+                delivered=True,
+            )
+        quantities = {
+            symbol: position.quantity
+            for symbol, position in self.positions.items()
+            if position.underlying == strategy.underlying
+        }
+        order = {
+            each.into: place
+            for place, each in enumerate(event.converted)
+            if each.into and each.symbol
+        }
+        quantities = dict(
+            sorted(quantities.items(), key=lambda each: order.get(each[0], len(order)))
+        )
+        if not quantities:
+            self._keep_strategy(strategy, closed=True)
+            return
+        units, legs = as_units(quantities)
+        reserve = legs_reserve(legs, self.multiplier, self.adjusted)
+        moves = strategy.margin_moves or not math.isfinite(reserve)
+        to_close = strategy.delivered or self.adjusted.touches(legs)
+        self.strategies[strategy.underlying] = msgspec.structs.replace(
+            strategy,
+            legs=legs,
+            units=units,
+            reserve_per_unit=strategy.reserve / units if moves else reserve,
+            margin_moves=moves,
+            delivered=to_close,
+        )
+
+    def _in_lots(self, ticker: str, quantity: int, lot: float) -> int:
+        """A quantity of stock that comes, in the unit that the books then count it in.
+
+        `lot` is the shares of one, 0 for a round lot. Where either what comes or what is held is
+        counted in shares, both are from here on.
+        """
+        ours = self.size(ticker)
+        theirs = lot or self.multiplier
+        if ticker not in self.positions and lot:
+            self.stock_lots[ticker] = lot
+            return quantity
+        if theirs == ours:
+            return quantity
+        unit = min(ours, theirs)
+        held = self.positions.get(ticker)
+        if held is not None and unit != ours:
+            self.positions[ticker] = msgspec.structs.replace(
+                held, quantity=round(held.quantity * ours / unit)
+            )
+        if unit == self.multiplier:
+            self.stock_lots.pop(ticker, None)
+        else:
+            self.stock_lots[ticker] = unit
+        return round(quantity * theirs / unit)
+
+    def _drop(self, symbol: str) -> None:
+        """Forget a position that has ended, and what was not standard about it."""
+        del self.positions[symbol]
+        self.deliverables.pop(symbol, None)
+        self.stock_lots.pop(symbol, None)
 
     def _trade(self, underlying: str, leg: LegFill) -> None:
         held = self.positions.get(leg.symbol)
         before = held.quantity if held else 0
         quantity = before + leg.quantity
         if quantity == 0:
-            del self.positions[leg.symbol]
+            self._drop(leg.symbol)
             return
         price = leg.price
         if held is not None:
@@ -465,6 +818,9 @@ class Account:
 
     def _book_cash(self, underlying: str, amount: float) -> None:
         self.cash = usd(self.cash + amount)
+        self._book_net(underlying, amount)
+
+    def _book_net(self, underlying: str, amount: float) -> None:
         self.net_cash[underlying] = usd(self.net_cash.get(underlying, 0.0) + amount)
 
     def _keep_working(self, waiting: WorkingOrder, filled: int) -> None:
@@ -481,6 +837,7 @@ class Account:
             self.strategies[strategy.underlying] = strategy
             return
         self.strategies.pop(strategy.underlying, None)
+        self.closing.pop(strategy.underlying, None)
         self.closed_trades += 1
         self.winning_trades += strategy.net_cash > 0.0
         self.realised_pnl = usd(self.realised_pnl + strategy.net_cash)
@@ -499,10 +856,16 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     OrderCancelled: Account._cancel,
     Settled: Account._settle,
     DividendPaid: Account._pay_dividend,
+    CorporateActionApplied: Account._apply_action,
     MarginChanged: Account._change_margin,
     PeakReset: Account._reset_peak,
+    OwnerCommanded: Account._obey,
+    CashMoved: Account._move_cash,
+    BasesScaled: Account._scale,
     SessionClosed: Account._close_session,
     StateChanged: Account._change_state,
+    UnderlyingSuspended: Account._suspend,
+    UnderlyingReinstated: Account._reinstate,
     WeightsAdopted: Account._adopt_weights,
     ChampionPromoted: Account._promote,
     ChallengerRefused: Account._refuse,

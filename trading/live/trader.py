@@ -10,7 +10,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,9 +21,11 @@ import structlog
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS
 from trading.envs.live_env import LiveEnv
-from trading.errors import LearningError
-from trading.execution.events import DecisionMade
+from trading.errors import LearningError, TradingError
+from trading.execution.events import DecisionMade, SessionClosed
 from trading.execution.orders import Fill, Rejection
+from trading.execution.owner import Answer as OwnersAnswer
+from trading.execution.owner import Command, obey, standing
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
 from trading.learning.succession import Reported, Ruling
@@ -76,6 +80,8 @@ class TraderSettings:
     """Build fragments at all."""
     update_frequency: int
     """Decisions in a fragment."""
+    fragment_file: Path | None = None
+    """Where the fragment that is not yet full is kept through a restart."""
     fragment_backlog: int = 8
     """Fragments kept for a learner that is behind; the oldest is dropped beyond it."""
 
@@ -87,12 +93,20 @@ class Markets(Protocol):
         """List the session's contracts in the environment and subscribe to them."""
         ...
 
+    def follow(self, bar: Bar) -> None:
+        """A bar was closed: ask again for what could not be listed."""
+        ...
+
 
 class Observer(Protocol):
     """Who is told what happened, on the loop's thread."""
 
     def on_bar(self, trader: "Trader", bar: Bar, latency_s: float | None) -> None:
         """A bar was closed; `latency_s` is from the last frame to the last order, if any."""
+        ...
+
+    def on_command(self, trader: "Trader") -> None:
+        """The owner's word was obeyed."""
         ...
 
 
@@ -137,6 +151,11 @@ class Trader:
         self.stopping = threading.Event()
         self.recent_fills: deque[tuple[int, Fill, str]] = deque(maxlen=_RECENT_FILLS)
         """Exchange time, fill, and name of the action, oldest first."""
+        self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
+        self._commands = queue.Queue()
+        self._now_ns = start_ns
+        self._has_closed = False
+        """Whether a bar was closed, so that holdings have their prices."""
         self.finished = False
         """The stream ended and every bar is closed."""
         self._unopened: Bar | None = None
@@ -145,10 +164,15 @@ class Trader:
         self._stream = stream
         self._markets = markets
         self._observer = observer
-        self._builder = FragmentBuilder(settings.update_frequency)
         self._inbox: queue.Queue[Answer] = queue.Queue()
         count = len(env.symbols)
         self._state: State = policy.initial_state(count)
+        self._builder = FragmentBuilder(
+            settings.update_frequency,
+            settings.fragment_file if settings.learning else None,
+            (*env.symbols, repr(policy.config)),
+        )
+        self._go_on_with_the_fragment()
         self._first = np.ones(count, dtype=np.bool_)
         self._start_ns = start_ns
         resume_ns = max(start_ns, env.broker.account.last_ts_ns)
@@ -158,6 +182,15 @@ class Trader:
             slice_ns=settings.bar_ns,
             grace_ns=settings.grace_ns,
         )
+
+    def command(self, command: Command | None, done: str = "") -> "Future[OwnersAnswer]":
+        """Hand over the owner's word (None: only how the account stands), obeyed between bars.
+
+        `done` as in `owner.obey`. Cancelled before it was obeyed, it never is.
+        """
+        future: Future[OwnersAnswer] = Future()
+        self._commands.put((future, command, done))
+        return future
 
     def deliver(self, answer: Answer) -> None:
         """Hand over the driver's answer; its rulings hold from the next bar on."""
@@ -177,14 +210,40 @@ class Trader:
             if self._settings.wall_clock:
                 self._open_if_begun(now_ns())
                 self._stream.expect_data(self._calendar.session_at(now_ns()) is not None)
+            self._obey()
             while self._due(now_ns) and not self.stopping.is_set():
                 self._confirm()
+                self._obey()
                 self._close_bar(received_s)
             if self._stream.finished and not self.stopping.is_set():
                 if self.clock.complete:
                     self._close_bar(received_s)
                 self.finished = True
                 return
+
+    def _obey(self) -> None:
+        """Do what the owner wants since the last look."""
+        while True:
+            try:
+                future, command, done = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            if not future.set_running_or_notify_cancel():
+                continue
+            broker = self.env.broker
+            equity = self.env.equity() if self._has_closed else broker.known_equity()
+            try:
+                if command is None:
+                    answer = OwnersAnswer("", 0, False, standing(broker, equity))
+                else:
+                    now_ns = max(self._now_ns, broker.account.last_ts_ns)
+                    answer = obey(broker, command, now_ns, equity, done)
+                    log.info("the owner commands", command=command.command, said=answer.said)
+                    self._observer.on_command(self)
+            except TradingError as error:
+                future.set_exception(error)
+                continue
+            future.set_result(answer)
 
     def _receive(self, timeout_s: float) -> float | None:
         frames = self._stream.frames(timeout_s)
@@ -216,19 +275,26 @@ class Trader:
         observations, mask, rewards = self.env.close_bar(bar.end_ns, bar.session)
         self.championship.follow_account(bar.end_ns)
         latency_s = None
-        self._builder.reward(rewards)
+        self._builder.reward(rewards, bar.end_ns)
         if bar.last:
-            if self._settings.learning:
-                self._builder.truncate(self.policy.value(observations, mask, self._state))
-            self.env.close_session(bar.end_ns, bar.session, float(rewards.sum()))
+            self.env.close_session(
+                bar.end_ns, bar.session, float(rewards.sum()), [float(each) for each in rewards]
+            )
+            self._state = self.policy.initial_state(len(rewards))
             self._first[:] = True
         else:
+            if self._settings.learning and self._first.all():
+                # What the night or the restart changed belongs to the step before it, so what
+                # follows that step begins here.
+                self._builder.truncate(
+                    self.policy.value(observations, mask, self._state), bar.end_ns
+                )
             if self._settings.learning and self._builder.full:
                 self._emit(self.policy.value(observations, mask, self._state))
             self._take_rulings(bar.end_ns)
             decision, state = self.policy.act(observations, mask, self._state, self._first)
-            self._trade(bar.end_ns, decision, rewards)
             if self._settings.learning:
+                # Before it is journalled: what the journal does not have is left out at a restart.
                 self._builder.decide(
                     observations,
                     mask,
@@ -236,11 +302,15 @@ class Trader:
                     self._first,
                     self._state,
                     self.championship.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
+                    bar.end_ns,
                 )
+            self._trade(bar.end_ns, decision, rewards)
             self._state = state
             self._first[:] = False
             if received_s is not None:
                 latency_s = time.perf_counter() - received_s
+        self._now_ns, self._has_closed = bar.end_ns, True
+        self._markets.follow(bar)
         self._observer.on_bar(self, bar, latency_s)
         following = first_bar_after(bar.end_ns, self._calendar, self._settings.bar_ns)
         if following.session != bar.session:
@@ -265,6 +335,7 @@ class Trader:
                 value=float(decision.values[u]),
                 reward=float(rewards[u]),
                 fragment=self._builder.number,
+                profit=self.env.profit(symbol),
             )
             for u, (symbol, action) in enumerate(
                 zip(self.env.symbols, decision.actions, strict=True)
@@ -272,7 +343,11 @@ class Trader:
         ]
         self.env.broker.record(events)
         self.decisions += len(events)
-        for outcome in self.env.trade(now_ns, [int(action) for action in decision.actions]):
+        outcomes = self.env.trade(now_ns, [int(action) for action in decision.actions])
+        for fill in self.env.closed:
+            self.recent_fills.append((now_ns, fill, "closed by the owner"))
+            log.info("closed by the owner", underlying=fill.underlying, units=fill.units)
+        for outcome in outcomes:
             if isinstance(outcome.result, Fill):
                 name = ACTIONS[outcome.action].name
                 self.recent_fills.append((now_ns, outcome.result, name))
@@ -292,6 +367,27 @@ class Trader:
                     reason=str(outcome.result.reason),
                     detail=outcome.result.detail,
                 )
+
+    def _go_on_with_the_fragment(self) -> None:
+        """Take up the fragment that an earlier process left, and what the journal adds to it."""
+        broker, builder = self.env.broker, self._builder
+        builder.resume(broker.account.last_reward_ns)
+        if not builder.waiting or builder.rewarded_ns >= broker.account.last_reward_ns:
+            return
+        for event in broker.journal.events():
+            if event.ts_ns <= builder.rewarded_ns:
+                continue
+            if isinstance(event, DecisionMade):
+                earned = {event.underlying: event.reward}
+            elif isinstance(event, SessionClosed):
+                earned = event.rewards
+            else:
+                continue
+            rewards = [earned.get(symbol, 0.0) for symbol in self.env.symbols]
+            builder.reward(np.array(rewards, dtype=np.float32))
+        builder.reward(
+            np.zeros(len(self.env.symbols), dtype=np.float32), broker.account.last_reward_ns
+        )
 
     def _emit(self, last_values: np.ndarray) -> None:
         rollout = self._builder.take(last_values)
