@@ -119,6 +119,42 @@ def test_the_champion_is_traded_once(sessions: Sessions) -> None:
     assert sessions.traded == 6
 
 
+def test_a_set_is_renewed_for_each_judgement_and_both_trade_the_same(sessions: Sessions) -> None:
+    traded: list[int] = []
+    renewed = 0
+
+    def renew() -> None:
+        nonlocal renewed
+        renewed += 1
+
+    def trade(trader: SessionTrader) -> np.ndarray:
+        traded.append(renewed)
+        return Sessions(seed=renewed)(trader)
+
+    judge = Gate(SMALL, GateLimits(max_kl=99.0), [HeldOut("fresh", trade, renew)])
+    verdicts = [judge.judge(weights(), weights(seed)) for seed in (1, 2)]
+    assert traded == [1, 1, 2, 2]
+    assert verdicts[0].compared[0].champion != verdicts[1].compared[0].champion
+
+
+def test_each_judgement_against_a_champion_is_stricter_and_a_new_one_begins_anew(
+    sessions: Sessions,
+) -> None:
+    judge = gate(sessions, max_kl=99.0)
+
+    def reach(action: int) -> float:
+        (each,) = judge.judge(preferring(action, 1.0), preferring(1, 0.5)).compared
+        assert each.low is not None
+        return each.difference - each.low
+
+    first, second, third = (reach(0) for _ in range(3))
+    assert 0.0 < first < second < third
+    told = judge.judge(preferring(0, 1.0), preferring(1, 0.5)).told
+    assert told.count("with probability") == 4
+    other = reach(2)
+    assert reach(2) > other
+
+
 def test_a_better_challenger_passes_and_a_worse_one_does_not(sessions: Sessions) -> None:
     wide = gate(sessions, max_kl=99.0)
     assert wide.judge(preferring(0, 1.0), preferring(1, 2.0)).passed

@@ -133,6 +133,8 @@ def without_effect(config: Any, default: Any, own: frozenset[str]) -> Iterator[s
     for name, value in vars(config).items():
         if name in fine or (name in defaults and _same(value, defaults[name])):
             continue
+        if name == "policies" and set(value) == set(defaults[name]):
+            continue  # RLlib fills in the one policy's spec.
         shown = name.removeprefix("_")
         instead = INSTEAD.get(name)
         if instead is None and name in defaults:
@@ -170,5 +172,5 @@ def _same(value: Any, default: Any) -> bool:
         return False
     try:
         return bool(value is default or value == default)
-    except (TypeError, ValueError):
+    except Exception:  # of whatever is compared
         return False
