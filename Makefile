@@ -10,7 +10,7 @@ PYTEST = $(VENV)/bin/python -m pytest
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint test soak test-image sbom lock
+.PHONY: install run lint test soak test-cluster test-kubernetes test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -23,7 +23,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTEST) $(PARALLEL) -m "not soak and not cluster and not docker"
+	$(PYTEST) $(PARALLEL) -m "not soak and not cluster and not docker and not kubernetes"
 
 soak: $(INSTALLED)
 	$(PYTEST) -m soak
@@ -31,6 +31,11 @@ soak: $(INSTALLED)
 # Two clusters of Ray that hand an account over, as root.
 test-cluster: $(INSTALLED)
 	$(PYTEST) -m cluster
+
+# Every form of the bot on the cluster of the current kubeconfig; IMAGE=name:tag takes one that the
+# cluster has or can pull, else the image is built and loaded. The report: var/kubernetes-report.md
+test-kubernetes: $(INSTALLED)
+	IMAGE=$(IMAGE) $(PYTEST) -m kubernetes tests/kubernetes
 
 # Builds the image and runs it, as root on Debian: apt-get install docker.io debootstrap
 test-image: $(INSTALLED)

@@ -65,17 +65,32 @@ class ExportFormat(StrEnum):
 
 
 @journal_app.command()
-def verify(path: PathArgument) -> None:
-    """Check a whole journal, fold it, and print the account and its digest."""
+def verify(
+    path: PathArgument,
+    forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget-snapshots",
+            help="First remove the snapshots; the next start folds all events.",
+        ),
+    ] = False,
+) -> None:
+    """Check a whole journal, fold it, and print the account and its digest.
+
+    The fold from the first event must equal every snapshot that a start may begin with.
+    """
     from trading.execution.journal import Journal
     from trading.execution.journal_integrity import inspect_journal
 
     with _failing():
+        if forget:
+            with Journal(path) as journal:
+                journal.forget_snapshots()
         integrity = inspect_journal(path)
         if not integrity.whole:
             raise JournalError(str(integrity))
         with Journal(path, read_only=True) as journal:
-            account = journal.fold()
+            account, snapshots = journal.checked_fold()
             print(f"events      {journal.last_seq}")
             print(f"digest      {journal.digest()}")
             print(f"account     {account.account_id}")
@@ -85,6 +100,7 @@ def verify(path: PathArgument) -> None:
             print(f"fills       {account.fills}")
             print(f"fees        {account.fees_paid:.2f}")
             print(f"fingerprint {account.fingerprint()}")
+            print(f"snapshots   {snapshots} equal the fold")
             print("integrity   whole")
 
 

@@ -30,7 +30,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import I64, MARKS, Columns
+from trading.market.chain import I64, MARKS, MARKS_READ, Columns
 
 _META = "meta.json"
 
@@ -46,9 +46,9 @@ class HistoryDay:
     contracts: int
 
 
-def frames_digest(rules: TradingRules, fees: FeeSchedule) -> str:
+def frames_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
     """What frames depend on besides the market: rules, fees, catalogue, features and marks."""
-    parts = (MARKS, tuple(rules), tuple(fees), ACTIONS, FEATURES)
+    parts = (marks, tuple(rules), tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -159,7 +159,8 @@ def play(
     """Tell a market the session and close its bars; yields the number of each closed bar."""
     market.begin_session()
     market.warm_up(recorded.warm_up.stock_bars(recorded.underlying))
-    market.list_contracts(recorded.contracts, calendar.expiry_ns)
+    symbols = {contract.symbol for contract in recorded.contracts}
+    market.list_contracts(recorded.contracts, calendar.expiry_ns, symbols)
     index = market.chain.index
     place = [index[contract.symbol] for contract in recorded.contracts]
     quotes, stock_bars = recorded.quotes, recorded.bars.stock_bars(recorded.underlying)
@@ -243,7 +244,7 @@ class History:
 
     def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
         digest, self.days = _read_meta(folder)
-        if digest != frames_digest(rules, fees):
+        if digest not in {frames_digest(rules, fees, marks) for marks in MARKS_READ}:
             raise DataError(
                 f"history {folder} was written for other rules, fees or features: write it again "
                 "with `trading history`, or use the settings it was written with"

@@ -17,6 +17,7 @@ from trading.execution.events import (
     PeakReset,
     PromotedBy,
     RolledBackBy,
+    SessionClosed,
     StateChanged,
     UnderlyingReinstated,
     UnderlyingSuspended,
@@ -65,6 +66,8 @@ class Books:
         self.journal.append_many(events)
         for event in events:
             self.account.apply(event)
+        if any(isinstance(event, SessionClosed) for event in events):
+            self.journal.keep_snapshot(self.account)
 
     def mark(self, quotes: Mapping[str, QuoteView]) -> None:
         """Revalue holdings at `quotes`; one without a quote keeps its value.
