@@ -39,7 +39,7 @@ max_num_env_runner_restarts delay_between_env_runner_restarts_s
 num_consecutive_env_runner_failures_tolerance env_runner_health_probe_timeout_s
 env_runner_restore_timeout_s _model_config _per_module_overrides _is_frozen _validate_config
 _is_atari _use_msgpack_checkpoints _dont_auto_sync_env_runner_states _prior_exploration_config
-simple_optimizer
+simple_optimizer class
 """
 HONOURED = frozenset(_HONOURED.split())
 """By RLlib itself or by this algorithm. Actions are `Discrete`: nothing of them can be clipped."""
