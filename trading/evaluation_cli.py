@@ -67,7 +67,7 @@ def backtest(
             acting = settings.policy.act
             for each in (acting, "sampled" if acting == "greedy" else "greedy"):
                 traders[f"policy, {acts(each)}"] = learnt(_policy(settings, model, each))
-            told += f"; the policy trades {acts(acting)} (policy.act)"
+            print(f"the policy trades {acts(acting)} (policy.act), which is the first row")
         traders |= baselines(settings.seed)
         results = {
             name: backtest_history(history, rules, fees, trader)

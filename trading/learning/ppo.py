@@ -177,7 +177,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         algorithm.train()               # one update on sampled rollouts
         algorithm.feed(live_rollout)
         algorithm.train()               # one update on the live rollout
-        algorithm.evaluate()            # episodes of their own, which leave training as it was
+        algorithm.evaluate()            # greedy episodes, which leave training as it was
         algorithm.save_to_path(path)
         ```
     """

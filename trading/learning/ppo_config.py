@@ -84,6 +84,7 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
             env_runner_health_probe_timeout_s=5.0,
         )
         self.reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=0)
+        self.evaluation(evaluation_config={"explore": False})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Opens a config that was pickled when it held `ppo` as one value."""

@@ -133,6 +133,8 @@ def without_effect(config: Any, default: Any, own: frozenset[str]) -> Iterator[s
     for name, value in vars(config).items():
         if name in fine or (name in defaults and _same(value, defaults[name])):
             continue
+        if name.startswith("_") and name not in defaults:
+            continue  # Ray Tune's notes for itself
         if name == "policies" and set(value) == set(defaults[name]):
             continue  # RLlib fills in the one policy's spec.
         shown = name.removeprefix("_")

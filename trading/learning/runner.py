@@ -158,8 +158,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     def evaluate(self, num_timesteps: int | None, num_episodes: int | None) -> Evaluated:
         """Acts from new episodes on and logs the episodes that end.
 
-        Actions are sampled, or with `explore=False` in the evaluation's config the most likely
-        ones. It has an environment and draws of its own, the same in every evaluation, and leaves
+        Actions are the most likely ones, or with `explore=True` in the evaluation's config sampled.
+        It has an environment and draws of its own, the same in every evaluation, and leaves
         the runner's be. Every environment plays an equal share of the episodes, so short ones count
         no more than long ones.
 
