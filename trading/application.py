@@ -152,10 +152,13 @@ class _Application:
 
         from trading.live import assembly
         from trading.live.market_server import MarketServerHost
+        from trading.live.terms import check_terms
 
         settings, display = self._settings, self._display
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self._before = _folded(settings, display, read_only=False)
+        for line in check_terms(settings, self._before):
+            display.note(line)
         if settings.data.source != "massive":
             display.phase("starting the market server")
             options = self._actor_options(SMALL_SHARE)

@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import RayServeException
 
 from trading.errors import TradingError
+from trading.serving.control import add_control
 from trading.serving.metrics import supervisor_text
 from trading.serving.supervisor import TRADING, Standing
 
@@ -43,15 +44,15 @@ class LiveMarket:
         self._namespace = namespace
         self._actor: Any = None
 
-    async def ask(self, method: str, timeout_s: float) -> Any:
-        """The answer of the actor's `method()`.
+    async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
+        """The answer of the actor's `method(*arguments)`.
 
         Raises:
             LiveMarketUnavailable: no such actor, it died, it failed, or it gave no answer in time.
         """
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._ask(method)
+                return await self._ask(method, *arguments)
         except TimeoutError:
             raise LiveMarketUnavailable(f"no answer to {method} within {timeout_s:g} s") from None
         except RayActorError:
@@ -60,17 +61,17 @@ class LiveMarket:
             cause = getattr(error, "cause", None) or error
             raise LiveMarketUnavailable(f"{method} failed: {type(cause).__name__}") from error
 
-    async def _ask(self, method: str) -> Any:
+    async def _ask(self, method: str, *arguments: object) -> Any:
         held = self._actor
         actor = held if held is not None else await self._find()
         try:
-            return await getattr(actor, method).remote()
+            return await getattr(actor, method).remote(*arguments)
         except RayActorError:
             self._actor = None
             if held is None:
                 raise
         # The handle was from before; its actor may have a successor under the same name.
-        return await getattr(await self._find(), method).remote()
+        return await getattr(await self._find(), method).remote(*arguments)
 
     async def _find(self) -> Any:
         try:
@@ -119,8 +120,9 @@ def build_api(
 
     `GET /health` answers 200 while the actor answers at all; `GET /ready` while it can trade, with
     the reasons otherwise; `GET /status` is the actor's own account of itself in JSON, in which a
-    number that is not finite is null; `GET /metrics` is Prometheus text. All answer 503 with a
-    reason when the actor gives no answer.
+    number that is not finite is null; `GET /metrics` is Prometheus text; `POST /control/...` are
+    the owner's commands, see `control`. All answer 503 with a reason when the actor gives no
+    answer.
 
     With a supervisor, `/health` answers 200 while that or the actor answers, whether or not it
     trades. While it does not, `/ready` answers 503 with the supervisor's reason, and `/status` and
@@ -172,6 +174,13 @@ def build_api(
             text += supervisor_text(at)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
+    async def command(method: str, timeout_s: float, *arguments: object) -> Any:
+        at = await standing()
+        if _idle(at):
+            raise LiveMarketUnavailable(at.reason)
+        return await market.ask(method, timeout_s, *arguments)
+
+    add_control(api, command)
     return api
 
 
