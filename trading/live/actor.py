@@ -471,7 +471,7 @@ class LiveMarket:
             account = journal.open_account(settings.account.id, capital, now_ns)
             self._restarts = journal.openings - 1
             seed = assembly.policy_seed(settings.seed, journal.last_seq)
-            policy = Policy(assembly.model_config(settings), seed)
+            policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
             rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
             broker = PaperBroker(
                 journal,
@@ -485,7 +485,20 @@ class LiveMarket:
             terms = terms_of(settings)
             if account.terms != terms:
                 broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])
-            env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
+            actions, special_dividends = assembly.corporate_actions(settings)
+            closes = assembly.close_finder(settings, rest, calendar)
+            markets = LiveEnv(
+                settings.symbols,
+                rules,
+                fees,
+                calendar,
+                broker,
+                actions=actions,
+                official_closes=closes is not None,
+                max_gap=settings.data.unexplained_gap_pct / 100.0,
+            )
+            markets.halt_indicators = frozenset(settings.data.massive.halt_indicators)
+            env = recorded_env(markets, recorder)
             directory = MarketDirectory(
                 rest,
                 stream,
@@ -493,7 +506,11 @@ class LiveMarket:
                 calendar,
                 settings.data.max_quote_contracts,
                 assembly.dividends(settings),
+                actions,
+                closes,
+                special_dividends,
                 treasury_yields=settings.data.treasury_yields,
+                price_limits=settings.data.source == "massive" and settings.data.massive.luld,
             )
             trader = Trader(
                 assembly.trader_settings(settings),

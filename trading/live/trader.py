@@ -32,7 +32,7 @@ from trading.execution.owner import Command, obey, standing
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import Cause
 from trading.learning.policy import Decision, Policy
-from trading.learning.rollout import Rollout, State
+from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
 from trading.learning.succession import Reported, Ruling
 from trading.learning.weights import Reign
 from trading.live.bar_clock import Bar, BarClock, first_bar_after
@@ -105,6 +105,10 @@ class Markets(Protocol):
 
     def follow(self, bar: Bar) -> None:
         """A bar was closed: ask again for what could not be listed."""
+        ...
+
+    def settle(self, now_ns: int) -> None:
+        """Settle what waits for closing prices, once they are known."""
         ...
 
 
@@ -227,6 +231,7 @@ class Trader:
             received_s = self._receive(_FRAME_TIMEOUT_S)
             if self._settings.wall_clock:
                 self._open_if_begun(now_ns())
+                self._markets.settle(now_ns())
                 self._stream.expect_data(self._calendar.session_at(now_ns()) is not None)
             self._obey()
             self._watch(now_ns)
@@ -355,7 +360,7 @@ class Trader:
                     decision,
                     self._first,
                     self._state,
-                    self.championship.version,
+                    self.championship.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
                     bar.end_ns,
                 )
             self._trade(bar.end_ns, decision, rewards)
