@@ -353,3 +353,15 @@ def test_lockstep_is_for_replays_at_full_speed_unless_set() -> None:
 def test_checkpoints_lie_in_the_state_folder_by_default() -> None:
     settings = load_settings(overrides=["paths.state_dir=/s"], environ={})
     assert settings.paths.checkpoints == Path("/s/checkpoints")
+
+
+@pytest.mark.parametrize("given", ["sampled", "greedy", "0.5", "2"])
+def test_a_policy_acts_by_draws_by_the_most_likely_or_at_a_temperature(given: str) -> None:
+    acting = load_settings(None, [f"policy.act={given}"], {}).policy.act
+    assert acting == (given if given.isalpha() else float(given))
+
+
+@pytest.mark.parametrize("given", ["best", "0", "-1", "true"])
+def test_another_way_to_act_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"policy\.act"):
+        load_settings(None, [f"policy.act={given}"], {})
