@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from trading import local_ray
 from trading.application import (
     NAMESPACE,
     SMALL_SHARE,
@@ -73,17 +74,13 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
 def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one."""
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
-    # Ray reads these when it is imported: nothing may import it before.
     if not address:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _check_port(settings)
+    local_ray.prepare(local=not address)
     import ray
 
     for chatty in ("ray.serve", "ray.rllib", "ray.tune"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    if not address:
-        _check_port(settings)
     common: dict[str, Any] = {
         "namespace": NAMESPACE,
         "logging_level": "ERROR",
@@ -93,9 +90,8 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     if address:
         ray.init(address=address, **common)
     else:
-        # Without "local" Ray would join a cluster that somebody else left running on this machine.
-        ray.init(
-            address="local",
+        local_ray.start(
+            display.phase,
             include_dashboard=settings.ray.dashboard,
             object_store_memory=settings.ray.object_store_mb * 2**20,
             **common,

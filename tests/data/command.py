@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waits import WAIT_S
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -19,6 +21,6 @@ def run_download(*arguments: str, **environment: str) -> subprocess.CompletedPro
         env=inherited | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )

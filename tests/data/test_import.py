@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pytest
 
+from tests.waits import WAIT_S
 from trading.data.catalog import Catalog, Kind, Partition
 from trading.data.flatfile_import import (
     FlatFileKind,
@@ -289,7 +290,7 @@ def run_import(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )
 

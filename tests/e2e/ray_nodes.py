@@ -20,8 +20,9 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.application import ROOT, START_S, STOP_S, environment, wait_for
+from tests.e2e.application import ROOT, environment, wait_for
 from tests.ports import free_port
+from tests.waits import START_S, STOP_S, WAIT_S
 
 BIN = Path(sys.executable).parent
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
@@ -213,7 +214,7 @@ class Cluster:
         env = self._env if token is None else {**self._env, "RAY_AUTH_TOKEN": token}
         command = [BIN / "ray", "job", verb, "--address", self.dashboard, *arguments]
         return subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=300, check=False
+            command, env=env, capture_output=True, text=True, timeout=WAIT_S, check=False
         )
 
     def submit(self, name: str, resources: str, *command: str) -> None:

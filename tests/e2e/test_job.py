@@ -10,12 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.application import ROOT, START_S, STOP_S, environment, wait_for
+from tests.e2e.application import ROOT, environment, wait_for
 from tests.ports import free_port
+from tests.waits import START_S, STOP_S, WAIT_S
 from trading.execution.journal import Journal
 from trading.learning.checkpoints import CheckpointStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 BIN = Path(sys.executable).parent
 
@@ -90,7 +91,12 @@ def test_a_submitted_job_runs_the_application_on_its_cluster(tmp_path: Path) -> 
 
         def submitted() -> subprocess.CompletedProcess[str] | None:
             result = subprocess.run(
-                [*submit, *job], env=env, capture_output=True, text=True, timeout=300, check=False
+                [*submit, *job],
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=WAIT_S,
+                check=False,
             )
             # The head's agent comes up some seconds after the dashboard.
             return None if "No available agent" in result.stderr else result

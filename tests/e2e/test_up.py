@@ -15,7 +15,7 @@ from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
 from trading.learning.checkpoints import CheckpointStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 QUICK = (
     "--set",

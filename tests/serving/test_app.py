@@ -13,15 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from tests.ports import free_port
+from tests.waits import WAIT_S
 from trading.live.metrics import AccountFigures, TradingMetrics
 from trading.serving.app import LiveMarketUnavailable, Supervised, build_api, build_app
 from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 NAMESPACE = "test-serving"
 NAME = "live-market"
-WAIT_S = 30.0
 
 
 class LiveMarketDouble:
@@ -54,25 +54,6 @@ class SilentMarket:
 
     async def ping(self) -> None:
         await asyncio.Event().wait()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_runtime() -> Iterator[None]:
-    """The test session's Ray if it has one already, or one for this module."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        configure_logging=False,
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
