@@ -112,7 +112,12 @@ def trading() -> grafana.Dashboard:
             Section(
                 "Positions",
                 _across(
-                    _graph("Open strategies", "short", Line("trading_bot_open_positions", "open")),
+                    _graph(
+                        "Open strategies",
+                        "short",
+                        Line("trading_bot_open_positions", "open"),
+                        Line("trading_bot_suspended_underlyings", "suspended"),
+                    ),
                     _graph(
                         "Delta and gamma",
                         USD,

@@ -1,5 +1,6 @@
 """`trading checkpoints` on real folders."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,15 @@ from typer.testing import CliRunner, Result
 
 from trading.cli import app
 from trading.config import Settings
-from trading.execution.events import Compared, PromotedBy
+from trading.execution.events import (
+    ChampionPromoted,
+    ChampionRolledBack,
+    Compared,
+    PromotedBy,
+    RolledBackBy,
+)
+from trading.execution.journal import Journal
+from trading.execution.lease import AccountLease
 from trading.learning.champions import ChampionStore, Promotion, weights_digest
 from trading.learning.checkpoints import CheckpointStore, write_module_weights
 from trading.learning.policy import Policy, Weights
@@ -80,8 +89,49 @@ def test_show_prints_the_manifest(state: Path) -> None:
 def test_a_step_of_the_learner_is_promoted(state: Path, which: str) -> None:
     result = run(state, "promote", which)
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("champion-3 trades (version 30)")
+    told = "champion-3 is to trade from the next start on (version 30); the one before it: "
+    assert result.output == f"{told}champion-2\n"
     assert trades(state) == (3, 2, weights_digest(weights(3)))
+
+
+def journal_of(state: Path, champion: int) -> Journal:
+    """The journal of an account that trades with a champion, open for writing."""
+    journal = Journal(
+        assembly.journal_path(Settings.model_validate({"paths": {"state_dir": state}}))
+    )
+    account = journal.open_account("paper", 10_000.0, 1)
+    if not account.champion:
+        why = ChampionPromoted(2, champion, 20, 0, PromotedBy.START, "pre-training", 10_000.0)
+        journal.append(why)
+    return journal
+
+
+def test_it_trades_only_once_the_account_has_followed(state: Path) -> None:
+    path = assembly.journal_path(Settings.model_validate({"paths": {"state_dir": state}}))
+    told: list[str] = []
+    with AccountLease(path), journal_of(state, 2) as journal:
+        told.append(run(state, "promote", "30", "--wait", "0").output)
+        journal.append(ChampionPromoted(3, 3, 30, 2, PromotedBy.OWNER, "", 10_000.0))
+        told.append(run(state, "promote", "30", "--wait", "0").output)
+        trading = threading.Timer(
+            1.0, journal.append, [ChampionPromoted(4, 5, 30, 4, PromotedBy.OWNER, "", 10_000.0)]
+        )
+        trading.start()
+        told.append(run(state, "promote", "30", "--wait", "60").output)
+        trading.join()
+    assert told[0].startswith("champion-3 is to trade (version 30)") and "/status" in told[0]
+    assert told[1].startswith("champion-4 is to trade (version 30)")
+    assert told[2].startswith("champion-5 trades (version 30)")
+
+
+def test_a_command_starts_from_where_a_drawdown_brought_the_account(state: Path) -> None:
+    """The account fell back from 2 to 1, and the driver has not looked since."""
+    with journal_of(state, 1) as journal:
+        journal.append(ChampionPromoted(3, 2, 20, 1, PromotedBy.GATE, "", 10_000.0))
+        lost = ChampionRolledBack(4, 1, 1, 10, 2, RolledBackBy.DRAWDOWN, "lost", 9_000.0, 10_000.0)
+        journal.append(lost)
+    assert "the one before it: champion-1" in run(state, "promote", "30").output
+    assert trades(state)[:2] == (3, 1)
 
 
 def test_an_earlier_champion_and_a_model_are_promoted(state: Path, tmp_path: Path) -> None:

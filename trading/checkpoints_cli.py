@@ -1,5 +1,7 @@
 """`trading checkpoints`: what was learnt, which policy trades, and to let another one trade."""
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,10 +23,16 @@ checkpoints_app = typer.Typer(
 
 _CHAMPION = "champion-"
 _STEP = "step-"
+_POLL_S = 0.5
 
 WhichArgument = Annotated[
     str,
     typer.Argument(help="champion-3, step-120 (or 120), or the folder of a checkpoint or model."),
+]
+
+WaitOption = Annotated[
+    float,
+    typer.Option(min=0.0, help="Seconds to wait until the account that trades has taken it up."),
 ]
 
 
@@ -87,7 +95,12 @@ def show(which: WhichArgument, config: ConfigOption = None, overrides: SetOption
 
 
 @checkpoints_app.command()
-def promote(which: WhichArgument, config: ConfigOption = None, overrides: SetOption = None) -> None:
+def promote(
+    which: WhichArgument,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    wait: WaitOption = 90.0,
+) -> None:
     """Let a checkpoint, an earlier champion or a model trade; it takes effect while trading runs.
 
     It is checked first and copied; the gate is not asked. An account that only closes since a loss
@@ -98,32 +111,80 @@ def promote(which: WhichArgument, config: ConfigOption = None, overrides: SetOpt
 
     with failures():
         path, own = _find(settings, which)
-        champions, _ = _stores(settings)
-        _tell(champions.promote_checkpoint(path, model_config(settings), own=own))
+        _change(
+            settings,
+            wait,
+            lambda store: store.promote_checkpoint(path, model_config(settings), own=own),
+        )
 
 
 @checkpoints_app.command()
-def rollback(config: ConfigOption = None, overrides: SetOption = None) -> None:
+def rollback(
+    config: ConfigOption = None, overrides: SetOption = None, wait: WaitOption = 90.0
+) -> None:
     """Let the champion before the present one trade again; it takes effect while trading runs."""
     settings = settings_for(config, overrides or [])
     with failures():
-        champions, _ = _stores(settings)
-        _tell(champions.roll_back())
+        _change(settings, wait, lambda store: store.roll_back())
 
 
 def _stores(settings: Settings) -> tuple["ChampionStore", Any]:
-    from trading.execution.journal import Journal
     from trading.learning.champions import ChampionStore
     from trading.learning.checkpoints import CheckpointStore
-    from trading.live.assembly import journal_path
 
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    known = 0
-    journal = journal_path(settings)
+    return ChampionStore(folder, keep), CheckpointStore(folder, keep)
+
+
+def _change(settings: Settings, wait_s: float, move: Callable[["ChampionStore"], Any]) -> None:
+    """Move the pointer from where the account is, and tell once the account has followed."""
+    from trading.execution.journal import Journal
+    from trading.execution.lease import holder_of
+    from trading.learning.succession import reported_by
+    from trading.live.assembly import journal_path
+
+    champions, _ = _stores(settings)
+    journal, last_seq, account_has = journal_path(settings), 0, 0
     if journal.exists():
         with Journal(journal, read_only=True) as opened:
-            known = opened.fold().newest_champion
-    return ChampionStore(folder, keep, known), CheckpointStore(folder, keep)
+            account, last_seq = opened.fold(), opened.last_seq
+        champions.know(account.newest_champion)
+        # A drawdown that the driver has not heard of yet comes first.
+        champions.follow(*reported_by(account)[:3])
+        account_has = account.champion
+    standing = move(champions)
+    name = f"{_CHAMPION}{standing.champion}"
+    before = f"{_CHAMPION}{standing.before}" if standing.before else "none"
+    told = f"(version {standing.change.version}); the one before it: {before}"
+    if holder_of(journal) is None:
+        print(f"{name} is to trade from the next start on {told}")
+    elif _follows(journal, last_seq, account_has, standing.champion, wait_s):
+        print(f"{name} trades {told}")
+    else:
+        print(
+            f"{name} is to trade {told}; after {wait_s:g} s the account has not taken it up: it "
+            "does at the next bar of an open market, and /status shows it; where it does not, the "
+            "log says why"
+        )
+
+
+def _follows(journal: Path, last_seq: int, account_has: int, champion: int, wait_s: float) -> bool:
+    """Whether the account trades with a champion within so many seconds, as its journal says."""
+    from trading.execution.events import ChampionPromoted, ChampionRolledBack
+    from trading.execution.journal import Journal
+
+    deadline = time.monotonic() + wait_s
+    while True:
+        with Journal(journal, read_only=True) as opened:
+            for event in opened.events(last_seq):
+                if isinstance(event, ChampionPromoted | ChampionRolledBack):
+                    account_has = event.champion
+            last_seq = opened.last_seq
+        if account_has == champion:
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
 
 
 def _find(settings: Settings, which: str) -> tuple[Path, bool]:
@@ -146,14 +207,6 @@ def _find(settings: Settings, which: str) -> tuple[Path, bool]:
         there = ", ".join(f"{own}{number}" for number in known) or "none"
         raise CheckpointError(f"there is no {path.name} in {path.parent}: there are {there}")
     return path, True
-
-
-def _tell(standing: "Standing") -> None:
-    before = f"{_CHAMPION}{standing.before}" if standing.before else "none"
-    print(
-        f"{_CHAMPION}{standing.champion} trades (version {standing.change.version}); the one "
-        f"before it: {before}"
-    )
 
 
 def _mark(standing: "Standing | None", number: int) -> str:

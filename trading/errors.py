@@ -90,3 +90,7 @@ class LearnerLostError(LearningError):
 
 class CheckpointError(LearningError):
     """A checkpoint is missing, damaged or does not fit the model."""
+
+
+class ChampionMoved(CheckpointError):
+    """Another champion was chosen while a decision about the one before was being made."""

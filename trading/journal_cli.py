@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         SessionClosed,
         Settled,
         StateChanged,
+        UnderlyingReinstated,
+        UnderlyingSuspended,
         WeightsAdopted,
     )
     from trading.execution.journal import Journal
@@ -291,6 +293,15 @@ def _state_changed(event: "StateChanged") -> str:
     return f"{event.trading_state}: {event.reason}"
 
 
+def _underlying_suspended(event: "UnderlyingSuspended") -> str:
+    return f"{event.underlying}: {event.reason}"
+
+
+def _underlying_reinstated(event: "UnderlyingReinstated") -> str:
+    lifted = f" after {event.lifts}" if event.lifts else ""
+    return f"{event.underlying}{lifted}: {event.reason}"
+
+
 def _weights_adopted(event: "WeightsAdopted") -> str:
     return f"version {event.version}, {event.digest}"
 
@@ -341,6 +352,8 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "peak_reset": _peak_reset,
     "session_closed": _session_closed,
     "state_changed": _state_changed,
+    "underlying_suspended": _underlying_suspended,
+    "underlying_reinstated": _underlying_reinstated,
     "weights_adopted": _weights_adopted,
     "champion_promoted": _champion_promoted,
     "challenger_refused": _challenger_refused,

@@ -25,9 +25,9 @@ _POLL_S = 0.5
 class LearningLoop:
     """Runs on a thread of its own until told to stop; survives restarts of the live market.
 
-    An owner's commands are heeded with and without a learner. A promotion that the live market
-    never heard of is in the registry, where its next life begins; a refusal is sent again until
-    the account's journal has it.
+    An owner's commands are heeded with and without a learner. What the live market could not be
+    handed is sent again; what it was handed and never journalled is in the registry, where its
+    next life begins. A refusal is sent again until the account's journal has it.
 
     Parameters
     ----------
@@ -59,6 +59,9 @@ class LearningLoop:
         self._lockstep = lockstep
         self._stop = stop
         self._unrecorded: list[Ruling] = []
+        """Refusals."""
+        self._undelivered: list[Ruling] = []
+        """Changes of the champion."""
 
     def run(self) -> None:
         """Take fragments, learn, and answer, until told to stop."""
@@ -87,8 +90,8 @@ class LearningLoop:
         """Heed what an owner's command, or a drawdown of the account, made of the champion."""
         keeper = self._learner or self._succession
         ruling = keeper.moved()
-        if ruling is not None:
-            self._send(None, [ruling])
+        if ruling is not None or self._undelivered:
+            self._send(None, [ruling] if ruling else [])
         if not self._lockstep:
             reported = ray.get(self._live.reported.remote())
             if reported is not None:
@@ -107,12 +110,13 @@ class LearningLoop:
 
     def _send(self, fragment: FragmentId | None, rulings: Sequence[Ruling]) -> None:
         self._unrecorded += [r for r in rulings if isinstance(r.event, ChallengerRefused)]
-        changes = [r for r in rulings if not isinstance(r.event, ChallengerRefused)]
-        answer = Answer(fragment, (*self._unrecorded, *changes))
+        self._undelivered += [r for r in rulings if not isinstance(r.event, ChallengerRefused)]
+        answer = Answer(fragment, (*self._unrecorded, *self._undelivered))
         report = self._learner.report if self._learner else None
         figures = learner_figures(report or LearnerReport())
         status = asdict(report) if report else {}
         ray.get(self._live.deliver.remote(answer, figures, status))
+        self._undelivered.clear()
 
     def _renew_held_out(self) -> None:
         if self._held_out is None:

@@ -12,7 +12,7 @@ from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.journal import Journal
-from trading.execution.orders import Fill
+from trading.execution.orders import Fill, Rejection, RejectReason
 from trading.execution.risk import RiskLimits, TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -237,3 +237,56 @@ def test_every_opening_that_the_mask_allows_is_filled_by_the_broker(tmp_path: Pa
             refused.append((ACTIONS[action].name, result))
         scene.journal.close()
     assert refused == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_mark_that_is_no_number_suspends_its_underlying_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    scene.begin(MONDAY)
+    call = near(Strategy.LONG_CALL)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    scene.bar(MONDAY, 31, SPOT)
+    account, equity = scene.broker.account, scene.env.equity()
+    (held,) = account.positions
+    market, i = scene.env._contracts[held]
+    close_bar = market.close_bar
+
+    def spoilt(now_ns: int, session: Session) -> None:
+        close_bar(now_ns, session)
+        market.chain.columns.mark[i] = bad
+
+    monkeypatch.setattr(market, "close_bar", spoilt)
+    now_ns = session(MONDAY).open_ns + 32 * MINUTE_NS
+    observed = scene.env.close_bar(now_ns, session(MONDAY))
+    assert account.suspended == {"AAA": "not_a_number"}
+    assert account.trading_state is TradingState.ACTIVE
+    assert scene.env.equity() == equity
+    assert np.isfinite(observed.observations).all() and (observed.rewards == 0.0).all()
+    assert list(np.flatnonzero(observed.action_mask[0])) == [HOLD]
+    assert observed.action_mask[1, call]
+    _, bought = scene.trade(MONDAY, 32, CLOSE, call)
+    assert isinstance(bought, Fill)
+    monkeypatch.undo()
+    assert scene.bar(MONDAY, 33, SPOT)[0, CLOSE]
+    assert account.suspended == {}
+    scene.journal.close()
+
+
+def test_a_mark_that_turns_into_no_number_after_the_bar_halts_nothing(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    scene.begin(MONDAY)
+    call = near(Strategy.LONG_CALL)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    scene.bar(MONDAY, 31, SPOT)
+    equity = scene.env.equity()
+    scene.env._markets["AAA"].chain.columns.mark[:] = np.nan
+    assert scene.env.equity() == equity
+    closed, bought = scene.trade(MONDAY, 31, CLOSE, call)
+    assert isinstance(closed, Rejection) and closed.reason is RejectReason.SUSPENDED
+    assert isinstance(bought, Fill)
+    assert scene.broker.account.trading_state is TradingState.ACTIVE
+    scene.journal.close()

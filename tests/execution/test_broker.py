@@ -229,13 +229,14 @@ def test_waiting_orders_expire_with_the_session_and_can_be_cancelled(broker: Pap
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("day", [False, True])
-def test_a_quote_that_is_no_number_rejects_and_halts(
+def test_a_quote_that_is_no_number_rejects_and_suspends_its_underlying_alone(
     broker: PaperBroker, bad: float, day: bool
 ) -> None:
     quotes = market() | {CALL_105: quote(bad, 1.1)}
     order = open_order(broker, "bull_call_debit", limit=2.5 if day else None, day=day)
     assert rejected(broker.submit(order, quotes, True, NOW_NS)) is RejectReason.NOT_A_NUMBER
-    assert broker.account.trading_state is TradingState.HALTED
+    assert broker.account.suspended == {"SPY": RejectReason.NOT_A_NUMBER}
+    assert broker.account.trading_state is TradingState.ACTIVE
 
 
 def test_less_than_a_cent_in_the_money_is_not_exercised(broker: PaperBroker) -> None:

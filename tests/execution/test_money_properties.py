@@ -98,7 +98,9 @@ def numbers(draw: st.DrawFn) -> dict[str, Any]:
 
 @RANDOM
 @given(case=st.composite(numbers)())
-def test_not_a_number_anywhere_halts_and_never_passes_a_limit(case: dict[str, Any]) -> None:
+def test_not_a_number_anywhere_suspends_or_halts_and_never_passes_a_limit(
+    case: dict[str, Any],
+) -> None:
     name, bad, shape = case["name"], case["bad"], case["shape"]
     with rich_broker() as broker:
         order = open_order(broker, shape, limit=bad if name == "limit" else None)
@@ -121,7 +123,9 @@ def test_not_a_number_anywhere_halts_and_never_passes_a_limit(case: dict[str, An
             return
         assert isinstance(result, Rejection)
         assert result.reason is RejectReason.NOT_A_NUMBER
-        assert broker.account.trading_state is TradingState.HALTED
+        of_the_account = name == "equity" or name.startswith("held.")
+        assert (broker.account.trading_state is TradingState.HALTED) is of_the_account
+        assert broker.account.suspended == ({} if of_the_account else {"SPY": "not_a_number"})
         assert not broker.account.positions
 
 
@@ -133,19 +137,20 @@ def test_a_bar_with_an_equity_that_is_no_number_halts(bad: float) -> None:
         assert broker.account.state_reason == RejectReason.NOT_A_NUMBER
 
 
-def test_a_bar_with_a_spot_that_is_no_number_halts_where_margin_needs_it() -> None:
+def test_a_bar_with_a_spot_that_is_no_number_suspends_where_margin_needs_it() -> None:
     with rich_broker() as broker:
         broker.submit(open_order(broker, "short_straddle"), market(), True, NOW_NS)
         broker.on_bar(market(), NOW_NS, spots={"SPY": math.nan})
-        assert broker.account.state_reason == RejectReason.NOT_A_NUMBER
+        assert broker.account.suspended == {"SPY": RejectReason.NOT_A_NUMBER}
+        assert broker.account.trading_state is TradingState.ACTIVE
 
 
-def test_a_waiting_order_that_meets_a_quote_that_is_no_number_halts() -> None:
+def test_a_waiting_order_that_meets_a_quote_that_is_no_number_suspends() -> None:
     with rich_broker() as broker:
         order = open_order(broker, "bull_call_debit", limit=1.0, day=True)
         assert broker.submit(order, market(), True, NOW_NS) is None
         broker.on_bar(market() | {CALL_105: quote(math.nan, 1.0)}, NOW_NS)
-        assert broker.account.trading_state is TradingState.HALTED
+        assert broker.account.suspended == {"SPY": RejectReason.NOT_A_NUMBER}
         assert not broker.account.working_orders
 
 

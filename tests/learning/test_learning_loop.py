@@ -1,5 +1,6 @@
 """The driver's loop against a live market that is an actor of its own, and that dies."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -68,12 +69,20 @@ def write(seed: int) -> Callable[[Path], None]:
     return lambda folder: write_module_weights(folder, Policy(SMALL, seed).weights())
 
 
+def told(live: Any) -> list[Answer]:
+    try:
+        answers: list[Answer] = ray.get(live.told.remote())
+    except ray.exceptions.RayActorError:
+        return []
+    return answers
+
+
 def run_until(loop: LearningLoop, stop: threading.Event, live: Any, done: Any) -> list[Answer]:
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
         for _ in range(600):
-            answers: list[Answer] = ray.get(live.told.remote())
+            answers = told(live)
             if done(answers):
                 return answers
             assert thread.is_alive()
@@ -106,6 +115,33 @@ def test_an_owners_promotion_reaches_a_frozen_live_market(tmp_path: Path) -> Non
     assert answer.fragment is None
     assert isinstance(ruling.event, ChampionPromoted) and ruling.champion is not None
     assert ruling.champion.number == 2
+
+
+class DiesOnce(Live):
+    """Dies of the first answer that it is given, and lives again."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__(0)
+        self._marker = marker
+
+    def deliver(self, answer: Answer, figures: Any, status: dict[str, Any]) -> None:
+        if not self._marker.exists():
+            self._marker.touch()
+            os._exit(1)
+        super().deliver(answer, figures, status)
+
+
+def test_a_change_that_could_not_be_handed_over_is_sent_again(tmp_path: Path) -> None:
+    actor = ray.remote(DiesOnce).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
+    live, stop = actor.remote(tmp_path / "died"), threading.Event()
+    present = succession(tmp_path / "checkpoints")
+    owner = ChampionStore(tmp_path / "checkpoints", 3)
+    owner.promote(write(2), Promotion(2, PromotedBy.OWNER, "by hand"))
+    loop = LearningLoop(live, present, None, None, lockstep=False, stop=stop)
+    (answer,) = run_until(loop, stop, live, lambda told: len(told) == 1)
+    assert (tmp_path / "died").exists()
+    (ruling,) = answer.rulings
+    assert ruling.champion is not None and ruling.champion.number == 2
 
 
 def test_the_loop_outlives_the_live_market(tmp_path: Path) -> None:

@@ -2,21 +2,27 @@
 
 from datetime import date
 from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
 from tests.data.rest_service import Answer, running_service
-from tests.live.market import FirstMinutes, serving, settings_for, trade
-from trading.data.massive.rest import RestClient
+from tests.live import market as market_of_test
+from tests.live.market import WAIT_S, Bars, FirstMinutes, serving, settings_for, trade
+from trading.data.massive.rest import ListedContract, RestClient
 from trading.data.massive.stream import StreamClient, StreamSettings
+from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
-from trading.errors import DataError
+from trading.errors import ContractError, DataError, NotEntitled, RestError
 from trading.execution.broker import PaperBroker
 from trading.execution.journal import Journal
 from trading.execution.risk import RiskLimits
+from trading.live.bar_clock import Bar
 from trading.live.markets import MarketDirectory, nearest_the_money
+from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
 from trading.market.contracts import OptionContract, Right
 from trading.market.dividends import Dividend
@@ -92,3 +98,153 @@ def broker(folder: Path) -> PaperBroker:
     journal = Journal(folder / "journal.sqlite")
     account = journal.open_account("paper", 100_000.0, 1)
     return PaperBroker(journal, account, DEFAULT_FEES, RiskLimits())
+
+
+class OddListings(RestClient):
+    """The server's listings, but for underlyings that a test lets fail."""
+
+    failing: ClassVar[dict[str, list[ListedContract] | Exception]] = {}
+
+    def option_contracts(self, underlying: str, **options: Any) -> list[ListedContract]:
+        found = self.failing.get(underlying)
+        if isinstance(found, Exception):
+            raise found
+        return super().option_contracts(underlying, **options) if found is None else found
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[ListedContract] | Exception]:
+    monkeypatch.setattr(OddListings, "failing", {})
+    monkeypatch.setattr(market_of_test, "RestClient", OddListings)
+    return OddListings.failing
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        [],
+        RestError("/v3/reference/options/contracts, page 1: HTTP 404 (Not found)"),
+        NotEntitled("/v3/reference/options/contracts: the plan does not include this"),
+        ContractError("option symbol 'O:' is malformed"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_an_underlying_that_cannot_be_listed_is_suspended_and_the_other_trades(
+    tmp_path: Path,
+    failing: dict[str, list[ListedContract] | Exception],
+    failure: list[ListedContract] | Exception,
+) -> None:
+    failing["BBB"] = failure
+    with serving(FirstMinutes(8)) as (endpoint, begin):
+        run = trade(settings_for(tmp_path), endpoint, begin)
+    account = run.trader.env.broker.account
+    assert list(account.suspended) == ["BBB"]
+    assert account.suspended["BBB"].startswith("it cannot be listed: ")
+    assert account.last_decision_ns["AAA"] == account.last_decision_ns["BBB"]
+    assert run.trader.env.listed_symbols("AAA") and not run.trader.env.listed_symbols("BBB")
+    assert account.fills > 0 and run.fold == account.fingerprint()
+
+
+def test_what_could_not_be_listed_is_asked_for_again_and_trades_then(
+    tmp_path: Path, failing: dict[str, list[ListedContract] | Exception]
+) -> None:
+    failing["BBB"] = []
+
+    class Mending(Bars):
+        def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
+            super().on_bar(trader, bar, latency_s)
+            failing.clear()
+            for answer in trader._markets._asked.values():  # type: ignore[attr-defined]
+                answer.result(WAIT_S)
+
+    with serving(FirstMinutes(12)) as (endpoint, begin):
+        run = trade(settings_for(tmp_path), endpoint, begin, bars=Mending())
+    assert run.trader.env.broker.account.suspended == {}
+    assert run.trader.env.listed_symbols("BBB")
+    assert run.trader.env._markets["BBB"].chain.columns.quote_ns.max() > 0
+
+
+def test_a_start_at_which_nothing_can_be_listed_ends_with_the_reason(
+    tmp_path: Path, failing: dict[str, list[ListedContract] | Exception]
+) -> None:
+    failing |= {"AAA": [], "BBB": []}
+    with (
+        serving(FirstMinutes(3)) as (endpoint, begin),
+        pytest.raises(DataError, match="AAA has no listed options"),
+    ):
+        trade(settings_for(tmp_path), endpoint, begin)
+
+
+def test_what_is_held_beyond_the_symbols_is_subscribed_marked_and_only_closed(
+    tmp_path: Path,
+) -> None:
+    with serving(FirstMinutes(30)) as (endpoint, begin):
+        first = trade(settings_for(tmp_path), endpoint, begin, bars=HoldingBoth())
+    assert set(first.trader.env.broker.account.strategies) == {"AAA", "BBB"}
+    seen = Masks("BBB")
+    with serving(FirstMinutes(60)) as (endpoint, begin):
+        second = trade(settings_for(tmp_path, "symbols=[AAA]"), endpoint, begin, bars=seen)
+    env, account = second.trader.env, second.trader.env.broker.account
+    assert env.symbols == ("AAA", "BBB") and env.winding_down == {"BBB"}
+    assert env.listed_symbols("BBB")
+    assert seen.held and all(mask <= {HOLD, CLOSE} for mask in seen.masks)
+    assert {HOLD, CLOSE} in seen.masks
+    assert second.fold == account.fingerprint()
+    assert np.isfinite(env.equity())
+
+
+class HoldingBoth(Bars):
+    """Stops as soon as both underlyings are held."""
+
+    def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
+        super().on_bar(trader, bar, latency_s)
+        if len(trader.env.broker.account.strategies) == 2:
+            trader.stopping.set()
+
+
+class Masks(Bars):
+    """What one underlying may do at each bar."""
+
+    def __init__(self, underlying: str) -> None:
+        super().__init__()
+        self._underlying = underlying
+        self.masks: list[set[int]] = []
+        self.held = 0
+
+    def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
+        super().on_bar(trader, bar, latency_s)
+        env = trader.env
+        self.held += self._underlying in env.broker.account.strategies
+        u = env.symbols.index(self._underlying)
+        self.masks.append(set(np.flatnonzero(env._sights.mask[u]).tolist()))
+
+
+def test_a_price_that_nobody_tells_is_implied_by_the_chain_where_a_choice_must_be_made(
+    tmp_path: Path,
+) -> None:
+    path = "/v3/snapshot/options/AAA"
+    row = {
+        "details": {"ticker": "O:AAA260116C00100000"},
+        "last_quote": {"bid": 3.0, "ask": 3.2, "last_updated": 1},
+    }
+    put = {
+        "details": {"ticker": "O:AAA260116P00100000"},
+        "last_quote": {"bid": 1.0, "ask": 1.2, "last_updated": 1},
+    }
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        env = LiveEnv(("AAA",), DEFAULT_RULES, DEFAULT_FEES, ExchangeCalendar(), broker(tmp_path))
+        stream = StreamClient(StreamSettings("ws://127.0.0.1:9", "key"))
+        directory = MarketDirectory(rest, stream, env, ExchangeCalendar(), 1000)
+        service.answers_of[path] = service.paged(path, [row, put])
+        assert directory._price_by_options("AAA", TODAY) == pytest.approx(102.0)
+        told = row | {"underlying_asset": {"price": 101.5}}
+        service.answers_of[path] = service.paged(path, [told, put])
+        assert directory._price_by_options("AAA", TODAY) == 101.5
+        service.answers_of[path] = service.paged(path, [row])
+        assert np.isnan(directory._price_by_options("AAA", TODAY))
+    env.broker.journal.close()
+
+
+def test_too_few_subscriptions_for_an_underlying_say_the_way_out() -> None:
+    with pytest.raises(DataError, match=r"raise data\.max_quote_contracts, or trade fewer"):
+        nearest_the_money(CONTRACTS, 100.0, TODAY, 1)

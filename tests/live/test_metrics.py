@@ -45,6 +45,7 @@ def test_every_name_is_there_before_anything_happened() -> None:
         "action_latency_seconds",
         "cash",
         "open_positions",
+        "suspended_underlyings",
         "fees",
         "trading_state",
         "restarts",

@@ -29,7 +29,15 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker, settlement_price
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
-from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
+from trading.execution.orders import (
+    Fill,
+    Intent,
+    Leg,
+    Order,
+    QuoteView,
+    Rejection,
+    RejectReason,
+)
 from trading.execution.risk import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
@@ -65,7 +73,8 @@ class LiveEnv:
     Parameters
     ----------
     symbols
-        The U underlyings, in the order of every [U] array.
+        The underlyings that are traded. Those that the account holds besides, since its owner took
+        them out of `symbols`, follow: they are winding down, which leaves holding and closing.
     rules, fees
         As in training.
     calendar
@@ -85,31 +94,62 @@ class LiveEnv:
         broker: PaperBroker,
         dividends: Iterable[Dividend] = (),
     ) -> None:
-        self.symbols = tuple(symbols)
         self.broker = broker
+        self.winding_down: frozenset[str] = frozenset()
+        """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
+        self._fees = fees
+        self._markets: dict[str, UnderlyingMarket] = {}
+        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {}
+        self._profit: dict[str, float] = {}
+        self._include(symbols)
+        self._include_held()
+        self.symbols = self.underlyings
+        """The U underlyings that are decided on, in the order of every [U] array."""
         self.set_dividends(dividends)
-        self._markets = {symbol: UnderlyingMarket(symbol, rules, fees) for symbol in self.symbols}
-        self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {
-            symbol: (market, STOCK) for symbol, market in self._markets.items()
-        }
-        self._profit = dict.fromkeys(self.symbols, float("nan"))
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._purses = empty_purses(count)
         self._sights = empty_sights(count)
         self._frame_of = np.zeros(count, dtype=np.int64)
 
+    @property
+    def underlyings(self) -> tuple[str, ...]:
+        """All that are listed and marked: `symbols`, and what the account came to hold since."""
+        return tuple(self._markets)
+
+    def _include(self, symbols: Iterable[str]) -> None:
+        for symbol in symbols:
+            self._markets[symbol] = UnderlyingMarket(symbol, self._rules, self._fees)
+            self._contracts[symbol] = (self._markets[symbol], STOCK)
+            self._profit[symbol] = float("nan")
+
+    def _include_held(self) -> None:
+        """Let what is held or ordered beyond the traded underlyings wind down."""
+        account = self.broker.account
+        waiting = {each.order.underlying: None for each in account.working_orders.values()}
+        extra = [name for name in {**account.strategies, **waiting} if name not in self._markets]
+        if extra:
+            self.winding_down |= set(extra)
+            self._include(extra)
+
     def set_dividends(self, dividends: Iterable[Dividend]) -> None:
         """Replace the dividends that are known; those of other underlyings are left out."""
-        self._dividends = tuple(each for each in dividends if each.underlying in self.symbols)
+        self._dividends = tuple(each for each in dividends if each.underlying in self._markets)
 
     def begin_session(self, session: Session) -> None:
         """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.
 
         What went ex since the last session that was traded is paid too. The numbers start over
-        with each session. Calling it again in a session changes nothing.
+        with each session. Calling it again in a session changes nothing. What waits to open on an
+        underlying that winds down is cancelled.
         """
+        self._include_held()
+        for order_id, waiting in list(self.broker.account.working_orders.items()):
+            order = waiting.order
+            if order.underlying in self.winding_down and order.intent is Intent.OPEN:
+                why = f"{order.underlying} is traded no more: it is not in symbols"
+                self.broker.cancel(order_id, session.open_ns, why)
         due = [each for each in self._dividends if self._is_due(each, session)]
         self.broker.pay_dividends(due, session.open_ns)
         for market in self._markets.values():
@@ -143,9 +183,14 @@ class LiveEnv:
                 # Until it is quoted, a position is worth what was paid for it.
                 mark[i] = self.broker.account.positions[symbol].average_price
 
-    def listed_symbols(self) -> list[str]:
-        """Every listed contract, underlying by underlying."""
-        return [s for symbol in self.symbols for s in self._markets[symbol].chain.symbols]
+    def listed_symbols(self, underlying: str | None = None) -> list[str]:
+        """Every listed contract, underlying by underlying; or those of one."""
+        chosen = self.underlyings if underlying is None else (underlying,)
+        return [s for symbol in chosen for s in self._markets[symbol].chain.symbols]
+
+    def listed_contracts(self, underlying: str) -> list[OptionContract]:
+        """What is listed of one underlying."""
+        return list(self._markets[underlying].chain.contracts)
 
     def spot(self, underlying: str) -> float:
         """Last known price of an underlying, NaN before the first."""
@@ -196,6 +241,7 @@ class LiveEnv:
         """Close the bar that ends at `now_ns`; rewards are 0 for the first one."""
         for market in self._markets.values():
             market.close_bar(now_ns, session)
+        self._suspend_unknown(now_ns)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
@@ -206,7 +252,7 @@ class LiveEnv:
             self._profit[symbol] = profit
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
-        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots())
+        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
         return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
 
@@ -215,6 +261,7 @@ class LiveEnv:
 
         Stock that an expiry or assignment left behind is sold off first, whatever the action.
         """
+        self._suspend_unknown(now_ns)
         for underlying in self.broker.stock_to_liquidate():
             self._submit(self.broker.liquidation(underlying, now_ns))
         return [
@@ -278,16 +325,41 @@ class LiveEnv:
         return self.broker.account.equity(self.marks())
 
     def marks(self) -> dict[str, float]:
-        """Mark of everything that is held, USD a share."""
-        return {symbol: self._mark(symbol) for symbol in self.broker.account.positions}
+        """Mark of everything that is held, USD a share.
+
+        It is the last known one of what is suspended, or has a mark that is no number.
+        """
+        suspended = self.broker.account.suspensions
+        marks = {}
+        for symbol, position in self.broker.account.positions.items():
+            mark = self._mark(symbol)
+            keeps = position.underlying in suspended or not np.isfinite(mark)
+            marks[symbol] = self.broker.last_mark(position) if keeps else mark
+        return marks
 
     def _mark(self, symbol: str) -> float:
-        market, i = self._contracts[symbol]
+        market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None:
+            return float("nan")
         if i != STOCK:
             return float(market.chain.columns.mark[i])
         # Until its price is known, a stock is worth what was paid for it.
         spot = market.spot
         return self.broker.account.positions[symbol].average_price if np.isnan(spot) else spot
+
+    def _suspend_unknown(self, now_ns: int) -> None:
+        """Suspend underlyings with a mark or price that is no number, until it is one again."""
+        reason = str(RejectReason.NOT_A_NUMBER)
+        account = self.broker.account
+        for underlying in {*account.strategies, *account.suspensions}:
+            values = [self._mark(symbol) for symbol in self.held_symbols(underlying)]
+            if underlying in self._markets:
+                spot = self._markets[underlying].spot
+                values.append(0.0 if np.isnan(spot) else spot)
+            if not np.isfinite(values).all():
+                self.broker.suspend(underlying, reason, now_ns)
+            elif reason in account.suspensions.get(underlying, ()):
+                self.broker.reinstate(underlying, "its values are numbers", now_ns, lifts=reason)
 
     def greeks(self, underlying: str) -> dict[str, float]:
         """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held."""
@@ -334,8 +406,8 @@ class LiveEnv:
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""
         state = {}
-        for symbol in self.symbols:
-            chain = self._markets[symbol].chain
+        for symbol, market in self._markets.items():
+            chain = market.chain
             state[symbol] = {
                 "spot": chain.spot,
                 "contracts": float(len(chain)),
@@ -379,7 +451,9 @@ class LiveEnv:
         greeks = np.array(self.exposure())
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
-            if symbol in left:
+            if symbol in self.winding_down:
+                purses.may_open[u] = False
+            if symbol in left or symbol in account.suspensions:
                 purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
             view = (market.board, market.frames, self._frame_of, self._rules)

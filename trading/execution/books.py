@@ -4,6 +4,7 @@ Every step is written to the journal in one transaction before it reaches the ac
 account in memory is never ahead of the disk.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from trading.errors import JournalError
@@ -16,9 +17,11 @@ from trading.execution.events import (
     PromotedBy,
     RolledBackBy,
     StateChanged,
+    UnderlyingReinstated,
+    UnderlyingSuspended,
     WeightsAdopted,
 )
-from trading.execution.holdings import WorkingOrder, marked
+from trading.execution.holdings import Position, WorkingOrder, marked
 from trading.execution.journal import Journal
 from trading.execution.orders import Intent, QuoteView, RejectReason
 from trading.execution.portfolio import Account
@@ -63,13 +66,26 @@ class Books:
             self.account.apply(event)
 
     def mark(self, quotes: Mapping[str, QuoteView]) -> None:
-        """Revalue holdings at `quotes`; one without a quote keeps its value."""
-        held = self.account.positions
+        """Revalue holdings at `quotes`; one without a quote keeps its value.
+
+        Those of a suspended underlying keep theirs whatever the quotes say.
+        """
+        suspended = self.account.suspensions
         self.marks = {
-            symbol: marked(quotes[symbol], last) if symbol in quotes else last
-            for symbol, position in held.items()
-            for last in (self.marks.get(symbol, position.average_price),)
+            symbol: marked(quotes[symbol], last)
+            if symbol in quotes and position.underlying not in suspended
+            else last
+            for symbol, position in self.account.positions.items()
+            for last in (self.last_mark(position),)
         }
+
+    def last_mark(self, position: Position) -> float:
+        """Last known value of a holding, USD a share; what was paid for it before the first."""
+        kept = self.account.kept_marks.get(position.underlying, {}).get(position.symbol)
+        if kept is not None:
+            return kept
+        mark = self.marks.get(position.symbol, math.nan)
+        return mark if math.isfinite(mark) else position.average_price
 
     def equity(self) -> float:
         """Cash plus positions at their last known value (their price at opening before that)."""
@@ -83,6 +99,44 @@ class Books:
     def set_trading_state(self, state: TradingState, reason: str, now_ns: int) -> None:
         """Change what may trade; orders that the new state forbids are cancelled."""
         self.record(self._state_events(state, reason, now_ns))
+
+    def suspend(self, underlying: str, reason: str, now_ns: int) -> None:
+        """Let an underlying neither trade nor move in value; its waiting orders are cancelled.
+
+        All others go on. A second reason is kept beside the first; a known one changes nothing.
+        """
+        self.record(self._suspension(underlying, reason, now_ns))
+
+    def reinstate(
+        self, underlying: str, reason: str, now_ns: int, lifts: str | None = None
+    ) -> None:
+        """End the suspension of an underlying; nothing happens where there is none.
+
+        `reason` says why. Only the suspension for `lifts` ends, where it is given: the underlying
+        stays suspended for its other reasons.
+        """
+        reasons = self.account.suspensions.get(underlying, ())
+        if reasons and (lifts is None or lifts in reasons):
+            number = self.account.suspension_changes + 1
+            self.record([UnderlyingReinstated(now_ns, number, underlying, reason, lifts)])
+
+    def _suspension(self, underlying: str, reason: str, now_ns: int) -> list[Event]:
+        account = self.account
+        if reason in account.suspensions.get(underlying, ()):
+            return []
+        marks = {
+            symbol: self.last_mark(position)
+            for symbol, position in account.positions.items()
+            if position.underlying == underlying
+        }
+        waiting = [
+            each for each in account.working_orders.values() if each.order.underlying == underlying
+        ]
+        number = account.suspension_changes + 1
+        return [
+            UnderlyingSuspended(now_ns, number, underlying, reason, marks),
+            *self._cancellations(waiting, now_ns, f"{underlying} is suspended: {reason}"),
+        ]
 
     def reset_peak(self, equity: float, now_ns: int) -> None:
         """Measure the drawdown from `equity` (USD) on: for an owner who resumes after one."""

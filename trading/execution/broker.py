@@ -119,10 +119,11 @@ class PaperBroker(Clearing):
             Account value for the limits; by default `equity()` after marking `quotes`.
         greeks, unit_greeks : Greeks, optional
             The account's before the order, and those of one unit of it, for the limits on them;
-            see `RiskEngine.check` for an order without. NaN rejects an opening order and halts.
+            see `RiskEngine.check` for an order without. NaN rejects an opening order; it halts
+            where it is the account's, and suspends the underlying where it is the order's.
         spots : mapping of underlying to float, optional
             Prices of underlyings in USD a share, for the margin of uncovered sales; by default the
-            mid of the stock's quote. Leave out what has no price yet: NaN rejects and halts.
+            mid of the stock's quote. Leave out what has no price yet: NaN rejects and suspends.
 
         Returns
         -------
@@ -138,14 +139,16 @@ class PaperBroker(Clearing):
         self.mark(quotes)
         gated = self.risk.gate(order, self.account, now_ns)
         if gated is not None:
-            return self._reject(gated)
+            return self._reject(gated, order.underlying)
         for reason, detail in refusals(order, self.account, quotes, session_open):
-            return self._reject(Rejection(order.order_id, now_ns, reason, detail))
+            refused = Rejection(order.order_id, now_ns, reason, detail)
+            return self._reject(refused, order.underlying)
         crossing = self._cross(order, order.units, quotes, now_ns)
         waits = self._may_wait(crossing)
         if crossing.reason is not None and not waits:
             detail = quoted(order, quotes)
-            return self._reject(Rejection(order.order_id, now_ns, crossing.reason, detail))
+            refused = Rejection(order.order_id, now_ns, crossing.reason, detail)
+            return self._reject(refused, order.underlying)
         margin = self._unit_margin(crossing, quotes, spots)
         rest = order.units - crossing.units
         reserved_per_unit = 0.0
@@ -153,18 +156,20 @@ class PaperBroker(Clearing):
             reserved_per_unit = reservation(
                 crossing, rest, margin, self.schedule, self.account.multiplier
             )
+        equity = self.account.equity(self.marks) if equity is None else equity
         broken = self.risk.check(
             order,
             self.account,
             required_cash=self._required(crossing, margin) + reserved_per_unit * rest,
             notional=crossing.gross * self.account.multiplier * order.units,
-            equity=self.account.equity(self.marks) if equity is None else equity,
+            equity=equity,
             now_ns=now_ns,
             greeks=greeks,
             unit_greeks=unit_greeks,
         )
         if broken is not None:
-            return self._reject(broken)
+            is_known = all(math.isfinite(value) for value in (equity, *(greeks or ())))
+            return self._reject(broken, order.underlying if is_known else None)
         events: list[Event] = [OrderAccepted(now_ns, order, reserved_per_unit)]
         fill = None
         if crossing.units:
@@ -183,15 +188,20 @@ class PaperBroker(Clearing):
         session_open: bool = True,
         equity: float | None = None,
         spots: Mapping[str, float] | None = None,
+        marks: Mapping[str, float] | None = None,
     ) -> list[Fill]:
         """Mark to `quotes`, watch margin and losses, and trade the orders that wait.
 
         A daily loss halts trading, a drawdown or a margin call leaves only closing; a margin call
         ends by itself when buying power is back at zero. A drawdown under the champion also makes
         the one before it the account's champion again. `spots` as in `submit`, for strategies
-        whose margin moves.
+        whose margin moves. `marks` are the values of holdings in USD a share that go before those
+        of `quotes`. Where the margin of a strategy is no number, its underlying is suspended.
         """
         self.mark(quotes)
+        self.marks |= {
+            symbol: mark for symbol, mark in (marks or {}).items() if symbol in self.marks
+        }
         self._watch_margin(quotes, spots, now_ns)
         self._watch_losses(self.account.equity(self.marks) if equity is None else equity, now_ns)
         fills = []
@@ -260,7 +270,7 @@ class PaperBroker(Clearing):
             return None
         crossing = self._cross(order, waiting.remaining, quotes, now_ns)
         if crossing.reason is RejectReason.NOT_A_NUMBER:
-            self.set_trading_state(TradingState.HALTED, crossing.reason, now_ns)
+            self.suspend(order.underlying, crossing.reason, now_ns)
         if crossing.units == 0:
             return None
         margin = self._unit_margin(crossing, quotes, spots)
@@ -276,13 +286,17 @@ class PaperBroker(Clearing):
     def _watch_margin(
         self, quotes: Mapping[str, QuoteView], spots: Mapping[str, float] | None, now_ns: int
     ) -> None:
-        prices = underlying_prices(quotes, self.marks) if spots is None else spots
+        prices = underlying_prices(quotes, self.marks) if spots is None else dict(spots)
+        for underlying in self.account.suspensions:
+            prices.pop(underlying, None)
         changes = margin_changes(self.account, self.marks, prices, now_ns)
-        known = [change for change in changes if math.isfinite(change.reserve_per_unit)]
-        if len(known) < len(changes):
-            self._restrict(TradingState.HALTED, RejectReason.NOT_A_NUMBER, now_ns)
-            return
-        self.record(known)
+        unknown = [each for each in changes if not math.isfinite(each.reserve_per_unit)]
+        for change in unknown:
+            self.suspend(change.underlying, RejectReason.NOT_A_NUMBER, now_ns)
+            prices.pop(change.underlying)
+        if unknown:
+            changes = margin_changes(self.account, self.marks, prices, now_ns)
+        self.record(changes)
         self._call_margin(now_ns)
 
     def _watch_losses(self, equity: float, now_ns: int) -> None:
@@ -295,10 +309,16 @@ class PaperBroker(Clearing):
         if math.isfinite(equity) and self.risk.champion_breached(self.account, equity):
             self._dethrone(equity, now_ns)
 
-    def _reject(self, rejection: Rejection) -> Rejection:
+    def _reject(self, rejection: Rejection, underlying: str | None) -> Rejection:
+        """Write a rejection down with what follows from it.
+
+        A number that is none suspends the `underlying` that it concerns; None: the whole account.
+        """
         events: list[Event] = [OrderRejected(rejection.ts_ns, rejection)]
         state = RiskEngine.CONSEQUENCES.get(rejection.reason)
-        if state is not None and self.account.trading_state is not TradingState.HALTED:
+        if rejection.reason is RejectReason.NOT_A_NUMBER and underlying is not None:
+            events += self._suspension(underlying, rejection.reason, rejection.ts_ns)
+        elif state is not None and self.account.trading_state is not TradingState.HALTED:
             events += self._state_events(state, rejection.reason, rejection.ts_ns)
         self.record(events)
         return rejection

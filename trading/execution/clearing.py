@@ -131,11 +131,16 @@ class Clearing(Books):
         """Underlyings with stock that nobody chose to hold: delivered, or left by an expiry.
 
         Each is to be closed in its next session by `liquidation`, ahead of the agent's actions.
-        None while trading is halted: then nothing may be closed.
+        None while trading is halted: then nothing may be closed; nor what is suspended.
         """
-        if self.account.trading_state is TradingState.HALTED:
+        account = self.account
+        if account.trading_state is TradingState.HALTED:
             return []
-        return [name for name, held in self.account.strategies.items() if held.delivered]
+        return [
+            name
+            for name, held in account.strategies.items()
+            if held.delivered and name not in account.suspensions
+        ]
 
     def liquidation(self, underlying: str, now_ns: int) -> Order:
         """The order that closes everything on an underlying at the market, options and stock.

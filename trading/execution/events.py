@@ -167,6 +167,34 @@ class StateChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="state_cha
     reason: str
 
 
+class UnderlyingSuspended(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="underlying_suspended"
+):
+    """An underlying neither trades nor moves in value any more; all others go on.
+
+    `number` counts suspensions and reinstatements of the account from 1. An underlying may be
+    suspended for several reasons; `marks` are the values at which its holdings stay, USD a share.
+    """
+
+    ts_ns: int
+    number: int
+    underlying: str
+    reason: str
+    marks: dict[str, float] = {}
+
+
+class UnderlyingReinstated(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="underlying_reinstated"
+):
+    """A suspension ended; `reason` says why, and `lifts` which one, where it was not every one."""
+
+    ts_ns: int
+    number: int
+    underlying: str
+    reason: str
+    lifts: str | None = None
+
+
 class WeightsAdopted(msgspec.Struct, frozen=True, tag_field="kind", tag="weights_adopted"):
     """From here on the policy decides with these weights; `digest` identifies their content."""
 
@@ -278,6 +306,8 @@ Event: TypeAlias = (
     | PeakReset
     | SessionClosed
     | StateChanged
+    | UnderlyingSuspended
+    | UnderlyingReinstated
     | WeightsAdopted
     | ChampionPromoted
     | ChallengerRefused

@@ -14,11 +14,11 @@ from trading.disk import sync
 from trading.errors import JournalError, TradingError
 from trading.execution.events import Event
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _keep_rows(connection: sqlite3.Connection) -> None:
-    """Versions 2 and 3 add kinds of events, and fields with defaults: older rows read as they are.
+    """Versions 2 to 4 add kinds of events, and fields with defaults: older rows read as they are.
 
     Each is a version of its own so that an older program refuses the file: to that program the new
     rows would look like damage.
@@ -28,6 +28,7 @@ def _keep_rows(connection: sqlite3.Connection) -> None:
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
     1: _keep_rows,
     2: _keep_rows,
+    3: _keep_rows,
 }
 """What brings a journal from a version to the next, by the version it starts from.
 

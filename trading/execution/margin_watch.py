@@ -32,7 +32,7 @@ def margin_changes(
     Material is a change by `MATERIAL_CHANGE`, and any that decides whether buying power is below
     zero. A strategy whose underlying has no price in `spots` keeps its margin; where the margin
     cannot be told from the prices given, the change is to NaN, which no journal takes: the caller
-    must halt.
+    must suspend that underlying.
     """
     changes: list[MarginChanged] = []
     power = account.buying_power

@@ -58,6 +58,8 @@ class RejectReason(StrEnum):
     ORDER_RATE = "order_rate"
     HALTED = "halted"
     REDUCING = "reducing"
+    SUSPENDED = "suspended"
+    """Nothing on this underlying trades for now, see `Account.suspended`."""
     STALE_QUOTE = "stale_quote"
     ONE_SIDED = "one_sided"
     CROSSED = "crossed"

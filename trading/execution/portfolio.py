@@ -27,6 +27,8 @@ from trading.execution.events import (
     SessionClosed,
     Settled,
     StateChanged,
+    UnderlyingReinstated,
+    UnderlyingSuspended,
     WeightsAdopted,
 )
 from trading.execution.holdings import Position, StrategyPosition, WorkingOrder, as_units
@@ -55,6 +57,9 @@ class Account:
         By symbol, by underlying, by order id. A stock's symbol is its ticker.
     closed_trades, winning_trades, fills, decisions, orders : int
         Strategies closed or settled, those with a profit, fills, decisions, orders submitted.
+    suspensions, kept_marks : dict
+        Why each suspended underlying neither trades nor moves in value, and the values at which
+        its holdings stay, USD a share: both by underlying.
     day_start_equity : float
         Equity at the last session's close, or the initial cash: the base of the daily loss.
     peak_equity : float
@@ -107,6 +112,9 @@ class Account:
         self.peak_equity = 0.0
         self.peak_resets = 0
         self.margin_changes = 0
+        self.suspensions: dict[str, list[str]] = {}
+        self.suspension_changes = 0
+        self.kept_marks: dict[str, dict[str, float]] = {}
         self.last_session = ""
         self.last_ts_ns = 0
         self.last_decision_ns: dict[str, int] = {}
@@ -137,6 +145,11 @@ class Account:
         owed.
         """
         return float(usd(self.cash - self.reserved))
+
+    @property
+    def suspended(self) -> dict[str, str]:
+        """Underlyings that neither trade nor move in value for now, with the reasons."""
+        return {underlying: "; ".join(reasons) for underlying, reasons in self.suspensions.items()}
 
     @property
     def win_rate(self) -> float:
@@ -260,6 +273,28 @@ class Account:
     def _change_state(self, event: StateChanged) -> None:
         self.trading_state = event.trading_state
         self.state_reason = event.reason
+
+    def _suspend(self, event: UnderlyingSuspended) -> None:
+        if not self._is_next(event.number, self.suspension_changes, "suspension"):
+            return
+        self.suspension_changes += 1
+        if event.underlying not in self.suspensions:
+            self.kept_marks[event.underlying] = dict(event.marks)
+        reasons = self.suspensions.setdefault(event.underlying, [])
+        if event.reason not in reasons:
+            reasons.append(event.reason)
+
+    def _reinstate(self, event: UnderlyingReinstated) -> None:
+        if not self._is_next(event.number, self.suspension_changes, "reinstatement"):
+            return
+        self.suspension_changes += 1
+        reasons = self.suspensions.get(event.underlying, [])
+        left = [each for each in reasons if event.lifts not in (None, each)]
+        if left:
+            self.suspensions[event.underlying] = left
+        else:
+            self.suspensions.pop(event.underlying, None)
+            self.kept_marks.pop(event.underlying, None)
 
     def _adopt_weights(self, event: WeightsAdopted) -> None:
         self.weights_version = event.version
@@ -503,6 +538,8 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     PeakReset: Account._reset_peak,
     SessionClosed: Account._close_session,
     StateChanged: Account._change_state,
+    UnderlyingSuspended: Account._suspend,
+    UnderlyingReinstated: Account._reinstate,
     WeightsAdopted: Account._adopt_weights,
     ChampionPromoted: Account._promote,
     ChallengerRefused: Account._refuse,

@@ -189,6 +189,9 @@ class RiskEngine:
             yield RejectReason.HALTED, f"trading is halted: {account.state_reason}"
         if account.trading_state is TradingState.REDUCING and order.intent is Intent.OPEN:
             yield RejectReason.REDUCING, f"only closing is allowed: {account.state_reason}"
+        if order.underlying in account.suspensions:
+            detail = f"{order.underlying} is suspended: {account.suspended[order.underlying]}"
+            yield RejectReason.SUSPENDED, detail
         if order.limit_price is not None and not math.isfinite(order.limit_price):
             yield RejectReason.NOT_A_NUMBER, f"limit price {order.limit_price}"
 

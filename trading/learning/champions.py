@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from trading.disk import sync
-from trading.errors import CheckpointError, LearningError
+from trading.errors import ChampionMoved, CheckpointError, LearningError
 from trading.execution.events import (
     ChampionPromoted,
     ChampionRolledBack,
@@ -145,16 +145,47 @@ class ChampionStore:
         metadata = self.metadata(number)
         return Champion(number, int(metadata["version"]), load_module_weights(self.path(number)))
 
-    def promote(self, write: Callable[[Path], object], why: Promotion) -> Standing:
+    def know(self, newest: int) -> None:
+        """Give no number again that the account's journal holds, whatever the disk has lost."""
+        self._newest_known = max(self._newest_known, newest)
+
+    def promote(
+        self,
+        write: Callable[[Path], object],
+        why: Promotion,
+        *,
+        moves: int | None = None,
+        before: int | None = None,
+    ) -> Standing:
         """Write a new champion and let it trade.
 
         `write` fills the empty directory that it is given, as for `CheckpointStore.save`. A crash
         at any instant leaves the champion before in its place.
+
+        Parameters
+        ----------
+        write, why
+            The champion.
+        moves
+            Of the pointer when the decision was made; None promotes whatever came in between.
+        before
+            The champion that it is to take over from, and that it was compared with; None is the
+            one that the pointer names.
+
+        Raises
+        ------
+        ChampionMoved
+            The pointer was moved since `moves`; nothing was written.
         """
         with self._locked():
             now = self.standing()
-            before = now.champion if now else 0
-            numbers = (*self.numbers(), before, self._newest_known)
+            if moves is not None and moves != (now.moves if now else 0):
+                raise ChampionMoved(
+                    f"{self.directory} has another champion since the decision was made"
+                )
+            pointed = now.champion if now else 0
+            before = pointed if before is None else before
+            numbers = (*self.numbers(), pointed, before, self._newest_known)
             number = 1 + max(numbers)
             metadata = {
                 "step": number,
@@ -234,6 +265,43 @@ class ChampionStore:
             reason = f"equity fell too far under champion {discarded}"
             return self._go_back(now, champion, RolledBackBy.DRAWDOWN, reason)
 
+    def put_back(self, standing: Standing, champions: Sequence[Champion]) -> None:
+        """Write again what the disk has lost: champions that are in memory, and the pointer.
+
+        Of their checkpoints only the network's weights are; what is whole on disk stays.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            for champion in champions:
+                if not self._is_whole(champion.number):
+                    self._write_again(champion, standing)
+            if self.standing() is None:
+                self._write_pointer(standing)
+
+    def _is_whole(self, number: int) -> bool:
+        try:
+            self.metadata(number)
+        except CheckpointError:
+            return False
+        return True
+
+    def _write_again(self, champion: Champion, standing: Standing) -> None:
+        is_present = champion.number == standing.champion
+        metadata = {
+            "step": champion.number,
+            "version": champion.version,
+            "before": standing.before if is_present else 0,
+            "by": str(standing.change.by) if is_present else "",
+            "reason": "written again from memory: the folder had lost it",
+            "kl": None,
+            "compared": [],
+            "time": self._clock(),
+        }
+        spared = {standing.champion, standing.before}
+        self._store.save(
+            lambda directory: write_module_weights(directory, champion.weights), metadata, spared
+        )
+
     def _go_back(self, now: Standing, number: int, by: RolledBackBy, reason: str) -> Standing:
         metadata = self.metadata(number)
         earlier = int(metadata["before"])
@@ -251,13 +319,16 @@ class ChampionStore:
         change: ChampionPromoted | ChampionRolledBack,
     ) -> Standing:
         standing = Standing((now.moves if now else 0) + 1, champion, before, change)
+        self._write_pointer(standing)
+        return standing
+
+    def _write_pointer(self, standing: Standing) -> None:
         path = self.directory / _POINTER
         unfinished = path.with_suffix(".writing")
         unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(standing)))
         sync(unfinished)
         os.replace(unfinished, path)
         sync(self.directory)
-        return standing
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -250,10 +250,11 @@ class OnlineLearner:
         return self._refuse(verdict, version)
 
     def _promote(self, verdict: Verdict, version: int) -> Ruling:
-        self._in_a_row = 0
         why = Promotion(version, PromotedBy.GATE, verdict.reason, verdict.kl, verdict.compared)
         ruling = self._succession.promote(self._algorithm.save_to_path, why)
-        log.info("challenger promoted", version=version, reason=verdict.reason)
+        if not isinstance(ruling.event, ChallengerRefused) and ruling.event.by is PromotedBy.GATE:
+            self._in_a_row = 0
+            log.info("challenger promoted", version=version, reason=verdict.reason)
         return ruling
 
     def _refuse(self, verdict: Verdict, version: int) -> Ruling:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+import numpy as np
 import structlog
 
-from trading.errors import CheckpointError
+from trading.errors import ChampionMoved, CheckpointError
 from trading.execution.events import (
     ChallengerRefused,
     ChampionPromoted,
@@ -50,6 +52,11 @@ def reported_by(account: Account) -> Reported:
 class Succession:
     """The champions of one account, as the driver sees them.
 
+    The pointer on disk says who is to trade; the account's journal says who does. Each move of the
+    pointer becomes one ruling, whoever made it, and a judgement that ends after an owner's command
+    gives way to it. A disk or a registry that fails for a while costs no ruling: it is told in the
+    log, and tried again at the next look.
+
     Parameters
     ----------
     champions
@@ -62,6 +69,12 @@ class Succession:
         self._champions = champions
         self._publish = publish
         self._reign: Reign | None = None
+        self._looked = 0
+        """Moves of the pointer that were heeded, or refused."""
+        self._overruling: Ruling | None = None
+        """An owner's, which a judgement gave way to, until `moved` has told of it."""
+        self._is_published = False
+        self._fault = ""
 
     @property
     def reign(self) -> Reign:
@@ -79,58 +92,161 @@ class Succession:
     ) -> None:
         """Take up the champion on disk, or make the first one of what `write` writes.
 
-        A champion that a drawdown ended, unknown to the disk as yet, is left behind first.
+        A champion that a drawdown ended, unknown to the disk as yet, is left behind first. One
+        that cannot be read is refused where the account's own champion can be.
 
         Raises
         ------
         CheckpointError
-            The champion cannot be read.
+            Neither can be read.
         """
+        self._champions.know(reported.newest)
         if self._champions.standing() is None:
             self._champions.promote(write, Promotion(version, PromotedBy.START, origin))
         self._champions.follow(*reported[:3])
-        self._take_up(self._standing())
+        standing = self._standing()
+        self._looked = standing.moves
+        try:
+            self._reign = self._reign_of(standing)
+        except CheckpointError as error:
+            if reported.champion in (0, standing.champion):
+                raise
+            self._reign = self._reign_of(
+                msgspec.structs.replace(standing, champion=reported.champion, before=0)
+            )
+            log.error("the champion is refused", reason=str(error), trades=reported.champion)
+        self._publish(self._reign)
+        self._is_published = True
 
     def promote(self, write: Callable[[Path], object], why: Promotion) -> Ruling:
-        """Make a challenger the champion."""
-        return self._take_up(self._champions.promote(write, why))
+        """Make a challenger, judged against the present champion, the next one.
+
+        Where the pointer was moved since, the challenger is given up: the ruling is what moved it,
+        and `moved` tells of it, too.
+
+        Raises
+        ------
+        CheckpointError
+            The champion cannot be written.
+        """
+        number = self.reign.champion.number
+        try:
+            standing = self._champions.promote(write, why, moves=self._looked, before=number)
+        except ChampionMoved:
+            ruling = self.moved()
+            if ruling is None:
+                # What moved it was refused: the champion that was judged against trades on.
+                return self.promote(write, why)
+            self._overruling = ruling
+            log.info("a challenger gives way", champion=ruling.event.champion)
+            return ruling
+        except OSError as error:
+            raise CheckpointError(
+                f"no champion can be written to {self._champions.directory}: {error}"
+            ) from error
+        return self._take_up(standing)
 
     def moved(self) -> Ruling | None:
         """What an owner's command changed since the last look; None where nothing was.
 
         A champion that cannot be read is refused, and told in the log once for each move.
         """
-        standing = self._standing()
-        if standing.moves == self.reign.standing.moves:
-            return None
+        self._publish_again()
+        told, self._overruling = self._overruling, None
+        try:
+            standing = self._standing()
+        except (CheckpointError, OSError) as error:
+            self._tell_fault(error)
+            return told
+        self._fault = ""
+        if standing.moves == self._looked:
+            return told
+        self._looked = standing.moves
         try:
             return self._take_up(standing)
         except CheckpointError as error:
             log.error("the owner's champion is refused", reason=str(error))
-            self._reign = self.reign._replace(standing=standing)
-            return None
+            return told
 
     def follow(self, reported: Reported) -> Ruling | None:
         """Point to where a drawdown brought the account back; None where it points there."""
-        standing = self._champions.follow(*reported[:3])
-        return None if standing is None else self._take_up(standing)
+        self._champions.know(reported.newest)
+        try:
+            standing = self._followed(reported)
+            return None if standing is None else self._take_up(standing)
+        except (CheckpointError, OSError) as error:
+            self._tell_fault(error)
+            return None
 
     def publish(self) -> None:
         """Hand the present reign to the registry again, in case it was lost."""
-        self._publish(self.reign)
+        self._is_published = False
+        self._publish_again()
+
+    def _publish_again(self) -> None:
+        if self._is_published:
+            return
+        try:
+            self._publish(self.reign)
+        except Exception as error:
+            log.error("the weight registry does not take the champion", reason=str(error))
+        else:
+            self._is_published = True
 
     def _standing(self) -> Standing:
+        """The pointer; one that was lost while trading is written again."""
         standing = self._champions.standing()
+        if standing is None and self._reign is not None:
+            log.error("the champions' folder was lost", folder=str(self._champions.directory))
+            self._put_back()
+            standing = self._champions.standing()
         if standing is None:
             raise CheckpointError(
-                f"{self._champions.directory} has lost its pointer while trading: end trading and "
-                "start again"
+                f"{self._champions.directory} has lost its pointer: restore the folder"
             )
         return standing
 
+    def _put_back(self) -> None:
+        champion, before = self.reign.champion, self.reign.before
+        present = msgspec.structs.replace(
+            self.reign.standing,
+            moves=self._looked,
+            champion=champion.number,
+            before=before.number if before else 0,
+        )
+        self._champions.put_back(present, [champion, *([before] if before else [])])
+
+    def _followed(self, reported: Reported) -> Standing | None:
+        try:
+            return self._champions.follow(*reported[:3])
+        except (CheckpointError, OSError):
+            # Where the champion to go back to is gone from the disk, it may be in memory.
+            self._put_back()
+            return self._champions.follow(*reported[:3])
+
     def _take_up(self, standing: Standing) -> Ruling:
+        reign = self._reign_of(standing)
+        self._reign, self._looked, self._overruling = reign, standing.moves, None
+        self.publish()
+        return Ruling(standing.change, reign.champion)
+
+    def _reign_of(self, standing: Standing) -> Reign:
+        """Whose weights the pointer asks for; raises CheckpointError."""
         champion = self._champions.load(standing.champion)
-        before = self._champions.load(standing.before) if standing.before else None
-        self._reign = Reign(standing, champion, before)
-        self._publish(self._reign)
-        return Ruling(standing.change, champion)
+        for name, array in champion.weights.items():
+            if not np.isfinite(array).all():
+                raise CheckpointError(
+                    f"champion {champion.number}: weight {name} holds NaN or infinity"
+                )
+        before: Champion | None = None
+        if standing.before:
+            try:
+                before = self._champions.load(standing.before)
+            except CheckpointError as error:
+                log.warning("no champion to fall back to", reason=str(error))
+        return Reign(standing, champion, before)
+
+    def _tell_fault(self, error: Exception) -> None:
+        if str(error) != self._fault:
+            self._fault = str(error)
+            log.error("the champions' folder cannot be used", reason=self._fault)

@@ -83,10 +83,10 @@ class Championship:
         assert ruling.champion is not None, "a change of the champion brings its weights"
         self._remember(ruling.champion)
         known = event.champion == account.champion
-        void = (
-            isinstance(event, ChampionPromoted)
-            and event.by is PromotedBy.GATE
-            and event.before != account.champion
+        # Numbers only rise: an older promotion, told again, is not news.
+        void = isinstance(event, ChampionPromoted) and (
+            event.champion <= account.newest_champion
+            or (event.by is PromotedBy.GATE and event.before != account.champion)
         )
         if known or void:
             log.info("a change of the champion is void", champion=event.champion, known=known)

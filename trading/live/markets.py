@@ -2,20 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date, timedelta
+from typing import NamedTuple
 
 import structlog
 
-from trading.data.massive.rest import RestClient
+from trading.data.massive.rest import ContractSnapshot, RestClient
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import BUCKETS
 from trading.envs.live_env import LiveEnv
 from trading.envs.market_features import HISTORY_BARS
-from trading.errors import DataError, NotEntitled, RestError
+from trading.errors import AuthenticationFailed, ContractError, DataError, NotEntitled, RestError
 from trading.live.bar_clock import Bar
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
-from trading.market.contracts import OptionContract
+from trading.market.contracts import OptionContract, Right
 from trading.market.dividends import Dividend
 
 log = structlog.get_logger(__name__)
@@ -24,6 +27,10 @@ _HORIZON_DAYS = max(bucket.max_days for bucket in BUCKETS)
 _LOOK_BACK = timedelta(days=5)
 _TYPICAL_VOL = 0.3
 _DIVIDEND_HORIZON = timedelta(days=14)
+_ASK_AGAIN_NS = 5 * MINUTE_NS
+_UNLISTED = "it cannot be listed"
+_OF_ONE_SYMBOL = (DataError, ContractError)
+"""What concerns the underlying that was asked for; a key that is refused concerns all."""
 
 
 class MarketDirectory:
@@ -53,31 +60,100 @@ class MarketDirectory:
         self._stream = stream
         self._env = env
         self._calendar = calendar
-        self._quota = max_quote_contracts // len(env.symbols)
+        self._max_contracts = max_quote_contracts
         self._dividends = dividends
         self._told_dividends: list[Dividend] = []
         self._subscribed: set[str] = set()
         self._opened = False
+        self._warm: set[str] = set()
+        """Underlyings whose earlier bars and first quotes the environment has."""
+        self._left_out: dict[str, int] = {}
+        """When each underlying could last not be listed."""
+        self._asked: dict[str, Future[_Listing]] = {}
+        self._asker: ThreadPoolExecutor | None = None
+
+    @property
+    def _quota(self) -> int:
+        return self._max_contracts // len(self._env.underlyings)
 
     def open_session(self, bar: Bar) -> None:
         """List the session's contracts and subscribe; the first time also warm up.
 
+        An underlying that cannot be listed is suspended with the reason, keeps what was listed
+        before, and is asked for again by `follow`: the others go on.
+
         Raises
         ------
         DataError
-            An underlying has no listed options, or too many of them and no known price.
+            At the start of a run nothing at all can be listed.
         """
         self._env.set_dividends(self._known_dividends(bar.session.date))
         self._env.begin_session(bar.session)
-        for symbol in self._env.symbols:
-            self._open_underlying(symbol, bar)
+        failures = {}
+        for symbol in self._env.underlyings:
+            try:
+                self._take(self._look_up(symbol, bar), bar)
+            except AuthenticationFailed:
+                raise
+            except _OF_ONE_SYMBOL as error:
+                failures[symbol] = error
+                self._leave_out(symbol, bar, error)
+        if not self._opened and not self._env.listed_symbols() and failures:
+            raise next(iter(failures.values()))
+        self._subscribe()
+        self._opened = True
+        log.info(
+            "session listed",
+            date=str(bar.session.date),
+            contracts=len(self._subscribed),
+            left_out=sorted(failures),
+        )
+
+    def follow(self, bar: Bar) -> None:
+        """Ask again, now and then and beside the trading, for what could not be listed."""
+        for symbol, answer in list(self._asked.items()):
+            if not answer.done():
+                continue
+            del self._asked[symbol]
+            try:
+                self._take(answer.result(), bar)
+            except AuthenticationFailed:
+                raise
+            except _OF_ONE_SYMBOL as error:
+                self._leave_out(symbol, bar, error)
+            else:
+                self._subscribe()
+        for symbol, failed_ns in self._left_out.items():
+            if symbol not in self._asked and bar.end_ns - failed_ns >= _ASK_AGAIN_NS:
+                if self._asker is None:
+                    self._asker = ThreadPoolExecutor(1, thread_name_prefix="listing")
+                self._asked[symbol] = self._asker.submit(self._look_up, symbol, bar)
+
+    def _leave_out(self, symbol: str, bar: Bar, error: Exception) -> None:
+        log.error("underlying suspended: it cannot be listed", underlying=symbol, reason=str(error))
+        today = bar.session.date
+        kept = [each for each in self._env.listed_contracts(symbol) if each.expiry >= today]
+        self._env.list_contracts(symbol, kept)
+        self._left_out[symbol] = bar.end_ns
+        if not self._unlisted_reasons(symbol):
+            reason = f"{_UNLISTED}: {error}"
+            self._env.broker.suspend(symbol, reason, self._event_ns(bar))
+
+    def _unlisted_reasons(self, symbol: str) -> list[str]:
+        reasons = self._env.broker.account.suspensions.get(symbol, [])
+        return [each for each in reasons if each.startswith(_UNLISTED)]
+
+    def _event_ns(self, bar: Bar) -> int:
+        """No later than the bar that is being built, and not before what is written already."""
+        return max(self._env.broker.account.last_ts_ns, bar.session.open_ns)
+
+    def _subscribe(self) -> None:
+        """Bring the subscriptions in step with what is listed."""
         names = {f"Q.{contract}" for contract in self._env.listed_symbols()}
         self._stream.unsubscribe("options", sorted(self._subscribed - names))
-        self._stream.subscribe("options", sorted(names))
-        self._stream.subscribe("stocks", [f"AM.{symbol}" for symbol in self._env.symbols])
+        self._stream.subscribe("options", sorted(names - self._subscribed))
+        self._stream.subscribe("stocks", [f"AM.{symbol}" for symbol in self._env.underlyings])
         self._subscribed = names
-        self._opened = True
-        log.info("session listed", date=str(bar.session.date), contracts=len(names))
 
     def _known_dividends(self, today: date) -> Sequence[Dividend]:
         """Those since the last traded session and soon; untold ones stay what they were."""
@@ -85,24 +161,30 @@ class MarketDirectory:
             return self._dividends
         last = self._env.broker.account.last_session
         since = min(date.fromisoformat(last), today) if last else today
-        try:
-            self._told_dividends = [
-                dividend
-                for symbol in self._env.symbols
-                for dividend in self._rest.dividends(symbol, since, today + _DIVIDEND_HORIZON)
-            ]
-        except (NotEntitled, RestError) as error:
-            log.warning(
-                "dividends are not known: calls may be assigned early unseen; name them in "
-                "data.dividends",
-                reason=str(error),
-            )
+        for symbol in self._env.underlyings:
+            try:
+                told = self._rest.dividends(symbol, since, today + _DIVIDEND_HORIZON)
+            except (NotEntitled, RestError) as error:
+                log.warning(
+                    "dividends are not known: calls may be assigned early unseen; name them in "
+                    "data.dividends",
+                    underlying=symbol,
+                    reason=str(error),
+                )
+                continue
+            others = [each for each in self._told_dividends if each.underlying != symbol]
+            self._told_dividends = [*others, *told]
         return self._told_dividends
 
-    def _open_underlying(self, symbol: str, bar: Bar) -> None:
-        if not self._opened:
-            bars = self._earlier_bars(symbol, bar)
-            self._env.warm_up(symbol, bars[-HISTORY_BARS:])
+    def _look_up(self, symbol: str, bar: Bar) -> "_Listing":
+        """What the vendor lists of an underlying; asks and changes nothing.
+
+        Raises
+        ------
+        DataError
+            It has no listed options, too many of them and no known price, or the vendor refuses.
+        """
+        bars = [] if symbol in self._warm else self._earlier_bars(symbol, bar)
         today = bar.session.date
         listed = [
             each.contract
@@ -114,10 +196,61 @@ class MarketDirectory:
                 f"{symbol} has no listed options on {today}: check the symbol, the date and the "
                 "data plan"
             )
-        chosen = nearest_the_money(listed, self._env.spot(symbol), today, self._quota)
+        spot = bars[-1].close if bars else self._env.spot(symbol)
+        held = [each for each in self._env.held_symbols(symbol) if each.startswith("O:")]
+        room = self._quota - len(held)
+        if len(listed) > room and math.isnan(spot):
+            spot = self._price_by_options(symbol, today)
+        chosen = nearest_the_money(listed, spot, today, room)
+        snapshots = [] if symbol in self._warm else self._snapshots(symbol, chosen)
+        return _Listing(symbol, bars, chosen, snapshots)
+
+    def _take(self, listing: "_Listing", bar: Bar) -> None:
+        """Let the environment trade what is listed."""
+        symbol, bars, chosen, snapshots = listing
+        if symbol not in self._warm:
+            self._env.warm_up(symbol, bars[-HISTORY_BARS:])
         self._env.list_contracts(symbol, chosen)
-        if not self._opened:
-            self._take_snapshot(symbol, chosen)
+        self._warm.add(symbol)
+        for each in snapshots:
+            if each.quote_ns > 0:
+                self._env.apply_quote(
+                    each.contract.symbol,
+                    each.bid,
+                    each.ask,
+                    each.bid_size,
+                    each.ask_size,
+                    each.quote_ns,
+                    sequence=0,
+                )
+        self._left_out.pop(symbol, None)
+        for reason in self._unlisted_reasons(symbol):
+            why = f"{len(chosen)} contracts are listed"
+            self._env.broker.reinstate(symbol, why, self._event_ns(bar), lifts=reason)
+
+    def _price_by_options(self, symbol: str, today: date) -> float:
+        """Price that the vendor names beside its chain, or that the nearest expiry implies."""
+        chain = self._rest.option_chain_snapshot(symbol, expiry_from=today)
+        told = [each.underlying_price for each in chain if each.underlying_price > 0.0]
+        if told:
+            return told[0]
+        mids = {
+            each.contract: 0.5 * (each.bid + each.ask)
+            for each in chain
+            if 0.0 < each.bid < each.ask
+        }
+        nearest = min((contract.expiry for contract in mids), default=None)
+        differences = {
+            contract.strike: mid - mids[put]
+            for contract, mid in mids.items()
+            if contract.expiry == nearest
+            and contract.right is Right.CALL
+            and (put := replace(contract, right=Right.PUT)) in mids
+        }
+        if not differences:
+            return math.nan
+        strike = min(differences, key=lambda each: abs(differences[each]))
+        return strike + differences[strike]
 
     def _earlier_bars(self, symbol: str, bar: Bar) -> list[StockBar]:
         """Minute bars of this session and the one before it that closed before `bar` began."""
@@ -137,11 +270,13 @@ class MarketDirectory:
             and any(s.open_ns <= each.start_ns < s.close_ns for s in sessions)
         ]
 
-    def _take_snapshot(self, symbol: str, chosen: Sequence[OptionContract]) -> None:
+    def _snapshots(
+        self, symbol: str, chosen: Sequence[OptionContract]
+    ) -> Sequence[ContractSnapshot]:
         expiries = [contract.expiry for contract in chosen]
         strikes = [contract.strike for contract in chosen]
         try:
-            snapshots = self._rest.option_chain_snapshot(
+            return self._rest.option_chain_snapshot(
                 symbol,
                 expiry_from=min(expiries),
                 expiry_to=max(expiries),
@@ -150,18 +285,17 @@ class MarketDirectory:
             )
         except NotEntitled as error:
             log.warning("no chain snapshot", underlying=symbol, reason=str(error))
-            return
-        for each in snapshots:
-            if each.quote_ns > 0:
-                self._env.apply_quote(
-                    each.contract.symbol,
-                    each.bid,
-                    each.ask,
-                    each.bid_size,
-                    each.ask_size,
-                    each.quote_ns,
-                    sequence=0,
-                )
+            return ()
+
+
+class _Listing(NamedTuple):
+    """What the vendor told of an underlying."""
+
+    symbol: str
+    bars: Sequence[StockBar]
+    """Closed before trading starts, oldest first; empty once the environment has them."""
+    chosen: Sequence[OptionContract]
+    snapshots: Sequence[ContractSnapshot]
 
 
 def nearest_the_money(
@@ -178,6 +312,11 @@ def nearest_the_money(
     """
     if len(contracts) <= count:
         return list(contracts)
+    if count < 2:
+        raise DataError(
+            f"{contracts[0].underlying} is left {max(count, 0)} of the quote subscriptions: raise "
+            "data.max_quote_contracts, or trade fewer symbols"
+        )
     if math.isnan(spot):
         raise DataError(
             f"{contracts[0].underlying} lists {len(contracts)} contracts, {count} may be "

@@ -37,6 +37,8 @@ class AccountFigures:
     cash: float = math.nan
     open_positions: int = 0
     """Open strategies."""
+    suspended: int = 0
+    """Underlyings that do not trade for now."""
     fees: float = 0.0
     """Fees paid since the account was opened."""
     trading_state: str = "ACTIVE"
@@ -252,6 +254,9 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     yield _gauge("reward_total", "Sum of rewards.", figures.reward)
     yield _gauge("cash", "Cash in USD.", figures.cash)
     yield _gauge("open_positions", "Open strategies.", figures.open_positions)
+    yield _gauge(
+        "suspended_underlyings", "Underlyings that do not trade for now.", figures.suspended
+    )
     yield _counter("fees_total", "Fees paid in USD.", figures.fees)
     yield _labelled_gauge("trading_state", "1 for the state of trading.", "state", states)
     yield _counter("restarts_total", "Times that the account was taken up again.", figures.restarts)

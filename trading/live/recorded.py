@@ -87,3 +87,6 @@ class _RecordedMarkets:
     def open_session(self, bar: Bar) -> None:
         self._recorder.begin_session(bar.session)
         self._markets.open_session(bar)
+
+    def follow(self, bar: Bar) -> None:
+        self._markets.follow(bar)

@@ -87,6 +87,10 @@ class Markets(Protocol):
         """List the session's contracts in the environment and subscribe to them."""
         ...
 
+    def follow(self, bar: Bar) -> None:
+        """A bar was closed: ask again for what could not be listed."""
+        ...
+
 
 class Observer(Protocol):
     """Who is told what happened, on the loop's thread."""
@@ -241,6 +245,7 @@ class Trader:
             self._first[:] = False
             if received_s is not None:
                 latency_s = time.perf_counter() - received_s
+        self._markets.follow(bar)
         self._observer.on_bar(self, bar, latency_s)
         following = first_bar_after(bar.end_ns, self._calendar, self._settings.bar_ns)
         if following.session != bar.session:
