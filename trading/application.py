@@ -5,10 +5,12 @@ application (`trading.serving.supervisor`). The driver places the parts on the c
 learner going on a thread of its own, and takes everything down in order.
 """
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +25,14 @@ from trading.execution.portfolio import Account
 log = structlog.get_logger(__name__)
 
 NAMESPACE = "trading"
+"""What the name of every account on a Ray cluster begins with."""
 CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 300.0
 _POLL_S = 0.5
-LIVE_SHARE = 0.5
+LIVE_SHARE = 0.1
 SMALL_SHARE = 0.001
 """Shares of the live market's custom resource, so that it fits on its one node with those that it
-lives by: market server, weight registry, HTTP replicas, and the driver."""
+lives by (market server, weight registry, HTTP replicas, and the driver), and so do other accounts."""
 
 
 class ApplicationFailed(TradingError):
@@ -114,6 +117,19 @@ def absolute_paths(settings: Settings) -> Settings:
     gate = settings.learning.gate.model_copy(update={"history": held_out})
     learning = settings.learning.model_copy(update={"history": history, "gate": gate})
     return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
+
+
+def account_name(settings: Settings) -> str:
+    """What all that belongs to one account is called on its Ray cluster.
+
+    It is the Ray namespace of the account's actors and the name of its Serve application: accounts
+    of one cluster never meet. Two journals are two accounts, whatever they are called.
+    """
+    from trading.live import assembly
+
+    journal = assembly.journal_path(settings).resolve()
+    digest = hashlib.sha256(str(journal).encode()).hexdigest()[:8]
+    return f"{NAMESPACE}-{settings.account.id}-{digest}"
 
 
 def share_of_node(settings: Settings, share: float) -> dict[str, float]:
@@ -224,7 +240,7 @@ class _Application:
         from trading.learning.build import pretrain
         from trading.learning.champions import ChampionStore
         from trading.learning.online import OnlineLearner
-        from trading.learning.succession import Succession, reported_by
+        from trading.learning.succession import Succession, reign_on_disk, reported_by
 
         settings, display = self._settings, self._display
         display.phase("building the algorithm")
@@ -247,7 +263,12 @@ class _Application:
         if self._stop.is_set():
             # What has not learned to the end does not become the champion: the next start goes on.
             return
-        self._registry = weights.get_or_create(NAMESPACE, self._actor_options(SMALL_SHARE))
+        refill = partial(
+            reign_on_disk, settings.paths.checkpoints, settings.learning.keep_checkpoints
+        )
+        self._registry = weights.get_or_create(
+            account_name(settings), self._actor_options(SMALL_SHARE), refill
+        )
         self._stack.callback(_kill, self._registry)
 
         def publish(reign: Any) -> None:
@@ -286,7 +307,7 @@ class _Application:
             ray.remote(LiveMarket)
             .options(
                 name=ACTOR_NAME,
-                namespace=NAMESPACE,
+                namespace=account_name(self._settings),
                 max_restarts=-1,
                 max_concurrency=16,
                 **self._actor_options(LIVE_SHARE),

@@ -6,32 +6,22 @@
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from trading import local_ray
-from trading.application import (
-    NAMESPACE,
-    SMALL_SHARE,
-    ApplicationFailed,
-    Summary,
-    absolute_paths,
-    run_application,
-    share_of_node,
-)
+from trading.application import Summary, absolute_paths, account_name, run_application
 from trading.config import Settings
 from trading.display import Display
 from trading.errors import AccountLeased
 from trading.execution.lease import wait_for_lease
 from trading.live import assembly
+from trading.serving.service import check_port, serve_account
 
-SERVE_APP = "trading"
 _LEASE_TIMEOUT_S = 10.0
 """For a predecessor that was killed: its processes may live some seconds longer."""
-_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def up(settings: Settings, duration_s: float | None, display: Display) -> Summary:
@@ -64,7 +54,11 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         stack.enter_context(stop_signals(stop))
         lease.heed_requests(stop)
         summary = run_application(
-            settings, display, stop, duration_s, lambda parts: _serve(settings, display, parts)
+            settings,
+            display,
+            stop,
+            duration_s,
+            lambda parts: serve_account(settings, display, parts),
         )
     display.summary(summary)
     return summary
@@ -75,14 +69,14 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one."""
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
     if not address:
-        _check_port(settings)
+        check_port(settings)
     local_ray.prepare(local=not address)
     import ray
 
     for chatty in ("ray.serve", "ray.rllib", "ray.tune"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     common: dict[str, Any] = {
-        "namespace": NAMESPACE,
+        "namespace": account_name(settings),
         "logging_level": "ERROR",
         "log_to_driver": not display.is_terminal,
     }
@@ -121,50 +115,3 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _serve(settings: Settings, display: Display, stack: ExitStack) -> None:
-    """Start the HTTP service; the stack removes it again."""
-    from ray import serve
-
-    from trading.live.actor import ACTOR_NAME
-    from trading.serving.app import build_app
-
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    host, port = settings.serving.host, settings.serving.port
-    display.phase("starting the HTTP service")
-    try:
-        serve.start(http_options={"host": host, "port": port}, logging_config=_QUIET)
-    except RuntimeError as error:
-        if "Failed to bind" not in str(error):
-            raise
-        raise _port_taken(host, port, "in use") from error
-    stack.callback(_stop_serving)
-    app = build_app(ACTOR_NAME, NAMESPACE, resources=share_of_node(settings, SMALL_SHARE))
-    serve.run(app, name=SERVE_APP, route_prefix="/", logging_config=_QUIET)
-    display.note(f"serving: http://{host}:{port}/status")
-
-
-def _check_port(settings: Settings) -> None:
-    """Find out at once, not after a minute, that the HTTP service's port is taken."""
-    serving = settings.serving
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((serving.host, serving.port))
-        except OSError as error:
-            raise _port_taken(serving.host, serving.port, str(error)) from error
-
-
-def _port_taken(host: str, port: int, reason: str) -> ApplicationFailed:
-    return ApplicationFailed(
-        f"serving.port: cannot listen on {host}:{port} ({reason}): end what uses it, or choose "
-        "another with --port"
-    )
-
-
-def _stop_serving() -> None:
-    """Remove the application; Serve stays, with the cluster that it belongs to."""
-    from ray import serve
-
-    serve.delete(SERVE_APP)

@@ -34,6 +34,7 @@ from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
+from trading.live.news import News, Newsroom
 from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.status import (
     account_figures,
@@ -116,6 +117,7 @@ class LiveMarket:
         self._equity = float("nan")
         self._recent_fills: tuple[str, ...] = ()
         self._stopping = threading.Event()
+        self._newsroom = Newsroom(self._edition)
         self._thread = threading.Thread(target=self._main, name="trader", daemon=True)
         self._thread.start()
 
@@ -186,6 +188,10 @@ class LiveMarket:
         self._metrics.update_process(self._process_figures())
         return self._metrics.text()
 
+    def news(self, after: int, timeout_s: float) -> News | None:
+        """What is answered for the account, once it is another edition; None where time is up."""
+        return self._newsroom.after(after, timeout_s)
+
     def progress(self) -> Progress:
         """The figures that the driver shows."""
         trader = self._trader
@@ -249,6 +255,7 @@ class LiveMarket:
         self._take_snapshot(trader, bar)
         if latency_s is not None:
             self._metrics.observe_action_latency(latency_s)
+        self._newsroom.bar()
 
     def _take_snapshot(self, trader: Trader, bar: Bar) -> None:
         figures = account_figures(trader, self._restarts)
@@ -256,6 +263,9 @@ class LiveMarket:
         self._metrics.update_account(figures)
         self._recent_fills = tuple(fill_line(*each) for each in trader.recent_fills)
         self._status = {**describe_account(trader), **describe_market(trader, bar)}
+
+    def _edition(self) -> tuple[bool, list[str], dict[str, object], bytes]:
+        return *self.readiness(), self.status(), self.metrics()
 
     def _learner_figures(self) -> LearnerFigures:
         """The learner's own figures, and what the live market knows about its experience."""
