@@ -38,6 +38,7 @@ from trading.execution.events import (
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.risk import RiskLimits
+from trading.market.corporate_actions import Split
 from trading.market.dividends import Dividend
 
 
@@ -216,12 +217,15 @@ def test_tail_tells_stock_assignment_dividends_and_margin(tmp_path: Path) -> Non
     broker.submit(open_order(broker, "short_stock"), market(), True, NOW_NS)
     broker.on_bar(market(), NOW_NS, equity=20_000.0, spots={"SPY": 110.0})
     broker.reset_peak(19_000.0, NOW_NS)
+    broker.apply_action(Split("SPY", date(2026, 1, 7), 3, 2), NOW_NS)
     broker.journal.close()
     printed = run("tail", tmp_path / "journal.db").output
     for told in (
         "+1 lots SPY at 100.55, -1 O:SPY260116C00105000 at 1.00; premium -9955.00",
         "0.8000 a share on +1 lots of SPY, ex 2026-01-06: cash +80.00",
-        "-1 O:SPY260116C00105000 assigned at 2.00, underlying 107.00: cash +10500.00, stock -1",
+        "-1 O:SPY260116C00105000 assigned at 2.00, underlying 107.00 (official): cash +10500.00, "
+        "stock -1",
+        "SPY split 3 for 2, ex 2026-01-07: -1 SPY -> -150 SPY; cash +0.00",
         "SPY holds back 16500.00 a unit",
         "drawdown from 19000.00 on",
     ):

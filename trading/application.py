@@ -32,7 +32,7 @@ _POLL_S = 0.5
 LIVE_SHARE = 0.1
 SMALL_SHARE = 0.001
 """Shares of the live market's custom resource, so that it fits on its one node with those that it
-lives by (market server, weight registry, HTTP replicas, and the driver), and so do other accounts."""
+lives by (market server, weight registry, HTTP replicas, the driver), and other accounts beside."""
 
 
 class ApplicationFailed(TradingError):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ChampionPromoted,
         ChampionRolledBack,
         Compared,
+        CorporateActionApplied,
         DecisionMade,
         DividendPaid,
         Event,
@@ -263,10 +264,12 @@ def _cancelled(event: "OrderCancelled") -> str:
 
 
 def _settled(event: "Settled") -> str:
-    stock = f", stock {event.lots:+d} lots" if event.lots else ""
+    unit = "shares" if event.lot else "lots"
+    source = f" ({event.source})" if event.source else ""
+    stock = f", stock {event.lots:+d} {unit}" if event.lots else ""
     return (
         f"{event.quantity:+d} {event.symbol} {event.ending} at {event.price:.2f}, underlying "
-        f"{event.underlying_price:.2f}: cash {event.cash:+.2f}{stock}"
+        f"{event.underlying_price:.2f}{source}: cash {event.cash:+.2f}{stock}"
     )
 
 
@@ -274,6 +277,18 @@ def _dividend_paid(event: "DividendPaid") -> str:
     return (
         f"{event.amount:.4f} a share on {event.lots:+d} lots of {event.underlying}, ex "
         f"{event.ex_date}: cash {event.cash:+.2f}"
+    )
+
+
+def _corporate_action_applied(event: "CorporateActionApplied") -> str:
+    changes = ", ".join(
+        f"{each.quantity:+d} {each.symbol or 'of'} -> {each.into_quantity:+d} {each.into or 'cash'}"
+        for each in event.converted
+    )
+    lieu = f", of it {event.cash_in_lieu:+.2f} in lieu of fractions" if event.cash_in_lieu else ""
+    return (
+        f"{event.underlying} {event.what} {event.terms}, ex {event.ex_date}: {changes}; cash "
+        f"{event.cash:+.2f}{lieu}"
     )
 
 
@@ -348,6 +363,7 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "order_cancelled": _cancelled,
     "settled": _settled,
     "dividend_paid": _dividend_paid,
+    "corporate_action_applied": _corporate_action_applied,
     "margin_changed": _margin_changed,
     "peak_reset": _peak_reset,
     "session_closed": _session_closed,

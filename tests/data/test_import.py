@@ -20,9 +20,9 @@ from trading.data.flatfile_import import (
     find_flat_files,
     flat_file_key,
     import_flat_file,
-    verify_gzip,
 )
 from trading.data.flatfiles import load_quotes
+from trading.data.gunzip import verify_gzip
 from trading.errors import FlatFileError
 
 ROOT = Path(__file__).parents[2]

@@ -11,6 +11,7 @@ Layout below `folder`:
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
+from trading.data.gunzip import GunzipReader
 from trading.errors import FlatFileError
 from trading.market.bars import StockBar
 from trading.market.contracts import parse_symbol
@@ -206,8 +208,19 @@ def _read(path: Path, types: dict[str, Any], wanted: Callable[[str], bool]) -> A
 def _wanted_batches(
     path: Path, types: dict[str, Any], wanted: Callable[[str], bool]
 ) -> Iterator[Any]:
+    with (
+        path.open("rb") as file,
+        # Closed at the end whatever happens: a thread of Arrow's may still read ahead.
+        io.BufferedReader(GunzipReader(file, str(path)), _BLOCK_BYTES) as plain,
+    ):
+        yield from _filtered(plain, types, wanted)
+
+
+def _filtered(
+    unfolded: io.BufferedIOBase, types: dict[str, Any], wanted: Callable[[str], bool]
+) -> Iterator[Any]:
     reader = pa_csv.open_csv(
-        path,
+        unfolded,
         read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES),
         convert_options=pa_csv.ConvertOptions(column_types=types, include_columns=list(types)),
     )

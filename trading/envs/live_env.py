@@ -119,10 +119,13 @@ class LiveEnv:
         return tuple(self._markets)
 
     def _include(self, symbols: Iterable[str]) -> None:
+        account = self.broker.account
         for symbol in symbols:
             self._markets[symbol] = UnderlyingMarket(symbol, self._rules, self._fees)
             self._contracts[symbol] = (self._markets[symbol], STOCK)
-            self._profit[symbol] = float("nan")
+            # Of an older journal it is not known what the last reward was given for.
+            unknown = float("nan") if symbol in account.last_decision_ns else 0.0
+            self._profit[symbol] = account.rewarded_profit.get(symbol, unknown)
 
     def _include_held(self) -> None:
         """Let what is held or ordered beyond the traded underlyings wind down."""
@@ -238,7 +241,10 @@ class LiveEnv:
         self.broker.rehearse()
 
     def close_bar(self, now_ns: int, session: Session) -> Observed:
-        """Close the bar that ends at `now_ns`; rewards are 0 for the first one."""
+        """Close the bar that ends at `now_ns`.
+
+        Rewards are for what changed since the last one in the journal, through nights and restarts.
+        """
         for market in self._markets.values():
             market.close_bar(now_ns, session)
         self._suspend_unknown(now_ns)
@@ -246,7 +252,9 @@ class LiveEnv:
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
             profit = account.contribution(symbol, marks)
-            if not np.isnan(self._profit[symbol]):
+            if not np.isfinite(profit):
+                continue  # Not valued now; the next reward covers this bar too.
+            if np.isfinite(self._profit[symbol]):
                 change = (profit - self._profit[symbol]) / self._rules.initial_capital
                 rewards[u] = change * self._rules.reward_scale
             self._profit[symbol] = profit
@@ -269,11 +277,23 @@ class LiveEnv:
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
 
-    def close_session(self, now_ns: int, session: Session, reward: float) -> None:
+    def profit(self, underlying: str) -> float | None:
+        """What rewards were given for since the account was opened, USD; None if not known."""
+        profit = self._profit[underlying]
+        return profit if np.isfinite(profit) else None
+
+    def close_session(
+        self,
+        now_ns: int,
+        session: Session,
+        reward: float,
+        rewards: Sequence[float] | None = None,
+    ) -> None:
         """End the session: calls are assigned ahead of a dividend, and what has expired is settled.
 
         Without a price of the underlying the position stays, trading halts with that reason, and
-        the next session's end tries again. `reward` is what the last decisions earned.
+        the next session's end tries again. `reward` is what the last decisions earned, `rewards`
+        [U] each underlying's part.
         """
         prices = {symbol: market.spot for symbol, market in self._markets.items()}
         self._assign_early(now_ns, session, prices)
@@ -297,6 +317,12 @@ class LiveEnv:
             self.broker.account.equity(marks),
             now_ns,
             reward=reward,
+            rewards=dict(zip(self.symbols, rewards or (), strict=False)),
+            profits={
+                symbol: profit
+                for symbol in self.symbols
+                if (profit := self.profit(symbol)) is not None
+            },
             expiring=expiring,
             underlying_prices=prices,
         )

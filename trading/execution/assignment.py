@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from trading.execution.events import Ending, Settled
+from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.events import CloseSource, Ending, Settled
 from trading.execution.holdings import Position, marked
 from trading.execution.legs import is_stock
 from trading.execution.orders import QuoteView
@@ -59,6 +60,8 @@ def early_assignments(
     spot: float,
     multiplier: float,
     now_ns: int,
+    adjusted: Adjusted = STANDARD,
+    source: CloseSource = CloseSource.OFFICIAL,
 ) -> list[Settled]:
     """The sold calls of a dividend's underlying that are assigned at the close before its ex-date.
 
@@ -78,10 +81,16 @@ def early_assignments(
         contract = parse_symbol(position.symbol)
         closing_price(position, {dividend.underlying: spot})
         left = time_value(contract, spot, quotes)
-        if contract.expiry >= dividend.ex_date and is_assigned_early(
-            contract, spot, dividend.amount, left
-        ):
-            event = settled(position, position.quantity, spot, multiplier, now_ns)
+        value, amount = spot, dividend.amount
+        delivered = adjusted.deliverables.get(position.symbol)
+        if delivered is not None:
+            if delivered.others or not delivered.shares:
+                continue
+            value = delivered.value(spot) / multiplier
+            amount *= delivered.shares / multiplier
+            left = _mid(quotes.get(contract.symbol)) - max(0.0, value - contract.strike)
+        if contract.expiry >= dividend.ex_date and is_assigned_early(contract, value, amount, left):
+            event = settled(position, position.quantity, spot, multiplier, now_ns, adjusted, source)
             assigned.append(msgspec.structs.replace(event, ending=Ending.ASSIGNED_EARLY))
     return assigned
 

@@ -241,7 +241,16 @@ class PaperBroker(Clearing):
     def _cross(
         self, order: Order, units: int, quotes: Mapping[str, QuoteView], now_ns: int
     ) -> Crossing:
-        return cross(order, units, quotes, now_ns, self.max_quote_age_ns, self.slippage)
+        return cross(
+            order,
+            units,
+            quotes,
+            now_ns,
+            self.max_quote_age_ns,
+            self.slippage,
+            self.account.adjusted,
+            self.account.multiplier,
+        )
 
     def _unit_margin(
         self,

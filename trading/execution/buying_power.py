@@ -34,19 +34,22 @@ def unit_margin(
     order = crossing.order
     if order.intent is Intent.CLOSE:
         return -account.strategies[order.underlying].reserve_per_unit
-    greatest_loss = legs_reserve(order.legs, account.multiplier)
+    greatest_loss = legs_reserve(order.legs, account.multiplier, account.adjusted)
     if not allow_naked or spot is None or not crossing.marks:
         return greatest_loss
-    margin = market_requirement(order.legs, account.multiplier, spot, crossing.marks)
+    margin = market_requirement(
+        order.legs, account.multiplier, spot, crossing.marks, account.adjusted
+    )
     return greatest_loss if margin == greatest_loss else cents_up(margin)
 
 
 def moving_margin(crossing: Crossing, account: Account, margin: float) -> float | None:
     """The margin a unit to write down with a fill; None when the legs alone say it."""
     order = crossing.order
-    if order.intent is Intent.CLOSE or margin == legs_reserve(order.legs, account.multiplier):
+    if order.intent is Intent.CLOSE:
         return None
-    return margin
+    loss = legs_reserve(order.legs, account.multiplier, account.adjusted)
+    return None if margin == loss else margin
 
 
 def required(

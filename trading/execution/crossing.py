@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.execution.fees import FeeSchedule
+from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.fees import FeeSchedule, order_fees
 from trading.execution.legs import as_arrays
 from trading.execution.matching import MatchCode, fill_cash, gross_price, match_legs, net_price
+from trading.execution.money import usd
 from trading.execution.orders import Fill, LegFill, Order, QuoteView, RejectReason
 
 LIMIT_TOLERANCE = 1e-9
@@ -28,7 +30,8 @@ class Crossing(NamedTuple):
     """What of an order trades now.
 
     `units` is 0 when `reason` says why nothing does. `prices` f64[legs] are USD a share, `net` is
-    their sum a unit (a debit positive), NaN when the quotes allow no price.
+    their sum a unit (a debit positive), NaN when the quotes allow no price. `weight` f64[legs] is
+    there where stock is held in shares: what part of a round lot one of each leg is.
     """
 
     order: Order
@@ -38,12 +41,15 @@ class Crossing(NamedTuple):
     prices: NDArray[np.float64]
     net: float
     reason: RejectReason | None
+    weight: NDArray[np.float64] | None = None
 
     @property
     def gross(self) -> float:
         """Price of one unit, all legs added up, USD a share; without prices, the limit."""
         if math.isnan(self.net):
             return abs(self.order.limit_price or 0.0)
+        if self.weight is not None:
+            return float(np.abs(self.ratio * self.weight * self.prices).sum())
         return float(gross_price(self.ratio, self.prices, len(self.prices)))
 
     @property
@@ -57,10 +63,30 @@ class Crossing(NamedTuple):
     def cash(self, schedule: FeeSchedule, units: int, multiplier: float) -> tuple[float, float]:
         """Premium (+ received) and fees of `units` at these prices in USD, see `fill_cash`."""
         legs = len(self.prices)
+        if self.weight is not None:
+            return self._cash_in_shares(schedule, units, multiplier)
         premium, fees = fill_cash(
             self.right, self.ratio, self.prices, legs, units, multiplier, schedule
         )
         return float(premium), float(fees)
+
+    def _cash_in_shares(
+        self, schedule: FeeSchedule, units: int, multiplier: float
+    ) -> tuple[float, float]:
+        quantity = self.ratio * units
+        size = (1.0 if self.weight is None else self.weight) * multiplier
+        value = quantity * size * self.prices
+        option, sold = self.right != 0, quantity < 0
+        fees = order_fees(
+            schedule,
+            int(quantity[option & ~sold].sum()),
+            int(-quantity[option & sold].sum()),
+            float(-value[option & sold].sum()),
+            float((quantity * size)[~option & ~sold].sum()),
+            float(-(quantity * size)[~option & sold].sum()),
+            float(-value[~option & sold].sum()),
+        )
+        return float(usd(-float(value.sum()))) + 0.0, float(fees)
 
     def fill(self, schedule: FeeSchedule, remaining: int, multiplier: float, now_ns: int) -> Fill:
         """The trade of `units`, where `remaining` units of the order waited before it."""
@@ -88,13 +114,22 @@ def cross(
     now_ns: int,
     max_quote_age_ns: int,
     slippage: float,
+    adjusted: Adjusted = STANDARD,
+    multiplier: float = 100.0,
 ) -> Crossing:
-    """Match `units` of an order against `quotes`, which hold every leg; see `match_legs`."""
+    """Match `units` of an order against `quotes`, which hold every leg; see `match_legs`.
+
+    `adjusted` says which stock counts in other units than round lots of `multiplier` shares.
+    """
     views = [quotes[leg.symbol] for leg in order.legs]
     bid, ask, bid_size, ask_size = np.array([v[:4] for v in views], dtype=np.float64).T.copy()
     quote_ns = np.array([view.ts_ns for view in views], dtype=np.int64)
     right, _, ratio = as_arrays(order.legs)
     prices = np.zeros(len(views), dtype=np.float64)
+    weight = None
+    if any(leg.symbol in adjusted.lots for leg in order.legs):
+        sizes = [adjusted.size(leg.symbol, multiplier) for leg in order.legs]
+        weight = np.array(sizes) / multiplier
     code, fillable = match_legs(
         ratio,
         bid,
@@ -111,12 +146,14 @@ def cross(
     )
     if code != MatchCode.OK:
         reason = _NO_MATCH[MatchCode(code)]
-        return Crossing(order, 0, right, ratio, prices, math.nan, reason)
+        return Crossing(order, 0, right, ratio, prices, math.nan, reason, weight)
     net = float(net_price(ratio, prices, len(views)))
+    if weight is not None:
+        net = float((ratio * weight * prices).sum())
     if order.limit_price is not None and not net <= order.limit_price + LIMIT_TOLERANCE:
         reason = RejectReason.LIMIT_NOT_MARKETABLE
-        return Crossing(order, 0, right, ratio, prices, net, reason)
-    return Crossing(order, int(fillable), right, ratio, prices, net, None)
+        return Crossing(order, 0, right, ratio, prices, net, reason, weight)
+    return Crossing(order, int(fillable), right, ratio, prices, net, None, weight)
 
 
 def quoted(order: Order, quotes: Mapping[str, QuoteView]) -> str:

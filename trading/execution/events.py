@@ -10,8 +10,10 @@ from typing import TypeAlias
 
 import msgspec
 
+from trading.execution.deliverables import Deliverable
 from trading.execution.orders import Fill, Order, Rejection
 from trading.execution.risk import TradingState
+from trading.market.corporate_actions import ActionKind
 
 
 class Ending(StrEnum):
@@ -26,6 +28,20 @@ class Ending(StrEnum):
     """Sold options, for stock, at expiry."""
     ASSIGNED_EARLY = "assigned_early"
     """Sold calls, before a dividend."""
+
+
+class CloseSource(StrEnum):
+    """Where the price that something settled at comes from."""
+
+    OFFICIAL = "official"
+    """The exchange's official close, or the tape's own where a tape is the exchange."""
+    MINUTE_BAR = "minute_bar"
+    """The bar that the closing auction prints in, or else the last one of the session."""
+    RECORDED = "recorded"
+    """The last price that was recorded here."""
+    ACTION = "action"
+    """The terms of a corporate action."""
+    OWNER = "owner"
 
 
 class AccountOpened(msgspec.Struct, frozen=True, tag_field="kind", tag="account_opened"):
@@ -43,7 +59,9 @@ class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_
 
     `reward` is the one that the previous decision of this underlying earned, `value` the policy's
     estimate at this one, `masked` says that the action was not allowed and became a hold, and
-    `fragment` numbers the rollout fragment that the decision belongs to.
+    `fragment` numbers the rollout fragment that the decision belongs to. `profit` is what the
+    underlying has made since the account was opened, USD, up to which rewards are given; None where
+    it is not known.
     """
 
     ts_ns: int
@@ -55,6 +73,7 @@ class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_
     reward: float
     masked: bool = False
     fragment: int = 0
+    profit: float | None = None
 
 
 class OrderAccepted(msgspec.Struct, frozen=True, tag_field="kind", tag="order_accepted"):
@@ -97,7 +116,9 @@ class Settled(msgspec.Struct, frozen=True, tag_field="kind", tag="settled"):
 
     `quantity` is the signed position that ends, `price` its intrinsic value in USD a share, `cash`
     the change of cash, `lots` the round lots of stock delivered to (+) or by (-) the account; they
-    come into the books at `underlying_price`.
+    come into the books at `underlying_price`, which is from `source` (None in older journals).
+    `ts_ns` is the close of the session that it ended in, also where the figure came days later.
+    `lot` is the shares of one of `lots` where these are no round lots, else 0.
     """
 
     ts_ns: int
@@ -108,13 +129,16 @@ class Settled(msgspec.Struct, frozen=True, tag_field="kind", tag="settled"):
     underlying_price: float
     lots: int = 0
     ending: Ending = Ending.CASH
+    source: CloseSource | None = None
+    lot: float = 0.0
 
 
 class DividendPaid(msgspec.Struct, frozen=True, tag_field="kind", tag="dividend_paid"):
     """Stock held (or short) into its ex-date received (or paid) the dividend.
 
-    `ex_date` is YYYY-MM-DD, `lots` the signed round lots, 0 where none were held, `amount` USD a
-    share, `cash` the change of cash.
+    `ex_date` is YYYY-MM-DD, `lots` the signed round lots (shares, where the stock is held in
+    shares), 0 where none were held, `amount` USD a share, `cash` the change of cash. Several of
+    one ex-date add up: `number` counts them from 1.
     """
 
     ts_ns: int
@@ -123,6 +147,52 @@ class DividendPaid(msgspec.Struct, frozen=True, tag_field="kind", tag="dividend_
     lots: int
     amount: float
     cash: float
+    number: int = 1
+
+
+class Converted(msgspec.Struct, frozen=True):
+    """One position before and after a corporate action.
+
+    `symbol` is empty for shares that were not held before, `into` where a position has ended; both
+    quantities are signed. `average_price` is what `into` counts as opened at and `mark` what it is
+    worth at first, USD a share; `deliverable` is set where it is an adjusted contract, and `lot`
+    where it is stock in other units than round lots, in shares.
+    """
+
+    symbol: str
+    quantity: int
+    into: str
+    into_quantity: int
+    average_price: float
+    mark: float = 0.0
+    deliverable: Deliverable | None = None
+    lot: float = 0.0
+
+
+class CorporateActionApplied(
+    msgspec.Struct, frozen=True, tag_field="kind", tag="corporate_action_applied"
+):
+    """What a corporate action made of everything held on one underlying.
+
+    Equity is the same before and after. `action` names it, `terms` tells it to people. `cash` is
+    the change of cash in USD, of which `cash_in_lieu` was paid for fractions of shares. Positions
+    go on under `after`; `moved` is what their value adds to `after` and takes from `underlying`,
+    or, for a spin-off, to and from the company that was spun off (`spun_off`), in USD.
+    """
+
+    ts_ns: int
+    action: str
+    what: ActionKind
+    underlying: str
+    ex_date: str
+    terms: str
+    converted: tuple[Converted, ...]
+    after: str
+    cash: float = 0.0
+    cash_in_lieu: float = 0.0
+    moved: float = 0.0
+    spun_off: str = ""
+    identifier: str = ""
 
 
 class MarginChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="margin_changed"):
@@ -150,13 +220,17 @@ class SessionClosed(msgspec.Struct, frozen=True, tag_field="kind", tag="session_
 
     The highest `equity` is the peak that the drawdown is measured from.
 
-    `reward` is what the last decisions of the session earned, all underlyings together.
+    `reward` is what the last decisions of the session earned, all underlyings together, `rewards`
+    each underlying's, and `profits` as `DecisionMade.profit`. What the settlement, the night and
+    the next open bring is the next session's first reward.
     """
 
     ts_ns: int
     date: str
     equity: float
     reward: float = 0.0
+    rewards: dict[str, float] = {}
+    profits: dict[str, float] = {}
 
 
 class StateChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="state_changed"):
@@ -302,6 +376,7 @@ Event: TypeAlias = (
     | OrderCancelled
     | Settled
     | DividendPaid
+    | CorporateActionApplied
     | MarginChanged
     | PeakReset
     | SessionClosed

@@ -1,5 +1,6 @@
 """What the symbol of a leg stands for: an option, or round lots of a stock."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -39,7 +40,13 @@ def as_arrays(
     legs: tuple[Leg, ...],
 ) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.int64]]:
     """Rights i8[L], strikes f64[L] and ratios i64[L], as kernels take them."""
-    terms = [terms_of(leg.symbol) for leg in legs]
+    return arrays_of(legs, [terms_of(leg.symbol) for leg in legs])
+
+
+def arrays_of(
+    legs: Sequence[Leg], terms: Sequence[Terms]
+) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.int64]]:
+    """The same where the terms of each leg are known."""
     return (
         np.array([each.right for each in terms], dtype=np.int8),
         np.array([each.strike for each in terms], dtype=np.float64),

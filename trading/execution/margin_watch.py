@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 
+from trading.execution.deliverables import STANDARD, Adjusted
 from trading.execution.events import MarginChanged, Settled
 from trading.execution.holdings import StrategyPosition, as_units
 from trading.execution.portfolio import Account
@@ -13,10 +14,14 @@ MATERIAL_CHANGE = 0.01
 
 
 def unit_margin(
-    strategy: StrategyPosition, multiplier: float, spot: float, marks: Mapping[str, float]
+    strategy: StrategyPosition,
+    multiplier: float,
+    spot: float,
+    marks: Mapping[str, float],
+    adjusted: Adjusted = STANDARD,
 ) -> float:
     """Margin of one unit of an open strategy now, USD in whole cents; NaN when not known."""
-    return cents_up(market_requirement(strategy.legs, multiplier, spot, marks))
+    return cents_up(market_requirement(strategy.legs, multiplier, spot, marks, adjusted))
 
 
 def cents_up(amount: float) -> float:
@@ -39,7 +44,8 @@ def margin_changes(
     for underlying, held in account.strategies.items():
         if not held.margin_moves or underlying not in spots:
             continue
-        now = unit_margin(held, account.multiplier, spots[underlying], marks)
+        spot = spots[underlying]
+        now = unit_margin(held, account.multiplier, spot, marks, account.adjusted)
         change = now - held.reserve_per_unit
         decides = (power < 0.0) != (power - change * held.units < 0.0)
         small = abs(change) <= MATERIAL_CHANGE * held.reserve_per_unit
@@ -61,17 +67,24 @@ def margins_after(
         held = account.strategies[underlying]
         left = {leg.symbol: leg.ratio * held.units for leg in held.legs}
         left.setdefault(underlying, 0)
+        unit = account.size(underlying)
         for each in ended:
             if each.symbol in left and account.positions[each.symbol].underlying == underlying:
                 del left[each.symbol]
-                left[underlying] += each.lots
+                lot = each.lot or account.multiplier
+                if each.lots and lot < unit:
+                    left[underlying], unit = round(left[underlying] * unit / lot), lot
+                left[underlying] += round(each.lots * lot / unit)
         left = {symbol: quantity for symbol, quantity in left.items() if quantity}
         if not left:
             continue
         _, legs = as_units(left)
-        if not held.margin_moves and math.isfinite(legs_reserve(legs, account.multiplier)):
+        lots = account.stock_lots | ({underlying: unit} if unit != account.multiplier else {})
+        adjusted = Adjusted(account.deliverables, lots)
+        bounded = math.isfinite(legs_reserve(legs, account.multiplier, adjusted))
+        if not held.margin_moves and bounded:
             continue
-        now = cents_up(market_requirement(legs, account.multiplier, spot, marks))
+        now = cents_up(market_requirement(legs, account.multiplier, spot, marks, adjusted))
         if math.isfinite(now):
             number = account.margin_changes + len(changes) + 1
             changes.append(MarginChanged(now_ns, number, underlying, now))

@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 
 from trading.errors import JournalError
+from trading.execution.deliverables import Adjusted, Deliverable
 from trading.execution.events import (
     AccountOpened,
     ChallengerRefused,
     ChampionPromoted,
     ChampionRolledBack,
+    Converted,
+    CorporateActionApplied,
     DecisionMade,
     DividendPaid,
     Event,
@@ -57,9 +60,21 @@ class Account:
         By symbol, by underlying, by order id. A stock's symbol is its ticker.
     closed_trades, winning_trades, fills, decisions, orders : int
         Strategies closed or settled, those with a profit, fills, decisions, orders submitted.
+    deliverables : dict
+        What each adjusted contract that is held delivers, by symbol.
+    stock_lots : dict
+        Shares of one unit of a stock that is not held in round lots, by ticker.
+    actions : dict
+        Corporate actions that were applied: their terms and the vendor's names, by `action_id`.
+    dividends_paid : dict
+        Units of stock held into an ex-date, USD a share paid so far and the number of payments, by
+        underlying and ex-date.
     suspensions, kept_marks : dict
         Why each suspended underlying neither trades nor moves in value, and the values at which
         its holdings stay, USD a share: both by underlying.
+    rewarded_profit : dict
+        By underlying, USD: what of its `contribution` the rewards so far were given for. An
+        underlying that was decided on without it said (in older journals) is absent.
     day_start_equity : float
         Equity at the last session's close, or the initial cash: the base of the daily loss.
     peak_equity : float
@@ -99,6 +114,10 @@ class Account:
         self.strategies: dict[str, StrategyPosition] = {}
         self.working_orders: dict[str, WorkingOrder] = {}
         self.net_cash: dict[str, float] = {}
+        self.deliverables: dict[str, Deliverable] = {}
+        self.stock_lots: dict[str, float] = {}
+        self.actions: dict[str, tuple[str, str]] = {}
+        self.dividends_paid: dict[str, tuple[int, float, int]] = {}
         self.closed_trades = 0
         self.winning_trades = 0
         self.fills = 0
@@ -118,6 +137,8 @@ class Account:
         self.last_session = ""
         self.last_ts_ns = 0
         self.last_decision_ns: dict[str, int] = {}
+        self.rewarded_profit: dict[str, float] = {}
+        self.last_reward_ns = 0
         self.recent_order_ns: list[int] = []
         self.weights_version = 0
         self.champion = self.champion_version = 0
@@ -173,9 +194,27 @@ class Account:
         value = sum(self._value(leg, marks) for leg in self._legs((underlying,)))
         return self.net_cash.get(underlying, 0.0) + value
 
+    @property
+    def adjusted(self) -> Adjusted:
+        """What of the holdings is not standard."""
+        return Adjusted(self.deliverables, self.stock_lots)
+
+    def size(self, symbol: str) -> float:
+        """What the price of one unit of a symbol is multiplied with, USD for each USD a share."""
+        return self.stock_lots.get(symbol, self.multiplier)
+
+    def shares_held(self, underlying: str) -> float:
+        """Signed shares of an underlying's stock."""
+        position = self.positions.get(underlying)
+        return position.quantity * self.size(underlying) if position else 0.0
+
     def has_paid(self, underlying: str, ex_date: str) -> bool:
-        """Whether the dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
-        return _dividend_id(underlying, ex_date) in self._booked
+        """Whether a dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
+        return _dividend_id(underlying, ex_date) in self.dividends_paid
+
+    def paid_so_far(self, underlying: str, ex_date: str) -> tuple[int, float, int]:
+        """Units held into an ex-date, USD a share paid for it so far, number of payments."""
+        return self.dividends_paid.get(_dividend_id(underlying, ex_date), (0, 0.0, 0))
 
     def _legs(self, underlyings: Iterable[str]) -> Iterator[Position]:
         """Positions, strategy by strategy in the order of its legs."""
@@ -185,7 +224,8 @@ class Account:
                 yield self.positions[leg.symbol]
 
     def _value(self, position: Position, marks: Mapping[str, float]) -> float:
-        return position.quantity * self.multiplier * marks.get(position.symbol, math.nan)
+        size = self.size(position.symbol)
+        return position.quantity * size * marks.get(position.symbol, math.nan)
 
     def fingerprint(self) -> str:
         """SHA-256 of the whole state: equal exactly when every field is equal."""
@@ -219,6 +259,9 @@ class Account:
         self.decisions += 1
         self.masked_decisions += event.masked
         self.reward_total += event.reward
+        self.last_reward_ns = max(self.last_reward_ns, event.ts_ns)
+        if event.profit is not None:
+            self.rewarded_profit[event.underlying] = event.profit
 
     def _accept(self, event: OrderAccepted) -> None:
         if not self._is_new_order(event.order.order_id):
@@ -246,6 +289,8 @@ class Account:
         self.peak_equity = max(self.peak_equity, event.equity)
         self.champion_peak_equity = max(self.champion_peak_equity, event.equity)
         self.reward_total += event.reward
+        self.last_reward_ns = max(self.last_reward_ns, event.ts_ns)
+        self.rewarded_profit.update(event.profits)
 
     def _reset_peak(self, event: PeakReset) -> None:
         if self._is_next(event.number, self.peak_resets, "reset of the peak"):
@@ -372,7 +417,7 @@ class Account:
         moves = event.reserve_per_unit is not None
         reserve = event.reserve_per_unit
         if reserve is None:
-            reserve = legs_reserve(order.legs, self.multiplier)
+            reserve = legs_reserve(order.legs, self.multiplier, self.adjusted)
         held = self.strategies.get(fill.underlying)
         if held is None:
             held = StrategyPosition(
@@ -431,9 +476,10 @@ class Account:
                 f"{position.quantity if position else 0} held"
             )
         self._booked.add(settlement_id)
-        del self.positions[event.symbol]
+        self._drop(event.symbol)
         if event.lots:
-            delivery = LegFill(position.underlying, event.lots, event.underlying_price)
+            lots = self._in_lots(position.underlying, event.lots, event.lot)
+            delivery = LegFill(position.underlying, lots, event.underlying_price)
             self._trade(position.underlying, delivery)
         self._book_cash(position.underlying, event.cash)
         strategy = msgspec.structs.replace(held, exit_cash=usd(held.exit_cash + event.cash))
@@ -450,7 +496,7 @@ class Account:
         if not left:
             return None
         units, legs = as_units(left)
-        reserve = legs_reserve(legs, self.multiplier)
+        reserve = legs_reserve(legs, self.multiplier, self.adjusted)
         moves = held.margin_moves or not math.isfinite(reserve)
         arose = held.delivered or stock_moved or all(is_stock(symbol) for symbol in left)
         return msgspec.structs.replace(
@@ -459,35 +505,184 @@ class Account:
             units=units,
             reserve_per_unit=held.reserve / units if moves else reserve,
             margin_moves=moves,
-            delivered=arose and held.underlying in left,
+            delivered=(arose and held.underlying in left) or self.adjusted.touches(legs),
         )
 
     def _pay_dividend(self, event: DividendPaid) -> None:
         payment_id = _dividend_id(event.underlying, event.ex_date)
-        if payment_id in self._booked:
+        into_ex_date, paid, count = self.dividends_paid.get(payment_id, (0, 0.0, 0))
+        if not self._is_next(event.number, count, f"dividend of {payment_id}"):
             return
         position = self.positions.get(event.underlying)
-        lots = position.quantity if position else 0
+        lots = (position.quantity if position else 0) if count == 0 else into_ex_date
         if lots != event.lots:
             raise JournalError(
                 f"dividend on {event.lots} lots of {event.underlying} does not match the {lots} "
                 "held"
             )
-        self._booked.add(payment_id)
+        self.dividends_paid[payment_id] = (lots, round(paid + event.amount, 6), event.number)
         if not lots:
             return
         self._book_cash(event.underlying, event.cash)
-        held = self.strategies[event.underlying]
+        held = self.strategies.get(event.underlying)
+        if held is None:  # A later payment, after the stock was sold.
+            self.realised_pnl = usd(self.realised_pnl + event.cash)
+            return
         self.strategies[event.underlying] = msgspec.structs.replace(
             held, exit_cash=usd(held.exit_cash + event.cash)
         )
+
+    def _apply_action(self, event: CorporateActionApplied) -> None:
+        if event.action in self.actions:
+            return
+        before = self.strategies.get(event.underlying)
+        for each in event.converted:
+            position = self.positions.get(each.symbol)
+            held = position.quantity if position else 0
+            if held != each.quantity or (before is None and each.symbol):
+                raise JournalError(
+                    f"{event.action} converts {each.quantity} {each.symbol}, {held} are held"
+                )
+        self.actions[event.action] = (event.terms, event.identifier)
+        for each in event.converted:
+            if each.symbol:
+                self._drop(each.symbol)
+        for each in event.converted:
+            if each.into:
+                self._receive(each, event)
+        self._carry_suspension(event)
+        self._book_cash(event.underlying, event.cash)
+        if event.moved:
+            self._book_net(event.underlying, event.moved)
+            self._book_net(event.spun_off or event.after, -event.moved)
+        if before is None:
+            return
+        exit_cash = before.exit_cash + event.cash
+        if event.spun_off:
+            exit_cash += event.moved
+            self._spin_off(event, before)
+        del self.strategies[event.underlying]
+        self._go_on(
+            msgspec.structs.replace(before, underlying=event.after, exit_cash=usd(exit_cash)), event
+        )
+
+    def _carry_suspension(self, event: CorporateActionApplied) -> None:
+        """What is suspended stays so, at values that are converted too."""
+        if self.kept_marks.pop(event.underlying, None) is None:
+            return
+        reasons = self.suspensions.pop(event.underlying)
+        kept = self.kept_marks.setdefault(event.after, {})
+        kept |= {each.into: each.mark for each in event.converted if each.symbol and each.into}
+        ours = self.suspensions.setdefault(event.after, [])
+        ours += [reason for reason in reasons if reason not in ours]
+
+    def _receive(self, each: Converted, event: CorporateActionApplied) -> None:
+        """Take what a position became into the books."""
+        if each.deliverable is not None:
+            self.deliverables[each.into] = each.deliverable
+        underlying = event.spun_off if each.into == event.spun_off else event.after
+        quantity = each.into_quantity
+        if is_stock(each.into):
+            quantity = self._in_lots(each.into, quantity, each.lot)
+        self._trade(underlying, LegFill(each.into, quantity, each.average_price))
+
+    def _spin_off(self, event: CorporateActionApplied, before: StrategyPosition) -> None:
+        """Shares of the company that was spun off are a strategy of their own, to be closed."""
+        own = self.strategies.pop(event.spun_off, None)
+        if own is None:
+            own = msgspec.structs.replace(
+                before,
+                underlying=event.spun_off,
+                strategy=str(event.what),
+                legs=(),
+                entry_cash=0.0,
+                exit_cash=0.0,
+                fees=0.0,
+                reserve_per_unit=0.0,
+                margin_moves=False,
+            )
+        entry_cash = usd(own.entry_cash - event.moved)
+        self._go_on(msgspec.structs.replace(own, entry_cash=entry_cash, delivered=True), event)
+
+    def _go_on(self, strategy: StrategyPosition, event: CorporateActionApplied) -> None:
+        """Keep a strategy with the legs that its underlying has now, beside one already there."""
+        other = self.strategies.get(strategy.underlying)
+        if other is not None:
+            strategy = msgspec.structs.replace(
+                other,
+                entry_cash=usd(other.entry_cash + strategy.entry_cash),
+                exit_cash=usd(other.exit_cash + strategy.exit_cash),
+                fees=usd(other.fees + strategy.fees),
+                reserve_per_unit=(other.reserve + strategy.reserve) / other.units,
+                margin_moves=other.margin_moves or strategy.margin_moves,
+                delivered=True,
+            )
+        quantities = {
+            symbol: position.quantity
+            for symbol, position in self.positions.items()
+            if position.underlying == strategy.underlying
+        }
+        order = {
+            each.into: place
+            for place, each in enumerate(event.converted)
+            if each.into and each.symbol
+        }
+        quantities = dict(
+            sorted(quantities.items(), key=lambda each: order.get(each[0], len(order)))
+        )
+        if not quantities:
+            self._keep_strategy(strategy, closed=True)
+            return
+        units, legs = as_units(quantities)
+        reserve = legs_reserve(legs, self.multiplier, self.adjusted)
+        moves = strategy.margin_moves or not math.isfinite(reserve)
+        to_close = strategy.delivered or self.adjusted.touches(legs)
+        self.strategies[strategy.underlying] = msgspec.structs.replace(
+            strategy,
+            legs=legs,
+            units=units,
+            reserve_per_unit=strategy.reserve / units if moves else reserve,
+            margin_moves=moves,
+            delivered=to_close,
+        )
+
+    def _in_lots(self, ticker: str, quantity: int, lot: float) -> int:
+        """A quantity of stock that comes, in the unit that the books then count it in.
+
+        `lot` is the shares of one, 0 for a round lot. Where either what comes or what is held is
+        counted in shares, both are from here on.
+        """
+        ours = self.size(ticker)
+        theirs = lot or self.multiplier
+        if ticker not in self.positions and lot:
+            self.stock_lots[ticker] = lot
+            return quantity
+        if theirs == ours:
+            return quantity
+        unit = min(ours, theirs)
+        held = self.positions.get(ticker)
+        if held is not None and unit != ours:
+            self.positions[ticker] = msgspec.structs.replace(
+                held, quantity=round(held.quantity * ours / unit)
+            )
+        if unit == self.multiplier:
+            self.stock_lots.pop(ticker, None)
+        else:
+            self.stock_lots[ticker] = unit
+        return round(quantity * theirs / unit)
+
+    def _drop(self, symbol: str) -> None:
+        """Forget a position that has ended, and what was not standard about it."""
+        del self.positions[symbol]
+        self.deliverables.pop(symbol, None)
+        self.stock_lots.pop(symbol, None)
 
     def _trade(self, underlying: str, leg: LegFill) -> None:
         held = self.positions.get(leg.symbol)
         before = held.quantity if held else 0
         quantity = before + leg.quantity
         if quantity == 0:
-            del self.positions[leg.symbol]
+            self._drop(leg.symbol)
             return
         price = leg.price
         if held is not None:
@@ -500,6 +695,9 @@ class Account:
 
     def _book_cash(self, underlying: str, amount: float) -> None:
         self.cash = usd(self.cash + amount)
+        self._book_net(underlying, amount)
+
+    def _book_net(self, underlying: str, amount: float) -> None:
         self.net_cash[underlying] = usd(self.net_cash.get(underlying, 0.0) + amount)
 
     def _keep_working(self, waiting: WorkingOrder, filled: int) -> None:
@@ -534,6 +732,7 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     OrderCancelled: Account._cancel,
     Settled: Account._settle,
     DividendPaid: Account._pay_dividend,
+    CorporateActionApplied: Account._apply_action,
     MarginChanged: Account._change_margin,
     PeakReset: Account._reset_peak,
     SessionClosed: Account._close_session,

@@ -21,11 +21,12 @@ def refusals(
     if not session_open:
         yield RejectReason.OUTSIDE_SESSION, f"{order.underlying} does not trade now"
     for leg in order.legs:
-        fault = leg_fault(leg.symbol, order.underlying, quotes)
+        closes = order.intent is Intent.CLOSE
+        fault = leg_fault(leg.symbol, order.underlying, quotes, held=closes)
         if fault:
             yield RejectReason.UNKNOWN_CONTRACT, fault
     fault = mixture_fault(order)
-    if fault:
+    if fault and order.intent is Intent.OPEN:
         yield RejectReason.UNKNOWN_CONTRACT, fault
     for waiting in account.working_orders.values():
         if waiting.order.underlying == order.underlying:
@@ -37,8 +38,13 @@ def refusals(
         yield from _not_closable(order, account)
 
 
-def leg_fault(symbol: str, underlying: str, quotes: Mapping[str, QuoteView]) -> str:
-    """Why a contract or stock cannot be ordered; empty when it can."""
+def leg_fault(
+    symbol: str, underlying: str, quotes: Mapping[str, QuoteView], *, held: bool = False
+) -> str:
+    """Why a contract or stock cannot be ordered; empty when it can.
+
+    What is `held` may be closed, also where a corporate action has adjusted it.
+    """
     if is_stock(symbol):
         if symbol != underlying:
             return f"{symbol} is neither an option symbol (O:...) nor the stock of {underlying}"
@@ -49,8 +55,8 @@ def leg_fault(symbol: str, underlying: str, quotes: Mapping[str, QuoteView]) -> 
             contract = parse_symbol(symbol)
         except ContractError as error:
             return str(error)
-        if contract.is_adjusted:
-            return f"{symbol} delivers an adjusted number of shares and is not traded"
+        if contract.is_adjusted and not held:
+            return f"{symbol} delivers an adjusted number of shares and is not opened"
     if symbol not in quotes:
         return f"{symbol} has no quote"
     return ""

@@ -21,8 +21,10 @@ sales are allowed.
 import math
 from collections.abc import Mapping
 from datetime import date
+from typing import TypeAlias
 
-from trading.execution.legs import STOCK, Terms, as_arrays, terms_of
+from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.legs import STOCK, Terms, arrays_of, terms_of
 from trading.execution.margin import reserve_per_unit, uncovered_margin
 from trading.execution.orders import Leg
 from trading.market.products import product_of
@@ -31,34 +33,29 @@ SHORT_STOCK_RATE = 1.5
 """Regulation T, 12 CFR 220.12(c): 150 % of the market value, proceeds included."""
 
 
-def legs_reserve(legs: tuple[Leg, ...], multiplier: float) -> float:
+def legs_reserve(legs: tuple[Leg, ...], multiplier: float, adjusted: Adjusted = STANDARD) -> float:
     """Greatest loss of one unit of `legs` in USD, whatever was paid; inf when there is none.
 
     A bought option that expires after the sold ones covers them until then (its value is at least
     intrinsic); one that expires before covers nothing. Sold options of several expiries each need
-    cover of their own expiry.
+    cover of their own expiry. Where `adjusted` says that a leg is not standard, all are held
+    against each other share by share.
 
     Raises
     ------
     ContractError
         A symbol is malformed.
     """
-    terms = [terms_of(leg.symbol) for leg in legs]
-    sold = sorted(
-        {each.expiry for each, leg in zip(terms, legs, strict=True) if _is_sold_option(each, leg)}
-    )
-    if len(sold) <= 1:
-        first = sold[0] if sold else date.min
-        return _worst(legs, [each.expiry >= first for each in terms], multiplier)
-    total = 0.0
-    for expiry in sold:
-        cover = {expiry, date.max} if expiry == sold[-1] else {expiry}
-        total += _worst(legs, [each.expiry in cover for each in terms], multiplier)
-    return total
+    legs, terms, multiplier, _ = _counted(legs, multiplier, {}, adjusted)
+    return _greatest_loss(legs, terms, multiplier)
 
 
 def market_requirement(
-    legs: tuple[Leg, ...], multiplier: float, spot: float, marks: Mapping[str, float]
+    legs: tuple[Leg, ...],
+    multiplier: float,
+    spot: float,
+    marks: Mapping[str, float],
+    adjusted: Adjusted = STANDARD,
 ) -> float:
     """Margin of one unit of `legs` where uncovered sales are allowed, USD.
 
@@ -71,15 +68,19 @@ def market_requirement(
         loss where there is one.
     marks : mapping of symbol to float
         Value of each sold option, USD a share; a missing one counts as NaN.
+    adjusted : Adjusted
+        Which legs are not standard.
     """
-    bounded = legs_reserve(legs, multiplier)
+    legs, terms, multiplier, marks = _counted(legs, multiplier, marks, adjusted)
+    bounded = _greatest_loss(legs, terms, multiplier)
     if not 0.0 < spot < math.inf:
         spot = math.nan
-    paired, widths, uncovered = _split(legs, spot, marks)
-    moving = _uncovered(uncovered, multiplier, spot, marks)
+    paired, widths, uncovered = _split(legs, terms, spot, marks)
+    moving = _uncovered(uncovered, terms, multiplier, spot, marks)
     if math.isnan(moving):
         return bounded if math.isfinite(bounded) else math.nan
-    return min(bounded, min(legs_reserve(paired, multiplier), widths * multiplier) + moving)
+    secured = _greatest_loss(paired, terms, multiplier)
+    return min(bounded, min(secured, widths * multiplier) + moving)
 
 
 def sells_short(legs: tuple[Leg, ...]) -> bool:
@@ -97,19 +98,47 @@ def sells_short(legs: tuple[Leg, ...]) -> bool:
     return not (alone and lots >= 0 and calls <= lots)
 
 
-def _is_sold_option(terms: Terms, leg: Leg) -> bool:
-    return leg.ratio < 0 and terms.right != STOCK
+_Terms: TypeAlias = Mapping[str, Terms]
 
 
-def _worst(legs: tuple[Leg, ...], counts: list[bool], multiplier: float) -> float:
-    counted = tuple(leg for leg, one in zip(legs, counts, strict=True) if one)
-    if not counted:
+def _counted(
+    legs: tuple[Leg, ...], multiplier: float, marks: Mapping[str, float], adjusted: Adjusted
+) -> tuple[tuple[Leg, ...], _Terms, float, Mapping[str, float]]:
+    """Legs that can be held against each other, their terms, the shares of one, and their marks."""
+    if not adjusted.touches(legs):
+        return legs, {leg.symbol: terms_of(leg.symbol) for leg in legs}, multiplier, marks
+    terms = {leg.symbol: adjusted.terms(leg.symbol, multiplier) for leg in legs}
+    legs, marks = adjusted.in_shares(legs, multiplier, marks)
+    return legs, terms, 1.0, marks
+
+
+def _greatest_loss(legs: tuple[Leg, ...], terms: _Terms, multiplier: float) -> float:
+    sold = sorted({terms[leg.symbol].expiry for leg in legs if _is_sold_option(terms, leg)})
+    if len(sold) <= 1:
+        first = sold[0] if sold else date.min
+        counted = tuple(leg for leg in legs if terms[leg.symbol].expiry >= first)
+        return _worst(counted, terms, multiplier)
+    total = 0.0
+    for expiry in sold:
+        cover = {expiry, date.max} if expiry == sold[-1] else {expiry}
+        counted = tuple(leg for leg in legs if terms[leg.symbol].expiry in cover)
+        total += _worst(counted, terms, multiplier)
+    return total
+
+
+def _is_sold_option(terms: _Terms, leg: Leg) -> bool:
+    return leg.ratio < 0 and terms[leg.symbol].right != STOCK
+
+
+def _worst(legs: tuple[Leg, ...], terms: _Terms, multiplier: float) -> float:
+    if not legs:
         return 0.0
-    return float(reserve_per_unit(*as_arrays(counted), len(counted), multiplier))
+    arrays = arrays_of(legs, [terms[leg.symbol] for leg in legs])
+    return float(reserve_per_unit(*arrays, len(legs), multiplier))
 
 
 def _split(
-    legs: tuple[Leg, ...], spot: float, marks: Mapping[str, float]
+    legs: tuple[Leg, ...], terms: _Terms, spot: float, marks: Mapping[str, float]
 ) -> tuple[tuple[Leg, ...], float, tuple[Leg, ...]]:
     """Pairs of one unit, their widths added up in USD a share, and what is sold without cover.
 
@@ -117,13 +146,12 @@ def _split(
     is paired with the best bought one that lasts as long, unless the width between them is more
     than its margin without cover.
     """
-    terms = {leg.symbol: terms_of(leg.symbol) for leg in legs}
     free = {leg.symbol: leg.ratio for leg in legs}
     paired: dict[str, int] = {}
     widths = 0.0
 
     def ranked(right: int) -> list[str]:
-        of_right = [symbol for symbol, each in terms.items() if each.right == right]
+        of_right = [symbol for symbol in free if terms[symbol].right == right]
         return sorted(of_right, key=lambda symbol: terms[symbol].strike * right)
 
     for right in (1, -1):
@@ -149,12 +177,15 @@ def _split(
 
 
 def _uncovered(
-    legs: tuple[Leg, ...], multiplier: float, spot: float, marks: Mapping[str, float]
+    legs: tuple[Leg, ...],
+    terms: _Terms,
+    multiplier: float,
+    spot: float,
+    marks: Mapping[str, float],
 ) -> float:
     """Margin of sold legs without cover, USD."""
     required = {1: 0.0, -1: 0.0}
     value = {1: 0.0, -1: 0.0}
-    terms = {leg.symbol: terms_of(leg.symbol) for leg in legs}
     short_lots = -sum(leg.ratio for leg in legs if terms[leg.symbol].right == STOCK)
     stock = SHORT_STOCK_RATE * spot * short_lots if short_lots else 0.0
     for leg in legs:

@@ -5,14 +5,16 @@ cash pay their intrinsic value. Otherwise sold options in the money are assigned
 hands at the strike. Bought options in the money are exercised for stock only as far as that offsets
 stock which is held, delivered or owed; the others are paid their intrinsic value, since who
 exercised them would sell the stock at once. Index options that settle at the opening are settled
-at the close here, like all others.
+at the close here, like all others. Adjusted contracts deliver what they deliver; those that deliver
+shares of several companies are settled in cash, at the same value.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 
 from trading.errors import DataError
-from trading.execution.events import Ending, Settled
+from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.events import CloseSource, Ending, Settled
 from trading.execution.holdings import Position
 from trading.execution.legs import is_stock
 from trading.execution.money import usd
@@ -25,7 +27,22 @@ EXERCISE_THRESHOLD = 0.01
 
 def settlement_price(contract: OptionContract, spot: float) -> float:
     """What a contract is worth when it expires at `spot`, USD a share."""
-    intrinsic = round(max(0.0, contract.right * (spot - contract.strike)), 6)
+    return _exercised(contract, spot)
+
+
+def value_at_expiry(symbol: str, spot: float, multiplier: float, adjusted: Adjusted) -> float:
+    """What a held contract, adjusted or not, is worth when it expires at `spot`.
+
+    USD a share of the standard deliverable: its price times `multiplier` is its value.
+    """
+    delivered = adjusted.deliverables.get(symbol)
+    value = spot if delivered is None else delivered.value(spot) / multiplier
+    return _exercised(parse_symbol(symbol), value)
+
+
+def _exercised(contract: OptionContract, value: float) -> float:
+    """Intrinsic value where a contract's hundredth delivers `value`, 0 where nobody exercises."""
+    intrinsic = round(max(0.0, contract.right * (value - contract.strike)), 6)
     return intrinsic if intrinsic >= EXERCISE_THRESHOLD else 0.0
 
 
@@ -35,6 +52,8 @@ def settlements(
     underlying_prices: Mapping[str, float],
     multiplier: float,
     now_ns: int,
+    adjusted: Adjusted = STANDARD,
+    sources: Mapping[str, CloseSource] | None = None,
 ) -> list[Settled]:
     """What the end of `symbols` does to an account, sold options first.
 
@@ -44,6 +63,10 @@ def settlements(
         All that the account holds, stock too; of `symbols` only the options held count.
     underlying_prices : mapping of underlying to float
         Closing prices, USD a share.
+    adjusted : Adjusted
+        Which holdings are not standard.
+    sources : mapping of underlying to CloseSource, optional
+        Where its closing price comes from; the official figure by default.
 
     Raises
     ------
@@ -56,36 +79,61 @@ def settlements(
         if symbol in positions and not is_stock(symbol)
     ]
     ended: list[Settled] = []
-    stock: dict[str, int] = {}
+    stock: dict[str, float] = {}
+    told = sources or {}
     # Sold ones first: what they deliver is what bought ones are exercised against.
     for position in sorted(held, key=lambda each: each.quantity > 0):
         spot = closing_price(position, underlying_prices)
         ticker = position.underlying
         if ticker not in stock:
-            stock[ticker] = positions[ticker].quantity if ticker in positions else 0
-        contracts = _delivered(position, spot, stock[ticker])
-        event = settled(position, contracts, spot, multiplier, now_ns)
-        stock[ticker] += event.lots
+            quantity = positions[ticker].quantity if ticker in positions else 0
+            stock[ticker] = quantity * adjusted.size(ticker, multiplier)
+        contracts = _delivered(position, spot, stock[ticker], multiplier, adjusted)
+        source = told.get(ticker, CloseSource.OFFICIAL)
+        event = settled(position, contracts, spot, multiplier, now_ns, adjusted, source)
+        stock[ticker] += event.lots * (event.lot or multiplier)
         ended.append(event)
     return ended
 
 
 def settled(
-    position: Position, contracts: int, spot: float, multiplier: float, now_ns: int
+    position: Position,
+    contracts: int,
+    spot: float,
+    multiplier: float,
+    now_ns: int,
+    adjusted: Adjusted = STANDARD,
+    source: CloseSource = CloseSource.OFFICIAL,
 ) -> Settled:
     """The end of a position: signed `contracts` are delivered, the others paid in cash."""
     contract = parse_symbol(position.symbol)
-    price = settlement_price(contract, spot)
-    lots = contracts * int(contract.right)
+    delivered = adjusted.deliverables.get(position.symbol)
+    price = value_at_expiry(position.symbol, spot, multiplier, adjusted)
+    sign = contracts * int(contract.right)
+    lots, lot = sign, 0.0
+    # What changes hands in cash for each contract that is delivered.
+    aggregate = multiplier * contract.strike
+    if delivered is not None:
+        lots, lot = sign * round(delivered.shares), 1.0
+        aggregate -= delivered.cash
     paid = (position.quantity - contracts) * multiplier * price
     # Adding zero turns -0.0 into 0.0.
-    cash = usd(paid - lots * multiplier * contract.strike) + 0.0
+    cash = usd(paid - sign * aggregate) + 0.0
     if contracts:
         ending = Ending.ASSIGNED if contracts < 0 else Ending.EXERCISED
     else:
         ending = Ending.CASH if price else Ending.WORTHLESS
     return Settled(
-        now_ns, position.symbol, position.quantity, price, cash, spot, lots=lots, ending=ending
+        now_ns,
+        position.symbol,
+        position.quantity,
+        price,
+        cash,
+        spot,
+        lots=lots,
+        ending=ending,
+        source=source,
+        lot=lot if lots else 0.0,
     )
 
 
@@ -99,12 +147,20 @@ def closing_price(position: Position, underlying_prices: Mapping[str, float]) ->
     return spot
 
 
-def _delivered(position: Position, spot: float, stock_lots: int) -> int:
-    """Signed contracts that turn into stock, where `stock_lots` are held so far."""
+def _delivered(
+    position: Position, spot: float, shares: float, multiplier: float, adjusted: Adjusted
+) -> int:
+    """Signed contracts that turn into stock, where `shares` of it are held so far."""
     contract = parse_symbol(position.symbol)
-    if product_of(contract.root).cash_settled or settlement_price(contract, spot) == 0.0:
+    delivered = adjusted.deliverables.get(position.symbol)
+    if product_of(contract.root).cash_settled:
+        return 0
+    if delivered is not None and (delivered.others or not delivered.shares):
+        return 0
+    if value_at_expiry(position.symbol, spot, multiplier, adjusted) == 0.0:
         return 0
     if position.quantity < 0:
         return position.quantity
-    offset = -stock_lots * int(contract.right)
+    each = adjusted.shares(position.symbol, multiplier)
+    offset = int(-shares * int(contract.right) / each)
     return min(position.quantity, max(offset, 0))

@@ -156,6 +156,7 @@ def trader_settings(settings: Settings) -> TraderSettings:
         lockstep_timeout_s=LOCKSTEP_TIMEOUT_S,
         learning=settings.learning.online,
         update_frequency=settings.learning.update_frequency,
+        fragment_file=settings.paths.state_dir / f"fragment-{settings.account.id}.bin",
     )
 
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS
 from trading.envs.live_env import LiveEnv
 from trading.errors import LearningError
-from trading.execution.events import DecisionMade
+from trading.execution.events import DecisionMade, SessionClosed
 from trading.execution.orders import Fill, Rejection
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import Rollout, State
@@ -76,6 +77,8 @@ class TraderSettings:
     """Build fragments at all."""
     update_frequency: int
     """Decisions in a fragment."""
+    fragment_file: Path | None = None
+    """Where the fragment that is not yet full is kept through a restart."""
     fragment_backlog: int = 8
     """Fragments kept for a learner that is behind; the oldest is dropped beyond it."""
 
@@ -149,10 +152,15 @@ class Trader:
         self._stream = stream
         self._markets = markets
         self._observer = observer
-        self._builder = FragmentBuilder(settings.update_frequency)
         self._inbox: queue.Queue[Answer] = queue.Queue()
         count = len(env.symbols)
         self._state: State = policy.initial_state(count)
+        self._builder = FragmentBuilder(
+            settings.update_frequency,
+            settings.fragment_file if settings.learning else None,
+            (*env.symbols, repr(policy.config)),
+        )
+        self._go_on_with_the_fragment()
         self._first = np.ones(count, dtype=np.bool_)
         self._start_ns = start_ns
         resume_ns = max(start_ns, env.broker.account.last_ts_ns)
@@ -220,19 +228,26 @@ class Trader:
         observations, mask, rewards = self.env.close_bar(bar.end_ns, bar.session)
         self.championship.follow_account(bar.end_ns)
         latency_s = None
-        self._builder.reward(rewards)
+        self._builder.reward(rewards, bar.end_ns)
         if bar.last:
-            if self._settings.learning:
-                self._builder.truncate(self.policy.value(observations, mask, self._state))
-            self.env.close_session(bar.end_ns, bar.session, float(rewards.sum()))
+            self.env.close_session(
+                bar.end_ns, bar.session, float(rewards.sum()), [float(each) for each in rewards]
+            )
+            self._state = self.policy.initial_state(len(rewards))
             self._first[:] = True
         else:
+            if self._settings.learning and self._first.all():
+                # What the night or the restart changed belongs to the step before it, so what
+                # follows that step begins here.
+                self._builder.truncate(
+                    self.policy.value(observations, mask, self._state), bar.end_ns
+                )
             if self._settings.learning and self._builder.full:
                 self._emit(self.policy.value(observations, mask, self._state))
             self._take_rulings(bar.end_ns)
             decision, state = self.policy.act(observations, mask, self._state, self._first)
-            self._trade(bar.end_ns, decision, rewards)
             if self._settings.learning:
+                # Before it is journalled: what the journal does not have is left out at a restart.
                 self._builder.decide(
                     observations,
                     mask,
@@ -240,7 +255,9 @@ class Trader:
                     self._first,
                     self._state,
                     self.championship.version,
+                    bar.end_ns,
                 )
+            self._trade(bar.end_ns, decision, rewards)
             self._state = state
             self._first[:] = False
             if received_s is not None:
@@ -270,6 +287,7 @@ class Trader:
                 value=float(decision.values[u]),
                 reward=float(rewards[u]),
                 fragment=self._builder.number,
+                profit=self.env.profit(symbol),
             )
             for u, (symbol, action) in enumerate(
                 zip(self.env.symbols, decision.actions, strict=True)
@@ -297,6 +315,27 @@ class Trader:
                     reason=str(outcome.result.reason),
                     detail=outcome.result.detail,
                 )
+
+    def _go_on_with_the_fragment(self) -> None:
+        """Take up the fragment that an earlier process left, and what the journal adds to it."""
+        broker, builder = self.env.broker, self._builder
+        builder.resume(broker.account.last_reward_ns)
+        if not builder.waiting or builder.rewarded_ns >= broker.account.last_reward_ns:
+            return
+        for event in broker.journal.events():
+            if event.ts_ns <= builder.rewarded_ns:
+                continue
+            if isinstance(event, DecisionMade):
+                earned = {event.underlying: event.reward}
+            elif isinstance(event, SessionClosed):
+                earned = event.rewards
+            else:
+                continue
+            rewards = [earned.get(symbol, 0.0) for symbol in self.env.symbols]
+            builder.reward(np.array(rewards, dtype=np.float32))
+        builder.reward(
+            np.zeros(len(self.env.symbols), dtype=np.float32), broker.account.last_reward_ns
+        )
 
     def _emit(self, last_values: np.ndarray) -> None:
         rollout = self._builder.take(last_values)

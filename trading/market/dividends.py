@@ -20,6 +20,8 @@ class Dividend:
         before gets it, who is short owes it.
     amount : float
         USD a share, above zero.
+    special : bool
+        Whether it is paid outside of the regular ones, which also adjusts option contracts.
 
     Raises
     ------
@@ -30,6 +32,7 @@ class Dividend:
     underlying: str
     ex_date: date
     amount: float
+    special: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.amount < math.inf:

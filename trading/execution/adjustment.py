@@ -1,0 +1,331 @@
+"""What a corporate action makes of the positions on one underlying.
+
+OCC By-Laws Article VI, section 11A, and its interpretations: a whole split multiplies contracts and
+divides strikes, to the cent; any other split, a spin-off and a merger change what a contract
+delivers, at the same strike, under a root with a digit; a special dividend lowers strikes by its
+amount. Fractions of shares are paid in cash. The value of everything held is the same before and
+after: the marks that this module returns say how it is spread.
+"""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+import msgspec
+
+from trading.errors import DataError
+from trading.execution.deliverables import Deliverable, OtherShares
+from trading.execution.events import Converted, CorporateActionApplied
+from trading.execution.holdings import Position
+from trading.execution.legs import is_stock
+from trading.execution.money import usd
+from trading.execution.portfolio import Account
+from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.corporate_actions import (
+    CorporateAction,
+    Delisting,
+    Merger,
+    Rename,
+    SpecialDividend,
+    SpinOff,
+    Split,
+    action_id,
+)
+
+_FEWEST_MILLI = 10
+"""A strike is at least a cent."""
+
+
+class Adjustment(NamedTuple):
+    """The event that books an action, and what each position is worth then, USD a share."""
+
+    event: CorporateActionApplied
+    marks: dict[str, float]
+
+
+def adjustment(
+    account: Account,
+    action: CorporateAction,
+    marks: Mapping[str, float],
+    spot: float,
+    now_ns: int,
+    *,
+    adjusted_root: str = "",
+) -> Adjustment:
+    """What `action` makes of the account's positions; nothing is changed here.
+
+    Parameters
+    ----------
+    marks : mapping of symbol to float
+        Value of each position on the underlying before, USD a share.
+    spot : float
+        Last price of the underlying before, USD a share. It prices fractions of shares, and only
+        where there are some may it be NaN.
+    adjusted_root : str
+        Root that the exchange lists adjusted contracts under; by default the first free one, as in
+        `GOOG1`.
+
+    Raises
+    ------
+    DataError
+        A fraction of a share must be paid, or the value of a part be told, and `spot` is no price.
+    """
+    book = _Book(account, action, marks, spot, adjusted_root)
+    for position in account.positions.values():
+        if position.underlying == action.underlying:
+            book.convert(position)
+    event = CorporateActionApplied(
+        ts_ns=now_ns,
+        action=action_id(action),
+        what=action.kind,
+        underlying=action.underlying,
+        ex_date=action.ex_date.isoformat(),
+        terms=action.terms,
+        converted=tuple(book.converted),
+        after=book.after,
+        cash=usd(book.cash) + 0.0,
+        cash_in_lieu=usd(book.cash_in_lieu) + 0.0,
+        moved=usd(book.moved) + 0.0,
+        spun_off=action.new_symbol if isinstance(action, SpinOff) and book.spun_off else "",
+        identifier=action.identifier,
+    )
+    return Adjustment(event, book.marks)
+
+
+class _Book:
+    """Collects what the positions on one underlying become."""
+
+    def __init__(
+        self,
+        account: Account,
+        action: CorporateAction,
+        marks: Mapping[str, float],
+        spot: float,
+        adjusted_root: str,
+    ) -> None:
+        self.account = account
+        self.action = action
+        self.before = marks
+        self.spot = spot
+        self.after = _ticker_after(action)
+        self.root = adjusted_root or _free_root(account, self.after)
+        self.converted: list[Converted] = []
+        self.marks: dict[str, float] = {}
+        self.cash = 0.0
+        self.cash_in_lieu = 0.0
+        self.moved = 0.0
+        self.spun_off = False
+
+    def convert(self, position: Position) -> None:
+        """Work out what one position becomes."""
+        if is_stock(position.symbol):
+            self._convert_stock(position)
+        else:
+            self._convert_option(position)
+
+    def _convert_stock(self, position: Position) -> None:
+        action = self.action
+        held = position.quantity * self.account.size(position.symbol)
+        mark = self.before.get(position.symbol, position.average_price)
+        if isinstance(action, SpinOff):
+            self._spin_off(position, held, mark, action)
+            return
+        if isinstance(action, SpecialDividend):
+            # The cash is paid by the dividend itself, in the same morning.
+            self._keep(position, mark, action.price_after(mark) / mark if mark else 1.0)
+            return
+        if isinstance(action, Merger):
+            self.cash += held * action.cash
+            if action.ratio == 0:
+                self._end(position)
+                return
+            ratio = action.ratio
+        elif isinstance(action, Split):
+            ratio = action.ratio
+        else:
+            ratio = Fraction(1)
+        price = action.price_after(mark)
+        whole, fraction = _whole(Fraction(round(held)) * ratio)
+        if fraction:
+            paid = float(fraction) * self._price(price, position.symbol)
+            self.cash += paid
+            self.cash_in_lieu += paid
+        if whole == 0:
+            self._end(position)
+            return
+        quantity, lot = _in_lots(whole, self.account.multiplier)
+        average = position.average_price / float(ratio)
+        self._become(position, self.after, quantity, average, price, lot=lot)
+        if self.after != position.symbol:
+            self.moved += whole * price
+
+    def _spin_off(self, position: Position, held: float, mark: float, action: SpinOff) -> None:
+        left = self._price(action.price_after(self._price(mark, position.symbol)), position.symbol)
+        part = (mark - left) / float(action.ratio)
+        self._keep(position, mark, left / mark)
+        whole, fraction = _whole(Fraction(round(held)) * action.ratio)
+        paid = float(fraction) * part
+        self.cash += paid
+        self.cash_in_lieu += paid
+        if whole:
+            quantity, lot = _in_lots(whole, self.account.multiplier)
+            self.converted.append(
+                Converted("", 0, action.new_symbol, quantity, part, part, lot=lot)
+            )
+            self.marks[action.new_symbol] = part
+            self.moved += whole * part
+            self.spun_off = True
+
+    def _convert_option(self, position: Position) -> None:
+        action = self.action
+        contract = parse_symbol(position.symbol)
+        mark = self.before.get(position.symbol, position.average_price)
+        delivered = self.account.deliverables.get(position.symbol)
+        if delivered is None and isinstance(action, Split) and action.is_whole:
+            times = action.new // action.old
+            strike = _cents(Fraction(contract.strike_milli, times))
+            self._become(
+                position,
+                _symbol(contract, self.after, strike),
+                position.quantity * times,
+                position.average_price / times,
+                mark / times,
+            )
+            return
+        if delivered is None and isinstance(action, SpecialDividend):
+            strike = _cents(contract.strike_milli - 1000 * Fraction(str(action.amount)))
+            if 1000 * Fraction(str(action.amount)) + _FEWEST_MILLI <= contract.strike_milli:
+                symbol = _symbol(contract, self.after, strike)
+                self._become(position, symbol, position.quantity, position.average_price, mark)
+                return
+        changed = self._deliverable(delivered)
+        if changed is None:
+            symbol = _symbol(contract, self.after, contract.strike_milli, contract.root)
+            self._become(position, symbol, position.quantity, position.average_price, mark)
+        else:
+            root = self.root if delivered is None else _moved_root(contract, self.after, self.root)
+            symbol = OptionContract(
+                root, contract.expiry, contract.right, contract.strike_milli
+            ).symbol
+            self._become(position, symbol, position.quantity, position.average_price, mark, changed)
+        if self.after != position.underlying:
+            self.moved += position.quantity * self.account.multiplier * mark
+
+    def _deliverable(self, held: Deliverable | None) -> Deliverable | None:
+        """What a contract delivers after the action; None for what is standard."""
+        action, multiplier = self.action, self.account.multiplier
+        now = held or Deliverable(action.underlying, multiplier)
+        if isinstance(action, Rename | Delisting):
+            return held and msgspec.structs.replace(held, underlying=self.after)
+        if isinstance(action, SpecialDividend):
+            return msgspec.structs.replace(now, cash=usd(now.cash + now.shares * action.amount))
+        if isinstance(action, SpinOff):
+            whole, fraction = _whole(Fraction(round(now.shares)) * action.ratio)
+            price = (self.spot - action.price_after(self.spot)) / float(action.ratio)
+            cash = now.cash
+            if fraction:
+                cash += float(fraction) * self._price(price, action.new_symbol)
+            others = now.others
+            if whole:
+                price = self._price(price, action.new_symbol)
+                others = (*others, OtherShares(action.new_symbol, float(whole), price))
+            return msgspec.structs.replace(now, cash=usd(cash), others=others)
+        ratio = action.ratio
+        whole, fraction = _whole(Fraction(round(now.shares)) * ratio)
+        cash = now.cash
+        if isinstance(action, Merger):
+            cash += now.shares * action.cash
+        if fraction:
+            price = self._price(action.price_after(self.spot), action.underlying)
+            cash += float(fraction) * price
+        after = Deliverable(self.after, float(whole), usd(cash), now.others)
+        return None if after == Deliverable(self.after, multiplier) else after
+
+    def _keep(self, position: Position, mark: float, factor: float) -> None:
+        quantity, lot = position.quantity, self.account.stock_lots.get(position.symbol, 0.0)
+        average = position.average_price * factor
+        self._become(position, position.symbol, quantity, average, mark * factor, lot=lot)
+
+    def _become(
+        self,
+        position: Position,
+        into: str,
+        quantity: int,
+        average: float,
+        mark: float,
+        deliverable: Deliverable | None = None,
+        lot: float = 0.0,
+    ) -> None:
+        self.converted.append(
+            Converted(
+                position.symbol,
+                position.quantity,
+                into,
+                quantity,
+                average,
+                mark,
+                deliverable,
+                lot,
+            )
+        )
+        self.marks[into] = mark
+
+    def _end(self, position: Position) -> None:
+        average = position.average_price
+        self.converted.append(Converted(position.symbol, position.quantity, "", 0, average))
+
+    def _price(self, price: float, symbol: str) -> float:
+        if not 0.0 < price < math.inf:
+            raise DataError(
+                f"{self.action.underlying}: {self.action.terms} on {self.action.ex_date} needs a "
+                f"price of {symbol}, which is {price}: it waits for one"
+            )
+        return price
+
+
+def _ticker_after(action: CorporateAction) -> str:
+    if isinstance(action, Rename):
+        return action.new_symbol
+    if isinstance(action, Merger) and action.new_symbol:
+        return action.new_symbol
+    return action.underlying
+
+
+def _free_root(account: Account, ticker: str) -> str:
+    stem = ticker.replace(".", "")
+    taken = {parse_symbol(symbol).root for symbol in account.deliverables}
+    number = 1
+    while f"{stem}{number}" in taken:
+        number += 1
+    return f"{stem}{number}"
+
+
+def _moved_root(contract: OptionContract, ticker: str, free: str) -> str:
+    """The root of an adjusted contract that stays adjusted: another ticker takes another root."""
+    same = contract.underlying == ticker.replace(".", "")
+    return contract.root if same else free
+
+
+def _symbol(contract: OptionContract, ticker: str, strike_milli: int, root: str = "") -> str:
+    """A contract's symbol with another strike, or under another ticker."""
+    same = contract.underlying.replace(".", "") == ticker.replace(".", "")
+    root = (root or contract.root) if same else ticker.replace(".", "")
+    return OptionContract(root, contract.expiry, contract.right, strike_milli).symbol
+
+
+def _cents(milli: Fraction) -> int:
+    """A strike in thousandths of a dollar, rounded to the cent, halves up."""
+    return max(int((milli / 10 + Fraction(1, 2)) // 1) * 10, _FEWEST_MILLI)
+
+
+def _whole(shares: Fraction) -> tuple[int, Fraction]:
+    """Whole shares and the fraction of one, both with the sign of what is held."""
+    whole = int(shares)
+    return whole, shares - whole
+
+
+def _in_lots(shares: int, multiplier: float) -> tuple[int, float]:
+    """Units of stock and the shares of one, 0 for round lots."""
+    lot = round(multiplier)
+    return (shares // lot, 0.0) if shares % lot == 0 else (shares, 1.0)

@@ -1,0 +1,300 @@
+"""Corporate actions: what a company does that changes what its shares and options stand for.
+
+Each is one value with the date from which the exchange trades without what was before (`ex_date`).
+What an action does to a price is `price_after`; what it does to an account is worked out in
+`trading.execution.adjustment`.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from fractions import Fraction
+from typing import TypeAlias
+
+from trading.errors import DataError
+from trading.market.dividends import Dividend
+
+SPECIAL_DIVIDEND_THRESHOLD = 0.125
+"""USD a share from which a special dividend adjusts contracts (OCC By-Laws Article VI, section 11A,
+interpretation .01: 12.50 USD a contract)."""
+
+
+class ActionKind(StrEnum):
+    """Which corporate action."""
+
+    SPLIT = "split"
+    SPECIAL_DIVIDEND = "special_dividend"
+    SPIN_OFF = "spin_off"
+    MERGER = "merger"
+    RENAME = "rename"
+    DELISTING = "delisting"
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """`new` shares take the place of `old` ones: 10 for 1, 3 for 2, 1 for 10.
+
+    Parameters
+    ----------
+    identifier : str
+        The vendor's name of this announcement, empty where it has none.
+
+    Raises
+    ------
+    DataError
+        Either number is below one.
+    """
+
+    underlying: str
+    ex_date: date
+    new: int
+    old: int
+    identifier: str = ""
+
+    kind = ActionKind.SPLIT
+
+    def __post_init__(self) -> None:
+        if self.new < 1 or self.old < 1:
+            raise DataError(
+                f"split of {self.underlying} on {self.ex_date} is {self.new} for {self.old}: give "
+                "whole numbers of shares, as 3 for 2"
+            )
+
+    @property
+    def ratio(self) -> Fraction:
+        """Shares after for each share before."""
+        return Fraction(self.new, self.old)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether contracts multiply and strikes divide, instead of delivering other numbers."""
+        return self.ratio.denominator == 1
+
+    @property
+    def terms(self) -> str:
+        """For people, and to tell two splits apart."""
+        return f"{self.ratio.numerator} for {self.ratio.denominator}"
+
+    def price_after(self, price: float) -> float:
+        """What a price of before is in shares of after, USD."""
+        return price * self.ratio.denominator / self.ratio.numerator
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialDividend:
+    """A cash dividend outside of the regular ones: strikes fall by it.
+
+    The cash itself is paid by a `Dividend`; this is what happens to contracts and prices.
+    """
+
+    underlying: str
+    ex_date: date
+    amount: float
+    identifier: str = ""
+
+    kind = ActionKind.SPECIAL_DIVIDEND
+
+    def __post_init__(self) -> None:
+        _check_amount(self.underlying, self.ex_date, "special dividend", self.amount)
+
+    @property
+    def terms(self) -> str:
+        """For people, and to tell two dividends apart."""
+        return f"{self.amount:.10g} USD a share"
+
+    def price_after(self, price: float) -> float:
+        """What a price of before is without the dividend, USD; never below a cent."""
+        return max(price - self.amount, min(price, 0.01))
+
+
+@dataclass(frozen=True, slots=True)
+class SpinOff:
+    """Each share brings `ratio` shares of `new_symbol`, worth `price` USD each at the beginning."""
+
+    underlying: str
+    ex_date: date
+    new_symbol: str
+    ratio: Fraction
+    price: float
+    identifier: str = ""
+
+    kind = ActionKind.SPIN_OFF
+
+    def __post_init__(self) -> None:
+        _check_ratio(self.underlying, self.ex_date, "spin-off", self.ratio)
+        _check_amount(self.underlying, self.ex_date, "price of the spun-off share", self.price)
+
+    @property
+    def terms(self) -> str:
+        """For people."""
+        return f"{self.ratio} {self.new_symbol} a share, at {self.price:.10g} USD"
+
+    def price_after(self, price: float) -> float:
+        """What a price of before is without the spun-off shares, USD; never below a cent."""
+        return max(price - float(self.ratio) * self.price, min(price, 0.01))
+
+
+@dataclass(frozen=True, slots=True)
+class Merger:
+    """Each share becomes `ratio` shares of `new_symbol` and `cash` USD; a ratio of 0 is for cash.
+
+    Raises
+    ------
+    DataError
+        Nothing is given for a share, or shares of nobody.
+    """
+
+    underlying: str
+    ex_date: date
+    new_symbol: str = ""
+    ratio: Fraction = Fraction(0)
+    cash: float = 0.0
+    identifier: str = ""
+
+    kind = ActionKind.MERGER
+
+    def __post_init__(self) -> None:
+        if self.ratio < 0 or (self.ratio > 0) is not bool(self.new_symbol):
+            raise DataError(
+                f"merger of {self.underlying} on {self.ex_date} gives {self.ratio} shares of "
+                f"{self.new_symbol!r}: name the company and a number above 0, or neither"
+            )
+        if not 0.0 <= self.cash < math.inf or (self.cash == 0.0 and self.ratio == 0):
+            raise DataError(
+                f"merger of {self.underlying} on {self.ex_date} gives {self.cash} USD and no "
+                "shares: give what a share becomes"
+            )
+
+    @property
+    def terms(self) -> str:
+        """For people."""
+        shares = f"{self.ratio} {self.new_symbol}" if self.ratio else ""
+        cash = f"{self.cash:.10g} USD" if self.cash else ""
+        return " and ".join(filter(None, (shares, cash))) + " a share"
+
+    def price_after(self, price: float) -> float:
+        """The price of a share of the new company that makes both sides worth the same, USD."""
+        if self.ratio == 0:
+            return self.cash
+        return max(price - self.cash, min(price, 0.01)) / float(self.ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """The same shares trade under another symbol."""
+
+    underlying: str
+    ex_date: date
+    new_symbol: str
+    identifier: str = ""
+
+    kind = ActionKind.RENAME
+
+    def __post_init__(self) -> None:
+        if not self.new_symbol or self.new_symbol == self.underlying:
+            raise DataError(
+                f"{self.underlying} is renamed to {self.new_symbol!r} on {self.ex_date}: give "
+                "another symbol"
+            )
+
+    @property
+    def terms(self) -> str:
+        """For people."""
+        return f"now {self.new_symbol}"
+
+    def price_after(self, price: float) -> float:
+        """The same."""
+        return price
+
+
+@dataclass(frozen=True, slots=True)
+class Delisting:
+    """The shares trade no more from `ex_date` on."""
+
+    underlying: str
+    ex_date: date
+    identifier: str = ""
+
+    kind = ActionKind.DELISTING
+
+    @property
+    def terms(self) -> str:
+        """For people."""
+        return "delisted"
+
+    def price_after(self, price: float) -> float:
+        """The same."""
+        return price
+
+
+CorporateAction: TypeAlias = Split | SpecialDividend | SpinOff | Merger | Rename | Delisting
+
+_ORDER = [
+    # A dividend is told in shares of before the split of the same morning, so is a spin-off; the
+    # symbol changes last, and what ends ends under its last name.
+    ActionKind.SPECIAL_DIVIDEND,
+    ActionKind.SPIN_OFF,
+    ActionKind.SPLIT,
+    ActionKind.MERGER,
+    ActionKind.RENAME,
+    ActionKind.DELISTING,
+]
+
+
+def action_id(action: CorporateAction) -> str:
+    """Names an action in the journal, so that it is applied once."""
+    return f"{action.underlying}/{action.kind}/{action.ex_date}"
+
+
+def in_order(actions: Iterable[CorporateAction]) -> list[CorporateAction]:
+    """Each distinct action once, in the order in which they take effect."""
+    # The same action told under two identifiers is one.
+    distinct = {(action_id(each), each.terms): each for each in actions}
+    return sorted(
+        distinct.values(),
+        key=lambda each: (each.ex_date, _ORDER.index(each.kind), each.underlying, each.terms),
+    )
+
+
+def special_dividends(dividends: Iterable[Dividend]) -> list[SpecialDividend]:
+    """What the special ones among `dividends` do to contracts, those of one ex-date added up."""
+    totals: dict[tuple[str, date], float] = {}
+    for each in dividends:
+        if each.special:
+            key = (each.underlying, each.ex_date)
+            totals[key] = totals.get(key, 0.0) + each.amount
+    return [
+        SpecialDividend(underlying, ex_date, round(amount, 6))
+        for (underlying, ex_date), amount in totals.items()
+        if amount >= SPECIAL_DIVIDEND_THRESHOLD
+    ]
+
+
+def price_factor(actions: Sequence[CorporateAction], price: float) -> float:
+    """What prices of before `actions` are multiplied with to go on without a jump.
+
+    `price` is the last one before them, USD; without one (NaN) only splits count.
+    """
+    known = 0.0 < price < math.inf
+    at = price if known else 1.0
+    start = at
+    for action in in_order(actions):
+        if known or action.kind is ActionKind.SPLIT:
+            at = action.price_after(at)
+    return at / start
+
+
+def _check_amount(underlying: str, ex_date: date, what: str, amount: float) -> None:
+    if not 0.0 < amount < math.inf:
+        raise DataError(
+            f"{what} of {underlying} on {ex_date} is {amount}: give USD a share, above 0"
+        )
+
+
+def _check_ratio(underlying: str, ex_date: date, what: str, ratio: Fraction) -> None:
+    if not ratio > 0:
+        raise DataError(
+            f"{what} of {underlying} on {ex_date} gives {ratio} shares: give a number above 0"
+        )
