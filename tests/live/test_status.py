@@ -1,13 +1,14 @@
 """What the live market tells about its account."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures
-from trading.live.status import account_figures, describe_account
+from trading.live.status import account_figures, describe_account, describe_risk
 from trading.live.trader import Trader
 
 
@@ -19,6 +20,7 @@ class Moment:
     open_profit: float
     delta: float
     theta: float
+    risk: dict[str, Any]
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Moments(Bars):
                 sum(each["profit"] for each in describe_account(trader)["positions"]),
                 sum(each["delta"] * env.spot(symbol) for symbol, each in greeks.items()),
                 sum(each["theta"] for each in greeks.values()),
+                describe_risk(trader),
             )
         )
 
@@ -77,3 +80,22 @@ def test_limits_and_their_bases_are_the_settings_and_the_first_days(moments: lis
     figures = moments[0].figures
     assert (figures.max_daily_loss, figures.max_drawdown) == (0.05, 0.25)
     assert figures.day_start_equity == figures.peak_equity == figures.initial_capital == 100_000.0
+
+
+def test_limits_and_what_is_used_of_them_agree_with_the_figures(moments: list[Moment]) -> None:
+    for each in moments:
+        figures, risk = each.figures, each.risk
+        assert risk["pnl"]["today"] == pytest.approx(
+            figures.portfolio_value - figures.day_start_equity
+        )
+        limits = risk["limits"]
+        assert limits["positions"]["used"] == figures.open_positions
+        assert limits["daily_loss_pct"]["limit"] == pytest.approx(100 * figures.max_daily_loss)
+        loss = 100 * (1 - figures.portfolio_value / figures.day_start_equity)
+        assert limits["daily_loss_pct"]["used"] == pytest.approx(max(loss, 0.0))
+        assert limits["delta_pct"]["used"] == pytest.approx(
+            abs(100 * figures.delta / figures.portfolio_value), nan_ok=True
+        )
+        fills = risk["recent"]["fills"]
+        assert len(fills) == min(figures.trades, 10)
+    assert any(each.risk["recent"]["fills"] for each in moments)

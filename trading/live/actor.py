@@ -40,6 +40,7 @@ from trading.live.status import (
     account_figures,
     describe_account,
     describe_market,
+    describe_risk,
     fill_line,
 )
 from trading.live.trader import Answer, Fragment, Trader
@@ -262,7 +263,11 @@ class LiveMarket:
         self._equity = figures.portfolio_value
         self._metrics.update_account(figures)
         self._recent_fills = tuple(fill_line(*each) for each in trader.recent_fills)
-        self._status = {**describe_account(trader), **describe_market(trader, bar)}
+        self._status = {
+            **describe_account(trader),
+            **describe_risk(trader),
+            **describe_market(trader, bar),
+        }
 
     def _edition(self) -> tuple[bool, list[str], dict[str, object], bytes]:
         return *self.readiness(), self.status(), self.metrics()

@@ -148,3 +148,62 @@ def describe_market(trader: Trader, bar: Bar) -> dict[str, Any]:
             "underlyings": trader.env.market_state(bar.end_ns),
         }
     }
+
+
+def describe_risk(trader: Trader) -> dict[str, Any]:
+    """Profit of the day, every limit and what is used of it, and what last happened; USD and %."""
+    env, account = trader.env, trader.env.broker.account
+    limits, equity, exposure = env.broker.risk.limits, env.equity(), env.exposure()
+
+    def percent(part: float, whole: float) -> float:
+        return 100.0 * part / whole if whole else float("nan")
+
+    used = {
+        "positions": (len(account.strategies), limits.max_positions),
+        "daily_loss_pct": (
+            max(percent(account.day_start_equity - equity, account.day_start_equity), 0.0),
+            limits.max_daily_loss_pct,
+        ),
+        "drawdown_pct": (
+            max(percent(account.peak_equity - equity, account.peak_equity), 0.0),
+            limits.max_drawdown_pct,
+        ),
+        "champion_drawdown_pct": (
+            max(percent(account.champion_peak_equity - equity, account.champion_peak_equity), 0.0),
+            limits.max_champion_drawdown_pct,
+        ),
+        "delta_pct": (abs(percent(exposure.delta, equity)), limits.max_delta_pct),
+        "gamma_pct": (abs(percent(exposure.gamma, equity)), limits.max_gamma_pct),
+        "vega_pct": (abs(percent(exposure.vega, equity)), limits.max_vega_pct),
+    }
+    return {
+        "pnl": {
+            "today": equity - account.day_start_equity,
+            "day_start_equity": account.day_start_equity,
+            "peak_equity": account.peak_equity,
+        },
+        "limits": {name: {"used": each[0], "limit": each[1]} for name, each in used.items()},
+        "recent": {
+            "fills": [
+                {
+                    "time": iso_time(ts_ns),
+                    "underlying": fill.underlying,
+                    "action": action,
+                    "units": fill.units,
+                    "premium": fill.premium,
+                    "fees": fill.fees,
+                }
+                for ts_ns, fill, action in trader.recent_fills
+            ],
+            "rejections": [
+                {
+                    "time": iso_time(rejection.ts_ns),
+                    "order": rejection.order_id,
+                    "action": action,
+                    "reason": str(rejection.reason),
+                    "detail": rejection.detail,
+                }
+                for action, rejection in trader.recent_rejections
+            ],
+        },
+    }

@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 _FRAME_TIMEOUT_S = 0.25
 _BARRIER_TIMEOUT_S = 5.0
 _SECOND_NS = 1_000_000_000
-_RECENT_FILLS = 5
+_RECENT_FILLS = 10
 
 
 class FragmentId(NamedTuple):
@@ -144,6 +144,8 @@ class Trader:
         self.stopping = threading.Event()
         self.recent_fills: deque[tuple[int, Fill, str]] = deque(maxlen=_RECENT_FILLS)
         """Exchange time, fill, and name of the action, oldest first."""
+        self.recent_rejections: deque[tuple[str, Rejection]] = deque(maxlen=_RECENT_FILLS)
+        """Name of the action, and why it was refused, oldest first."""
         self.finished = False
         """The stream ended and every bar is closed."""
         self._unopened: Bar | None = None
@@ -309,6 +311,7 @@ class Trader:
                     fees=outcome.result.fees,
                 )
             elif isinstance(outcome.result, Rejection):
+                self.recent_rejections.append((ACTIONS[outcome.action].name, outcome.result))
                 log.warning(
                     "rejected",
                     order=outcome.result.order_id,
