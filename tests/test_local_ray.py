@@ -27,6 +27,40 @@ for address, port in sorted(listeners(descendants(os.getpid()))):
     print("listens", address, port)
 """
 
+AGENTS_HELD = f"""
+import os, signal, threading, time
+from pathlib import Path
+from trading import local_ray
+local_ray.prepare(local=True)
+import ray
+from tests.sockets import descendants
+
+done, held = threading.Event(), set()
+
+def hold_the_agents():
+    while not done.is_set():
+        for process in descendants(os.getpid()) - held:
+            try:
+                words = Path(f"/proc/{{process}}/cmdline").read_bytes().split(bytes(1))
+            except OSError:
+                continue
+            if any(word.endswith((b"dashboard/agent.py", b"agent/main.py")) for word in words[:4]):
+                os.kill(process, signal.SIGSTOP)
+                held.add(process)
+        time.sleep(0.01)
+
+threading.Thread(target=hold_the_agents, daemon=True).start()
+began = time.monotonic()
+local_ray.start(print, {OPTIONS})
+# Longer than a raylet would have waited for them.
+time.sleep(max(20.0 - (time.monotonic() - began), 0.0))
+done.set()
+print("held", len(held))
+for process in held:
+    os.kill(process, signal.SIGCONT)
+print("answer", ray.get(ray.remote(lambda: 42).remote()))
+"""
+
 KILLED_AT_FIRST = f"""
 import os, signal, threading, time
 from pathlib import Path
@@ -84,6 +118,15 @@ def test_a_local_ray_listens_on_the_loopback_only_and_keeps_its_token_to_itself(
     token = tmp_path / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
     assert len(token.read_text()) == 64
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_agents_that_are_slow_to_start_do_not_end_it(tmp_path: Path) -> None:
+    output = run(AGENTS_HELD, tmp_path)
+    assert "held 2" in output
+    assert "once more" not in output
+    assert "answer 42" in output
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """The `trading` command."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +10,14 @@ import yaml
 from rich.console import Console
 
 from trading.checkpoints_cli import checkpoints_app
-from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.command_line import (
+    DEBUG_FLAG,
+    DEBUG_VARIABLE,
+    ConfigOption,
+    SetOption,
+    failures,
+    settings_for,
+)
 from trading.config import Settings
 from trading.data_cli import download, import_
 from trading.evaluation_cli import backtest, evaluate
@@ -21,6 +30,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Paper trading of US equity options by a policy that keeps learning while it trades.",
+    epilog="--debug, anywhere, shows where a failure came from.",
 )
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(journal_app, name="journal")
@@ -101,8 +111,15 @@ def show_config(config: ConfigOption = None, overrides: SetOption = None) -> Non
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script.
+
+    `--debug`, anywhere, shows where a failure came from; without it one line says what it was.
+    """
+    if DEBUG_FLAG in sys.argv[1:]:
+        sys.argv[1:] = [each for each in sys.argv[1:] if each != DEBUG_FLAG]
+        os.environ[DEBUG_VARIABLE] = "1"
+    with failures():
+        app()
 
 
 def _flags(

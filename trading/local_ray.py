@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import random
 import secrets
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,18 @@ from trading.errors import TradingError
 
 log = structlog.get_logger(__name__)
 
-TRIES = 3
+TRIES = 5
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0 Ray has the address 127.0.0.1, as on desktops, and every part of it listens there only."""
 _GONE_S = 10.0
+_AGENTS = (
+    "metrics_agent_port",
+    "metrics_export_port",
+    "dashboard_agent_listen_port",
+    "runtime_env_agent_port",
+)
+_NOT_EPHEMERAL = (20_000, 30_000)
+"""Above the ports of Ray's workers, below those that Linux gives out."""
 
 
 class RayDidNotStart(TradingError):
@@ -43,9 +53,8 @@ def prepare(*, local: bool) -> None:
 def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
     """`ray.init` of a local Ray with these options, tried again where it does not come up.
 
-    A raylet gives its agent, a Python process, some seconds to answer, and dies without it: on a
-    machine that is busy, or that reads Ray from its disk for the first time, that is too short, and
-    the next try finds it in memory.
+    On a machine that is busy, or that reads Ray from its disk for the first time, a part may come
+    later than another waits for it; the next try finds it in memory.
 
     Parameters
     ----------
@@ -64,7 +73,8 @@ def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
         before = children()
         try:
             # Without "local" Ray would join a cluster that somebody else left running here.
-            ray.init(address="local", **options)
+            with _ports_of_agents():
+                ray.init(address="local", **options)
         except ValueError:
             raise
         except Exception as error:
@@ -80,6 +90,42 @@ def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
         f"Ray did not start in {TRIES} tries: {reason} Its logs: {logs()}. Is the machine very "
         "busy, or short of memory or of /dev/shm? `trading doctor` looks"
     )
+
+
+@contextlib.contextmanager
+def _ports_of_agents() -> Iterator[None]:
+    """Give the agents of a node their ports, which `ray start` can and `ray.init` cannot.
+
+    A raylet that has to be told by its agents where they listen gives these Python processes 15 s,
+    and dies without them, which is too short for a busy machine.
+    """
+    from ray._private import parameter
+
+    ray_params = parameter.RayParams
+
+    def with_ports(**options: Any) -> Any:
+        return ray_params(
+            **{**options, **dict(zip(_AGENTS, free_ports(len(_AGENTS)), strict=True))}
+        )
+
+    parameter.RayParams = with_ports
+    try:
+        yield
+    finally:
+        parameter.RayParams = ray_params
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free, and that nobody who asks the system for any will be given."""
+    ports: list[int] = []
+    with contextlib.ExitStack() as stack:
+        while len(ports) < count:
+            probe = stack.enter_context(socket.socket())
+            port = random.SystemRandom().randrange(*_NOT_EPHEMERAL)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 def logs() -> str:

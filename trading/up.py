@@ -6,6 +6,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,12 +15,16 @@ from typing import Any
 from trading import local_ray
 from trading.application import Summary, absolute_paths, account_name, run_application
 from trading.config import Settings
+from trading.data.flatfiles import minute_bars_path, quotes_path
 from trading.display import Display
-from trading.errors import AccountLeased
+from trading.errors import AccountLeased, FlatFileError
 from trading.execution.lease import wait_for_lease
 from trading.live import assembly
 from trading.serving.service import check_port, serve_account
 
+STOP_LIMIT_S = 120.0
+"""For an update at hand, the last checkpoint, and the end of Ray."""
+_ENDED_AT_ONCE = 3
 _LEASE_TIMEOUT_S = 10.0
 """For a predecessor that was killed: its processes may live some seconds longer."""
 
@@ -40,6 +45,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         A part cannot start or ended for good.
     """
     settings = absolute_paths(settings)
+    _check_replay(settings)
     stop = threading.Event()
 
     def waiting(leased: AccountLeased) -> None:
@@ -92,20 +98,55 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
         )
     try:
         yield
+    except Exception as error:
+        if not address:
+            error.add_note(f"logs of its parts: {local_ray.logs()}")
+        raise
     finally:
         # A thread that still waits for Ray's own services would report their end as an error.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         ray.shutdown()
 
 
+def _check_replay(settings: Settings) -> None:
+    """Find out before Ray starts that the day to be replayed is not there.
+
+    Raises
+    ------
+    FlatFileError
+        It is not.
+    """
+    replay = settings.data.replay
+    if settings.data.source != "replay" or replay.folder is None or replay.date is None:
+        return
+    for path in (
+        quotes_path(replay.folder, replay.date),
+        minute_bars_path(replay.folder, replay.date),
+    ):
+        if not path.is_file():
+            raise FlatFileError(
+                f"flat file {path} does not exist: download that day or choose another folder or "
+                "date"
+            )
+
+
 @contextmanager
 def stop_signals(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` on Ctrl-C and SIGTERM; a second Ctrl-C interrupts."""
+    """Set `stop` on Ctrl-C and SIGTERM; a second Ctrl-C interrupts.
+
+    Whatever hangs then, the process ends `STOP_LIMIT_S` later: what is journalled and checkpointed
+    is on disk.
+    """
+    limits: list[threading.Timer] = []
 
     def on_signal(number: int, _frame: object) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
+        if not limits:
+            limits.append(threading.Timer(STOP_LIMIT_S, _end_at_once))
+            limits[0].daemon = True
+            limits[0].start()
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
@@ -113,5 +154,19 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
     try:
         yield
     finally:
+        for limit in limits:
+            limit.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_at_once() -> None:
+    """End this process and what it started, which did not come to its end in time."""
+    print(
+        f"trading: it did not end within {STOP_LIMIT_S:g} s of being told to, and is ended: the journal "
+        f"and the checkpoints are as they were; logs of its parts: {local_ray.logs()}",
+        file=sys.stderr,
+        flush=True,
+    )
+    local_ray.end(local_ray.children())
+    os._exit(_ENDED_AT_ONCE)

@@ -43,7 +43,11 @@ def ray_head(env: dict[str, str], log: Path) -> Iterator[Head]:
                 f"--ray-client-server-port={free_port()}",
                 "--dashboard-host=127.0.0.1",
                 f"--dashboard-port={dashboard}",
+                # Given ports, a raylet does not wait 15 s for its agents to say theirs, and die.
                 f"--dashboard-agent-listen-port={free_port()}",
+                f"--dashboard-agent-grpc-port={free_port()}",
+                f"--runtime-env-agent-port={free_port()}",
+                f"--metrics-export-port={free_port()}",
                 "--num-cpus=2",
                 "--object-store-memory=200000000",
                 f"--temp-dir={folder}",

@@ -270,7 +270,11 @@ class Cluster:
                 env,
                 f"--temp-dir={self._temp / name}",
                 f"--object-store-memory={_OBJECT_STORE_BYTES}",
+                # Given ports, a raylet does not wait 15 s for its agents to say theirs, and die.
                 f"--dashboard-agent-listen-port={free_port()}",
+                f"--dashboard-agent-grpc-port={free_port()}",
+                f"--runtime-env-agent-port={free_port()}",
+                f"--metrics-export-port={free_port()}",
                 "--min-worker-port=0",
                 "--max-worker-port=0",
                 *options,

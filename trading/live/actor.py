@@ -29,9 +29,11 @@ from trading.execution.broker import PaperBroker
 from trading.execution.journal import Journal
 from trading.learning.policy import Policy
 from trading.learning.succession import Reported
+from trading.learning.weights import Reign
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
+from trading.live.faults import FaultNotes, described
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.news import News, Newsroom
@@ -52,6 +54,8 @@ log = structlog.get_logger(__name__)
 ACTOR_NAME = "live-market"
 _LOCK_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 20.0
+_REIGN_TIMEOUT_S = 60.0
+_REIGN_POLL_S = 0.5
 
 
 class Progress(NamedTuple):
@@ -119,6 +123,8 @@ class LiveMarket:
         self._recent_fills: tuple[str, ...] = ()
         self._stopping = threading.Event()
         self._newsroom = Newsroom(self._edition)
+        self._faults = FaultNotes(assembly.journal_path(settings))
+        self._faults.note()
         self._thread = threading.Thread(target=self._main, name="trader", daemon=True)
         self._thread.start()
 
@@ -333,14 +339,13 @@ class LiveMarket:
             # Unknown faults end the process: Ray restarts it and the journal tells the state.
             log.exception("the trading thread failed")
             self._failure, self._phase = error, "failed"
+            self._faults.note(described(error))
             os._exit(1)
 
     def _trade(self) -> None:
         settings = self._settings
         calendar = self._calendar
-        reign = ray.get(self._registry.reign.remote())
-        if reign is None:
-            raise LearningError("the weight registry is empty: publish a champion before trading")
+        reign = self._await_reign()
         with (
             RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
             self._open_journal() as journal,
@@ -395,6 +400,19 @@ class LiveMarket:
             trader.run()
             self._take_snapshot(trader, trader.clock.bar)
             self._phase = "finished" if trader.finished else "stopped"
+
+    def _await_reign(self) -> Reign:
+        """Who is to trade; waits a while for a registry that was started again and is empty."""
+        deadline = time.monotonic() + _REIGN_TIMEOUT_S
+        while True:
+            reign: Reign | None = ray.get(self._registry.reign.remote())
+            if reign is not None:
+                return reign
+            if time.monotonic() > deadline or self._stopping.wait(_REIGN_POLL_S):
+                raise LearningError(
+                    "the weight registry is empty, and no champion on disk can be read: see the "
+                    "checkpoints' folder by `trading checkpoints list`"
+                )
 
     def _introduce(self, trader: Trader) -> None:
         with self._answers_lock:
