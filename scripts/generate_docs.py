@@ -8,6 +8,7 @@ import yaml
 from trading.envs.catalogue import action_table
 from trading.envs.features import feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT
+from trading.execution.states import state_table
 from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
 from trading.serving.metrics import supervisor_families
 from trading.serving.supervisor import TRADING, Standing
@@ -37,7 +38,41 @@ def pages() -> dict[Path, str]:
         DOCS / "observation.md": observation,
         DOCS / "actions.md": actions,
         DOCS / "monitoring.md": monitoring(),
+        DOCS / "states.md": states(),
     }
+
+
+def states() -> str:
+    """The page about what may be traded, and the owner's commands."""
+    return f"""# What may be traded, and who decides
+
+An account is ACTIVE, REDUCING (only what closes a strategy trades) or HALTED (nothing trades;
+expiry and settlement still happen). Each cause below stands by itself, several may at once, and the
+strictest holds; so one that ends never lifts another. All of it is a fold of the journal, and the
+same after a restart. A cause that still holds when it was lifted enters again at the next bar.
+
+{state_table()}
+A number that is none and concerns one underlying suspends that underlying alone, until it is a
+number again.
+
+The owner commands by `trading account halt|reduce|resume|flatten|close SYMBOL|reset-peak|deposit|
+withdraw`, whether or not the application runs: while it does, its live market obeys between two
+bars; while it does not, the command writes the journal itself. `trading account status` says what
+stands and what may be done about it. `--why` and `--by` go into the journal, a command that is
+given twice with the same `--key` is done once, and `--json` is for scripts. A command that cannot
+be obeyed changes nothing and ends with exit code 1 and the reason.
+
+- `flatten` and `close` send market orders from the next bar on, one order a strategy with all its
+  legs, at most at the displayed size, until all is closed. What has no usable quote, and what is
+  outside of its session, waits; `status` says why. They trade in spite of every cause but the
+  owner's own halt. `resume` and `halt` countermand them.
+- `deposit` and `withdraw` are neither profit nor loss: what losses are measured from is scaled with
+  them, so that every gain and loss stays what it was in percent, and so is what the policy measures
+  in. At most the buying power can be taken out.
+- `reset-peak` measures the drawdown, also the one under the champion, from the present equity. With
+  open positions and no market to look at, the next bar does it.
+
+{_MADE}"""
 
 
 def monitoring() -> str:

@@ -9,6 +9,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from trading.account_cli import account_app
 from trading.checkpoints_cli import checkpoints_app
 from trading.command_line import (
     DEBUG_FLAG,
@@ -32,6 +33,7 @@ app = typer.Typer(
     help="Paper trading of US equity options by a policy that keeps learning while it trades.",
     epilog="--debug, anywhere, shows where a failure came from.",
 )
+app.add_typer(account_app, name="account")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(journal_app, name="journal")
 app.command()(backtest)

@@ -80,6 +80,10 @@ class OrderError(TradingError):
     """An order is malformed."""
 
 
+class OwnerRefused(TradingError):
+    """A command of the owner cannot be obeyed; nothing was changed."""
+
+
 class LearningError(TradingError):
     """A learning step failed or was given unusable data."""
 

@@ -19,6 +19,8 @@ from trading.errors import JournalError
 if TYPE_CHECKING:
     from trading.execution.events import (
         AccountOpened,
+        BasesScaled,
+        CashMoved,
         ChallengerRefused,
         ChampionPromoted,
         ChampionRolledBack,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         OrderCancelled,
         OrderFilled,
         OrderRejected,
+        OwnerCommanded,
         PeakReset,
         SessionClosed,
         Settled,
@@ -62,17 +65,32 @@ class ExportFormat(StrEnum):
 
 
 @journal_app.command()
-def verify(path: PathArgument) -> None:
-    """Check a whole journal, fold it, and print the account and its digest."""
+def verify(
+    path: PathArgument,
+    forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget-snapshots",
+            help="First remove the snapshots; the next start folds all events.",
+        ),
+    ] = False,
+) -> None:
+    """Check a whole journal, fold it, and print the account and its digest.
+
+    The fold from the first event must equal every snapshot that a start may begin with.
+    """
     from trading.execution.journal import Journal
     from trading.execution.journal_integrity import inspect_journal
 
     with _failing():
+        if forget:
+            with Journal(path) as journal:
+                journal.forget_snapshots()
         integrity = inspect_journal(path)
         if not integrity.whole:
             raise JournalError(str(integrity))
         with Journal(path, read_only=True) as journal:
-            account = journal.fold()
+            account, snapshots = journal.checked_fold()
             print(f"events      {journal.last_seq}")
             print(f"digest      {journal.digest()}")
             print(f"account     {account.account_id}")
@@ -82,6 +100,7 @@ def verify(path: PathArgument) -> None:
             print(f"fills       {account.fills}")
             print(f"fees        {account.fees_paid:.2f}")
             print(f"fingerprint {account.fingerprint()}")
+            print(f"snapshots   {snapshots} equal the fold")
             print("integrity   whole")
 
 
@@ -305,7 +324,24 @@ def _session_closed(event: "SessionClosed") -> str:
 
 
 def _state_changed(event: "StateChanged") -> str:
-    return f"{event.trading_state}: {event.reason}"
+    if not event.cause or event.reason == event.cause:
+        return f"{event.trading_state}: {event.reason}"
+    did = "ended" if event.restricts == "active" else "entered"
+    return f"{event.trading_state}: {event.cause} {did}, {event.reason}"
+
+
+def _owner_commanded(event: "OwnerCommanded") -> str:
+    what = f"{event.symbol}" if event.symbol else f"{event.amount:.2f}" if event.amount else ""
+    why = f", {event.why}" if event.why else ""
+    return f"{event.command} {what} by {event.by} at {event.at}{why}: {event.answer}"
+
+
+def _cash_moved(event: "CashMoved") -> str:
+    return f"{event.amount:+.2f} USD {'paid in' if event.amount > 0.0 else 'taken out'}"
+
+
+def _bases_scaled(event: "BasesScaled") -> str:
+    return f"equity {event.equity:.2f} after cash was moved"
 
 
 def _underlying_suspended(event: "UnderlyingSuspended") -> str:
@@ -368,6 +404,9 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "peak_reset": _peak_reset,
     "session_closed": _session_closed,
     "state_changed": _state_changed,
+    "owner_commanded": _owner_commanded,
+    "cash_moved": _cash_moved,
+    "bases_scaled": _bases_scaled,
     "underlying_suspended": _underlying_suspended,
     "underlying_reinstated": _underlying_reinstated,
     "weights_adopted": _weights_adopted,

@@ -163,8 +163,8 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
 def _end_at_once() -> None:
     """End this process and what it started, which did not come to its end in time."""
     print(
-        f"trading: it did not end within {STOP_LIMIT_S:g} s of being told to, and is ended: the journal "
-        f"and the checkpoints are as they were; logs of its parts: {local_ray.logs()}",
+        f"trading: it did not end within {STOP_LIMIT_S:g} s of being told to, and is ended now: "
+        f"journal and checkpoints are as they were; logs of its parts: {local_ray.logs()}",
         file=sys.stderr,
         flush=True,
     )

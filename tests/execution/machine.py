@@ -224,6 +224,7 @@ class TradingMachine(RuleBasedStateMachine):
         self.day += timedelta(days=1)
         self.broker.close_session(self.day.isoformat(), self.broker.equity(), self.now_ns)
         assert not self.broker.account.working_orders
+        assert vars(self.broker.journal.restore()) == vars(self.broker.account)
 
     @precondition(lambda self: self.broker.account.trading_state is not TradingState.ACTIVE)
     @rule()

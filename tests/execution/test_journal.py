@@ -120,7 +120,7 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     with Journal(path) as journal:
         journal.append(OPENED)
     with sqlite3.connect(path) as connection:
-        connection.execute("INSERT INTO events VALUES (2, 2, 'decision_made', '{\"kind\":')")
+        connection.execute("INSERT INTO events VALUES (2, 2, 'decision_made', '{\"kind\":', 0)")
     reader = Journal(path, read_only=True)
     with reader as journal, pytest.raises(JournalError, match=r"event 2 .* damaged"):
         journal.fold()

@@ -107,6 +107,10 @@ class LiveEnv:
         self.symbols = self.underlyings
         """The U underlyings that are decided on, in the order of every [U] array."""
         self.set_dividends(dividends)
+        self.closed: list[Fill] = []
+        """What was closed by the owner's word at the last bar."""
+        self.unclosed: dict[str, str] = {}
+        """Why what the owner wants closed was not, by underlying."""
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._purses = empty_purses(count)
@@ -255,7 +259,7 @@ class LiveEnv:
             if not np.isfinite(profit):
                 continue  # Not valued now; the next reward covers this bar too.
             if np.isfinite(self._profit[symbol]):
-                change = (profit - self._profit[symbol]) / self._rules.initial_capital
+                change = (profit - self._profit[symbol]) / self._capital
                 rewards[u] = change * self._rules.reward_scale
             self._profit[symbol] = profit
         quotes = self._quotes(account.positions)
@@ -267,15 +271,33 @@ class LiveEnv:
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
         """Send the orders of one action per underlying, in the order of `symbols`.
 
-        Stock that an expiry or assignment left behind is sold off first, whatever the action.
+        What the owner wants closed is closed first, and stock that an expiry or assignment left
+        behind is sold off, whatever the action. `closed` and `unclosed` tell what became of it.
         """
         self._suspend_unknown(now_ns)
+        self._close_for_owner(now_ns)
         for underlying in self.broker.stock_to_liquidate():
             self._submit(self.broker.liquidation(underlying, now_ns))
         return [
             self._act(now_ns, u, symbol, int(action))
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
+
+    def _close_for_owner(self, now_ns: int) -> None:
+        self.closed, self.unclosed = [], {}
+        for underlying in self.broker.account.to_close:
+            held = [each for each in self.held_symbols(underlying) if each in self._contracts]
+            result = self.broker.close_for_owner(
+                underlying,
+                self._quotes(held),
+                self._is_open(underlying, now_ns),
+                now_ns,
+                self._spots(),
+            )
+            if isinstance(result, Fill):
+                self.closed.append(result)
+            else:
+                self.unclosed[underlying] = result
 
     def profit(self, underlying: str) -> float | None:
         """What rewards were given for since the account was opened, USD; None if not known."""
@@ -387,6 +409,11 @@ class LiveEnv:
             elif reason in account.suspensions.get(underlying, ()):
                 self.broker.reinstate(underlying, "its values are numbers", now_ns, lifts=reason)
 
+    @property
+    def _capital(self) -> float:
+        """What the policy measures in, USD: cash paid in or taken out is no gain or loss."""
+        return self._rules.initial_capital * self.broker.account.scale
+
     def greeks(self, underlying: str) -> dict[str, float]:
         """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held."""
         totals = {"delta": 0.0, "gamma": 0.0, "vega": 0.0, "theta": 0.0}
@@ -473,8 +500,11 @@ class LiveEnv:
         purses.open_positions[:] = len(account.strategies)
         purses.may_open[:] = account.trading_state is TradingState.ACTIVE
         purses.may_close[:] = account.trading_state is not TradingState.HALTED
-        left = self.broker.stock_to_liquidate()
+        left = {*self.broker.stock_to_liquidate(), *account.to_close}
         greeks = np.array(self.exposure())
+        rules = self._rules
+        if account.scale != 1.0:
+            rules = rules._replace(initial_capital=self._capital)
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
             if symbol in self.winding_down:
@@ -482,7 +512,7 @@ class LiveEnv:
             if symbol in left or symbol in account.suspensions:
                 purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
-            view = (market.board, market.frames, self._frame_of, self._rules)
+            view = (market.board, market.frames, self._frame_of, rules)
             which = np.array([u], dtype=np.int64)
             see(*view, self._holdings, purses, which, self._sights)
             if account.positions:
@@ -525,13 +555,15 @@ class LiveEnv:
         greeks = unit_greeks(market.board, market.frames, 0, self._rules.multiplier, action)
         return Outcome(action, masked=False, result=self._submit(order, Greeks(*greeks)))
 
+    def _is_open(self, underlying: str, now_ns: int) -> bool:
+        hours = self._calendar.trading_hours(underlying, self._calendar.date_of(now_ns))
+        return hours is not None and hours.open_ns <= now_ns <= hours.close_ns
+
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
-        day = self._calendar.date_of(order.ts_ns)
-        hours = self._calendar.trading_hours(order.underlying, day)
         return self.broker.submit(
             order,
             self._quotes(leg.symbol for leg in order.legs),
-            hours is not None and hours.open_ns <= order.ts_ns <= hours.close_ns,
+            self._is_open(order.underlying, order.ts_ns),
             order.ts_ns,
             self.equity(),
             self.exposure() if unit is not None else None,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from trading.errors import JournalError
 from trading.execution.events import (
+    BasesScaled,
     ChampionPromoted,
     ChampionRolledBack,
     Event,
@@ -16,6 +17,7 @@ from trading.execution.events import (
     PeakReset,
     PromotedBy,
     RolledBackBy,
+    SessionClosed,
     StateChanged,
     UnderlyingReinstated,
     UnderlyingSuspended,
@@ -23,9 +25,9 @@ from trading.execution.events import (
 )
 from trading.execution.holdings import Position, WorkingOrder, marked
 from trading.execution.journal import Journal
-from trading.execution.orders import Intent, QuoteView, RejectReason
+from trading.execution.orders import Intent, QuoteView
 from trading.execution.portfolio import Account
-from trading.execution.risk import TradingState
+from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
 
 
 class Books:
@@ -64,6 +66,8 @@ class Books:
         self.journal.append_many(events)
         for event in events:
             self.account.apply(event)
+        if any(isinstance(event, SessionClosed) for event in events):
+            self.journal.keep_snapshot(self.account)
 
     def mark(self, quotes: Mapping[str, QuoteView]) -> None:
         """Revalue holdings at `quotes`; one without a quote keeps its value.
@@ -97,8 +101,15 @@ class Books:
         self.record(self._cancellations(self.account.working_orders.values(), now_ns, "expired"))
 
     def set_trading_state(self, state: TradingState, reason: str, now_ns: int) -> None:
-        """Change what may trade; orders that the new state forbids are cancelled."""
-        self.record(self._state_events(state, reason, now_ns))
+        """Restrict trading by hand, for `reason`; ACTIVE ends every restriction there is.
+
+        Orders that the state forbids are cancelled. What restricted trading before stands beside
+        it; a cause that still holds enters again at the next bar.
+        """
+        if state is TradingState.ACTIVE:
+            self.record([StateChanged(now_ns, state, reason)])
+        else:
+            self.record(self.entering(reason, now_ns, state))
 
     def suspend(self, underlying: str, reason: str, now_ns: int) -> None:
         """Let an underlying neither trade nor move in value; its waiting orders are cancelled.
@@ -139,8 +150,28 @@ class Books:
         ]
 
     def reset_peak(self, equity: float, now_ns: int) -> None:
-        """Measure the drawdown from `equity` (USD) on: for an owner who resumes after one."""
-        self.record([PeakReset(now_ns, self.account.peak_resets + 1, equity)])
+        """Measure the drawdown from `equity` (USD) on, which ends the restriction for one."""
+        reset = PeakReset(now_ns, self.account.peak_resets + 1, equity)
+        self.record([reset, *self.ending([Cause.MAX_DRAWDOWN], "the peak was reset", now_ns)])
+
+    def know_equity(self, equity: float, now_ns: int) -> None:
+        """Make up for what waited for the account's worth (USD): moved cash, and a peak to reset.
+
+        To be called before `equity` is held against any limit; what is no number changes nothing.
+        """
+        if not math.isfinite(equity):
+            return
+        if self.account.unscaled_cash:
+            self.record([BasesScaled(now_ns, self.account.scalings + 1, equity)])
+        if self.account.peak_reset_due:
+            self.reset_peak(equity, now_ns)
+
+    def known_equity(self) -> float | None:
+        """What the account is worth without looking at any market; None where it holds something.
+
+        In USD.
+        """
+        return None if self.account.positions else self.account.cash
 
     def change_champion(
         self, change: ChampionPromoted | ChampionRolledBack, adopted: WeightsAdopted
@@ -149,12 +180,10 @@ class Books:
 
         An owner's word also ends the state of only closing that the loss under a champion led to.
         """
-        by_owner = change.by in (PromotedBy.OWNER, RolledBackBy.OWNER)
-        now = (self.account.trading_state, self.account.state_reason)
         events: list[Event] = [change, adopted]
-        if by_owner and now == (TradingState.REDUCING, RejectReason.CHAMPION_DRAWDOWN):
+        if change.by in (PromotedBy.OWNER, RolledBackBy.OWNER):
             why = f"champion {change.champion} is its owner's choice"
-            events.append(StateChanged(change.ts_ns, TradingState.ACTIVE, why))
+            events += self.ending([Cause.CHAMPION_DRAWDOWN], why, change.ts_ns)
         self.record(events)
 
     def _dethrone(self, equity: float, now_ns: int) -> None:
@@ -162,54 +191,79 @@ class Books:
         account = self.account
         lost_pct = 100.0 * (1.0 - equity / account.champion_peak_equity)
         earlier = account.champion_before
-        events: list[Event] = [
-            ChampionRolledBack(
-                now_ns,
-                account.rollbacks + 1,
-                earlier or account.champion,
-                account.champion_before_version if earlier else account.champion_version,
-                account.champion,
-                RolledBackBy.DRAWDOWN,
-                f"equity fell {lost_pct:.2f} % under champion {account.champion}"
-                + ("" if earlier else "; no earlier champion is known"),
-                equity,
-                account.champion_peak_equity,
-            )
-        ]
-        state, reason = account.trading_state, account.state_reason
-        if state is TradingState.ACTIVE or reason == RejectReason.MARGIN_CALL:
-            events += self._state_events(
-                TradingState.REDUCING, RejectReason.CHAMPION_DRAWDOWN, now_ns
-            )
-        self.record(events)
+        fallen = ChampionRolledBack(
+            now_ns,
+            account.rollbacks + 1,
+            earlier or account.champion,
+            account.champion_before_version if earlier else account.champion_version,
+            account.champion,
+            RolledBackBy.DRAWDOWN,
+            f"equity fell {lost_pct:.2f} % under champion {account.champion}"
+            + ("" if earlier else "; no earlier champion is known"),
+            equity,
+            account.champion_peak_equity,
+        )
+        self.record([fallen, *self.entering(Cause.CHAMPION_DRAWDOWN, now_ns)])
 
-    def _call_margin(self, now_ns: int) -> None:
+    def call_margin(self, now_ns: int) -> None:
         """Call for margin where buying power is below zero, and end the call where it is not."""
-        account = self.account
-        if account.buying_power < 0.0:
-            if account.trading_state is TradingState.ACTIVE:
-                self.set_trading_state(TradingState.REDUCING, RejectReason.MARGIN_CALL, now_ns)
-        elif (
-            account.trading_state is TradingState.REDUCING
-            and account.state_reason == RejectReason.MARGIN_CALL
-        ):
-            self.set_trading_state(TradingState.ACTIVE, "margin call met", now_ns)
+        if self.account.buying_power < 0.0:
+            self._restrict(Cause.MARGIN_CALL, now_ns)
+        else:
+            self.record(self.ending([Cause.MARGIN_CALL], "margin call met", now_ns))
 
-    def _restrict(self, state: TradingState, reason: RejectReason, now_ns: int) -> None:
-        """Enter a stricter state of trading; a halt, and the same state, stay as they are."""
-        now = self.account.trading_state
-        if now is not TradingState.HALTED and (now, self.account.state_reason) != (state, reason):
-            self.set_trading_state(state, reason, now_ns)
+    def _restrict(self, cause: Cause, now_ns: int) -> None:
+        """Let a cause of the table restrict trading; nothing changes where it does already."""
+        self.record(self.entering(cause, now_ns))
 
-    def _state_events(self, state: TradingState, reason: str, now_ns: int) -> list[Event]:
+    def entering(
+        self,
+        cause: str,
+        now_ns: int,
+        state: TradingState | None = None,
+        reason: str = "",
+        *,
+        instead_of: Sequence[str] = (),
+    ) -> list[Event]:
+        """A cause restricts trading, in place of others; waiting orders that it forbids end.
+
+        None where it stands already as it is. State and reason are those of the table by default.
+        """
+        flatten = cause in TABLE and TABLE[cause].flatten
+        new = Restriction(state or TABLE[cause].state, reason or str(cause), now_ns, flatten)
+        standing = self.account.restrictions
+        old = standing.get(cause)
+        replaced = [each for each in instead_of if each in standing and each != cause]
+        same = old is not None and (old.state, old.reason) == (new.state, new.reason)
+        if same and not replaced:
+            return []
+        events: list[Event] = []
+        after = dict(standing)
+        for each in replaced:
+            del after[each]
+            holds = strictest(after)[0]
+            events.append(StateChanged(now_ns, holds, f"replaced by {cause}", each))
+        after[cause] = new
+        holds = strictest(after)[0]
+        events.append(
+            StateChanged(now_ns, holds, new.reason, cause, new.state, flatten=new.flatten)
+        )
         forbidden = [
             waiting
             for waiting in self.account.working_orders.values()
-            if state is TradingState.HALTED
-            or (state is TradingState.REDUCING and waiting.order.intent is Intent.OPEN)
+            if holds is TradingState.HALTED
+            or (holds is TradingState.REDUCING and waiting.order.intent is Intent.OPEN)
         ]
-        cancelled = self._cancellations(forbidden, now_ns, f"trading is {state}")
-        return [StateChanged(now_ns, state, str(reason)), *cancelled]
+        return [*events, *self._cancellations(forbidden, now_ns, f"trading is {holds}")]
+
+    def ending(self, causes: Iterable[str], why: str, now_ns: int) -> list[Event]:
+        """Causes restrict trading no more; no event for one that does not."""
+        left = dict(self.account.restrictions)
+        events: list[Event] = []
+        for cause in causes:
+            if left.pop(cause, None) is not None:
+                events.append(StateChanged(now_ns, strictest(left)[0], why, cause))
+        return events
 
     @staticmethod
     def _cancellations(waiting: Iterable[WorkingOrder], now_ns: int, reason: str) -> list[Event]:

@@ -7,6 +7,7 @@ account in memory is never ahead of the disk.
 import math
 from collections.abc import Mapping
 from datetime import date
+from typing import NamedTuple
 
 from trading.errors import OrderError
 from trading.execution.buying_power import (
@@ -45,13 +46,31 @@ from trading.execution.orders import (
 from trading.execution.portfolio import Account
 from trading.execution.refusals import refusals
 from trading.execution.requirement import legs_reserve
-from trading.execution.risk import RiskEngine, RiskLimits, TradingState, is_affordable
+from trading.execution.risk import RiskEngine, RiskLimits, is_affordable
 from trading.execution.settlement import settlement_price
+from trading.execution.states import Cause
 from trading.market.contracts import OptionContract, Right
 
 __all__ = ["MAX_QUOTE_AGE_NS", "PaperBroker", "settlement_price"]
 
 MAX_QUOTE_AGE_NS = 90_000_000_000
+
+
+class _Refused(NamedTuple):
+    """Why an order does nothing, and the underlying that it concerns; None: the whole account."""
+
+    rejection: Rejection
+    underlying: str | None
+
+
+class _Plan(NamedTuple):
+    """What an order that passed every check does."""
+
+    crossing: Crossing
+    margin: float
+    waits: bool
+    """Units that do not trade now wait."""
+    reserved_per_unit: float
 
 
 class PaperBroker(Clearing):
@@ -106,6 +125,7 @@ class PaperBroker(Clearing):
         greeks: Greeks | None = None,
         unit_greeks: Greeks | None = None,
         spots: Mapping[str, float] | None = None,
+        by_owner: bool = False,
     ) -> Fill | Rejection | None:
         """Check an order and trade what can trade now.
 
@@ -124,6 +144,9 @@ class PaperBroker(Clearing):
         spots : mapping of underlying to float, optional
             Prices of underlyings in USD a share, for the margin of uncovered sales; by default the
             mid of the stock's quote. Leave out what has no price yet: NaN rejects and suspends.
+        by_owner : bool
+            A closing order by the owner's word: it trades in spite of what restricts trading, but
+            for the owner's own halt; see `states`.
 
         Returns
         -------
@@ -136,19 +159,73 @@ class PaperBroker(Clearing):
                 f"order {order.order_id!r} is out of sequence: the next id is "
                 f"{self.account.next_order_id!r}"
             )
+        plan = self._plan(
+            order, quotes, session_open, now_ns, equity, greeks, unit_greeks, spots, by_owner
+        )
+        if isinstance(plan, _Refused):
+            return self._reject(*plan)
+        crossing, rest = plan.crossing, order.units - plan.crossing.units
+        events: list[Event] = [OrderAccepted(now_ns, order, plan.reserved_per_unit)]
+        fill = None
+        if crossing.units:
+            fill = crossing.fill(self.schedule, order.units, self.account.multiplier, now_ns)
+            moving = moving_margin(crossing, self.account, plan.margin)
+            events.append(OrderFilled(now_ns, fill, moving))
+        if rest and not plan.waits:
+            missing = f"{rest} of {order.units} units were not displayed"
+            events.append(OrderCancelled(now_ns, order.order_id, missing))
+        self.record(events)
+        return fill
+
+    def close_for_owner(
+        self,
+        underlying: str,
+        quotes: Mapping[str, QuoteView],
+        session_open: bool,
+        now_ns: int,
+        spots: Mapping[str, float] | None = None,
+    ) -> Fill | str:
+        """Close the strategy on an underlying at the market by the owner's word, all legs at once.
+
+        What is displayed trades, in one transaction; the rest is for the next call. An order that
+        would be refused is not sent, so that trying again at every bar leaves no trace: the reason
+        is returned instead.
+        """
+        order = self.liquidation(underlying, now_ns)
+        args = (order, quotes, session_open, now_ns, None, None, None, spots, True)
+        plan = self._plan(*args)
+        if isinstance(plan, _Refused):
+            return f"{plan.rejection.reason}: {plan.rejection.detail}"
+        done = self.submit(*args)
+        assert isinstance(done, Fill), f"{order} was to trade, and did not: {done}"
+        return done
+
+    def _plan(
+        self,
+        order: Order,
+        quotes: Mapping[str, QuoteView],
+        session_open: bool,
+        now_ns: int,
+        equity: float | None,
+        greeks: Greeks | None,
+        unit_greeks: Greeks | None,
+        spots: Mapping[str, float] | None,
+        by_owner: bool,
+    ) -> "_Plan | _Refused":
+        """What an order would do, or why it is refused; nothing is written."""
         self.mark(quotes)
-        gated = self.risk.gate(order, self.account, now_ns)
+        gated = self.risk.gate(order, self.account, now_ns, by_owner=by_owner)
         if gated is not None:
-            return self._reject(gated, order.underlying)
+            return _Refused(gated, order.underlying)
         for reason, detail in refusals(order, self.account, quotes, session_open):
             refused = Rejection(order.order_id, now_ns, reason, detail)
-            return self._reject(refused, order.underlying)
+            return _Refused(refused, order.underlying)
         crossing = self._cross(order, order.units, quotes, now_ns)
         waits = self._may_wait(crossing)
         if crossing.reason is not None and not waits:
             detail = quoted(order, quotes)
             refused = Rejection(order.order_id, now_ns, crossing.reason, detail)
-            return self._reject(refused, order.underlying)
+            return _Refused(refused, order.underlying)
         margin = self._unit_margin(crossing, quotes, spots)
         rest = order.units - crossing.units
         reserved_per_unit = 0.0
@@ -166,20 +243,12 @@ class PaperBroker(Clearing):
             now_ns=now_ns,
             greeks=greeks,
             unit_greeks=unit_greeks,
+            by_owner=by_owner,
         )
         if broken is not None:
             is_known = all(math.isfinite(value) for value in (equity, *(greeks or ())))
-            return self._reject(broken, order.underlying if is_known else None)
-        events: list[Event] = [OrderAccepted(now_ns, order, reserved_per_unit)]
-        fill = None
-        if crossing.units:
-            fill = crossing.fill(self.schedule, order.units, self.account.multiplier, now_ns)
-            events.append(OrderFilled(now_ns, fill, moving_margin(crossing, self.account, margin)))
-        if rest and not waits:
-            missing = f"{rest} of {order.units} units were not displayed"
-            events.append(OrderCancelled(now_ns, order.order_id, missing))
-        self.record(events)
-        return fill
+            return _Refused(broken, order.underlying if is_known or by_owner else None)
+        return _Plan(crossing, margin, waits, reserved_per_unit)
 
     def on_bar(
         self,
@@ -192,18 +261,20 @@ class PaperBroker(Clearing):
     ) -> list[Fill]:
         """Mark to `quotes`, watch margin and losses, and trade the orders that wait.
 
-        A daily loss halts trading, a drawdown or a margin call leaves only closing; a margin call
-        ends by itself when buying power is back at zero. A drawdown under the champion also makes
-        the one before it the account's champion again. `spots` as in `submit`, for strategies
-        whose margin moves. `marks` are the values of holdings in USD a share that go before those
-        of `quotes`. Where the margin of a strategy is no number, its underlying is suspended.
+        What restricts trading then, and for how long, is the table in `states`. A drawdown under
+        the champion also makes the one before it the account's champion again. `spots` as in
+        `submit`, for strategies whose margin moves. `marks` are the values of holdings in USD a
+        share that go before those of `quotes`. Where the margin of a strategy is no number, its
+        underlying is suspended.
         """
         self.mark(quotes)
         self.marks |= {
             symbol: mark for symbol, mark in (marks or {}).items() if symbol in self.marks
         }
         self._watch_margin(quotes, spots, now_ns)
-        self._watch_losses(self.account.equity(self.marks) if equity is None else equity, now_ns)
+        worth = self.account.equity(self.marks) if equity is None else equity
+        self.know_equity(worth, now_ns)
+        self._watch_losses(worth, now_ns)
         fills = []
         for order_id in list(self.account.working_orders) if session_open else []:
             # An order before it may have halted trading, which cancels this one.
@@ -306,16 +377,17 @@ class PaperBroker(Clearing):
         if unknown:
             changes = margin_changes(self.account, self.marks, prices, now_ns)
         self.record(changes)
-        self._call_margin(now_ns)
+        self.call_margin(now_ns)
 
     def _watch_losses(self, equity: float, now_ns: int) -> None:
         if not math.isfinite(equity):
-            self._restrict(TradingState.HALTED, RejectReason.NOT_A_NUMBER, now_ns)
-        elif self.risk.daily_loss_breached(self.account, equity):
-            self._restrict(TradingState.HALTED, RejectReason.DAILY_LOSS, now_ns)
-        elif self.risk.drawdown_breached(self.account, equity):
-            self._restrict(TradingState.REDUCING, RejectReason.MAX_DRAWDOWN, now_ns)
-        if math.isfinite(equity) and self.risk.champion_breached(self.account, equity):
+            self._restrict(Cause.NOT_A_NUMBER, now_ns)
+            return
+        if self.risk.daily_loss_breached(self.account, equity):
+            self._restrict(Cause.DAILY_LOSS, now_ns)
+        if self.risk.drawdown_breached(self.account, equity):
+            self._restrict(Cause.MAX_DRAWDOWN, now_ns)
+        if self.risk.champion_breached(self.account, equity):
             self._dethrone(equity, now_ns)
 
     def _reject(self, rejection: Rejection, underlying: str | None) -> Rejection:
@@ -324,10 +396,9 @@ class PaperBroker(Clearing):
         A number that is none suspends the `underlying` that it concerns; None: the whole account.
         """
         events: list[Event] = [OrderRejected(rejection.ts_ns, rejection)]
-        state = RiskEngine.CONSEQUENCES.get(rejection.reason)
         if rejection.reason is RejectReason.NOT_A_NUMBER and underlying is not None:
             events += self._suspension(underlying, rejection.reason, rejection.ts_ns)
-        elif state is not None and self.account.trading_state is not TradingState.HALTED:
-            events += self._state_events(state, rejection.reason, rejection.ts_ns)
+        elif rejection.reason in RiskEngine.CONSEQUENCES:
+            events += self.entering(rejection.reason, rejection.ts_ns)
         self.record(events)
         return rejection

@@ -16,13 +16,12 @@ from trading.execution.events import (
     Event,
     SessionClosed,
     Settled,
-    StateChanged,
 )
 from trading.execution.margin_watch import margins_after
 from trading.execution.money import usd
-from trading.execution.orders import Intent, Leg, Order, QuoteView, RejectReason
-from trading.execution.risk import TradingState
+from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.settlement import settlements
+from trading.execution.states import Cause, TradingState
 from trading.market.contracts import Right, parse_symbol
 from trading.market.corporate_actions import CorporateAction, Delisting, Merger, action_id
 from trading.market.dividends import Dividend
@@ -73,7 +72,7 @@ class Clearing(Books):
         self.record(events)
         known = values | booked.marks
         self.marks = {symbol: known[symbol] for symbol in account.positions if symbol in known}
-        self._call_margin(now_ns)
+        self.call_margin(now_ns)
         return booked.event
 
     def settle(
@@ -159,7 +158,7 @@ class Clearing(Books):
                 DividendPaid(now_ns, underlying, ex_date, lots, owed, cash, number=count + 1)
             )
         self.record(paid)
-        self._call_margin(now_ns)
+        self.call_margin(now_ns)
         return paid
 
     def close_session(
@@ -179,9 +178,8 @@ class Clearing(Books):
 
         Waiting orders are cancelled, `expiring` contracts end as by `settle`, and `equity`, in
         which they count at `settlement_price` and stock at its closing price, becomes the base of
-        the daily loss and perhaps the peak. A halt for a daily loss ends with the day, and leaves
-        only closing where a champion was rolled back; any other halt stays. `reward`, `rewards`
-        and `profits` as in `SessionClosed`.
+        the daily loss and perhaps the peak. A halt for a daily loss ends with the day; whatever
+        else restricts trading stays. `reward`, `rewards` and `profits` as in `SessionClosed`.
 
         Raises
         ------
@@ -189,6 +187,7 @@ class Clearing(Books):
             As `settle`; nothing is written then.
         """
         ended = self._settlements(expiring, underlying_prices or {}, now_ns, sources)
+        self.know_equity(equity, now_ns)
         self.mark({})
         events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
         events += [*ended, *margins_after(self.account, ended, self.marks, now_ns)]
@@ -197,29 +196,24 @@ class Clearing(Books):
                 now_ns, session_date, equity, reward, dict(rewards or {}), dict(profits or {})
             )
         )
-        if (
-            self.account.trading_state is TradingState.HALTED
-            and self.account.state_reason == RejectReason.DAILY_LOSS
-        ):
-            rolled_back = self.account.is_rolled_back
-            state = TradingState.REDUCING if rolled_back else TradingState.ACTIVE
-            why = str(RejectReason.CHAMPION_DRAWDOWN) if rolled_back else "session closed"
-            events.append(StateChanged(now_ns, state, why))
+        events += self.ending([Cause.DAILY_LOSS], "session closed", now_ns)
         self._record_endings(events, ended, now_ns)
 
     def stock_to_liquidate(self) -> list[str]:
         """Underlyings with stock that nobody chose to hold: delivered, or left by an expiry.
 
         Each is to be closed in its next session by `liquidation`, ahead of the agent's actions.
-        None while trading is halted: then nothing may be closed; nor what is suspended.
+        None while trading is halted: then nothing may be closed; nor what is suspended. What the
+        owner wants closed is left out: that has its own way.
         """
         account = self.account
         if account.trading_state is TradingState.HALTED:
             return []
+        asked = account.to_close
         return [
             name
             for name, held in account.strategies.items()
-            if held.delivered and name not in account.suspensions
+            if held.delivered and name not in account.suspensions and name not in asked
         ]
 
     def liquidation(self, underlying: str, now_ns: int) -> Order:
@@ -284,7 +278,7 @@ class Clearing(Books):
         prices = {held[each.symbol].underlying: each.underlying_price for each in ended}
         self.record(events)
         self.marks |= {ticker: price for ticker, price in prices.items() if ticker in held}
-        self._call_margin(now_ns)
+        self.call_margin(now_ns)
 
 
 def added_up(dividends: Iterable[Dividend]) -> list[Dividend]:

@@ -12,7 +12,7 @@ import msgspec
 
 from trading.execution.deliverables import Deliverable
 from trading.execution.orders import Fill, Order, Rejection
-from trading.execution.risk import TradingState
+from trading.execution.states import TradingState
 from trading.market.corporate_actions import ActionKind
 
 
@@ -234,11 +234,85 @@ class SessionClosed(msgspec.Struct, frozen=True, tag_field="kind", tag="session_
 
 
 class StateChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="state_changed"):
-    """What the account may trade has changed."""
+    """A cause restricts trading from here on, or has ended, see `states`.
+
+    `trading_state` is what holds from here on, all causes together. `restricts` is what this
+    `cause` leaves to be traded, ACTIVE where it has ended; `flatten` says that everything is to be
+    closed while it stands. Without a cause (set by hand) it stands in place of all there were.
+    """
 
     ts_ns: int
     trading_state: TradingState
     reason: str
+    cause: str = ""
+    restricts: TradingState = TradingState.ACTIVE
+    flatten: bool = False
+
+
+class OwnerCommand(StrEnum):
+    """What an owner may order."""
+
+    HALT = "halt"
+    """Nothing trades until the owner says otherwise."""
+    REDUCE = "reduce"
+    """Only what closes a strategy trades."""
+    RESUME = "resume"
+    """Ends what the owner ordered before, and every restriction whose cause is gone."""
+    FLATTEN = "flatten"
+    """Everything is closed, bar by bar, and nothing is opened."""
+    CLOSE = "close"
+    """What is open on one underlying is closed, bar by bar."""
+    RESET_PEAK = "reset_peak"
+    """The drawdown is measured from the present equity."""
+    DEPOSIT = "deposit"
+    WITHDRAW = "withdraw"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+    RELOAD = "reload"
+
+
+class OwnerCommanded(msgspec.Struct, frozen=True, tag_field="kind", tag="owner_commanded"):
+    """The owner's word was obeyed; `number` counts these from 1.
+
+    `by` is who said it, `why` in that person's words, `at` when by the wall clock (ISO 8601, UTC),
+    `key` what makes it the same command when it comes again, and `answer` what was answered.
+    `symbol` is the underlying to close, `amount` the USD to pay in or take out.
+    """
+
+    ts_ns: int
+    number: int
+    command: OwnerCommand
+    by: str
+    why: str
+    key: str
+    at: str
+    answer: str
+    symbol: str = ""
+    amount: float = 0.0
+
+
+class CashMoved(msgspec.Struct, frozen=True, tag_field="kind", tag="cash_moved"):
+    """The owner paid `amount` USD in (+) or took it out (-); `number` counts these from 1.
+
+    It is neither profit nor loss. `equity` is the account's before it, None where that was not
+    known: a `BasesScaled` follows then.
+    """
+
+    ts_ns: int
+    number: int
+    amount: float
+    equity: float | None = None
+
+
+class BasesScaled(msgspec.Struct, frozen=True, tag_field="kind", tag="bases_scaled"):
+    """Equity after cash was moved is known, and what losses are measured from follows it.
+
+    `number` counts these from 1.
+    """
+
+    ts_ns: int
+    number: int
+    equity: float
 
 
 class UnderlyingSuspended(
@@ -381,6 +455,9 @@ Event: TypeAlias = (
     | PeakReset
     | SessionClosed
     | StateChanged
+    | OwnerCommanded
+    | CashMoved
+    | BasesScaled
     | UnderlyingSuspended
     | UnderlyingReinstated
     | WeightsAdopted

@@ -2,12 +2,12 @@
 
 A SQLite file in WAL mode with `synchronous=FULL`: when `append` returns, the rows survive a kill
 or a power cut; when the process dies earlier, none of them exists. One process writes, any number
-reads. Rows are numbered 1, 2, 3, ... and never change.
+reads. Rows are numbered 1, 2, 3, ... and never change; each has a checksum of all that it holds.
 
-A writer checks the whole file before it trusts it. A damaged tail is cut at the last whole
-transaction and the damaged file is kept; any other damage is refused. Where transactions ended is
-kept in `meta` for the newest ones, and how many events were acknowledged in the lock file, so that
-rows missing at the end are noticed.
+A writer checks the file before it trusts it: all of it, or, where it is large, what follows its
+newest snapshot. A damaged tail is cut at the last whole transaction and the damaged file is kept;
+any other damage is refused. Where transactions ended is kept in `meta` for the newest ones, and how
+many events were acknowledged in the lock file, so that rows missing at the end are noticed.
 """
 
 import contextlib
@@ -28,22 +28,22 @@ from trading.execution.journal_integrity import Repair, make_whole
 from trading.execution.journal_schema import (
     ENDS_KEPT,
     INSERT,
-    KEEP_ENDS,
     SCHEMA_VERSION,
     SELECT,
     UNREADABLE,
+    checksum,
+    count_openings,
     create_schema,
+    keep_ends,
+    keep_note,
     lock_path,
     other_version,
     readable_version,
+    real,
     recorded_ends,
 )
+from trading.execution.journal_snapshots import forget_snapshots, keep_snapshot, snapshots
 from trading.execution.portfolio import Account
-
-_COUNT_OPENING = """
-INSERT INTO meta VALUES ('openings', '1')
-    ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1
-"""
 
 
 class Journal:
@@ -78,11 +78,15 @@ class Journal:
         self._encoder = msgspec.json.Encoder(order="deterministic")
         self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
         self.repair: Repair | None = None
+        self._file_fd = -1
         self._lock_fd = -1 if read_only else self._lock()
         try:
             if not read_only:
-                self.repair = make_whole(self.path)
+                self._lock_file()
+                self.repair = make_whole(real(self.path))
             self._connection = self._connect()
+            if not read_only:
+                self._lock_file()
             row = self._connection.execute(
                 "SELECT seq, ts_ns FROM events ORDER BY seq DESC LIMIT 1"
             ).fetchone()
@@ -144,7 +148,7 @@ class Journal:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany(INSERT, rows)
-                self._connection.execute(KEEP_ENDS, (",".join(map(str, ends)),))
+                keep_ends(self._connection, ends)
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
@@ -157,23 +161,74 @@ class Journal:
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Events numbered above `after`, in order; raises JournalError on a damaged row."""
-        for seq, _, _, payload in self._rows(after):
+        for seq, ts_ns, kind, payload, summed in self._rows(after):
+            if checksum(seq, ts_ns, kind, payload) != summed:
+                raise JournalError(
+                    f"event {seq} of {self.path} is damaged: its checksum contradicts it; "
+                    "`trading journal verify` says what can be saved"
+                )
             try:
                 yield self._decoder.decode(payload)
             except (msgspec.DecodeError, TradingError) as error:
                 raise JournalError(f"event {seq} of {self.path} is damaged: {error}") from error
 
     def fold(self) -> Account:
-        """The account that the events describe."""
+        """The account that the events describe, from the first one on."""
+        return self._fold(Account(), 0)
+
+    def restore(self) -> Account:
+        """The same account, from the newest snapshot on."""
+        seq, account = next(snapshots(self._connection), (0, Account()))
+        return self._fold(account, seq)
+
+    def checked_fold(self) -> tuple[Account, int]:
+        """The fold from the first event on, and the number of snapshots, which all equal it.
+
+        Raises
+        ------
+        JournalError
+            One differs.
+        """
+        expected = {seq: account.fingerprint() for seq, account in snapshots(self._connection)}
         account = Account()
-        for event in self.events():
+        for seq, event in enumerate(self.events(), 1):
+            account.apply(event)
+            if seq in expected and account.fingerprint() != expected[seq]:
+                raise JournalError(
+                    f"the snapshot after event {seq} of {self.path} differs from the fold of the "
+                    "events before it: stop trading and remove it with `trading journal verify "
+                    "--forget-snapshots`; the events are whole"
+                )
+        return account, len(expected)
+
+    def keep_snapshot(self, account: Account) -> None:
+        """Keep the account as it stands after the last event, for the next start.
+
+        Raises
+        ------
+        JournalError
+            The disk refuses; the events are safe.
+        """
+        with self._mutex:
+            try:
+                keep_snapshot(self._connection, self._last_seq, account)
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot write journal {self.path}: {error}") from error
+
+    def forget_snapshots(self) -> None:
+        """Remove every snapshot; the next start folds all events."""
+        with self._mutex:
+            forget_snapshots(self._connection)
+
+    def _fold(self, account: Account, after: int) -> Account:
+        for event in self.events(after):
             account.apply(event)
         return account
 
     def open_account(
         self, account_id: str, cash: float, ts_ns: int, multiplier: float = 100.0
     ) -> Account:
-        """Fold the journal, opening the account first when the journal is empty.
+        """Restore the account, opening it first when the journal is empty.
 
         Raises
         ------
@@ -182,8 +237,8 @@ class Journal:
         """
         if self._last_seq == 0:
             self.append(AccountOpened(ts_ns, account_id, cash, multiplier))
-        self._connection.execute(_COUNT_OPENING)
-        account = self.fold()
+        keep_note(self._connection, "openings", str(self.openings + 1))
+        account = self.restore()
         if account.account_id != account_id:
             raise JournalError(
                 f"journal {self.path} belongs to account {account.account_id!r}, not "
@@ -194,13 +249,12 @@ class Journal:
     @property
     def openings(self) -> int:
         """How often the account was opened for trading, restarts included."""
-        row = self._connection.execute("SELECT value FROM meta WHERE key = 'openings'").fetchone()
-        return int(row[0]) if row else 0
+        return count_openings(self._connection)
 
     def digest(self) -> str:
         """SHA-256 over every row: equal exactly for equal histories."""
         sha = hashlib.sha256()
-        for seq, ts_ns, kind, payload in self._rows(0):
+        for seq, ts_ns, kind, payload, _ in self._rows(0):
             sha.update(f"{seq}\t{ts_ns}\t{kind}\t{payload}\n".encode())
         return sha.hexdigest()
 
@@ -211,7 +265,7 @@ class Journal:
             self._connection.close()
             self._unlock()
 
-    def _row(self, seq: int, event: Event) -> tuple[int, int, str, str]:
+    def _row(self, seq: int, event: Event) -> tuple[int, int, str, str, int]:
         payload = self._encoder.encode(event)
         try:
             readable = self._decoder.decode(payload) == event
@@ -223,9 +277,9 @@ class Journal:
                 "every number must be finite and every field of its declared type"
             )
         kind = str(event.__struct_config__.tag)
-        return seq, event.ts_ns, kind, payload.decode()
+        return seq, event.ts_ns, kind, payload.decode(), checksum(seq, event.ts_ns, kind, payload)
 
-    def _rows(self, after: int) -> Iterator[tuple[int, int, str, str]]:
+    def _rows(self, after: int) -> Iterator[tuple[int, int, str, str, int]]:
         cursor = self._connection.execute(SELECT, (after,))
         expected = after
         try:
@@ -243,7 +297,7 @@ class Journal:
         if self.read_only and not self.path.is_file():
             raise JournalError(f"no journal at {self.path}: start trading first or name its file")
         mode = "ro" if self.read_only else "rwc"
-        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+        uri = f"{real(self.path).as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         if not self.read_only:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -271,6 +325,25 @@ class Journal:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise JournalError(f"cannot create journal {self.path}: {error}") from error
+        self._exclude(descriptor)
+        return descriptor
+
+    def _lock_file(self) -> None:
+        """Lock the file itself: by a hard link or another mount its lock file has other names."""
+        path = real(self.path)
+        if not path.exists():
+            return
+        if self._file_fd >= 0:
+            if os.path.samestat(os.fstat(self._file_fd), path.stat()):
+                return
+            os.close(self._file_fd)
+            self._file_fd = -1
+        descriptor = os.open(path, os.O_RDONLY)
+        self._exclude(descriptor)
+        self._file_fd = descriptor
+
+    def _exclude(self, descriptor: int) -> None:
+        """Take the exclusive lock of an open file, which is closed where that fails."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -279,9 +352,9 @@ class Journal:
                 f"journal {self.path} is being written by another owner: stop it, or open the "
                 "journal read-only"
             ) from error
-        return descriptor
 
     def _unlock(self) -> None:
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        for descriptor in (self._file_fd, self._lock_fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file_fd = self._lock_fd = -1

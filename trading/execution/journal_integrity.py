@@ -23,12 +23,12 @@ from trading.execution.journal_pages import (
 from trading.execution.journal_schema import (
     DECODER,
     INSERT,
-    KEEP_ENDS,
     SCHEMA_VERSION,
     SELECT,
     UNDECODABLE,
     UNREADABLE,
     Row,
+    altered,
     as_text,
     beside,
     count_openings,
@@ -36,16 +36,23 @@ from trading.execution.journal_schema import (
     fault_of,
     is_blank,
     keep_copy,
+    keep_ends,
+    keep_note,
     lock_path,
     migrate,
     open_reader,
     other_version,
     readable_version,
+    real,
     recorded_ends,
     structural_problem,
 )
+from trading.execution.journal_snapshots import damaged_snapshot, snapshots
 
-_SELECT_ONE = "SELECT seq, ts_ns, kind, payload FROM events WHERE seq = ?"
+WHOLE_CHECK_BYTES = 256 * 2**20
+"""A writer checks a larger file from its newest snapshot on: reading all of it takes too long."""
+
+_SELECT_ONE = "SELECT seq, ts_ns, kind, payload, sum FROM events WHERE seq = ?"
 
 
 @dataclass(frozen=True)
@@ -121,17 +128,18 @@ class Repair:
         )
 
 
-def inspect_journal(path: Path) -> Integrity:
-    """Check a whole journal without changing it; another process may be writing it.
+def inspect_journal(path: Path, *, after: int = 0) -> Integrity:
+    """Check a journal without changing it; another process may be writing it.
 
-    SQLite's own check, the numbers of the rows, and that every row reads back as its event.
+    SQLite's own check, the numbers of the rows, their checksums, and that every row reads back as
+    its event. With `after`, only the rows behind that event are looked at.
 
     Raises
     ------
     JournalError
         There is no such file, it is no journal, or it has another schema version.
     """
-    path = Path(path)
+    path = real(Path(path))
     if not path.is_file():
         raise JournalError(f"no journal at {path}: start trading first or name its file")
     acknowledged = _acknowledged(path)
@@ -143,7 +151,7 @@ def inspect_journal(path: Path) -> Integrity:
             if version != SCHEMA_VERSION:
                 raise other_version(path, version)
             connection.execute("BEGIN")  # One state of the file, whatever a writer adds meanwhile.
-            return _inspect(path, connection, acknowledged)
+            return _inspect(path, connection, acknowledged, after)
     except UNREADABLE as error:
         raise JournalError(f"cannot open journal {path}: {error}") from error
 
@@ -168,7 +176,10 @@ def make_whole(path: Path) -> Repair | None:
             )
         if version < SCHEMA_VERSION:
             migrate(path, version)
-    integrity = inspect_journal(path)
+    after = _newest_snapshot(path) if path.stat().st_size > WHOLE_CHECK_BYTES else 0
+    integrity = inspect_journal(path, after=after)
+    if after and not integrity.whole:
+        integrity = inspect_journal(path)
     if integrity.whole:
         return None
     if integrity.later:
@@ -179,14 +190,23 @@ def make_whole(path: Path) -> Repair | None:
     return Repair(path, kept, integrity.events, lost, integrity.problem)
 
 
-def _inspect(path: Path, connection: sqlite3.Connection, acknowledged: int) -> Integrity:
-    problem = structural_problem(connection)
+def _newest_snapshot(path: Path) -> int:
+    """The event that the newest usable snapshot follows; 0 where there is none."""
+    with contextlib.closing(open_reader(path)) as connection, contextlib.suppress(*UNREADABLE):
+        return next(snapshots(connection), (0, None))[0]
+    return 0
+
+
+def _inspect(
+    path: Path, connection: sqlite3.Connection, acknowledged: int, after: int
+) -> Integrity:
+    problem = "" if after else structural_problem(connection)
     if problem:
         # Else SQLite reads nothing at all of a file that is shorter than its header says.
         connection.execute("PRAGMA writable_schema = ON")
     elif not acknowledged and is_blank(connection):
         return Integrity(path, 0, 0)
-    prefix = _Prefix()
+    prefix = _Prefix(after)
     fault = prefix.read(connection)
     if problem and prefix.extend(rows_on_pages(path)):
         fault = ""
@@ -199,6 +219,7 @@ def _inspect(path: Path, connection: sqlite3.Connection, acknowledged: int) -> I
     if problem and not fault and read not in {acknowledged, *ends[-1:]}:
         fault = problem  # Nothing confirms that the last row read is the last one written.
     if not fault:
+        problem = problem or altered(connection) or damaged_snapshot(connection)
         return Integrity(path, read, read, problem)
     damaged_ns = None if problem else _time_of(connection, read + 1)
     events = _last_whole(prefix, ends, damaged_ns)
@@ -213,16 +234,15 @@ class _Prefix:
     `seq` and `ts_ns` are the last whole event's, `earlier` is the last one of an earlier time.
     """
 
-    def __init__(self) -> None:
-        self.seq = 0
+    def __init__(self, after: int) -> None:
+        self.seq = self.earlier = after
         self.ts_ns = 0
-        self.earlier = 0
 
     def read(self, connection: sqlite3.Connection) -> str:
         """Take what SQLite reads, and say what ended it; empty when the rows just end."""
         try:
-            for row in connection.execute(SELECT, (0,)):
-                seq, ts_ns, _, _ = row
+            for row in connection.execute(SELECT, (self.seq,)):
+                seq, ts_ns = row[:2]
                 if seq != self.seq + 1:
                     return f"event {self.seq + 1} is missing"
                 if fault := fault_of(row):
@@ -324,9 +344,9 @@ def _rebuild(path: Path, events: int) -> None:
                 source.execute("PRAGMA writable_schema = ON")
                 target.executemany(INSERT, _survivors(source, path, events))
                 ends = [end for end in recorded_ends(source) if end <= events]
-                target.execute("INSERT INTO meta VALUES ('openings', ?)", (count_openings(source),))
+                keep_note(target, "openings", str(count_openings(source)))
                 if ends:
-                    target.execute(KEEP_ENDS, (",".join(map(str, ends)),))
+                    keep_ends(target, ends)
         target.execute("COMMIT")
     rebuilt = beside(path, ".rebuilt")
     os.replace(unfinished, rebuilt)
@@ -335,7 +355,7 @@ def _rebuild(path: Path, events: int) -> None:
 
 def _survivors(
     source: sqlite3.Connection, path: Path, events: int
-) -> Iterator[tuple[int, int, str, str]]:
+) -> Iterator[tuple[int, int, str, str, int]]:
     """The first `events` rows of a damaged file, read as the check did."""
     seq = 0
     with contextlib.suppress(*UNREADABLE):
@@ -343,12 +363,12 @@ def _survivors(
             if seq == events or row[0] != seq + 1 or fault_of(row):
                 break
             seq += 1
-            yield seq, row[1], as_text(row[2]), as_text(row[3])
+            yield seq, row[1], as_text(row[2]), as_text(row[3]), row[4]
     if seq < events:
         rows = rows_on_pages(path)
         for number in range(seq + 1, events + 1):
-            _, ts_ns, kind, payload = rows[number]
-            yield number, ts_ns, as_text(kind), as_text(payload)
+            _, ts_ns, kind, payload, summed = rows[number]
+            yield number, ts_ns, as_text(kind), as_text(payload), summed
 
 
 def _install(rebuilt: Path, path: Path) -> None:

@@ -79,15 +79,19 @@ def _row_at(page: bytes, at: int) -> Row | None:
             kinds.append(kind)
     except IndexError:
         return None
-    if len(kinds) != 4 or kinds[0] != 0 or kinds[1] not in _INTEGER_BYTES:
+    if len(kinds) != 5 or kinds[0] != 0 or not {kinds[1], kinds[4]} <= _INTEGER_BYTES.keys():
         return None
-    ends = list(accumulate([_INTEGER_BYTES[kinds[1]], *((n - 13) // 2 for n in kinds[2:])]))
-    number, name, payload = (
+    texts = ((n - 13) // 2 for n in kinds[2:4])
+    ends = list(accumulate([_INTEGER_BYTES[kinds[1]], *texts, _INTEGER_BYTES[kinds[4]]]))
+    number, name, payload, summed = (
         page[at + start : at + end] for start, end in zip([0, *ends], ends, strict=False)
     )
+    return seq, _integer(kinds[1], number), name, payload, _integer(kinds[4], summed)
+
+
+def _integer(kind: int, content: bytes) -> int:
     # Zero and one are said by the kind alone.
-    ts_ns = kinds[1] - 8 if kinds[1] >= 8 else int.from_bytes(number, "big", signed=True)
-    return seq, ts_ns, name, payload
+    return kind - 8 if kind >= 8 else int.from_bytes(content, "big", signed=True)
 
 
 def _varint(page: bytes, at: int) -> tuple[int, int]:

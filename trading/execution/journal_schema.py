@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import TypeAlias, get_args
 
@@ -18,17 +20,36 @@ SCHEMA_VERSION = 4
 
 
 def _keep_rows(connection: sqlite3.Connection) -> None:
-    """Versions 2 to 4 add kinds of events, and fields with defaults: older rows read as they are.
+    """Versions 2 and 3 add kinds of events, and fields with defaults: older rows read as they are.
 
     Each is a version of its own so that an older program refuses the file: to that program the new
     rows would look like damage.
     """
 
 
+def _sum_rows(connection: sqlite3.Connection) -> None:
+    """Version 4 has a checksum in every row, snapshots, and more kinds of events."""
+    connection.create_function("row_sum", 4, checksum, deterministic=True)
+    connection.create_function("note_sum", 2, _note_sum, deterministic=True)
+    for trigger in ("events_are_final_update", "events_are_final_delete"):
+        connection.execute(f"DROP TRIGGER IF EXISTS {trigger}")
+    connection.execute("ALTER TABLE events RENAME TO events_before")
+    connection.execute("ALTER TABLE meta RENAME TO meta_before")
+    for statement in _statements():
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO events SELECT seq, ts_ns, kind, payload, row_sum(seq, ts_ns, kind, payload) "
+        "FROM events_before ORDER BY seq"
+    )
+    connection.execute("INSERT INTO meta SELECT key, value, note_sum(key, value) FROM meta_before")
+    connection.execute("DROP TABLE events_before")
+    connection.execute("DROP TABLE meta_before")
+
+
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {
     1: _keep_rows,
     2: _keep_rows,
-    3: _keep_rows,
+    3: _sum_rows,
 }
 """What brings a journal from a version to the next, by the version it starts from.
 
@@ -40,20 +61,27 @@ CREATE TABLE events (
     seq INTEGER PRIMARY KEY,
     ts_ns INTEGER NOT NULL,
     kind TEXT NOT NULL,
-    payload TEXT NOT NULL
+    payload TEXT NOT NULL,
+    sum INTEGER NOT NULL
 ) STRICT;
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL, sum INTEGER NOT NULL) STRICT;
+CREATE TABLE snapshots (
+    seq INTEGER PRIMARY KEY,
+    fold TEXT NOT NULL,
+    state TEXT NOT NULL,
+    sum INTEGER NOT NULL
+) STRICT;
 CREATE TRIGGER events_are_final_update BEFORE UPDATE ON events
     BEGIN SELECT RAISE(ABORT, 'events are final'); END;
 CREATE TRIGGER events_are_final_delete BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'events are final'); END;
 """
 
-INSERT = "INSERT INTO events (seq, ts_ns, kind, payload) VALUES (?, ?, ?, ?)"
-SELECT = "SELECT seq, ts_ns, kind, payload FROM events WHERE seq > ? ORDER BY seq"
-KEEP_ENDS = """
-INSERT INTO meta VALUES ('transaction_ends', ?)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value
+INSERT = "INSERT INTO events (seq, ts_ns, kind, payload, sum) VALUES (?, ?, ?, ?, ?)"
+SELECT = "SELECT seq, ts_ns, kind, payload, sum FROM events WHERE seq > ? ORDER BY seq"
+_KEEP_NOTE = """
+INSERT INTO meta VALUES (?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, sum = excluded.sum
 """
 
 ENDS_KEPT = 64
@@ -68,12 +96,24 @@ UNDECODABLE = (msgspec.MsgspecError, TradingError, TypeError, ValueError)
 # What sqlite3 raises; of a damaged file also for names in its messages and for absurd lengths.
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError, MemoryError)
 
-Row: TypeAlias = tuple[int, int, bytes, bytes]
+Row: TypeAlias = tuple[int, int, bytes, bytes, int]
+
+
+def checksum(seq: int, number: int, name: str | bytes, content: str | bytes) -> int:
+    """64 bits (BLAKE2b, RFC 7693) over what a row holds, as SQLite's signed integer."""
+    name = name.encode() if isinstance(name, str) else name
+    content = content.encode() if isinstance(content, str) else content
+    digest = blake2b(b"%d\t%d\t%b\t%b" % (seq, number, name, content), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def _note_sum(key: str | bytes, value: str | bytes) -> int:
+    return checksum(0, 0, key, value)
 
 
 def fault_of(row: Row) -> str:
-    """Why a row is no event; empty when it is one."""
-    _, ts_ns, kind, payload = row
+    """Why a row is not the event that was written; empty when it is."""
+    seq, ts_ns, kind, payload, summed = row
     try:
         event = DECODER.decode(payload)
         if not payload.isascii():
@@ -82,6 +122,8 @@ def fault_of(row: Row) -> str:
         return str(error)
     if event.ts_ns != ts_ns or _KINDS[type(event)] != kind:
         return "its columns contradict it"
+    if checksum(seq, ts_ns, kind, payload) != summed:
+        return "its checksum contradicts it"
     return ""
 
 
@@ -166,9 +208,7 @@ def migrate(path: Path, version: int) -> None:
         try:
             for step in range(version, SCHEMA_VERSION):
                 MIGRATIONS[step](connection)
-            connection.execute(
-                "UPDATE meta SET value = ? WHERE key = 'schema_version'", (str(SCHEMA_VERSION),)
-            )
+            keep_note(connection, "schema_version", str(SCHEMA_VERSION))
             connection.execute("COMMIT")
         except Exception as error:
             if connection.in_transaction:
@@ -180,27 +220,78 @@ def migrate(path: Path, version: int) -> None:
 
 
 def create_schema(connection: sqlite3.Connection) -> None:
-    connection.executescript(
-        f"BEGIN IMMEDIATE; {_SCHEMA}"
-        f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}'); COMMIT;"
-    )
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _statements():
+        connection.execute(statement)
+    keep_note(connection, "schema_version", str(SCHEMA_VERSION))
+    connection.execute("COMMIT")
+
+
+def _statements() -> Iterator[str]:
+    """What creates the tables, one statement each."""
+    rest = _SCHEMA
+    while rest.strip():
+        end = rest.index(";") + 1
+        while not sqlite3.complete_statement(rest[:end]):
+            end = rest.index(";", end) + 1
+        yield rest[:end].strip().rstrip(";")
+        rest = rest[end:]
+
+
+def altered(connection: sqlite3.Connection) -> str:
+    """What of the tables' definitions or of the notes beside the events is not as written."""
+    try:
+        found = {
+            _plain(as_text(row[0]))
+            for row in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
+        }
+        written = {_plain(statement) for statement in _statements()}
+        # Triggers only guard against other programs: without them nothing is wrong.
+        if not {each for each in written if each.startswith("CREATE TABLE")} <= found <= written:
+            return "the definition of its tables is not what a program writes"
+        for key, value, summed in connection.execute("SELECT key, value, sum FROM meta"):
+            if _note_sum(key, value) != summed:
+                return f"the note {as_text(key)!r} beside the events is damaged"
+    except UNREADABLE as error:
+        return f"the notes beside the events cannot be read: {error}"
+    return ""
+
+
+def _plain(sql: str) -> str:
+    return re.sub(r"\s+", " ", sql.replace('"', "")).strip()
+
+
+def keep_note(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Write a note about the journal, in place of an earlier one of this key."""
+    connection.execute(_KEEP_NOTE, (key, value, _note_sum(key, value)))
+
+
+def keep_ends(connection: sqlite3.Connection, ends: list[int]) -> None:
+    """Note where the newest transactions ended."""
+    keep_note(connection, "transaction_ends", ",".join(map(str, ends)))
 
 
 def recorded_ends(connection: sqlite3.Connection) -> list[int]:
     """Numbers of the last events of the newest transactions, rising; empty when not known."""
     try:
-        row = connection.execute("SELECT value FROM meta WHERE key = 'transaction_ends'").fetchone()
-        return [int(part) for part in as_text(row[0]).split(",")] if row else []
+        value = _note(connection, "transaction_ends")
+        return [int(part) for part in value.split(",")] if value else []
     except (sqlite3.Error, ValueError):
         return []
 
 
-def count_openings(connection: sqlite3.Connection) -> str:
+def count_openings(connection: sqlite3.Connection) -> int:
+    """How often the account was opened; 0 where that is not known."""
     try:
-        row = connection.execute("SELECT value FROM meta WHERE key = 'openings'").fetchone()
-        return str(int(row[0])) if row else "0"
+        return int(_note(connection, "openings") or 0)
     except (sqlite3.Error, ValueError):
-        return "0"
+        return 0
+
+
+def _note(connection: sqlite3.Connection, key: str) -> str:
+    """A note; empty where there is none, or a damaged one."""
+    row = connection.execute("SELECT value, sum FROM meta WHERE key = ?", (key,)).fetchone()
+    return as_text(row[0]) if row and _note_sum(key, row[0]) == row[1] else ""
 
 
 def keep_copy(path: Path, label: str) -> Path:
@@ -227,7 +318,13 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def lock_path(path: Path) -> Path:
-    return beside(path, ".lock")
+    """Where writers exclude each other: one file for every name that a journal has by links."""
+    return beside(real(path), ".lock")
+
+
+def real(path: Path) -> Path:
+    """The file that a name leads to, through symbolic links."""
+    return Path(os.path.realpath(path))
 
 
 def beside(path: Path, suffix: str) -> Path:

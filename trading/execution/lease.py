@@ -25,7 +25,7 @@ from types import TracebackType
 import msgspec
 
 from trading.errors import AccountLeased, JournalError
-from trading.execution.journal_schema import beside, lock_path
+from trading.execution.journal_schema import beside, lock_path, real
 
 _POLL_S = 0.25
 
@@ -173,8 +173,8 @@ def wait_for_lease(
 
 
 def lease_path(journal: Path) -> Path:
-    """The lease's file."""
-    return beside(journal, ".lease")
+    """The lease's file, one for every name that the journal has by links."""
+    return beside(real(journal), ".lease")
 
 
 def holder_of(journal: Path) -> Holder | None:

@@ -11,6 +11,8 @@ from trading.errors import JournalError
 from trading.execution.deliverables import Adjusted, Deliverable
 from trading.execution.events import (
     AccountOpened,
+    BasesScaled,
+    CashMoved,
     ChallengerRefused,
     ChampionPromoted,
     ChampionRolledBack,
@@ -24,6 +26,8 @@ from trading.execution.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OwnerCommand,
+    OwnerCommanded,
     PeakReset,
     PromotedBy,
     RolledBackBy,
@@ -39,9 +43,11 @@ from trading.execution.legs import is_stock
 from trading.execution.money import usd
 from trading.execution.orders import Fill, Intent, LegFill, Order
 from trading.execution.requirement import legs_reserve
-from trading.execution.risk import TradingState
+from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
 
 MINUTE_NS = 60_000_000_000
+_KEYS_KEPT = 256
+"""Commands of the owner that are known again when they come a second time."""
 
 
 class Account:
@@ -60,6 +66,14 @@ class Account:
         By symbol, by underlying, by order id. A stock's symbol is its ticker.
     closed_trades, winning_trades, fills, decisions, orders : int
         Strategies closed or settled, those with a profit, fills, decisions, orders submitted.
+    restrictions : dict
+        What restricts trading now, by its cause, in the order in which it came; see `states`.
+    commands : dict
+        The owner's newest commands by their key, so that one that comes again is known.
+    closing : dict
+        Underlyings whose strategy the owner wants closed, and the reason.
+    paid_in : float
+        Initial cash and what the owner paid in since, less what was taken out, USD.
     deliverables : dict
         What each adjusted contract that is held delivers, by symbol.
     stock_lots : dict
@@ -76,7 +90,13 @@ class Account:
         By underlying, USD: what of its `contribution` the rewards so far were given for. An
         underlying that was decided on without it said (in older journals) is absent.
     day_start_equity : float
-        Equity at the last session's close, or the initial cash: the base of the daily loss.
+        Equity at the last session's close, or the initial cash: the base of the daily loss. Cash
+        that is paid in or taken out scales it, as it does the peaks and `scale`: gains and losses
+        in percent stay what they were.
+    day_base : float
+        The same for the day's profit in USD: such cash is added to it.
+    scale : float
+        How many times the initial cash the account would hold if it had neither gained nor lost.
     peak_equity : float
         Highest of the initial cash and the equities at sessions' closes since the last reset: the
         base of the drawdown.
@@ -125,8 +145,14 @@ class Account:
         self.masked_decisions = 0
         self.orders = 0
         self.rejections = 0
-        self.trading_state = TradingState.ACTIVE
-        self.state_reason = ""
+        self.restrictions: dict[str, Restriction] = {}
+        self.closing: dict[str, str] = {}
+        self.commands: dict[str, OwnerCommanded] = {}
+        self.owner_commands = self.cash_moves = self.scalings = 0
+        self.paid_in = self.unscaled_cash = 0.0
+        self.peak_reset_due = False
+        self.scale = 1.0
+        self.day_base = 0.0
         self.day_start_equity = 0.0
         self.peak_equity = 0.0
         self.peak_resets = 0
@@ -150,6 +176,24 @@ class Account:
         self.refusals_in_a_row = 0
         self.refusals_by_check: dict[str, int] = {}
         self._booked: set[str] = set()
+        self._why_active = ""
+
+    @property
+    def trading_state(self) -> TradingState:
+        """What may be traded: the strictest of what the restrictions leave."""
+        return strictest(self.restrictions)[0]
+
+    @property
+    def state_reason(self) -> str:
+        """Why; while ACTIVE, what ended the last restriction."""
+        return strictest(self.restrictions)[1] if self.restrictions else self._why_active
+
+    @property
+    def to_close(self) -> list[str]:
+        """Underlyings whose strategies the owner wants closed."""
+        if any(each.flatten for each in self.restrictions.values()):
+            return list(self.strategies)
+        return [name for name in self.strategies if name in self.closing]
 
     @property
     def reserved(self) -> float:
@@ -189,7 +233,7 @@ class Account:
     def contribution(self, underlying: str, marks: Mapping[str, float]) -> float:
         """Part of equity that `underlying` made since the account was opened, USD.
 
-        Contributions of all underlyings and the initial cash add up to `equity`.
+        Contributions of all underlyings and the cash paid in add up to `equity`.
         """
         value = sum(self._value(leg, marks) for leg in self._legs((underlying,)))
         return self.net_cash.get(underlying, 0.0) + value
@@ -249,8 +293,8 @@ class Account:
             )
         self.account_id = event.account_id
         self.multiplier = event.multiplier
-        self.initial_cash = self.cash = event.cash
-        self.day_start_equity = self.peak_equity = event.cash
+        self.initial_cash = self.cash = self.paid_in = event.cash
+        self.day_start_equity = self.day_base = self.peak_equity = event.cash
 
     def _decide(self, event: DecisionMade) -> None:
         if event.ts_ns <= self.last_decision_ns.get(event.underlying, -1):
@@ -285,7 +329,7 @@ class Account:
         if event.date <= self.last_session:
             return
         self.last_session = event.date
-        self.day_start_equity = event.equity
+        self.day_start_equity = self.day_base = event.equity
         self.peak_equity = max(self.peak_equity, event.equity)
         self.champion_peak_equity = max(self.champion_peak_equity, event.equity)
         self.reward_total += event.reward
@@ -296,6 +340,56 @@ class Account:
         if self._is_next(event.number, self.peak_resets, "reset of the peak"):
             self.peak_resets += 1
             self.peak_equity = self.champion_peak_equity = event.equity
+            self.peak_reset_due = False
+
+    def _obey(self, event: OwnerCommanded) -> None:
+        if not self._is_next(event.number, self.owner_commands, "command of the owner"):
+            return
+        self.owner_commands += 1
+        if event.key:
+            self.commands[event.key] = event
+            while len(self.commands) > _KEYS_KEPT:
+                del self.commands[next(iter(self.commands))]
+        if event.command is OwnerCommand.CLOSE:
+            self.closing[event.symbol] = event.why
+        elif event.command in (OwnerCommand.HALT, OwnerCommand.RESUME):
+            self.closing.clear()
+        elif event.command is OwnerCommand.RESET_PEAK:
+            self.peak_reset_due = True
+
+    def _move_cash(self, event: CashMoved) -> None:
+        if not self._is_next(event.number, self.cash_moves, "move of cash"):
+            return
+        self.cash_moves += 1
+        self.cash = usd(self.cash + event.amount)
+        self.paid_in = usd(self.paid_in + event.amount)
+        self.day_base = usd(self.day_base + event.amount)
+        self.unscaled_cash = usd(self.unscaled_cash + event.amount)
+        if event.equity is not None:
+            self._scale_bases(event.equity + event.amount)
+
+    def _scale(self, event: BasesScaled) -> None:
+        if self._is_next(event.number, self.scalings, "scaling"):
+            self.scalings += 1
+            self._scale_bases(event.equity)
+
+    def _scale_bases(self, equity: float) -> None:
+        """Take moved cash out of gains and losses; `equity` is the account's after it, USD."""
+        amount, self.unscaled_cash = self.unscaled_cash, 0.0
+        before = equity - amount
+        if before > 0.0 and equity >= 0.0:
+            ratio = equity / before
+            self.day_start_equity *= ratio
+            self.peak_equity *= ratio
+            self.champion_peak_equity *= ratio
+            self.scale *= ratio or 1.0
+            return
+        # Without worth there are no percent to keep: the loss in USD stays.
+        self.day_start_equity += amount
+        self.peak_equity += amount
+        self.champion_peak_equity += amount if self.champion else 0.0
+        if equity > 0.0:
+            self.scale = equity / self.initial_cash
 
     def _change_margin(self, event: MarginChanged) -> None:
         if not self._is_next(event.number, self.margin_changes, "change of margin"):
@@ -316,8 +410,33 @@ class Account:
         return number == before + 1
 
     def _change_state(self, event: StateChanged) -> None:
-        self.trading_state = event.trading_state
-        self.state_reason = event.reason
+        if not event.cause:
+            # Set by hand, or a row of an older version, which knew one reason at a time.
+            self.restrictions.clear()
+            if event.trading_state is TradingState.ACTIVE:
+                self.is_rolled_back = False
+            else:
+                self._restrict(event.reason, event.trading_state, event.reason, event.ts_ns)
+                if self.is_rolled_back:
+                    self._restrict_champion(event.ts_ns)
+        elif event.restricts is TradingState.ACTIVE:
+            self.restrictions.pop(event.cause, None)
+            if event.cause == Cause.CHAMPION_DRAWDOWN:
+                self.is_rolled_back = False
+        else:
+            self._restrict(event.cause, event.restricts, event.reason, event.ts_ns, event.flatten)
+        if not self.restrictions:
+            self._why_active = event.reason
+
+    def _restrict(
+        self, cause: str, state: TradingState, reason: str, ts_ns: int, flatten: bool = False
+    ) -> None:
+        self.restrictions[cause] = Restriction(state, reason, ts_ns, flatten)
+
+    def _restrict_champion(self, ts_ns: int) -> None:
+        cause = Cause.CHAMPION_DRAWDOWN
+        if cause not in self.restrictions:
+            self._restrict(cause, TABLE[cause].state, str(cause), ts_ns)
 
     def _suspend(self, event: UnderlyingSuspended) -> None:
         if not self._is_next(event.number, self.suspension_changes, "suspension"):
@@ -353,6 +472,7 @@ class Account:
         self.promotions += event.by is not PromotedBy.START
         if event.by is PromotedBy.OWNER:
             self.is_rolled_back = False
+            self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)
 
     def _refuse(self, event: ChallengerRefused) -> None:
         if not self._is_next(event.number, self.refusals, "refusal of a challenger"):
@@ -372,6 +492,9 @@ class Account:
         self.is_rolled_back = event.by is RolledBackBy.DRAWDOWN
         if self.is_rolled_back:
             self.discarded_champion = event.discarded
+            self._restrict_champion(event.ts_ns)
+        else:
+            self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)
 
     def _enthrone(self, champion: int, version: int, equity: float) -> None:
         self.champion, self.champion_version = champion, version
@@ -714,6 +837,7 @@ class Account:
             self.strategies[strategy.underlying] = strategy
             return
         self.strategies.pop(strategy.underlying, None)
+        self.closing.pop(strategy.underlying, None)
         self.closed_trades += 1
         self.winning_trades += strategy.net_cash > 0.0
         self.realised_pnl = usd(self.realised_pnl + strategy.net_cash)
@@ -735,6 +859,9 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     CorporateActionApplied: Account._apply_action,
     MarginChanged: Account._change_margin,
     PeakReset: Account._reset_peak,
+    OwnerCommanded: Account._obey,
+    CashMoved: Account._move_cash,
+    BasesScaled: Account._scale,
     SessionClosed: Account._close_session,
     StateChanged: Account._change_state,
     UnderlyingSuspended: Account._suspend,

@@ -3,32 +3,23 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from trading.errors import ConfigError
 from trading.execution.exposure import FLAT, Greeks, headroom
 from trading.execution.orders import Intent, Order, Rejection, RejectReason
 from trading.execution.requirement import sells_short
+from trading.execution.states import TABLE, Cause, TradingState, owner_may_close
 
 if TYPE_CHECKING:
     from trading.execution.portfolio import Account
+
+__all__ = ["RiskEngine", "RiskLimits", "TradingState", "is_affordable"]
 
 MINUTE_NS = 60_000_000_000
 
 Broken: TypeAlias = Iterator[tuple[RejectReason, str]]
 """Limits that an order breaks, the first one first."""
-
-
-class TradingState(StrEnum):
-    """What an account may trade."""
-
-    ACTIVE = "active"
-    """Every order that passes the checks."""
-    REDUCING = "reducing"
-    """Only orders that close a strategy."""
-    HALTED = "halted"
-    """Nothing; expiry and settlement still happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +79,50 @@ class RiskEngine:
     """
 
     CONSEQUENCES: ClassVar[dict[RejectReason, TradingState]] = {
-        RejectReason.DAILY_LOSS: TradingState.HALTED,
-        RejectReason.NOT_A_NUMBER: TradingState.HALTED,
-        RejectReason.MAX_DRAWDOWN: TradingState.REDUCING,
+        reason: TABLE[reason].state
+        for reason in (
+            RejectReason.DAILY_LOSS,
+            RejectReason.NOT_A_NUMBER,
+            RejectReason.MAX_DRAWDOWN,
+        )
     }
 
     def __init__(self, limits: RiskLimits) -> None:
         self.limits = limits
 
-    def gate(self, order: Order, account: "Account", now_ns: int) -> Rejection | None:
+    def gate(
+        self, order: Order, account: "Account", now_ns: int, *, by_owner: bool = False
+    ) -> Rejection | None:
         """Refuse what needs no price: by the trading state, or for a limit that is no number."""
-        return _first(order, now_ns, self._forbidden(order, account))
+        return _first(order, now_ns, self._forbidden(order, account, by_owner))
+
+    def standing(self, cause: str, account: "Account", equity: float | None) -> str:
+        """Why a cause still stands, with the way out; empty when it does not, or nobody can tell.
+
+        `equity` is the account's now in USD, None where that is not known.
+        """
+        if cause == Cause.MARGIN_CALL and account.buying_power < 0.0:
+            return (
+                f"buying power is {account.buying_power:.2f} USD: close positions, or pay in with "
+                "`trading account deposit`"
+            )
+        if equity is None:
+            return ""
+        if cause == Cause.NOT_A_NUMBER and not math.isfinite(equity):
+            return "equity is no number: see which holding has no price"
+        if cause == Cause.DAILY_LOSS and self.daily_loss_breached(account, equity):
+            return (
+                f"equity {equity:.2f} is more than {self.limits.max_daily_loss_pct} % "
+                f"(risk.max_daily_loss_pct) below {account.day_start_equity:.2f}, where the day "
+                "began: it ends with the session"
+            )
+        if cause == Cause.MAX_DRAWDOWN and self.drawdown_breached(account, equity):
+            return (
+                f"equity {equity:.2f} is more than {self.limits.max_drawdown_pct} % "
+                f"(risk.max_drawdown_pct) below its peak of {account.peak_equity:.2f}: accept that "
+                "with `trading account reset-peak`"
+            )
+        return ""
 
     def daily_loss_breached(self, account: "Account", equity: float) -> bool:
         """Whether `equity` (USD) is below what the daily loss limit allows; NaN is a breach."""
@@ -123,6 +147,8 @@ class RiskEngine:
         now_ns: int,
         greeks: Greeks | None = None,
         unit_greeks: Greeks | None = None,
+        *,
+        by_owner: bool = False,
     ) -> Rejection | None:
         """The first limit that the order breaks, or None.
 
@@ -139,10 +165,16 @@ class RiskEngine:
             The account's before the order, and those of one unit of it. An opening order without
             `unit_greeks` is not held against the limits on greeks: who cannot compute them must
             limit exposure otherwise. With them, an account that holds anything needs `greeks` too.
+        by_owner : bool
+            It closes by the owner's word, so that neither the day's loss nor an equity that is no
+            number holds it back.
         """
-        broken = self._broken(
-            order, account, required_cash, notional, equity, now_ns, greeks, unit_greeks
-        )
+        if by_owner and order.intent is Intent.CLOSE:
+            broken = self._broken_by_owner(order, account, required_cash, notional, now_ns)
+        else:
+            broken = self._broken(
+                order, account, required_cash, notional, equity, now_ns, greeks, unit_greeks
+            )
         return _first(order, now_ns, broken)
 
     def _broken(
@@ -157,7 +189,7 @@ class RiskEngine:
         unit_greeks: Greeks | None,
     ) -> Broken:
         limits = self.limits
-        yield from self._forbidden(order, account)
+        yield from self._forbidden(order, account, by_owner=False)
         if not math.isfinite(equity + notional) or math.isnan(required_cash):
             yield RejectReason.NOT_A_NUMBER, f"{equity=} {notional=} {required_cash=}"
         if self.daily_loss_breached(account, equity):
@@ -168,24 +200,30 @@ class RiskEngine:
                     f"day is a loss above {limits.max_daily_loss_pct} %"
                 ),
             )
-        recent = sum(now_ns - ts_ns < MINUTE_NS for ts_ns in account.recent_order_ns)
-        if not recent < limits.max_orders_per_minute:
-            yield RejectReason.ORDER_RATE, f"{recent} orders within a minute"
+        yield from self._broken_by_rate(account, now_ns)
         if order.intent is Intent.OPEN:
             yield from self._broken_by_opening(order, account, notional, equity)
             yield from self._broken_by_greeks(order, account, equity, greeks, unit_greeks)
-        if required_cash == math.inf:
-            detail = (
-                "no greatest loss: cover sold options and stock by bought ones that last as long, "
-                "or allow uncovered sales with risk.allow_naked_shorts and give the spot"
-            )
-            yield RejectReason.UNDEFINED_RISK, detail
-        if not is_affordable(order, required_cash, account.buying_power):
-            detail = f"needs {required_cash:.2f} USD of {account.buying_power:.2f}"
-            yield RejectReason.BUYING_POWER, detail
+        yield from _unaffordable(order, account, required_cash)
 
-    def _forbidden(self, order: Order, account: "Account") -> Broken:
-        if account.trading_state is TradingState.HALTED:
+    def _broken_by_owner(
+        self, order: Order, account: "Account", required_cash: float, notional: float, now_ns: int
+    ) -> Broken:
+        yield from self._forbidden(order, account, by_owner=True)
+        if not math.isfinite(notional) or math.isnan(required_cash):
+            yield RejectReason.NOT_A_NUMBER, f"{notional=} {required_cash=}"
+        yield from self._broken_by_rate(account, now_ns)
+        yield from _unaffordable(order, account, required_cash)
+
+    def _broken_by_rate(self, account: "Account", now_ns: int) -> Broken:
+        recent = sum(now_ns - ts_ns < MINUTE_NS for ts_ns in account.recent_order_ns)
+        if not recent < self.limits.max_orders_per_minute:
+            yield RejectReason.ORDER_RATE, f"{recent} orders within a minute"
+
+    def _forbidden(self, order: Order, account: "Account", by_owner: bool) -> Broken:
+        overrides = by_owner and order.intent is Intent.CLOSE
+        overrides = overrides and owner_may_close(account.restrictions)
+        if account.trading_state is TradingState.HALTED and not overrides:
             yield RejectReason.HALTED, f"trading is halted: {account.state_reason}"
         if account.trading_state is TradingState.REDUCING and order.intent is Intent.OPEN:
             yield RejectReason.REDUCING, f"only closing is allowed: {account.state_reason}"
@@ -252,6 +290,18 @@ class RiskEngine:
             if not order.units <= headroom(limit, current, unit):
                 detail = f"{current:.0f} and {order.units} times {unit:.0f} USD"
                 yield reason, f"{detail}, at most {limit:.0f} ({percent} % of equity)"
+
+
+def _unaffordable(order: Order, account: "Account", required_cash: float) -> Broken:
+    if required_cash == math.inf:
+        detail = (
+            "no greatest loss: cover sold options and stock by bought ones that last as long, "
+            "or allow uncovered sales with risk.allow_naked_shorts and give the spot"
+        )
+        yield RejectReason.UNDEFINED_RISK, detail
+    if not is_affordable(order, required_cash, account.buying_power):
+        detail = f"needs {required_cash:.2f} USD of {account.buying_power:.2f}"
+        yield RejectReason.BUYING_POWER, detail
 
 
 def _floor(base: float, loss_pct: float) -> float:

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import msgspec
 import ray
 import structlog
 import torch
@@ -24,9 +25,11 @@ from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamClient
 from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
-from trading.errors import JournalLocked, LearningError, TradingError
+from trading.errors import JournalLocked, LearningError, OwnerRefused, TradingError
 from trading.execution.broker import PaperBroker
 from trading.execution.journal import Journal
+from trading.execution.mailbox import POLL_S, serve
+from trading.execution.owner import Command
 from trading.learning.policy import Policy
 from trading.learning.succession import Reported
 from trading.learning.weights import Reign
@@ -56,6 +59,7 @@ _LOCK_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 20.0
 _REIGN_TIMEOUT_S = 60.0
 _REIGN_POLL_S = 0.5
+_COMMAND_TIMEOUT_S = 10.0
 
 
 class Progress(NamedTuple):
@@ -248,6 +252,31 @@ class LiveMarket:
         """Where the account stands, None before it is open."""
         return self._trader.championship.reported if self._trader is not None else None
 
+    def control(self, command: Command | None, timeout_s: float = _COMMAND_TIMEOUT_S) -> Any:
+        """Obey the owner, and answer with what happened; None: only how the account stands.
+
+        Raises
+        ------
+        OwnerRefused
+            It was not obeyed, and will not be.
+        """
+        trader = self._trader
+        if trader is None or self._phase not in ("connecting", "trading"):
+            raise OwnerRefused(f"the live market is {self._phase}: give the command again")
+        future = trader.command(command)
+        try:
+            answer = future.result(timeout_s)
+        except TimeoutError:
+            if not future.cancel():
+                answer = future.result(timeout_s)
+            else:
+                raise OwnerRefused(
+                    f"the trading thread was busy for {timeout_s:g} s: give the command again"
+                ) from None
+        said: dict[str, Any] = msgspec.to_builtins(answer)
+        said["account"]["unclosed"] = dict(trader.env.unclosed)
+        return said
+
     def stop(self) -> Progress:
         """End trading, close the stream and the journal; return the last figures."""
         self._stopping.set()
@@ -263,6 +292,17 @@ class LiveMarket:
         if latency_s is not None:
             self._metrics.observe_action_latency(latency_s)
         self._newsroom.bar()
+
+    def on_command(self, trader: Trader) -> None:
+        """Renew the snapshots; called on the trading thread."""
+        self._take_snapshot(trader, trader.clock.bar)
+        self._newsroom.bar()
+
+    def _heed_commands(self) -> None:
+        """Obey what the command line leaves beside the journal, until trading ends."""
+        journal = assembly.journal_path(self._settings)
+        while not self._stopping.wait(POLL_S) and self._phase in ("connecting", "trading"):
+            serve(journal, self.control)
 
     def _take_snapshot(self, trader: Trader, bar: Bar) -> None:
         figures = account_figures(trader, self._restarts)
@@ -392,6 +432,7 @@ class LiveMarket:
             )
             self._introduce(trader)
             self._phase = "connecting"
+            threading.Thread(target=self._heed_commands, name="owner", daemon=True).start()
             trader.open()
             self._take_snapshot(trader, trader.clock.bar)
             if self._stopping.is_set():

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -20,9 +21,11 @@ import structlog
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS
 from trading.envs.live_env import LiveEnv
-from trading.errors import LearningError
+from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed
 from trading.execution.orders import Fill, Rejection
+from trading.execution.owner import Answer as OwnersAnswer
+from trading.execution.owner import Command, obey, standing
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import Rollout, State
 from trading.learning.succession import Reported, Ruling
@@ -102,6 +105,10 @@ class Observer(Protocol):
         """A bar was closed; `latency_s` is from the last frame to the last order, if any."""
         ...
 
+    def on_command(self, trader: "Trader") -> None:
+        """The owner's word was obeyed."""
+        ...
+
 
 class Trader:
     """Trades one account from a stream of frames until told to stop or the stream ends.
@@ -146,6 +153,11 @@ class Trader:
         """Exchange time, fill, and name of the action, oldest first."""
         self.recent_rejections: deque[tuple[str, Rejection]] = deque(maxlen=_RECENT_FILLS)
         """Name of the action, and why it was refused, oldest first."""
+        self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
+        self._commands = queue.Queue()
+        self._now_ns = start_ns
+        self._has_closed = False
+        """Whether a bar was closed, so that holdings have their prices."""
         self.finished = False
         """The stream ended and every bar is closed."""
         self._unopened: Bar | None = None
@@ -173,6 +185,15 @@ class Trader:
             grace_ns=settings.grace_ns,
         )
 
+    def command(self, command: Command | None, done: str = "") -> "Future[OwnersAnswer]":
+        """Hand over the owner's word (None: only how the account stands), obeyed between bars.
+
+        `done` as in `owner.obey`. Cancelled before it was obeyed, it never is.
+        """
+        future: Future[OwnersAnswer] = Future()
+        self._commands.put((future, command, done))
+        return future
+
     def deliver(self, answer: Answer) -> None:
         """Hand over the driver's answer; its rulings hold from the next bar on."""
         self._inbox.put(answer)
@@ -191,14 +212,40 @@ class Trader:
             if self._settings.wall_clock:
                 self._open_if_begun(now_ns())
                 self._stream.expect_data(self._calendar.session_at(now_ns()) is not None)
+            self._obey()
             while self._due(now_ns) and not self.stopping.is_set():
                 self._confirm()
+                self._obey()
                 self._close_bar(received_s)
             if self._stream.finished and not self.stopping.is_set():
                 if self.clock.complete:
                     self._close_bar(received_s)
                 self.finished = True
                 return
+
+    def _obey(self) -> None:
+        """Do what the owner wants since the last look."""
+        while True:
+            try:
+                future, command, done = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            if not future.set_running_or_notify_cancel():
+                continue
+            broker = self.env.broker
+            equity = self.env.equity() if self._has_closed else broker.known_equity()
+            try:
+                if command is None:
+                    answer = OwnersAnswer("", 0, False, standing(broker, equity))
+                else:
+                    now_ns = max(self._now_ns, broker.account.last_ts_ns)
+                    answer = obey(broker, command, now_ns, equity, done)
+                    log.info("the owner commands", command=command.command, said=answer.said)
+                    self._observer.on_command(self)
+            except TradingError as error:
+                future.set_exception(error)
+                continue
+            future.set_result(answer)
 
     def _receive(self, timeout_s: float) -> float | None:
         frames = self._stream.frames(timeout_s)
@@ -264,6 +311,7 @@ class Trader:
             self._first[:] = False
             if received_s is not None:
                 latency_s = time.perf_counter() - received_s
+        self._now_ns, self._has_closed = bar.end_ns, True
         self._markets.follow(bar)
         self._observer.on_bar(self, bar, latency_s)
         following = first_bar_after(bar.end_ns, self._calendar, self._settings.bar_ns)
@@ -297,7 +345,11 @@ class Trader:
         ]
         self.env.broker.record(events)
         self.decisions += len(events)
-        for outcome in self.env.trade(now_ns, [int(action) for action in decision.actions]):
+        outcomes = self.env.trade(now_ns, [int(action) for action in decision.actions])
+        for fill in self.env.closed:
+            self.recent_fills.append((now_ns, fill, "closed by the owner"))
+            log.info("closed by the owner", underlying=fill.underlying, units=fill.units)
+        for outcome in outcomes:
             if isinstance(outcome.result, Fill):
                 name = ACTIONS[outcome.action].name
                 self.recent_fills.append((now_ns, outcome.result, name))

@@ -1,0 +1,134 @@
+"""Commands of the owner as files beside the journal: they reach whoever trades the account.
+
+The command line leaves a request in a folder, and the process that writes the journal takes it and
+leaves the answer. So neither Ray, nor a network, nor a token is needed: who may write the state
+folder owns the account. A request is taken once, by renaming it, and one whose sender has gone away
+is void after its time.
+"""
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trading.errors import JournalError, OwnerRefused, TradingError
+from trading.execution.journal_schema import beside
+from trading.execution.owner import Command
+
+POLL_S = 0.1
+_GRACE_S = 10.0
+"""Once a request was taken, its answer is worth waiting so much longer for."""
+_REQUEST, _TAKEN, _ANSWER, _PART = ".request", ".taken", ".answer", ".part"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What the command line asks; None: only how the account stands."""
+
+    command: Command | None
+    until: float
+    """Seconds since 1970: who asked does not wait longer."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What the owner is told; `refused` says why nothing was done, empty when it was."""
+
+    refused: str = ""
+    answer: dict[str, Any] = {}
+
+
+class NotTaken(OwnerRefused):
+    """Nobody took the request in time; it was withdrawn."""
+
+
+def mailbox_path(journal: Path) -> Path:
+    """The folder of requests and answers."""
+    return beside(journal, ".commands")
+
+
+def ask(journal: Path, command: Command | None, timeout_s: float) -> Reply:
+    """Leave a request for whoever trades the account of `journal`, and wait for the answer.
+
+    Raises
+    ------
+    NotTaken
+        Nobody took it in time; nothing was done, and nothing will be.
+    OwnerRefused
+        It was taken, and no answer came.
+    JournalError
+        The folder cannot be written.
+    """
+    folder = mailbox_path(journal)
+    base = folder / secrets.token_hex(8)
+    request = base.with_suffix(_REQUEST)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(request, msgspec.json.encode(Request(command, time.time() + timeout_s)))
+    except OSError as error:
+        raise JournalError(f"cannot leave a command in {folder}: {error}") from error
+    reply = _await(base.with_suffix(_ANSWER), timeout_s)
+    if reply is not None:
+        return reply
+    try:
+        request.unlink()
+    except FileNotFoundError:
+        reply = _await(base.with_suffix(_ANSWER), _GRACE_S)
+        if reply is not None:
+            return reply
+        raise OwnerRefused(
+            "the command was taken and not answered: see `trading account status` and the "
+            "journal for whether it was obeyed, and give it again with the same --key if not"
+        ) from None
+    raise NotTaken(f"whoever trades the account did not take the command within {timeout_s:g} s")
+
+
+def serve(journal: Path, do: Callable[[Command | None], dict[str, Any]]) -> None:
+    """Take every request that waits, and answer it with what `do` returns or refuses."""
+    folder = mailbox_path(journal)
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(folder)):
+            if name.endswith(_REQUEST):
+                _serve(folder / name, do)
+
+
+def _serve(request: Path, do: Callable[[Command | None], dict[str, Any]]) -> None:
+    taken = request.with_suffix(_TAKEN)
+    try:
+        request.rename(taken)
+    except FileNotFoundError:
+        return
+    try:
+        asked = msgspec.json.decode(taken.read_bytes(), type=Request)
+        if time.time() <= asked.until:
+            try:
+                reply = Reply(answer=do(asked.command))
+            except TradingError as error:
+                reply = Reply(refused=str(error))
+            _write(request.with_suffix(_ANSWER), msgspec.json.encode(reply))
+    except msgspec.MsgspecError as error:
+        refused = Reply(refused=f"the request cannot be read: {error}")
+        _write(request.with_suffix(_ANSWER), msgspec.json.encode(refused))
+    finally:
+        taken.unlink(missing_ok=True)
+
+
+def _await(answer: Path, timeout_s: float) -> Reply | None:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            reply = msgspec.json.decode(answer.read_bytes(), type=Reply)
+            answer.unlink()
+            return reply
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(POLL_S)
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_suffix(path.suffix + _PART)
+    part.write_bytes(content)
+    part.replace(path)

@@ -1,0 +1,303 @@
+"""The owner's desk: commands are checked, journalled with their effects, and answered.
+
+Who has the account's broker obeys: the live market's thread while the application runs, and the
+command line while it does not. Each command is one transaction, and one that comes again by its key
+is answered as before and does nothing.
+"""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from trading.errors import OwnerRefused
+from trading.execution.broker import PaperBroker
+from trading.execution.events import CashMoved, Event, OwnerCommand, OwnerCommanded
+from trading.execution.money import usd
+from trading.execution.states import OWNER_ORDERS, TABLE, Cause
+
+MOST_USD = 1e12
+"""Nothing above this is paid in at once: it is a slip of the keyboard."""
+LONGEST_TEXT = 500
+"""Characters of a name, reason or key."""
+
+_ORDERS = {
+    OwnerCommand.HALT: Cause.OWNER_HALT,
+    OwnerCommand.REDUCE: Cause.OWNER_REDUCE,
+    OwnerCommand.FLATTEN: Cause.OWNER_FLATTEN,
+}
+
+
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an owner wants.
+
+    `by` is who says it and `why` the reason, for the journal. `key` makes it the same command when
+    it comes again; empty: every time is another. `symbol` is the underlying that `close` closes,
+    `amount` the USD of `deposit` and `withdraw`. `at` is when, by the wall clock (ISO 8601, UTC).
+    """
+
+    command: OwnerCommand
+    by: str
+    why: str = ""
+    key: str = ""
+    symbol: str = ""
+    amount: float = 0.0
+    at: str = ""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What became of a command: a sentence, and where the account stands after it."""
+
+    said: str
+    number: int
+    repeated: bool
+    """It had come before, and was not obeyed again."""
+    account: dict[str, Any]
+
+
+def now_utc() -> str:
+    """The wall clock's time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def obey(
+    broker: PaperBroker,
+    command: Command,
+    now_ns: int,
+    equity: float | None = None,
+    done: str = "",
+) -> Answer:
+    """Do what the owner wants.
+
+    Parameters
+    ----------
+    broker
+        Of the account.
+    command
+        What is wanted.
+    now_ns
+        Exchange time.
+    equity
+        The account's worth now in USD; None where no market is looked at.
+    done
+        What was done, for a command that is carried out elsewhere: a choice of the champion, a
+        reload of the settings.
+
+    Raises
+    ------
+    OwnerRefused
+        It cannot be done, and nothing was written; the message says why and what can.
+    """
+    account = broker.account
+    equity = broker.known_equity() if equity is None else equity
+    _check_text(command)
+    before = account.commands.get(command.key) if command.key else None
+    if before is not None:
+        asked = (command.command, command.symbol, command.amount)
+        if asked != (before.command, before.symbol, before.amount):
+            raise OwnerRefused(
+                f"the key {command.key!r} was the one of {before.command} before: give every "
+                "command a key of its own"
+            )
+        return Answer(before.answer, before.number, True, standing(broker, equity))
+    does = _DOES.get(command.command)
+    said, events = does(broker, command, now_ns, equity) if does else (done, [])
+    number = account.owner_commands + 1
+    word = OwnerCommanded(
+        now_ns,
+        number,
+        command.command,
+        command.by,
+        command.why,
+        command.key,
+        command.at or now_utc(),
+        said,
+        command.symbol,
+        command.amount,
+    )
+    broker.record([word, *events])
+    if equity is not None:
+        equity += sum(event.amount for event in events if isinstance(event, CashMoved))
+        broker.know_equity(equity, now_ns)
+    if any(isinstance(event, CashMoved) for event in events):
+        broker.call_margin(now_ns)
+    return Answer(said, number, False, standing(broker, equity))
+
+
+def standing(broker: PaperBroker, equity: float | None) -> dict[str, Any]:
+    """Where an account stands, as JSON values; money in USD, None where it is not known."""
+    account = broker.account
+    return {
+        "id": account.account_id,
+        "trading_state": account.trading_state.upper(),
+        "trading_state_reason": account.state_reason,
+        "restrictions": [
+            {
+                "cause": cause,
+                "state": each.state.upper(),
+                "reason": each.reason,
+                "leaves": TABLE[cause].leaves if cause in TABLE else "nothing",
+                "owner": TABLE[cause].owner if cause in TABLE else "`resume`",
+            }
+            for cause, each in account.restrictions.items()
+        ],
+        "suspended": account.suspended,
+        "cash": account.cash,
+        "buying_power": account.buying_power,
+        "equity": equity,
+        "paid_in": account.paid_in,
+        "day_start_equity": account.day_start_equity,
+        "peak_equity": account.peak_equity,
+        "open": {name: held.strategy for name, held in account.strategies.items()},
+        "to_close": account.to_close,
+        "owner_commands": account.owner_commands,
+    }
+
+
+def _check_text(command: Command) -> None:
+    for name in ("by", "why", "key", "symbol", "at"):
+        text = getattr(command, name)
+        if len(text) > LONGEST_TEXT or not text.isprintable():
+            raise OwnerRefused(
+                f"{name}: {text[:40]!r} is too long or holds what cannot be printed: give at most "
+                f"{LONGEST_TEXT} printable characters"
+            )
+    if not command.by.strip():
+        raise OwnerRefused("by: is empty: say who commands")
+
+
+def _order(
+    broker: PaperBroker, command: Command, now_ns: int, equity: float | None
+) -> tuple[str, list[Event]]:
+    """Halt, reduce or flatten: the newest of them replaces the one before."""
+    account, cause = broker.account, _ORDERS[command.command]
+    reason = f"{command.command} by {command.by}" + (f": {command.why}" if command.why else "")
+    others = [each for each in OWNER_ORDERS if each != cause]
+    events = broker.entering(cause, now_ns, reason=reason, instead_of=others)
+    open_now = ", ".join(account.strategies) or "nothing"
+    said = {
+        OwnerCommand.HALT: f"halted: nothing trades until `resume`; open are {open_now}",
+        OwnerCommand.REDUCE: f"reducing: only closing trades until `resume`; open are {open_now}",
+        OwnerCommand.FLATTEN: (
+            f"flattening: to be closed from the next bar on are {open_now}; nothing is opened "
+            "until `resume`"
+        ),
+    }[command.command]
+    return said + _others(broker, {cause, *others}), events
+
+
+def _others(broker: PaperBroker, but: set[str]) -> str:
+    """What else restricts trading."""
+    reasons = [
+        each.reason for cause, each in broker.account.restrictions.items() if cause not in but
+    ]
+    return f" (beside {', '.join(reasons)})" if reasons else ""
+
+
+def _resume(
+    broker: PaperBroker, command: Command, now_ns: int, equity: float | None
+) -> tuple[str, list[Event]]:
+    """End what the owner ordered, and all whose cause is gone; the others keep their reason."""
+    account = broker.account
+    stands: dict[str, str] = {}
+    for cause in account.restrictions:
+        if why := broker.risk.standing(cause, account, equity):
+            stands[cause] = why
+    ended = [cause for cause in account.restrictions if cause not in stands]
+    told = "; ".join(f"{cause} stands: {why}" for cause, why in stands.items())
+    if stands and not ended:
+        raise OwnerRefused(told)
+    said = "trading goes on" if not stands else f"still {account.trading_state}: {told}"
+    if ended:
+        said = f"ended: {', '.join(ended)}; {said}"
+    elif account.closing:
+        said = f"not to be closed any more: {', '.join(account.closing)}; {said}"
+    else:
+        said = "nothing restricts trading"
+    if equity is None and ended:
+        said += "; a cause that still holds enters again at the next bar"
+    why_now = f"resumed by {command.by}" + (f": {command.why}" if command.why else "")
+    return said, broker.ending(ended, why_now, now_ns)
+
+
+def _close(
+    broker: PaperBroker, command: Command, now_ns: int, equity: float | None
+) -> tuple[str, list[Event]]:
+    account, symbol = broker.account, command.symbol
+    held = account.strategies.get(symbol)
+    if held is None:
+        position = account.positions.get(symbol)
+        open_now = ", ".join(account.strategies) or "nothing"
+        hint = (
+            f"{symbol} is a leg of {position.underlying}: close that"
+            if position
+            else (f"open are {open_now}")
+        )
+        raise OwnerRefused(f"nothing is open on {symbol or 'no symbol'}: {hint}")
+    said = f"to be closed from the next bar on: {held.strategy} on {symbol}, {held.units} units"
+    if Cause.OWNER_HALT in account.restrictions:
+        raise OwnerRefused(
+            f"{symbol} is not closed while the owner's halt stands: `reduce` or `resume` first"
+        )
+    return said, []
+
+
+def _reset_peak(
+    broker: PaperBroker, command: Command, now_ns: int, equity: float | None
+) -> tuple[str, list[Event]]:
+    if equity is None or not math.isfinite(equity):
+        return "the peak is reset to the equity of the next bar", []
+    return f"the drawdown is measured from {equity:.2f} USD on", []
+
+
+def _deposit(
+    broker: PaperBroker, command: Command, now_ns: int, equity: float | None
+) -> tuple[str, list[Event]]:
+    amount = _amount(command)
+    return _cash(broker, amount, now_ns, equity, f"paid in {amount:.2f} USD")
+
+
+def _withdraw(
+    broker: PaperBroker, command: Command, now_ns: int, equity: float | None
+) -> tuple[str, list[Event]]:
+    amount = _amount(command)
+    power = broker.account.buying_power
+    if amount > power:
+        raise OwnerRefused(
+            f"amount: {amount:.2f} USD is more than the buying power of {max(power, 0.0):.2f}: "
+            "take out less, or close positions first"
+        )
+    return _cash(broker, -amount, now_ns, equity, f"took out {amount:.2f} USD")
+
+
+def _cash(
+    broker: PaperBroker, amount: float, now_ns: int, equity: float | None, done: str
+) -> tuple[str, list[Event]]:
+    account = broker.account
+    known = equity if equity is not None and math.isfinite(equity) else None
+    event = CashMoved(now_ns, account.cash_moves + 1, amount, known)
+    return f"{done}: cash is {usd(account.cash + amount):.2f} USD", [event]
+
+
+def _amount(command: Command) -> float:
+    amount = usd(command.amount) if math.isfinite(command.amount) else math.nan
+    cents = round(command.amount * 100.0) if math.isfinite(command.amount) else 0
+    if not 0.01 <= amount <= MOST_USD or abs(cents / 100.0 - command.amount) > 1e-9:
+        raise OwnerRefused(
+            f"amount: {command.amount} is not allowed: give USD in whole cents, from 0.01 to "
+            f"{MOST_USD:.0f}"
+        )
+    return cents / 100.0
+
+
+_DOES = {
+    OwnerCommand.HALT: _order,
+    OwnerCommand.REDUCE: _order,
+    OwnerCommand.FLATTEN: _order,
+    OwnerCommand.RESUME: _resume,
+    OwnerCommand.CLOSE: _close,
+    OwnerCommand.RESET_PEAK: _reset_peak,
+    OwnerCommand.DEPOSIT: _deposit,
+    OwnerCommand.WITHDRAW: _withdraw,
+}
