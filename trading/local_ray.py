@@ -94,25 +94,33 @@ def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
 
 @contextlib.contextmanager
 def _ports_of_agents() -> Iterator[None]:
-    """Give the agents of a node their ports, which `ray start` can and `ray.init` cannot.
+    """Give the agents of a node their ports, and tell the raylet.
 
     A raylet that has to be told by its agents where they listen gives these Python processes 15 s,
-    and dies without them, which is too short for a busy machine.
+    and dies without them, which is too short for a busy machine. So it finds the file that the
+    agent will write, too.
     """
     from ray._private import parameter
+    from ray._private.node import Node
 
-    ray_params = parameter.RayParams
+    ray_params, start_raylet = parameter.RayParams, Node.start_raylet
 
     def with_ports(**options: Any) -> Any:
         return ray_params(
             **{**options, **dict(zip(_AGENTS, free_ports(len(_AGENTS)), strict=True))}
         )
 
-    parameter.RayParams = with_ports
+    def start_and_tell(node: Any, *arguments: Any, **options: Any) -> Any:
+        for name in _AGENTS:
+            port = getattr(node._ray_params, name)
+            Path(node.get_session_dir_path(), f"{name}_{node._node_id}").write_text(str(port))
+        return start_raylet(node, *arguments, **options)
+
+    parameter.RayParams, Node.start_raylet = with_ports, start_and_tell
     try:
         yield
     finally:
-        parameter.RayParams = ray_params
+        parameter.RayParams, Node.start_raylet = ray_params, start_raylet
 
 
 def free_ports(count: int) -> list[int]:

@@ -32,7 +32,7 @@ _NAMESPACE = (
     *("--pid", "--fork", "--kill-child", "--mount-proc"),
 )
 _POLL_S = 0.3
-_STARTS = 3
+_STARTS = 8
 _OBJECT_STORE_BYTES = 120_000_000
 HEAD = "127.0.0.5"
 """Not 127.0.0.1, in whose place Ray puts an address of the machine."""
