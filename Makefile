@@ -8,10 +8,10 @@ CONFIG ?= configs/local.yaml
 PROCESSES ?= 2
 PYTEST = $(VENV)/bin/python -m pytest
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
-ON_ITS_OWN = not soak and not cluster and not docker
+ON_ITS_OWN = not soak and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint kernels test test-all soak test-cluster test-image sbom lock
+.PHONY: install run lint kernels test test-all soak test-cluster test-kubernetes test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -44,6 +44,11 @@ soak: $(INSTALLED)
 # Two clusters of Ray that hand an account over, as root.
 test-cluster: $(INSTALLED)
 	$(PYTEST) -m cluster
+
+# Every form of the bot on the cluster of the current kubeconfig; IMAGE=name:tag takes one that the
+# cluster has or can pull, else the image is built and loaded. The report: var/kubernetes-report.md
+test-kubernetes: $(INSTALLED)
+	IMAGE=$(IMAGE) $(PYTEST) -m kubernetes tests/kubernetes
 
 # Builds the image and runs it, as root on Debian: apt-get install docker.io debootstrap
 test-image: $(INSTALLED)

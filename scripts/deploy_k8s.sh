@@ -16,8 +16,11 @@ usage: scripts/deploy_k8s.sh [options]
   --push              push the image to its registry instead of loading it into a local cluster
   --env-file FILE     makes the Secret trading-bot-secrets of it (default: .env where there is one)
   --config FILE       the application's settings (default: those in the manifests)
-  --model FOLDER      uploads a checkpoint and promotes it once the bot runs
+  --model PATH        uploads a checkpoint or a file of weights and trades with it once the bot runs
   --monitoring        Prometheus and Grafana as well
+  --namespace NAME    where it runs (default: trading-bot)
+  --name NAME         what Deployment and Service, or the Ray cluster, are called, and what the other
+                      names begin with (default: paper-trading-bot); a second one has its own account
   --context NAME      kubectl's context (default: the current one)
   --timeout SECONDS   for each wait (default: 900)
   --yes               asks nothing
@@ -31,14 +34,15 @@ misuse() { echo "deploy_k8s.sh: $*; see --help" >&2; exit 2; }
 say() { echo "==> $*"; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-namespace=trading-bot
+# shellcheck source=scripts/names.sh
+. "$root/scripts/names.sh"
 
 kuberay=false rayservice=false gpu=false build=true push=false monitoring=false yes=false dry_run=false
 image='' env_file='' config='' model='' context='' timeout=900
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --image|--env-file|--config|--model|--context|--timeout)
+    --image|--env-file|--config|--model|--context|--timeout|--namespace|--name)
       [ $# -ge 2 ] || misuse "$1 needs a value" ;;
   esac
   case $1 in
@@ -55,6 +59,8 @@ while [ $# -gt 0 ]; do
     --config) config=$2; shift ;;
     --model) model=$2; shift ;;
     --context) context=$2; shift ;;
+    --namespace) namespace=$2; shift ;;
+    --name) name=$2; shift ;;
     --timeout) timeout=$2; shift ;;
     --help) usage; exit 0 ;;
     *) misuse "unknown option $1" ;;
@@ -62,9 +68,10 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+set_names
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || misuse "--timeout is $timeout; it must be whole seconds"
 [ -z "$config" ] || [ -f "$config" ] || die "--config: $config is no file"
-[ -z "$model" ] || [ -d "$model" ] || die "--model: $model is no folder of a checkpoint"
+[ -z "$model" ] || [ -e "$model" ] || die "--model: there is no $model"
 if [ -n "$env_file" ]; then
   [ -f "$env_file" ] || die "--env-file: $env_file is no file"
 elif [ -f "$root/.env" ]; then
@@ -129,8 +136,8 @@ check_tools() {
     die "the KubeRay operator is not installed: see infra/kuberay/README.md"
   fi
   if $kuberay; then
-    local other=rayservice/trading form=--rayservice
-    if $rayservice; then other=raycluster/trading form=--kuberay; fi
+    local other=rayservice/$cluster form=--rayservice
+    if $rayservice; then other=raycluster/$cluster form=--kuberay; fi
     if exists "$other" -n "$namespace"; then
       die "the bot runs as $other: \`manage_k8s.sh $form --yes delete\` ends it, the account stays"
     fi
@@ -172,25 +179,25 @@ password_secret() {
 
 # Notes whether what the bot reads at its start is new.
 watch_settings() {
-  if [[ $1 == *"configmap/trading-bot-config configured"* ]] ||
-    [[ $1 == *"secret/trading-bot-secrets configured"* ]]; then
+  if [[ $1 == *"configmap/$objects-config configured"* ]] ||
+    [[ $1 == *"secret/$objects-secrets configured"* ]]; then
     settings_changed=true
   fi
 }
 
 secrets_step() {
   say "namespace and secrets"
-  apply <"$root/infra/k8s/configs/namespace.yaml"
+  named <"$root/infra/k8s/configs/namespace.yaml" | apply
   if [ -n "$env_file" ]; then
     local applied
-    applied=$("${kubectl[@]}" create secret generic trading-bot-secrets -n "$namespace" \
+    applied=$("${kubectl[@]}" create secret generic "$objects-secrets" -n "$namespace" \
       --from-env-file="$env_file" --dry-run=client -o yaml | apply)
     echo "$applied"
     watch_settings "$applied"
   else
-    echo "no .env file: the Secret trading-bot-secrets stays as it is"
+    echo "no .env file: the Secret $objects-secrets stays as it is"
   fi
-  if $kuberay; then password_secret trading-redis; fi
+  if $kuberay; then password_secret "$redis"; fi
   if $monitoring; then password_secret trading-grafana; fi
 }
 
@@ -212,34 +219,60 @@ YAML
     cat >>"$work/kustomization.yaml" <<YAML
 configMapGenerator:
   - name: trading-bot-config
-    namespace: $namespace
+    namespace: trading-bot
     behavior: replace
     files: [config.yaml]
 generatorOptions:
   disableNameSuffixHash: true
 YAML
   fi
+  if $kuberay; then
+    echo patches: >>"$work/kustomization.yaml"
+    keep_env_runners >>"$work/kustomization.yaml"
+  fi
   if $rayservice; then
     # What a pod reads at its start is part of what the cluster is: new settings are an upgrade.
     cat >>"$work/kustomization.yaml" <<YAML
-patches:
   - target: {kind: RayService}
     patch: |
       - op: test
         path: /spec/rayClusterConfig/workerGroupSpecs/0/groupName
         value: live-market
       - op: add
-        path: /spec/rayClusterConfig/workerGroupSpecs/0/template/metadata
-        value: {annotations: {trading-bot/settings: "$(settings_digest)"}}
+        path: /spec/rayClusterConfig/workerGroupSpecs/0/template/metadata/annotations
+        value: {trading-bot/settings: "$(settings_digest)"}
 YAML
   fi
-  "${kubectl[@]}" kustomize "$work"
+  "${kubectl[@]}" kustomize "$work" | named
+}
+
+# A patch by which env runners stay as many as `manage_k8s.sh scale` allowed, and as the autoscaler made.
+keep_env_runners() {
+  local kind=RayCluster path=.spec object=raycluster/$cluster key count
+  if $rayservice; then kind=RayService path=.spec.rayClusterConfig object=rayservice/$cluster; fi
+  cat <<YAML
+  - target: {kind: $kind}
+    patch: |
+      - op: test
+        path: ${path//.//}/workerGroupSpecs/2/groupName
+        value: env-runners
+YAML
+  for key in maxReplicas replicas; do
+    count=$("${kubectl[@]}" get "$object" -n "$namespace" --ignore-not-found \
+      -o "jsonpath={$path.workerGroupSpecs[?(@.groupName==\"env-runners\")].$key}") ||
+      die "cannot read how many env runners $object may have"
+    if [[ $count =~ ^[0-9]+$ ]]; then
+      cat <<YAML
+      - {op: replace, path: ${path//.//}/workerGroupSpecs/2/$key, value: $count}
+YAML
+    fi
+  done
 }
 
 settings_digest() {
   local secret
-  secret=$("${kubectl[@]}" get secret trading-bot-secrets -n "$namespace" --ignore-not-found \
-    -o 'jsonpath={.data}') || die "cannot read the Secret trading-bot-secrets"
+  secret=$("${kubectl[@]}" get secret "$objects-secrets" -n "$namespace" --ignore-not-found \
+    -o 'jsonpath={.data}') || die "cannot read the Secret $objects-secrets"
   { cat "${config:-$root/infra/kuberay/cluster/config.yaml}"; echo "$secret"; } | sha256sum | cut -c -16
 }
 
@@ -252,7 +285,7 @@ application_step() {
     if $gpu; then base=kuberay/overlays/gpu; fi
     if $rayservice; then base=${base/overlays\//overlays/service-}; fi
   fi
-  if $kuberay && ! $rayservice && exists raycluster/trading -n "$namespace"; then
+  if $kuberay && ! $rayservice && exists "raycluster/$cluster" -n "$namespace"; then
     local changes code=0
     changes=$(overlay "$base" | "${kubectl[@]}" diff -f -) || code=$?
     [ $code -le 1 ] || die "kubectl diff failed: it is not known what would change"
@@ -266,12 +299,12 @@ application_step() {
   echo "$applied"
   watch_settings "$applied"
   if $monitoring; then
-    "${kubectl[@]}" kustomize "$root/infra/k8s/monitoring" | apply
+    "${kubectl[@]}" kustomize "$root/infra/k8s/monitoring" | named | apply
   fi
 }
 
 manage() {
-  local options=(--timeout "$timeout")
+  local options=(--timeout "$timeout" --namespace "$namespace" --name "$name")
   if $rayservice; then options+=(--rayservice); elif $kuberay; then options+=(--kuberay); fi
   if [ -n "$context" ]; then options+=(--context "$context"); fi
   run "$root/scripts/manage_k8s.sh" "${options[@]}" "$@"
@@ -284,16 +317,16 @@ start_step() {
   elif $kuberay; then
     local await=("${kubectl[@]}" wait -n "$namespace")
     if $cluster_changed; then
-      run "${await[@]}" raycluster/trading --for=condition=HeadPodReady=false --timeout=60s || true
+      run "${await[@]}" "raycluster/$cluster" --for=condition=HeadPodReady=false --timeout=60s || true
     fi
-    run "${await[@]}" raycluster/trading --for=condition=RayClusterProvisioned --timeout="${timeout}s"
+    run "${await[@]}" "raycluster/$cluster" --for=condition=RayClusterProvisioned --timeout="${timeout}s"
     if $settings_changed && ! $cluster_changed; then
       # A running pod keeps its environment, and for a minute its old settings.
       manage stop
       run "${kubectl[@]}" delete pods -n "$namespace" \
-        -l ray.io/cluster=trading,ray.io/group=live-market
+        -l "ray.io/cluster=$cluster,ray.io/group=live-market"
     fi
-    run "${await[@]}" pods -l ray.io/cluster=trading --for=condition=Ready --timeout="${timeout}s"
+    run "${await[@]}" pods -l "ray.io/cluster=$cluster" --for=condition=Ready --timeout="${timeout}s"
     manage start
   elif $settings_changed; then
     manage restart
@@ -301,8 +334,8 @@ start_step() {
     manage start
   fi
   if $monitoring; then
-    for name in prometheus grafana; do
-      run "${kubectl[@]}" rollout status "deployment/$name" -n "$namespace" --timeout="${timeout}s"
+    for each in prometheus grafana; do
+      run "${kubectl[@]}" rollout status "deployment/$each" -n "$namespace" --timeout="${timeout}s"
     done
   fi
   if [ -n "$model" ]; then
@@ -313,9 +346,9 @@ start_step() {
 
 addresses() {
   local forward="${kubectl[*]} port-forward -n $namespace"
-  say "inside the cluster: http://paper-trading-bot.$namespace:8000/status"
-  echo "from here:          $forward service/paper-trading-bot 8000"
-  if $kuberay; then echo "Ray's dashboard:    $forward service/trading-head-svc 8265"; fi
+  say "inside the cluster: http://$name.$namespace:8000/status"
+  echo "from here:          $forward service/$name 8000"
+  if $kuberay; then echo "Ray's dashboard:    $forward service/$cluster-head-svc 8265"; fi
   if $monitoring; then
     echo "Prometheus:         $forward service/prometheus 9090"
     echo "Grafana:            $forward service/grafana 3000   (user admin, password in the Secret trading-grafana)"

@@ -69,7 +69,7 @@ def trading() -> grafana.Dashboard:
                         USD,
                     ),
                     _figure("Drawdown", "trading_bot:drawdown:ratio", SHARE),
-                    _figure("Win rate", "trading_bot_win_rate", SHARE),
+                    _figure("Win rate", "trading_bot_win_rate / 100", SHARE),
                     _alarm("Alerts", 'sum(ALERTS{alertstate="firing"}) or vector(0)'),
                 ),
             ),
@@ -134,7 +134,7 @@ def trading() -> grafana.Dashboard:
                     _graph(
                         "Win rate",
                         SHARE,
-                        Line("trading_bot_win_rate", "since the start"),
+                        Line("trading_bot_win_rate / 100", "since the start"),
                         Line("trading_bot:win_rate:ratio5d", "five days"),
                     ),
                 ),

@@ -10,21 +10,27 @@ usage: scripts/manage_k8s.sh [options] COMMAND
   logs [ARGS]         its log; ARGS go to `kubectl logs`, to `ray job logs` with --kuberay, and to
                       `tail` with --rayservice
   metrics             its metrics, as Prometheus sees them
-  scale N             replicas of the bot, 0 or 1; with --kuberay most nodes of env runners
+  scale N             replicas of the bot, 0 or 1; on a Ray cluster most nodes of env runners
   restart             stops it in order and starts it again
   stop                writes a checkpoint and stops trading; nothing is lost
   start               starts it, and waits until it is ready
-  delete              removes the bot; the claims and the secrets stay without --with-data
-  port-forward [PORT] the endpoints on this machine's PORT (default: 8000)
-  exec COMMAND...     a command beside the bot
-  update-model PATH   trades with the checkpoint in PATH, a folder or a .tar.gz of one, without
-                      a restart; one that does not fit is refused and changes nothing
+  delete              stops the bot, waits until its account is at rest, and removes it; the claims
+                      and the secrets stay without --with-data
+  port-forward [PORT] on this machine the endpoints at PORT (default: 8000), and Grafana at 3000 and
+                      Prometheus at 9090 where they are deployed
+  exec [COMMAND...]   a command beside the bot (default: a shell)
+  update-model PATH   trades with the weights in PATH without a restart: a checkpoint's folder, a
+                      .tar.gz of one, or a file of weights (.pt, see \`trading checkpoints export\`);
+                      what does not fit is refused and changes nothing
 
   --kuberay           the bot runs on a Ray cluster
   --rayservice        the bot runs as a RayService
+  --namespace NAME    where it was deployed (default: trading-bot)
+  --name NAME         what it was called then (default: paper-trading-bot)
   --context NAME      kubectl's context (default: the current one)
   --timeout SECONDS   for each wait (default: 900)
-  --with-data         delete: the claims, the secrets and the namespace too, the account with them
+  --with-data         delete: the claims and the secrets too, the account with them, and the namespace
+                      when no other bot has claims in it
   --yes               delete: asks nothing
   --help
 TEXT
@@ -33,9 +39,10 @@ TEXT
 die() { echo "manage_k8s.sh: $*" >&2; exit 1; }
 misuse() { echo "manage_k8s.sh: $*; see --help" >&2; exit 2; }
 
-namespace=trading-bot
-app=deployment/paper-trading-bot
-service=rayservice/trading
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/names.sh
+. "$root/scripts/names.sh"
+
 job=paper-trading-bot
 application=(python -m trading)
 state=(--config /etc/trading/config.yaml --set paths.state_dir=/var/lib/trading)
@@ -47,9 +54,14 @@ while [ $# -gt 0 ]; do
     --rayservice) kuberay=true rayservice=true ;;
     --yes) yes=true ;;
     --with-data) with_data=true ;;
-    --context|--timeout)
+    --context|--timeout|--namespace|--name)
       [ $# -ge 2 ] || misuse "$1 needs a value"
-      if [ "$1" = --context ]; then context=$2; else timeout=$2; fi
+      case $1 in
+        --context) context=$2 ;;
+        --timeout) timeout=$2 ;;
+        --namespace) namespace=$2 ;;
+        --name) name=$2 ;;
+      esac
       shift ;;
     --help) usage; exit 0 ;;
     -*) misuse "unknown option $1" ;;
@@ -58,6 +70,9 @@ while [ $# -gt 0 ]; do
   shift
 done
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || misuse "--timeout is $timeout; it must be whole seconds"
+set_names
+app=deployment/$name
+service=rayservice/$cluster
 [ $# -gt 0 ] || misuse "no command"
 command=$1
 shift
@@ -70,22 +85,22 @@ k() {
 
 # The name of the Ray cluster, of a RayService that of the one which answers.
 ray_cluster() {
-  local name=trading
+  local found=$cluster
   if $rayservice; then
-    name=$(k get "$service" -o 'jsonpath={.status.activeServiceStatus.rayClusterName}') || true
+    found=$(k get "$service" -o 'jsonpath={.status.activeServiceStatus.rayClusterName}') || true
   fi
-  [ -n "$name" ] || die "the RayService has no cluster"
-  echo "$name"
+  [ -n "$found" ] || die "the RayService has no cluster"
+  echo "$found"
 }
 
 # The name of the one pod of the Ray cluster with this label.
 ray_pod() {
-  local name labels
+  local found labels
   labels=ray.io/cluster=$(ray_cluster),$1
-  name=$(k get pods -l "$labels" --field-selector=status.phase=Running \
+  found=$(k get pods -l "$labels" --field-selector=status.phase=Running \
     -o "jsonpath={.items[0].metadata.name}" 2>/dev/null) || true
-  [ -n "$name" ] || die "no running pod with the labels $labels"
-  echo "$name"
+  [ -n "$found" ] || die "no running pod with the labels $labels"
+  echo "$found"
 }
 
 # Runs a command in the container of the bot, or of the Ray node that it runs on.
@@ -178,8 +193,11 @@ stop() {
     return
   fi
   k scale "$app" --replicas=0
-  k wait pods -l app.kubernetes.io/name=paper-trading-bot --for=delete --timeout="${timeout}s"
+  await_rest
 }
+
+# Until no pod that can trade the account is there.
+await_rest() { k wait pods -l "app=$name" --for=delete --timeout="${timeout}s"; }
 
 status() {
   if $rayservice; then
@@ -208,16 +226,22 @@ scale() {
     if [ "$count" = 0 ]; then stop; else start; fi
     return
   fi
-  local groups index cluster
-  cluster=raycluster/$(ray_cluster)
-  groups=$(k get "$cluster" -o 'jsonpath={.spec.workerGroupSpecs[*].groupName}')
-  index=0
+  # Of a RayService what its next cluster is made of, and the cluster that it has: the operator takes no
+  # notice of a count for the latter.
+  if $rayservice; then most_env_runners "$count" "$service" /spec/rayClusterConfig; fi
+  most_env_runners "$count" "raycluster/$(ray_cluster)" /spec
+}
+
+# Bounds the group env-runners of the cluster that OBJECT describes at PATH.
+most_env_runners() {
+  local count=$1 object=$2 path=$3 groups index=0
+  groups=$(k get "$object" -o "jsonpath={${path//\//.}.workerGroupSpecs[*].groupName}")
   for group in $groups; do
     [ "$group" != env-runners ] || break
     index=$((index + 1))
   done
-  local path=/spec/workerGroupSpecs/$index
-  k patch "$cluster" --type=json -p "[
+  path+=/workerGroupSpecs/$index
+  k patch "$object" --type=json -p "[
     {\"op\": \"test\", \"path\": \"$path/groupName\", \"value\": \"env-runners\"},
     {\"op\": \"replace\", \"path\": \"$path/maxReplicas\", \"value\": $count}]"
 }
@@ -242,41 +266,81 @@ delete() {
     [[ $answer == [yY]* ]] || die "nothing was deleted"
   fi
   local wait=(--ignore-not-found --timeout="${timeout}s")
+  at_rest
   if $kuberay; then
     # Redis last: the operator removes there what the cluster has left.
-    k delete rayservices,rayjobs,rayclusters --all "${wait[@]}"
-    k delete statefulset/trading-redis service/trading-redis networkpolicy/trading-redis "${wait[@]}"
-    k delete networkpolicy/ray-nodes networkpolicy/ray-head-to-api-server \
-      networkpolicy/live-market-to-massive poddisruptionbudget/trading-live-market \
-      service/paper-trading-bot configmap/trading-bot-config "${wait[@]}"
+    k delete "rayservice/$cluster" "rayjob/$training" "raycluster/$cluster" "${wait[@]}"
+    await_rest
+    k delete "statefulset/$redis" "service/$redis" "networkpolicy/$redis" "${wait[@]}"
+    k delete "networkpolicy/${own}ray-nodes" "networkpolicy/${own}ray-head-to-api-server" \
+      "networkpolicy/${own}live-market-to-massive" "poddisruptionbudget/${own}trading-live-market" \
+      "service/$name" "configmap/$objects-config" "${wait[@]}"
   else
-    k delete "$app" service/paper-trading-bot configmap/trading-bot-config \
-      poddisruptionbudget/paper-trading-bot networkpolicy/paper-trading-bot "${wait[@]}"
+    k delete "$app" "service/$name" "configmap/$objects-config" \
+      "poddisruptionbudget/$name" "networkpolicy/$name" "${wait[@]}"
   fi
-  if $with_data; then k delete "namespace/$namespace" "${wait[@]}"; fi
+  if $with_data; then delete_data "${wait[@]}"; fi
+}
+
+delete_data() {
+  local others
+  k delete "persistentvolumeclaim/$objects-models" "persistentvolumeclaim/$objects-checkpoints" \
+    "persistentvolumeclaim/$objects-logs" "persistentvolumeclaim/data-$redis-0" \
+    "secret/$objects-secrets" "secret/$redis" "$@"
+  others=$(k get persistentvolumeclaims -o name)
+  if [ -n "$(grep -v '/prometheus$' <<<"$others" || true)" ]; then
+    echo "the namespace $namespace stays: it holds claims of others"
+  else
+    k delete "namespace/$namespace" "$@"
+  fi
+}
+
+# Ends trading in order where something trades.
+at_rest() {
+  local owner=$app
+  if $rayservice; then owner=$service; elif $kuberay; then owner=raycluster/$cluster; fi
+  if [ -z "$(k get "$owner" --ignore-not-found -o name)" ]; then
+    await_rest
+    return
+  fi
+  # Without its head a Ray cluster has no job to stop; the live market's pod ends it then.
+  stop || echo "not stopped in order: the pods end it" >&2
 }
 
 port_forward() {
-  local port=${1:-8000}
+  local port=${1:-8000} forward forwards
   [[ $port =~ ^[0-9]+$ ]] || misuse "port-forward: $port is no port"
-  k port-forward service/paper-trading-bot "$port:8000"
+  forwards=("service/$name $port:8000")
+  for forward in "service/grafana 3000" "service/prometheus 9090"; do
+    if [ -n "$(k get "${forward% *}" --ignore-not-found -o name)" ]; then forwards+=("$forward"); fi
+  done
+  trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+  for forward in "${forwards[@]}"; do k port-forward "${forward% *}" "${forward#* }" & done
+  # One that ends, for its pod did, ends all.
+  wait -n
 }
 
 update_model() {
-  local path=${1-} name target
-  [ -n "$path" ] || misuse "update-model needs a folder or a .tar.gz"
+  local path=${1-} model target receive
+  [ -n "$path" ] || misuse "update-model needs a folder, a .tar.gz or a .pt"
   if [ -d "$path" ]; then
     path=$(cd "$path" && pwd)
   else
     [ -f "$path" ] || die "update-model: there is no $path"
-    tar -tzf "$path" >/dev/null 2>&1 || die "update-model: $path is neither a folder nor a .tar.gz"
+    [[ $path == *.pt ]] || tar -tzf "$path" >/dev/null 2>&1 ||
+      die "update-model: $path is neither a folder nor a .tar.gz nor a .pt"
   fi
-  name=$(basename "$path" .tar.gz)-$(date -u +%Y%m%dT%H%M%SZ)
-  [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
+  model=$(basename "$path" .tar.gz)
+  model=${model%.pt}-$(date -u +%Y%m%dT%H%M%SZ)
+  [[ $model =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] ||
     die "update-model: rename $path to letters, digits, dots, - and _"
-  target=/models/$name
+  target=/models/$model
   # Under another name until it is whole.
-  local receive="set -e; mkdir $target.part; tar -xzf - -C $target.part; mv $target.part $target"
+  receive="set -e; mkdir $target.part; tar -xzf - -C $target.part; mv $target.part $target"
+  if [[ -f $path && $path == *.pt ]]; then
+    target+=.pt
+    receive="set -e; cat >$target.part; mv $target.part $target"
+  fi
   echo "uploading $path to $target"
   if [ -d "$path" ]; then
     tar -czf - -C "$path" . | beside sh -c "$receive"
@@ -297,7 +361,7 @@ case $command in
   metrics) http /metrics ;;
   port-forward) port_forward "$@" ;;
   exec)
-    [ $# -gt 0 ] || misuse "exec needs a command"
+    [ $# -gt 0 ] || set -- bash
     beside --tty "$@" ;;
   update-model) update_model "$@" ;;
   *) misuse "unknown command $command" ;;

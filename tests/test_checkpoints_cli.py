@@ -1,10 +1,12 @@
 """`trading checkpoints` on real folders."""
 
+import os
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from trading.cli import app
@@ -184,3 +186,35 @@ def test_what_cannot_trade_is_refused_and_a_damaged_one_is_listed(
     assert "differs from the manifest" in run(state, "promote", "30").stderr
     assert "damaged" in run(state, "list").output
     assert trades(state)[0] == 2
+
+
+def test_exported_weights_are_promoted_from_their_file(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.pt"
+    told = run(state, "export", "step-30", str(file))
+    assert told.exit_code == 0, told.output
+    assert {each.name for each in tmp_path.glob("*mine*")} == {"mine.pt"}
+    assert run(state, "show", str(file)).exit_code == 0
+    assert run(state, "promote", str(file)).exit_code == 0
+    assert trades(state) == (3, 2, weights_digest(weights(3)))
+
+
+def test_a_file_of_weights_must_be_tensors_by_name_of_this_network(
+    state: Path, tmp_path: Path
+) -> None:
+    before = trades(state)
+    file = tmp_path / "other.pt"
+    for content, says in (
+        (None, "cannot be read"),
+        ([1.0], "does not hold tensors by name"),
+        ({"layer.weight": torch.zeros(3)}, "does not fit the configured network"),
+        (os.system, "cannot be read"),
+    ):
+        if content is None:
+            file.write_bytes(b"no weights")
+        else:
+            torch.save(content, file)
+        told = run(state, "promote", str(file))
+        assert told.exit_code == 1
+        assert says in told.stderr
+    assert trades(state) == before
+    assert "must end in .pt" in run(state, "export", "step-30", str(tmp_path / "x.bin")).stderr

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,85 @@ def test_modules_imported_from_a_package_or_in_parentheses_count() -> None:
     reached = kernel_cache.imported_modules(module)
     assert PACKAGE / "learning" / "kernels" / "lstm.py" in reached
     assert source_digest(module) != source_digest(PACKAGE / "learning" / "kernels" / "lstm.py")
+
+
+USD = "from trading.execution.money import usd; print(usd(1.0000004))"
+AVX2 = "x86-64-v3"
+
+
+@pytest.fixture
+def installation(checkout: Path, tmp_path: Path) -> Path:
+    """A prefix of its own, with a kernel that was shipped for processors with AVX2."""
+    if AVX2 not in kernel_cache.supported_cpus():
+        pytest.skip(f"this machine is no {AVX2}: shipped kernels would not run on it")
+    prefix = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(prefix)], check=True)
+    shipped = prefix / "share" / "trading" / "kernels"
+    shipped.mkdir(parents=True)
+    environment = {"NUMBA_CACHE_DIR": str(shipped)}
+    kernel_cache.compile_for(AVX2, environment)
+    assert installed(prefix, checkout, USD, environment) == "1.0"
+    assert len(compiled(shipped)) == 1
+    (shipped / kernel_cache.CPUS_FILE).write_text(f"{AVX2}\n")
+    return prefix
+
+
+def installed(prefix: Path, checkout: Path, code: str, environment: dict[str, str]) -> str:
+    """What a process of this installation prints; its own cache is `cache` in the prefix."""
+    paths = [str(checkout), *(path for path in sys.path if path.endswith("site-packages"))]
+    mine = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "TRADING_"))},
+        "PYTHONPATH": os.pathsep.join(paths),
+        "XDG_CACHE_HOME": str(prefix / "cache"),
+        **environment,
+    }
+    done = subprocess.run(
+        [str(prefix / "bin" / "python"), "-c", code],
+        env=mine,
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_shipped_kernels_are_used_where_the_processor_is_one_of_theirs(
+    checkout: Path, installation: Path
+) -> None:
+    shipped = installation / "share" / "trading" / "kernels"
+    assert installed(installation, checkout, USD, {}) == "1.0"
+    names = {each.relative_to(shipped) for each in compiled(shipped)}
+    cache = installation / "cache" / "trading" / "kernels"
+    assert {each.relative_to(cache) for each in compiled(cache)} == names
+    # In a child that inherits what this process set, and for other arguments.
+    child = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {USD!r}], check=True);"
+        "from trading.execution.money import usd; usd(3)"
+    )
+    assert installed(installation, checkout, child, {}) == "1.0"
+    assert len(compiled(cache)) == len(names) + 1
+
+
+def test_kernels_of_other_processors_or_sources_are_not_used(
+    checkout: Path, installation: Path
+) -> None:
+    cache = installation / "cache" / "trading" / "kernels"
+    cpus = installation / "share" / "trading" / "kernels" / kernel_cache.CPUS_FILE
+    cpus.write_text("x86-64-v9\n")
+    name = "import trading, numba; print(numba.config.CPU_NAME)"
+    assert installed(installation, checkout, name, {}) == "None"
+    cpus.write_text(f"x86-64-v9\n{AVX2}\n")
+    assert installed(installation, checkout, name, {}) == AVX2
+    money = checkout / "trading" / MONEY
+    money.write_text(money.read_text().replace("amount * 1e6) / 1e6", "amount * 1e6) / 1e6 + 1.0"))
+    assert installed(installation, checkout, USD, {}) == "2.0"
+    assert len(compiled(cache)) == 1
+
+
+def test_a_level_is_only_what_has_all_of_its_features() -> None:
+    for levels in kernel_cache.BASELINES.values():
+        needed = list(levels.values())
+        assert all(more > less for more, less in pairwise(needed))
+    assert kernel_cache.best_shipped(Path("/nowhere"), [AVX2]) is None

@@ -27,7 +27,9 @@ _POLL_S = 0.5
 
 WhichArgument = Annotated[
     str,
-    typer.Argument(help="champion-3, step-120 (or 120), or the folder of a checkpoint or model."),
+    typer.Argument(
+        help="champion-3, step-120 (or 120), the folder of a checkpoint or model, or a .pt file."
+    ),
 ]
 
 WaitOption = Annotated[
@@ -78,7 +80,7 @@ def show(which: WhichArgument, config: ConfigOption = None, overrides: SetOption
 
     with failures():
         path, _ = _find(settings, which)
-        metadata = verify(path)
+        metadata = {} if path.is_file() else verify(path)
         weights = load_module_weights(path)
         table = Table(show_header=False)
         table.add_row("folder", str(path))
@@ -116,6 +118,32 @@ def promote(
             wait,
             lambda store: store.promote_checkpoint(path, model_config(settings), own=own),
         )
+
+
+@checkpoints_app.command()
+def export(
+    which: WhichArgument,
+    file: Annotated[Path, typer.Argument(help="Where the weights go: a file that ends in .pt.")],
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write the network's weights of a champion or checkpoint to one file.
+
+    `promote` and MODEL_PATH take it; `torch.load(FILE, weights_only=True)` reads it.
+    """
+    settings = settings_for(config, overrides or [])
+    from trading.learning.checkpoints import (
+        WEIGHTS_SUFFIX,
+        load_module_weights,
+        write_weights_file,
+    )
+
+    with failures():
+        if file.suffix != WEIGHTS_SUFFIX:
+            raise CheckpointError(f"{file} must end in {WEIGHTS_SUFFIX}: it is known by that")
+        path, _ = _find(settings, which)
+        write_weights_file(file, load_module_weights(path))
+        print(f"the weights of {path.name} are in {file}")
 
 
 @checkpoints_app.command()
@@ -196,10 +224,12 @@ def _find(settings: Settings, which: str) -> tuple[Path, bool]:
     elif step.isdecimal():
         path, known, own = store.path(int(step)), store.steps(), _STEP
     else:
+        from trading.learning.checkpoints import WEIGHTS_SUFFIX
+
         path = Path(which)
-        if not path.is_dir():
+        if not (path.is_dir() or (path.suffix == WEIGHTS_SUFFIX and path.is_file())):
             raise CheckpointError(
-                f"{which} is neither champion-N, step-N nor a folder: see "
+                f"{which} is neither champion-N, step-N, a folder nor a {WEIGHTS_SUFFIX} file: see "
                 "`trading checkpoints list`"
             )
         return path.resolve(), False

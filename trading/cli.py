@@ -24,6 +24,7 @@ from trading.data_cli import download, import_
 from trading.evaluation_cli import backtest, evaluate
 from trading.history_cli import history
 from trading.journal_cli import journal_app
+from trading.kernels_cli import compile_kernels
 from trading.stop_cli import stop
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command()(evaluate)
 app.command()(download)
 app.command("import")(import_)
 app.command()(history)
+app.command("compile-kernels")(compile_kernels)
 app.command()(stop)
 
 

@@ -4,13 +4,21 @@ Numba's cache watches only the file of the outermost kernel. A kernel that calls
 module would go on with old machine code after that module changed. So the kernels of a module are
 kept in a folder named after a digest of its source and of all that it imports of this package; any
 of these folders may be deleted at any time.
+
+Kernels may come with an installation (the image has them, made by `trading compile-kernels`). They
+are for the processors in `BASELINES`. Where this machine is one of these they are used; elsewhere,
+and for arguments that nobody foresaw, kernels are compiled.
 """
 
 import hashlib
 import os
+import platform
 import re
+import shutil
 import sys
 import tempfile
+import uuid
+from collections.abc import MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,12 +32,34 @@ _IMPORT = re.compile(
     re.MULTILINE,
 )
 
+SHIPPED = Path(sys.prefix) / "share" / "trading" / "kernels"
+"""Kernels that came with this installation."""
+
+CPUS_FILE = "cpus"
+"""Beside them: the processors that they were compiled for, the most capable first."""
+
+_SHIPPED_VARIABLE = "TRADING_SHIPPED_KERNELS"
+"""Tells child processes that shipped kernels are used, and from where."""
+
+_V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
+
+BASELINES: dict[str, dict[str, frozenset[str]]] = {
+    "x86_64": {
+        "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+        "x86-64-v3": _V3,
+    }
+}
+"""For each kind of machine the processors that kernels are shipped for, by LLVM's names (the levels
+of the x86-64 psABI), and the flags in /proc/cpuinfo that such a one has at least."""
+
 
 def use_cache_of_this_source() -> None:
     """Point numba to caches by source, in the folder that NUMBA_CACHE_DIR names.
 
     Unset, it becomes one in the user's cache folder, or in the temporary one where that cannot be
-    written. Numba reads these variables when it is imported.
+    written; and shipped kernels are used where they fit, with the processor that they are for.
+    Set, kernels are compiled for this very processor. Numba reads these variables when it is
+    imported.
     """
     os.environ.setdefault("NUMBA_CACHE_LOCATOR_CLASSES", f"{__name__}.BySource")
     if "NUMBA_CACHE_DIR" in os.environ:
@@ -42,7 +72,38 @@ def use_cache_of_this_source() -> None:
         except OSError:
             continue
         os.environ["NUMBA_CACHE_DIR"] = str(folder)
-        return
+        break
+    cpu = best_shipped(SHIPPED, supported_cpus())
+    if cpu is not None and "NUMBA_CPU_NAME" not in os.environ:
+        os.environ[_SHIPPED_VARIABLE] = str(SHIPPED)
+        compile_for(cpu, os.environ)
+
+
+def compile_for(cpu: str, environment: MutableMapping[str, str]) -> None:
+    """Have numba compile for this processor, in processes with that environment."""
+    environment["NUMBA_CPU_NAME"] = cpu
+    # What the name stands for and no more: else the features of this machine would be added.
+    environment["NUMBA_CPU_FEATURES"] = ""
+
+
+def best_shipped(shipped: Path, supported: list[str]) -> str | None:
+    """The most capable processor that kernels were shipped for, of those that this machine is."""
+    try:
+        names = (shipped / CPUS_FILE).read_text().split()
+    except OSError:
+        return None
+    return next((name for name in names if name in supported), None)
+
+
+def supported_cpus() -> list[str]:
+    """The baselines whose every feature this machine has, the most capable first."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    flags = next((set(line.split()[2:]) for line in lines if line.startswith("flags")), set())
+    known = BASELINES.get(platform.machine(), {})
+    return [name for name, needed in known.items() if needed <= flags]
 
 
 class BySource:
@@ -70,7 +131,9 @@ class BySource:
         return self
 
     def ensure_cache_path(self) -> None:
-        """Make the folder; raises OSError where it cannot be written."""
+        """Make the folder, with what was shipped for it; raises OSError where that cannot be."""
+        if shipped := os.environ.get(_SHIPPED_VARIABLE):
+            _begin_with(Path(shipped) / self._folder.name, self._folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._folder):
             pass
@@ -86,6 +149,18 @@ class BySource:
     def get_disambiguator(self) -> str:
         """Tells functions of one name in one file apart."""
         return str(self._line)
+
+
+def _begin_with(shipped: Path, folder: Path) -> None:
+    """Copy a folder of shipped kernels where there is none yet, as a whole."""
+    if folder.exists() or not shipped.is_dir():
+        return
+    part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+    shutil.copytree(shipped, part, copy_function=shutil.copyfile)
+    try:
+        part.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @cache

@@ -10,6 +10,9 @@ from trading.display import Display
 from trading.learning.checkpoints import CheckpointStore
 from trading.up import ray_runtime, stop_signals
 
+WEIGHTS_FILE = "weights.pt"
+"""Beside the checkpoints: the newest one's weights, for `promote` and MODEL_PATH."""
+
 
 def train(settings: Settings, display: Display) -> Path:
     """Learn `learning.pretrain_steps` decisions, more than before or the rest; the checkpoint.
@@ -35,6 +38,7 @@ def train(settings: Settings, display: Display) -> Path:
         from trading.algorithm import open_algorithm
         from trading.learning.build import pretrain
         from trading.learning.champions import FOLDER as CHAMPIONS
+        from trading.learning.checkpoints import load_module_weights, write_weights_file
 
         algorithm, _, origin, pretrained = open_algorithm(settings, display, stack)
         display.note(f"policy: {origin or 'new weights'}")
@@ -51,6 +55,9 @@ def train(settings: Settings, display: Display) -> Path:
         )
     display.note(f"learned {done:,} of {steps:,} decisions")
     display.note(f"checkpoint: {path}")
+    weights = settings.paths.checkpoints / WEIGHTS_FILE
+    write_weights_file(weights, load_module_weights(path))
+    display.note(f"weights alone: {weights}")
     if done < steps:
         display.note("interrupted: the same command goes on with the rest")
     if (settings.paths.checkpoints / CHAMPIONS).is_dir():

@@ -1,6 +1,7 @@
 """The live environment over nights: expiry, assignment, dividends, and what it sells afterwards."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -11,8 +12,18 @@ from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, Strategy
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
+from trading.execution.exposure import Greeks
 from trading.execution.journal import Journal
-from trading.execution.orders import Fill, Rejection, RejectReason
+from trading.execution.orders import (
+    Fill,
+    Intent,
+    Leg,
+    Order,
+    OrderType,
+    Rejection,
+    RejectReason,
+    TimeInForce,
+)
 from trading.execution.risk import RiskLimits, TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -48,21 +59,33 @@ def contracts(underlying: str = "XYZ") -> list[OptionContract]:
 class Scene:
     """A market that is told in whole chains, and the environment that trades it."""
 
-    def __init__(self, folder: Path, symbols: tuple[str, ...], dividends: list[Dividend]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        symbols: tuple[str, ...],
+        dividends: list[Dividend],
+        roots: dict[str, str] | None = None,
+    ) -> None:
         self.journal = Journal(folder / "journal.sqlite")
         account = self.journal.open_account("paper", 100_000.0, session(MONDAY).open_ns)
         self.broker = PaperBroker(self.journal, account, DEFAULT_FEES, LIMITS)
         self.env = LiveEnv(symbols, DEFAULT_RULES, DEFAULT_FEES, CALENDAR, self.broker, dividends)
         self.symbols = symbols
+        self._roots = {symbol: symbol for symbol in symbols} | (roots or {})
         for symbol in symbols:
-            self.env.list_contracts(symbol, contracts(symbol))
+            self.env.list_contracts(symbol, contracts(self._roots[symbol]))
         self._sequence = 0
 
-    def bar(self, day: date, minute: int, spot: float) -> np.ndarray:
-        """Close a bar at which every contract is quoted around its value; returns the masks."""
+    def bar(
+        self, day: date, minute: int, spot: float, quoted: tuple[str, ...] | None = None
+    ) -> np.ndarray:
+        """Close a bar at which every contract is quoted around its value; returns the masks.
+
+        Only the underlyings that are `quoted` have new quotes; by default all.
+        """
         now_ns = session(day).open_ns + minute * MINUTE_NS
-        for symbol in self.symbols:
-            for contract in contracts(symbol):
+        for symbol in self.symbols if quoted is None else quoted:
+            for contract in contracts(self._roots[symbol]):
                 if contract.expiry < day:
                     continue
                 t = max(CALENDAR.expiry_ns(contract.expiry) - now_ns, 0) / YEAR_NS
@@ -75,6 +98,7 @@ class Scene:
                 self.env.apply_quote(
                     contract.symbol, bid, bid + 0.04, 50.0, 50.0, now_ns, self._sequence
                 )
+        for symbol in self.symbols:
             bar = StockBar(symbol, now_ns - MINUTE_NS, spot, spot, spot, spot, 1e4, spot)
             assert self.env.apply_bar(bar)
         return self.env.close_bar(now_ns, session(day)).action_mask
@@ -82,7 +106,8 @@ class Scene:
     def begin(self, day: date) -> None:
         self.env.begin_session(session(day))
         for symbol in self.symbols:
-            self.env.list_contracts(symbol, [c for c in contracts(symbol) if c.expiry >= day])
+            listed = contracts(self._roots[symbol])
+            self.env.list_contracts(symbol, [c for c in listed if c.expiry >= day])
 
     def hold_a_covered_call(self) -> None:
         """Open one on Monday and keep it over the night."""
@@ -289,4 +314,204 @@ def test_a_mark_that_turns_into_no_number_after_the_bar_halts_nothing(tmp_path: 
     assert isinstance(closed, Rejection) and closed.reason is RejectReason.SUSPENDED
     assert isinstance(bought, Fill)
     assert scene.broker.account.trading_state is TradingState.ACTIVE
+    scene.journal.close()
+
+
+def test_options_on_a_class_of_a_stock_trade_by_their_own_root(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("BRK.B",), [], {"BRK.B": "BRKB"})
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    (fill,) = scene.trade(MONDAY, 30, near(Strategy.COVERED_CALL))
+    assert isinstance(fill, Fill) and fill.underlying == "BRK.B"
+    assert {leg.symbol[:6] for leg in fill.legs} == {"O:BRKB", "BRK.B"}
+    scene.bar(MONDAY, 31, SPOT)
+    (closed,) = scene.trade(MONDAY, 31, CLOSE)
+    assert isinstance(closed, Fill) and not scene.broker.account.positions
+    scene.journal.close()
+
+
+def test_an_index_trades_its_afternoon_options_has_no_shares_and_settles_in_cash(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, ("SPX",), [], {"SPX": "SPXW"})
+    scene.begin(MONDAY)
+    mask = scene.bar(MONDAY, 30, SPOT)[0]
+    for action, each in enumerate(ACTIONS):
+        if each.strategy is Strategy.COVERED_CALL:
+            assert not mask[action]
+    put = near(Strategy.CASH_SECURED_PUT)
+    assert mask[put]
+    (fill,) = scene.trade(MONDAY, 30, put)
+    assert isinstance(fill, Fill)
+    (held,) = scene.broker.account.positions.values()
+    assert held.symbol.startswith("O:SPXW")
+    scene.begin(FRIDAY)
+    cash = scene.broker.account.cash
+    scene.close(FRIDAY, strike_of(held.symbol) - 3.0)
+    assert scene.broker.account.positions == {}
+    paid = scene.broker.account.cash - cash
+    assert paid == pytest.approx(held.quantity * 100.0 * 3.0, abs=0.02 * 100 * -held.quantity)
+    scene.journal.close()
+
+
+def test_morning_settled_options_are_listed_and_never_opened(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("SPX",), [], {"SPX": "SPX"})
+    scene.begin(MONDAY)
+    mask = scene.bar(MONDAY, 30, SPOT)[0]
+    assert list(np.flatnonzero(mask)) == [HOLD]
+    assert scene.env.listed_symbols()
+    symbol = next(each for each in scene.env.listed_symbols() if "C00100000" in each)
+    now_ns = session(MONDAY).open_ns + 30 * MINUTE_NS
+    order = Order(
+        scene.broker.next_order_id(), now_ns, "SPX", "mine", Intent.OPEN, (Leg(symbol, 1),), 1
+    )
+    refused = scene.env._submit(order)
+    assert isinstance(refused, Rejection) and "settle at the opening" in refused.detail
+    scene.journal.close()
+
+
+def test_a_contract_stops_at_the_end_of_its_own_last_day(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("SPX",), [], {"SPX": "SPXW"})
+    last, later = (f"O:SPXW{day}C00100000" for day in ("260109", "260206"))
+    for minute, symbol, is_open in [
+        (390, last, True),
+        (391, last, False),
+        (405, later, True),
+        (406, later, False),
+    ]:
+        now_ns = session(FRIDAY).open_ns + minute * MINUTE_NS
+        assert scene.env._is_open("SPX", ["SPX", symbol], now_ns) is is_open
+    scene.journal.close()
+
+
+def test_what_is_held_of_an_underlying_that_left_the_symbols_is_marked_and_closed(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    scene.begin(MONDAY)
+    call = near(Strategy.LONG_CALL)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, call)
+    equity = scene.env.equity()
+    scene.journal.close()
+    scene = Scene(tmp_path, ("AAA",), [])
+    assert scene.env.symbols == ("AAA", "BBB") and scene.env.winding_down == {"BBB"}
+    scene.symbols = scene.env.symbols
+    scene._roots = {"AAA": "AAA", "BBB": "BBB"}
+    scene.begin(MONDAY)
+    mask = scene.bar(MONDAY, 31, SPOT)
+    assert set(np.flatnonzero(mask[1])) == {HOLD, CLOSE}
+    assert scene.env.equity() == pytest.approx(equity, rel=1e-3)
+    _, closed = scene.trade(MONDAY, 31, HOLD, CLOSE)
+    assert isinstance(closed, Fill) and list(scene.broker.account.strategies) == ["AAA"]
+    mask = scene.bar(MONDAY, 32, SPOT)
+    assert set(np.flatnonzero(mask[1])) == {HOLD}
+    scene.journal.close()
+
+
+def test_what_waits_to_open_on_an_underlying_that_left_the_symbols_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    now_ns = session(MONDAY).open_ns + 30 * MINUTE_NS
+    order = Order(
+        scene.broker.next_order_id(),
+        now_ns,
+        "BBB",
+        "mine",
+        Intent.OPEN,
+        (Leg("O:BBB260206C00100000", 1),),
+        1,
+        OrderType.LIMIT,
+        TimeInForce.DAY,
+        0.05,
+    )
+    assert scene.env._submit(order) is None
+    scene.journal.close()
+    scene = Scene(tmp_path, ("AAA",), [])
+    scene.begin(MONDAY)
+    assert not scene.broker.account.working_orders
+    scene.journal.close()
+
+
+def near_delta(scene: Scene, limit: float) -> None:
+    """Let the account's delta be at most `limit` times its equity."""
+    scene.env._rules = DEFAULT_RULES._replace(max_delta=limit)
+    for market in scene.env._markets.values():
+        market._rules = scene.env._rules
+    scene.broker.risk.limits = replace(LIMITS, max_delta_pct=100.0 * limit)
+
+
+def test_limits_on_greeks_do_not_open_while_the_quotes_of_a_holding_are_late(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    near_delta(scene, 1.1)
+    call = next(a for a, each in enumerate(ACTIONS) if each.name == "long_call_near_d50")
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    scene.bar(MONDAY, 31, SPOT)
+    fresh, room = scene.env.exposure(), int(scene.env._sights.units[1, call])
+    assert fresh.delta > 0.0
+    assert scene.env.greeks_not_quoted() == {}
+    scene.bar(MONDAY, 34, SPOT, quoted=("BBB",))
+    (held,) = scene.broker.account.positions
+    assert scene.env.greeks_not_quoted() == {held: "last"}
+    assert scene.env.exposure() == pytest.approx(fresh)
+    assert int(scene.env._sights.units[1, call]) <= room
+    _, bought = scene.trade(MONDAY, 34, HOLD, call)
+    assert bought is None or isinstance(bought, Fill)
+    scene.bar(MONDAY, 35, SPOT)
+    assert abs(scene.env.exposure().delta) <= 1.11 * scene.env.equity()
+    scene.journal.close()
+
+
+def test_last_greeks_move_with_the_spot(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    call = next(a for a, each in enumerate(ACTIONS) if each.name == "long_call_near_d50")
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    scene.bar(MONDAY, 31, SPOT)
+    before = scene.env.greeks("AAA")
+    scene.bar(MONDAY, 34, SPOT + 1.0, quoted=())
+    after = scene.env.greeks("AAA")
+    assert after["delta"] == pytest.approx(before["delta"] + before["gamma"] * 1.0)
+    scene.bar(MONDAY, 36, SPOT + 19.0, quoted=())
+    (position,) = scene.broker.account.positions.values()
+    assert scene.env.greeks("AAA")["delta"] <= 100.0 * position.quantity
+    scene.journal.close()
+
+
+def test_greeks_that_were_never_known_leave_no_room(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    call = next(a for a, each in enumerate(ACTIONS) if each.name == "long_call_near_d50")
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    scene.journal.close()
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    scene.begin(MONDAY)
+    mask = scene.bar(MONDAY, 31, SPOT, quoted=("BBB",))
+    (held,) = scene.broker.account.positions
+    assert scene.env.greeks_not_quoted() == {held: "unknown"}
+    assert np.isnan(scene.env.exposure().delta)
+    assert set(np.flatnonzero(mask[1])) == {HOLD}
+    now_ns = session(MONDAY).open_ns + 31 * MINUTE_NS
+    order = Order(
+        scene.broker.next_order_id(),
+        now_ns,
+        "BBB",
+        "mine",
+        Intent.OPEN,
+        (Leg("O:BBB260206C00100000", 1),),
+        1,
+    )
+    refused = scene.env._submit(order, Greeks(1.0, 1.0, 1.0))
+    assert isinstance(refused, Rejection) and refused.reason is RejectReason.MAX_DELTA
+    assert scene.broker.account.trading_state is TradingState.ACTIVE
+    assert scene.bar(MONDAY, 32, SPOT)[1].sum() > 1
     scene.journal.close()

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonpatch
+
 FOLDER = Path(os.environ["RECORDER_FOLDER"])
 REAL = os.environ["RECORDER_REAL_KUBECTL"]
 _OBJECTS, _JOB = FOLDER / "objects.json", FOLDER / "job"
@@ -41,6 +43,7 @@ def main(arguments: list[str]) -> int:
         "diff": _diff,
         "delete": _delete,
         "exec": _exec,
+        "patch": _patch,
     }.get(rest[0])
     return answer(rest[1:], text) if answer else 0
 
@@ -101,12 +104,12 @@ def _get(arguments: list[str], _: str) -> int:
             if key.startswith(kind) and key.endswith("/" + name):
                 print(key)
     elif "groupName" in output:
-        objects = _objects()
-        if "raycluster.ray.io/trading" in objects:
-            spec = objects["raycluster.ray.io/trading"]["spec"]
+        groups = _groups(arguments[0], output)
+        if "?(" in output:
+            key = output.rpartition(".")[2].rstrip("}")
+            print(*(group[key] for group in groups if group["groupName"] == "env-runners"))
         else:
-            spec = objects["rayservice.ray.io/trading"]["spec"]["rayClusterConfig"]
-        print(*(group["groupName"] for group in spec["workerGroupSpecs"]))
+            print(*(group["groupName"] for group in groups))
     elif "rayClusterName" in output:
         print("trading-x7k2p")
     elif "generation" in output:
@@ -118,6 +121,33 @@ def _get(arguments: list[str], _: str) -> int:
     return 0
 
 
+def _groups(wanted: str, path: str) -> list[Any]:
+    """The groups of workers of a Ray cluster; of one that the operator made its RayService's."""
+    kind, _, name = wanted.partition("/")
+    objects = _objects()
+    spec = objects.get(f"{kind}.ray.io/{name}", {}).get("spec", {})
+    if not spec and kind == "raycluster":
+        (spec,) = [
+            each["spec"]["rayClusterConfig"]
+            for key, each in objects.items()
+            if name.startswith(key.rpartition("/")[2] + "-")
+        ] or [{}]
+    if "rayClusterConfig" in path:
+        spec = spec.get("rayClusterConfig", {})
+    return spec.get("workerGroupSpecs", [])
+
+
+def _patch(arguments: list[str], _: str) -> int:
+    wanted = arguments[0].replace("/", ".ray.io/", 1)
+    kept = _objects()
+    if "--type=json" in arguments and wanted in kept:
+        kept[wanted] = jsonpatch.apply_patch(
+            kept[wanted], json.loads(arguments[arguments.index("-p") + 1])
+        )
+        _OBJECTS.write_text(json.dumps(kept))
+    return 0
+
+
 def _delete(arguments: list[str], _: str) -> int:
     kept = _objects()
     for wanted in arguments:
@@ -125,8 +155,6 @@ def _delete(arguments: list[str], _: str) -> int:
         for key in list(kept):
             if slash and key.startswith(kind) and key.endswith("/" + name):
                 del kept[key]
-    if "rayservices,rayjobs,rayclusters" in arguments:
-        kept = {key: each for key, each in kept.items() if "ray.io/" not in key}
     _OBJECTS.write_text(json.dumps(kept))
     return 0
 

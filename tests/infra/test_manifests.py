@@ -27,7 +27,7 @@ from tests.infra.manifests import (
     pod_templates,
 )
 from trading.application import CALL_TIMEOUT_S
-from trading.config import load_settings
+from trading.config import Settings, load_settings
 from trading.config.loading import environment_names
 from trading.serving.app import build_api
 
@@ -264,6 +264,49 @@ def test_the_bots_settings_are_valid_and_keep_its_state_on_a_claim(tmp_path: Pat
     assert settings.data.source == "simulation"  # starts without a secret
 
 
+def _sentences(text: str) -> dict[tuple[str, ...], str]:
+    """Each setting of a YAML text, by its path, and the comment above it."""
+    found: dict[tuple[str, ...], str] = {}
+    path: list[tuple[int, str]] = []
+    comment = ""
+    for line in text.splitlines():
+        bare = line.strip()
+        if bare.startswith("#"):
+            comment += bare.removeprefix("#")
+        elif match := re.match(r"( *)(\w+):(.*)", line):
+            depth = len(match[1])
+            path = [*((at, key) for at, key in path if at < depth), (depth, match[2])]
+            if match[3].strip():
+                found[tuple(key for _, key in path)] = comment.strip()
+            comment = ""
+    return found
+
+
+def test_the_settings_of_the_first_document_stand_there_with_their_sentences() -> None:
+    sentences = _sentences(one("k8s", "ConfigMap")["data"]["config.yaml"])
+    variables = {
+        *("SYMBOLS", "INITIAL_CAPITAL", "MAX_POSITIONS", "COMMISSION"),
+        *("UPDATE_FREQUENCY", "SAVE_FREQUENCY"),
+    }
+    for path, sentence in sentences.items():
+        model: Any = Settings
+        for section in path[:-1]:
+            model = model.model_fields[section].annotation
+        field = model.model_fields[path[-1]]
+        assert sentence == field.description, path
+        variables.discard((field.json_schema_extra or {}).get("environment"))
+    assert not variables
+
+
+def test_variables_of_the_pod_go_before_the_settings_of_the_file(tmp_path: Path) -> None:
+    """`kubectl set env deployment/paper-trading-bot SYMBOLS=SPY`."""
+    file = tmp_path / "config.yaml"
+    file.write_text(one("k8s", "ConfigMap")["data"]["config.yaml"])
+    overrides = _bot()["containers"][0]["args"][4::2]
+    assert load_settings(file, overrides, {}).symbols == ("SPY", "QQQ", "IWM")
+    assert load_settings(file, overrides, {"SYMBOLS": "SPY"}).symbols == ("SPY",)
+
+
 def test_live_quotes_need_no_more_than_the_secret(tmp_path: Path) -> None:
     text = one("k8s", "ConfigMap")["data"]["config.yaml"]
     file = tmp_path / "config.yaml"
@@ -301,7 +344,7 @@ def test_termination_leaves_time_for_the_last_checkpoint() -> None:
 
 def test_the_bot_asks_for_a_gpu_only_in_the_overlay() -> None:
     plain, gpu = (_bot(name)["containers"][0]["resources"] for name in ("k8s", "k8s/overlays/gpu"))
-    assert plain["requests"] == {"cpu": "2", "memory": "4Gi"}
+    assert plain["requests"] == {"cpu": "750m", "memory": "4Gi"}
     assert "nvidia.com/gpu" not in plain["limits"]
     assert gpu["limits"]["nvidia.com/gpu"] == "1"
     assert _bot("k8s/overlays/gpu")["tolerations"]

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.infra.manifests import ROOT, kubectl, one
 from tests.waits import WAIT_S
 
 _HERE = Path(__file__).parent
-_SCRIPTS = [ROOT / "scripts/deploy_k8s.sh", ROOT / "scripts/manage_k8s.sh", ROOT / ".ci/run"]
+_SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci/run"]
 _CLAIMS = {
     f"persistentvolumeclaim/trading-bot-{name}" for name in ("models", "checkpoints", "logs")
 }
@@ -119,7 +120,9 @@ def _changing(calls: list[str]) -> list[str]:
 def test_shellcheck_finds_nothing(script: Path) -> None:
     shellcheck = shutil.which("shellcheck", path=str(Path(sys.executable).parent))
     assert shellcheck is not None, "install the extra `dev`"
-    done = subprocess.run([shellcheck, str(script)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [shellcheck, "-x", str(script)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -319,7 +322,9 @@ def test_the_forms_of_the_bot_are_not_mixed(place: Workplace) -> None:
         (["--image", "registry.example:5000/trading"], 2, "it must have a tag"),
         (["--timeout", "soon"], 2, "--timeout is soon"),
         (["--env-file", "/nowhere/.env"], 1, "/nowhere/.env is no file"),
-        (["--model", "/nowhere"], 1, "/nowhere is no folder"),
+        (["--model", "/nowhere"], 1, "there is no /nowhere"),
+        (["--namespace", "Über"], 2, "--namespace is Über"),
+        (["--name", "-x"], 2, "--name is -x"),
         (["--no-build"], 1, "needs --yes where nobody can be asked"),
     ],
 )
@@ -349,16 +354,12 @@ _POD = "-n trading-bot exec -i deployment/paper-trading-bot -c trading --"
     [
         (["logs", "-f"], ["-n trading-bot logs deployment/paper-trading-bot -c trading -f"]),
         (["exec", "true"], [f"{_POD} true"]),
-        (
-            ["port-forward", "9000"],
-            ["-n trading-bot port-forward service/paper-trading-bot 9000:8000"],
-        ),
+        (["exec"], [f"{_POD} bash"]),
         (
             ["stop"],
             [
                 "-n trading-bot scale deployment/paper-trading-bot --replicas=0",
-                "-n trading-bot wait pods -l app.kubernetes.io/name=paper-trading-bot "
-                "--for=delete --timeout=900s",
+                "-n trading-bot wait pods -l app=paper-trading-bot --for=delete --timeout=900s",
             ],
         ),
         (
@@ -563,3 +564,125 @@ def test_the_real_kubectl_understands_every_call(
         )
         refused = "connection refused" in done.stderr or "was refused" in done.stderr
         assert refused or done.returncode == 0, (line, done.stderr)
+
+
+@pytest.mark.parametrize("variant", [[], ["--kuberay"], ["--rayservice"]])
+def test_a_second_bot_shares_nothing_with_the_first(
+    place: Workplace, env_file: str, variant: list[str]
+) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--no-build", *variant)
+    first = place.objects()
+    other = ("--namespace", "options", "--name", "spy")
+    place.deploy("--yes", "--no-build", "--env-file", env_file, *variant, *other)
+    both = place.objects()
+    second = {name: each for name, each in both.items() if first.get(name) != each}
+    assert not [name for name in second if name in first], "an object of the first was changed"
+    assert "secret/spy-secrets" in second
+    for each in second.values():
+        if each["kind"] == "Namespace":
+            assert each["metadata"]["name"] == "options"
+        else:
+            assert each["metadata"]["namespace"] == "options"
+    text = json.dumps(list(second.values()))
+    rest = text.replace("paper-trading-bot:0.1.0", "").replace("trading-bot/settings", "")
+    assert not re.findall(r'"(?:paper-)?trading-bot[^"]*|trading-redis|"trading-live', rest)
+    names = {each["metadata"]["name"] for each in second.values()}
+    wanted = set(re.findall(r'"(?:claimName|redisAddress)": "([^":]+)', text))
+    wanted |= {each["name"] for each in _named(list(second.values()), ("configMap", "secretRef"))}
+    made = {"kube-root-ca.crt"}  # by Kubernetes
+    assert wanted - made <= names
+    selectors = [each["spec"]["selector"] for each in second.values() if each["kind"] == "Service"]
+    assert not [s for s in selectors if "paper-trading-bot" in s.values()]
+    place.forget()
+    place.manage(*variant, *other, "--yes", "--with-data", "delete")
+    assert all(call.startswith("-n options") for call in place.calls())
+    assert place.objects().keys() == first.keys()
+
+
+def _named(node: Any, kinds: tuple[str, ...]) -> list[Any]:
+    if isinstance(node, list):
+        return [found for each in node for found in _named(each, kinds)]
+    if not isinstance(node, dict):
+        return []
+    here = [node[kind] for kind in kinds if kind in node]
+    return here + [found for each in node.values() for found in _named(each, kinds)]
+
+
+@pytest.mark.parametrize("variant", ["--kuberay", "--rayservice"])
+def test_an_upgrade_keeps_the_bound_of_env_runners(place: Workplace, variant: str) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--no-build", variant)
+    place.manage(variant, "scale", "3")
+    name = next(name for name in place.objects() if name.endswith(".ray.io/trading"))
+    place.deploy("--yes", "--no-build", variant, "--image", "paper-trading-bot:0.2.0")
+    spec = place.objects()[name]["spec"]
+    groups = spec.get("rayClusterConfig", spec)["workerGroupSpecs"]
+    assert groups[2]["template"]["spec"]["containers"][0]["image"] == "paper-trading-bot:0.2.0"
+    most = {each["groupName"]: each["maxReplicas"] for each in groups}
+    assert most == {"live-market": 1, "learner": 1, "env-runners": 3}
+
+
+def test_env_runners_that_the_autoscaler_made_are_no_change_of_the_cluster(
+    place: Workplace,
+) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--no-build", "--kuberay")
+    objects = place.objects()
+    objects["raycluster.ray.io/trading"]["spec"]["workerGroupSpecs"][2]["replicas"] = 2
+    (place.folder / "objects.json").write_text(json.dumps(objects))
+    place.forget()
+    place.deploy("--yes", "--no-build", "--kuberay")
+    assert place.objects() == objects
+    assert not [call for call in place.calls() if "job stop" in call or "delete" in call]
+
+
+@pytest.mark.parametrize(
+    ("variant", "rest"),
+    [
+        ([], "wait pods -l app=paper-trading-bot --for=delete"),
+        (["--kuberay"], "ray job stop"),
+        (["--rayservice"], "wait rayservice/trading --for=condition=Suspended"),
+    ],
+)
+def test_nothing_is_deleted_before_the_account_is_at_rest(
+    place: Workplace, variant: list[str], rest: str
+) -> None:
+    place.add_operator()
+    place.deploy("--yes", "--no-build", *variant)
+    place.forget()
+    place.manage(*variant, "--yes", "delete")
+    calls = place.calls()
+    at_rest = next(index for index, call in enumerate(calls) if rest in call)
+    deletes = [index for index, call in enumerate(calls) if " delete " in f"{call} "]
+    assert at_rest < min(index for index in deletes if "--for=delete" not in calls[index])
+    pods_gone = "wait pods -l app=paper-trading-bot --for=delete"
+    redis = [index for index, call in enumerate(calls) if "statefulset" in call]
+    assert not redis or calls.index(f"-n trading-bot {pods_gone} --timeout=900s") < redis[0]
+
+
+def test_port_forward_opens_what_is_deployed(place: Workplace) -> None:
+    bot = "-n trading-bot port-forward service/paper-trading-bot"
+    place.deploy("--yes", "--no-build")
+    place.forget()
+    place.manage("port-forward", "9000")
+    assert [call for call in place.calls() if "port-forward" in call] == [f"{bot} 9000:8000"]
+    place.deploy("--yes", "--no-build", "--monitoring")
+    place.forget()
+    place.manage("port-forward")
+    assert sorted(call for call in place.calls() if "port-forward" in call) == [
+        "-n trading-bot port-forward service/grafana 3000",
+        f"{bot} 8000:8000",
+        "-n trading-bot port-forward service/prometheus 9090",
+    ]
+
+
+def test_update_model_takes_a_file_of_weights(place: Workplace, tmp_path: Path) -> None:
+    (place.folder / "models").mkdir()
+    file = tmp_path / "weights.pt"
+    file.write_bytes(bytes(range(256)))
+    place.manage("update-model", str(file))
+    (model,) = _uploaded(place)
+    assert re.fullmatch(r"weights-\d{8}T\d{6}Z\.pt", model.name)
+    assert model.read_bytes() == file.read_bytes()
+    assert f"checkpoints promote /models/{model.name} " in place.calls()[-1]

@@ -159,7 +159,7 @@ def test_the_account_is_shown_as_it_was_given() -> None:
     shown = plain(metrics)
     assert shown["trades_total"] == 3
     assert shown["portfolio_value"] == 100_250.5
-    assert shown["win_rate"] == 0.5
+    assert shown["win_rate"] == 50.0, "in percent"
     assert shown["steps_total"] == 40
     assert shown["reward_total"] == -1.25
     assert shown["cash"] == 90_000.0

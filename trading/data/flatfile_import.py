@@ -28,6 +28,7 @@ from trading.errors import (
     NotEntitled,
 )
 from trading.market.contracts import parse_symbol
+from trading.market.products import option_prefixes
 
 FlatFileKind = Literal[Kind.OPTION_QUOTES, Kind.OPTION_TRADES, Kind.OPTION_BARS, Kind.STOCK_BARS]
 Progress = Callable[[int, int], None]
@@ -111,8 +112,11 @@ class Selection:
         """The underlyings that get a partition even if the file has no row of them."""
         names = set(self.underlyings or ())
         if kind is not Kind.STOCK_BARS and self.contracts is not None:
-            of_contracts = {parse_symbol(each).underlying for each in self.contracts}
-            names = names & of_contracts if self.underlyings is not None else of_contracts
+            contracts = [parse_symbol(each) for each in self.contracts]
+            if self.underlyings is None:
+                names = {each.underlying for each in contracts}
+            else:
+                names = {name for name in names if any(each.is_on(name) for each in contracts)}
         return frozenset(names)
 
 
@@ -244,7 +248,7 @@ class _Wanted:
         self._stocks = kind is Kind.STOCK_BARS
         self._underlyings = _frozen(selection.underlyings)
         self._contracts = None if self._stocks else _frozen(selection.contracts)
-        self._prefixes = tuple(f"O:{name}" for name in self._underlyings or ("",))
+        self._prefixes = option_prefixes(self._underlyings or ())
         self._decided: dict[str, str] = {}
 
     def underlying_of(self, ticker: str) -> str:
@@ -266,8 +270,10 @@ class _Wanted:
         # Most tickers of a full day fail the prefix: only the others are worth parsing.
         if self._underlyings is not None and not ticker.startswith(self._prefixes):
             return ""
-        underlying = parse_symbol(ticker).underlying
-        return underlying if self._underlyings is None or underlying in self._underlyings else ""
+        contract = parse_symbol(ticker)
+        if self._underlyings is None:
+            return contract.underlying
+        return next((name for name in self._underlyings if contract.is_on(name)), "")
 
 
 def _frozen(names: Collection[str] | None) -> frozenset[str] | None:

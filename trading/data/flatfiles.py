@@ -28,6 +28,7 @@ from trading.data.gunzip import GunzipReader
 from trading.errors import FlatFileError
 from trading.market.bars import StockBar
 from trading.market.contracts import parse_symbol
+from trading.market.products import option_prefixes
 
 AssetClass = Literal["options", "stocks"]
 
@@ -171,12 +172,14 @@ def _day_path(folder: Path, day: date) -> Path:
 
 
 def _on_underlyings(underlyings: Collection[str]) -> Callable[[str], bool]:
-    prefixes = tuple(f"O:{underlying}" for underlying in underlyings)
-    names = frozenset(underlyings)
+    prefixes = option_prefixes(underlyings)
 
     def wanted(ticker: str) -> bool:
         # Most tickers of a full day fail the prefix: only the others are worth parsing.
-        return ticker.startswith(prefixes) and parse_symbol(ticker).underlying in names
+        if not ticker.startswith(prefixes):
+            return False
+        contract = parse_symbol(ticker)
+        return any(contract.is_on(underlying) for underlying in underlyings)
 
     return wanted
 

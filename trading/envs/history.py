@@ -159,7 +159,8 @@ def play(
     """Tell a market the session and close its bars; yields the number of each closed bar."""
     market.begin_session()
     market.warm_up(recorded.warm_up.stock_bars(recorded.underlying))
-    market.list_contracts(recorded.contracts, calendar.expiry_ns)
+    symbols = {contract.symbol for contract in recorded.contracts}
+    market.list_contracts(recorded.contracts, calendar.expiry_ns, symbols)
     index = market.chain.index
     place = [index[contract.symbol] for contract in recorded.contracts]
     quotes, stock_bars = recorded.quotes, recorded.bars.stock_bars(recorded.underlying)

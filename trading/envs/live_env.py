@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
 from trading.envs.frames import RATIO
+from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
 from trading.envs.market_features import F32
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.sight import (
@@ -99,6 +100,9 @@ class LiveEnv:
         """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
         self._fees = fees
+        self._greeks = HeldGreeks()
+        self._now_ns = 0
+        """When the last bar closed."""
         self._markets: dict[str, UnderlyingMarket] = {}
         self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {}
         self._profit: dict[str, float] = {}
@@ -180,7 +184,7 @@ class LiveEnv:
         market = self._markets[underlying]
         for symbol in market.chain.symbols:
             self._contracts.pop(symbol, None)
-        market.list_contracts(listed.values(), self._calendar.expiry_ns)
+        market.list_contracts(listed.values(), self._calendar.expiry_ns, held)
         for symbol, i in market.chain.index.items():
             self._contracts[symbol] = (market, i)
         mark = market.chain.columns.mark
@@ -251,6 +255,8 @@ class LiveEnv:
         """
         for market in self._markets.values():
             market.close_bar(now_ns, session)
+        self._now_ns = now_ns
+        self._greeks.keep(set(self.broker.account.positions))
         self._suspend_unknown(now_ns)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
@@ -290,7 +296,7 @@ class LiveEnv:
             result = self.broker.close_for_owner(
                 underlying,
                 self._quotes(held),
-                self._is_open(underlying, now_ns),
+                self._is_open(underlying, held, now_ns),
                 now_ns,
                 self._spots(),
             )
@@ -415,7 +421,10 @@ class LiveEnv:
         return self._rules.initial_capital * self.broker.account.scale
 
     def greeks(self, underlying: str) -> dict[str, float]:
-        """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held."""
+        """Delta (shares), gamma, vega (USD per volatility point), theta (USD a day) held.
+
+        NaN where they are not known, see `greeks_not_quoted`.
+        """
         totals = {"delta": 0.0, "gamma": 0.0, "vega": 0.0, "theta": 0.0}
         for symbol in self.held_symbols(underlying):
             delta, gamma, vega, theta = self._sensitivities(symbol)
@@ -426,35 +435,38 @@ class LiveEnv:
         return totals
 
     def exposure(self) -> Greeks:
-        """The account's greeks; what has no price or no readable volatility counts as none."""
+        """The account's greeks: the last known ones, moved by spot, of what cannot be read now.
+
+        NaN where a holding's were never known: then no limit on greeks leaves any room.
+        """
         delta = gamma = vega = 0.0
         for symbol, position in self.broker.account.positions.items():
             spot = self._markets[position.underlying].spot
-            if not np.isnan(spot):
-                leg_delta, leg_gamma, leg_vega, _ = self._sensitivities(symbol)
-                delta += leg_delta * spot
-                gamma += leg_gamma * spot * spot * 0.01
-                vega += leg_vega * 0.01
+            leg_delta, leg_gamma, leg_vega, _ = self._sensitivities(symbol)
+            delta += leg_delta * spot
+            gamma += leg_gamma * spot * spot * 0.01
+            vega += leg_vega * 0.01
         return Greeks(delta, gamma, vega)
 
-    def _sensitivities(self, symbol: str) -> tuple[float, float, float, float]:
-        """Delta, gamma, vega and theta of a holding, as in `Columns` times its shares.
+    def greeks_not_quoted(self) -> dict[str, str]:
+        """Holdings whose greeks are not those of their quotes now: `last`, or `unknown`."""
+        sources = {symbol: self._held_greeks(symbol)[1] for symbol in self.broker.account.positions}
+        return {symbol: str(each) for symbol, each in sources.items() if each is not Source.QUOTE}
 
-        An option without a readable volatility counts as none.
-        """
-        market, i = self._contracts[symbol]
-        shares = self.broker.account.positions[symbol].quantity * self._rules.multiplier
+    def _held_greeks(self, symbol: str) -> tuple[Sensitivities, Source]:
+        market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None:
+            return UNKNOWN, Source.UNKNOWN
         if i == STOCK:
-            return shares, 0.0, 0.0, 0.0
-        columns = market.chain.columns
-        if np.isnan(columns.delta[i]):
-            return 0.0, 0.0, 0.0, 0.0
-        return (
-            shares * float(columns.delta[i]),
-            shares * float(columns.gamma[i]),
-            shares * float(columns.vega[i]),
-            shares * float(columns.theta[i]),
-        )
+            return Sensitivities(1.0, 0.0, 0.0, 0.0), Source.QUOTE
+        columns, age = market.chain.columns, self._rules.max_quote_age_ns
+        return self._greeks.of(symbol, columns, i, market.spot, self._now_ns, age)
+
+    def _sensitivities(self, symbol: str) -> tuple[float, float, float, float]:
+        """Delta, gamma, vega and theta of a holding, as in `Columns` times its shares."""
+        shares = self.broker.account.positions[symbol].quantity * self._rules.multiplier
+        delta, gamma, vega, theta = self._held_greeks(symbol)[0]
+        return shares * delta, shares * gamma, shares * vega, shares * theta
 
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""
@@ -555,21 +567,28 @@ class LiveEnv:
         greeks = unit_greeks(market.board, market.frames, 0, self._rules.multiplier, action)
         return Outcome(action, masked=False, result=self._submit(order, Greeks(*greeks)))
 
-    def _is_open(self, underlying: str, now_ns: int) -> bool:
-        hours = self._calendar.trading_hours(underlying, self._calendar.date_of(now_ns))
-        return hours is not None and hours.open_ns <= now_ns <= hours.close_ns
-
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
+        held = self.exposure()
+        symbols = [leg.symbol for leg in order.legs]
         return self.broker.submit(
             order,
-            self._quotes(leg.symbol for leg in order.legs),
-            self._is_open(order.underlying, order.ts_ns),
+            self._quotes(symbols),
+            self._is_open(order.underlying, symbols, order.ts_ns),
             order.ts_ns,
             self.equity(),
-            self.exposure() if unit is not None else None,
+            held if unit is not None and np.isfinite(held).all() else None,
             unit,
             self._spots(),
         )
+
+    def _is_open(self, underlying: str, symbols: Iterable[str], now_ns: int) -> bool:
+        """Whether every leg may trade now: those on their last day may stop earlier."""
+        calendar = self._calendar
+        hours = calendar.trading_hours(underlying, calendar.date_of(now_ns))
+        if hours is None or not hours.open_ns <= now_ns <= hours.close_ns:
+            return False
+        contracts = [parse_symbol(symbol) for symbol in symbols if symbol.startswith("O:")]
+        return all(now_ns <= calendar.expiry_ns(each.expiry, each.root) for each in contracts)
 
     def _opening_legs(self, underlying: str, action: int) -> tuple[Leg, ...]:
         market = self._markets[underlying]

@@ -4,7 +4,7 @@ Live trading and the making of a recorded history both go through here, event by
 recording shows exactly the frames that were traded.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import date
 
 import numpy as np
@@ -18,6 +18,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, Session
 from trading.market.chain import Chain
 from trading.market.contracts import OptionContract
+from trading.market.products import is_index
 
 
 class BarHistory:
@@ -83,12 +84,15 @@ class UnderlyingMarket:
         self.chain.sequence[:] = -1
 
     def list_contracts(
-        self, contracts: Iterable[OptionContract], expiry_ns: Callable[[date], int]
+        self,
+        contracts: Iterable[OptionContract],
+        expiry_ns: Callable[[date], int],
+        held: Collection[str] = (),
     ) -> None:
-        """Set what is listed; quotes of contracts listed before are kept."""
+        """Set what is listed, `held` ones in any case; quotes of those listed before are kept."""
         listed = list(contracts)
         times = {expiry: expiry_ns(expiry) for expiry in {c.expiry for c in listed}}
-        chain = Chain(self.symbol, listed, [times[c.expiry] for c in listed])
+        chain = Chain(self.symbol, listed, [times[c.expiry] for c in listed], held)
         chain.adopt_quotes(self.chain)
         self.chain = chain
         self.board = board_of(chain.columns)
@@ -143,6 +147,8 @@ class UnderlyingMarket:
         frames.close_ns[0] = session.close_ns
         frames.spot[0] = chain.spot
         frames.spot_ns[0] = chain.last_price_ns if chain.last_price > 0.0 else now_ns
+        if is_index(self.symbol):
+            frames.spot_ns[0] = 0  # An index has no shares: what needs stock is not to be had.
         fill_frame(
             chain.columns, frames, 0, self._history.bars(), self._rules, self._fees, self._scratch
         )

@@ -8,7 +8,7 @@ from trading.execution.legs import is_stock, terms_of
 from trading.execution.orders import Intent, Order, QuoteView, RejectReason
 from trading.execution.risk import Broken
 from trading.market.contracts import parse_symbol
-from trading.market.products import product_of
+from trading.market.products import is_index
 
 if TYPE_CHECKING:
     from trading.execution.portfolio import Account
@@ -43,20 +43,20 @@ def leg_fault(
 ) -> str:
     """Why a contract or stock cannot be ordered; empty when it can.
 
-    What is `held` may be closed, also where a corporate action has adjusted it.
+    What is `held` may be closed whatever it is.
     """
     if is_stock(symbol):
         if symbol != underlying:
             return f"{symbol} is neither an option symbol (O:...) nor the stock of {underlying}"
-        if product_of(symbol).cash_settled:
+        if is_index(symbol):
             return f"{symbol} is an index, which has no shares"
     else:
         try:
             contract = parse_symbol(symbol)
         except ContractError as error:
             return str(error)
-        if contract.is_adjusted and not held:
-            return f"{symbol} delivers an adjusted number of shares and is not opened"
+        if contract.refusal and not held:
+            return f"{symbol} is not opened: {contract.refusal}"
     if symbol not in quotes:
         return f"{symbol} has no quote"
     return ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from trading.disk import sync
 from trading.errors import CheckpointError
@@ -26,6 +27,8 @@ from trading.learning.policy import Weights
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+WEIGHTS_SUFFIX = ".pt"
+"""Of a file that holds the network's weights alone."""
 _FORMAT = 1
 _WRITING = ".writing-"
 _REPLACED = ".replaced"
@@ -177,19 +180,21 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def load_module_weights(path: Path) -> Weights:
-    """The network's weights from an algorithm's checkpoint or an RLModule's.
+    """The network's weights from an algorithm's checkpoint, an RLModule's, or a file of weights.
 
     Raises:
         CheckpointError: There is no module state at `path`, it cannot be read, or it holds
             something else than arrays.
     """
     path = Path(path)
+    if path.is_file():
+        return _load_weights_file(path)
     candidates = [path / _MODULE_STATE, path / _MODULE_IN_ALGORITHM / _MODULE_STATE]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         raise CheckpointError(
             f"{path} holds no {_MODULE_STATE}; give the directory of an algorithm's or an "
-            "RLModule's checkpoint"
+            f"RLModule's checkpoint, or a file of weights ({WEIGHTS_SUFFIX})"
         )
     try:
         with file.open("rb") as stream:
@@ -199,6 +204,29 @@ def load_module_weights(path: Path) -> Weights:
     if not isinstance(state, dict) or not all(isinstance(v, np.ndarray) for v in state.values()):
         raise CheckpointError(f"{file} does not hold arrays by name; is it another model's?")
     return {name.removeprefix(_NETWORK_PREFIX): array for name, array in state.items()}
+
+
+def _load_weights_file(file: Path) -> Weights:
+    try:
+        # Tensors and nothing that could run code.
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, ValueError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise CheckpointError(
+            f"{file} does not hold tensors by name, as `trading checkpoints export` writes them"
+        )
+    return {name.removeprefix(_NETWORK_PREFIX): v.float().numpy() for name, v in state.items()}
+
+
+def write_weights_file(file: Path, weights: Weights) -> None:
+    """Writes the network's weights as one file of tensors by name (`torch.save`), as a whole."""
+    unfinished = file.with_name(f".{file.name}.writing")
+    torch.save(
+        {name: torch.from_numpy(array.copy()) for name, array in weights.items()}, unfinished
+    )
+    sync(unfinished)
+    unfinished.replace(file)
 
 
 def write_module_weights(directory: Path, weights: Weights) -> None:

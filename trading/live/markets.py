@@ -20,6 +20,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.contracts import OptionContract, Right
 from trading.market.dividends import Dividend
+from trading.market.products import data_ticker, is_index
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +153,9 @@ class MarketDirectory:
         names = {f"Q.{contract}" for contract in self._env.listed_symbols()}
         self._stream.unsubscribe("options", sorted(self._subscribed - names))
         self._stream.subscribe("options", sorted(names - self._subscribed))
-        self._stream.subscribe("stocks", [f"AM.{symbol}" for symbol in self._env.underlyings])
+        # The price of an index is implied by its options: that needs no plan for indices.
+        stocks = [name for name in self._env.underlyings if not is_index(name)]
+        self._stream.subscribe("stocks", [f"AM.{name}" for name in stocks])
         self._subscribed = names
 
     def _known_dividends(self, today: date) -> Sequence[Dividend]:
@@ -177,7 +180,7 @@ class MarketDirectory:
         return self._told_dividends
 
     def _look_up(self, symbol: str, bar: Bar) -> "_Listing":
-        """What the vendor lists of an underlying; asks and changes nothing.
+        """What the vendor lists of an underlying that may be opened; asks and changes nothing.
 
         Raises
         ------
@@ -189,7 +192,7 @@ class MarketDirectory:
         listed = [
             each.contract
             for each in self._rest.option_contracts(symbol, as_of=today, expiry_from=today)
-            if each.is_standard and not each.contract.is_adjusted
+            if each.is_standard and not each.contract.refusal and each.contract.is_on(symbol)
         ]
         if not listed:
             raise DataError(
@@ -230,7 +233,7 @@ class MarketDirectory:
 
     def _price_by_options(self, symbol: str, today: date) -> float:
         """Price that the vendor names beside its chain, or that the nearest expiry implies."""
-        chain = self._rest.option_chain_snapshot(symbol, expiry_from=today)
+        chain = self._rest.option_chain_snapshot(data_ticker(symbol), expiry_from=today)
         told = [each.underlying_price for each in chain if each.underlying_price > 0.0]
         if told:
             return told[0]
@@ -258,7 +261,7 @@ class MarketDirectory:
         sessions = self._calendar.sessions(today - _LOOK_BACK, today)[-2:]
         try:
             bars = self._rest.aggregates(
-                symbol, 1, "minute", sessions[0].open_ns, bar.end_ns - MINUTE_NS
+                data_ticker(symbol), 1, "minute", sessions[0].open_ns, bar.end_ns - MINUTE_NS
             )
         except NotEntitled as error:
             log.warning("no earlier bars", underlying=symbol, reason=str(error))
@@ -277,7 +280,7 @@ class MarketDirectory:
         strikes = [contract.strike for contract in chosen]
         try:
             return self._rest.option_chain_snapshot(
-                symbol,
+                data_ticker(symbol),
                 expiry_from=min(expiries),
                 expiry_to=max(expiries),
                 strike_from=min(strikes),

@@ -249,7 +249,9 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     states = {state: state == figures.trading_state for state in TRADING_STATES}
     yield _counter("trades_total", "Fills.", figures.trades)
     yield _gauge("portfolio_value", "Equity in USD.", figures.portfolio_value)
-    yield _gauge("win_rate", "Share of closed trades with a gain.", figures.win_rate)
+    yield _gauge(
+        "win_rate", "Closed trades with a gain, in percent of them all.", 100.0 * figures.win_rate
+    )
     yield _counter("steps_total", "Decisions.", figures.decisions)
     yield _gauge("reward_total", "Sum of rewards.", figures.reward)
     yield _gauge("cash", "Cash in USD.", figures.cash)

@@ -45,7 +45,7 @@ class _RecordedEnv:
         # The environment leaves adjusted contracts out and adds held ones.
         listed = {symbol: parse_symbol(symbol) for symbol in self._env.listed_symbols()}
         listed = {each.symbol: each for each in told if each.symbol in listed} | {
-            symbol: each for symbol, each in listed.items() if each.underlying == underlying
+            symbol: each for symbol, each in listed.items() if each.is_on(underlying)
         }
         self._recorder.list_contracts(underlying, list(listed.values()))
 

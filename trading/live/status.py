@@ -134,8 +134,17 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "rollbacks": account.rollbacks,
         },
         "positions": positions,
-        "greeks": {"total": total, "by_underlying": greeks},
+        "greeks": {
+            "total": _known(total),
+            "by_underlying": {symbol: _known(each) for symbol, each in greeks.items()},
+            "not_quoted": env.greeks_not_quoted(),
+        },
     }
+
+
+def _known(figures: dict[str, float]) -> dict[str, float | None]:
+    """Figures as JSON has them: nothing where one is not known."""
+    return {name: value if np.isfinite(value) else None for name, value in figures.items()}
 
 
 def describe_market(trader: Trader, bar: Bar) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 The live market calls it on one chain, the vectorised environment on a slice of a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import date
 from typing import NamedTuple
 
 import numpy as np
@@ -276,7 +277,7 @@ def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: i
 
 
 class Chain:
-    """All tradable contracts of one underlying, as columns sorted by expiry, strike and right.
+    """All contracts of one underlying, as columns sorted by expiry, strike and right.
 
     Parameters
     ----------
@@ -286,6 +287,11 @@ class Chain:
         What is listed. Adjusted contracts are refused: their deliverable is not 100 shares.
     expiry_ns
         Last trading instant of each contract, UTC ns, in the order of `contracts`.
+    held
+        Symbols that are listed whatever they are, since they are held: they are marked and closed.
+
+    Contracts that are never opened (adjusted ones, index options that settle at the opening) come
+    last, and have no `iv`: so no strategy is made of them.
 
     Raises
     ------
@@ -294,16 +300,27 @@ class Chain:
     """
 
     def __init__(
-        self, underlying: str, contracts: Sequence[OptionContract], expiry_ns: Sequence[int]
+        self,
+        underlying: str,
+        contracts: Sequence[OptionContract],
+        expiry_ns: Sequence[int],
+        held: Collection[str] = (),
     ) -> None:
+        def group(i: int) -> tuple[bool, int, date, str]:
+            contract = contracts[i]
+            shut = bool(contract.refusal) or not contract.is_on(underlying)
+            return shut, expiry_ns[i], contract.expiry, contract.root
+
+        groups = [group(i) for i in range(len(contracts))]
         order = sorted(
             range(len(contracts)),
-            key=lambda i: (expiry_ns[i], contracts[i].strike_milli, -int(contracts[i].right)),
+            key=lambda i: (*groups[i], contracts[i].strike_milli, -int(contracts[i].right)),
         )
         self.underlying = underlying
         self.contracts = [contracts[i] for i in order]
         for contract in self.contracts:
-            if contract.is_adjusted or contract.underlying != underlying:
+            usual = contract.is_on(underlying) and not contract.is_adjusted
+            if not usual and contract.symbol not in held:
                 raise DataError(
                     f"contract {contract.symbol} cannot be in the chain of {underlying}: "
                     "only standard contracts of that underlying are traded"
@@ -316,7 +333,10 @@ class Chain:
         strike = np.array([c.strike for c in self.contracts], dtype=np.float64)
         expiries = np.array([expiry_ns[i] for i in order], dtype=np.int64)
         right = np.array([int(c.right) for c in self.contracts], dtype=np.int8)
-        self.columns = empty_columns(expiries, strike, right)
+        number = {each: k for k, each in enumerate(sorted(set(groups)))}
+        kind = np.array([number[groups[i]] for i in order], dtype=np.int64)
+        self.columns = empty_columns(expiries, strike, right, kind)
+        self._open = len(contracts) - sum(shut for shut, *_ in groups)
         self.sequence: I64 = np.full(n, -1, dtype=np.int64)
         self.last_price = float("nan")
         """Last traded price of the underlying, NaN without a stock feed."""
@@ -341,27 +361,34 @@ class Chain:
     def refresh(self, now_ns: int, rate: float, max_age_ns: int) -> None:
         """Recompute forwards, implied volatilities, greeks and marks as of `now_ns`."""
         self.spot = float(refresh(self.columns, now_ns, self.last_price, rate, max_age_ns))
+        self.columns.iv[self._open :] = np.nan
 
 
-def group_and_pair(expiry_ns: I64, strike: F64, right: I8) -> tuple[I64, I64]:
+def group_and_pair(
+    expiry_ns: I64, strike: F64, right: I8, kind: I64 | None = None
+) -> tuple[I64, I64]:
     """Expiry groups (bounds [G + 1]) and, per contract, its opposite right at the same strike.
 
-    The columns must be sorted by expiry, then strike. A contract without a partner gets -1.
+    The columns must be sorted by group, then strike. Contracts of one group expire at one instant
+    and have the same `kind` [N], where that is given: two expiry dates that stop at one instant,
+    as around a holiday, are two groups. A contract without a partner gets -1.
     """
     n = len(expiry_ns)
-    bounds = [0, *(i for i in range(1, n) if expiry_ns[i] != expiry_ns[i - 1]), n]
+    kind = expiry_ns if kind is None else kind
+    apart = [expiry_ns[i] != expiry_ns[i - 1] or kind[i] != kind[i - 1] for i in range(1, n)]
+    bounds = [0, *(i for i in range(1, n) if apart[i - 1]), n]
     pair = np.full(n, -1, dtype=np.int64)
     for i in range(1, n):
-        if expiry_ns[i] == expiry_ns[i - 1] and strike[i] == strike[i - 1]:
+        if not apart[i - 1] and strike[i] == strike[i - 1]:
             pair[i], pair[i - 1] = i - 1, i
     starts = bounds if n else [0]
     return np.array(starts, dtype=np.int64), pair
 
 
-def empty_columns(expiry_ns: I64, strike: F64, right: I8) -> Columns:
-    """Columns of a listing without any quote; contracts sorted by expiry, then strike."""
+def empty_columns(expiry_ns: I64, strike: F64, right: I8, kind: I64 | None = None) -> Columns:
+    """Columns of a listing without any quote; contracts sorted as for `group_and_pair`."""
     n = len(expiry_ns)
-    group_start, pair = group_and_pair(expiry_ns, strike, right)
+    group_start, pair = group_and_pair(expiry_ns, strike, right, kind)
 
     def unknown(size: int) -> F64:
         return np.full(size, np.nan)

@@ -6,6 +6,7 @@ from datetime import date
 from enum import IntEnum
 
 from trading.errors import ContractError
+from trading.market.products import is_root_of, product_of, underlying_of
 
 _SYMBOL = re.compile(r"O:([A-Z][A-Z0-9.]{0,5})(\d{2})(\d{2})(\d{2})([CP])(\d{8})", re.ASCII)
 _CENTURY = 2000
@@ -57,8 +58,20 @@ class OptionContract:
 
     @property
     def underlying(self) -> str:
-        """The stock or ETF: the root without the digit of an adjusted contract."""
-        return self.root.rstrip("0123456789")
+        """The stock, fund or index, as far as the root alone says it: without the digit of an
+        adjusted contract, `SPX` for `SPXW`. That of `BRKB` is told by its listing only."""
+        return underlying_of(self.root)
+
+    def is_on(self, underlying: str) -> bool:
+        """Whether this is an option on `underlying`: `BRKB` on `BRK.B`, `SPXW` on `SPX`."""
+        return is_root_of(self.root, underlying)
+
+    @property
+    def refusal(self) -> str:
+        """Why the contract is never opened, though it may be held and closed; or empty."""
+        if self.is_adjusted:
+            return "it delivers an adjusted number of shares"
+        return product_of(self.root).refusal
 
 
 def parse_symbol(symbol: str) -> OptionContract:

@@ -33,6 +33,7 @@ from trading.market.listing import (
     listing_strikes,
 )
 from trading.market.model import DEFAULT_MODEL, MarketModel
+from trading.market.products import main_root
 from trading.market.quotes import TickClass, quote_chain
 from trading.market.surface import surface_iv, variance_years
 
@@ -157,8 +158,9 @@ class _Book:
     """The quotes of one underlying's chain through one session."""
 
     def __init__(self, rules: _Underlying, session: Session, opening: _Opening) -> None:
+        root = main_root(rules.spec.symbol)
         self.contracts = sorted(
-            OptionContract(rules.spec.symbol, expiry, right, strike)
+            OptionContract(root, expiry, right, strike)
             for expiry, strikes in opening.listing.items()
             for strike in strikes
             for right in Right

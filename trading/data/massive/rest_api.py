@@ -24,6 +24,7 @@ from trading.data.massive.market_state import DayTotals, MarketState
 from trading.market.calendar import DAY_NS, NEW_YORK
 from trading.market.contracts import OptionContract, Right
 from trading.market.dividends import Dividend
+from trading.market.products import product_of, underlying_named
 
 Query = dict[str, str]
 Json = dict[str, Any]
@@ -143,23 +144,27 @@ class RestApi:
             if (contract.expiry < as_of) == expired
         ]
         page = self._page(request, _select(rows, request), default=10, maximum=1000)
-        page["results"] = [_contract_row(contract) for contract in page["results"]]
-        return page
-
-    def _snapshot(self, request: _Request) -> Json:
-        underlying = request.path["underlying"]
-        positions = {
-            contract: position
-            for position, contract in enumerate(self._state.listing.contracts)
-            if contract.underlying == underlying
-        }
-        page = self._page(request, _select(positions, request), default=10, maximum=250)
+        asked = underlying_named(request.query.get("underlying_ticker", ""))
         page["results"] = [
-            self._snapshot_row(contract, positions[contract]) for contract in page["results"]
+            _contract_row(contract, asked or contract.underlying) for contract in page["results"]
         ]
         return page
 
-    def _snapshot_row(self, contract: OptionContract, position: int) -> Json:
+    def _snapshot(self, request: _Request) -> Json:
+        underlying = underlying_named(request.path["underlying"])
+        positions = {
+            contract: position
+            for position, contract in enumerate(self._state.listing.contracts)
+            if contract.is_on(underlying)
+        }
+        page = self._page(request, _select(positions, request), default=10, maximum=250)
+        page["results"] = [
+            self._snapshot_row(contract, positions[contract], underlying)
+            for contract in page["results"]
+        ]
+        return page
+
+    def _snapshot_row(self, contract: OptionContract, position: int, underlying: str) -> Json:
         state = self._state
         bid, ask = float(state.bid[position]), float(state.ask[position])
         break_even = contract.strike + contract.right * (bid + ask) / 2
@@ -168,14 +173,14 @@ class RestApi:
             "day": _day_row(state.totals.get(contract.symbol)),
             "details": {
                 "contract_type": _contract_type(contract),
-                "exercise_style": "american",
+                "exercise_style": _exercise_style(contract),
                 "expiration_date": contract.expiry.isoformat(),
                 "shares_per_contract": _SHARES_PER_CONTRACT,
                 "strike_price": contract.strike,
                 "ticker": contract.symbol,
             },
             "open_interest": 0,
-            "underlying_asset": self._underlying_row(contract.underlying, break_even),
+            "underlying_asset": self._underlying_row(underlying, break_even),
         }
         if state.quote_ns[position] > 0:
             row["last_quote"] = {
@@ -219,7 +224,7 @@ class RestApi:
                 "v": bar.volume,
                 "vw": bar.vwap,
             }
-            for bar in self._state.bars(path["ticker"])
+            for bar in self._state.bars(underlying_named(path["ticker"]))
             if from_ms <= bar.start_ns // _NS_PER_MS <= to_ms
         ]
         if request.query.get("sort", "asc") == "desc":
@@ -338,7 +343,10 @@ def _conditions(query: Query) -> Iterable[Callable[[OptionContract], bool]]:
     for suffix in _COMPARISONS:
         name = f"underlying_ticker{suffix}"
         if name in query:
-            yield _compare(lambda contract: contract.underlying, suffix, query[name])
+            if suffix:
+                yield _compare(lambda contract: contract.underlying, suffix, query[name])
+            else:
+                yield _on(underlying_named(query[name]))
         name = f"expiration_date{suffix}"
         if name in query:
             yield _compare(lambda contract: contract.expiry, suffix, _parse_day(name, query[name]))
@@ -348,6 +356,10 @@ def _conditions(query: Query) -> Iterable[Callable[[OptionContract], bool]]:
             yield _compare(lambda contract: contract.strike, suffix, strike)
 
 
+def _on(underlying: str) -> Callable[[OptionContract], bool]:
+    return lambda contract: contract.is_on(underlying)
+
+
 def _compare(
     attribute: Callable[[OptionContract], Any], suffix: str, bound: Any
 ) -> Callable[[OptionContract], bool]:
@@ -355,18 +367,22 @@ def _compare(
     return lambda contract: comparison(attribute(contract), bound)
 
 
-def _contract_row(contract: OptionContract) -> Json:
+def _contract_row(contract: OptionContract, underlying: str) -> Json:
     return {
         "cfi": "OCASPS" if contract.right is Right.CALL else "OPASPS",
         "contract_type": _contract_type(contract),
-        "exercise_style": "american",
+        "exercise_style": _exercise_style(contract),
         "expiration_date": contract.expiry.isoformat(),
         "primary_exchange": "BATO",
         "shares_per_contract": _SHARES_PER_CONTRACT,
         "strike_price": contract.strike,
         "ticker": contract.symbol,
-        "underlying_ticker": contract.underlying,
+        "underlying_ticker": underlying,
     }
+
+
+def _exercise_style(contract: OptionContract) -> str:
+    return "european" if product_of(contract.root).european else "american"
 
 
 def _contract_type(contract: OptionContract) -> str:
