@@ -21,6 +21,7 @@ from trading.command_line import (
 )
 from trading.config import Settings
 from trading.data_cli import download, import_
+from trading.doctor_cli import doctor
 from trading.evaluation_cli import backtest, evaluate
 from trading.history_cli import history
 from trading.journal_cli import journal_app
@@ -38,6 +39,7 @@ app.add_typer(account_app, name="account")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(journal_app, name="journal")
 app.command()(backtest)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(download)
 app.command("import")(import_)
