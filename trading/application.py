@@ -153,6 +153,7 @@ class _Application:
         self._endpoint: Any = None
         self._live: Any = None
         self._registry: Any = None
+        self._registered: Any = None
         self._succession: Any = None
         self._held_out: Any = None
         self._learner: Any = None
@@ -260,8 +261,12 @@ class _Application:
         refill = partial(
             reign_on_disk, settings.paths.checkpoints, settings.learning.keep_checkpoints
         )
+        self._registered = weights.Registered(weights.new_name(), account_name(settings))
         self._registry = weights.get_or_create(
-            account_name(settings), self._actor_options(SMALL_SHARE), refill
+            self._registered.namespace,
+            self._actor_options(SMALL_SHARE),
+            refill,
+            self._registered.name,
         )
         self._stack.callback(_kill, self._registry)
 
@@ -306,7 +311,7 @@ class _Application:
                 max_concurrency=16,
                 **self._actor_options(LIVE_SHARE),
             )
-            .remote(self._settings, endpoint, self._registry)
+            .remote(self._settings, endpoint, self._registered)
         )
         self._stack.callback(_kill, self._live)
         self._learner_thread = threading.Thread(

@@ -20,6 +20,13 @@ log = structlog.get_logger(__name__)
 TRIES = 5
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0 Ray has the address 127.0.0.1, as on desktops, and every part of it listens there only."""
+_SERVE_WAITS = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+}
+"""Serve ends a proxy that is not ready in 5 s, which is less than one takes on a busy machine; and it
+looks every 10 s whether one was killed."""
 _GONE_S = 10.0
 _AGENTS = (
     "metrics_agent_port",
@@ -43,6 +50,8 @@ def prepare(*, local: bool) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, seconds in _SERVE_WAITS.items():
+        os.environ.setdefault(name, seconds)
     if local:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ[_LOOPBACK_ONLY] = "0"

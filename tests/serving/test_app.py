@@ -127,7 +127,7 @@ def test_an_actor_that_does_not_answer_in_time_is_not_healthy(start: Callable[..
     start(SilentMarket)
     response = answer(app(), "/health")
     assert response.status_code == 503
-    assert response.json()["reason"] == "no answer to news within 5 s"
+    assert response.json()["reason"] == "no answer to news within 4 s"
 
 
 def test_ready_when_there_is_no_reason_against(start: Callable[..., Any]) -> None:

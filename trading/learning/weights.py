@@ -51,10 +51,37 @@ class WeightRegistry:
         return self._reign
 
 
+class Registered(NamedTuple):
+    """Where a registry is found by others than its driver, such as an actor that Ray restarts.
+
+    Its handle among the arguments of such an actor would have Ray warn of their loss.
+    """
+
+    name: str
+    namespace: str
+
+    def reign(self) -> Reign | None:
+        """The present one; None before the first, or while it is started again."""
+        import ray
+
+        try:
+            registry = ray.get_actor(self.name, namespace=self.namespace)
+        except ValueError:
+            return None
+        reign: Reign | None = ray.get(registry.reign.remote())
+        return reign
+
+
+def new_name() -> str:
+    """A name for a registry that no other has."""
+    return f"weights-{secrets.token_hex(4)}"
+
+
 def get_or_create(
     namespace: str,
     placement: Mapping[str, Any] | None = None,
     refill: Callable[[], Reign | None] | None = None,
+    name: str | None = None,
 ) -> Any:
     """A registry of this driver's own.
 
@@ -65,10 +92,11 @@ def get_or_create(
         namespace: Of the account; tells its process apart in Ray's lists.
         placement: Options of an actor that say on which node.
         refill: See `WeightRegistry`.
+        name: By which `Registered` finds it; None: one that nobody else has.
     """
     import ray  # here, so that settings become parts before Ray is imported: see up.ray_runtime
 
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WeightRegistry)
-    return actor.options(
-        name=f"weights-{secrets.token_hex(4)}", namespace=namespace, **(placement or {})
-    ).remote(refill)
+    return actor.options(name=name or new_name(), namespace=namespace, **(placement or {})).remote(
+        refill
+    )

@@ -32,7 +32,7 @@ from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command
 from trading.learning.policy import Policy
 from trading.learning.succession import Reported
-from trading.learning.weights import Reign
+from trading.learning.weights import Registered, Reign
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
@@ -98,10 +98,10 @@ class LiveMarket:
     endpoint
         Where market data comes from.
     registry
-        Handle of the weight registry, which holds the champion to begin with.
+        Where the weight registry is found, which holds the champion to begin with.
     """
 
-    def __init__(self, settings: Settings, endpoint: Endpoint, registry: Any) -> None:
+    def __init__(self, settings: Settings, endpoint: Endpoint, registry: Registered) -> None:
         configure_logging(settings.log_level, (*settings.credentials.values(), endpoint.api_key))
         torch.set_num_threads(1)
         self._settings = settings
@@ -446,7 +446,7 @@ class LiveMarket:
         """Who is to trade; waits a while for a registry that was started again and is empty."""
         deadline = time.monotonic() + _REIGN_TIMEOUT_S
         while True:
-            reign: Reign | None = ray.get(self._registry.reign.remote())
+            reign = self._registry.reign()
             if reign is not None:
                 return reign
             if time.monotonic() > deadline or self._stopping.wait(_REIGN_POLL_S):

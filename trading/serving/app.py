@@ -28,11 +28,12 @@ log = structlog.get_logger(__name__)
 SUPERVISOR = "supervisor"
 REPLICAS = 2
 """So that one answers while the other is started again."""
-_FIRST_S = 5.0
-"""Longest that a request waits for what there is to know at all."""
+_FIRST_S = 4.5
+"""Longest that a request waits for what there is to know at all; Serve gives it little more."""
+_ANSWER_S = 4.0
 _NEWS_TIMEOUT_S = 2.0
-_SILENCE_S = 5.0
-"""After so long without any answer of the actor there is no news of it."""
+_SILENCE_S = 15.0
+"""News of an actor that has been silent for longer count no more."""
 _RETRY_S = 0.25
 _STANDING_S = 0.5
 _STALE_S = 30.0
@@ -162,7 +163,7 @@ class Newspaper(_Follower):
         while True:
             try:
                 news: News | None = await self._market.ask(
-                    "news", _SILENCE_S, number, _NEWS_TIMEOUT_S
+                    "news", _ANSWER_S, number, _NEWS_TIMEOUT_S
                 )
             except Exception as error:
                 if isinstance(error, LiveMarketGone):
@@ -208,7 +209,7 @@ class Supervised(_Follower):
     async def namespace(self) -> str:
         """Ray namespace of the account's live market."""
         try:
-            async with asyncio.timeout(_SILENCE_S):
+            async with asyncio.timeout(_ANSWER_S):
                 name: str = await serve.get_deployment_handle(SUPERVISOR).account.remote()
                 return name
         except (TimeoutError, RayError, RayServeException) as error:
@@ -219,7 +220,7 @@ class Supervised(_Follower):
     async def _follow(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(_SILENCE_S):
+                async with asyncio.timeout(_ANSWER_S):
                     self._standing = await serve.get_deployment_handle(SUPERVISOR).standing.remote()
                 self._answered_s = time.monotonic()
             except Exception as error:

@@ -86,6 +86,7 @@ def check_port(settings: Settings) -> None:
 
 def _listen(settings: Settings) -> tuple[str, int]:
     """Start Serve where it does not run yet; the address that it listens on."""
+    import ray
     from ray import serve
     from ray.serve.context import _get_global_client
 
@@ -100,8 +101,8 @@ def _listen(settings: Settings) -> tuple[str, int]:
             if "Failed to bind" not in str(error):
                 raise
             raise _port_taken(host, port, "in use") from error
-        except TimeoutError as error:
-            # Serve gives its proxy a minute: on a busy machine it is still to come.
+        except (TimeoutError, ray.exceptions.RayActorError) as error:
+            # Serve gives its proxy a while, and makes another: on a busy machine it is to come.
             if time.monotonic() > deadline:
                 raise ApplicationFailed(
                     f"the HTTP service did not listen on {host}:{port} within "
