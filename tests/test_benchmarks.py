@@ -183,3 +183,11 @@ def test_the_scaling_benchmark_measures_every_role() -> None:
         assert milliseconds > 0
     for row in (runners, learners):
         assert len(row) == 6 and min(row) >= 0 and row[-1] > 0
+
+
+def test_a_years_journal_is_measured() -> None:
+    sizes = ("--sessions", "2", "--bars", "20", "--trades", "1", "--underlyings", "1")
+    found = rows(printed("journal.py", *sizes))
+    assert number(found["events"][0]) > 40
+    assert number(found["bytes an event"][0]) > 100
+    assert "fold from the newest snapshot, s" in found

@@ -113,7 +113,15 @@ def test_a_second_aggregate_is_an_aggregate() -> None:
         (b'{"ev":"LV","sym":"SPY","p":1}', 1, 0),
         (b'{"ev":"Q","sym":"SPY"}', 0, 1),
         (b'{"ev":"Q","sym":"SPY","t":1,"bp":"high"}', 0, 1),
-        (b'{"ev":"Q","sym":"SPY","t":1,"bp":null}', 0, 1),
+        (b'{"ev":"Q","sym":"SPY","t":1,"bp":-1}', 0, 1),
+        (b'{"ev":"Q","sym":"SPY","t":1,"bp":1e300}', 0, 1),
+        (b'{"ev":"Q","sym":"SPY","t":1,"ap":NaN}', 0, 1),
+        (b'{"ev":"Q","sym":null,"t":1}', 0, 1),
+        (b'{"ev":"Q","sym":"SPY","t":null}', 0, 1),
+        (b'{"ev":"AM","sym":"SPY","s":1,"e":2,"o":1,"h":1,"l":1,"c":null}', 0, 1),
+        (b'{"ev":"Q","sym":"SPY","t":1,"bp":2,"x":"', 0, 1),
+        (b'{"ev":"Q","sym":"SPY","t":1,"x":' + b"[" * 5000, 0, 1),
+        (b'{"ev":"Q","sym":"SPY","t":1,"x":' + b"9" * 10_000 + b"e}", 0, 1),
         (b'{"sym":"SPY"}', 0, 1),
         (b"17", 0, 1),
         (b"null", 0, 1),
@@ -125,6 +133,73 @@ def test_an_odd_event_costs_only_itself(odd: bytes, unknown: int, malformed: int
     frame = b"[" + b",".join([good, odd, good]) + b"]"
     assert decoder.decode(frame) == [Quote("SPY", 1), Quote("SPY", 1)]
     assert (decoder.unknown, decoder.malformed) == (unknown, malformed)
+
+
+@pytest.mark.parametrize(
+    ("odd", "event"),
+    [
+        ({"bp": None}, Quote("SPY", 5, bp=0.0, ap=2.0, bs=3, as_=4, q=6)),
+        ({"ap": None}, Quote("SPY", 5, bp=1.0, ap=0.0, bs=3, as_=4, q=6)),
+        ({"bs": None}, Quote("SPY", 5, bp=1.0, ap=2.0, bs=0, as_=4, q=6)),
+        ({"as": "many"}, Quote("SPY", 5, bp=1.0, ap=2.0, bs=3, as_=0, q=6)),
+        ({"q": None}, Quote("SPY", 5, bp=1.0, ap=2.0, bs=3, as_=4, q=0)),
+        ({"q": 2**63}, Quote("SPY", 5, bp=1.0, ap=2.0, bs=3, as_=4, q=0)),
+        ({"q": -1}, Quote("SPY", 5, bp=1.0, ap=2.0, bs=3, as_=4, q=0)),
+        ({"t": 5.0}, Quote("SPY", 5, bp=1.0, ap=2.0, bs=3, as_=4, q=6)),
+        ({"bx": "CBOE"}, Quote("SPY", 5, bp=1.0, ap=2.0, bs=3, as_=4, q=6)),
+        ({"ax": None, "bx": []}, Quote("SPY", 5, bp=1.0, ap=2.0, bs=3, as_=4, q=6)),
+    ],
+)
+def test_what_nobody_needs_may_be_anything_and_a_withdrawn_side_is_gone(
+    odd: dict[str, Any], event: Quote
+) -> None:
+    usual = {"ev": "Q", "sym": "SPY", "t": 5, "bp": 1.0, "ap": 2.0, "bs": 3, "as": 4, "q": 6}
+    decoder = EventDecoder()
+    assert decoder.decode(json.dumps([usual | odd])) == [event]
+    assert (decoder.unknown, decoder.malformed, decoder.mistimed) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("t", [-1, 2**63, 10**19, 1e300, 5 * 10**16])
+def test_a_time_that_is_none_is_counted_as_such(t: float) -> None:
+    decoder = EventDecoder()
+    assert decoder.decode(json.dumps([{"ev": "Q", "sym": "SPY", "t": t}])) == []
+    assert (decoder.malformed, decoder.mistimed) == (0, 1)
+
+
+def test_bytes_that_are_no_utf8_cost_only_the_text_that_they_are_in() -> None:
+    good = b'{"ev":"Q","sym":"SPY","t":1}'
+    frame = b'[{"ev":"status","status":"success","message":"\x99"},' + good + b"]"
+    assert decode(frame) == [Status("success", "\ufffd"), Quote("SPY", 1)]
+
+
+def test_what_hides_in_a_readable_event_of_another_kind_is_no_event() -> None:
+    inner = b'{"ev":"Q","sym":"SPY","t":1}'
+    assert decode(b'[{"ev":"X","in":' + inner + b'},{"ev":"Q","sym":1,"in":' + inner + b"}]") == []
+
+
+_DAMAGES = st.sampled_from(
+    [b"[", b"]", b"{", b"}", b'"', b"\\", b"\\u", b"null", b"-", b"9" * 25, b"\x00", b"\xc3", b":"]
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), _DAMAGES, st.integers(0, 5)), max_size=6))
+def test_damage_anywhere_raises_nothing_and_invents_no_price(
+    damages: list[tuple[int, bytes, int]],
+) -> None:
+    frame = bytearray(encode([Quote("SPY", 1, bp=2.0, ap=3.0, q=4) for _ in range(4)]))
+    for at, damage, removed in damages:
+        frame[at : at + removed] = damage
+    decoder = EventDecoder()
+    for event in decoder.decode(bytes(frame)):
+        if isinstance(event, Quote):
+            assert 0 <= event.t <= 2**63 - 1 and 0 <= event.q <= 2**63 - 1
+            assert 0.0 <= event.bp <= 1e8 and 0.0 <= event.ap <= 1e8
+
+
+def test_a_frame_of_nothing_but_beginnings_is_given_up_in_bounded_time() -> None:
+    decoder = EventDecoder()
+    assert decoder.decode(b"[" + b'{"ev"' * 200_000) == []
+    assert 0 < decoder.malformed <= 1001
 
 
 def test_unknown_fields_are_passed_over() -> None:

@@ -29,7 +29,6 @@ from trading.errors import DataError
 from trading.execution.broker import PaperBroker
 from trading.execution.deliverables import Deliverable, OtherShares
 from trading.execution.events import (
-    CloseSource,
     CorporateActionApplied,
     Ending,
     OrderCancelled,
@@ -37,6 +36,7 @@ from trading.execution.events import (
 )
 from trading.execution.orders import Fill, Leg, Rejection
 from trading.execution.risk import RiskLimits
+from trading.market.closes import CloseSource
 from trading.market.corporate_actions import (
     CorporateAction,
     Merger,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tests.live.market import Bars, FirstMinutes, reign_of, serving, settings_for, trade
 from trading.data.massive.source import SimulationSource, SourceStep
-from trading.envs.defaults import DEFAULT_FEES
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.live_env import LiveEnv, Observed, Outcome
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade, Event, SessionClosed
 from trading.execution.journal import Journal
@@ -27,7 +28,7 @@ from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.fragments import FragmentBuilder
 from trading.live.trader import Trader, TraderSettings
-from trading.market.calendar import MINUTE_NS, ExchangeCalendar
+from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 CALENDAR = ExchangeCalendar()
@@ -131,39 +132,24 @@ class _Durable:
         self.left -= 1
 
 
-class _Market:
-    """An environment whose profits are given; its account and journal are real."""
-
-    symbols = SYMBOLS
+class _Market(LiveEnv):
+    """An environment whose profits are given."""
 
     def __init__(self, broker: PaperBroker, profits: dict[int, tuple[float, float]]) -> None:
-        self.broker, self._profits = broker, profits
-        self._given = [broker.account.rewarded_profit.get(symbol, 0.0) for symbol in SYMBOLS]
+        super().__init__(SYMBOLS, DEFAULT_RULES, DEFAULT_FEES, CALENDAR, broker)
+        self._profits = profits
 
-    def close_bar(self, now_ns: int, session: Any) -> tuple[Any, Any, Any]:
-        made = self._profits[now_ns]
-        rewards = f32(*(a - b for a, b in zip(made, self._given, strict=True)))
-        self._given = list(made)
-        return np.zeros((2, 3), np.float32), np.ones((2, 2), np.bool_), rewards
-
-    def profit(self, symbol: str) -> float:
-        return self._given[SYMBOLS.index(symbol)]
+    def close_bar(self, now_ns: int, session: Session) -> Observed:
+        made = dict(zip(SYMBOLS, self._profits[now_ns], strict=True))
+        rewards = f32(*(made[symbol] - self._profit[symbol] for symbol in SYMBOLS))
+        self._profit = made
+        return Observed(np.zeros((2, 3), np.float32), np.ones((2, 2), np.bool_), rewards)
 
     def equity(self) -> float:
         return 1e5
 
-    def trade(self, now_ns: int, actions: Sequence[int]) -> list[Any]:
+    def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
         return []
-
-    def close_session(self, now_ns: int, session: Any, reward: float, rewards: Any) -> None:
-        self.broker.close_session(
-            session.date.isoformat(),
-            1e5,
-            now_ns,
-            reward=reward,
-            rewards=dict(zip(SYMBOLS, rewards, strict=True)),
-            profits=dict(zip(SYMBOLS, self._given, strict=True)),
-        )
 
 
 @dataclass
@@ -220,7 +206,7 @@ class _Life:
         )
         nothing: Any = SimpleNamespace()
         nothing.open_session = nothing.follow = nothing.on_bar = lambda *_: None
-        market: Any = _Market(broker, self.profits)
+        market = _Market(broker, self.profits)
         trader = Trader(
             options,
             market,

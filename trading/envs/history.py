@@ -30,7 +30,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import I64, MARKS, Columns
+from trading.market.chain import I64, MARKS, MARKS_READ, Columns
 
 _META = "meta.json"
 
@@ -46,9 +46,9 @@ class HistoryDay:
     contracts: int
 
 
-def frames_digest(rules: TradingRules, fees: FeeSchedule) -> str:
+def frames_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
     """What frames depend on besides the market: rules, fees, catalogue, features and marks."""
-    parts = (MARKS, tuple(rules), tuple(fees), ACTIONS, FEATURES)
+    parts = (marks, tuple(rules), tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -244,7 +244,7 @@ class History:
 
     def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
         digest, self.days = _read_meta(folder)
-        if digest != frames_digest(rules, fees):
+        if digest not in {frames_digest(rules, fees, marks) for marks in MARKS_READ}:
             raise DataError(
                 f"history {folder} was written for other rules, fees or features: write it again "
                 "with `trading history`, or use the settings it was written with"

@@ -4,15 +4,22 @@ It knows exchange time only, and only what it is told; whether a socket, a recor
 tells it makes no difference. The kernels are those of the vectorised environment.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.data.admission import Bands, Refusal, Refusals
+from trading.envs.adjusted_contracts import (
+    NO_QUOTE,
+    AdjustedContracts,
+    adjusted_greeks,
+    nearest_volatility,
+)
 from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
 from trading.envs.frames import RATIO
 from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
@@ -27,9 +34,23 @@ from trading.envs.sight import (
     unit_greeks,
 )
 from trading.envs.underlying import UnderlyingMarket
-from trading.execution.broker import PaperBroker, settlement_price
+from trading.execution.broker import PaperBroker
+from trading.execution.catch_up import (
+    MAX_GAP,
+    Known,
+    catch_up,
+    is_a_gap,
+    pending,
+    settle_expired,
+    suspend_unexplained,
+    unexplained_since,
+    value_when_settled,
+    wanted_closes,
+)
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
+from trading.execution.holdings import StrategyPosition
+from trading.execution.legs import is_stock
 from trading.execution.orders import (
     Fill,
     Intent,
@@ -43,8 +64,17 @@ from trading.execution.risk import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import tradable_share
+from trading.market.closes import CloseSource, OfficialClose
 from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.corporate_actions import (
+    ActionKind,
+    CorporateAction,
+    action_id,
+    in_order,
+    price_factor,
+)
 from trading.market.dividends import Dividend
+from trading.market.pricing import YEAR_NS
 
 
 class Observed(NamedTuple):
@@ -84,6 +114,21 @@ class LiveEnv:
         Owns the account; every order goes through it.
     dividends
         Of the underlyings: who holds stock is paid them, and calls may be assigned before them.
+    actions
+        Corporate actions of the underlyings: they convert what is held, and bars of before them.
+    official_closes
+        Whether contracts settle only at closing prices that `tell_close` told. Otherwise the last
+        price of the session is the official one, as on a tape that is played.
+    max_gap
+        Share of its price that an underlying may move from one session to the next without an
+        action, before it is suspended.
+    bands
+        How far prices may lie from what their chain implies before they are kept apart.
+
+    Attributes
+    ----------
+    refused : Refusals
+        How many events were not taken over, by reason.
     """
 
     def __init__(
@@ -94,23 +139,45 @@ class LiveEnv:
         calendar: ExchangeCalendar,
         broker: PaperBroker,
         dividends: Iterable[Dividend] = (),
+        actions: Iterable[CorporateAction] = (),
+        official_closes: bool = False,
+        max_gap: float = MAX_GAP,
+        bands: Bands | None = None,
     ) -> None:
         self.broker = broker
         self.winding_down: frozenset[str] = frozenset()
         """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
-        self._fees = fees
+        self._fees, self._bands = fees, bands
+        self.refused = Refusals()
         self._greeks = HeldGreeks()
         self._now_ns = 0
         """When the last bar closed."""
         self._markets: dict[str, UnderlyingMarket] = {}
         self._contracts: dict[str, tuple[UnderlyingMarket, int]] = {}
         self._profit: dict[str, float] = {}
+        self._adjusted = AdjustedContracts()
+        self._official_closes, self._max_gap = official_closes, max_gap
+        self._closes: dict[tuple[str, date], OfficialClose] = {}
+        self._session: Session | None = None
+        self._references: dict[str, float] = {}
+        """Prices that the first ones of the session are held against."""
+        self._begun: dict[str, date] = {}
+        """The last session that each market was told of."""
+        self._converted: set[str] = set()
+        """Actions that bars and prices were converted for."""
+        self._held_back: dict[str, date] = {}
+        """Since when nothing explained what an underlying does."""
+        self.price_factors: dict[str, float] = {}
+        """What bars of before the session were multiplied with when it began."""
+        self.adjusted_roots: dict[str, str] = {}
+        """Roots that the exchange lists adjusted contracts under, where they are known."""
         self._include(symbols)
         self._include_held()
         self.symbols = self.underlyings
         """The U underlyings that are decided on, in the order of every [U] array."""
         self.set_dividends(dividends)
+        self.set_actions(actions)
         self.closed: list[Fill] = []
         """What was closed by the owner's word at the last bar."""
         self.unclosed: dict[str, str] = {}
@@ -129,7 +196,9 @@ class LiveEnv:
     def _include(self, symbols: Iterable[str]) -> None:
         account = self.broker.account
         for symbol in symbols:
-            self._markets[symbol] = UnderlyingMarket(symbol, self._rules, self._fees)
+            self._markets[symbol] = UnderlyingMarket(
+                symbol, self._rules, self._fees, self._bands, self.refused
+            )
             self._contracts[symbol] = (self._markets[symbol], STOCK)
             # Of an older journal it is not known what the last reward was given for.
             unknown = float("nan") if symbol in account.last_decision_ns else 0.0
@@ -148,11 +217,34 @@ class LiveEnv:
         """Replace the dividends that are known; those of other underlyings are left out."""
         self._dividends = tuple(each for each in dividends if each.underlying in self._markets)
 
-    def begin_session(self, session: Session) -> None:
-        """Pay what stock went ex-dividend, and forget the sequence numbers of quotes.
+    def set_actions(self, actions: Iterable[CorporateAction]) -> None:
+        """Replace the corporate actions that are known."""
+        self._actions = tuple(in_order(actions))
 
-        What went ex since the last session that was traded is paid too. The numbers start over
-        with each session. Calling it again in a session changes nothing. What waits to open on an
+    def tell_close(self, symbol: str, day: date, close: OfficialClose) -> None:
+        """Let a closing price be known: an official one takes the place of any other."""
+        known = self._closes.get((symbol, day))
+        if known is None or known.source is not CloseSource.OFFICIAL:
+            self._closes[symbol, day] = close
+
+    @property
+    def known(self) -> Known:
+        """What was told, for what falls due."""
+        return Known(
+            self._dividends, self._actions, self._closes, self.adjusted_roots, self._max_gap
+        )
+
+    def wanted_closes(self, session: Session) -> list[tuple[str, date]]:
+        """Closing prices that are missing to bring the account to the open of `session`."""
+        wanted = wanted_closes(self.broker.account, self._calendar, self.known, session)
+        return [each for each in wanted if each not in self._closes]
+
+    def begin_session(self, session: Session) -> None:
+        """Bring the account to the open of a session, and forget the sequence numbers of quotes.
+
+        All sessions since the last one that was closed are gone through, see `catch_up`: what
+        expired, dividends, corporate actions. The numbers start over with each session. Calling it
+        again in a session changes nothing, unless more is known. What waits to open on an
         underlying that winds down is cancelled.
         """
         self._include_held()
@@ -161,24 +253,76 @@ class LiveEnv:
             if order.underlying in self.winding_down and order.intent is Intent.OPEN:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
-        due = [each for each in self._dividends if self._is_due(each, session)]
-        self.broker.pay_dividends(due, session.open_ns)
-        for market in self._markets.values():
-            market.begin_session()
+        self._session = session
+        self._catch_up(session)
+        for underlying, market in self._markets.items():
+            market.begin_session(again=self._begun.get(underlying) == session.date)
+        self._convert_markets(session)
+        self._adjusted.begin_session()
 
-    def _is_due(self, dividend: Dividend, session: Session) -> bool:
-        """Whether a dividend went ex after the last closed session, on what was held before."""
+    def _catch_up(self, session: Session) -> None:
+        """Do what has fallen due up to the open of `session`, as far as it is known."""
+        self.broker.marks.update(self.marks())
+        self._notice_explanations()
+        applied = catch_up(self.broker, self._calendar, self.known, session)
+        self._include_held()
+        for event in applied:
+            for each in event.converted:
+                self._contracts.pop(each.symbol, None)
+            if event.what is ActionKind.RENAME and event.underlying in self._markets:
+                self._markets[event.after].succeed(self._markets[event.underlying])
+        for symbol, market in self._markets.items():
+            self._contracts[symbol] = (market, STOCK)
+        self._adjusted.keep(self.broker.account.deliverables)
+        for underlying in self.broker.account.suspensions:
+            since = unexplained_since(self.broker.account, underlying)
+            if since is not None:
+                self._held_back.setdefault(underlying, since)
+
+    def _notice_explanations(self) -> None:
+        """What was held back for an underlying is done when its owner has explained it."""
         account = self.broker.account
-        held = account.strategies.get(dividend.underlying)
-        if held is None or not account.last_session < dividend.ex_date.isoformat():
-            return False
-        before = self._calendar.expiry_ns(dividend.ex_date - timedelta(days=1))
-        return dividend.ex_date <= session.date and held.opened_ns <= before
+        for underlying in list(self._held_back):
+            if unexplained_since(account, underlying) is None:
+                del self._held_back[underlying]
+
+    def _convert_markets(self, session: Session) -> None:
+        """Convert bars and prices of before the actions that took effect since the last session."""
+        self.price_factors = {}
+        for underlying, market in self._markets.items():
+            before = self._begun.get(underlying)
+            self._begun[underlying] = session.date
+            due = [
+                each
+                for each in self.known.all_actions()
+                if each.underlying == underlying
+                and action_id(each) not in self._converted
+                and each.ex_date <= session.date
+            ]
+            self._converted |= {action_id(each) for each in due}
+            # What a market is warmed up with was converted already.
+            due = [each for each in due if before is not None and each.ex_date > before] or [
+                each for each in due if before == session.date == each.ex_date
+            ]
+            reference = self._references.get(underlying, float("nan"))
+            factor = price_factor(due, reference)
+            if factor == 1.0:
+                continue
+            self._references[underlying] = reference * factor
+            market.rescale(factor, open_ns=session.open_ns)
+            self.price_factors[underlying] = factor
+            for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
+                if symbol != underlying:
+                    del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         """Set what is listed; quotes of contracts listed before are kept, held ones stay listed."""
         listed = {c.symbol: c for c in contracts if not c.is_adjusted}
-        held = [symbol for symbol in self.held_symbols(underlying) if symbol != underlying]
+        held = [
+            symbol
+            for symbol in self.held_symbols(underlying)
+            if not is_stock(symbol) and symbol not in self._adjusted
+        ]
         for symbol in held:
             listed.setdefault(symbol, parse_symbol(symbol))
         market = self._markets[underlying]
@@ -191,13 +335,20 @@ class LiveEnv:
         for symbol in held:
             i = market.chain.index[symbol]
             if np.isnan(mark[i]):
-                # Until it is quoted, a position is worth what was paid for it.
-                mark[i] = self.broker.account.positions[symbol].average_price
+                # Until it is quoted, a position is worth what it was last, or what was paid for it.
+                mark[i] = self.broker.last_mark(self.broker.account.positions[symbol])
 
     def listed_symbols(self, underlying: str | None = None) -> list[str]:
         """Every listed contract, underlying by underlying; or those of one."""
         chosen = self.underlyings if underlying is None else (underlying,)
-        return [s for symbol in chosen for s in self._markets[symbol].chain.symbols]
+        listed = [s for symbol in chosen for s in self._markets[symbol].chain.symbols]
+        positions = self.broker.account.positions
+        adjusted = [
+            symbol
+            for symbol in self.broker.account.deliverables
+            if symbol in self._adjusted and positions[symbol].underlying in chosen
+        ]
+        return listed + adjusted
 
     def listed_contracts(self, underlying: str) -> list[OptionContract]:
         """What is listed of one underlying."""
@@ -222,23 +373,32 @@ class LiveEnv:
         ts_ns: int,
         sequence: int,
     ) -> bool:
-        """Take over a quote; False when the contract is unknown or the quote is out of order."""
+        """Take over a quote; False when it is refused."""
         market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None and symbol in self._adjusted:
+            quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
+            return self._adjusted.apply_quote(symbol, quote, sequence)
         if market is None or i == STOCK:
+            self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
 
     def apply_bar(self, bar: StockBar) -> bool:
-        """Take over an aggregate of an underlying; False when it is not traded here."""
+        """Take over an aggregate of an underlying; False when it is refused or not traded here."""
         market = self._markets.get(bar.symbol)
-        if market is None:
-            return False
-        market.apply_bar(bar)
-        return True
+        return market is not None and market.apply_bar(bar)
 
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         """Fill the bar history from bars that closed before trading starts, oldest first."""
-        self._markets[underlying].warm_up(bars)
+        told = list(bars)
+        self._markets[underlying].warm_up(told)
+        before = [
+            each.close
+            for each in told
+            if self._session is None or each.start_ns < self._session.open_ns
+        ]
+        if before and underlying not in self._references:
+            self._references[underlying] = before[-1]
 
     def rehearse(self, bar_end_ns: int, session: Session) -> None:
         """Compute what a decision needs and drop it, so that no compiler runs while trading."""
@@ -258,6 +418,7 @@ class LiveEnv:
         self._now_ns = now_ns
         self._greeks.keep(set(self.broker.account.positions))
         self._suspend_unknown(now_ns)
+        self._suspend_jumps(now_ns, session)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
@@ -319,30 +480,36 @@ class LiveEnv:
     ) -> None:
         """End the session: calls are assigned ahead of a dividend, and what has expired is settled.
 
-        Without a price of the underlying the position stays, trading halts with that reason, and
-        the next session's end tries again. `reward` is what the last decisions earned, `rewards`
-        [U] each underlying's part.
+        It settles at the session's official close. Where that is not known the position stays, its
+        underlying is suspended with that reason, and it is settled at that price once it is told.
+        `reward` is what the last decisions earned, `rewards` [U] each underlying's part.
         """
-        prices = {symbol: market.spot for symbol, market in self._markets.items()}
-        self._assign_early(now_ns, session, prices)
+        self._suspend_jumps(now_ns, session)
+        for symbol, market in self._markets.items():
+            if not self._official_closes and np.isfinite(market.spot) and market.spot > 0.0:
+                self.tell_close(symbol, session.date, OfficialClose(market.spot))
+            self._references[symbol] = market.spot
+            market.end_session()
+        closes = {
+            symbol: close
+            for (symbol, day), close in self._closes.items()
+            if day == session.date and is_stock(symbol)
+        }
+        self._assign_early(now_ns, session, closes)
+        account = self.broker.account
         marks = self.marks()
         expiring: list[str] = []
-        unpriced: list[str] = []
-        for symbol, position in self.broker.account.positions.items():
-            if self._contracts[symbol][1] == STOCK:
-                continue
-            contract = parse_symbol(symbol)
-            if self._calendar.expiry_ns(contract.expiry) > now_ns:
-                continue
-            price = prices[position.underlying]
-            if np.isnan(price):
-                unpriced.append(symbol)
-                continue
-            expiring.append(symbol)
-            marks[symbol] = settlement_price(contract, price)
+        late = pending(account, self._calendar, now_ns + 1)
+        for underlying, days in late.items():
+            is_clear = unexplained_since(account, underlying) is None
+            if is_clear and underlying in closes and list(days) == [session.date]:
+                expiring += days[session.date]
+        for symbol in expiring:
+            close = closes[account.positions[symbol].underlying]
+            marks[symbol] = value_when_settled(account, symbol, close.price)
         self.broker.close_session(
             session.date.isoformat(),
-            self.broker.account.equity(marks),
+            account.equity(marks),
             now_ns,
             reward=reward,
             rewards=dict(zip(self.symbols, rewards or (), strict=False)),
@@ -352,27 +519,73 @@ class LiveEnv:
                 if (profit := self.profit(symbol)) is not None
             },
             expiring=expiring,
-            underlying_prices=prices,
+            underlying_prices={symbol: close.price for symbol, close in closes.items()},
+            sources={symbol: close.source for symbol, close in closes.items()},
         )
-        if unpriced:
-            reason = f"no closing price to settle {', '.join(unpriced)}"
-            self.broker.set_trading_state(TradingState.HALTED, reason, now_ns)
+        self.settle_pending(now_ns)
 
-    def _assign_early(self, now_ns: int, session: Session, prices: dict[str, float]) -> None:
+    def settle_pending(self, now_ns: int) -> None:
+        """Settle what waits for a closing price that has been told since, and what waited for it.
+
+        To be called after `tell_close`. What still has no price keeps its underlying suspended.
+        """
+        account = self.broker.account
+        if self._session is not None:
+            self._catch_up(self._session)
+        for underlying, days in pending(account, self._calendar, now_ns + 1).items():
+            if unexplained_since(account, underlying) is not None:
+                continue
+            for day in sorted(days):
+                session = self._calendar.session_on(day)
+                if session is None or not settle_expired(
+                    self.broker, self._calendar, self._closes, underlying, session
+                ):
+                    break
+
+    def _suspend_jumps(self, now_ns: int, session: Session) -> None:
+        """Suspend underlyings whose first price of the session no action explains."""
+        for underlying, market in self._markets.items():
+            reference = self._references.get(underlying, float("nan"))
+            chain = market.chain
+            if np.isnan(reference) or not chain.last_price_ns > session.open_ns:
+                continue
+            self._references[underlying] = float("nan")
+            if is_a_gap(reference, chain.last_price, self._max_gap):
+                what = f"{reference:.2f} -> {chain.last_price:.2f} USD and no corporate action"
+                suspend_unexplained(self.broker, underlying, session.date, what, now_ns)
+                self._held_back.setdefault(underlying, session.date)
+
+    def suspend_unlisted(self, underlying: str, symbols: Sequence[str], session: Session) -> None:
+        """Suspend an underlying of which contracts are held that are listed no more."""
+        what = f"{', '.join(symbols)} held and no longer listed, and no corporate action"
+        suspend_unexplained(self.broker, underlying, session.date, what, session.open_ns)
+        self._held_back.setdefault(underlying, session.date)
+
+    def _assign_early(
+        self, now_ns: int, session: Session, closes: Mapping[str, OfficialClose]
+    ) -> None:
         """Assign sold calls that are worth less to their holders than tomorrow's dividend."""
         following = self._calendar.next_session(session.date).date
+        prices = {symbol: market.spot for symbol, market in self._markets.items()}
+        sources = dict.fromkeys(prices, CloseSource.RECORDED)
+        for symbol, close in closes.items():
+            prices[symbol], sources[symbol] = close.price, close.source
         due = [
             each
             for each in self._dividends
-            if each.ex_date == following and not np.isnan(prices[each.underlying])
+            if session.date < each.ex_date <= following
+            and not np.isnan(prices.get(each.underlying, np.nan))
+            and unexplained_since(self.broker.account, each.underlying) is None
         ]
         if due:
             wanted = set(self.broker.account.positions)
             for symbol in self.broker.account.positions:
-                market, i = self._contracts[symbol]
-                if i != STOCK and (pair := int(market.chain.columns.pair[i])) >= 0:
+                market, i = self._contracts.get(symbol, (None, NO_LEG))
+                if market is None or i == STOCK:
+                    continue
+                if (pair := int(market.chain.columns.pair[i])) >= 0:
                     wanted.add(market.chain.symbols[pair])
-            self.broker.assign_early(due, self._quotes(wanted), prices, now_ns)
+            self.broker.assign_early(due, self._quotes(wanted), prices, now_ns, sources)
 
     def equity(self) -> float:
         """Cash plus the mark value of every position, USD."""
@@ -394,7 +607,9 @@ class LiveEnv:
     def _mark(self, symbol: str) -> float:
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None:
-            return float("nan")
+            known = self._adjusted.mark(symbol) if symbol in self._adjusted else float("nan")
+            position = self.broker.account.positions[symbol]
+            return self.broker.last_mark(position) if np.isnan(known) else known
         if i != STOCK:
             return float(market.chain.columns.mark[i])
         # Until its price is known, a stock is worth what was paid for it.
@@ -454,6 +669,12 @@ class LiveEnv:
         return {symbol: str(each) for symbol, each in sources.items() if each is not Source.QUOTE}
 
     def _held_greeks(self, symbol: str) -> tuple[Sensitivities, Source]:
+        if symbol in self._adjusted:
+            if not np.isfinite(
+                self._markets[self.broker.account.positions[symbol].underlying].spot
+            ):
+                return UNKNOWN, Source.UNKNOWN
+            return self._adjusted_greeks(symbol), Source.QUOTE
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None:
             return UNKNOWN, Source.UNKNOWN
@@ -464,9 +685,26 @@ class LiveEnv:
 
     def _sensitivities(self, symbol: str) -> tuple[float, float, float, float]:
         """Delta, gamma, vega and theta of a holding, as in `Columns` times its shares."""
-        shares = self.broker.account.positions[symbol].quantity * self._rules.multiplier
+        account = self.broker.account
+        shares = account.positions[symbol].quantity * account.size(symbol)
         delta, gamma, vega, theta = self._held_greeks(symbol)[0]
         return shares * delta, shares * gamma, shares * vega, shares * theta
+
+    def _adjusted_greeks(self, symbol: str) -> Sensitivities:
+        """Of a hundredth of an adjusted contract, by the volatility of the nearest listed one."""
+        account = self.broker.account
+        market = self._markets[account.positions[symbol].underlying]
+        expiry_ns = self._calendar.expiry_ns(parse_symbol(symbol).expiry)
+        strike = account.adjusted.terms(symbol, account.multiplier).strike
+        each = adjusted_greeks(
+            symbol,
+            account.adjusted,
+            account.multiplier,
+            market.spot,
+            nearest_volatility(market.chain, strike, expiry_ns),
+            (expiry_ns - self._now_ns) / YEAR_NS,
+        )
+        return Sensitivities(*(value / account.multiplier for value in each))
 
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""
@@ -491,11 +729,14 @@ class LiveEnv:
         return {symbol: self._quote(symbol) for symbol in symbols}
 
     def _quote(self, symbol: str) -> QuoteView:
-        market, i = self._contracts[symbol]
+        market, i = self._contracts.get(symbol, (None, NO_LEG))
+        if market is None:
+            return self._adjusted.quote(symbol) if symbol in self._adjusted else NO_QUOTE
         if i == STOCK:
             frames = market.frames
             bid, ask = stock_touch(float(frames.spot[0]), self._rules.stock_half_spread)
             return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[0]))
+        market.vet_news()
         columns = market.chain.columns
         return QuoteView(
             float(columns.bid[i]),
@@ -521,7 +762,9 @@ class LiveEnv:
             self._hold(u, symbol)
             if symbol in self.winding_down:
                 purses.may_open[u] = False
-            if symbol in left or symbol in account.suspensions:
+            strategy = account.strategies.get(symbol)
+            hidden = strategy is not None and not self._is_shown(strategy)
+            if hidden or symbol in left or symbol in account.suspensions:
                 purses.may_open[u] = purses.may_close[u] = False
             market = self._markets[symbol]
             view = (market.board, market.frames, self._frame_of, rules)
@@ -535,13 +778,19 @@ class LiveEnv:
         holdings = self._holdings
         holdings.legs[u], holdings.ratio[u], holdings.units[u] = NO_LEG, 0, 0
         strategy = self.broker.account.strategies.get(underlying)
-        if strategy is None:
+        if strategy is None or not self._is_shown(strategy):
             return
         for k, leg in enumerate(strategy.legs):
             holdings.legs[u, k] = self._contracts[leg.symbol][1]
             holdings.ratio[u, k] = leg.ratio
         holdings.units[u], holdings.net_cash[u] = strategy.units, strategy.net_cash
         holdings.opened_ns[u] = strategy.opened_ns
+
+    def _is_shown(self, strategy: StrategyPosition) -> bool:
+        """Whether the kernels can read a strategy; others are closed without the agent."""
+        adjusted = self.broker.account.adjusted.touches(strategy.legs)
+        listed = all(leg.symbol in self._contracts for leg in strategy.legs)
+        return listed and not adjusted and len(strategy.legs) <= MAX_LEGS
 
     def _act(self, now_ns: int, u: int, underlying: str, action: int) -> Outcome:
         if not self._sights.mask[u, action]:

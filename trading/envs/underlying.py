@@ -6,9 +6,25 @@ recording shows exactly the frames that were traded.
 
 from collections.abc import Callable, Collection, Iterable
 from datetime import date
+from itertools import zip_longest
 
 import numpy as np
 
+from trading.data.admission import (
+    LAST_NS,
+    Bands,
+    Kept,
+    Refusal,
+    Refusals,
+    gap_is_confirmed,
+    is_bar,
+    is_jump,
+    is_older,
+    nothing_kept,
+    vet,
+    within,
+)
+from trading.data.massive.wire import MAX_PRICE
 from trading.envs.board import Board, board_of
 from trading.envs.frames import empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
@@ -22,35 +38,101 @@ from trading.market.products import is_index
 
 
 class BarHistory:
-    """The last closed bars of one underlying, and the bar that is being built."""
+    """The last closed bars of one underlying, and the bar that is being built.
+
+    A minute may be told again: the newest one replaces what was told of it, and one that is over
+    corrects the closed bar that it went into.
+    """
 
     def __init__(self) -> None:
         self._columns = np.zeros((4, HISTORY_BARS))
+        self._ends_ns = np.zeros(HISTORY_BARS, np.int64)
         self._count = 0
-        self._building: tuple[float, float, float] | None = None
+        self._before: tuple[float, float] | None = None
+        """High and low of the minutes of the bar being built that are over."""
+        self._minute: tuple[int, float, float, float] | None = None
+        """Start, high, low and close of the newest minute in it."""
 
-    def extend(self, high: float, low: float, close: float) -> None:
-        """Merge an aggregate into the bar that is being built."""
-        if self._building is not None:
-            high, low = max(high, self._building[0]), min(low, self._building[1])
-        self._building = (high, low, close)
+    def extend(self, start_ns: int, high: float, low: float, close: float) -> None:
+        """Merge a minute into the bar that is being built, in place of what was told of it."""
+        if self._minute is not None and self._minute[0] != start_ns:
+            _, newest_high, newest_low, _ = self._minute
+            self._before = _joined(self._before, newest_high, newest_low)
+        self._minute = (start_ns, high, low, close)
 
-    def roll(self, price: float) -> None:
-        """Close the bar; without a trade it is flat at `price`, unknown (NaN) adds none."""
-        high, low, close = self._building or (price, price, price)
-        self._building = None
+    def correct(self, start_ns: int, high: float, low: float, close: float, bands: Bands) -> bool:
+        """Correct the closed bar that a minute went into; False when it tells nothing usable.
+
+        A bar of that minute alone is replaced, one of several is widened. What is too far from the
+        close that is held is not believed.
+        """
+        over_ns = start_ns + MINUTE_NS
+        row = int(np.searchsorted(self._ends_ns[: self._count], over_ns))
+        if row == self._count:
+            if self._minute is None or is_jump(close, self._minute[3], bands):
+                return False
+            self._before = _joined(self._before, high, low)
+            return True
+        before_ns = self._ends_ns[row - 1] if row else self._ends_ns[0] - MINUTE_NS
+        if not before_ns < over_ns or is_jump(close, self._columns[2, row], bands):
+            return False
+        if self._ends_ns[row] - before_ns > MINUTE_NS:
+            high = max(high, self._columns[0, row])
+            low = min(low, self._columns[1, row])
+        if over_ns < self._ends_ns[row]:
+            close = self._columns[2, row]
+        self._columns[:, row] = high, low, close, log_price(close)
+        return True
+
+    def roll(self, price: float, end_ns: int) -> None:
+        """Close the bar at `end_ns`; without a trade it is flat at `price`, NaN adds none."""
+        high = low = close = price
+        if self._minute is not None:
+            _, high, low, close = self._minute
+            high, low = _joined(self._before, high, low)
+        self._before = self._minute = None
         if np.isnan(close):
             return
         if self._count == HISTORY_BARS:
             self._columns[:, :-1] = self._columns[:, 1:]
+            self._ends_ns[:-1] = self._ends_ns[1:]
             self._count -= 1
         self._columns[:, self._count] = high, low, close, log_price(close)
+        self._ends_ns[self._count] = end_ns
         self._count += 1
+
+    def forget(self) -> None:
+        """Drop the bar that is being built: it was none."""
+        self._before = self._minute = None
+
+    def rescale(self, factor: float, newest: int) -> None:
+        """Multiply prices by `factor`, but those of the `newest` bars; drop the one being built.
+
+        After a corporate action prices of before it go on without a jump.
+        """
+        self.forget()
+        end = max(self._count - newest, 0)
+        self._columns[:3, :end] *= factor
+        self._columns[3, :end] = [log_price(price) for price in self._columns[2, :end]]
+
+    def adopt(self, other: "BarHistory") -> None:
+        """Go on where another history ended: the same company under another symbol."""
+        self._columns, self._count = other._columns.copy(), other._count
+        self._ends_ns = other._ends_ns.copy()
+
+    @property
+    def count(self) -> int:
+        """Closed bars."""
+        return self._count
 
     def bars(self) -> Bars:
         """The closed bars; views that the next `roll` changes."""
         high, low, close, log_close = self._columns
         return Bars(high, low, close, log_close, self._count)
+
+
+def _joined(extremes: tuple[float, float] | None, high: float, low: float) -> tuple[float, float]:
+    return (high, low) if extremes is None else (max(high, extremes[0]), min(low, extremes[1]))
 
 
 class UnderlyingMarket:
@@ -63,25 +145,97 @@ class UnderlyingMarket:
         K = 1: the frame of the last closed bar.
     board : Board
         The chain's quotes as accounts see them, in frame 0.
+
+    Parameters
+    ----------
+    symbol, rules, fees
+        As in training.
+    bands
+        How far prices may lie from what the chain implies.
+    refused
+        Counts what is not taken over, by reason.
     """
 
-    def __init__(self, symbol: str, rules: TradingRules, fees: FeeSchedule) -> None:
+    def __init__(
+        self,
+        symbol: str,
+        rules: TradingRules,
+        fees: FeeSchedule,
+        bands: Bands | None = None,
+        refused: Refusals | None = None,
+    ) -> None:
         self.symbol = symbol
         self.chain = Chain(symbol, [], [])
         self.frames = empty_frames(1)
         self.board: Board = board_of(self.chain.columns)
+        self.refused = Refusals() if refused is None else refused
         self._rules, self._fees = rules, fees
+        self._bands = bands or Bands()
+        self._kept: Kept = nothing_kept(0)
+        self._told = False
+        """A quote was taken over that `vet` has not seen."""
+        self._newest_ns = 0
+        """Start of the newest minute that was told."""
+        self._gap: StockBar | None = None
+        """The newest bar of a price that is kept apart."""
+        self._gap_since_ns = 0
+        """When the first bar of that price was over."""
+        self._gap_seconded = False
+        self._price_is_supported = False
+        """The price was compared with one before it, or with the chain."""
         self._history = BarHistory()
         self._scratch = scratch()
+        self._bars_today = 0
+        self._before_session = (float("nan"), 0)
+        """Last price before the session, and when it was known."""
 
     @property
     def spot(self) -> float:
         """Last known price of the underlying, NaN before the first."""
         return self.chain.last_price if self.chain.last_price > 0.0 else self.chain.spot
 
-    def begin_session(self) -> None:
-        """Forget the sequence numbers of quotes: they start over with each session."""
+    def begin_session(self, *, again: bool = False) -> None:
+        """Forget the sequence numbers of quotes: they start over with each session.
+
+        `again` says that the session was begun before.
+        """
         self.chain.sequence[:] = -1
+        if not again:
+            self._bars_today = 0
+
+    def end_session(self) -> None:
+        """Keep the price that the next session is held against."""
+        self._before_session = (self.spot, self.chain.last_price_ns)
+
+    def rescale(self, factor: float, *, open_ns: int) -> None:
+        """Take over a corporate action that prices of before the session are multiplied for.
+
+        Bars, last price and quotes of before it are in other units than those after: the first are
+        converted, quotes are forgotten.
+        """
+        self._history.rescale(factor, self._bars_today)
+        price, known_ns = self._before_session
+        chain = Chain(self.symbol, [], [])
+        if self.chain.last_price_ns > open_ns:
+            chain.last_price, chain.last_price_ns = self.chain.last_price, self.chain.last_price_ns
+        elif np.isnan(price):
+            chain.last_price = self.chain.last_price * factor
+            chain.last_price_ns = self.chain.last_price_ns
+        else:
+            # What traded outside of sessions since is told in the units of either side.
+            chain.last_price, chain.last_price_ns = price * factor, known_ns
+        chain.spot = chain.last_price
+        self._before_session = (price * factor, known_ns)
+        self.chain, self._kept, self._gap = chain, nothing_kept(0), None
+        self.board = board_of(chain.columns)
+
+    def succeed(self, other: "UnderlyingMarket") -> None:
+        """Go on as the company that `other` was, unless prices of this symbol are known."""
+        if not self._history.count and np.isnan(self.spot):
+            self._history.adopt(other._history)
+            self.chain.last_price, self.chain.last_price_ns = other.spot, other.chain.last_price_ns
+            self.chain.spot = self.chain.last_price
+            self._before_session = other._before_session
 
     def list_contracts(
         self,
@@ -94,7 +248,13 @@ class UnderlyingMarket:
         times = {expiry: expiry_ns(expiry) for expiry in {c.expiry for c in listed}}
         chain = Chain(self.symbol, listed, [times[c.expiry] for c in listed], held)
         chain.adopt_quotes(self.chain)
-        self.chain = chain
+        kept = nothing_kept(len(chain))
+        former = self.chain.index
+        mine = [i for i, symbol in enumerate(chain.symbols) if symbol in former]
+        theirs = [former[chain.symbols[i]] for i in mine]
+        for column, old in zip(kept, self._kept, strict=True):
+            column[mine] = old[theirs]
+        self.chain, self._kept = chain, kept
         self.board = board_of(chain.columns)
 
     def apply_quote(
@@ -107,38 +267,149 @@ class UnderlyingMarket:
         ts_ns: int,
         sequence: int,
     ) -> bool:
-        """Take over a quote of contract `i`; False when it is out of order."""
+        """Take over a quote of contract `i`; False when it is refused."""
         chain = self.chain
-        if sequence < chain.sequence[i]:
+        columns = chain.columns
+        held_ns = columns.quote_ns[i]
+        if ts_ns <= held_ns and is_older(ts_ns, sequence, held_ns, chain.sequence[i]):
+            self.refused.count(Refusal.OLDER)
+            return False
+        if not (0.0 <= bid <= MAX_PRICE and 0.0 <= ask <= MAX_PRICE):
+            self.refused.count(Refusal.NOT_A_PRICE)
+            return False
+        if not 0 < ts_ns < LAST_NS:
+            self.refused.count(Refusal.MISTIMED)
             return False
         chain.sequence[i] = sequence
-        columns = chain.columns
         columns.bid[i] = bid
         columns.ask[i] = ask
         columns.bid_size[i] = bid_size
         columns.ask_size[i] = ask_size
         columns.quote_ns[i] = ts_ns
+        self._told = True
         return True
 
-    def apply_bar(self, bar: StockBar) -> None:
-        """Take over a minute bar of the underlying."""
-        self._history.extend(bar.high, bar.low, bar.close)
+    def apply_bar(self, bar: StockBar) -> bool:
+        """Take over a minute bar of the underlying; False when it is refused.
+
+        The newest minute gives the price, also when it is told again; an older one corrects the
+        history and moves nothing else. A price that jumps is kept apart until `close_bar` finds
+        it confirmed.
+        """
+        if not is_bar(bar):
+            self.refused.count(Refusal.NOT_A_PRICE)
+            return False
+        last, bands = self.chain.last_price, self._bands
+        if bar.start_ns < self._newest_ns:
+            self.refused.count(Refusal.LATE_BAR)
+            high, low = within(bar, bar.close, bands)
+            return self._history.correct(bar.start_ns, high, low, bar.close, bands)
+        self._newest_ns = bar.start_ns
+        if last > 0.0 and is_jump(bar.close, last, bands):
+            self._keep_apart(bar)
+            return True
+        self._gap = None
+        self._take(bar, supported=last > 0.0)
+        return True
+
+    def _keep_apart(self, bar: StockBar) -> None:
+        gap = self._gap
+        if gap is None or is_jump(bar.close, gap.close, self._bands):
+            self._gap_since_ns, self._gap_seconded = bar.start_ns + MINUTE_NS, False
+        elif bar.start_ns != gap.start_ns:
+            self._gap_seconded = True
+        self._gap = bar
+        self.refused.count(Refusal.UNCONFIRMED)
+
+    def _take(self, bar: StockBar, supported: bool) -> None:
+        high, low = within(bar, self.chain.last_price, self._bands)
+        self._history.extend(bar.start_ns, high, low, bar.close)
         self.chain.last_price = bar.close
         self.chain.last_price_ns = bar.start_ns + MINUTE_NS
+        self._price_is_supported = self._price_is_supported or supported
+
+    def _settle_price(self, now_ns: int) -> None:
+        """Let a price in that was kept apart, or keep a first one apart that the chain denies."""
+        rules, chain = self._rules, self.chain
+        if self._gap is not None:
+            known, candidate, last = True, self._gap.close, chain.last_price
+        elif chain.last_price > 0.0 and not self._price_is_supported:
+            known, candidate, last = False, chain.last_price, float("nan")
+        else:
+            return
+        confirmed = gap_is_confirmed(
+            chain.columns,
+            candidate,
+            last,
+            self._gap_seconded,
+            self._gap_since_ns,
+            now_ns,
+            rules.rate,
+            rules.max_quote_age_ns,
+        )
+        if known and confirmed:
+            assert self._gap is not None
+            self._take(self._gap, supported=True)
+            self._gap = None
+        elif not known and confirmed:
+            self._price_is_supported = True
+        elif not known:
+            self.refused.count(Refusal.UNCONFIRMED)
+            chain.last_price, chain.last_price_ns = float("nan"), 0
+            self._history.forget()
+
+    def vet(self, now_ns: int) -> None:
+        """Keep apart the quotes told since the last time that nothing supports."""
+        rules, chain = self._rules, self.chain
+        self._told = False
+        unconfirmed, bounded = vet(
+            chain.columns,
+            self._kept,
+            now_ns,
+            chain.last_price,
+            rules.rate,
+            rules.max_quote_age_ns,
+            self._bands,
+        )
+        self.refused.count(Refusal.UNCONFIRMED, unconfirmed)
+        self.refused.count(Refusal.OUT_OF_BOUNDS, bounded)
+
+    def vet_news(self) -> None:
+        """`vet` as of the newest quote, if any came since the last time: for one who trades now."""
+        if self._told:
+            self.vet(int(self.chain.columns.quote_ns.max()))
 
     def warm_up(self, bars: Iterable[StockBar]) -> None:
-        """Fill the bar history from bars that closed before trading starts, oldest first."""
-        for bar in bars:
-            self.apply_bar(bar)
-            self._history.roll(bar.close)
+        """Fill the bar history from bars that closed before trading starts, oldest first.
+
+        A lone bar that jumps away and back is left out.
+        """
+        usable = [bar for bar in bars if is_bar(bar)]
+        for bar, following in zip_longest(usable, usable[1:]):
+            last, bands = self.chain.last_price, self._bands
+            if bar.start_ns < self._newest_ns:
+                continue
+            if (
+                last > 0.0
+                and following is not None
+                and is_jump(bar.close, last, bands)
+                and not is_jump(following.close, last, bands)
+            ):
+                self.refused.count(Refusal.UNCONFIRMED)
+                continue
+            self._newest_ns = bar.start_ns
+            self._take(bar, supported=last > 0.0)
+            self._history.roll(bar.close, bar.start_ns + MINUTE_NS)
 
     def refresh(self, now_ns: int) -> None:
-        """Bring what the quotes imply up to `now_ns`."""
+        """Bring what the admitted quotes imply up to `now_ns`."""
+        self._settle_price(now_ns)
+        self.vet(now_ns)
         self.chain.refresh(now_ns, self._rules.rate, self._rules.max_quote_age_ns)
 
-    def roll(self) -> None:
+    def roll(self, end_ns: int) -> None:
         """Close the bar that was being built."""
-        self._history.roll(self.spot)
+        self._history.roll(self.spot, end_ns)
 
     def show(self, now_ns: int, session: Session) -> None:
         """Fill the frame from the refreshed chain and the closed bars."""
@@ -156,5 +427,6 @@ class UnderlyingMarket:
     def close_bar(self, now_ns: int, session: Session) -> None:
         """Refresh, roll and show: the market's part of closing a bar."""
         self.refresh(now_ns)
-        self.roll()
+        self.roll(now_ns)
+        self._bars_today += 1
         self.show(now_ns, session)

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 import msgspec
 
 from trading.execution.deliverables import STANDARD, Adjusted
-from trading.execution.events import CloseSource, Ending, Settled
+from trading.execution.events import Ending, Settled
 from trading.execution.holdings import Position, marked
 from trading.execution.legs import is_stock
 from trading.execution.orders import QuoteView
 from trading.execution.settlement import closing_price, settled
+from trading.market.closes import CloseSource
 from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.dividends import Dividend
 from trading.market.products import product_of
@@ -96,4 +97,7 @@ def early_assignments(
 
 
 def _mid(quote: QuoteView | None) -> float:
-    return math.nan if quote is None else marked(quote, math.nan)
+    """The mid of a quote with both sides; NaN where one of them says nothing."""
+    if quote is None or not 0.0 < quote.bid <= quote.ask < math.inf:
+        return math.nan
+    return marked(quote, math.nan)

@@ -9,7 +9,6 @@ from trading.execution.adjustment import adjustment
 from trading.execution.assignment import early_assignments
 from trading.execution.books import Books
 from trading.execution.events import (
-    CloseSource,
     CorporateActionApplied,
     DividendPaid,
     Ending,
@@ -22,6 +21,7 @@ from trading.execution.money import usd
 from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.settlement import settlements
 from trading.execution.states import Cause, TradingState
+from trading.market.closes import CloseSource
 from trading.market.contracts import Right, parse_symbol
 from trading.market.corporate_actions import CorporateAction, Delisting, Merger, action_id
 from trading.market.dividends import Dividend

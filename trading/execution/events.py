@@ -13,6 +13,7 @@ import msgspec
 from trading.execution.deliverables import Deliverable
 from trading.execution.orders import Fill, Order, Rejection
 from trading.execution.states import TradingState
+from trading.market.closes import CloseSource
 from trading.market.corporate_actions import ActionKind
 
 
@@ -28,20 +29,6 @@ class Ending(StrEnum):
     """Sold options, for stock, at expiry."""
     ASSIGNED_EARLY = "assigned_early"
     """Sold calls, before a dividend."""
-
-
-class CloseSource(StrEnum):
-    """Where the price that something settled at comes from."""
-
-    OFFICIAL = "official"
-    """The exchange's official close, or the tape's own where a tape is the exchange."""
-    MINUTE_BAR = "minute_bar"
-    """The bar that the closing auction prints in, or else the last one of the session."""
-    RECORDED = "recorded"
-    """The last price that was recorded here."""
-    ACTION = "action"
-    """The terms of a corporate action."""
-    OWNER = "owner"
 
 
 class AccountOpened(msgspec.Struct, frozen=True, tag_field="kind", tag="account_opened"):

@@ -7,6 +7,7 @@ import msgspec
 
 from trading.execution.money import usd
 from trading.execution.orders import Leg, Order, QuoteView
+from trading.market.chain import _marked
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -75,14 +76,5 @@ def as_units(quantities: Mapping[str, int]) -> tuple[int, tuple[Leg, ...]]:
 
 
 def marked(quote: QuoteView, last: float) -> float:
-    """Value of a holding in USD a share: the mid, or `last` within the sides that are quoted.
-
-    A side counts when its price is above zero and finite, both only when they do not cross.
-    """
-    bid = quote.bid if math.isfinite(quote.bid) and quote.bid > 0.0 else 0.0
-    ask = quote.ask if math.isfinite(quote.ask) and quote.ask > 0.0 else math.inf
-    if bid > ask:
-        return last
-    if bid > 0.0 and ask < math.inf:
-        return 0.5 * (bid + ask)
-    return min(max(last, bid), ask)
+    """Value of a holding in USD a share by the rule of `trading.market.chain`; see `_marked`."""
+    return float(_marked(quote.bid, quote.ask, quote.ts_ns, math.nan, last))

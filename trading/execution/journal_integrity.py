@@ -49,7 +49,7 @@ from trading.execution.journal_schema import (
 )
 from trading.execution.journal_snapshots import damaged_snapshot, snapshots
 
-WHOLE_CHECK_BYTES = 256 * 2**20
+WHOLE_CHECK_BYTES = 16 * 2**20
 """A writer checks a larger file from its newest snapshot on: reading all of it takes too long."""
 
 _SELECT_ONE = "SELECT seq, ts_ns, kind, payload, sum FROM events WHERE seq = ?"

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 
 from trading.errors import DataError
 from trading.execution.deliverables import STANDARD, Adjusted
-from trading.execution.events import CloseSource, Ending, Settled
+from trading.execution.events import Ending, Settled
 from trading.execution.holdings import Position
 from trading.execution.legs import is_stock
 from trading.execution.money import usd
+from trading.market.closes import CloseSource
 from trading.market.contracts import OptionContract, parse_symbol
 from trading.market.products import product_of
 

@@ -142,6 +142,7 @@ def stream_settings(settings: Settings, endpoint: Endpoint) -> StreamSettings:
         api_key=endpoint.api_key,
         block_when_full=replay,
         stop_on_close=replay,
+        asks_time=settings.data.source != "massive",
         silence_timeout_s=None if replay else settings.data.massive.silence_timeout_s,
     )
 

@@ -1,19 +1,24 @@
 """Cuts the stream of market events into bars of exchange time."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import NamedTuple
 
+from trading.data.admission import LAST_NS, Refusal
 from trading.data.massive.wire import (
     Aggregate,
     Event,
     EventDecoder,
     Quote,
     SecondAggregate,
+    TapeClock,
     event_ns,
 )
 from trading.envs.live_env import LiveEnv
 from trading.market.bars import StockBar
-from trading.market.calendar import ExchangeCalendar, Session
+from trading.market.calendar import DAY_NS, MINUTE_NS, ExchangeCalendar, Session
+
+MAX_AHEAD_NS = 2_000_000_000
 
 
 class Bar(NamedTuple):
@@ -48,34 +53,70 @@ class BarClock:
     has arrived. Later events wait in slices of `slice_ns`, so that a long backlog is looked
     through once and not at every bar.
 
+    What time it is comes from the live clock (`follow`), in replay and simulation from the market
+    server, which says so in every frame. An event more than `max_ahead_ns` ahead of it is refused,
+    and the watermark does not pass it. Where neither tells the time, it is what two distinct
+    events agree on: one alone closes no bar.
+
     Attributes
     ----------
     quotes, bars
-        Events applied, by kind.
-    unknown, late
-        Events of contracts that are not listed; events that came after their bar had closed.
+        Events taken, by kind.
+    late
+        Events that came after their bar had closed.
     watermark_ns
-        Latest event time seen.
+        Latest event time seen, no later than the clock.
     new_contracts, new_underlyings
         What was heard of for the first time; the reader empties them.
     """
 
-    def __init__(self, env: LiveEnv, bar: Bar, slice_ns: int, grace_ns: int = 0) -> None:
+    def __init__(
+        self,
+        env: LiveEnv,
+        bar: Bar,
+        slice_ns: int,
+        grace_ns: int = 0,
+        max_ahead_ns: int = MAX_AHEAD_NS,
+    ) -> None:
         self.bar = bar
         self.quotes = 0
         self.bars = 0
-        self.unknown = 0
         self.late = 0
         self.watermark_ns = 0
+        self.tape_ns = 0
+        """What the market server last said of its clock; 0 where it says nothing."""
         self.decoder = EventDecoder()
         self.new_contracts: list[str] = []
         self.new_underlyings: list[str] = []
         self._heard: set[str] = set()
         self._env = env
         self._grace_ns = grace_ns
+        self._max_ahead_ns = max_ahead_ns
+        self._now_ns: Callable[[], int] | None = None
+        self._newest = (0, "")
+        """Time and symbol of the latest event, where nobody tells the time."""
         self._closed_ns = 0
         self._slice_ns = slice_ns
         self._waiting: defaultdict[int, list[tuple[int, Event]]] = defaultdict(list)
+
+    def follow(self, now_ns: Callable[[], int]) -> None:
+        """Hold every event from now on against this clock."""
+        self._now_ns = now_ns
+
+    @property
+    def unknown(self) -> int:
+        """Quotes of contracts that are not listed."""
+        return self._env.refused[Refusal.UNKNOWN_CONTRACT]
+
+    def refused(self) -> dict[str, int]:
+        """How many events were not taken over as they came, by `Refusal`."""
+        decoder = self.decoder
+        return {
+            **self._env.refused,
+            Refusal.MALFORMED.value: decoder.malformed,
+            Refusal.UNKNOWN_KIND.value: decoder.unknown,
+            Refusal.MISTIMED.value: self._env.refused[Refusal.MISTIMED] + decoder.mistimed,
+        }
 
     @property
     def due(self) -> bool:
@@ -85,23 +126,46 @@ class BarClock:
     @property
     def complete(self) -> bool:
         """Whether events have reached the end of the current bar; enough once the stream ended."""
-        return self.watermark_ns >= self.bar.end_ns
+        return max(self.watermark_ns, self._newest[0]) >= self.bar.end_ns
 
     def take(self, frame: bytes | str) -> None:
         """Decode one frame; apply what belongs to the current bar, keep what is later."""
-        end_ns = self.bar.end_ns
+        end_ns, newest_ns = self.bar.end_ns, 0
+        now_ns = self._now_ns() if self._now_ns is not None else self.tape_ns
+        limit_ns = now_ns + self._max_ahead_ns if now_ns else LAST_NS
         for event in self.decoder.decode(frame):
             if isinstance(event, Quote):
                 ts_ns = event_ns(event.t)
             elif isinstance(event, Aggregate):
                 ts_ns = event_ns(event.e)
+                if not 0 <= ts_ns - event_ns(event.s) <= DAY_NS:
+                    self._env.refused.count(Refusal.MISTIMED)
+                    continue
+            elif isinstance(event, TapeClock) and self._now_ns is None:
+                now_ns = self.tape_ns = max(self.tape_ns, min(event_ns(event.t), LAST_NS))
+                limit_ns = now_ns + self._max_ahead_ns
+                continue
             else:
                 continue
-            self.watermark_ns = max(self.watermark_ns, ts_ns)
+            if ts_ns > limit_ns:
+                self._env.refused.count(Refusal.AHEAD if ts_ns < LAST_NS else Refusal.MISTIMED)
+                continue
+            newest_ns = ts_ns if ts_ns > newest_ns else newest_ns
+            if not now_ns:
+                self._agree(ts_ns, event.sym)
             if ts_ns <= end_ns:
                 self._apply(ts_ns, event)
             else:
                 self._waiting[ts_ns // self._slice_ns].append((ts_ns, event))
+        if now_ns:
+            self.watermark_ns = max(self.watermark_ns, min(newest_ns, now_ns))
+
+    def _agree(self, ts_ns: int, symbol: str) -> None:
+        """Let the watermark go where the latest two distinct events both are."""
+        event = (ts_ns, symbol)
+        if event != self._newest:
+            self.watermark_ns = max(self.watermark_ns, min(ts_ns, self._newest[0]))
+            self._newest = max(self._newest, event)
 
     def advance(self, bar: Bar) -> None:
         """Go on to the next bar and apply what has already arrived for it."""
@@ -122,23 +186,20 @@ class BarClock:
             self.late += 1
         if isinstance(event, Quote):
             self.quotes += 1
-            if event.sym not in self._heard:
+            accepted = self._env.apply_quote(
+                event.sym, event.bp, event.ap, event.bs, event.as_, ts_ns, event.q
+            )
+            if accepted and event.sym not in self._heard:
                 self._heard.add(event.sym)
                 self.new_contracts.append(event.sym)
-            if not self._env.apply_quote(
-                event.sym, event.bp, event.ap, event.bs, event.as_, ts_ns, event.q
-            ):
-                self.unknown += 1
         elif isinstance(event, Aggregate) and not isinstance(event, SecondAggregate):
             self.bars += 1
-            if event.sym not in self._heard:
+            if self._env.apply_bar(stock_bar(event)) and event.sym not in self._heard:
                 self._heard.add(event.sym)
                 self.new_underlyings.append(event.sym)
-            self._env.apply_bar(stock_bar(event))
 
 
 def stock_bar(event: Aggregate) -> StockBar:
-    """The bar that an aggregate event describes."""
-    return StockBar(
-        event.sym, event_ns(event.s), event.o, event.h, event.l, event.c, event.v, event.vw
-    )
+    """The bar that an aggregate event describes; one of a part of a minute counts by its end."""
+    start_ns = max(event_ns(event.s), event_ns(event.e) - MINUTE_NS)
+    return StockBar(event.sym, start_ns, event.o, event.h, event.l, event.c, event.v, event.vw)

@@ -31,8 +31,11 @@ MIN_TIME_VALUE = 0.005
 
 @njit(cache=True)
 def is_tradable(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) -> bool:
-    """Whether a quote is two-sided, finite, uncrossed, unlocked and fresh: the one rule."""
-    fresh = quote_ns > 0 and now_ns - quote_ns <= max_age_ns
+    """Whether a quote is two-sided, finite, uncrossed, unlocked and fresh: the one rule.
+
+    A quote that is dated ahead of `now_ns` is not fresh.
+    """
+    fresh = 0 < quote_ns <= now_ns and now_ns - quote_ns <= max_age_ns
     return bid > 0.0 and ask > bid and ask < np.inf and fresh
 
 
@@ -113,22 +116,33 @@ def _mid(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) ->
     return 0.5 * (bid + ask) if is_tradable(bid, ask, quote_ns, now_ns, max_age_ns) else np.nan
 
 
-MARKS = 2
+MARKS = 3
 """Version of the rule below; a history holds what came of it."""
+
+MARKS_READ = (2, 3)
+"""Versions of histories that are opened: in those of 2 a bid alone did not raise a mark."""
 
 
 @njit(cache=True)
 def _marked(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float) -> float:
-    """Value in the books, USD a share; `last` is the one before, `intrinsic` may be NaN.
+    """Value in the books, USD a share: the one rule, of environment, broker and margin.
 
-    A side that goes missing for a while says nothing of what an option is worth: without a bid the
-    last value stays, as far as the ask allows it.
+    The mid, or the last value as far as the sides that are quoted allow it: a side that goes
+    missing for a while says nothing of what an option is worth. `last` is the value before; where
+    there is none (NaN) it is half the ask, or the bid, and without either `intrinsic`, which may
+    be NaN too. A side counts when its price is above zero and finite and the quote has a time, both
+    only when they do not cross.
     """
-    if bid > 0.0 and ask >= bid:
-        return 0.5 * (bid + ask)
-    if bid == 0.0 and ask > 0.0 and quote_ns > 0:
-        return 0.5 * ask if np.isnan(last) else min(last, ask)
-    return intrinsic if np.isnan(last) else last
+    value = intrinsic if np.isnan(last) else last
+    bids = quote_ns > 0 and 0.0 < bid < np.inf
+    asks = quote_ns > 0 and 0.0 < ask < np.inf
+    if bids and asks:
+        value = 0.5 * (bid + ask) if ask >= bid else value
+    elif asks:
+        value = 0.5 * ask if np.isnan(last) else min(last, ask)
+    elif bids:
+        value = value if value > bid else bid
+    return value
 
 
 @njit(cache=True, error_model="numpy")
@@ -223,9 +237,7 @@ def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: i
 
     The forward comes from put-call parity, else from `spot` grown at `rate`; an unknown (NaN)
     `spot` is implied from the nearest forward. A volatility is read from the out-of-the-money
-    contract of each strike and serves both rights. A mark is the mid of the last two-sided quote,
-    or the ask where that is lower and nobody bids; before the first such quote it is half the ask,
-    or the intrinsic value. Unknown values are NaN.
+    contract of each strike and serves both rights. For marks see `_marked`. Unknown values are NaN.
     """
     n = len(chain.strike)
     spot = _imply_forwards(chain, now_ns, spot, rate, max_age_ns)
@@ -338,6 +350,7 @@ class Chain:
         self.columns = empty_columns(expiries, strike, right, kind)
         self._open = len(contracts) - sum(shut for shut, *_ in groups)
         self.sequence: I64 = np.full(n, -1, dtype=np.int64)
+        """Sequence number of the quote held, -1 where there is none of this session."""
         self.last_price = float("nan")
         """Last traded price of the underlying, NaN without a stock feed."""
         self.last_price_ns = 0

@@ -223,6 +223,8 @@ class MassiveStream:
                 await self._wait_for(socket, StatusCode.CONNECTED)
                 await socket.send(encode_action("auth", self._settings.api_key))
                 await self._wait_for(socket, StatusCode.AUTH_SUCCESS)
+                if self._settings.asks_time:
+                    await socket.send(encode_action("clock", ""))
         except TimeoutError:
             raise _ConnectionLost(
                 f"not authenticated within {self._settings.auth_timeout_s:g} s"

@@ -62,6 +62,7 @@ class FeedProtocol:
         key: the API key once authenticated, else None.
         symbols: subscribed symbols by channel; `*` stands for all of a channel.
         revision: rises with every change of `symbols`.
+        tells_time: whether every frame is to begin with the server's clock, see `TapeClock`.
     """
 
     asset_class: AssetClass
@@ -70,6 +71,7 @@ class FeedProtocol:
     key: str | None = None
     symbols: dict[str, set[str]] = field(default_factory=dict)
     revision: int = 0
+    tells_time: bool = False
 
     def receive(self, message: str | bytes) -> Reply:
         """Takes one message of the client and says what to answer."""
@@ -81,11 +83,16 @@ class FeedProtocol:
             return self._authenticate(command.params)
         if self.key is None:
             return Reply([Status("auth_required", "authenticate first")])
-        if command.action == "subscribe":
-            return Reply(self._subscribe(_topics(command.params)))
-        if command.action == "unsubscribe":
-            return Reply(self._unsubscribe(_topics(command.params)))
-        return Reply([Status(StatusCode.ERROR, f"unknown action: {command.action}")])
+        match command.action:
+            case "subscribe":
+                statuses = self._subscribe(_topics(command.params))
+            case "unsubscribe":
+                statuses = self._unsubscribe(_topics(command.params))
+            case "clock":
+                self.tells_time, statuses = True, []
+            case _:
+                statuses = [Status(StatusCode.ERROR, f"unknown action: {command.action}")]
+        return Reply(statuses)
 
     def wants(self, channel: str, symbol: str) -> bool:
         """Whether an event of `channel` about `symbol` belongs on this connection."""

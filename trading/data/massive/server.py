@@ -26,7 +26,7 @@ from trading.data.massive.protocol import AssetClass, FeedProtocol
 from trading.data.massive.rest_api import RestApi
 from trading.data.massive.source import EventSource, Listing, SourceStep
 from trading.data.massive.subscriber import Subscriber, pick_rows, union_of_rows
-from trading.data.massive.wire import Status, encode
+from trading.data.massive.wire import Status, TapeClock, encode
 from trading.errors import StreamError
 from trading.market.bars import StockBar
 from trading.market.dividends import Dividend
@@ -251,7 +251,12 @@ class MarketServer:
 
     async def _send(self, client: Subscriber, events: Sequence[bytes]) -> None:
         """Writes `events` to the socket; while `wait`ing, returns once the client caught up."""
-        for frame in frames(events, self._max_frame_events):
+        for piece in frames(events, self._max_frame_events):
+            frame = piece
+            if client.protocol.tells_time:
+                # The events of a step are no later than the step itself.
+                clock = encode([TapeClock(self.state.now_ns // 1_000_000)])
+                frame = clock[:-1] + b"," + piece[1:]
             transport = client.connection.transport
             if self._cuts and transport.get_write_buffer_size() > self._max_buffered_bytes:
                 self._drop(client)

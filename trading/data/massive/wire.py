@@ -4,14 +4,30 @@ Attributes carry the names of the vendor's specification (`websocket.json`); the
 `as_`, since `as` is a Python keyword. A frame is a JSON array that mixes symbols and channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TypeAlias
+from math import isfinite
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+from trading.data.massive.damaged import elements
+from trading.errors import DataError
 
 SUBSCRIBED = "subscribed to: "
 UNSUBSCRIBED = "unsubscribed to: "
+
+
+_INT64 = 2**63 - 1
+_LATEST_US = _INT64 // 1000
+MAX_PRICE = 1e8
+"""USD a share: more than a hundred times the dearest stock; a larger number is damage."""
+
+Time: TypeAlias = Annotated[int, Meta(ge=0, le=_LATEST_US)]
+Price: TypeAlias = Annotated[float, Meta(ge=0.0, le=MAX_PRICE)]
+Amount: TypeAlias = Annotated[float, Meta(ge=0.0, le=1e18)]
+Whole: TypeAlias = Annotated[int, Meta(ge=0, le=_INT64)]
 
 
 class StatusCode(StrEnum):
@@ -36,30 +52,30 @@ class Quote(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="Q"):
     bs, as_: bid and ask size, in contracts (options) or round lots (stocks); whole in practice
     bx, ax: exchange ids
     t: SIP timestamp, milliseconds by the specification; see `event_ns`
-    q: sequence number, rising per symbol with holes
+    q: sequence number, rising per symbol with holes; 0 where there is none
     """
 
     sym: str
-    t: int
-    bp: float = 0.0
-    ap: float = 0.0
-    bs: float = 0
-    as_: float = msgspec.field(default=0, name="as")
-    q: int = 0
-    bx: int = 0
-    ax: int = 0
+    t: Time
+    bp: Price = 0.0
+    ap: Price = 0.0
+    bs: Amount = 0
+    as_: Amount = msgspec.field(default=0, name="as")
+    q: Whole = 0
+    bx: Whole = 0
+    ax: Whole = 0
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="T"):
     """One trade: price `p` in USD per share, size `s` (may be fractional), condition ids `c`."""
 
     sym: str
-    t: int
-    p: float
-    s: float
-    c: tuple[int, ...] = ()
-    q: int = 0
-    x: int = 0
+    t: Time
+    p: Price
+    s: Amount
+    c: tuple[Whole, ...] = ()
+    q: Whole = 0
+    x: Whole = 0
 
 
 class Aggregate(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="AM"):
@@ -78,18 +94,18 @@ class Aggregate(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="AM")
     """
 
     sym: str
-    s: int
-    e: int
-    o: float
-    h: float
-    l: float  # noqa: E741 - the vendor's field name
-    c: float
-    v: float = 0.0
-    vw: float = 0.0
-    av: float = 0.0
-    op: float = 0.0
-    a: float = 0.0
-    z: float = 0.0
+    s: Time
+    e: Time
+    o: Price
+    h: Price
+    l: Price  # noqa: E741 - the vendor's field name
+    c: Price
+    v: Amount = 0.0
+    vw: Price = 0.0
+    av: Amount = 0.0
+    op: Price = 0.0
+    a: Price = 0.0
+    z: Amount = 0.0
     otc: bool | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -104,14 +120,27 @@ class Status(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="status"
     message: str = ""
 
 
+class TapeClock(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="CLK"):
+    """What our own market server says of its clock, `t` in milliseconds, to clients that ask.
+
+    It leads every frame of such a client: no event in the frame is later. The vendor has no such
+    message.
+    """
+
+    t: Time
+
+
 class ClientAction(msgspec.Struct, frozen=True, gc=False):
-    """What a client sends: `action` is `auth`, `subscribe` or `unsubscribe`."""
+    """What a client sends: `action` is `auth`, `subscribe` or `unsubscribe`.
+
+    Our own market server also takes `clock`, see `TapeClock`.
+    """
 
     action: str
     params: str
 
 
-Event: TypeAlias = Quote | Trade | Aggregate | SecondAggregate | Status
+Event: TypeAlias = Quote | Trade | Aggregate | SecondAggregate | Status | TapeClock
 
 _MS_FROM = 10**11
 _US_FROM = 10**14
@@ -119,11 +148,9 @@ _NS_FROM = 10**17
 
 _EVENTS = msgspec.json.Decoder(list[Event])
 _EVENT = msgspec.json.Decoder(Event)
-_RAW_EVENTS = msgspec.json.Decoder(list[msgspec.Raw])
-_TAG = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ANY = msgspec.json.Decoder()
 _ACTION = msgspec.json.Decoder(ClientAction)
 _ENCODER = msgspec.json.Encoder()
-_KNOWN_TAGS = frozenset(b'"%s"' % tag for tag in (b"Q", b"T", b"AM", b"A", b"status"))
 
 
 def event_ns(t: int) -> int:
@@ -143,47 +170,189 @@ def event_ns(t: int) -> int:
 class EventDecoder:
     """Decodes frames and counts what it could not use, so that one odd event costs only itself.
 
+    A frame that is all as specified is decoded in one go. Of any other one each event is read by
+    itself and with patience: what it says in fields that are needed must be of the right kind,
+    fields that nobody needs may hold anything, and a price or size that is absent or `null` is 0.
+
     Attributes
     ----------
     unknown: events of a kind (`ev`) that this package does not know
     malformed: events or whole frames that are damaged or lack a required field
+    mistimed: events whose time cannot be read as one, whatever its unit
     """
 
     def __init__(self) -> None:
         self.unknown = 0
         self.malformed = 0
+        self.mistimed = 0
 
     def decode(self, frame: bytes | str) -> list[Event]:
         """Return the events of one frame in wire order; never raises."""
         try:
             return _EVENTS.decode(frame)
-        except msgspec.DecodeError:
+        except Exception:  # whatever it is, the events are now read one by one
             return self._decode_one_by_one(frame)
 
     def _decode_one_by_one(self, frame: bytes | str) -> list[Event]:
-        try:
-            raw_events = _RAW_EVENTS.decode(frame)
-        except msgspec.DecodeError:
-            self.malformed += 1
-            return []
+        data = frame.encode("utf-8", "replace") if isinstance(frame, str) else bytes(frame)
         events: list[Event] = []
-        for raw in raw_events:
+        found = elements(data)
+        if found is None:
+            self.malformed += 1
+            return events
+        for raw in found:
             try:
-                events.append(_EVENT.decode(raw))
-            except msgspec.DecodeError:
-                self._count(raw)
+                event = _read(raw)
+            except _Mistimed:
+                self.mistimed += 1
+            except Exception:  # never raises: one event is lost
+                self.malformed += 1
+            else:
+                if event is None:
+                    self.unknown += 1
+                else:
+                    events.append(event)
         return events
 
-    def _count(self, raw: msgspec.Raw) -> None:
-        try:
-            tag = bytes(_TAG.decode(raw)["ev"])
-        except (msgspec.DecodeError, KeyError):
-            self.malformed += 1
-            return
-        if tag in _KNOWN_TAGS:
-            self.malformed += 1
-        else:
-            self.unknown += 1
+
+class _Mistimed(DataError):
+    """An event's time is no time."""
+
+
+def _read(raw: bytes) -> Event | None:
+    """The event that `raw` holds, None for one of an unknown kind; raises for a damaged one."""
+    event: Event
+    try:
+        event = _EVENT.decode(raw)
+        return event
+    except Exception:  # now with patience
+        pass
+    try:
+        value = _ANY.decode(raw)
+    except UnicodeDecodeError:
+        value = _ANY.decode(raw.decode("utf-8", "replace"))
+    if not isinstance(value, dict) or "ev" not in value:
+        raise DataError("an event is a JSON object with a kind, `ev`")
+    tag = value["ev"]
+    build = _BUILDERS.get(tag) if isinstance(tag, str) else None
+    return None if build is None else build(value)
+
+
+def _time(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError("a time is a number")
+    if not isfinite(value) or value < 0 or value > _INT64:
+        raise _Mistimed("a time lies between 1970 and 2262")
+    t = int(value)
+    if event_ns(t) > _INT64:
+        raise _Mistimed("a time lies between 1970 and 2262")
+    return t
+
+
+def _number(value: Any, most: float) -> float:
+    """A price or size; `None`, which stands for an absent one, is 0."""
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise DataError("a price or size is a number, not negative and of a sane magnitude")
+    return float(value)
+
+
+def _price(value: Any) -> float:
+    return _number(value, MAX_PRICE)
+
+
+def _known_price(value: Any) -> float:
+    if value is None:
+        raise DataError("the price is absent")
+    return _price(value)
+
+
+def _size(value: Any) -> float:
+    """A size; one that is no number displays nothing."""
+    try:
+        return _number(value, 1e18)
+    except DataError:
+        return 0.0
+
+
+def _whole(value: Any) -> int:
+    """A number that nobody needs, or can do without: 0 where it is odd."""
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _INT64
+    return value if usable else 0
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise DataError("a name is text")
+    return value
+
+
+def _quote(value: dict[str, Any]) -> Quote:
+    get = value.get
+    return Quote(
+        sym=_text(value["sym"]),
+        t=_time(value["t"]),
+        bp=_price(get("bp")),
+        ap=_price(get("ap")),
+        bs=_size(get("bs")),
+        as_=_size(get("as")),
+        q=_whole(get("q")),
+        bx=_whole(get("bx")),
+        ax=_whole(get("ax")),
+    )
+
+
+def _trade(value: dict[str, Any]) -> Trade:
+    conditions = value.get("c")
+    return Trade(
+        sym=_text(value["sym"]),
+        t=_time(value["t"]),
+        p=_known_price(value["p"]),
+        s=_size(value["s"]),
+        c=tuple(map(_whole, conditions)) if isinstance(conditions, list) else (),
+        q=_whole(value.get("q")),
+        x=_whole(value.get("x")),
+    )
+
+
+def _aggregate(kind: type[Aggregate]) -> Callable[[dict[str, Any]], Aggregate]:
+    def build(value: dict[str, Any]) -> Aggregate:
+        get = value.get
+        otc = get("otc")
+        return kind(
+            sym=_text(value["sym"]),
+            s=_time(value["s"]),
+            e=_time(value["e"]),
+            o=_known_price(value["o"]),
+            h=_known_price(value["h"]),
+            l=_known_price(value["l"]),
+            c=_known_price(value["c"]),
+            v=_size(get("v")),
+            vw=_size(get("vw")),
+            av=_size(get("av")),
+            op=_size(get("op")),
+            a=_size(get("a")),
+            z=_size(get("z")),
+            otc=otc if isinstance(otc, bool) else msgspec.UNSET,
+        )
+
+    return build
+
+
+def _status(value: dict[str, Any]) -> Status:
+    message = value.get("message")
+    return Status(_text(value["status"]), message if isinstance(message, str) else "")
+
+
+_BUILDERS: dict[str, Callable[[dict[str, Any]], Event]] = {
+    "Q": _quote,
+    "T": _trade,
+    "AM": _aggregate(Aggregate),
+    "A": _aggregate(SecondAggregate),
+    "status": _status,
+    "CLK": lambda value: TapeClock(_time(value["t"])),
+}
 
 
 def decode(frame: bytes | str) -> list[Event]:

@@ -1,0 +1,579 @@
+"""What falls due while nothing runs, corporate actions in the environment, and what suspends."""
+
+import contextlib
+import math
+from collections.abc import Iterable, Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.features import FEATURES
+from trading.envs.live_env import LiveEnv
+from trading.execution.broker import PaperBroker
+from trading.execution.events import (
+    CorporateActionApplied,
+    DividendPaid,
+    Ending,
+    Event,
+    SessionClosed,
+    Settled,
+)
+from trading.execution.journal import Journal
+from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
+from trading.execution.risk import RiskLimits
+from trading.market.bars import StockBar
+from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
+from trading.market.closes import CloseSource, OfficialClose
+from trading.market.contracts import OptionContract, Right
+from trading.market.corporate_actions import (
+    CorporateAction,
+    Delisting,
+    Rename,
+    SpecialDividend,
+    Split,
+)
+from trading.market.dividends import Dividend
+from trading.market.pricing import YEAR_NS, black_price
+
+CALENDAR = ExchangeCalendar()
+MON, TUE, WED, FRI = (date(2026, 1, day) for day in (5, 6, 7, 9))
+NEXT_MON, NEXT_FRI, LATER = date(2026, 1, 12), date(2026, 1, 16), date(2026, 2, 2)
+CALL, PUT = "O:ACME260109C00100000", "O:ACME260109P00095000"
+NEXT_CALL, FEB_CALL = "O:ACME260116C00100000", "O:ACME260206C00105000"
+
+
+def session(day: date) -> Session:
+    found = CALENDAR.session_on(day)
+    assert found is not None
+    return found
+
+
+def contracts(symbol: str, strikes: Iterable[float], day: date) -> list[OptionContract]:
+    return [
+        OptionContract(symbol, expiry, right, round(1000 * strike))
+        for expiry in (FRI, NEXT_FRI, date(2026, 2, 6))
+        if expiry >= day
+        for strike in strikes
+        for right in Right
+    ]
+
+
+class Desk:
+    """One account and its environment; begins again where the journal in `folder` ends."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dividends: Sequence[Dividend] = (),
+        actions: Sequence[CorporateAction] = (),
+        official: bool = False,
+        symbols: tuple[str, ...] = ("ACME",),
+    ) -> None:
+        self.symbol = symbols[0]
+        self.journal = Journal(folder / "journal.sqlite")
+        account = self.journal.open_account("paper", 100_000.0, session(MON).open_ns)
+        limits = RiskLimits(max_order_notional=1e6, max_contracts_per_order=50)
+        self.broker = PaperBroker(self.journal, account, DEFAULT_FEES, limits)
+        self.env = LiveEnv(
+            symbols,
+            DEFAULT_RULES,
+            DEFAULT_FEES,
+            CALENDAR,
+            self.broker,
+            dividends,
+            actions=actions,
+            official_closes=official,
+        )
+        self.strikes: Iterable[float] = range(80, 121)
+        self.seen: np.ndarray = np.zeros(0)
+        self._sequence = 0
+
+    def begin(self, day: date) -> None:
+        self.env.begin_session(session(day))
+        self.env.list_contracts(self.symbol, contracts(self.symbol, self.strikes, day))
+
+    def bar(self, day: date, minute: int, price: float, quotes: bool = True) -> np.ndarray:
+        now_ns = session(day).open_ns + minute * MINUTE_NS
+        for contract in contracts(self.symbol, self.strikes, day) if quotes else ():
+            t = max(CALENDAR.expiry_ns(contract.expiry) - now_ns, 0) / YEAR_NS
+            discount = math.exp(-DEFAULT_RULES.rate * t)
+            forward = price / discount
+            fair = black_price(int(contract.right), forward, contract.strike, t, discount, 0.3)
+            bid = round(max(fair - 0.02, 0.0), 2)
+            self._sequence += 1
+            self.quote(contract.symbol, bid, bid + 0.04, now_ns)
+        self.env.apply_bar(
+            StockBar(self.symbol, now_ns - MINUTE_NS, price, price, price, price, 1e4, price)
+        )
+        return self.env.close_bar(now_ns, session(day)).observations
+
+    def quote(self, symbol: str, bid: float, ask: float, now_ns: int) -> None:
+        self._sequence += 1
+        self.env.apply_quote(symbol, bid, ask, 50.0, 50.0, now_ns, self._sequence)
+
+    def buy(self, day: date, minute: int, legs: Sequence[tuple[str, int]], units: int = 5) -> None:
+        now_ns = session(day).open_ns + minute * MINUTE_NS
+        order = Order(
+            self.broker.next_order_id(),
+            now_ns,
+            self.symbol,
+            "test",
+            Intent.OPEN,
+            tuple(Leg(symbol, ratio) for symbol, ratio in legs),
+            units,
+        )
+        quotes = {
+            symbol: QuoteView(100.0, 100.02, 1e6, 1e6, now_ns)
+            if symbol == self.symbol
+            else self.env._quote(symbol)
+            for symbol, _ in legs
+        }
+        got = self.broker.submit(order, quotes, True, now_ns, self.env.equity(), spots={})
+        assert isinstance(got, Fill), got
+
+    def close(self, day: date, price: float | None = None, quotes: bool = True) -> None:
+        ends = session(day)
+        if price is not None:
+            self.seen = self.bar(day, (ends.close_ns - ends.open_ns) // MINUTE_NS, price, quotes)
+        self.env.close_session(ends.close_ns, ends, 0.0)
+
+    def tell(self, symbol: str, closes: dict[date, float]) -> None:
+        for day, price in closes.items():
+            self.env.tell_close(symbol, day, OfficialClose(price))
+
+    def events(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.journal.events() if isinstance(event, kind)]
+
+    def settled(self) -> list[tuple[str, int, float, CloseSource | None]]:
+        return [
+            (event.symbol, event.ts_ns, event.underlying_price, event.source)
+            for event in self.journal.events()
+            if isinstance(event, Settled)
+        ]
+
+    @property
+    def suspended(self) -> str:
+        return self.broker.account.suspended.get(self.symbol, "")
+
+
+def held_over_monday(
+    folder: Path, legs: Sequence[tuple[str, int]], units: int = 5, **options: object
+) -> Desk:
+    desk = Desk(folder, **options)  # type: ignore[arg-type]
+    desk.begin(MON)
+    desk.bar(MON, 30, 100.0)
+    desk.buy(MON, 30, legs, units)
+    desk.close(MON, 100.0)
+    return desk
+
+
+def test_without_a_figure_an_expiry_of_the_gap_stays_pending_and_is_settled_when_it_comes(
+    tmp_path: Path,
+) -> None:
+    held_over_monday(tmp_path, [(CALL, 1)]).journal.close()
+    desk = Desk(tmp_path)
+    desk.begin(LATER)
+    assert desk.suspended.startswith("no official close of 2026-01-09")
+    desk.bar(LATER, 1, 110.0)
+    desk.close(LATER, 110.0)
+    assert desk.settled() == []
+    assert CALL in desk.broker.account.positions
+    desk.tell("ACME", {FRI: 103.0})
+    desk.env.settle_pending(session(LATER).close_ns)
+    assert desk.settled() == [(CALL, session(FRI).close_ns, 103.0, CloseSource.OFFICIAL)]
+    assert desk.suspended == ""
+    assert desk.broker.account.positions == {}
+    # Doing it again, or after another start, changes nothing.
+    desk.env.settle_pending(session(LATER).close_ns)
+    state = desk.broker.account.fingerprint()
+    desk.journal.close()
+    again = Desk(tmp_path)
+    again.begin(date(2026, 2, 3))
+    assert again.broker.account.fingerprint() == state
+
+
+def test_two_expiries_of_the_gap_each_settle_at_their_own_close(tmp_path: Path) -> None:
+    held_over_monday(tmp_path, [(CALL, -1), (NEXT_CALL, 1)]).journal.close()
+    desk = Desk(tmp_path)
+    desk.tell("ACME", {MON: 100.0, FRI: 99.0, NEXT_FRI: 108.0})
+    desk.begin(LATER)
+    assert desk.settled() == [
+        (CALL, session(FRI).close_ns, 99.0, CloseSource.OFFICIAL),
+        (NEXT_CALL, session(NEXT_FRI).close_ns, 108.0, CloseSource.OFFICIAL),
+    ]
+    closed = [event.date for event in desk.events(SessionClosed)]  # type: ignore[union-attr]
+    days = [each.date.isoformat() for each in CALENDAR.sessions(MON, date(2026, 1, 30))]
+    assert closed == days
+
+
+def test_an_early_assignment_and_its_dividend_fall_into_the_gap(tmp_path: Path) -> None:
+    dividend = Dividend("ACME", WED, 2.0)
+    legs = [("ACME", 1), ("O:ACME260206C00095000", -1)]
+    held_over_monday(tmp_path, legs).journal.close()
+    desk = Desk(tmp_path, dividends=[dividend])
+    desk.tell("ACME", {MON: 100.0, TUE: 110.0, WED: 108.0})
+    desk.tell("O:ACME260206P00095000", {TUE: 0.4})
+    desk.begin(FRI)
+    (ended,) = desk.events(Settled)
+    assert isinstance(ended, Settled)
+    assert (ended.ending, ended.ts_ns) == (Ending.ASSIGNED_EARLY, session(TUE).close_ns)
+    # The stock was delivered before the ex-date: no dividend.
+    assert desk.events(DividendPaid) == []
+
+
+def test_a_dividend_of_the_gap_is_paid_on_its_ex_date(tmp_path: Path) -> None:
+    held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)]).journal.close()
+    desk = Desk(tmp_path, dividends=[Dividend("ACME", WED, 0.5), Dividend("ACME", NEXT_MON, 0.25)])
+    desk.tell("ACME", {each.date: 100.0 for each in CALENDAR.sessions(MON, NEXT_FRI)})
+    desk.begin(LATER)
+    paid = [(e.ex_date, e.cash, e.ts_ns) for e in desk.events(DividendPaid)]  # type: ignore[union-attr]
+    assert paid == [
+        (WED.isoformat(), 250.0, session(WED).open_ns),
+        (NEXT_MON.isoformat(), 125.0, session(NEXT_MON).open_ns),
+    ]
+
+
+def test_a_split_of_the_gap_is_applied_before_what_expires_after_it(tmp_path: Path) -> None:
+    held_over_monday(tmp_path, [(PUT, 1)]).journal.close()
+    desk = Desk(tmp_path, actions=[Split("ACME", WED, 10, 1)])
+    desk.tell("ACME", {MON: 100.0, TUE: 96.0, WED: 9.4, FRI: 9.0})
+    desk.begin(NEXT_MON)
+    (applied,) = desk.events(CorporateActionApplied)
+    assert applied.ts_ns == session(WED).open_ns
+    assert [(s, price) for s, _, price, _ in desk.settled()] == [("O:ACME260109P00009500", 9.0)]
+    (ended,) = desk.events(Settled)
+    assert isinstance(ended, Settled)
+    assert ended.cash == pytest.approx(50 * 100 * 0.5)
+
+
+def test_an_untold_split_of_the_gap_settles_nothing_until_it_is_told(tmp_path: Path) -> None:
+    before = held_over_monday(tmp_path, [(PUT, 1)])
+    equity = before.env.equity()
+    before.journal.close()
+    desk = Desk(tmp_path)
+    closes = {MON: 100.0, TUE: 96.0, WED: 9.8, FRI: 9.7}
+    desk.tell("ACME", closes)
+    desk.begin(NEXT_MON)
+    assert "unexplained since 2026-01-07: 96.00 -> 9.80" in desk.suspended
+    assert desk.settled() == []
+    assert desk.env.equity() == pytest.approx(equity, abs=200.0)
+    desk.journal.close()
+    again = Desk(tmp_path, actions=[Split("ACME", WED, 10, 1)])
+    again.tell("ACME", closes)
+    again.begin(NEXT_MON)
+    assert again.suspended == ""
+    assert [(s, price) for s, _, price, _ in again.settled()] == [("O:ACME260109P00009500", 9.7)]
+
+
+class Killed(BaseException):
+    """The process ends."""
+
+
+@pytest.mark.parametrize("steps", range(1, 14))
+def test_a_kill_amid_the_catch_up_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    told = {
+        "dividends": [Dividend("ACME", TUE, 0.5), Dividend("ACME", NEXT_MON, 3.0)],
+        "actions": [Split("ACME", WED, 3, 2)],
+    }
+    closes = {each.date: 70.0 for each in CALENDAR.sessions(WED, NEXT_FRI)}
+    closes |= {MON: 100.0, TUE: 100.0}
+    legs = [("ACME", 1), (CALL, -1)]
+
+    def started(folder: Path) -> Desk:
+        folder.mkdir(exist_ok=True)
+        held_over_monday(folder, legs).journal.close()
+        desk = Desk(folder, **told)  # type: ignore[arg-type]
+        desk.tell("ACME", closes)
+        return desk
+
+    whole = started(tmp_path / "whole")
+    whole.begin(LATER)
+    killed = started(tmp_path / "killed")
+    append = Journal.append_many
+    count = 0
+
+    def dying(journal: Journal, events: Sequence[Event]) -> int:
+        nonlocal count
+        count += len(events) > 0
+        if count > steps:
+            raise Killed
+        return append(journal, events)
+
+    monkeypatch.setattr(Journal, "append_many", dying)
+    with contextlib.suppress(Killed):
+        killed.begin(LATER)
+    monkeypatch.undo()
+    killed.journal.close()
+    again = Desk(tmp_path / "killed", **told)  # type: ignore[arg-type]
+    again.tell("ACME", closes)
+    again.begin(LATER)
+    assert again.broker.account.fingerprint() == whole.broker.account.fingerprint()
+
+
+def test_an_official_close_is_waited_for_and_settles_the_day(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(CALL, 1)], official=True)
+    desk.begin(FRI)
+    desk.close(FRI, 99.98)
+    assert desk.suspended.startswith("no official close of 2026-01-09 to settle")
+    assert desk.settled() == []
+    desk.tell("ACME", {FRI: 100.60})
+    desk.env.settle_pending(session(FRI).close_ns + MINUTE_NS)
+    assert desk.settled() == [(CALL, session(FRI).close_ns, 100.60, CloseSource.OFFICIAL)]
+    assert desk.suspended == ""
+
+
+def test_a_figure_that_is_there_settles_with_the_session_and_says_its_source(
+    tmp_path: Path,
+) -> None:
+    desk = held_over_monday(tmp_path, [(CALL, 1)], official=True)
+    desk.begin(FRI)
+    desk.env.tell_close("ACME", FRI, OfficialClose(100.60, CloseSource.MINUTE_BAR))
+    desk.close(FRI, 99.98)
+    assert desk.settled() == [(CALL, session(FRI).close_ns, 100.60, CloseSource.MINUTE_BAR)]
+
+
+def test_the_auctions_bar_settles_on_a_tape(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(CALL, 1)])
+    desk.begin(FRI)
+    desk.bar(FRI, 390, 99.98)
+    close_ns = session(FRI).close_ns
+    desk.env.apply_bar(StockBar("ACME", close_ns, 100.6, 100.6, 100.6, 100.6, 1e6, 100.6))
+    desk.close(FRI)
+    assert [price for _, _, price, _ in desk.settled()] == [100.6]
+
+
+def after_a_night(
+    folder: Path,
+    action: CorporateAction | None,
+    legs: Sequence[tuple[str, int]],
+    price: float,
+    strikes: Iterable[float],
+) -> tuple[Desk, float, np.ndarray, np.ndarray]:
+    """An account that is told of an action overnight: its equity before, and both observations."""
+    desk = held_over_monday(folder, legs)
+    before = desk.env.equity()
+    desk.env.set_actions([action] if action else [])
+    desk.strikes = strikes
+    desk.begin(TUE)
+    return desk, before, desk.seen, desk.bar(TUE, 1, price)
+
+
+@pytest.mark.parametrize(
+    "legs",
+    [[(PUT, 1)], [("ACME", 1), (FEB_CALL, -1)], [("ACME", 1)], [(CALL, -1), (NEXT_CALL, 1)]],
+    ids=["put", "covered call", "stock", "calendar"],
+)
+def test_a_split_overnight_keeps_equity_and_shows_no_jump(
+    tmp_path: Path, legs: list[tuple[str, int]]
+) -> None:
+    strikes = [each / 10 for each in range(80, 121)]
+    desk, before, seen, after = after_a_night(
+        tmp_path, Split("ACME", TUE, 10, 1), legs, 10.0, strikes
+    )
+    assert desk.suspended == ""
+    # Quotes move by a few cents a share of a tenth: no more than the new spread.
+    assert desk.env.equity() == pytest.approx(before, abs=150.0)
+    held = desk.broker.account.positions
+    assert all(position.quantity % 50 == 0 for position in held.values())
+    assert np.abs(after - seen).max() < 8.0
+
+
+def test_returns_after_a_split_are_those_of_a_market_without_one(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    _, _, _, split = after_a_night(
+        tmp_path / "a",
+        Split("ACME", TUE, 10, 1),
+        [(PUT, 1)],
+        10.0,
+        [x / 10 for x in range(80, 121)],
+    )
+    _, _, _, plain = after_a_night(tmp_path / "b", None, [(PUT, 1)], 100.0, range(80, 121))
+    for k, feature in enumerate(FEATURES):
+        name = getattr(feature, "name", str(feature))
+        if name.startswith(("return", "realised")):
+            assert split[0, k] == pytest.approx(plain[0, k], abs=1e-4), name
+
+
+def test_an_untold_split_suspends_and_is_applied_when_it_is_told(tmp_path: Path) -> None:
+    strikes = [each / 10 for each in range(80, 121)]
+    desk, before, _, _ = after_a_night(tmp_path, None, [(PUT, 1)], 10.0, strikes)
+    assert "unexplained since 2026-01-06: 100.00 -> 10.00" in desk.suspended
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    desk.env.set_actions([Split("ACME", TUE, 10, 1)])
+    desk.begin(TUE)
+    assert desk.suspended == ""
+    assert "O:ACME260109P00009500" in desk.broker.account.positions
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+
+
+def test_a_gap_that_its_owner_explains_goes_on_at_the_markets_prices(tmp_path: Path) -> None:
+    desk, _, _, _ = after_a_night(tmp_path, None, [(PUT, 1)], 60.0, range(40, 121))
+    assert desk.suspended
+    now_ns = session(TUE).open_ns + 2 * MINUTE_NS
+    desk.broker.reinstate("ACME", "its owner: earnings", now_ns)
+    desk.bar(TUE, 3, 60.0)
+    assert desk.suspended == ""
+    assert desk.env.equity() > 100_000.0 + 5 * 100 * 30.0
+
+
+def test_a_gap_below_the_limit_suspends_nothing(tmp_path: Path) -> None:
+    desk, _, _, _ = after_a_night(tmp_path, None, [(PUT, 1)], 70.0, range(50, 121))
+    assert desk.suspended == ""
+
+
+def test_a_contract_that_is_listed_no_more_suspends(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(PUT, 1)])
+    before = desk.env.equity()
+    desk.begin(TUE)
+    desk.env.suspend_unlisted("ACME", [PUT], session(TUE))
+    desk.bar(TUE, 1, 70.0)
+    assert f"{PUT} held and no longer listed" in desk.suspended
+    assert desk.env.equity() == pytest.approx(before)
+
+
+def test_an_adjusted_contract_is_marked_where_it_is_quoted_and_closed(tmp_path: Path) -> None:
+    strikes = [each / 2 for each in range(100, 161)]
+    legs = [("ACME", 1), (FEB_CALL, -1)]
+    desk, before, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), legs, 66.67, strikes)
+    adjusted = "O:ACME1260206C00105000"
+    assert desk.broker.account.shares_held("ACME") == 750
+    assert adjusted in desk.env.listed_symbols()
+    assert desk.env.equity() == pytest.approx(before, abs=5.0)
+    assert 0.0 < desk.env.greeks("ACME")["delta"] < 750.0
+    now_ns = session(TUE).open_ns + 2 * MINUTE_NS
+    desk.quote(adjusted, 1.9, 2.1, now_ns)
+    desk.bar(TUE, 2, 66.67)
+    assert desk.env.marks()[adjusted] == pytest.approx(2.0)
+    assert not desk.env.trade(now_ns, [0])[0].masked
+    assert desk.broker.account.positions == {}
+    assert desk.broker.account.strategies == {}
+
+
+def test_an_adjusted_contract_is_held_to_its_expiry_where_nobody_quotes_it(
+    tmp_path: Path,
+) -> None:
+    strikes = [each / 2 for each in range(100, 161)]
+    desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), [(CALL, 1)], 66.67, strikes)
+    desk.env.trade(session(TUE).open_ns + MINUTE_NS, [0])
+    assert len(desk.broker.account.positions) == 1
+    desk.begin(FRI)
+    desk.close(FRI, 70.0)
+    (ended,) = desk.events(Settled)
+    assert isinstance(ended, Settled)
+    # 150 shares at 70 for 100 times 100.
+    assert ended.cash == pytest.approx(5 * 500.0)
+
+
+def test_a_split_on_the_day_of_expiry_converts_before_it_settles(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(PUT, 1)])
+    desk.begin(TUE)
+    desk.close(TUE, 98.0)
+    desk.env.set_actions([Split("ACME", FRI, 10, 1)])
+    desk.strikes = [each / 10 for each in range(80, 121)]
+    desk.begin(FRI)
+    desk.close(FRI, 9.3)
+    assert [(s, price) for s, _, price, _ in desk.settled()] == [("O:ACME260109P00009500", 9.3)]
+
+
+def test_two_splits_in_a_row_each_convert_once(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.env.set_actions([Split("ACME", TUE, 2, 1), Split("ACME", WED, 5, 1)])
+    for day, price in ((TUE, 50.0), (WED, 10.0)):
+        desk.strikes = [price * each / 100 for each in range(80, 121)]
+        desk.begin(day)
+        desk.begin(day)
+        desk.close(day, price)
+    assert desk.suspended == ""
+    assert desk.broker.account.positions["O:ACME260206C00010500"].quantity == 50
+
+
+def test_a_split_told_under_two_names_or_another_date_is_one(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.env.set_actions([Split("ACME", TUE, 2, 1, "first"), Split("ACME", TUE, 2, 1, "second")])
+    desk.strikes = [each / 2 for each in range(80, 121)]
+    desk.begin(TUE)
+    assert desk.broker.account.positions["O:ACME260206C00052500"].quantity == 10
+    # The price did not follow: the split was put off by a day.
+    desk.bar(TUE, 1, 100.0)
+    assert "unexplained since 2026-01-06" in desk.suspended
+    desk.env.close_session(session(TUE).close_ns, session(TUE), 0.0)
+    desk.env.set_actions([Split("ACME", WED, 2, 1, "first")])
+    desk.begin(WED)
+    assert desk.broker.account.positions["O:ACME260206C00052500"].quantity == 10
+    assert desk.suspended == ""
+
+
+def test_a_split_that_is_called_off_before_its_date_converts_nothing(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.env.set_actions([Split("ACME", WED, 2, 1)])
+    desk.begin(TUE)
+    desk.close(TUE, 100.0)
+    desk.env.set_actions([])
+    desk.begin(WED)
+    desk.close(WED, 100.0)
+    assert desk.suspended == ""
+    assert desk.broker.account.positions[FEB_CALL].quantity == 5
+
+
+def test_two_different_splits_of_one_date_suspend(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.env.set_actions([Split("ACME", TUE, 2, 1), Split("ACME", TUE, 3, 1)])
+    desk.begin(TUE)
+    assert "2 for 1, 3 for 1 are told of one date" in desk.suspended
+    assert desk.broker.account.positions[FEB_CALL].quantity == 5
+
+
+def test_a_special_dividend_is_paid_and_lowers_strikes(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)])
+    before = desk.env.equity()
+    told = [Dividend("ACME", TUE, 0.5), Dividend("ACME", TUE, 15.0, special=True)]
+    desk.env.set_dividends(told)
+    desk.begin(TUE)
+    assert sum(e.cash for e in desk.events(DividendPaid)) == 500 * 15.5  # type: ignore[union-attr]
+    assert "O:ACME260206C00090000" in desk.broker.account.positions
+    # The regular one is in the price until the market takes it out.
+    assert desk.env.equity() == pytest.approx(before + 500 * 0.5, abs=0.01)
+    desk.bar(TUE, 1, 84.5)
+    assert desk.suspended == ""
+
+
+def test_a_rename_moves_what_is_held_to_the_new_symbols_market(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)])
+    before = desk.env.equity()
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO")])
+    desk.env.begin_session(session(TUE))
+    assert set(desk.broker.account.positions) == {"NEWCO", "O:NEWCO260206C00105000"}
+    assert "NEWCO" in desk.env.underlyings
+    desk.env.list_contracts("NEWCO", contracts("NEWCO", range(80, 121), TUE))
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    desk.symbol = "NEWCO"
+    desk.bar(TUE, 1, 100.0)
+    assert desk.env.equity() == pytest.approx(before, abs=25.0)
+
+
+def test_a_delisting_suspends_and_settles_nothing(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(CALL, 1)], official=True)
+    before = desk.env.equity()
+    desk.env.set_actions([Delisting("ACME", TUE)])
+    desk.begin(TUE)
+    assert desk.suspended == "delisted on 2026-01-06"
+    desk.begin(FRI)
+    desk.env.close_session(session(FRI).close_ns, session(FRI), 0.0)
+    assert desk.settled() == []
+    assert desk.env.equity() == pytest.approx(before)
+
+
+def test_a_special_dividend_of_a_stock_that_nobody_holds_scales_its_bars(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, actions=[SpecialDividend("ACME", TUE, 20.0)])
+    desk.begin(MON)
+    desk.close(MON, 100.0)
+    desk.begin(TUE)
+    assert desk.env.price_factors == {"ACME": pytest.approx(0.8)}
+    assert desk.env.spot("ACME") == pytest.approx(80.0)

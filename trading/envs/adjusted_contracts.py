@@ -1,0 +1,100 @@
+"""Adjusted contracts that are held: quoted and marked beside the chain, never offered to the agent.
+
+A chain holds standard contracts, whose kernels know one deliverable. What a corporate action has
+adjusted is kept here for the few that an account holds, until they are closed or expire.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from trading.execution.deliverables import Adjusted
+from trading.execution.holdings import marked
+from trading.execution.orders import QuoteView
+from trading.market.chain import Chain
+from trading.market.pricing import greeks
+
+NO_QUOTE = QuoteView(0.0, 0.0, 0.0, 0.0, 0)
+
+
+@dataclass(slots=True)
+class AdjustedContract:
+    """The last quote of one contract; `mark` is USD a share, NaN before the first quote."""
+
+    quote: QuoteView = NO_QUOTE
+    mark: float = math.nan
+    sequence: int = -1
+
+
+class AdjustedContracts:
+    """What is held of adjusted contracts, by symbol."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, AdjustedContract] = {}
+
+    def __contains__(self, symbol: str) -> bool:
+        return symbol in self._held
+
+    def keep(self, symbols: Iterable[str]) -> None:
+        """Hold exactly these; quotes of those held before are kept."""
+        self._held = {symbol: self._held.get(symbol, AdjustedContract()) for symbol in symbols}
+
+    def begin_session(self) -> None:
+        """Forget the sequence numbers of quotes: they start over with each session."""
+        for each in self._held.values():
+            each.sequence = -1
+
+    def apply_quote(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
+        """Take over a quote; False when it is older than what is held."""
+        held = self._held[symbol]
+        if quote.ts_ns < held.quote.ts_ns:
+            return False
+        held.quote, held.sequence = quote, sequence
+        held.mark = marked(quote, held.mark)
+        return True
+
+    def quote(self, symbol: str) -> QuoteView:
+        """The last quote; one without sides before the first."""
+        return self._held[symbol].quote
+
+    def mark(self, symbol: str) -> float:
+        """Value in USD a share, NaN before the first quote."""
+        return self._held[symbol].mark
+
+
+def adjusted_greeks(
+    symbol: str,
+    adjusted: Adjusted,
+    multiplier: float,
+    spot: float,
+    vol: float,
+    years: float,
+) -> tuple[float, float, float, float]:
+    """Delta, gamma, vega and theta of one adjusted contract, as in `Columns` times its shares.
+
+    It is as `shares / 100` standard contracts at another strike, see `Deliverable`. Without a
+    volatility (NaN) its delta is that of its intrinsic value.
+    """
+    terms = adjusted.terms(symbol, multiplier)
+    shares = adjusted.shares(symbol, multiplier)
+    if terms.strike <= 0.0:  # Cash beyond the strike: a call is as its shares, a put is nothing.
+        return (shares if terms.right > 0 else 0.0), 0.0, 0.0, 0.0
+    if not math.isfinite(terms.strike) or not spot > 0.0:
+        return 0.0, 0.0, 0.0, 0.0
+    known = 0.0 if math.isnan(vol) else vol
+    each = greeks(terms.right, spot, spot, terms.strike, max(years, 0.0), 1.0, known)
+    delta, gamma, vega, theta = (shares * float(value) for value in each)
+    return delta, gamma, vega, theta
+
+
+def nearest_volatility(chain: Chain, strike: float, expiry_ns: int) -> float:
+    """Implied volatility of the listed contract that is nearest in expiry, then in strike."""
+    columns = chain.columns
+    known = np.flatnonzero(np.isfinite(columns.iv))
+    if not len(known):
+        return math.nan
+    apart_ns = np.abs(columns.expiry_ns[known] - expiry_ns)
+    order = np.lexsort((np.abs(columns.strike[known] - strike), apart_ns))
+    return float(columns.iv[known[order[0]]])
