@@ -323,6 +323,7 @@ class _Application:
     def _await_trading(self) -> None:
         """Wait until every feed is live, then start the exchange clock of our own server."""
         self._display.phase("connecting the feeds")
+        shown = ""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._stop.wait(0.1):
             progress = self._progress()
@@ -336,9 +337,9 @@ class _Application:
                     f"the feeds did not connect within {_START_TIMEOUT_S:g} s, the live market is "
                     f"{phase}: its log says on what it waits"
                 )
-            self._display.phase(
-                "connecting the feeds" if progress is None else f"live market: {progress.phase}"
-            )
+            if progress is not None and progress.phase != shown:
+                shown = progress.phase
+                self._display.phase(f"the live market is {shown}")
         if self._server is not None:
             self._served = self._server.wait_finished.remote()
             _get(self._server.begin.remote(), "the market server")

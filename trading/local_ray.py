@@ -25,8 +25,8 @@ _SERVE_WAITS = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
 }
-"""Serve ends a proxy that is not ready in 5 s, which is less than one takes on a busy machine; and it
-looks every 10 s whether one was killed."""
+"""Serve ends a proxy that is not ready in 5 s, less than one takes on a busy machine; and it looks
+only every 10 s whether one was killed."""
 _GONE_S = 10.0
 _AGENTS = (
     "metrics_agent_port",

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.application import Application
+from tests.e2e.application import Application, environment
+from tests.sockets import descendants, is_loopback, listeners
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
 from trading.learning.checkpoints import CheckpointStore
@@ -27,10 +28,17 @@ QUICK = (
 )
 
 
+PLANTED = {
+    "MASSIVE_API_KEY": "planted-key-of-the-vendor",
+    "S3_ACCESS_KEY": "planted-access-key",
+    "S3_SECRET_KEY": "planted-secret-key",
+}
+
+
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     folder = tmp_path_factory.mktemp("up")
-    with closing(Application.up(folder, *QUICK)) as running:
+    with closing(Application.up(folder, *QUICK, env=environment(**PLANTED))) as running:
         running.wait_ready()
         yield running
 
@@ -122,6 +130,35 @@ def test_the_account_survives_the_kill_of_the_live_actor(application: Applicatio
     earlier = folded(journal_of(application), before["account"]["journal_events"])
     assert earlier.fingerprint() == before["account"]["fingerprint"]
     application.wait_ready()
+
+
+def test_nothing_of_it_is_reached_from_another_machine(application: Application) -> None:
+    found = listeners(descendants(application.process.pid))
+    assert ("127.0.0.1", application.port) in found
+    assert len(found) >= 8
+    assert [each for each in found if not is_loopback(each[0])] == []
+
+
+def test_no_output_holds_a_key(application: Application) -> None:
+    for path in ("/status", "/metrics", "/ready", "/health", "/openapi.json"):
+        response = application.get(path)
+        assert response is not None
+        assert not any(key in response.text for key in PLANTED.values()), path
+    (session,) = Path("/tmp/ray").glob(f"session_*_{application.process.pid}")
+    files = [
+        file
+        for folder in (application.log.parent, session)
+        for file in folder.rglob("*")
+        if file.is_file() and not file.is_symlink()
+    ]
+    assert any(file.suffix == ".sqlite" for file in files) and len(files) > 20
+    holding = [
+        (str(file), name)
+        for file in files
+        for name, key in PLANTED.items()
+        if key.encode() in file.read_bytes()
+    ]
+    assert holding == []
 
 
 def test_sigterm_ends_it_cleanly(application: Application) -> None:
