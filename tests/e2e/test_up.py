@@ -1,5 +1,6 @@
 """The main job from start to clean end, on one machine."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -129,6 +130,39 @@ def test_the_account_survives_the_kill_of_the_live_actor(application: Applicatio
     assert account.fingerprint() == after["account"]["fingerprint"]
     earlier = folded(journal_of(application), before["account"]["journal_events"])
     assert earlier.fingerprint() == before["account"]["fingerprint"]
+    application.wait_ready()
+
+
+def processes_of(application: Application, part: str) -> set[int]:
+    """Ids of the processes of one kind of actor."""
+    found = set()
+    for process in descendants(application.process.pid):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(f"ray::{part}".encode()):
+                found.add(process)
+    return found
+
+
+@pytest.mark.parametrize(
+    "part", ["MarketServerHost", "WeightRegistry", "ServeReplica", "ProxyActor"]
+)
+def test_a_killed_part_comes_back_and_trading_goes_on(application: Application, part: str) -> None:
+    before = application.status()
+    there = processes_of(application, part)
+    assert there
+    for process in there:
+        os.kill(process, signal.SIGKILL)
+
+    def another() -> bool | None:
+        return len(processes_of(application, part) - there) >= len(there) or None
+
+    def traded() -> dict[str, Any] | None:
+        now = application.status()
+        return now if now["account"]["decisions"] > before["account"]["decisions"] + 3 else None
+
+    application.wait_until(f"another {part}", another)
+    after = application.wait_until("decisions after it", traded)
+    assert after["restarts"] == before["restarts"], "the live market never noticed"
     application.wait_ready()
 
 

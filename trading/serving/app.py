@@ -29,7 +29,7 @@ SUPERVISOR = "supervisor"
 REPLICAS = 2
 """So that one answers while the other is started again."""
 _FIRST_S = 4.5
-"""Longest that a request waits for what there is to know at all; Serve gives it little more."""
+"""Longest that a request waits for what there is to know at all."""
 _ANSWER_S = 4.0
 _NEWS_TIMEOUT_S = 2.0
 _SILENCE_S = 15.0
@@ -245,7 +245,8 @@ def build_api(
     """
     api = FastAPI(title="trading", docs_url=None, redoc_url=None)
     where = namespace if namespace is not None or supervisor is None else supervisor.namespace
-    paper = Newspaper(LiveMarket(live_actor_name, where or ""))
+    market = LiveMarket(live_actor_name, where or "")
+    paper = Newspaper(market)
 
     @api.exception_handler(LiveMarketUnavailable)
     async def unavailable(_: object, error: LiveMarketUnavailable) -> Response:
