@@ -16,8 +16,8 @@ from trading.config import Settings
 from trading.display import Display
 
 REQUEST_TIMEOUT_S = 35.0
-"""After so long a request is answered that it timed out, whatever has died. Questions are answered by
-the replica itself in a fraction of that; a command of the owner may take most of it."""
+"""After so long a request is answered that it timed out, whatever has died. A replica answers
+questions itself in a fraction of that; a command of the owner may take most of it."""
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 _PROXY_TIMEOUT_S = 300.0
 ROOT = "/"
