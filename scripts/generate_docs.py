@@ -5,17 +5,69 @@ from typing import Any
 
 import yaml
 
+from trading.config.cost_sources import fees_table
 from trading.envs.catalogue import action_table
 from trading.envs.features import feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT
 from trading.execution.states import state_table
 from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
+from trading.market.products import products_table
 from trading.serving.metrics import supervisor_families
 from trading.serving.supervisor import TRADING, Standing
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 ALERTS = ROOT / "infra" / "k8s" / "monitoring" / "rules" / "alerts.yaml"
+_PRODUCTS_NOTES = """## What follows from it
+
+- A contract is never opened, and may be held and closed, where the table says no, where a corporate
+  action changed what it delivers (its root ends in a digit, as `GOOG1`), and where the vendor does
+  not say that it delivers 100 shares and nothing else. FLEX options (a root that begins with a
+  digit) are left out of the listing.
+- One contract is 100 times its price, options on indices included.
+- Options that settle at the opening stop trading the day before, and settle at a level that is made
+  of the next morning's opening prices: nobody can leave the position in between, and the level is
+  not part of the data. OEX may be exercised for cash on any day, at a close that its seller learns
+  afterwards.
+- An index has no shares: covered calls are not to be had, and nothing is delivered. Its price is
+  implied by its options (put-call parity) while the session lasts, and the official close settles
+  what expires.
+- Uncovered options on a broad index need 15 % of its level less what they are out of the money, at
+  least 10 %; those on stocks and funds 20 % and 10 % (`risk.allow_naked_shorts`).
+- Decisions are made between 9:30 and 16:00 New York, on half-days until 13:00. Orders on products
+  that trade late are taken until 16:15, those on their last day as the table says.
+- Two expiry dates that stop at one instant, as around a holiday, are two expiries.
+
+## One bad symbol
+
+An underlying is active, winding down or suspended, and what concerns one stops no other.
+
+- **Active**: it is in `symbols`. Everything may be done.
+- **Winding down**: its owner took it out of `symbols` while it was held. It is subscribed and
+  marked; what is left is holding and closing. It ends with the start after its last position.
+- **Suspended**: its listing is empty or cannot be read, its values are no numbers, its trading is
+  halted, a figure is missing, nothing explains a move, or its owner says so. Nothing of it trades,
+  and its holdings keep their last value. It ends when the reason is gone, or by its owner's word.
+
+`account.suspended` of `GET /status` names suspended underlyings with their reasons. A listing that
+failed is asked for again every five minutes. A row of it that cannot be read costs that row. Greek
+limits count what is held with its last known greeks, the delta moved by spot; where they were never
+known no position is opened anywhere, and `greeks.not_quoted` says so.
+"""
+_COSTS_NOTES = """## Interest, borrowing, rates
+
+Interest and borrowing fees are zero unless you set them. They are booked at each session's close
+for the days until the next session, one row of the journal (`carried`), for cash above zero and for
+the value of stock held short, 365 days to the year. Interest is part of equity and of no reward.
+
+Options are read with a risk-free rate: at each session's start the newest treasury yields that the
+vendor tells (`data.treasury_yields`), for the term of the far expiries. Where it tells none, and in
+training, it is `env.risk_free_rate_pct`. The rate in use is `market.risk_free_rate` of
+`GET /status`, and it is recorded with the day.
+
+Dividends are in USD. Those that the vendor tells in another currency are left out with a warning:
+name them in USD in the file of `data.dividends`.
+"""
 _MADE = "This page is made by `python scripts/generate_docs.py`.\n"
 
 
@@ -34,7 +86,24 @@ def pages() -> dict[Path, str]:
         "underlying.\n\n"
         f"{_MADE}\n{action_table()}"
     )
+    products = (
+        "# What can be traded\n\n"
+        "`symbols` names underlyings: stocks, funds and indices (`SPX`, not `SPXW`). Their\n"
+        "options are found by the roots below. The root of options on one class of a stock has no\n"
+        "dot: those on `BRK.B` are `BRKB`.\n\n"
+        f"{_MADE}\n{products_table()}\n{_PRODUCTS_NOTES}"
+    )
+    costs = (
+        "# What trading costs\n\n"
+        "Every figure is a setting below `execution`: give yours in the settings' file or with\n"
+        "`--set execution.orf_fee=0.03`. Each kind of fee of an order is rounded up to the cent.\n"
+        "Exercise and assignment are free. Training pays the same fees; a history is written for\n"
+        "the fees of its time and is refused with others.\n\n"
+        f"{_MADE}\n{fees_table()}\n{_COSTS_NOTES}"
+    )
     return {
+        DOCS / "products.md": products,
+        DOCS / "costs.md": costs,
         DOCS / "observation.md": observation,
         DOCS / "actions.md": actions,
         DOCS / "monitoring.md": monitoring(),

@@ -175,9 +175,11 @@ start() {
   else
     # A job that has ended keeps its name until it is deleted.
     ray_job delete "$job" >/dev/null 2>&1 || true
+    # Ray runs it by `sh -c`, and waits for all below it when it stops: without `exec` the shell would
+    # end first, and Ray wait for an orphan.
     ray_job submit --submission-id "$job" --no-wait \
       --entrypoint-resources '{"live_market": 0.001}' -- \
-      "${application[@]}" up "${state[@]}" --set serving.host=0.0.0.0
+      exec "${application[@]}" up "${state[@]}" --set serving.host=0.0.0.0
   fi
   await_ready
 }

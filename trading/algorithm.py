@@ -14,6 +14,10 @@ from trading.learning.online import OnlineRules
 from trading.learning.ppo import CLSTMPPO
 from trading.live import assembly
 
+_FIRST_REHEARSAL_S = 2.0
+"""Live fragments need not wait until the cluster has made nodes for env runners; they are learned
+from alone until then, and what is missing is counted."""
+
 
 class OpenAlgorithm(NamedTuple):
     """A built algorithm and where it is checkpointed."""
@@ -37,6 +41,7 @@ def online_rules(settings: Settings) -> OnlineRules:
         max_observation=LIMIT,
         # No bar gains or loses more than the initial capital.
         max_reward=settings.env.reward_scale,
+        first_rehearsal_s=None if settings.lockstep else _FIRST_REHEARSAL_S,
     )
 
 

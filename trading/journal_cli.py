@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trading.execution.events import (
         AccountOpened,
         BasesScaled,
+        Carried,
         CashMoved,
         ChallengerRefused,
         ChampionPromoted,
@@ -292,6 +293,11 @@ def _settled(event: "Settled") -> str:
     )
 
 
+def _carried(event: "Carried") -> str:
+    fees = "".join(f", {name} borrowed {-fee:+.2f}" for name, fee in event.borrow_fees.items())
+    return f"to {event.through}: interest {event.interest:+.2f}{fees}"
+
+
 def _dividend_paid(event: "DividendPaid") -> str:
     return (
         f"{event.amount:.4f} a share on {event.lots:+d} lots of {event.underlying}, ex "
@@ -398,6 +404,7 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "order_filled": _filled,
     "order_cancelled": _cancelled,
     "settled": _settled,
+    "carried": _carried,
     "dividend_paid": _dividend_paid,
     "corporate_action_applied": _corporate_action_applied,
     "margin_changed": _margin_changed,

@@ -24,7 +24,7 @@ _REHEARSAL = (
     *("--set", "data.simulation.speed=600", "--set", "learning.gate.sessions=20"),
 )
 _BACKTEST = ("backtest", "--simulated", "2")
-_TRIES = 3
+_TRIES = 8
 """Ray gives its own parts half a minute to start, which is too little on a busy machine."""
 
 

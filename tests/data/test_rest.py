@@ -372,3 +372,96 @@ def test_the_key_of_the_environment_is_not_used(service: Service) -> None:
         check=True,
     )
     assert service.asked[0].authorization == f"Bearer {KEY}"
+
+
+GOOD = row("O:SPY251219P00600000")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        row("O:SPY251219C00600000", shares_per_contract="many"),
+        row(None),  # type: ignore[arg-type]
+        {"underlying_ticker": "SPY"},
+        [],
+        "O:SPY251219C00600000",
+        None,
+        row("O:SPY251219C00600000", underlying_ticker=7),
+        row("O:SPY251219C-0600000"),
+        row("O:1SPY251219C00600000"),
+        row("SPY251219C00600000"),
+        row("O:spy251219C00600000"),
+        row("O:SPY251219C00000000"),
+    ],
+    ids=str,
+)
+def test_a_row_of_a_listing_that_cannot_be_read_costs_that_row(odd: object) -> None:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages(CONTRACTS, [odd, GOOD], [odd, GOOD | {"ticker": "O:SPY251219P00610000"}])
+        listed = rest.option_contracts("SPY")
+    assert [each.contract.symbol for each in listed] == [
+        "O:SPY251219P00600000",
+        "O:SPY251219P00610000",
+    ]
+
+
+def test_a_listing_without_a_row_that_can_be_read_is_an_error() -> None:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages(CONTRACTS, [{"name": "x"}, None])
+        with pytest.raises(RestError, match="none of 2 rows is what the vendor documents"):
+            rest.option_contracts("SPY")
+
+
+def test_a_contract_that_is_listed_twice_counts_once() -> None:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages(CONTRACTS, [GOOD, GOOD], [GOOD])
+        assert len(rest.option_contracts("SPY")) == 1
+
+
+@pytest.mark.parametrize("told", ["BRK.B", "BRK/B", None])
+def test_the_underlying_of_options_on_a_class_of_a_stock(told: str | None) -> None:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages(CONTRACTS, [row("O:BRKB251219C00500000", underlying_ticker=told)])
+        (listed,) = rest.option_contracts("BRK.B")
+    assert listed.underlying == "BRK.B" and listed.is_standard
+
+
+def test_what_a_contract_delivers_is_not_guessed() -> None:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages(CONTRACTS, [GOOD | {"shares_per_contract": None}])
+        assert not rest.option_contracts("SPY")[0].is_standard
+
+
+def test_dividends_in_another_currency_are_left_out() -> None:
+    paid = {"ticker": "SPY", "ex_dividend_date": "2026-01-08", "cash_amount": 1.5}
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/stocks/v1/dividends", [paid | {"currency": "CAD"}, paid, paid])
+        (dividend,) = rest.dividends("SPY", date(2026, 1, 1), date(2026, 2, 1))
+    assert dividend.amount == 1.5
+
+
+def test_a_bar_that_is_told_again_replaces_the_one_before() -> None:
+    bar = {"t": 1_767_625_200_000, "o": 1, "h": 2, "l": 0.5, "c": 1.5}
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/v2/aggs", [bar, bar | {"c": 1.75}, bar | {"c": None}])
+        (told,) = rest.aggregates("I:SPX", 1, "minute", 0, 10**18)
+    assert told.close == 1.75 and told.volume == 0.0
+
+
+def test_the_newest_treasury_yields_up_to_a_day() -> None:
+    rows = [
+        {"date": "2026-01-02", "yield_1_month": 4.2, "yield_3_month": 4.1},
+        {"date": "2026-01-05", "yield_1_month": None},
+        {"date": "2026-01-06", "yield_1_month": 9.9},
+        {"date": "no date", "yield_1_month": 1.0},
+        {"date": "2025-12-31", "yield_1_month": 4.0},
+    ]
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/fed/v1/treasury-yields", rows)
+        curve = rest.treasury_yields(date(2026, 1, 5))
+        assert curve is not None
+        assert curve.day == date(2026, 1, 2) and curve.percent == {1 / 12: 4.2, 0.25: 4.1}
+        (asked,) = service.asked
+        assert asked.query["date.lte"] == "2026-01-05"
+        service.answers[:] = service.paged("/fed/v1/treasury-yields", [])
+        assert rest.treasury_yields(date(2026, 1, 5)) is None

@@ -12,6 +12,7 @@ from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, Strategy
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
+from trading.execution.carry import CarryRates
 from trading.execution.exposure import Greeks
 from trading.execution.journal import Journal
 from trading.execution.orders import (
@@ -514,4 +515,15 @@ def test_greeks_that_were_never_known_leave_no_room(tmp_path: Path) -> None:
     assert isinstance(refused, Rejection) and refused.reason is RejectReason.MAX_DELTA
     assert scene.broker.account.trading_state is TradingState.ACTIVE
     assert scene.bar(MONDAY, 32, SPOT)[1].sum() > 1
+    scene.journal.close()
+
+
+def test_interest_is_booked_at_the_close_and_is_part_of_the_equity(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, ("AAA",), [])
+    scene.broker.carry = CarryRates(cash_interest=0.0365)
+    scene.begin(MONDAY)
+    scene.close(MONDAY, SPOT)
+    assert scene.broker.account.interest == pytest.approx(10.0)
+    assert scene.broker.account.day_start_equity == pytest.approx(100_010.0)
+    assert scene.broker.account.carried_through == "2026-01-06"
     scene.journal.close()

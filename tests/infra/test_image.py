@@ -155,7 +155,7 @@ def image(docker: Docker) -> str:
         arguments += ["--secret", f"id=pip,src={settings}"]
         if "SSL_CERT_FILE" in os.environ:
             arguments += ["--secret", f"id=ca,src={os.environ['SSL_CERT_FILE']}"]
-        docker("build", *arguments, str(ROOT), timeout_s=1500.0)
+        docker("build", *arguments, str(ROOT), timeout_s=3600.0)
     return _IMAGE
 
 
@@ -211,3 +211,64 @@ def test_it_trades_on_a_read_only_root(docker: Docker, image: str) -> None:
     assert docker("wait", container, timeout_s=300.0).strip() == "0"
     assert "final equity" in docker("logs", container)
     docker("rm", container)
+
+
+_KUBERAY = (
+    # controllers/ray/utils/constant.go, BaseWgetHealthCommand: readiness of a RayService's workers
+    "until wget --tries 1 -T 2 -q -O- http://localhost:52365/api/local_raylet_healthz"
+    " | grep success; do sleep 1; done",
+    # ... BasePythonHealthCommand: what a job's submitter waits for
+    'python -c "import urllib.request; r=urllib.request.urlopen('
+    "'http://localhost:52365/api/local_raylet_healthz', timeout=10); "
+    "exit(0 if b'success' in r.read() else 1)\"",
+    # controllers/ray/raycluster_controller.go, buildRedisCleanupJob
+    'python -c "from ray._private.gcs_utils import cleanup_redis_storage; '
+    'from urllib.parse import urlparse; import os; import sys"',
+    # controllers/ray/common/pod.go: wait-gcs-ready, autoscaler, ray start, the wait for TLS
+    "ray health-check --help >/dev/null && (( SECONDS >= 0 ))",
+    "ray kuberay-autoscaler --help >/dev/null",
+    "ulimit -n ${RAY_START_ULIMIT_OPEN_FILES:-1024}; ray start --help >/dev/null",
+    "ray job submit --help >/dev/null && ray job status --help >/dev/null",
+    "hostname -i 2>/dev/null | awk '{print $1}' && openssl version && sleep 0",
+    # our own, in the manifests
+    "command -v timeout && command -v find && command -v trading",
+)
+"""What KubeRay 1.6 to 1.7 and its newest source run in an image."""
+
+
+@pytest.mark.parametrize("options", ["-c", "-cl"], ids=["shell", "login shell"])
+def test_kuberay_finds_in_it_what_it_runs(docker: Docker, image: str, options: str) -> None:
+    """With a read-only root and 256 MiB, as its helpers have; a login shell where it is told so."""
+    serve = (
+        "mkdir -p /tmp/www/api && echo success >/tmp/www/api/local_raylet_healthz && "
+        "(cd /tmp/www && exec python -m http.server 52365 >/dev/null 2>&1) & "
+    )
+    script = f"{serve}set -e; {'; '.join(_KUBERAY)}; echo all of it"
+    said = docker(
+        *("run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL"),
+        *("--security-opt", "no-new-privileges", "--memory", "256m", "--tmpfs", "/tmp"),
+        *("--entrypoint", "/bin/bash", image, options, "--", script),
+        timeout_s=600.0,
+    )
+    assert said.splitlines()[0] == "success"
+    assert said.splitlines()[-1] == "all of it"
+
+
+def test_it_brings_kernels_that_a_start_need_not_compile(docker: Docker, image: str) -> None:
+    count = (
+        "import trading, sys; from pathlib import Path; from trading import kernel_cache as k; "
+        "print((k.SHIPPED / k.CPUS_FILE).read_text().split(), "
+        "len(list(k.SHIPPED.rglob('*.nbc'))))"
+    )
+    said = docker("run", "--rm", "--network", "none", "--entrypoint", "python", image, "-c", count)
+    names, _, kernels = said.strip().rpartition(" ")
+    assert names == "['x86-64-v4', 'x86-64-v3']"
+    assert int(kernels) > 100
+
+
+def test_the_folders_of_the_first_document_are_there(docker: Docker, image: str) -> None:
+    said = docker(
+        *("run", "--rm", "--network", "none", "--entrypoint", "readlink", image),
+        *("/checkpoints", "/logs"),
+    )
+    assert said.split() == ["/var/lib/trading/checkpoints", "/tmp/ray"]

@@ -1,5 +1,7 @@
 """Ray's own autoscaler reads the cluster as it is meant, and the application's settings fit it."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,52 @@ def test_a_stopped_driver_has_time_for_its_checkpoint() -> None:
         environment = {each["name"]: each.get("value") for each in pod.spec["containers"][0]["env"]}
         wait_s = float(environment["RAY_JOB_STOP_WAIT_TIME_S"])
         assert 3 * CALL_TIMEOUT_S <= wait_s < pod.spec["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("name", [*CLUSTERS, *TRAININGS, *SERVICES])
+def test_somebody_reaps_what_ray_leaves(name: str) -> None:
+    """`ray job stop` waits for each process of a job until it is gone, and a zombie is not."""
+    ray = [pod for pod in pod_templates(build(name)) if pod.owner.startswith("Ray")]
+    assert len(ray) > 2
+    assert all(pod.spec["shareProcessNamespace"] is True for pod in ray)
+
+
+@pytest.mark.parametrize(("reaps", "gone"), [(False, False), (True, True)])
+def test_a_job_whose_dead_are_not_reaped_does_not_end(reaps: bool, gone: bool) -> None:
+    """What Ray's job supervisor does, below a first process that reaps nothing, and one that does.
+
+    The shell of the job ends at once by SIGTERM, its command a moment later and as an orphan.
+    """
+    first = "p = subprocess.Popen([sys.executable, '-c', sys.argv[1]])\n"
+    first += "while os.wait()[0] != p.pid: pass" if reaps else "p.wait()"
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c"]
+    done = subprocess.run(
+        [*command, f"import os, subprocess, sys\n{first}", _SUPERVISOR],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    if "unshare" in done.stderr:
+        pytest.skip(f"no PID namespaces here: {done.stderr.strip()}")
+    assert done.stdout.split() == [str(gone)], done.stderr
+
+
+_SUPERVISOR = """
+import os, subprocess, time
+from ray.dashboard.modules.job.job_supervisor import psutil
+job = subprocess.Popen(
+    "sh -c 'trap \\"sleep 0.2; exit\\" TERM; echo; while :; do sleep 0.1; done'; true",
+    shell=True, start_new_session=True, stdout=subprocess.PIPE)
+job.stdout.readline()
+all_of_it = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+for each in all_of_it:
+    os.kill(each.pid, 15)
+until = time.monotonic() + 5
+while (alive := psutil.wait_procs(all_of_it, timeout=0)[1]) and time.monotonic() < until:
+    time.sleep(0.1)
+print(not alive)
+"""
 
 
 def _ray_objects(name: str) -> list[Object]:

@@ -365,7 +365,7 @@ def test_prometheus_scrapes_the_application_and_every_ray_node() -> None:
             each["spec"]["serveService"] for each in build(name) if each["kind"] == "RayService"
         ]
         named = {
-            f"{each['metadata']['name']};{port['name']}"
+            f"{each['metadata'].get('labels', {}).get('app.kubernetes.io/part-of')};{port['name']}"
             for each in services
             for port in each["spec"]["ports"]
         }

@@ -252,7 +252,9 @@ def test_kuberay_starts_the_job_once(place: Workplace) -> None:
     submits = [call for call in place.calls() if "ray job submit" in call]
     assert len(submits) == 1
     assert "exec -i trading-head -c ray-head -- ray job submit" in submits[0]
-    assert '--entrypoint-resources {"live_market": 0.001} -- python -m trading up' in submits[0]
+    assert (
+        '--entrypoint-resources {"live_market": 0.001} -- exec python -m trading up' in submits[0]
+    )
     password = objects["secret/trading-redis"]["data"]["password"]
     assert len(base64.b64decode(password)) == 48
 

@@ -333,3 +333,14 @@ def test_pretraining_gives_up_when_no_rollout_arrives(build: Build, tmp_path: Pa
     algorithm = build(config().env_runners(num_env_runners=1, sample_timeout_s=0.0))
     with pytest.raises(LearningError, match="no environment runner delivered a rollout for 0 s"):
         pretrain(algorithm, CheckpointStore(tmp_path, 1), 1, 1, print, bool, patience_s=0.0)
+
+
+def test_the_first_rollout_of_slow_runners_is_not_waited_for(build: Build) -> None:
+    """Their nodes may come minutes after the driver; once they deliver they are waited for."""
+    algorithm = build(config().env_runners(num_env_runners=1))
+    assert algorithm.sample(first_wait_s=0.0) == []
+    deadline = time.monotonic() + 120.0
+    while not algorithm.sample(first_wait_s=0.0):
+        assert time.monotonic() < deadline
+    for _ in range(3):
+        assert algorithm.sample(first_wait_s=0.0)

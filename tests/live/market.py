@@ -150,6 +150,7 @@ def trade(
     learning: bool = False,
     recorder: Recorder | None = None,
     reign: Reign | None = None,
+    treasury_yields: bool = False,
 ) -> Run:
     """Trade until the server's source ends; without a reign the policy has the settings' seed."""
     bars = bars or Bars()
@@ -168,7 +169,10 @@ def trade(
             LiveEnv(settings.symbols, assembly.trading_rules(settings), fees, calendar, broker),
             recorder,
         )
-        directory = recorded_markets(MarketDirectory(rest, stream, env, calendar, 10_000), recorder)
+        directory = recorded_markets(
+            MarketDirectory(rest, stream, env, calendar, 10_000, treasury_yields=treasury_yields),
+            recorder,
+        )
         policy = Policy(assembly.model_config(settings), settings.seed)
         trader_settings = replace(
             assembly.trader_settings(settings), learning=learning, lockstep=False

@@ -1,5 +1,6 @@
 """Which contracts are subscribed to when not all of them may be."""
 
+import math
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,19 +14,25 @@ from tests.live import market as market_of_test
 from tests.live.market import WAIT_S, Bars, FirstMinutes, serving, settings_for, trade
 from trading.data.massive.rest import ListedContract, RestClient
 from trading.data.massive.stream import StreamClient, StreamSettings
+from trading.data.recording import load_recording
 from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.history import play
 from trading.envs.live_env import LiveEnv
+from trading.envs.underlying import UnderlyingMarket
 from trading.errors import ContractError, DataError, NotEntitled, RestError
 from trading.execution.broker import PaperBroker
 from trading.execution.journal import Journal
 from trading.execution.risk import RiskLimits
+from trading.live import assembly
 from trading.live.bar_clock import Bar
+from trading.live.market_server import event_source, streamed_symbols
 from trading.live.markets import MarketDirectory, nearest_the_money
 from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
 from trading.market.contracts import OptionContract, Right
 from trading.market.dividends import Dividend
+from trading.market.rates import YieldCurve
 
 TODAY = date(2026, 1, 5)
 CONTRACTS = [
@@ -248,3 +255,40 @@ def test_a_price_that_nobody_tells_is_implied_by_the_chain_where_a_choice_must_b
 def test_too_few_subscriptions_for_an_underlying_say_the_way_out() -> None:
     with pytest.raises(DataError, match=r"raise data\.max_quote_contracts, or trade fewer"):
         nearest_the_money(CONTRACTS, 100.0, TODAY, 1)
+
+
+def test_the_rate_is_the_newest_yield_and_is_recorded(tmp_path: Path) -> None:
+    curve = YieldCurve(date(2026, 1, 2), {1 / 12: 5.0, 1.0: 5.0})
+    settings = settings_for(tmp_path, "symbols=[AAA]", "data.record=true")
+    recorder = assembly.recorder(settings)
+    assert recorder is not None
+    with recorder, serving(FirstMinutes(3), treasury_yields=[curve]) as (endpoint, begin):
+        run = trade(settings, endpoint, begin, recorder=recorder, treasury_yields=True)
+    assert run.trader.env.rate == pytest.approx(2.0 * math.log(1.025))
+    assert run.trader.env.rate != DEFAULT_RULES.rate
+    recording = load_recording(assembly.recordings_path(settings), TODAY, "AAA")
+    assert recording.rate == run.trader.env.rate
+    market = UnderlyingMarket("AAA", DEFAULT_RULES, DEFAULT_FEES)
+    list(play(recording, market, ExchangeCalendar()))
+    traded = run.trader.env._markets["AAA"]
+    assert np.array_equal(market.frames.features, traded.frames.features)
+    assert np.array_equal(market.chain.columns.forward, traded.chain.columns.forward)
+
+
+def test_without_yields_the_rate_is_that_of_the_settings(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, "env.risk_free_rate_pct=1.5")
+    with capture_logs() as told, serving(FirstMinutes(2)) as (endpoint, begin):
+        run = trade(settings, endpoint, begin, treasury_yields=True)
+    assert run.trader.env.rate == 0.015
+    assert any("no treasury yields" in each["event"] for each in told)
+
+
+def test_a_simulated_or_replayed_market_also_streams_what_winds_down(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, "symbols=[AAA]", "data.source=simulation")
+    path = assembly.journal_path(settings)
+    assert streamed_symbols(settings, path) == ("AAA",)
+    with serving(FirstMinutes(30)) as (endpoint, begin):
+        trade(settings_for(tmp_path), endpoint, begin, bars=HoldingBoth())
+    assert streamed_symbols(settings, path) == ("AAA", "BBB")
+    source = event_source(settings, path)
+    assert {each.root for each in source.listing.contracts} == {"AAA", "BBB"}

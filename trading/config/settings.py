@@ -157,6 +157,10 @@ class DataSettings(Section):
         FilePath | None,
         _about("CSV of underlying, ex_date, amount; unset: the vendor is asked by REST."),
     ] = None
+    treasury_yields: Annotated[
+        bool,
+        _about("Whether the rate comes from the vendor's treasury yields at each session's start."),
+    ] = True
     massive: MassiveSettings = MassiveSettings()
     simulation: SimulationSettings = SimulationSettings()
     replay: ReplaySettings = ReplaySettings()
@@ -189,6 +193,15 @@ class ExecutionSettings(Section):
     stock_taf_cap: Annotated[
         NotNegative, _about("Most of that fee that the shares of one order pay, in USD.")
     ] = 9.79
+    cash_interest_pct: Annotated[
+        float,
+        Field(ge=-20, le=50),
+        _about("Interest on cash above zero in percent a year, booked at each session's close."),
+    ] = 0.0
+    borrow_fee_pct: Annotated[
+        NotNegative,
+        _about("Fee for borrowing stock that is held short, in percent of its value a year."),
+    ] = 0.0
     slippage: Annotated[
         NotNegative, _about("USD per share and leg that a fill is worse than the quote.")
     ] = 0.0
@@ -244,6 +257,14 @@ class RiskSettings(Section):
 class EnvironmentSettings(Section):
     """The market as the policy sees it."""
 
+    risk_free_rate_pct: Annotated[
+        float,
+        Field(ge=-5, le=50),
+        _about(
+            "Risk-free rate that options are read with, in percent a year, continuously "
+            "compounded; live trading takes the vendor's where data.treasury_yields is on."
+        ),
+    ] = 4.0
     no_open_minutes_before_close: Annotated[
         CountOrZero, _about("Minutes before the close in which no position is opened.")
     ] = 10

@@ -353,7 +353,8 @@ def _from_chain(
             value, spread = above[j], chain.ask[j] - chain.bid[j]
         if np.isnan(value):
             continue
-        width = max(spreads * spread, unit)
+        # However wide the quotes, half of its worth is more than any of them may give away.
+        width = max(min(spreads * spread, 0.5 * (intrinsic + value)), unit)
         here = _off(bid, ask, intrinsic + value, width)
         if here < off:
             off, tolerance, worth = here, width, intrinsic + value

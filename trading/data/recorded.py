@@ -113,6 +113,7 @@ class RecordedSession:
     warm_up: bars that had closed before the session was opened, oldest first
     quotes, bars: what was applied, in order
     bar_end_ns: i64[T], the decision times of the bars that were closed
+    rate: risk-free rate that the options were read with; None: that of the rules
     """
 
     underlying: str
@@ -122,6 +123,7 @@ class RecordedSession:
     quotes: RecordedQuotes
     bars: RecordedBars
     bar_end_ns: NDArray[np.int64]
+    rate: float | None = None
 
     @property
     def is_complete(self) -> bool:

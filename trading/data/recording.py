@@ -100,6 +100,7 @@ class Recorder:
                 f"recordings cannot be written to {folder}: {error}; choose another state_dir"
             ) from error
         self.failure = ""
+        self._rate: float | None = None
         self._rows_per_part = rows_per_part
         self._bars_per_part = bars_per_part
         self._history_bars = history_bars
@@ -132,6 +133,10 @@ class Recorder:
         self._session = session
         self._closed_ns = session.open_ns
 
+    def set_rate(self, rate: float) -> None:
+        """Options that are listed from now on are read with this risk-free rate."""
+        self._rate = rate
+
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         """The environment's bar history begins with these, oldest first."""
         self._tape(underlying).history.extend(bars)
@@ -154,7 +159,8 @@ class Recorder:
         for position, symbol in enumerate(tape.symbols):
             self._places[symbol] = (tape, position)
         tape.is_open = True
-        self._send(_Listing(underlying, self._session, list(contracts), list(tape.history)))
+        history = list(tape.history)
+        self._send(_Listing(underlying, self._session, list(contracts), history, self._rate))
 
     def quote(
         self,
@@ -282,6 +288,7 @@ class _Listing(NamedTuple):
     session: Session
     contracts: list[OptionContract]
     warm_up: list[StockBar]
+    rate: float | None
 
 
 class _Part(NamedTuple):
@@ -388,6 +395,7 @@ class _Writer:
             listing.session,
             listing.contracts,
             listing.warm_up,
+            listing.rate,
         )
         early, known.early = known.early, []
         if len(carried) or early:

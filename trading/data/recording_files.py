@@ -102,6 +102,7 @@ class RunWriter:
         session: Session,
         contracts: Sequence[OptionContract],
         warm_up: Sequence[StockBar],
+        rate: float | None = None,
     ) -> None:
         about = {
             "format": _FORMAT,
@@ -109,6 +110,7 @@ class RunWriter:
             "date": session.date.isoformat(),
             "open_ns": session.open_ns,
             "close_ns": session.close_ns,
+            "rate": rate,
         }
         listing = pa.table(
             [[contract.symbol for contract in contracts]],
@@ -177,7 +179,7 @@ def load_recording(
 def _load_run(folder: Path, underlying: str) -> RecordedSession:
     listing = _read(folder / _LISTING, _LISTING_SCHEMA)
     warm_up = _read(folder / _WARM_UP, _WARM_UP_SCHEMA)
-    session = _session_of(listing, folder)
+    session, rate = _session_of(listing, folder)
     parts: list[Any] = []
     while (path := folder / _EVENTS.format(len(parts))).is_file():
         parts.append(_read(path, _EVENT_SCHEMA))
@@ -195,6 +197,7 @@ def _load_run(folder: Path, underlying: str) -> RecordedSession:
     return RecordedSession(
         underlying=underlying,
         session=session,
+        rate=rate,
         contracts=contracts,
         warm_up=RecordedBars(*early),
         quotes=RecordedQuotes(
@@ -255,13 +258,14 @@ def _kinds(column: Any) -> NDArray[np.int64]:
     return kinds
 
 
-def _session_of(listing: Any, folder: Path) -> Session:
+def _session_of(listing: Any, folder: Path) -> tuple[Session, float | None]:
     try:
         about = json.loads(listing.schema.metadata[_ABOUT])
         version = about["format"]
         session = Session(
             date.fromisoformat(about["date"]), int(about["open_ns"]), int(about["close_ns"])
         )
+        rate = None if about.get("rate") is None else float(about["rate"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"recording {folder} does not tell its session: {error!r}; remove it"
@@ -271,7 +275,7 @@ def _session_of(listing: Any, folder: Path) -> Session:
             f"recording {folder} has format {version}, this program reads {_FORMAT}: "
             "use the version that recorded it"
         )
-    return session
+    return session, rate
 
 
 def _write(path: Path, table: Any) -> None:

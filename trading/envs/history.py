@@ -158,6 +158,8 @@ def play(
 ) -> Iterator[int]:
     """Tell a market the session and close its bars; yields the number of each closed bar."""
     market.begin_session()
+    if recorded.rate is not None:
+        market.rate = recorded.rate
     market.warm_up(recorded.warm_up.stock_bars(recorded.underlying))
     symbols = {contract.symbol for contract in recorded.contracts}
     market.list_contracts(recorded.contracts, calendar.expiry_ns, symbols)

@@ -150,6 +150,8 @@ class LiveEnv:
         self._rules, self._calendar = rules, calendar
         self._fees, self._bands = fees, bands
         self.refused = Refusals()
+        self.rate = rules.rate
+        """Risk-free rate that options are read with, a year."""
         self._greeks = HeldGreeks()
         self._now_ns = 0
         """When the last bar closed."""
@@ -193,12 +195,19 @@ class LiveEnv:
         """All that are listed and marked: `symbols`, and what the account came to hold since."""
         return tuple(self._markets)
 
+    def set_rate(self, rate: float) -> None:
+        """Read options with another risk-free rate from here on, see `TradingRules.rate`."""
+        self.rate = rate
+        for market in self._markets.values():
+            market.rate = rate
+
     def _include(self, symbols: Iterable[str]) -> None:
         account = self.broker.account
         for symbol in symbols:
             self._markets[symbol] = UnderlyingMarket(
                 symbol, self._rules, self._fees, self._bands, self.refused
             )
+            self._markets[symbol].rate = self.rate
             self._contracts[symbol] = (self._markets[symbol], STOCK)
             # Of an older journal it is not known what the last reward was given for.
             unknown = float("nan") if symbol in account.last_decision_ns else 0.0
@@ -496,6 +505,8 @@ class LiveEnv:
             if day == session.date and is_stock(symbol)
         }
         self._assign_early(now_ns, session, closes)
+        following = self._calendar.next_session(session.date).date
+        self.broker.book_carry(session.date, following, self._spots(), now_ns)
         account = self.broker.account
         marks = self.marks()
         expiring: list[str] = []

@@ -165,6 +165,8 @@ class UnderlyingMarket:
         refused: Refusals | None = None,
     ) -> None:
         self.symbol = symbol
+        self.rate = rules.rate
+        """Risk-free rate that the options are read with, see `TradingRules.rate`."""
         self.chain = Chain(symbol, [], [])
         self.frames = empty_frames(1)
         self.board: Board = board_of(self.chain.columns)
@@ -344,7 +346,7 @@ class UnderlyingMarket:
             self._gap_seconded,
             self._gap_since_ns,
             now_ns,
-            rules.rate,
+            self.rate,
             rules.max_quote_age_ns,
         )
         if known and confirmed:
@@ -367,7 +369,7 @@ class UnderlyingMarket:
             self._kept,
             now_ns,
             chain.last_price,
-            rules.rate,
+            self.rate,
             rules.max_quote_age_ns,
             self._bands,
         )
@@ -405,7 +407,7 @@ class UnderlyingMarket:
         """Bring what the admitted quotes imply up to `now_ns`."""
         self._settle_price(now_ns)
         self.vet(now_ns)
-        self.chain.refresh(now_ns, self._rules.rate, self._rules.max_quote_age_ns)
+        self.chain.refresh(now_ns, self.rate, self._rules.max_quote_age_ns)
 
     def roll(self, end_ns: int) -> None:
         """Close the bar that was being built."""

@@ -17,9 +17,11 @@ from trading.execution.buying_power import (
     underlying_prices,
     unit_margin,
 )
+from trading.execution.carry import NO_CARRY, CarryRates, carried
 from trading.execution.clearing import Clearing
 from trading.execution.crossing import Crossing, cross, quoted
 from trading.execution.events import (
+    Carried,
     Event,
     OrderAccepted,
     OrderCancelled,
@@ -89,6 +91,8 @@ class PaperBroker(Clearing):
         USD a share and leg beyond the touch, >= 0.
     max_quote_age_ns : int
         Nothing trades on a quote older than this.
+    carry : CarryRates
+        Interest on cash and fees of borrowed stock.
 
     Raises
     ------
@@ -106,6 +110,7 @@ class PaperBroker(Clearing):
         limits: RiskLimits,
         slippage: float = 0.0,
         max_quote_age_ns: int = MAX_QUOTE_AGE_NS,
+        carry: CarryRates = NO_CARRY,
     ) -> None:
         if not 0.0 <= slippage < math.inf:
             raise OrderError(f"slippage is {slippage}: give USD a share, 0 or more")
@@ -114,6 +119,19 @@ class PaperBroker(Clearing):
         self.risk = RiskEngine(limits)
         self.slippage = slippage
         self.max_quote_age_ns = max_quote_age_ns
+        self.carry = carry
+
+    def book_carry(
+        self, today: date, through: date, prices: Mapping[str, float], now_ns: int
+    ) -> Carried | None:
+        """Book interest and borrowing fees up to the next session, before a session is closed.
+
+        Each day is booked once; `prices` are of stock, USD a share. See `carry.carried`.
+        """
+        event = carried(self.account, self.carry, prices, today, through, now_ns)
+        if event is not None:
+            self.record([event])
+        return event
 
     def submit(
         self,

@@ -278,6 +278,20 @@ class OwnerCommanded(msgspec.Struct, frozen=True, tag_field="kind", tag="owner_c
     amount: float = 0.0
 
 
+class Carried(msgspec.Struct, frozen=True, tag_field="kind", tag="carried"):
+    """What the days from the last booking to `through` (YYYY-MM-DD) earned and cost, USD.
+
+    `interest` on cash, and by underlying the `borrow_fees` of stock held short; booked at the close
+    of the session of `date`.
+    """
+
+    ts_ns: int
+    date: str
+    through: str
+    interest: float
+    borrow_fees: dict[str, float] = {}
+
+
 class CashMoved(msgspec.Struct, frozen=True, tag_field="kind", tag="cash_moved"):
     """The owner paid `amount` USD in (+) or took it out (-); `number` counts these from 1.
 
@@ -443,6 +457,7 @@ Event: TypeAlias = (
     | SessionClosed
     | StateChanged
     | OwnerCommanded
+    | Carried
     | CashMoved
     | BasesScaled
     | UnderlyingSuspended

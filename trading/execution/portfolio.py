@@ -12,6 +12,7 @@ from trading.execution.deliverables import Adjusted, Deliverable
 from trading.execution.events import (
     AccountOpened,
     BasesScaled,
+    Carried,
     CashMoved,
     ChallengerRefused,
     ChampionPromoted,
@@ -72,6 +73,9 @@ class Account:
         The owner's newest commands by their key, so that one that comes again is known.
     closing : dict
         Underlyings whose strategy the owner wants closed, and the reason.
+    interest, borrow_fees : float
+        Interest on cash and fees of borrowed stock, USD, up to `carried_through` (YYYY-MM-DD).
+        Interest is no underlying's.
     paid_in : float
         Initial cash and what the owner paid in since, less what was taken out, USD.
     deliverables : dict
@@ -152,6 +156,8 @@ class Account:
         self.paid_in = self.unscaled_cash = 0.0
         self.peak_reset_due = False
         self.scale = 1.0
+        self.interest = self.borrow_fees = 0.0
+        self.carried_through = ""
         self.day_base = 0.0
         self.day_start_equity = 0.0
         self.peak_equity = 0.0
@@ -356,6 +362,21 @@ class Account:
             self.closing.clear()
         elif event.command is OwnerCommand.RESET_PEAK:
             self.peak_reset_due = True
+
+    def _carry(self, event: Carried) -> None:
+        if event.through <= self.carried_through:
+            return
+        self.carried_through = event.through
+        self.interest = usd(self.interest + event.interest)
+        self.cash = usd(self.cash + event.interest)
+        for underlying, fee in event.borrow_fees.items():
+            self.borrow_fees = usd(self.borrow_fees + fee)
+            self._book_cash(underlying, -fee)
+            held = self.strategies.get(underlying)
+            if held is not None:
+                self.strategies[underlying] = msgspec.structs.replace(
+                    held, exit_cash=usd(held.exit_cash - fee)
+                )
 
     def _move_cash(self, event: CashMoved) -> None:
         if not self._is_next(event.number, self.cash_moves, "move of cash"):
@@ -860,6 +881,7 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     MarginChanged: Account._change_margin,
     PeakReset: Account._reset_peak,
     OwnerCommanded: Account._obey,
+    Carried: Account._carry,
     CashMoved: Account._move_cash,
     BasesScaled: Account._scale,
     SessionClosed: Account._close_session,

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,8 @@ class OnlineRules(NamedTuple):
     max_observation: float = math.inf
     max_reward: float = math.inf
     """No live decision sees or earns more, either way; a fragment that does is corrupt."""
+    first_rehearsal_s: float | None = None
+    """Seconds that an update waits for runners until one has delivered once; None: as later on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,9 @@ class OnlineLearner:
         self._succession = succession
         self._gate = gate
         self._rules = rules
-        self._rehearsal = Rehearsal(algorithm.sample, rules.rehearsal_share)
+        self._rehearsal = Rehearsal(
+            partial(algorithm.sample, rules.first_rehearsal_s), rules.rehearsal_share
+        )
         self._refusals = refusals
         self._in_a_row = in_a_row
         self._wait = wait

@@ -244,17 +244,21 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             rollout.validate()
         self._fed.append(rollout)
 
-    def sample(self) -> list[RolloutSource]:
+    def sample(self, first_wait_s: float | None = None) -> list[RolloutSource]:
         """Samples one rollout from every runner without learning from it.
 
         What is returned may be fed beside other rollouts, so that one update learns from both:
         live experience and a rehearsal of what it does not hold.
 
+        Args:
+            first_wait_s: Seconds to wait for remote runners of which none has delivered yet; None:
+                `sample_timeout_s`, as for all later ones.
+
         Returns:
             A source for each runner that delivered: a rollout, or a reference to a list of one.
         """
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            taken = self._sampler.take(self._acting_state)
+            taken = self._sampler.take(self._acting_state, first_wait_s)
         if taken.metrics:
             self.metrics.aggregate(taken.metrics, key=ENV_RUNNER_RESULTS)
         self.metrics.log_value(

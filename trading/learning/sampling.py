@@ -63,13 +63,18 @@ class Sampler:
         """Delivered, but not yet taken."""
         self._asked = 0
         """Version of the weights in the last request."""
+        self._has_delivered = False
 
-    def take(self, weights: Callable[[], dict[str, Any]]) -> Taken:
+    def take(
+        self, weights: Callable[[], dict[str, Any]], first_wait_s: float | None = None
+    ) -> Taken:
         """One rollout of every runner that delivers within `sample_timeout_s`.
 
         Args:
             weights: Gives the runners' state with the learner's weights; asked only for remote
                 runners.
+            first_wait_s: Seconds to wait until one has delivered for the first time, None: as
+                ever. Their nodes may come minutes later than the driver.
         """
         if not self._remote:
             runner = self._group.local_env_runner
@@ -78,9 +83,9 @@ class Sampler:
         version = int(state[WEIGHTS_SEQ_NO])
         shared = ray.put(state)
         if self._asked < version - 1:
-            self._collect(oldest=version - 1)
+            self._collect(oldest=version - 1, first_wait_s=first_wait_s)
         self._ask(shared, version)
-        self._collect(oldest=version - 1)
+        self._collect(oldest=version - 1, first_wait_s=first_wait_s)
         fresh, self._kept = self._kept, []
         if self._config.overlap:
             self._ask(shared, version)
@@ -161,11 +166,13 @@ class Sampler:
             )
         self._asked = version
 
-    def _collect(self, oldest: int = 0) -> None:
+    def _collect(self, oldest: int = 0, first_wait_s: float | None = None) -> None:
         """Waits for the rollouts that were asked for, and keeps those of a version not older."""
-        arrived = self._group.fetch_ready_async_reqs(
-            tags=_TAG, timeout_seconds=self._config.sample_timeout_s
-        )
+        wait_s = self._config.sample_timeout_s
+        if first_wait_s is not None and not self._has_delivered:
+            wait_s = min(wait_s, first_wait_s)
+        arrived = self._group.fetch_ready_async_reqs(tags=_TAG, timeout_seconds=wait_s)
+        self._has_delivered |= bool(arrived)
         delivered = self._kept + [_Delivery(runner, *parts) for runner, parts in arrived]
         self._kept = sorted((d for d in delivered if d.version >= oldest), key=lambda d: d.runner)
         if old := sum(d.steps for d in delivered if d.version < oldest):

@@ -409,6 +409,7 @@ class LiveMarket:
                 assembly.risk_limits(settings),
                 rules.slippage,
                 rules.max_quote_age_ns,
+                assembly.carry_rates(settings),
             )
             env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
             directory = MarketDirectory(
@@ -418,6 +419,7 @@ class LiveMarket:
                 calendar,
                 settings.data.max_quote_contracts,
                 assembly.dividends(settings),
+                treasury_yields=settings.data.treasury_yields,
             )
             trader = Trader(
                 assembly.trader_settings(settings),

@@ -12,6 +12,7 @@ from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.market_features import HISTORY_BARS
 from trading.envs.rules import TradingRules
+from trading.execution.carry import CarryRates
 from trading.execution.fees import FeeSchedule
 from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
@@ -19,7 +20,6 @@ from trading.live.endpoint import Endpoint
 from trading.live.trader import TraderSettings
 from trading.market.dividends import Dividend
 
-RISK_FREE_RATE = 0.04
 CONTRACT_MULTIPLIER = 100.0
 LOCKSTEP_TIMEOUT_S = 120.0
 _SECOND_NS = 1_000_000_000
@@ -80,6 +80,12 @@ def fee_schedule(settings: Settings) -> FeeSchedule:
     )
 
 
+def carry_rates(settings: Settings) -> CarryRates:
+    """Interest and borrowing fees as configured."""
+    execution = settings.execution
+    return CarryRates(execution.cash_interest_pct / 100.0, execution.borrow_fee_pct / 100.0)
+
+
 def risk_limits(settings: Settings) -> RiskLimits:
     """Limits that the broker enforces."""
     risk = settings.risk
@@ -119,7 +125,7 @@ def trading_rules(settings: Settings) -> TradingRules:
         slippage=settings.execution.slippage,
         stock_half_spread=settings.execution.stock_half_spread_bps / 10_000.0,
         multiplier=CONTRACT_MULTIPLIER,
-        rate=RISK_FREE_RATE,
+        rate=settings.env.risk_free_rate_pct / 100.0,
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
         reward_scale=settings.env.reward_scale,
     )

@@ -11,6 +11,8 @@ from trading.execution.journal import Journal
 from trading.live.endpoint import Endpoint
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
+from trading.market.model import DEFAULT_MODEL
+from trading.market.rates import YieldCurve, yield_of
 from trading.market.simulator import SimulatedExchange, default_spec
 
 
@@ -23,6 +25,23 @@ def resume_ns(journal: Path) -> int:
         if journal.exists():
             raise
         return 0
+
+
+def streamed_symbols(settings: Settings, journal: Path) -> tuple[str, ...]:
+    """The underlyings that are traded, and those that are held besides and wind down."""
+    if not journal.exists():
+        return settings.symbols
+    with Journal(journal, read_only=True) as history:
+        held = history.fold().strategies
+    return (*settings.symbols, *(name for name in held if name not in settings.symbols))
+
+
+def _simulated_yields(settings: Settings) -> list[YieldCurve]:
+    """The rate that the simulated world is priced with, as one flat curve; of no other market."""
+    if settings.data.source != "simulation":
+        return []
+    percent = yield_of(DEFAULT_MODEL.rate)
+    return [YieldCurve(settings.data.simulation.first_session, {1 / 12: percent, 1.0: percent})]
 
 
 def event_source(settings: Settings, journal: Path) -> EventSource:
@@ -38,9 +57,10 @@ def event_source(settings: Settings, journal: Path) -> EventSource:
     if data.source == "replay":
         if data.replay.folder is None or data.replay.date is None:
             raise ValueError("a replay needs data.replay.folder and data.replay.date")
-        return ReplaySource(data.replay.folder, data.replay.date, settings.symbols)
+        symbols = streamed_symbols(settings, journal)
+        return ReplaySource(data.replay.folder, data.replay.date, symbols)
     exchange = SimulatedExchange(
-        [default_spec(symbol) for symbol in settings.symbols],
+        [default_spec(symbol) for symbol in streamed_symbols(settings, journal)],
         first_session=data.simulation.first_session,
         seed=settings.seed,
         calendar=calendar,
@@ -84,6 +104,7 @@ class MarketServerHost:
             port=port,
             speed=data.replay.speed if data.source == "replay" else data.simulation.speed,
             max_quote_contracts=data.max_quote_contracts,
+            treasury_yields=_simulated_yields(self._settings),
         )
         port = await self._server.start()
         address = f"{data.server.host}:{port}"

@@ -28,6 +28,7 @@ _HORIZON_DAYS = max(bucket.max_days for bucket in BUCKETS)
 _LOOK_BACK = timedelta(days=5)
 _TYPICAL_VOL = 0.3
 _DIVIDEND_HORIZON = timedelta(days=14)
+_TERM_YEARS = BUCKETS[-1].target_days / 365.0
 _ASK_AGAIN_NS = 5 * MINUTE_NS
 _UNLISTED = "it cannot be listed"
 _OF_ONE_SYMBOL = (DataError, ContractError)
@@ -46,6 +47,8 @@ class MarketDirectory:
         between the underlyings, and the contracts nearest the money are chosen.
     dividends
         Those of the underlyings; None asks the vendor for them at each session's start.
+    treasury_yields
+        Whether the risk-free rate is asked of the vendor at each session's start.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class MarketDirectory:
         calendar: ExchangeCalendar,
         max_quote_contracts: int,
         dividends: Sequence[Dividend] | None = None,
+        *,
+        treasury_yields: bool = False,
     ) -> None:
         self._rest = rest
         self._stream = stream
@@ -66,6 +71,7 @@ class MarketDirectory:
         self._told_dividends: list[Dividend] = []
         self._subscribed: set[str] = set()
         self._opened = False
+        self._asks_for_yields = treasury_yields
         self._warm: set[str] = set()
         """Underlyings whose earlier bars and first quotes the environment has."""
         self._left_out: dict[str, int] = {}
@@ -90,6 +96,8 @@ class MarketDirectory:
         """
         self._env.set_dividends(self._known_dividends(bar.session.date))
         self._env.begin_session(bar.session)
+        if self._asks_for_yields:
+            self._take_rate(bar.session.date)
         failures = {}
         for symbol in self._env.underlyings:
             try:
@@ -157,6 +165,22 @@ class MarketDirectory:
         stocks = [name for name in self._env.underlyings if not is_index(name)]
         self._stream.subscribe("stocks", [f"AM.{name}" for name in stocks])
         self._subscribed = names
+
+    def _take_rate(self, today: date) -> None:
+        """Read options with the newest yield of the options' term; without one, as before."""
+        try:
+            curve = self._rest.treasury_yields(today)
+        except AuthenticationFailed:
+            raise
+        except DataError as error:
+            log.warning(
+                "treasury yields are not known: the rate stays", rate=self._env.rate, why=str(error)
+            )
+            return
+        if curve is None:
+            log.warning("the vendor has no treasury yields: the rate stays", rate=self._env.rate)
+            return
+        self._env.set_rate(curve.rate(_TERM_YEARS))
 
     def _known_dividends(self, today: date) -> Sequence[Dividend]:
         """Those since the last traded session and soon; untold ones stay what they were."""
@@ -263,7 +287,7 @@ class MarketDirectory:
             bars = self._rest.aggregates(
                 data_ticker(symbol), 1, "minute", sessions[0].open_ns, bar.end_ns - MINUTE_NS
             )
-        except NotEntitled as error:
+        except (NotEntitled, RestError) as error:
             log.warning("no earlier bars", underlying=symbol, reason=str(error))
             return []
         return [
@@ -286,7 +310,7 @@ class MarketDirectory:
                 strike_from=min(strikes),
                 strike_to=max(strikes),
             )
-        except NotEntitled as error:
+        except (NotEntitled, RestError) as error:
             log.warning("no chain snapshot", underlying=symbol, reason=str(error))
             return ()
 

@@ -34,6 +34,10 @@ class _RecordedEnv:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._env, name)
 
+    def set_rate(self, rate: float) -> None:
+        self._env.set_rate(rate)
+        self._recorder.set_rate(rate)
+
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         told = list(bars)
         self._env.warm_up(underlying, told)

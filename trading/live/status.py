@@ -109,6 +109,8 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "initial_capital": account.initial_cash,
             "realised_pnl": account.realised_pnl,
             "fees_paid": account.fees_paid,
+            "interest": account.interest,
+            "borrow_fees": account.borrow_fees,
             "trades": account.fills,
             "closed_trades": account.closed_trades,
             "win_rate": account.win_rate,
@@ -154,6 +156,7 @@ def describe_market(trader: Trader, bar: Bar) -> dict[str, Any]:
             "time": iso_time(bar.end_ns),
             "session": str(bar.session.date),
             "session_close": iso_time(bar.session.close_ns),
+            "risk_free_rate": trader.env.rate,
             "underlyings": trader.env.market_state(bar.end_ns),
         }
     }

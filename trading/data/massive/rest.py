@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -18,6 +18,8 @@ from trading.errors import ContractError, RestError
 from trading.market.bars import StockBar
 from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.dividends import Dividend
+from trading.market.products import underlying_named
+from trading.market.rates import YieldCurve
 
 _CONTRACTS_PER_PAGE = 1000
 _SNAPSHOTS_PER_PAGE = 250
@@ -25,6 +27,8 @@ _AGGREGATES_PER_PAGE = 50_000
 _QUOTES_PER_PAGE = 50_000
 _DIVIDENDS_PER_PAGE = 1000
 _STANDARD_DELIVERABLE = 100
+_YIELDS_PER_PAGE = 100
+_YIELDS_LOOK_BACK = timedelta(days=14)
 
 logger = logging.getLogger(__name__)
 
@@ -120,13 +124,36 @@ class _DividendRow(msgspec.Struct):
     ticker: str
     ex_dividend_date: date
     cash_amount: float = 0.0
+    currency: str | None = "USD"
+
+
+class _YieldsRow(msgspec.Struct):
+    date: date
+    yield_1_month: float | None = None
+    yield_3_month: float | None = None
+    yield_6_month: float | None = None
+    yield_1_year: float | None = None
+    yield_2_year: float | None = None
+    yield_3_year: float | None = None
+    yield_5_year: float | None = None
+    yield_7_year: float | None = None
+    yield_10_year: float | None = None
+    yield_20_year: float | None = None
+    yield_30_year: float | None = None
+
+
+_YIELDS_OF = {
+    **{f"yield_{months}_month": months / 12.0 for months in (1, 3, 6)},
+    **{f"yield_{years}_year": float(years) for years in (1, 2, 3, 5, 7, 10, 20, 30)},
+}
+"""Years to maturity of each field."""
 
 
 class _ContractRow(msgspec.Struct):
     ticker: str
-    underlying_ticker: str = ""
-    shares_per_contract: float = float(_STANDARD_DELIVERABLE)
-    exercise_style: str = ""
+    underlying_ticker: str | None = None
+    shares_per_contract: float | None = float(_STANDARD_DELIVERABLE)
+    exercise_style: str | None = None
     additional_underlyings: list[msgspec.Raw] | None = None
 
 
@@ -139,7 +166,7 @@ class _LastQuote(msgspec.Struct):
     ask: float | None = None
     bid_size: float | None = None
     ask_size: float | None = None
-    last_updated: int | None = None
+    last_updated: int | float | None = None
 
 
 class _Greeks(msgspec.Struct):
@@ -169,7 +196,7 @@ class _AggregateRow(msgspec.Struct):
     h: float
     l: float  # noqa: E741 - the vendor's field name
     c: float
-    v: float
+    v: float = 0.0
     vw: float | None = None
 
 
@@ -246,8 +273,9 @@ class RestClient:
     ) -> list[ListedContract]:
         """Return the contracts listed on `as_of` (default: today), sorted by symbol.
 
-        Both bounds of the expiry are inclusive. A row whose symbol is malformed is logged and left
-        out.
+        Both bounds of the expiry are inclusive. A row that cannot be read, or whose symbol is
+        malformed, is logged and left out; a contract that is listed twice counts once. What a
+        contract delivers is not known where its row does not say it: then it is not standard.
         """
         query = {
             "underlying_ticker": underlying,
@@ -258,24 +286,28 @@ class RestClient:
         }
         if as_of is not None:
             query["as_of"] = as_of.isoformat()
-        listed = []
+        listed: dict[str, ListedContract] = {}
         for row in self._transport.rows(
             lambda client: client.list_options_contracts(params=query, raw=True),
             "/v3/reference/options/contracts",
-            Page[_ContractRow],
+            _ContractRow,
         ):
             contract = _contract_of(row.ticker)
             if contract is not None:
-                listed.append(
+                told = underlying_named(row.underlying_ticker or "")
+                usual = underlying if contract.is_on(underlying) else contract.underlying
+                shares = row.shares_per_contract
+                listed.setdefault(
+                    contract.symbol,
                     ListedContract(
                         contract=contract,
-                        underlying=row.underlying_ticker or contract.underlying,
-                        shares_per_contract=row.shares_per_contract,
-                        exercise_style=row.exercise_style,
+                        underlying=told or usual,
+                        shares_per_contract=math.nan if shares is None else shares,
+                        exercise_style=row.exercise_style or "",
                         delivers_other=bool(row.additional_underlyings),
-                    )
+                    ),
                 )
-        return listed
+        return list(listed.values())
 
     def dividends(self, underlying: str, from_date: date, to_date: date) -> list[Dividend]:
         """Return the cash dividends of a stock by ex-date, both dates included, oldest first."""
@@ -290,11 +322,33 @@ class RestClient:
             for row in self._transport.rows(
                 lambda client: client.list_stocks_dividends(params=query, raw=True),
                 "/stocks/v1/dividends",
-                Page[_DividendRow],
+                _DividendRow,
             )
-            if row.ticker == underlying and row.cash_amount > 0.0
+            if row.ticker == underlying and row.cash_amount > 0.0 and _is_in_usd(row)
         ]
-        return sorted(found, key=lambda dividend: dividend.ex_date)
+        return sorted(dict.fromkeys(found), key=lambda dividend: dividend.ex_date)
+
+    def treasury_yields(self, on: date) -> YieldCurve | None:
+        """Return the newest yields of treasuries up to a date; None where two weeks have none."""
+        query = {
+            "date.gte": (on - _YIELDS_LOOK_BACK).isoformat(),
+            "date.lte": on.isoformat(),
+            "limit": str(_YIELDS_PER_PAGE),
+        }
+        curves = []
+        for row in self._transport.rows(
+            lambda client: client.list_treasury_yields(params=query, raw=True),
+            "/fed/v1/treasury-yields",
+            _YieldsRow,
+        ):
+            known = {
+                years: percent
+                for name, years in _YIELDS_OF.items()
+                if (percent := getattr(row, name)) is not None
+            }
+            if known and row.date <= on:
+                curves.append(YieldCurve(row.date, known))
+        return max(curves, key=lambda curve: curve.day, default=None)
 
     def option_chain_snapshot(
         self,
@@ -328,7 +382,7 @@ class RestClient:
         for row in self._transport.rows(
             lambda client: client.list_snapshot_options_chain(name, params=query, raw=True),
             f"/v3/snapshot/options/{name}",
-            Page[_SnapshotRow],
+            _SnapshotRow,
         ):
             contract = _contract_of(row.details.ticker)
             if contract is not None:
@@ -393,7 +447,7 @@ class RestClient:
             "sort": "asc",
             "limit": str(_AGGREGATES_PER_PAGE),
         }
-        return [
+        bars = (
             StockBar(
                 symbol=symbol,
                 start_ns=event_ns(row.t),
@@ -409,9 +463,11 @@ class RestClient:
                     name, multiplier, timespan, from_ms, to_ms, params=query, raw=True
                 ),
                 path,
-                Page[_AggregateRow],
+                _AggregateRow,
             )
-        ]
+        )
+        # A bar that is told again replaces the one before.
+        return list({bar.start_ns: bar for bar in bars}.values())
 
     def market_status(self) -> MarketStatus:
         """Return whether the market is open, and the server's clock."""
@@ -460,7 +516,7 @@ def _snapshot_of(contract: OptionContract, row: _SnapshotRow) -> ContractSnapsho
         ask=last.ask or 0.0,
         bid_size=last.bid_size or 0.0,
         ask_size=last.ask_size or 0.0,
-        quote_ns=event_ns(last.last_updated or 0),
+        quote_ns=event_ns(int(last.last_updated or 0)),
         iv=_or_nan(row.implied_volatility),
         delta=_or_nan(greeks.delta),
         gamma=_or_nan(greeks.gamma),
@@ -469,6 +525,18 @@ def _snapshot_of(contract: OptionContract, row: _SnapshotRow) -> ContractSnapsho
         open_interest=_or_nan(row.open_interest),
         underlying_price=_or_nan(asset.value if asset.price is None else asset.price),
     )
+
+
+def _is_in_usd(row: _DividendRow) -> bool:
+    if row.currency in (None, "", "USD"):
+        return True
+    logger.warning(
+        "dividend of %s with ex-date %s left out: it is in %s; name it in USD in data.dividends",
+        row.ticker,
+        row.ex_dividend_date,
+        row.currency,
+    )
+    return False
 
 
 def _or_nan(value: float | None) -> float:

@@ -25,6 +25,7 @@ from trading.market.calendar import DAY_NS, NEW_YORK
 from trading.market.contracts import OptionContract, Right
 from trading.market.dividends import Dividend
 from trading.market.products import product_of, underlying_named
+from trading.market.rates import YieldCurve
 
 Query = dict[str, str]
 Json = dict[str, Any]
@@ -38,6 +39,10 @@ _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ".gt": lambda value, bound: bool(value > bound),
     ".lte": lambda value, bound: bool(value <= bound),
     ".lt": lambda value, bound: bool(value < bound),
+}
+_YIELD_NAMES: Final = {
+    **{months / 12.0: f"yield_{months}_month" for months in (1, 3, 6)},
+    **{float(years): f"yield_{years}_year" for years in (1, 2, 3, 5, 7, 10, 20, 30)},
 }
 _SORT_KEYS: Final[dict[str, Callable[[OptionContract], Any]]] = {
     "ticker": lambda contract: contract.symbol,
@@ -66,14 +71,20 @@ class RestApi:
     state: what the market looks like now
     keys: API keys that are accepted, as `Authorization: Bearer` or as `apiKey` in the query
     dividends: cash dividends of the stocks
+    treasury_yields: those of each day on which they changed
     """
 
     def __init__(
-        self, state: MarketState, keys: Collection[str], dividends: Iterable[Dividend] = ()
+        self,
+        state: MarketState,
+        keys: Collection[str],
+        dividends: Iterable[Dividend] = (),
+        treasury_yields: Iterable[YieldCurve] = (),
     ) -> None:
         self._state = state
         self._keys = keys
         self._known_dividends = sorted(dividends, key=lambda each: (each.ex_date, each.underlying))
+        self._yields = sorted(treasury_yields, key=lambda curve: curve.day)
         self._requests = 0
         self._routes: list[tuple[re.Pattern[str], Callable[[_Request], Json]]] = [
             (re.compile(r"/v3/reference/options/contracts"), self._contracts),
@@ -87,6 +98,7 @@ class RestApi:
             ),
             (re.compile(r"/v3/quotes/(?P<contract>O:[^/]+)"), self._quotes),
             (re.compile(r"/stocks/v1/dividends"), self._dividends),
+            (re.compile(r"/fed/v1/treasury-yields"), self._treasury_yields),
             (re.compile(r"/v1/marketstatus/now"), self._market_status),
         ]
 
@@ -254,6 +266,22 @@ class RestApi:
             if ticker in (None, each.underlying) and first <= each.ex_date <= last
         ]
         return self._page(request, rows, default=100, maximum=5000)
+
+    def _treasury_yields(self, request: _Request) -> Json:
+        """The newest yields of the days asked for, observed on the last of them."""
+        today = self._state.listing.session.date
+        last = min(request.day("date.lte", today), today)
+        newest = [curve for curve in self._yields if curve.day <= last][-1:]
+        rows = [
+            {"date": last.isoformat()}
+            | {
+                name: curve.percent[years]
+                for years, name in _YIELD_NAMES.items()
+                if years in curve.percent
+            }
+            for curve in newest
+        ]
+        return self._page(request, rows, default=100, maximum=50_000)
 
     def _quotes(self, request: _Request) -> Json:
         """The session's quotes of a contract, newest first unless asked otherwise."""

@@ -104,6 +104,8 @@ class RestTransport:
             # Tried again here, where it is told; a redirect is not followed.
             connection_pool_kw={"retries": False},
         )
+        self.rows_left_out = 0
+        """Rows that could not be read, since the start."""
         self._connections = _TellingConnections(self._client.client)
         self._client.client = self._connections
 
@@ -122,7 +124,7 @@ class RestTransport:
         while True:
             where = f"{path}, page {number}"
             page = self._decode(self._get(call, where), kind, where)
-            if page.status not in _GOOD_STATUSES or page.error:
+            if page.status.upper() not in _GOOD_STATUSES or page.error:
                 raise RestError(f"{where}: {self._reason(page)}")
             if page.results is None and number > 1:
                 raise RestError(f"{where}: the page that the one before announced has no rows")
@@ -136,10 +138,38 @@ class RestTransport:
             call = _getting(url)
             number += 1
 
-    def rows(self, call: Call, path: str, kind: type[Page[Row]]) -> Iterator[Row]:
-        """Yield the rows of every page of `path`, or raise."""
-        for page in self.pages(call, path, kind):
-            yield from page
+    def rows(self, call: Call, path: str, kind: type[Row]) -> Iterator[Row]:
+        """Yield the rows of every page of `path`, or raise.
+
+        A row that cannot be read is logged and left out: it costs itself. A page of nothing but
+        rows of another kind, and an answer without any row that can be read, are not what the
+        vendor documents, and that is an error.
+        """
+        read, faults = 0, []
+        for number, page in enumerate(self.pages(call, path, Page[msgspec.Raw]), start=1):
+            of_another_kind = 0
+            for row in page:
+                try:
+                    # Numbers as text, and whole numbers with a point, are read as what they are.
+                    one = msgspec.json.decode(row, type=kind, strict=False)
+                except (msgspec.MsgspecError, ValueError) as error:
+                    faults.append(redact(str(error), self._api_key))
+                    of_another_kind += "missing required field" in faults[-1]
+                    continue
+                read += 1
+                yield one
+            if page and of_another_kind == len(page):
+                raise RestError(
+                    f"{path}, page {number}: none of {len(page)} rows is what the vendor "
+                    f"documents: {faults[-1]}"
+                )
+        if faults and not read:
+            raise RestError(
+                f"{path}: none of {len(faults)} rows is what the vendor documents: {faults[0]}"
+            )
+        if faults:
+            logger.warning("%s: %d rows left out, the first: %s", path, len(faults), faults[0])
+            self.rows_left_out += len(faults)
 
     def _get(self, call: Call, where: str) -> bytes:
         """Return the body of a GET, trying again what may pass."""

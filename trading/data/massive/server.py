@@ -30,6 +30,7 @@ from trading.data.massive.wire import Status, TapeClock, encode
 from trading.errors import StreamError
 from trading.market.bars import StockBar
 from trading.market.dividends import Dividend
+from trading.market.rates import YieldCurve
 
 SlowReader = Literal["cut", "wait"]
 
@@ -61,7 +62,7 @@ class MarketServer:
     max_frame_events: events in one WebSocket message
     auth_timeout_s: how long a connection may stay unauthenticated
     close_timeout_s: how long a cut or stopped client has to close its side
-    dividends: what is told of them by REST; the streamed market itself knows none
+    dividends, treasury_yields: what is told of them by REST; the market itself knows none
 
     Attributes
     ----------
@@ -89,6 +90,7 @@ class MarketServer:
         auth_timeout_s: float = 10.0,
         close_timeout_s: float = 5.0,
         dividends: Iterable[Dividend] = (),
+        treasury_yields: Iterable[YieldCurve] = (),
     ) -> None:
         if not speed >= 0.0:
             raise StreamError(f"server speed {speed} is negative: use 0 for as fast as possible")
@@ -108,7 +110,7 @@ class MarketServer:
         self._close_timeout_s = close_timeout_s
         self._keys = frozenset(keys)
         self.state = MarketState(source)
-        self._rest = RestApi(self.state, self._keys, dividends)
+        self._rest = RestApi(self.state, self._keys, dividends, treasury_yields)
         self._clients: list[Subscriber] = []
         self._connections: set[ServerConnection] = set()
         self._server: Server | None = None
