@@ -317,8 +317,9 @@ def build_app(
         name="api",
         num_replicas=REPLICAS,
         max_ongoing_requests=200,
-        health_check_period_s=2.0,
-        health_check_timeout_s=10.0,
+        health_check_period_s=5.0,
+        # One that was killed is found without it; a busy machine may keep one waiting.
+        health_check_timeout_s=60.0,
         graceful_shutdown_timeout_s=2.0,
         graceful_shutdown_wait_loop_s=0.2,
         ray_actor_options={"num_cpus": 0, "resources": dict(resources or {})},
