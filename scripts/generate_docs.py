@@ -131,6 +131,15 @@ stands and what may be done about it. `--why` and `--by` go into the journal, a 
 given twice with the same `--key` is done once, and `--json` is for scripts. A command that cannot
 be obeyed changes nothing and ends with exit code 1 and the reason.
 
+By HTTP it is `POST /control/halt`, `reduce`, `resume`, `flatten`, `close`, `reset-peak`, and also
+`promote`, `rollback` (which champion trades) and `reload` (the settings again: limits change at
+once, the answer says what needs a restart). The header is `Authorization: Bearer TOKEN` with the
+token that `CONTROL_TOKEN` holds where the application runs; without one, all are refused. The body
+is a JSON object with any of `by`, `why`, `key` (or the header `Idempotency-Key`), `symbol` (to
+close) and `which` (to promote: champion-3, step-120 or a folder). Answers are 200 with what
+happened, 409 with the reason that it was not done, 400, 401, 403, 413 or 429 for requests that are
+not in order, and 503 while nothing trades.
+
 - `flatten` and `close` send market orders from the next bar on, one order a strategy with all its
   legs, at most at the displayed size, until all is closed. What has no usable quote, and what is
   outside of its session, waits; `status` says why. They trade in spite of every cause but the

@@ -169,10 +169,14 @@ class _Application:
 
     def start(self, serve: Callable[[ExitStack], None] | None) -> None:
         """Bring up market server, algorithm, live market, and what `serve` adds."""
+        from trading.live.terms import check_terms
+
         settings, display = self._settings, self._display
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self._faults.begin()
         self._before = _folded(settings, display, read_only=False)
+        for line in check_terms(settings, self._before):
+            display.note(line)
         if settings.data.source != "massive":
             display.phase("starting the market server")
             self._stack.callback(self._stop_market_server)

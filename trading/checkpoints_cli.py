@@ -15,14 +15,14 @@ from trading.config import Settings
 from trading.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from trading.learning.champions import ChampionStore, Standing
+    from trading.learning.champions import Standing
+    from trading.learning.choice import Choice
+    from trading.learning.succession import Reported
 
 checkpoints_app = typer.Typer(
     no_args_is_help=True, help="List champions and checkpoints, and choose which policy trades."
 )
 
-_CHAMPION = "champion-"
-_STEP = "step-"
 _POLL_S = 0.5
 
 WhichArgument = Annotated[
@@ -51,7 +51,8 @@ def list_(config: ConfigOption = None, overrides: SetOption = None) -> None:
                 f"no checkpoints at {folder}: start trading or training first, or name their "
                 "folder by paths.state_dir or paths.checkpoint_dir"
             )
-        champions, store = _stores(settings)
+        choice = _choice(settings)
+        champions, store = choice.champions, choice.store
         standing = champions.standing()
         table = Table("", "version", "written (UTC)", "by", "kl", "difference a session", "reason")
         for number in champions.numbers():
@@ -60,7 +61,7 @@ def list_(config: ConfigOption = None, overrides: SetOption = None) -> None:
                 row = _champion_row(champions.metadata(number))
             except CheckpointError as error:
                 row = ("", "", "", "", "", f"damaged: {error}")
-            table.add_row(f"{_CHAMPION}{number}{mark}", *row)
+            table.add_row(f"champion-{number}{mark}", *row)
         for step in store.steps():
             path = store.path(step)
             version = ""
@@ -68,7 +69,7 @@ def list_(config: ConfigOption = None, overrides: SetOption = None) -> None:
                 version, reason = str(verify(path).get("version", step)), "the learner's"
             except CheckpointError as error:
                 reason = f"damaged: {error}"
-            table.add_row(f"{_STEP}{step}", version, _written(path), "", "", "", reason)
+            table.add_row(f"step-{step}", version, _written(path), "", "", "", reason)
         Console(highlight=False).print(table)
 
 
@@ -79,7 +80,7 @@ def show(which: WhichArgument, config: ConfigOption = None, overrides: SetOption
     from trading.learning.checkpoints import load_module_weights, verify
 
     with failures():
-        path, _ = _find(settings, which)
+        path, _ = _choice(settings).find(which)
         metadata = {} if path.is_file() else verify(path)
         weights = load_module_weights(path)
         table = Table(show_header=False)
@@ -112,12 +113,10 @@ def promote(
     from trading.live.assembly import model_config
 
     with failures():
-        path, own = _find(settings, which)
-        _change(
-            settings,
-            wait,
-            lambda store: store.promote_checkpoint(path, model_config(settings), own=own),
-        )
+        config_of_model = model_config(settings)
+        choice = _choice(settings)
+        choice.find(which)
+        _change(settings, wait, lambda at: choice.promote(which, config_of_model, at))
 
 
 @checkpoints_app.command()
@@ -141,7 +140,7 @@ def export(
     with failures():
         if file.suffix != WEIGHTS_SUFFIX:
             raise CheckpointError(f"{file} must end in {WEIGHTS_SUFFIX}: it is known by that")
-        path, _ = _find(settings, which)
+        path, _ = _choice(settings).find(which)
         write_weights_file(file, load_module_weights(path))
         print(f"the weights of {path.name} are in {file}")
 
@@ -153,37 +152,32 @@ def rollback(
     """Let the champion before the present one trade again; it takes effect while trading runs."""
     settings = settings_for(config, overrides or [])
     with failures():
-        _change(settings, wait, lambda store: store.roll_back())
+        _change(settings, wait, _choice(settings).roll_back)
 
 
-def _stores(settings: Settings) -> tuple["ChampionStore", Any]:
-    from trading.learning.champions import ChampionStore
-    from trading.learning.checkpoints import CheckpointStore
+def _choice(settings: Settings) -> "Choice":
+    from trading.learning.choice import Choice
 
-    folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    return ChampionStore(folder, keep), CheckpointStore(folder, keep)
+    return Choice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
 
 
-def _change(settings: Settings, wait_s: float, move: Callable[["ChampionStore"], Any]) -> None:
+def _change(
+    settings: Settings, wait_s: float, move: Callable[["Reported | None"], "Standing"]
+) -> None:
     """Move the pointer from where the account is, and tell once the account has followed."""
     from trading.execution.journal import Journal
     from trading.execution.lease import holder_of
+    from trading.learning.choice import told_of
     from trading.learning.succession import reported_by
     from trading.live.assembly import journal_path
 
-    champions, _ = _stores(settings)
-    journal, last_seq, account_has = journal_path(settings), 0, 0
+    journal, last_seq, account_has, reported = journal_path(settings), 0, 0, None
     if journal.exists():
         with Journal(journal, read_only=True) as opened:
             account, last_seq = opened.fold(), opened.last_seq
-        champions.know(account.newest_champion)
-        # A drawdown that the driver has not heard of yet comes first.
-        champions.follow(*reported_by(account)[:3])
-        account_has = account.champion
-    standing = move(champions)
-    name = f"{_CHAMPION}{standing.champion}"
-    before = f"{_CHAMPION}{standing.before}" if standing.before else "none"
-    told = f"(version {standing.change.version}); the one before it: {before}"
+        reported, account_has = reported_by(account), account.champion
+    standing = move(reported)
+    name, told = told_of(standing)
     if holder_of(journal) is None:
         print(f"{name} is to trade from the next start on {told}")
     elif _follows(journal, last_seq, account_has, standing.champion, wait_s):
@@ -213,30 +207,6 @@ def _follows(journal: Path, last_seq: int, account_has: int, champion: int, wait
         if time.monotonic() >= deadline:
             return False
         time.sleep(_POLL_S)
-
-
-def _find(settings: Settings, which: str) -> tuple[Path, bool]:
-    """The folder that is meant, and whether it is one of our own."""
-    champions, store = _stores(settings)
-    champion, step = which.removeprefix(_CHAMPION), which.removeprefix(_STEP)
-    if which.startswith(_CHAMPION) and champion.isdecimal():
-        path, known, own = champions.path(int(champion)), champions.numbers(), _CHAMPION
-    elif step.isdecimal():
-        path, known, own = store.path(int(step)), store.steps(), _STEP
-    else:
-        from trading.learning.checkpoints import WEIGHTS_SUFFIX
-
-        path = Path(which)
-        if not (path.is_dir() or (path.suffix == WEIGHTS_SUFFIX and path.is_file())):
-            raise CheckpointError(
-                f"{which} is neither champion-N, step-N, a folder nor a {WEIGHTS_SUFFIX} file: see "
-                "`trading checkpoints list`"
-            )
-        return path.resolve(), False
-    if not path.is_dir():
-        there = ", ".join(f"{own}{number}" for number in known) or "none"
-        raise CheckpointError(f"there is no {path.name} in {path.parent}: there are {there}")
-    return path, True
 
 
 def _mark(standing: "Standing | None", number: int) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         SessionClosed,
         Settled,
         StateChanged,
+        TermsAdopted,
         UnderlyingReinstated,
         UnderlyingSuspended,
         WeightsAdopted,
@@ -336,6 +337,10 @@ def _state_changed(event: "StateChanged") -> str:
     return f"{event.trading_state}: {event.cause} {did}, {event.reason}"
 
 
+def _terms_adopted(event: "TermsAdopted") -> str:
+    return f"bars of {event.terms.get('data.bar_seconds', '?')} s, {len(event.terms)} terms"
+
+
 def _owner_commanded(event: "OwnerCommanded") -> str:
     what = f"{event.symbol}" if event.symbol else f"{event.amount:.2f}" if event.amount else ""
     why = f", {event.why}" if event.why else ""
@@ -411,6 +416,7 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "peak_reset": _peak_reset,
     "session_closed": _session_closed,
     "state_changed": _state_changed,
+    "terms_adopted": _terms_adopted,
     "owner_commanded": _owner_commanded,
     "cash_moved": _cash_moved,
     "bases_scaled": _bases_scaled,

@@ -47,8 +47,12 @@ def test_a_history_maps_the_frames_that_the_session_showed(goog: Path) -> None:
 
 
 def test_a_history_for_other_rules_is_refused_with_the_way_out(goog: Path) -> None:
-    with pytest.raises(DataError, match="written for other rules"):
+    with pytest.raises(
+        DataError, match=r"written for other rules.*rule risk_fraction: .* 0.1 here"
+    ):
         History(goog, DEFAULT_RULES._replace(risk_fraction=0.1), DEFAULT_FEES)
+    with pytest.raises(DataError, match=r"\(fee commission: 0.65 there, 1.0 here\)"):
+        History(goog, DEFAULT_RULES, DEFAULT_FEES._replace(commission=1.0))
 
 
 def test_a_folder_without_a_history_is_refused(tmp_path: Path) -> None:

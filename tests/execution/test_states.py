@@ -101,6 +101,9 @@ ENTERS: dict[Cause, Callable[[Scene], object]] = {
     Cause.MAX_DRAWDOWN: lambda scene: (scene.close(8_200.0), scene.bar(7_499.0)),
     Cause.CHAMPION_DRAWDOWN: lose_under_a_champion,
     Cause.MARGIN_CALL: call_margin,
+    Cause.UNATTENDED: lambda scene: scene.broker.record(
+        scene.broker.entering(Cause.UNATTENDED, scene.now_ns)
+    ),
     Cause.OWNER_HALT: lambda scene: scene.say("halt"),
     Cause.OWNER_REDUCE: lambda scene: scene.say("reduce"),
     Cause.OWNER_FLATTEN: lambda scene: scene.say("flatten"),

@@ -84,7 +84,7 @@ def test_flatten_goes_on_after_a_restart(tmp_path: Path) -> None:
     def hide_quotes(trader: Trader) -> None:
         """From here on no bar may close anything: the market's hours are over."""
         trader.command(Command(OwnerCommand.FLATTEN, ALICE))
-        trader.env._is_open = lambda underlying, now_ns: False  # type: ignore[method-assign]
+        trader.env._is_open = lambda *_: False  # type: ignore[method-assign]
 
     first = Owner({1: hide_quotes}, stop_after=4)
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trading.config.problems import problem_line, problem_lines, shown
-from trading.config.settings import Settings
+from trading.config.settings import Origin, Settings
 from trading.config.tree import nested, section_keys, settings_by_key, suggestion
 from trading.config.yaml_values import YamlProblem, parse_yaml
 from trading.errors import ConfigError
@@ -32,9 +32,17 @@ def load_settings(
     sources = _Sources()
     if path is not None:
         sources.add_file(path)
-    sources.add_environment(os.environ if environ is None else environ)
+    variables = os.environ if environ is None else environ
+    sources.add_environment(variables)
     sources.add_overrides(overrides)
-    return sources.settings()
+    settings = sources.settings()
+    plain = {s.environment for s in settings_by_key().values() if s.environment and not s.secret}
+    settings._origin = Origin(
+        path and path.resolve(),
+        overrides,
+        {name: variables[name] for name in plain if name in variables},
+    )
+    return settings
 
 
 def environment_names() -> dict[str, str]:

@@ -1,10 +1,11 @@
 """The settings tree: every setting's type, default, and the one sentence that explains it."""
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
@@ -89,10 +90,40 @@ class CredentialSettings(Section):
         SecretStr | None, _about("Secret key of the flat files.", env="S3_SECRET_KEY")
     ] = None
 
+    control_token: Annotated[
+        SecretStr | None,
+        Field(min_length=16),
+        _about(
+            "Bearer token of the owner's commands by HTTP, 16 characters or more; unset: they are "
+            "refused.",
+            env="CONTROL_TOKEN",
+        ),
+    ] = None
+
+    notify_urls: Annotated[
+        SecretStr | None,
+        _about(
+            "Where messages go, with blanks between: addresses of Apprise, as in "
+            "mailto://user:password@host or slack://token; unset: nowhere.",
+            env="NOTIFY_URLS",
+        ),
+    ] = None
+
+    @property
+    def notify_addresses(self) -> tuple[str, ...]:
+        """The addresses of `notify_urls`."""
+        return tuple(self.notify_urls.get_secret_value().split()) if self.notify_urls else ()
+
     def values(self) -> tuple[str, ...]:
         """The secrets that are set, in clear, for redaction."""
-        secrets = (self.massive_api_key, self.s3_access_key, self.s3_secret_key)
-        return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
+        secrets = (
+            self.massive_api_key,
+            self.s3_access_key,
+            self.s3_secret_key,
+            self.control_token,
+        )
+        set_ones = (secret.get_secret_value() for secret in secrets if secret is not None)
+        return (*set_ones, *self.notify_addresses)
 
 
 class MassiveSettings(Section):
@@ -252,6 +283,36 @@ class RiskSettings(Section):
         Percent,
         _about("Equity that one covered call or cash-secured put may tie up, in percent."),
     ] = 75.0
+
+
+class SafetySettings(Section):
+    """What happens to open positions while nobody decides, sees or drives."""
+
+    patience_s: Annotated[
+        Positive,
+        _about(
+            "Seconds of market time with positions open and no decision, no event of the feed, no "
+            "word of the driver, or a wrong clock, until the account reduces or flattens."
+        ),
+    ] = 300.0
+    unattended: Annotated[
+        Literal["reduce", "flatten", "nothing"],
+        _about("What the account does then; it goes on by itself when all is well again."),
+    ] = "reduce"
+
+
+class NotificationSettings(Section):
+    """Messages to the owner; where they go is NOTIFY_URLS, a secret."""
+
+    interval_s: Annotated[
+        Positive, _about("Least seconds between two messages; what comes between is in one digest.")
+    ] = 60.0
+    rejections_in_a_row: Annotated[
+        Count, _about("Rejected orders without a fill between them that are worth a message.")
+    ] = 20
+    disk_free_pct: Annotated[
+        Percent, _about("Free space of a disk, in percent of it, below which the owner is told.")
+    ] = 5.0
 
 
 class EnvironmentSettings(Section):
@@ -465,8 +526,35 @@ class ServingSettings(Section):
     port: Annotated[Port, _about("Port of the HTTP service.")] = 8000
 
 
+class Origin:
+    """Where settings were read from, so that they can be read again; no part of what they are.
+
+    Parameters:
+        path: the YAML file, absolute; None: no file.
+        overrides: `section.key=value` texts.
+        environment: variables that were set, without secrets.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        overrides: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path = path
+        self.overrides = tuple(overrides)
+        self.environment = dict(environment or {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Settings(Section):
     """All settings of the system; `trading.config.load_settings` reads them."""
+
+    _origin: Origin = PrivateAttr(default_factory=Origin)
 
     seed: Annotated[CountOrZero, _about("Seed of every random generator.")] = 7
     symbols: Annotated[
@@ -482,11 +570,22 @@ class Settings(Section):
     data: DataSettings = DataSettings()
     execution: ExecutionSettings = ExecutionSettings()
     risk: RiskSettings = RiskSettings()
+    safety: SafetySettings = SafetySettings()
+    notify: NotificationSettings = NotificationSettings()
     env: EnvironmentSettings = EnvironmentSettings()
     model: ModelSettings = ModelSettings()
     learning: LearningSettings = LearningSettings()
     ray: RaySettings = RaySettings()
     serving: ServingSettings = ServingSettings()
+
+    def flat(self) -> dict[str, Any]:
+        """Every value by its dotted key."""
+        return _flat(self.model_dump(), "")
+
+    @property
+    def origin(self) -> Origin:
+        """Where they were read from."""
+        return self._origin
 
     @property
     def lockstep(self) -> bool:
@@ -494,3 +593,13 @@ class Settings(Section):
         if self.learning.lockstep is not None:
             return self.learning.lockstep
         return self.data.source == "replay" and self.data.replay.speed == 0
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

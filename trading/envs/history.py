@@ -9,12 +9,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import I64, MARKS, MARKS_READ, Columns
 
 _META = "meta.json"
+_TOLD = 5
+"""Differences that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,15 @@ def frames_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) ->
     """What frames depend on besides the market: rules, fees, catalogue, features and marks."""
     parts = (marks, tuple(rules), tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def frames_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
+    """The parts of that digest by name, so that a difference can be told."""
+    named: dict[str, Any] = {f"rule {name}": value for name, value in rules._asdict().items()}
+    named |= {f"fee {name}": value for name, value in fees._asdict().items()}
+    named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(ACTIONS)}
+    named |= {f"feature {each.name}": repr((k, each)) for k, each in enumerate(FEATURES)}
+    return named | {"marks": repr(MARKS)}
 
 
 def write_history(
@@ -92,7 +103,8 @@ def new_history(folder: Path, rules: TradingRules, fees: FeeSchedule) -> Iterato
                 yield writer
             if not writer.days:
                 raise DataError(f"cannot write history {folder}: there is no recorded session")
-            _write_meta(staging, frames_digest(rules, fees), writer.days)
+            meta = Meta(frames_digest(rules, fees), writer.days, frames_terms(rules, fees))
+            _write_meta(staging, meta)
     except OSError as error:
         raise DataError(f"cannot write history {folder}: {error}") from error
 
@@ -108,9 +120,9 @@ def history_of_days(source: Path, folder: Path, dates: Collection[date]) -> list
         There is no history in `source`, none of its days has such a date, or the folder cannot be
         written.
     """
-    digest, days = _read_meta(source)
+    meta = _read_meta(source)
     wanted = {day.isoformat() for day in dates}
-    kept = [day for day in days if day.date in wanted]
+    kept = [day for day in meta.days if day.date in wanted]
     if not kept:
         raise DataError(f"history {source} has no day of {', '.join(sorted(wanted)) or 'none'}")
     try:
@@ -118,7 +130,7 @@ def history_of_days(source: Path, folder: Path, dates: Collection[date]) -> list
             for column in source.resolve().iterdir():
                 if column.name != _META:
                     (staging / column.name).symlink_to(column)
-            _write_meta(staging, digest, kept)
+            _write_meta(staging, meta._replace(days=kept))
     except OSError as error:
         raise DataError(f"cannot write history {folder}: {error}") from error
     return kept
@@ -138,19 +150,48 @@ def _staged(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _write_meta(folder: Path, digest: str, days: list[HistoryDay]) -> None:
-    meta = {"digest": digest, "days": [asdict(day) for day in days]}
-    (folder / _META).write_text(json.dumps(meta, indent=1))
+class Meta(NamedTuple):
+    """What a history says of itself."""
+
+    digest: str
+    days: list[HistoryDay]
+    terms: dict[str, Any]
+    """As `frames_terms`; empty in histories of older versions."""
 
 
-def _read_meta(folder: Path) -> tuple[str, list[HistoryDay]]:
+def _write_meta(folder: Path, meta: Meta) -> None:
+    content = {
+        "digest": meta.digest,
+        "days": [asdict(day) for day in meta.days],
+        "terms": meta.terms,
+    }
+    (folder / _META).write_text(json.dumps(content, indent=1))
+
+
+def _read_meta(folder: Path) -> Meta:
     try:
         meta = json.loads((folder / _META).read_text())
     except (OSError, ValueError) as error:
         raise DataError(
             f"no history in {folder} ({error}): write one with `trading history`"
         ) from error
-    return meta["digest"], [HistoryDay(**day) for day in meta["days"]]
+    days = [HistoryDay(**day) for day in meta["days"]]
+    return Meta(meta["digest"], days, meta.get("terms", {}))
+
+
+def _told_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs, the first few by name; what is known."""
+    if not before:
+        return "rules, fees or features"
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    shown = [
+        f"{name}: {before.get(name)} there, {now.get(name)} here"
+        if name.startswith(("rule ", "fee "))
+        else name
+        for name in names
+    ]
+    more = f", and {len(shown) - _TOLD} more" if len(shown) > _TOLD else ""
+    return "; ".join(shown[:_TOLD]) + more
 
 
 def play(
@@ -245,11 +286,13 @@ class History:
     """
 
     def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
-        digest, self.days = _read_meta(folder)
-        if digest not in {frames_digest(rules, fees, marks) for marks in MARKS_READ}:
+        meta = _read_meta(folder)
+        self.days = meta.days
+        if meta.digest not in {frames_digest(rules, fees, marks) for marks in MARKS_READ}:
+            told = _told_differences(meta.terms, frames_terms(rules, fees))
             raise DataError(
-                f"history {folder} was written for other rules, fees or features: write it again "
-                "with `trading history`, or use the settings it was written with"
+                f"history {folder} was written for other rules, fees or features ({told}): write "
+                "it again with `trading history`, or use the settings it was written with"
             )
         template = empty_frames(1)
         self.frames = Frames(

@@ -222,6 +222,12 @@ class LiveEnv:
             self.winding_down |= set(extra)
             self._include(extra)
 
+    def set_rules(self, rules: TradingRules) -> None:
+        """Trade by other rules from the next bar on; the capital that they name stays."""
+        self._rules = rules._replace(initial_capital=self._rules.initial_capital)
+        for market in self._markets.values():
+            market.set_rules(self._rules)
+
     def set_dividends(self, dividends: Iterable[Dividend]) -> None:
         """Replace the dividends that are known; those of other underlyings are left out."""
         self._dividends = tuple(each for each in dividends if each.underlying in self._markets)

@@ -191,6 +191,10 @@ class UnderlyingMarket:
         self._before_session = (float("nan"), 0)
         """Last price before the session, and when it was known."""
 
+    def set_rules(self, rules: TradingRules) -> None:
+        """Show frames by other rules from the next bar on."""
+        self._rules = rules
+
     @property
     def spot(self) -> float:
         """Last known price of the underlying, NaN before the first."""

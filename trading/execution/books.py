@@ -5,7 +5,7 @@ account in memory is never ahead of the disk.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from trading.errors import JournalError
 from trading.execution.events import (
@@ -56,6 +56,8 @@ class Books:
         self.journal = journal
         self.account = account
         self.marks: dict[str, float] = {}
+        self.followers: list[Callable[[Sequence[Event]], None]] = []
+        """Told of events once they are journalled and applied."""
 
     def next_order_id(self) -> str:
         """The id that the next submitted order must carry; it continues after a restart."""
@@ -68,6 +70,8 @@ class Books:
             self.account.apply(event)
         if any(isinstance(event, SessionClosed) for event in events):
             self.journal.keep_snapshot(self.account)
+        for follow in self.followers:
+            follow(events)
 
     def mark(self, quotes: Mapping[str, QuoteView]) -> None:
         """Revalue holdings at `quotes`; one without a quote keeps its value.
@@ -224,12 +228,13 @@ class Books:
         reason: str = "",
         *,
         instead_of: Sequence[str] = (),
+        flatten: bool = False,
     ) -> list[Event]:
         """A cause restricts trading, in place of others; waiting orders that it forbids end.
 
         None where it stands already as it is. State and reason are those of the table by default.
         """
-        flatten = cause in TABLE and TABLE[cause].flatten
+        flatten = flatten or (cause in TABLE and TABLE[cause].flatten)
         new = Restriction(state or TABLE[cause].state, reason or str(cause), now_ns, flatten)
         standing = self.account.restrictions
         old = standing.get(cause)

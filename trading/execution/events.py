@@ -236,6 +236,13 @@ class StateChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="state_cha
     flatten: bool = False
 
 
+class TermsAdopted(msgspec.Struct, frozen=True, tag_field="kind", tag="terms_adopted"):
+    """From here on the account trades by these terms: settings by key, actions and features."""
+
+    ts_ns: int
+    terms: dict[str, str]
+
+
 class OwnerCommand(StrEnum):
     """What an owner may order."""
 
@@ -456,6 +463,7 @@ Event: TypeAlias = (
     | PeakReset
     | SessionClosed
     | StateChanged
+    | TermsAdopted
     | OwnerCommanded
     | Carried
     | CashMoved

@@ -35,6 +35,7 @@ from trading.execution.events import (
     SessionClosed,
     Settled,
     StateChanged,
+    TermsAdopted,
     UnderlyingReinstated,
     UnderlyingSuspended,
     WeightsAdopted,
@@ -67,6 +68,8 @@ class Account:
         By symbol, by underlying, by order id. A stock's symbol is its ticker.
     closed_trades, winning_trades, fills, decisions, orders : int
         Strategies closed or settled, those with a profit, fills, decisions, orders submitted.
+    terms : dict
+        What it trades by, as the journal says: settings by key, actions and features.
     restrictions : dict
         What restricts trading now, by its cause, in the order in which it came; see `states`.
     commands : dict
@@ -149,6 +152,7 @@ class Account:
         self.masked_decisions = 0
         self.orders = 0
         self.rejections = 0
+        self.terms: dict[str, str] = {}
         self.restrictions: dict[str, Restriction] = {}
         self.closing: dict[str, str] = {}
         self.commands: dict[str, OwnerCommanded] = {}
@@ -348,6 +352,9 @@ class Account:
             self.peak_equity = self.champion_peak_equity = event.equity
             self.peak_reset_due = False
 
+    def _adopt_terms(self, event: TermsAdopted) -> None:
+        self.terms = dict(event.terms)
+
     def _obey(self, event: OwnerCommanded) -> None:
         if not self._is_next(event.number, self.owner_commands, "command of the owner"):
             return
@@ -355,7 +362,7 @@ class Account:
         if event.key:
             self.commands[event.key] = event
             while len(self.commands) > _KEYS_KEPT:
-                del self.commands[next(iter(self.commands))]
+                del self.commands[min(self.commands, key=lambda k: self.commands[k].number)]
         if event.command is OwnerCommand.CLOSE:
             self.closing[event.symbol] = event.why
         elif event.command in (OwnerCommand.HALT, OwnerCommand.RESUME):
@@ -452,7 +459,7 @@ class Account:
     def _restrict(
         self, cause: str, state: TradingState, reason: str, ts_ns: int, flatten: bool = False
     ) -> None:
-        self.restrictions[cause] = Restriction(state, reason, ts_ns, flatten)
+        self.restrictions[str(cause)] = Restriction(state, str(reason), ts_ns, flatten)
 
     def _restrict_champion(self, ts_ns: int) -> None:
         cause = Cause.CHAMPION_DRAWDOWN
@@ -880,6 +887,7 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     CorporateActionApplied: Account._apply_action,
     MarginChanged: Account._change_margin,
     PeakReset: Account._reset_peak,
+    TermsAdopted: Account._adopt_terms,
     OwnerCommanded: Account._obey,
     Carried: Account._carry,
     CashMoved: Account._move_cash,

@@ -33,6 +33,7 @@ class Cause(StrEnum):
     MAX_DRAWDOWN = "max_drawdown"
     CHAMPION_DRAWDOWN = "champion_drawdown"
     MARGIN_CALL = "margin_call"
+    UNATTENDED = "unattended"
     OWNER_HALT = "owner_halt"
     OWNER_REDUCE = "owner_reduce"
     OWNER_FLATTEN = "owner_flatten"
@@ -113,6 +114,16 @@ TABLE: dict[str, Row] = {
             owner_closes=True,
         ),
         Row(
+            Cause.UNATTENDED,
+            TradingState.REDUCING,
+            "with positions open in market hours, no decision, nothing from the feed, no word of "
+            "the driver, or a wrong clock for longer than `safety.patience_s`; with "
+            "`safety.unattended: flatten` all is closed",
+            "decisions, feed, driver and clock are back (and all that was to be closed is)",
+            "`resume`: it enters again while it holds",
+            owner_closes=True,
+        ),
+        Row(
             Cause.OWNER_HALT,
             TradingState.HALTED,
             "`halt`",
@@ -142,12 +153,21 @@ TABLE: dict[str, Row] = {
 
 
 def strictest(restrictions: Mapping[str, Restriction]) -> tuple[TradingState, str]:
-    """The state that holds and its reason; of equal ones the reason that was first."""
-    found, reason = TradingState.ACTIVE, ""
-    for each in restrictions.values():
-        if _STRICTNESS[each.state] > _STRICTNESS[found]:
-            found, reason = each.state, each.reason
-    return found, reason
+    """The state that holds and its reason; of equal ones the reason that stands longest.
+
+    Of those since one instant it is what was set by hand, and else the first of the table.
+    """
+    if not restrictions:
+        return TradingState.ACTIVE, ""
+    order = list(TABLE)
+
+    def rank(cause: str) -> tuple[int, int, int, str]:
+        each = restrictions[cause]
+        place = order.index(cause) if cause in TABLE else -1
+        return -_STRICTNESS[each.state], each.since_ns, place, cause
+
+    first = restrictions[min(restrictions, key=rank)]
+    return first.state, first.reason
 
 
 def owner_may_close(restrictions: Mapping[str, Restriction]) -> bool:

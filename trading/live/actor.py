@@ -4,6 +4,7 @@ It starts trading by itself when Ray creates it and again when Ray restarts it a
 account is then what the journal says.
 """
 
+import hashlib
 import importlib.metadata
 import os
 import queue
@@ -27,9 +28,11 @@ from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.errors import JournalLocked, LearningError, OwnerRefused, TradingError
 from trading.execution.broker import PaperBroker
+from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command
+from trading.learning.choice import Choice, told_of
 from trading.learning.policy import Policy
 from trading.learning.succession import Reported
 from trading.learning.weights import Registered, Reign
@@ -40,7 +43,9 @@ from trading.live.faults import FaultNotes, described
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.news import News, Newsroom
+from trading.live.notices import Chronicle, Notices, by_apprise
 from trading.live.recorded import recorded_env, recorded_markets
+from trading.live.reloading import reload
 from trading.live.status import (
     account_figures,
     describe_account,
@@ -48,7 +53,9 @@ from trading.live.status import (
     describe_risk,
     fill_line,
 )
+from trading.live.terms import terms_of
 from trading.live.trader import Answer, Fragment, Trader
+from trading.live.watchman import Day, Watchman, report
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
 
@@ -60,6 +67,7 @@ _STOP_TIMEOUT_S = 20.0
 _REIGN_TIMEOUT_S = 60.0
 _REIGN_POLL_S = 0.5
 _COMMAND_TIMEOUT_S = 10.0
+_DISKS_S = 60.0
 
 
 class Progress(NamedTuple):
@@ -119,12 +127,17 @@ class LiveMarket:
         self._early_answers: list[Answer] = []
         """What came before there was a trader to give it to."""
         self._answers_lock = threading.Lock()
+        self._elsewhere = threading.Lock()
+        """One choice of the champion, or reload, at a time."""
         self._phase = "starting"
         self._failure: BaseException | None = None
         self._bar: Bar | None = None
         self._restarts = 0
         self._equity = float("nan")
         self._recent_fills: tuple[str, ...] = ()
+        self._notices: Notices | None = None
+        self._day: Day | None = None
+        self._day_base: float | None = None
         self._stopping = threading.Event()
         self._newsroom = Newsroom(self._edition)
         self._faults = FaultNotes(assembly.journal_path(settings))
@@ -204,8 +217,10 @@ class LiveMarket:
         return self._newsroom.after(after, timeout_s)
 
     def progress(self) -> Progress:
-        """The figures that the driver shows."""
+        """The figures that the driver shows; asking is its sign of life."""
         trader = self._trader
+        if trader is not None:
+            trader.dead_man.driven()
         account = trader.env.broker.account if trader else None
         return Progress(
             phase=self._phase,
@@ -252,30 +267,69 @@ class LiveMarket:
         """Where the account stands, None before it is open."""
         return self._trader.championship.reported if self._trader is not None else None
 
-    def control(self, command: Command | None, timeout_s: float = _COMMAND_TIMEOUT_S) -> Any:
-        """Obey the owner, and answer with what happened; None: only how the account stands.
+    def control_digest(self) -> bytes | None:
+        """SHA-256 of the owner's token; None where none is configured."""
+        token = self._settings.credentials.control_token
+        return hashlib.sha256(token.get_secret_value().encode()).digest() if token else None
 
-        Raises
-        ------
-        OwnerRefused
-            It was not obeyed, and will not be.
+    def control(self, command: Command, which: str = "") -> tuple[str, dict[str, Any]]:
+        """Obey the owner: why not (then nothing was done), or empty and what happened.
+
+        `which` is what is to be promoted.
         """
+        try:
+            return "", self._obey(command, which)
+        except TradingError as error:
+            return " ".join(str(error).split()), {}
+
+    def _obey(self, command: Command | None, which: str = "") -> dict[str, Any]:
         trader = self._trader
         if trader is None or self._phase not in ("connecting", "trading"):
             raise OwnerRefused(f"the live market is {self._phase}: give the command again")
-        future = trader.command(command)
+        done = ""
+        with self._elsewhere:
+            known = trader.env.broker.account.commands
+            if command is not None and not (command.key and command.key in known):
+                done = self._done_elsewhere(trader, command, which)
+            future = trader.command(command, done)
         try:
-            answer = future.result(timeout_s)
+            answer = future.result(_COMMAND_TIMEOUT_S)
         except TimeoutError:
-            if not future.cancel():
-                answer = future.result(timeout_s)
-            else:
+            if future.cancel() and not done:
                 raise OwnerRefused(
-                    f"the trading thread was busy for {timeout_s:g} s: give the command again"
+                    f"the trading thread was busy for {_COMMAND_TIMEOUT_S:g} s: give the command "
+                    "again"
                 ) from None
+            answer = future.result(_COMMAND_TIMEOUT_S)
         said: dict[str, Any] = msgspec.to_builtins(answer)
         said["account"]["unclosed"] = dict(trader.env.unclosed)
         return said
+
+    def _done_elsewhere(self, trader: Trader, command: Command, which: str) -> str:
+        """Do what is no matter of the trading thread, and say what was done."""
+        settings = self._settings
+        choice = Choice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+        reported = trader.championship.reported
+        if command.command is OwnerCommand.PROMOTE:
+            config = assembly.model_config(settings)
+            name, told = told_of(choice.promote(which, config, reported))
+        elif command.command is OwnerCommand.ROLLBACK:
+            name, told = told_of(choice.roll_back(reported))
+        elif command.command is OwnerCommand.RELOAD:
+            return self._reload(trader)
+        else:
+            return ""
+        return f"{name} is to trade from the next bar on {told}"
+
+    def _reload(self, trader: Trader) -> str:
+        """Read the settings again, and take up the limits that changed."""
+        self._settings, taken_up, need_restart = reload(self._settings)
+        if taken_up:
+            trader.limit(
+                assembly.risk_limits(self._settings), assembly.trading_rules(self._settings)
+            )
+        said = f"taken up: {'; '.join(taken_up) or 'nothing had changed'}"
+        return said + (f"; after a restart: {'; '.join(need_restart)}" if need_restart else "")
 
     def stop(self) -> Progress:
         """End trading, close the stream and the journal; return the last figures."""
@@ -289,6 +343,7 @@ class LiveMarket:
         """Renew the snapshots; called on the trading thread."""
         self._bar = bar
         self._take_snapshot(trader, bar)
+        self._report(trader, bar)
         if latency_s is not None:
             self._metrics.observe_action_latency(latency_s)
         self._newsroom.bar()
@@ -302,7 +357,35 @@ class LiveMarket:
         """Obey what the command line leaves beside the journal, until trading ends."""
         journal = assembly.journal_path(self._settings)
         while not self._stopping.wait(POLL_S) and self._phase in ("connecting", "trading"):
-            serve(journal, self.control)
+            serve(journal, self._obey)
+
+    def _keep_watch(self, watchman: Watchman) -> None:
+        """Look at the feed every second, and at the disks every minute, until trading ends."""
+        looked_s = -_DISKS_S
+        while not self._stopping.wait(1.0) and self._phase in ("connecting", "trading"):
+            now_s = time.monotonic()
+            if self._phase == "trading" and not self._market_is_closed():
+                watchman.feed(self._feed_reasons(), now_s)
+            if now_s - looked_s >= _DISKS_S:
+                looked_s = now_s
+                figures = self._process_figures()
+                sizes = figures.disk_size_bytes
+                free = figures.disk_free_bytes
+                watchman.disks({name: 100.0 * free[name] / sizes[name] for name in sizes})
+
+    def _report(self, trader: Trader, bar: Bar) -> None:
+        """Tell the owner of the day when its session is over."""
+        if self._day is None:
+            self._day = Day.of(trader)
+        if not bar.last:
+            self._day_base = trader.env.broker.account.day_base
+            return
+        base = self._day.base if self._day_base is None else self._day_base
+        line = report(trader, self._day, base, str(bar.session.date), self._learner)
+        self._day, self._day_base = Day.of(trader), None
+        log.info("the day's report", report=line)
+        if self._notices is not None:
+            self._notices.tell(line)
 
     def _take_snapshot(self, trader: Trader, bar: Bar) -> None:
         figures = account_figures(trader, self._restarts)
@@ -375,12 +458,21 @@ class LiveMarket:
         except TradingError as error:
             log.error("trading ended", reason=str(error), kind=type(error).__name__)
             self._failure, self._phase = error, "failed"
+            if self._notices is not None:
+                self._notices.tell(f"trading ended: {error}")
         except BaseException as error:
             # Unknown faults end the process: Ray restarts it and the journal tells the state.
             log.exception("the trading thread failed")
             self._failure, self._phase = error, "failed"
             self._faults.note(described(error))
+            if self._notices is not None:
+                self._notices.tell(
+                    f"the live market failed and starts again: {type(error).__name__}"
+                )
+                self._notices.close()
             os._exit(1)
+        if self._notices is not None:
+            self._notices.close()
 
     def _trade(self) -> None:
         settings = self._settings
@@ -411,6 +503,9 @@ class LiveMarket:
                 rules.max_quote_age_ns,
                 assembly.carry_rates(settings),
             )
+            terms = terms_of(settings)
+            if account.terms != terms:
+                broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])
             env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
             directory = MarketDirectory(
                 rest,
@@ -435,6 +530,7 @@ class LiveMarket:
             self._introduce(trader)
             self._phase = "connecting"
             threading.Thread(target=self._heed_commands, name="owner", daemon=True).start()
+            self._notify(broker)
             trader.open()
             self._take_snapshot(trader, trader.clock.bar)
             if self._stopping.is_set():
@@ -456,6 +552,23 @@ class LiveMarket:
                     "the weight registry is empty, and no champion on disk can be read: see the "
                     "checkpoints' folder by `trading checkpoints list`"
                 )
+
+    def _notify(self, broker: PaperBroker) -> None:
+        """Tell the owner from here on, where the settings say how."""
+        addresses = self._settings.credentials.notify_addresses
+        if not addresses:
+            return
+        notify = self._settings.notify
+        name = self._settings.account.id
+        self._notices = Notices(by_apprise(addresses), name, notify.interval_s)
+        tell = self._notices.tell
+        broker.followers.append(Chronicle(tell, notify.rejections_in_a_row).follow)
+        watchman = Watchman(tell, notify.disk_free_pct)
+        threading.Thread(
+            target=self._keep_watch, args=(watchman,), name="watchman", daemon=True
+        ).start()
+        if self._restarts:
+            tell(f"the live market has started again, restart {self._restarts}")
 
     def _introduce(self, trader: Trader) -> None:
         with self._answers_lock:

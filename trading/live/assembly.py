@@ -1,5 +1,6 @@
 """Builds the parts of the live market from the settings."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,8 @@ def stream_settings(settings: Settings, endpoint: Endpoint) -> StreamSettings:
 
 def trader_settings(settings: Settings) -> TraderSettings:
     """How the trading loop runs."""
+    # In lockstep trading waits for the learner by design, and a run must be repeatable.
+    minds_nothing = settings.safety.unattended == "nothing" or settings.lockstep
     return TraderSettings(
         bar_ns=settings.data.bar_seconds * _SECOND_NS,
         grace_ns=settings.data.bar_grace_ms * 1_000_000,
@@ -163,6 +166,8 @@ def trader_settings(settings: Settings) -> TraderSettings:
         lockstep_timeout_s=LOCKSTEP_TIMEOUT_S,
         learning=settings.learning.online,
         update_frequency=settings.learning.update_frequency,
+        patience_s=math.inf if minds_nothing else settings.safety.patience_s,
+        flatten_unattended=settings.safety.unattended == "flatten",
         fragment_file=settings.paths.state_dir / f"fragment-{settings.account.id}.bin",
     )
 

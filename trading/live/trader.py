@@ -4,6 +4,8 @@ The loop runs on one thread and is the only one that touches the environment, th
 journal. Other threads see it through `Snapshot` values, a queue of fragments and `deliver`.
 """
 
+import contextlib
+import math
 import os
 import queue
 import threading
@@ -21,17 +23,21 @@ import structlog
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS
 from trading.envs.live_env import LiveEnv
+from trading.envs.rules import TradingRules
 from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed
 from trading.execution.orders import Fill, Rejection
 from trading.execution.owner import Answer as OwnersAnswer
 from trading.execution.owner import Command, obey, standing
+from trading.execution.risk import RiskEngine, RiskLimits
+from trading.execution.states import Cause
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import Rollout, State
 from trading.learning.succession import Reported, Ruling
 from trading.learning.weights import Reign
 from trading.live.bar_clock import Bar, BarClock, first_bar_after
 from trading.live.championship import Championship
+from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
 from trading.market.calendar import ExchangeCalendar
 
@@ -82,6 +88,10 @@ class TraderSettings:
     """Decisions in a fragment."""
     fragment_file: Path | None = None
     """Where the fragment that is not yet full is kept through a restart."""
+    patience_s: float = math.inf
+    """Of the dead man's switch."""
+    flatten_unattended: bool = False
+    """Whether it closes all, and does not only reduce."""
     fragment_backlog: int = 8
     """Fragments kept for a learner that is behind; the oldest is dropped beyond it."""
 
@@ -106,7 +116,7 @@ class Observer(Protocol):
         ...
 
     def on_command(self, trader: "Trader") -> None:
-        """The owner's word was obeyed."""
+        """The owner's word was obeyed, or what restricts trading has changed between bars."""
         ...
 
 
@@ -155,6 +165,8 @@ class Trader:
         """Name of the action, and why it was refused, oldest first."""
         self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
         self._commands = queue.Queue()
+        self.dead_man = DeadMan(settings.patience_s)
+        self._limits: queue.Queue[tuple[RiskLimits, TradingRules]] = queue.Queue()
         self._now_ns = start_ns
         self._has_closed = False
         """Whether a bar was closed, so that holdings have their prices."""
@@ -194,6 +206,10 @@ class Trader:
         self._commands.put((future, command, done))
         return future
 
+    def limit(self, limits: RiskLimits, rules: TradingRules) -> None:
+        """Trade within other limits from the next bar on."""
+        self._limits.put((limits, rules))
+
     def deliver(self, answer: Answer) -> None:
         """Hand over the driver's answer; its rulings hold from the next bar on."""
         self._inbox.put(answer)
@@ -213,9 +229,11 @@ class Trader:
                 self._open_if_begun(now_ns())
                 self._stream.expect_data(self._calendar.session_at(now_ns()) is not None)
             self._obey()
+            self._watch(now_ns)
             while self._due(now_ns) and not self.stopping.is_set():
                 self._confirm()
                 self._obey()
+                self._watch(now_ns)
                 self._close_bar(received_s)
             if self._stream.finished and not self.stopping.is_set():
                 if self.clock.complete:
@@ -225,6 +243,10 @@ class Trader:
 
     def _obey(self) -> None:
         """Do what the owner wants since the last look."""
+        with contextlib.suppress(queue.Empty):
+            limits, rules = self._limits.get_nowait()
+            self.env.broker.risk = RiskEngine(limits)
+            self.env.set_rules(rules)
         while True:
             try:
                 future, command, done = self._commands.get_nowait()
@@ -247,9 +269,39 @@ class Trader:
                 continue
             future.set_result(answer)
 
+    def _watch(self, now_ns: Callable[[], int]) -> None:
+        """Reduce or flatten while nobody decides, sees or drives, and go on when all is back."""
+        broker = self.env.broker
+        account = broker.account
+        standing = account.restrictions.get(Cause.UNATTENDED)
+        if standing is None and not account.strategies:
+            return
+        market_ns, opened_ns = None, 0
+        if self._settings.wall_clock:
+            market_ns = now_ns()
+            session = self._calendar.session_at(market_ns)
+            if session is None:
+                return
+            opened_ns = session.open_ns
+        missing = self.dead_man.missing(market_ns, self._now_ns, opened_ns, self.clock.watermark_ns)
+        at_ns = max(self._now_ns, account.last_ts_ns)
+        flattens = standing is not None and standing.flatten and account.strategies
+        if missing and standing is None:
+            reason = f"{Cause.UNATTENDED}: {'; '.join(missing)}"
+            flatten = self._settings.flatten_unattended
+            broker.record(broker.entering(Cause.UNATTENDED, at_ns, reason=reason, flatten=flatten))
+            log.error("nobody attends to the open positions", reason=reason, flatten=flatten)
+            self._observer.on_command(self)
+        elif standing is not None and not missing and not flattens:
+            broker.record(broker.ending([Cause.UNATTENDED], "attended again", at_ns))
+            log.info("attended again")
+            self._observer.on_command(self)
+
     def _receive(self, timeout_s: float) -> float | None:
         frames = self._stream.frames(timeout_s)
         received_s = time.perf_counter() if frames else None
+        if frames:
+            self.dead_man.framed()
         for frame in frames:
             self.clock.take(frame.data)
         if self.clock.new_contracts:
@@ -312,6 +364,7 @@ class Trader:
             if received_s is not None:
                 latency_s = time.perf_counter() - received_s
         self._now_ns, self._has_closed = bar.end_ns, True
+        self.dead_man.decided()
         self._markets.follow(bar)
         self._observer.on_bar(self, bar, latency_s)
         following = first_bar_after(bar.end_ns, self._calendar, self._settings.bar_ns)

@@ -20,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 
 from trading.errors import TradingError
 from trading.live.news import News, as_json
+from trading.serving.control import add_control
 from trading.serving.metrics import supervisor_text
 from trading.serving.supervisor import TRADING, Standing
 
@@ -236,8 +237,9 @@ def build_api(
 
     `GET /health` answers 200 while the actor answers at all; `GET /ready` while it can trade, with
     the reasons otherwise; `GET /status` is the actor's own account of itself in JSON, in which a
-    number that is not finite is null; `GET /metrics` is Prometheus text. All answer 503 with a
-    reason when there is no news of the actor.
+    number that is not finite is null; `GET /metrics` is Prometheus text; `POST /control/...` are
+    the owner's commands, see `control`. All answer 503 with a reason when there is no news of the
+    actor.
 
     With a supervisor, `/health` answers 200 while that or the actor answers, whether or not it
     trades. While it does not, `/ready` answers 503 with the supervisor's reason, and `/status` and
@@ -296,6 +298,13 @@ def build_api(
             text += supervisor_text(at)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
+    async def command(method: str, timeout_s: float, *arguments: object) -> Any:
+        at = await standing()
+        if _idle(at):
+            raise LiveMarketUnavailable(at.reason)
+        return await market.ask(method, timeout_s, *arguments)
+
+    add_control(api, command)
     return api
 
 

@@ -1,0 +1,123 @@
+"""The live market's own side of the owner's commands; its actor runs here without Ray around it."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.market import FirstMinutes, reign_of, serving, settings_for
+from trading.execution.events import OwnerCommand, TermsAdopted
+from trading.execution.journal import Journal
+from trading.execution.mailbox import ask
+from trading.execution.owner import Command
+from trading.learning.policy import Policy
+from trading.live import actor as live_actor
+from trading.live import assembly
+from trading.live.actor import LiveMarket
+from trading.live.terms import terms_of
+
+WAIT_S = 120.0
+TOKEN = "token-of-the-test-0123456789"
+
+
+class Registry:
+    """Hands out a reign as the weight registry's handle does."""
+
+    def __init__(self, reign: Any) -> None:
+        self._reign = reign
+
+    @property
+    def reign(self) -> "Registry":
+        return self
+
+    def remote(self) -> Any:
+        return self._reign
+
+
+def await_that(what: str, condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WAIT_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveMarket]:
+    monkeypatch.setattr(live_actor.ray, "get", lambda value, **_: value)
+    monkeypatch.setenv("CONTROL_TOKEN", TOKEN)
+    settings = settings_for(tmp_path, "learning.lockstep=false")
+    credentials = settings.credentials.model_copy(update={"control_token": _secret(TOKEN)})
+    settings = settings.model_copy(update={"credentials": credentials})
+    policy = Policy(assembly.model_config(settings), settings.seed)
+    # Slow enough that the day is not over while it is commanded.
+    with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
+        market = LiveMarket(settings, endpoint, Registry(reign_of(policy)))
+        await_that("trading", lambda: market.progress().connected)
+        begin()
+        await_that("a bar", lambda: market.progress().market_time_ns)
+        yield market
+        market.stop()
+
+
+def say(live: LiveMarket, command: OwnerCommand, which: str = "", **what: Any) -> dict[str, Any]:
+    refused, answer = live.control(Command(command, "alice", **what), which)
+    assert not refused, refused
+    return answer
+
+
+def test_the_actor_obeys_over_http_and_by_the_mailbox(live: LiveMarket, tmp_path: Path) -> None:
+    assert live.control_digest() == hashlib.sha256(TOKEN.encode()).digest()
+    told = say(live, OwnerCommand.HALT, key="k")
+    assert told["account"]["trading_state"] == "HALTED"
+    assert live.status()["account"]["trading_state"] == "HALTED"
+    assert not live.readiness()[0]
+    assert say(live, OwnerCommand.HALT, key="k")["repeated"]
+
+    journal = assembly.journal_path(settings_for(tmp_path))
+    reply = ask(journal, Command(OwnerCommand.FLATTEN, "bob"), WAIT_S)
+    assert not reply.refused
+    standing = ask(journal, None, WAIT_S).answer["account"]
+    assert [each["cause"] for each in standing["restrictions"]] == ["owner_flatten"]
+    await_that("all is closed", lambda: live.progress().open_positions == 0)
+    refused = ask(journal, Command(OwnerCommand.CLOSE, "bob", symbol="SPY"), WAIT_S)
+    assert refused.refused == "nothing is open on SPY: open are nothing"
+
+    assert "nothing had changed" in say(live, OwnerCommand.RELOAD)["said"]
+    live.stop()
+    with Journal(journal, read_only=True) as opened:
+        events = list(opened.events())
+        assert opened.fold().owner_commands == 3
+    assert sum(isinstance(each, TermsAdopted) for each in events) == 1
+
+
+def test_the_champion_is_chosen_and_limits_are_read_again(live: LiveMarket, tmp_path: Path) -> None:
+    refused, _ = live.control(Command(OwnerCommand.ROLLBACK, "alice"))
+    assert "no champion before" in refused
+    refused, _ = live.control(Command(OwnerCommand.PROMOTE, "alice"), "champion-7")
+    assert "there is no champion" in refused
+    settings = live._settings
+    live._settings = settings.model_copy(
+        update={"risk": settings.risk.model_copy(update={"max_daily_loss_pct": 1.0})}
+    )
+    said = say(live, OwnerCommand.RELOAD)["said"]
+    assert "risk.max_daily_loss_pct: 1.0 -> 5.0" in said
+    await_that(
+        "the limits of the settings' file",
+        lambda: live._trader and live._trader.env.broker.risk.limits.max_daily_loss_pct == 5.0,
+    )
+
+
+def test_terms_are_written_once_and_again_when_they_change(tmp_path: Path) -> None:
+    before = terms_of(settings_for(tmp_path))
+    after = terms_of(settings_for(tmp_path, "data.bar_seconds=30"))
+    assert {key for key in before if before[key] != after[key]} == {"data.bar_seconds"}
+
+
+def _secret(text: str) -> Any:
+    from pydantic import SecretStr
+
+    return SecretStr(text)

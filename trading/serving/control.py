@@ -1,0 +1,181 @@
+"""`POST /control/...`: the owner's commands by HTTP.
+
+    curl -X POST -H "Authorization: Bearer $CONTROL_TOKEN" -d '{"why": "holiday"}' \\
+        http://127.0.0.1:8000/control/flatten
+
+The token comes from `CONTROL_TOKEN` where the live market runs; without one every command is
+refused. A replica knows only its SHA-256, which it asks of the live market.
+"""
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+
+from trading.execution.events import OwnerCommand
+from trading.execution.owner import Command
+
+COMMANDS = {
+    each.value.replace("_", "-"): each
+    for each in OwnerCommand
+    if each not in (OwnerCommand.DEPOSIT, OwnerCommand.WITHDRAW)
+}
+"""By the last part of their path. Cash is moved by the command line alone."""
+MOST_BYTES = 4096
+"""Of a request's body."""
+COMMAND_TIMEOUT_S = 30.0
+_DIGEST_TIMEOUT_S = 5.0
+_DIGEST_KEPT_S = 5.0
+
+
+class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a command may bring; all of it may be left out but what the command needs.
+
+    `which` names the champion, checkpoint or folder to `promote`; the others as in `Command`.
+    """
+
+    by: str = "http"
+    why: str = ""
+    key: str = ""
+    symbol: str = ""
+    which: str = ""
+
+
+class Bucket:
+    """Allows `burst` at once, and `a_second` on average.
+
+    Parameters
+    ----------
+    clock
+        Seconds, rising.
+    """
+
+    def __init__(
+        self, burst: float, a_second: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._burst, self._rate, self._clock = burst, a_second, clock
+        self._left, self._at = burst, clock()
+
+    def take(self) -> bool:
+        """Whether one more is allowed now."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+class Refused(Exception):
+    """An answer other than 200, with its sentence."""
+
+    def __init__(self, status: int, said: str, **headers: str) -> None:
+        super().__init__(said)
+        self.status, self.said, self.headers = status, said, headers
+
+
+class Door:
+    """Lets the owner in, and nobody else.
+
+    Wrong tokens have a limit of their own, so that who guesses cannot keep the owner out.
+
+    Parameters
+    ----------
+    ask
+        `ask(method, timeout_s)` of the live market.
+    """
+
+    def __init__(
+        self, ask: Callable[..., Any], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ask, self._clock = ask, clock
+        self._strangers = Bucket(10.0, 1.0, clock)
+        self._owner = Bucket(30.0, 1.0, clock)
+        self._digest: bytes | None = None
+        self._asked_s = -_DIGEST_KEPT_S
+
+    async def admit(self, authorization: str) -> None:
+        """Raises Refused unless the header carries the owner's token, and not too often."""
+        if self._clock() - self._asked_s >= _DIGEST_KEPT_S:
+            self._digest = await self._ask("control_digest", _DIGEST_TIMEOUT_S)
+            self._asked_s = self._clock()
+        if self._digest is None:
+            raise Refused(
+                403,
+                "no token is configured: set CONTROL_TOKEN where the application runs (in "
+                "Kubernetes in the Secret trading-bot-secrets), or use `trading account`",
+            )
+        scheme, _, token = authorization.partition(" ")
+        given = hashlib.sha256(token.strip().encode()).digest()
+        is_owner = hmac.compare_digest(given, self._digest) and scheme.lower() == "bearer"
+        if not (self._owner if is_owner else self._strangers).take():
+            raise Refused(429, "too many commands: wait some seconds", **{"Retry-After": "10"})
+        if is_owner:
+            return
+        if not token:
+            raise Refused(
+                401,
+                "the header Authorization: Bearer TOKEN is missing",
+                **{"WWW-Authenticate": "Bearer"},
+            )
+        raise Refused(403, "the token is not the owner's")
+
+
+def add_control(api: FastAPI, ask: Callable[..., Any]) -> None:
+    """Add the commands to the HTTP routes; `ask(method, timeout_s, *arguments)` as above."""
+    door = Door(ask)
+
+    async def obey(name: str, request: Request) -> Response:
+        try:
+            await door.admit(request.headers.get("authorization", ""))
+            body = _read(await _bounded(request))
+            key = body.key or request.headers.get("idempotency-key", "")
+            command = Command(COMMANDS[name], body.by, body.why, key, body.symbol)
+            refused, answer = await ask("control", COMMAND_TIMEOUT_S, command, body.which)
+            if refused:
+                raise Refused(409, refused)
+        except Refused as refusal:
+            content = {"done": False, "said": refusal.said}
+            return _json(content, refusal.status, refusal.headers)
+        return _json({"done": True, **answer}, 200, {})
+
+    def route(name: str) -> None:
+        async def command(request: Request) -> Response:
+            return await obey(name, request)
+
+        api.post(f"/control/{name}", name=name)(command)
+
+    for name in COMMANDS:
+        route(name)
+
+
+async def _bounded(request: Request) -> bytes:
+    """The body, read no further than it may be long."""
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > MOST_BYTES:
+            raise Refused(413, f"the body is longer than {MOST_BYTES} bytes")
+    return content
+
+
+def _read(content: bytes) -> Body:
+    try:
+        return msgspec.json.decode(content or b"{}", type=Body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        fields = ", ".join(Body.__struct_fields__)
+        raise Refused(400, f"the body is no JSON object with any of {fields}: {error}") from None
+
+
+def _json(content: object, status: int, headers: dict[str, str]) -> Response:
+    return Response(
+        msgspec.json.encode(content),
+        status_code=status,
+        headers=headers,
+        media_type="application/json",
+    )
