@@ -527,3 +527,20 @@ def test_interest_is_booked_at_the_close_and_is_part_of_the_equity(tmp_path: Pat
     assert scene.broker.account.day_start_equity == pytest.approx(100_010.0)
     assert scene.broker.account.carried_through == "2026-01-06"
     scene.journal.close()
+
+
+def test_a_halt_of_a_day_whose_close_nobody_saw_ends_with_its_session(scene: Scene) -> None:
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    broker = scene.broker
+    broker.on_bar({}, session(MONDAY).open_ns + 40 * MINUTE_NS, equity=90_000.0)
+    assert list(broker.account.restrictions) == ["daily_loss"]
+    scene.begin(MONDAY)
+    assert broker.account.trading_state is TradingState.HALTED, "the same session goes on"
+    # It was down at the close, and comes back days later.
+    scene.begin(THURSDAY)
+    assert broker.account.trading_state is TradingState.ACTIVE
+    scene.bar(THURSDAY, 1, SPOT)
+    assert broker.account.trading_state is TradingState.ACTIVE
+    broker.on_bar({}, session(THURSDAY).open_ns + 2 * MINUTE_NS, equity=90_000.0)
+    assert broker.account.trading_state is TradingState.HALTED, "a loss that stands halts again"

@@ -1,14 +1,17 @@
 """What the live market tells about its account."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
+from trading.execution.events import OwnerCommand
+from trading.execution.owner import Command
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures
-from trading.live.status import account_figures, describe_account, describe_risk
+from trading.live.status import account_figures, describe_account
 from trading.live.trader import Trader
 
 
@@ -20,7 +23,6 @@ class Moment:
     open_profit: float
     delta: float
     theta: float
-    risk: dict[str, Any]
 
 
 @dataclass
@@ -38,7 +40,6 @@ class Moments(Bars):
                 sum(each["profit"] for each in describe_account(trader)["positions"]),
                 sum(each["delta"] * env.spot(symbol) for symbol, each in greeks.items()),
                 sum(each["theta"] for each in greeks.values()),
-                describe_risk(trader),
             )
         )
 
@@ -82,20 +83,33 @@ def test_limits_and_their_bases_are_the_settings_and_the_first_days(moments: lis
     assert figures.day_start_equity == figures.peak_equity == figures.initial_capital == 100_000.0
 
 
-def test_limits_and_what_is_used_of_them_agree_with_the_figures(moments: list[Moment]) -> None:
-    for each in moments:
-        figures, risk = each.figures, each.risk
-        assert risk["pnl"]["today"] == pytest.approx(
-            figures.portfolio_value - figures.day_start_equity
-        )
-        limits = risk["limits"]
-        assert limits["positions"]["used"] == figures.open_positions
-        assert limits["daily_loss_pct"]["limit"] == pytest.approx(100 * figures.max_daily_loss)
-        loss = 100 * (1 - figures.portfolio_value / figures.day_start_equity)
-        assert limits["daily_loss_pct"]["used"] == pytest.approx(max(loss, 0.0))
-        assert limits["delta_pct"]["used"] == pytest.approx(
-            abs(100 * figures.delta / figures.portfolio_value), nan_ok=True
-        )
-        fills = risk["recent"]["fills"]
-        assert len(fills) == min(figures.trades, 10)
-    assert any(each.risk["recent"]["fills"] for each in moments)
+def test_status_says_what_stands_what_the_day_brought_and_what_is_used(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Owner(Bars):
+        def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
+            super().on_bar(trader, bar, latency_s)
+            told.append(describe_account(trader))
+            if len(self.ends) == 3:
+                trader.command(Command(OwnerCommand.DEPOSIT, "alice", amount=5_000.0))
+                trader.command(Command(OwnerCommand.REDUCE, "alice", "of the test"))
+
+        def on_command(self, trader: Trader) -> None:
+            pass
+
+    with serving(FirstMinutes(8)) as (endpoint, begin):
+        trade(settings_for(tmp_path), endpoint, begin, bars=Owner())
+    last = told[-1]["account"]
+    assert [each["cause"] for each in last["restrictions"]] == ["owner_reduce"]
+    assert "`resume`" in last["restrictions"][0]["owner"]
+    assert last["paid_in"] == 105_000.0
+    assert last["profit_today"] == pytest.approx(last["equity"] - 105_000.0)
+    assert told[2]["account"]["profit_today"] == pytest.approx(
+        told[2]["account"]["equity"] - 100_000.0
+    )
+    limits = told[-1]["limits"]
+    assert limits["max_positions"] == {"limit": 10.0, "used": float(len(told[-1]["positions"]))}
+    lost = max(0.0, 1.0 - last["equity"] / last["day_start_equity"])
+    assert limits["max_daily_loss_pct"]["used"] == pytest.approx(100.0 * lost)
+    assert limits["max_orders_per_minute"]["used"] >= 0.0
+    assert told[-1]["recent_fills"]

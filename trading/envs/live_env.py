@@ -61,6 +61,7 @@ from trading.execution.orders import (
     RejectReason,
 )
 from trading.execution.risk import TradingState
+from trading.execution.states import Cause
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import tradable_share
@@ -269,11 +270,19 @@ class LiveEnv:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
         self._session = session
+        self._end_daily_loss(session)
         self._catch_up(session)
         for underlying, market in self._markets.items():
             market.begin_session(again=self._begun.get(underlying) == session.date)
         self._convert_markets(session)
         self._adjusted.begin_session()
+
+    def _end_daily_loss(self, session: Session) -> None:
+        """End the halt of a day whose close nobody saw: it lasts for its own session."""
+        halt = self.broker.account.restrictions.get(Cause.DAILY_LOSS)
+        if halt is not None and halt.since_ns < session.open_ns:
+            why = "its session is over"
+            self.broker.record(self.broker.ending([Cause.DAILY_LOSS], why, session.open_ns))
 
     def _catch_up(self, session: Session) -> None:
         """Do what has fallen due up to the open of `session`, as far as it is known."""

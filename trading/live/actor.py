@@ -50,7 +50,6 @@ from trading.live.status import (
     account_figures,
     describe_account,
     describe_market,
-    describe_risk,
     fill_line,
 )
 from trading.live.terms import terms_of
@@ -394,7 +393,6 @@ class LiveMarket:
         self._recent_fills = tuple(fill_line(*each) for each in trader.recent_fills)
         self._status = {
             **describe_account(trader),
-            **describe_risk(trader),
             **describe_market(trader, bar),
         }
 

@@ -272,7 +272,9 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     )
     yield _counter("rollbacks_total", "Returns to an earlier champion.", figures.rollbacks)
     yield _gauge(
-        "initial_capital", "Cash on the account's first day, USD.", figures.initial_capital
+        "initial_capital",
+        "Cash that the owner paid in, less what was taken out, USD.",
+        figures.initial_capital,
     )
     yield _gauge(
         "day_start_equity", "Equity at the last session's close, USD.", figures.day_start_equity

@@ -7,6 +7,8 @@ import numpy as np
 
 from trading.execution.legs import is_stock
 from trading.execution.orders import Fill
+from trading.execution.owner import standing
+from trading.execution.risk import MINUTE_NS
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures
 from trading.live.trader import Trader
@@ -46,7 +48,7 @@ def account_figures(trader: Trader, restarts: int) -> AccountFigures:
         refusals=account.refusals_by_check,
         refusals_in_a_row=account.refusals_in_a_row,
         rollbacks=account.rollbacks,
-        initial_capital=account.initial_cash,
+        initial_capital=account.paid_in,
         day_start_equity=account.day_start_equity,
         peak_equity=account.peak_equity,
         max_daily_loss=limits.max_daily_loss_pct / 100.0,
@@ -120,6 +122,12 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "reward_total": account.reward_total,
             "trading_state": account.trading_state.value.upper(),
             "trading_state_reason": account.state_reason,
+            "restrictions": standing(env.broker, env.equity())["restrictions"],
+            "to_close": {name: env.unclosed.get(name, "") for name in account.to_close},
+            "paid_in": account.paid_in,
+            "profit_today": env.equity() - account.day_base,
+            "day_start_equity": account.day_start_equity,
+            "peak_equity": account.peak_equity,
             "suspended": account.suspended,
             "journal_events": env.broker.journal.last_seq,
             "fingerprint": account.fingerprint(),
@@ -135,12 +143,48 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "refusals_in_a_row": account.refusals_in_a_row,
             "rollbacks": account.rollbacks,
         },
+        "limits": limits_used(trader),
+        "recent_fills": [fill_line(*each) for each in trader.recent_fills],
+        "recent_rejections": [
+            f"{iso_time(each.ts_ns)} {each.order_id} {each.reason}: {each.detail}"
+            for each in trader.recent_rejections
+        ],
         "positions": positions,
         "greeks": {
             "total": _known(total),
             "by_underlying": {symbol: _known(each) for symbol, each in greeks.items()},
             "not_quoted": env.greeks_not_quoted(),
         },
+    }
+
+
+def limits_used(trader: Trader) -> dict[str, dict[str, float | None]]:
+    """Each limit of the account, and what is used of it, in the limit's own unit."""
+    env, account = trader.env, trader.env.broker.account
+    limits, equity, exposure = env.broker.risk.limits, env.equity(), env.exposure()
+    now_ns = account.last_ts_ns
+
+    def lost_pct(base: float) -> float:
+        return max(0.0, 100.0 * (base - equity) / base) if base > 0.0 else float("nan")
+
+    def of_equity_pct(amount: float) -> float:
+        return 100.0 * abs(amount) / equity if equity > 0.0 else float("nan")
+
+    used = {
+        "max_daily_loss_pct": lost_pct(account.day_start_equity),
+        "max_drawdown_pct": lost_pct(account.peak_equity),
+        "max_champion_drawdown_pct": lost_pct(account.champion_peak_equity),
+        "max_positions": float(len(account.strategies)),
+        "max_orders_per_minute": float(
+            sum(now_ns - ts_ns < MINUTE_NS for ts_ns in account.recent_order_ns)
+        ),
+        "max_delta_pct": of_equity_pct(exposure.delta),
+        "max_gamma_pct": of_equity_pct(exposure.gamma),
+        "max_vega_pct": of_equity_pct(exposure.vega),
+    }
+    return {
+        name: {"limit": float(getattr(limits, name)), **_known({"used": value})}
+        for name, value in used.items()
     }
 
 
@@ -159,63 +203,4 @@ def describe_market(trader: Trader, bar: Bar) -> dict[str, Any]:
             "risk_free_rate": trader.env.rate,
             "underlyings": trader.env.market_state(bar.end_ns),
         }
-    }
-
-
-def describe_risk(trader: Trader) -> dict[str, Any]:
-    """Profit of the day, every limit and what is used of it, and what last happened; USD and %."""
-    env, account = trader.env, trader.env.broker.account
-    limits, equity, exposure = env.broker.risk.limits, env.equity(), env.exposure()
-
-    def percent(part: float, whole: float) -> float:
-        return 100.0 * part / whole if whole else float("nan")
-
-    used = {
-        "positions": (len(account.strategies), limits.max_positions),
-        "daily_loss_pct": (
-            max(percent(account.day_start_equity - equity, account.day_start_equity), 0.0),
-            limits.max_daily_loss_pct,
-        ),
-        "drawdown_pct": (
-            max(percent(account.peak_equity - equity, account.peak_equity), 0.0),
-            limits.max_drawdown_pct,
-        ),
-        "champion_drawdown_pct": (
-            max(percent(account.champion_peak_equity - equity, account.champion_peak_equity), 0.0),
-            limits.max_champion_drawdown_pct,
-        ),
-        "delta_pct": (abs(percent(exposure.delta, equity)), limits.max_delta_pct),
-        "gamma_pct": (abs(percent(exposure.gamma, equity)), limits.max_gamma_pct),
-        "vega_pct": (abs(percent(exposure.vega, equity)), limits.max_vega_pct),
-    }
-    return {
-        "pnl": {
-            "today": equity - account.day_start_equity,
-            "day_start_equity": account.day_start_equity,
-            "peak_equity": account.peak_equity,
-        },
-        "limits": {name: {"used": each[0], "limit": each[1]} for name, each in used.items()},
-        "recent": {
-            "fills": [
-                {
-                    "time": iso_time(ts_ns),
-                    "underlying": fill.underlying,
-                    "action": action,
-                    "units": fill.units,
-                    "premium": fill.premium,
-                    "fees": fill.fees,
-                }
-                for ts_ns, fill, action in trader.recent_fills
-            ],
-            "rejections": [
-                {
-                    "time": iso_time(rejection.ts_ns),
-                    "order": rejection.order_id,
-                    "action": action,
-                    "reason": str(rejection.reason),
-                    "detail": rejection.detail,
-                }
-                for action, rejection in trader.recent_rejections
-            ],
-        },
     }

@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 _FRAME_TIMEOUT_S = 0.25
 _BARRIER_TIMEOUT_S = 5.0
 _SECOND_NS = 1_000_000_000
-_RECENT_FILLS = 10
+_RECENT_FILLS = 5
 
 
 class FragmentId(NamedTuple):
@@ -161,8 +161,6 @@ class Trader:
         self.stopping = threading.Event()
         self.recent_fills: deque[tuple[int, Fill, str]] = deque(maxlen=_RECENT_FILLS)
         """Exchange time, fill, and name of the action, oldest first."""
-        self.recent_rejections: deque[tuple[str, Rejection]] = deque(maxlen=_RECENT_FILLS)
-        """Name of the action, and why it was refused, oldest first."""
         self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
         self._commands = queue.Queue()
         self.dead_man = DeadMan(settings.patience_s)
@@ -170,6 +168,8 @@ class Trader:
         self._now_ns = start_ns
         self._has_closed = False
         """Whether a bar was closed, so that holdings have their prices."""
+        self.recent_rejections: deque[Rejection] = deque(maxlen=_RECENT_FILLS)
+        """Oldest first."""
         self.finished = False
         """The stream ended and every bar is closed."""
         self._unopened: Bar | None = None
@@ -416,7 +416,7 @@ class Trader:
                     fees=outcome.result.fees,
                 )
             elif isinstance(outcome.result, Rejection):
-                self.recent_rejections.append((ACTIONS[outcome.action].name, outcome.result))
+                self.recent_rejections.append(outcome.result)
                 log.warning(
                     "rejected",
                     order=outcome.result.order_id,
