@@ -24,9 +24,12 @@ _SERVE_WAITS = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",
+    "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
 }
-"""Serve ends a proxy that is not ready in 5 s, less than one takes on a busy machine; and it looks
-only every 10 s whether one was killed."""
+"""Serve ends a proxy that is not ready in 5 s, and passes over a replica that does not say within 1 s
+how busy it is, less than these take on a busy machine; and it looks only every 10 s whether a proxy
+was killed."""
 _GONE_S = 10.0
 _AGENTS = (
     "metrics_agent_port",
