@@ -4,9 +4,11 @@
 
 Every object that a kustomization builds becomes part of a template. What the chart's values choose
 is put in its place: names, namespace, image, sizes, a condition around it. Contents of ConfigMaps
-become files of the chart.
+become files of the chart; those that are files already are linked, so that only a change of a
+manifest itself asks for writing the templates again.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -41,6 +43,9 @@ _OWN = re.compile(r"ray-nodes|ray-head-to-api-server|live-market-to-massive|trad
 _SIZES = {"trading-bot-models": "models", "trading-bot-checkpoints": "checkpoints"}
 _SIZES |= {"trading-bot-logs": "logs"}
 _IMAGE = re.compile(r"paper-trading-bot:.*")
+_HASHED = re.compile(r"(prometheus-rules|grafana-dashboards)-[a-z0-9]{10}")
+_FOLDERS = {"prometheus-rules": "rules", "grafana-dashboards": "dashboards"}
+"""Of the monitoring's kustomization, whose files these ConfigMaps hold."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -68,7 +73,7 @@ def build(name: str) -> list[dict[str, Any]]:
 
 
 def files() -> dict[Path, str]:
-    """Every generated file of the chart and its content."""
+    """Every generated file of the chart and its content; of a link what it leads to."""
     made: dict[Path, str] = {}
     for form, (plain, gpu) in FORMS.items():
         body = _objects(form, build(plain), build(gpu), made)
@@ -124,7 +129,8 @@ def _object(part: str, each: dict[str, Any], made: dict[Path, str]) -> str:
     if data is not None:
         text += "data:\n"
         for key, content in data.items():
-            file = Path("files") / part / re.sub(r"-[a-z0-9]{10}$", "", name) / key
+            hashed = _HASHED.fullmatch(name)
+            file = Path("files") / part / (hashed[1] if hashed else name) / key
             made[CHART / file] = content
             source = f'.Files.Get "{file}"'
             if name == "trading-bot-config":
@@ -154,6 +160,9 @@ def _renamed_text(text: str, key: str) -> str:
     }
     if (key, text) in whole:
         return whole[key, text]
+    if hashed := _HASHED.fullmatch(text):
+        files = f"files/monitoring/{hashed[1]}/*"
+        return f'{hashed[1]}-{{{{ include "trading.digest" (list . "{files}") }}}}'
     if key == "name" and _OWN.fullmatch(text):
         return f'{{{{ include "trading.own" . }}}}{text}'
     for pattern, expression in _NAMES:
@@ -172,7 +181,21 @@ def main() -> None:
                 file.unlink()
     for file, text in made.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        if (original := linked(file)) is not None:
+            file.unlink(missing_ok=True)
+            file.symlink_to(os.path.relpath(original, file.parent))
+        else:
+            file.write_text(text)
+
+
+def linked(file: Path) -> Path | None:
+    """The file below infra/ that this one of the chart is a link to, None where there is none."""
+    original = None
+    if file.parent.name in _FOLDERS:
+        original = ROOT / "infra" / MONITORING / _FOLDERS[file.parent.name] / file.name
+    elif file.parent.name == "trading-bot-config" and file.parent.parent.name != "pod":
+        original = ROOT / "infra" / "kuberay" / "cluster" / file.name
+    return original
 
 
 if __name__ == "__main__":

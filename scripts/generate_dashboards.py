@@ -117,6 +117,8 @@ def trading() -> grafana.Dashboard:
                         "short",
                         Line("trading_bot_open_positions", "open"),
                         Line("trading_bot_suspended_underlyings", "suspended"),
+                        Line("trading_bot_unexplained_underlyings", "unexplained"),
+                        Line("trading_bot_pending_settlements", "expired, not settled"),
                     ),
                     _graph(
                         "Delta and gamma",

@@ -88,18 +88,25 @@ def _recorded(
     from trading.data.catalog import Catalog
     from trading.data.recorded import RecordedSession
     from trading.data.recording import load_recording
-    from trading.live.assembly import recordings_path
+    from trading.live.assembly import corporate_actions, recordings_path
     from trading.market.calendar import ExchangeCalendar
+    from trading.market.corporate_actions import special_dividends
 
     calendar = ExchangeCalendar()
+    told, dividends = corporate_actions(settings)
+    actions = [*told, *special_dividends(dividends)]
     bar_ns = settings.data.bar_seconds * 1_000_000_000
     for day in days:
         for symbol in settings.symbols:
             console.print(f"{symbol} {day}")
             if flat_files is not None:
-                yield RecordedSession.from_flat_files(flat_files, day, symbol, calendar, bar_ns)
+                yield RecordedSession.from_flat_files(
+                    flat_files, day, symbol, calendar, bar_ns, actions=actions
+                )
             elif catalog is not None:
-                yield RecordedSession.from_catalog(Catalog(catalog), day, symbol, calendar, bar_ns)
+                yield RecordedSession.from_catalog(
+                    Catalog(catalog), day, symbol, calendar, bar_ns, actions=actions
+                )
             else:
                 folder = recordings or recordings_path(settings)
                 yield load_recording(folder, day, symbol)

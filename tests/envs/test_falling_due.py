@@ -413,6 +413,20 @@ def test_an_untold_split_suspends_and_is_applied_when_it_is_told(tmp_path: Path)
     assert desk.env.equity() == pytest.approx(before, abs=0.01)
 
 
+def test_bars_have_no_jump_where_a_split_is_told_days_late(tmp_path: Path) -> None:
+    strikes = [each / 10 for each in range(80, 121)]
+    desk, _, _, _ = after_a_night(tmp_path, None, [(PUT, 1)], 10.0, strikes)
+    desk.bar(TUE, 2, 10.0)
+    desk.env.close_session(session(TUE).close_ns, session(TUE), 0.0)
+    desk.env.set_actions([Split("ACME", TUE, 10, 1)])
+    desk.begin(WED)
+    assert desk.suspended == ""
+    seen = desk.bar(WED, 1, 10.0)
+    closes = desk.env._markets["ACME"]._history.bars()
+    assert np.ptp(closes.close[: closes.filled]) < 0.2
+    assert np.isfinite(seen).all()
+
+
 def test_a_gap_that_its_owner_explains_goes_on_at_the_markets_prices(tmp_path: Path) -> None:
     desk, _, _, _ = after_a_night(tmp_path, None, [(PUT, 1)], 60.0, range(40, 121))
     assert desk.suspended
@@ -501,7 +515,8 @@ def test_a_split_told_under_two_names_or_another_date_is_one(tmp_path: Path) -> 
     desk.begin(TUE)
     assert desk.broker.account.positions["O:ACME260206C00052500"].quantity == 10
     # The price did not follow: the split was put off by a day.
-    desk.bar(TUE, 1, 100.0)
+    for minute in (1, 2, 3):  # The first bar of a jump is kept apart until another confirms it.
+        desk.bar(TUE, minute, 100.0)
     assert "unexplained since 2026-01-06" in desk.suspended
     desk.env.close_session(session(TUE).close_ns, session(TUE), 0.0)
     desk.env.set_actions([Split("ACME", WED, 2, 1, "first")])
@@ -575,5 +590,39 @@ def test_a_special_dividend_of_a_stock_that_nobody_holds_scales_its_bars(tmp_pat
     desk.begin(MON)
     desk.close(MON, 100.0)
     desk.begin(TUE)
-    assert desk.env.price_factors == {"ACME": pytest.approx(0.8)}
+    assert desk.env.price_factors == [("ACME", pytest.approx(0.8), session(TUE).open_ns)]
     assert desk.env.spot("ACME") == pytest.approx(80.0)
+
+
+def test_a_stock_at_its_price_limit_is_suspended_until_it_trades_between_them(
+    tmp_path: Path,
+) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 100.0)
+    before = desk.env.equity()
+    now_ns = session(TUE).open_ns + 90 * 10**9
+    assert desk.env.apply_band("ACME", 95.0, 105.0, [21], now_ns)
+    assert desk.suspended == ""
+    desk.bar(TUE, 2, 105.0)
+    desk.bar(TUE, 3, 105.0)
+    assert desk.suspended == "its stock is halted or at its price limit"
+    assert desk.env.equity() == pytest.approx(before)
+    desk.env.apply_band("ACME", 100.0, 110.0, [21], now_ns + 300 * 10**9)
+    assert desk.suspended == ""
+    assert not desk.env.apply_band("OTHER", 1.0, 2.0, [], now_ns)
+
+
+def test_an_indicator_of_a_halt_suspends_until_the_next_band_or_session(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.env.halt_indicators = frozenset([17])
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 100.0)
+    now_ns = session(TUE).open_ns + 90 * 10**9
+    desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns)
+    assert desk.suspended
+    desk.env.apply_band("ACME", 95.0, 105.0, [21], now_ns + 1)
+    assert desk.suspended == ""
+    desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns + 2)
+    desk.begin(WED)
+    assert desk.suspended == ""

@@ -236,7 +236,7 @@ def test_an_upgrade_hands_the_account_over(bot: Bot, report: Report, tmp_path: P
 
 def test_prometheus_reaches_its_targets(bot: Bot, report: Report) -> None:
     # Grafana's image may not be there: what is asked is said by Prometheus.
-    bot.deploy("--monitoring", "--timeout", "180", check=False)
+    bot.deploy("--monitoring", "--timeout", "120", check=False)
     pods = bot.objects("pods", "-l", "app.kubernetes.io/name in (prometheus, grafana)")
     pulls = {
         pod["metadata"]["labels"]["app.kubernetes.io/name"]

@@ -1,4 +1,5 @@
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,3 +179,18 @@ def test_a_situation_that_cannot_be_decided_is_refused(fault: str, message: str)
 
 def test_the_docstring_example_runs() -> None:
     assert doctest.testmod(policy).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"observation_size": 3}, r"it reads 3 features, this program shows \d+"),
+        ({"action_count": 2}, r"it has 2 actions, this program \d+"),
+        ({"feature_hidden": 9}, r"model\.feature_hidden is 9 there and \d+ here"),
+        ({"actor_hidden": 9}, r"model\.actor_hidden is 9 there and \d+ here"),
+    ],
+)
+def test_a_model_that_does_not_fit_says_what_differs(other: dict[str, int], told: str) -> None:
+    weights = Policy(replace(SMALL, **other), seed=1).weights()
+    with pytest.raises(LearningError, match=told):
+        Policy(SMALL, seed=1).load_weights(weights)

@@ -190,3 +190,15 @@ def test_a_bar_whose_window_is_none_is_refused(market: Desk, window: dict[str, i
     clock.take(json.dumps([bar(at(31), 101.0) | window]))
     assert market.env.spot(SYMBOL) == 100.0
     assert clock.refused()[Refusal.MISTIMED] == 1
+
+
+def test_price_limits_of_the_stock_stream_suspend_a_stock_that_has_come_to_them(
+    market: Desk,
+) -> None:
+    clock = clock_of(market)
+    limits = {"ev": "LULD", "T": SYMBOL, "h": 100.0, "l": 90.0, "i": [21], "z": 3, "q": 1}
+    clock.take(json.dumps([limits | {"t": at(30) // 10**6 + 1000}]).encode())
+    assert SYMBOL in market.env.broker.account.suspensions
+    odd = limits | {"t": at(30) // 10**6 + 2000, "h": 105.0, "l": None, "i": None}
+    clock.take(json.dumps([odd]).encode())
+    assert SYMBOL not in market.env.broker.account.suspensions

@@ -46,6 +46,8 @@ def test_every_name_is_there_before_anything_happened() -> None:
         "cash",
         "open_positions",
         "suspended_underlyings",
+        "unexplained_underlyings",
+        "pending_settlements",
         "fees",
         "trading_state",
         "restarts",

@@ -136,6 +136,19 @@ class MassiveSettings(Section):
     silence_timeout_s: Annotated[
         Positive, _about("A connection without data for so many seconds is opened anew.")
     ] = 120.0
+    luld: Annotated[
+        bool,
+        _about(
+            "Whether price limits of stocks (LULD) are subscribed to, which the data plan must "
+            "include: a stock at its limit, or halted, is suspended."
+        ),
+    ] = False
+    halt_indicators: Annotated[
+        list[int],
+        _about(
+            "Indicators of LULD events that say that a stock is halted, as the vendor has them."
+        ),
+    ] = []
 
 
 class SimulationSettings(Section):
@@ -188,6 +201,24 @@ class DataSettings(Section):
         FilePath | None,
         _about("CSV of underlying, ex_date, amount; unset: the vendor is asked by REST."),
     ] = None
+    corporate_actions: Annotated[
+        FilePath | None,
+        _about(
+            "CSV of underlying, ex_date, kind, new_symbol, ratio, cash; added to what the vendor "
+            "tells by REST."
+        ),
+    ] = None
+    unexplained_gap_pct: Annotated[
+        Positive,
+        _about(
+            "Move of an underlying from one session to the next, in percent of its price, that "
+            "suspends it unless a corporate action explains it."
+        ),
+    ] = 32.0
+    official_close_delay_s: Annotated[
+        NotNegative,
+        _about("Seconds after a close before its official price is asked for."),
+    ] = 300.0
     treasury_yields: Annotated[
         bool,
         _about("Whether the rate comes from the vendor's treasury yields at each session's start."),

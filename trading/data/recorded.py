@@ -21,6 +21,7 @@ from trading.errors import DataError
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.corporate_actions import CorporateAction, bars_after
 
 _NS_PER_MS = 1_000_000
 _LONGEST_BREAK_DAYS = 7
@@ -138,6 +139,7 @@ class RecordedSession:
         underlying: str,
         calendar: ExchangeCalendar,
         bar_ns: int = MINUTE_NS,
+        actions: Sequence[CorporateAction] = (),
     ) -> Self:
         """The session as flat files below `folder` tell it, in the vendor's layout.
 
@@ -145,7 +147,7 @@ class RecordedSession:
         Events are cut into bars of `bar_ns` by their time as in live trading: one that is not
         later than a bar's end belongs to it, and one later than the close to none. Times are cut
         to milliseconds, which is what the stream tells. The bars of the session before, where
-        their file is there, are the warm-up.
+        their file is there, are the warm-up, in prices of after `actions`.
 
         Raises
         ------
@@ -165,6 +167,7 @@ class RecordedSession:
         warm_up = []
         if minute_bars_path(folder, before.date).is_file():
             warm_up = load_minute_bars(folder, before.date, [underlying])
+            warm_up = bars_after(warm_up, underlying, actions, calendar, day)
         bars = load_minute_bars(folder, day, [underlying])
         return cls._cut(underlying, session, before, quotes, bars, warm_up, bar_ns)
 
@@ -177,6 +180,7 @@ class RecordedSession:
         calendar: ExchangeCalendar,
         bar_ns: int = MINUTE_NS,
         source: str | None = None,
+        actions: Sequence[CorporateAction] = (),
     ) -> Self:
         """The same from the catalogue; quotes are those of `source`, or of all.
 
@@ -192,6 +196,7 @@ class RecordedSession:
         warm_up = []
         if catalog.partitions(Kind.STOCK_BARS, before.date, underlying):
             warm_up = _catalogued_bars(catalog, underlying, before.date)
+            warm_up = bars_after(warm_up, underlying, actions, calendar, day)
         bars = _catalogued_bars(catalog, underlying, day)
         return cls._cut(underlying, session, before, quotes, bars, warm_up, bar_ns)
 

@@ -141,6 +141,15 @@ class Recorder:
         """The environment's bar history begins with these, oldest first."""
         self._tape(underlying).history.extend(bars)
 
+    def convert(self, underlying: str, factor: float, open_ns: int) -> None:
+        """A corporate action multiplied prices up to `open_ns`; quotes are forgotten."""
+        tape = self._tape(underlying)
+        converted = [bar.times(factor) if bar.start_ns < open_ns else bar for bar in tape.history]
+        tape.history.clear()
+        tape.history.extend(converted)
+        tape.building = None
+        tape.forgets = True
+
     def list_contracts(self, underlying: str, contracts: Sequence[OptionContract]) -> None:
         """Begin a recording of `underlying` with these contracts, in this order.
 
@@ -159,8 +168,11 @@ class Recorder:
         for position, symbol in enumerate(tape.symbols):
             self._places[symbol] = (tape, position)
         tape.is_open = True
-        history = list(tape.history)
-        self._send(_Listing(underlying, self._session, list(contracts), history, self._rate))
+        history, forgets = list(tape.history), tape.forgets
+        tape.forgets = False
+        self._send(
+            _Listing(underlying, self._session, list(contracts), history, self._rate, forgets)
+        )
 
     def quote(
         self,
@@ -251,6 +263,7 @@ class _Tape:
         "bars_waiting",
         "buffer",
         "building",
+        "forgets",
         "history",
         "is_open",
         "marks",
@@ -270,6 +283,8 @@ class _Tape:
         self.bars_waiting = 0
         self.history: deque[StockBar] = deque(maxlen=history_bars)
         self.building: StockBar | None = None
+        self.forgets = False
+        """The next listing begins without the quotes of the one before."""
 
     def roll(self, start_ns: int, price: float) -> None:
         """Add the bar that was closed to the history: flat at `price` without a minute bar."""
@@ -289,6 +304,7 @@ class _Listing(NamedTuple):
     contracts: list[OptionContract]
     warm_up: list[StockBar]
     rate: float | None
+    forgets: bool = False
 
 
 class _Part(NamedTuple):
@@ -387,6 +403,8 @@ class _Writer:
                 self._fail(f"{type(error).__name__}: {error}")
 
     def _begin(self, listing: _Listing) -> None:
+        if listing.forgets:
+            self._known.pop(listing.underlying, None)
         known = self._known.setdefault(listing.underlying, _Known())
         carried = known.relist(listing.contracts)
         known.run = RunWriter(

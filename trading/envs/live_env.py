@@ -6,7 +6,7 @@ tells it makes no difference. The kernels are those of the vectorised environmen
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -71,6 +71,7 @@ from trading.market.corporate_actions import (
     ActionKind,
     CorporateAction,
     action_id,
+    bars_after,
     in_order,
     price_factor,
 )
@@ -87,6 +88,22 @@ class Observed(NamedTuple):
     """[U, N]"""
     rewards: F32
     """[U], since the bar before."""
+
+
+HALTED_STOCK = "its stock is halted or at its price limit"
+
+
+class PriceLimits(NamedTuple):
+    """Between which prices a stock may trade, USD; 0 where there is no limit."""
+
+    low: float
+    high: float
+    halted: bool
+
+    def stop(self, price: float) -> bool:
+        """Whether trading at a price has come to a halt."""
+        at_limit = 0.0 < self.low < self.high and not self.low < price < self.high
+        return self.halted or (at_limit and price > 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +188,11 @@ class LiveEnv:
         """Actions that bars and prices were converted for."""
         self._held_back: dict[str, date] = {}
         """Since when nothing explained what an underlying does."""
-        self.price_factors: dict[str, float] = {}
-        """What bars of before the session were multiplied with when it began."""
+        self.price_factors: list[tuple[str, float, int]] = []
+        """What bars of an underlying up to a time were multiplied with when the session began."""
+        self.halt_indicators: frozenset[int] = frozenset()
+        """Indicators of price bands that say that a stock is halted."""
+        self._price_bands: dict[str, PriceLimits] = {}
         self.adjusted_roots: dict[str, str] = {}
         """Roots that the exchange lists adjusted contracts under, where they are known."""
         self._include(symbols)
@@ -255,6 +275,61 @@ class LiveEnv:
         wanted = wanted_closes(self.broker.account, self._calendar, self.known, session)
         return [each for each in wanted if each not in self._closes]
 
+    def awaited_closes(self, now_ns: int) -> list[tuple[str, date]]:
+        """Closing prices that something which has expired waits for."""
+        late = pending(self.broker.account, self._calendar, now_ns + 1)
+        return [
+            (underlying, day)
+            for underlying, days in late.items()
+            for day in days
+            if (underlying, day) not in self._closes
+        ]
+
+    @property
+    def open_since(self) -> date | None:
+        """The session from which on something may still have to be done."""
+        account = self.broker.account
+        late = pending(account, self._calendar, account.last_ts_ns + 1)
+        days = [day for each in late.values() for day in each] + list(self._held_back.values())
+        days += [
+            since
+            for underlying in account.suspensions
+            if (since := unexplained_since(account, underlying)) is not None
+        ]
+        if account.last_session:
+            days.append(date.fromisoformat(account.last_session))
+        return min(days, default=None)
+
+    @property
+    def pending_settlements(self) -> int:
+        """Held contracts that expired before the session, or before the account's last event."""
+        account = self.broker.account
+        before_ns = max(account.last_ts_ns, self._session.open_ns if self._session else 0)
+        late = pending(account, self._calendar, before_ns)
+        return sum(len(symbols) for days in late.values() for symbols in days.values())
+
+    def is_unexplained(self, underlying: str) -> bool:
+        """Whether an underlying is suspended because no corporate action explains what it does."""
+        return unexplained_since(self.broker.account, underlying) is not None
+
+    def adjusts_today(self, today: date) -> set[str]:
+        """Underlyings with held options that an action may adjust when a session begins."""
+        account = self.broker.account
+        return {
+            each.underlying
+            for each in self.known.all_actions()
+            if each.ex_date <= today
+            and action_id(each) not in account.actions
+            and any(name.startswith("O:") for name in self.held_symbols(each.underlying))
+        }
+
+    def converted(
+        self, underlying: str, bars: Iterable[StockBar], session: Session
+    ) -> list[StockBar]:
+        """Bars of before corporate actions in the prices of after them, those up to `session`."""
+        actions = self.known.all_actions()
+        return bars_after(bars, underlying, actions, self._calendar, session.date)
+
     def begin_session(self, session: Session) -> None:
         """Bring the account to the open of a session, and forget the sequence numbers of quotes.
 
@@ -269,11 +344,16 @@ class LiveEnv:
             if order.underlying in self.winding_down and order.intent is Intent.OPEN:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
+        if self._session is None or self._session.date != session.date:
+            self._price_bands.clear()
+            for underlying in list(self.broker.account.suspensions):
+                why, now_ns = "a new session begins", session.open_ns
+                self.broker.reinstate(underlying, why, now_ns, lifts=HALTED_STOCK)
         self._session = session
         self._end_daily_loss(session)
         self._catch_up(session)
-        for underlying, market in self._markets.items():
-            market.begin_session(again=self._begun.get(underlying) == session.date)
+        for market in self._markets.values():
+            market.begin_session()
         self._convert_markets(session)
         self._adjusted.begin_session()
 
@@ -312,32 +392,50 @@ class LiveEnv:
 
     def _convert_markets(self, session: Session) -> None:
         """Convert bars and prices of before the actions that took effect since the last session."""
-        self.price_factors = {}
+        self.price_factors = []
         for underlying, market in self._markets.items():
             before = self._begun.get(underlying)
             self._begun[underlying] = session.date
-            due = [
-                each
-                for each in self.known.all_actions()
-                if each.underlying == underlying
-                and action_id(each) not in self._converted
-                and each.ex_date <= session.date
-            ]
-            self._converted |= {action_id(each) for each in due}
-            # What a market is warmed up with was converted already.
-            due = [each for each in due if before is not None and each.ex_date > before] or [
-                each for each in due if before == session.date == each.ex_date
-            ]
-            reference = self._references.get(underlying, float("nan"))
-            factor = price_factor(due, reference)
-            if factor == 1.0:
-                continue
+            for action in self.known.all_actions():
+                if action.underlying != underlying or action.ex_date > session.date:
+                    continue
+                if action_id(action) in self._converted:
+                    continue
+                # What a market is warmed up with at first was converted already.
+                if before is None:
+                    self._converted.add(action_id(action))
+                elif not self._is_undone(action):
+                    self._converted.add(action_id(action))
+                    self._convert_market(market, action, before, session)
+
+    def _is_undone(self, action: CorporateAction) -> bool:
+        """Whether an action is not the one that was applied: told with other terms, or moved."""
+        applied = self.broker.account.actions
+        prefix = f"{action.underlying}/{action.kind}/"
+        told = {action_id(each) for each in self.known.all_actions()}
+        moved = any(
+            name.startswith(prefix) and name not in told and terms == action.terms
+            for name, (terms, _) in applied.items()
+        )
+        return moved or unexplained_since(self.broker.account, action.underlying) is not None
+
+    def _convert_market(
+        self, market: UnderlyingMarket, action: CorporateAction, before: date, session: Session
+    ) -> None:
+        underlying = market.symbol
+        reference = self._references.get(underlying, float("nan"))
+        price = market.spot if np.isnan(reference) else reference
+        factor = price_factor([action], price)
+        if factor == 1.0:
+            return
+        if action.ex_date > before or before == session.date == action.ex_date:
             self._references[underlying] = reference * factor
-            market.rescale(factor, open_ns=session.open_ns)
-            self.price_factors[underlying] = factor
-            for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
-                if symbol != underlying:
-                    del self._contracts[symbol]
+        first = self._calendar.next_session(action.ex_date - timedelta(days=1))
+        market.rescale(factor, first.open_ns)
+        self.price_factors.append((underlying, factor, first.open_ns))
+        for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
+            if symbol != underlying:
+                del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         """Set what is listed; quotes of contracts listed before are kept, held ones stay listed."""
@@ -412,6 +510,30 @@ class LiveEnv:
         market = self._markets.get(bar.symbol)
         return market is not None and market.apply_bar(bar)
 
+    def apply_band(
+        self, symbol: str, low: float, high: float, indicators: Sequence[int], ts_ns: int
+    ) -> bool:
+        """Take over between which prices a stock may trade; False when it is not traded here.
+
+        A stock that is halted, or whose price has come to its limit, is suspended until it trades
+        between its limits again.
+        """
+        if symbol not in self._markets:
+            return False
+        halted = not self.halt_indicators.isdisjoint(indicators)
+        self._price_bands[symbol] = PriceLimits(low, high, halted)
+        self._suspend_halted(ts_ns)
+        return True
+
+    def _suspend_halted(self, now_ns: int) -> None:
+        for underlying, limits in self._price_bands.items():
+            spot = self._markets[underlying].spot
+            if limits.stop(spot):
+                self.broker.suspend(underlying, HALTED_STOCK, now_ns)
+            else:
+                why = "it trades between its limits"
+                self.broker.reinstate(underlying, why, now_ns, lifts=HALTED_STOCK)
+
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
         """Fill the bar history from bars that closed before trading starts, oldest first."""
         told = list(bars)
@@ -443,6 +565,7 @@ class LiveEnv:
         self._greeks.keep(set(self.broker.account.positions))
         self._suspend_unknown(now_ns)
         self._suspend_jumps(now_ns, session)
+        self._suspend_halted(now_ns)
         account, marks = self.broker.account, self.marks()
         rewards = np.zeros(len(self.symbols), dtype=np.float32)
         for u, symbol in enumerate(self.symbols):
@@ -510,7 +633,10 @@ class LiveEnv:
         """
         self._suspend_jumps(now_ns, session)
         for symbol, market in self._markets.items():
-            if not self._official_closes and np.isfinite(market.spot) and market.spot > 0.0:
+            # A price of an earlier session, or none, is no close of this one.
+            is_old = 0 < market.chain.last_price_ns <= session.open_ns
+            is_price = np.isfinite(market.spot) and market.spot > 0.0
+            if not self._official_closes and is_price and not is_old:
                 self.tell_close(symbol, session.date, OfficialClose(market.spot))
             self._references[symbol] = market.spot
             market.end_session()

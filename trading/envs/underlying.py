@@ -105,13 +105,13 @@ class BarHistory:
         """Drop the bar that is being built: it was none."""
         self._before = self._minute = None
 
-    def rescale(self, factor: float, newest: int) -> None:
-        """Multiply prices by `factor`, but those of the `newest` bars; drop the one being built.
+    def rescale(self, factor: float, open_ns: int) -> None:
+        """Multiply prices of bars that had closed by `open_ns`; drop the one that is being built.
 
         After a corporate action prices of before it go on without a jump.
         """
         self.forget()
-        end = max(self._count - newest, 0)
+        end = int(np.searchsorted(self._ends_ns[: self._count], open_ns, side="right"))
         self._columns[:3, :end] *= factor
         self._columns[3, :end] = [log_price(price) for price in self._columns[2, :end]]
 
@@ -187,7 +187,6 @@ class UnderlyingMarket:
         """The price was compared with one before it, or with the chain."""
         self._history = BarHistory()
         self._scratch = scratch()
-        self._bars_today = 0
         self._before_session = (float("nan"), 0)
         """Last price before the session, and when it was known."""
 
@@ -200,38 +199,31 @@ class UnderlyingMarket:
         """Last known price of the underlying, NaN before the first."""
         return self.chain.last_price if self.chain.last_price > 0.0 else self.chain.spot
 
-    def begin_session(self, *, again: bool = False) -> None:
-        """Forget the sequence numbers of quotes: they start over with each session.
-
-        `again` says that the session was begun before.
-        """
+    def begin_session(self) -> None:
+        """Forget the sequence numbers of quotes: they start over with each session."""
         self.chain.sequence[:] = -1
-        if not again:
-            self._bars_today = 0
 
     def end_session(self) -> None:
         """Keep the price that the next session is held against."""
         self._before_session = (self.spot, self.chain.last_price_ns)
 
-    def rescale(self, factor: float, *, open_ns: int) -> None:
-        """Take over a corporate action that prices of before the session are multiplied for.
+    def rescale(self, factor: float, open_ns: int) -> None:
+        """Take over a corporate action that multiplies prices of before its session's open.
 
-        Bars, last price and quotes of before it are in other units than those after: the first are
-        converted, quotes are forgotten.
+        Bars and the last price of before it are converted; quotes are forgotten.
         """
-        self._history.rescale(factor, self._bars_today)
+        self._history.rescale(factor, open_ns)
         price, known_ns = self._before_session
         chain = Chain(self.symbol, [], [])
-        if self.chain.last_price_ns > open_ns:
-            chain.last_price, chain.last_price_ns = self.chain.last_price, self.chain.last_price_ns
-        elif np.isnan(price):
-            chain.last_price = self.chain.last_price * factor
-            chain.last_price_ns = self.chain.last_price_ns
-        else:
-            # What traded outside of sessions since is told in the units of either side.
-            chain.last_price, chain.last_price_ns = price * factor, known_ns
+        chain.last_price, chain.last_price_ns = self.chain.last_price, self.chain.last_price_ns
+        if chain.last_price_ns <= open_ns:
+            if not np.isnan(price):
+                # What traded outside of sessions since is told in the units of either side.
+                chain.last_price, chain.last_price_ns = price, known_ns
+            chain.last_price *= factor
         chain.spot = chain.last_price
-        self._before_session = (price * factor, known_ns)
+        if known_ns <= open_ns:
+            self._before_session = (price * factor, known_ns)
         self.chain, self._kept, self._gap = chain, nothing_kept(0), None
         self.board = board_of(chain.columns)
 
@@ -434,5 +426,4 @@ class UnderlyingMarket:
         """Refresh, roll and show: the market's part of closing a bar."""
         self.refresh(now_ns)
         self.roll(now_ns)
-        self._bars_today += 1
         self.show(now_ns, session)

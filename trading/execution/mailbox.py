@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from trading.errors import JournalError, OwnerRefused, TradingError
+from trading.execution.commands import Command
 from trading.execution.journal_schema import beside
-from trading.execution.owner import Command
 
 POLL_S = 0.1
 _GRACE_S = 10.0

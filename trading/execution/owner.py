@@ -6,16 +6,16 @@ is answered as before and does nothing.
 """
 
 import math
-from datetime import UTC, datetime
 from typing import Any
-
-import msgspec
 
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
+from trading.execution.commands import Answer, Command, now_utc
 from trading.execution.events import CashMoved, Event, OwnerCommand, OwnerCommanded
 from trading.execution.money import usd
 from trading.execution.states import OWNER_ORDERS, TABLE, Cause
+
+__all__ = ["Answer", "Command", "now_utc", "obey", "standing"]
 
 MOST_USD = 1e12
 """Nothing above this is paid in at once: it is a slip of the keyboard."""
@@ -27,38 +27,6 @@ _ORDERS = {
     OwnerCommand.REDUCE: Cause.OWNER_REDUCE,
     OwnerCommand.FLATTEN: Cause.OWNER_FLATTEN,
 }
-
-
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an owner wants.
-
-    `by` is who says it and `why` the reason, for the journal. `key` makes it the same command when
-    it comes again; empty: every time is another. `symbol` is the underlying that `close` closes,
-    `amount` the USD of `deposit` and `withdraw`. `at` is when, by the wall clock (ISO 8601, UTC).
-    """
-
-    command: OwnerCommand
-    by: str
-    why: str = ""
-    key: str = ""
-    symbol: str = ""
-    amount: float = 0.0
-    at: str = ""
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What became of a command: a sentence, and where the account stands after it."""
-
-    said: str
-    number: int
-    repeated: bool
-    """It had come before, and was not obeyed again."""
-    account: dict[str, Any]
-
-
-def now_utc() -> str:
-    """The wall clock's time, ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def obey(

@@ -198,9 +198,26 @@ def load_weights(model: CLSTM, weights: Weights) -> None:
         if array.shape != tuple(tensor.shape):
             raise LearningError(
                 f"weight {name} has shape {array.shape}; this model wants {tuple(tensor.shape)}"
+                + _misfit(name, array.shape, tuple(tensor.shape))
             )
         if not np.isfinite(array).all():
             raise LearningError(f"weight {name} holds NaN or infinity; the weights are refused")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(torch.from_numpy(np.array(weights[name])))
+
+
+def _misfit(name: str, there: tuple[int, ...], here: tuple[int, ...]) -> str:
+    """What a shape that differs means, where that can be told."""
+    if len(there) != len(here):
+        return ""
+    if name == "policy_head.weight" and there[0] != here[0]:
+        return f": it has {there[0]} actions, this program {here[0]} (docs/actions.md)"
+    if name.startswith(("input_norm.", "feature.weight_ih_l0")) and there[-1] != here[-1]:
+        return (
+            f": it reads {there[-1]} features, this program shows {here[-1]} (docs/observation.md)"
+        )
+    part = name.partition(".")[0]
+    if part in ("feature", "actor", "critic") and there[0] != here[0]:
+        return f": model.{part}_hidden is {there[0] // 4} there and {here[0] // 4} here"
+    return ""

@@ -504,7 +504,20 @@ class LiveMarket:
             terms = terms_of(settings)
             if account.terms != terms:
                 broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])
-            env = recorded_env(LiveEnv(settings.symbols, rules, fees, calendar, broker), recorder)
+            actions, special_dividends = assembly.corporate_actions(settings)
+            closes = assembly.close_finder(settings, rest, calendar)
+            markets = LiveEnv(
+                settings.symbols,
+                rules,
+                fees,
+                calendar,
+                broker,
+                actions=actions,
+                official_closes=closes is not None,
+                max_gap=settings.data.unexplained_gap_pct / 100.0,
+            )
+            markets.halt_indicators = frozenset(settings.data.massive.halt_indicators)
+            env = recorded_env(markets, recorder)
             directory = MarketDirectory(
                 rest,
                 stream,
@@ -512,7 +525,11 @@ class LiveMarket:
                 calendar,
                 settings.data.max_quote_contracts,
                 assembly.dividends(settings),
+                actions,
+                closes,
+                special_dividends,
                 treasury_yields=settings.data.treasury_yields,
+                price_limits=settings.data.source == "massive" and settings.data.massive.luld,
             )
             trader = Trader(
                 assembly.trader_settings(settings),

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from trading.config import Settings
+from trading.data.corporate_actions import read_corporate_actions
 from trading.data.dividends import read_dividends
+from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamSettings
 from trading.data.recording import Recorder
 from trading.envs.catalogue import ACTION_COUNT
@@ -17,8 +19,11 @@ from trading.execution.carry import CarryRates
 from trading.execution.fees import FeeSchedule
 from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
+from trading.live.closes import CloseFinder
 from trading.live.endpoint import Endpoint
 from trading.live.trader import TraderSettings
+from trading.market.calendar import ExchangeCalendar
+from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
 
 CONTRACT_MULTIPLIER = 100.0
@@ -63,6 +68,27 @@ def dividends(settings: Settings) -> list[Dividend] | None:
     """
     file = settings.data.dividends
     return None if file is None else read_dividends(file)
+
+
+def corporate_actions(settings: Settings) -> tuple[list[CorporateAction], list[Dividend]]:
+    """Actions, and special dividends, of the file that the settings name; nothing without one.
+
+    Raises
+    ------
+    DataError
+        The file is missing or wrong.
+    """
+    file = settings.data.corporate_actions
+    return ([], []) if file is None else read_corporate_actions(file)
+
+
+def close_finder(
+    settings: Settings, rest: RestClient, calendar: ExchangeCalendar
+) -> CloseFinder | None:
+    """Who is asked for official closes; None where a tape is played, which has its own."""
+    if settings.data.source != "massive":
+        return None
+    return CloseFinder(rest, calendar, settings.data.official_close_delay_s)
 
 
 def fee_schedule(settings: Settings) -> FeeSchedule:

@@ -9,6 +9,7 @@ from trading.data.massive.wire import (
     Aggregate,
     Event,
     EventDecoder,
+    PriceBand,
     Quote,
     SecondAggregate,
     TapeClock,
@@ -134,7 +135,7 @@ class BarClock:
         now_ns = self._now_ns() if self._now_ns is not None else self.tape_ns
         limit_ns = now_ns + self._max_ahead_ns if now_ns else LAST_NS
         for event in self.decoder.decode(frame):
-            if isinstance(event, Quote):
+            if isinstance(event, Quote | PriceBand):
                 ts_ns = event_ns(event.t)
             elif isinstance(event, Aggregate):
                 ts_ns = event_ns(event.e)
@@ -192,6 +193,8 @@ class BarClock:
             if accepted and event.sym not in self._heard:
                 self._heard.add(event.sym)
                 self.new_contracts.append(event.sym)
+        elif isinstance(event, PriceBand):
+            self._env.apply_band(event.sym, event.l, event.h, event.i, ts_ns)
         elif isinstance(event, Aggregate) and not isinstance(event, SecondAggregate):
             self.bars += 1
             if self._env.apply_bar(stock_bar(event)) and event.sym not in self._heard:

@@ -1,7 +1,7 @@
 """Reference data of the live market: what is listed, what to subscribe to, and earlier bars."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, timedelta
@@ -16,9 +16,12 @@ from trading.envs.live_env import LiveEnv
 from trading.envs.market_features import HISTORY_BARS
 from trading.errors import AuthenticationFailed, ContractError, DataError, NotEntitled, RestError
 from trading.live.bar_clock import Bar
+from trading.live.closes import CloseFinder
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
-from trading.market.contracts import OptionContract, Right
+from trading.market.closes import OfficialClose
+from trading.market.contracts import OptionContract, Right, parse_symbol
+from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
 from trading.market.products import data_ticker, is_index
 
@@ -30,6 +33,9 @@ _TYPICAL_VOL = 0.3
 _DIVIDEND_HORIZON = timedelta(days=14)
 _TERM_YEARS = BUCKETS[-1].target_days / 365.0
 _ASK_AGAIN_NS = 5 * MINUTE_NS
+_LOOK_AGAIN_NS = MINUTE_NS
+_ACTION_LOOK_BACK = timedelta(days=31)
+"""So that an action that was moved is told with its new date only."""
 _UNLISTED = "it cannot be listed"
 _OF_ONE_SYMBOL = (DataError, ContractError)
 """What concerns the underlying that was asked for; a key that is refused concerns all."""
@@ -47,8 +53,15 @@ class MarketDirectory:
         between the underlyings, and the contracts nearest the money are chosen.
     dividends
         Those of the underlyings; None asks the vendor for them at each session's start.
+    actions
+        Corporate actions that are known besides what the vendor tells at each session's start,
+        and likewise `special_dividends`.
+    closes
+        Finds official closes; None where the tape that is played has them.
     treasury_yields
         Whether the risk-free rate is asked of the vendor at each session's start.
+    price_limits
+        Whether price limits of stocks are subscribed to.
     """
 
     def __init__(
@@ -59,8 +72,12 @@ class MarketDirectory:
         calendar: ExchangeCalendar,
         max_quote_contracts: int,
         dividends: Sequence[Dividend] | None = None,
+        actions: Sequence[CorporateAction] = (),
+        closes: CloseFinder | None = None,
+        special_dividends: Sequence[Dividend] = (),
         *,
         treasury_yields: bool = False,
+        price_limits: bool = False,
     ) -> None:
         self._rest = rest
         self._stream = stream
@@ -78,6 +95,16 @@ class MarketDirectory:
         """When each underlying could last not be listed."""
         self._asked: dict[str, Future[_Listing]] = {}
         self._asker: ThreadPoolExecutor | None = None
+        self._actions = tuple(actions)
+        self._special_dividends = tuple(special_dividends)
+        self._takes_limits = price_limits
+        self._told_actions: dict[str, list[CorporateAction]] = {}
+        self._closes = closes
+        self._found: Future[list[_Found]] | None = None
+        self._looked_ns = 0
+        """When closing prices were asked for last."""
+        self._explained_ns = 0
+        """When what explains a move was."""
 
     @property
     def _quota(self) -> int:
@@ -94,7 +121,13 @@ class MarketDirectory:
         DataError
             At the start of a run nothing at all can be listed.
         """
-        self._env.set_dividends(self._known_dividends(bar.session.date))
+        told = self._known_dividends(bar.session.date)
+        self._env.set_dividends(dict.fromkeys([*told, *self._special_dividends]))
+        self._env.set_actions(self._known_actions(bar.session.date))
+        self._tell_roots(bar.session.date)
+        if self._closes is not None:
+            for found in self._find(self._env.wanted_closes(bar.session), bar.end_ns):
+                self._env.tell_close(*found)
         self._env.begin_session(bar.session)
         if self._asks_for_yields:
             self._take_rate(bar.session.date)
@@ -118,8 +151,98 @@ class MarketDirectory:
             left_out=sorted(failures),
         )
 
+    def settle(self, now_ns: int) -> None:
+        """Ask, now and then and beside the trading, for closing prices that something waits for."""
+        if self._closes is None:
+            return
+        if self._found is not None:
+            if not self._found.done():
+                return
+            found, self._found = self._found.result(), None
+            for each in found:
+                self._env.tell_close(*each)
+            if found:
+                self._env.settle_pending(now_ns)
+        elif now_ns - self._looked_ns >= _LOOK_AGAIN_NS:
+            self._looked_ns = now_ns
+            wanted = self._env.awaited_closes(now_ns)
+            if wanted:
+                self._found = self._worker.submit(self._find, wanted, now_ns)
+
+    @property
+    def _worker(self) -> ThreadPoolExecutor:
+        if self._asker is None:
+            self._asker = ThreadPoolExecutor(1, thread_name_prefix="listing")
+        return self._asker
+
+    def _find(self, wanted: Sequence[tuple[str, date]], now_ns: int) -> "list[_Found]":
+        """Closing prices, those that are known by now; asks and changes nothing."""
+        assert self._closes is not None
+        found = []
+        for symbol, day in wanted:
+            close = self._closes.find(symbol, day, now_ns)
+            if close is not None:
+                found.append(_Found(symbol, day, close))
+        return found
+
+    def _known_actions(self, today: date) -> list[CorporateAction]:
+        """Those of the file and those that the vendor tells; untold ones stay what they were."""
+        since = self._env.open_since or today
+        for symbol in self._env.underlyings:
+            told: list[CorporateAction] = []
+            try:
+                told += self._rest.splits(
+                    symbol, since - _ACTION_LOOK_BACK, today + _DIVIDEND_HORIZON
+                )
+                told += [
+                    each
+                    for each in self._rest.ticker_events(symbol)
+                    if each.ex_date >= since - _ACTION_LOOK_BACK
+                ]
+            except AuthenticationFailed:
+                raise
+            except (NotEntitled, RestError) as error:
+                log.warning(
+                    "corporate actions are not known: a split would suspend; name them in "
+                    "data.corporate_actions",
+                    underlying=symbol,
+                    reason=str(error),
+                )
+                continue
+            self._told_actions[symbol] = told
+        told_by_all = [each for told in self._told_actions.values() for each in told]
+        return [*self._actions, *told_by_all]
+
+    def _tell_roots(self, today: date) -> None:
+        """Find the roots that the exchange lists contracts under that an action adjusts now."""
+        account = self._env.broker.account
+        for symbol in sorted(self._env.adjusts_today(today)):
+            held = {
+                (contract.expiry, contract.right, contract.strike_milli)
+                for name in self._env.held_symbols(symbol)
+                if name.startswith("O:") and name not in account.deliverables
+                for contract in [parse_symbol(name)]
+            }
+            try:
+                listed = self._rest.option_contracts(symbol, as_of=today, expiry_from=today)
+            except (NotEntitled, RestError) as error:
+                log.warning("adjusted contracts not known", underlying=symbol, reason=str(error))
+                continue
+            roots = {
+                each.contract.root
+                for each in listed
+                if each.contract.is_adjusted
+                and (each.contract.expiry, each.contract.right, each.contract.strike_milli) in held
+            }
+            if len(roots) == 1:
+                self._env.adjusted_roots[symbol] = roots.pop()
+
     def follow(self, bar: Bar) -> None:
-        """Ask again, now and then and beside the trading, for what could not be listed."""
+        """Ask again, now and then and beside the trading, for what could not be listed.
+
+        And for corporate actions, where nothing explains what an underlying does.
+        """
+        self._ask_what_explains(bar)
         for symbol, answer in list(self._asked.items()):
             if not answer.done():
                 continue
@@ -134,9 +257,21 @@ class MarketDirectory:
                 self._subscribe()
         for symbol, failed_ns in self._left_out.items():
             if symbol not in self._asked and bar.end_ns - failed_ns >= _ASK_AGAIN_NS:
-                if self._asker is None:
-                    self._asker = ThreadPoolExecutor(1, thread_name_prefix="listing")
-                self._asked[symbol] = self._asker.submit(self._look_up, symbol, bar)
+                self._asked[symbol] = self._worker.submit(self._look_up, symbol, bar)
+
+    def _ask_what_explains(self, bar: Bar) -> None:
+        odd = [name for name in self._env.underlyings if self._env.is_unexplained(name)]
+        if not odd or bar.end_ns - self._explained_ns < _ASK_AGAIN_NS:
+            return
+        self._explained_ns = bar.end_ns
+        self._env.set_actions(self._known_actions(bar.session.date))
+        self._tell_roots(bar.session.date)
+        self._env.begin_session(bar.session)
+        for name in odd:
+            if not self._env.is_unexplained(name):
+                log.info("a corporate action explains the move", underlying=name)
+                # What is held is another contract now: list it at the next bar.
+                self._left_out[name] = bar.end_ns - _ASK_AGAIN_NS
 
     def _leave_out(self, symbol: str, bar: Bar, error: Exception) -> None:
         log.error("underlying suspended: it cannot be listed", underlying=symbol, reason=str(error))
@@ -212,10 +347,12 @@ class MarketDirectory:
             It has no listed options, too many of them and no known price, or the vendor refuses.
         """
         bars = [] if symbol in self._warm else self._earlier_bars(symbol, bar)
+        bars = self._env.converted(symbol, bars, bar.session)
         today = bar.session.date
+        all_listed = self._rest.option_contracts(symbol, as_of=today, expiry_from=today)
         listed = [
             each.contract
-            for each in self._rest.option_contracts(symbol, as_of=today, expiry_from=today)
+            for each in all_listed
             if each.is_standard and not each.contract.refusal and each.contract.is_on(symbol)
         ]
         if not listed:
@@ -230,11 +367,13 @@ class MarketDirectory:
             spot = self._price_by_options(symbol, today)
         chosen = nearest_the_money(listed, spot, today, room)
         snapshots = [] if symbol in self._warm else self._snapshots(symbol, chosen)
-        return _Listing(symbol, bars, chosen, snapshots)
+        names = frozenset(each.contract.symbol for each in all_listed)
+        return _Listing(symbol, bars, chosen, snapshots, names)
 
     def _take(self, listing: "_Listing", bar: Bar) -> None:
         """Let the environment trade what is listed."""
-        symbol, bars, chosen, snapshots = listing
+        symbol, bars, chosen, snapshots, listed = listing
+        self._suspend_unlisted(symbol, listed, bar)
         if symbol not in self._warm:
             self._env.warm_up(symbol, bars[-HISTORY_BARS:])
         self._env.list_contracts(symbol, chosen)
@@ -254,6 +393,20 @@ class MarketDirectory:
         for reason in self._unlisted_reasons(symbol):
             why = f"{len(chosen)} contracts are listed"
             self._env.broker.reinstate(symbol, why, self._event_ns(bar), lifts=reason)
+
+    def _suspend_unlisted(self, symbol: str, listed: Collection[str], bar: Bar) -> None:
+        """Suspend an underlying of which a contract is held that is gone before its expiry.
+
+        Adjusted contracts are left out: not every source lists them.
+        """
+        gone = []
+        for name in self._env.held_symbols(symbol):
+            if name.startswith("O:") and name not in listed:
+                contract = parse_symbol(name)
+                if contract.expiry >= bar.session.date and not contract.is_adjusted:
+                    gone.append(name)
+        if gone:
+            self._env.suspend_unlisted(symbol, gone, bar.session)
 
     def _price_by_options(self, symbol: str, today: date) -> float:
         """Price that the vendor names beside its chain, or that the nearest expiry implies."""
@@ -323,6 +476,16 @@ class _Listing(NamedTuple):
     """Closed before trading starts, oldest first; empty once the environment has them."""
     chosen: Sequence[OptionContract]
     snapshots: Sequence[ContractSnapshot]
+    listed: Collection[str]
+    """Symbols of all contracts, adjusted and not chosen ones too."""
+
+
+class _Found(NamedTuple):
+    """A closing price that was found."""
+
+    symbol: str
+    day: date
+    close: OfficialClose
 
 
 def nearest_the_money(

@@ -38,6 +38,10 @@ class AccountFigures:
     open_positions: int = 0
     """Open strategies."""
     suspended: int = 0
+    unexplained: int = 0
+    """Of these, underlyings whose move no corporate action explains."""
+    pending_settlements: int = 0
+    """Contracts that have expired and wait for a closing price."""
     """Underlyings that do not trade for now."""
     fees: float = 0.0
     """Fees paid since the account was opened."""
@@ -258,6 +262,16 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     yield _gauge("open_positions", "Open strategies.", figures.open_positions)
     yield _gauge(
         "suspended_underlyings", "Underlyings that do not trade for now.", figures.suspended
+    )
+    yield _gauge(
+        "unexplained_underlyings",
+        "Underlyings whose move no corporate action explains.",
+        figures.unexplained,
+    )
+    yield _gauge(
+        "pending_settlements",
+        "Contracts that have expired and wait for a closing price.",
+        figures.pending_settlements,
     )
     yield _counter("fees_total", "Fees paid in USD.", figures.fees)
     yield _labelled_gauge("trading_state", "1 for the state of trading.", "state", states)

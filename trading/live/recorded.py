@@ -43,6 +43,11 @@ class _RecordedEnv:
         self._env.warm_up(underlying, told)
         self._recorder.warm_up(underlying, told)
 
+    def begin_session(self, session: Session) -> None:
+        self._env.begin_session(session)
+        for underlying, factor, open_ns in self._env.price_factors:
+            self._recorder.convert(underlying, factor, open_ns)
+
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
         told = list(contracts)
         self._env.list_contracts(underlying, told)
@@ -94,3 +99,6 @@ class _RecordedMarkets:
 
     def follow(self, bar: Bar) -> None:
         self._markets.follow(bar)
+
+    def settle(self, now_ns: int) -> None:
+        self._markets.settle(now_ns)

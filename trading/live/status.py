@@ -39,6 +39,8 @@ def account_figures(trader: Trader, restarts: int) -> AccountFigures:
         cash=account.cash,
         open_positions=len(account.strategies),
         suspended=len(account.suspensions),
+        unexplained=sum(env.is_unexplained(name) for name in account.suspensions),
+        pending_settlements=env.pending_settlements,
         fees=account.fees_paid,
         trading_state=account.trading_state.value.upper(),
         restarts=restarts,

@@ -107,6 +107,10 @@ class Markets(Protocol):
         """A bar was closed: ask again for what could not be listed."""
         ...
 
+    def settle(self, now_ns: int) -> None:
+        """Settle what waits for closing prices, once they are known."""
+        ...
+
 
 class Observer(Protocol):
     """Who is told what happened, on the loop's thread."""
@@ -227,6 +231,7 @@ class Trader:
             received_s = self._receive(_FRAME_TIMEOUT_S)
             if self._settings.wall_clock:
                 self._open_if_begun(now_ns())
+                self._markets.settle(now_ns())
                 self._stream.expect_data(self._calendar.session_at(now_ns()) is not None)
             self._obey()
             self._watch(now_ns)

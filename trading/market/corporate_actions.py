@@ -8,12 +8,14 @@ What an action does to a price is `price_after`; what it does to an account is w
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from typing import TypeAlias
 
 from trading.errors import DataError
+from trading.market.bars import StockBar
+from trading.market.calendar import ExchangeCalendar
 from trading.market.dividends import Dividend
 
 SPECIAL_DIVIDEND_THRESHOLD = 0.125
@@ -284,6 +286,29 @@ def price_factor(actions: Sequence[CorporateAction], price: float) -> float:
         if known or action.kind is ActionKind.SPLIT:
             at = action.price_after(at)
     return at / start
+
+
+def bars_after(
+    bars: Iterable[StockBar],
+    underlying: str,
+    actions: Iterable[CorporateAction],
+    calendar: ExchangeCalendar,
+    on: date,
+) -> list[StockBar]:
+    """Bars of an underlying, oldest first, in the prices of after its actions up to `on`.
+
+    Those of before an action are multiplied so that its last close goes on without a jump.
+    """
+    told = list(bars)
+    for action in in_order(actions):
+        if action.underlying != underlying or action.ex_date > on:
+            continue
+        start_ns = calendar.next_session(action.ex_date - timedelta(days=1)).open_ns
+        before = [bar for bar in told if bar.start_ns < start_ns]
+        if before:
+            factor = price_factor([action], before[-1].close)
+            told = [bar.times(factor) for bar in before] + told[len(before) :]
+    return told
 
 
 def _check_amount(underlying: str, ex_date: date, what: str, amount: float) -> None:

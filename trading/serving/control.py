@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
+from trading.execution.commands import Command
 from trading.execution.events import OwnerCommand
-from trading.execution.owner import Command
 
 COMMANDS = {
     each.value.replace("_", "-"): each

@@ -12,11 +12,18 @@ from urllib.parse import quote
 
 import msgspec
 
+from trading.data.massive.rest_actions import (
+    read_official_close,
+    read_splits,
+    read_ticker_events,
+)
 from trading.data.massive.rest_transport import Page, RequestPace, RestTransport
 from trading.data.massive.wire import event_ns
 from trading.errors import ContractError, RestError
 from trading.market.bars import StockBar
+from trading.market.closes import OfficialClose
 from trading.market.contracts import OptionContract, Right, parse_symbol
+from trading.market.corporate_actions import Rename, Split
 from trading.market.dividends import Dividend
 from trading.market.products import underlying_named
 from trading.market.rates import YieldCurve
@@ -29,6 +36,8 @@ _DIVIDENDS_PER_PAGE = 1000
 _STANDARD_DELIVERABLE = 100
 _YIELDS_PER_PAGE = 100
 _YIELDS_LOOK_BACK = timedelta(days=14)
+_SPECIAL = "special"
+"""The `distribution_type` of a dividend outside of the regular ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +133,8 @@ class _DividendRow(msgspec.Struct):
     ticker: str
     ex_dividend_date: date
     cash_amount: float = 0.0
+    distribution_type: str | None = None
+    id: str | None = None
     currency: str | None = "USD"
 
 
@@ -318,7 +329,12 @@ class RestClient:
             "limit": str(_DIVIDENDS_PER_PAGE),
         }
         found = [
-            Dividend(row.ticker, row.ex_dividend_date, row.cash_amount)
+            Dividend(
+                row.ticker,
+                row.ex_dividend_date,
+                row.cash_amount,
+                special=row.distribution_type == _SPECIAL,
+            )
             for row in self._transport.rows(
                 lambda client: client.list_stocks_dividends(params=query, raw=True),
                 "/stocks/v1/dividends",
@@ -349,6 +365,18 @@ class RestClient:
             if known and row.date <= on:
                 curves.append(YieldCurve(row.date, known))
         return max(curves, key=lambda curve: curve.day, default=None)
+
+    def splits(self, underlying: str, from_date: date, to_date: date) -> list[Split]:
+        """Return the splits of a stock by execution date, both dates included, oldest first."""
+        return read_splits(self._transport, underlying, from_date, to_date)
+
+    def ticker_events(self, underlying: str) -> list[Rename]:
+        """Return under which symbols a company's stock traded before, oldest change first."""
+        return read_ticker_events(self._transport, underlying)
+
+    def official_close(self, symbol: str, day: date) -> OfficialClose | None:
+        """Return the official close of a stock or contract, None while the vendor has none."""
+        return read_official_close(self._transport, symbol, day)
 
     def option_chain_snapshot(
         self,

@@ -10,7 +10,7 @@ import base64
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -23,6 +23,7 @@ from trading.data.massive.encoding import EXCHANGE_ID
 from trading.data.massive.market_state import DayTotals, MarketState
 from trading.market.calendar import DAY_NS, NEW_YORK
 from trading.market.contracts import OptionContract, Right
+from trading.market.corporate_actions import CorporateAction, Rename, Split
 from trading.market.dividends import Dividend
 from trading.market.products import product_of, underlying_named
 from trading.market.rates import YieldCurve
@@ -63,6 +64,10 @@ class _BadRequest(Exception):
     """The query is malformed; the text goes into the reply."""
 
 
+class _NotFound(Exception):
+    """There is nothing under the path; the text goes into the reply."""
+
+
 class RestApi:
     """Answers the vendor's REST paths.
 
@@ -72,6 +77,12 @@ class RestApi:
     keys: API keys that are accepted, as `Authorization: Bearer` or as `apiKey` in the query
     dividends: cash dividends of the stocks
     treasury_yields: those of each day on which they changed
+    actions: their splits and changes of symbol
+
+    Attributes
+    ----------
+    actions: what is told of corporate actions; may be replaced while the market runs
+    closes: official closes that differ from the last minute bar, by symbol and date
     """
 
     def __init__(
@@ -80,9 +91,12 @@ class RestApi:
         keys: Collection[str],
         dividends: Iterable[Dividend] = (),
         treasury_yields: Iterable[YieldCurve] = (),
+        actions: Iterable[CorporateAction] = (),
     ) -> None:
         self._state = state
         self._keys = keys
+        self.actions: Sequence[CorporateAction] = tuple(actions)
+        self.closes: dict[tuple[str, date], float] = {}
         self._known_dividends = sorted(dividends, key=lambda each: (each.ex_date, each.underlying))
         self._yields = sorted(treasury_yields, key=lambda curve: curve.day)
         self._requests = 0
@@ -98,6 +112,12 @@ class RestApi:
             ),
             (re.compile(r"/v3/quotes/(?P<contract>O:[^/]+)"), self._quotes),
             (re.compile(r"/stocks/v1/dividends"), self._dividends),
+            (re.compile(r"/stocks/v1/splits"), self._splits),
+            (re.compile(r"/vX/reference/tickers/(?P<ticker>[^/]+)/events"), self._ticker_events),
+            (
+                re.compile(r"/v1/open-close/(?P<ticker>[^/]+)/(?P<date>[^/]+)"),
+                self._open_close,
+            ),
             (re.compile(r"/fed/v1/treasury-yields"), self._treasury_yields),
             (re.compile(r"/v1/marketstatus/now"), self._market_status),
         ]
@@ -119,6 +139,8 @@ class RestApi:
                 return RestReply(200, msgspec.json.encode(answer(request)))
             except _BadRequest as error:
                 return self._error(400, str(error))
+            except _NotFound as error:
+                return self._error(404, str(error))
         return self._error(404, f"unknown path {parts.path}")
 
     def _authorised(self, authorization: str | None, api_key: str | None) -> bool:
@@ -261,11 +283,82 @@ class RestApi:
                 "ex_dividend_date": each.ex_date.isoformat(),
                 "cash_amount": each.amount,
                 "currency": "USD",
+                "distribution_type": "special" if each.special else "recurring",
             }
             for each in self._known_dividends
             if ticker in (None, each.underlying) and first <= each.ex_date <= last
         ]
         return self._page(request, rows, default=100, maximum=5000)
+
+    def _splits(self, request: _Request) -> Json:
+        first = request.day("execution_date.gte", date.min)
+        last = request.day("execution_date.lte", date.max)
+        ticker = request.query.get("ticker")
+        rows = [
+            {
+                "id": each.identifier or f"{each.underlying}-{each.ex_date}",
+                "ticker": each.underlying,
+                "execution_date": each.ex_date.isoformat(),
+                "split_from": float(each.old),
+                "split_to": float(each.new),
+                "adjustment_type": "forward_split" if each.ratio > 1 else "reverse_split",
+            }
+            for each in self.actions
+            if isinstance(each, Split)
+            and ticker in (None, each.underlying)
+            and first <= each.ex_date <= last
+        ]
+        return self._page(request, rows, default=100, maximum=5000)
+
+    def _ticker_events(self, request: _Request) -> Json:
+        """The symbols that the company that has this symbol now has had."""
+        ticker = request.path["ticker"]
+        today = self._state.listing.session.date
+        changes = [
+            each for each in self.actions if isinstance(each, Rename) and each.ex_date <= today
+        ]
+        events: list[Json] = []
+        name, day = ticker, date.max
+        for each in sorted(changes, key=lambda change: change.ex_date, reverse=True):
+            if each.new_symbol == name and each.ex_date <= day:
+                events.append(_ticker_change(each.ex_date, name))
+                name, day = each.underlying, each.ex_date
+        if not events:
+            raise _NotFound(f"ticker {ticker} has no events")
+        events.append(_ticker_change(date(1990, 1, 2), name))
+        return {
+            "status": "OK",
+            "request_id": self._request_id(),
+            "results": {"name": ticker, "events": events},
+        }
+
+    def _open_close(self, request: _Request) -> Json:
+        """A symbol's session as its minute bars tell it; the close is the last one's.
+
+        A session that is not over has none, as the vendor's.
+        """
+        symbol, day = request.path["ticker"], _parse_day("date", request.path["date"])
+        told = self.closes.get((symbol, day))
+        session = self._state.listing.session
+        over = day < session.date or self._state.now_ns >= session.close_ns
+        bars = [
+            bar
+            for bar in self._state.bars(symbol)
+            if datetime.fromtimestamp(bar.start_ns // _NS_PER_S, NEW_YORK).date() == day
+        ]
+        if not over or (told is None and not bars):
+            raise _NotFound(f"no data of {symbol} on {day}")
+        close = bars[-1].close if told is None else told
+        return {
+            "status": "OK",
+            "from": day.isoformat(),
+            "symbol": symbol,
+            "open": bars[0].open if bars else close,
+            "high": max((bar.high for bar in bars), default=close),
+            "low": min((bar.low for bar in bars), default=close),
+            "close": close,
+            "volume": sum(bar.volume for bar in bars),
+        }
 
     def _treasury_yields(self, request: _Request) -> Json:
         """The newest yields of the days asked for, observed on the last of them."""
@@ -411,6 +504,14 @@ def _contract_row(contract: OptionContract, underlying: str) -> Json:
 
 def _exercise_style(contract: OptionContract) -> str:
     return "european" if product_of(contract.root).european else "american"
+
+
+def _ticker_change(day: date, ticker: str) -> Json:
+    return {
+        "type": "ticker_change",
+        "date": day.isoformat(),
+        "ticker_change": {"ticker": ticker},
+    }
 
 
 def _contract_type(contract: OptionContract) -> str:

@@ -29,6 +29,7 @@ from trading.data.massive.subscriber import Subscriber, pick_rows, union_of_rows
 from trading.data.massive.wire import Status, TapeClock, encode
 from trading.errors import StreamError
 from trading.market.bars import StockBar
+from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
 from trading.market.rates import YieldCurve
 
@@ -62,11 +63,12 @@ class MarketServer:
     max_frame_events: events in one WebSocket message
     auth_timeout_s: how long a connection may stay unauthenticated
     close_timeout_s: how long a cut or stopped client has to close its side
-    dividends, treasury_yields: what is told of them by REST; the market itself knows none
+    dividends, treasury_yields, actions: what is told of them by REST; the market itself knows none
 
     Attributes
     ----------
     state: the market at the exchange clock's time
+    rest: its REST side, where corporate actions and official closes may be told
     finished: set when the source has ended and every connection is closed, or after `stop`
 
     Raises
@@ -91,6 +93,7 @@ class MarketServer:
         close_timeout_s: float = 5.0,
         dividends: Iterable[Dividend] = (),
         treasury_yields: Iterable[YieldCurve] = (),
+        actions: Iterable[CorporateAction] = (),
     ) -> None:
         if not speed >= 0.0:
             raise StreamError(f"server speed {speed} is negative: use 0 for as fast as possible")
@@ -110,7 +113,9 @@ class MarketServer:
         self._close_timeout_s = close_timeout_s
         self._keys = frozenset(keys)
         self.state = MarketState(source)
-        self._rest = RestApi(self.state, self._keys, dividends, treasury_yields)
+        self.rest = self._rest = RestApi(
+            self.state, self._keys, dividends, treasury_yields, actions=actions
+        )
         self._clients: list[Subscriber] = []
         self._connections: set[ServerConnection] = set()
         self._server: Server | None = None

@@ -113,6 +113,26 @@ class SecondAggregate(Aggregate, frozen=True, gc=False, tag_field="ev", tag="A")
     """A second's bar, with the fields of `Aggregate`."""
 
 
+class PriceBand(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="LULD"):
+    """Between which prices a stock may trade now (limit up, limit down).
+
+    Parameters
+    ----------
+    sym: ticker, `T` on the wire
+    h, l: highest and lowest price in USD per share; 0 means that there is none
+    i: indicator ids
+    z: tape
+    """
+
+    sym: str = msgspec.field(name="T")
+    t: Time
+    h: Price = 0.0
+    l: Price = 0.0  # noqa: E741 - the vendor's field name
+    i: tuple[int, ...] = ()
+    z: int = 0
+    q: int = 0
+
+
 class Status(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="status"):
     """A message about the connection itself; `status` is usually a `StatusCode`."""
 
@@ -140,7 +160,7 @@ class ClientAction(msgspec.Struct, frozen=True, gc=False):
     params: str
 
 
-Event: TypeAlias = Quote | Trade | Aggregate | SecondAggregate | Status | TapeClock
+Event: TypeAlias = Quote | Trade | Aggregate | SecondAggregate | PriceBand | Status | TapeClock
 
 _MS_FROM = 10**11
 _US_FROM = 10**14
@@ -340,6 +360,20 @@ def _aggregate(kind: type[Aggregate]) -> Callable[[dict[str, Any]], Aggregate]:
     return build
 
 
+def _price_band(value: dict[str, Any]) -> PriceBand:
+    get = value.get
+    indicators = get("i")
+    return PriceBand(
+        sym=_text(value["T"]),
+        t=_time(value["t"]),
+        h=_price(get("h")),
+        l=_price(get("l")),
+        i=tuple(map(_whole, indicators)) if isinstance(indicators, list) else (),
+        z=_whole(get("z")),
+        q=_whole(get("q")),
+    )
+
+
 def _status(value: dict[str, Any]) -> Status:
     message = value.get("message")
     return Status(_text(value["status"]), message if isinstance(message, str) else "")
@@ -350,6 +384,7 @@ _BUILDERS: dict[str, Callable[[dict[str, Any]], Event]] = {
     "T": _trade,
     "AM": _aggregate(Aggregate),
     "A": _aggregate(SecondAggregate),
+    "LULD": _price_band,
     "status": _status,
     "CLK": lambda value: TapeClock(_time(value["t"])),
 }

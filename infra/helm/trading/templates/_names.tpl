@@ -30,6 +30,14 @@
 {{ index . 1 }}
 {{- end -}}
 {{- end }}
+{{/* Of the content of files: what reads them starts again when it changes. */}}
+{{- define "trading.digest" -}}
+{{- $content := "" -}}
+{{- range $path, $_ := (index . 0).Files.Glob (index . 1) -}}
+{{- $content = printf "%s%s" $content ((index $ 0).Files.Get $path) -}}
+{{- end -}}
+{{ $content | sha256sum | trunc 10 }}
+{{- end }}
 {{/* A password that is made once and stays. */}}
 {{- define "trading.password" -}}
 {{- $context := index . 0 -}}

@@ -1,0 +1,91 @@
+"""Corporate actions from a file: for replays, and for what a data plan does not tell."""
+
+import csv
+from datetime import date
+from fractions import Fraction
+from pathlib import Path
+
+from trading.errors import DataError
+from trading.market.corporate_actions import (
+    ActionKind,
+    CorporateAction,
+    Delisting,
+    Merger,
+    Rename,
+    SpecialDividend,
+    SpinOff,
+    Split,
+)
+from trading.market.dividends import Dividend
+
+_COLUMNS = ["underlying", "ex_date", "kind", "new_symbol", "ratio", "cash"]
+_HELP = (
+    "write a ticker, a date as 2026-01-05, one of split, special_dividend, spin_off, merger, "
+    "rename and delisting, and what that kind needs: ratio as 3/2, cash in USD a share (for a "
+    "spin-off the price of the new share), new_symbol"
+)
+
+
+def read_corporate_actions(path: Path) -> tuple[list[CorporateAction], list[Dividend]]:
+    """Read a CSV of `underlying,ex_date,kind,new_symbol,ratio,cash`; cells may be empty.
+
+    `ratio` is shares after for each share before (`10`, `3/2`, `1/10`; shares of the new company in
+    a spin-off or merger), `cash` USD a share. A special dividend is both an action and a dividend.
+
+    Raises
+    ------
+    DataError
+        The file is missing, has other columns, or a row is wrong; the message names the line.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read corporate actions {path}: {error}") from error
+    if not rows or [cell.lower() for cell in rows[0]] != _COLUMNS:
+        raise DataError(
+            f"corporate actions {path} begin with {','.join(rows[0]) if rows else 'nothing'}: the "
+            f"first line must be {','.join(_COLUMNS)}"
+        )
+    actions: list[CorporateAction] = []
+    dividends = []
+    for line, row in enumerate(rows[1:], start=2):
+        if not any(row):
+            continue
+        try:
+            action = _action(row)
+        except (ValueError, ZeroDivisionError, DataError) as error:
+            raise DataError(
+                f"corporate actions {path}, line {line}, {','.join(row)!r}: {error}; {_HELP}"
+            ) from error
+        if isinstance(action, SpecialDividend):
+            # Its effect on contracts follows from the dividend.
+            paid = Dividend(action.underlying, action.ex_date, action.amount, special=True)
+            dividends.append(paid)
+        else:
+            actions.append(action)
+    return list(dict.fromkeys(actions)), list(dict.fromkeys(dividends))
+
+
+def _action(row: list[str]) -> CorporateAction:
+    underlying, ex_date, kind, new_symbol, ratio, cash = row
+    name, day = underlying.upper(), date.fromisoformat(ex_date)
+    if not name:
+        raise ValueError("the underlying is empty")
+    new, shares = new_symbol.upper(), Fraction(ratio or "0")
+    amount = float(cash or "0")
+    match ActionKind(kind.lower()):
+        case ActionKind.SPLIT:
+            if shares <= 0 or shares == 1:
+                raise ValueError(f"the ratio of a split is {ratio or 'empty'}")
+            return Split(name, day, shares.numerator, shares.denominator)
+        case ActionKind.SPECIAL_DIVIDEND:
+            return SpecialDividend(name, day, amount)
+        case ActionKind.SPIN_OFF:
+            return SpinOff(name, day, new, shares, amount)
+        case ActionKind.MERGER:
+            return Merger(name, day, new, shares, amount)
+        case ActionKind.RENAME:
+            return Rename(name, day, new)
+        case ActionKind.DELISTING:
+            return Delisting(name, day)

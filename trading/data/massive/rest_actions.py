@@ -1,0 +1,132 @@
+"""The vendor's corporate actions and official closes, as values."""
+
+import logging
+from datetime import date
+from fractions import Fraction
+from itertools import pairwise
+from urllib.parse import quote
+
+import msgspec
+
+from trading.data.massive.rest_transport import Failure, RestTransport
+from trading.errors import DataError, RestError
+from trading.market.closes import OfficialClose
+from trading.market.corporate_actions import Rename, Split
+
+_SPLITS_PER_PAGE = 1000
+_NOT_FOUND = "HTTP 404"
+_LARGEST_RATIO = 1_000_000
+
+logger = logging.getLogger(__name__)
+
+
+class _SplitRow(msgspec.Struct):
+    ticker: str
+    execution_date: date
+    split_from: float
+    split_to: float
+    id: str | None = None
+
+
+class _TickerChange(msgspec.Struct):
+    ticker: str = ""
+
+
+class _TickerEvent(msgspec.Struct):
+    type: str = ""
+    date: str = ""
+    ticker_change: _TickerChange | None = None
+
+
+class _TickerEvents(msgspec.Struct):
+    events: list[_TickerEvent] | None = None
+
+
+class _EventsReply(Failure):
+    results: _TickerEvents | None = None
+
+
+class _OpenClose(Failure):
+    close: float | None = None
+
+
+def read_splits(
+    transport: RestTransport, underlying: str, from_date: date, to_date: date
+) -> list[Split]:
+    """Splits of a stock by execution date, both dates included, oldest first."""
+    query = {
+        "ticker": underlying,
+        "execution_date.gte": from_date.isoformat(),
+        "execution_date.lte": to_date.isoformat(),
+        "limit": str(_SPLITS_PER_PAGE),
+    }
+    found = []
+    for row in transport.rows(
+        lambda client: client.list_stocks_splits(params=query, raw=True),
+        "/stocks/v1/splits",
+        _SplitRow,
+    ):
+        if row.ticker != underlying:
+            continue
+        try:
+            # The vendor tells ratios as they were announced: 3 for 2, and 1.05 for 1 alike.
+            ratio = Fraction(str(row.split_to)) / Fraction(str(row.split_from))
+            ratio = ratio.limit_denominator(_LARGEST_RATIO)
+            split = Split(
+                underlying, row.execution_date, ratio.numerator, ratio.denominator, row.id or ""
+            )
+        except (ValueError, ZeroDivisionError, DataError) as error:
+            logger.warning("split of %s left out: %s", underlying, error)
+            continue
+        if ratio != 1:
+            found.append(split)
+    return sorted(found, key=lambda each: each.ex_date)
+
+
+def read_ticker_events(transport: RestTransport, underlying: str) -> list[Rename]:
+    """What a company's stock was called before it had this symbol, oldest first."""
+    name = quote(underlying, safe="")
+    path = f"/vX/reference/tickers/{name}/events"
+    try:
+        reply = transport.one(
+            lambda client: client.get_ticker_events(name, types="ticker_change", raw=True),
+            path,
+            _EventsReply,
+        )
+    except RestError as error:
+        if _NOT_FOUND in str(error):
+            return []
+        raise
+    changes = []
+    for event in (reply.results.events if reply.results else None) or []:
+        if event.ticker_change is None or not event.ticker_change.ticker:
+            continue
+        try:
+            changes.append((date.fromisoformat(event.date), event.ticker_change.ticker))
+        except ValueError:
+            logger.warning("event of %s left out: its date is %r", underlying, event.date)
+    changes.sort()
+    return [
+        Rename(before, day, after)
+        for (_, before), (day, after) in pairwise(changes)
+        if before != after
+    ]
+
+
+def read_official_close(transport: RestTransport, symbol: str, day: date) -> OfficialClose | None:
+    """The official close of a stock or contract in a session, None while the vendor has none."""
+    name = quote(symbol, safe=":")
+    path = f"/v1/open-close/{name}/{day}"
+    try:
+        reply = transport.one(
+            lambda client: client.get_daily_open_close_agg(name, day, adjusted=False, raw=True),
+            path,
+            _OpenClose,
+        )
+    except RestError as error:
+        if _NOT_FOUND in str(error):
+            return None
+        raise
+    if reply.close is None or not 0.0 < reply.close < float("inf"):
+        return None
+    return OfficialClose(reply.close)

@@ -1,0 +1,73 @@
+"""Finds a session's closing price: the vendor's official one, else what its bars or ours say."""
+
+from datetime import date
+
+import structlog
+
+from trading.data.massive.rest import RestClient
+from trading.errors import AuthenticationFailed, NotEntitled, RestError
+from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar
+from trading.market.closes import CloseSource, OfficialClose
+
+log = structlog.get_logger(__name__)
+
+
+class CloseFinder:
+    """Asks the vendor for closing prices; asks by REST and changes nothing.
+
+    The official close is waited for: minute bars take its place only where the plan does not
+    include it, or from the next day on where the vendor still has none. The closing auction prints
+    in the bar that starts at the close, whose first trade it is; without that bar the last one of
+    the session counts.
+
+    Parameters
+    ----------
+    rest, calendar
+        Where to ask, and when sessions end.
+    delay_s
+        Seconds after a close before its official price is asked for.
+    """
+
+    def __init__(self, rest: RestClient, calendar: ExchangeCalendar, delay_s: float) -> None:
+        self._rest = rest
+        self._calendar = calendar
+        self._delay_ns = round(delay_s * SECOND_NS)
+
+    def find(self, symbol: str, day: date, now_ns: int) -> OfficialClose | None:
+        """The closing price of a stock or contract in the session of `day`; None: not yet.
+
+        Raises
+        ------
+        AuthenticationFailed
+            The key is refused.
+        """
+        session = self._calendar.session_on(day)
+        if session is None or now_ns < session.close_ns + self._delay_ns:
+            return None
+        is_later = self._calendar.date_of(now_ns) > day
+        try:
+            close = self._rest.official_close(symbol, day)
+            if close is not None or not is_later:
+                return close
+        except AuthenticationFailed:
+            raise
+        except NotEntitled as error:
+            log.info("no official close", symbol=symbol, date=str(day), reason=str(error))
+        except RestError as error:
+            log.warning("no official close", symbol=symbol, date=str(day), reason=str(error))
+            return None
+        try:
+            bars = self._rest.aggregates(
+                symbol, 1, "minute", session.open_ns, session.close_ns + MINUTE_NS
+            )
+        except AuthenticationFailed:
+            raise
+        except (NotEntitled, RestError) as error:
+            log.warning("no minute bars", symbol=symbol, date=str(day), reason=str(error))
+            return None
+        auction = [bar.open for bar in bars if bar.start_ns == session.close_ns]
+        before = [bar.close for bar in bars if bar.start_ns < session.close_ns]
+        for price in [*auction, *before[-1:]]:
+            if 0.0 < price < float("inf"):
+                return OfficialClose(price, CloseSource.MINUTE_BAR)
+        return None
