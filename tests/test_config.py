@@ -356,6 +356,18 @@ def test_checkpoints_lie_in_the_state_folder_by_default() -> None:
     assert settings.paths.checkpoints == Path("/s/checkpoints")
 
 
+@pytest.mark.parametrize("given", ["sampled", "greedy", "0.5", "2"])
+def test_a_policy_acts_by_draws_by_the_most_likely_or_at_a_temperature(given: str) -> None:
+    acting = load_settings(None, [f"policy.act={given}"], {}).policy.act
+    assert acting == (given if given.isalpha() else float(given))
+
+
+@pytest.mark.parametrize("given", ["best", "0", "-1", "true"])
+def test_another_way_to_act_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"policy\.act"):
+        load_settings(None, [f"policy.act={given}"], {})
+
+
 def test_aliases_end_in_a_line_and_not_in_a_full_memory(tmp_path: Path) -> None:
     levels = "abcdefghijklmnop"
     laughs = f"{levels[0]}: &{levels[0]} [{', '.join(['x'] * 9)}]\n" + "".join(

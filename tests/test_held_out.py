@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.live.market import DAY, FirstMinutes, serving, settings_for, trade
@@ -9,6 +10,7 @@ from trading.config import Settings
 from trading.data.recording import load_recording
 from trading.envs.history import write_history
 from trading.errors import ConfigError
+from trading.evaluation.backtest import learnt
 from trading.held_out import HeldOutSessions
 from trading.learning.policy import Policy
 from trading.live import assembly
@@ -46,6 +48,18 @@ def test_without_a_recorded_day_the_verdict_says_so(tmp_path: Path) -> None:
     reason, sessions = verdict_of(HeldOutSessions(settings_for(tmp_path, *QUICK)))
     assert reason == "not worse on simulated; recent: none"
     assert sessions == {"simulated": 20}
+
+
+def test_half_of_the_simulated_sessions_are_others_at_each_judgement(tmp_path: Path) -> None:
+    sessions = HeldOutSessions(settings_for(tmp_path, "learning.gate.sessions=20"))
+    settings = Settings()
+    policy = Policy(assembly.model_config(settings), settings.seed, acting="greedy")
+    seen = []
+    for _ in range(2):
+        verdict_of(sessions)
+        seen.append(sessions._trade_simulated(learnt(policy)))
+    assert np.array_equal(seen[0][:10], seen[1][:10])
+    assert not np.isin(seen[0][10:], seen[1]).any()
 
 
 def test_whole_recorded_days_are_held_out(recorded: Path) -> None:

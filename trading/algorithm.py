@@ -10,6 +10,7 @@ from trading.display import Display
 from trading.envs.market_features import LIMIT
 from trading.learning import build
 from trading.learning.checkpoints import CheckpointStore
+from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.online import OnlineRules
 from trading.learning.ppo import CLSTMPPO
 from trading.live import assembly
@@ -48,6 +49,8 @@ def online_rules(settings: Settings) -> OnlineRules:
 def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> OpenAlgorithm:
     """Place and build the algorithm, and resume what was learnt; the stack stops it.
 
+    All settings hold from now on, whatever the checkpoint was learnt with; what differs is told.
+
     Raises
     ------
     CheckpointError
@@ -63,6 +66,16 @@ def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> Op
         placement,
     )
     stack.callback(algorithm.stop)
-    store = CheckpointStore(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+    noted = noted_settings(settings)
+    folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+    store = CheckpointStore(folder, keep, noted={NOTED: noted})
     start = build.warm_start(algorithm, store, settings.paths.model_path)
-    return OpenAlgorithm(algorithm, store, *start)
+    if start.settings is not None:
+        for line in differences(start.settings, noted):
+            display.note(line)
+        if settings.paths.model_path is not None:
+            display.note(
+                f"paths.model_path is not used: learning goes on from {start.origin}. Let it "
+                "trade by `trading checkpoints promote`, or name another paths.checkpoint_dir"
+            )
+    return OpenAlgorithm(algorithm, store, start.origin, start.pretrained)

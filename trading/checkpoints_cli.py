@@ -78,6 +78,7 @@ def show(which: WhichArgument, config: ConfigOption = None, overrides: SetOption
     """Check one champion or checkpoint file by file, and print what its manifest says."""
     settings = settings_for(config, overrides or [])
     from trading.learning.checkpoints import load_module_weights, verify
+    from trading.learning.noted_settings import NOTED, shown
 
     with failures():
         path, _ = _choice(settings).find(which)
@@ -89,6 +90,9 @@ def show(which: WhichArgument, config: ConfigOption = None, overrides: SetOption
             if name == "compared":
                 for each in value:
                     table.add_row(f"on {each['held_out']}", _difference(each))
+            elif name == NOTED:
+                told = (f"{setting}={shown(each)}" for setting, each in sorted(value.items()))
+                table.add_row("learnt with", "\n".join(told))
             elif name == "time":
                 table.add_row("written (UTC)", _utc(value))
             else:

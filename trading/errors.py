@@ -98,3 +98,7 @@ class CheckpointError(LearningError):
 
 class ChampionMoved(CheckpointError):
     """Another champion was chosen while a decision about the one before was being made."""
+
+
+class SettingRefused(LearningError, ValueError):
+    """A setting of the algorithm is out of range, or would have no effect."""

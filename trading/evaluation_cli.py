@@ -48,7 +48,10 @@ def backtest(
     trials: TrialsOption = None,
     html: HtmlOption = None,
 ) -> None:
-    """Trade whole sessions with a policy and with baselines, and compare what they came to."""
+    """Trade whole sessions with a policy and with baselines, and compare what they came to.
+
+    The policy acts as it trades live (policy.act) in the first row, and the other way in the next.
+    """
     if (history is None) == (simulated is None):
         misuse("give either --history FOLDER or --simulated SESSIONS")
     settings = settings_for(config, overrides or [])
@@ -58,9 +61,13 @@ def backtest(
         from trading.live.assembly import fee_schedule, trading_rules
 
         rules, fees = trading_rules(settings), fee_schedule(settings)
+        told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
         traders: dict[str, Trader] = {}
         if model is not None:
-            traders["policy"] = learnt(_policy(settings, model))
+            acting = settings.policy.act
+            for each in (acting, "sampled" if acting == "greedy" else "greedy"):
+                traders[f"policy, {acts(each)}"] = learnt(_policy(settings, model, each))
+            print(f"the policy trades {acts(acting)} (policy.act), which is the first row")
         traders |= baselines(settings.seed)
         results = {
             name: backtest_history(history, rules, fees, trader)
@@ -68,7 +75,6 @@ def backtest(
             else backtest_simulation(simulated or 1, settings.seed, rules, fees, trader)
             for name, trader in traders.items()
         }
-        told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
         _report(f"Backtest: {told}", results, trials, settings.seed, html)
 
 
@@ -148,7 +154,13 @@ def evaluate(
         _report(f"Walk forward, {folds} folds", results, trials, seed, html)
 
 
-def _policy(settings: Settings, model: Path) -> "Policy":
+def acts(acting: str | float) -> str:
+    """How a policy acts, for people."""
+    return acting if isinstance(acting, str) else f"at temperature {acting:g}"
+
+
+def _policy(settings: Settings, model: Path, acting: str | float | None = None) -> "Policy":
+    """Of a checkpoint; it acts as it trades, or as `acting` says."""
     import torch
 
     from trading.learning.checkpoints import load_module_weights
@@ -157,7 +169,8 @@ def _policy(settings: Settings, model: Path) -> "Policy":
 
     # As in training and in trading: matrices this small are slower on several threads.
     torch.set_num_threads(1)
-    policy = Policy(model_config(settings), settings.seed)
+    acting = settings.policy.act if acting is None else acting
+    policy = Policy(model_config(settings), settings.seed, acting=acting)
     policy.load_weights(load_module_weights(model))
     return policy
 
@@ -200,7 +213,8 @@ def _report(
         console.width = _WIDTH
     for heading, figures in tables.items():
         names = [name for name, _ in next(iter(figures.values()))]
-        table = Table("", title=heading, title_justify="left", box=box.SIMPLE, pad_edge=False)
+        table = Table(title=heading, title_justify="left", box=box.SIMPLE, pad_edge=False)
+        table.add_column("", no_wrap=True)
         for name in names:
             table.add_column(name, justify="right", overflow="fold")
         for trader, values in figures.items():

@@ -43,12 +43,14 @@ class HeldOutSessions:
         self._recent = settings.paths.state_dir / "held-out" / _RECENT
         self._known: list[date] | None = None
         gate = settings.learning.gate
-        self._fixed = [HeldOut(_SIMULATED, self._trade_simulated)]
+        self._judgements = 0
+        self._fixed = [HeldOut(_SIMULATED, self._trade_simulated, self._take_other_sessions)]
         if gate.history is not None:
             _check_apart(gate.history, settings.learning.history, self._rules, self._fees)
             self._fixed.append(HeldOut(_HISTORY, _Days(gate.history, self._rules, self._fees)))
         limits = GateLimits(gate.confidence, gate.margin_pct, gate.max_kl)
-        self.gate = Gate(assembly.model_config(settings), limits, self._fixed)
+        acting = settings.policy.act
+        self.gate = Gate(assembly.model_config(settings), limits, self._fixed, acting)
         self.renew()
 
     def renew(self) -> None:
@@ -86,9 +88,17 @@ class HeldOutSessions:
         log.info("recorded days are held out", days=taken, sessions=len(sessions))
         return True
 
+    def _take_other_sessions(self) -> None:
+        self._judgements += 1
+
     def _trade_simulated(self, trader: SessionTrader) -> Returns:
-        count, seed = self._settings.learning.gate.sessions, _held_out_seed(self._settings.seed)
-        return simulation_returns(count, seed, self._rules, self._fees, trader)
+        """Sessions that are always the same, and as many that each judgement has for itself."""
+        count = self._settings.learning.gate.sessions
+        parts = []
+        for sessions, judgement in ((count - count // 2, 0), (count // 2, self._judgements)):
+            seed = _held_out_seed(self._settings.seed, judgement)
+            parts.append(simulation_returns(sessions, seed, self._rules, self._fees, trader))
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -103,9 +113,10 @@ class _Days:
         return history_returns(self.folder, self.rules, self.fees, trader)
 
 
-def _held_out_seed(seed: int) -> int:
+def _held_out_seed(seed: int, judgement: int) -> int:
     """A seed that no runner has: theirs are small numbers beside the setting."""
-    return int(np.random.SeedSequence([seed, _SEED_KEY]).generate_state(1, np.uint64)[0])
+    key = [seed, _SEED_KEY, *([judgement] if judgement else [])]
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
 def _check_apart(

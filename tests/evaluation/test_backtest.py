@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.envs.goog import CALENDAR, recorded_goog
+from trading.config import Settings
 from trading.envs.catalogue import HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import write_history
@@ -10,6 +12,7 @@ from trading.evaluation.backtest import (
     backtest_history,
     backtest_simulation,
     history_returns,
+    learnt,
     simulation_returns,
 )
 from trading.evaluation.baselines import (
@@ -17,6 +20,9 @@ from trading.evaluation.baselines import (
     open_and_keep,
     random_masked,
 )
+from trading.learning.gate import Gate, GateLimits, HeldOut
+from trading.learning.policy import Policy
+from trading.live import assembly
 
 
 def test_holding_cash_earns_nothing_on_simulated_sessions():
@@ -46,6 +52,37 @@ def test_every_bar_of_a_recorded_day_is_traded(tmp_path: Path):
     assert result.returns[0] == result.equity[0, -1] / DEFAULT_RULES.initial_capital - 1.0
     returns = history_returns(folder, DEFAULT_RULES, DEFAULT_FEES, random_masked(1))
     assert np.array_equal(returns, result.returns)
+
+
+@pytest.mark.parametrize("acting", ["sampled", "greedy", 0.5])
+def test_a_backtest_is_of_the_trader_that_trades_and_repeats_itself(acting):
+    policy = Policy(assembly.model_config(Settings()), 3, acting=acting)
+
+    def taken():
+        return backtest_simulation(3, 5, DEFAULT_RULES, DEFAULT_FEES, learnt(policy)).actions
+
+    first = taken()
+    assert np.array_equal(first, taken())
+    # New weights are nearly indifferent: the most likely action is one of few, a draw any.
+    assert (np.count_nonzero(first) > 25) == (acting != "greedy")
+
+
+def test_gate_and_backtest_trade_alike():
+    weights = Policy(assembly.model_config(Settings()), 3).weights()
+    seen = []
+
+    def held_out(trader):
+        seen.append(simulation_returns(3, 5, DEFAULT_RULES, DEFAULT_FEES, trader))
+        return seen[-1]
+
+    gate = Gate(
+        assembly.model_config(Settings()), GateLimits(), [HeldOut("a set", held_out)], "greedy"
+    )
+    gate.judge(weights, weights)
+    policy = Policy(assembly.model_config(Settings()), 8, acting="greedy")
+    policy.load_weights(weights)
+    alone = backtest_simulation(3, 5, DEFAULT_RULES, DEFAULT_FEES, learnt(policy))
+    assert np.array_equal(seen[0], alone.returns)
 
 
 def test_returns_without_a_note_of_every_bar_are_the_same():

@@ -3,9 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from trading.cli import app
+from trading.config import Settings
+from trading.learning.checkpoints import write_module_weights
+from trading.learning.policy import Policy
+from trading.live import assembly
 
 
 def run(*arguments: object):
@@ -21,6 +26,26 @@ def test_a_tear_sheet_needs_no_network(tmp_path: Path):
     assert text.startswith("<!DOCTYPE html>") and text.endswith("</html>\n")
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text.split("</script>")[-1])
     assert not re.search(r"<script[^>]+src=", text)
+
+
+@pytest.mark.parametrize(
+    ("acting", "rows"),
+    [
+        ("sampled", ["policy, sampled", "policy, greedy"]),
+        ("greedy", ["policy, greedy", "policy, sampled"]),
+        (0.5, ["policy, at temperature 0.5", "policy, greedy"]),
+    ],
+)
+def test_a_checkpoint_is_shown_as_it_trades_first(tmp_path: Path, acting: object, rows: list[str]):
+    model = assembly.model_config(Settings())
+    write_module_weights(tmp_path, Policy(model, 3).weights())
+    result = run("--simulated", 2, "--model", tmp_path, "--set", f"policy.act={acting}")
+    assert result.exit_code == 0, result.output
+    lines = [line.strip() for line in result.output.splitlines()]
+    shown = [line for line in lines if line.startswith("policy, ")]
+    names = [re.split(r"  +", line)[0] for line in shown]
+    assert names[:2] == rows
+    assert f"the policy trades {rows[0].removeprefix('policy, ')}" in result.output
 
 
 def test_a_folder_without_a_history_is_refused(tmp_path: Path):

@@ -67,6 +67,29 @@ def test_bootstrap_interval_of_a_mean_agrees_with_its_standard_error():
     assert high - low == pytest.approx(2 * 1.96 / sqrt(400), rel=0.25)
 
 
+@pytest.mark.parametrize("sessions", [10, 24])
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_bootstrap_intervals_of_few_sessions_cover_what_they_claim(kind: str, sessions: int):
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        returns = rng.normal(size=sessions)
+        if kind == "skewed":
+            returns = 1.0 - rng.exponential(size=sessions)
+        low, high = metrics.bootstrap_interval(
+            returns, lambda r: float(r.mean()), generator=rng, resamples=300
+        )
+        covered += low <= 0.0 <= high
+    assert covered / 200 >= 0.9
+
+
+def test_bootstrap_of_equal_sessions_has_no_interval():
+    interval = metrics.bootstrap_interval(
+        np.full(9, 0.25), lambda r: float(r.mean()), generator=np.random.default_rng(0)
+    )
+    assert np.isnan(interval).all()
+
+
 def test_bootstrap_of_one_session_has_no_interval():
     interval = metrics.bootstrap_interval(
         np.ones(1), lambda r: float(r.mean()), generator=np.random.default_rng(0)

@@ -86,6 +86,30 @@ def test_equal_weights_get_an_equal_verdict(sessions: Sessions) -> None:
     assert (one.kl, one.compared, one.failed) == (other.kl, other.compared, other.failed)
 
 
+@pytest.mark.parametrize("acting", ["sampled", "greedy", 0.25])
+def test_both_act_as_they_trade(acting: str | float) -> None:
+    taken: list[int] = []
+
+    def noted(trader: SessionTrader) -> np.ndarray:
+        def watched(observation: dict[str, np.ndarray], first: np.ndarray) -> np.ndarray:
+            actions = trader(observation, first)
+            taken.extend(actions.tolist())
+            return actions
+
+        return Sessions()(watched)
+
+    inclined = preferring(1, 0.5)
+    made = Gate(SMALL, GateLimits(), [HeldOut("a set", noted)], acting)
+    assert made.judge(inclined, inclined).passed
+    share = taken.count(1) / len(taken)
+    if acting == "greedy":
+        assert share == 1.0
+    else:
+        # Of three allowed actions one is e^(0.5 / temperature) times as likely as each other.
+        weight = np.exp(0.5 / (1.0 if acting == "sampled" else float(acting)))
+        assert share == pytest.approx(weight / (weight + 2.0), abs=0.05)
+
+
 def test_the_champion_is_traded_once(sessions: Sessions) -> None:
     judge = gate(sessions, max_kl=99.0).judge
     for seed in (1, 2, 3):
@@ -93,6 +117,42 @@ def test_the_champion_is_traded_once(sessions: Sessions) -> None:
     assert sessions.traded == 4
     judge(weights(3), weights(4))
     assert sessions.traded == 6
+
+
+def test_a_set_is_renewed_for_each_judgement_and_both_trade_the_same(sessions: Sessions) -> None:
+    traded: list[int] = []
+    renewed = 0
+
+    def renew() -> None:
+        nonlocal renewed
+        renewed += 1
+
+    def trade(trader: SessionTrader) -> np.ndarray:
+        traded.append(renewed)
+        return Sessions(seed=renewed)(trader)
+
+    judge = Gate(SMALL, GateLimits(max_kl=99.0), [HeldOut("fresh", trade, renew)])
+    verdicts = [judge.judge(weights(), weights(seed)) for seed in (1, 2)]
+    assert traded == [1, 1, 2, 2]
+    assert verdicts[0].compared[0].champion != verdicts[1].compared[0].champion
+
+
+def test_each_judgement_against_a_champion_is_stricter_and_a_new_one_begins_anew(
+    sessions: Sessions,
+) -> None:
+    judge = gate(sessions, max_kl=99.0)
+
+    def reach(action: int) -> float:
+        (each,) = judge.judge(preferring(action, 1.0), preferring(1, 0.5)).compared
+        assert each.low is not None
+        return each.difference - each.low
+
+    first, second, third = (reach(0) for _ in range(3))
+    assert 0.0 < first < second < third
+    told = judge.judge(preferring(0, 1.0), preferring(1, 0.5)).told
+    assert told.count("with probability") == 4
+    other = reach(2)
+    assert reach(2) > other
 
 
 def test_a_better_challenger_passes_and_a_worse_one_does_not(sessions: Sessions) -> None:

@@ -121,6 +121,47 @@ def test_greedy_takes_the_mode_and_draws_nothing() -> None:
     assert torch.equal(before, agent.generator.get_state())
 
 
+def test_a_policy_that_acts_greedily_says_that_it_had_to() -> None:
+    agent, drawing = Policy(SMALL, seed=0, acting="greedy"), Policy(SMALL, seed=0)
+    before = agent.generator.get_state()
+    arguments = (*situation(), agent.initial_state(ROWS), np.ones(ROWS, np.bool_))
+    decision, _ = agent.act(*arguments)
+    assert (decision.actions == decision.probabilities.argmax(1)).all()
+    assert not decision.log_probs.any()
+    assert torch.equal(before, agent.generator.get_state())
+    np.testing.assert_array_equal(decision.probabilities, drawing.act(*arguments)[0].probabilities)
+    assert not agent.is_on_policy and drawing.is_on_policy
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.5, 1.0, 2.0])
+def test_a_temperature_draws_from_powers_of_the_distribution(temperature: float) -> None:
+    agent = Policy(SMALL, seed=0, acting=temperature)
+    with torch.no_grad():
+        agent.model.policy_head.weight *= 200.0
+    observations, mask = situation()
+    rows = np.repeat(0, 4000)
+    state, first = agent.initial_state(len(rows)), np.ones(len(rows), np.bool_)
+    decision, _ = agent.act(observations[rows], mask[rows], state, first)
+    own = decision.probabilities[0].astype(np.float64)
+    powers = np.where(mask[0], own / own.max(), 0.0) ** (1.0 / temperature)
+    expected = powers / powers.sum()
+    taken = np.bincount(decision.actions, minlength=SMALL.action_count) / len(rows)
+    np.testing.assert_allclose(taken, expected, atol=0.03)
+    np.testing.assert_allclose(
+        np.exp(decision.log_probs), expected[decision.actions], rtol=1e-3, atol=1e-6
+    )
+    assert agent.is_on_policy == (temperature == 1.0)
+
+
+def test_drawing_again_repeats_the_actions() -> None:
+    agent = Policy(SMALL, seed=5)
+    arguments = (*situation(), agent.initial_state(ROWS), np.ones(ROWS, np.bool_))
+    agent.draw_again()
+    first = [agent.act(*arguments)[0].actions.tolist() for _ in range(5)]
+    agent.draw_again()
+    assert [agent.act(*arguments)[0].actions.tolist() for _ in range(5)] == first
+
+
 @every_option
 def test_value_is_that_of_acting_and_changes_nothing(config: CLSTMConfig) -> None:
     agent = Policy(config, seed=0)

@@ -14,7 +14,7 @@ from tests.learning.reference import plain_loss
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.ppo_update import PPOSettings, float32_precision, ppo_loss, update
-from trading.learning.rollout import Rollout
+from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout
 
 SETTINGS = PPOSettings(learning_rate=1e-2, minibatches=2)
 
@@ -51,6 +51,20 @@ def check_gradient(
     for name, parameter in network.named_parameters():
         moved = (before[name] - parameter).detach()
         torch.testing.assert_close(moved, before[name].grad, atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_what_acted_otherwise_is_corrected_whatever_the_version() -> None:
+    """Greedy actions are certain: each weighs as much as the policy would have chosen it."""
+    network = small_network()
+    acted = random_rollout(1, network=network)
+    greedy = replace(
+        acted, log_probs=np.zeros_like(acted.log_probs), weights_version=OTHER_BEHAVIOUR
+    )
+    stats = update(copy.deepcopy(network), adam(network), acted, SETTINGS, generator(), version=1)
+    assert stats["behaviour_kl"] == 0.0
+    check_gradient(greedy, SETTINGS, version=7)
+    stats = update(network, adam(network), greedy, SETTINGS, generator(), version=7)
+    assert stats["behaviour_kl"] > 0.0
 
 
 @pytest.mark.parametrize("ends", [0.0, 0.1, 0.3, 0.9])

@@ -173,7 +173,7 @@ def trade(
             MarketDirectory(rest, stream, env, calendar, 10_000, treasury_yields=treasury_yields),
             recorder,
         )
-        policy = Policy(assembly.model_config(settings), settings.seed)
+        policy = Policy(assembly.model_config(settings), settings.seed, acting=settings.policy.act)
         trader_settings = replace(
             assembly.trader_settings(settings), learning=learning, lockstep=False
         )

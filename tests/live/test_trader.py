@@ -31,6 +31,7 @@ from trading.execution.orders import Intent
 from trading.execution.risk import TradingState
 from trading.learning.champions import Champion, Standing
 from trading.learning.policy import Policy
+from trading.learning.rollout import OTHER_BEHAVIOUR
 from trading.learning.weights import Reign
 from trading.live import assembly
 from trading.live.endpoint import Endpoint
@@ -66,6 +67,21 @@ def test_the_account_is_the_fold_of_its_journal(tmp_path: Path) -> None:
 def test_the_journal_does_not_depend_on_how_frames_are_packed(tmp_path: Path) -> None:
     digests = {run(tmp_path / str(frame), frame=frame).digest for frame in (1, 37, 500)}
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("acting", ["sampled", "greedy", 0.5])
+def test_experience_says_whether_it_was_drawn_from_what_is_learned(
+    tmp_path: Path, acting: str | float
+) -> None:
+    settings = settings_for(tmp_path, f"policy.act={acting}", "learning.update_frequency=8")
+    with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
+        result = trade(settings, endpoint, begin, learning=True)
+    rollout = result.trader.fragments.get_nowait().rollout
+    if acting == "sampled":
+        assert rollout.weights_version == result.trader.championship.version
+    else:
+        assert rollout.weights_version == OTHER_BEHAVIOUR
+    assert (rollout.log_probs == 0.0).all() == (acting == "greedy")
 
 
 def test_a_second_run_gives_the_identical_journal(tmp_path: Path) -> None:

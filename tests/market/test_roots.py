@@ -195,3 +195,27 @@ def test_a_pair_has_one_strike_one_date_and_one_root(
             key == keys[i] for key in keys
         )
     assert len(set(zip(groups.tolist(), keys, strict=True))) == len(set(keys))
+
+
+def test_a_forward_that_cannot_be_read_grows_from_the_spot_as_the_last_one_did() -> None:
+    """A dividend of 3 USD before the expiry stays in the forward while its pairs are stale."""
+    expiry = date(2026, 4, 2)
+    chain = chain_of("ACME", *both("ACME", expiry))
+    columns, age_ns = chain.columns, 90_000_000_000
+    now_ns = CALENDAR.expiry_ns(expiry) - 40 * 86_400_000_000_000
+    columns.quote_ns[:] = now_ns
+    for i, mid in enumerate((2.0, 5.0)):
+        columns.bid[i], columns.ask[i] = mid - 0.05, mid + 0.05
+    chain.last_price = 100.0
+    chain.refresh(now_ns, 0.0, age_ns)
+    assert columns.forward[0] == pytest.approx(97.0)
+    chain.last_price = 110.0
+    chain.refresh(now_ns + 2 * age_ns, 0.0, age_ns)
+    assert columns.forward[0] == pytest.approx(110.0 * 0.97, rel=1e-4)
+    listed_again = chain_of("ACME", *both("ACME", date(2026, 2, 6)), *both("ACME", expiry))
+    listed_again.adopt_quotes(chain)
+    listed_again.refresh(now_ns + 2 * age_ns, 0.0, age_ns)
+    assert listed_again.columns.forward[1] == pytest.approx(110.0 * 0.97, rel=1e-4)
+    assert chain_of("ACME", *both("ACME", expiry)).carry.tolist() == pytest.approx(
+        [np.nan], nan_ok=True
+    )

@@ -39,6 +39,12 @@ def _check_account_id(value: str) -> str:
     return value
 
 
+def _check_acting(value: str | float) -> str | float:
+    if value in ("sampled", "greedy") or (isinstance(value, float | int) and value > 0):
+        return value
+    raise ValueError("must be sampled, greedy, or a temperature above 0")
+
+
 def _read_date(value: object) -> object:
     if isinstance(value, str):
         try:
@@ -80,6 +86,7 @@ FilePath = Annotated[Path, BeforeValidator(_read_path)]
 ExistingPath = Annotated[Path, BeforeValidator(_read_path), AfterValidator(_check_exists)]
 WebSocketUrl = Annotated[str, _check_scheme("ws", "wss")]
 HttpUrl = Annotated[str, _check_scheme("http", "https")]
+Acting = Annotated[str | float, AfterValidator(_check_acting)]
 Text = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

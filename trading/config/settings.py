@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from trading.config.fields import (
     AccountId,
+    Acting,
     AtLeastOne,
     Count,
     CountOrZero,
@@ -387,6 +388,18 @@ class ModelSettings(Section):
     ] = None
 
 
+class PolicySettings(Section):
+    """How actions follow from the policy's distribution."""
+
+    act: Annotated[
+        Acting,
+        _about(
+            "Live, in the gate and in backtests: sampled, greedy (the most likely action), or a "
+            "temperature by which the log probabilities are divided before an action is drawn."
+        ),
+    ] = "sampled"
+
+
 class GateSettings(Section):
     """What a challenger must pass before it trades, and when the champion stops trading."""
 
@@ -396,7 +409,10 @@ class GateSettings(Section):
     sessions: Annotated[
         int,
         Field(ge=20),
-        _about("Simulated sessions, never trained on, that challenger and champion both trade."),
+        _about(
+            "Simulated sessions, never trained on, that challenger and champion both trade: half "
+            "of them always the same, half others at each judgement."
+        ),
     ] = 64
     history: Annotated[
         FilePath | None,
@@ -408,12 +424,18 @@ class GateSettings(Section):
     confidence: Annotated[
         float,
         Field(ge=0.5, lt=1),
-        _about("Confidence of each one-sided bound of the difference of their session returns."),
+        _about(
+            "Confidence that no challenger is promoted who loses the margin, over all judgements "
+            "against one champion."
+        ),
     ] = 0.95
     margin_pct: Annotated[
         Positive,
-        _about("Percent of the initial capital a session that a challenger may be worse by."),
-    ] = 0.5
+        _about(
+            "Percent of the initial capital a session that a challenger may be worse by; 0.02 is "
+            "5 % of it a year."
+        ),
+    ] = 0.02
     max_kl: Annotated[
         Positive, _about("Largest KL divergence of a challenger from the champion, in nats.")
     ] = 0.1
@@ -605,6 +627,7 @@ class Settings(Section):
     notify: NotificationSettings = NotificationSettings()
     env: EnvironmentSettings = EnvironmentSettings()
     model: ModelSettings = ModelSettings()
+    policy: PolicySettings = PolicySettings()
     learning: LearningSettings = LearningSettings()
     ray: RaySettings = RaySettings()
     serving: ServingSettings = ServingSettings()

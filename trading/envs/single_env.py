@@ -1,7 +1,8 @@
 """One account in one simulated market as an ordinary Gymnasium environment.
 
 For trying things out and for tools that know nothing of vector environments; training uses
-`trading.envs.vector_env`, of which this is the case B = 1.
+`trading.envs.vector_env`, of which this is the case B = 1. Gymnasium knows it as
+`trading/Options-v0`.
 """
 
 from typing import Any, ClassVar
@@ -11,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.registration import register_environments
 from trading.envs.rules import TradingRules
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.execution.fees import FeeSchedule
+
+register_environments()
 
 Observation = dict[str, NDArray[Any]]
 

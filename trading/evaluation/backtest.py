@@ -127,16 +127,16 @@ def simulation_returns(
 
 
 def learnt(policy: Policy) -> Trader:
-    """The policy's most likely action."""
+    """The policy, acting as it trades live; its random numbers begin again."""
     state = policy.initial_state(0)
+    policy.draw_again()
 
     def trader(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
         nonlocal state
         if next(iter(state.values())).shape[1] != len(first):
             state = policy.initial_state(len(first))
-        decision, state = policy.act(
-            observation["observations"], observation["action_mask"], state, first, greedy=True
-        )
+        seen, mask = observation["observations"], observation["action_mask"]
+        decision, state = policy.act(seen, mask, state, first)
         return decision.actions
 
     return trader

@@ -102,32 +102,85 @@ def bootstrap_interval(
     *,
     generator: np.random.Generator,
     confidence: float = 0.95,
-    mean_block: float = 5.0,
+    mean_block: float | None = None,
     resamples: int = 2000,
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic by the stationary bootstrap (Politis & Romano 1994).
+    """Studentised interval of a statistic by the stationary bootstrap (Politis & Romano 1994).
 
     Blocks of sessions begin anywhere, wrap around the end, and have geometric lengths of mean
-    `mean_block`. Resamples without a value are left out; (NaN, NaN) when none has one or there
-    are fewer than two sessions.
+    `mean_block`, n^(1/3) / 2 of n sessions where none is given. Each resample's distance from the
+    statistic is measured in its own standard error, from the sums of its blocks (Götze & Künsch
+    1996), so that the interval is as wide as few sessions make it; percentiles of the resamples
+    would cover 75 to 90 % at 95. Standard errors are by the statistic's jackknife values.
+
+    (NaN, NaN) where the statistic has no value or no deviation, or there are fewer than four
+    sessions.
     """
     n = len(returns)
-    if n < 2:
+    estimate = statistic(returns) if n >= _FEWEST_SESSIONS else np.nan
+    if not np.isfinite(estimate):
         return float("nan"), float("nan")
-    values = np.empty(resamples)
-    for i in range(resamples):
-        begins = generator.random(n) < 1.0 / mean_block
-        begins[0] = True
-        starts = np.flatnonzero(begins)
-        block = np.cumsum(begins) - 1
-        first = generator.integers(0, n, len(starts))
-        values[i] = statistic(returns[(first[block] + np.arange(n) - starts[block]) % n])
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
+    block = max(1.0, mean_block if mean_block is not None else n ** (1.0 / 3.0) / 2.0)
+    influence = _jackknife_influence(returns, statistic)
+    error = np.sqrt(_variance_of_mean(influence, 1.0 / block))
+    if not (np.isfinite(error) and error > 1e-12 * abs(estimate)):
+        return float("nan"), float("nan")
+    begins = generator.random((resamples, n)) < 1.0 / block
+    begins[:, 0] = True
+    place = np.arange(n)
+    since = place - np.maximum.accumulate(np.where(begins, place, 0), axis=1)
+    first = np.maximum.accumulate(np.where(begins, np.arange(resamples * n).reshape(-1, n), 0), 1)
+    drawn = generator.integers(0, n, resamples * n)
+    index = (drawn[first] + since) % n
+    errors = _errors_by_blocks(influence[index], begins)
+    values = np.array([statistic(returns[row]) for row in index])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = (values - estimate) / errors
+    # A resample of equal sessions or of one block has no error to measure by.
+    distance = distance[np.isfinite(distance)]
+    if len(distance) < resamples // 2:
         return float("nan"), float("nan")
     tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(values, (tail, 1.0 - tail))
-    return float(low), float(high)
+    low, high = np.quantile(distance, (1.0 - tail, tail))
+    return float(estimate - low * error), float(estimate - high * error)
+
+
+_FEWEST_SESSIONS = 4
+
+
+def _jackknife_influence(returns: Series, statistic: Callable[[Series], float]) -> Series:
+    """How much each session moves the statistic, [n], with mean 0."""
+    n = len(returns)
+    without = np.array([statistic(np.delete(returns, i)) for i in range(n)])
+    influence: Series = (n - 1) * (without.mean() - without)
+    influence -= influence.mean()
+    return influence
+
+
+def _variance_of_mean(influence: Series, end: float) -> float:
+    """Variance of the mean of dependent values, as the stationary bootstrap has it.
+
+    `end` is the probability that a block ends (Politis & Romano 1994, eq. 5), at most 1.
+    """
+    n = len(influence)
+    lags = np.arange(1, n)
+    autocovariance = np.correlate(influence, influence, "full")[n - 1 :] / n
+    weight = (1.0 - lags / n) * (1.0 - end) ** lags + (lags / n) * (1.0 - end) ** (n - lags)
+    total = autocovariance[0] + 2.0 * float(weight @ autocovariance[1:])
+    return max(float(total), 0.0) / (n - 1)
+
+
+def _errors_by_blocks(influence: NDArray[np.float64], begins: NDArray[np.bool_]) -> Series:
+    """Standard error of each resample's mean, [R], from the sums of its blocks."""
+    rows, n = influence.shape
+    centred = influence - influence.mean(axis=1, keepdims=True)
+    sums = np.add.reduceat(centred.ravel(), np.flatnonzero(begins.ravel()))
+    blocks = begins.sum(axis=1)
+    row = np.repeat(np.arange(rows), blocks)
+    total = np.bincount(row, weights=sums**2, minlength=rows)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors: Series = np.sqrt(total / n**2 * blocks / (blocks - 1))
+    return errors
 
 
 def probabilistic_sharpe(returns: Series, *, benchmark: float = 0.0) -> float:

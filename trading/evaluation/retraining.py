@@ -39,7 +39,8 @@ def retrained(settings: Settings, display: Display, stopped: Callable[[], bool])
             )
             if stopped():
                 raise LearningError("the evaluation was stopped before its last fold was traded")
-            policy = Policy(assembly.model_config(settings), settings.seed)
+            model, acting = assembly.model_config(settings), settings.policy.act
+            policy = Policy(model, settings.seed, acting=acting)
             policy.load_weights(algorithm.weights())
         return policy
 

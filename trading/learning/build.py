@@ -1,7 +1,7 @@
 """Builds the algorithm: where its learner runs, what it trains on, what it starts from."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from trading.errors import CheckpointError, ConfigError, LearnerLostError, Learn
 from trading.execution.fees import FeeSchedule
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
+from trading.learning.noted_settings import NOTED
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
 
@@ -166,6 +167,8 @@ class Start(NamedTuple):
     """Where its weights come from; None when they are new."""
     pretrained: int | None
     """Decisions that a pre-training which has not ended learned from; None where all have ended."""
+    settings: Mapping[str, Any] | None = None
+    """That a checkpoint was learnt with, where it tells; see `noted_settings`."""
 
 
 def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | None) -> Start:
@@ -184,7 +187,7 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
         path, metadata = found
         _restore(algorithm, path)
         origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
-        return Start(origin, metadata.get(PRETRAINED))
+        return Start(origin, metadata.get(PRETRAINED), metadata.get(NOTED, {}))
     if model_path is not None:
         weights = load_module_weights(model_path)
         try:

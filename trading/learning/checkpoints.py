@@ -12,7 +12,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,17 +46,25 @@ class CheckpointStore:
         directory: Made when missing. One process writes, see `owned`; any may read.
         keep: Checkpoints kept, at least 1; older ones are removed after each save.
         name: What their directories' names begin with.
+        noted: JSON values that every checkpoint's metadata tells beside its own.
 
     Raises:
         CheckpointError: `keep` is less than 1.
     """
 
-    def __init__(self, directory: Path, keep: int, name: str = "step") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        keep: int,
+        name: str = "step",
+        noted: Mapping[str, Any] | None = None,
+    ) -> None:
         if keep < 1:
             raise CheckpointError(f"keep is {keep}; at least 1 checkpoint must be kept")
         self.directory = Path(directory).resolve()
         self.keep = keep
         self._name = name
+        self._noted = dict(noted or {})
         self._pattern = re.compile(rf"{name}-(\d{{9,}})(\.replaced)?")
         self.directory.mkdir(parents=True, exist_ok=True)
 
@@ -112,12 +120,13 @@ class CheckpointStore:
         step = metadata.get("step")
         if not isinstance(step, int) or step < 0:
             raise CheckpointError(f'metadata["step"] is {step!r}; it must be an integer >= 0')
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._remove_unfinished()
         target = self.path(step)
         temporary = self.directory / f"{_WRITING}{target.name}"
         temporary.mkdir()
         write(temporary)
-        _write_manifest(temporary, metadata)
+        _write_manifest(temporary, {**self._noted, **metadata})
         replaced = target.with_name(target.name + _REPLACED)
         if target.exists():
             target.rename(replaced)

@@ -3,7 +3,6 @@
 Everything is repeatable: equal weights give an equal verdict, but for the time it took.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,26 +11,37 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 
 from trading.errors import LearningError
 from trading.execution.events import Compared
 from trading.learning.champions import weights_digest
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.module import ACTION_MASK, OBSERVATIONS
+from trading.learning.non_inferiority import (
+    CREPT,
+    UNPROVEN,
+    WORSE,
+    Levels,
+    Returns,
+    chances,
+    compare,
+    not_proven,
+    spent_confidence,
+)
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import BoolArray, FloatArray, IntArray
 
-Returns = npt.NDArray[np.float64]
+__all__ = ["CHECKS", "CREPT", "KL", "MASK", "NOT_FINITE", "UNPROVEN", "WORSE", "Gate", "GateLimits"]
+__all__ += ["HeldOut", "Returns", "SessionTrader", "Verdict", "compare", "mean_kl", "not_proven"]
+__all__ += ["output_fault"]
+
 SessionTrader = Callable[[dict[str, npt.NDArray[Any]], BoolArray], IntArray]
 """Chooses an action per account from observations, and where an episode begins, bool[B]."""
 
 NOT_FINITE, MASK, KL = "not_finite", "mask", "kl"
-WORSE, UNPROVEN, CREPT = "worse", "unproven", "crept"
 CHECKS = (NOT_FINITE, MASK, KL, WORSE, UNPROVEN, CREPT)
 
 _HARMFUL = frozenset({NOT_FINITE, MASK, KL, WORSE})
-_ENOUGH_SESSIONS = 20
 _PROBE_ACCOUNTS = 16
 _DRAWS_SEED = 0x6A7E
 
@@ -41,7 +51,9 @@ class HeldOut(NamedTuple):
 
     name: str
     trade: Callable[[SessionTrader], Returns]
-    """Trades the same ones every time; gives fractions of the initial capital, [D]."""
+    """Trades the same ones until `renew`; gives fractions of the initial capital, [D]."""
+    renew: Callable[[], None] | None = None
+    """Called before each judgement: takes other sessions, in place of some or of all."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class GateLimits:
     """What a challenger is held to."""
 
     confidence: float = 0.95
-    """Of each one-sided bound of the mean difference of session returns."""
+    """That none of all challengers judged against one champion is promoted who loses the margin."""
     margin_pct: float = 0.5
     """Percent of the initial capital a session by which a challenger may be worse."""
     max_kl: float = 0.1
@@ -68,6 +80,8 @@ class Verdict:
     """KL(champion || challenger) in nats; None where the challenger's outputs are no numbers."""
     compared: tuple[Compared, ...]
     seconds: float
+    chances: tuple[tuple[float, float], ...] = ()
+    """Losses in percent a session, and with what probability a challenger of such a loss passes."""
 
     @property
     def passed(self) -> bool:
@@ -79,16 +93,30 @@ class Verdict:
         """Whether learning must not go on from the challenger."""
         return not _HARMFUL.isdisjoint(self.failed)
 
+    @property
+    def told(self) -> str:
+        """The reason, and how strict the test was."""
+        if not self.chances:
+            return self.reason
+        each = [f"{loss:g} with probability {chance:.2g}" for loss, chance in self.chances]
+        return f"{self.reason}; who is worse by so many % a session passes: {', '.join(each)}"
+
 
 class Gate:
     """Judges challengers against the champion.
 
-    Both trade the same held-out sessions as they would trade live: actions are sampled, with equal
-    draws for both, so that only where the policies differ do the sessions. The champion's are
-    traded once. Where the sessions are too few for a bound their plain mean decides.
+    Both trade the same held-out sessions as they would trade live, and where actions are drawn with
+    equal draws for both, so that only where the policies differ do the sessions. The champion's are
+    traded once, but for sets that are renewed. Where the sessions are too few for a bound their
+    plain mean decides.
+
+    Each judgement against one champion spends a part of the error that is allowed, 1 / (k (k + 1))
+    of it the k-th one, which adds up to all of it: asking again and again does not get a worse
+    challenger through.
 
     A champion's margin must not be given away again and again: a challenger is also held to the
-    best mean that any champion reached on the same sessions.
+    best level that any champion reached. Levels are sums of paired differences, so that they do
+    not depend on which sessions were traded.
 
     Parameters
     ----------
@@ -98,24 +126,33 @@ class Gate:
         What challengers are held to.
     held_out
         At least one; the states that the champion comes to on the first are where KL is measured.
+    acting
+        How both act, see `Policy`: as they trade.
     """
 
     def __init__(
-        self, config: CLSTMConfig, limits: GateLimits, held_out: Sequence[HeldOut]
+        self,
+        config: CLSTMConfig,
+        limits: GateLimits,
+        held_out: Sequence[HeldOut],
+        acting: str | float = "sampled",
     ) -> None:
         if not held_out:
             raise LearningError("the gate needs at least one set of held-out sessions")
         self.limits = limits
         self._config = config
+        self._acting = acting
         self._held_out = list(held_out)
         self._champion: _Trial | None = None
-        self._best: dict[str, float] = {}
+        self._judged = 0
+        """Challengers, against the present champion."""
+        self._levels = Levels()
         self._missing: tuple[str, ...] = ()
 
     def hold_out(self, held_out: Sequence[HeldOut], missing: Sequence[str] = ()) -> None:
         """Judge on these sessions from now on; `missing` names sets that do not exist yet."""
         self._held_out = list(held_out)
-        self._champion, self._best = None, {}
+        self._champion = None
         self._missing = tuple(missing)
 
     def judge(self, champion: Weights, challenger: Weights) -> Verdict:
@@ -127,7 +164,11 @@ class Gate:
             The weights are another network's, or the champion itself fails.
         """
         started = time.perf_counter()
+        for held_out in self._held_out:
+            if held_out.renew is not None:
+                held_out.renew()
         reigning = self._reigning(champion)
+        self._judged += 1
         faults, kl, policy = self._probe(reigning, challenger)
         compared: list[Compared] = []
         if policy is not None:
@@ -138,18 +179,28 @@ class Gate:
                 compared, worse = self._compare(reigning, trial)
                 faults += worse
         if not faults:
-            self._remember_best(compared)
+            self._levels.passed(weights_digest(challenger), compared)
         return Verdict(
             failed=tuple(dict.fromkeys(check for check, _ in faults)),
             reason=self._told([why for _, why in faults], compared),
             kl=kl,
             compared=tuple(compared),
             seconds=time.perf_counter() - started,
+            chances=chances(compared, self._confidence, self.limits.margin_pct),
         )
+
+    @property
+    def _confidence(self) -> float:
+        """Of the lower bounds of this judgement."""
+        return spent_confidence(self.limits.confidence, self._judged)
 
     def _reigning(self, champion: Weights) -> "_Trial":
         digest = weights_digest(champion)
-        if self._champion is None or self._champion.digest != digest:
+        if self._levels.digest != digest:
+            self._judged = 0
+            self._levels.begin(digest)
+        renewed = any(held_out.renew is not None for held_out in self._held_out)
+        if renewed or self._champion is None or self._champion.digest != digest:
             trial = self._trade(champion)
             if trial.fault is not None:
                 raise LearningError(
@@ -157,16 +208,13 @@ class Gate:
                     "with `trading checkpoints promote`"
                 )
             self._champion = trial
-            for held_out, returns in zip(self._held_out, trial.returns, strict=True):
-                mean = 100.0 * float(returns.mean())
-                self._best[held_out.name] = max(mean, self._best.get(held_out.name, -math.inf))
         return self._champion
 
     def _trade(self, weights: Weights) -> "_Trial":
         returns = []
         probe: _Probe | None = None
         for held_out in self._held_out:
-            policy = Policy(self._config, _DRAWS_SEED)
+            policy = Policy(self._config, _DRAWS_SEED, acting=self._acting)
             policy.load_weights(weights)
             trader = _Watched(policy)
             try:
@@ -204,63 +252,27 @@ class Gate:
         for held_out, ours, theirs in zip(
             self._held_out, reigning.returns, trial.returns, strict=True
         ):
-            each = compare(held_out.name, ours, theirs, self.limits.confidence)
+            limits = self.limits
+            each = compare(held_out.name, ours, theirs, self._confidence, limits.confidence)
             compared.append(each)
             fault = not_proven(each, margin)
-            best = self._best[held_out.name]
+            below = self._levels.below_best(each)
             if fault is not None:
                 faults.append(fault)
-            elif not each.challenger >= best - margin:
+            elif not below <= margin:
                 faults.append(
                     (
                         CREPT,
-                        f"{each.challenger:+.3f} % a session on {each.held_out}, more than "
-                        f"{margin:g} below the best champion's {best:+.3f} %",
+                        f"{each.challenger:+.3f} % a session on {each.held_out}, {below:.3f} "
+                        f"below the best champion and so more than {margin:g}",
                     )
                 )
         return compared, faults
-
-    def _remember_best(self, compared: Sequence[Compared]) -> None:
-        for each in compared:
-            self._best[each.held_out] = max(self._best[each.held_out], each.challenger)
 
     def _told(self, faults: Sequence[str], compared: Sequence[Compared]) -> str:
         names = ", ".join(each.held_out for each in compared)
         parts = [*faults] if faults else [f"not worse on {names}"]
         return "; ".join([*parts, *(f"{name}: none" for name in self._missing)])
-
-
-def compare(held_out: str, champion: Returns, challenger: Returns, confidence: float) -> Compared:
-    """Session returns of both, paired; bounds of the mean difference by Student's t."""
-    difference = 100.0 * (challenger - champion)
-    count, mean = len(difference), float(difference.mean())
-    low = high = None
-    if count >= _ENOUGH_SESSIONS:
-        error = float(difference.std(ddof=1)) / math.sqrt(count)
-        reach = float(stats.t.ppf(confidence, count - 1)) * error
-        low, high = mean - reach, mean + reach
-    return Compared(
-        held_out,
-        count,
-        100.0 * float(champion.mean()),
-        100.0 * float(challenger.mean()),
-        mean,
-        low,
-        high,
-    )
-
-
-def not_proven(each: Compared, margin_pct: float) -> tuple[str, str] | None:
-    """Why a challenger does not count as not worse by more than the margin; None where it does."""
-    at_least = each.difference if each.low is None else each.low
-    if at_least > -margin_pct:
-        return None
-    lost = f"{each.difference:+.3f} % a session on {each.held_out}"
-    if each.high is None:
-        return UNPROVEN, f"{lost} ({each.sessions} sessions)"
-    if each.high < 0.0:
-        return WORSE, f"{lost}, at most {each.high:+.3f} %"
-    return UNPROVEN, f"{lost}, perhaps {each.low:+.3f} %"
 
 
 def output_fault(
@@ -325,7 +337,7 @@ class _Trial(NamedTuple):
 
 
 class _Watched:
-    """Trades by a policy's sampled actions, and looks at every output."""
+    """Trades by a policy's actions, and looks at every output."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy

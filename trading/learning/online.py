@@ -252,7 +252,7 @@ class OnlineLearner:
             self.report,
             judgements=self.report.judgements + 1,
             judgement_seconds=verdict.seconds,
-            verdict=verdict.reason,
+            verdict=verdict.told,
             kl_to_champion=_NAN if verdict.kl is None else verdict.kl,
         )
         self._succession.publish()

@@ -23,11 +23,11 @@ class Decision(NamedTuple):
     actions: IntArray
     """int64 [B]."""
     log_probs: FloatArray
-    """float32 [B]: log probability of the action."""
+    """float32 [B]: log probability with which the action was taken; 0 where it had to be."""
     values: FloatArray
     """float32 [B]: estimated return from here."""
     probabilities: FloatArray
-    """float32 [B, N]: the whole distribution, 0 where forbidden."""
+    """float32 [B, N]: the network's own distribution, 0 where forbidden."""
 
 
 class Policy:
@@ -37,6 +37,8 @@ class Policy:
         config: Shape of the network.
         seed: Seeds the initial weights and the sampling, apart from torch's global generator.
         model: A network to act with instead of a new one; it is shared, not copied.
+        acting: How actions follow from the network's distribution: "sampled", "greedy" (the most
+            likely one), or a temperature that the logits are divided by before one is drawn.
 
     Example:
         >>> policy = Policy(CLSTMConfig(observation_size=3, action_count=2), seed=7)
@@ -50,12 +52,29 @@ class Policy:
         1
     """
 
-    def __init__(self, config: CLSTMConfig, seed: int, model: CLSTM | None = None) -> None:
+    def __init__(
+        self,
+        config: CLSTMConfig,
+        seed: int,
+        model: CLSTM | None = None,
+        acting: str | float = "sampled",
+    ) -> None:
         self.config = config
+        self.acting = acting
+        self._seed = seed
         self.model = model if model is not None else seeded_clstm(config, seed)
         self.generator = torch.Generator().manual_seed(seed)
         self._loops = Loops(self.model) if covers(self.model) else None
         self._warm_up()
+
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether actions are drawn from the distribution that is learned, and no other."""
+        return self.acting in ("sampled", 1.0)
+
+    def draw_again(self) -> None:
+        """Begin the random numbers again: equal situations then lead to equal actions."""
+        self.generator.manual_seed(self._seed)
 
     def initial_state(self, batch_size: int) -> State:
         """The state at the start of an episode: zeros [layers, B, hidden]."""
@@ -80,7 +99,8 @@ class Policy:
             action_mask: bool [B, N], at least one True per row.
             state: Arrays [layers, B, hidden], from `initial_state` or the last call.
             first: bool [B], True where an episode starts.
-            greedy: Take the most likely action instead of sampling; draws no random number.
+            greedy: Take the most likely action, whatever `acting` says. Neither it nor "greedy"
+                draws a random number.
 
         Returns:
             The decision and the state to pass next time.
@@ -91,8 +111,14 @@ class Policy:
         """
         self._check(observations, action_mask)
         logits, values, new_state = self._evaluate(observations, action_mask, state, first)
-        draws = _NO_DRAWS if greedy else self._draws(len(logits))
-        actions, log_probs, probabilities = decide(logits, draws, greedy)
+        if greedy or self.acting == "greedy":
+            actions, log_probs, probabilities = decide(logits, _NO_DRAWS, True)
+            return Decision(actions, np.zeros_like(log_probs), values, probabilities), new_state
+        actions, log_probs, probabilities = decide(
+            self._tempered(logits), self._draws(len(logits)), False
+        )
+        if not self.is_on_policy:
+            probabilities = decide(logits, _NO_DRAWS, True)[2]
         return Decision(actions, log_probs, values, probabilities), new_state
 
     @torch.no_grad()
@@ -140,6 +166,14 @@ class Policy:
         of_step, value, new_state = self.model(seen, mask, before, begins)
         after = {key: tensor.numpy() for key, tensor in new_state.items()}
         return of_step[0].numpy(), value[0].numpy(), after
+
+    def _tempered(self, logits: FloatArray) -> FloatArray:
+        if self.is_on_policy:
+            return logits
+        with np.errstate(over="ignore"):
+            tempered: FloatArray = logits / np.float32(self.acting)
+        # What is forbidden is the lowest number, which division makes infinite.
+        return np.maximum(tempered, np.finfo(np.float32).min, dtype=np.float32)
 
     def _draws(self, rows: int) -> npt.NDArray[np.float64]:
         """A uniform number a row: the only source of randomness."""

@@ -6,17 +6,18 @@ learners without passing through the driver.
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import ray
 import torch
 import torch.distributed
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core import (
     ALL_MODULES,
     COMPONENT_RL_MODULE,
@@ -24,7 +25,6 @@ from ray.rllib.core import (
 )
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
@@ -39,12 +39,14 @@ from ray.rllib.utils.metrics import (
 from trading.errors import LearnerLostError, LearningError
 from trading.learning.clstm import CLSTM
 from trading.learning.memory import keep_freed_memory, leave_new_memory_as_it_is
-from trading.learning.module import CLSTMModule
 from trading.learning.policy import Weights, load_weights
+from trading.learning.ppo_config import CLSTMPPOConfig, scheduled
 from trading.learning.ppo_update import PPOSettings, Replica, update
 from trading.learning.rollout import Rollout
-from trading.learning.runner import BatchedEnvRunner, network_weights
+from trading.learning.runner import network_weights
 from trading.learning.sampling import RolloutSource, Sampler, fetched
+
+__all__ = ["CLSTMPPO", "CLSTMPPOConfig", "CLSTMPPOLearner"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,73 +59,6 @@ WEIGHTS_VERSION = "weights_version"
 SAMPLING = "sampling"
 """Part of a checkpoint: where the runners stand."""
 _STEPS_TRAINED = (LEARNER_RESULTS, ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME)
-
-
-class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
-    """Builds a `CLSTMPPO`.
-
-    Beside RLlib's own settings: `training(ppo=PPOSettings(...), torch_threads=1, overlap=True)`,
-    `rl_module(model_config={"feature_hidden": 64, ...})` for the network,
-    `env_runners(num_envs_per_env_runner=B, rollout_fragment_length=T)` for the shape of a rollout,
-    and `environment(env_config={"factory": ...})` for the environment, see `BatchedEnvRunner`.
-    """
-
-    def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
-        super().__init__(algo_class=algo_class or CLSTMPPO)
-        self.ppo = PPOSettings()
-        self.torch_threads: int | None = None
-        self.overlap = False
-        # The runners have no connectors to merge, and asking for them would wait for a rollout.
-        self._dont_auto_sync_env_runner_states = True
-        self.api_stack(enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)
-        self.env_runners(
-            env_runner_cls=BatchedEnvRunner,
-            num_env_runners=0,
-            num_envs_per_env_runner=64,
-            rollout_fragment_length=64,
-        )
-        self.fault_tolerance(
-            restart_failed_env_runners=True,
-            delay_between_env_runner_restarts_s=1.0,
-            env_runner_health_probe_timeout_s=5.0,
-        )
-        self.reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=0)
-
-    def training(
-        self,
-        *,
-        ppo: PPOSettings = NotProvided,
-        torch_threads: int | None = NotProvided,
-        overlap: bool = NotProvided,
-        **kwargs: Any,
-    ) -> Self:
-        """Sets the update.
-
-        Args:
-            ppo: Hyperparameters of the update; its learning rate holds where `lr` is not given.
-            torch_threads: Threads of each sampling and learning process; None leaves torch's own
-                choice. A learner's threads share out the sequences of a minibatch.
-            overlap: Whether remote runners sample while the learners update, with the weights
-                before the update.
-            **kwargs: RLlib's own settings.
-        """
-        if ppo is not NotProvided:
-            self.ppo = ppo
-            self.lr = ppo.learning_rate
-        super().training(**kwargs)
-        if overlap is not NotProvided:
-            self.overlap = overlap
-        if torch_threads is not NotProvided:
-            self.torch_threads = torch_threads
-        return self
-
-    def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """The CLSTM, shaped by the spaces and `model_config`."""
-        return RLModuleSpec(module_class=CLSTMModule)
-
-    def get_default_learner_class(self) -> type[TorchLearner]:
-        """The learner that understands rollouts."""
-        return CLSTMPPOLearner
 
 
 class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
@@ -141,6 +76,16 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         leave_new_memory_as_it_is()
         super().build()
 
+    def _set_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Takes over the optimizer's moments; its step size is the configured one."""
+        super()._set_optimizer_state(state)
+        self._set_learning_rate(0)
+
+    def _set_learning_rate(self, decisions: int) -> float:
+        rate = scheduled(self.config.lr, decisions)
+        self._set_optimizer_lr(self.get_optimizer(DEFAULT_MODULE_ID), rate)
+        return rate
+
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Registers one Adam, which RLlib saves in checkpoints."""
         parameters = self.get_parameters(self._module[module_id])
@@ -148,7 +93,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
             module_id=module_id,
             optimizer=torch.optim.Adam(parameters, fused=True),
             params=parameters,
-            lr_or_lr_schedule=config.lr,
+            lr_or_lr_schedule=scheduled(config.lr, 0),
         )
 
     def compute_loss_for_module(self, **_: Any) -> Any:
@@ -174,14 +119,21 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         """Number of updates that led to the weights."""
         return int(self._weights_seq_no)
 
-    def update_from_rollouts(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+    def update_from_rollouts(
+        self, rollouts: Sequence[Rollout], decisions: int = 0
+    ) -> dict[str, float]:
         """One PPO update on all rollouts together; shorter ones are padded.
 
         The order of minibatches depends on the seed and the weights version only, so a restored
         learner continues exactly as it would have.
 
+        Args:
+            rollouts: At least one.
+            decisions: That were learned from before: where schedules stand.
+
         Returns:
-            The statistics of `ppo_update.update` and `weights_version`, the new one.
+            The statistics of `ppo_update.update`, `weights_version`, the new one, and the
+            `learning_rate`.
 
         Raises:
             LearningError: A rollout is unusable or the loss is not finite; nothing has changed.
@@ -191,17 +143,29 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         steps = max((rollout.shape[0] for rollout in rollouts), default=0)
         joined = Rollout.concatenate([rollout.padded(steps) for rollout in rollouts])
         entropy = np.random.SeedSequence([self.config.seed or 0, self.weights_version])
+        rate = self._set_learning_rate(decisions)
         stats = update(
             self.network,
             self.get_optimizer(DEFAULT_MODULE_ID),
             joined,
-            self.config.ppo,
+            self._settings_of(joined, decisions),
             torch.Generator().manual_seed(int(entropy.generate_state(1)[0])),
             Replica(self._learner_index, max(1, self.config.num_learners)),
             self.weights_version,
         )
         self._weights_seq_no += 1
-        return {**stats, WEIGHTS_VERSION: float(self.weights_version)}
+        return {**stats, WEIGHTS_VERSION: float(self.weights_version), "learning_rate": rate}
+
+    def _settings_of(self, rollout: Rollout, decisions: int) -> PPOSettings:
+        """The settings of one update, where they follow from its size or from a schedule."""
+        settings: PPOSettings = self.config.ppo
+        coefficient = scheduled(self.config.entropy_coeff, decisions)
+        settings = replace(settings, entropy_coefficient=coefficient)
+        if self.config.minibatch_size is None:
+            return settings
+        of_learner = rollout.steps / max(1, self.config.num_learners)
+        minibatches = max(1, math.ceil(of_learner / self.config.minibatch_size))
+        return replace(settings, minibatches=minibatches)
 
 
 class CLSTMPPO(Algorithm):  # type: ignore[misc]
@@ -209,7 +173,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
 
     Example:
         ```
-        algorithm = CLSTMPPOConfig().environment(env_config={"factory": ...}).build_algo()
+        algorithm = CLSTMPPOConfig().environment("CartPole-v1").build_algo()
         algorithm.train()               # one update on sampled rollouts
         algorithm.feed(live_rollout)
         algorithm.train()               # one update on the live rollout
@@ -286,7 +250,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
                 rollouts are dropped, the weights are unchanged, the next iteration may be tried.
         """
         fed, self._fed = self._fed, []
-        sources = fed or self.sample()
+        sources = fed or [each for _ in range(self.config.rounds) for each in self.sample()]
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             stats = self._update(sources)
         self._log(stats, fed=bool(fed))
@@ -416,7 +380,8 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     def _update(self, sources: list[RolloutSource]) -> dict[str, float]:
         if self.learner_group.is_remote:
             sources = [ray.put([s]) if isinstance(s, Rollout) else s for s in sources]
-        return self._ask_learners(_update_learner, sources=sources)[0]
+        decisions = self.steps_trained
+        return self._ask_learners(_update_learner, sources=sources, decisions=decisions)[0]
 
     def _ask_learners(self, question: Callable[..., T], **kwargs: Any) -> list[T]:
         """Calls `question(learner)` on every learner.
@@ -481,8 +446,10 @@ def _load_weights(learner: CLSTMPPOLearner, weights: Weights) -> None:
     load_weights(learner.network, weights)
 
 
-def _update_learner(learner: CLSTMPPOLearner, sources: list[RolloutSource]) -> dict[str, float]:
+def _update_learner(
+    learner: CLSTMPPOLearner, sources: list[RolloutSource], decisions: int
+) -> dict[str, float]:
     """Fetches the rollouts and learns from them; those whose runner failed are counted as lost."""
     rollouts, lost = fetched(sources)
-    stats = learner.update_from_rollouts(rollouts) if rollouts else {"samples": 0.0}
+    stats = learner.update_from_rollouts(rollouts, decisions) if rollouts else {"samples": 0.0}
     return {**stats, NUM_ROLLOUTS_LOST_LIFETIME: float(lost)}

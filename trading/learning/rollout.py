@@ -14,6 +14,9 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 State = dict[str, FloatArray]
 
+OTHER_BEHAVIOUR = -1
+"""As `Rollout.weights_version`: the actions were not drawn from any weights' own distribution."""
+
 _PER_STEP = (
     "observations",
     "action_mask",
@@ -78,7 +81,7 @@ class Rollout:
     initial_state: State
     """float32 [layers, B, hidden] by `CLSTMConfig.state_shapes`: the state before step 0."""
     weights_version: int = 0
-    """Version of the weights that acted, the oldest where several did."""
+    """Version of the weights that acted, the oldest where several did; or OTHER_BEHAVIOUR."""
 
     @property
     def shape(self) -> tuple[int, int]:

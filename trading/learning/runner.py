@@ -4,9 +4,8 @@ It has no connector pipelines and no per-step Python objects: observations go fr
 environment to the network and into preallocated arrays, and a rollout comes out.
 """
 
-import importlib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,14 +13,17 @@ import numpy as np
 import ray
 import torch
 from gymnasium import Space
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import (
     COMPONENT_RL_MODULE,
     DEFAULT_AGENT_ID,
     DEFAULT_MODULE_ID,
 )
 from ray.rllib.env import INPUT_ENV_SPACES
+from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils import force_list
 from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import (
     EPISODE_LEN_MEAN,
@@ -35,13 +37,12 @@ from ray.rllib.utils.metrics import (
 )
 
 from trading.errors import LearningError, TradingError
+from trading.learning.environments import AnyVectorEnv, Situation, Step, SteppedEnv, stepped_env
 from trading.learning.memory import leave_new_memory_as_it_is
 from trading.learning.module import ACTION_MASK, NETWORK, OBSERVATIONS, clstm_config
 from trading.learning.policy import Policy, Weights
-from trading.learning.rollout import Rollout, State
+from trading.learning.rollout import BoolArray, FloatArray, Rollout, State
 from trading.learning.shares import single_threaded
-
-VectorEnvFactory = Callable[..., VectorEnv[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,11 @@ class Evaluated:
 class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     """Samples rollouts of `config.rollout_fragment_length` steps from one vector environment.
 
-    The environment is made by `config.env_config["factory"]`, a callable or its dotted path, which
-    is called with `num_envs=config.num_envs_per_env_runner`, `seed=...` and the other entries of
-    `env_config`. It must reset itself in the same step (Gymnasium's `SAME_STEP` mode), with the
-    last observation of an ended episode in `info["final_obs"]`.
+    The environment is the one that `config.environment(...)` names, see `environments`; or it is
+    made by `config.env_config["factory"]`, a callable or its dotted path, which is called with
+    `num_envs=config.num_envs_per_env_runner`, `seed=...` and the other entries of `env_config`.
+
+    Of RLlib's callbacks it calls `on_environment_created`, and `on_sample_end` with the `Rollout`.
 
     On the driver of remote runners there is no environment, only the policy.
 
@@ -82,10 +84,13 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
         self._evaluation_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
-        self.env: VectorEnv[Any, Any, Any] | None = None
+        self._callbacks = [each() for each in force_list(self.config.callbacks_class)]
+        self.env: AnyVectorEnv | None = None
+        self._stepped: SteppedEnv | None = None
         if self.worker_index or self.num_workers == 0 or self.config.create_env_on_local_worker:
-            self.env = make_vector_env(self.config, seed)
-            spaces = (self.env.single_observation_space, self.env.single_action_space)
+            self._stepped = self._make_env(seed)
+            self.env = self._stepped.env
+            spaces = self._stepped.spaces
         else:
             configured = (self.config.observation_space, self.config.action_space)
             spaces = (kwargs.get("spaces") or {}).get(DEFAULT_MODULE_ID, configured)
@@ -95,6 +100,25 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         self._current: dict[str, Any] | None = None
         self._state: State = {}
         self._first = np.zeros(0, np.bool_)
+        self._episodes = _Episodes(0)
+
+    def _make_env(self, seed: int) -> SteppedEnv:
+        worker = (self.worker_index, self.num_workers)
+        stepped = stepped_env(self.config, seed, worker)
+        self._call_back(
+            "on_environment_created",
+            env=stepped.env.unwrapped,
+            env_context=EnvContext(self.config.env_config, *worker),
+        )
+        return stepped
+
+    def _call_back(self, event: str, **kwargs: Any) -> None:
+        make_callback(
+            event,
+            callbacks_objects=self._callbacks,
+            callbacks_functions=getattr(self.config, f"callbacks_{event}"),
+            kwargs={"env_runner": self, "metrics_logger": self.metrics, **kwargs},
+        )
 
     def sample(
         self, *, num_timesteps: int | None = None, num_episodes: int | None = None, **_: Any
@@ -123,62 +147,72 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         rollout = _empty_rollout(self.policy, steps, envs, self._state, self._weights_seq_no)
         for t in range(steps):
             self._step(env, rollout, t)
-        current = cast(dict[str, Any], self._current)
+        current = cast(Situation, self._current)
         rollout.last_values[:] = self.policy.value(
             current[OBSERVATIONS], current[ACTION_MASK], self._state
         )
-        self._log_steps(steps * envs, int((rollout.terminated | rollout.truncated).sum()))
+        self._log_steps(rollout.steps, int((rollout.terminated | rollout.truncated).sum()))
+        self._call_back("on_sample_end", samples=[rollout])
         return rollout
 
     def evaluate(self, num_timesteps: int | None, num_episodes: int | None) -> Evaluated:
-        """Acts greedily from new episodes on and logs the episodes that end.
+        """Acts from new episodes on and logs the episodes that end.
 
-        It has an environment of its own, the same in every evaluation, and leaves the runner's be.
-        Every environment plays an equal share of the episodes, so short ones count no more than
-        long ones.
+        Actions are the most likely ones, or with `explore=True` in the evaluation's config sampled.
+        It has an environment and draws of its own, the same in every evaluation, and leaves
+        the runner's be. Every environment plays an equal share of the episodes, so short ones count
+        no more than long ones.
 
         Args:
             num_timesteps: Decisions to take, in all environments together; or
             num_episodes: Episodes to finish.
         """
-        env = make_vector_env(self.config, self._evaluation_seed)
+        env = self._make_env(self._evaluation_seed)
+        policy = Policy(self.policy.config, self._evaluation_seed, self.policy.model)
+        greedy = not _explores_in_evaluation(self.config)
         try:
             envs = env.num_envs
             quota = np.full(envs, np.iinfo(np.int64).max)
             if num_episodes is not None:
                 quota = num_episodes // envs + (np.arange(envs) < num_episodes % envs)
-            situation, _ = env.reset()
-            state, first = self.policy.initial_state(envs), np.ones(envs, np.bool_)
+            situation, counts = env.reset(), _Episodes(envs)
+            state, first = policy.initial_state(envs), np.ones(envs, np.bool_)
             steps, episodes, window = 0, 0, num_episodes
             while quota.any() and (num_timesteps is None or steps < num_timesteps):
-                decision, state = self.policy.act(
-                    situation[OBSERVATIONS], situation[ACTION_MASK], state, first, greedy=True
+                resetting = env.resetting.copy()
+                decision, state = policy.act(
+                    situation[OBSERVATIONS], situation[ACTION_MASK], state, first, greedy=greedy
                 )
-                situation, _, terminated, truncated, info = env.step(decision.actions)
-                first = terminated | truncated
-                steps += envs
-                if (counted := first & (quota > 0)).any():
+                step = env.step(decision.actions)
+                situation = step.situation
+                ended = step.terminated | step.truncated
+                first = resetting if env.mode is AutoresetMode.NEXT_STEP else ended
+                steps += int((~resetting).sum())
+                told = counts.add(step, resetting)
+                if (counted := ended & (quota > 0)).any():
                     quota = quota - counted
                     episodes += int(counted.sum())
-                    self._log_episodes(info["episode"], counted, window)
+                    self._log_episodes(told, counted, window)
         finally:
             env.close()
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
         self.metrics.log_value(NUM_EPISODES, episodes, reduce="sum")
         return Evaluated(steps)
 
-    def _running_env(self) -> VectorEnv[Any, Any, Any]:
-        if self.env is None:
+    def _running_env(self) -> SteppedEnv:
+        if self._stepped is None:
             raise LearningError("this runner has no environment; sample from the remote runners")
         if self._current is None:
-            self._current, _ = self.env.reset()
-            self._state = self.policy.initial_state(self.env.num_envs)
-            self._first = np.ones(self.env.num_envs, np.bool_)
-        return self.env
+            self._current = self._stepped.reset()
+            self._state = self.policy.initial_state(self._stepped.num_envs)
+            self._first = np.ones(self._stepped.num_envs, np.bool_)
+            self._episodes = _Episodes(self._stepped.num_envs)
+        return self._stepped
 
-    def _step(self, env: VectorEnv[Any, Any, Any], rollout: Rollout, t: int) -> None:
+    def _step(self, env: SteppedEnv, rollout: Rollout, t: int) -> None:
         """Acts once in every environment and records step `t`."""
-        before = cast(dict[str, Any], self._current)
+        before = cast(Situation, self._current)
+        resetting = env.resetting.copy()
         decision, self._state = self.policy.act(
             before[OBSERVATIONS], before[ACTION_MASK], self._state, self._first
         )
@@ -188,21 +222,24 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         rollout.log_probs[t] = decision.log_probs
         rollout.values[t] = decision.values
         rollout.first[t] = self._first
-        self._current, rewards, terminated, truncated, info = env.step(decision.actions)
-        rollout.rewards[t] = rewards
-        rollout.terminated[t] = terminated
-        rollout.truncated[t] = truncated
-        cut = np.flatnonzero(truncated & ~terminated)
+        rollout.valid[t] = ~resetting
+        step = env.step(decision.actions)
+        self._current = step.situation
+        rollout.rewards[t] = _clipped(step.rewards, self.config.clip_rewards)
+        rollout.terminated[t] = step.terminated
+        rollout.truncated[t] = step.truncated
+        cut = np.flatnonzero(step.truncated & ~step.terminated)
         if len(cut):
-            last = info["final_obs"]
             rollout.final_values[t, cut] = self.policy.value(
-                last[OBSERVATIONS][cut],
-                last[ACTION_MASK][cut],
-                {key: array[:, cut] for key, array in self._state.items()},
+                *step.last(cut), {key: array[:, cut] for key, array in self._state.items()}
             )
-        self._first = terminated | truncated
-        if self._first.any():
-            self._log_episodes(info["episode"], self._first)
+        ended = step.terminated | step.truncated
+        # After NEXT_STEP's end comes the step that only begins anew, and then the first one.
+        self._first = resetting if env.mode is AutoresetMode.NEXT_STEP else ended
+        whole = ended & self._episodes.are_whole
+        told = self._episodes.add(step, resetting)
+        if whole.any():
+            self._log_episodes(told, whole)
 
     def _log_steps(self, steps: int, episodes: int) -> None:
         log = self.metrics.log_value
@@ -216,7 +253,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     def _log_episodes(
         self, episode: dict[str, Any], done: np.ndarray[Any, Any], window: int | None = None
     ) -> None:
-        """Logs what the environment tells of ended episodes: return, length, and its own keys.
+        """Logs the return and length of ended episodes, and what the environment tells of them.
 
         The mean is over the last `window` of them, where that is given, else as RLlib's config has
         it.
@@ -282,6 +319,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
             "observation": {key: array.copy() for key, array in self._current.items()},
             "recurrent": {key: array.copy() for key, array in self._state.items()},
             "first": self._first.copy(),
+            "resetting": self._stepped.resetting.copy() if self._stepped else None,
+            "episodes": self._episodes.get_state(),
             "generator": self.policy.generator.get_state().numpy().copy(),
             NUM_ENV_STEPS_SAMPLED_LIFETIME: self.num_env_steps_sampled_lifetime,
         }
@@ -312,6 +351,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         self._current = {key: array.copy() for key, array in state["observation"].items()}
         self._state = {key: array.copy() for key, array in state["recurrent"].items()}
         self._first = state["first"].copy()
+        self._episodes = _Episodes(envs)
+        self._episodes.set_state(state.get("episodes"))
+        if self._stepped is not None and state.get("resetting") is not None:
+            self._stepped.resetting = state["resetting"].copy()
         return None
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -332,31 +375,52 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
             self.env.close()
 
 
-def make_vector_env(config: Any, seed: int) -> VectorEnv[Any, Any, Any]:
-    """The vector environment that `config.env_config` describes.
+class _Episodes:
+    """Return and length of the running episodes, counted here: no environment needs to tell them.
 
-    Raises:
-        LearningError: There is no factory, or its dotted path leads nowhere.
+    Args:
+        envs: Number of environments.
     """
-    arguments = dict(config.env_config)
-    factory = arguments.pop("factory", None)
-    if factory is None:
-        raise LearningError('env_config lacks "factory": a callable, or its dotted path')
-    if isinstance(factory, str):
-        factory = _from_path(factory)
-    make = cast(VectorEnvFactory, factory)
-    return make(num_envs=config.num_envs_per_env_runner, seed=seed, **arguments)
+
+    def __init__(self, envs: int) -> None:
+        self._returns = np.zeros(envs)
+        self._lengths = np.zeros(envs, np.int64)
+        self.are_whole = np.ones(envs, np.bool_)
+        """Those whose beginning was seen."""
+
+    def get_state(self) -> dict[str, Any]:
+        """To go on from."""
+        return {name: array.copy() for name, array in vars(self).items()}
+
+    def set_state(self, state: dict[str, Any] | None) -> None:
+        """Goes on from a state, or where nobody counted before in episodes half seen."""
+        self.are_whole[:] = False
+        for name, array in (state or {}).items():
+            setattr(self, name, array.copy())
+
+    def add(self, step: Step, resetting: BoolArray) -> dict[str, Any]:
+        """Counts one step; what there is to tell of the episodes that ended with it."""
+        ended = step.terminated | step.truncated
+        self._returns += np.where(resetting, 0.0, step.rewards)
+        self._lengths += ~resetting
+        told = {**step.episode, "r": self._returns.copy(), "l": self._lengths.copy()}
+        self._returns[ended], self._lengths[ended], self.are_whole[ended] = 0.0, 0, True
+        return told
 
 
-def _from_path(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise LearningError(
-            f"env_config factory {path!r} cannot be imported ({error}); "
-            "it must read package.module.name"
-        ) from error
+def _clipped(rewards: FloatArray, bound: bool | float | None) -> FloatArray:
+    """RLlib's `clip_rewards`: by their sign where True, to within the bound where a number."""
+    if bound is None or bound is False:
+        return rewards
+    return np.sign(rewards) if bound is True else rewards.clip(-abs(bound), abs(bound))
+
+
+def _explores_in_evaluation(config: Any) -> bool:
+    """Whether evaluation samples actions, also where the runner is not of a group of its own."""
+    overrides = config.evaluation_config
+    if config.in_evaluation or not overrides:
+        return bool(config.explore)
+    return bool(overrides.get("explore", config.explore))
 
 
 def network_weights(module_state: dict[str, Any]) -> Weights:

@@ -490,7 +490,7 @@ class LiveMarket:
             account = journal.open_account(settings.account.id, capital, now_ns)
             self._restarts = journal.openings - 1
             seed = assembly.policy_seed(settings.seed, journal.last_seq)
-            policy = Policy(assembly.model_config(settings), seed)
+            policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
             rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
             broker = PaperBroker(
                 journal,

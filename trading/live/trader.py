@@ -32,7 +32,7 @@ from trading.execution.owner import Command, obey, standing
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import Cause
 from trading.learning.policy import Decision, Policy
-from trading.learning.rollout import Rollout, State
+from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
 from trading.learning.succession import Reported, Ruling
 from trading.learning.weights import Reign
 from trading.live.bar_clock import Bar, BarClock, first_bar_after
@@ -360,7 +360,7 @@ class Trader:
                     decision,
                     self._first,
                     self._state,
-                    self.championship.version,
+                    self.championship.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
                     bar.end_ns,
                 )
             self._trade(bar.end_ns, decision, rewards)

@@ -147,9 +147,12 @@ def _marked(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float
 
 @njit(cache=True, error_model="numpy")
 def _imply_forwards(
-    chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: int
+    chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: int, carry: F64
 ) -> float:
-    """Fill `forward` by the call and put of each expiry whose mids are closest; return the spot."""
+    """Fill `forward` by the call and put of each expiry whose mids are closest; return the spot.
+
+    `carry` [G] is how the last forward that was read had grown over its spot, a year.
+    """
     bid, ask, quote_ns, pair = chain.bid, chain.ask, chain.quote_ns, chain.pair
     for g in range(len(chain.forward)):
         chain.forward[g] = np.nan
@@ -172,8 +175,13 @@ def _imply_forwards(
             spot = chain.forward[g] * discount
     for g in range(len(chain.forward)):
         t = (chain.expiry_ns[chain.group_start[g]] - now_ns) / YEAR_NS
-        if t > 0.0 and np.isnan(chain.forward[g]):
-            chain.forward[g] = spot * np.exp(rate * t)
+        if not t > 0.0:
+            continue
+        if np.isnan(chain.forward[g]):
+            growth = rate if np.isnan(carry[g]) else carry[g]
+            chain.forward[g] = spot * np.exp(growth * t)
+        elif chain.forward[g] > 0.0 and spot > 0.0:
+            carry[g] = np.log(chain.forward[g] / spot) / t
     return spot
 
 
@@ -232,15 +240,25 @@ def _invert(
 
 # Arrays are taken out of `chain` once: each pass of the tuple to a function counts references.
 @njit(cache=True, error_model="numpy")
-def refresh(chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: int) -> float:
+def refresh(
+    chain: Columns,
+    now_ns: int,
+    spot: float,
+    rate: float,
+    max_age_ns: int,
+    grown: F64 | None = None,
+) -> float:
     """Fill forward, iv, greeks and mark in place; return the spot price that was used.
 
-    The forward comes from put-call parity, else from `spot` grown at `rate`; an unknown (NaN)
+    The forward comes from put-call parity. Where no pair can be read it is `spot` grown as the
+    last one that was read had grown, dividends included: `grown` [G] remembers that from call to
+    call (NaN before the first). Where nothing is remembered it grows at `rate`. An unknown (NaN)
     `spot` is implied from the nearest forward. A volatility is read from the out-of-the-money
     contract of each strike and serves both rights. For marks see `_marked`. Unknown values are NaN.
     """
     n = len(chain.strike)
-    spot = _imply_forwards(chain, now_ns, spot, rate, max_age_ns)
+    known = np.full(len(chain.forward), np.nan) if grown is None else grown
+    spot = _imply_forwards(chain, now_ns, spot, rate, max_age_ns, known)
     _mark_all(chain, spot)
     line, work = np.empty(n, np.int64), np.empty((2, n))
     price, vols = work[0], work[1]
@@ -349,6 +367,10 @@ class Chain:
         kind = np.array([number[groups[i]] for i in order], dtype=np.int64)
         self.columns = empty_columns(expiries, strike, right, kind)
         self._open = len(contracts) - sum(shut for shut, *_ in groups)
+        self._groups = number
+        """Position of each group among the columns of groups."""
+        self.carry: F64 = np.full(len(number), np.nan)
+        """[G]: growth of the last forward that was read over its spot, a year."""
         self.sequence: I64 = np.full(n, -1, dtype=np.int64)
         """Sequence number of the quote held, -1 where there is none of this session."""
         self.last_price = float("nan")
@@ -368,12 +390,16 @@ class Chain:
         for name in ("bid", "ask", "bid_size", "ask_size", "quote_ns", "mark"):
             getattr(self.columns, name)[mine] = getattr(previous.columns, name)[theirs]
         self.sequence[mine] = previous.sequence[theirs]
+        for group, g in self._groups.items():
+            if group in previous._groups:
+                self.carry[g] = previous.carry[previous._groups[group]]
         self.last_price, self.spot = previous.last_price, previous.spot
         self.last_price_ns = previous.last_price_ns
 
     def refresh(self, now_ns: int, rate: float, max_age_ns: int) -> None:
         """Recompute forwards, implied volatilities, greeks and marks as of `now_ns`."""
-        self.spot = float(refresh(self.columns, now_ns, self.last_price, rate, max_age_ns))
+        price, carry = self.last_price, self.carry
+        self.spot = float(refresh(self.columns, now_ns, price, rate, max_age_ns, carry))
         self.columns.iv[self._open :] = np.nan
 
 

@@ -1,0 +1,44 @@
+"""The settings that a checkpoint was learnt with, and what a later start has changed of them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trading.config import Settings
+
+_SECTIONS = {"learning", "model", "policy", "env", "execution", "risk"}
+_SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
+NOTED = "settings"
+"""Of a checkpoint's metadata."""
+
+
+def noted_settings(settings: Settings) -> dict[str, Any]:
+    """What learning depends on, as JSON values by dotted name."""
+    return {
+        name: value
+        for name, value in _leaves("", settings.model_dump(mode="json", exclude={"credentials"}))
+        if name in _SINGLE or name.partition(".")[0] in _SECTIONS
+    }
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A sentence for each setting that both know and that has changed."""
+    return [
+        f"{name} is {shown(now[name])}; the checkpoint was learnt with {shown(then[name])}"
+        for name in sorted(then.keys() & now.keys())
+        if then[name] != now[name]
+    ]
+
+
+def _leaves(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def shown(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return "unset" if value is None else str(value)
