@@ -27,9 +27,9 @@ _SERVE_WAITS = {
     "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",
     "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
 }
-"""Serve ends a proxy that is not ready in 5 s, and passes over a replica that does not say within 1 s
-how busy it is, less than these take on a busy machine; and it looks only every 10 s whether a proxy
-was killed."""
+"""Serve ends a proxy that is not ready in 5 s, and passes over a replica that does not say within a
+second how busy it is: less than these take on a busy machine. And it looks only every 10 s whether
+a proxy was killed."""
 _GONE_S = 10.0
 _AGENTS = (
     "metrics_agent_port",
