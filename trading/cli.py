@@ -54,7 +54,10 @@ def up(
     overrides: SetOption = None,
     symbols: Annotated[str | None, typer.Option(help="Underlyings, with commas: SPY,QQQ.")] = None,
     replay: Annotated[
-        Path | None, typer.Option(help="Trade a recorded day from this folder of flat files.")
+        Path | None,
+        typer.Option(
+            help="Trade a day from this folder of flat files, recordings, or the catalogue."
+        ),
     ] = None,
     date: Annotated[str | None, typer.Option(help="The recorded day, YYYY-MM-DD.")] = None,
     speed: Annotated[

@@ -268,6 +268,8 @@ def _say(console: Console, report: "ImportReport") -> None:
         f"{report.kind} {report.day}: kept {report.rows_kept:,} of {report.rows_read:,} rows "
         f"({report.underlyings} underlying{'s' * (report.underlyings != 1)})"
     )
+    if report.dropped:
+        console.print(f"  left out: {report.dropped}", soft_wrap=True)
 
 
 def sessions_between(first: Date, last: Date) -> list[Date]:

@@ -35,6 +35,7 @@ SHARED = ROOT.parent / "shared" / "data" / "flatfiles"
 ACCESS_KEY, SECRET_KEY = "4cc3ss-key", "s3cr3t-key-that-must-stay-secret"
 GOOG_DAY = date(2015, 12, 24)
 DAY = date(2026, 1, 5)
+OPEN_NS = 1_767_623_400_000_000_000
 CHRISTMAS = date(2025, 12, 25)
 QUOTES = Kind.OPTION_QUOTES
 TRADES = Kind.OPTION_TRADES
@@ -187,7 +188,7 @@ def trades(count: int) -> bytes:
     """A flat file that hardly compresses, so that there is something to cut."""
     prices = np.random.default_rng(7).uniform(1.0, 2.0, count)
     rows = (
-        f"O:SPY260109C00600000,209,0,302,{price:.15f},{number},1\n"
+        f"O:SPY260109C00600000,209,0,302,{price:.15f},{OPEN_NS + number},1\n"
         for number, price in enumerate(prices)
     )
     return gzip.compress((TRADE_HEADER + "".join(rows)).encode())

@@ -13,11 +13,12 @@ from trading.data.flatfiles import (
     minute_bars_path,
     quotes_path,
 )
-from trading.errors import ContractError, FlatFileError
+from trading.errors import FlatFileError
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 GOOG_DAY = date(2015, 12, 24)
 DAY = date(2026, 1, 5)
+OPEN_NS = 1_767_623_400_000_000_000
 
 QUOTE_HEADER = (
     "ticker,ask_exchange,ask_price,ask_size,bid_exchange,bid_price,bid_size,"
@@ -76,23 +77,23 @@ def test_real_minute_bars_are_sorted_and_bounded_by_their_extremes(goog_folder: 
 
 def test_only_the_wanted_underlyings_are_kept(tmp_path: Path) -> None:
     rows = (
-        "O:SPY260109C00600000,1,1.25,3,1,1.20,4,7,2000\n"
-        "O:SPY1260109C00600000,1,9.25,3,1,9.20,4,7,2500\n"
-        "O:SPYG260109C00600000,1,5.25,3,1,5.20,4,7,1000\n"
-        "O:TSLA260109P00300000,1,2.25,3,1,2.20,4,7,3000\n"
+        f"O:SPY260109C00600000,1,1.25,3,1,1.20,4,7,{OPEN_NS + 2000}\n"
+        f"O:SPY1260109C00600000,1,9.25,3,1,9.20,4,7,{OPEN_NS + 2500}\n"
+        f"O:SPYG260109C00600000,1,5.25,3,1,5.20,4,7,{OPEN_NS + 1000}\n"
+        f"O:TSLA260109P00300000,1,2.25,3,1,2.20,4,7,{OPEN_NS + 3000}\n"
     )
     write_gzip(quotes_path(tmp_path, DAY), QUOTE_HEADER + rows)
     table = load_quotes(tmp_path, DAY, ["SPY"])
     # SPY1 is an adjusted root of SPY; SPYG is another fund.
     assert table.symbols == ["O:SPY1260109C00600000", "O:SPY260109C00600000"]
-    assert table.ts_ns.tolist() == [2000, 2500]
+    assert (table.ts_ns - OPEN_NS).tolist() == [2000, 2500]
 
 
 def test_quotes_of_equal_time_keep_the_order_of_their_sequence(tmp_path: Path) -> None:
     rows = (
-        "O:SPY260109C00600000,1,1.25,3,1,1.20,4,9,1000\n"
-        "O:SPY260109C00600000,1,1.30,3,1,1.20,4,8,1000\n"
-        "O:SPY260109C00600000,1,1.35,3,1,1.20,4,7,3000\n"
+        f"O:SPY260109C00600000,1,1.25,3,1,1.20,4,9,{OPEN_NS + 1000}\n"
+        f"O:SPY260109C00600000,1,1.30,3,1,1.20,4,8,{OPEN_NS + 1000}\n"
+        f"O:SPY260109C00600000,1,1.35,3,1,1.20,4,7,{OPEN_NS + 3000}\n"
     )
     write_gzip(quotes_path(tmp_path, DAY), QUOTE_HEADER + rows)
     table = load_quotes(tmp_path, DAY, ["SPY"])
@@ -103,14 +104,17 @@ def test_quotes_of_equal_time_keep_the_order_of_their_sequence(tmp_path: Path) -
 def test_an_empty_price_is_an_absent_side(tmp_path: Path) -> None:
     write_gzip(
         quotes_path(tmp_path, DAY),
-        QUOTE_HEADER + "O:SPY260109C00600000,1,1.25,3,,,,9,1000\n",
+        QUOTE_HEADER + f"O:SPY260109C00600000,1,1.25,3,,,,9,{OPEN_NS + 1000}\n",
     )
     table = load_quotes(tmp_path, DAY, ["SPY"])
     assert (table.bid[0], table.bid_size[0], table.ask[0]) == (0.0, 0, 1.25)
 
 
 def test_option_bars_are_read_by_underlying_and_may_have_fractional_volume(tmp_path: Path) -> None:
-    rows = "O:SPY260109C00600000,2.5,1,2,3,0.5,60000000000,4\nO:QQQ260109C00600000,1,1,1,1,1,0,1\n"
+    rows = (
+        f"O:SPY260109C00600000,2.5,1,2,3,0.5,{OPEN_NS},4\n"
+        f"O:QQQ260109C00600000,1,1,1,1,1,{OPEN_NS},1\n"
+    )
     write_gzip(minute_bars_path(tmp_path, DAY, "options"), BAR_HEADER + rows)
     (bar,) = load_minute_bars(tmp_path, DAY, ["SPY"], "options")
     assert bar.symbol == "O:SPY260109C00600000"
@@ -130,7 +134,7 @@ def test_another_header_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
-    row = "O:SPY260109C00600000,1,1.25,3,1,1.20,4,{},1000\n"
+    row = f"O:SPY260109C00600000,1,1.25,3,1,1.20,4,{{}},{OPEN_NS + 1000}\n"
     text = QUOTE_HEADER + "".join(row.format(number) for number in range(5_000))
     path = write_gzip(quotes_path(tmp_path, DAY), text)
     path.write_bytes(path.read_bytes()[:-200])
@@ -146,7 +150,11 @@ def test_a_row_without_a_time_is_refused(tmp_path: Path) -> None:
         load_quotes(tmp_path, DAY, ["SPY"])
 
 
-def test_a_malformed_option_symbol_is_refused(tmp_path: Path) -> None:
-    write_gzip(quotes_path(tmp_path, DAY), QUOTE_HEADER + "O:SPYC00600000,1,1.25,3,1,1.2,1,9,1\n")
-    with pytest.raises(ContractError, match="O:SPYC00600000"):
+def test_a_malformed_option_symbol_costs_its_row(tmp_path: Path) -> None:
+    rows = f"O:SPYC00600000,1,1.25,3,1,1.2,1,9,{OPEN_NS}\n"
+    write_gzip(quotes_path(tmp_path, DAY), QUOTE_HEADER + rows)
+    with pytest.raises(FlatFileError, match=r"1 with a ticker that is no .* line 2"):
         load_quotes(tmp_path, DAY, ["SPY"])
+    rows += f"O:SPY260109C00600000,1,1.25,3,1,1.20,4,9,{OPEN_NS}\n"
+    write_gzip(quotes_path(tmp_path, DAY), QUOTE_HEADER + rows)
+    assert load_quotes(tmp_path, DAY, ["SPY"]).symbols == ["O:SPY260109C00600000"]

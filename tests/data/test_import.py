@@ -1,6 +1,7 @@
 """Importing flat files: what is kept, what is refused, and how much memory it takes."""
 
 import gzip
+import re
 import subprocess
 import sys
 from datetime import date
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "flatfiles"
 GOOG_DAY = date(2015, 12, 24)
 DAY = date(2026, 1, 5)
+OPEN_NS = 1_767_623_400_000_000_000
 QUOTES = Kind.OPTION_QUOTES
 
 QUOTE_HEADER = (
@@ -60,8 +62,14 @@ def folder(tmp_path: Path) -> Path:
 def write_flat_file(folder: Path, kind: FlatFileKind, text: str, day: date = DAY) -> Path:
     path = folder / flat_file_key(kind, day)
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = after_the_open(text, "" if kind is QUOTES else r",[\d.]+")
     path.write_bytes(gzip.compress(text.encode()))
     return path
+
+
+def after_the_open(rows: str, behind: str = "") -> str:
+    """Rows whose times, the last column or the one before `behind`, count from the open."""
+    return re.sub(rf",(\d{{1,6}})(?={behind}\n)", lambda told: f",{OPEN_NS + int(told[1])}", rows)
 
 
 def contents(catalog: Catalog) -> dict[Path, bytes]:
@@ -139,7 +147,7 @@ def test_stock_bars_are_kept_by_ticker(catalog: Catalog, folder: Path) -> None:
     selection = Selection(["SPY", "NA"], contracts=["O:SPY260109C00600000"])
     import_flat_file(catalog, path, Kind.STOCK_BARS, DAY, selection)
     bars = catalog.read(Kind.STOCK_BARS, "SPY", DAY)
-    assert bars["start_ns"].tolist() == [60, 120]
+    assert (bars["start_ns"] - OPEN_NS).tolist() == [60, 120]
     assert [bars[name][1] for name in ("open", "high", "low", "close", "volume")] == [
         1.0,
         3.0,
@@ -175,7 +183,8 @@ def test_importing_again_changes_nothing_and_a_newer_file_replaces_its_day(
 def many_quotes() -> bytes:
     generator = np.random.default_rng(7)
     rows = (
-        f"O:SPY260109C00{600 + number // 10_000}000,1,{price:.4f},3,1,1.20,4,{number},{number}\n"
+        f"O:SPY260109C00{600 + number // 10_000}000,1,{price:.4f},3,1,1.20,4,{number},"
+        f"{OPEN_NS + number}\n"
         for number, price in enumerate(generator.uniform(2.0, 3.0, 200_000))
     )
     return gzip.compress((QUOTE_HEADER + "".join(rows)).encode(), compresslevel=1)
@@ -240,10 +249,13 @@ def test_a_damaged_file_is_named_and_leaves_the_catalogue_as_it_was(
 
 def test_several_gzip_members_are_one_file(catalog: Catalog, folder: Path) -> None:
     path = write_flat_file(folder, QUOTES, QUOTE_HEADER)
-    parts = [gzip.compress(line.encode() + b"\n") for line in THREE_UNDERLYINGS.splitlines()]
+    parts = [
+        gzip.compress(line.encode() + b"\n")
+        for line in after_the_open(THREE_UNDERLYINGS).splitlines()
+    ]
     path.write_bytes(path.read_bytes() + b"".join(parts) + b"\0" * 512)
     assert import_flat_file(catalog, path, QUOTES, DAY).rows_kept == 5
-    assert verify_gzip(path, "x") == len(QUOTE_HEADER + THREE_UNDERLYINGS)
+    assert verify_gzip(path, "x") == len(QUOTE_HEADER + after_the_open(THREE_UNDERLYINGS))
 
 
 @pytest.mark.parametrize(
@@ -251,11 +263,14 @@ def test_several_gzip_members_are_one_file(catalog: Catalog, folder: Path) -> No
     [
         ("ticker,price\nO:SPY260109C00600000,1\n", "sip_timestamp"),
         (QUOTE_HEADER + "O:SPY260109C00600000,1,1.25,3,1,1.2,1,9,\n", "sip_timestamp"),
-        (QUOTE_HEADER + "O:SPY260109C00600000,1,1.25,3,1,1.2,1,9,noon\n", "noon"),
-        (QUOTE_HEADER + "O:SPY260109C00600000,1,1.25\n", "Expected 9 columns"),
-        (QUOTE_HEADER + "O:SPYC00600000,1,1.25,3,1,1.2,1,9,1\n", "O:SPYC00600000"),
-        (QUOTE_HEADER + ",1,1.25,3,1,1.2,1,9,1\n", "no ticker"),
-        ("", "Empty CSV"),
+        (
+            QUOTE_HEADER + "O:SPY260109C00600000,1,1.25,3,1,1.2,1,9,noon\n",
+            "sip_timestamp that is no number",
+        ),
+        (QUOTE_HEADER + "O:SPY260109C00600000,1,1.25\n", "1 with another number of columns"),
+        (QUOTE_HEADER + "O:SPYC00600000,1,1.25,3,1,1.2,1,9,1\n", "no standard option symbol"),
+        (QUOTE_HEADER + ",1,1.25,3,1,1.2,1,9,1\n", "1 without ticker"),
+        ("", "is empty"),
     ],
 )
 def test_other_columns_or_values_are_refused_with_the_files_name(

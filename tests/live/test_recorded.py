@@ -28,6 +28,8 @@ from trading.live.bar_clock import BarClock, first_bar_after
 from trading.live.recorded import recorded_env
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
+from trading.market.contracts import OptionContract, Right
+from trading.market.corporate_actions import Split
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 MINUTES = 12
@@ -152,6 +154,73 @@ def test_the_second_session_of_a_process_is_told_again_from_its_own_recording(
             again.append(env.close_bar(end_ns, tuesday).observations)
     assert len(again) == MINUTES
     np.testing.assert_array_equal(again, seen[tuesday.date])
+
+
+def test_a_session_after_a_split_is_told_again_from_its_own_recording(tmp_path: Path) -> None:
+    monday, tuesday = CALENDAR.sessions(DAY, DAY + timedelta(days=1))
+    with (
+        Recorder(tmp_path / "recordings", history_bars=HISTORY_BARS, waits=True) as recorder,
+        untraded_env(tmp_path / "live.sqlite") as bare,
+    ):
+        env = recorded_env(bare, recorder)
+        env.set_actions([Split(symbol, tuesday.date, 10, 1) for symbol in SYMBOLS])
+        seen = {}
+        for session, price in ((monday, 100.0), (tuesday, 10.0)):
+            recorder.begin_session(session)
+            env.begin_session(session)
+            seen[session.date] = told_by_hand(env, session, price)
+            env.close_session(session.close_ns, session, 0.0)
+        assert bare.broker.account.suspensions == {}
+    with untraded_env(tmp_path / "again.sqlite") as env:
+        sessions = [
+            load_recording(tmp_path / "recordings", tuesday.date, symbol) for symbol in SYMBOLS
+        ]
+        env.begin_session(tuesday)
+        for each in sessions:
+            closes = each.warm_up.close
+            assert len(closes) and np.abs(closes - 10.0).max() < 1.0
+            env.warm_up(each.underlying, each.warm_up.stock_bars(each.underlying))
+            env.list_contracts(each.underlying, each.contracts)
+        again = []
+        for bar, end_ns in enumerate(sessions[0].bar_end_ns.tolist()):
+            for each in sessions:
+                tell(env, each, bar)
+            again.append(env.close_bar(end_ns, tuesday).observations)
+    np.testing.assert_array_equal(again, seen[tuesday.date])
+
+
+def told_by_hand(env: LiveEnv, session: Session, price: float) -> list[np.ndarray]:
+    """What the first bars of a session show, whose prices move by a percent a minute."""
+    expiry = session.date + timedelta(days=11)
+    for symbol in SYMBOLS:
+        strikes = [round(price * each * 10) for each in range(95, 106)]
+        env.list_contracts(
+            symbol,
+            [
+                OptionContract(symbol, expiry, right, strike)
+                for strike in strikes
+                for right in Right
+            ],
+        )
+    seen = []
+    for minute in range(1, 6):
+        now_ns = session.open_ns + minute * MINUTE_NS
+        spot = price * (1.0 + 0.01 * (minute % 2))
+        for symbol in SYMBOLS:
+            for contract in env.listed_contracts(symbol):
+                value = max(int(contract.right) * (spot - contract.strike), 0.0) + 0.02 * price
+                env.apply_quote(
+                    contract.symbol,
+                    round(0.99 * value, 2),
+                    round(1.01 * value, 2) + 0.01,
+                    10.0,
+                    10.0,
+                    now_ns,
+                    minute,
+                )
+            env.apply_bar(StockBar(symbol, now_ns - MINUTE_NS, spot, spot, spot, spot, 100.0, spot))
+        seen.append(env.close_bar(now_ns, session).observations)
+    return seen
 
 
 @contextmanager

@@ -165,9 +165,12 @@ class SimulationSettings(Section):
 
 
 class ReplaySettings(Section):
-    """A recorded day, read from flat files."""
+    """A recorded day, read from flat files, recordings or the catalogue."""
 
-    folder: Annotated[FilePath | None, _about("Folder in the vendor's flat-file layout.")] = None
+    folder: Annotated[
+        FilePath | None,
+        _about("Folder in the vendor's flat-file layout, of recordings, or of a catalogue."),
+    ] = None
     date: Annotated[Date | None, _about("The recorded day.")] = None
     speed: Annotated[
         NotNegative, _about("Exchange seconds per second; 0: as fast as it is read.")

@@ -1,42 +1,43 @@
 """Dividends from a file: for replays, and for a data plan that does not tell them."""
 
-import csv
 from datetime import date
 from pathlib import Path
 
+from trading.data.csv_text import read_table
 from trading.errors import DataError
 from trading.market.dividends import Dividend
 
-_COLUMNS = ["underlying", "ex_date", "amount"]
+_COLUMNS = ("underlying", "ex_date", "amount")
 
 
 def read_dividends(path: Path) -> list[Dividend]:
     """Read a CSV of `underlying,ex_date,amount`: a ticker, YYYY-MM-DD, and USD a share.
 
+    A column `currency` may follow, which must say USD, and `special`, true for a dividend outside
+    of the regular ones; others are passed over.
+
     Raises
     ------
     DataError
-        The file is missing, has other columns, or a row is wrong; the message names the line.
+        The file is missing, lacks a column, or a row is wrong; the message names the line.
     """
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read dividends {path}: {error}") from error
-    if not rows or rows[0] != _COLUMNS:
-        raise DataError(
-            f"dividends {path} begin with {','.join(rows[0]) if rows else 'nothing'}: the first "
-            f"line must be {','.join(_COLUMNS)}"
-        )
-    return [_dividend(path, line, row) for line, row in enumerate(rows[1:], start=2) if row]
+    return [_dividend(path, *row) for row in read_table(path, "dividends", _COLUMNS)]
 
 
-def _dividend(path: Path, line: int, row: list[str]) -> Dividend:
+def _dividend(path: Path, line: int, row: dict[str, str]) -> Dividend:
     try:
-        underlying, ex_date, amount = (cell.strip() for cell in row)
-        return Dividend(underlying.upper(), date.fromisoformat(ex_date), float(amount))
+        if (currency := row.get("currency", "").upper()) not in ("", "USD"):
+            raise DataError(f"its currency is {currency}, and only USD can be paid")
+        underlying = row["underlying"].upper()
+        if not underlying:
+            raise DataError("it names no ticker")
+        special = row.get("special", "").lower()
+        if special not in ("", "0", "1", "no", "yes", "false", "true"):
+            raise DataError(f"special is {special!r}: say true or false")
+        ex_date, amount = date.fromisoformat(row["ex_date"]), float(row["amount"])
+        return Dividend(underlying, ex_date, amount, special in ("1", "yes", "true"))
     except (ValueError, DataError) as error:
         raise DataError(
-            f"dividends {path}, line {line}, {','.join(row)!r}: {error}; write a ticker, a date as "
-            "2026-01-05 and USD a share above 0"
+            f"dividends {path}, line {line}, {','.join(row.values())!r}: {error}; write a ticker, "
+            "a date as 2026-01-05 and USD a share above 0"
         ) from error

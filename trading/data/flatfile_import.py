@@ -7,7 +7,7 @@ only when it has been read to its end and its checksums hold.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 
 from trading.data.catalog import FLAT_FILE, SCHEMAS, Catalog, Kind, PartitionWriter
+from trading.data.flatfile_rows import Column, FlatFileRows
 from trading.data.gunzip import GunzipReader
 from trading.errors import (
     AuthenticationFailed,
@@ -47,46 +47,44 @@ _MOST_DECISIONS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
-    """A column of a file: the catalogue's name, the type it is parsed as, its value if empty."""
+class _Field(Column):
+    """A column of a file, and the catalogue's name for it."""
 
-    name: str
-    parsed: Any
-    if_empty: Any = None  # None: it must not be empty
+    name: str = ""
 
 
 _F64, _I64, _I32, _TEXT = pa.float64(), pa.int64(), pa.int32(), pa.string()
-_TICKER = _Field("symbol", pa.dictionary(pa.int32(), pa.string()))
+_TICKER = _Field(pa.dictionary(pa.int32(), pa.string()), name="symbol")
 _BAR_FIELDS = {
     "ticker": _TICKER,
-    "window_start": _Field("start_ns", _I64),
-    "open": _Field("open", _F64),
-    "high": _Field("high", _F64),
-    "low": _Field("low", _F64),
-    "close": _Field("close", _F64),
-    "volume": _Field("volume", _F64, 0.0),
-    "transactions": _Field("transactions", _I64, 0),
+    "window_start": _Field(_I64, name="start_ns"),
+    "open": _Field(_F64, name="open"),
+    "high": _Field(_F64, name="high"),
+    "low": _Field(_F64, name="low"),
+    "close": _Field(_F64, name="close"),
+    "volume": _Field(_F64, 0.0, name="volume"),
+    "transactions": _Field(_I64, 0, name="transactions"),
 }
 _FIELDS: dict[FlatFileKind, dict[str, _Field]] = {
     Kind.OPTION_QUOTES: {
         "ticker": _TICKER,
-        "sip_timestamp": _Field("ts_ns", _I64),
-        "sequence_number": _Field("sequence", _I64, 0),
-        "bid_price": _Field("bid", _F64, 0.0),
-        "ask_price": _Field("ask", _F64, 0.0),
-        "bid_size": _Field("bid_size", _F64, 0.0),
-        "ask_size": _Field("ask_size", _F64, 0.0),
-        "bid_exchange": _Field("bid_exchange", _I32, 0),
-        "ask_exchange": _Field("ask_exchange", _I32, 0),
+        "sip_timestamp": _Field(_I64, name="ts_ns"),
+        "sequence_number": _Field(_I64, 0, name="sequence"),
+        "bid_price": _Field(_F64, 0.0, name="bid"),
+        "ask_price": _Field(_F64, 0.0, name="ask"),
+        "bid_size": _Field(_F64, 0.0, name="bid_size"),
+        "ask_size": _Field(_F64, 0.0, name="ask_size"),
+        "bid_exchange": _Field(_I32, 0, name="bid_exchange"),
+        "ask_exchange": _Field(_I32, 0, name="ask_exchange"),
     },
     Kind.OPTION_TRADES: {
         "ticker": _TICKER,
-        "sip_timestamp": _Field("ts_ns", _I64),
-        "price": _Field("price", _F64),
-        "size": _Field("size", _F64),
-        "exchange": _Field("exchange", _I32, 0),
-        "correction": _Field("correction", _I32, 0),
-        "conditions": _Field("conditions", _TEXT, ""),
+        "sip_timestamp": _Field(_I64, name="ts_ns"),
+        "price": _Field(_F64, name="price"),
+        "size": _Field(_F64, name="size"),
+        "exchange": _Field(_I32, 0, name="exchange"),
+        "correction": _Field(_I32, 0, name="correction"),
+        "conditions": _Field(_TEXT, "", name="conditions"),
     },
     Kind.OPTION_BARS: _BAR_FIELDS,
     Kind.STOCK_BARS: _BAR_FIELDS,
@@ -129,6 +127,8 @@ class ImportReport:
     rows_read: int
     rows_kept: int
     underlyings: int
+    dropped: str = ""
+    """What rows of them were left out for, with the first line of each reason."""
 
 
 def flat_file_key(kind: FlatFileKind, day: date) -> str:
@@ -187,31 +187,23 @@ def import_stream(
 ) -> ImportReport:
     """Like `import_flat_file`, from an open gzip stream that messages call `name`."""
     selection = selection or Selection()
-    rows_read = 0
+    plain = io.BufferedReader(GunzipReader(source, name), _CSV_BLOCK_BYTES)
     try:
         wanted = _Wanted(kind, selection)
-        with (
-            # Closed at the end whatever happens: a thread of Arrow's may still read ahead, and must
-            # not do so while the interpreter ends.
-            io.BufferedReader(GunzipReader(source, name), _CSV_BLOCK_BYTES) as plain,
-            catalog.writing(kind, day, FLAT_FILE) as writer,
-        ):
+        read = FlatFileRows(plain, name, _FIELDS[kind], day, wanted.fault_of)
+        with catalog.writing(kind, day, FLAT_FILE) as writer:
             writer.is_complete = selection == Selection()
-            for batch in _batches(plain, kind):
-                rows_read += batch.num_rows
+            for batch in read:
                 _write_batch(writer, batch, kind, wanted)
             for underlying in sorted(selection.named_underlyings(kind) - writer.files.keys()):
                 writer.add(underlying, pa.RecordBatch.from_pylist([], SCHEMAS[kind]))
             rows, underlyings = writer.rows, len(writer.files)
     except (FlatFileError, NotEntitled, AuthenticationFailed):
         raise
-    except (pa.ArrowException, KeyError, DataError, ContractError) as error:
-        expected = ", ".join(_FIELDS[kind])
-        raise FlatFileError(
-            f"flat file {name} is damaged or has other columns than {expected}: {_line(error)}; "
-            "download it again"
-        ) from error
-    return ImportReport(kind, day, rows_read, rows, underlyings)
+    except (pa.ArrowException, DataError, ContractError) as error:
+        raise FlatFileError(f"flat file {name} cannot be imported: {_line(error)}") from error
+    dropped = str(read.dropped)
+    return ImportReport(kind, day, read.rows_read, rows, underlyings, dropped)
 
 
 class _SizedReader(io.RawIOBase):
@@ -260,15 +252,28 @@ class _Wanted:
             underlying = self._decided[ticker] = self._decide(ticker)
         return underlying
 
-    def _decide(self, ticker: str) -> str:
+    def fault_of(self, ticker: str) -> str:
+        """Why a ticker that may be wanted is none; empty when it is one, or not wanted."""
         if not ticker:
-            raise DataError("a row has no ticker")
+            return "without ticker"
+        if self._stocks or not self._may_be_wanted(ticker):
+            return ""
+        try:
+            parse_symbol(ticker)
+        except ContractError:
+            return "with a ticker that is no standard option symbol"
+        return ""
+
+    def _may_be_wanted(self, ticker: str) -> bool:
+        if self._contracts is not None and ticker not in self._contracts:
+            return False
+        # Most tickers of a full day fail the prefix: only the others are worth parsing.
+        return self._underlyings is None or ticker.startswith(self._prefixes)
+
+    def _decide(self, ticker: str) -> str:
         if self._stocks:
             return ticker if self._underlyings is None or ticker in self._underlyings else ""
-        if self._contracts is not None and ticker not in self._contracts:
-            return ""
-        # Most tickers of a full day fail the prefix: only the others are worth parsing.
-        if self._underlyings is not None and not ticker.startswith(self._prefixes):
+        if not self._may_be_wanted(ticker) or self.fault_of(ticker):
             return ""
         contract = parse_symbol(ticker)
         if self._underlyings is None:
@@ -280,24 +285,9 @@ def _frozen(names: Collection[str] | None) -> frozenset[str] | None:
     return None if names is None else frozenset(names)
 
 
-def _batches(plain: io.BufferedIOBase, kind: FlatFileKind) -> Iterator[Any]:
-    fields = _FIELDS[kind]
-    with pa_csv.open_csv(
-        plain,
-        read_options=pa_csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
-        convert_options=pa_csv.ConvertOptions(
-            column_types={name: field.parsed for name, field in fields.items()},
-            include_columns=list(fields),
-        ),
-    ) as reader:
-        yield from reader
-
-
 def _write_batch(writer: PartitionWriter, batch: Any, kind: FlatFileKind, wanted: _Wanted) -> None:
     """Hand the wanted rows of a batch to the writer, one slice for each underlying."""
     ticker = batch.column("ticker")
-    if ticker.null_count:
-        raise DataError("a row has no ticker")
     names = [wanted.underlying_of(each) for each in ticker.dictionary.to_pylist()]
     found = sorted(set(names) - {""})
     if not found:
@@ -314,16 +304,14 @@ def _write_batch(writer: PartitionWriter, batch: Any, kind: FlatFileKind, wanted
 
 
 def _typed(batch: Any, kind: FlatFileKind) -> Any:
-    """A batch of the file as one of the catalogue: its names, its types, nothing empty."""
+    """A batch of the file as one of the catalogue: its names and its types."""
     schema = SCHEMAS[kind]
     columns: dict[str, Any] = {}
     for file_name, field in _FIELDS[kind].items():
-        column = batch.column(file_name)
-        if column.null_count:
-            if field.if_empty is None:
-                raise DataError(f"a row has no {file_name}")
-            column = pc.fill_null(column, field.if_empty)
-        columns[field.name] = pc.cast(column, schema.field(field.name).type)
+        column, want = batch.column(file_name), schema.field(field.name).type
+        if pa.types.is_integer(want) and pa.types.is_floating(column.type):
+            column = pc.floor(column)  # Of a size only whole contracts can be traded.
+        columns[field.name] = pc.cast(column, want)
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 

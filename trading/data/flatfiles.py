@@ -21,11 +21,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
+import structlog
 from numpy.typing import NDArray
 
+from trading.data.flatfile_rows import BLOCK_BYTES, Column, FlatFileRows
 from trading.data.gunzip import GunzipReader
-from trading.errors import FlatFileError
+from trading.errors import ContractError, FlatFileError
 from trading.market.bars import StockBar
 from trading.market.contracts import parse_symbol
 from trading.market.products import option_prefixes
@@ -36,27 +37,27 @@ _ASSET_FOLDERS: dict[AssetClass, str] = {
     "options": "us_options_opra",
     "stocks": "us_stocks_sip",
 }
-_BLOCK_BYTES = 1 << 22
+log = structlog.get_logger(__name__)
 
-_QUOTE_TYPES = {
-    "ticker": pa.dictionary(pa.int32(), pa.string()),
-    "ask_price": pa.float64(),
-    "ask_size": pa.float64(),
-    "bid_price": pa.float64(),
-    "bid_size": pa.float64(),
-    "sequence_number": pa.int64(),
-    "sip_timestamp": pa.int64(),
+_TICKER = Column(pa.dictionary(pa.int32(), pa.string()))
+_QUOTE_COLUMNS = {
+    "ticker": _TICKER,
+    "ask_price": Column(pa.float64(), 0.0),
+    "ask_size": Column(pa.float64(), 0.0),
+    "bid_price": Column(pa.float64(), 0.0),
+    "bid_size": Column(pa.float64(), 0.0),
+    "sequence_number": Column(pa.int64(), 0),
+    "sip_timestamp": Column(pa.int64()),
 }
-_BAR_TYPES = {
-    "ticker": pa.dictionary(pa.int32(), pa.string()),
-    "volume": pa.float64(),
-    "open": pa.float64(),
-    "close": pa.float64(),
-    "high": pa.float64(),
-    "low": pa.float64(),
-    "window_start": pa.int64(),
+_BAR_COLUMNS = {
+    "ticker": _TICKER,
+    "volume": Column(pa.float64(), 0.0),
+    "open": Column(pa.float64()),
+    "close": Column(pa.float64()),
+    "high": Column(pa.float64()),
+    "low": Column(pa.float64()),
+    "window_start": Column(pa.int64()),
 }
-_NEVER_EMPTY = frozenset({"ticker", "sip_timestamp", "window_start"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,13 @@ def load_quotes(folder: Path, day: date, underlyings: Collection[str]) -> QuoteT
     Raises
     ------
     FlatFileError
-        the file is missing, damaged, or lacks a column.
-    ContractError
-        a ticker of the file is not an option symbol.
+        the file is missing, damaged, lacks a column, or has no row of that day. Single rows that
+        are odd are left out, with a warning in the log.
     """
     path = quotes_path(folder, day)
-    rows = _read(path, _QUOTE_TYPES, _on_underlyings(underlyings))
+    rows = _read(
+        path, day, _QUOTE_COLUMNS, _on_underlyings(underlyings), _option_fault(underlyings)
+    )
     symbols, contract = _encode_tickers(rows["ticker"])
     ts_ns = _column(rows, "sip_timestamp", np.int64)
     sequence = _column(rows, "sequence_number", np.int64)
@@ -143,8 +145,11 @@ def load_minute_bars(
     FlatFileError
         the file is missing, damaged, or lacks a column.
     """
-    wanted = set(symbols).__contains__ if asset_class == "stocks" else _on_underlyings(symbols)
-    rows = _read(minute_bars_path(folder, day, asset_class), _BAR_TYPES, wanted)
+    path = minute_bars_path(folder, day, asset_class)
+    if asset_class == "stocks":
+        rows = _read(path, day, _BAR_COLUMNS, set(symbols).__contains__, _stock_fault)
+    else:
+        rows = _read(path, day, _BAR_COLUMNS, _on_underlyings(symbols), _option_fault(symbols))
     names, ticker = _encode_tickers(rows["ticker"])
     start_ns = _column(rows, "window_start", np.int64)
     order = np.lexsort((ticker, start_ns))
@@ -184,57 +189,70 @@ def _on_underlyings(underlyings: Collection[str]) -> Callable[[str], bool]:
     return wanted
 
 
-def _read(path: Path, types: dict[str, Any], wanted: Callable[[str], bool]) -> Any:
+def _option_fault(underlyings: Collection[str]) -> Callable[[str], str]:
+    prefixes = option_prefixes(underlyings)
+
+    def fault_of(ticker: str) -> str:
+        if not ticker:
+            return "without ticker"
+        if ticker.startswith(prefixes):
+            try:
+                parse_symbol(ticker)
+            except ContractError:
+                return "with a ticker that is no standard option symbol"
+        return ""
+
+    return fault_of
+
+
+def _stock_fault(ticker: str) -> str:
+    return "" if ticker else "without ticker"
+
+
+def _read(
+    path: Path,
+    day: date,
+    columns: dict[str, Column],
+    wanted: Callable[[str], bool],
+    fault_of: Callable[[str], str],
+) -> Any:
     """The rows of `path` whose ticker is `wanted`, as one Arrow table."""
     if not path.is_file():
         raise FlatFileError(
             f"flat file {path} does not exist: download that day or choose another folder or date"
         )
     try:
-        rows = pa.Table.from_batches(
-            list(_wanted_batches(path, types, wanted)),
-            schema=pa.schema(
-                [(name, pa.string() if name == "ticker" else kind) for name, kind in types.items()]
-            ),
-        )
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise FlatFileError(
-            f"flat file {path} is damaged or has other columns than "
-            f"{', '.join(types)}: {error}; download it again"
-        ) from error
-    for name in rows.column_names:
-        if name in _NEVER_EMPTY and rows[name].null_count:
-            raise FlatFileError(f"flat file {path} has a row without {name}: download it again")
+        with path.open("rb") as file:
+            plain = io.BufferedReader(GunzipReader(file, str(path)), BLOCK_BYTES)
+            read = FlatFileRows(plain, str(path), columns, day, fault_of)
+            rows = pa.Table.from_batches(
+                list(_wanted_batches(read, wanted)),
+                schema=pa.schema(
+                    [
+                        (name, pa.string() if name == "ticker" else each.parsed)
+                        for name, each in columns.items()
+                    ]
+                ),
+            )
+    except (pa.ArrowException, OSError) as error:
+        raise FlatFileError(f"flat file {path} cannot be read: {error}") from error
+    if read.dropped.total:
+        log.warning("rows of a flat file are left out", file=str(path), rows=str(read.dropped))
     return rows
 
 
-def _wanted_batches(
-    path: Path, types: dict[str, Any], wanted: Callable[[str], bool]
-) -> Iterator[Any]:
-    with (
-        path.open("rb") as file,
-        # Closed at the end whatever happens: a thread of Arrow's may still read ahead.
-        io.BufferedReader(GunzipReader(file, str(path)), _BLOCK_BYTES) as plain,
-    ):
-        yield from _filtered(plain, types, wanted)
-
-
-def _filtered(
-    unfolded: io.BufferedIOBase, types: dict[str, Any], wanted: Callable[[str], bool]
-) -> Iterator[Any]:
-    reader = pa_csv.open_csv(
-        unfolded,
-        read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES),
-        convert_options=pa_csv.ConvertOptions(column_types=types, include_columns=list(types)),
-    )
+def _wanted_batches(read: FlatFileRows, wanted: Callable[[str], bool]) -> Iterator[Any]:
     decided: dict[str, bool] = {}
-    for batch in reader:
+    for batch in read:
         ticker = batch.column("ticker")
+        used = np.unique(ticker.indices.to_numpy(zero_copy_only=False))
         tickers: list[str] = ticker.dictionary.to_pylist()
-        for name in tickers:
+        keep = np.zeros(len(tickers), np.bool_)
+        for code in used.tolist():
+            name = tickers[code]
             if name not in decided:
                 decided[name] = wanted(name)
-        keep = np.fromiter((decided[name] for name in tickers), np.bool_, len(tickers))
+            keep[code] = decided[name]
         if not keep.any():
             continue
         rows = pa.array(keep[ticker.indices.to_numpy(zero_copy_only=False)])
@@ -254,6 +272,6 @@ def _encode_tickers(ticker: Any) -> tuple[list[str], NDArray[np.int32]]:
 
 
 def _column(rows: Any, name: str, dtype: type[Any]) -> NDArray[Any]:
-    """A column as NumPy; an empty field of the file is 0, which means absent."""
-    values: NDArray[Any] = pc.fill_null(rows[name], 0).to_numpy()
+    """A column as NumPy; of a fractional size only whole contracts count."""
+    values: NDArray[Any] = rows[name].to_numpy()
     return values.astype(dtype)

@@ -73,6 +73,11 @@ class GunzipReader(io.RawIOBase):
             try:
                 plain = self._member.decompress(self._pending, len(view))
             except zlib.error as error:
+                if self._read <= _READ_BYTES and not self._unfolded:
+                    raise FlatFileError(
+                        f"flat file {self._name} is no gzip file, it begins with "
+                        f"{self._pending[:24]!r}: compress it with gzip, or get the file itself"
+                    ) from error
                 raise FlatFileError(
                     f"flat file {self._name} is damaged near byte {self._read}: {error}; "
                     "download it again"

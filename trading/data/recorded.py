@@ -195,9 +195,9 @@ class RecordedSession:
         quotes = _Quotes(rows.symbols, rows.contract, {name: rows[name] for name in _QUOTE_COLUMNS})
         warm_up = []
         if catalog.partitions(Kind.STOCK_BARS, before.date, underlying):
-            warm_up = _catalogued_bars(catalog, underlying, before.date)
+            warm_up = catalogued_bars(catalog, underlying, before.date)
             warm_up = bars_after(warm_up, underlying, actions, calendar, day)
-        bars = _catalogued_bars(catalog, underlying, day)
+        bars = catalogued_bars(catalog, underlying, day)
         return cls._cut(underlying, session, before, quotes, bars, warm_up, bar_ns)
 
     @classmethod
@@ -292,7 +292,8 @@ def _listed(
     }
 
 
-def _catalogued_bars(catalog: Catalog, underlying: str, day: date) -> list[StockBar]:
+def catalogued_bars(catalog: Catalog, underlying: str, day: date) -> list[StockBar]:
+    """Minute bars of a stock from the catalogue; raises DataError where it has none."""
     rows = catalog.read(Kind.STOCK_BARS, underlying, day)
     high, low, close = rows["high"], rows["low"], rows["close"]
     columns = (rows["start_ns"], rows["open"], high, low, close, rows["volume"])

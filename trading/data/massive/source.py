@@ -1,4 +1,4 @@
-"""Where a market server takes its events from: a simulated exchange or recorded flat files."""
+"""Where a market server takes its events from: a simulated exchange or a recorded day."""
 
 from __future__ import annotations
 
@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from trading.data.flatfiles import (
-    QuoteTable,
-    load_minute_bars,
-    load_quotes,
-    minute_bars_path,
-)
+from trading.data.flatfiles import QuoteTable
 from trading.data.massive.columns import Quotes, Trades
 from trading.data.massive.tape import MINUTE_NS, MinuteAggregator, SimulatedTape
+from trading.data.replayed_day import load_day
 from trading.errors import FlatFileError
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
@@ -138,21 +134,21 @@ class SimulationSource:
 
 
 class ReplaySource:
-    """One recorded day from flat files.
+    """One recorded day, from flat files, recordings of live trading, or the catalogue.
 
     Steps are the seconds in which something happened. Option minute bars are replayed when
-    their file is there.
+    their flat file is there.
 
     Parameters
     ----------
-    folder: root of the flat files
+    folder: where the day is kept, see `load_day`
     day: the session's date in New York
     symbols: underlyings
 
     Raises
     ------
-    FlatFileError
-        A file is missing or damaged, or `day` is no session.
+    DataError
+        The day is missing or damaged, nothing of it can be traded, or `day` is no session.
     """
 
     def __init__(
@@ -166,10 +162,7 @@ class ReplaySource:
         session = (calendar or ExchangeCalendar()).session_on(day)
         if session is None:
             raise FlatFileError(f"cannot replay {day}: the exchange was closed on that date")
-        self._table = load_quotes(folder, day, symbols)
-        bars = load_minute_bars(folder, day, symbols)
-        if minute_bars_path(folder, day, "options").is_file():
-            bars += load_minute_bars(folder, day, symbols, "options")
+        self._table, bars = load_day(folder, day, symbols)
         self._bars: dict[int, list[StockBar]] = {}
         for bar in bars:
             self._bars.setdefault(bar.start_ns + MINUTE_NS, []).append(bar)
