@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Settled,
         StateChanged,
         TermsAdopted,
+        TimeTakenBack,
         UnderlyingReinstated,
         UnderlyingSuspended,
         WeightsAdopted,
@@ -364,6 +365,10 @@ def _underlying_reinstated(event: "UnderlyingReinstated") -> str:
     return f"{event.underlying}{lifted}: {event.reason}"
 
 
+def _time_taken_back(event: "TimeTakenBack") -> str:
+    return f"events dated later hold nothing up; last session {event.last_session or 'none'}"
+
+
 def _weights_adopted(event: "WeightsAdopted") -> str:
     return f"version {event.version}, {event.digest}"
 
@@ -422,6 +427,7 @@ _DESCRIBED: dict[str, Callable[[Any], str]] = {
     "bases_scaled": _bases_scaled,
     "underlying_suspended": _underlying_suspended,
     "underlying_reinstated": _underlying_reinstated,
+    "time_taken_back": _time_taken_back,
     "weights_adopted": _weights_adopted,
     "champion_promoted": _champion_promoted,
     "challenger_refused": _challenger_refused,

@@ -36,6 +36,7 @@ ACCESS_KEY, SECRET_KEY = "4cc3ss-key", "s3cr3t-key-that-must-stay-secret"
 GOOG_DAY = date(2015, 12, 24)
 DAY = date(2026, 1, 5)
 OPEN_NS = 1_767_623_400_000_000_000
+GOOG_OPEN_NS = 1_450_967_400_000_000_000
 CHRISTMAS = date(2025, 12, 25)
 QUOTES = Kind.OPTION_QUOTES
 TRADES = Kind.OPTION_TRADES
@@ -472,8 +473,14 @@ def test_the_command_fetches_bars_and_trades_and_quotes_only_when_asked(
     stock_bars = (SHARED / flat_file_key(Kind.STOCK_BARS, GOOG_DAY)).read_bytes()
     contract = "O:GOOG151224C00590000"
     bucket.put(Kind.STOCK_BARS, GOOG_DAY, stock_bars)
-    bucket.put(Kind.OPTION_BARS, GOOG_DAY, compressed(f"{BAR_HEADER}{contract},1,2,2,2,2,60,1\n"))
-    bucket.put(TRADES, GOOG_DAY, compressed(f"{TRADE_HEADER}{contract},209,0,302,2,60,1\n"))
+    bucket.put(
+        Kind.OPTION_BARS,
+        GOOG_DAY,
+        compressed(f"{BAR_HEADER}{contract},1,2,2,2,2,{GOOG_OPEN_NS},1\n"),
+    )
+    bucket.put(
+        TRADES, GOOG_DAY, compressed(f"{TRADE_HEADER}{contract},209,0,302,2,{GOOG_OPEN_NS},1\n")
+    )
     bucket.put(QUOTES, GOOG_DAY, goog_quotes)
     arguments = [
         *("--date", "2015-12-24", "--symbols", "GOOG", "--endpoint", bucket.url),

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from trading.data.catalog import Catalog, Kind
+from trading.data.corporate_actions import read_corporate_actions
 from trading.data.dividends import read_dividends
 from trading.data.flatfile_import import Selection, flat_file_key, import_flat_file
 from trading.data.flatfiles import load_minute_bars, load_quotes
 from trading.errors import DataError, FlatFileError
+from trading.market.corporate_actions import Split
 from trading.market.dividends import Dividend
 
 DAY = date(2016, 1, 4)
@@ -226,3 +228,17 @@ def test_a_wrong_dividend_is_refused_with_its_line(
     with pytest.raises(DataError, match=reason) as caught:
         read_dividends(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfUnderlying, Ex_Date, Kind, New_Symbol, Ratio, Cash\r\n"
+        b"spy,2026-03-20,Split,,2,\r\n",
+        b"kind;underlying;ex_date;new_symbol;ratio;cash;note\nsplit;SPY;2026-03-20;;2;;x\n",
+    ],
+)
+def test_corporate_actions_are_read_like_dividends(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "actions.csv"
+    path.write_bytes(content)
+    assert read_corporate_actions(path) == ([Split("SPY", date(2026, 3, 20), 2, 1)], [])

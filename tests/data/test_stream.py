@@ -14,6 +14,7 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from trading.data.massive.frames import FrameQueue
 from trading.data.massive.stream import (
     ConnectionState,
     StreamClient,
@@ -711,3 +712,14 @@ def test_close_does_not_wait_for_a_pause_or_a_full_queue(start: Start, connect: 
     paused.subscribe("options", [SPY])
     wait_until(lambda: paused.health()["options"]["state"] is ConnectionState.BACKOFF)
     paused.close()
+
+
+def test_the_queue_is_bounded_in_bytes_too() -> None:
+    queue = FrameQueue(100, max_bytes=1000)
+    for n in range(5):
+        queue.put(TaggedFrame("options", bytes(400)))
+        assert len(queue) <= 2, n
+    assert queue.dropped("options") == 3
+    assert sum(len(frame.data) for frame in queue.take_all(0.0)) == 800
+    queue.put(TaggedFrame("options", bytes(5000)))
+    assert len(queue) == 1 and queue.is_full, "one larger than the bound has a place, alone"

@@ -198,6 +198,41 @@ class DataSettings(Section):
     bar_grace_ms: Annotated[
         CountOrZero, _about("Milliseconds that a decision waits for late quotes of its bar.")
     ] = 0
+    max_ahead_ms: Annotated[
+        CountOrZero,
+        _about(
+            "Milliseconds that an event may be dated ahead of the clock; a later one is refused."
+        ),
+    ] = 2000
+    max_decision_lag_s: Annotated[
+        Positive,
+        _about("Seconds after its end from which on a bar of a live market trades nothing."),
+    ] = 10.0
+    band_spreads: Annotated[
+        Positive,
+        _about(
+            "Typical spreads that a quote may be off what the chain implies; beyond them and "
+            "band_pct it is kept apart until something confirms it."
+        ),
+    ] = 10.0
+    band_pct: Annotated[
+        Positive,
+        _about("Percent of the underlying's price that a quote may be off what the chain implies."),
+    ] = 1.0
+    max_jump_pct: Annotated[
+        Positive,
+        _about(
+            "Percent that an underlying may move between two prices; one that moves more counts "
+            "when the chain or another price confirms it."
+        ),
+    ] = 10.0
+    accept_journal_ahead: Annotated[
+        bool,
+        _about(
+            "Whether a live account whose journal is dated ahead of the clock, as after a run with "
+            "a wrong clock, trades on now instead of when that time has come."
+        ),
+    ] = False
     record: Annotated[bool, _about("Whether live days are recorded, in state_dir/recordings.")] = (
         False
     )

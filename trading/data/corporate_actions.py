@@ -1,10 +1,10 @@
 """Corporate actions from a file: for replays, and for what a data plan does not tell."""
 
-import csv
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
 
+from trading.data.csv_text import read_table
 from trading.errors import DataError
 from trading.market.corporate_actions import (
     ActionKind,
@@ -37,21 +37,10 @@ def read_corporate_actions(path: Path) -> tuple[list[CorporateAction], list[Divi
     DataError
         The file is missing, has other columns, or a row is wrong; the message names the line.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read corporate actions {path}: {error}") from error
-    if not rows or [cell.lower() for cell in rows[0]] != _COLUMNS:
-        raise DataError(
-            f"corporate actions {path} begin with {','.join(rows[0]) if rows else 'nothing'}: the "
-            f"first line must be {','.join(_COLUMNS)}"
-        )
     actions: list[CorporateAction] = []
     dividends = []
-    for line, row in enumerate(rows[1:], start=2):
-        if not any(row):
-            continue
+    for line, cells in read_table(path, "corporate actions", _COLUMNS, _HELP):
+        row = [cells[name] for name in _COLUMNS]
         try:
             action = _action(row)
         except (ValueError, ZeroDivisionError, DataError) as error:

@@ -27,7 +27,7 @@ def header_problem(names: Sequence[str], wanted: Collection[str]) -> str:
 
 
 def read_table(
-    path: Path, what: str, columns: Sequence[str]
+    path: Path, what: str, columns: Sequence[str], hint: str
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a small CSV as cells by column, each with its line; other columns are told too.
 
@@ -67,6 +67,6 @@ def read_table(
         if len(cells) != len(names):
             raise DataError(
                 f"{what} {path}, line {number}, {line!r}: it has {len(cells)} cells, the first "
-                f"line has {len(names)}"
+                f"line has {len(names)}; {hint}"
             )
         yield number, dict(zip(names, (cell.strip() for cell in cells), strict=True))

@@ -8,6 +8,7 @@ from trading.errors import DataError
 from trading.market.dividends import Dividend
 
 _COLUMNS = ("underlying", "ex_date", "amount")
+_HELP = "write a ticker, a date as 2026-01-05 and USD a share above 0"
 
 
 def read_dividends(path: Path) -> list[Dividend]:
@@ -21,7 +22,7 @@ def read_dividends(path: Path) -> list[Dividend]:
     DataError
         The file is missing, lacks a column, or a row is wrong; the message names the line.
     """
-    return [_dividend(path, *row) for row in read_table(path, "dividends", _COLUMNS)]
+    return [_dividend(path, *row) for row in read_table(path, "dividends", _COLUMNS, _HELP)]
 
 
 def _dividend(path: Path, line: int, row: dict[str, str]) -> Dividend:
@@ -38,6 +39,5 @@ def _dividend(path: Path, line: int, row: dict[str, str]) -> Dividend:
         return Dividend(underlying, ex_date, amount, special in ("1", "yes", "true"))
     except (ValueError, DataError) as error:
         raise DataError(
-            f"dividends {path}, line {line}, {','.join(row.values())!r}: {error}; write a ticker, "
-            "a date as 2026-01-05 and USD a share above 0"
+            f"dividends {path}, line {line}, {','.join(row.values())!r}: {error}; {_HELP}"
         ) from error

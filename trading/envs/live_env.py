@@ -554,8 +554,8 @@ class LiveEnv:
         self._observe()
         self.broker.rehearse()
 
-    def close_bar(self, now_ns: int, session: Session) -> Observed:
-        """Close the bar that ends at `now_ns`.
+    def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> Observed:
+        """Close the bar that ends at `now_ns`; unless it `trades`, orders that wait go on waiting.
 
         Rewards are for what changed since the last one in the journal, through nights and restarts.
         """
@@ -578,7 +578,7 @@ class LiveEnv:
             self._profit[symbol] = profit
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
-        self.broker.on_bar(quotes, now_ns, equity=equity, spots=self._spots(), marks=marks)
+        self.broker.on_bar(quotes, now_ns, trades, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
         return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
 

@@ -351,6 +351,17 @@ class UnderlyingReinstated(
     lifts: str | None = None
 
 
+class TimeTakenBack(msgspec.Struct, frozen=True, tag_field="kind", tag="time_taken_back"):
+    """Its owner lets an account go on now whose journal is dated ahead of the clock.
+
+    What is dated later stays booked, and holds nothing up any more. `last_session` is the last one
+    that counts as closed.
+    """
+
+    ts_ns: int
+    last_session: str
+
+
 class WeightsAdopted(msgspec.Struct, frozen=True, tag_field="kind", tag="weights_adopted"):
     """From here on the policy decides with these weights; `digest` identifies their content."""
 
@@ -470,6 +481,7 @@ Event: TypeAlias = (
     | BasesScaled
     | UnderlyingSuspended
     | UnderlyingReinstated
+    | TimeTakenBack
     | WeightsAdopted
     | ChampionPromoted
     | ChallengerRefused

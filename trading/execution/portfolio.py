@@ -36,6 +36,7 @@ from trading.execution.events import (
     Settled,
     StateChanged,
     TermsAdopted,
+    TimeTakenBack,
     UnderlyingReinstated,
     UnderlyingSuspended,
     WeightsAdopted,
@@ -476,6 +477,13 @@ class Account:
         if event.reason not in reasons:
             reasons.append(event.reason)
 
+    def _take_time_back(self, event: TimeTakenBack) -> None:
+        self.last_ts_ns = event.ts_ns
+        self.last_session = min(self.last_session, event.last_session)
+        decided = self.last_decision_ns
+        self.last_decision_ns = {name: min(at, event.ts_ns) for name, at in decided.items()}
+        self.recent_order_ns = [at for at in self.recent_order_ns if at <= event.ts_ns]
+
     def _reinstate(self, event: UnderlyingReinstated) -> None:
         if not self._is_next(event.number, self.suspension_changes, "reinstatement"):
             return
@@ -896,6 +904,7 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     StateChanged: Account._change_state,
     UnderlyingSuspended: Account._suspend,
     UnderlyingReinstated: Account._reinstate,
+    TimeTakenBack: Account._take_time_back,
     WeightsAdopted: Account._adopt_weights,
     ChampionPromoted: Account._promote,
     ChallengerRefused: Account._refuse,

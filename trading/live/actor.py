@@ -21,6 +21,7 @@ import structlog
 import torch
 
 from trading.config import Settings
+from trading.data.admission import Refusal, Refusals
 from trading.data.massive.connection import ConnectionHealth, ConnectionState
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamClient
@@ -44,6 +45,7 @@ from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.news import News, Newsroom
 from trading.live.notices import Chronicle, Notices, by_apprise
+from trading.live.readiness import clock_reasons, connection_reasons, subscription_reasons
 from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.reloading import reload
 from trading.live.status import (
@@ -51,6 +53,7 @@ from trading.live.status import (
     describe_account,
     describe_market,
     fill_line,
+    iso_time,
 )
 from trading.live.terms import terms_of
 from trading.live.trader import Answer, Fragment, Trader
@@ -156,6 +159,10 @@ class LiveMarket:
         if self._phase != "trading":
             reasons.append(f"{self._phase}: {self._failure}" if self._failure else self._phase)
         reasons += self._feed_reasons()
+        if self._stream is not None:
+            reasons += subscription_reasons(self._stream.health())
+        if self._trader is not None:
+            reasons += clock_reasons(self._trader, self._calendar)
         if self._phase == "trading" and self._bar is None:
             reasons.append("warming up: no bar has closed yet")
         state = self._status.get("account", {}).get("trading_state", "ACTIVE")
@@ -186,6 +193,7 @@ class LiveMarket:
         """Prometheus text."""
         connections = self._stream.health() if self._stream is not None else {}
         clock = self._trader.clock if self._trader else None
+        live_clock = self._trader.live_clock if self._trader else None
         newest = clock.watermark_ns if clock else 0
         age_s = (self._bar.end_ns - newest) / 1e9 if self._bar and newest else float("nan")
         underlyings = self._status.get("market", {}).get("underlyings", {}).values()
@@ -200,6 +208,10 @@ class LiveMarket:
                 },
                 silence_s={k: _silence_s(each) for k, each in connections.items()},
                 late_events=clock.late if clock else 0,
+                refused=self._refused(),
+                clock_offset_s=live_clock.offset_s if live_clock else float("nan"),
+                clock_steps=live_clock.steps if live_clock else 0,
+                late_bars=self._trader.late_bars if self._trader else 0,
                 tradable_share=min(
                     (each["tradable_share"] for each in underlyings), default=float("nan")
                 ),
@@ -425,18 +437,21 @@ class LiveMarket:
         """Whether the exchange is shut by the wall clock; only a real market keeps it."""
         if self._settings.data.source != "massive":
             return False
-        return self._calendar.session_at(time.time_ns()) is None
+        clock = self._trader.live_clock if self._trader else None
+        now_ns = time.time_ns() if clock is None else clock.time_ns
+        return self._calendar.session_at(now_ns) is None
 
     def _feed_reasons(self) -> list[str]:
-        if self._stream is None:
-            return []
-        return [
-            f"{asset_class} feed is {health['state'].value}"
-            for asset_class, health in self._stream.health().items()
-            if health["state"] is not ConnectionState.LIVE
-        ]
+        return [] if self._stream is None else connection_reasons(self._stream.health())
 
-    def _feed_counts(self) -> dict[str, int]:
+    def _refused(self) -> dict[str, int]:
+        """Market events that were not taken over as they came, by reason."""
+        refused = self._trader.clock.refused() if self._trader else dict(Refusals())
+        if self._stream is not None:
+            refused[Refusal.OVERSIZE] += self._stream.oversize
+        return refused
+
+    def _feed_counts(self) -> dict[str, Any]:
         if self._trader is None:
             return {}
         clock = self._trader.clock
@@ -446,8 +461,25 @@ class LiveMarket:
             "unknown": clock.unknown + clock.decoder.unknown,
             "malformed": clock.decoder.malformed,
             "late": clock.late,
+            "refused": self._refused(),
+            "clock": self._describe_clock(self._trader),
+            "late_bars": self._trader.late_bars,
             "barriers_missed": self._trader.barriers_missed,
             "fragments_dropped": self._trader.fragments_dropped,
+        }
+
+    def _describe_clock(self, trader: Trader) -> dict[str, Any] | None:
+        """The clock that a live market goes by; None where the tape is the clock."""
+        clock = trader.live_clock
+        if clock is None:
+            return None
+        return {
+            "time": iso_time(clock.time_ns),
+            "machine_is_ahead_s": clock.offset_s,
+            "is_off": clock.is_off,
+            "steps": clock.steps,
+            "failed_comparisons": clock.failures,
+            "journal_ahead_until": iso_time(trader.ahead_until_ns),
         }
 
     def _main(self) -> None:
@@ -515,6 +547,7 @@ class LiveMarket:
                 actions=actions,
                 official_closes=closes is not None,
                 max_gap=settings.data.unexplained_gap_pct / 100.0,
+                bands=assembly.bands(settings),
             )
             markets.halt_indicators = frozenset(settings.data.massive.halt_indicators)
             env = recorded_env(markets, recorder)

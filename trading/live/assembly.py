@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from trading.config import Settings
+from trading.data.admission import Bands
 from trading.data.corporate_actions import read_corporate_actions
 from trading.data.dividends import read_dividends
 from trading.data.massive.rest import RestClient
@@ -158,6 +159,12 @@ def trading_rules(settings: Settings) -> TradingRules:
     )
 
 
+def bands(settings: Settings) -> Bands:
+    """How far prices may lie from what their chain implies."""
+    data = settings.data
+    return Bands(data.band_spreads, data.band_pct, data.max_jump_pct)
+
+
 def model_config(settings: Settings) -> CLSTMConfig:
     """Shape of the network."""
     return CLSTMConfig(
@@ -188,6 +195,9 @@ def trader_settings(settings: Settings) -> TraderSettings:
         bar_ns=settings.data.bar_seconds * _SECOND_NS,
         grace_ns=settings.data.bar_grace_ms * 1_000_000,
         wall_clock=settings.data.source == "massive",
+        max_ahead_ns=settings.data.max_ahead_ms * 1_000_000,
+        max_decision_lag_ns=round(settings.data.max_decision_lag_s * _SECOND_NS),
+        accept_journal_ahead=settings.data.accept_journal_ahead,
         lockstep=settings.lockstep,
         lockstep_timeout_s=LOCKSTEP_TIMEOUT_S,
         learning=settings.learning.online,

@@ -89,6 +89,11 @@ class LiveClock:
         return now_ns
 
     @property
+    def time_ns(self) -> int:
+        """What time it is, for other threads than the one that trades."""
+        return _at(self._anchor, self._steady_ns())
+
+    @property
     def offset_s(self) -> float:
         """Seconds that the machine's clock is ahead of the vendor's; of what it was, unasked."""
         reference = self._vendor or self._anchor

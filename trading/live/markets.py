@@ -151,6 +151,10 @@ class MarketDirectory:
             left_out=sorted(failures),
         )
 
+    def vendor_ns(self) -> int:
+        """The vendor's clock, cut to a second; raises RestError when it does not answer."""
+        return self._rest.market_status().server_ns
+
     def settle(self, now_ns: int) -> None:
         """Ask, now and then and beside the trading, for closing prices that something waits for."""
         if self._closes is None:

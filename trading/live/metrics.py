@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, ge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from trading.data.admission import Refusal
 from trading.learning.gate import CHECKS
 
 _PREFIX = "trading_bot_"
@@ -102,6 +103,14 @@ class FeedFigures:
     """Seconds since each asset class's newest frame; NaN before the first."""
     late_events: int = 0
     """Events that came after their bar had closed."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Events that were not taken over as they came, by reason."""
+    clock_offset_s: float = math.nan
+    """Seconds that the machine's clock is ahead of the vendor's; NaN in a replay."""
+    clock_steps: int = 0
+    """Times that the machine's clock was set while a live market ran."""
+    late_bars: int = 0
+    """Bars of a live market that were closed too late to trade in."""
     tradable_share: float = math.nan
     """Contracts with a quote that may fill over all contracts, of the worst underlying, 0..1."""
     market_time_s: float = math.nan
@@ -338,6 +347,22 @@ def _feed_families(figures: FeedFigures) -> Iterable[Metric]:
         "Market events that came after their bar had closed.",
         figures.late_events,
     )
+    refused = {str(reason): figures.refused.get(reason, 0) for reason in Refusal}
+    yield _labelled_counter(
+        "feed_refused_total",
+        "Market events that were not taken over as they came, by reason.",
+        "reason",
+        refused,
+    )
+    yield _gauge(
+        "clock_offset_seconds",
+        "Time that the machine's clock is ahead of the vendor's.",
+        figures.clock_offset_s,
+    )
+    yield _counter(
+        "clock_steps_total", "Times that the machine's clock was set.", figures.clock_steps
+    )
+    yield _counter("late_bars_total", "Bars closed too late to trade in.", figures.late_bars)
     yield _gauge(
         "feed_tradable_ratio",
         "Share of contracts with a quote that may fill, of the worst underlying.",

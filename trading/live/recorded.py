@@ -79,8 +79,8 @@ class _RecordedEnv:
             self._recorder.bar(bar)
         return accepted
 
-    def close_bar(self, now_ns: int, session: Session) -> Observed:
-        observed = self._env.close_bar(now_ns, session)
+    def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> Observed:
+        observed = self._env.close_bar(now_ns, session, trades)
         prices = {symbol: self._env.spot(symbol) for symbol in self._env.symbols}
         self._recorder.close_bar(now_ns, prices)
         return observed
@@ -99,6 +99,9 @@ class _RecordedMarkets:
 
     def follow(self, bar: Bar) -> None:
         self._markets.follow(bar)
+
+    def vendor_ns(self) -> int:
+        return self._markets.vendor_ns()
 
     def settle(self, now_ns: int) -> None:
         self._markets.settle(now_ns)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,11 +22,11 @@ import numpy as np
 import structlog
 
 from trading.data.massive.stream import StreamClient
-from trading.envs.catalogue import ACTIONS
+from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
 from trading.envs.live_env import LiveEnv
 from trading.envs.rules import TradingRules
 from trading.errors import LearningError, TradingError
-from trading.execution.events import DecisionMade, SessionClosed
+from trading.execution.events import DecisionMade, SessionClosed, TimeTakenBack
 from trading.execution.orders import Fill, Rejection
 from trading.execution.owner import Answer as OwnersAnswer
 from trading.execution.owner import Command, obey, standing
@@ -35,8 +36,9 @@ from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
 from trading.learning.succession import Reported, Ruling
 from trading.learning.weights import Reign
-from trading.live.bar_clock import Bar, BarClock, first_bar_after
+from trading.live.bar_clock import MAX_AHEAD_NS, Bar, BarClock, first_bar_after
 from trading.live.championship import Championship
+from trading.live.clock import OFF_NS, LiveClock
 from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
 from trading.market.calendar import ExchangeCalendar
@@ -46,6 +48,7 @@ log = structlog.get_logger(__name__)
 _FRAME_TIMEOUT_S = 0.25
 _BARRIER_TIMEOUT_S = 5.0
 _SECOND_NS = 1_000_000_000
+_LONGEST_BREAK = timedelta(days=10)
 _RECENT_FILLS = 5
 
 
@@ -94,6 +97,12 @@ class TraderSettings:
     """Whether it closes all, and does not only reduce."""
     fragment_backlog: int = 8
     """Fragments kept for a learner that is behind; the oldest is dropped beyond it."""
+    max_ahead_ns: int = MAX_AHEAD_NS
+    """An event may be dated so far ahead of the clock."""
+    max_decision_lag_ns: int = 10_000_000_000
+    """A bar that ended longer ago by the wall clock trades nothing."""
+    accept_journal_ahead: bool = False
+    """Whether to trade on though the journal is dated ahead of the wall clock."""
 
 
 class Markets(Protocol):
@@ -105,6 +114,10 @@ class Markets(Protocol):
 
     def follow(self, bar: Bar) -> None:
         """A bar was closed: ask again for what could not be listed."""
+        ...
+
+    def vendor_ns(self) -> int:
+        """The vendor's clock, cut to a second; asked from any thread."""
         ...
 
     def settle(self, now_ns: int) -> None:
@@ -193,13 +206,41 @@ class Trader:
         self._go_on_with_the_fragment()
         self._first = np.ones(count, dtype=np.bool_)
         self._start_ns = start_ns
-        resume_ns = max(start_ns, env.broker.account.last_ts_ns)
+        self.live_clock: LiveClock | None = None
+        """What time it is, once a live market runs."""
+        self.late_bars = 0
+        """Bars closed too late to trade in."""
+        self.ahead_until_ns = 0
+        """The journal's time while that is ahead of the clock and nothing is traded; else 0."""
+        self._reconnects_seen_s = 0.0
+        last_ns = env.broker.account.last_ts_ns
+        resume_ns = max(start_ns, last_ns)
+        if settings.wall_clock and last_ns > start_ns + OFF_NS:
+            resume_ns = start_ns
+            self._meet_journal_ahead(last_ns)
         self.clock = BarClock(
             env,
             first_bar_after(resume_ns, calendar, settings.bar_ns),
             slice_ns=settings.bar_ns,
             grace_ns=settings.grace_ns,
+            max_ahead_ns=settings.max_ahead_ns,
         )
+
+    def _meet_journal_ahead(self, last_ns: int) -> None:
+        """Go on at once where the owner says so, and wait for the journal's time otherwise."""
+        ahead_s = (last_ns - self._start_ns) / 1e9
+        if not self._settings.accept_journal_ahead:
+            self.ahead_until_ns = last_ns
+            log.error(
+                "the account's journal is dated ahead of the clock: nothing is traded until then; "
+                "if a wrong clock wrote it, start with data.accept_journal_ahead=true",
+                ahead_s=ahead_s,
+            )
+            return
+        log.warning("the journal's time is taken back: its owner says so", ahead_s=ahead_s)
+        now = first_bar_after(self._start_ns, self._calendar, self._settings.bar_ns)
+        before = self._calendar.sessions(now.session.date - _LONGEST_BREAK, now.session.date)[-2]
+        self.env.broker.record([TimeTakenBack(self._start_ns, before.date.isoformat())])
 
     def command(self, command: Command | None, done: str = "") -> "Future[OwnersAnswer]":
         """Hand over the owner's word (None: only how the account stands), obeyed between bars.
@@ -221,30 +262,58 @@ class Trader:
     def open(self) -> None:
         """List and subscribe the contracts of the first session, and get ready to decide."""
         bar = self.clock.bar
-        self.championship.begin(max(self._start_ns, self.env.broker.account.last_ts_ns))
+        last_ns = 0 if self.ahead_until_ns else self.env.broker.account.last_ts_ns
+        self.championship.begin(max(self._start_ns, last_ns))
         self._markets.open_session(bar)
         self.env.rehearse(bar.end_ns, bar.session)
 
     def run(self, now_ns: Callable[[], int] = time.time_ns) -> None:
-        """Trade until `stopping` is set or the stream ends."""
+        """Trade until `stopping` is set or the stream ends; `now_ns` is the machine's clock."""
+        if self._settings.wall_clock:
+            self.live_clock = LiveClock(now_ns, self._markets.vendor_ns)
+            self.live_clock.check()
+            self.clock.follow(self.live_clock.now_ns)
+        tells = now_ns if self.live_clock is None else self.live_clock.now_ns
         while not self.stopping.is_set():
             received_s = self._receive(_FRAME_TIMEOUT_S)
-            if self._settings.wall_clock:
-                self._open_if_begun(now_ns())
-                self._markets.settle(now_ns())
-                self._stream.expect_data(self._calendar.session_at(now_ns()) is not None)
+            if self.live_clock is not None:
+                self._keep_time(self.live_clock)
             self._obey()
-            self._watch(now_ns)
-            while self._due(now_ns) and not self.stopping.is_set():
+            self._watch(tells)
+            while self._due() and not self.stopping.is_set():
                 self._confirm()
                 self._obey()
-                self._watch(now_ns)
+                self._watch(tells)
                 self._close_bar(received_s)
             if self._stream.finished and not self.stopping.is_set():
-                if self.clock.complete:
+                if self.clock.complete and not self.ahead_until_ns:
                     self._close_bar(received_s)
                 self.finished = True
                 return
+
+    def _keep_time(self, clock: LiveClock) -> None:
+        """What a live market does by the clock: sessions, silence, waiting for the journal."""
+        now_ns = clock.now_ns()
+        if self.ahead_until_ns:
+            self._pass_bars(now_ns)
+        self._open_if_begun(now_ns)
+        if not self.ahead_until_ns:
+            self._markets.settle(now_ns)
+        self._stream.expect_data(self._calendar.session_at(now_ns) is not None)
+        if time.monotonic() - self._reconnects_seen_s > 1.0:
+            self._reconnects_seen_s = time.monotonic()
+            clock.follow(sum(each["reconnects"] for each in self._stream.health().values()))
+
+    def _pass_bars(self, now_ns: int) -> None:
+        """Let the bars pass until the clock has come to the journal's time."""
+        if now_ns > self.ahead_until_ns:
+            self.ahead_until_ns = 0
+            log.info("the clock has come to the journal's time: trading goes on")
+        following = first_bar_after(now_ns, self._calendar, self._settings.bar_ns)
+        if following.session != self.clock.bar.session:
+            self._unopened = following
+        if following != self.clock.bar:
+            self.clock.advance(following)
 
     def _obey(self) -> None:
         """Do what the owner wants since the last look."""
@@ -317,11 +386,29 @@ class Trader:
             self.clock.new_underlyings.clear()
         return received_s
 
-    def _due(self, now_ns: Callable[[], int]) -> bool:
+    def _due(self) -> bool:
+        if self.ahead_until_ns:
+            return False
         if self.clock.due:
             return True
         deadline = self.clock.bar.end_ns + self._settings.grace_ns + _SECOND_NS
-        return self._settings.wall_clock and now_ns() > deadline
+        return self.live_clock is not None and self.live_clock.now_ns() > deadline
+
+    def _is_late(self, bar: Bar) -> bool:
+        """Whether a bar ended too long ago to trade in, after a stall or a sleep."""
+        if self.live_clock is None:
+            return False
+        return self.live_clock.now_ns() - bar.end_ns > self._settings.max_decision_lag_ns
+
+    def _allowed(self, mask: np.ndarray, late: bool) -> np.ndarray:
+        """What may be decided: nothing but holding when late, no opening by a clock that is off."""
+        allowed = mask.copy()
+        if late:
+            allowed[:] = False
+            allowed[:, HOLD] = True
+        elif self.live_clock is not None and self.live_clock.is_off:
+            allowed[:, CLOSE + 1 :] = False
+        return allowed
 
     def _confirm(self) -> None:
         """Take every frame that any connection sent before the bar became due."""
@@ -331,7 +418,11 @@ class Trader:
 
     def _close_bar(self, received_s: float | None) -> None:
         bar = self.clock.bar
-        observations, mask, rewards = self.env.close_bar(bar.end_ns, bar.session)
+        late = self._is_late(bar)
+        told = (bar.end_ns, bar.session)
+        observations, mask, rewards = (
+            self.env.close_bar(*told, False) if late else self.env.close_bar(*told)
+        )
         self.championship.follow_account(bar.end_ns)
         latency_s = None
         self._builder.reward(rewards, bar.end_ns)
@@ -351,6 +442,9 @@ class Trader:
             if self._settings.learning and self._builder.full:
                 self._emit(self.policy.value(observations, mask, self._state))
             self._take_rulings(bar.end_ns)
+            late = late or self._is_late(bar)
+            self.late_bars += late
+            mask = self._allowed(mask, late)
             decision, state = self.policy.act(observations, mask, self._state, self._first)
             if self._settings.learning:
                 # Before it is journalled: what the journal does not have is left out at a restart.
@@ -363,7 +457,7 @@ class Trader:
                     self.championship.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
                     bar.end_ns,
                 )
-            self._trade(bar.end_ns, decision, rewards)
+            self._trade(bar.end_ns, decision, rewards, late)
             self._state = state
             self._first[:] = False
             if received_s is not None:
@@ -376,6 +470,8 @@ class Trader:
         if following.session != bar.session:
             self._unopened = following
             self._open_if_begun(self.clock.watermark_ns)
+            if self.live_clock is not None:
+                self.live_clock.check_soon()
         self.clock.advance(following)
 
     def _open_if_begun(self, now_ns: int) -> None:
@@ -384,7 +480,7 @@ class Trader:
             self._markets.open_session(self._unopened)
             self._unopened = None
 
-    def _trade(self, now_ns: int, decision: Decision, rewards: np.ndarray) -> None:
+    def _trade(self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool) -> None:
         events = [
             DecisionMade(
                 ts_ns=now_ns,
@@ -403,6 +499,9 @@ class Trader:
         ]
         self.env.broker.record(events)
         self.decisions += len(events)
+        if late:
+            log.warning("a bar was closed too late to trade in", ended_ns=now_ns)
+            return
         outcomes = self.env.trade(now_ns, [int(action) for action in decision.actions])
         for fill in self.env.closed:
             self.recent_fills.append((now_ns, fill, "closed by the owner"))

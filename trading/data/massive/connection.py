@@ -20,7 +20,8 @@ from trading.errors import AuthenticationFailed
 
 _NORMAL_CLOSES = (1000, 1001)
 _POLICY_VIOLATION = 1008
-_LARGEST_FRAME = 16 * 2**20
+_READABLE_FRAMES = 8
+"""A frame of so many times the largest usable one is still read, so that the connection stands."""
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ class MassiveStream:
         """Whether silence is a fault; not so while the market is closed."""
         self.ledger = SubscriptionLedger()
         self.state = ConnectionState.CONNECTING
+        self.oversize = 0
+        """Frames left out for their size."""
         self._settings = settings
         self._queue = queue
         self._rng = rng
@@ -194,7 +197,7 @@ class MassiveStream:
                 ping_interval=ping_interval_s,
                 ping_timeout=ping_interval_s,
                 compression=None,
-                max_size=_LARGEST_FRAME,
+                max_size=_READABLE_FRAMES * settings.max_frame_bytes,
                 proxy=None if is_loopback(settings.url) else True,
                 logger=_socket_logger,
             )
@@ -275,6 +278,9 @@ class MassiveStream:
             self._last_frame_ns = self._clock()
             self._frames += 1
             self._bytes += len(data)
+            if len(data) > self._settings.max_frame_bytes:
+                self.oversize += 1
+                continue
             if b'"status"' in data and self._take_statuses(data):
                 continue
             self._losses = 0

@@ -5,6 +5,8 @@ from collections import Counter, deque
 from threading import Condition
 from typing import NamedTuple
 
+MAX_BYTES = 256 * 2**20
+
 
 class TaggedFrame(NamedTuple):
     """One WebSocket message as it arrived, with the asset class of its connection."""
@@ -14,7 +16,7 @@ class TaggedFrame(NamedTuple):
 
 
 class FrameQueue:
-    """Holds frames in order of arrival, `max_frames` at most.
+    """Holds frames in order of arrival, `max_frames` of `max_bytes` together at most.
 
     The reading side runs on an event loop and never blocks it; the consuming side is one other
     thread. When the queue is full the reader chooses: `put` drops the oldest frame and counts it,
@@ -22,8 +24,10 @@ class FrameQueue:
     is in force nothing is dropped and nothing waits.
     """
 
-    def __init__(self, max_frames: int) -> None:
+    def __init__(self, max_frames: int, max_bytes: int = MAX_BYTES) -> None:
         self._max_frames = max_frames
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._frames: deque[TaggedFrame] = deque()
         self._changed = Condition()
         self._lifted = 0
@@ -36,10 +40,13 @@ class FrameQueue:
         return len(self._frames)
 
     def put(self, frame: TaggedFrame) -> None:
-        """Append `frame`, dropping the oldest one when the queue is full."""
+        """Append `frame`, dropping the oldest ones while the queue is full."""
         with self._changed:
-            if len(self._frames) >= self._max_frames and not self._lifted:
-                self._dropped[self._frames.popleft().asset_class] += 1
+            self._bytes += len(frame.data)
+            while self._frames and self._overflows(1) and not self._lifted:
+                oldest = self._frames.popleft()
+                self._bytes -= len(oldest.data)
+                self._dropped[oldest.asset_class] += 1
             self._frames.append(frame)
             if len(self._frames) == 1:
                 self._changed.notify()
@@ -47,7 +54,10 @@ class FrameQueue:
     @property
     def is_full(self) -> bool:
         """Whether `put` would drop a frame."""
-        return len(self._frames) >= self._max_frames and not self._lifted
+        return self._overflows(1) and not self._lifted
+
+    def _overflows(self, more: int) -> bool:
+        return len(self._frames) + more > self._max_frames or self._bytes > self._max_bytes
 
     async def room(self) -> None:
         """Wait until `put` would drop nothing."""
@@ -74,6 +84,7 @@ class FrameQueue:
             self._woken = False
             frames = list(self._frames)
             self._frames.clear()
+            self._bytes = 0
             self._call_room_waiters()
             return frames
 

@@ -62,7 +62,7 @@ class StreamClient:
         self._settings = settings
         self._rng = np.random.default_rng(seed)
         self._clock = clock
-        self._queue = FrameQueue(settings.max_queue_frames)
+        self._queue = FrameQueue(settings.max_queue_frames, settings.max_queue_bytes)
         self._connections: dict[str, MassiveStream] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._failure: TradingError | None = None
@@ -210,6 +210,12 @@ class StreamClient:
             connections = list(self._connections.values())
         for connection in connections:
             connection.expects_data = expected
+
+    @property
+    def oversize(self) -> int:
+        """Frames that were left out because they are larger than any that the vendor sends."""
+        with self._lock:
+            return sum(connection.oversize for connection in self._connections.values())
 
     def refused(self, asset_class: str) -> list[str]:
         """Return the names that the vendor seems to have refused (see `SubscriptionLedger`)."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 
 from trading.data.massive.endpoint import check_api_key, check_url
+from trading.data.massive.frames import MAX_BYTES
 from trading.errors import StreamError
 
 
@@ -15,6 +16,8 @@ class StreamSettings:
     url: scheme and host of the stream, such as `wss://socket.massive.com`; the asset class is added
     api_key: the vendor's key; not part of the `repr`
     max_queue_frames: frames held for a consumer that is behind
+    max_queue_bytes: bytes of these together
+    max_frame_bytes: a larger frame is left out and counted
     block_when_full: slow the sender down (replay) instead of dropping the oldest frame (live)
     stop_on_close: a close with code 1000 or 1001 is the end (replay) instead of a lost connection
     asks_time: ask our own market server to say what time it is in every frame, see `TapeClock`
@@ -43,6 +46,8 @@ class StreamSettings:
     url: str
     api_key: str = field(repr=False)
     max_queue_frames: int = 8192
+    max_queue_bytes: int = MAX_BYTES
+    max_frame_bytes: int = 16 * 2**20
     block_when_full: bool = False
     stop_on_close: bool = False
     asks_time: bool = False
