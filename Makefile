@@ -8,9 +8,10 @@ CONFIG ?= configs/local.yaml
 PROCESSES ?= 2
 PYTEST = $(VENV)/bin/python -m pytest
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+ON_ITS_OWN = not soak and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint test soak test-cluster test-kubernetes test-image sbom lock
+.PHONY: install run lint kernels test test-all soak test-cluster test-kubernetes test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -18,12 +19,24 @@ run: $(INSTALLED)
 	$(VENV)/bin/trading up --config $(CONFIG)
 
 lint: $(INSTALLED)
+	@echo "== format, lint and types"
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-test: lint
-	$(PYTEST) $(PARALLEL) -m "not soak and not cluster and not docker and not kubernetes"
+# Once, before several processes would all do it. Nothing is compiled where it was compiled before.
+kernels: $(INSTALLED)
+	@echo "== kernels: compiled where they are not yet, which takes a minute or three"
+	$(PYTEST) tests/live/test_parity.py tests/envs/test_vector_env.py tests/learning/test_compiled.py
+
+# What a change should pass while one works on it; `test-all` is all that CI asks.
+test: lint kernels
+	@echo "== tests, but those that take long: all of them by 'make test-all'"
+	$(PYTEST) $(PARALLEL) -m "not long and $(ON_ITS_OWN)"
+
+test-all: lint kernels
+	@echo "== all tests, but those that have a target of their own"
+	$(PYTEST) $(PARALLEL) -m "$(ON_ITS_OWN)"
 
 soak: $(INSTALLED)
 	$(PYTEST) -m soak

@@ -8,10 +8,22 @@ import pytest
 import structlog
 
 import trading  # noqa: F401 - before numba is imported: it says where kernels are cached
+from tests.progress import Progress
+from trading import local_ray as ray_of_this_process
 
 # Before NumPy and PyTorch are imported, here and in what tests start: threads that spin while they
 # wait for each other cost several times the work where other processes want the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Before Ray is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+ray_of_this_process.prepare(local=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell how far it is, in the process that others test for."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(config), "progress")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,3 +44,20 @@ def _restore_logging() -> Iterator[None]:
     root.setLevel(levels[0])
     package.setLevel(levels[1])
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A small Ray for all tests of this process that need one; a node carries `learner`."""
+    import ray
+
+    ray_of_this_process.start(
+        num_cpus=2,
+        resources={"learner": 1},
+        object_store_memory=100_000_000,
+        include_dashboard=False,
+        configure_logging=False,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()

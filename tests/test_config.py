@@ -1,5 +1,6 @@
 import re
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -365,3 +366,22 @@ def test_a_policy_acts_by_draws_by_the_most_likely_or_at_a_temperature(given: st
 def test_another_way_to_act_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match=r"policy\.act"):
         load_settings(None, [f"policy.act={given}"], {})
+
+
+def test_aliases_end_in_a_line_and_not_in_a_full_memory(tmp_path: Path) -> None:
+    levels = "abcdefghijklmnop"
+    laughs = f"{levels[0]}: &{levels[0]} [{', '.join(['x'] * 9)}]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in pairwise(levels)
+    )
+    line = only_mistake_in(tmp_path, laughs)
+    assert "line 2, column 8: the alias *a is not read: write its value out" in line
+    line = only_mistake_in(tmp_path, "", "symbols=[&a SPY, *a]")
+    assert "the alias *a is not read" in line
+
+
+def test_deep_nesting_ends_in_a_line(tmp_path: Path) -> None:
+    assert "nested too deeply" in only_mistake_in(tmp_path, "symbols: " + "[" * 100_000)
+
+
+def test_a_file_that_is_far_too_long_is_no_file_of_settings(tmp_path: Path) -> None:
+    assert "more than 1,048,576 bytes" in only_mistake_in(tmp_path, "# a\n" * 300_000)

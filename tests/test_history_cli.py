@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.envs.goog import FOLDER, recorded_goog
+from tests.waits import WAIT_S
 from trading.cli import app
 from trading.config import load_settings
 from trading.data.recording import Recorder
@@ -138,7 +139,7 @@ def test_the_algorithm_trains_on_a_history(recordings: Path, tmp_path: Path) -> 
     )
     options = [part for value in values for part in ("--set", value)]
     done = subprocess.run(
-        [*program, *options], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+        [*program, *options], cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "checkpoints").iterdir())

@@ -24,6 +24,7 @@ from tests.execution.scene import (
     new_broker,
     open_order,
 )
+from tests.waits import WAIT_S
 from trading.cli import app
 from trading.execution.events import (
     ChallengerRefused,
@@ -244,7 +245,7 @@ def test_following_prints_what_a_live_writer_appends_until_ctrl_c(
             assert line.split()[0] == str(writer.last_seq)
             assert f"S{number} hold" in line
     following.send_signal(signal.SIGINT)
-    rest, errors = following.communicate(timeout=30)
+    rest, errors = following.communicate(timeout=WAIT_S)
     assert (following.returncode, rest, errors) == (0, "", "")
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.waits import WAIT_S
 from trading.cli import app
 from trading.execution.lease import AccountLease
-
-WAIT_S = 30.0
 
 
 @pytest.fixture

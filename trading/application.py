@@ -5,10 +5,12 @@ application (`trading.serving.supervisor`). The driver places the parts on the c
 learner going on a thread of its own, and takes everything down in order.
 """
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,17 +21,21 @@ from trading.display import Display
 from trading.errors import AuthenticationFailed, TradingError
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
+from trading.live import assembly
+from trading.live.faults import MOST_FAULTS, WINDOW_S, FaultNotes, described
 
 log = structlog.get_logger(__name__)
 
 NAMESPACE = "trading"
+"""What the name of every account on a Ray cluster begins with."""
 CALL_TIMEOUT_S = 30.0
-_START_TIMEOUT_S = 300.0
+_START_TIMEOUT_S = 1200.0
+"""For what may have to compile its kernels first, beside others that do, on a slow machine."""
 _POLL_S = 0.5
-LIVE_SHARE = 0.5
+LIVE_SHARE = 0.1
 SMALL_SHARE = 0.001
 """Shares of the live market's custom resource, so that it fits on its one node with those that it
-lives by: market server, weight registry, HTTP replicas, and the driver."""
+lives by (market server, weight registry, HTTP replicas, the driver), and other accounts beside."""
 
 
 class ApplicationFailed(TradingError):
@@ -116,6 +122,17 @@ def absolute_paths(settings: Settings) -> Settings:
     return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
 
 
+def account_name(settings: Settings) -> str:
+    """What all that belongs to one account is called on its Ray cluster.
+
+    It is the Ray namespace of the account's actors and the name of its Serve application: accounts
+    of one cluster never meet. Two journals are two accounts, whatever they are called.
+    """
+    journal = assembly.journal_path(settings).resolve()
+    digest = hashlib.sha256(str(journal).encode()).hexdigest()[:8]
+    return f"{NAMESPACE}-{settings.account.id}-{digest}"
+
+
 def share_of_node(settings: Settings, share: float) -> dict[str, float]:
     """So much of the live market's custom resource, nothing where there is none."""
     resource = settings.ray.live_market_resource
@@ -133,8 +150,10 @@ class _Application:
         self._stop = stop
         self._stack = stack
         self._server: Any = None
+        self._endpoint: Any = None
         self._live: Any = None
         self._registry: Any = None
+        self._registered: Any = None
         self._succession: Any = None
         self._held_out: Any = None
         self._learner: Any = None
@@ -145,30 +164,23 @@ class _Application:
         self._served: Any = None
         self._before = Account()
         self._last: Any = None
+        self._faults = FaultNotes(assembly.journal_path(settings))
+        self._server_deaths: list[float] = []
 
     def start(self, serve: Callable[[ExitStack], None] | None) -> None:
         """Bring up market server, algorithm, live market, and what `serve` adds."""
-        import ray
-
-        from trading.live import assembly
-        from trading.live.market_server import MarketServerHost
         from trading.live.terms import check_terms
 
         settings, display = self._settings, self._display
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
+        self._faults.begin()
         self._before = _folded(settings, display, read_only=False)
         for line in check_terms(settings, self._before):
             display.note(line)
         if settings.data.source != "massive":
             display.phase("starting the market server")
-            options = self._actor_options(SMALL_SHARE)
-            self._server = (
-                ray.remote(MarketServerHost)
-                .options(**options)
-                .remote(settings, assembly.journal_path(settings))
-            )
             self._stack.callback(self._stop_market_server)
-            endpoint = _get(self._server.start.remote(), "the market server")
+            endpoint = self._endpoint = self._start_market_server(None)
         else:
             endpoint = _massive_endpoint(settings)
         self._start_learner()
@@ -227,7 +239,7 @@ class _Application:
         from trading.learning.build import pretrain
         from trading.learning.champions import ChampionStore
         from trading.learning.online import OnlineLearner
-        from trading.learning.succession import Succession, reported_by
+        from trading.learning.succession import Succession, reign_on_disk, reported_by
 
         settings, display = self._settings, self._display
         display.phase("building the algorithm")
@@ -250,7 +262,16 @@ class _Application:
         if self._stop.is_set():
             # What has not learned to the end does not become the champion: the next start goes on.
             return
-        self._registry = weights.get_or_create(NAMESPACE, self._actor_options(SMALL_SHARE))
+        refill = partial(
+            reign_on_disk, settings.paths.checkpoints, settings.learning.keep_checkpoints
+        )
+        self._registered = weights.Registered(weights.new_name(), account_name(settings))
+        self._registry = weights.get_or_create(
+            self._registered.namespace,
+            self._actor_options(SMALL_SHARE),
+            refill,
+            self._registered.name,
+        )
         self._stack.callback(_kill, self._registry)
 
         def publish(reign: Any) -> None:
@@ -289,12 +310,12 @@ class _Application:
             ray.remote(LiveMarket)
             .options(
                 name=ACTOR_NAME,
-                namespace=NAMESPACE,
+                namespace=account_name(self._settings),
                 max_restarts=-1,
                 max_concurrency=16,
                 **self._actor_options(LIVE_SHARE),
             )
-            .remote(self._settings, endpoint, self._registry)
+            .remote(self._settings, endpoint, self._registered)
         )
         self._stack.callback(_kill, self._live)
         self._learner_thread = threading.Thread(
@@ -306,6 +327,7 @@ class _Application:
     def _await_trading(self) -> None:
         """Wait until every feed is live, then start the exchange clock of our own server."""
         self._display.phase("connecting the feeds")
+        shown = ""
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._stop.wait(0.1):
             progress = self._progress()
@@ -314,9 +336,14 @@ class _Application:
             if progress is not None and progress.connected:
                 break
             if time.monotonic() > deadline:
+                phase = progress.phase if progress is not None else "not answering"
                 raise ApplicationFailed(
-                    f"the feeds did not connect within {_START_TIMEOUT_S:g} s: see the log"
+                    f"the feeds did not connect within {_START_TIMEOUT_S:g} s, the live market is "
+                    f"{phase}: its log says on what it waits"
                 )
+            if progress is not None and progress.phase != shown:
+                shown = progress.phase
+                self._display.phase(f"the live market is {shown}")
         if self._server is not None:
             self._served = self._server.wait_finished.remote()
             _get(self._server.begin.remote(), "the market server")
@@ -331,8 +358,48 @@ class _Application:
                 "with learning.online=false"
             ) from self._learner_failure
         if self._served is not None and ray.wait([self._served], timeout=0)[0]:
-            _get(self._served, "the market server")
-            self._served = None
+            try:
+                ray.get(self._served)
+                self._served = None
+            except ray.exceptions.RayActorError as error:
+                self._revive_market_server(error)
+            except ray.exceptions.RayError as error:
+                raise ApplicationFailed(f"the market server failed: {_cause(error)}") from error
+
+    def _start_market_server(self, former: Any) -> Any:
+        """Start it, where it was before if there is a former endpoint; returns the endpoint."""
+        import ray
+
+        from trading.live.market_server import MarketServerHost
+
+        self._server = (
+            ray.remote(MarketServerHost)
+            .options(**self._actor_options(SMALL_SHARE))
+            .remote(self._settings, assembly.journal_path(self._settings))
+        )
+        return _get(self._server.start.remote(former), "the market server")
+
+    def _revive_market_server(self, error: Exception) -> None:
+        """Start a simulated exchange again where it was: it goes on where the journal ends.
+
+        Raises
+        ------
+        ApplicationFailed
+            It has died too often, or streams a recording, which has only one beginning.
+        """
+        now = time.monotonic()
+        self._server_deaths = [each for each in self._server_deaths if now - each < WINDOW_S]
+        self._server_deaths.append(now)
+        if self._settings.data.source != "simulation" or len(self._server_deaths) > MOST_FAULTS:
+            raise ApplicationFailed(
+                f"the market server died ({_cause(error)}): start again, which goes on from the "
+                "journal"
+            ) from error
+        log.warning("the market server died and is started again", reason=_cause(error))
+        self._display.note("the market server died and is started again")
+        self._start_market_server(self._endpoint)
+        self._served = self._server.wait_finished.remote()
+        _get(self._server.begin.remote(), "the market server")
 
     def _learn_until_stopped(self) -> None:
         from trading.learning_loop import LearningLoop
@@ -357,12 +424,26 @@ class _Application:
             self._learner_thread.join(CALL_TIMEOUT_S)
 
     def _progress(self) -> Any:
-        """The live market's figures, None while it restarts."""
+        """The live market's figures, None while it restarts.
+
+        Raises
+        ------
+        ApplicationFailed
+            It will not come back, or not for long.
+        """
         import ray
 
         try:
             progress = ray.get(self._live.progress.remote(), timeout=CALL_TIMEOUT_S)
+        except ray.exceptions.ActorDiedError as error:
+            raise ApplicationFailed(f"the live market ended: {_cause(error)}") from error
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            verdict = self._faults.verdict()
+            if verdict is not None:
+                raise ApplicationFailed(
+                    f"the live market died {verdict}; the account is as its journal says. A fault "
+                    "of the application: please report it with its log"
+                ) from None
             return None
         self._last = progress
         return progress
@@ -406,8 +487,6 @@ def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account
 
     Opened for writing, a damaged journal is made whole first; what was cut is told.
     """
-    from trading.live import assembly
-
     path = assembly.journal_path(settings)
     if not path.exists():
         return Account()
@@ -435,7 +514,7 @@ def _failure(progress: Any) -> TradingError:
     return (kind or ApplicationFailed)(progress.failure)
 
 
-def _get(reference: Any, what: str, timeout_s: float = 60.0) -> Any:
+def _get(reference: Any, what: str, timeout_s: float = _START_TIMEOUT_S) -> Any:
     """The result of a remote call, with its own error or one that names the part."""
     import ray
 
@@ -444,10 +523,19 @@ def _get(reference: Any, what: str, timeout_s: float = 60.0) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, TradingError):
             raise error.cause from None
-        raise
-    except ray.exceptions.RayActorError as error:
-        cause: Callable[..., Any] | None = getattr(error, "cause", None)
-        raise ApplicationFailed(f"{what} failed: {cause or error}") from error
+        raise ApplicationFailed(f"{what} failed: {_cause(error)}") from error
+    except ray.exceptions.GetTimeoutError as error:
+        raise ApplicationFailed(f"{what} gave no answer within {timeout_s:g} s") from error
+    except ray.exceptions.RayError as error:
+        raise ApplicationFailed(f"{what} failed: {_cause(error)}") from error
+
+
+def _cause(error: Any) -> str:
+    """What a remote call failed of, in one line: a remote error's text is a whole traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return described(cause)
+    return " ".join(str(error).split())[:500]
 
 
 def _kill(actor: Any) -> None:

@@ -1,5 +1,7 @@
 """The `trading` command."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +11,17 @@ from rich.console import Console
 
 from trading.account_cli import account_app
 from trading.checkpoints_cli import checkpoints_app
-from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.command_line import (
+    DEBUG_FLAG,
+    DEBUG_VARIABLE,
+    ConfigOption,
+    SetOption,
+    failures,
+    settings_for,
+)
 from trading.config import Settings
 from trading.data_cli import download, import_
+from trading.doctor_cli import doctor
 from trading.evaluation_cli import backtest, evaluate
 from trading.history_cli import history
 from trading.journal_cli import journal_app
@@ -23,11 +33,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Paper trading of US equity options by a policy that keeps learning while it trades.",
+    epilog="--debug, anywhere, shows where a failure came from.",
 )
 app.add_typer(account_app, name="account")
 app.add_typer(checkpoints_app, name="checkpoints")
 app.add_typer(journal_app, name="journal")
 app.command()(backtest)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(download)
 app.command("import")(import_)
@@ -108,8 +120,15 @@ def show_config(config: ConfigOption = None, overrides: SetOption = None) -> Non
 
 
 def main() -> None:
-    """Entry point of the console script."""
-    app()
+    """Entry point of the console script.
+
+    `--debug`, anywhere, shows where a failure came from; without it one line says what it was.
+    """
+    if DEBUG_FLAG in sys.argv[1:]:
+        sys.argv[1:] = [each for each in sys.argv[1:] if each != DEBUG_FLAG]
+        os.environ[DEBUG_VARIABLE] = "1"
+    with failures():
+        app()
 
 
 def _flags(

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import click
 import typer
 
 from trading.config import Settings, load_settings
 from trading.errors import ConfigError, TradingError
 
 DEFAULT_CONFIG = Path("configs/local.yaml")
+DEBUG_FLAG = "--debug"
+DEBUG_VARIABLE = "TRADING_DEBUG"
 _FAILED = 1
 _MISUSED = 2
 
@@ -46,11 +49,26 @@ def misuse(*lines: str) -> NoReturn:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """End with one line and exit code 1 where the block fails."""
+    """End with one line and exit code 1 where the block fails, and with where logs lie."""
     try:
         yield
-    except (TradingError, OSError) as error:
-        _exit(_FAILED, str(error))
+    except (typer.Exit, typer.Abort, click.ClickException):
+        raise
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        _exit(_FAILED, _said(error), *getattr(error, "__notes__", ()))
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, for people; a fault of the application says that it is one."""
+    text = " ".join(str(error).split())
+    if isinstance(error, TradingError | OSError):
+        return text or type(error).__name__
+    return (
+        f"a fault of the application: {type(error).__name__}: {text[:500]}: {DEBUG_FLAG} shows "
+        "where; please report it"
+    )
 
 
 def _exit(code: int, *lines: str) -> NoReturn:

@@ -6,31 +6,27 @@
 import logging
 import os
 import signal
-import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from trading.application import (
-    NAMESPACE,
-    SMALL_SHARE,
-    ApplicationFailed,
-    Summary,
-    absolute_paths,
-    run_application,
-    share_of_node,
-)
+from trading import local_ray
+from trading.application import Summary, absolute_paths, account_name, run_application
 from trading.config import Settings
+from trading.data.flatfiles import minute_bars_path, quotes_path
 from trading.display import Display
-from trading.errors import AccountLeased
+from trading.errors import AccountLeased, FlatFileError
 from trading.execution.lease import wait_for_lease
 from trading.live import assembly
+from trading.serving.service import check_port, serve_account
 
-SERVE_APP = "trading"
+STOP_LIMIT_S = 120.0
+"""For an update at hand, the last checkpoint, and the end of Ray."""
+_ENDED_AT_ONCE = 3
 _LEASE_TIMEOUT_S = 10.0
 """For a predecessor that was killed: its processes may live some seconds longer."""
-_QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
 def up(settings: Settings, duration_s: float | None, display: Display) -> Summary:
@@ -49,6 +45,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         A part cannot start or ended for good.
     """
     settings = absolute_paths(settings)
+    _check_replay(settings)
     stop = threading.Event()
 
     def waiting(leased: AccountLeased) -> None:
@@ -63,7 +60,11 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         stack.enter_context(stop_signals(stop))
         lease.heed_requests(stop)
         summary = run_application(
-            settings, display, stop, duration_s, lambda parts: _serve(settings, display, parts)
+            settings,
+            display,
+            stop,
+            duration_s,
+            lambda parts: serve_account(settings, display, parts),
         )
     display.summary(summary)
     return summary
@@ -73,19 +74,15 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
 def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one."""
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
-    # Ray reads these when it is imported: nothing may import it before.
     if not address:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        check_port(settings)
+    local_ray.prepare(local=not address)
     import ray
 
     for chatty in ("ray.serve", "ray.rllib", "ray.tune"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    if not address:
-        _check_port(settings)
     common: dict[str, Any] = {
-        "namespace": NAMESPACE,
+        "namespace": account_name(settings),
         "logging_level": "ERROR",
         "log_to_driver": not display.is_terminal,
     }
@@ -93,29 +90,63 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     if address:
         ray.init(address=address, **common)
     else:
-        # Without "local" Ray would join a cluster that somebody else left running on this machine.
-        ray.init(
-            address="local",
+        local_ray.start(
+            display.phase,
             include_dashboard=settings.ray.dashboard,
             object_store_memory=settings.ray.object_store_mb * 2**20,
             **common,
         )
     try:
         yield
+    except Exception as error:
+        if not address:
+            error.add_note(f"logs of its parts: {local_ray.logs()}")
+        raise
     finally:
         # A thread that still waits for Ray's own services would report their end as an error.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         ray.shutdown()
 
 
+def _check_replay(settings: Settings) -> None:
+    """Find out before Ray starts that the day to be replayed is not there.
+
+    Raises
+    ------
+    FlatFileError
+        It is not.
+    """
+    replay = settings.data.replay
+    if settings.data.source != "replay" or replay.folder is None or replay.date is None:
+        return
+    for path in (
+        quotes_path(replay.folder, replay.date),
+        minute_bars_path(replay.folder, replay.date),
+    ):
+        if not path.is_file():
+            raise FlatFileError(
+                f"flat file {path} does not exist: download that day or choose another folder or "
+                "date"
+            )
+
+
 @contextmanager
 def stop_signals(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` on Ctrl-C and SIGTERM; a second Ctrl-C interrupts."""
+    """Set `stop` on Ctrl-C and SIGTERM; a second Ctrl-C interrupts.
+
+    Whatever hangs then, the process ends `STOP_LIMIT_S` later: what is journalled and checkpointed
+    is on disk.
+    """
+    limits: list[threading.Timer] = []
 
     def on_signal(number: int, _frame: object) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
+        if not limits:
+            limits.append(threading.Timer(STOP_LIMIT_S, _end_at_once))
+            limits[0].daemon = True
+            limits[0].start()
 
     before = {
         number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
@@ -123,52 +154,19 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
     try:
         yield
     finally:
+        for limit in limits:
+            limit.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _serve(settings: Settings, display: Display, stack: ExitStack) -> None:
-    """Start the HTTP service; the stack removes it again."""
-    from ray import serve
-
-    from trading.live.actor import ACTOR_NAME
-    from trading.serving.app import build_app
-
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    host, port = settings.serving.host, settings.serving.port
-    display.phase("starting the HTTP service")
-    try:
-        serve.start(http_options={"host": host, "port": port}, logging_config=_QUIET)
-    except RuntimeError as error:
-        if "Failed to bind" not in str(error):
-            raise
-        raise _port_taken(host, port, "in use") from error
-    stack.callback(_stop_serving)
-    app = build_app(ACTOR_NAME, NAMESPACE, resources=share_of_node(settings, SMALL_SHARE))
-    serve.run(app, name=SERVE_APP, route_prefix="/", logging_config=_QUIET)
-    display.note(f"serving: http://{host}:{port}/status")
-
-
-def _check_port(settings: Settings) -> None:
-    """Find out at once, not after a minute, that the HTTP service's port is taken."""
-    serving = settings.serving
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((serving.host, serving.port))
-        except OSError as error:
-            raise _port_taken(serving.host, serving.port, str(error)) from error
-
-
-def _port_taken(host: str, port: int, reason: str) -> ApplicationFailed:
-    return ApplicationFailed(
-        f"serving.port: cannot listen on {host}:{port} ({reason}): end what uses it, or choose "
-        "another with --port"
+def _end_at_once() -> None:
+    """End this process and what it started, which did not come to its end in time."""
+    print(
+        f"trading: it did not end within {STOP_LIMIT_S:g} s of being told to, and is ended now: "
+        f"journal and checkpoints are as they were; logs of its parts: {local_ray.logs()}",
+        file=sys.stderr,
+        flush=True,
     )
-
-
-def _stop_serving() -> None:
-    """Remove the application; Serve stays, with the cluster that it belongs to."""
-    from ray import serve
-
-    serve.delete(SERVE_APP)
+    local_ray.end(local_ray.children())
+    os._exit(_ENDED_AT_ONCE)

@@ -1,11 +1,25 @@
-"""Runs `trading download` as a command of its own."""
+"""Runs commands in processes of their own."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.waits import WAIT_S
+
 ROOT = Path(__file__).parents[2]
+
+
+def trading(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What a command gives."""
+    return subprocess.run(
+        [sys.executable, "-m", "trading", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
 
 
 def run_download(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -19,6 +33,6 @@ def run_download(*arguments: str, **environment: str) -> subprocess.CompletedPro
         env=inherited | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )

@@ -10,9 +10,8 @@ import msgspec
 import pytest
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
+from tests.waits import WAIT_S
 from trading.data.massive.wire import Event, Status, encode
-
-THREAD_TIMEOUT_S = 10.0
 
 _silent = logging.getLogger("scripted_server")
 _silent.setLevel(logging.CRITICAL)
@@ -97,12 +96,12 @@ class ScriptedServer:
 
     def start(self) -> None:
         self._thread.start()
-        assert self._ready.wait(THREAD_TIMEOUT_S)
+        assert self._ready.wait(WAIT_S)
 
     def stop(self) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(THREAD_TIMEOUT_S)
+        self._thread.join(WAIT_S)
         assert not self._thread.is_alive()
 
     async def _main(self) -> None:

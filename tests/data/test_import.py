@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pytest
 
+from tests.waits import WAIT_S
 from trading.data.catalog import Catalog, Kind, Partition
 from trading.data.flatfile_import import (
     FlatFileKind,
@@ -20,9 +21,9 @@ from trading.data.flatfile_import import (
     find_flat_files,
     flat_file_key,
     import_flat_file,
-    verify_gzip,
 )
 from trading.data.flatfiles import load_quotes
+from trading.data.gunzip import verify_gzip
 from trading.errors import FlatFileError
 
 ROOT = Path(__file__).parents[2]
@@ -304,7 +305,7 @@ def run_import(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tests.waits import WAIT_S
 from trading.data.catalog import Catalog, Kind
 from trading.data.flatfile_import import flat_file_key, import_flat_file
 from trading.data.flatfiles import minute_bars_path, quotes_path
@@ -219,7 +220,7 @@ def test_a_killed_process_leaves_a_readable_prefix(tmp_path: Path) -> None:
         [sys.executable, "-c", DYING, str(tmp_path)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=120,
+        timeout=WAIT_S,
         check=False,
     )
     assert result.returncode == -signal.SIGKILL

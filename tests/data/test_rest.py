@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.data.rest_service import Answer, Asked, Service, running_service
+from tests.waits import WAIT_S
 from trading.data.massive.rest import RestClient
 from trading.data.massive.rest_transport import RequestPace
 from trading.errors import AuthenticationFailed, DataError, NotEntitled, RestError
@@ -367,7 +368,7 @@ def test_the_key_of_the_environment_is_not_used(service: Service) -> None:
     subprocess.run(
         [sys.executable, "-c", program, service.url, KEY],
         env=os.environ | {"MASSIVE_API_KEY": "another-key", "PYTHONPATH": str(ROOT)},
-        timeout=60,
+        timeout=WAIT_S,
         check=True,
     )
     assert service.asked[0].authorization == f"Bearer {KEY}"

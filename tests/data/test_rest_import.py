@@ -13,6 +13,7 @@ import pytest
 
 from tests.data.command import run_download
 from tests.data.rest_service import Answer, Service, running_service
+from tests.waits import WAIT_S
 from trading.data.catalog import REST, Catalog, Kind, Partition
 from trading.data.flatfile_import import flat_file_key, import_flat_file
 from trading.data.flatfiles import load_quotes
@@ -32,7 +33,6 @@ CHAIN = "/v3/snapshot/options/SPY"
 CALLS = [parse_symbol(f"O:SPY260109C00{strike}000") for strike in (600, 601, 602)]
 NEXT_MORNING_NS = int(datetime(2026, 1, 6, 6, 0, tzinfo=UTC).timestamp()) * 10**9
 OPEN_NS = int(datetime(2026, 1, 5, 14, 30, tzinfo=UTC).timestamp()) * 10**9
-WAIT_S = 60.0
 
 
 @pytest.fixture

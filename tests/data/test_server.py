@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_sync
 
+from tests.waits import WAIT_S
 from trading.data.flatfiles import quotes_path
 from trading.data.massive.columns import Quotes, Trades
 from trading.data.massive.server import MarketServer
@@ -34,7 +35,6 @@ SHARED = Path(__file__).parents[2].parent / "shared"
 FLATFILES = SHARED / "data" / "flatfiles"
 GOOG_DAY = date(2015, 12, 24)
 KEY = "key-of-the-test"
-WAIT_S = 20.0
 
 MINUTE_NS = 60_000_000_000
 SESSION = next(iter(ExchangeCalendar().sessions(date(2026, 1, 5), date(2026, 1, 5))))

@@ -14,14 +14,13 @@ from typing import Any, TypeVar
 import httpx
 
 from tests.ports import free_port
+from tests.waits import START_S, STOP_S
 from trading.config import Settings
 from trading.learning.policy import Policy
 from trading.live import assembly
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
-START_S = 180.0
-STOP_S = 90.0
 T = TypeVar("T")
 
 

@@ -20,8 +20,9 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.application import ROOT, START_S, STOP_S, environment, wait_for
+from tests.e2e.application import ROOT, environment, wait_for
 from tests.ports import free_port
+from tests.waits import START_S, STOP_S, WAIT_S
 
 BIN = Path(sys.executable).parent
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
@@ -31,7 +32,7 @@ _NAMESPACE = (
     *("--pid", "--fork", "--kill-child", "--mount-proc"),
 )
 _POLL_S = 0.3
-_STARTS = 3
+_STARTS = 8
 _OBJECT_STORE_BYTES = 120_000_000
 HEAD = "127.0.0.5"
 """Not 127.0.0.1, in whose place Ray puts an address of the machine."""
@@ -213,7 +214,7 @@ class Cluster:
         env = self._env if token is None else {**self._env, "RAY_AUTH_TOKEN": token}
         command = [BIN / "ray", "job", verb, "--address", self.dashboard, *arguments]
         return subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=300, check=False
+            command, env=env, capture_output=True, text=True, timeout=WAIT_S, check=False
         )
 
     def submit(self, name: str, resources: str, *command: str) -> None:
@@ -269,7 +270,11 @@ class Cluster:
                 env,
                 f"--temp-dir={self._temp / name}",
                 f"--object-store-memory={_OBJECT_STORE_BYTES}",
+                # Given ports, a raylet does not wait 15 s for its agents to say theirs, and die.
                 f"--dashboard-agent-listen-port={free_port()}",
+                f"--dashboard-agent-grpc-port={free_port()}",
+                f"--runtime-env-agent-port={free_port()}",
+                f"--metrics-export-port={free_port()}",
                 "--min-worker-port=0",
                 "--max-worker-port=0",
                 *options,

@@ -10,11 +10,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.e2e.application import ROOT, Application, environment, write_model
+from tests.waits import WAIT_S
 from trading.execution.events import ChampionPromoted, ChampionRolledBack, PromotedBy, RolledBackBy
 from trading.execution.journal import Journal
 from trading.learning.champions import ChampionStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 QUICK = (
     *("--set", "learning.pretrain_steps=4096"),
@@ -36,7 +37,7 @@ def command(state: Path, *arguments: str) -> str:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=WAIT_S,
         check=False,
     )
     assert result.returncode == 0, result.stderr

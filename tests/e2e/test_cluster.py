@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from tests.e2e.application import STOP_S
 from tests.e2e.ray_nodes import DIES_WITH_US, HEAD, Cluster, why_no_nodes
 from tests.ports import free_port
+from tests.waits import STOP_S
 from trading.execution.journal import Journal
 from trading.learning.checkpoints import CheckpointStore
 
@@ -21,7 +21,7 @@ NO_NODES = why_no_nodes()
 REDIS = shutil.which("redis-server")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.long,
     pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
 ]
 
@@ -141,7 +141,7 @@ WHERE_IT_BELONGS = {
     "LiveMarket": [LIVE_MARKET],
     "MarketServerHost": [LIVE_MARKET],
     "WeightRegistry": [LIVE_MARKET],
-    "ServeReplica:trading:api": [LIVE_MARKET],
+    ":api": [LIVE_MARKET, LIVE_MARKET],  # Serve names a replica after application and deployment
     "_WrappedExecutable": [LEARNER],  # what RLlib's learners are called
     "BatchedEnvRunner": [CPUS],
 }

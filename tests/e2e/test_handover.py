@@ -15,9 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 import pytest
 
-from tests.e2e.application import ROOT, STOP_S, environment
+from tests.e2e.application import ROOT, environment
 from tests.e2e.ray_nodes import Cluster, why_no_nodes
 from tests.ports import free_port
+from tests.waits import STOP_S, WAIT_S
 from trading.execution.events import DecisionMade
 from trading.execution.journal import Journal
 from trading.execution.lease import holder_of
@@ -28,7 +29,6 @@ from trading.learning.checkpoints import CheckpointStore
 NO_NODES = why_no_nodes()
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
 ]
 
@@ -39,7 +39,6 @@ SETTINGS = (
     "learning.update_frequency=6",
     "learning.save_frequency=12",
 )
-ANSWER_S = 60.0
 """An endpoint that is dark refuses, or says 503; one that is only slow waits for the processor."""
 T = TypeVar("T")
 
@@ -93,7 +92,7 @@ class Service:
 
     def get(self, path: str) -> httpx.Response | None:
         try:
-            return httpx.get(f"http://127.0.0.1:{self._port}{path}", timeout=ANSWER_S)
+            return httpx.get(f"http://127.0.0.1:{self._port}{path}", timeout=WAIT_S)
         except httpx.HTTPError:
             return None
 

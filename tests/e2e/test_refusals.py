@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.application import ROOT, Application, environment
 from tests.live.market import FirstMinutes, serving
+from tests.waits import WAIT_S
 
 
 def trading(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -19,7 +20,7 @@ def trading(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         env=environment(**env),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )
 
@@ -75,7 +76,7 @@ def test_a_taken_port_exits_1_and_says_how_to_choose_another(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_wrong_key_ends_with_a_clear_message_and_without_the_key(tmp_path: Path) -> None:
     with serving(FirstMinutes(2)) as (endpoint, _):
         up = Application.up(
@@ -100,7 +101,7 @@ def test_a_wrong_key_ends_with_a_clear_message_and_without_the_key(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_replay_of_a_missing_day_names_the_file(tmp_path: Path) -> None:
     up = Application.up(
         tmp_path, "--replay", str(tmp_path), "--date", "2020-01-02", "--symbols", "GOOG"

@@ -25,7 +25,7 @@ FOLDER = SHARED / "data" / "flatfiles"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.long,
     pytest.mark.skipif(
         not quotes_path(FOLDER, DAY).exists(),
         reason=f"no recorded session at {FOLDER}: it is not part of this repository",

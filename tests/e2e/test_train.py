@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.application import STOP_S, Application
+from tests.e2e.application import Application
+from tests.waits import STOP_S
 from trading.learning.build import PRETRAINED
 from trading.learning.checkpoints import CheckpointStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 ROLLOUT = 64 * 64
 STEPS = 12 * ROLLOUT

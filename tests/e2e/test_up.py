@@ -1,5 +1,6 @@
 """The main job from start to clean end, on one machine."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.application import Application
+from tests.e2e.application import Application, environment
+from tests.sockets import descendants, is_loopback, listeners
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
 from trading.learning.checkpoints import CheckpointStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 QUICK = (
     "--set",
@@ -27,10 +29,17 @@ QUICK = (
 )
 
 
+PLANTED = {
+    "MASSIVE_API_KEY": "planted-key-of-the-vendor",
+    "S3_ACCESS_KEY": "planted-access-key",
+    "S3_SECRET_KEY": "planted-secret-key",
+}
+
+
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     folder = tmp_path_factory.mktemp("up")
-    with closing(Application.up(folder, *QUICK)) as running:
+    with closing(Application.up(folder, *QUICK, env=environment(**PLANTED))) as running:
         running.wait_ready()
         yield running
 
@@ -122,6 +131,68 @@ def test_the_account_survives_the_kill_of_the_live_actor(application: Applicatio
     earlier = folded(journal_of(application), before["account"]["journal_events"])
     assert earlier.fingerprint() == before["account"]["fingerprint"]
     application.wait_ready()
+
+
+def processes_of(application: Application, part: str) -> set[int]:
+    """Ids of the processes of one kind of actor."""
+    found = set()
+    for process in descendants(application.process.pid):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(f"ray::{part}".encode()):
+                found.add(process)
+    return found
+
+
+@pytest.mark.parametrize(
+    "part", ["MarketServerHost", "WeightRegistry", "ServeReplica", "ProxyActor"]
+)
+def test_a_killed_part_comes_back_and_trading_goes_on(application: Application, part: str) -> None:
+    before = application.status()
+    there = processes_of(application, part)
+    assert there
+    for process in there:
+        os.kill(process, signal.SIGKILL)
+
+    def another() -> bool | None:
+        return len(processes_of(application, part) - there) >= len(there) or None
+
+    def traded() -> dict[str, Any] | None:
+        now = application.status()
+        return now if now["account"]["decisions"] > before["account"]["decisions"] + 3 else None
+
+    application.wait_until(f"another {part}", another)
+    after = application.wait_until("decisions after it", traded)
+    assert after["restarts"] == before["restarts"], "the live market never noticed"
+    application.wait_ready()
+
+
+def test_nothing_of_it_is_reached_from_another_machine(application: Application) -> None:
+    found = listeners(descendants(application.process.pid))
+    assert ("127.0.0.1", application.port) in found
+    assert len(found) >= 8
+    assert [each for each in found if not is_loopback(each[0])] == []
+
+
+def test_no_output_holds_a_key(application: Application) -> None:
+    for path in ("/status", "/metrics", "/ready", "/health", "/openapi.json"):
+        response = application.get(path)
+        assert response is not None
+        assert not any(key in response.text for key in PLANTED.values()), path
+    (session,) = Path("/tmp/ray").glob(f"session_*_{application.process.pid}")
+    files = [
+        file
+        for folder in (application.log.parent, session)
+        for file in folder.rglob("*")
+        if file.is_file() and not file.is_symlink()
+    ]
+    assert any(file.suffix == ".sqlite" for file in files) and len(files) > 20
+    holding = [
+        (str(file), name)
+        for file in files
+        for name, key in PLANTED.items()
+        if key.encode() in file.read_bytes()
+    ]
+    assert holding == []
 
 
 def test_sigterm_ends_it_cleanly(application: Application) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.waits import WAIT_S
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.vector_env import HistoricalOptionsVectorEnv
 
@@ -66,7 +67,7 @@ def test_a_worker_that_steps_makes_no_page_of_the_history_its_own(goog: Path) ->
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=WAIT_S,
         check=True,
     )
     resident_kb, own_kb = map(int, done.stdout.split())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.waits import WAIT_S
 from trading.cli import app
 from trading.config import load_settings
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
@@ -170,7 +171,7 @@ def test_every_fold_learns_anew_and_leaves_its_checkpoint(history: Path, tmp_pat
     for value in ("learning.num_envs=4", "learning.rollout_length=16"):
         program += ["--set", value]
     done = subprocess.run(
-        program, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+        program, cwd=ROOT, capture_output=True, text=True, timeout=WAIT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "policy" in done.stdout

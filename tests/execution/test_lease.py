@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waits import WAIT_S
 from trading.errors import AccountLeased, JournalError
 from trading.execution.journal import Journal
 from trading.execution.lease import (
@@ -22,7 +23,6 @@ from trading.execution.lease import (
     wait_for_lease,
 )
 
-WAIT_S = 30.0
 HOLD = """
 import sys, threading
 from pathlib import Path

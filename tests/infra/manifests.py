@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from tests.waits import WAIT_S
+
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 
@@ -35,7 +37,7 @@ def kubectl() -> str:
 @functools.cache
 def _built(folder: Path) -> str:
     command = [kubectl(), "kustomize", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -23,6 +23,7 @@ from tests.infra.prometheus import (
     local_config,
     tool,
 )
+from tests.waits import WAIT_S
 
 RULE_TESTS = Path(__file__).parent / "alerts.promtool.yaml"
 DASHBOARDS = runpy.run_path(str(ROOT / "scripts" / "generate_dashboards.py"))["files"]()
@@ -73,7 +74,7 @@ def mounted(deployment: Object, config_map: str) -> list[tuple[str, Object]]:
 
 def test_every_alert_fires_when_it_should_and_only_then() -> None:
     command = [tool("promtool"), "test", "rules", str(RULE_TESTS)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -109,7 +110,7 @@ def test_the_committed_configuration_is_valid(tmp_path: Path) -> None:
     file = tmp_path / "prometheus.yml"
     file.write_text(yaml.safe_dump(config))
     command = [tool("promtool"), "check", "config", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -15,6 +15,7 @@ import kubernetes_validate
 import pytest
 
 from tests.infra.manifests import ROOT, kubectl, one
+from tests.waits import WAIT_S
 
 _HERE = Path(__file__).parent
 _SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci/run"]
@@ -59,7 +60,7 @@ class Workplace:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=WAIT_S,
             check=False,
         )
         said = done.stdout + done.stderr
@@ -560,7 +561,7 @@ def test_the_real_kubectl_understands_every_call(
             input="{apiVersion: v1, kind: Namespace, metadata: {name: a}}",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=WAIT_S,
             check=False,
         )
         refused = "connection refused" in done.stderr or "was refused" in done.stderr

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.waits import WAIT_S
+
 SCRIPT = """
 import resource, sys
 import torch
@@ -27,7 +29,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def test_tensors_of_a_size_that_was_freed_cost_hardly_any_page_fault() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=WAIT_S, check=False
     )
     if done.returncode == 3:
         pytest.skip("this C library has no mallopt")
@@ -47,6 +49,6 @@ def test_new_tensors_are_not_filled_although_algorithms_are_deterministic() -> N
         "assert not torch.empty(1000).isnan().all()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=WAIT_S, check=False
     )
     assert done.returncode == 0, done.stderr

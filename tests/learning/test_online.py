@@ -326,3 +326,31 @@ def test_rehearsal_deals_columns_and_samples_again_when_they_are_used_up_or_old(
     assert Rehearsal(sample, share=0.0).beside(20) == []
     assert Rehearsal(lambda: [], share=0.5).beside(20) == []
     assert columns_of(sampled[0], slice(0, 4)).shape == sampled[0].shape
+
+
+def test_a_disk_that_takes_no_checkpoint_pauses_learning_until_it_does(
+    course: Callable[..., Course], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = course()
+    at.rules = at.rules._replace(save_frequency=1)
+    learner = at.learner
+    learner.learn(at.clean())
+    updates, whole = learner.report.live_updates, at.store.latest()
+    assert updates == 1 and whole is not None
+    # A file where the checkpoints' folder is: nothing can be written below it, also by root.
+    kept = at.store.directory.with_name("kept")
+    at.store.directory.rename(kept)
+    at.store.directory.write_text("no folder")
+    learner.learn(at.clean())
+    assert "no checkpoint can be written" in learner.report.paused
+    assert str(at.store.directory) in learner.report.paused
+    updates = learner.report.live_updates
+    assert learner.learn(at.clean()) is None
+    assert learner.save() is None
+    assert learner.report.live_updates == updates, "nothing is learned that cannot be kept"
+    at.store.directory.unlink()
+    kept.rename(at.store.directory)
+    monkeypatch.setattr("trading.learning.online._PAUSE_S", 0.0)
+    learner.learn(at.clean())
+    assert learner.report.paused == ""
+    assert learner.report.live_updates == updates + 1

@@ -224,7 +224,7 @@ def test_the_precision_holds_on_a_gpu_for_the_update_only(precision: str, tf32: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.long
 @pytest.mark.skipif(which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_an_update_is_that_of_the_plain_network() -> None:
     results = []

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.learning.experience import random_rollout, small_network
+from tests.waits import WAIT_S
 from trading.learning.ppo_update import PPOSettings, update
 from trading.learning.shares import SMALLEST_SHARE, shared_out
 
@@ -44,7 +45,7 @@ def test_two_threads_learn_as_one() -> None:
 
 @pytest.mark.usefixtures("two_threads")
 def test_each_share_has_a_thread_to_itself_and_results_keep_the_order() -> None:
-    both_run = threading.Barrier(2, timeout=60)
+    both_run = threading.Barrier(2, timeout=WAIT_S)
     inner: list[int] = []
 
     def work(share: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,26 @@
+import time
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import ray
 
+from tests.learning.experience import SMALL
+from tests.waits import WAIT_S
 from trading.errors import LearningError
 from trading.execution.events import ChampionPromoted, PromotedBy
-from trading.learning.champions import Champion, Standing
-from trading.learning.weights import Reign, WeightRegistry, get_or_create
+from trading.learning.champions import Champion, ChampionStore, Promotion, Standing
+from trading.learning.checkpoints import write_module_weights
+from trading.learning.policy import Policy
+from trading.learning.succession import reign_on_disk
+from trading.learning.weights import (
+    Registered,
+    Reign,
+    WeightRegistry,
+    get_or_create,
+    new_name,
+)
 
 
 def reign(number: int, value: float | None = None) -> Reign:
@@ -35,20 +50,56 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_a_reign_outlives_the_process_that_published_it() -> None:
+def test_each_driver_has_a_registry_of_its_own_which_ends_with_it() -> None:
     @ray.remote(num_cpus=0)
     class Driver:
-        def publish(self) -> None:
-            registry = get_or_create("test-weights")
-            ray.get(registry.publish.remote(reign(3)))
+        def publish(self, number: int) -> Registered:
+            where = Registered(new_name(), "test-weights")
+            self.registry = get_or_create(where.namespace, name=where.name)
+            ray.get(self.registry.publish.remote(reign(number)))
+            return where
 
-    driver = Driver.remote()
-    ray.get(driver.publish.remote())
-    ray.kill(driver)
-    registry = get_or_create("test-weights")
-    try:
-        present = ray.get(registry.reign.remote())
-        assert present.standing.champion == 3
-        np.testing.assert_array_equal(present.champion.weights["layer"], 3.0)
-    finally:
-        ray.kill(registry)
+        def own(self) -> int:
+            return ray.get(self.registry.reign.remote()).champion.number
+
+    first, second = Driver.remote(), Driver.remote()
+    where = ray.get(first.publish.remote(3))
+    ray.get(second.publish.remote(4))
+    assert [ray.get(each.own.remote()) for each in (first, second)] == [3, 4]
+    present = where.reign()
+    assert present is not None and present.champion.number == 3
+    ray.kill(second)
+    assert ray.get(first.own.remote()) == 3
+    ray.kill(first)
+    deadline = time.monotonic() + WAIT_S
+    while where.reign() is not None:
+        assert time.monotonic() < deadline, "the registry outlives its driver"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_registry_that_was_killed_is_filled_again_from_disk(tmp_path: Path) -> None:
+    champions = ChampionStore(tmp_path, keep=3)
+    policy = Policy(SMALL, 7)
+    champions.promote(
+        lambda folder: write_module_weights(folder, policy.weights()),
+        Promotion(5, PromotedBy.START, "the beginning"),
+    )
+    where = Registered(new_name(), "test-weights")
+    registry = get_or_create(
+        where.namespace, refill=partial(reign_on_disk, tmp_path, 3), name=where.name
+    )
+    ray.kill(registry, no_restart=False)
+    deadline = time.monotonic() + WAIT_S
+    while (found := where.reign()) is None:
+        assert time.monotonic() < deadline, "the registry stays empty"
+        time.sleep(0.1)
+    assert (found.champion.number, found.champion.version) == (1, 5)
+    for name, array in policy.weights().items():
+        np.testing.assert_array_equal(found.champion.weights[name], array)
+    ray.kill(registry)
+
+
+def test_without_a_champion_on_disk_a_registry_begins_empty(tmp_path: Path) -> None:
+    assert WeightRegistry(partial(reign_on_disk, tmp_path, 3)).reign() is None

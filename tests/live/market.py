@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
+from tests.waits import WAIT_S
 from trading.config import Settings, load_settings
 from trading.data.massive.rest import RestClient
 from trading.data.massive.server import MarketServer
@@ -33,7 +34,6 @@ from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 KEY = "key-of-the-test"
 DAY = date(2026, 1, 5)
-WAIT_S = 60.0
 
 
 class FirstMinutes:

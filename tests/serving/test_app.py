@@ -13,66 +13,53 @@ from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 
 from tests.ports import free_port
+from tests.waits import WAIT_S
 from trading.live.metrics import AccountFigures, TradingMetrics
+from trading.live.news import INTERVAL_S, News, Newsroom
 from trading.serving.app import LiveMarketUnavailable, Supervised, build_api, build_app
 from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 NAMESPACE = "test-serving"
 NAME = "live-market"
-WAIT_S = 30.0
 
 
 class LiveMarketDouble:
-    """A real actor with the live market's questions and settable answers."""
+    """A real actor with the live market's news and settable answers."""
 
     def __init__(self, trades: int = 0, reasons: tuple[str, ...] = ()) -> None:
         self.trades = trades
         self.reasons = reasons
+        self.asked = 0
+        self.newsroom = Newsroom(self.edition)
 
-    async def ping(self) -> str:
-        return "pong"
+    def news(self, after: int, timeout_s: float) -> News | None:
+        self.asked += 1
+        return self.newsroom.after(after, timeout_s)
 
-    async def readiness(self) -> tuple[bool, list[str]]:
-        return not self.reasons, list(self.reasons)
-
-    async def status(self) -> dict[str, Any]:
+    def edition(self) -> tuple[bool, list[str], dict[str, Any], bytes]:
         if self.trades < 0:
             raise RuntimeError("the key is hunter2")
         account = {"trades": self.trades, "equity": math.nan}
-        return {"account": account, "symbols": ("SPY",), "process": os.getpid()}
-
-    async def metrics(self) -> bytes:
+        status = {"account": account, "symbols": ("SPY",), "process": os.getpid()}
         metrics = TradingMetrics()
         metrics.update_account(AccountFigures(trades=self.trades))
-        return metrics.text()
+        return not self.reasons, list(self.reasons), status, metrics.text()
+
+    def questions(self) -> int:
+        return self.asked
+
+    def trade(self) -> None:
+        self.trades += 1
+        self.newsroom.bar()
 
 
 class SilentMarket:
     """A live market that never answers."""
 
-    async def ping(self) -> None:
+    async def news(self, after: int, timeout_s: float) -> None:
         await asyncio.Event().wait()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_runtime() -> Iterator[None]:
-    """The test session's Ray if it has one already, or one for this module."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        configure_logging=False,
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -80,7 +67,9 @@ def start() -> Iterator[Callable[..., Any]]:
     started: list[Any] = []
 
     def start_actor(kind: type, *args: object, **options: Any) -> Any:
-        named = ray.remote(kind).options(name=NAME, namespace=NAMESPACE, num_cpus=0, **options)
+        named = ray.remote(kind).options(
+            name=NAME, namespace=NAMESPACE, num_cpus=0, **{"max_concurrency": 8, **options}
+        )
         actor = named.remote(*args)
         started.append(actor)
         ray.get(actor.__ray_ready__.remote())
@@ -138,7 +127,7 @@ def test_an_actor_that_does_not_answer_in_time_is_not_healthy(start: Callable[..
     start(SilentMarket)
     response = answer(app(), "/health")
     assert response.status_code == 503
-    assert response.json()["reason"] == "no answer to ping within 2 s"
+    assert response.json()["reason"] == "no answer to news within 4 s"
 
 
 def test_ready_when_there_is_no_reason_against(start: Callable[..., Any]) -> None:
@@ -163,12 +152,47 @@ def test_status_is_the_actors_own_with_null_for_nan(start: Callable[..., Any]) -
     assert body["symbols"] == ["SPY"]
 
 
-def test_a_failing_actor_is_named_by_its_error_without_the_text(start: Callable[..., Any]) -> None:
+def test_an_actor_that_cannot_describe_itself_is_not_healthy(start: Callable[..., Any]) -> None:
     start(LiveMarketDouble, -1)
     response = answer(app(), "/status")
     assert response.status_code == 503
-    assert response.json()["reason"] == "status failed: RuntimeError"
+    assert response.json()["reason"] == "it answers without news: see its log"
     assert "hunter2" not in response.text
+
+
+async def ask_many(api: FastAPI, times: int) -> list[int]:
+    transport = httpx.ASGITransport(app=api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://trading") as client:
+        paths = ("/health", "/ready", "/status", "/metrics")
+        return [(await client.get(paths[i % 4])).status_code for i in range(times)]
+
+
+def test_no_request_asks_the_actor(start: Callable[..., Any]) -> None:
+    actor = start(LiveMarketDouble, 1)
+    began = time.monotonic()
+    assert set(asyncio.run(ask_many(app(), 400))) == {200}
+    editions = (time.monotonic() - began) / INTERVAL_S
+    # One question for each edition, whatever is asked for.
+    assert ray.get(actor.questions.remote()) <= editions + 3
+
+
+def test_what_a_bar_changed_is_told_without_being_asked(start: Callable[..., Any]) -> None:
+    actor = start(LiveMarketDouble, 1)
+    api = app()
+
+    async def until_two() -> None:
+        assert (await get(api, "/status")).json()["account"]["trades"] == 1
+        await actor.trade.remote()
+        while (await get(api, "/status")).json()["account"]["trades"] != 2:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(until_two(), WAIT_S))
+
+
+def test_an_openapi_document_is_served(start: Callable[..., Any]) -> None:
+    start(LiveMarketDouble)
+    document = answer(app(), "/openapi.json").json()
+    assert set(document["paths"]) >= {"/health", "/ready", "/status", "/metrics"}
 
 
 def test_metrics_are_prometheus_text(start: Callable[..., Any]) -> None:
@@ -279,7 +303,6 @@ def test_served_by_ray_serve_it_answers_over_http(start: Callable[..., Any]) -> 
     try:
         serve.run(build_app(NAME, NAMESPACE), name="trading", route_prefix="/")
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S) as client:
-            # A busy machine may keep the first ping waiting for longer than a probe does.
             wait_until(lambda: client.get("/health").json() == {"status": "ok"})
             wait_until(lambda: client.get("/ready").status_code == 200)
             assert client.get("/status").json()["account"]["trades"] == 4

@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.waits import WAIT_S
 from trading.errors import LearningError
 from trading.execution.lease import AccountLease, ask_to_stop, holder_of
 from trading.serving.metrics import supervisor_text
@@ -30,7 +31,6 @@ from trading.serving.supervisor import (
     SupervisorDied,
 )
 
-WAIT_S = 30.0
 NONE = Pauses(first_s=0.01, longest_s=0.01)
 T = TypeVar("T")
 

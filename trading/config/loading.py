@@ -50,6 +50,22 @@ def environment_names() -> dict[str, str]:
     return {s.environment: s.key for s in settings_by_key().values() if s.environment}
 
 
+_MOST_BYTES = 1 << 20
+"""Of a file of settings, whose comments are the most of it."""
+
+
+class _NoSettings(Exception):
+    """The file cannot be one of settings."""
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise _NoSettings(f"holds more than {_MOST_BYTES:,} bytes: name a YAML file of settings")
+    return content.decode("utf-8")
+
+
 class _Sources:
     """Values by dotted key, where each came from, and the mistakes met on the way."""
 
@@ -60,12 +76,14 @@ class _Sources:
 
     def add_file(self, path: Path) -> None:
         try:
-            content = parse_yaml(path.read_text(encoding="utf-8"))
+            content = parse_yaml(_text(path))
         except FileNotFoundError:
             self.mistakes.append(f"{path}: no such file; name an existing YAML file")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
             self.mistakes.append(f"{path}: cannot be read: {reason}")
+        except _NoSettings as error:
+            self.mistakes.append(f"{path}: {error}")
         except YamlProblem as error:
             self.mistakes.append(f"{path}: is not valid YAML: {error}")
         else:

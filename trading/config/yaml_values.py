@@ -2,7 +2,8 @@
 
 Differs from PyYAML's default in three ways. Only `true` and `false` are booleans, so the symbol
 `ON` stays text. `3e-4` is a number. Dates stay text, for the setting's own type to read. A key
-written twice is an error instead of the last one winning.
+written twice is an error instead of the last one winning. Aliases are errors too: a few lines of
+them stand for more values than any memory holds.
 """
 
 import re
@@ -21,6 +22,15 @@ _REPLACED = {"tag:yaml.org,2002:" + name for name in ("bool", "float", "timestam
 
 
 class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(
+                problem=f"the alias *{event.anchor} is not read: write its value out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
@@ -63,3 +73,5 @@ def parse_yaml(text: str) -> object:
         raise YamlProblem(f"{place}{error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise YamlProblem(str(error).splitlines()[0]) from None
+    except RecursionError:
+        raise YamlProblem("it is nested too deeply") from None

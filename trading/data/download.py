@@ -33,8 +33,8 @@ from trading.data.flatfile_import import (
     Selection,
     flat_file_key,
     import_stream,
-    verify_gzip,
 )
+from trading.data.gunzip import verify_gzip
 from trading.data.massive.endpoint import check_url, is_loopback
 from trading.errors import AuthenticationFailed, FlatFileError, NotEntitled
 from trading.market.calendar import ExchangeCalendar

@@ -7,7 +7,6 @@ only when it has been read to its end and its checksums hold.
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 
 from trading.data.catalog import FLAT_FILE, SCHEMAS, Catalog, Kind, PartitionWriter
 from trading.data.flatfile_rows import Column, FlatFileRows
+from trading.data.gunzip import GunzipReader
 from trading.errors import (
     AuthenticationFailed,
     ContractError,
@@ -43,8 +43,6 @@ FOLDERS: dict[FlatFileKind, str] = {
 """Where the vendor keeps each kind, below the bucket and below a folder of downloaded files."""
 
 _CSV_BLOCK_BYTES = 1 << 22
-_READ_BYTES = 1 << 18
-_GZIP = 31  # zlib's window bits for the gzip format, whose trailer it then checks
 _MOST_DECISIONS = 100_000
 
 
@@ -206,97 +204,6 @@ def import_stream(
         raise FlatFileError(f"flat file {name} cannot be imported: {_line(error)}") from error
     dropped = str(read.dropped)
     return ImportReport(kind, day, read.rows_read, rows, underlyings, dropped)
-
-
-def verify_gzip(path: Path, name: str) -> int:
-    """Read a gzip file to its end and return its decompressed size in bytes.
-
-    Raises
-    ------
-    FlatFileError
-        A checksum or size does not hold, or the file ends early; the message calls it `name`.
-    """
-    size = 0
-    buffer = memoryview(bytearray(1 << 20))
-    with path.open("rb") as file:
-        reader = GunzipReader(file, name)
-        while count := reader.readinto(buffer):
-            size += count
-    return size
-
-
-class GunzipReader(io.RawIOBase):
-    """Decompresses a gzip stream of one or more members and checks each one's CRC and size.
-
-    Parameters
-    ----------
-    source : binary file
-        Read in pieces of 256 KiB.
-    name : str
-        What messages call the stream.
-
-    Raises
-    ------
-    FlatFileError
-        From reading: the stream is damaged or ends early.
-    """
-
-    def __init__(self, source: io.RawIOBase | BinaryIO, name: str) -> None:
-        super().__init__()
-        self._source = source
-        self._name = name
-        self._member = zlib.decompressobj(_GZIP)
-        self._pending = b""
-        self._read = 0
-        self._started = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")
-        while True:
-            if self._member.eof and not self._next_member():
-                return 0
-            if not self._pending and not self._fill():
-                raise FlatFileError(
-                    f"flat file {self._name} ends after {self._read} bytes in the middle of its "
-                    "compressed data: download it again"
-                )
-            try:
-                plain = self._member.decompress(self._pending, len(view))
-            except zlib.error as error:
-                if self._read <= _READ_BYTES and not self._started:
-                    raise FlatFileError(
-                        f"flat file {self._name} is no gzip file, it begins with "
-                        f"{self._pending[:24]!r}: compress it with gzip, or get the file itself"
-                    ) from error
-                raise FlatFileError(
-                    f"flat file {self._name} is damaged near byte {self._read}: {error}; "
-                    "download it again"
-                ) from error
-            self._pending = self._member.unconsumed_tail
-            if plain:
-                self._started = True
-                view[: len(plain)] = plain
-                return len(plain)
-
-    def _next_member(self) -> bool:
-        """Go on behind the end of a member; False at the end of the stream."""
-        rest = self._member.unused_data
-        while not rest.strip(b"\0"):  # gzip allows padding by zeros
-            if not self._fill():
-                return False
-            rest = self._pending
-        self._pending = rest.lstrip(b"\0")
-        self._member = zlib.decompressobj(_GZIP)
-        return True
-
-    def _fill(self) -> bool:
-        piece = self._source.read(_READ_BYTES) or b""
-        self._pending = piece
-        self._read += len(piece)
-        return bool(piece)
 
 
 class _SizedReader(io.RawIOBase):

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 import structlog
 from numpy.typing import NDArray
 
-from trading.data.flatfile_import import GunzipReader
 from trading.data.flatfile_rows import BLOCK_BYTES, Column, FlatFileRows
+from trading.data.gunzip import GunzipReader
 from trading.errors import ContractError, FlatFileError
 from trading.market.bars import StockBar
 from trading.market.contracts import parse_symbol

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 _NAN = float("nan")
 _REVIVALS = 5
 _FIRST_BACKOFF_S = 1.0
+_PAUSE_S = 10.0
+"""Between two tries to write a checkpoint that could not be written."""
 
 
 class OnlineRules(NamedTuple):
@@ -65,6 +67,8 @@ class LearnerReport:
     """Fragments that a dying learner took with it."""
     restarts: int = 0
     """Times that a dead learner was brought back."""
+    paused: str = ""
+    """Why nothing is learned at present: what was learned could not be kept."""
     seconds: float = 0.0
     """Wall time of the last update."""
     judgements: int = 0
@@ -134,6 +138,8 @@ class OnlineLearner:
         self._in_a_row = in_a_row
         self._wait = wait
         self._unsaved = 0
+        self._tried_s = 0.0
+        """When a checkpoint could not be written last."""
         self._unjudged = 0
         self._ahead = self._steps_ahead(algorithm.weights_version)
         self._lock = threading.Lock()
@@ -145,7 +151,7 @@ class OnlineLearner:
         died is brought back, or tried again with the next fragment.
         """
         with self._lock:
-            if not self._update(rollout):
+            if not self._may_learn() or not self._update(rollout):
                 return None
             self._unjudged += 1
             try:
@@ -327,13 +333,38 @@ class OnlineLearner:
         log.error("the learner stays lost until the next fragment", checkpoint=str(path))
         return False
 
-    def _save(self) -> Path:
-        self._unsaved = 0
+    def _save(self) -> Path | None:
+        """Write a checkpoint; where the disk does not take it learning pauses, trading does not."""
         version = self._algorithm.weights_version
         metadata = {"step": version + self._ahead, "version": version}
-        path = self._store.save(self._algorithm.save_to_path, metadata)
+        try:
+            path = self._store.save(self._algorithm.save_to_path, metadata)
+        except Exception as error:
+            reason = _of_the_disk(error)
+            if reason is None:
+                raise
+            self._pause(f"no checkpoint can be written to {self._store.directory}: {reason}")
+            return None
+        self._unsaved = 0
+        if self.report.paused:
+            log.info("learning goes on")
+            self.report = replace(self.report, paused="")
         log.info("checkpoint written", path=str(path))
         return path
+
+    def _pause(self, reason: str) -> None:
+        if reason != self.report.paused:
+            log.error("learning pauses, trading goes on", reason=reason)
+        self.report = replace(self.report, paused=reason)
+        self._tried_s = time.monotonic()
+
+    def _may_learn(self) -> bool:
+        """Whether what is learned can be kept; tried again now and then where it could not."""
+        if not self.report.paused:
+            return True
+        if time.monotonic() - self._tried_s < _PAUSE_S:
+            return False
+        return self._save() is not None
 
     def _steps_ahead(self, version: int) -> int:
         """By how much the newest checkpoint's step exceeds the version that it holds.
@@ -342,6 +373,16 @@ class OnlineLearner:
         the one to resume, and what was given up stays for its owner until it is the oldest.
         """
         return max([version, *self._store.steps()]) - version
+
+
+def _of_the_disk(error: BaseException) -> str | None:
+    """What the disk said, also in another process; None where it is another fault."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            return seen.strerror or str(seen)
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return None
 
 
 def _forget_moments(learner: CLSTMPPOLearner) -> None:

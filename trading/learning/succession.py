@@ -231,22 +231,49 @@ class Succession:
         return Ruling(standing.change, reign.champion)
 
     def _reign_of(self, standing: Standing) -> Reign:
-        """Whose weights the pointer asks for; raises CheckpointError."""
-        champion = self._champions.load(standing.champion)
-        for name, array in champion.weights.items():
-            if not np.isfinite(array).all():
-                raise CheckpointError(
-                    f"champion {champion.number}: weight {name} holds NaN or infinity"
-                )
-        before: Champion | None = None
-        if standing.before:
-            try:
-                before = self._champions.load(standing.before)
-            except CheckpointError as error:
-                log.warning("no champion to fall back to", reason=str(error))
-        return Reign(standing, champion, before)
+        return reign_of(self._champions, standing)
 
     def _tell_fault(self, error: Exception) -> None:
         if str(error) != self._fault:
             self._fault = str(error)
             log.error("the champions' folder cannot be used", reason=self._fault)
+
+
+def reign_of(champions: ChampionStore, standing: Standing) -> Reign:
+    """Whose weights a pointer asks for.
+
+    Raises
+    ------
+    CheckpointError
+        The champion cannot be read.
+    """
+    champion = champions.load(standing.champion)
+    for name, array in champion.weights.items():
+        if not np.isfinite(array).all():
+            raise CheckpointError(
+                f"champion {champion.number}: weight {name} holds NaN or infinity"
+            )
+    before: Champion | None = None
+    if standing.before:
+        try:
+            before = champions.load(standing.before)
+        except CheckpointError as error:
+            log.warning("no champion to fall back to", reason=str(error))
+    return Reign(standing, champion, before)
+
+
+def reign_on_disk(checkpoints: Path, keep: int) -> Reign | None:
+    """The reign that the pointer on disk asks for; None where there is none, or it cannot be read.
+
+    Parameters
+    ----------
+    checkpoints, keep
+        As of `ChampionStore`.
+    """
+    champions = ChampionStore(checkpoints, keep)
+    try:
+        standing = champions.standing()
+        return None if standing is None else reign_of(champions, standing)
+    except (CheckpointError, OSError) as error:
+        log.error("no champion on disk for the weight registry", reason=str(error))
+        return None

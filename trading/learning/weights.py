@@ -1,17 +1,17 @@
-"""A named Ray actor that hands the champion from the driver to whoever trades.
+"""A Ray actor that hands the champion from the driver to whoever trades.
 
-Weights go in and out by value. A reference owned by the driver would die with it.
+Weights go in and out by value. It belongs to the driver that made it: no other finds it, and it
+ends with it. So two accounts on one cluster never meet in one.
 """
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trading.errors import LearningError
 from trading.learning.champions import Champion, Standing
-
-ACTOR_NAME = "weights"
 
 
 class Reign(NamedTuple):
@@ -24,10 +24,14 @@ class Reign(NamedTuple):
 
 
 class WeightRegistry:
-    """Holds the last published reign. A champion may follow one of a higher number."""
+    """Holds the last published reign. A champion may follow one of a higher number.
 
-    def __init__(self) -> None:
-        self._reign: Reign | None = None
+    Parameters:
+        refill: What it holds before the first is published, as after its process was killed.
+    """
+
+    def __init__(self, refill: Callable[[], Reign | None] | None = None) -> None:
+        self._reign = refill() if refill is not None else None
 
     def publish(self, reign: Reign) -> None:
         """Makes `reign` the present one.
@@ -47,19 +51,52 @@ class WeightRegistry:
         return self._reign
 
 
-def get_or_create(namespace: str, placement: Mapping[str, Any] | None = None) -> Any:
-    """The registry's actor handle in `namespace`; made, detached, when it does not exist.
+class Registered(NamedTuple):
+    """Where a registry is found by others than its driver, such as an actor that Ray restarts.
 
-    It outlives its creator and reserves no CPU. Should its node die it restarts empty, and is
-    filled again after the next judgement: `placement`, options of an actor, says on which node.
+    Its handle among the arguments of such an actor would have Ray warn of their loss.
+    """
+
+    name: str
+    namespace: str
+
+    def reign(self) -> Reign | None:
+        """The present one; None before the first, or while it is started again."""
+        import ray
+
+        try:
+            registry = ray.get_actor(self.name, namespace=self.namespace)
+        except ValueError:
+            return None
+        reign: Reign | None = ray.get(registry.reign.remote())
+        return reign
+
+
+def new_name() -> str:
+    """A name for a registry that no other has."""
+    return f"weights-{secrets.token_hex(4)}"
+
+
+def get_or_create(
+    namespace: str,
+    placement: Mapping[str, Any] | None = None,
+    refill: Callable[[], Reign | None] | None = None,
+    name: str | None = None,
+) -> Any:
+    """A registry of this driver's own.
+
+    It reserves no CPU. Where its process dies it is started again and filled by `refill`, or else
+    when something is published.
+
+    Parameters:
+        namespace: Of the account; tells its process apart in Ray's lists.
+        placement: Options of an actor that say on which node.
+        refill: See `WeightRegistry`.
+        name: By which `Registered` finds it; None: one that nobody else has.
     """
     import ray  # here, so that settings become parts before Ray is imported: see up.ray_runtime
 
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WeightRegistry)
-    return actor.options(
-        name=ACTOR_NAME,
-        namespace=namespace,
-        lifetime="detached",
-        get_if_exists=True,
-        **(placement or {}),
-    ).remote()
+    return actor.options(name=name or new_name(), namespace=namespace, **(placement or {})).remote(
+        refill
+    )

@@ -36,11 +36,14 @@ from trading.execution.owner import Command
 from trading.learning.choice import Choice, told_of
 from trading.learning.policy import Policy
 from trading.learning.succession import Reported
+from trading.learning.weights import Registered, Reign
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
+from trading.live.faults import FaultNotes, described
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
+from trading.live.news import News, Newsroom
 from trading.live.notices import Chronicle, Notices, by_apprise
 from trading.live.readiness import clock_reasons, connection_reasons, subscription_reasons
 from trading.live.recorded import recorded_env, recorded_markets
@@ -63,6 +66,8 @@ log = structlog.get_logger(__name__)
 ACTOR_NAME = "live-market"
 _LOCK_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 20.0
+_REIGN_TIMEOUT_S = 60.0
+_REIGN_POLL_S = 0.5
 _COMMAND_TIMEOUT_S = 10.0
 _DISKS_S = 60.0
 
@@ -103,10 +108,10 @@ class LiveMarket:
     endpoint
         Where market data comes from.
     registry
-        Handle of the weight registry, which holds the champion to begin with.
+        Where the weight registry is found, which holds the champion to begin with.
     """
 
-    def __init__(self, settings: Settings, endpoint: Endpoint, registry: Any) -> None:
+    def __init__(self, settings: Settings, endpoint: Endpoint, registry: Registered) -> None:
         configure_logging(settings.log_level, (*settings.credentials.values(), endpoint.api_key))
         torch.set_num_threads(1)
         self._settings = settings
@@ -136,6 +141,9 @@ class LiveMarket:
         self._day: Day | None = None
         self._day_base: float | None = None
         self._stopping = threading.Event()
+        self._newsroom = Newsroom(self._edition)
+        self._faults = FaultNotes(assembly.journal_path(settings))
+        self._faults.note()
         self._thread = threading.Thread(target=self._main, name="trader", daemon=True)
         self._thread.start()
 
@@ -214,6 +222,10 @@ class LiveMarket:
         self._metrics.update_learner(self._learner_figures())
         self._metrics.update_process(self._process_figures())
         return self._metrics.text()
+
+    def news(self, after: int, timeout_s: float) -> News | None:
+        """What is answered for the account, once it is another edition; None where time is up."""
+        return self._newsroom.after(after, timeout_s)
 
     def progress(self) -> Progress:
         """The figures that the driver shows; asking is its sign of life."""
@@ -345,10 +357,12 @@ class LiveMarket:
         self._report(trader, bar)
         if latency_s is not None:
             self._metrics.observe_action_latency(latency_s)
+        self._newsroom.bar()
 
     def on_command(self, trader: Trader) -> None:
         """Renew the snapshots; called on the trading thread."""
         self._take_snapshot(trader, trader.clock.bar)
+        self._newsroom.bar()
 
     def _heed_commands(self) -> None:
         """Obey what the command line leaves beside the journal, until trading ends."""
@@ -389,7 +403,13 @@ class LiveMarket:
         self._equity = figures.portfolio_value
         self._metrics.update_account(figures)
         self._recent_fills = tuple(fill_line(*each) for each in trader.recent_fills)
-        self._status = {**describe_account(trader), **describe_market(trader, bar)}
+        self._status = {
+            **describe_account(trader),
+            **describe_market(trader, bar),
+        }
+
+    def _edition(self) -> tuple[bool, list[str], dict[str, object], bytes]:
+        return *self.readiness(), self.status(), self.metrics()
 
     def _learner_figures(self) -> LearnerFigures:
         """The learner's own figures, and what the live market knows about its experience."""
@@ -474,6 +494,7 @@ class LiveMarket:
             # Unknown faults end the process: Ray restarts it and the journal tells the state.
             log.exception("the trading thread failed")
             self._failure, self._phase = error, "failed"
+            self._faults.note(described(error))
             if self._notices is not None:
                 self._notices.tell(
                     f"the live market failed and starts again: {type(error).__name__}"
@@ -486,9 +507,7 @@ class LiveMarket:
     def _trade(self) -> None:
         settings = self._settings
         calendar = self._calendar
-        reign = ray.get(self._registry.reign.remote())
-        if reign is None:
-            raise LearningError("the weight registry is empty: publish a champion before trading")
+        reign = self._await_reign()
         with (
             RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
             self._open_journal() as journal,
@@ -568,6 +587,19 @@ class LiveMarket:
             trader.run()
             self._take_snapshot(trader, trader.clock.bar)
             self._phase = "finished" if trader.finished else "stopped"
+
+    def _await_reign(self) -> Reign:
+        """Who is to trade; waits a while for a registry that was started again and is empty."""
+        deadline = time.monotonic() + _REIGN_TIMEOUT_S
+        while True:
+            reign = self._registry.reign()
+            if reign is not None:
+                return reign
+            if time.monotonic() > deadline or self._stopping.wait(_REIGN_POLL_S):
+                raise LearningError(
+                    "the weight registry is empty, and no champion on disk can be read: see the "
+                    "checkpoints' folder by `trading checkpoints list`"
+                )
 
     def _notify(self, broker: PaperBroker) -> None:
         """Tell the owner from here on, where the settings say how."""

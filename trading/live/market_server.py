@@ -81,8 +81,13 @@ class MarketServerHost:
         self._journal = journal
         self._server: MarketServer | None = None
 
-    async def start(self) -> Endpoint:
+    async def start(self, former: Endpoint | None = None) -> Endpoint:
         """Load or simulate the market and listen, the exchange clock standing still.
+
+        Parameters
+        ----------
+        former
+            Of a server that has died: this one listens there, by the same key.
 
         Raises
         ------
@@ -90,12 +95,13 @@ class MarketServerHost:
             The recorded day is missing or damaged, or the settings ask for the impossible.
         """
         data = self._settings.data
-        key = secrets.token_urlsafe(24)
+        key = secrets.token_urlsafe(24) if former is None else former.api_key
+        port = data.server.port if former is None else int(former.rest_url.rpartition(":")[2])
         self._server = MarketServer(
             event_source(self._settings, self._journal),
             [key],
             host=data.server.host,
-            port=data.server.port,
+            port=port,
             speed=data.replay.speed if data.source == "replay" else data.simulation.speed,
             max_quote_contracts=data.max_quote_contracts,
             treasury_yields=_simulated_yields(self._settings),

@@ -80,7 +80,8 @@ class _RecordedEnv:
         return accepted
 
     def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> Observed:
-        observed = self._env.close_bar(now_ns, session, trades)
+        told = (now_ns, session) if trades else (now_ns, session, False)
+        observed = self._env.close_bar(*told)
         prices = {symbol: self._env.spot(symbol) for symbol in self._env.symbols}
         self._recorder.close_bar(now_ns, prices)
         return observed

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from rich.console import Console
 
-from trading.application import NAMESPACE, SMALL_SHARE, absolute_paths, run_application
+from trading.application import SMALL_SHARE, absolute_paths, account_name, run_application
 from trading.config import Settings, load_settings
 from trading.config.problems import problem_line
 from trading.display import Display
@@ -60,6 +60,7 @@ class ApplicationSupervisor:
     def __init__(self, arguments: Arguments) -> None:
         settings = read_settings(arguments)
         configure_logging(settings.log_level, settings.credentials.values())
+        self._account = account_name(settings)
         self._supervisor = Supervisor(
             assembly.journal_path(settings), partial(_trade, settings), Pauses()
         )
@@ -67,6 +68,10 @@ class ApplicationSupervisor:
     async def standing(self) -> Standing:
         """Where the application stands."""
         return self._supervisor.standing
+
+    async def account(self) -> str:
+        """Ray namespace of the account's actors."""
+        return self._account
 
     async def check_health(self) -> None:
         """Called by Serve, which replaces the replica when it raises."""
@@ -101,7 +106,7 @@ def application(arguments: Arguments) -> serve.Application:
         ray_actor_options={"num_cpus": 0, "resources": node},
     )
     supervisor = deployment(ApplicationSupervisor).bind(arguments)
-    return build_app(ACTOR_NAME, NAMESPACE, node, supervisor)
+    return build_app(ACTOR_NAME, None, node, supervisor)
 
 
 def read_settings(arguments: Arguments) -> Settings:

@@ -1,0 +1,91 @@
+"""What the live market says of itself to those who answer for it: made once, read by many."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+import structlog
+
+log = structlog.get_logger(__name__)
+
+INTERVAL_S = 0.5
+"""Between two editions without a bar."""
+
+
+class News(NamedTuple):
+    """One edition: answers as they go out."""
+
+    number: int
+    """Counted from 1."""
+    ready: bool
+    reasons: tuple[str, ...]
+    """Why it is not ready."""
+    status: bytes
+    """JSON object, in which a number that is not finite is null."""
+    metrics: bytes
+    """Prometheus text."""
+
+
+class Newsroom:
+    """Makes an edition after every bar, and every half second; keeps the newest.
+
+    Readers wait for the next one instead of asking the trading thread, which only says that there
+    was a bar: the editions are made on a thread of their own.
+
+    Parameters
+    ----------
+    write
+        Makes ready, reasons, status and metrics of an edition.
+    """
+
+    def __init__(
+        self, write: Callable[[], tuple[bool, list[str], dict[str, object], bytes]]
+    ) -> None:
+        self._write = write
+        self._newest: News | None = None
+        self._changed = threading.Condition()
+        self._due = threading.Event()
+        threading.Thread(target=self._publish, name="newsroom", daemon=True).start()
+
+    def bar(self) -> None:
+        """There is news: an edition is due now."""
+        self._due.set()
+
+    def after(self, number: int, timeout_s: float) -> News | None:
+        """The newest edition as soon as it is another than that; None where time is up."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._newest is None or self._newest.number == number:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._changed.wait(left):
+                    return None
+            return self._newest
+
+    def _publish(self) -> None:
+        number = 0
+        while True:
+            try:
+                ready, reasons, status, metrics = self._write()
+            except Exception:
+                # A trader in the midst of a change; the next edition is half a second away.
+                log.exception("no edition of the news")
+            else:
+                number += 1
+                news = News(number, ready, tuple(reasons), as_json(status), metrics)
+                with self._changed:
+                    self._newest = news
+                    self._changed.notify_all()
+            self._due.wait(INTERVAL_S)
+            self._due.clear()
+
+
+def as_json(content: object) -> bytes:
+    """`content` as JSON; NaN becomes null, NumPy's scalars and arrays become Python's."""
+    return msgspec.json.encode(content, enc_hook=_plain)
+
+
+def _plain(value: object) -> object:
+    tolist = getattr(value, "tolist", None)
+    return tolist() if tolist is not None else str(value)

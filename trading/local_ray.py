@@ -1,0 +1,204 @@
+"""Starts a Ray of this process's own, on the loopback only, also where the machine is slow."""
+
+import contextlib
+import os
+import random
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from trading.errors import TradingError
+
+log = structlog.get_logger(__name__)
+
+TRIES = 5
+_LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""With 0 Ray has the address 127.0.0.1, as on desktops, and every part of it listens there only."""
+_SERVE_WAITS = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",
+    "RAY_SERVE_MAX_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "10",
+}
+"""Serve ends a proxy that is not ready in 5 s, and passes over a replica that does not say within a
+second how busy it is: less than these take on a busy machine. And it looks only every 10 s whether
+a proxy was killed."""
+_GONE_S = 10.0
+_AGENTS = (
+    "metrics_agent_port",
+    "metrics_export_port",
+    "dashboard_agent_listen_port",
+    "runtime_env_agent_port",
+)
+_NOT_EPHEMERAL = (20_000, 30_000)
+"""Above the ports of Ray's workers, below those that Linux gives out."""
+
+
+class RayDidNotStart(TradingError):
+    """No local Ray came up; the message says why, where its logs lie, and what to do."""
+
+
+def prepare(*, local: bool) -> None:
+    """Set what Ray reads when it is imported: nothing may import it before.
+
+    A local Ray wants a token of everybody, listens on the loopback only, and its token's file is
+    for its owner alone.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, seconds in _SERVE_WAITS.items():
+        os.environ.setdefault(name, seconds)
+    if local:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ[_LOOPBACK_ONLY] = "0"
+        if os.environ["RAY_AUTH_MODE"] == "token":
+            _keep_token_private()
+
+
+def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
+    """`ray.init` of a local Ray with these options, tried again where it does not come up.
+
+    On a machine that is busy, or that reads Ray from its disk for the first time, a part may come
+    later than another waits for it; the next try finds it in memory.
+
+    Parameters
+    ----------
+    tell
+        Told before every try but the first.
+
+    Raises
+    ------
+    RayDidNotStart
+        It did not, `TRIES` times.
+    """
+    import ray
+
+    reason = ""
+    for attempt in range(1, TRIES + 1):
+        before = children()
+        try:
+            # Without "local" Ray would join a cluster that somebody else left running here.
+            with _ports_of_agents():
+                ray.init(address="local", **options)
+        except ValueError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.warning("Ray did not start", attempt=attempt, reason=reason)
+            ray.shutdown()
+            end(children() - before)
+            if attempt < TRIES:
+                tell(f"starting Ray once more: {reason}")
+        else:
+            return
+    raise RayDidNotStart(
+        f"Ray did not start in {TRIES} tries: {reason} Its logs: {logs()}. Is the machine very "
+        "busy, or short of memory or of /dev/shm? `trading doctor` looks"
+    )
+
+
+@contextlib.contextmanager
+def _ports_of_agents() -> Iterator[None]:
+    """Give the agents of a node their ports, and tell the raylet.
+
+    A raylet that has to be told by its agents where they listen gives these Python processes 15 s,
+    and dies without them, which is too short for a busy machine. So it finds the file that the
+    agent will write, too.
+    """
+    from ray._private import parameter
+    from ray._private.node import Node
+
+    ray_params, start_raylet = parameter.RayParams, Node.start_raylet
+
+    def with_ports(**options: Any) -> Any:
+        return ray_params(
+            **{**options, **dict(zip(_AGENTS, free_ports(len(_AGENTS)), strict=True))}
+        )
+
+    def start_and_tell(node: Any, *arguments: Any, **options: Any) -> Any:
+        for name in _AGENTS:
+            port = getattr(node._ray_params, name)
+            Path(node.get_session_dir_path(), f"{name}_{node._node_id}").write_text(str(port))
+        return start_raylet(node, *arguments, **options)
+
+    parameter.RayParams, Node.start_raylet = with_ports, start_and_tell
+    try:
+        yield
+    finally:
+        parameter.RayParams, Node.start_raylet = ray_params, start_raylet
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free, and that nobody who asks the system for any will be given."""
+    ports: list[int] = []
+    with contextlib.ExitStack() as stack:
+        while len(ports) < count:
+            probe = stack.enter_context(socket.socket())
+            port = random.SystemRandom().randrange(*_NOT_EPHEMERAL)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
+
+
+def logs() -> str:
+    """Folder of the logs of the Ray that this process started last."""
+    root = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray"
+    found = sorted(root.glob(f"session_*_{os.getpid()}"))
+    return str((found[-1] if found else root / "session_latest") / "logs")
+
+
+def children() -> set[int]:
+    """Ids of the processes that this one started, and that still are."""
+    own, found = os.getpid(), set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == own:
+                found.add(int(folder.name))
+    return found
+
+
+def end(processes: set[int]) -> None:
+    """SIGKILL; what these processes started goes with them. Returns when they are gone."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    deadline = time.monotonic() + _GONE_S
+    while processes and time.monotonic() < deadline:
+        for process in list(processes):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(process, os.WNOHANG)[0] == 0:
+                    continue
+            processes.discard(process)
+        time.sleep(0.05)
+
+
+def _keep_token_private() -> None:
+    """Make the token's file before Ray does, which would let everybody read it."""
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            part = path.with_name(f"{path.name}.{os.getpid()}")
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            # Another process may have been faster, and its Ray may run by that token.
+            with contextlib.suppress(FileExistsError):
+                os.link(part, path)
+            part.unlink()
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError as error:
+        raise RayDidNotStart(
+            f"the token of the local Ray cannot be kept in {path}: {error.strerror}: make that "
+            "folder writable, or set RAY_AUTH_TOKEN"
+        ) from error
