@@ -62,6 +62,23 @@ def prepare(*, local: bool) -> None:
             _keep_token_private()
 
 
+def keep_replica_on_loopback() -> None:
+    """Have this replica of Serve listen on the loopback only, where its Ray does.
+
+    Serve binds the port by which deployments call one another to every interface.
+    """
+    if os.environ.get(_LOOPBACK_ONLY) != "0":
+        return
+    from ray.serve._private import replica
+
+    add_port = replica.add_port_to_grpc_server
+
+    def on_loopback(server: Any, address: str) -> Any:
+        return add_port(server, address.replace("[::]", "127.0.0.1"))
+
+    replica.add_port_to_grpc_server = on_loopback
+
+
 def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
     """`ray.init` of a local Ray with these options, tried again where it does not come up.
 

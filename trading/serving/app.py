@@ -20,6 +20,7 @@ from ray.serve.exceptions import RayServeException
 
 from trading.errors import TradingError
 from trading.live.news import News, as_json
+from trading.local_ray import keep_replica_on_loopback
 from trading.serving.control import add_control
 from trading.serving.metrics import supervisor_text
 from trading.serving.supervisor import TRADING, Standing
@@ -334,9 +335,13 @@ def build_app(
         ray_actor_options={"num_cpus": 0, "resources": dict(resources or {})},
     )
     supervised = supervisor is not None
-    ingress = serve.ingress(
-        lambda: build_api(live_actor_name, namespace, Supervised() if supervised else None)
-    )()
+
+    def built() -> FastAPI:
+        """Called in the replica, before it listens."""
+        keep_replica_on_loopback()
+        return build_api(live_actor_name, namespace, Supervised() if supervised else None)
+
+    ingress = serve.ingress(built)()
     return deployment(ingress).bind(*([supervisor] if supervised else []))
 
 
