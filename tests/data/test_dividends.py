@@ -28,8 +28,8 @@ def test_dividends_are_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "begin with nothing: the first line must be underlying,ex_date,amount"),
-        ("ticker,date\n", "begin with ticker,date"),
+        ("", "is empty: the first line must be underlying,ex_date,amount"),
+        ("ticker,date\n", "underlying, ex_date, amount is missing"),
         ("underlying,ex_date,amount\nSPY,20 March,1.9\n", "line 2, 'SPY,20 March,1.9'"),
         ("underlying,ex_date,amount\nSPY,2026-03-20,0\n", "above 0"),
         ("underlying,ex_date,amount\nSPY,2026-03-20\n", "line 2, 'SPY,2026-03-20'"),

@@ -29,7 +29,8 @@ RULES = (DEFAULT_RULES, DEFAULT_FEES)
 
 
 def untrained() -> Policy:
-    return Policy(assembly.model_config(load_settings(None, (), {})), seed=1)
+    """Greedy: what it does on a day does not depend on the days that are played beside it."""
+    return Policy(assembly.model_config(load_settings(None, (), {})), seed=1, acting="greedy")
 
 
 def run(*arguments: object) -> Result:

@@ -209,7 +209,7 @@ def update(
     if settings.compile:
         module.compile()
     device = next(module.parameters()).device
-    with float32_precision(device, settings.precision):
+    with float32_precision(device, settings.precision), bf16_kernels(device, settings.precision):
         ratios, behaviour_kl = None, 0.0
         if version is not None and rollout.weights_version != version:
             current = evaluated(module, rollout, device)
@@ -379,6 +379,22 @@ def float32_precision(device: torch.device, precision: Precision) -> Iterator[No
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def bf16_kernels(device: torch.device, precision: Precision) -> Iterator[None]:
+    """Has PyTorch compute an LSTM in bf16 itself where oneDNN has no kernel for the processor.
+
+    oneDNN's needs AVX-512; without it, PyTorch asks for it all the same, and fails.
+    """
+    if device.type != "cpu" or precision != "bf16" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        yield
+        return
+    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=enabled)
 
 
 @contextmanager
