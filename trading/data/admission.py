@@ -433,13 +433,20 @@ def _judge(
     strike, right = chain.strike[i], chain.right[i]
     scale = forward if forward > 0.0 else strike
     unit = 0.01 * bands.percent * scale
+    most = strike
+    if right > 0:
+        most = forward * discount if forward > 0.0 else np.inf
+    mark = chain.mark[i]
+    if mark >= 0.0 and _off(bid, ask, mark, unit) <= 0.0 and bid <= most + unit:
+        kept.apart_ns[i] = 0
+        return _ADMITTED
     intrinsic = max(right * (forward - strike), 0.0) * discount
     off, tolerance, worth = 0.0, unit, np.nan
     if forward > 0.0:
         off, tolerance, worth = _from_chain(
             chain, i, first, last, intrinsic, unit, bands.spreads, above, spoken, work
         )
-    told, mark = not np.isnan(worth), chain.mark[i]
+    told = not np.isnan(worth)
     if mark >= 0.0:
         width = unit if told else max(3.0 * unit, 0.5 * mark)
         here = _off(bid, ask, mark, width)
@@ -447,9 +454,6 @@ def _judge(
             off, tolerance = here, width
     elif not told:
         off = intrinsic - ask - tolerance if forward > 0.0 and ask > 0.0 else 0.0
-    most = strike
-    if right > 0:
-        most = forward * discount if forward > 0.0 else np.inf
     beyond = bid - most - unit
     if off > 0.0 and ask > 0.0:
         beyond = max(beyond, intrinsic - ask - tolerance)

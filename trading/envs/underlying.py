@@ -269,14 +269,13 @@ class UnderlyingMarket:
         chain = self.chain
         columns = chain.columns
         held_ns = columns.quote_ns[i]
-        if ts_ns <= held_ns and is_older(ts_ns, sequence, held_ns, chain.sequence[i]):
-            self.refused.count(Refusal.OLDER)
+        if ts_ns <= held_ns and (
+            ts_ns <= 0 or is_older(ts_ns, sequence, held_ns, chain.sequence[i])
+        ):
+            self.refused.count(Refusal.OLDER if ts_ns > 0 else Refusal.MISTIMED)
             return False
-        if not (0.0 <= bid <= MAX_PRICE and 0.0 <= ask <= MAX_PRICE):
-            self.refused.count(Refusal.NOT_A_PRICE)
-            return False
-        if not 0 < ts_ns < LAST_NS:
-            self.refused.count(Refusal.MISTIMED)
+        if not (0.0 <= bid <= MAX_PRICE and 0.0 <= ask <= MAX_PRICE) or ts_ns >= LAST_NS:
+            self.refused.count(Refusal.MISTIMED if ts_ns >= LAST_NS else Refusal.NOT_A_PRICE)
             return False
         chain.sequence[i] = sequence
         columns.bid[i] = bid

@@ -95,7 +95,7 @@ class BarClock:
         self._max_ahead_ns = max_ahead_ns
         self._now_ns: Callable[[], int] | None = None
         self._newest = (0, "")
-        """Time and symbol of the latest event, where nobody tells the time."""
+        """Time and symbol of the latest event beyond its bar, where nobody tells the time."""
         self._closed_ns = 0
         self._slice_ns = slice_ns
         self._waiting: defaultdict[int, list[tuple[int, Event]]] = defaultdict(list)
@@ -152,17 +152,16 @@ class BarClock:
                 self._env.refused.count(Refusal.AHEAD if ts_ns < LAST_NS else Refusal.MISTIMED)
                 continue
             newest_ns = ts_ns if ts_ns > newest_ns else newest_ns
-            if not now_ns:
-                self._agree(ts_ns, event.sym)
             if ts_ns <= end_ns:
                 self._apply(ts_ns, event)
             else:
+                if not now_ns:
+                    self._agree(ts_ns, event.sym)
                 self._waiting[ts_ns // self._slice_ns].append((ts_ns, event))
-        if now_ns:
-            self.watermark_ns = max(self.watermark_ns, min(newest_ns, now_ns))
+        self.watermark_ns = max(self.watermark_ns, min(newest_ns, now_ns or end_ns))
 
     def _agree(self, ts_ns: int, symbol: str) -> None:
-        """Let the watermark go where the latest two distinct events both are."""
+        """Let the watermark go where the latest two distinct events beyond the bar both are."""
         event = (ts_ns, symbol)
         if event != self._newest:
             self.watermark_ns = max(self.watermark_ns, min(ts_ns, self._newest[0]))

@@ -62,8 +62,8 @@ class Quote(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="Q"):
     bs: Amount = 0
     as_: Amount = msgspec.field(default=0, name="as")
     q: Whole = 0
-    bx: Whole = 0
-    ax: Whole = 0
+    bx: int = 0
+    ax: int = 0
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="T"):
