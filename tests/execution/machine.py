@@ -267,6 +267,8 @@ class TradingMachine(RuleBasedStateMachine):
         self.end_session()
         broker.on_bar(self.quotes, self.now_ns)
         broker.set_trading_state(TradingState.ACTIVE, "operator", self.now_ns)
+        for underlying in list(broker.account.suspended):
+            broker.reinstate(underlying, "operator", self.now_ns)
         for underlying in list(broker.account.strategies):
             result = broker.submit(
                 broker.liquidation(underlying, self.now_ns), self.quotes, True, self.now_ns

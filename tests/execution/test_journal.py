@@ -1,3 +1,4 @@
+import gc
 import math
 import signal
 import sqlite3
@@ -188,3 +189,12 @@ def test_kill_during_appends_loses_nothing_acknowledged_and_tears_no_batch(tmp_p
             assert account.decisions == journal.last_seq - 1
             assert account.decisions % 3 == 0
             assert account.reward_total == 0.5 * account.decisions
+
+
+def test_a_journal_that_is_dropped_keeps_no_lock(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite")
+    journal.open_account("paper", 1000.0, 1)
+    del journal
+    gc.collect()
+    with Journal(tmp_path / "journal.sqlite") as again:
+        assert again.restore().cash == 1000.0

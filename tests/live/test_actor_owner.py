@@ -24,16 +24,12 @@ TOKEN = "token-of-the-test-0123456789"
 
 
 class Registry:
-    """Hands out a reign as the weight registry's handle does."""
+    """Hands out a reign as the weight registry does."""
 
     def __init__(self, reign: Any) -> None:
         self._reign = reign
 
-    @property
-    def reign(self) -> "Registry":
-        return self
-
-    def remote(self) -> Any:
+    def reign(self) -> Any:
         return self._reign
 
 

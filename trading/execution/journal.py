@@ -353,6 +353,11 @@ class Journal:
                 "journal read-only"
             ) from error
 
+    def __del__(self) -> None:
+        # Whoever drops a journal without closing it keeps neither its locks nor their descriptors.
+        if hasattr(self, "_lock_fd"):
+            self._unlock()
+
     def _unlock(self) -> None:
         for descriptor in (self._file_fd, self._lock_fd):
             if descriptor >= 0:
