@@ -390,11 +390,11 @@ def bf16_kernels(device: torch.device, precision: Precision) -> Iterator[None]:
     if device.type != "cpu" or precision != "bf16" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         yield
         return
-    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False)
+    enabled, *_ = torch.backends.mkldnn.set_flags(_enabled=False)  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        torch.backends.mkldnn.set_flags(_enabled=enabled)
+        torch.backends.mkldnn.set_flags(_enabled=enabled)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
