@@ -22,6 +22,7 @@ MANY = settings(
 )
 
 
+@pytest.mark.timeout(1200)
 def test_an_account_keeps_every_promise_in_any_sequence_of_events() -> None:
     run_state_machine_as_test(TradingMachine, settings=MANY)
 
