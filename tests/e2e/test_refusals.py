@@ -95,7 +95,8 @@ def test_a_wrong_key_ends_with_a_clear_message_and_without_the_key(tmp_path: Pat
         )
         with closing(up):
             assert up.wait_exit() == 1, up.output()
-    (message,) = messages(up)
+    message, logs = messages(up)
+    assert logs.startswith("trading: logs of its parts: ")
     assert "API key" in message and "MASSIVE_API_KEY" in message
     assert "sesame-of-the-test" not in up.output()
 
