@@ -1,6 +1,5 @@
 """The main job from start to clean end, on one machine."""
 
-import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.application import Application, environment
+from tests.e2e.application import Application, environment, processes_of
 from tests.sockets import descendants, is_loopback, listeners
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
@@ -131,16 +130,6 @@ def test_the_account_survives_the_kill_of_the_live_actor(application: Applicatio
     earlier = folded(journal_of(application), before["account"]["journal_events"])
     assert earlier.fingerprint() == before["account"]["fingerprint"]
     application.wait_ready()
-
-
-def processes_of(application: Application, part: str) -> set[int]:
-    """Ids of the processes of one kind of actor."""
-    found = set()
-    for process in descendants(application.process.pid):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(f"ray::{part}".encode()):
-                found.add(process)
-    return found
 
 
 @pytest.mark.parametrize(
