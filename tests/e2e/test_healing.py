@@ -19,13 +19,12 @@ from typing import Any
 import pytest
 
 from tests.e2e.application import SHARED, Application, processes_of
+from tests.e2e.healed import await_decisions, await_gone, check_account, is_gone, pairs
 from tests.sockets import descendants
 from tests.waits import START_S, STOP_S
 from trading.data.flatfiles import quotes_path
-from trading.execution.events import OrderAccepted
 from trading.execution.journal import Journal
 from trading.execution.journal_schema import beside
-from trading.execution.portfolio import Account
 from trading.up import STOP_LIMIT_S
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -43,10 +42,6 @@ ON_ACTORS = {
     "safety.hang_s": HANG_S,
 }
 LEARNER, RUNNER = "_WrappedExecutable", "BatchedEnvRunner"
-
-
-def pairs(settings: dict[str, Any]) -> list[str]:
-    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
 @pytest.fixture(scope="module")
@@ -76,40 +71,6 @@ def await_reason(application: Application, part: str) -> str:
         return next((each for each in reasons(application) if part in each), None)
 
     return application.wait_until(f"not ready: {part}", told)
-
-
-def await_decisions(application: Application, more: int = 3) -> dict[str, Any]:
-    before = application.status()["account"]["decisions"]
-
-    def traded() -> dict[str, Any] | None:
-        now = application.status()
-        return now if now.get("account", {}).get("decisions", 0) >= before + more else None
-
-    return application.wait_until(f"{more} decisions", traded)
-
-
-def check_account(application: Application) -> None:
-    """What is told of the account is what its journal says."""
-    told = application.status()["account"]
-    state = application.log.parent / "state" / "journal-paper.sqlite"
-    account, orders = Account(), []
-    with Journal(state, read_only=True) as journal:
-        for number, event in enumerate(journal.events(), 1):
-            account.apply(event)
-            if isinstance(event, OrderAccepted):
-                orders.append(event.order.order_id)
-            if number == told["journal_events"]:
-                break
-    assert account.fingerprint() == told["fingerprint"]
-    assert len(set(orders)) == len(orders), "an order was sent twice"
-
-
-def is_gone(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
 
 
 def test_a_trading_thread_that_hangs_is_found_told_and_started_again(
@@ -192,10 +153,7 @@ def test_sigterm_ends_it_in_time_though_learner_and_runner_hang(application: App
     code = application.wait_exit(STOP_S)
     assert time.monotonic() - began_s < STOP_LIMIT_S + STOP_S / 2
     assert code in (0, 3), application.output()
-    deadline = time.monotonic() + STOP_S
-    while left := [each for each in started if not is_gone(each)]:
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.2)
+    await_gone(started)
     journal = application.log.parent / "state" / "journal-paper.sqlite"
     with Journal(journal) as opened:
         assert opened.fold().decisions > 0
