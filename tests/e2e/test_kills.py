@@ -200,6 +200,7 @@ def test_a_killed_driver_leaves_nothing_behind_and_a_new_one_goes_on(tmp_path: P
 
 @pytest.mark.skipif(why_no_nodes() is not None, reason=str(why_no_nodes()))
 @pytest.mark.skipif(REDIS is None, reason="no redis-server, which keeps the head's state")
+@pytest.mark.skipif(KILLS == 1, reason="once is played by test_cluster.py")
 def test_a_killed_head_finds_its_cluster_again(tmp_path: Path) -> None:
     with redis_server(tmp_path) as redis, closing(Cluster(tmp_path, redis)) as cluster:
         cluster.start_head()
