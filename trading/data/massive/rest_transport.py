@@ -294,7 +294,7 @@ class _TellingConnections:
 
 
 def _date_ns(headers: Mapping[str, str]) -> int | None:
-    """When a reply was made, UTC nanoseconds; None where it does not say so, or nothing readable."""
+    """When a reply was made, UTC nanoseconds; None where it says nothing readable."""
     try:
         made = parsedate_to_datetime(headers.get("Date", ""))
     except ValueError:
