@@ -190,7 +190,8 @@ def children() -> set[int]:
 
 def family() -> set[Process]:
     """The processes that this one started, that these started, and so on."""
-    parents, found, known = _processes(), set(), {os.getpid()}
+    parents, known = _processes(), {os.getpid()}
+    found: set[Process] = set()
     while more := {each for each, parent in parents.items() if parent in known} - found:
         found |= more
         known |= {each.pid for each in more}

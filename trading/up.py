@@ -107,7 +107,7 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     finally:
         # A thread that still waits for Ray's own services would report their end as an error.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        started = set() if address else local_ray.family()
+        started: set[local_ray.Process] = set() if address else local_ray.family()
         ray.shutdown()
         local_ray.end_family(started, _GRACE_S)
 

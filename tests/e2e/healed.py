@@ -16,7 +16,13 @@ def pairs(settings: dict[str, Any]) -> list[str]:
 
 
 def await_decisions(application: Application, more: int = 3) -> dict[str, Any]:
-    before = application.status()["account"]["decisions"]
+    """The status after so many more decisions; one that has just started has none to tell yet."""
+
+    def open_account() -> int | None:
+        told = application.status().get("account")
+        return told["decisions"] if told else None
+
+    before = application.wait_until("an account", open_account)
 
     def traded() -> dict[str, Any] | None:
         now = application.status()

@@ -95,9 +95,9 @@ def test_a_trading_thread_that_hangs_is_found_told_and_started_again(
         now = application.status()
         return now if now["process"] != before["process"] else None
 
-    after = application.wait_until("another process", another)
+    application.wait_until("another process", another)
+    after = await_decisions(application)
     assert after["restarts"] == before["restarts"] + 1
-    await_decisions(application)
     application.wait_ready()
     check_account(application)
     assert "hung for" in beside(journal, ".faults").read_text()
