@@ -5,8 +5,8 @@ random streams, so neither the other symbols nor the moment of joining changes w
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from math import exp, log, sqrt
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from trading.errors import CalendarError, ConfigError
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar, Session
+from trading.market.companies import Company, Listing, alias_of, morning
 from trading.market.contracts import OptionContract, Right
 from trading.market.factors import (
     CALM,
@@ -35,6 +36,16 @@ from trading.market.listing import (
 from trading.market.model import DEFAULT_MODEL, MarketModel
 from trading.market.products import main_root
 from trading.market.quotes import TickClass, quote_chain
+from trading.market.rare_events import (
+    NOTHING_RARE,
+    BadPrint,
+    Halt,
+    HaltNews,
+    Misprint,
+    RareEvents,
+    bad_prints_of,
+    halt_of,
+)
 from trading.market.surface import surface_iv, variance_years
 
 __all__ = [
@@ -58,11 +69,9 @@ __all__ = [
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-_PATH, _QUOTES, _NIGHT = 0, 1, 2
+_PATH, _QUOTES, _NIGHT, _COMPANY, _HALTS, _PRINTS = 0, 1, 2, 3, 4, 5
 _REACH = 2.0
 """New strikes reach this many calm standard deviations of the expiry to either side."""
-
-Listing = dict[date, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,13 +91,16 @@ class MarketStep:
     """[K], when the quote was made, whole milliseconds, at most `ts_ns`."""
     bars: list[StockBar]
     """Minute bars whose window ended at `ts_ns`."""
+    halts: list[HaltNews] = field(default_factory=list)
+    """Halts that began or ended, and every minute those that go on."""
 
 
 class _Opening(NamedTuple):
-    """One underlying at a session's open; strikes in thousandths of a dollar by expiry."""
+    """One underlying at a session's open; `listing` is of its standard contracts."""
 
     state: State
     listing: Listing
+    company: Company
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,7 @@ class _Underlying:
     calendar: ExchangeCalendar
     seed: int
     step_seconds: int
+    rare: RareEvents = NOTHING_RARE
 
     def rng(self, day: date, stream: int) -> np.random.Generator:
         name = zlib.crc32(self.spec.symbol.encode())
@@ -107,7 +120,31 @@ class _Underlying:
 
     def first(self, day: date) -> _Opening:
         state = State(self.spec.spot, log(self.spec.annual_vol), self.model.calm_skew, CALM)
-        return _Opening(state, self._listed(day, self.spec.spot, {}))
+        company = Company(self.spec.symbol)
+        company, _, _ = self._morning(company, day, self.spec.spot, self.spec.spot, {})
+        return _Opening(state, self._listed(day, self.spec.spot, {}), company)
+
+    def _morning(
+        self, company: Company, day: date, spot: float, close: float, listing: Listing
+    ) -> tuple[Company, float, Listing]:
+        if not self.rare.any:
+            return company, spot, listing
+        rng = self.rng(day, _COMPANY)
+        home = self.spec.symbol
+        return morning(company, self.rare, home, day, spot, close, listing, rng, self.calendar)
+
+    def halt(self, session: Session) -> Halt | None:
+        """When nothing trades in a session."""
+        if not self.rare.any:
+            return None
+        return halt_of(self.rare, self.spec.symbol, session, self.rng(session.date, _HALTS))
+
+    def bad_prints(self, session: Session) -> list[BadPrint]:
+        """What is printed wrong in a session."""
+        if not self.rare.any:
+            return []
+        rng, step_ns = self.rng(session.date, _PRINTS), self.step_seconds * SECOND_NS
+        return bad_prints_of(self.rare, self.spec.symbol, session, step_ns, rng)
 
     def next(self, session: Session, following: date, opening: _Opening) -> _Opening:
         """The opening on the session after `session`, a night later."""
@@ -126,7 +163,16 @@ class _Underlying:
             state = state._replace(
                 spot=state.spot * exp(self.model.event_move * rng.standard_normal())
             )
-        return _Opening(state, self._listed(following, state.spot, opening.listing))
+        halt = self.halt(session)
+        company = opening.company
+        if not company.listed or (halt is not None and halt.start_ns == session.open_ns):
+            company = company.closed_at(session.date, round(close.spot, 2))
+        company, spot, listing = self._morning(
+            company, following, state.spot, close.spot, opening.listing
+        )
+        if company.listed:
+            listing = self._listed(following, spot, listing)
+        return _Opening(state._replace(spot=spot), listing, company)
 
     def paths(self, session: Session, opening: _Opening) -> Factors:
         """The session's factors as one market, B = 1."""
@@ -158,27 +204,33 @@ class _Book:
     """The quotes of one underlying's chain through one session."""
 
     def __init__(self, rules: _Underlying, session: Session, opening: _Opening) -> None:
-        root = main_root(rules.spec.symbol)
-        self.contracts = sorted(
-            OptionContract(root, expiry, right, strike)
-            for expiry, strikes in opening.listing.items()
-            for strike in strikes
-            for right in Right
-        )
+        self.company = opening.company
+        self.contracts, strikes, shares = _contracts(opening)
         n = len(self.contracts)
         self.paths = rules.paths(session, opening)
+        self.halt = rules.halt(session) if self.company.listed else None
         self._rules = rules
         self._rng = rules.rng(session.date, _QUOTES)
-        self._strike = np.array([contract.strike for contract in self.contracts])
+        self._strike, self._share = np.array(strikes), np.array(shares)
+        self._is_adjusted = bool((self._share != 1.0).any())
         self._right = np.array([int(contract.right) for contract in self.contracts], dtype=np.int8)
-        expiries = {expiry: rules.calendar.expiry_ns(expiry) for expiry in opening.listing}
+        expiries = {c.expiry: rules.calendar.expiry_ns(c.expiry) for c in self.contracts}
         self._expiry_ns = np.array([expiries[c.expiry] for c in self.contracts], dtype=np.int64)
-        self.bid, self.ask, self.bid_size, self.ask_size = np.zeros((4, n))
-        self.quote_ns = np.zeros(n, dtype=np.int64)
+        self._bid, self._ask, self._bid_size, self._ask_size = np.zeros((4, n))
+        self._quote_ns = np.zeros(n, dtype=np.int64)
         self._changed = np.zeros(n, dtype=np.bool_)
+        prints = rules.bad_prints(session) if self.company.listed else []
+        self._bad_quotes = _by_time(each for each in prints if each.misprint != Misprint.WILD_BAR)
+        self._bad_bars = _by_time(each for each in prints if each.misprint == Misprint.WILD_BAR)
+        self._to_correct: list[int] = []
+        self._was_halted = False
 
-    def requote(self, step: int, now_ns: int, probability: float) -> I64:
-        """Positions of the quotes that changed."""
+    def requote(self, step: int, now_ns: int, probability: float) -> "_Requoted":
+        """The quotes that changed."""
+        self._was_halted, was_halted = self._is_halted(now_ns), self._was_halted
+        if self._was_halted or not self.contracts:
+            nothing = np.empty(0, np.int64)
+            return _Requoted(nothing, *np.empty((4, 0)), nothing)
         quote_chain(
             self._rules.model,
             self._rng,
@@ -189,16 +241,52 @@ class _Book:
             self._strike,
             self._expiry_ns,
             self._right,
-            self.bid,
-            self.ask,
-            self.bid_size,
-            self.ask_size,
-            self.quote_ns,
+            self._bid,
+            self._ask,
+            self._bid_size,
+            self._ask_size,
+            self._quote_ns,
             int(self._rules.spec.tick_class),
-            probability,
+            1.0 if was_halted else probability,
             self._changed,
         )
-        return np.flatnonzero(self._changed)
+        bad = self._bad_quotes.get(now_ns, [])
+        wrong = [int(each.pick * len(self.contracts)) for each in bad]
+        self._changed[[*wrong, *self._to_correct]] = True
+        k = np.flatnonzero(self._changed)
+        self._quote_ns[[*wrong, *self._to_correct]] = now_ns
+        self._to_correct = wrong
+        bid, ask = self._bid[k], self._ask[k]
+        if self._is_adjusted:
+            # The whole contract, told by the hundredth; see `AdjustedSeries`.
+            bid, ask = np.round(bid * self._share[k], 2), np.round(ask * self._share[k], 2)
+        for each, position in zip(bad, wrong, strict=True):
+            at = int(np.searchsorted(k, position))
+            bid[at], ask[at] = _misprinted(each, float(bid[at]), float(ask[at]))
+        return _Requoted(k, bid, ask, self._bid_size[k], self._ask_size[k], self._quote_ns[k])
+
+    def _is_halted(self, now_ns: int) -> bool:
+        return self.halt is not None and self.halt.holds(now_ns)
+
+    def bars(self, first: int, last: int, start_ns: int) -> list[StockBar]:
+        """The bar over steps `first` to `last`, where trading was not halted."""
+        end_ns = start_ns + MINUTE_NS
+        if not self.company.listed or self._is_halted(start_ns) or self._is_halted(end_ns - 1):
+            return []
+        bar = self.bar(first, last, start_ns)
+        for each in self._bad_bars.get(start_ns, ()):
+            price = max(round(bar.close * each.factor, 2), 0.01)
+            bar = bar._replace(close=price, high=max(bar.high, price), low=min(bar.low, price))
+        return [bar]
+
+    def halt_news(self, now_ns: int) -> list[HaltNews]:
+        """What the exchange tells of a halt at a step: its begin, its end, and every minute."""
+        if self.halt is None:
+            return []
+        is_minute = (now_ns - self.halt.start_ns) % MINUTE_NS == 0
+        if self.halt.holds(now_ns) and is_minute:
+            return [HaltNews(self.company.symbol, now_ns, True)]
+        return [HaltNews(self.company.symbol, now_ns, False)] * (now_ns == self.halt.end_ns)
 
     def bar(self, first: int, last: int, start_ns: int) -> StockBar:
         """The bar over steps `first` to `last`, the last one excluded, in whole cents."""
@@ -210,7 +298,7 @@ class _Book:
         typical = (highs + lows + closes) / 3.0
         vwap = float(volume @ typical) / total if total > 0.0 else float(closes[-1])
         return StockBar(
-            self._rules.spec.symbol,
+            self.company.symbol,
             start_ns,
             round(float(paths.spot[0, first]), 2),
             round(float(highs.max()), 2),
@@ -221,6 +309,55 @@ class _Book:
         )
 
 
+class _Requoted(NamedTuple):
+    """Quotes of one chain that changed; see `MarketStep`."""
+
+    index: I64
+    bid: F64
+    ask: F64
+    bid_size: F64
+    ask_size: F64
+    quote_ns: I64
+
+
+def _contracts(opening: _Opening) -> tuple[list[OptionContract], list[float], list[float]]:
+    """What is listed, and of each the strike and the share of a contract that it is quoted as.
+
+    An adjusted contract is a share of a standard one with another strike, see `Deliverable`.
+    """
+    root, series = main_root(opening.company.symbol), opening.company.adjusted
+    contracts = [
+        OptionContract(root, expiry, right, strike)
+        for expiry, strikes in opening.listing.items()
+        for strike in strikes
+        for right in Right
+    ]
+    terms = {each: (each.strike, 1.0) for each in contracts}
+    for expiry, strikes in series.listing.items() if series else ():
+        for strike, right in ((strike, right) for strike in strikes for right in Right):
+            adjusted = OptionContract(series.root, expiry, right, strike)
+            theirs = (100.0 * adjusted.strike - series.cash) / series.shares
+            terms[adjusted] = (theirs, series.shares / 100.0)
+    listed = sorted(terms)
+    return listed, [terms[each][0] for each in listed], [terms[each][1] for each in listed]
+
+
+def _by_time(prints: Iterable[BadPrint]) -> dict[int, list[BadPrint]]:
+    found: dict[int, list[BadPrint]] = {}
+    for each in prints:
+        found.setdefault(each.ts_ns, []).append(each)
+    return found
+
+
+def _misprinted(bad: BadPrint, bid: float, ask: float) -> tuple[float, float]:
+    """A quote as it is printed wrongly."""
+    if bad.misprint is Misprint.CROSSED:
+        return ask + 0.05, max(bid, 0.05)
+    if bad.factor == 0.0:
+        return 0.0, 0.01
+    return max(round(bid * bad.factor, 2), 5.0), max(round(ask * bad.factor, 2), 5.5)
+
+
 class SimulatedSession:
     """One session of a simulated exchange.
 
@@ -229,6 +366,8 @@ class SimulatedSession:
     session : Session
     contracts : list[OptionContract]
         Everything listed in the session, all underlyings, in the order that steps index.
+    companies : list[Company]
+        Where each company stands at the open, and what it has announced.
     """
 
     def __init__(
@@ -237,6 +376,7 @@ class SimulatedSession:
         self.session = session
         self._rules = rules
         self._openings = openings
+        self.companies = [opening.company for opening in openings]
         self.contracts = [contract for book in self._books() for contract in book.contracts]
 
     def _books(self) -> list[_Book]:
@@ -263,26 +403,26 @@ class SimulatedSession:
             bars = []
             if step and step % per_bar == 0:
                 first, start_ns = step - per_bar, ts_ns - MINUTE_NS
-                bars = [book.bar(first, step, start_ns) for book in books]
-            yield _gather(ts_ns, books, changes, bars)
+                bars = [bar for book in books for bar in book.bars(first, step, start_ns)]
+            halts = [news for book in books for news in book.halt_news(ts_ns)]
+            yield _gather(ts_ns, books, changes, bars, halts)
 
 
 def _gather(
-    ts_ns: int, books: Sequence[_Book], changes: Sequence[I64], bars: list[StockBar]
+    ts_ns: int,
+    books: Sequence[_Book],
+    changes: Sequence[_Requoted],
+    bars: list[StockBar],
+    halts: list[HaltNews],
 ) -> MarketStep:
     sizes = [len(book.contracts) for book in books]
     offsets = np.cumsum([0, *sizes[:-1]])
-    pairs = list(zip(books, changes, strict=True))
-    return MarketStep(
-        ts_ns,
-        np.concatenate([k + offset for k, offset in zip(changes, offsets, strict=True)]),
-        np.concatenate([book.bid[k] for book, k in pairs]),
-        np.concatenate([book.ask[k] for book, k in pairs]),
-        np.concatenate([book.bid_size[k] for book, k in pairs]),
-        np.concatenate([book.ask_size[k] for book, k in pairs]),
-        np.concatenate([book.quote_ns[k] for book, k in pairs]),
-        bars,
-    )
+    moved = [
+        each._replace(index=each.index + offset)
+        for each, offset in zip(changes, offsets, strict=True)
+    ]
+    columns = [np.concatenate(column) for column in zip(*moved, strict=True)]
+    return MarketStep(ts_ns, *columns, bars, halts)
 
 
 class SimulatedExchange:
@@ -300,6 +440,7 @@ class SimulatedExchange:
     model : shared by all underlyings, except that each has its own volatility level
     calendar : the exchange's hours
     step_seconds : exchange time between steps; a divisor of 60
+    rare : corporate actions, halts and bad prints; nothing of the kind by default
 
     Raises
     ------
@@ -317,6 +458,7 @@ class SimulatedExchange:
         model: MarketModel = DEFAULT_MODEL,
         calendar: ExchangeCalendar | None = None,
         step_seconds: int = 5,
+        rare: RareEvents = NOTHING_RARE,
     ) -> None:
         symbols = [spec.symbol for spec in specs]
         if not symbols or len(set(symbols)) < len(symbols):
@@ -325,8 +467,16 @@ class SimulatedExchange:
             raise ConfigError([f"step_seconds {step_seconds}: use a divisor of 60, as in 5"])
         self.calendar = calendar or ExchangeCalendar()
         self._rules = [
-            _Underlying(spec, _level(model, spec), self.calendar, seed, step_seconds)
+            _Underlying(spec, _level(model, spec), self.calendar, seed, step_seconds, rare)
             for spec in specs
+        ]
+        names = [*symbols, *map(alias_of, symbols)]
+        self._rules = [
+            # A name that is taken is no name to change to.
+            replace(each, rare=replace(rare, renames=0.0))
+            if names.count(alias_of(each.spec.symbol)) > 1
+            else each
+            for each in self._rules
         ]
         self._first = self._session_on(first_session)
         first = tuple(rules.first(first_session) for rules in self._rules)
