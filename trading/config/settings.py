@@ -159,16 +159,16 @@ class RareEventSettings(Section):
     dividends, renames and delistings keep a quarter of a year between them.
     """
 
-    splits: Annotated[NotNegative, _about("Splits a year: forward, reverse and uneven.")] = 0.3
+    splits: Annotated[NotNegative, _about("Splits a year: forward, reverse and uneven.")] = 0.6
     special_dividends: Annotated[
         NotNegative, _about("Special dividends a year, 1 to 8 percent of the price.")
-    ] = 0.3
+    ] = 0.6
     renames: Annotated[
         NotNegative, _about("Changes of the symbol a year; the old one comes back after a quarter.")
-    ] = 0.2
+    ] = 0.5
     delistings: Annotated[
         NotNegative, _about("Delistings a year; the stock is listed again after a quarter.")
-    ] = 0.2
+    ] = 0.4
     halts: Annotated[
         NotNegative,
         _about("Halts a year: 7 of 10 for minutes, others to the close or for a whole session."),

@@ -305,12 +305,15 @@ class MarketDirectory:
                 self._left_out[name] = bar.end_ns - _ASK_AGAIN_NS
 
     def _leave_out(self, symbol: str, bar: Bar, error: Exception) -> None:
-        log.error("underlying suspended: it cannot be listed", underlying=symbol, reason=str(error))
         today = bar.session.date
         kept = [each for each in self._env.listed_contracts(symbol) if each.expiry >= today]
         self._env.list_contracts(symbol, kept)
         self._left_out[symbol] = bar.end_ns
         if not self._unlisted_reasons(symbol):
+            # Said once: it is asked for again every few minutes.
+            log.error(
+                "underlying suspended: it cannot be listed", underlying=symbol, reason=str(error)
+            )
             reason = f"{_UNLISTED}: {error}"
             self._env.broker.suspend(symbol, reason, self._event_ns(bar))
 

@@ -69,7 +69,9 @@ __all__ = [
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-_PATH, _QUOTES, _NIGHT, _COMPANY, _HALTS, _PRINTS = 0, 1, 2, 3, 4, 5
+_PATH, _QUOTES, _NIGHT, _HALTS, _PRINTS = 0, 1, 2, 4, 5
+_COMPANY = 18
+"""By it the default world meets every kind of corporate action within its first year."""
 _REACH = 2.0
 """New strikes reach this many calm standard deviations of the expiry to either side."""
 
