@@ -26,9 +26,9 @@ DAYS = [each.date for each in CALENDAR.sessions(FIRST, date(2026, 6, 30))]
 EX = DAYS[LEAD]
 
 
-def world(*kinds: RareKind, on: date = EX, spot: float = 100.0) -> SimulatedExchange:
+def world(kind: RareKind | None = None, on: date = EX, spot: float = 100.0) -> SimulatedExchange:
     """One company, `AAA`, with one thing planned; none at all without a kind."""
-    rare = RareEvents(planned={("AAA", on): kind for kind in kinds})
+    rare = RareEvents(planned={("AAA", on): kind} if kind else {})
     spec = UnderlyingSpec("AAA", spot, 0.25, n_strikes=9)
     return SimulatedExchange([spec], FIRST, 3, calendar=CALENDAR, step_seconds=60, rare=rare)
 

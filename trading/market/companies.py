@@ -220,9 +220,7 @@ def _taking_effect(now: Morning, action: CorporateAction, close: float) -> Morni
     return Morning(company, spot, converted)
 
 
-def _adjusted_series(
-    symbol: str, action: Split, close: float, listing: Listing
-) -> AdjustedSeries:
+def _adjusted_series(symbol: str, action: Split, close: float, listing: Listing) -> AdjustedSeries:
     shares = Fraction(_SHARES) * action.ratio
     whole = int(shares)
     cash = round(float(shares - whole) * action.price_after(round(close, 2)), 2)

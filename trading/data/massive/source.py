@@ -205,11 +205,7 @@ def _listing(day: SimulatedSession) -> Listing:
         day.contracts,
         [each for each in told if not isinstance(each, Dividend)],
         [each for each in told if isinstance(each, Dividend)],
-        {
-            (symbol, on): price
-            for company in day.companies
-            for symbol, on, price in company.closes
-        },
+        {(symbol, on): price for company in day.companies for symbol, on, price in company.closes},
     )
 
 
