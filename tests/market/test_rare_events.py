@@ -12,8 +12,8 @@ from trading.market.contracts import parse_symbol
 from trading.market.corporate_actions import Delisting, Rename, Split, adjusted_strike
 from trading.market.dividends import Dividend
 from trading.market.rare_events import Misprint, RareEvents, RareKind, bad_prints_of, halt_of
+from trading.market.simulated_underlying import COMPANY
 from trading.market.simulator import (
-    _COMPANY,
     MarketStep,
     SimulatedExchange,
     SimulatedSession,
@@ -215,7 +215,7 @@ def test_the_world_of_the_default_settings_meets_every_kind_within_a_year() -> N
         company = Company(rules.spec.symbol)
         for session in sessions:
             assert session is not None
-            rng = rules.rng(session.date, _COMPANY)
+            rng = rules.rng(session.date, COMPANY)
             name = rules.spec.symbol
             company, _, _ = morning(
                 company, rare, name, session.date, 100.0, 100.0, {}, rng, CALENDAR
