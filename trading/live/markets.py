@@ -208,7 +208,6 @@ class MarketDirectory:
                     for each in self._rest.ticker_events(symbol)
                     if each.ex_date >= since - _ACTION_LOOK_BACK
                 ]
-                told += self._left_or_gone(symbol, since, today)
             except AuthenticationFailed:
                 raise
             except (NotEntitled, RestError) as error:
@@ -219,6 +218,17 @@ class MarketDirectory:
                     reason=str(error),
                 )
                 continue
+            try:
+                told += self._left_or_gone(symbol, since, today)
+            except AuthenticationFailed:
+                raise
+            except (NotEntitled, RestError) as error:
+                log.warning(
+                    "not known whether the company has this symbol still: name a change or a "
+                    "delisting in data.corporate_actions",
+                    underlying=symbol,
+                    reason=str(error),
+                )
             self._told_actions[symbol] = told
         told_by_all = [each for told in self._told_actions.values() for each in told]
         return [*self._actions, *told_by_all]
