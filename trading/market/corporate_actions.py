@@ -277,6 +277,17 @@ def special_dividends(dividends: Iterable[Dividend]) -> list[SpecialDividend]:
     ]
 
 
+def without_adjusting(dividends: Iterable[Dividend]) -> list[Dividend]:
+    """Those dividends for which contracts are not adjusted, so that their holders may miss them."""
+    told = list(dividends)
+    adjusting = {(each.underlying, each.ex_date) for each in special_dividends(told)}
+    return [
+        each
+        for each in told
+        if not each.special or (each.underlying, each.ex_date) not in adjusting
+    ]
+
+
 def adjusted_strike(action: CorporateAction, strike_milli: int) -> int | None:
     """The strike of a standard contract that stays standard through an action, in thousandths.
 
