@@ -109,9 +109,9 @@ def await_room(
     """
     from ray.util import placement_group, remove_placement_group
 
-    rooms: list[Any] = [
-        placement_group([dict(b) for b in each]) for each in (bundles, later) if each
-    ]
+    # All of the one; of the other as many as the cluster may have.
+    groups = [list(map(dict, bundles)), *([dict(each)] for each in later)]
+    rooms: list[Any] = [placement_group(group) for group in groups]
     try:
         while not rooms[0].wait(_POLL_S):
             if stopped():

@@ -87,7 +87,7 @@ def test_a_stop_returns_when_the_driver_has_ended_not_at_rays_kill_limit(tmp_pat
 
         wait_for("the application serves", trades, START_S, runs, poll_s=1.0)
         asked("stop", *named, "bot")
-        assert "STOPPED" in asked("status", *named, "bot")
+        assert "Job 'bot' was stopped" in asked("status", *named, "bot")
         assert "Summary" in asked("logs", *named, "bot")
     assert CheckpointStore(state / "checkpoints", 5).latest() is not None
 
