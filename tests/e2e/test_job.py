@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.application import ROOT, environment, wait_for
@@ -58,9 +59,10 @@ def test_a_stop_returns_when_the_driver_has_ended_not_at_rays_kill_limit(tmp_pat
     with ray_head(env, tmp_path / "head.log") as head:
         ray = [str(BIN / "ray"), "job"]
         named = ["--address", head.dashboard]
+        port = free_port()
         job = [
             *("exec", "python", "-m", "trading", "up", "--config", "configs/local.yaml"),
-            *("--port", str(free_port()), "--set", f"paths.state_dir={state}"),
+            *("--port", str(port), "--set", f"paths.state_dir={state}"),
             *("--set", "learning.pretrain_steps=0"),
         ]
         begun = submitted(
@@ -79,13 +81,13 @@ def test_a_stop_returns_when_the_driver_has_ended_not_at_rays_kill_limit(tmp_pat
             )
             return done.stdout + done.stderr
 
-        def trades() -> bool | None:
-            return "serving:" in asked("logs", *named, "bot") or None
+        def answers() -> bool | None:
+            try:
+                return httpx.get(f"http://127.0.0.1:{port}/health", timeout=10.0).is_success or None
+            except httpx.HTTPError:
+                return None
 
-        def runs() -> bool:
-            return "FAILED" not in asked("status", *named, "bot")
-
-        wait_for("the application serves", trades, START_S, runs, poll_s=1.0)
+        wait_for("the application answers", answers, START_S, lambda: True, poll_s=1.0)
         asked("stop", *named, "bot")
         assert "Job 'bot' was stopped" in asked("status", *named, "bot")
         assert "Summary" in asked("logs", *named, "bot")
