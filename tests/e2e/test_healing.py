@@ -57,6 +57,12 @@ def only(application: Application, part: str) -> int:
     return found
 
 
+def learning(application: Application) -> dict[str, Any] | None:
+    """The status, once it tells of the learner."""
+    status = application.status()
+    return status if "live_updates" in status["learner"] else None
+
+
 def reasons(application: Application) -> list[str]:
     """Why it is not ready, of whichever form the answer has."""
     response = application.get("/ready")
@@ -125,7 +131,9 @@ def test_a_live_market_that_is_stopped_is_started_again(application: Application
 def test_a_part_that_hangs_is_replaced_and_trading_goes_on(
     application: Application, part: str
 ) -> None:
-    before, stopped = application.status(), only(application, part)
+    # One that has just started again has nothing to tell of the learner before its next update.
+    before = application.wait_until("the learner's figures", lambda: learning(application))
+    stopped = only(application, part)
     os.kill(stopped, signal.SIGSTOP)
     application.wait_until(f"the end of the {part} that hangs", lambda: is_gone(stopped) or None)
     application.wait_until(
@@ -134,9 +142,9 @@ def test_a_part_that_hangs_is_replaced_and_trading_goes_on(
     await_decisions(application)
 
     def learnt() -> dict[str, Any] | None:
-        now = application.status()
-        grown = now["learner"]["live_updates"] >= before["learner"]["live_updates"] + 2
-        return now if grown else None
+        now = learning(application)
+        updates = before["learner"]["live_updates"] + 2
+        return now if now and now["learner"]["live_updates"] >= updates else None
 
     after = application.wait_until("updates after it", learnt)
     assert after["restarts"] == before["restarts"], "the live market never noticed"
