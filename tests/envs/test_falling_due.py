@@ -468,6 +468,8 @@ def test_an_adjusted_contract_is_marked_where_it_is_quoted_and_closed(tmp_path: 
     assert not desk.env.trade(now_ns, [0])[0].masked
     assert desk.broker.account.positions == {}
     assert desk.broker.account.strategies == {}
+    desk.quote(adjusted, 1.9, 2.1, now_ns + MINUTE_NS)
+    assert desk.env.refused["unknown_contract"] == 1
 
 
 def test_an_adjusted_contract_is_held_to_its_expiry_where_nobody_quotes_it(

@@ -516,7 +516,10 @@ class LiveEnv:
 
     def _apply_adjusted(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
         account = self.broker.account
-        position = account.positions[symbol]
+        position = account.positions.get(symbol)
+        if position is None:  # It was closed since the session began.
+            self.refused.count(Refusal.UNKNOWN_CONTRACT)
+            return False
         spot = self._markets[position.underlying].spot
         shares = account.deliverables[symbol].shares / account.multiplier
         percent = (self._bands or Bands()).percent / 100.0
