@@ -288,7 +288,7 @@ def test_a_pretraining_that_was_interrupted_goes_on_with_the_rest(
     assert first == (2 * 1024, store.path(2))
     again = build(config().environment(env_config=OPTIONS))
     start = warm_start(again, store, model_path=None)
-    assert start == Start("checkpoint step-000000002 (version 2)", 2 * 1024)
+    assert start == Start("checkpoint step-000000002 (version 2)", 2 * 1024, {})
     rest = pretrain(again, store, 4 * 1024, 1024, told.append, never, done=2 * 1024)
     assert rest == (4 * 1024, store.path(4))
     assert [line.split()[1] for line in told] == ["1,024", "2,048", "3,072", "4,096"]
@@ -315,7 +315,7 @@ def test_a_killed_pretraining_goes_on_from_its_last_checkpoint(
     with pytest.raises(KeyboardInterrupt):
         pretrain(algorithm, store, 4 * 1024, 2 * 1024, killed, bool)
     start = warm_start(algorithm, store, model_path=None)
-    assert start == Start("checkpoint step-000000002 (version 2)", 2 * 1024)
+    assert start == Start("checkpoint step-000000002 (version 2)", 2 * 1024, {})
 
 
 def test_pretraining_is_the_newest_checkpoint_also_where_versions_fell(

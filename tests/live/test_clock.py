@@ -1,7 +1,7 @@
 """What time a live market goes by: the machine's clock, held against the vendor's."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trading.errors import RestError
@@ -108,15 +108,17 @@ def test_connections_opened_anew_are_a_reason_to_compare() -> None:
 @given(
     st.lists(st.tuples(st.floats(0.0, 2000.0), st.floats(-1e5, 1e5), st.booleans()), max_size=20)
 )
-def test_no_history_of_steps_moves_time_by_more_than_a_second(
+@example([(1.5, 0.0, False), (1.5, 1.5, True)])
+def test_no_history_of_steps_moves_time_by_more_than_the_vendor_tells(
     events: list[tuple[float, float, bool]],
 ) -> None:
+    """A machine is believed to a second, and the vendor's seconds leave half of one open."""
     world = World()
     clock = world.clock()
     last_ns = clock.now_ns()
     for passed_s, off_s, answers in events:
         world.passed_ns += round(passed_s * SECOND)
         world.off_s, world.answers = off_s, answers
-        assert world.error_s(clock) <= 1.0
-        assert clock.now_ns() >= last_ns - SECOND
+        assert world.error_s(clock) <= 1.5
+        assert clock.now_ns() >= last_ns - 1.5 * SECOND
         last_ns = clock.now_ns()

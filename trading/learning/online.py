@@ -155,17 +155,24 @@ class OnlineLearner:
                 return None
             self._unjudged += 1
             try:
-                ruling = self._judge() if self._unjudged >= self._rules.updates else None
+                ruling = self._judged() if self._unjudged >= self._rules.updates else None
                 if self._unsaved >= self._rules.save_frequency:
                     self._save()
             except LearnerLostError as error:
                 self._revive(error)
                 return None
-            except LearningError as error:
-                log.error("the gate cannot judge", reason=str(error))
-                self.report = replace(self.report, verdict=str(error))
-                return None
             return ruling
+
+    def _judged(self) -> Ruling | None:
+        """What the gate ruled; None where it cannot, which stops neither learning nor saving."""
+        try:
+            return self._judge()
+        except LearnerLostError:
+            raise
+        except LearningError as error:
+            log.error("the gate cannot judge", reason=str(error))
+            self.report = replace(self.report, verdict=str(error))
+            return None
 
     def moved(self) -> Ruling | None:
         """What an owner's command made of the champion; learning then begins again from it."""
