@@ -344,7 +344,8 @@ class TradingMachine(RuleBasedStateMachine):
         self.broker.suspend(name, reason, self.now_ns)
         assert self.broker.equity() == before
         self.broker.mark(self.quotes)
-        kept = self.broker.account.kept_marks[name]
+        marks, held = self.broker.account.kept_marks[name], self.broker.account.positions
+        kept = {symbol: mark for symbol, mark in marks.items() if symbol in held}
         assert {symbol: self.broker.marks[symbol] for symbol in kept} == kept
 
     @precondition(lambda self: self.broker.account.suspensions)
@@ -479,7 +480,7 @@ class TradingMachine(RuleBasedStateMachine):
         broker = self.broker
         spots = underlying_prices(self.quotes, broker.marks)
         for name, held in broker.account.strategies.items():
-            if held.margin_moves and name in spots:
+            if held.margin_moves and name in spots and name not in broker.account.suspensions:
                 adjusted = broker.account.adjusted
                 now = market_requirement(held.legs, 100.0, spots[name], broker.marks, adjusted)
                 assert math.isclose(held.reserve_per_unit, now, rel_tol=0.011, abs_tol=0.011)

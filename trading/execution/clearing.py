@@ -146,16 +146,18 @@ class Clearing(Books):
         account = self.account
         for dividend in added_up(dividends):
             ex_date, underlying = dividend.ex_date.isoformat(), dividend.underlying
-            lots, before, count = account.paid_so_far(underlying, ex_date)
+            lots, lot, before, count = account.paid_so_far(underlying, ex_date)
             owed = round(dividend.amount - before, 6)
             if count and not owed:
                 continue
             if not count:
                 held = account.positions.get(underlying)
                 lots = held.quantity if held else 0
-            cash = usd(lots * account.size(underlying) * owed)
+                lot = account.stock_lots.get(underlying, 0.0)
+            cash = usd(lots * (lot or account.multiplier) * owed)
+            number = count + 1
             paid.append(
-                DividendPaid(now_ns, underlying, ex_date, lots, owed, cash, number=count + 1)
+                DividendPaid(now_ns, underlying, ex_date, lots, owed, cash, number=number, lot=lot)
             )
         self.record(paid)
         self.call_margin(now_ns)

@@ -125,7 +125,8 @@ class DividendPaid(msgspec.Struct, frozen=True, tag_field="kind", tag="dividend_
 
     `ex_date` is YYYY-MM-DD, `lots` the signed round lots (shares, where the stock is held in
     shares), 0 where none were held, `amount` USD a share, `cash` the change of cash. Several of
-    one ex-date add up: `number` counts them from 1.
+    one ex-date add up: `number` counts them from 1. `lot` is the shares of one of `lots` where
+    these are no round lots, else 0: what is told later is paid for the shares of then.
     """
 
     ts_ns: int
@@ -135,6 +136,7 @@ class DividendPaid(msgspec.Struct, frozen=True, tag_field="kind", tag="dividend_
     amount: float
     cash: float
     number: int = 1
+    lot: float = 0.0
 
 
 class Converted(msgspec.Struct, frozen=True):

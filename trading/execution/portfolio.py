@@ -89,8 +89,8 @@ class Account:
     actions : dict
         Corporate actions that were applied: their terms and the vendor's names, by `action_id`.
     dividends_paid : dict
-        Units of stock held into an ex-date, USD a share paid so far and the number of payments, by
-        underlying and ex-date.
+        Units of stock held into an ex-date, the shares of one where these are no round lots (else
+        0), USD a share paid so far and the number of payments, by underlying and ex-date.
     suspensions, kept_marks : dict
         Why each suspended underlying neither trades nor moves in value, and the values at which
         its holdings stay, USD a share: both by underlying.
@@ -145,7 +145,7 @@ class Account:
         self.deliverables: dict[str, Deliverable] = {}
         self.stock_lots: dict[str, float] = {}
         self.actions: dict[str, tuple[str, str]] = {}
-        self.dividends_paid: dict[str, tuple[int, float, int]] = {}
+        self.dividends_paid: dict[str, tuple[int, float, float, int]] = {}
         self.closed_trades = 0
         self.winning_trades = 0
         self.fills = 0
@@ -267,9 +267,9 @@ class Account:
         """Whether a dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
         return _dividend_id(underlying, ex_date) in self.dividends_paid
 
-    def paid_so_far(self, underlying: str, ex_date: str) -> tuple[int, float, int]:
-        """Units held into an ex-date, USD a share paid for it so far, number of payments."""
-        return self.dividends_paid.get(_dividend_id(underlying, ex_date), (0, 0.0, 0))
+    def paid_so_far(self, underlying: str, ex_date: str) -> tuple[int, float, float, int]:
+        """Units held into an ex-date, shares of one, USD a share paid, number of payments."""
+        return self.dividends_paid.get(_dividend_id(underlying, ex_date), (0, 0.0, 0.0, 0))
 
     def _legs(self, underlyings: Iterable[str]) -> Iterator[Position]:
         """Positions, strategy by strategy in the order of its legs."""
@@ -669,7 +669,7 @@ class Account:
 
     def _pay_dividend(self, event: DividendPaid) -> None:
         payment_id = _dividend_id(event.underlying, event.ex_date)
-        into_ex_date, paid, count = self.dividends_paid.get(payment_id, (0, 0.0, 0))
+        into_ex_date, _, paid, count = self.dividends_paid.get(payment_id, (0, 0.0, 0.0, 0))
         if not self._is_next(event.number, count, f"dividend of {payment_id}"):
             return
         position = self.positions.get(event.underlying)
@@ -679,7 +679,8 @@ class Account:
                 f"dividend on {event.lots} lots of {event.underlying} does not match the {lots} "
                 "held"
             )
-        self.dividends_paid[payment_id] = (lots, round(paid + event.amount, 6), event.number)
+        paid = round(paid + event.amount, 6)
+        self.dividends_paid[payment_id] = (lots, event.lot, paid, event.number)
         if not lots:
             return
         self._book_cash(event.underlying, event.cash)
