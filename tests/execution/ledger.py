@@ -91,6 +91,16 @@ class Announced:
 
 
 @dataclass
+class Conversion:
+    """What an action found and what it made: shares and contracts, and what these deliver."""
+
+    before: dict[str, int]
+    delivers: dict[str, Delivery]
+    after: dict[str, int]
+    cash: Decimal
+
+
+@dataclass
 class Ledger:
     """Cash, shares and contracts; every amount that a row states is computed again."""
 
@@ -107,6 +117,8 @@ class Ledger:
     into_ex_date: dict[str, tuple[int, Decimal]] = field(default_factory=dict)
     """Shares held into an ex-date, and USD a share paid for it so far."""
     settled: set[tuple[str, int]] = field(default_factory=set)
+    converted: dict[str, "Conversion"] = field(default_factory=dict)
+    """What each action made, so that it can be turned back."""
 
     def announce(self, action: str, what: Announced) -> None:
         self.announced[action] = what
@@ -206,8 +218,13 @@ class Ledger:
         self.cash += exact(row["amount"])
 
     def _convert(self, row: Row) -> None:
+        if row.get("undoes"):
+            self._turn_back(row)
+            return
         told = self.announced[row["action"]]
         ticker, after = row["underlying"], row["after"]
+        found = self._on(ticker)
+        delivered = {name: self.delivers[name] for name in found if name in self.delivers}
         assert after == (told.new_symbol if self._is_another(told) else ticker)
         into: dict[str, Row] = {}
         for each in row["converted"]:
@@ -225,6 +242,40 @@ class Ledger:
             cash += self._convert_stock(stock, told, into, after)
         assert abs(cash - exact(row.get("cash", 0.0))) < NEAR, (cash, row)
         self.cash += micros(cash)
+        made = self._on(after) | (self._on(told.new_symbol) if told.kind == "spin_off" else {})
+        self.converted[row["action"]] = Conversion(found, delivered, made, micros(cash))
+
+    def _on(self, ticker: str) -> dict[str, int]:
+        """Shares of a company and contracts on it."""
+        held = {name: count for name, count in self.shares.items() if name == ticker}
+        owned = {name: n for name, n in self.contracts.items() if self.owner[name] == ticker}
+        return held | owned
+
+    def _turn_back(self, row: Row) -> None:
+        """What was converted is again what it was, and the cash for fractions goes back."""
+        was = self.converted.pop(row["undoes"])
+        for name, count in was.after.items():
+            assert self.holdings()[name] == count
+            move = self._move_contracts if name.startswith("O:") else self._move_shares
+            move(name, -count)
+        stated = {each["into"]: each for each in row["converted"] if each["into"]}
+        assert stated.keys() == was.before.keys()
+        for name, count in was.before.items():
+            lot = round(stated[name].get("lot", 0) or HUNDRED)
+            if name.startswith("O:"):
+                assert stated[name]["into_quantity"] == count
+                self.owner[name] = row["after"]
+                self._move_contracts(name, count)
+                if name in was.delivers:
+                    self.delivers[name] = was.delivers[name]
+                self._check_delivery(
+                    was.delivers.get(name, STANDARD), stated[name]["deliverable"], row["after"]
+                )
+            else:
+                self._receive(name, count, stated[name])
+                assert self.unit[name] == lot
+        assert abs(exact(row["cash"]) + was.cash) < NEAR
+        self.cash -= was.cash
 
     @staticmethod
     def _is_another(told: Announced) -> bool:

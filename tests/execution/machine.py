@@ -23,6 +23,7 @@ from tests.execution.scene import (
     market,
     open_order,
 )
+from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
 from trading.execution.buying_power import underlying_prices
 from trading.execution.events import (
@@ -32,6 +33,7 @@ from trading.execution.events import (
     Event,
     MarginChanged,
     OrderFilled,
+    OwnerCommand,
     Settled,
 )
 from trading.execution.fees import FeeSchedule
@@ -40,6 +42,7 @@ from trading.execution.legs import is_stock
 from trading.execution.matching import MINIMUM_PRICE, MatchCode, check_quote
 from trading.execution.money import usd
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
+from trading.execution.owner import Command, obey
 from trading.execution.portfolio import Account
 from trading.execution.requirement import legs_reserve, market_requirement
 from trading.execution.risk import RiskLimits, TradingState
@@ -161,6 +164,7 @@ class TradingMachine(RuleBasedStateMachine):
         )
         self.now_ns = NOW_NS
         self.day = date(2026, 1, 5)
+        self.held_before: dict[str, dict[str, int]] = {}
         self.known_late: list[tuple[list[Dividend], float]] = []
         self.quotes: dict[str, QuoteView] = market()
         self.broker = self.opened()
@@ -315,9 +319,14 @@ class TradingMachine(RuleBasedStateMachine):
         else:
             shares = Fraction(new, old) if cents % 3 else Fraction(0)
             action = Merger(name, self.day, to if shares else "", shares, max(amount, 0.01))
-        if isinstance(action, Rename) and action.new_symbol in broker.account.strategies:
+        if self.closes_by_joining(action):
             return
         broker.ledger.announce(action_id(action), announced(action, spot))
+        self.held_before[action_id(action)] = {
+            symbol: each.quantity
+            for symbol, each in broker.account.positions.items()
+            if each.underlying == name
+        }
         before = broker.equity()
         if isinstance(action, SpecialDividend):
             paid = Dividend(name, self.day, action.amount, special=True)
@@ -334,6 +343,28 @@ class TradingMachine(RuleBasedStateMachine):
         assert booked is not None
         assert math.isclose(before, broker.equity(), abs_tol=0.005), booked
         assert broker.apply_action(action, self.now_ns, spot=spot) is None
+        self.tell_quotes(only_new=True)
+
+    @precondition(lambda self: self.broker.account.actions and self.broker.account.strategies)
+    @rule(which=st.integers(0, 100))
+    def take_an_action_back(self, which: int) -> None:
+        """All is as it was before it, at the same equity, to the cent."""
+        self.now_ns += SECOND_NS
+        broker, name = self.broker, self.an_underlying(which)
+        before, digest = broker.equity(), broker.account.fingerprint()
+        command = Command(OwnerCommand.UNDO_ACTION, "owner", "it was called off", symbol=name)
+        try:
+            obey(broker, command, self.now_ns)
+        except OwnerRefused:
+            assert broker.account.fingerprint() == digest
+            return
+        assert math.isclose(before, broker.equity(), abs_tol=0.005)
+        undone = [e for e in broker.journal.events() if isinstance(e, CorporateActionApplied)][-1]
+        held = {symbol: each.quantity for symbol, each in broker.account.positions.items()}
+        assert {each.into: held[each.into] for each in undone.converted if each.into} == (
+            self.held_before.pop(undone.undoes)
+        )
+        assert undone.undoes not in broker.account.actions
         self.tell_quotes(only_new=True)
 
     @precondition(lambda self: self.broker.account.strategies)
@@ -493,6 +524,13 @@ class TradingMachine(RuleBasedStateMachine):
     def an_underlying(self, which: int) -> str:
         names = sorted(self.broker.account.strategies)
         return names[which % len(names)]
+
+    def closes_by_joining(self, action: CorporateAction) -> bool:
+        """Whether shares that come close shares held short, which realises what both differ in."""
+        account, new = self.broker.account, getattr(action, "new_symbol", "")
+        ours = account.positions.get(new)
+        theirs = account.positions.get(action.underlying)
+        return bool(ours and theirs and ours.quantity * theirs.quantity < 0)
 
     def worth_in_cash(self, action: CorporateAction) -> dict[str, float]:
         """What options of a company are worth that is bought for cash: nobody quotes more."""

@@ -66,7 +66,7 @@ class Clearing(Books):
             if order.order.underlying in (action.underlying, booked.event.after)
         ]
         why = f"{action.underlying}: {action.terms}"
-        events: list[Event] = [*self._cancellations(waiting, now_ns, why), booked.event]
+        events: list[Event] = [*self.cancellations(waiting, now_ns, why), booked.event]
         if isinstance(action, Merger):
             events += _paid_in_cash(booked.event, account.multiplier, action.cash, now_ns)
         self.record(events)
@@ -191,7 +191,7 @@ class Clearing(Books):
         ended = self._settlements(expiring, underlying_prices or {}, now_ns, sources)
         self.know_equity(equity, now_ns)
         self.mark({})
-        events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
+        events = self.cancellations(self.account.working_orders.values(), now_ns, "expired")
         events += [*ended, *margins_after(self.account, ended, self.marks, now_ns)]
         events.append(
             SessionClosed(
@@ -269,7 +269,7 @@ class Clearing(Books):
         ]
         self.mark({})
         margins = margins_after(self.account, ended, self.marks, now_ns)
-        cancelled = self._cancellations(affected, now_ns, why)
+        cancelled = self.cancellations(affected, now_ns, why)
         self._record_endings([*cancelled, *ended, *margins], ended, now_ns)
 
     def _record_endings(

@@ -40,8 +40,8 @@ from trading.execution.journal_schema import (
     other_version,
     readable_version,
     real,
-    refuse_another_name,
     recorded_ends,
+    refuse_another_name,
 )
 from trading.execution.journal_snapshots import forget_snapshots, keep_snapshot, snapshots
 from trading.execution.portfolio import Account

@@ -123,7 +123,7 @@ class MarketDirectory:
         """
         told = self._known_dividends(bar.session.date)
         self._env.set_dividends(dict.fromkeys([*told, *self._special_dividends]))
-        self._env.set_actions(self._known_actions(bar.session.date))
+        self._tell_actions(bar.session.date)
         self._tell_roots(bar.session.date)
         if self._closes is not None:
             for found in self._find(self._env.wanted_closes(bar.session), bar.end_ns):
@@ -189,9 +189,13 @@ class MarketDirectory:
                 found.append(_Found(symbol, day, close))
         return found
 
-    def _known_actions(self, today: date) -> list[CorporateAction]:
-        """Those of the file and those that the vendor tells; untold ones stay what they were."""
+    def _tell_actions(self, today: date) -> None:
+        """Those of the file and those that the vendor tells; untold ones stay what they were.
+
+        Where the vendor answers, one that it told before and tells no more is called off.
+        """
         since = self._env.open_since or today
+        told_since = {}
         for symbol in self._env.underlyings:
             told: list[CorporateAction] = []
             try:
@@ -214,8 +218,9 @@ class MarketDirectory:
                 )
                 continue
             self._told_actions[symbol] = told
+            told_since[symbol] = since - _ACTION_LOOK_BACK
         told_by_all = [each for told in self._told_actions.values() for each in told]
-        return [*self._actions, *told_by_all]
+        self._env.set_actions([*self._actions, *told_by_all], told_since)
 
     def _tell_roots(self, today: date) -> None:
         """Find the roots that the exchange lists contracts under that an action adjusts now."""
@@ -268,7 +273,7 @@ class MarketDirectory:
         if not odd or bar.end_ns - self._explained_ns < _ASK_AGAIN_NS:
             return
         self._explained_ns = bar.end_ns
-        self._env.set_actions(self._known_actions(bar.session.date))
+        self._tell_actions(bar.session.date)
         self._tell_roots(bar.session.date)
         self._env.begin_session(bar.session)
         for name in odd:
@@ -325,8 +330,7 @@ class MarketDirectory:
         """Those since the last traded session and soon; untold ones stay what they were."""
         if self._dividends is not None:
             return self._dividends
-        last = self._env.broker.account.last_session
-        since = min(date.fromisoformat(last), today) if last else today
+        since = min(self._env.open_since or today, today)
         for symbol in self._env.underlyings:
             try:
                 told = self._rest.dividends(symbol, since, today + _DIVIDEND_HORIZON)
