@@ -101,8 +101,9 @@ def _last(books: Books, underlying: str) -> tuple[CorporateActionApplied, Accoun
         return None
     last = 0
     for seq, event in enumerate(books.journal.events(), 1):
-        is_action = isinstance(event, CorporateActionApplied) and not event.undoes
-        if is_action and event.after == underlying and event.action in books.account.actions:
+        if not isinstance(event, CorporateActionApplied) or event.undoes:
+            continue
+        if event.after == underlying and event.action in books.account.actions:
             last = seq
     if not last:
         return None

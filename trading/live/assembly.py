@@ -11,6 +11,7 @@ from trading.data.corporate_actions import read_corporate_actions
 from trading.data.dividends import read_dividends
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamSettings
+from trading.data.recorded_closes import RecordedCloses
 from trading.data.recording import Recorder
 from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
@@ -89,7 +90,9 @@ def close_finder(
     """Who is asked for official closes; None where a tape is played, which has its own."""
     if settings.data.source != "massive":
         return None
-    return CloseFinder(rest, calendar, settings.data.official_close_delay_s)
+    folder = settings.paths.state_dir
+    recorded = RecordedCloses(recordings_path(settings), folder / "catalog", calendar)
+    return CloseFinder(rest, calendar, settings.data.official_close_delay_s, recorded)
 
 
 def fee_schedule(settings: Settings) -> FeeSchedule:
