@@ -350,7 +350,9 @@ class LiveEnv:
             if order.underlying in self.winding_down and order.intent is Intent.OPEN:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
-        if self._session is None or self._session.date != session.date:
+        another = self._session is not None and self._session.date != session.date
+        # At a start within a session what was halted in it is, until the stream says otherwise.
+        if another or self.broker.account.last_ts_ns < session.open_ns:
             self._price_bands.clear()
             for underlying in list(self.broker.account.suspensions):
                 why, now_ns = "a new session begins", session.open_ns
@@ -380,6 +382,9 @@ class LiveEnv:
                 self._contracts.pop(each.symbol, None)
             if event.what is ActionKind.RENAME and event.underlying in self._markets:
                 self._markets[event.after].succeed(self._markets[event.underlying])
+                reference = self._references.pop(event.underlying, float("nan"))
+                self._references[event.after] = reference
+                self._unlist(self._markets[event.after])
         for symbol, market in self._markets.items():
             self._contracts[symbol] = (market, STOCK)
         self._adjusted.keep(self.broker.account.deliverables)
@@ -460,9 +465,12 @@ class LiveEnv:
     def _rescale(self, market: UnderlyingMarket, factor: float, open_ns: int) -> None:
         market.rescale(factor, open_ns)
         self.price_factors.append((market.symbol, factor, open_ns))
-        underlying = market.symbol
+        self._unlist(market)
+
+    def _unlist(self, market: UnderlyingMarket) -> None:
+        """Forget the contracts of a market whose chain began anew."""
         for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
-            if symbol != underlying:
+            if symbol != market.symbol:
                 del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
@@ -527,11 +535,27 @@ class LiveEnv:
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None and symbol in self._adjusted:
             quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
-            return self._adjusted.apply_quote(symbol, quote, sequence)
+            return self._apply_adjusted(symbol, quote, sequence)
         if market is None or i == STOCK:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
+
+    def _apply_adjusted(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
+        account = self.broker.account
+        position = account.positions.get(symbol)
+        if position is None:  # It was closed since the session began.
+            self.refused.count(Refusal.UNKNOWN_CONTRACT)
+            return False
+        spot = self._markets[position.underlying].spot
+        shares = account.deliverables[symbol].shares / account.multiplier
+        percent = (self._bands or Bands()).percent / 100.0
+        unit = percent * shares * spot if np.isfinite(spot) else 0.0
+        worth = self.broker.last_mark(position)
+        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit)
+        if refusal is not None:
+            self.refused.count(refusal)
+        return refusal is None
 
     def apply_bar(self, bar: StockBar) -> bool:
         """Take over an aggregate of an underlying; False when it is refused or not traded here."""

@@ -42,6 +42,8 @@ PENDING = "no official close"
 """How the reason of a suspension begins that waits for a closing price."""
 MAX_GAP = 0.32
 """Below the fall of a split of 3 for 2, the smallest usual one."""
+DELISTED = "delisted on"
+"""How the reason of one begins that waits for the stock to be listed again, or for its owner."""
 
 _APPLIED = "was applied and"
 """In the reason of a suspension for an action that is told otherwise since."""
@@ -64,7 +66,7 @@ class Known:
     max_gap
         Share of its price that an underlying may move from one close to the next without an action.
     told_since
-        From which date on `actions` holds every split and rename of an underlying that there is.
+        From which date on `actions` holds every split of an underlying that there is.
     """
 
     dividends: Sequence[Dividend] = ()
@@ -248,7 +250,7 @@ def _contradiction(
         if (identifier and identifier == each.identifier) or (each.terms == terms and near):
             return f"is told for {each.ex_date} now" if each.ex_date > today else ""
     since = known.told_since.get(underlying)
-    tells = kind in (ActionKind.SPLIT, ActionKind.RENAME) and not renamed
+    tells = kind == ActionKind.SPLIT and not renamed
     return "is called off" if tells and since is not None and since <= ex_date else ""
 
 
@@ -412,7 +414,7 @@ class _CatchUp:
             )
             return False
         if isinstance(action, Delisting):
-            broker.suspend(name, f"delisted on {action.ex_date}", day.open_ns)
+            broker.suspend(name, f"{DELISTED} {action.ex_date}", day.open_ns)
             return True
         if self._was_moved(action):
             return True
