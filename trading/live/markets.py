@@ -247,6 +247,9 @@ class MarketDirectory:
         And for corporate actions, where nothing explains what an underlying does.
         """
         self._ask_what_explains(bar)
+        for gone in {*self._left_out, *self._asked}.difference(self._env.underlyings):
+            self._left_out.pop(gone, None)
+            self._asked.pop(gone, None)
         for symbol, answer in list(self._asked.items()):
             if not answer.done():
                 continue
@@ -270,7 +273,11 @@ class MarketDirectory:
         self._explained_ns = bar.end_ns
         self._env.set_actions(self._known_actions(bar.session.date))
         self._tell_roots(bar.session.date)
+        known = set(self._env.underlyings)
         self._env.begin_session(bar.session)
+        for name in self._env.underlyings:
+            if name not in known:
+                self._left_out[name] = bar.end_ns - _ASK_AGAIN_NS
         for name in odd:
             if not self._env.is_unexplained(name):
                 log.info("a corporate action explains the move", underlying=name)
@@ -302,7 +309,8 @@ class MarketDirectory:
         self._stream.subscribe("options", sorted(names - self._subscribed))
         # The price of an index is implied by its options: that needs no plan for indices.
         stocks = [name for name in self._env.underlyings if not is_index(name)]
-        self._stream.subscribe("stocks", [f"AM.{name}" for name in stocks])
+        channels = ("AM", "LULD") if self._takes_limits else ("AM",)
+        self._stream.subscribe("stocks", [f"{each}.{name}" for name in stocks for each in channels])
         self._subscribed = names
 
     def _take_rate(self, today: date) -> None:

@@ -37,7 +37,7 @@ _VENDOR_CHANNELS: Final[dict[AssetClass, frozenset[str]]] = {
 }
 _ENTITLED_CHANNELS: Final[dict[AssetClass, frozenset[str]]] = {
     "options": frozenset({"Q", "T", "AM"}),
-    "stocks": frozenset({"AM"}),
+    "stocks": frozenset({"AM", "LULD"}),
     "indices": frozenset({"AM"}),
 }
 
