@@ -55,8 +55,8 @@ An underlying is active, winding down or suspended, and what concerns one stops 
   once, as far as sizes are displayed and within the limits: not while trading is halted, nor while
   it is suspended. `account.to_close` of `GET /status` says why what is left was not closed. With
   `risk.wind_down=policy` the policy decides at each bar whether to hold or to close it. It ends
-  with the start after its last position. A company that is renamed is no other one: it goes on under its
-  new symbol without a restart, in the same place, and the log asks to name it so in `symbols`.
+  with the start after its last position. A company that is renamed is no other one: it goes on
+  under its new symbol without a restart, in the same place; name it so in `symbols`.
 - **Suspended**: its listing is empty or cannot be read, its values are no numbers, its trading is
   halted, a figure is missing, nothing explains a move, or its owner says so. Nothing of it trades,
   and its holdings keep their last value. It ends when the reason is gone, or by its owner's word.
@@ -79,10 +79,11 @@ It is off by default, since only real-time stock plans include it, and a plan th
   channel tells bands, not whether a stock is in a limit state, and the price is that of the last
   minute. It ends with the next band or price between.
 - Not to be known from the vendor's stream: news and regulatory halts and volatility pauses of
-  stocks listed elsewhere, halts of options alone, and the market-wide circuit breakers. Aggregates just
-  stop, trades have no condition of a halt, and the market's status knows opening hours only. What
-  protects then is the age of quotes: nothing fills, and nothing is opened, on a quote older than
-  `execution.max_quote_age_s`, and the exchanges withdraw the options' quotes of a halted stock.
+  stocks listed elsewhere, halts of options alone, and the market-wide circuit breakers.
+  Aggregates just stop, trades have no condition of a halt, and the market's status knows opening
+  hours only. What protects then is the age of quotes: nothing fills, and nothing is opened, on a
+  quote older than `execution.max_quote_age_s`, and the exchanges withdraw the quotes
+  of options on a halted stock.
 
 ## What its owner sees
 
