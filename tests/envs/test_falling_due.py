@@ -472,6 +472,8 @@ def test_an_adjusted_contract_is_marked_where_it_is_quoted_and_closed(tmp_path: 
     assert not desk.env.trade(now_ns, [0])[0].masked
     assert desk.broker.account.positions == {}
     assert desk.broker.account.strategies == {}
+    desk.quote(adjusted, 1.9, 2.1, now_ns + MINUTE_NS)
+    assert desk.env.refused["unknown_contract"] == 1
 
 
 def test_an_adjusted_contract_is_held_to_its_expiry_where_nobody_quotes_it(
@@ -685,23 +687,61 @@ def test_an_indicator_of_a_halt_suspends_until_the_next_band_or_session(tmp_path
     assert desk.suspended == ""
 
 
-def test_a_restart_within_the_session_does_not_end_a_halt(tmp_path: Path) -> None:
+def test_what_was_halted_stays_so_at_a_start_within_the_session(tmp_path: Path) -> None:
     desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
     desk.env.halt_indicators = frozenset([17])
     desk.begin(TUE)
     desk.bar(TUE, 1, 100.0)
-    now_ns = session(TUE).open_ns + 90 * 10**9
-    desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns)
+    desk.env.apply_band("ACME", 0.0, 0.0, [17], session(TUE).open_ns + 90 * 10**9)
     desk.journal.close()
-    desk = Desk(tmp_path)
+    again = Desk(tmp_path)
+    again.begin(TUE)
+    assert again.suspended == "its stock is halted or at its price limit"
+    again.begin(WED)
+    assert again.suspended == ""
+
+
+def test_a_wild_quote_of_an_adjusted_contract_is_kept_apart_until_another_says_the_same(
+    tmp_path: Path,
+) -> None:
+    strikes = [each / 2 for each in range(100, 161)]
+    legs = [("ACME", 1), (FEB_CALL, -1)]
+    desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), legs, 66.67, strikes)
+    adjusted, open_ns = "O:ACME1260206C00105000", session(TUE).open_ns
+    desk.quote(adjusted, 1.9, 2.1, open_ns + 2 * MINUTE_NS)
+    desk.bar(TUE, 2, 66.67)
+    held = dict(desk.broker.account.positions)
+    for bid, ask in ((0.0, 0.01), (60.0, 70.0), (math.nan, 2.0), (-1.0, 2.0)):
+        desk.quote(adjusted, bid, ask, open_ns + 3 * MINUTE_NS)
+        assert desk.env.marks()[adjusted] == pytest.approx(2.0)
+        desk.env.trade(open_ns + 3 * MINUTE_NS, [0])
+        sold = held.keys() - desk.broker.account.positions.keys()
+        assert adjusted not in sold
+    assert desk.env.refused["unconfirmed"] >= 2
+    assert desk.env.refused["not_a_price"] >= 2
+    desk.quote(adjusted, 8.0, 8.4, open_ns + 4 * MINUTE_NS)
+    desk.quote(adjusted, 8.1, 8.5, open_ns + 5 * MINUTE_NS)
+    assert desk.env.marks()[adjusted] == pytest.approx(8.3)
+
+
+def test_a_company_that_takes_its_old_symbol_back_goes_on_from_its_own_price(
+    tmp_path: Path,
+) -> None:
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)])
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO"), Rename("NEWCO", WED, "ACME")])
+    desk.symbol, desk.strikes = "NEWCO", range(50, 121)
     desk.begin(TUE)
-    assert desk.suspended
-    desk.bar(TUE, 3, 100.0)
-    assert desk.suspended, "that it was quoted last says nothing"
-    desk.env.apply_band("ACME", 95.0, 105.0, [18], now_ns - 10**9)
-    assert desk.suspended == ""
-    desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns + 200 * 10**9)
-    desk.journal.close()
-    desk = Desk(tmp_path)
+    desk.bar(TUE, 1, 99.0)
+    # A fall that the old symbol has not seen.
+    desk.bar(TUE, 2, 70.0)
+    desk.bar(TUE, 3, 70.0)
+    assert desk.env.spot("NEWCO") == 70.0
+    desk.close(TUE, 70.0)
+    before = desk.env.equity()
+    desk.symbol = "ACME"
     desk.begin(WED)
-    assert desk.suspended == "", "what was halted yesterday is told again"
+    assert set(desk.broker.account.positions) == {"ACME", FEB_CALL}
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    desk.bar(WED, 1, 64.0)
+    assert desk.suspended == ""
+    assert desk.env.spot("ACME") == 64.0

@@ -264,6 +264,8 @@ class LiveEnv:
         if after not in self._markets:
             self._include([after])
         self._markets[after].succeed(self._markets[before])
+        self._references[after] = self._references.pop(before, float("nan"))
+        self._unlist(self._markets[after])
         if self.held_symbols(before) or before not in self.symbols or after in self.symbols:
             return
         self.symbols = tuple(after if each == before else each for each in self.symbols)
@@ -273,8 +275,6 @@ class LiveEnv:
         # What the old symbol made since its last reward is for the next one.
         earned = self.broker.account.contribution(before, {})
         self._profit[after] += self._profit.pop(before) - earned
-        if before in self._references:
-            self._references.setdefault(after, self._references.pop(before))
         self._price_bands.pop(before, None)
         del self._markets[before]
         for symbol in [name for name, (at, _) in self._contracts.items() if at.symbol == before]:
@@ -404,13 +404,9 @@ class LiveEnv:
             if order.underlying in self.winding_down and order.intent is Intent.OPEN:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
-        goes_on = (
-            self.broker.account.last_ts_ns > session.open_ns
-            if self._session is None
-            else self._session.date == session.date
-        )
-        if not goes_on:
-            # Within a session only a band says that a stock trades again, restart or not.
+        another = self._session is not None and self._session.date != session.date
+        # At a start within a session what was halted in it is, until the stream says otherwise.
+        if another or self.broker.account.last_ts_ns < session.open_ns:
             self._price_bands.clear()
             for underlying in list(self.broker.account.suspensions):
                 why, now_ns = "a new session begins", session.open_ns
@@ -500,8 +496,12 @@ class LiveEnv:
         first = self._calendar.next_session(action.ex_date - timedelta(days=1))
         market.rescale(factor, first.open_ns)
         self.price_factors.append((underlying, factor, first.open_ns))
+        self._unlist(market)
+
+    def _unlist(self, market: UnderlyingMarket) -> None:
+        """Forget the contracts of a market whose chain began anew."""
         for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
-            if symbol != underlying:
+            if symbol != market.symbol:
                 del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
@@ -566,11 +566,27 @@ class LiveEnv:
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None and symbol in self._adjusted:
             quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
-            return self._adjusted.apply_quote(symbol, quote, sequence)
+            return self._apply_adjusted(symbol, quote, sequence)
         if market is None or i == STOCK:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
+
+    def _apply_adjusted(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
+        account = self.broker.account
+        position = account.positions.get(symbol)
+        if position is None:  # It was closed since the session began.
+            self.refused.count(Refusal.UNKNOWN_CONTRACT)
+            return False
+        spot = self._markets[position.underlying].spot
+        shares = account.deliverables[symbol].shares / account.multiplier
+        percent = (self._bands or Bands()).percent / 100.0
+        unit = percent * shares * spot if np.isfinite(spot) else 0.0
+        worth = self.broker.last_mark(position)
+        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit)
+        if refusal is not None:
+            self.refused.count(refusal)
+        return refusal is None
 
     def apply_bar(self, bar: StockBar) -> bool:
         """Take over an aggregate of an underlying; False when it is refused or not traded here."""

@@ -22,6 +22,9 @@ SPECIAL_DIVIDEND_THRESHOLD = 0.125
 """USD a share from which a special dividend adjusts contracts (OCC By-Laws Article VI, section 11A,
 interpretation .01: 12.50 USD a contract)."""
 
+_FEWEST_MILLI = 10
+"""A strike is at least a cent."""
+
 
 _NOW = "now "
 
@@ -283,6 +286,37 @@ def special_dividends(dividends: Iterable[Dividend]) -> list[SpecialDividend]:
         for (underlying, ex_date), amount in totals.items()
         if amount >= SPECIAL_DIVIDEND_THRESHOLD
     ]
+
+
+def without_adjusting(dividends: Iterable[Dividend]) -> list[Dividend]:
+    """Those dividends for which contracts are not adjusted, so that their holders may miss them."""
+    told = list(dividends)
+    adjusting = {(each.underlying, each.ex_date) for each in special_dividends(told)}
+    return [
+        each
+        for each in told
+        if not each.special or (each.underlying, each.ex_date) not in adjusting
+    ]
+
+
+def adjusted_strike(action: CorporateAction, strike_milli: int) -> int | None:
+    """The strike of a standard contract that stays standard through an action, in thousandths.
+
+    To the cent, halves up (OCC By-Laws Article VI, section 11A). None where the action changes what
+    the contract delivers instead, or leaves less than a cent.
+    """
+    if isinstance(action, Rename | Delisting):
+        return strike_milli
+    if isinstance(action, Split) and action.is_whole:
+        return _cents(strike_milli / action.ratio)
+    if isinstance(action, SpecialDividend):
+        lowered = strike_milli - 1000 * Fraction(str(action.amount))
+        return _cents(lowered) if lowered >= _FEWEST_MILLI else None
+    return None
+
+
+def _cents(milli: Fraction) -> int:
+    return max(int((milli / 10 + Fraction(1, 2)) // 1) * 10, _FEWEST_MILLI)
 
 
 def price_factor(actions: Sequence[CorporateAction], price: float) -> float:
