@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
 from trading.envs.live_env import LiveEnv
@@ -92,6 +93,7 @@ class Desk:
         )
         self.strikes: Iterable[float] = range(80, 121)
         self.seen: np.ndarray = np.zeros(0)
+        self.rewards: np.ndarray = np.zeros(0)
         self._sequence = 0
 
     def begin(self, day: date) -> None:
@@ -111,7 +113,9 @@ class Desk:
         self.env.apply_bar(
             StockBar(self.symbol, now_ns - MINUTE_NS, price, price, price, price, 1e4, price)
         )
-        return self.env.close_bar(now_ns, session(day)).observations
+        observed = self.env.close_bar(now_ns, session(day))
+        self.rewards = observed.rewards
+        return observed.observations
 
     def quote(self, symbol: str, bid: float, ask: float, now_ns: int) -> None:
         self._sequence += 1
@@ -684,6 +688,59 @@ def test_a_rename_moves_what_is_held_to_the_new_symbols_market(tmp_path: Path) -
     desk.symbol = "NEWCO"
     desk.bar(TUE, 1, 100.0)
     assert desk.env.equity() == pytest.approx(before, abs=25.0)
+
+
+def renamed(desk: Desk) -> None:
+    """Tuesday begins, with ACME now called NEWCO and listed."""
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO")])
+    desk.env.begin_session(session(TUE))
+    desk.symbol = "NEWCO"
+    desk.env.list_contracts("NEWCO", contracts("NEWCO", range(80, 121), TUE))
+
+
+def test_a_renamed_company_is_decided_on_in_its_place_without_a_restart(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)])
+    start, scale = desk.env.equity(), DEFAULT_RULES.reward_scale / DEFAULT_RULES.initial_capital
+    renamed(desk)
+    assert desk.env.symbols == desk.env.underlyings == ("NEWCO",)
+    assert desk.env.winding_down == set() and desk.env.to_close == []
+    assert any(name.startswith("O:NEWCO") for name in desk.env.listed_symbols())
+    earned = 0.0
+    for minute, price in ((1, 101.0), (2, 102.0)):
+        desk.bar(TUE, minute, price)
+        now_ns = session(TUE).open_ns + minute * MINUTE_NS
+        earned += float(desk.rewards[0])
+        desk.env.trade(now_ns, [HOLD])
+    assert earned / scale == pytest.approx(desk.env.equity() - start, abs=0.05)
+    assert desk.env._sights.mask[0, CLOSE]
+    desk.journal.close()
+    again = Desk(tmp_path)
+    assert again.env.symbols == ("NEWCO",) and again.env.winding_down == set()
+    again.journal.close()
+    left = Desk(tmp_path, symbols=("OTHER",))
+    assert left.env.symbols == ("OTHER", "NEWCO") and left.env.winding_down == {"NEWCO"}
+    left.journal.close()
+
+
+def test_a_renamed_company_of_which_nothing_is_held_is_followed_too(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin(MON)
+    desk.bar(MON, 1, 100.0)
+    desk.close(MON, 100.0)
+    renamed(desk)
+    assert desk.env.symbols == ("NEWCO",) and desk.env.spot("NEWCO") == 100.0
+    desk.bar(TUE, 1, 100.0)
+    assert desk.env._sights.mask[0].sum() > 1, "it is opened"
+
+
+def test_what_winds_down_goes_on_doing_so_under_another_symbol(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.journal.close()
+    desk = Desk(tmp_path, symbols=("OTHER",))
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO")])
+    desk.env.begin_session(session(TUE))
+    assert desk.env.symbols == ("OTHER", "NEWCO") and desk.env.winding_down == {"NEWCO"}
+    assert desk.env.to_close == ["NEWCO"]
 
 
 def test_a_delisting_suspends_and_settles_nothing(tmp_path: Path) -> None:

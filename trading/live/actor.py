@@ -580,6 +580,7 @@ class LiveMarket:
                 bands=assembly.bands(settings),
             )
             markets.halt_indicators = assembly.halt_indicators(settings)
+            markets.closes_winding_down = settings.risk.wind_down == "close"
             env = recorded_env(markets, recorder)
             directory = MarketDirectory(
                 rest,

@@ -295,6 +295,9 @@ class MarketDirectory:
         And for corporate actions, where nothing explains what an underlying does.
         """
         self._ask_what_explains(bar)
+        for gone in {*self._left_out, *self._asked}.difference(self._env.underlyings):
+            self._left_out.pop(gone, None)
+            self._asked.pop(gone, None)
         for symbol, answer in list(self._asked.items()):
             if not answer.done():
                 continue
@@ -318,7 +321,11 @@ class MarketDirectory:
         self._explained_ns = bar.end_ns
         self._tell_actions(bar.session.date)
         self._tell_roots(bar.session.date)
+        known = set(self._env.underlyings)
         self._env.begin_session(bar.session)
+        for name in self._env.underlyings:
+            if name not in known:
+                self._left_out[name] = bar.end_ns - _ASK_AGAIN_NS
         for name in odd:
             if not self._env.is_unexplained(name):
                 log.info("a corporate action explains the move", underlying=name)
