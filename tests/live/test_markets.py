@@ -15,7 +15,7 @@ from tests.live.market import WAIT_S, Bars, FirstMinutes, serving, settings_for,
 from trading.data.massive.rest import ListedContract, RestClient
 from trading.data.massive.stream import StreamClient, StreamSettings
 from trading.data.recording import load_recording
-from trading.envs.catalogue import CLOSE, HOLD
+from trading.envs.catalogue import HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import play
 from trading.envs.live_env import LiveEnv
@@ -194,8 +194,8 @@ def test_what_is_held_beyond_the_symbols_is_subscribed_marked_and_only_closed(
     env, account = second.trader.env, second.trader.env.broker.account
     assert env.symbols == ("AAA", "BBB") and env.winding_down == {"BBB"}
     assert env.listed_symbols("BBB")
-    assert seen.held and all(mask <= {HOLD, CLOSE} for mask in seen.masks)
-    assert {HOLD, CLOSE} in seen.masks
+    assert all(mask == {HOLD} for mask in seen.masks), "nobody is asked"
+    assert "BBB" not in account.strategies
     assert second.fold == account.fingerprint()
     assert np.isfinite(env.equity())
 

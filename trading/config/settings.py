@@ -140,16 +140,17 @@ class MassiveSettings(Section):
     luld: Annotated[
         bool,
         _about(
-            "Whether price limits of stocks (LULD) are subscribed to, which the data plan must "
-            "include: a stock at its limit, or halted, is suspended."
+            "Whether price limits and halts of stocks (LULD) are subscribed to, which only "
+            "real-time plans include: a stock at its limit, or told to be halted, is suspended."
         ),
     ] = False
     halt_indicators: Annotated[
         list[int],
         _about(
-            "Indicators of LULD events that say that a stock is halted, as the vendor has them."
+            "Indicators of LULD events that say that a stock is halted; the vendor's is 17, which "
+            "it tells of stocks listed on Nasdaq only."
         ),
-    ] = []
+    ] = [17]
 
 
 class RareEventSettings(Section):
@@ -365,6 +366,13 @@ class RiskSettings(Section):
     max_vega_pct: Annotated[
         Positive, _about("Most USD per volatility point, in percent of equity.")
     ] = 5.0
+    wind_down: Annotated[
+        Literal["close", "policy"],
+        _about(
+            "Whether positions of an underlying that was taken out of symbols are closed at the "
+            "next bars, or left to the policy, which may hold them."
+        ),
+    ] = "close"
     min_short_equity: Annotated[
         Positive, _about("USD of equity that selling short needs (FINRA Rule 4210(b)).")
     ] = 2_000.0

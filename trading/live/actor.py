@@ -692,6 +692,7 @@ class LiveMarket:
                 bands=assembly.bands(settings),
             )
             markets.halt_indicators = assembly.halt_indicators(settings)
+            markets.closes_winding_down = settings.risk.wind_down == "close"
             env = recorded_env(markets, recorder)
             directory = MarketDirectory(
                 rest,
@@ -705,6 +706,7 @@ class LiveMarket:
                 special_dividends,
                 treasury_yields=settings.data.treasury_yields,
                 price_limits=assembly.takes_price_limits(settings),
+                calls_off=settings.data.source == "massive",
             )
             trader = Trader(
                 assembly.trader_settings(settings),

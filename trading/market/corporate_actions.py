@@ -6,7 +6,7 @@ What an action does to a price is `price_after`; what it does to an account is w
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -24,6 +24,9 @@ interpretation .01: 12.50 USD a contract)."""
 
 _FEWEST_MILLI = 10
 """A strike is at least a cent."""
+
+
+_NOW = "now "
 
 
 class ActionKind(StrEnum):
@@ -207,7 +210,7 @@ class Rename:
     @property
     def terms(self) -> str:
         """For people."""
-        return f"now {self.new_symbol}"
+        return f"{_NOW}{self.new_symbol}"
 
     def price_after(self, price: float) -> float:
         """The same."""
@@ -251,6 +254,14 @@ _ORDER = [
 def action_id(action: CorporateAction) -> str:
     """Names an action in the journal, so that it is applied once."""
     return f"{action.underlying}/{action.kind}/{action.ex_date}"
+
+
+def renames(applied: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Old and new symbol of the renames among actions of the journal: terms by `action_id`."""
+    for name, (terms, _) in sorted(applied.items(), key=lambda each: each[0].rpartition("/")[2]):
+        underlying, kind, _ = name.rsplit("/", 2)
+        if kind == ActionKind.RENAME and terms.startswith(_NOW):
+            yield underlying, terms.removeprefix(_NOW)
 
 
 def in_order(actions: Iterable[CorporateAction]) -> list[CorporateAction]:

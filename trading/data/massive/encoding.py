@@ -21,8 +21,8 @@ EXCHANGE_ID: Final = 302
 AUTO_EXECUTION: Final = 209
 """Condition of an ordinary electronic option trade."""
 
-HALT_INDICATOR: Final = 1
-"""What our own market server says of a stock that is halted; the vendor documents no codes."""
+HALT_INDICATOR: Final = 17
+"""Of a stock that is halted, in the vendor's words for its `LULD` channel."""
 
 _NS_PER_MS: Final = 1_000_000
 _ENCODE: Final = msgspec.json.Encoder().encode
