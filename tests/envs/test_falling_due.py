@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
 from trading.envs.live_env import LiveEnv
@@ -18,11 +19,13 @@ from trading.execution.events import (
     DividendPaid,
     Ending,
     Event,
+    OwnerCommand,
     SessionClosed,
     Settled,
 )
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
+from trading.execution.owner import Command, obey
 from trading.execution.risk import RiskLimits
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -39,7 +42,7 @@ from trading.market.dividends import Dividend
 from trading.market.pricing import YEAR_NS, black_price
 
 CALENDAR = ExchangeCalendar()
-MON, TUE, WED, FRI = (date(2026, 1, day) for day in (5, 6, 7, 9))
+MON, TUE, WED, THU, FRI = (date(2026, 1, day) for day in (5, 6, 7, 8, 9))
 NEXT_MON, NEXT_FRI, LATER = date(2026, 1, 12), date(2026, 1, 16), date(2026, 2, 2)
 CALL, PUT = "O:ACME260109C00100000", "O:ACME260109P00095000"
 NEXT_CALL, FEB_CALL = "O:ACME260116C00100000", "O:ACME260206C00105000"
@@ -90,6 +93,7 @@ class Desk:
         )
         self.strikes: Iterable[float] = range(80, 121)
         self.seen: np.ndarray = np.zeros(0)
+        self.rewards: np.ndarray = np.zeros(0)
         self._sequence = 0
 
     def begin(self, day: date) -> None:
@@ -109,7 +113,9 @@ class Desk:
         self.env.apply_bar(
             StockBar(self.symbol, now_ns - MINUTE_NS, price, price, price, price, 1e4, price)
         )
-        return self.env.close_bar(now_ns, session(day)).observations
+        observed = self.env.close_bar(now_ns, session(day))
+        self.rewards = observed.rewards
+        return observed.observations
 
     def quote(self, symbol: str, bid: float, ask: float, now_ns: int) -> None:
         self._sequence += 1
@@ -437,6 +443,71 @@ def test_a_gap_that_its_owner_explains_goes_on_at_the_markets_prices(tmp_path: P
     assert desk.env.equity() > 100_000.0 + 5 * 100 * 30.0
 
 
+def held_back_with_dividends(folder: Path, *, told: Sequence[CorporateAction] = ()) -> Desk:
+    """Stock with sold calls; unexplained since Tuesday, ex-dividend on Wednesday and Thursday."""
+    paid = [Dividend("ACME", day, 0.25) for day in (WED, THU)]
+    desk = held_over_monday(folder, [("ACME", 1), (FEB_CALL, -1)], dividends=paid)
+    desk.begin(TUE)
+    desk.bar(TUE, 5, 40.0)
+    desk.bar(TUE, 6, 40.0)
+    assert "unexplained since 2026-01-06: 100.00 -> 40.00" in desk.suspended
+    desk.close(TUE, 40.0)
+    for day in (WED, THU):
+        desk.begin(day)
+        desk.close(day, 40.0)
+    assert desk.events(DividendPaid) == [], "of how many shares is not known"
+    return desk
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_dividends_of_a_suspension_are_paid_once_its_owner_explains_it(
+    tmp_path: Path, stopped: bool
+) -> None:
+    desk = held_back_with_dividends(tmp_path)
+    if not stopped:
+        desk.begin(FRI)
+    said = obey(
+        desk.broker,
+        Command(OwnerCommand.REINSTATE, "alice", symbol="ACME"),
+        desk.broker.account.last_ts_ns,
+    ).said
+    assert said == "ACME trades again; what fell due on it meanwhile is done first"
+    if stopped:
+        desk.journal.close()
+        dividends = [Dividend("ACME", day, 0.25) for day in (WED, THU)]
+        desk = Desk(tmp_path, dividends=dividends)
+        desk.begin(FRI)
+    desk.bar(FRI, 5, 40.0)
+    paid = [(each.ex_date, each.lots, each.cash) for each in desk.events(DividendPaid)]
+    assert paid == [("2026-01-07", 5, 125.0), ("2026-01-08", 5, 125.0)]
+    assert desk.suspended == "", "its owner has said that the move was real"
+    desk.bar(FRI, 6, 40.0)
+    desk.close(FRI, 40.0)
+    desk.begin(NEXT_MON)
+    desk.bar(NEXT_MON, 5, 40.0)
+    assert len(desk.events(DividendPaid)) == 2, "nothing is paid twice"
+    assert desk.broker.account.held_back == {}
+
+
+@pytest.mark.parametrize(
+    ("ex_date", "shares"), [(TUE, [12.5 * 100] * 2), (THU, [5 * 100, 5 * 100])]
+)
+def test_dividends_of_a_suspension_are_paid_once_an_action_explains_it(
+    tmp_path: Path, ex_date: date, shares: list[float]
+) -> None:
+    """On the shares that were held on each ex-date, before or after what explains it."""
+    desk = held_back_with_dividends(tmp_path)
+    desk.env.set_actions([Split("ACME", ex_date, 5, 2)])
+    for day in (FRI, NEXT_MON):
+        desk.begin(day)
+        desk.bar(day, 5, 40.0)
+        assert desk.suspended == ""
+        assert desk.broker.account.shares_held("ACME") == 1250
+        paid = [(each.ex_date, each.cash) for each in desk.events(DividendPaid)]
+        assert paid == [("2026-01-07", 0.25 * shares[0]), ("2026-01-08", 0.25 * shares[1])]
+        desk.close(day, 40.0)
+
+
 def test_a_gap_below_the_limit_suspends_nothing(tmp_path: Path) -> None:
     desk, _, _, _ = after_a_night(tmp_path, None, [(PUT, 1)], 70.0, range(50, 121))
     assert desk.suspended == ""
@@ -468,6 +539,8 @@ def test_an_adjusted_contract_is_marked_where_it_is_quoted_and_closed(tmp_path: 
     assert not desk.env.trade(now_ns, [0])[0].masked
     assert desk.broker.account.positions == {}
     assert desk.broker.account.strategies == {}
+    desk.quote(adjusted, 1.9, 2.1, now_ns + MINUTE_NS)
+    assert desk.env.refused["unknown_contract"] == 1
 
 
 def test_an_adjusted_contract_is_held_to_its_expiry_where_nobody_quotes_it(
@@ -525,6 +598,50 @@ def test_a_split_told_under_two_names_or_another_date_is_one(tmp_path: Path) -> 
     assert desk.suspended == ""
 
 
+@pytest.mark.parametrize("told", [[Split("ACME", TUE, 5, 1)], []])
+def test_a_split_that_is_corrected_after_its_date_is_taken_back_and_done_again(
+    tmp_path: Path, told: list[Split]
+) -> None:
+    wrong, price = Split("ACME", TUE, 10, 1), 100.0 / (told[0].new if told else 1)
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)], actions=[wrong])
+    since = {"ACME": date(2025, 12, 1)}
+    desk.env.set_actions([wrong], since)
+    before = desk.env.equity()
+    desk.begin(TUE)
+    assert desk.broker.account.shares_held("ACME") == 5000
+    for minute in (5, 6):
+        desk.bar(TUE, minute, price, quotes=False)
+    assert "unexplained since 2026-01-06: 10.00 -> " in desk.suspended
+    desk.close(TUE, price, quotes=False)
+    desk.env.set_actions(told, since)
+    desk.begin(WED)
+    why = "told as 5 for 1 now" if told else "called off"
+    assert f"the split of 2026-01-06 (10 for 1) was applied and is {why}" in desk.suspended
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    word = Command(OwnerCommand.UNDO_ACTION, "alice", symbol="ACME")
+    obey(desk.broker, word, desk.broker.account.last_ts_ns)
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    if not told:
+        obey(
+            desk.broker,
+            Command(OwnerCommand.REINSTATE, "alice", symbol="ACME"),
+            desk.broker.account.last_ts_ns,
+        )
+    desk.begin(WED)
+    assert desk.suspended == ""
+    times = 5 if told else 1
+    account = desk.broker.account
+    assert account.shares_held("ACME") == 500 * times
+    assert f"O:ACME260206C{105_000 // times:08}" in account.positions
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    assert vars(desk.journal.fold()) == vars(account)
+    desk.strikes = [number / times for number in range(80, 121)]
+    desk.begin(WED)
+    desk.bar(WED, 5, price)
+    assert desk.suspended == ""
+    assert desk.env.spot("ACME") == price
+
+
 def test_a_split_that_is_called_off_before_its_date_converts_nothing(tmp_path: Path) -> None:
     desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
     desk.env.set_actions([Split("ACME", WED, 2, 1)])
@@ -571,6 +688,59 @@ def test_a_rename_moves_what_is_held_to_the_new_symbols_market(tmp_path: Path) -
     desk.symbol = "NEWCO"
     desk.bar(TUE, 1, 100.0)
     assert desk.env.equity() == pytest.approx(before, abs=25.0)
+
+
+def renamed(desk: Desk) -> None:
+    """Tuesday begins, with ACME now called NEWCO and listed."""
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO")])
+    desk.env.begin_session(session(TUE))
+    desk.symbol = "NEWCO"
+    desk.env.list_contracts("NEWCO", contracts("NEWCO", range(80, 121), TUE))
+
+
+def test_a_renamed_company_is_decided_on_in_its_place_without_a_restart(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)])
+    start, scale = desk.env.equity(), DEFAULT_RULES.reward_scale / DEFAULT_RULES.initial_capital
+    renamed(desk)
+    assert desk.env.symbols == desk.env.underlyings == ("NEWCO",)
+    assert desk.env.winding_down == set() and desk.env.to_close == []
+    assert any(name.startswith("O:NEWCO") for name in desk.env.listed_symbols())
+    earned = 0.0
+    for minute, price in ((1, 101.0), (2, 102.0)):
+        desk.bar(TUE, minute, price)
+        now_ns = session(TUE).open_ns + minute * MINUTE_NS
+        earned += float(desk.rewards[0])
+        desk.env.trade(now_ns, [HOLD])
+    assert earned / scale == pytest.approx(desk.env.equity() - start, abs=0.05)
+    assert desk.env._sights.mask[0, CLOSE]
+    desk.journal.close()
+    again = Desk(tmp_path)
+    assert again.env.symbols == ("NEWCO",) and again.env.winding_down == set()
+    again.journal.close()
+    left = Desk(tmp_path, symbols=("OTHER",))
+    assert left.env.symbols == ("OTHER", "NEWCO") and left.env.winding_down == {"NEWCO"}
+    left.journal.close()
+
+
+def test_a_renamed_company_of_which_nothing_is_held_is_followed_too(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin(MON)
+    desk.bar(MON, 1, 100.0)
+    desk.close(MON, 100.0)
+    renamed(desk)
+    assert desk.env.symbols == ("NEWCO",) and desk.env.spot("NEWCO") == 100.0
+    desk.bar(TUE, 1, 100.0)
+    assert desk.env._sights.mask[0].sum() > 1, "it is opened"
+
+
+def test_what_winds_down_goes_on_doing_so_under_another_symbol(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.journal.close()
+    desk = Desk(tmp_path, symbols=("OTHER",))
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO")])
+    desk.env.begin_session(session(TUE))
+    assert desk.env.symbols == ("OTHER", "NEWCO") and desk.env.winding_down == {"NEWCO"}
+    assert desk.env.to_close == ["NEWCO"]
 
 
 def test_a_delisting_suspends_and_settles_nothing(tmp_path: Path) -> None:
@@ -626,3 +796,63 @@ def test_an_indicator_of_a_halt_suspends_until_the_next_band_or_session(tmp_path
     desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns + 2)
     desk.begin(WED)
     assert desk.suspended == ""
+
+
+def test_what_was_halted_stays_so_at_a_start_within_the_session(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.env.halt_indicators = frozenset([17])
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 100.0)
+    desk.env.apply_band("ACME", 0.0, 0.0, [17], session(TUE).open_ns + 90 * 10**9)
+    desk.journal.close()
+    again = Desk(tmp_path)
+    again.begin(TUE)
+    assert again.suspended == "its stock is halted or at its price limit"
+    again.begin(WED)
+    assert again.suspended == ""
+
+
+def test_a_wild_quote_of_an_adjusted_contract_is_kept_apart_until_another_says_the_same(
+    tmp_path: Path,
+) -> None:
+    strikes = [each / 2 for each in range(100, 161)]
+    legs = [("ACME", 1), (FEB_CALL, -1)]
+    desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), legs, 66.67, strikes)
+    adjusted, open_ns = "O:ACME1260206C00105000", session(TUE).open_ns
+    desk.quote(adjusted, 1.9, 2.1, open_ns + 2 * MINUTE_NS)
+    desk.bar(TUE, 2, 66.67)
+    held = dict(desk.broker.account.positions)
+    for bid, ask in ((0.0, 0.01), (60.0, 70.0), (math.nan, 2.0), (-1.0, 2.0)):
+        desk.quote(adjusted, bid, ask, open_ns + 3 * MINUTE_NS)
+        assert desk.env.marks()[adjusted] == pytest.approx(2.0)
+        desk.env.trade(open_ns + 3 * MINUTE_NS, [0])
+        sold = held.keys() - desk.broker.account.positions.keys()
+        assert adjusted not in sold
+    assert desk.env.refused["unconfirmed"] >= 2
+    assert desk.env.refused["not_a_price"] >= 2
+    desk.quote(adjusted, 8.0, 8.4, open_ns + 4 * MINUTE_NS)
+    desk.quote(adjusted, 8.1, 8.5, open_ns + 5 * MINUTE_NS)
+    assert desk.env.marks()[adjusted] == pytest.approx(8.3)
+
+
+def test_a_company_that_takes_its_old_symbol_back_goes_on_from_its_own_price(
+    tmp_path: Path,
+) -> None:
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)])
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO"), Rename("NEWCO", WED, "ACME")])
+    desk.symbol, desk.strikes = "NEWCO", range(50, 121)
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 99.0)
+    # A fall that the old symbol has not seen.
+    desk.bar(TUE, 2, 70.0)
+    desk.bar(TUE, 3, 70.0)
+    assert desk.env.spot("NEWCO") == 70.0
+    desk.close(TUE, 70.0)
+    before = desk.env.equity()
+    desk.symbol = "ACME"
+    desk.begin(WED)
+    assert set(desk.broker.account.positions) == {"ACME", FEB_CALL}
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    desk.bar(WED, 1, 64.0)
+    assert desk.suspended == ""
+    assert desk.env.spot("ACME") == 64.0

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trading.data.admission import Refusal
+from trading.data.massive.wire import MAX_PRICE
 from trading.execution.deliverables import Adjusted
 from trading.execution.holdings import marked
 from trading.execution.orders import QuoteView
@@ -26,6 +28,8 @@ class AdjustedContract:
     quote: QuoteView = NO_QUOTE
     mark: float = math.nan
     sequence: int = -1
+    apart: QuoteView = NO_QUOTE
+    """A quote far from what the contract was worth, until another one confirms it."""
 
 
 class AdjustedContracts:
@@ -46,14 +50,29 @@ class AdjustedContracts:
         for each in self._held.values():
             each.sequence = -1
 
-    def apply_quote(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
-        """Take over a quote; False when it is older than what is held."""
+    def apply_quote(
+        self, symbol: str, quote: QuoteView, sequence: int, worth: float, unit: float
+    ) -> Refusal | None:
+        """Take over a quote, or say why not; see `trading.data.admission` for the rules.
+
+        No chain speaks for an adjusted contract. A quote far from its mark (`worth` before the
+        first one, USD a share), by more than half of it and `unit`, is kept apart, and the contract
+        has no quote, until a later one says the same.
+        """
         held = self._held[symbol]
-        if quote.ts_ns < held.quote.ts_ns:
-            return False
-        held.quote, held.sequence = quote, sequence
+        if quote.ts_ns < max(held.quote.ts_ns, held.apart.ts_ns):
+            return Refusal.OLDER
+        if not (0.0 <= quote.bid <= MAX_PRICE and 0.0 <= quote.ask <= MAX_PRICE):
+            return Refusal.NOT_A_PRICE
+        mark = worth if math.isnan(held.mark) else held.mark
+        width = max(unit, 0.5 * mark)
+        if _off(quote, mark, width) and not _is_same(quote, held.apart, width):
+            held.apart = quote
+            held.quote = NO_QUOTE._replace(ts_ns=quote.ts_ns)
+            return Refusal.UNCONFIRMED
+        held.quote, held.sequence, held.apart = quote, sequence, NO_QUOTE
         held.mark = marked(quote, held.mark)
-        return True
+        return None
 
     def quote(self, symbol: str) -> QuoteView:
         """The last quote; one without sides before the first."""
@@ -62,6 +81,20 @@ class AdjustedContracts:
     def mark(self, symbol: str) -> float:
         """Value in USD a share, NaN before the first quote."""
         return self._held[symbol].mark
+
+
+def _off(quote: QuoteView, mark: float, width: float) -> bool:
+    """Whether trading against a quote would pay by more than `width`, or its middle is as far."""
+    crossed = 0.0 < quote.ask < quote.bid
+    above = quote.bid > 0.0 and quote.bid - mark > width
+    below = quote.ask > 0.0 and mark - quote.ask > width
+    middle = quote.bid > 0.0 and abs(0.5 * (quote.bid + quote.ask) - mark) > 3.0 * width
+    return not crossed and (above or below or (middle and quote.ask > 0.0))
+
+
+def _is_same(quote: QuoteView, apart: QuoteView, width: float) -> bool:
+    near = abs(quote.bid - apart.bid) <= width and abs(quote.ask - apart.ask) <= width
+    return 0 < apart.ts_ns < quote.ts_ns and near
 
 
 def adjusted_greeks(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from trading.data.admission import Bands, Refusal, Refusals
@@ -70,13 +71,17 @@ from trading.market.contracts import OptionContract, parse_symbol
 from trading.market.corporate_actions import (
     ActionKind,
     CorporateAction,
+    Rename,
     action_id,
     bars_after,
     in_order,
     price_factor,
+    renames,
 )
 from trading.market.dividends import Dividend
 from trading.market.pricing import YEAR_NS
+
+log = structlog.get_logger(__name__)
 
 
 class Observed(NamedTuple):
@@ -180,14 +185,14 @@ class LiveEnv:
         self._official_closes, self._max_gap = official_closes, max_gap
         self._closes: dict[tuple[str, date], OfficialClose] = {}
         self._session: Session | None = None
+        self._caught_up: set[tuple[str, str]] = set()
+        """Reinstated underlyings for which what was held back, and since when, was done."""
         self._references: dict[str, float] = {}
         """Prices that the first ones of the session are held against."""
         self._begun: dict[str, date] = {}
         """The last session that each market was told of."""
-        self._converted: set[str] = set()
-        """Actions that bars and prices were converted for."""
-        self._held_back: dict[str, date] = {}
-        """Since when nothing explained what an underlying does."""
+        self._converted: dict[str, tuple[str, float, int]] = {}
+        """Actions that bars and prices were converted for: their terms, factor and first open."""
         self.price_factors: list[tuple[str, float, int]] = []
         """What bars of an underlying up to a time were multiplied with when the session began."""
         self.halt_indicators: frozenset[int] = frozenset()
@@ -195,10 +200,16 @@ class LiveEnv:
         self._price_bands: dict[str, PriceLimits] = {}
         self.adjusted_roots: dict[str, str] = {}
         """Roots that the exchange lists adjusted contracts under, where they are known."""
-        self._include(symbols)
+        self._configured = frozenset(symbols)
+        self._include(self._as_called_now(symbols))
         self._include_held()
         self.symbols = self.underlyings
-        """The U underlyings that are decided on, in the order of every [U] array."""
+        """The U underlyings that are decided on, in the order of every [U] array.
+
+        A company that is renamed while it is traded keeps its place under its new symbol.
+        """
+        self.closes_winding_down = True
+        """Whether what winds down is closed at the next bars; otherwise the agent may hold it."""
         self.set_dividends(dividends)
         self.set_actions(actions)
         self.closed: list[Fill] = []
@@ -234,13 +245,62 @@ class LiveEnv:
             unknown = float("nan") if symbol in account.last_decision_ns else 0.0
             self._profit[symbol] = account.rewarded_profit.get(symbol, unknown)
 
+    def _as_called_now(self, symbols: Sequence[str]) -> list[str]:
+        """Symbols, those of companies that are held under another one since by that."""
+        account = self.broker.account
+        called = dict(renames(account.actions))
+        names = []
+        for symbol in symbols:
+            seen, name = {symbol}, symbol
+            while name not in account.strategies and called.get(name, name) not in seen:
+                name = called[name]
+                seen.add(name)
+            follows = name in account.strategies and name not in symbols
+            names.append(name if follows else symbol)
+        return names
+
+    def _go_on_as(self, before: str, after: str) -> None:
+        """Let a company trade under its new symbol, in the same place of every [U] array."""
+        if after not in self._markets:
+            self._include([after])
+        self._markets[after].succeed(self._markets[before])
+        self._references[after] = self._references.pop(before, float("nan"))
+        self._unlist(self._markets[after])
+        if self.held_symbols(before) or before not in self.symbols or after in self.symbols:
+            return
+        self.symbols = tuple(after if each == before else each for each in self.symbols)
+        self.winding_down -= {after}
+        if before in self.winding_down:
+            self.winding_down = self.winding_down - {before} | {after}
+        # What the old symbol made since its last reward is for the next one.
+        earned = self.broker.account.contribution(before, {})
+        self._profit[after] += self._profit.pop(before) - earned
+        self._price_bands.pop(before, None)
+        del self._markets[before]
+        for symbol in [name for name, (at, _) in self._contracts.items() if at.symbol == before]:
+            del self._contracts[symbol]
+        log.warning("a company is renamed: name it so in symbols", before=before, after=after)
+
+    def _follow_renames(self, session: Session) -> None:
+        """Follow companies of which nothing is held as well."""
+        for action in self.known.all_actions():
+            begun = self._begun.get(action.underlying)
+            if (
+                isinstance(action, Rename)
+                and begun is not None
+                and begun <= action.ex_date <= session.date
+                and action.underlying in self._markets
+                and not self.held_symbols(action.underlying)
+            ):
+                self._go_on_as(action.underlying, action.new_symbol)
+
     def _include_held(self) -> None:
         """Let what is held or ordered beyond the traded underlyings wind down."""
         account = self.broker.account
         waiting = {each.order.underlying: None for each in account.working_orders.values()}
         extra = [name for name in {**account.strategies, **waiting} if name not in self._markets]
         if extra:
-            self.winding_down |= set(extra)
+            self.winding_down |= set(extra) - self._configured
             self._include(extra)
 
     def set_rules(self, rules: TradingRules) -> None:
@@ -253,9 +313,14 @@ class LiveEnv:
         """Replace the dividends that are known; those of other underlyings are left out."""
         self._dividends = tuple(each for each in dividends if each.underlying in self._markets)
 
-    def set_actions(self, actions: Iterable[CorporateAction]) -> None:
-        """Replace the corporate actions that are known."""
+    def set_actions(
+        self,
+        actions: Iterable[CorporateAction],
+        told_since: Mapping[str, date] | None = None,
+    ) -> None:
+        """Replace the corporate actions that are known; `told_since` as in `Known`."""
         self._actions = tuple(in_order(actions))
+        self._told_since = dict(told_since or {})
 
     def tell_close(self, symbol: str, day: date, close: OfficialClose) -> None:
         """Let a closing price be known: an official one takes the place of any other."""
@@ -267,7 +332,12 @@ class LiveEnv:
     def known(self) -> Known:
         """What was told, for what falls due."""
         return Known(
-            self._dividends, self._actions, self._closes, self.adjusted_roots, self._max_gap
+            self._dividends,
+            self._actions,
+            self._closes,
+            self.adjusted_roots,
+            self._max_gap,
+            self._told_since,
         )
 
     def wanted_closes(self, session: Session) -> list[tuple[str, date]]:
@@ -290,12 +360,8 @@ class LiveEnv:
         """The session from which on something may still have to be done."""
         account = self.broker.account
         late = pending(account, self._calendar, account.last_ts_ns + 1)
-        days = [day for each in late.values() for day in each] + list(self._held_back.values())
-        days += [
-            since
-            for underlying in account.suspensions
-            if (since := unexplained_since(account, underlying)) is not None
-        ]
+        days = [day for each in late.values() for day in each]
+        days += [date.fromisoformat(since) for since in account.held_back.values()]
         if account.last_session:
             days.append(date.fromisoformat(account.last_session))
         return min(days, default=None)
@@ -344,7 +410,9 @@ class LiveEnv:
             if order.underlying in self.winding_down and order.intent is Intent.OPEN:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
-        if self._session is None or self._session.date != session.date:
+        another = self._session is not None and self._session.date != session.date
+        # At a start within a session what was halted in it is, until the stream says otherwise.
+        if another or self.broker.account.last_ts_ns < session.open_ns:
             self._price_bands.clear()
             for underlying in list(self.broker.account.suspensions):
                 why, now_ns = "a new session begins", session.open_ns
@@ -352,6 +420,7 @@ class LiveEnv:
         self._session = session
         self._end_daily_loss(session)
         self._catch_up(session)
+        self._follow_renames(session)
         for market in self._markets.values():
             market.begin_session()
         self._convert_markets(session)
@@ -367,28 +436,28 @@ class LiveEnv:
     def _catch_up(self, session: Session) -> None:
         """Do what has fallen due up to the open of `session`, as far as it is known."""
         self.broker.marks.update(self.marks())
-        self._notice_explanations()
         applied = catch_up(self.broker, self._calendar, self.known, session)
         self._include_held()
         for event in applied:
             for each in event.converted:
                 self._contracts.pop(each.symbol, None)
             if event.what is ActionKind.RENAME and event.underlying in self._markets:
-                self._markets[event.after].succeed(self._markets[event.underlying])
+                self._go_on_as(event.underlying, event.after)
         for symbol, market in self._markets.items():
             self._contracts[symbol] = (market, STOCK)
         self._adjusted.keep(self.broker.account.deliverables)
-        for underlying in self.broker.account.suspensions:
-            since = unexplained_since(self.broker.account, underlying)
-            if since is not None:
-                self._held_back.setdefault(underlying, since)
 
-    def _notice_explanations(self) -> None:
-        """What was held back for an underlying is done when its owner has explained it."""
+    def _do_what_was_held_back(self) -> None:
+        """What fell due on an underlying that its owner has reinstated is done before it trades."""
         account = self.broker.account
-        for underlying in list(self._held_back):
-            if unexplained_since(account, underlying) is None:
-                del self._held_back[underlying]
+        explained = {
+            (name, since)
+            for name, since in account.held_back.items()
+            if unexplained_since(account, name) is None
+        }
+        if self._session is not None and explained - self._caught_up:
+            self._catch_up(self._session)
+        self._caught_up = explained
 
     def _convert_markets(self, session: Session) -> None:
         """Convert bars and prices of before the actions that took effect since the last session."""
@@ -396,6 +465,7 @@ class LiveEnv:
         for underlying, market in self._markets.items():
             before = self._begun.get(underlying)
             self._begun[underlying] = session.date
+            self._turn_back(market, session)
             for action in self.known.all_actions():
                 if action.underlying != underlying or action.ex_date > session.date:
                     continue
@@ -403,9 +473,8 @@ class LiveEnv:
                     continue
                 # What a market is warmed up with at first was converted already.
                 if before is None:
-                    self._converted.add(action_id(action))
+                    self._converted[action_id(action)] = (action.terms, 1.0, 0)
                 elif not self._is_undone(action):
-                    self._converted.add(action_id(action))
                     self._convert_market(market, action, before, session)
 
     def _is_undone(self, action: CorporateAction) -> bool:
@@ -426,15 +495,40 @@ class LiveEnv:
         reference = self._references.get(underlying, float("nan"))
         price = market.spot if np.isnan(reference) else reference
         factor = price_factor([action], price)
+        first = self._calendar.next_session(action.ex_date - timedelta(days=1))
+        self._converted[action_id(action)] = (action.terms, factor, first.open_ns)
         if factor == 1.0:
             return
         if action.ex_date > before or before == session.date == action.ex_date:
             self._references[underlying] = reference * factor
-        first = self._calendar.next_session(action.ex_date - timedelta(days=1))
-        market.rescale(factor, first.open_ns)
-        self.price_factors.append((underlying, factor, first.open_ns))
+        self._rescale(market, factor, first.open_ns)
+
+    def _turn_back(self, market: UnderlyingMarket, session: Session) -> None:
+        """Take the conversion back for an action that is called off or told otherwise since."""
+        told = {(action_id(each), each.terms) for each in self.known.all_actions()}
+        prefix = f"{market.symbol}/{ActionKind.SPLIT}/"
+        since = self._told_since.get(market.symbol)
+        for name, (terms, factor, open_ns) in list(self._converted.items()):
+            if not name.startswith(prefix) or (name, terms) in told:
+                continue
+            is_told_otherwise = any(name == each for each, _ in told)
+            ex_date = date.fromisoformat(name.removeprefix(prefix))
+            if is_told_otherwise or (since is not None and since <= ex_date):
+                del self._converted[name]
+                if factor != 1.0:
+                    if market.symbol in self._references and ex_date >= session.date:
+                        self._references[market.symbol] /= factor
+                    self._rescale(market, 1.0 / factor, open_ns)
+
+    def _rescale(self, market: UnderlyingMarket, factor: float, open_ns: int) -> None:
+        market.rescale(factor, open_ns)
+        self.price_factors.append((market.symbol, factor, open_ns))
+        self._unlist(market)
+
+    def _unlist(self, market: UnderlyingMarket) -> None:
+        """Forget the contracts of a market whose chain began anew."""
         for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
-            if symbol != underlying:
+            if symbol != market.symbol:
                 del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
@@ -499,11 +593,27 @@ class LiveEnv:
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None and symbol in self._adjusted:
             quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
-            return self._adjusted.apply_quote(symbol, quote, sequence)
+            return self._apply_adjusted(symbol, quote, sequence)
         if market is None or i == STOCK:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
+
+    def _apply_adjusted(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
+        account = self.broker.account
+        position = account.positions.get(symbol)
+        if position is None:  # It was closed since the session began.
+            self.refused.count(Refusal.UNKNOWN_CONTRACT)
+            return False
+        spot = self._markets[position.underlying].spot
+        shares = account.deliverables[symbol].shares / account.multiplier
+        percent = (self._bands or Bands()).percent / 100.0
+        unit = percent * shares * spot if np.isfinite(spot) else 0.0
+        worth = self.broker.last_mark(position)
+        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit)
+        if refusal is not None:
+            self.refused.count(refusal)
+        return refusal is None
 
     def apply_bar(self, bar: StockBar) -> bool:
         """Take over an aggregate of an underlying; False when it is refused or not traded here."""
@@ -526,6 +636,7 @@ class LiveEnv:
         return True
 
     def _suspend_halted(self, now_ns: int) -> None:
+        now_ns = max(now_ns, self.broker.account.last_ts_ns)
         for underlying, limits in self._price_bands.items():
             spot = self._markets[underlying].spot
             if limits.stop(spot):
@@ -559,6 +670,8 @@ class LiveEnv:
 
         Rewards are for what changed since the last one in the journal, through nights and restarts.
         """
+        self._include_held()
+        self._do_what_was_held_back()
         for market in self._markets.values():
             market.close_bar(now_ns, session)
         self._now_ns = now_ns
@@ -590,16 +703,32 @@ class LiveEnv:
         """
         self._suspend_unknown(now_ns)
         self._close_for_owner(now_ns)
+        closing = self.to_close
         for underlying in self.broker.stock_to_liquidate():
-            self._submit(self.broker.liquidation(underlying, now_ns))
+            if underlying not in closing:
+                self._submit(self.broker.liquidation(underlying, now_ns))
         return [
             self._act(now_ns, u, symbol, int(action))
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
 
+    @property
+    def to_close(self) -> list[str]:
+        """Underlyings that are closed without the agent: the owner commands it, or they wind down.
+
+        What winds down keeps to the limits; a command does not, see `states`.
+        """
+        account = self.broker.account
+        commanded = account.to_close
+        if not self.closes_winding_down:
+            return commanded
+        left = self.winding_down.intersection(account.strategies)
+        return [*commanded, *(each for each in account.strategies if each in left - {*commanded})]
+
     def _close_for_owner(self, now_ns: int) -> None:
         self.closed, self.unclosed = [], {}
-        for underlying in self.broker.account.to_close:
+        commanded = self.broker.account.to_close
+        for underlying in self.to_close:
             held = [each for each in self.held_symbols(underlying) if each in self._contracts]
             result = self.broker.close_for_owner(
                 underlying,
@@ -607,6 +736,7 @@ class LiveEnv:
                 self._is_open(underlying, held, now_ns),
                 now_ns,
                 self._spots(),
+                by_owner=underlying in commanded,
             )
             if isinstance(result, Fill):
                 self.closed.append(result)
@@ -705,13 +835,11 @@ class LiveEnv:
             if is_a_gap(reference, chain.last_price, self._max_gap):
                 what = f"{reference:.2f} -> {chain.last_price:.2f} USD and no corporate action"
                 suspend_unexplained(self.broker, underlying, session.date, what, now_ns)
-                self._held_back.setdefault(underlying, session.date)
 
     def suspend_unlisted(self, underlying: str, symbols: Sequence[str], session: Session) -> None:
         """Suspend an underlying of which contracts are held that are listed no more."""
         what = f"{', '.join(symbols)} held and no longer listed, and no corporate action"
         suspend_unexplained(self.broker, underlying, session.date, what, session.open_ns)
-        self._held_back.setdefault(underlying, session.date)
 
     def _assign_early(
         self, now_ns: int, session: Session, closes: Mapping[str, OfficialClose]
@@ -905,7 +1033,7 @@ class LiveEnv:
         purses.open_positions[:] = len(account.strategies)
         purses.may_open[:] = account.trading_state is TradingState.ACTIVE
         purses.may_close[:] = account.trading_state is not TradingState.HALTED
-        left = {*self.broker.stock_to_liquidate(), *account.to_close}
+        left = {*self.broker.stock_to_liquidate(), *self.to_close}
         greeks = np.array(self.exposure())
         rules = self._rules
         if account.scale != 1.0:

@@ -31,10 +31,8 @@ from trading.market.corporate_actions import (
     SpinOff,
     Split,
     action_id,
+    adjusted_strike,
 )
-
-_FEWEST_MILLI = 10
-"""A strike is at least a cent."""
 
 
 class Adjustment(NamedTuple):
@@ -170,10 +168,11 @@ class _Book:
         self.cash_in_lieu += paid
         if whole:
             quantity, lot = _in_lots(whole, self.account.multiplier)
+            mark = self._joined(action.new_symbol, quantity, lot, part)
             self.converted.append(
-                Converted("", 0, action.new_symbol, quantity, part, part, lot=lot)
+                Converted("", 0, action.new_symbol, quantity, part, mark, lot=lot)
             )
-            self.marks[action.new_symbol] = part
+            self.marks[action.new_symbol] = mark
             self.moved += whole * part
             self.spun_off = True
 
@@ -184,18 +183,19 @@ class _Book:
         delivered = self.account.deliverables.get(position.symbol)
         if delivered is None and isinstance(action, Split) and action.is_whole:
             times = action.new // action.old
-            strike = _cents(Fraction(contract.strike_milli, times))
+            divided = adjusted_strike(action, contract.strike_milli)
+            assert divided is not None
             self._become(
                 position,
-                _symbol(contract, self.after, strike),
+                _symbol(contract, self.after, divided),
                 position.quantity * times,
                 position.average_price / times,
                 mark / times,
             )
             return
         if delivered is None and isinstance(action, SpecialDividend):
-            strike = _cents(contract.strike_milli - 1000 * Fraction(str(action.amount)))
-            if 1000 * Fraction(str(action.amount)) + _FEWEST_MILLI <= contract.strike_milli:
+            strike = adjusted_strike(action, contract.strike_milli)
+            if strike is not None:
                 symbol = _symbol(contract, self.after, strike)
                 self._become(position, symbol, position.quantity, position.average_price, mark)
                 return
@@ -257,6 +257,7 @@ class _Book:
         deliverable: Deliverable | None = None,
         lot: float = 0.0,
     ) -> None:
+        mark = self._joined(into, quantity, lot, mark)
         self.converted.append(
             Converted(
                 position.symbol,
@@ -270,6 +271,21 @@ class _Book:
             )
         )
         self.marks[into] = mark
+
+    def _joined(self, symbol: str, quantity: int, lot: float, mark: float) -> float:
+        """The mark of what comes together with what is held of the same symbol already.
+
+        There is one mark for all of it, at which all of it is worth what both were.
+        """
+        held = self.account.positions.get(symbol)
+        if held is None or held.underlying == self.action.underlying:
+            return mark
+        ours = held.quantity * self.account.size(symbol)
+        theirs = quantity * (lot or self.account.multiplier)
+        known = self.before.get(symbol, held.average_price)
+        if ours * theirs < 0.0:
+            return known  # One closes the other; what is left is worth what it was.
+        return (ours * known + theirs * mark) / (ours + theirs)
 
     def _end(self, position: Position) -> None:
         average = position.average_price
@@ -312,11 +328,6 @@ def _symbol(contract: OptionContract, ticker: str, strike_milli: int, root: str 
     same = contract.underlying.replace(".", "") == ticker.replace(".", "")
     root = (root or contract.root) if same else ticker.replace(".", "")
     return OptionContract(root, contract.expiry, contract.right, strike_milli).symbol
-
-
-def _cents(milli: Fraction) -> int:
-    """A strike in thousandths of a dollar, rounded to the cent, halves up."""
-    return max(int((milli / 10 + Fraction(1, 2)) // 1) * 10, _FEWEST_MILLI)
 
 
 def _whole(shares: Fraction) -> tuple[int, Fraction]:
