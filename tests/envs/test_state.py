@@ -69,7 +69,7 @@ def test_a_state_of_before_greeks_were_kept_is_taken_up(make: Make) -> None:
     observation, _ = env.reset()
     played(env, observation["action_mask"], 100, seed=1)
     state = env.get_state()
-    del state["accounts"]["holdings"]["known"]
+    del state["accounts"]["accounts"]["holdings"]["known"]
     other = make(seed=8)
     observation, _ = other.reset()
     played(other, observation["action_mask"], 100, seed=2)
