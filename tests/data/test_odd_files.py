@@ -212,7 +212,7 @@ def test_dividends_are_read_as_a_spreadsheet_saves_them(tmp_path: Path, content:
         (b"underlying,amount\nSPY,1\n", "line 1: .*ex_date is missing"),
         (b"underlying,ex_date,amount,amount\nSPY,2026-03-20,1,2\n", "amount is there twice"),
         (b"underlying,ex_date,amount\nSPY,2026-03-20\n", "line 2.*2 cells"),
-        (b"underlying,ex_date,amount\nSPY,20.03.2026,1\n", "line 2.*Invalid isoformat"),
+        (b"underlying,ex_date,amount\nSPY,20.03.2026,1\n", "line 2.*is no date of the form"),
         (b"underlying,ex_date,amount\n\nSPY,2026-03-20,-1\n", "line 3.*-1"),
         (b"underlying,ex_date,amount\nSPY,2026-03-20,nan\n", "line 2.*nan"),
         (b"underlying,ex_date,amount,currency\nSPY,2026-03-20,1,CAD\n", "line 2.*CAD"),
@@ -242,3 +242,45 @@ def test_corporate_actions_are_read_like_dividends(tmp_path: Path, content: byte
     path = tmp_path / "actions.csv"
     path.write_bytes(content)
     assert read_corporate_actions(path) == ([Split("SPY", date(2026, 3, 20), 2, 1)], [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"underlying;ex_date;amount\nSPY;2026-03-20;1,69\n",
+        b"sep=;\r\nunderlying;ex_date;amount\r\nSPY;2026-03-20;1.69\r\n",
+        b"# written by hand\nunderlying,ex_date,amount\nSPY,2026-03-20 00:00:00,$1.69\n",
+        b"underlying,ex_date,amount\nSPY,2026-03-20T00:00:00Z,1.69\n",
+    ],
+)
+def test_dividends_are_read_as_spreadsheets_of_other_countries_save_them(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "dividends.csv"
+    path.write_bytes(content)
+    assert read_dividends(path) == DIVIDENDS
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("SPY;2026-03-20;1_69", "'1_69' is no number"),
+        ("SPY;2026-03-20;", "a number is missing"),
+        ("SPY;2026-03-20;1,690", "may be thousands"),
+        ("SPY;03/04/2026;1.69", "is no date"),
+        ("SPY;2026-W12-5;1.69", "is no date"),
+        ("SPY;2026-03-20 16:00;1.69", "is no date"),
+        ("SPY;2026-03-20;1.69\nSPY;2026-03-20;1,69", "line 3.*line 2 says the same"),
+    ],
+)
+def test_what_may_mean_two_things_is_refused(tmp_path: Path, row: str, reason: str) -> None:
+    path = tmp_path / "dividends.csv"
+    path.write_text(f"underlying;ex_date;amount\n{row}\n")
+    with pytest.raises(DataError, match=reason):
+        read_dividends(path)
+
+
+def test_two_dividends_of_one_date_are_two(tmp_path: Path) -> None:
+    path = tmp_path / "dividends.csv"
+    path.write_text("underlying,ex_date,amount,special\nSPY,2026-03-20,1,\nSPY,2026-03-20,1,yes\n")
+    assert [each.special for each in read_dividends(path)] == [False, True]

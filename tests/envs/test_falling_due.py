@@ -626,3 +626,13 @@ def test_an_indicator_of_a_halt_suspends_until_the_next_band_or_session(tmp_path
     desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns + 2)
     desk.begin(WED)
     assert desk.suspended == ""
+
+
+def test_an_older_band_does_not_take_the_place_of_a_newer_one(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 100.0)
+    now_ns = session(TUE).open_ns + 90 * 10**9
+    assert desk.env.apply_band("ACME", 90.0, 110.0, [], now_ns)
+    assert not desk.env.apply_band("ACME", 95.0, 99.0, [], now_ns - 1)
+    assert desk.suspended == ""

@@ -202,3 +202,14 @@ def test_price_limits_of_the_stock_stream_suspend_a_stock_that_has_come_to_them(
     odd = limits | {"t": at(30) // 10**6 + 2000, "h": 105.0, "l": None, "i": None}
     clock.take(json.dumps([odd]).encode())
     assert SYMBOL not in market.env.broker.account.suspensions
+
+
+def test_where_nobody_tells_the_time_one_symbol_alone_closes_no_bar(market: Desk) -> None:
+    clock, put = clock_of(market), "O:ACME260206P00100000"
+    for k in range(5):
+        clock.take(json.dumps([quote(at(31) + 3600 * SECOND + k * 20_000_000)]))
+        assert not clock.due
+    clock.take(json.dumps([quote(at(30.9), sym=put), quote(at(31.02), sym=put)]))
+    assert clock.due and clock.watermark_ns == at(31.02)
+    clock.take(json.dumps([bar(at(32), 100.0)]))
+    assert clock.watermark_ns == at(32)

@@ -7,16 +7,50 @@ adjusted is kept here for the few that an account holds, until they are closed o
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from trading.data.admission import LAST_NS, Refusal, is_older
+from trading.data.massive.wire import MAX_PRICE
 from trading.execution.deliverables import Adjusted
 from trading.execution.holdings import marked
 from trading.execution.orders import QuoteView
 from trading.market.chain import Chain
-from trading.market.pricing import greeks
+from trading.market.pricing import black_price, greeks
 
 NO_QUOTE = QuoteView(0.0, 0.0, 0.0, 0.0, 0)
+
+
+class Worth(NamedTuple):
+    """What a contract may cost, USD a share as it is quoted; NaN where it is not known."""
+
+    least: float = math.nan
+    """What its exercise brings."""
+    value: float = math.nan
+    """By the volatility of the nearest listed contract."""
+    most: float = math.nan
+    """What it delivers (call), or its strike (put)."""
+    room: float = math.nan
+    """How far a price may be off, at least."""
+
+    def refusal(self, quote: QuoteView, before: QuoteView) -> Refusal | None:
+        """Why a quote is not taken over; `before` is the one that was kept apart last.
+
+        As in `trading.data.admission`: nothing is worth more than it delivers, or to be had for
+        less than it brings, and what is far from its worth needs a second quote that says so.
+        """
+        bid, ask = quote.bid, quote.ask
+        if bid > self.most + self.room or (ask > 0.0 and ask < self.least - self.room):
+            return Refusal.OUT_OF_BOUNDS
+        width = max(self.room, 0.5 * self.value)
+        off = bid > self.value + width or (0.0 < ask < self.value - width)
+        again = (
+            0 < before.ts_ns < quote.ts_ns
+            and abs(bid - before.bid) <= width
+            and abs(ask - before.ask) <= width
+        )
+        return Refusal.UNCONFIRMED if off and not again else None
 
 
 @dataclass(slots=True)
@@ -26,6 +60,8 @@ class AdjustedContract:
     quote: QuoteView = NO_QUOTE
     mark: float = math.nan
     sequence: int = -1
+    apart: QuoteView = NO_QUOTE
+    """The last quote that nothing supports."""
 
 
 class AdjustedContracts:
@@ -46,14 +82,27 @@ class AdjustedContracts:
         for each in self._held.values():
             each.sequence = -1
 
-    def apply_quote(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
-        """Take over a quote; False when it is older than what is held."""
+    def apply_quote(
+        self, symbol: str, quote: QuoteView, sequence: int, worth: Worth | None = None
+    ) -> Refusal | None:
+        """Take over a quote; or the reason why it is refused, as those of listed contracts are."""
         held = self._held[symbol]
-        if quote.ts_ns < held.quote.ts_ns:
-            return False
-        held.quote, held.sequence = quote, sequence
-        held.mark = marked(quote, held.mark)
-        return True
+        if not 0 < quote.ts_ns < LAST_NS:
+            return Refusal.MISTIMED
+        if is_older(quote.ts_ns, sequence, held.quote.ts_ns, held.sequence):
+            return Refusal.OLDER
+        if not (0.0 <= quote.bid <= MAX_PRICE and 0.0 <= quote.ask <= MAX_PRICE):
+            return Refusal.NOT_A_PRICE
+        reason = (worth or Worth()).refusal(quote, held.apart)
+        if reason is None:
+            held.quote, held.sequence = quote, sequence
+            held.mark = marked(quote, held.mark)
+            held.apart = NO_QUOTE
+        else:
+            # Neither traded nor marked by it, and nothing older counts as a quote of now.
+            held.quote = QuoteView(0.0, 0.0, 0.0, 0.0, quote.ts_ns)
+            held.sequence, held.apart = sequence, quote
+        return reason
 
     def quote(self, symbol: str) -> QuoteView:
         """The last quote; one without sides before the first."""
@@ -62,6 +111,34 @@ class AdjustedContracts:
     def mark(self, symbol: str) -> float:
         """Value in USD a share, NaN before the first quote."""
         return self._held[symbol].mark
+
+
+def adjusted_worth(
+    symbol: str,
+    adjusted: Adjusted,
+    multiplier: float,
+    spot: float,
+    vol: float,
+    years: float,
+) -> Worth:
+    """What one adjusted contract may cost; without a price (NaN) nothing is known.
+
+    Without a volatility (NaN) only the bounds are.
+    """
+    terms = adjusted.terms(symbol, multiplier)
+    hundredths = adjusted.shares(symbol, multiplier) / multiplier
+    if not spot > 0.0 or not hundredths > 0.0:
+        return Worth()
+    least = hundredths * max(terms.right * (spot - terms.strike), 0.0)
+    most = hundredths * (max(spot, spot - terms.strike) if terms.right > 0 else terms.strike)
+    value = least
+    if terms.strike > 0.0:
+        value = hundredths * black_price(terms.right, spot, terms.strike, max(years, 0.0), 1.0, vol)
+    return Worth(least, value, max(most, 0.0), _ROOM * hundredths * spot)
+
+
+_ROOM = 0.03
+"""Share of what is delivered: spot and volatility are those of the bar before."""
 
 
 def adjusted_greeks(

@@ -18,6 +18,7 @@ from trading.envs.adjusted_contracts import (
     NO_QUOTE,
     AdjustedContracts,
     adjusted_greeks,
+    adjusted_worth,
     nearest_volatility,
 )
 from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
@@ -47,6 +48,7 @@ from trading.execution.catch_up import (
     value_when_settled,
     wanted_closes,
 )
+from trading.execution.deliverables import Adjusted
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.holdings import StrategyPosition
@@ -94,11 +96,12 @@ HALTED_STOCK = "its stock is halted or at its price limit"
 
 
 class PriceLimits(NamedTuple):
-    """Between which prices a stock may trade, USD; 0 where there is no limit."""
+    """Between which prices a stock may trade, USD, told at `ts_ns`; 0 where there is none."""
 
     low: float
     high: float
     halted: bool
+    ts_ns: int = 0
 
     def stop(self, price: float) -> bool:
         """Whether trading at a price has come to a halt."""
@@ -499,7 +502,12 @@ class LiveEnv:
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None and symbol in self._adjusted:
             quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
-            return self._adjusted.apply_quote(symbol, quote, sequence)
+            reason = self._adjusted.apply_quote(
+                symbol, quote, sequence, adjusted_worth(symbol, *self._adjusted_view(symbol))
+            )
+            if reason is not None:
+                self.refused.count(reason)
+            return reason is None
         if market is None or i == STOCK:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
@@ -513,15 +521,19 @@ class LiveEnv:
     def apply_band(
         self, symbol: str, low: float, high: float, indicators: Sequence[int], ts_ns: int
     ) -> bool:
-        """Take over between which prices a stock may trade; False when it is not traded here.
+        """Take over between which prices a stock may trade; False when refused or not traded here.
 
         A stock that is halted, or whose price has come to its limit, is suspended until it trades
         between its limits again.
         """
         if symbol not in self._markets:
             return False
+        known = self._price_bands.get(symbol)
+        if known is not None and ts_ns < known.ts_ns:
+            self.refused.count(Refusal.OLDER)
+            return False
         halted = not self.halt_indicators.isdisjoint(indicators)
-        self._price_bands[symbol] = PriceLimits(low, high, halted)
+        self._price_bands[symbol] = PriceLimits(low, high, halted, ts_ns)
         self._suspend_halted(ts_ns)
         return True
 
@@ -844,19 +856,18 @@ class LiveEnv:
 
     def _adjusted_greeks(self, symbol: str) -> Sensitivities:
         """Of a hundredth of an adjusted contract, by the volatility of the nearest listed one."""
+        each = adjusted_greeks(symbol, *self._adjusted_view(symbol))
+        return Sensitivities(*(value / self.broker.account.multiplier for value in each))
+
+    def _adjusted_view(self, symbol: str) -> tuple[Adjusted, float, float, float, float]:
+        """What is adjusted, multiplier, spot, volatility and years left of an adjusted contract."""
         account = self.broker.account
         market = self._markets[account.positions[symbol].underlying]
         expiry_ns = self._calendar.expiry_ns(parse_symbol(symbol).expiry)
         strike = account.adjusted.terms(symbol, account.multiplier).strike
-        each = adjusted_greeks(
-            symbol,
-            account.adjusted,
-            account.multiplier,
-            market.spot,
-            nearest_volatility(market.chain, strike, expiry_ns),
-            (expiry_ns - self._now_ns) / YEAR_NS,
-        )
-        return Sensitivities(*(value / account.multiplier for value in each))
+        vol = nearest_volatility(market.chain, strike, expiry_ns)
+        years = (expiry_ns - self._now_ns) / YEAR_NS
+        return account.adjusted, account.multiplier, market.spot, vol, years
 
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
+from trading.data.admission import Refusal
 from trading.data.massive.rest import ContractSnapshot, RestClient
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import BUCKETS
@@ -122,7 +123,10 @@ class MarketDirectory:
             At the start of a run nothing at all can be listed.
         """
         told = self._known_dividends(bar.session.date)
-        self._env.set_dividends(dict.fromkeys([*told, *self._special_dividends]))
+        # A special one that is named is not paid again where the vendor tells it as a regular one.
+        named = [replace(each, special=False) for each in self._special_dividends]
+        others = [each for each in told if replace(each, special=False) not in named]
+        self._env.set_dividends([*others, *self._special_dividends])
         self._env.set_actions(self._known_actions(bar.session.date))
         self._tell_roots(bar.session.date)
         if self._closes is not None:
@@ -383,7 +387,10 @@ class MarketDirectory:
         self._env.list_contracts(symbol, chosen)
         self._warm.add(symbol)
         for each in snapshots:
-            if each.quote_ns > 0:
+            if each.quote_ns > bar.end_ns:
+                # It would keep every quote of until then out.
+                self._env.refused.count(Refusal.AHEAD)
+            elif each.quote_ns > 0:
                 self._env.apply_quote(
                     each.contract.symbol,
                     each.bid,

@@ -17,6 +17,7 @@ import massive
 import msgspec
 from urllib3.exceptions import HTTPError
 
+from trading.data.massive.damaged import mended
 from trading.data.massive.endpoint import check_api_key, check_url, is_loopback, redact
 from trading.errors import AuthenticationFailed, NotEntitled, RestError
 
@@ -216,8 +217,12 @@ class RestTransport:
 
     def _decode(self, body: bytes, kind: type[Row], where: str) -> Row:
         try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
+            try:
+                return msgspec.json.decode(body, type=kind)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                # What is odd may lie in a row that costs only itself.
+                return msgspec.json.decode(mended(body), type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RestError(
                 f"{where}: the reply is not what the vendor documents: {error}"
             ) from error
