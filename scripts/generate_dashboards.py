@@ -112,13 +112,13 @@ def trading() -> grafana.Dashboard:
             Section(
                 "Positions",
                 _across(
+                    _graph("Open strategies", "short", Line("trading_bot_open_positions", "open")),
                     _graph(
-                        "Open strategies",
+                        "Held back",
                         "short",
-                        Line("trading_bot_open_positions", "open"),
-                        Line("trading_bot_suspended_underlyings", "suspended"),
-                        Line("trading_bot_unexplained_underlyings", "unexplained"),
-                        Line("trading_bot_pending_settlements", "expired, not settled"),
+                        Line("trading_bot_suspended_underlyings", "underlyings suspended"),
+                        Line("trading_bot_unexplained_underlyings", "of these, unexplained"),
+                        Line("trading_bot_pending_settlements", "contracts expired, not settled"),
                     ),
                     _graph(
                         "Delta and gamma",
@@ -208,6 +208,36 @@ def trading() -> grafana.Dashboard:
                             "60 * rate(trading_bot_feed_late_events_total[$__rate_interval])",
                             "late events",
                         ),
+                        Line(
+                            "60 * rate(trading_bot_late_bars_total[$__rate_interval])",
+                            "bars closed too late to trade",
+                        ),
+                        Line(
+                            "60 * rate(trading_bot_rest_rows_left_out_total[$__rate_interval])",
+                            "REST rows left out",
+                        ),
+                    ),
+                )
+                + _across(
+                    _graph(
+                        "Events refused",
+                        PER_MINUTE,
+                        Line(
+                            "60 * rate(trading_bot_feed_refused_total[$__rate_interval])",
+                            "{{reason}}",
+                        ),
+                        about="By reason, see feed.refused in GET /status.",
+                    ),
+                    _graph(
+                        "Clock ahead of the vendor's",
+                        SECONDS,
+                        Line("trading_bot_clock_offset_seconds", "machine"),
+                        about="Above 5 s nothing is opened. A tape that is played has no offset.",
+                    ),
+                    _graph(
+                        "Subscriptions",
+                        "short",
+                        Line("trading_bot_feed_subscriptions", "{{asset_class}} {{answer}}"),
                     ),
                 )
                 + _across(
@@ -218,7 +248,13 @@ def trading() -> grafana.Dashboard:
                         Line("trading_bot_ready", "ready"),
                         no="dark-red",
                         yes="green",
-                    )
+                    ),
+                    _states(
+                        "Why it is not ready",
+                        Line("trading_bot_not_ready", "{{reason}}"),
+                        no="transparent",
+                        yes="dark-red",
+                    ),
                 ),
             ),
             Section(

@@ -1,11 +1,14 @@
 """`trading account`: the owner's commands, whether or not the application runs."""
 
+import functools
 import getpass
+import inspect
 import json
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -36,6 +39,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON o
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, help="Seconds to wait for who trades the account.")
 ]
+
+
+class _Asked(NamedTuple):
+    """What the owner asks for, whoever carries it out."""
+
+    name: str
+    symbol: str = ""
+    amount: float = 0.0
 
 
 @account_app.command()
@@ -76,8 +87,8 @@ def status(
         _print_account(account)
 
 
-@account_app.command()
-def halt(
+def _carry_out(
+    asked: _Asked,
     config: ConfigOption = None,
     overrides: SetOption = None,
     why: WhyOption = "",
@@ -85,132 +96,16 @@ def halt(
     key: KeyOption = "",
     as_json: JsonOption = False,
     timeout: TimeoutOption = 30.0,
-) -> None:
-    """Let nothing trade until `resume`; expiry and settlement still happen."""
-    _command("halt", config, overrides, why, by, key, as_json, timeout)
-
-
-@account_app.command()
-def reduce(
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    why: WhyOption = "",
-    by: ByOption = None,
-    key: KeyOption = "",
-    as_json: JsonOption = False,
-    timeout: TimeoutOption = 30.0,
-) -> None:
-    """Let only what closes a strategy trade until `resume`."""
-    _command("reduce", config, overrides, why, by, key, as_json, timeout)
-
-
-@account_app.command()
-def resume(
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    why: WhyOption = "",
-    by: ByOption = None,
-    key: KeyOption = "",
-    as_json: JsonOption = False,
-    timeout: TimeoutOption = 30.0,
-) -> None:
-    """End the owner's orders and every restriction whose cause is gone; see docs/states.md."""
-    _command("resume", config, overrides, why, by, key, as_json, timeout)
-
-
-@account_app.command()
-def flatten(
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    why: WhyOption = "",
-    by: ByOption = None,
-    key: KeyOption = "",
-    as_json: JsonOption = False,
-    timeout: TimeoutOption = 30.0,
-) -> None:
-    """Close everything, from the next bar on until all is closed; nothing is opened meanwhile."""
-    _command("flatten", config, overrides, why, by, key, as_json, timeout)
-
-
-@account_app.command()
-def close(
-    symbol: Annotated[str, typer.Argument(help="The underlying, as in SPY.")],
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    why: WhyOption = "",
-    by: ByOption = None,
-    key: KeyOption = "",
-    as_json: JsonOption = False,
-    timeout: TimeoutOption = 30.0,
-) -> None:
-    """Close what is open on one underlying, all its legs together, from the next bar on."""
-    _command("close", config, overrides, why, by, key, as_json, timeout, symbol=symbol)
-
-
-@account_app.command("reset-peak")
-def reset_peak(
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    why: WhyOption = "",
-    by: ByOption = None,
-    key: KeyOption = "",
-    as_json: JsonOption = False,
-    timeout: TimeoutOption = 30.0,
-) -> None:
-    """Accept the loss so far: the drawdown is measured from the present equity."""
-    _command("reset_peak", config, overrides, why, by, key, as_json, timeout)
-
-
-@account_app.command()
-def deposit(
-    amount: Annotated[float, typer.Argument(help="USD.")],
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    why: WhyOption = "",
-    by: ByOption = None,
-    key: KeyOption = "",
-    as_json: JsonOption = False,
-    timeout: TimeoutOption = 30.0,
-) -> None:
-    """Pay cash in. It is no profit, and changes no loss in percent."""
-    _command("deposit", config, overrides, why, by, key, as_json, timeout, amount=amount)
-
-
-@account_app.command()
-def withdraw(
-    amount: Annotated[float, typer.Argument(help="USD, at most the buying power.")],
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    why: WhyOption = "",
-    by: ByOption = None,
-    key: KeyOption = "",
-    as_json: JsonOption = False,
-    timeout: TimeoutOption = 30.0,
-) -> None:
-    """Take cash out. It is no loss, and changes no loss in percent."""
-    _command("withdraw", config, overrides, why, by, key, as_json, timeout, amount=amount)
-
-
-def _command(
-    name: str,
-    config: Path | None,
-    overrides: list[str] | None,
-    why: str,
-    by: str | None,
-    key: str,
-    as_json: bool,
-    timeout_s: float,
-    symbol: str = "",
-    amount: float = 0.0,
 ) -> None:
     settings = settings_for(config, overrides or [])
     from trading.execution.events import OwnerCommand
     from trading.execution.owner import Command, now_utc
 
     who = by if by is not None else f"{getpass.getuser()}@{socket.gethostname()}"
-    command = Command(OwnerCommand(name), who, why, key, symbol, amount, now_utc())
+    kind = OwnerCommand(asked.name)
+    command = Command(kind, who, why, key, asked.symbol, asked.amount, now_utc())
     try:
-        answer = _give(settings, command, timeout_s)
+        answer = _give(settings, command, timeout)
     except (TradingError, OSError) as error:
         if not as_json:
             with failures():
@@ -222,6 +117,82 @@ def _command(
         return
     print(answer["said"] + (" (done before)" if answer["repeated"] else ""))
     print(_state_line(answer["account"]))
+
+
+def _owners(asks: Callable[..., _Asked]) -> Callable[..., None]:
+    """Add the options that all of the owner's commands have to what one of them asks for."""
+    own = inspect.signature(asks).parameters
+
+    @functools.wraps(asks)
+    def command(**given: Any) -> None:
+        asked = asks(**{name: given.pop(name) for name in own})
+        _carry_out(asked, **given)
+
+    shared = list(inspect.signature(_carry_out).parameters.values())[1:]
+    parameters = [*own.values(), *shared]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+@account_app.command()
+@_owners
+def halt() -> _Asked:
+    """Let nothing trade until `resume`; expiry and settlement still happen."""
+    return _Asked("halt")
+
+
+@account_app.command()
+@_owners
+def reduce() -> _Asked:
+    """Let only what closes a strategy trade until `resume`."""
+    return _Asked("reduce")
+
+
+@account_app.command()
+@_owners
+def resume() -> _Asked:
+    """End the owner's orders and every restriction whose cause is gone; see docs/states.md."""
+    return _Asked("resume")
+
+
+@account_app.command()
+@_owners
+def flatten() -> _Asked:
+    """Close everything, from the next bar on until all is closed; nothing is opened meanwhile."""
+    return _Asked("flatten")
+
+
+@account_app.command()
+@_owners
+def close(
+    symbol: Annotated[str, typer.Argument(help="The underlying, as in SPY.")],
+) -> _Asked:
+    """Close what is open on one underlying, all its legs together, from the next bar on."""
+    return _Asked("close", symbol=symbol)
+
+
+@account_app.command("reset-peak")
+@_owners
+def reset_peak() -> _Asked:
+    """Accept the loss so far: the drawdown is measured from the present equity."""
+    return _Asked("reset_peak")
+
+
+@account_app.command()
+@_owners
+def deposit(amount: Annotated[float, typer.Argument(help="USD.")]) -> _Asked:
+    """Pay cash in. It is no profit, and changes no loss in percent."""
+    return _Asked("deposit", amount=amount)
+
+
+@account_app.command()
+@_owners
+def withdraw(
+    amount: Annotated[float, typer.Argument(help="USD, at most the buying power.")],
+) -> _Asked:
+    """Take cash out. It is no loss, and changes no loss in percent."""
+    return _Asked("withdraw", amount=amount)
 
 
 def _give(settings: Settings, command: "Command", timeout_s: float) -> dict[str, Any]:

@@ -70,7 +70,10 @@ class Handler(BaseHTTPRequestHandler):
         answers = self.server.answers_of.get(parts.path, self.server.answers)
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        self.send_response(answer.status)
+        if "Date" in answer.headers:
+            self.send_response_only(answer.status)
+        else:
+            self.send_response(answer.status)
         self.send_header("Content-Length", str(len(body)))
         for name, value in answer.headers.items():
             self.send_header(name, value)

@@ -315,6 +315,62 @@ def test_a_clock_that_cannot_be_read_raises(service: Service, client: RestClient
         client.market_status()
 
 
+DATE = "Tue, 10 Nov 2020 22:37:37 GMT"
+DATE_NS = 1_605_047_857_000_000_000
+TOLD = {"market": "open", "serverTime": "2020-11-10T17:37:40-05:00"}
+
+
+def test_the_clock_is_that_of_the_market_status(service: Service, client: RestClient) -> None:
+    service.answers = [Answer(TOLD, headers={"Date": DATE})]
+    assert client.clock_ns() == DATE_NS + 3_000_000_000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer({"status": "ERROR", "error": "not in your plan"}, status=403),
+        Answer(b"<html>busy</html>", status=503),
+        Answer(b"[]"),
+        Answer({"market": "open", "serverTime": "noon"}),
+        Answer({"market": "open", "serverTime": "2020-11-10T17:37:37"}),
+        Answer({"market": "open"}),
+    ],
+)
+def test_where_the_market_status_tells_no_time_the_clock_is_the_replys_date(
+    service: Service, client: RestClient, answer: Answer
+) -> None:
+    service.answers = [answer._replace(headers={"Date": DATE})]
+    assert client.clock_ns() == DATE_NS
+    assert len(service.asked) == 1, "what is tried again is of another instant"
+
+
+@pytest.mark.parametrize("age", ["0", "37", "odd"])
+@pytest.mark.parametrize("status", [200, 503])
+def test_what_a_cache_kept_tells_no_time(
+    service: Service, client: RestClient, age: str, status: int
+) -> None:
+    service.answers = [Answer(TOLD, status, {"Date": DATE, "Age": age})]
+    with pytest.raises(RestError, match="a cache answered"):
+        client.clock_ns()
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Tue, 10 Nov 2020"])
+def test_a_reply_that_tells_no_time_at_all_is_an_error(
+    service: Service, client: RestClient, date: str
+) -> None:
+    service.answers = [Answer({"error": "busy"}, 503, {"Date": date})]
+    with pytest.raises(RestError, match="neither does its Date"):
+        client.clock_ns()
+
+
+def test_a_clock_behind_a_broken_connection_is_not_known(
+    service: Service, client: RestClient
+) -> None:
+    service.answers = [Answer(TOLD, headers={"Date": DATE}, cut=True)]
+    with pytest.raises(RestError, match="/v1/marketstatus/now"):
+        client.clock_ns()
+
+
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 429])
 def test_the_key_shows_nowhere(
     service: Service, client: RestClient, caplog: pytest.LogCaptureFixture, status: int

@@ -723,3 +723,27 @@ def test_the_queue_is_bounded_in_bytes_too() -> None:
     assert sum(len(frame.data) for frame in queue.take_all(0.0)) == 800
     queue.put(TaggedFrame("options", bytes(5000)))
     assert len(queue) == 1 and queue.is_full, "one larger than the bound has a place, alone"
+
+
+def test_a_frame_too_large_to_be_read_is_counted_and_leads_to_a_new_connection(
+    start: Start, connect: Connect
+) -> None:
+    async def floods(peer: Peer) -> None:
+        await peer.authenticate()
+        await peer.acknowledge(1)
+        await peer.send_raw(b"[" + b" " * 900 + b"]")
+        await peer.hold()
+
+    async def bulky(peer: Peer) -> None:
+        await peer.authenticate()
+        await peer.acknowledge(1)
+        await peer.send_raw(b"[" + b" " * 300 + b"]")
+        await peer.send(quote(1))
+        await peer.hold()
+
+    client = connect(start(floods, bulky), max_frame_bytes=100, backoff_initial_s=0.001)
+    client.subscribe("options", [SPY])
+    wait_until(lambda: client.health()["options"]["reconnects"] >= 1)
+    assert "a frame of more than 800 bytes" in client.health()["options"]["last_error"]
+    wait_until(lambda: client.oversize >= 3)
+    assert client.health()["options"]["reconnects"] == 1, "one that can be read ends nothing"

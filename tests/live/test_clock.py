@@ -20,6 +20,8 @@ class World:
         self.vendor_off_s = 0.0
         self.answers = True
         self.asked = 0
+        self.way_s = 0.0
+        """How long an answer is on its way, all of it behind the vendor's clock."""
 
     def true_ns(self) -> int:
         return START + self.passed_ns
@@ -34,7 +36,9 @@ class World:
         self.asked += 1
         if not self.answers:
             raise RestError("/v1/marketstatus/now: no answer")
-        return (self.true_ns() + round(self.vendor_off_s * SECOND)) // SECOND * SECOND
+        told_ns = (self.true_ns() + round(self.vendor_off_s * SECOND)) // SECOND * SECOND
+        self.passed_ns += round(self.way_s * SECOND)
+        return told_ns
 
     def clock(self) -> "CheckedAtOnce":
         clock = CheckedAtOnce(self.machine_ns, self.vendor_ns, self.steady_ns)
@@ -93,6 +97,53 @@ def test_without_an_answer_the_steady_clock_keeps_the_time_and_failures_are_coun
     world.passed_ns += 3600 * SECOND
     assert world.error_s(clock) == 0.0
     assert clock.failures >= 1
+
+
+def test_a_comparison_that_failed_is_made_again_soon() -> None:
+    world = World(off_s=3600.0)
+    clock = world.clock()
+    world.answers = False
+    clock.follow(1)
+    world.answers = True
+    failed = world.asked
+    world.passed_ns += 14 * SECOND
+    clock.now_ns()
+    assert world.asked == failed
+    world.passed_ns += 2 * SECOND
+    clock.now_ns()
+    assert world.asked == failed + 1 and clock.failures == 1
+    world.passed_ns += 30 * SECOND
+    clock.now_ns()
+    assert world.asked == failed + 1, "the answer counts for ten minutes"
+
+
+@pytest.mark.parametrize("way_s", [3.0, 9.0, 20.0])
+def test_an_answer_that_took_long_does_not_make_a_good_clock_wrong(way_s: float) -> None:
+    world = World()
+    world.way_s = way_s
+    clock = world.clock()
+    assert not clock.is_off and abs(clock.offset_s) <= 1.0
+    assert world.error_s(clock) == 0.0
+    world.off_s = 3600.0
+    clock.check()
+    assert clock.is_off
+    assert world.error_s(clock) <= 1.0 + way_s / 2
+
+
+def test_a_first_answer_counts_though_no_second_one_comes() -> None:
+    world = World(off_s=-90.0)
+    world.way_s = 1.0
+    clock = CheckedAtOnce(world.machine_ns, world.vendor_ns, world.steady_ns)
+    tell = world.vendor_ns
+
+    def once() -> int:
+        told = tell()
+        world.answers = False
+        return told
+
+    clock._vendor_ns = once
+    clock.check()
+    assert clock.is_off and clock.failures == 0
 
 
 def test_connections_opened_anew_are_a_reason_to_compare() -> None:

@@ -16,6 +16,7 @@ from tests.live.market import (
     serving,
     settings_for,
 )
+from tests.waits import WAIT_S
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamClient
 from trading.envs.live_env import LiveEnv
@@ -26,8 +27,10 @@ from trading.execution.portfolio import Account
 from trading.execution.risk import TradingState
 from trading.learning.policy import Policy
 from trading.live import assembly
+from trading.live.bar_clock import Bar, first_bar_after
+from trading.live.clock import LiveClock
 from trading.live.markets import MarketDirectory
-from trading.live.readiness import clock_reasons
+from trading.live.readiness import Unready, clock_reasons
 from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
 
@@ -125,7 +128,7 @@ def test_a_machine_whose_clock_is_wrong_closes_no_bar_by_it_and_opens_nothing(
     live.run(after_open_s=180 + off_s)
     assert live.bars.ends == [live.open_ns + n * MINUTE for n in (1, 2, 3)]
     assert live.trader.live_clock is not None and live.trader.live_clock.is_off
-    assert any("clock" in reason for reason in clock_reasons(live.trader, CALENDAR))
+    assert any(each.kind is Unready.CLOCK for each in clock_reasons(live.trader, CALENDAR))
     assert not any(isinstance(each, OrderAccepted) for each in live.journal.events())
     assert live.journal.last_ts_ns <= live.open_ns + 3 * MINUTE
 
@@ -138,7 +141,7 @@ def test_an_account_whose_journal_is_ahead_says_so_and_trades_nothing_until_then
     before = live.journal.last_seq
     live.run(after_open_s=181)
     assert live.bars.ends == [] or live.bars.ends[0] > live.open_ns + HOUR
-    [reason, *_] = clock_reasons(live.trader, CALENDAR)
+    [(_, reason), *_] = clock_reasons(live.trader, CALENDAR)
     assert "journal is ahead" in reason and "accept_journal_ahead" in reason
     decided = [each for each in live.journal.events(before) if isinstance(each, DecisionMade)]
     assert decided == []
@@ -155,3 +158,62 @@ def test_its_owner_may_let_it_go_on(tmp_path: Path, stack: ExitStack, ahead_ns: 
     account: Account = live.trader.env.broker.account
     assert account.decisions == 6 and account.last_ts_ns == live.open_ns + 3 * MINUTE
     assert live.journal.fold().fingerprint() == account.fingerprint()
+
+
+def asked_for_the_time(live: Live) -> list[int]:
+    """Exchange times at which the trader asked the vendor what time it is; filled as it does."""
+    times: list[int] = []
+    ask = live.rest.clock_ns
+
+    def noted() -> int:
+        times.append(live.trader.clock.bar.end_ns)
+        return ask()
+
+    live.rest.clock_ns = noted  # type: ignore[method-assign]
+    return times
+
+
+def test_the_clock_is_compared_at_the_start_and_after_each_reconnection(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    live = Live(tmp_path, stack, minutes=380)
+    times = asked_for_the_time(live)
+
+    class Drops(Bars):
+        """Loses the options' connection at the first bar."""
+
+        def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
+            super().on_bar(trader, bar, latency_s)
+            before = len(times)
+            assert before >= 1, "compared before the first bar"
+            connection = live.stream._connections["options"]
+            socket = connection._socket
+            assert socket is not None and live.stream._loop is not None
+            live.stream._loop.call_soon_threadsafe(socket.transport.abort)
+            deadline = time.monotonic() + WAIT_S
+            while len(times) == before:
+                trader._keep_time(trader.live_clock)
+                assert time.monotonic() < deadline, live.stream.health()
+                time.sleep(0.05)
+            trader.stopping.set()
+
+    live.trader._observer = Drops()
+    live.run(after_open_s=62)
+    assert len(times) >= 2
+
+
+def test_the_clock_is_compared_when_a_session_begins(tmp_path: Path, stack: ExitStack) -> None:
+    live = Live(tmp_path, stack, minutes=1)
+    times = asked_for_the_time(live)
+    trader = live.trader
+    started = time.monotonic_ns()
+    live_clock = LiveClock(lambda: live.open_ns + time.monotonic_ns() - started, None)
+    compared: list[int] = []
+    live_clock.check_soon = lambda: compared.append(1)  # type: ignore[method-assign]
+    trader.live_clock = live_clock
+    following = first_bar_after(trader.clock.bar.session.close_ns, CALENDAR, MINUTE)
+    trader._unopened = following
+    trader._open_if_begun(following.session.open_ns - 1)
+    assert not compared
+    trader._open_if_begun(following.session.open_ns)
+    assert compared == [1] and times == []

@@ -112,6 +112,9 @@ def test_every_name_is_there_before_anything_happened() -> None:
         "ready",
         "disk_free_bytes",
         "disk_size_bytes",
+        "feed_subscriptions",
+        "not_ready",
+        "rest_rows_left_out",
     }
 
 
@@ -146,6 +149,7 @@ def test_totals_are_counters_and_the_reward_is_a_gauge() -> None:
         "late_bars",
         "learner_dropped_fragments",
         "learner_rehearsed_samples",
+        "rest_rows_left_out",
     }
     assert kinds["reward_total"] == "gauge"
     assert kinds["action_latency_seconds"] == "histogram"
@@ -217,9 +221,13 @@ def test_the_feed_shows_each_connection_and_its_totals() -> None:
             dropped_frames=1,
             quote_age_s=0.25,
             connected={"options": True, "stocks": False},
+            subscriptions={("stocks", "refused"): 2},
+            rows_left_out=4,
         )
     )
     shown = samples(metrics)
+    assert shown["feed_subscriptions", (("answer", "refused"), ("asset_class", "stocks"))] == 2.0
+    assert shown["rest_rows_left_out_total", ()] == 4
     assert shown["feed_connected", (("asset_class", "options"),)] == 1.0
     assert shown["feed_connected", (("asset_class", "stocks"),)] == 0.0
     assert shown["feed_events_total", ()] == 10**9

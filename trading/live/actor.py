@@ -45,7 +45,13 @@ from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.news import News, Newsroom
 from trading.live.notices import Chronicle, Notices, by_apprise
-from trading.live.readiness import clock_reasons, connection_reasons, subscription_reasons
+from trading.live.readiness import (
+    Reason,
+    Unready,
+    clock_reasons,
+    connection_reasons,
+    subscription_reasons,
+)
 from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.reloading import reload
 from trading.live.status import (
@@ -125,6 +131,7 @@ class LiveMarket:
         self._status: dict[str, Any] = {}
         self._trader: Trader | None = None
         self._stream: StreamClient | None = None
+        self._rest: RestClient | None = None
         self._recorder: Recorder | None = None
         self._early_answers: list[Answer] = []
         """What came before there was a trader to give it to."""
@@ -153,22 +160,32 @@ class LiveMarket:
 
     def readiness(self) -> tuple[bool, list[str]]:
         """Whether the account trades or its market is known to be closed, and why not."""
+        reasons = self._unready()
+        return not reasons, [each.text for each in reasons]
+
+    def _unready(self) -> list[Reason]:
+        """What keeps it from being ready; a closed market needs its clock and subscriptions."""
+        trades = self._phase == "trading"
+        is_closed = trades and self._market_is_closed()
         reasons = []
-        if self._phase == "trading" and self._market_is_closed():
-            return True, []
-        if self._phase != "trading":
-            reasons.append(f"{self._phase}: {self._failure}" if self._failure else self._phase)
-        reasons += self._feed_reasons()
+        if not trades:
+            text = f"{self._phase}: {self._failure}" if self._failure else self._phase
+            reasons.append(Reason(Unready.PHASE, text))
+        if not is_closed:
+            reasons += self._feed_reasons()
         if self._stream is not None:
             reasons += subscription_reasons(self._stream.health())
         if self._trader is not None:
             reasons += clock_reasons(self._trader, self._calendar)
-        if self._phase == "trading" and self._bar is None:
-            reasons.append("warming up: no bar has closed yet")
-        state = self._status.get("account", {}).get("trading_state", "ACTIVE")
-        if state == "HALTED":
-            reasons.append(f"halted: {self._status['account']['trading_state_reason']}")
-        return not reasons, reasons
+        if is_closed:
+            return reasons
+        if trades and self._bar is None:
+            reasons.append(Reason(Unready.WARMING, "warming up: no bar has closed yet"))
+        account = self._status.get("account", {})
+        if account.get("trading_state") == "HALTED":
+            text = f"halted: {account['trading_state_reason']}"
+            reasons.append(Reason(Unready.HALTED, text))
+        return reasons
 
     def status(self) -> dict[str, Any]:
         """Account, positions, greeks, market, feed, learner and versions as JSON values."""
@@ -206,12 +223,22 @@ class LiveMarket:
                 connected={
                     k: each["state"] is ConnectionState.LIVE for k, each in connections.items()
                 },
+                subscriptions={
+                    (k, answer): count
+                    for k, each in connections.items()
+                    for answer, count in (
+                        ("acknowledged", each["acknowledged"]),
+                        ("refused", each["refused"]),
+                        ("unanswered", each["unanswered"]),
+                    )
+                },
                 silence_s={k: _silence_s(each) for k, each in connections.items()},
                 late_events=clock.late if clock else 0,
                 refused=self._refused(),
                 clock_offset_s=live_clock.offset_s if live_clock else float("nan"),
                 clock_steps=live_clock.steps if live_clock else 0,
                 late_bars=self._trader.late_bars if self._trader else 0,
+                rows_left_out=self._rest.rows_left_out if self._rest else 0,
                 tradable_share=min(
                     (each["tradable_share"] for each in underlyings), default=float("nan")
                 ),
@@ -376,7 +403,7 @@ class LiveMarket:
         while not self._stopping.wait(1.0) and self._phase in ("connecting", "trading"):
             now_s = time.monotonic()
             if self._phase == "trading" and not self._market_is_closed():
-                watchman.feed(self._feed_reasons(), now_s)
+                watchman.feed([each.text for each in self._feed_reasons()], now_s)
             if now_s - looked_s >= _DISKS_S:
                 looked_s = now_s
                 figures = self._process_figures()
@@ -427,8 +454,10 @@ class LiveMarket:
         folders = {"state": paths.state_dir, "checkpoints": paths.checkpoints}
         # The learner may keep its checkpoints on another node.
         disks = {name: shutil.disk_usage(at) for name, at in folders.items() if at.exists()}
+        unready = {each.kind for each in self._unready()}
         return ProcessFigures(
-            ready=self.readiness()[0],
+            ready=not unready,
+            not_ready={str(kind): kind in unready for kind in Unready},
             disk_free_bytes={name: disk.free for name, disk in disks.items()},
             disk_size_bytes={name: disk.total for name, disk in disks.items()},
         )
@@ -441,7 +470,7 @@ class LiveMarket:
         now_ns = time.time_ns() if clock is None else clock.time_ns
         return self._calendar.session_at(now_ns) is None
 
-    def _feed_reasons(self) -> list[str]:
+    def _feed_reasons(self) -> list[Reason]:
         return [] if self._stream is None else connection_reasons(self._stream.health())
 
     def _refused(self) -> dict[str, int]:
@@ -464,6 +493,7 @@ class LiveMarket:
             "refused": self._refused(),
             "clock": self._describe_clock(self._trader),
             "late_bars": self._trader.late_bars,
+            "rest_rows_left_out": self._rest.rows_left_out if self._rest else 0,
             "barriers_missed": self._trader.barriers_missed,
             "fragments_dropped": self._trader.fragments_dropped,
         }
@@ -516,7 +546,7 @@ class LiveMarket:
             ) as stream,
             assembly.recorder(settings) or nullcontext() as recorder,
         ):
-            self._stream, self._recorder = stream, recorder
+            self._stream, self._recorder, self._rest = stream, recorder, rest
             now_ns = rest.market_status().server_ns
             capital = settings.account.initial_capital
             account = journal.open_account(settings.account.id, capital, now_ns)

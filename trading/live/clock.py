@@ -4,6 +4,7 @@ Between two comparisons a clock that nobody sets keeps the time, so a machine wh
 forward or back, or that slept, closes no bars in bulk and none twice.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ WARNS_NS = _SECOND_NS
 OFF_NS = 5 * _SECOND_NS
 """Off by more, nothing is opened."""
 CHECK_AGAIN_NS = 600 * _SECOND_NS
+RETRY_NS = 15 * _SECOND_NS
+"""After a comparison that failed: right after a reconnection the network may not be back."""
 
 
 def steady_ns() -> int:
@@ -70,7 +73,7 @@ class LiveClock:
         self._vendor: _Anchor | None = None
         self._drift_ns = 0
         self._checking = threading.Lock()
-        self._checked_ns = self._anchor.steady_ns
+        self._check_again_ns = self._anchor.steady_ns + CHECK_AGAIN_NS
         self._reconnects = 0
 
     def now_ns(self) -> int:
@@ -84,7 +87,7 @@ class LiveClock:
             self._drift_ns = drift_ns
             self.check_soon()
         self._drift_ns = drift_ns
-        if steady_ns - self._checked_ns > CHECK_AGAIN_NS:
+        if steady_ns > self._check_again_ns:
             self.check_soon()
         return now_ns
 
@@ -112,7 +115,7 @@ class LiveClock:
 
     def check_soon(self) -> None:
         """`check` on a thread of its own: the vendor may take its time to answer."""
-        self._checked_ns = self._steady_ns()
+        self._check_again_ns = self._steady_ns() + CHECK_AGAIN_NS
         threading.Thread(target=self.check, name="clock-check", daemon=True).start()
 
     def check(self) -> None:
@@ -125,15 +128,17 @@ class LiveClock:
             return
         try:
             asked = [self._ask(self._vendor_ns)]
-            while len(asked) < _TRIES and asked[-1][0] > _HALF_SECOND_NS:
-                asked.append(self._ask(self._vendor_ns))
-            _, vendor, machine = min(asked)
-            self._compare(vendor, machine)
+            with contextlib.suppress(TradingError):
+                while len(asked) < _TRIES and asked[-1][0] > _HALF_SECOND_NS:
+                    asked.append(self._ask(self._vendor_ns))
+            took_ns, vendor, machine = min(asked)
+            self._compare(vendor, machine, max(took_ns - _HALF_SECOND_NS, 0) // 2)
+            self._check_again_ns = self._steady_ns() + CHECK_AGAIN_NS
         except TradingError as error:
             self.failures += 1
+            self._check_again_ns = self._steady_ns() + RETRY_NS
             log.warning("the vendor's clock is not known", reason=str(error))
         finally:
-            self._checked_ns = self._steady_ns()
             self._checking.release()
 
     def _ask(self, vendor_ns: Callable[[], int]) -> tuple[int, _Anchor, _Anchor]:
@@ -144,8 +149,12 @@ class LiveClock:
         middle_ns = (sent_ns + got_ns) // 2
         return got_ns - sent_ns, _Anchor(middle_ns, told_ns), _Anchor(got_ns, machine_ns)
 
-    def _compare(self, vendor: _Anchor, machine: _Anchor) -> None:
-        offset_ns = machine.ns - _at(vendor, machine.steady_ns)
+    def _compare(self, vendor: _Anchor, machine: _Anchor, unsure_ns: int) -> None:
+        """Believe one of both clocks; what a slow answer leaves unsure is no difference."""
+        apart_ns = machine.ns - _at(vendor, machine.steady_ns)
+        unsure_ns = min(max(apart_ns, -unsure_ns), unsure_ns)
+        vendor = vendor._replace(ns=vendor.ns + unsure_ns)
+        offset_ns = apart_ns - unsure_ns
         agrees = abs(offset_ns) <= WARNS_NS
         if not agrees:
             log.warning(

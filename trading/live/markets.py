@@ -157,7 +157,7 @@ class MarketDirectory:
 
     def vendor_ns(self) -> int:
         """The vendor's clock, cut to a second; raises RestError when it does not answer."""
-        return self._rest.market_status().server_ns
+        return self._rest.clock_ns()
 
     def settle(self, now_ns: int) -> None:
         """Ask, now and then and beside the trading, for closing prices that something waits for."""

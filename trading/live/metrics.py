@@ -101,6 +101,8 @@ class FeedFigures:
     """Whether each asset class's connection is live."""
     silence_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds since each asset class's newest frame; NaN before the first."""
+    subscriptions: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Subscriptions of each asset class by their answer: acknowledged, refused, unanswered."""
     late_events: int = 0
     """Events that came after their bar had closed."""
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -111,6 +113,8 @@ class FeedFigures:
     """Times that the machine's clock was set while a live market ran."""
     late_bars: int = 0
     """Bars of a live market that were closed too late to trade in."""
+    rows_left_out: int = 0
+    """Rows of REST answers that could not be read."""
     tradable_share: float = math.nan
     """Contracts with a quote that may fill over all contracts, of the worst underlying, 0..1."""
     market_time_s: float = math.nan
@@ -164,6 +168,8 @@ class ProcessFigures:
 
     ready: bool = False
     """Whether the account trades, or its market is known to be closed."""
+    not_ready: Mapping[str, bool] = field(default_factory=dict)
+    """Whether each kind of reason keeps it from being ready."""
     disk_free_bytes: Mapping[str, int] = field(default_factory=dict)
     """By what is kept there: state, checkpoints."""
     disk_size_bytes: Mapping[str, int] = field(default_factory=dict)
@@ -336,6 +342,14 @@ def _feed_families(figures: FeedFigures) -> Iterable[Metric]:
     yield _labelled_gauge(
         "feed_connected", "1 while the connection is live.", "asset_class", figures.connected
     )
+    subscriptions = GaugeMetricFamily(
+        _PREFIX + "feed_subscriptions",
+        "Subscriptions by the vendor's answer: acknowledged, refused, unanswered.",
+        labels=["asset_class", "answer"],
+    )
+    for labels, count in figures.subscriptions.items():
+        subscriptions.add_metric(labels, float(count))
+    yield subscriptions
     yield _counter("feed_reconnects_total", "Connections opened anew.", figures.reconnects)
     yield _counter("feed_dropped_frames_total", "Frames dropped unread.", figures.dropped_frames)
     yield _gauge("feed_quote_age_seconds", "Age of the newest quote.", figures.quote_age_s)
@@ -363,6 +377,11 @@ def _feed_families(figures: FeedFigures) -> Iterable[Metric]:
         "clock_steps_total", "Times that the machine's clock was set.", figures.clock_steps
     )
     yield _counter("late_bars_total", "Bars closed too late to trade in.", figures.late_bars)
+    yield _counter(
+        "rest_rows_left_out_total",
+        "Rows of the vendor's REST answers that could not be read.",
+        figures.rows_left_out,
+    )
     yield _gauge(
         "feed_tradable_ratio",
         "Share of contracts with a quote that may fill, of the worst underlying.",
@@ -436,6 +455,9 @@ def _learner_families(figures: LearnerFigures) -> Iterable[Metric]:
 
 def _process_families(figures: ProcessFigures) -> Iterable[Metric]:
     yield _gauge("ready", "1 while it trades, or the market is closed.", figures.ready)
+    yield _labelled_gauge(
+        "not_ready", "1 for each kind of reason why it is not ready.", "reason", figures.not_ready
+    )
     yield _labelled_gauge(
         "disk_free_bytes", "Free space of the volume.", "folder", figures.disk_free_bytes
     )

@@ -1,6 +1,8 @@
 """Why a live market's data may not be traded on: the reasons that `/ready` gives."""
 
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
 
 from trading.data.massive.connection import ConnectionHealth, ConnectionState
 from trading.live.clock import LiveClock
@@ -12,16 +14,48 @@ SILENT_NS = 90_000_000_000
 """A market that is open and tells nothing for longer does not tick."""
 
 
-def connection_reasons(connections: Mapping[str, ConnectionHealth]) -> list[str]:
-    """Connections that are not live."""
+class Unready(StrEnum):
+    """What keeps a live market from being ready: the kinds of reasons, for the metrics."""
+
+    PHASE = "phase"
+    """It starts, has ended or has failed."""
+    CONNECTION = "connection"
+    """A connection is not live."""
+    SUBSCRIPTIONS = "subscriptions"
+    """Subscriptions are refused, or got no answer."""
+    SILENT = "silent"
+    """Nothing ticks while the market is open."""
+    CLOCK = "clock"
+    """The machine's clock is off."""
+    JOURNAL = "journal"
+    """The account's journal is dated ahead of the clock."""
+    WARMING = "warming"
+    """No bar has closed yet."""
+    HALTED = "halted"
+    """Trading is halted."""
+
+
+class Reason(NamedTuple):
+    """One reason: its kind, and what is wrong and what to do in words."""
+
+    kind: Unready
+    text: str
+
+
+def connection_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Reason]:
+    """Connections that are not live, and why they were lost."""
     return [
-        f"{asset_class} feed is {health['state'].value}"
+        Reason(
+            Unready.CONNECTION,
+            f"{asset_class} feed is {health['state'].value}"
+            + (f": {health['last_error']}" if health["last_error"] else ""),
+        )
         for asset_class, health in connections.items()
         if health["state"] is not ConnectionState.LIVE
     ]
 
 
-def subscription_reasons(connections: Mapping[str, ConnectionHealth]) -> list[str]:
+def subscription_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Reason]:
     """Connections that are live, with subscriptions that are refused or got no answer."""
     reasons = []
     for asset_class, health in connections.items():
@@ -30,31 +64,34 @@ def subscription_reasons(connections: Mapping[str, ConnectionHealth]) -> list[st
         for what in ("refused", "unanswered"):
             count = health[what]
             if count:
-                reasons.append(
+                text = (
                     f"{asset_class} feed: {count} of {health['asked']} subscriptions are {what}: "
                     "see the data plan and data.max_quote_contracts"
                 )
+                reasons.append(Reason(Unready.SUBSCRIPTIONS, text))
     return reasons
 
 
-def clock_reasons(trader: Trader, calendar: ExchangeCalendar) -> list[str]:
+def clock_reasons(trader: Trader, calendar: ExchangeCalendar) -> list[Reason]:
     """A clock that is off, a journal that is ahead of it, and a market that does not tick."""
     reasons = []
     clock = trader.live_clock
     if trader.ahead_until_ns:
-        reasons.append(
-            f"the account's journal is ahead of the clock, until {iso_time(trader.ahead_until_ns)}:"
-            " wait, or start with data.accept_journal_ahead=true"
+        until = iso_time(trader.ahead_until_ns)
+        text = (
+            f"the account's journal is ahead of the clock, until {until}: wait, or start with "
+            "data.accept_journal_ahead=true"
         )
+        reasons.append(Reason(Unready.JOURNAL, text))
     if clock is None:
         return reasons
     if clock.is_off:
-        reasons.append(
-            f"the machine's clock is {clock.offset_s:+.1f} s off the vendor's: set it by NTP"
-        )
+        text = f"the machine's clock is {clock.offset_s:+.1f} s off the vendor's: set it by NTP"
+        reasons.append(Reason(Unready.CLOCK, text))
     silence_s = silent_s(trader, clock, calendar)
     if silence_s > 0.0:
-        reasons.append(f"nothing ticks: the newest event is {silence_s:.0f} s old")
+        text = f"nothing ticks: the newest event is {silence_s:.0f} s old"
+        reasons.append(Reason(Unready.SILENT, text))
     return reasons
 
 

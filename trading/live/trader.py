@@ -470,8 +470,6 @@ class Trader:
         if following.session != bar.session:
             self._unopened = following
             self._open_if_begun(self.clock.watermark_ns)
-            if self.live_clock is not None:
-                self.live_clock.check_soon()
         self.clock.advance(following)
 
     def _open_if_begun(self, now_ns: int) -> None:
@@ -479,6 +477,8 @@ class Trader:
         if self._unopened is not None and now_ns >= self._unopened.session.open_ns:
             self._markets.open_session(self._unopened)
             self._unopened = None
+            if self.live_clock is not None:
+                self.live_clock.check_soon()
 
     def _trade(self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool) -> None:
         events = [

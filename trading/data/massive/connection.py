@@ -20,6 +20,7 @@ from trading.errors import AuthenticationFailed
 
 _NORMAL_CLOSES = (1000, 1001)
 _POLICY_VIOLATION = 1008
+_TOO_BIG = 1009
 _READABLE_FRAMES = 8
 """A frame of so many times the largest usable one is still read, so that the connection stands."""
 
@@ -208,7 +209,7 @@ class MassiveStream:
             await self._stream(socket)
         except ConnectionClosed as closed:
             if not self._is_end(closed):
-                raise _loss_of(closed) from closed
+                raise self._loss_of(closed) from closed
         finally:
             await self._close(socket)
 
@@ -377,6 +378,19 @@ class MassiveStream:
         )
         await asyncio.sleep(pause_s)
 
+    def _loss_of(self, closed: ConnectionClosed) -> _ConnectionLost:
+        if closed.sent is not None and closed.sent.code == _TOO_BIG:
+            self.oversize += 1
+            most = _READABLE_FRAMES * self._settings.max_frame_bytes
+            return _ConnectionLost(f"a frame of more than {most} bytes came, which cannot be read")
+        if closed.rcvd is None:
+            return _ConnectionLost("the connection broke off")
+        reason = f": {closed.rcvd.reason}" if closed.rcvd.reason else ""
+        return _ConnectionLost(
+            f"the server closed with code {closed.rcvd.code}{reason}",
+            cool_down=closed.rcvd.code == _POLICY_VIOLATION,
+        )
+
     def _is_end(self, closed: ConnectionClosed) -> bool:
         code = None if closed.rcvd is None else closed.rcvd.code
         return self._settings.stop_on_close and code in _NORMAL_CLOSES
@@ -407,13 +421,3 @@ class _Watchdog:
             self._patience.reschedule(self._loop.time())
         else:
             self._timer = self._loop.call_later(remaining_s, self._look)
-
-
-def _loss_of(closed: ConnectionClosed) -> _ConnectionLost:
-    if closed.rcvd is None:
-        return _ConnectionLost("the connection broke off")
-    reason = f": {closed.rcvd.reason}" if closed.rcvd.reason else ""
-    return _ConnectionLost(
-        f"the server closed with code {closed.rcvd.code}{reason}",
-        cool_down=closed.rcvd.code == _POLICY_VIOLATION,
-    )

@@ -249,6 +249,11 @@ class RestClient:
             base_url, api_key, timeout_s, attempts, pause, RequestPace(max_requests_per_s)
         )
 
+    @property
+    def rows_left_out(self) -> int:
+        """Rows of answers that could not be read, since the start."""
+        return self._transport.rows_left_out
+
     def __enter__(self) -> Self:
         return self
 
@@ -506,22 +511,43 @@ class RestClient:
 
     def market_status(self) -> MarketStatus:
         """Return whether the market is open, and the server's clock."""
-        path = "/v1/marketstatus/now"
+        path = _STATUS_PATH
         reply = self._transport.one(
             lambda client: client.get_market_status(raw=True), path, _StatusReply
         )
-        try:
-            server_time = datetime.fromisoformat(reply.server_time)
-        except ValueError as error:
-            raise RestError(
-                f"{path}: serverTime {reply.server_time!r} is no RFC 3339 time"
-            ) from error
         return MarketStatus(
             market=reply.market,
-            server_ns=int(server_time.timestamp()) * 1_000_000_000 + server_time.microsecond * 1000,
+            server_ns=_server_ns(reply),
             early_hours=reply.early_hours,
             after_hours=reply.after_hours,
         )
+
+    def clock_ns(self) -> int:
+        """Return the server's clock, UTC nanoseconds cut to a second, by one request.
+
+        That is the market status' `serverTime` or, where it is refused or unreadable, the `Date`
+        of the reply. Raises `RestError` where neither is told, or a cache answered.
+        """
+        body, date_ns = self._transport.tried_once(_STATUS_PATH)
+        try:
+            return _server_ns(msgspec.json.decode(body, type=_StatusReply))
+        except (msgspec.MsgspecError, RestError) as error:
+            if date_ns is None:
+                raise RestError(f"{_STATUS_PATH}: tells no time, neither does its Date") from error
+            return date_ns
+
+
+_STATUS_PATH = "/v1/marketstatus/now"
+
+
+def _server_ns(reply: _StatusReply) -> int:
+    try:
+        server_time = datetime.fromisoformat(reply.server_time)
+    except ValueError:
+        server_time = None
+    if server_time is None or server_time.tzinfo is None:
+        raise RestError(f"{_STATUS_PATH}: serverTime {reply.server_time!r} is no RFC 3339 time")
+    return int(server_time.timestamp()) * 1_000_000_000 + server_time.microsecond * 1000
 
 
 def _expiry_range(expiry_from: date | None, expiry_to: date | None) -> dict[str, str]:

@@ -8,7 +8,9 @@ status, and it tries again without telling: here each is told, and a partial ans
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -117,6 +119,27 @@ class RestTransport:
     def one(self, call: Call, path: str, kind: type[Row]) -> Row:
         """Return the reply of `path`, or raise."""
         return self._decode(self._get(call, path), kind, path)
+
+    def tried_once(self, path: str) -> tuple[bytes, int | None]:
+        """Body of the reply to one GET of `path`, whatever its status, and what its `Date` says.
+
+        The `Date` (RFC 9110, section 6.6.1) is UTC nanoseconds, cut to a second. Nothing is tried
+        again, so that the answer is of the instant at which it was asked for. An answer that a
+        cache kept (RFC 9111, section 5.1: it has an `Age`) is of another one, and refused.
+        """
+        headers = {**self._client.headers, "Cache-Control": "no-cache"}
+        self._pace.wait()
+        try:
+            reply = self._connections.request("GET", self._base_url + path, headers=headers)
+            body, told = reply.data, reply.headers
+        except _Refused as refused:
+            body, told = b"", refused.headers
+        except (HTTPError, OSError) as error:
+            reason = redact(str(error), self._api_key)
+            raise RestError(f"{path}: {type(error).__name__}: {reason}") from error
+        if "Age" in told:
+            raise RestError(f"{path}: a cache answered, {told['Age']} s after the vendor did")
+        return body, _date_ns(told)
 
     def pages(self, call: Call, path: str, kind: type[Page[Row]]) -> Iterator[list[Row]]:
         """Yield the rows of `path` page by page to the last one, or raise."""
@@ -250,6 +273,7 @@ class _Refused(Exception):
         self.status: int = reply.status
         self.phrase: str = reply.reason or ""
         self.body: bytes = reply.data
+        self.headers: Mapping[str, str] = reply.headers
         self.retry_after: str = reply.headers.get("Retry-After", "")
 
 
@@ -272,6 +296,16 @@ class _TellingConnections:
     def clear(self) -> None:
         """Close what is open."""
         self._connections.clear()
+
+
+def _date_ns(headers: Mapping[str, str]) -> int | None:
+    """When a reply was made, UTC nanoseconds; None where it says nothing readable."""
+    try:
+        made = parsedate_to_datetime(headers.get("Date", ""))
+    except ValueError:
+        return None
+    # Without a zone the standard means UTC, which Python leaves open.
+    return int(made.replace(tzinfo=made.tzinfo or UTC).timestamp()) * 1_000_000_000
 
 
 def _getting(url: str) -> Call:
