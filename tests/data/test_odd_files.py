@@ -13,7 +13,9 @@ from trading.data.corporate_actions import read_corporate_actions
 from trading.data.dividends import read_dividends
 from trading.data.flatfile_import import Selection, flat_file_key, import_flat_file
 from trading.data.flatfiles import load_minute_bars, load_quotes
+from trading.data.recorded import RecordedSession
 from trading.errors import DataError, FlatFileError
+from trading.market.calendar import ExchangeCalendar
 from trading.market.corporate_actions import Split
 from trading.market.dividends import Dividend
 
@@ -284,3 +286,33 @@ def test_two_dividends_of_one_date_are_two(tmp_path: Path) -> None:
     path = tmp_path / "dividends.csv"
     path.write_text("underlying,ex_date,amount,special\nSPY,2026-03-20,1,\nSPY,2026-03-20,1,yes\n")
     assert [each.special for each in read_dividends(path)] == [False, True]
+
+
+def test_lines_that_end_with_a_carriage_return_alone_are_said_to_do_so(tmp_path: Path) -> None:
+    write(tmp_path, QUOTES, lines(QUOTE_HEADER, QUOTE_ROWS).replace("\n", "\r"))
+    with pytest.raises(FlatFileError, match="carriage return alone"):
+        load_quotes(tmp_path, DAY, ["ACME"])
+
+
+@pytest.mark.parametrize("cell", ["1_0", "x" * 200_000])
+def test_a_cell_that_is_no_number_costs_its_row(tmp_path: Path, cell: str) -> None:
+    odd = QUOTE_ROWS[0].split(",")
+    odd[QUOTE_HEADER.split(",").index("bid_price")] = cell
+    write(tmp_path, QUOTES, lines(QUOTE_HEADER, [",".join(odd), *QUOTE_ROWS[1:]]))
+    assert len(load_quotes(tmp_path, DAY, ["ACME"])) == len(QUOTE_ROWS) - 1
+
+
+@pytest.mark.parametrize("hours", [-3, 7])
+def test_a_day_of_which_nothing_could_be_traded_is_refused(tmp_path: Path, hours: int) -> None:
+    moved = rewritten(QUOTE_ROWS, 8, lambda cell: str(int(cell) + hours * 3600 * 10**9))
+    quotes = write(tmp_path, QUOTES, lines(QUOTE_HEADER, moved))
+    bars = write(tmp_path, BARS, lines(BAR_HEADER, BAR_ROWS))
+    catalog, calendar = Catalog(tmp_path / "catalog"), ExchangeCalendar()
+    import_flat_file(catalog, quotes, QUOTES, DAY)
+    import_flat_file(catalog, bars, BARS, DAY)
+    for read in (
+        lambda: RecordedSession.from_flat_files(tmp_path, DAY, "ACME", calendar),
+        lambda: RecordedSession.from_catalog(catalog, DAY, "ACME", calendar),
+    ):
+        with pytest.raises(DataError, match="no quote of ACME lies between the open and the close"):
+            read()

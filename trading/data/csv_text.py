@@ -49,7 +49,10 @@ def day(cell: str) -> date:
 
 def header_names(line: str) -> list[str]:
     """The column names of a first line: without a byte-order mark, spaces and capitals."""
-    cells = next(csv.reader([line.lstrip("\ufeff")], skipinitialspace=True), [])
+    try:
+        cells = next(csv.reader([line.lstrip("\ufeff")], skipinitialspace=True), [])
+    except csv.Error:
+        return []
     return [cell.strip().lower() for cell in cells]
 
 
@@ -106,7 +109,10 @@ def read_table(
             f"{','.join(columns)}"
         )
     for at, line in rows[1:]:
-        cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        try:
+            cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        except csv.Error as error:
+            raise DataError(f"{what} {path}, line {at}: {error}; {hint}") from error
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()
         if len(cells) != len(names):
