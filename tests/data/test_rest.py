@@ -668,3 +668,34 @@ def test_yields_that_are_none_cost_their_day() -> None:
         service.pages("/fed/v1/treasury-yields", rows)
         curve = rest.treasury_yields(date(2026, 1, 6))
     assert curve is not None and curve.day == date(2026, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"bid_price": -1},
+        {"bid_price": "x"},
+        {"ask_price": "inf"},
+        {"sip_timestamp": None},
+        {"sip_timestamp": 10**30},
+        {"bid_size": -5},
+        {"sequence_number": {}},
+    ],
+    ids=str,
+)
+def test_a_quote_of_the_past_that_is_none_costs_itself(odd: dict[str, Any]) -> None:
+    good = {"sip_timestamp": 5, "sequence_number": 1, "bid_price": 1, "ask_price": None}
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/v3/quotes", [good | odd, good], [good | {"sip_timestamp": "7"}])
+        pages = list(rest.option_quotes(CALLS[0], 0, 10))
+    assert [[(each.ts_ns, each.bid, each.ask) for each in page] for page in pages] == [
+        [(5, 1.0, 0.0)],
+        [(7, 1.0, 0.0)],
+    ]
+
+
+def test_a_page_of_quotes_of_which_none_is_one_is_an_error() -> None:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/v3/quotes", [{"price": 1}, {"price": 2}])
+        with pytest.raises(RestError, match="none of 2 rows is what the vendor documents"):
+            list(rest.option_quotes(CALLS[0], 0, 10))

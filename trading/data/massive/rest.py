@@ -19,7 +19,7 @@ from trading.data.massive.rest_actions import (
     read_splits,
     read_ticker_events,
 )
-from trading.data.massive.rest_transport import Page, RequestPace, RestTransport
+from trading.data.massive.rest_transport import RequestPace, RestTransport
 from trading.data.massive.wire import MAX_PRICE, event_ns
 from trading.errors import ContractError, DataError, RestError
 from trading.market.bars import StockBar
@@ -429,7 +429,7 @@ class RestClient:
         """Yield the quotes of a contract in `[from_ns, before_ns)` page by page, oldest first.
 
         The pages read so far are a beginning: only an iteration that ends without an error has
-        been told all.
+        been told all. Rows that are no quotes are logged and left out.
         """
         query = {
             "timestamp.gte": str(from_ns),
@@ -441,10 +441,11 @@ class RestClient:
         name = quote(symbol, safe=":")
         path = f"/v3/quotes/{name}"
         last_ns = from_ns
-        for page in self._transport.pages(
+        for page in self._transport.whole_pages(
             lambda client: client.list_quotes(name, params=query, raw=True),
             path,
-            Page[HistoricalQuote],
+            HistoricalQuote,
+            _is_quote,
         ):
             for row in page:
                 if not last_ns <= row.ts_ns < before_ns:
@@ -591,6 +592,16 @@ def _snapshot_of(contract: OptionContract, row: _SnapshotRow) -> ContractSnapsho
         vega=figure(greeks.get("vega")),
         open_interest=figure(row.open_interest),
         underlying_price=figure(asset.get("value")) if math.isnan(price) else price,
+    )
+
+
+def _is_quote(quote: HistoricalQuote) -> bool:
+    prices = (quote.bid, quote.ask)
+    sizes = (quote.bid_size, quote.ask_size)
+    return (
+        0 < quote.ts_ns < LAST_NS
+        and all(0.0 <= price <= MAX_PRICE for price in prices)
+        and all(0.0 <= size < math.inf for size in sizes)
     )
 
 
