@@ -1,5 +1,6 @@
 """The algorithm on the running cluster, as trading and training both begin with it."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.online import OnlineRules
 from trading.learning.ppo import CLSTMPPO
 from trading.live import assembly
+from trading.waiting import await_room
 
 _FIRST_REHEARSAL_S = 2.0
 """Live fragments need not wait until the cluster has made nodes for env runners; they are learned
@@ -46,7 +48,9 @@ def online_rules(settings: Settings) -> OnlineRules:
     )
 
 
-def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> OpenAlgorithm:
+def open_algorithm(
+    settings: Settings, display: Display, stack: ExitStack, stopped: Callable[[], bool]
+) -> OpenAlgorithm:
     """Place and build the algorithm, and resume what was learnt; the stack stops it.
 
     All settings hold from now on, whatever the checkpoint was learnt with; what differs is told.
@@ -55,9 +59,15 @@ def open_algorithm(settings: Settings, display: Display, stack: ExitStack) -> Op
     ------
     CheckpointError
         The checkpoint or the model does not fit the settings.
+    ToldToStop
+        `stopped` said so while the learners' nodes had not come.
     """
     placement = build.place_learner(settings, ray.cluster_resources().get("GPU", 0.0))
     display.note(placement.describe())
+    if placement.num_learners:
+        learners = [placement.asked] * placement.num_learners
+        runners = [{"CPU": 1.0}] * settings.learning.num_env_runners
+        await_room("the learners' nodes", learners, runners, stopped)
     algorithm = build.build_algorithm(
         settings,
         assembly.model_config(settings),

@@ -9,7 +9,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
 from trading.live import assembly
 from trading.live.faults import MOST_FAULTS, WINDOW_S, FaultNotes, described
+from trading.waiting import ToldToStop, arrived, unless_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +78,7 @@ def run_application(
     display
         Where progress is shown.
     stop
-        Ends it in order.
+        Ends it in order, whatever part of it is still starting.
     duration_s
         Seconds of trading, counted from the start of trading; None is no limit.
     serve
@@ -93,8 +94,8 @@ def run_application(
     started = time.monotonic()
     with ExitStack() as stack:
         application = _Application(settings, display, stop, stack)
-        application.start(serve)
-        if not stop.is_set():
+        with suppress(ToldToStop):
+            application.start(serve)
             if traded is not None:
                 traded()
             application.run(duration_s)
@@ -168,7 +169,13 @@ class _Application:
         self._server_deaths: list[float] = []
 
     def start(self, serve: Callable[[ExitStack], None] | None) -> None:
-        """Bring up market server, algorithm, live market, and what `serve` adds."""
+        """Bring up market server, algorithm, live market, and what `serve` adds.
+
+        Raises
+        ------
+        ToldToStop
+            Before all of it was there.
+        """
         from trading.live.terms import check_terms
 
         settings, display = self._settings, self._display
@@ -184,8 +191,6 @@ class _Application:
         else:
             endpoint = _massive_endpoint(settings)
         self._start_learner()
-        if self._stop.is_set():
-            return
         self._start_live_market(endpoint)
         if serve is not None:
             serve(self._stack)
@@ -233,7 +238,7 @@ class _Application:
         )
 
     def _start_learner(self) -> None:
-        from trading.algorithm import online_rules, open_algorithm
+        from trading.algorithm import OpenAlgorithm, online_rules, open_algorithm
         from trading.held_out import HeldOutSessions
         from trading.learning import weights
         from trading.learning.build import pretrain
@@ -243,7 +248,15 @@ class _Application:
 
         settings, display = self._settings, self._display
         display.phase("building the algorithm")
-        algorithm, store, origin, pretrained = open_algorithm(settings, display, self._stack)
+
+        def opened() -> tuple[OpenAlgorithm, ExitStack]:
+            with ExitStack() as parts:
+                return open_algorithm(settings, display, parts, self._stop.is_set), parts.pop_all()
+
+        (algorithm, store, origin, pretrained), parts = unless_stopped(
+            opened, "the algorithm", self._stop.is_set, lambda late: late[1].close()
+        )
+        self._stack.push(parts)
         self._stack.enter_context(store.owned())
         steps = settings.learning.pretrain_steps
         if pretrained is not None and steps:
@@ -261,7 +274,7 @@ class _Application:
         display.note(f"policy: {origin}")
         if self._stop.is_set():
             # What has not learned to the end does not become the champion: the next start goes on.
-            return
+            raise ToldToStop("pre-training")
         refill = partial(
             reign_on_disk, settings.paths.checkpoints, settings.learning.keep_checkpoints
         )
@@ -275,7 +288,9 @@ class _Application:
         self._stack.callback(_kill, self._registry)
 
         def publish(reign: Any) -> None:
-            _get(self._registry.publish.remote(reign), "the weight registry")
+            # While it trades, a registry that is started again is waited for to the end.
+            stop = self._stop if self._live is None else threading.Event()
+            _get(self._registry.publish.remote(reign), "the weight registry", stop)
 
         account = self._before
         champions = ChampionStore(
@@ -346,7 +361,7 @@ class _Application:
                 self._display.phase(f"the live market is {shown}")
         if self._server is not None:
             self._served = self._server.wait_finished.remote()
-            _get(self._server.begin.remote(), "the market server")
+            _get(self._server.begin.remote(), "the market server", self._stop)
 
     def _check_parts(self) -> None:
         """Raise what ended the learner's thread or the market server."""
@@ -377,7 +392,7 @@ class _Application:
             .options(**self._actor_options(SMALL_SHARE))
             .remote(self._settings, assembly.journal_path(self._settings))
         )
-        return _get(self._server.start.remote(former), "the market server")
+        return _get(self._server.start.remote(former), "the market server", self._stop)
 
     def _revive_market_server(self, error: Exception) -> None:
         """Start a simulated exchange again where it was: it goes on where the journal ends.
@@ -399,7 +414,7 @@ class _Application:
         self._display.note("the market server died and is started again")
         self._start_market_server(self._endpoint)
         self._served = self._server.wait_finished.remote()
-        _get(self._server.begin.remote(), "the market server")
+        _get(self._server.begin.remote(), "the market server", self._stop)
 
     def _learn_until_stopped(self) -> None:
         from trading.learning_loop import LearningLoop
@@ -434,7 +449,9 @@ class _Application:
         import ray
 
         try:
-            progress = ray.get(self._live.progress.remote(), timeout=CALL_TIMEOUT_S)
+            asked = self._live.progress.remote()
+            arrived(asked, "the live market", self._stop.is_set, CALL_TIMEOUT_S)
+            progress = ray.get(asked, timeout=0)
         except ray.exceptions.ActorDiedError as error:
             raise ApplicationFailed(f"the live market ended: {_cause(error)}") from error
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
@@ -514,18 +531,24 @@ def _failure(progress: Any) -> TradingError:
     return (kind or ApplicationFailed)(progress.failure)
 
 
-def _get(reference: Any, what: str, timeout_s: float = _START_TIMEOUT_S) -> Any:
-    """The result of a remote call, with its own error or one that names the part."""
+def _get(reference: Any, what: str, stop: threading.Event) -> Any:
+    """The result of a remote call, with its own error or one that names the part.
+
+    Raises
+    ------
+    ToldToStop
+        `stop` was set before it was there.
+    """
     import ray
 
+    if not arrived(reference, what, stop.is_set, _START_TIMEOUT_S):
+        raise ApplicationFailed(f"{what} gave no answer within {_START_TIMEOUT_S:g} s")
     try:
-        return ray.get(reference, timeout=timeout_s)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, TradingError):
             raise error.cause from None
         raise ApplicationFailed(f"{what} failed: {_cause(error)}") from error
-    except ray.exceptions.GetTimeoutError as error:
-        raise ApplicationFailed(f"{what} gave no answer within {timeout_s:g} s") from error
     except ray.exceptions.RayError as error:
         raise ApplicationFailed(f"{what} failed: {_cause(error)}") from error
 

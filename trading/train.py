@@ -40,7 +40,7 @@ def train(settings: Settings, display: Display) -> Path:
         from trading.learning.champions import FOLDER as CHAMPIONS
         from trading.learning.checkpoints import load_module_weights, write_weights_file
 
-        algorithm, _, origin, pretrained = open_algorithm(settings, display, stack)
+        algorithm, _, origin, pretrained = open_algorithm(settings, display, stack, stop.is_set)
         display.note(f"policy: {origin or 'new weights'}")
         if pretrained:
             display.note(f"goes on with a training that had learned {pretrained:,} decisions")

@@ -56,15 +56,15 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         lease = wait_for_lease(journal, stop, _LEASE_TIMEOUT_S, waiting)
         assert lease is not None
         stack.enter_context(lease)
+        lease.heed_requests(stop)
         stack.enter_context(ray_runtime(settings, display))
         stack.enter_context(stop_signals(stop))
-        lease.heed_requests(stop)
         summary = run_application(
             settings,
             display,
             stop,
             duration_s,
-            lambda parts: serve_account(settings, display, parts),
+            lambda parts: serve_account(settings, display, parts, stop),
         )
     display.summary(summary)
     return summary

@@ -3,15 +3,15 @@
     make test-kubernetes                        # builds the image and loads it
     make test-kubernetes IMAGE=registry.example/paper-trading-bot:1
 
-Each form has a namespace of its own, which is deleted afterwards. What a cluster lacks is skipped
-with the reason. The tests of a form build on each other, in this order. What was seen is written to
-var/kubernetes-report.md (REPORT names another file). An hour on two cores.
+Each form has a namespace of its own, which is deleted afterwards; the next run deletes what one
+that was killed left. What a cluster lacks is skipped with the reason. The tests of a form build on
+each other, in this order. What was seen is written to var/kubernetes-report.md (REPORT names
+another file). An hour on two cores.
 """
 
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 
 from tests.infra.manifests import ROOT
 from tests.kubernetes.bot import FORMS, START_S, Bot, kubectl, wait_for
+from tests.kubernetes.namespaces import delete_abandoned, namespace
 from tests.kubernetes.report import Report
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(4 * START_S)]
@@ -33,9 +34,12 @@ def report() -> Report:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not on PATH")
     try:
-        return Report(Path(os.environ.get("REPORT", ROOT / "var" / "kubernetes-report.md")))
+        report = Report(Path(os.environ.get("REPORT", ROOT / "var" / "kubernetes-report.md")))
     except AssertionError as error:
         pytest.skip(f"the cluster of the current kubeconfig does not answer: {error}")
+    if left := delete_abandoned():
+        report.add("all", "namespaces of killed runs", f"deleted: {', '.join(left)}")
+    return report
 
 
 @pytest.fixture(scope="module", params=list(FORMS))
@@ -45,14 +49,11 @@ def bot(request: pytest.FixtureRequest, report: Report) -> Iterator[Bot]:
     if form.options and (lacking := _lacks_kuberay()):
         report.add(form.name, "all", f"skipped: {lacking}")
         pytest.skip(lacking)
-    bot = Bot(form, f"bot-test-{form.name}-{secrets.token_hex(2)}")
-    try:
+    with namespace(form.name) as name:
+        bot = Bot(form, name)
         with report.timed(form.name, "deploy until ready"):
             bot.deploy()
         yield bot
-    finally:
-        if os.environ.get("KEEP") != "1":
-            kubectl("delete", "namespace", bot.namespace, "--ignore-not-found", "--timeout=600s")
 
 
 def _lacks_kuberay() -> str:

@@ -28,7 +28,7 @@ def retrained(settings: Settings, display: Display, stopped: Callable[[], bool])
         learning = settings.learning.model_copy(update={"history": train})
         of_fold = settings.model_copy(update={"paths": paths, "learning": learning})
         with ExitStack() as stack:
-            algorithm, store, _, _ = open_algorithm(of_fold, display, stack)
+            algorithm, store, _, _ = open_algorithm(of_fold, display, stack, stopped)
             pretrain(
                 algorithm,
                 store,

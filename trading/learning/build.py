@@ -47,6 +47,12 @@ class Placement(NamedTuple):
         """
         return 0 if self.gpus_per_learner or self.resources else 1
 
+    @property
+    def asked(self) -> dict[str, float]:
+        """What Ray is asked for, for each learner."""
+        asked = {"CPU": self.cpus_per_learner, "GPU": self.gpus_per_learner, **self.resources}
+        return {name: amount for name, amount in asked.items() if amount}
+
     def describe(self) -> str:
         """One line for people."""
         device = "GPU" if self.gpus_per_learner else "CPU"

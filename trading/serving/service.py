@@ -2,18 +2,16 @@
 
 import logging
 import socket
+import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-from trading.application import (
-    SMALL_SHARE,
-    ApplicationFailed,
-    account_name,
-    share_of_node,
-)
+from trading.application import SMALL_SHARE, ApplicationFailed, account_name, share_of_node
 from trading.config import Settings
 from trading.display import Display
+from trading.waiting import unless_stopped
 
 REQUEST_TIMEOUT_S = 35.0
 """After so long a request is answered that it timed out, whatever has died. A replica answers
@@ -23,7 +21,9 @@ _PROXY_TIMEOUT_S = 300.0
 ROOT = "/"
 
 
-def serve_account(settings: Settings, display: Display, stack: ExitStack) -> None:
+def serve_account(
+    settings: Settings, display: Display, stack: ExitStack, stop: threading.Event
+) -> None:
     """Start the account's HTTP service, and say where it is; the stack removes it again.
 
     Accounts of one cluster share its Serve, and with that the port of the first: that one has the
@@ -33,6 +33,8 @@ def serve_account(settings: Settings, display: Display, stack: ExitStack) -> Non
     ------
     ApplicationFailed
         The port is taken, or the service does not come up.
+    ToldToStop
+        `stop` was set before it was there.
     """
     from ray import serve
 
@@ -41,13 +43,15 @@ def serve_account(settings: Settings, display: Display, stack: ExitStack) -> Non
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     display.phase("starting the HTTP service")
-    host, port = _listen(settings)
+    host, port = _listen(settings, stop)
     name = account_name(settings)
-    stack.callback(_remove, name)
+    remove = partial(_remove, name)
+    stack.callback(remove)
     app = build_app(ACTOR_NAME, name, resources=share_of_node(settings, SMALL_SHARE))
     for route in _free_routes(settings, name):
         try:
-            serve.run(app, name=name, route_prefix=route, logging_config=_QUIET)
+            run = partial(serve.run, app, name=name, route_prefix=route, logging_config=_QUIET)
+            unless_stopped(run, "the HTTP service", stop.is_set, lambda _: remove())
         except Exception as error:
             # Another account may have taken it just now.
             if "is being used by application" not in str(error):
@@ -85,7 +89,7 @@ def check_port(settings: Settings) -> None:
             raise _port_taken(serving.host, serving.port, str(error)) from error
 
 
-def _listen(settings: Settings) -> tuple[str, int]:
+def _listen(settings: Settings, stop: threading.Event) -> tuple[str, int]:
     """Start Serve where it does not run yet; the address that it listens on."""
     import ray
     from ray import serve
@@ -96,7 +100,9 @@ def _listen(settings: Settings) -> tuple[str, int]:
     deadline = time.monotonic() + _PROXY_TIMEOUT_S
     while True:
         try:
-            serve.start(http_options=options, logging_config=_QUIET)
+            start = partial(serve.start, http_options=options, logging_config=_QUIET)
+            # Serve stays, with the cluster that it belongs to: nothing is undone.
+            unless_stopped(start, "Serve", stop.is_set, lambda _: None)
             break
         except RuntimeError as error:
             if "Failed to bind" not in str(error):
