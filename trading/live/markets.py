@@ -386,20 +386,19 @@ class MarketDirectory:
             self._env.warm_up(symbol, bars[-HISTORY_BARS:])
         self._env.list_contracts(symbol, chosen)
         self._warm.add(symbol)
-        for each in snapshots:
-            if each.quote_ns > bar.end_ns:
-                # It would keep every quote of until then out.
-                self._env.refused.count(Refusal.AHEAD)
-            elif each.quote_ns > 0:
-                self._env.apply_quote(
-                    each.contract.symbol,
-                    each.bid,
-                    each.ask,
-                    each.bid_size,
-                    each.ask_size,
-                    each.quote_ns,
-                    sequence=0,
-                )
+        quoted = [each for each in snapshots if each.quote_ns > 0]
+        usable = not_ahead(quoted, bar.end_ns)
+        self._env.refused.count(Refusal.AHEAD, len(quoted) - len(usable))
+        for each in usable:
+            self._env.apply_quote(
+                each.contract.symbol,
+                each.bid,
+                each.ask,
+                each.bid_size,
+                each.ask_size,
+                each.quote_ns,
+                sequence=0,
+            )
         self._left_out.pop(symbol, None)
         for reason in self._unlisted_reasons(symbol):
             why = f"{len(chosen)} contracts are listed"
@@ -497,6 +496,21 @@ class _Found(NamedTuple):
     symbol: str
     day: date
     close: OfficialClose
+
+
+def not_ahead(quoted: Sequence[ContractSnapshot], end_ns: int) -> list[ContractSnapshot]:
+    """The snapshots whose quotes are not dated ahead: one that is keeps all until then out.
+
+    Quotes up to the bar's end are not. Where a tape has run ahead of its bars most of them are
+    later: then those up to the time of nine in ten are not.
+    """
+    times = sorted(each.quote_ns for each in quoted)
+    if len(times) >= _MANY:
+        end_ns = max(end_ns, times[len(times) * 9 // 10 - 1])
+    return [each for each in quoted if each.quote_ns <= end_ns]
+
+
+_MANY = 10
 
 
 def nearest_the_money(
