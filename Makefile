@@ -11,7 +11,7 @@ PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 ON_ITS_OWN = not soak and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint kernels test test-all soak test-cluster test-kubernetes test-image sbom lock
+.PHONY: install run lint kernels test test-all soak year test-cluster test-kubernetes test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -39,7 +39,11 @@ test-all: lint kernels
 	$(PYTEST) $(PARALLEL) -m "$(ON_ITS_OWN)"
 
 soak: $(INSTALLED)
-	$(PYTEST) -m soak
+	$(PYTEST) -m soak --ignore tests/live/test_year.py
+
+# A simulated year with splits, dividends, renames, delistings, halts and bad prints, to the cent.
+year: $(INSTALLED)
+	$(PYTEST) -m soak -s tests/live/test_year.py
 
 # Two clusters of Ray that hand an account over, as root.
 test-cluster: $(INSTALLED)

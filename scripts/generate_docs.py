@@ -34,8 +34,15 @@ _PRODUCTS_NOTES = """## What follows from it
   what expires.
 - Uncovered options on a broad index need 15 % of its level less what they are out of the money, at
   least 10 %; those on stocks and funds 20 % and 10 % (`risk.allow_naked_shorts`).
-- Decisions are made between 9:30 and 16:00 New York, on half-days until 13:00. Orders on products
-  that trade late are taken until 16:15, those on their last day as the table says.
+- Decisions are made between 9:30 and 16:00 New York, on half-days until 13:00, of products that
+  trade until 16:15 too. Backtest, training and live trading share this rule on purpose: all
+  underlyings are decided on at one time, with one account between them, and the account's session
+  ends at one time, with the official closes of 16:00 that settle, mark stock and become the base of
+  the next day's loss. In the quarter of an hour after it the stocks behind the late options do not
+  trade, most of what the policy sees of them would stand still, and few recorded days have it. So
+  nothing is opened or closed in it, also not by its owner; options held are marked as of 16:00, and
+  what they do until 16:15 is part of the next morning's first reward. The hours of the table are
+  when a contract may fill and when it expires.
 - Two expiry dates that stop at one instant, as around a holiday, are two expiries.
 
 ## One bad symbol
@@ -43,11 +50,42 @@ _PRODUCTS_NOTES = """## What follows from it
 An underlying is active, winding down or suspended, and what concerns one stops no other.
 
 - **Active**: it is in `symbols`. Everything may be done.
-- **Winding down**: its owner took it out of `symbols` while it was held. It is subscribed and
-  marked; what is left is holding and closing. It ends with the start after its last position.
+- **Winding down**: its owner took it out of `symbols` while it was held, or shares of it came by a
+  spin-off. It is subscribed, marked, and closed from the next bar on at the market, all legs at
+  once, as far as sizes are displayed and within the limits: not while trading is halted, nor while
+  it is suspended. `account.to_close` of `GET /status` says why what is left was not closed. With
+  `risk.wind_down=policy` the policy decides at each bar whether to hold or to close it. It ends
+  with the start after its last position. A company that is renamed is no other one: it goes on
+  under its new symbol without a restart, in the same place; name it so in `symbols`.
 - **Suspended**: its listing is empty or cannot be read, its values are no numbers, its trading is
   halted, a figure is missing, nothing explains a move, or its owner says so. Nothing of it trades,
   and its holdings keep their last value. It ends when the reason is gone, or by its owner's word.
+
+## Halts and price limits
+
+`data.massive.luld=true` subscribes to the vendor's `LULD` channel of the stocks behind the options.
+It is off by default, since only real-time stock plans include it, and a plan that refuses it keeps
+`/ready` at 503. What is known of it, and what follows:
+
+- The specification gives each event two prices (the bands) and `i`, "the indicators", without a
+  list. The vendor's page of the channel says that 17 and 18 are halt and resumption, and that these
+  two are told **of stocks listed on Nasdaq only**. Its glossary names 15 intraday update, 16
+  restated value, 17 suspended during a halt or pause, 18 reopening update, 19 outside price band
+  hours, 21 price band, 22 republished band.
+- So an event with an indicator of `data.massive.halt_indicators` ([17]) suspends its underlying,
+  and the next event without one ends that, a restart in between does not. At a session's start a
+  stock counts as trading again until the channel says otherwise.
+- A stock whose last price has come to one of its bands is suspended too. That is our inference: the
+  channel tells bands, not whether a stock is in a limit state, and the price is that of the last
+  minute. It ends with the next band or price between.
+- Not to be known from the vendor's stream: news and regulatory halts and volatility pauses of
+  stocks listed elsewhere, halts of options alone, and the market-wide circuit breakers.
+  Aggregates just stop, trades have no condition of a halt, and the market's status knows opening
+  hours only. What protects then is the age of quotes: nothing fills, and nothing is opened, on a
+  quote older than `execution.max_quote_age_s`, and the exchanges withdraw the quotes
+  of options on a halted stock.
+
+## What its owner sees
 
 `account.suspended` of `GET /status` names suspended underlyings with their reasons. A listing that
 failed is asked for again every five minutes. A row of it that cannot be read costs that row. Greek

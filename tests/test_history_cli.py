@@ -1,5 +1,6 @@
 """`trading history` on recordings and flat files, and training on what it writes."""
 
+import contextlib
 import subprocess
 import sys
 from datetime import date
@@ -8,16 +9,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.data import test_odd_files as odd_files
 from tests.envs.goog import FOLDER, recorded_goog
 from tests.waits import WAIT_S
 from trading.cli import app
 from trading.config import load_settings
+from trading.data.catalog import Catalog
 from trading.data.recording import Recorder
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import History
-from trading.errors import ConfigError, DataError
+from trading.errors import ConfigError, DataError, FlatFileError
 from trading.learning.build import training_environment
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
+from trading.market.contracts import parse_symbol
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +126,106 @@ def test_accounts_that_do_not_fill_the_markets_and_missing_histories_end_the_sta
     settings = load_settings(None, [f"learning.history={tmp_path}"], {})
     with pytest.raises(DataError, match="trading history"):
         training_environment(settings, DEFAULT_RULES, DEFAULT_FEES)
+
+
+FLAT_DAY = date(2016, 1, 4)
+
+
+def one_sided(row: str) -> str:
+    cells = row.split(",")
+    cells[5] = "0"
+    return ",".join(cells)
+
+
+UNTRADABLE = {
+    "no row of quotes": ([], odd_files.BAR_ROWS, "no contract of ACME is quoted"),
+    "no row of bars": (odd_files.QUOTE_ROWS, [], "nothing could be opened"),
+    "nothing of the symbol": (
+        [row.replace("ACME", "OTHER") for row in odd_files.QUOTE_ROWS],
+        odd_files.BAR_ROWS,
+        "no contract of ACME is quoted",
+    ),
+    "one side": (
+        [one_sided(row) for row in odd_files.QUOTE_ROWS],
+        odd_files.BAR_ROWS,
+        "8 contracts have 8 quotes, 0 of them with both sides",
+    ),
+    "all rows refused": (
+        [row.replace(",1.1", ",-1.1") for row in odd_files.QUOTE_ROWS],
+        odd_files.BAR_ROWS,
+        "8 with negative ask_price",
+    ),
+    "all bars refused": (
+        odd_files.QUOTE_ROWS,
+        [row.replace(",100,100.1", ",-100,100.1") for row in odd_files.BAR_ROWS],
+        "open not above 0",
+    ),
+    "quotes after the close": (
+        [
+            row.rsplit(",", 1)[0] + f",{(odd_files.OPEN_S + 8 * 3600 + n) * 10**9}"
+            for n, row in enumerate(odd_files.QUOTE_ROWS)
+        ],
+        odd_files.BAR_ROWS,
+        "nothing could be opened",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNTRADABLE)
+@pytest.mark.parametrize("source", ["flat files", "catalogue"])
+def test_a_day_in_which_nothing_can_be_traded_is_refused_with_what_is_wrong(
+    tmp_path: Path, kind: str, source: str
+) -> None:
+    quotes, bars, told = UNTRADABLE[kind]
+    header = odd_files.QUOTE_HEADER
+    odd_files.write(tmp_path, odd_files.QUOTES, odd_files.lines(header, quotes))
+    odd_files.write(tmp_path, odd_files.BARS, odd_files.lines(odd_files.BAR_HEADER, bars))
+    into = tmp_path / "history"
+    arguments = ["--flat-files", str(tmp_path)]
+    if source == "catalogue":
+        catalog = tmp_path / "catalog"
+        for each in (odd_files.QUOTES, odd_files.BARS):
+            path = tmp_path / odd_files.flat_file_key(each, FLAT_DAY)
+            with contextlib.suppress(FlatFileError):
+                odd_files.import_flat_file(Catalog(catalog), path, each, FLAT_DAY)
+        arguments = ["--catalog", str(catalog)]
+    done = run(*arguments, "--date", str(FLAT_DAY), "--symbols", "ACME", "--into", str(into))
+    assert done.exit_code == 1, done.output
+    if source == "flat files":
+        assert told in " ".join(done.stderr.split())
+    assert "2016-01-04" in done.stderr and "download it again" not in done.stderr
+    assert not into.exists()
+
+
+def test_a_recording_in_which_nothing_can_be_traded_is_refused(tmp_path: Path) -> None:
+    assert SESSION is not None
+    with Recorder(tmp_path / "recordings", waits=True) as recorder:
+        recorder.begin_session(SESSION)
+        recorder.list_contracts("AAA", [parse_symbol("O:AAA260116C00100000")])
+        recorder.close_bar(SESSION.open_ns + MINUTE_NS)
+    into = tmp_path / "history"
+    done = run(
+        *("--recordings", str(tmp_path / "recordings"), "--date", str(DAY), "--symbols", "AAA"),
+        *("--into", str(into)),
+    )
+    assert done.exit_code == 1, done.output
+    assert "nothing could be opened in any of 1 bars" in " ".join(done.stderr.split())
+    assert not into.exists()
+
+
+def test_a_history_that_was_there_outlives_one_that_is_refused(
+    recordings: Path, tmp_path: Path
+) -> None:
+    into = tmp_path / "history"
+    days = ("--date", str(DAY), "--symbols", "AAA", "--into", str(into))
+    assert run(*days, "--recordings", str(recordings)).exit_code == 0
+    odd_files.write(
+        tmp_path, odd_files.QUOTES, odd_files.lines(odd_files.QUOTE_HEADER, odd_files.QUOTE_ROWS)
+    )
+    odd_files.write(tmp_path, odd_files.BARS, odd_files.lines(odd_files.BAR_HEADER, []))
+    flat = ("--flat-files", str(tmp_path), "--date", str(FLAT_DAY), "--symbols", "ACME")
+    assert run(*flat, "--into", str(into)).exit_code == 1
+    assert [day.underlying for day in History(into, DEFAULT_RULES, DEFAULT_FEES).days] == ["AAA"]
 
 
 @pytest.mark.slow

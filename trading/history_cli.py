@@ -70,7 +70,7 @@ def history(
             return
         days = sessions_between(first, last or first)
         told = _recorded(settings, days, recordings, flat_files, catalog, console)
-        written = write_history(folder, told, rules, fees, ExchangeCalendar())
+        written = write_history(folder, told, rules, fees, ExchangeCalendar(), each_trades=True)
         console.print(_table(written))
         told_how = f"history {folder}: train on it with --set learning.history={folder}"
         console.print(told_how, soft_wrap=True)

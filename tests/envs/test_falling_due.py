@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from trading.data.admission import Refusal
+from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
 from trading.envs.live_env import LiveEnv
@@ -91,6 +92,7 @@ class Desk:
         )
         self.strikes: Iterable[float] = range(80, 121)
         self.seen: np.ndarray = np.zeros(0)
+        self.rewards: np.ndarray = np.zeros(0)
         self._sequence = 0
 
     def begin(self, day: date) -> None:
@@ -110,7 +112,9 @@ class Desk:
         self.env.apply_bar(
             StockBar(self.symbol, now_ns - MINUTE_NS, price, price, price, price, 1e4, price)
         )
-        return self.env.close_bar(now_ns, session(day)).observations
+        observed = self.env.close_bar(now_ns, session(day))
+        self.rewards = observed.rewards
+        return observed.observations
 
     def quote(self, symbol: str, bid: float, ask: float, now_ns: int) -> None:
         self._sequence += 1
@@ -469,6 +473,8 @@ def test_an_adjusted_contract_is_marked_where_it_is_quoted_and_closed(tmp_path: 
     assert not desk.env.trade(now_ns, [0])[0].masked
     assert desk.broker.account.positions == {}
     assert desk.broker.account.strategies == {}
+    desk.quote(adjusted, 1.9, 2.1, now_ns + MINUTE_NS)
+    assert desk.env.refused["unknown_contract"] == 1
 
 
 def test_an_adjusted_contract_is_held_to_its_expiry_where_nobody_quotes_it(
@@ -572,6 +578,59 @@ def test_a_rename_moves_what_is_held_to_the_new_symbols_market(tmp_path: Path) -
     desk.symbol = "NEWCO"
     desk.bar(TUE, 1, 100.0)
     assert desk.env.equity() == pytest.approx(before, abs=25.0)
+
+
+def renamed(desk: Desk) -> None:
+    """Tuesday begins, with ACME now called NEWCO and listed."""
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO")])
+    desk.env.begin_session(session(TUE))
+    desk.symbol = "NEWCO"
+    desk.env.list_contracts("NEWCO", contracts("NEWCO", range(80, 121), TUE))
+
+
+def test_a_renamed_company_is_decided_on_in_its_place_without_a_restart(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)])
+    start, scale = desk.env.equity(), DEFAULT_RULES.reward_scale / DEFAULT_RULES.initial_capital
+    renamed(desk)
+    assert desk.env.symbols == desk.env.underlyings == ("NEWCO",)
+    assert desk.env.winding_down == set() and desk.env.to_close == []
+    assert any(name.startswith("O:NEWCO") for name in desk.env.listed_symbols())
+    earned = 0.0
+    for minute, price in ((1, 101.0), (2, 102.0)):
+        desk.bar(TUE, minute, price)
+        now_ns = session(TUE).open_ns + minute * MINUTE_NS
+        earned += float(desk.rewards[0])
+        desk.env.trade(now_ns, [HOLD])
+    assert earned / scale == pytest.approx(desk.env.equity() - start, abs=0.05)
+    assert desk.env._sights.mask[0, CLOSE]
+    desk.journal.close()
+    again = Desk(tmp_path)
+    assert again.env.symbols == ("NEWCO",) and again.env.winding_down == set()
+    again.journal.close()
+    left = Desk(tmp_path, symbols=("OTHER",))
+    assert left.env.symbols == ("OTHER", "NEWCO") and left.env.winding_down == {"NEWCO"}
+    left.journal.close()
+
+
+def test_a_renamed_company_of_which_nothing_is_held_is_followed_too(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.begin(MON)
+    desk.bar(MON, 1, 100.0)
+    desk.close(MON, 100.0)
+    renamed(desk)
+    assert desk.env.symbols == ("NEWCO",) and desk.env.spot("NEWCO") == 100.0
+    desk.bar(TUE, 1, 100.0)
+    assert desk.env._sights.mask[0].sum() > 1, "it is opened"
+
+
+def test_what_winds_down_goes_on_doing_so_under_another_symbol(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.journal.close()
+    desk = Desk(tmp_path, symbols=("OTHER",))
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO")])
+    desk.env.begin_session(session(TUE))
+    assert desk.env.symbols == ("OTHER", "NEWCO") and desk.env.winding_down == {"NEWCO"}
+    assert desk.env.to_close == ["NEWCO"]
 
 
 def test_a_delisting_suspends_and_settles_nothing(tmp_path: Path) -> None:
@@ -686,3 +745,63 @@ def test_quotes_of_an_adjusted_contract_go_by_time_and_a_second_one_confirms(
     assert desk.env._quote(adjusted)[:2] == (0.0, 0.0)
     assert tell(6.0, now_ns + 3, 4)
     assert desk.env._quote(adjusted)[:2] == (6.0, 6.1)
+
+
+def test_what_was_halted_stays_so_at_a_start_within_the_session(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.env.halt_indicators = frozenset([17])
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 100.0)
+    desk.env.apply_band("ACME", 0.0, 0.0, [17], session(TUE).open_ns + 90 * 10**9)
+    desk.journal.close()
+    again = Desk(tmp_path)
+    again.begin(TUE)
+    assert again.suspended == "its stock is halted or at its price limit"
+    again.begin(WED)
+    assert again.suspended == ""
+
+
+def test_a_wild_quote_of_an_adjusted_contract_is_kept_apart_until_another_says_the_same(
+    tmp_path: Path,
+) -> None:
+    strikes = [each / 2 for each in range(100, 161)]
+    legs = [("ACME", 1), (FEB_CALL, -1)]
+    desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), legs, 66.67, strikes)
+    adjusted, open_ns = "O:ACME1260206C00105000", session(TUE).open_ns
+    desk.quote(adjusted, 1.9, 2.1, open_ns + 2 * MINUTE_NS)
+    desk.bar(TUE, 2, 66.67)
+    held = dict(desk.broker.account.positions)
+    for bid, ask in ((0.0, 0.01), (60.0, 70.0), (math.nan, 2.0), (-1.0, 2.0)):
+        desk.quote(adjusted, bid, ask, open_ns + 3 * MINUTE_NS)
+        assert desk.env.marks()[adjusted] == pytest.approx(2.0)
+        desk.env.trade(open_ns + 3 * MINUTE_NS, [0])
+        sold = held.keys() - desk.broker.account.positions.keys()
+        assert adjusted not in sold
+    assert desk.env.refused["unconfirmed"] >= 2
+    assert desk.env.refused["not_a_price"] >= 2
+    desk.quote(adjusted, 8.0, 8.4, open_ns + 4 * MINUTE_NS)
+    desk.quote(adjusted, 8.1, 8.5, open_ns + 5 * MINUTE_NS)
+    assert desk.env.marks()[adjusted] == pytest.approx(8.3)
+
+
+def test_a_company_that_takes_its_old_symbol_back_goes_on_from_its_own_price(
+    tmp_path: Path,
+) -> None:
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)])
+    desk.env.set_actions([Rename("ACME", TUE, "NEWCO"), Rename("NEWCO", WED, "ACME")])
+    desk.symbol, desk.strikes = "NEWCO", range(50, 121)
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 99.0)
+    # A fall that the old symbol has not seen.
+    desk.bar(TUE, 2, 70.0)
+    desk.bar(TUE, 3, 70.0)
+    assert desk.env.spot("NEWCO") == 70.0
+    desk.close(TUE, 70.0)
+    before = desk.env.equity()
+    desk.symbol = "ACME"
+    desk.begin(WED)
+    assert set(desk.broker.account.positions) == {"ACME", FEB_CALL}
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    desk.bar(WED, 1, 64.0)
+    assert desk.suspended == ""
+    assert desk.env.spot("ACME") == 64.0

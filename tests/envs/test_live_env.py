@@ -13,6 +13,7 @@ from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.carry import CarryRates
+from trading.execution.events import OwnerCommand
 from trading.execution.exposure import Greeks
 from trading.execution.journal import Journal
 from trading.execution.orders import (
@@ -25,6 +26,7 @@ from trading.execution.orders import (
     RejectReason,
     TimeInForce,
 )
+from trading.execution.owner import Command, obey
 from trading.execution.risk import RiskLimits, TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -385,9 +387,8 @@ def test_a_contract_stops_at_the_end_of_its_own_last_day(tmp_path: Path) -> None
     scene.journal.close()
 
 
-def test_what_is_held_of_an_underlying_that_left_the_symbols_is_marked_and_closed(
-    tmp_path: Path,
-) -> None:
+def wound_down(tmp_path: Path) -> tuple[Scene, float]:
+    """Both underlyings are held and one of them is no longer traded; the equity of before."""
     scene = Scene(tmp_path, ("AAA", "BBB"), [])
     scene.begin(MONDAY)
     call = near(Strategy.LONG_CALL)
@@ -400,6 +401,44 @@ def test_what_is_held_of_an_underlying_that_left_the_symbols_is_marked_and_close
     scene.symbols = scene.env.symbols
     scene._roots = {"AAA": "AAA", "BBB": "BBB"}
     scene.begin(MONDAY)
+    return scene, equity
+
+
+def test_what_is_held_of_an_underlying_that_left_the_symbols_is_marked_and_closed(
+    tmp_path: Path,
+) -> None:
+    scene, equity = wound_down(tmp_path)
+    scene.bar(MONDAY, 31, SPOT, quoted=("AAA",))
+    assert scene.env.equity() == pytest.approx(equity, rel=1e-3)
+    scene.trade(MONDAY, 31, HOLD, HOLD)
+    assert set(scene.env.unclosed) == {"BBB"} and not scene.env.closed, "its quotes are late"
+    mask = scene.bar(MONDAY, 35, SPOT)
+    assert set(np.flatnonzero(mask[1])) == {HOLD}, "nobody is asked"
+    scene.trade(MONDAY, 35, HOLD, HOLD)
+    assert [each.underlying for each in scene.env.closed] == ["BBB"]
+    assert list(scene.broker.account.strategies) == ["AAA"] and scene.env.to_close == []
+    scene.journal.close()
+
+
+@pytest.mark.parametrize("command", [OwnerCommand.HALT, OwnerCommand.REDUCE])
+def test_winding_down_keeps_to_what_restricts_trading(
+    tmp_path: Path, command: OwnerCommand
+) -> None:
+    scene, _ = wound_down(tmp_path)
+    scene.bar(MONDAY, 31, SPOT)
+    now_ns = session(MONDAY).open_ns + 31 * MINUTE_NS
+    obey(scene.broker, Command(command, "alice"), now_ns, scene.env.equity(), "")
+    scene.trade(MONDAY, 31, HOLD, HOLD)
+    halted = command is OwnerCommand.HALT
+    assert ("BBB" in scene.broker.account.strategies) is halted
+    assert ("halted" in scene.env.unclosed.get("BBB", "")) is halted
+    assert scene.broker.account.rejections == 0, "what would be refused is not sent"
+    scene.journal.close()
+
+
+def test_the_policy_may_be_left_to_decide_on_what_winds_down(tmp_path: Path) -> None:
+    scene, equity = wound_down(tmp_path)
+    scene.env.closes_winding_down = False
     mask = scene.bar(MONDAY, 31, SPOT)
     assert set(np.flatnonzero(mask[1])) == {HOLD, CLOSE}
     assert scene.env.equity() == pytest.approx(equity, rel=1e-3)

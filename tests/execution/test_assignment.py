@@ -134,6 +134,25 @@ def test_stock_held_into_the_ex_date_gets_the_dividend_once(broker: PaperBroker)
     assert len(broker.pay_dividends([other], NOW_NS)) == 1
 
 
+@pytest.mark.parametrize(
+    ("dividends", "assigned"),
+    [
+        ([Dividend("SPY", EX_DATE, 4.0, special=True)], False),
+        # Below 12.50 USD a contract strikes stay as they are.
+        ([Dividend("SPY", EX_DATE, 0.12, special=True)], True),
+        ([Dividend("SPY", EX_DATE, 0.08, special=True)] * 2, False),
+        ([Dividend("SPY", EX_DATE, 4.0, special=True), DIVIDEND], True),
+        ([Dividend("SPY", EX_DATE, 4.0, special=True), Dividend("SPY", EX_DATE, 0.04)], False),
+    ],
+)
+def test_nobody_exercises_for_a_dividend_that_lowers_the_strike(
+    broker: PaperBroker, dividends: list[Dividend], assigned: bool
+) -> None:
+    opened(broker, "covered_call")
+    quotes = DEEP | {CALL_105: quote(5.0, 5.1)}
+    assert bool(broker.assign_early(dividends, quotes, SPOT, NOW_NS)) is assigned
+
+
 def test_calls_that_expire_before_the_ex_date_are_left_to_expiry(broker: PaperBroker) -> None:
     opened(broker, "covered_call")
     late = Dividend("SPY", date(2026, 1, 20), 0.80)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.envs.desk import CALL, SYMBOL, Desk, at, desk, session
+from trading.config.settings import MassiveSettings
 from trading.data.admission import Refusal
 from trading.live.bar_clock import Bar, BarClock, first_bar_after
 from trading.market.calendar import ExchangeCalendar, Session
@@ -213,3 +214,21 @@ def test_where_nobody_tells_the_time_one_symbol_alone_closes_no_bar(market: Desk
     assert clock.due and clock.watermark_ns == at(31.02)
     clock.take(json.dumps([bar(at(32), 100.0)]))
     assert clock.watermark_ns == at(32)
+
+
+def test_a_halt_as_the_vendor_tells_it_suspends_until_the_stock_reopens(market: Desk) -> None:
+    market.env.halt_indicators = frozenset(MassiveSettings().halt_indicators)
+    clock = clock_of(market)
+
+    def tell(after_s: int, low: float, high: float, *indicators: int) -> bool:
+        # The specification says milliseconds; its own sample, and what is sent, are nanoseconds.
+        event = {"ev": "LULD", "T": SYMBOL, "h": high, "l": low, "i": indicators, "z": 3}
+        clock.take(json.dumps([event | {"t": at(30) + after_s * SECOND, "q": after_s}]))
+        return SYMBOL in market.env.broker.account.suspensions
+
+    assert not tell(1, 95.0, 105.0, 15)
+    assert tell(2, 0.0, 0.0, 17)
+    clock.take(json.dumps([quote(at(30.1))]))
+    assert SYMBOL in market.env.broker.account.suspensions
+    assert not tell(9, 94.0, 104.0, 18)
+    assert not tell(10, 94.0, 104.0, 22)

@@ -66,6 +66,29 @@ def test_our_server_tells_the_vendors_client_splits_renames_and_special_dividend
         assert set(rest.dividends("AAA", *year)) == {regular, special}
 
 
+def test_a_company_that_gave_its_symbol_up_is_found_by_its_identifier() -> None:
+    day, later = date(2026, 1, 5), date(2026, 6, 1)
+    told: list[CorporateAction] = [
+        Rename("AAA", day, "NEW"),
+        Rename("GONE", later, "AAA"),
+        Delisting("BBB", day),
+    ]
+    with (
+        serving(FirstMinutes(1), actions=told) as (endpoint, _),
+        RestClient(endpoint.rest_url, KEY) as rest,
+    ):
+        then = rest.ticker_details("AAA", date(2026, 1, 2))
+        assert then is not None and then.delisted is None
+        assert rest.ticker_details("AAA", day) is None
+        assert rest.ticker_details("NEW", day) == then
+        assert rest.ticker_events("AAA") == []
+        assert rest.ticker_events(then.figi) == rest.ticker_events("NEW") == [told[0]]
+        gone = rest.ticker_details("BBB", day)
+        assert gone is not None and gone.delisted == day
+        before = rest.ticker_details("BBB", date(2026, 1, 2))
+        assert before is not None and before.delisted is None
+
+
 def test_our_server_has_no_close_before_the_session_is_over() -> None:
     with serving(FirstMinutes(1)) as (endpoint, _), RestClient(endpoint.rest_url, KEY) as rest:
         assert rest.official_close("AAA", DAY) is None

@@ -15,7 +15,7 @@ from tests.live.market import WAIT_S, Bars, FirstMinutes, serving, settings_for,
 from trading.data.massive.rest import ContractSnapshot, ListedContract, RestClient
 from trading.data.massive.stream import StreamClient, StreamSettings
 from trading.data.recording import load_recording
-from trading.envs.catalogue import CLOSE, HOLD
+from trading.envs.catalogue import HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import play
 from trading.envs.live_env import LiveEnv
@@ -26,7 +26,7 @@ from trading.execution.journal import Journal
 from trading.execution.risk import RiskLimits
 from trading.live import assembly
 from trading.live.bar_clock import Bar
-from trading.live.market_server import event_source, streamed_symbols
+from trading.live.market_server import event_source, first_name, streamed_symbols
 from trading.live.markets import MarketDirectory, nearest_the_money, not_ahead
 from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
@@ -194,8 +194,8 @@ def test_what_is_held_beyond_the_symbols_is_subscribed_marked_and_only_closed(
     env, account = second.trader.env, second.trader.env.broker.account
     assert env.symbols == ("AAA", "BBB") and env.winding_down == {"BBB"}
     assert env.listed_symbols("BBB")
-    assert seen.held and all(mask <= {HOLD, CLOSE} for mask in seen.masks)
-    assert {HOLD, CLOSE} in seen.masks
+    assert all(mask == {HOLD} for mask in seen.masks), "nobody is asked"
+    assert "BBB" not in account.strategies
     assert second.fold == account.fingerprint()
     assert np.isfinite(env.equity())
 
@@ -281,6 +281,18 @@ def test_without_yields_the_rate_is_that_of_the_settings(tmp_path: Path) -> None
         run = trade(settings, endpoint, begin, treasury_yields=True)
     assert run.trader.env.rate == 0.015
     assert any("no treasury yields" in each["event"] for each in told)
+
+
+def test_a_renamed_company_is_simulated_under_its_first_symbol() -> None:
+    applied = {
+        "AAA/rename/2026-03-02": ("now AAAX", ""),
+        "AAAX/rename/2026-06-01": ("now AAA", ""),
+        "BBB/split/2026-06-01": ("2 for 1", ""),
+        "AAA/rename/2026-09-01": ("now AAAX", ""),
+    }
+    assert first_name("AAAX", applied) == "AAA"
+    assert first_name("AAA", applied) == "AAA"
+    assert first_name("BBB", applied) == "BBB"
 
 
 def test_a_simulated_or_replayed_market_also_streams_what_winds_down(tmp_path: Path) -> None:

@@ -51,12 +51,12 @@ class Live:
     ) -> None:
         self.tape, self.off_s = Seconds(), 0.0
         stack.callback(self.tape.flows.set)
-        stream = options.pop("stream", {})
+        stream, overrides = options.pop("stream", {}), options.pop("settings", ())
         endpoint, begin = stack.enter_context(serving(self.tape, speed=1.0, **options))
         made = assembly.stream_settings
         patch.setattr(assembly, "stream_settings", lambda *which: replace(made(*which), **stream))
         patch.setattr(live_actor.ray, "get", lambda value, **_: value)
-        settings = settings_for(folder, "symbols=[AAA]", "data.bar_seconds=1")
+        settings = settings_for(folder, "symbols=[AAA]", "data.bar_seconds=1", *overrides)
         data = settings.data.model_copy(update={"source": "massive"})
         settings = settings.model_copy(update={"data": data})
         policy = Policy(assembly.model_config(settings), settings.seed)
@@ -169,3 +169,27 @@ def test_rows_that_rest_could_not_read_are_told(start: Callable[..., Live]) -> N
     live.market._rest._transport.rows_left_out = 3
     assert live.market.status()["feed"]["rest_rows_left_out"] == 3
     assert live.told("rest_rows_left_out_total") == 3.0
+
+
+def test_price_limits_and_halts_are_subscribed_to_where_the_settings_say_so(
+    start: Callable[..., Live], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = start(settings=("data.massive.luld=true",))
+    live.await_ready()
+    stocks = live.market.status()["feed"]["connections"]["stocks"]
+    assert (stocks["asked"], stocks["acknowledged"]) == (2, 2), "AM.AAA and LULD.AAA"
+
+
+def test_a_plan_without_price_limits_says_so(
+    start: Callable[..., Live], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = FeedProtocol._refusal
+    monkeypatch.setattr(
+        FeedProtocol,
+        "_refusal",
+        lambda self, channel, symbol: (
+            "not authorized" if channel == "LULD" else refuse(self, channel, symbol)
+        ),
+    )
+    live = start(settings=("data.massive.luld=true",))
+    live.await_reason("subscriptions", "stocks feed: 1 of 2 subscriptions are refused")

@@ -140,16 +140,44 @@ class MassiveSettings(Section):
     luld: Annotated[
         bool,
         _about(
-            "Whether price limits of stocks (LULD) are subscribed to, which the data plan must "
-            "include: a stock at its limit, or halted, is suspended."
+            "Whether price limits and halts of stocks (LULD) are subscribed to, which only "
+            "real-time plans include: a stock at its limit, or told to be halted, is suspended."
         ),
     ] = False
     halt_indicators: Annotated[
         list[int],
         _about(
-            "Indicators of LULD events that say that a stock is halted, as the vendor has them."
+            "Indicators of LULD events that say that a stock is halted; the vendor's is 17, which "
+            "it tells of stocks listed on Nasdaq only."
         ),
-    ] = []
+    ] = [17]
+
+
+class RareEventSettings(Section):
+    """What a simulated exchange does rarely: mean number a year and underlying; 0: never.
+
+    More often than in the life of most companies, so that a year meets them. A company's splits,
+    dividends, renames and delistings keep a quarter of a year between them.
+    """
+
+    splits: Annotated[NotNegative, _about("Splits a year: forward, reverse and uneven.")] = 0.6
+    special_dividends: Annotated[
+        NotNegative, _about("Special dividends a year, 1 to 8 percent of the price.")
+    ] = 0.6
+    renames: Annotated[
+        NotNegative, _about("Changes of the symbol a year; the old one comes back after a quarter.")
+    ] = 0.5
+    delistings: Annotated[
+        NotNegative, _about("Delistings a year; the stock is listed again after a quarter.")
+    ] = 0.4
+    halts: Annotated[
+        NotNegative,
+        _about("Halts a year: 7 of 10 for minutes, others to the close or for a whole session."),
+    ] = 4.0
+    bad_prints: Annotated[
+        NotNegative,
+        _about("Sessions a year with a burst of crossed and absurd quotes and prices."),
+    ] = 20.0
 
 
 class SimulationSettings(Section):
@@ -162,6 +190,7 @@ class SimulationSettings(Section):
         NotNegative, _about("Exchange seconds per second; 0: as fast as clients read.")
     ] = 60.0
     step_seconds: Annotated[Count, _about("Exchange seconds between two quote updates.")] = 5
+    rare_events: RareEventSettings = RareEventSettings()
 
 
 class ReplaySettings(Section):
@@ -337,6 +366,13 @@ class RiskSettings(Section):
     max_vega_pct: Annotated[
         Positive, _about("Most USD per volatility point, in percent of equity.")
     ] = 5.0
+    wind_down: Annotated[
+        Literal["close", "policy"],
+        _about(
+            "Whether positions of an underlying that was taken out of symbols are closed at the "
+            "next bars, or left to the policy, which may hold them."
+        ),
+    ] = "close"
     min_short_equity: Annotated[
         Positive, _about("USD of equity that selling short needs (FINRA Rule 4210(b)).")
     ] = 2_000.0

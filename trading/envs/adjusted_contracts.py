@@ -7,7 +7,6 @@ adjusted is kept here for the few that an account holds, until they are closed o
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,40 +16,9 @@ from trading.execution.deliverables import Adjusted
 from trading.execution.holdings import marked
 from trading.execution.orders import QuoteView
 from trading.market.chain import Chain
-from trading.market.pricing import black_price, greeks
+from trading.market.pricing import greeks
 
 NO_QUOTE = QuoteView(0.0, 0.0, 0.0, 0.0, 0)
-
-
-class Worth(NamedTuple):
-    """What a contract may cost, USD a share as it is quoted; NaN where it is not known."""
-
-    least: float = math.nan
-    """What its exercise brings."""
-    value: float = math.nan
-    """By the volatility of the nearest listed contract."""
-    most: float = math.nan
-    """What it delivers (call), or its strike (put)."""
-    room: float = math.nan
-    """How far a price may be off, at least."""
-
-    def refusal(self, quote: QuoteView, before: QuoteView) -> Refusal | None:
-        """Why a quote is not taken over; `before` is the one that was kept apart last.
-
-        As in `trading.data.admission`: nothing is worth more than it delivers, or to be had for
-        less than it brings, and what is far from its worth needs a second quote that says so.
-        """
-        bid, ask = quote.bid, quote.ask
-        if bid > self.most + self.room or (ask > 0.0 and ask < self.least - self.room):
-            return Refusal.OUT_OF_BOUNDS
-        width = max(self.room, 0.5 * self.value)
-        off = bid > self.value + width or (0.0 < ask < self.value - width)
-        again = (
-            0 < before.ts_ns < quote.ts_ns
-            and abs(bid - before.bid) <= width
-            and abs(ask - before.ask) <= width
-        )
-        return Refusal.UNCONFIRMED if off and not again else None
 
 
 @dataclass(slots=True)
@@ -61,7 +29,7 @@ class AdjustedContract:
     mark: float = math.nan
     sequence: int = -1
     apart: QuoteView = NO_QUOTE
-    """The last quote that nothing supports."""
+    """A quote far from what the contract was worth, until another one confirms it."""
 
 
 class AdjustedContracts:
@@ -83,9 +51,21 @@ class AdjustedContracts:
             each.sequence = -1
 
     def apply_quote(
-        self, symbol: str, quote: QuoteView, sequence: int, worth: Worth | None = None
+        self,
+        symbol: str,
+        quote: QuoteView,
+        sequence: int,
+        worth: float,
+        unit: float,
+        most: float = math.inf,
     ) -> Refusal | None:
-        """Take over a quote; or the reason why it is refused, as those of listed contracts are."""
+        """Take over a quote, or say why not; see `trading.data.admission` for the rules.
+
+        No chain speaks for an adjusted contract. A quote far from its mark (`worth` before the
+        first one, USD a share), by more than half of it and `unit`, is kept apart, and the contract
+        has no quote, until a later one says the same; but one above `most`, which nothing can make
+        it worth, is not confirmed by being repeated.
+        """
         held = self._held[symbol]
         if not 0 < quote.ts_ns < LAST_NS:
             return Refusal.MISTIMED
@@ -93,16 +73,16 @@ class AdjustedContracts:
             return Refusal.OLDER
         if not (0.0 <= quote.bid <= MAX_PRICE and 0.0 <= quote.ask <= MAX_PRICE):
             return Refusal.NOT_A_PRICE
-        reason = (worth or Worth()).refusal(quote, held.apart)
-        if reason is None:
-            held.quote, held.sequence = quote, sequence
-            held.mark = marked(quote, held.mark)
-            held.apart = NO_QUOTE
-        else:
-            # Neither traded nor marked by it, and nothing older counts as a quote of now.
-            held.quote = QuoteView(0.0, 0.0, 0.0, 0.0, quote.ts_ns)
-            held.sequence, held.apart = sequence, quote
-        return reason
+        mark = worth if math.isnan(held.mark) else held.mark
+        width = max(unit, 0.5 * mark)
+        beyond = quote.bid > most + unit
+        if beyond or (_off(quote, mark, width) and not _is_same(quote, held.apart, width)):
+            held.apart, held.sequence = quote, sequence
+            held.quote = NO_QUOTE._replace(ts_ns=quote.ts_ns)
+            return Refusal.OUT_OF_BOUNDS if beyond else Refusal.UNCONFIRMED
+        held.quote, held.sequence, held.apart = quote, sequence, NO_QUOTE
+        held.mark = marked(quote, held.mark)
+        return None
 
     def quote(self, symbol: str) -> QuoteView:
         """The last quote; one without sides before the first."""
@@ -113,32 +93,18 @@ class AdjustedContracts:
         return self._held[symbol].mark
 
 
-def adjusted_worth(
-    symbol: str,
-    adjusted: Adjusted,
-    multiplier: float,
-    spot: float,
-    vol: float,
-    years: float,
-) -> Worth:
-    """What one adjusted contract may cost; without a price (NaN) nothing is known.
-
-    Without a volatility (NaN) only the bounds are.
-    """
-    terms = adjusted.terms(symbol, multiplier)
-    hundredths = adjusted.shares(symbol, multiplier) / multiplier
-    if not spot > 0.0 or not hundredths > 0.0:
-        return Worth()
-    least = hundredths * max(terms.right * (spot - terms.strike), 0.0)
-    most = hundredths * (max(spot, spot - terms.strike) if terms.right > 0 else terms.strike)
-    value = least
-    if terms.strike > 0.0:
-        value = hundredths * black_price(terms.right, spot, terms.strike, max(years, 0.0), 1.0, vol)
-    return Worth(least, value, max(most, 0.0), _ROOM * hundredths * spot)
+def _off(quote: QuoteView, mark: float, width: float) -> bool:
+    """Whether trading against a quote would pay by more than `width`, or its middle is as far."""
+    crossed = 0.0 < quote.ask < quote.bid
+    above = quote.bid > 0.0 and quote.bid - mark > width
+    below = quote.ask > 0.0 and mark - quote.ask > width
+    middle = quote.bid > 0.0 and abs(0.5 * (quote.bid + quote.ask) - mark) > 3.0 * width
+    return not crossed and (above or below or (middle and quote.ask > 0.0))
 
 
-_ROOM = 0.03
-"""Share of what is delivered: spot and volatility are those of the bar before."""
+def _is_same(quote: QuoteView, apart: QuoteView, width: float) -> bool:
+    near = abs(quote.bid - apart.bid) <= width and abs(quote.ask - apart.ask) <= width
+    return 0 < apart.ts_ns < quote.ts_ns and near
 
 
 def adjusted_greeks(

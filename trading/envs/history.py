@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from trading.data.recorded import RecordedSession
 from trading.envs.board import LISTED, QUOTED, Board
-from trading.envs.catalogue import ACTIONS
+from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.features import FEATURES
 from trading.envs.frames import Frames, empty_frames
 from trading.envs.rules import TradingRules
@@ -69,23 +69,44 @@ def write_history(
     rules: TradingRules,
     fees: FeeSchedule,
     calendar: ExchangeCalendar,
+    *,
+    each_trades: bool = False,
 ) -> list[HistoryDay]:
     """Write the frames of recorded sessions to `folder`, which appears whole or not at all.
 
-    One session at a time is in memory. An existing history there is replaced.
+    One session at a time is in memory. An existing history there is replaced, but not by one that
+    is refused: with `each_trades`, where there is a session in which nothing could ever be opened.
 
     Raises
     ------
     DataError
-        There is no session, or the folder cannot be written.
+        There is no session, one is refused, or the folder cannot be written.
     """
     with new_history(folder, rules, fees) as writer:
         for recorded in sessions:
             market = UnderlyingMarket(recorded.underlying, rules, fees)
+            trades = False
             for _ in play(recorded, market, calendar):
                 writer.add_bar(market.chain.columns, market.frames)
+                trades = trades or bool((market.frames.most_units[0, CLOSE + 1 :] >= 1.0).any())
+            if each_trades and not trades:
+                raise DataError(_why_nothing_trades(recorded, market))
             writer.end_day(recorded.underlying, recorded.session.date.isoformat())
     return writer.days
+
+
+def _why_nothing_trades(recorded: RecordedSession, market: UnderlyingMarket) -> str:
+    quotes = recorded.quotes
+    quoted = int(((quotes.bid > 0.0) & (quotes.ask > quotes.bid)).sum())
+    kept_apart = {name: count for name, count in market.refused.items() if count}
+    told = ", ".join(f"{count} {name}" for name, count in kept_apart.items()) or "none"
+    return (
+        f"{recorded.underlying} on {recorded.session.date}: nothing could be opened in any of "
+        f"{len(recorded.bar_end_ns)} bars: {len(recorded.contracts)} contracts have "
+        f"{len(quotes.ts_ns)} quotes, {quoted} of them with both sides, the stock has "
+        f"{len(recorded.bars.stock_bars(recorded.underlying))} minute bars; refused: {told}. "
+        "Leave the day out, or see whether quotes and bars are of one day, symbol and unit"
+    )
 
 
 @contextmanager

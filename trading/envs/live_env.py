@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from trading.data.admission import Bands, Refusal, Refusals
@@ -18,7 +19,6 @@ from trading.envs.adjusted_contracts import (
     NO_QUOTE,
     AdjustedContracts,
     adjusted_greeks,
-    adjusted_worth,
     nearest_volatility,
 )
 from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
@@ -48,7 +48,6 @@ from trading.execution.catch_up import (
     value_when_settled,
     wanted_closes,
 )
-from trading.execution.deliverables import Adjusted
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.holdings import StrategyPosition
@@ -68,17 +67,21 @@ from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import tradable_share
 from trading.market.closes import CloseSource, OfficialClose
-from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.corporate_actions import (
     ActionKind,
     CorporateAction,
+    Rename,
     action_id,
     bars_after,
     in_order,
     price_factor,
+    renames,
 )
 from trading.market.dividends import Dividend
 from trading.market.pricing import YEAR_NS
+
+log = structlog.get_logger(__name__)
 
 
 class Observed(NamedTuple):
@@ -198,10 +201,16 @@ class LiveEnv:
         self._price_bands: dict[str, PriceLimits] = {}
         self.adjusted_roots: dict[str, str] = {}
         """Roots that the exchange lists adjusted contracts under, where they are known."""
-        self._include(symbols)
+        self._configured = frozenset(symbols)
+        self._include(self._as_called_now(symbols))
         self._include_held()
         self.symbols = self.underlyings
-        """The U underlyings that are decided on, in the order of every [U] array."""
+        """The U underlyings that are decided on, in the order of every [U] array.
+
+        A company that is renamed while it is traded keeps its place under its new symbol.
+        """
+        self.closes_winding_down = True
+        """Whether what winds down is closed at the next bars; otherwise the agent may hold it."""
         self.set_dividends(dividends)
         self.set_actions(actions)
         self.closed: list[Fill] = []
@@ -237,13 +246,62 @@ class LiveEnv:
             unknown = float("nan") if symbol in account.last_decision_ns else 0.0
             self._profit[symbol] = account.rewarded_profit.get(symbol, unknown)
 
+    def _as_called_now(self, symbols: Sequence[str]) -> list[str]:
+        """Symbols, those of companies that are held under another one since by that."""
+        account = self.broker.account
+        called = dict(renames(account.actions))
+        names = []
+        for symbol in symbols:
+            seen, name = {symbol}, symbol
+            while name not in account.strategies and called.get(name, name) not in seen:
+                name = called[name]
+                seen.add(name)
+            follows = name in account.strategies and name not in symbols
+            names.append(name if follows else symbol)
+        return names
+
+    def _go_on_as(self, before: str, after: str) -> None:
+        """Let a company trade under its new symbol, in the same place of every [U] array."""
+        if after not in self._markets:
+            self._include([after])
+        self._markets[after].succeed(self._markets[before])
+        self._references[after] = self._references.pop(before, float("nan"))
+        self._unlist(self._markets[after])
+        if self.held_symbols(before) or before not in self.symbols or after in self.symbols:
+            return
+        self.symbols = tuple(after if each == before else each for each in self.symbols)
+        self.winding_down -= {after}
+        if before in self.winding_down:
+            self.winding_down = self.winding_down - {before} | {after}
+        # What the old symbol made since its last reward is for the next one.
+        earned = self.broker.account.contribution(before, {})
+        self._profit[after] += self._profit.pop(before) - earned
+        self._price_bands.pop(before, None)
+        del self._markets[before]
+        for symbol in [name for name, (at, _) in self._contracts.items() if at.symbol == before]:
+            del self._contracts[symbol]
+        log.warning("a company is renamed: name it so in symbols", before=before, after=after)
+
+    def _follow_renames(self, session: Session) -> None:
+        """Follow companies of which nothing is held as well."""
+        for action in self.known.all_actions():
+            begun = self._begun.get(action.underlying)
+            if (
+                isinstance(action, Rename)
+                and begun is not None
+                and begun <= action.ex_date <= session.date
+                and action.underlying in self._markets
+                and not self.held_symbols(action.underlying)
+            ):
+                self._go_on_as(action.underlying, action.new_symbol)
+
     def _include_held(self) -> None:
         """Let what is held or ordered beyond the traded underlyings wind down."""
         account = self.broker.account
         waiting = {each.order.underlying: None for each in account.working_orders.values()}
         extra = [name for name in {**account.strategies, **waiting} if name not in self._markets]
         if extra:
-            self.winding_down |= set(extra)
+            self.winding_down |= set(extra) - self._configured
             self._include(extra)
 
     def set_rules(self, rules: TradingRules) -> None:
@@ -347,7 +405,9 @@ class LiveEnv:
             if order.underlying in self.winding_down and order.intent is Intent.OPEN:
                 why = f"{order.underlying} is traded no more: it is not in symbols"
                 self.broker.cancel(order_id, session.open_ns, why)
-        if self._session is None or self._session.date != session.date:
+        another = self._session is not None and self._session.date != session.date
+        # At a start within a session what was halted in it is, until the stream says otherwise.
+        if another or self.broker.account.last_ts_ns < session.open_ns:
             self._price_bands.clear()
             for underlying in list(self.broker.account.suspensions):
                 why, now_ns = "a new session begins", session.open_ns
@@ -355,6 +415,7 @@ class LiveEnv:
         self._session = session
         self._end_daily_loss(session)
         self._catch_up(session)
+        self._follow_renames(session)
         for market in self._markets.values():
             market.begin_session()
         self._convert_markets(session)
@@ -377,7 +438,7 @@ class LiveEnv:
             for each in event.converted:
                 self._contracts.pop(each.symbol, None)
             if event.what is ActionKind.RENAME and event.underlying in self._markets:
-                self._markets[event.after].succeed(self._markets[event.underlying])
+                self._go_on_as(event.underlying, event.after)
         for symbol, market in self._markets.items():
             self._contracts[symbol] = (market, STOCK)
         self._adjusted.keep(self.broker.account.deliverables)
@@ -436,8 +497,12 @@ class LiveEnv:
         first = self._calendar.next_session(action.ex_date - timedelta(days=1))
         market.rescale(factor, first.open_ns)
         self.price_factors.append((underlying, factor, first.open_ns))
+        self._unlist(market)
+
+    def _unlist(self, market: UnderlyingMarket) -> None:
+        """Forget the contracts of a market whose chain began anew."""
         for symbol in [each for each, (at, _) in self._contracts.items() if at is market]:
-            if symbol != underlying:
+            if symbol != market.symbol:
                 del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
@@ -502,16 +567,34 @@ class LiveEnv:
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None and symbol in self._adjusted:
             quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
-            reason = self._adjusted.apply_quote(
-                symbol, quote, sequence, adjusted_worth(symbol, *self._adjusted_view(symbol))
-            )
-            if reason is not None:
-                self.refused.count(reason)
-            return reason is None
+            return self._apply_adjusted(symbol, quote, sequence)
         if market is None or i == STOCK:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
+
+    def _apply_adjusted(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
+        account = self.broker.account
+        position = account.positions.get(symbol)
+        if position is None:  # It was closed since the session began.
+            self.refused.count(Refusal.UNKNOWN_CONTRACT)
+            return False
+        spot = self._markets[position.underlying].spot
+        delivered = account.deliverables[symbol]
+        shares = delivered.shares / account.multiplier
+        percent = (self._bands or Bands()).percent / 100.0
+        unit = percent * shares * spot if np.isfinite(spot) else 0.0
+        worth = self.broker.last_mark(position)
+        contract = parse_symbol(symbol)
+        # No call is worth more than what it delivers, no put more than its strike.
+        most = contract.strike
+        if contract.right is Right.CALL:
+            value = delivered.value(spot) / account.multiplier
+            most = value if np.isfinite(value) else np.inf
+        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit, most)
+        if refusal is not None:
+            self.refused.count(refusal)
+        return refusal is None
 
     def apply_bar(self, bar: StockBar) -> bool:
         """Take over an aggregate of an underlying; False when it is refused or not traded here."""
@@ -538,6 +621,7 @@ class LiveEnv:
         return True
 
     def _suspend_halted(self, now_ns: int) -> None:
+        now_ns = max(now_ns, self.broker.account.last_ts_ns)
         for underlying, limits in self._price_bands.items():
             spot = self._markets[underlying].spot
             if limits.stop(spot):
@@ -602,16 +686,32 @@ class LiveEnv:
         """
         self._suspend_unknown(now_ns)
         self._close_for_owner(now_ns)
+        closing = self.to_close
         for underlying in self.broker.stock_to_liquidate():
-            self._submit(self.broker.liquidation(underlying, now_ns))
+            if underlying not in closing:
+                self._submit(self.broker.liquidation(underlying, now_ns))
         return [
             self._act(now_ns, u, symbol, int(action))
             for u, (symbol, action) in enumerate(zip(self.symbols, actions, strict=True))
         ]
 
+    @property
+    def to_close(self) -> list[str]:
+        """Underlyings that are closed without the agent: the owner commands it, or they wind down.
+
+        What winds down keeps to the limits; a command does not, see `states`.
+        """
+        account = self.broker.account
+        commanded = account.to_close
+        if not self.closes_winding_down:
+            return commanded
+        left = self.winding_down.intersection(account.strategies)
+        return [*commanded, *(each for each in account.strategies if each in left - {*commanded})]
+
     def _close_for_owner(self, now_ns: int) -> None:
         self.closed, self.unclosed = [], {}
-        for underlying in self.broker.account.to_close:
+        commanded = self.broker.account.to_close
+        for underlying in self.to_close:
             held = [each for each in self.held_symbols(underlying) if each in self._contracts]
             result = self.broker.close_for_owner(
                 underlying,
@@ -619,6 +719,7 @@ class LiveEnv:
                 self._is_open(underlying, held, now_ns),
                 now_ns,
                 self._spots(),
+                by_owner=underlying in commanded,
             )
             if isinstance(result, Fill):
                 self.closed.append(result)
@@ -856,18 +957,19 @@ class LiveEnv:
 
     def _adjusted_greeks(self, symbol: str) -> Sensitivities:
         """Of a hundredth of an adjusted contract, by the volatility of the nearest listed one."""
-        each = adjusted_greeks(symbol, *self._adjusted_view(symbol))
-        return Sensitivities(*(value / self.broker.account.multiplier for value in each))
-
-    def _adjusted_view(self, symbol: str) -> tuple[Adjusted, float, float, float, float]:
-        """What is adjusted, multiplier, spot, volatility and years left of an adjusted contract."""
         account = self.broker.account
         market = self._markets[account.positions[symbol].underlying]
         expiry_ns = self._calendar.expiry_ns(parse_symbol(symbol).expiry)
         strike = account.adjusted.terms(symbol, account.multiplier).strike
-        vol = nearest_volatility(market.chain, strike, expiry_ns)
-        years = (expiry_ns - self._now_ns) / YEAR_NS
-        return account.adjusted, account.multiplier, market.spot, vol, years
+        each = adjusted_greeks(
+            symbol,
+            account.adjusted,
+            account.multiplier,
+            market.spot,
+            nearest_volatility(market.chain, strike, expiry_ns),
+            (expiry_ns - self._now_ns) / YEAR_NS,
+        )
+        return Sensitivities(*(value / account.multiplier for value in each))
 
     def market_state(self, now_ns: int) -> dict[str, dict[str, float]]:
         """Spot, at-the-money volatilities and tradable share of each chain, for people."""
@@ -916,7 +1018,7 @@ class LiveEnv:
         purses.open_positions[:] = len(account.strategies)
         purses.may_open[:] = account.trading_state is TradingState.ACTIVE
         purses.may_close[:] = account.trading_state is not TradingState.HALTED
-        left = {*self.broker.stock_to_liquidate(), *account.to_close}
+        left = {*self.broker.stock_to_liquidate(), *self.to_close}
         greeks = np.array(self.exposure())
         rules = self._rules
         if account.scale != 1.0:

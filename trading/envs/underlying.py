@@ -228,11 +228,16 @@ class UnderlyingMarket:
         self.board = board_of(chain.columns)
 
     def succeed(self, other: "UnderlyingMarket") -> None:
-        """Go on as the company that `other` was, unless prices of this symbol are known."""
-        if not self._history.count and np.isnan(self.spot):
+        """Go on as the company that `other` was, unless newer prices of this symbol are known."""
+        is_unknown = not self._history.count and np.isnan(self.spot)
+        if is_unknown or self.chain.last_price_ns < other.chain.last_price_ns:
             self._history.adopt(other._history)
-            self.chain.last_price, self.chain.last_price_ns = other.spot, other.chain.last_price_ns
-            self.chain.spot = self.chain.last_price
+            # Quotes that were told of this symbol are those of long ago.
+            chain = Chain(self.symbol, [], [])
+            chain.last_price, chain.last_price_ns = other.spot, other.chain.last_price_ns
+            chain.spot = chain.last_price
+            self.chain, self._kept, self._gap = chain, nothing_kept(0), None
+            self.board = board_of(chain.columns)
             self._before_session = other._before_session
 
     def list_contracts(

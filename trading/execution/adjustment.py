@@ -31,10 +31,8 @@ from trading.market.corporate_actions import (
     SpinOff,
     Split,
     action_id,
+    adjusted_strike,
 )
-
-_FEWEST_MILLI = 10
-"""A strike is at least a cent."""
 
 
 class Adjustment(NamedTuple):
@@ -184,18 +182,19 @@ class _Book:
         delivered = self.account.deliverables.get(position.symbol)
         if delivered is None and isinstance(action, Split) and action.is_whole:
             times = action.new // action.old
-            strike = _cents(Fraction(contract.strike_milli, times))
+            divided = adjusted_strike(action, contract.strike_milli)
+            assert divided is not None
             self._become(
                 position,
-                _symbol(contract, self.after, strike),
+                _symbol(contract, self.after, divided),
                 position.quantity * times,
                 position.average_price / times,
                 mark / times,
             )
             return
         if delivered is None and isinstance(action, SpecialDividend):
-            strike = _cents(contract.strike_milli - 1000 * Fraction(str(action.amount)))
-            if 1000 * Fraction(str(action.amount)) + _FEWEST_MILLI <= contract.strike_milli:
+            strike = adjusted_strike(action, contract.strike_milli)
+            if strike is not None:
                 symbol = _symbol(contract, self.after, strike)
                 self._become(position, symbol, position.quantity, position.average_price, mark)
                 return
@@ -312,11 +311,6 @@ def _symbol(contract: OptionContract, ticker: str, strike_milli: int, root: str 
     same = contract.underlying.replace(".", "") == ticker.replace(".", "")
     root = (root or contract.root) if same else ticker.replace(".", "")
     return OptionContract(root, contract.expiry, contract.right, strike_milli).symbol
-
-
-def _cents(milli: Fraction) -> int:
-    """A strike in thousandths of a dollar, rounded to the cent, halves up."""
-    return max(int((milli / 10 + Fraction(1, 2)) // 1) * 10, _FEWEST_MILLI)
 
 
 def _whole(shares: Fraction) -> tuple[int, Fraction]:

@@ -202,15 +202,19 @@ class PaperBroker(Clearing):
         session_open: bool,
         now_ns: int,
         spots: Mapping[str, float] | None = None,
+        *,
+        by_owner: bool = True,
     ) -> Fill | str:
         """Close the strategy on an underlying at the market by the owner's word, all legs at once.
+
+        Where it is not by a command (`by_owner`) whatever restricts trading holds it back.
 
         What is displayed trades, in one transaction; the rest is for the next call. An order that
         would be refused is not sent, so that trying again at every bar leaves no trace: the reason
         is returned instead.
         """
         order = self.liquidation(underlying, now_ns)
-        args = (order, quotes, session_open, now_ns, None, None, None, spots, True)
+        args = (order, quotes, session_open, now_ns, None, None, None, spots, by_owner)
         plan = self._plan(*args)
         if isinstance(plan, _Refused):
             return f"{plan.rejection.reason}: {plan.rejection.detail}"

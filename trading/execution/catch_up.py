@@ -44,6 +44,8 @@ UNEXPLAINED = "unexplained since"
 
 MAX_GAP = 0.32
 """Below the fall of a split of 3 for 2, the smallest usual one."""
+DELISTED = "delisted on"
+"""How the reason of one begins that waits for the stock to be listed again, or for its owner."""
 
 _SINCE = re.compile(rf"{UNEXPLAINED} (\d{{4}}-\d\d-\d\d)")
 _SAME_ACTION_DAYS = 30
@@ -289,7 +291,7 @@ class _CatchUp:
             )
             return False
         if isinstance(action, Delisting):
-            broker.suspend(name, f"delisted on {action.ex_date}", day.open_ns)
+            broker.suspend(name, f"{DELISTED} {action.ex_date}", day.open_ns)
             return True
         if self._was_moved(action):
             return True

@@ -23,7 +23,13 @@ from trading.execution.settlement import settlements
 from trading.execution.states import Cause, TradingState
 from trading.market.closes import CloseSource
 from trading.market.contracts import Right, parse_symbol
-from trading.market.corporate_actions import CorporateAction, Delisting, Merger, action_id
+from trading.market.corporate_actions import (
+    CorporateAction,
+    Delisting,
+    Merger,
+    action_id,
+    without_adjusting,
+)
 from trading.market.dividends import Dividend
 
 
@@ -109,7 +115,8 @@ class Clearing(Books):
 
         To be called at the close of the last session before the ex-dates of `dividends`, before
         `close_session`; `quotes` are of the held calls and of the puts of the same strikes. Orders
-        that wait on an assigned contract are cancelled. See `assignment`.
+        that wait on an assigned contract are cancelled. See `assignment`. For a special dividend
+        that lowers strikes nobody exercises: the contract keeps its worth through it.
 
         Raises
         ------
@@ -119,7 +126,7 @@ class Clearing(Books):
         told = sources or {}
         assigned = [
             event
-            for dividend in added_up(dividends)
+            for dividend in added_up(without_adjusting(dividends))
             for event in early_assignments(
                 self.account.positions,
                 dividend,

@@ -575,11 +575,12 @@ class LiveMarket:
                 calendar,
                 broker,
                 actions=actions,
-                official_closes=closes is not None,
+                official_closes=settings.data.source == "massive",
                 max_gap=settings.data.unexplained_gap_pct / 100.0,
                 bands=assembly.bands(settings),
             )
-            markets.halt_indicators = frozenset(settings.data.massive.halt_indicators)
+            markets.halt_indicators = assembly.halt_indicators(settings)
+            markets.closes_winding_down = settings.risk.wind_down == "close"
             env = recorded_env(markets, recorder)
             directory = MarketDirectory(
                 rest,
@@ -592,7 +593,7 @@ class LiveMarket:
                 closes,
                 special_dividends,
                 treasury_yields=settings.data.treasury_yields,
-                price_limits=settings.data.source == "massive" and settings.data.massive.luld,
+                price_limits=assembly.takes_price_limits(settings),
             )
             trader = Trader(
                 assembly.trader_settings(settings),

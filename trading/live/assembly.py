@@ -9,6 +9,7 @@ from trading.config import Settings
 from trading.data.admission import Bands
 from trading.data.corporate_actions import read_corporate_actions
 from trading.data.dividends import read_dividends
+from trading.data.massive.encoding import HALT_INDICATOR
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamSettings
 from trading.data.recording import Recorder
@@ -86,10 +87,28 @@ def corporate_actions(settings: Settings) -> tuple[list[CorporateAction], list[D
 def close_finder(
     settings: Settings, rest: RestClient, calendar: ExchangeCalendar
 ) -> CloseFinder | None:
-    """Who is asked for official closes; None where a tape is played, which has its own."""
-    if settings.data.source != "massive":
+    """Who is asked for official closes; None for a recorded day, which has its own.
+
+    A simulated exchange is asked for those of sessions in which a stock did not trade.
+    """
+    if settings.data.source == "replay":
         return None
+    if settings.data.source == "simulation":
+        return CloseFinder(rest, calendar, 0.0)
     return CloseFinder(rest, calendar, settings.data.official_close_delay_s)
+
+
+def halt_indicators(settings: Settings) -> frozenset[int]:
+    """What says that a stock is halted: the vendor's indicators, or those of our own server."""
+    if settings.data.source == "massive":
+        return frozenset(settings.data.massive.halt_indicators)
+    return frozenset({HALT_INDICATOR})
+
+
+def takes_price_limits(settings: Settings) -> bool:
+    """Whether price limits and halts of stocks are subscribed to."""
+    data = settings.data
+    return data.massive.luld if data.source == "massive" else data.source == "simulation"
 
 
 def fee_schedule(settings: Settings) -> FeeSchedule:
@@ -175,12 +194,16 @@ def model_config(settings: Settings) -> CLSTMConfig:
 
 
 def stream_settings(settings: Settings, endpoint: Endpoint) -> StreamSettings:
-    """How the stream client behaves: a replay ends with its connections and loses no frame."""
+    """How the stream client behaves: a replay ends with its connections and loses no frame.
+
+    Nor does a simulation that is as fast as its client reads.
+    """
     replay = settings.data.source == "replay"
+    waits = settings.data.source == "simulation" and settings.data.simulation.speed == 0.0
     return StreamSettings(
         url=endpoint.websocket_url,
         api_key=endpoint.api_key,
-        block_when_full=replay,
+        block_when_full=replay or waits,
         stop_on_close=replay,
         asks_time=settings.data.source != "massive",
         silence_timeout_s=None if replay else settings.data.massive.silence_timeout_s,

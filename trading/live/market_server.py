@@ -1,6 +1,7 @@
 """The market server as a Ray actor: what simulation and replay stream from."""
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from trading.config import Settings
@@ -11,7 +12,9 @@ from trading.execution.journal import Journal
 from trading.live.endpoint import Endpoint
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
+from trading.market.corporate_actions import ActionKind
 from trading.market.model import DEFAULT_MODEL
+from trading.market.rare_events import RareEvents
 from trading.market.rates import YieldCurve, yield_of
 from trading.market.simulator import SimulatedExchange, default_spec
 
@@ -28,12 +31,32 @@ def resume_ns(journal: Path) -> int:
 
 
 def streamed_symbols(settings: Settings, journal: Path) -> tuple[str, ...]:
-    """The underlyings that are traded, and those that are held besides and wind down."""
+    """The underlyings that are traded, and those that are held besides and wind down.
+
+    A company that was renamed is named as it was at first: the simulated world renames it again.
+    """
     if not journal.exists():
         return settings.symbols
     with Journal(journal, read_only=True) as history:
-        held = history.fold().strategies
-    return (*settings.symbols, *(name for name in held if name not in settings.symbols))
+        account = history.fold()
+    held = list(account.strategies)
+    if settings.data.source == "simulation":
+        held = [first_name(name, account.actions) for name in held]
+    return tuple(dict.fromkeys([*settings.symbols, *held]))
+
+
+def first_name(symbol: str, applied: Mapping[str, tuple[str, str]]) -> str:
+    """The symbol that a held company had before all changes that were `applied` to an account."""
+    renames = []
+    for action, (terms, _) in applied.items():
+        before, kind, ex_date = action.rsplit("/", 2)
+        if kind == ActionKind.RENAME:
+            after = terms.removeprefix("now ")
+            renames.append((ex_date, before, after))
+    name = symbol
+    for _, before, after in sorted(renames, reverse=True):
+        name = before if after == name else name
+    return name
 
 
 def _simulated_yields(settings: Settings) -> list[YieldCurve]:
@@ -65,6 +88,7 @@ def event_source(settings: Settings, journal: Path) -> EventSource:
         seed=settings.seed,
         calendar=calendar,
         step_seconds=data.simulation.step_seconds,
+        rare=RareEvents(**data.simulation.rare_events.model_dump()),
     )
     first = calendar.sessions(
         data.simulation.first_session, calendar.next_session(data.simulation.first_session).date

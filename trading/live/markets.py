@@ -16,13 +16,14 @@ from trading.envs.catalogue import BUCKETS
 from trading.envs.live_env import LiveEnv
 from trading.envs.market_features import HISTORY_BARS
 from trading.errors import AuthenticationFailed, ContractError, DataError, NotEntitled, RestError
+from trading.execution.catch_up import DELISTED
 from trading.live.bar_clock import Bar
 from trading.live.closes import CloseFinder
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.closes import OfficialClose
 from trading.market.contracts import OptionContract, Right, parse_symbol
-from trading.market.corporate_actions import CorporateAction
+from trading.market.corporate_actions import CorporateAction, Delisting
 from trading.market.dividends import Dividend
 from trading.market.products import data_ticker, is_index
 
@@ -100,6 +101,9 @@ class MarketDirectory:
         self._special_dividends = tuple(special_dividends)
         self._takes_limits = price_limits
         self._told_actions: dict[str, list[CorporateAction]] = {}
+        self._delisted: set[str] = set()
+        self._figi: dict[str, str] = {}
+        """Which company each symbol was last of."""
         self._closes = closes
         self._found: Future[list[_Found]] | None = None
         self._looked_ns = 0
@@ -147,6 +151,7 @@ class MarketDirectory:
         if not self._opened and not self._env.listed_symbols() and failures:
             raise next(iter(failures.values()))
         self._subscribe()
+        self._stream.opened(bar.session.date.isoformat())
         self._opened = True
         log.info(
             "session listed",
@@ -217,9 +222,41 @@ class MarketDirectory:
                     reason=str(error),
                 )
                 continue
+            try:
+                told += self._left_or_gone(symbol, since, today)
+            except AuthenticationFailed:
+                raise
+            except (NotEntitled, RestError) as error:
+                log.warning(
+                    "not known whether the company has this symbol still: name a change or a "
+                    "delisting in data.corporate_actions",
+                    underlying=symbol,
+                    reason=str(error),
+                )
             self._told_actions[symbol] = told
         told_by_all = [each for told in self._told_actions.values() for each in told]
         return [*self._actions, *told_by_all]
+
+    def _left_or_gone(self, symbol: str, since: date, today: date) -> list[CorporateAction]:
+        """The change by which a company gave a symbol up since it was held, or its delisting.
+
+        By its own symbol the vendor tells only what a company that has it now was called before:
+        one that has another one now is found by its identifier.
+        """
+        now = self._rest.ticker_details(symbol, today)
+        if symbol not in self._figi:
+            then = now if since == today else self._rest.ticker_details(symbol, since)
+            self._figi[symbol] = then.figi if then is not None else ""
+        figi = self._figi[symbol]
+        self._delisted.discard(symbol)
+        if now is not None and now.delisted is not None:
+            self._delisted.add(symbol)
+            return [Delisting(symbol, now.delisted)]
+        if not figi or (now is not None and now.figi in ("", figi)):
+            return []
+        first = since - _ACTION_LOOK_BACK
+        changes = [each for each in self._rest.ticker_events(figi) if each.ex_date >= first]
+        return [each for each in changes if each.ex_date <= today and each.underlying == symbol]
 
     def _tell_roots(self, today: date) -> None:
         """Find the roots that the exchange lists contracts under that an action adjusts now."""
@@ -251,6 +288,9 @@ class MarketDirectory:
         And for corporate actions, where nothing explains what an underlying does.
         """
         self._ask_what_explains(bar)
+        for gone in {*self._left_out, *self._asked}.difference(self._env.underlyings):
+            self._left_out.pop(gone, None)
+            self._asked.pop(gone, None)
         for symbol, answer in list(self._asked.items()):
             if not answer.done():
                 continue
@@ -274,7 +314,11 @@ class MarketDirectory:
         self._explained_ns = bar.end_ns
         self._env.set_actions(self._known_actions(bar.session.date))
         self._tell_roots(bar.session.date)
+        known = set(self._env.underlyings)
         self._env.begin_session(bar.session)
+        for name in self._env.underlyings:
+            if name not in known:
+                self._left_out[name] = bar.end_ns - _ASK_AGAIN_NS
         for name in odd:
             if not self._env.is_unexplained(name):
                 log.info("a corporate action explains the move", underlying=name)
@@ -282,12 +326,15 @@ class MarketDirectory:
                 self._left_out[name] = bar.end_ns - _ASK_AGAIN_NS
 
     def _leave_out(self, symbol: str, bar: Bar, error: Exception) -> None:
-        log.error("underlying suspended: it cannot be listed", underlying=symbol, reason=str(error))
         today = bar.session.date
         kept = [each for each in self._env.listed_contracts(symbol) if each.expiry >= today]
         self._env.list_contracts(symbol, kept)
         self._left_out[symbol] = bar.end_ns
         if not self._unlisted_reasons(symbol):
+            # Said once: it is asked for again every few minutes.
+            log.error(
+                "underlying suspended: it cannot be listed", underlying=symbol, reason=str(error)
+            )
             reason = f"{_UNLISTED}: {error}"
             self._env.broker.suspend(symbol, reason, self._event_ns(bar))
 
@@ -306,7 +353,8 @@ class MarketDirectory:
         self._stream.subscribe("options", sorted(names - self._subscribed))
         # The price of an index is implied by its options: that needs no plan for indices.
         stocks = [name for name in self._env.underlyings if not is_index(name)]
-        self._stream.subscribe("stocks", [f"AM.{name}" for name in stocks])
+        channels = ("AM", "LULD") if self._takes_limits else ("AM",)
+        self._stream.subscribe("stocks", [f"{each}.{name}" for name in stocks for each in channels])
         self._subscribed = names
 
     def _take_rate(self, today: date) -> None:
@@ -400,7 +448,11 @@ class MarketDirectory:
                 sequence=0,
             )
         self._left_out.pop(symbol, None)
-        for reason in self._unlisted_reasons(symbol):
+        lifted = self._unlisted_reasons(symbol)
+        if symbol not in self._delisted:
+            reasons = self._env.broker.account.suspensions.get(symbol, [])
+            lifted += [each for each in reasons if each.startswith(DELISTED)]
+        for reason in lifted:
             why = f"{len(chosen)} contracts are listed"
             self._env.broker.reinstate(symbol, why, self._event_ns(bar), lifts=reason)
 

@@ -125,7 +125,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "trading_state": account.trading_state.value.upper(),
             "trading_state_reason": account.state_reason,
             "restrictions": standing(env.broker, env.equity())["restrictions"],
-            "to_close": {name: env.unclosed.get(name, "") for name in account.to_close},
+            "to_close": {name: env.unclosed.get(name, "") for name in env.to_close},
             "paid_in": account.paid_in,
             "profit_today": env.equity() - account.day_base,
             "day_start_equity": account.day_start_equity,

@@ -469,7 +469,8 @@ class Trader:
         following = first_bar_after(bar.end_ns, self._calendar, self._settings.bar_ns)
         if following.session != bar.session:
             self._unopened = following
-            self._open_if_begun(self.clock.watermark_ns)
+            # The tape may say that it has begun before any event of it is dated so.
+            self._open_if_begun(max(self.clock.watermark_ns, self.clock.tape_ns))
         self.clock.advance(following)
 
     def _open_if_begun(self, now_ns: int) -> None:

@@ -6,7 +6,7 @@ What an action does to a price is `price_after`; what it does to an account is w
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -21,6 +21,12 @@ from trading.market.dividends import Dividend
 SPECIAL_DIVIDEND_THRESHOLD = 0.125
 """USD a share from which a special dividend adjusts contracts (OCC By-Laws Article VI, section 11A,
 interpretation .01: 12.50 USD a contract)."""
+
+_FEWEST_MILLI = 10
+"""A strike is at least a cent."""
+
+
+_NOW = "now "
 
 
 class ActionKind(StrEnum):
@@ -204,7 +210,7 @@ class Rename:
     @property
     def terms(self) -> str:
         """For people."""
-        return f"now {self.new_symbol}"
+        return f"{_NOW}{self.new_symbol}"
 
     def price_after(self, price: float) -> float:
         """The same."""
@@ -250,6 +256,14 @@ def action_id(action: CorporateAction) -> str:
     return f"{action.underlying}/{action.kind}/{action.ex_date}"
 
 
+def renames(applied: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Old and new symbol of the renames among actions of the journal: terms by `action_id`."""
+    for name, (terms, _) in sorted(applied.items(), key=lambda each: each[0].rpartition("/")[2]):
+        underlying, kind, _ = name.rsplit("/", 2)
+        if kind == ActionKind.RENAME and terms.startswith(_NOW):
+            yield underlying, terms.removeprefix(_NOW)
+
+
 def in_order(actions: Iterable[CorporateAction]) -> list[CorporateAction]:
     """Each distinct action once, in the order in which they take effect."""
     # The same action told under two identifiers is one.
@@ -272,6 +286,37 @@ def special_dividends(dividends: Iterable[Dividend]) -> list[SpecialDividend]:
         for (underlying, ex_date), amount in totals.items()
         if amount >= SPECIAL_DIVIDEND_THRESHOLD
     ]
+
+
+def without_adjusting(dividends: Iterable[Dividend]) -> list[Dividend]:
+    """Those dividends for which contracts are not adjusted, so that their holders may miss them."""
+    told = list(dividends)
+    adjusting = {(each.underlying, each.ex_date) for each in special_dividends(told)}
+    return [
+        each
+        for each in told
+        if not each.special or (each.underlying, each.ex_date) not in adjusting
+    ]
+
+
+def adjusted_strike(action: CorporateAction, strike_milli: int) -> int | None:
+    """The strike of a standard contract that stays standard through an action, in thousandths.
+
+    To the cent, halves up (OCC By-Laws Article VI, section 11A). None where the action changes what
+    the contract delivers instead, or leaves less than a cent.
+    """
+    if isinstance(action, Rename | Delisting):
+        return strike_milli
+    if isinstance(action, Split) and action.is_whole:
+        return _cents(strike_milli / action.ratio)
+    if isinstance(action, SpecialDividend):
+        lowered = strike_milli - 1000 * Fraction(str(action.amount))
+        return _cents(lowered) if lowered >= _FEWEST_MILLI else None
+    return None
+
+
+def _cents(milli: Fraction) -> int:
+    return max(int((milli / 10 + Fraction(1, 2)) // 1) * 10, _FEWEST_MILLI)
 
 
 def price_factor(actions: Sequence[CorporateAction], price: float) -> float:

@@ -101,6 +101,8 @@ class MassiveStream:
         """Whether silence is a fault; not so while the market is closed."""
         self.ledger = SubscriptionLedger()
         self.state = ConnectionState.CONNECTING
+        self.opened = ""
+        """The session (a date) that is listed and subscribed to, for our own market server."""
         self.oversize = 0
         """Frames left out for their size."""
         self._settings = settings
@@ -294,13 +296,19 @@ class MassiveStream:
 
     async def _write_subscriptions(self, socket: ClientConnection) -> None:
         chunk = self._settings.subscribe_chunk
+        told = ""
         try:
             while True:
                 self._subscriptions_changed.clear()
+                # What is subscribed to when this is said is sent before it.
+                opened = self.opened
                 while names := self.ledger.take_withdrawn(chunk):
                     await socket.send(encode_action("unsubscribe", ",".join(names)))
                 while names := self.ledger.take_unsent(chunk):
                     await socket.send(encode_action("subscribe", ",".join(names)))
+                if self._settings.asks_time and opened != told:
+                    await socket.send(encode_action("clock", opened))
+                    told = opened
                 self._settle()
                 await self._subscriptions_changed.wait()
         except ConnectionClosed:

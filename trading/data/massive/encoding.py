@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 
 from trading.data.massive.columns import Quotes, Trades
 from trading.data.massive.market_state import DayTotals
-from trading.data.massive.wire import Aggregate, Quote, Trade
+from trading.data.massive.wire import Aggregate, PriceBand, Quote, Trade
 from trading.market.bars import StockBar
+from trading.market.rare_events import HaltNews
 
 EXCHANGE_ID: Final = 302
 """The exchange that simulated and recorded quotes are attributed to (Cboe, by the vendor)."""
 
 AUTO_EXECUTION: Final = 209
 """Condition of an ordinary electronic option trade."""
+
+HALT_INDICATOR: Final = 17
+"""Of a stock that is halted, in the vendor's words for its `LULD` channel."""
 
 _NS_PER_MS: Final = 1_000_000
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -81,6 +85,12 @@ def encode_bar(bar: StockBar, end_ns: int, totals: DayTotals) -> bytes:
             z=0,
         )
     )
+
+
+def encode_halt(news: HaltNews) -> bytes:
+    """What is told of a halt as a `LULD` event without limits."""
+    indicators = (HALT_INDICATOR,) if news.halted else ()
+    return _ENCODE(PriceBand(news.symbol, news.ts_ns // _NS_PER_MS, i=indicators))
 
 
 def frames(events: Sequence[bytes], max_events: int) -> Iterator[bytes]:

@@ -37,7 +37,7 @@ _VENDOR_CHANNELS: Final[dict[AssetClass, frozenset[str]]] = {
 }
 _ENTITLED_CHANNELS: Final[dict[AssetClass, frozenset[str]]] = {
     "options": frozenset({"Q", "T", "AM"}),
-    "stocks": frozenset({"AM"}),
+    "stocks": frozenset({"AM", "LULD"}),
     "indices": frozenset({"AM"}),
 }
 
@@ -63,6 +63,7 @@ class FeedProtocol:
         symbols: subscribed symbols by channel; `*` stands for all of a channel.
         revision: rises with every change of `symbols`.
         tells_time: whether every frame is to begin with the server's clock, see `TapeClock`.
+        opened: the session that the client said last it has listed, as a date; empty at first.
     """
 
     asset_class: AssetClass
@@ -72,6 +73,7 @@ class FeedProtocol:
     symbols: dict[str, set[str]] = field(default_factory=dict)
     revision: int = 0
     tells_time: bool = False
+    opened: str = ""
 
     def receive(self, message: str | bytes) -> Reply:
         """Takes one message of the client and says what to answer."""
@@ -90,6 +92,7 @@ class FeedProtocol:
                 statuses = self._unsubscribe(_topics(command.params))
             case "clock":
                 self.tells_time, statuses = True, []
+                self.opened = command.params or self.opened
             case _:
                 statuses = [Status(StatusCode.ERROR, f"unknown action: {command.action}")]
         return Reply(statuses)

@@ -14,9 +14,11 @@ import msgspec
 
 from trading.data.admission import LAST_NS, is_bar
 from trading.data.massive.rest_actions import (
+    TickerDetails,
     figure,
     read_official_close,
     read_splits,
+    read_ticker_details,
     read_ticker_events,
 )
 from trading.data.massive.rest_transport import RequestPace, RestTransport
@@ -376,8 +378,16 @@ class RestClient:
         """Return the splits of a stock by execution date, both dates included, oldest first."""
         return read_splits(self._transport, underlying, from_date, to_date)
 
+    def ticker_details(self, underlying: str, on: date) -> TickerDetails | None:
+        """Return which company has a symbol on a day; None where the vendor knows none."""
+        return read_ticker_details(self._transport, underlying, on)
+
     def ticker_events(self, underlying: str) -> list[Rename]:
-        """Return under which symbols a company's stock traded before, oldest change first."""
+        """Return the changes of a company's symbol, oldest first.
+
+        `underlying` is the symbol that the company has now, or its identifier (FIGI), by which it
+        is found when it has another one.
+        """
         return read_ticker_events(self._transport, underlying)
 
     def official_close(self, symbol: str, day: date) -> OfficialClose | None:

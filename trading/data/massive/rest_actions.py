@@ -5,7 +5,7 @@ import math
 from datetime import date
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -37,6 +37,26 @@ class _TickerEvents(msgspec.Struct):
 
 class _EventsReply(Failure):
     results: _TickerEvents | None = None
+
+
+class _Details(msgspec.Struct):
+    active: bool | None = None
+    composite_figi: str | None = None
+    delisted_utc: str | None = None
+
+
+class _DetailsReply(Failure):
+    results: _Details | None = None
+
+
+class TickerDetails(NamedTuple):
+    """Which company has a symbol: its identifier, empty where unknown, and since when it is gone.
+
+    `delisted` is None while it trades.
+    """
+
+    figi: str
+    delisted: date | None
 
 
 class _OpenClose(Failure):
@@ -89,8 +109,38 @@ def read_splits(
     return sorted(found, key=lambda each: each.ex_date)
 
 
+def read_ticker_details(
+    transport: RestTransport, underlying: str, on: date
+) -> TickerDetails | None:
+    """Which company has a symbol on a day; None where the vendor knows none."""
+    name = quote(underlying, safe="")
+    try:
+        reply = transport.one(
+            lambda client: client.get_ticker_details(name, date=on.isoformat(), raw=True),
+            f"/v3/reference/tickers/{name}",
+            _DetailsReply,
+        )
+    except RestError as error:
+        if _NOT_FOUND in str(error):
+            return None
+        raise
+    found = reply.results
+    if found is None:
+        return None
+    delisted = None
+    if found.active is False:
+        try:
+            delisted = date.fromisoformat((found.delisted_utc or "")[:10])
+        except ValueError:
+            delisted = on
+    return TickerDetails(found.composite_figi or "", delisted)
+
+
 def read_ticker_events(transport: RestTransport, underlying: str) -> list[Rename]:
-    """What a company's stock was called before it had this symbol, oldest first."""
+    """The changes of a company's symbol, by the one that it has now or its identifier.
+
+    Oldest first.
+    """
     name = quote(underlying, safe="")
     path = f"/vX/reference/tickers/{name}/events"
     try:

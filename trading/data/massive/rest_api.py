@@ -23,7 +23,7 @@ from trading.data.massive.encoding import EXCHANGE_ID
 from trading.data.massive.market_state import DayTotals, MarketState
 from trading.market.calendar import DAY_NS, NEW_YORK
 from trading.market.contracts import OptionContract, Right
-from trading.market.corporate_actions import CorporateAction, Rename, Split
+from trading.market.corporate_actions import CorporateAction, Delisting, Rename, Split
 from trading.market.dividends import Dividend
 from trading.market.products import product_of, underlying_named
 from trading.market.rates import YieldCurve
@@ -31,6 +31,8 @@ from trading.market.rates import YieldCurve
 Query = dict[str, str]
 Json = dict[str, Any]
 
+_FIGI: Final = "BBG-"
+"""What our identifiers of companies begin with; their first symbols follow."""
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_S: Final = 1_000_000_000
 _SHARES_PER_CONTRACT: Final = 100
@@ -114,6 +116,7 @@ class RestApi:
             (re.compile(r"/stocks/v1/dividends"), self._dividends),
             (re.compile(r"/stocks/v1/splits"), self._splits),
             (re.compile(r"/vX/reference/tickers/(?P<ticker>[^/]+)/events"), self._ticker_events),
+            (re.compile(r"/v3/reference/tickers/(?P<ticker>[^/]+)"), self._ticker_details),
             (
                 re.compile(r"/v1/open-close/(?P<ticker>[^/]+)/(?P<date>[^/]+)"),
                 self._open_close,
@@ -285,7 +288,7 @@ class RestApi:
                 "currency": "USD",
                 "distribution_type": "special" if each.special else "recurring",
             }
-            for each in self._known_dividends
+            for each in [*self._known_dividends, *self._state.listing.dividends]
             if ticker in (None, each.underlying) and first <= each.ex_date <= last
         ]
         return self._page(request, rows, default=100, maximum=5000)
@@ -303,34 +306,76 @@ class RestApi:
                 "split_to": float(each.new),
                 "adjustment_type": "forward_split" if each.ratio > 1 else "reverse_split",
             }
-            for each in self.actions
+            for each in self._told_actions()
             if isinstance(each, Split)
             and ticker in (None, each.underlying)
             and first <= each.ex_date <= last
         ]
         return self._page(request, rows, default=100, maximum=5000)
 
-    def _ticker_events(self, request: _Request) -> Json:
-        """The symbols that the company that has this symbol now has had."""
-        ticker = request.path["ticker"]
-        today = self._state.listing.session.date
+    def _told_actions(self) -> list[CorporateAction]:
+        return [*self.actions, *self._state.listing.actions]
+
+    def _renames(self, until: date) -> list[Rename]:
+        """Changes of symbols up to a day, the newest first."""
         changes = [
-            each for each in self.actions if isinstance(each, Rename) and each.ex_date <= today
+            each
+            for each in self._told_actions()
+            if isinstance(each, Rename) and each.ex_date <= until
         ]
-        events: list[Json] = []
-        name, day = ticker, date.max
-        for each in sorted(changes, key=lambda change: change.ex_date, reverse=True):
+        return sorted(changes, key=lambda each: each.ex_date, reverse=True)
+
+    def _first_name(self, ticker: str, on: date) -> str | None:
+        """The first symbol of the company that has a symbol on a day; None where none has it."""
+        name, day = ticker, on
+        for each in self._renames(on):
+            if each.underlying == ticker == name:
+                return None
             if each.new_symbol == name and each.ex_date <= day:
-                events.append(_ticker_change(each.ex_date, name))
                 name, day = each.underlying, each.ex_date
-        if not events:
-            raise _NotFound(f"ticker {ticker} has no events")
-        events.append(_ticker_change(date(1990, 1, 2), name))
+        return name
+
+    def _ticker_events(self, request: _Request) -> Json:
+        """The symbols that a company has had, by its symbol now or by its identifier."""
+        asked = request.path["ticker"]
+        today = self._state.listing.session.date
+        first = asked.removeprefix(_FIGI)
+        if first == asked:
+            first = self._first_name(asked, today) or ""
+        name, events = first, [_ticker_change(date(1990, 1, 2), first)]
+        for each in reversed(self._renames(today)):
+            if each.underlying == name:
+                name = each.new_symbol
+                events.append(_ticker_change(each.ex_date, name))
+        if len(events) == 1:
+            raise _NotFound(f"ticker {asked} has no events")
         return {
             "status": "OK",
             "request_id": self._request_id(),
-            "results": {"name": ticker, "events": events},
+            "results": {"name": name, "events": events[::-1]},
         }
+
+    def _ticker_details(self, request: _Request) -> Json:
+        """Which company has a symbol on a day, and whether it trades."""
+        ticker = request.path["ticker"]
+        day = request.day("date", self._state.listing.session.date)
+        first = self._first_name(ticker, day)
+        if first is None:
+            raise _NotFound(f"nobody has the ticker {ticker} on {day}")
+        gone = [
+            each.ex_date
+            for each in self._told_actions()
+            if isinstance(each, Delisting) and each.underlying == ticker and each.ex_date <= day
+        ]
+        details: Json = {
+            "ticker": ticker,
+            "active": not gone,
+            "market": "stocks",
+            "composite_figi": _FIGI + first,
+        }
+        if gone:
+            details["delisted_utc"] = f"{max(gone)}T00:00:00Z"
+        return {"status": "OK", "request_id": self._request_id(), "results": details}
 
     def _open_close(self, request: _Request) -> Json:
         """A symbol's session as its minute bars tell it; the close is the last one's.
@@ -338,7 +383,7 @@ class RestApi:
         A session that is not over has none, as the vendor's.
         """
         symbol, day = request.path["ticker"], _parse_day("date", request.path["date"])
-        told = self.closes.get((symbol, day))
+        told = self.closes.get((symbol, day), self._state.listing.closes.get((symbol, day)))
         session = self._state.listing.session
         over = day < session.date or self._state.now_ns >= session.close_ns
         bars = [

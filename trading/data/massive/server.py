@@ -20,7 +20,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from trading.data.massive import protocol
-from trading.data.massive.encoding import encode_bar, encode_quotes, encode_trades, frames
+from trading.data.massive.encoding import (
+    encode_bar,
+    encode_halt,
+    encode_quotes,
+    encode_trades,
+    frames,
+)
 from trading.data.massive.market_state import MarketState
 from trading.data.massive.protocol import AssetClass, FeedProtocol
 from trading.data.massive.rest_api import RestApi
@@ -40,6 +46,8 @@ _GOING_AWAY: Final = 1001
 _POLICY_VIOLATION: Final = 1008
 _INTERNAL_ERROR: Final = 1011
 _PING_INTERVAL_S: Final = 20.0
+_LISTING_TIMEOUT_S: Final = 30.0
+_LISTING_POLL_S: Final = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +57,9 @@ class MarketServer:
 
     The clock stands at the source's start until `begin`. For each step the stock bars are
     written before any later option event, so a client that has read every connection up to an
-    option event of time t has the stock bars that ended before t.
+    option event of time t has the stock bars that ended before t. At speed 0 the clock stands at a
+    session's first step until the clients that said so before (see `ClientAction`) have listed and
+    subscribed to what it trades: they would miss the quotes of new contracts else.
 
     Parameters
     ----------
@@ -202,10 +212,14 @@ class MarketServer:
     async def _pace(self) -> None:
         pacer = _Pacer(self._speed, self._start_ns)
         code = _INTERNAL_ERROR
+        listing = self.state.listing
         try:
             while (step := self._next) is not None:
                 await pacer.wait_for(step)
                 await self._publish(step)
+                if step.listing is not listing:
+                    listing = step.listing
+                    await self._await_listed(listing)
                 self._next = await asyncio.to_thread(next, self._steps, None)
             code = _NORMAL_CLOSURE
         except Exception:
@@ -216,8 +230,23 @@ class MarketServer:
                 await self._close_all(code, self._close_timeout_s if self._cuts else None)
                 self.finished.set()
 
+    async def _await_listed(self, listing: Listing) -> None:
+        """Wait, at speed 0, until the clients that say so have listed the session that begins."""
+        if self._cuts or self._speed > 0.0:
+            return
+        today, loop = listing.session.date.isoformat(), asyncio.get_running_loop()
+        deadline = loop.time() + _LISTING_TIMEOUT_S
+        while any(
+            client.is_open and "" < client.protocol.opened < today for client in self._clients
+        ):
+            if loop.time() > deadline:
+                _log.warning("a client has not listed the session of %s: going on", today)
+                return
+            await asyncio.sleep(_LISTING_POLL_S)
+
     async def _publish(self, step: SourceStep) -> None:
         self.state.apply(step)
+        await self._publish_halts(step)
         stock_bars = [bar for bar in step.bars if not bar.symbol.startswith("O:")]
         option_bars = [bar for bar in step.bars if bar.symbol.startswith("O:")]
         await self._publish_bars("stocks", stock_bars)
@@ -235,6 +264,11 @@ class MarketServer:
             wants = client.protocol.wants
             pairs = zip(bars, encoded, strict=True)
             await self._send(client, [event for bar, event in pairs if wants("AM", bar.symbol)])
+
+    async def _publish_halts(self, step: SourceStep) -> None:
+        for client in self._open_clients("stocks") if step.halts else ():
+            wanted = [news for news in step.halts if client.protocol.wants("LULD", news.symbol)]
+            await self._send(client, [encode_halt(news) for news in wanted])
 
     async def _publish_options(self, step: SourceStep) -> None:
         clients = self._open_clients("options")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,6 +18,9 @@ from trading.errors import FlatFileError
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.corporate_actions import CorporateAction
+from trading.market.dividends import Dividend
+from trading.market.rare_events import HaltNews
 
 if TYPE_CHECKING:  # compiled code that a replay does not need
     from trading.market.simulator import MarketStep, SimulatedExchange, SimulatedSession
@@ -27,10 +30,17 @@ _STEP_NS = 1_000_000_000
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The contracts that trade in one session; events name a contract by its position here."""
+    """The contracts that trade in one session; events name a contract by its position here.
+
+    `actions` and `dividends` are what companies have announced by then, `closes` the prices that
+    exchanges set for sessions in which a stock did not trade, by symbol and date.
+    """
 
     session: Session
     contracts: Sequence[OptionContract]
+    actions: Sequence[CorporateAction] = ()
+    dividends: Sequence[Dividend] = ()
+    closes: Mapping[tuple[str, date], float] = field(default_factory=dict)
     symbols: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,7 +52,7 @@ class SourceStep(NamedTuple):
     """What happened up to and including `ts_ns`, after the step before.
 
     `bars` are the minute bars whose window ended at `ts_ns`, of stocks and of option contracts
-    (told apart by the contract's `O:`).
+    (told apart by the contract's `O:`), `halts` tells of stocks that do not trade.
     """
 
     ts_ns: int
@@ -50,6 +60,7 @@ class SourceStep(NamedTuple):
     quotes: Quotes
     trades: Trades
     bars: list[StockBar]
+    halts: Sequence[HaltNews] = ()
 
 
 class EventSource(Protocol):
@@ -100,7 +111,7 @@ class SimulationSource:
         first = self._session_from(start_ns)
         self._first = exchange.session(first.date)
         self.start_ns = max(start_ns, first.open_ns)
-        self.listing = Listing(first, self._first.contracts)
+        self.listing = _listing(self._first)
 
     def steps(self) -> Iterator[SourceStep]:
         """Yields the steps from the open of the first session on; never ends."""
@@ -109,7 +120,7 @@ class SimulationSource:
         while True:
             session = self._calendar.next_session(session.date)
             day = self._exchange.session(session.date)
-            yield from self._session_steps(day, Listing(session, day.contracts))
+            yield from self._session_steps(day, _listing(day))
 
     def _session_from(self, ts_ns: int) -> Session:
         """The session that is open at `ts_ns`, or the next one."""
@@ -130,7 +141,7 @@ class SimulationSource:
             trades = tape.trades(step.ts_ns, quotes)
             sequence += len(trades.ts_ns)
             bars = [*step.bars, *minutes.advance(step.ts_ns, trades)]
-            yield SourceStep(step.ts_ns, listing, quotes, trades, bars)
+            yield SourceStep(step.ts_ns, listing, quotes, trades, bars, step.halts)
 
 
 class ReplaySource:
@@ -185,6 +196,17 @@ class ReplaySource:
                 self._bars.get(ts_ns, []),
             )
             begin = end
+
+
+def _listing(day: SimulatedSession) -> Listing:
+    told = [each for company in day.companies for each in company.told]
+    return Listing(
+        day.session,
+        day.contracts,
+        [each for each in told if not isinstance(each, Dividend)],
+        [each for each in told if isinstance(each, Dividend)],
+        {(symbol, on): price for company in day.companies for symbol, on, price in company.closes},
+    )
 
 
 def _step_quotes(step: MarketStep, last_sequence: int) -> Quotes:

@@ -157,6 +157,14 @@ class StreamClient:
             if connection is not None and connection.ledger.withdraw(names):
                 loop.call_soon_threadsafe(connection.subscriptions_changed)
 
+    def opened(self, session: str) -> None:
+        """Tell our own market server that a session (a date) is listed and subscribed to."""
+        with self._lock:
+            loop = self._running_loop()
+            for connection in self._connections.values():
+                connection.opened = session
+                loop.call_soon_threadsafe(connection.subscriptions_changed)
+
     def frames(self, timeout_s: float) -> list[TaggedFrame]:
         """Return all frames received since the last call, waiting up to `timeout_s` for the first.
 

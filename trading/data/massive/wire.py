@@ -154,7 +154,8 @@ class TapeClock(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="CLK"
 class ClientAction(msgspec.Struct, frozen=True, gc=False):
     """What a client sends: `action` is `auth`, `subscribe` or `unsubscribe`.
 
-    Our own market server also takes `clock`, see `TapeClock`.
+    Our own market server also takes `clock`, see `TapeClock`; its parameter names the session, as a
+    date, that the client has listed and subscribed to.
     """
 
     action: str
