@@ -217,7 +217,7 @@ class RecordedSession:
         if not (ts_ns > session.open_ns).any():
             raise DataError(
                 f"no quote of {underlying} lies between the open and the close of {session.date}: "
-                "nothing could be traded; check the times in that day's file, or leave it out"
+                "nothing could be opened; check the times in that day's file, or leave it out"
             )
         in_session = [each for each in bars if each.start_ns + MINUTE_NS <= session.close_ns]
         known_ns = np.array([each.start_ns + MINUTE_NS for each in in_session], np.int64)
