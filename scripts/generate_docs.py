@@ -163,20 +163,20 @@ A number that is none and concerns one underlying suspends that underlying alone
 number again.
 
 The owner commands by `trading account halt|reduce|resume|flatten|close SYMBOL|reset-peak|deposit|
-withdraw`, whether or not the application runs: while it does, its live market obeys between two
-bars; while it does not, the command writes the journal itself. `trading account status` says what
-stands and what may be done about it. `--why` and `--by` go into the journal, a command that is
-given twice with the same `--key` is done once, and `--json` is for scripts. A command that cannot
-be obeyed changes nothing and ends with exit code 1 and the reason.
+withdraw|reinstate SYMBOL|undo-action SYMBOL`, whether or not the application runs: while it does,
+its live market obeys between two bars; while it does not, the command writes the journal itself.
+`trading account status` says what stands and what may be done about it. `--why` and `--by` go into
+the journal, a command that is given twice with the same `--key` is done once, and `--json` is for
+scripts. A command that cannot be obeyed changes nothing and ends with exit code 1 and the reason.
 
-By HTTP it is `POST /control/halt`, `reduce`, `resume`, `flatten`, `close`, `reset-peak`, and also
-`promote`, `rollback` (which champion trades) and `reload` (the settings again: limits change at
-once, the answer says what needs a restart). The header is `Authorization: Bearer TOKEN` with the
-token that `CONTROL_TOKEN` holds where the application runs; without one, all are refused. The body
-is a JSON object with any of `by`, `why`, `key` (or the header `Idempotency-Key`), `symbol` (to
-close) and `which` (to promote: champion-3, step-120 or a folder). Answers are 200 with what
-happened, 409 with the reason that it was not done, 400, 401, 403, 413 or 429 for requests that are
-not in order, and 503 while nothing trades.
+By HTTP it is `POST /control/halt`, `reduce`, `resume`, `flatten`, `close`, `reset-peak`,
+`reinstate`, `undo-action`, and also `promote`, `rollback` (which champion trades) and `reload` (the
+settings again: limits change at once, the answer says what needs a restart). The header is
+`Authorization: Bearer TOKEN` with the token that `CONTROL_TOKEN` holds where the application runs;
+without one, all are refused. The body is a JSON object with any of `by`, `why`, `key` (or the
+header `Idempotency-Key`), `symbol` (to close, reinstate, undo) and `which` (to promote: champion-3,
+step-120 or a folder). Answers are 200 with what happened, 409 with the reason that it was not done,
+400, 401, 403, 413 or 429 for requests that are not in order, and 503 while nothing trades.
 
 - `flatten` and `close` send market orders from the next bar on, one order a strategy with all its
   legs, at most at the displayed size, until all is closed. What has no usable quote, and what is
@@ -187,6 +187,14 @@ not in order, and 503 while nothing trades.
   in. At most the buying power can be taken out.
 - `reset-peak` measures the drawdown, also the one under the champion, from the present equity. With
   open positions and no market to look at, the next bar does it.
+- `reinstate` lets an underlying trade again that is suspended since nothing explains its move: the
+  move was real. What fell due on it meanwhile (dividends, expiries, assignments) is done first, in
+  order, at the figures and on the shares of its day. It also keeps a corporate action that the
+  vendor called off or told otherwise after it was applied.
+- `undo-action` takes the last corporate action of an underlying back: positions, average prices and
+  cash in lieu are what they were before it, at the same equity to the cent. It is one event of the
+  journal, and refused where what the action made was traded or settled since. A corrected action is
+  applied afterwards, as the vendor tells it now.
 
 {_MADE}"""
 

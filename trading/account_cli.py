@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 account_app = typer.Typer(
     no_args_is_help=True,
     help="See how the account stands, and command it: halt, reduce, resume, flatten, close, "
-    "reset-peak, deposit, withdraw.",
+    "reset-peak, deposit, withdraw, reinstate, undo-action.",
 )
 
 _FAILED = 1
@@ -170,6 +170,24 @@ def close(
 ) -> _Asked:
     """Close what is open on one underlying, all its legs together, from the next bar on."""
     return _Asked("close", symbol=symbol)
+
+
+@account_app.command()
+@_owners
+def reinstate(
+    symbol: Annotated[str, typer.Argument(help="The underlying, as in SPY.")],
+) -> _Asked:
+    """Say that a move was real (or an action right) for which an underlying is suspended."""
+    return _Asked("reinstate", symbol=symbol)
+
+
+@account_app.command("undo-action")
+@_owners
+def undo_action(
+    symbol: Annotated[str, typer.Argument(help="The underlying, as in SPY.")],
+) -> _Asked:
+    """Take the last corporate action of an underlying back: it was called off, or told wrongly."""
+    return _Asked("undo_action", symbol=symbol)
 
 
 @account_app.command("reset-peak")

@@ -20,11 +20,13 @@ from trading.execution.events import (
     DividendPaid,
     Ending,
     Event,
+    OwnerCommand,
     SessionClosed,
     Settled,
 )
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
+from trading.execution.owner import Command, obey
 from trading.execution.risk import RiskLimits
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -41,7 +43,7 @@ from trading.market.dividends import Dividend
 from trading.market.pricing import YEAR_NS, black_price
 
 CALENDAR = ExchangeCalendar()
-MON, TUE, WED, FRI = (date(2026, 1, day) for day in (5, 6, 7, 9))
+MON, TUE, WED, THU, FRI = (date(2026, 1, day) for day in (5, 6, 7, 8, 9))
 NEXT_MON, NEXT_FRI, LATER = date(2026, 1, 12), date(2026, 1, 16), date(2026, 2, 2)
 CALL, PUT = "O:ACME260109C00100000", "O:ACME260109P00095000"
 NEXT_CALL, FEB_CALL = "O:ACME260116C00100000", "O:ACME260206C00105000"
@@ -442,6 +444,71 @@ def test_a_gap_that_its_owner_explains_goes_on_at_the_markets_prices(tmp_path: P
     assert desk.env.equity() > 100_000.0 + 5 * 100 * 30.0
 
 
+def held_back_with_dividends(folder: Path, *, told: Sequence[CorporateAction] = ()) -> Desk:
+    """Stock with sold calls; unexplained since Tuesday, ex-dividend on Wednesday and Thursday."""
+    paid = [Dividend("ACME", day, 0.25) for day in (WED, THU)]
+    desk = held_over_monday(folder, [("ACME", 1), (FEB_CALL, -1)], dividends=paid)
+    desk.begin(TUE)
+    desk.bar(TUE, 5, 40.0)
+    desk.bar(TUE, 6, 40.0)
+    assert "unexplained since 2026-01-06: 100.00 -> 40.00" in desk.suspended
+    desk.close(TUE, 40.0)
+    for day in (WED, THU):
+        desk.begin(day)
+        desk.close(day, 40.0)
+    assert desk.events(DividendPaid) == [], "of how many shares is not known"
+    return desk
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_dividends_of_a_suspension_are_paid_once_its_owner_explains_it(
+    tmp_path: Path, stopped: bool
+) -> None:
+    desk = held_back_with_dividends(tmp_path)
+    if not stopped:
+        desk.begin(FRI)
+    said = obey(
+        desk.broker,
+        Command(OwnerCommand.REINSTATE, "alice", symbol="ACME"),
+        desk.broker.account.last_ts_ns,
+    ).said
+    assert said == "ACME trades again; what fell due on it meanwhile is done first"
+    if stopped:
+        desk.journal.close()
+        dividends = [Dividend("ACME", day, 0.25) for day in (WED, THU)]
+        desk = Desk(tmp_path, dividends=dividends)
+        desk.begin(FRI)
+    desk.bar(FRI, 5, 40.0)
+    paid = [(each.ex_date, each.lots, each.cash) for each in desk.events(DividendPaid)]
+    assert paid == [("2026-01-07", 5, 125.0), ("2026-01-08", 5, 125.0)]
+    assert desk.suspended == "", "its owner has said that the move was real"
+    desk.bar(FRI, 6, 40.0)
+    desk.close(FRI, 40.0)
+    desk.begin(NEXT_MON)
+    desk.bar(NEXT_MON, 5, 40.0)
+    assert len(desk.events(DividendPaid)) == 2, "nothing is paid twice"
+    assert desk.broker.account.held_back == {}
+
+
+@pytest.mark.parametrize(
+    ("ex_date", "shares"), [(TUE, [12.5 * 100] * 2), (THU, [5 * 100, 5 * 100])]
+)
+def test_dividends_of_a_suspension_are_paid_once_an_action_explains_it(
+    tmp_path: Path, ex_date: date, shares: list[float]
+) -> None:
+    """On the shares that were held on each ex-date, before or after what explains it."""
+    desk = held_back_with_dividends(tmp_path)
+    desk.env.set_actions([Split("ACME", ex_date, 5, 2)])
+    for day in (FRI, NEXT_MON):
+        desk.begin(day)
+        desk.bar(day, 5, 40.0)
+        assert desk.suspended == ""
+        assert desk.broker.account.shares_held("ACME") == 1250
+        paid = [(each.ex_date, each.cash) for each in desk.events(DividendPaid)]
+        assert paid == [("2026-01-07", 0.25 * shares[0]), ("2026-01-08", 0.25 * shares[1])]
+        desk.close(day, 40.0)
+
+
 def test_a_gap_below_the_limit_suspends_nothing(tmp_path: Path) -> None:
     desk, _, _, _ = after_a_night(tmp_path, None, [(PUT, 1)], 70.0, range(50, 121))
     assert desk.suspended == ""
@@ -530,6 +597,50 @@ def test_a_split_told_under_two_names_or_another_date_is_one(tmp_path: Path) -> 
     desk.begin(WED)
     assert desk.broker.account.positions["O:ACME260206C00052500"].quantity == 10
     assert desk.suspended == ""
+
+
+@pytest.mark.parametrize("told", [[Split("ACME", TUE, 5, 1)], []])
+def test_a_split_that_is_corrected_after_its_date_is_taken_back_and_done_again(
+    tmp_path: Path, told: list[Split]
+) -> None:
+    wrong, price = Split("ACME", TUE, 10, 1), 100.0 / (told[0].new if told else 1)
+    desk = held_over_monday(tmp_path, [("ACME", 1), (FEB_CALL, -1)], actions=[wrong])
+    since = {"ACME": date(2025, 12, 1)}
+    desk.env.set_actions([wrong], since)
+    before = desk.env.equity()
+    desk.begin(TUE)
+    assert desk.broker.account.shares_held("ACME") == 5000
+    for minute in (5, 6):
+        desk.bar(TUE, minute, price, quotes=False)
+    assert "unexplained since 2026-01-06: 10.00 -> " in desk.suspended
+    desk.close(TUE, price, quotes=False)
+    desk.env.set_actions(told, since)
+    desk.begin(WED)
+    why = "told as 5 for 1 now" if told else "called off"
+    assert f"the split of 2026-01-06 (10 for 1) was applied and is {why}" in desk.suspended
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    word = Command(OwnerCommand.UNDO_ACTION, "alice", symbol="ACME")
+    obey(desk.broker, word, desk.broker.account.last_ts_ns)
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    if not told:
+        obey(
+            desk.broker,
+            Command(OwnerCommand.REINSTATE, "alice", symbol="ACME"),
+            desk.broker.account.last_ts_ns,
+        )
+    desk.begin(WED)
+    assert desk.suspended == ""
+    times = 5 if told else 1
+    account = desk.broker.account
+    assert account.shares_held("ACME") == 500 * times
+    assert f"O:ACME260206C{105_000 // times:08}" in account.positions
+    assert desk.env.equity() == pytest.approx(before, abs=0.01)
+    assert vars(desk.journal.fold()) == vars(account)
+    desk.strikes = [number / times for number in range(80, 121)]
+    desk.begin(WED)
+    desk.bar(WED, 5, price)
+    assert desk.suspended == ""
+    assert desk.env.spot("ACME") == price
 
 
 def test_a_split_that_is_called_off_before_its_date_converts_nothing(tmp_path: Path) -> None:

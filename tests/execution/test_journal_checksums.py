@@ -267,6 +267,41 @@ def test_one_file_has_one_writer_by_whatever_name(tmp_path: Path, elsewhere: boo
         assert journal.last_seq == 2
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from trading.execution.events import AccountOpened, DecisionMade
+from trading.execution.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+journal.append(AccountOpened(1, "paper", 1000.0))
+journal.append(DecisionMade(2, "SPY", 0, "hold", 0, 0.0, 0.0))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_hard_link_to_the_journal_of_a_killed_writer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert path.with_name("journal.db-wal").stat().st_size > 0
+    (tmp_path / "other").mkdir()
+    hard, soft = tmp_path / "other" / "hard.db", tmp_path / "other" / "soft.db"
+    hard.hardlink_to(path)
+    soft.symlink_to(path)
+    # Its newest rows lie beside the other name: nothing may be written or read without them.
+    for read_only in (False, True):
+        with pytest.raises(JournalError, match=r"hard.db is a hard link .* open it by that one"):
+            Journal(hard, read_only=read_only)
+    with pytest.raises(JournalError, match="is a hard link"):
+        inspect_journal(hard)
+    assert [each.name for each in hard.parent.iterdir() if "hard" in each.name] == ["hard.db"]
+    with Journal(soft) as journal:
+        assert journal.last_seq == 2
+        journal.append(DecisionMade(3, "SPY", 0, "hold", 0, 0.0, 0.0))
+    path.unlink()
+    with Journal(hard, read_only=True) as journal:  # The name that is left is the file's only one.
+        assert journal.last_seq == 3
+
+
 def test_a_lock_file_that_somebody_removes_lets_no_second_writer_in(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with Journal(path) as journal:
@@ -305,6 +340,6 @@ def test_every_kind_of_event_leaves_an_account_that_a_snapshot_holds(tmp_path: P
     with Journal(tmp_path / "journal.db") as journal:
         journal.append_many(events)
         folded = journal.fold()
-        folded.dividends_paid["A|2026-01-05"] = (1, 2.0, 3)
+        folded.dividends_paid["A|2026-01-05"] = (1, 0.0, 2.0, 3)
         journal.keep_snapshot(folded)
         assert vars(journal.restore()) == vars(folded)

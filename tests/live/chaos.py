@@ -23,10 +23,13 @@ class Chaos:
     ----------
     counts
         How many events were disturbed, by kind.
+    disturbed
+        Symbol and own time (ms) of each event that did not come, once and in time, as it was told.
     """
 
     def __init__(self, rng: np.random.Generator, share: float = 0.01) -> None:
         self.counts = dict.fromkeys(KINDS, 0)
+        self.disturbed: set[tuple[str, int]] = set()
         self._rng, self._share = rng, share
         self._held: list[str] = []
 
@@ -47,6 +50,8 @@ class Chaos:
             return [plain]
         kind = str(self._rng.choice(KINDS))
         self.counts[kind] += 1
+        if kind != "twice":
+            self.disturbed.add((event["sym"], event["t" if event["ev"] == "Q" else "e"]))
         return self._disturbed(kind, event, plain)
 
     def _disturbed(self, kind: str, event: dict[str, Any], plain: str) -> list[str]:

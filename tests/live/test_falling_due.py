@@ -14,6 +14,8 @@ from tests.live.market import DAY, KEY, FirstMinutes, serving
 from trading.data.corporate_actions import read_corporate_actions
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamClient, StreamSettings
+from trading.data.recorded_closes import RecordedCloses
+from trading.data.recording import Recorder
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
 from trading.errors import DataError
@@ -28,6 +30,7 @@ from trading.live.markets import MarketDirectory
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar, Session
 from trading.market.closes import CloseSource, OfficialClose
+from trading.market.contracts import parse_symbol
 from trading.market.corporate_actions import (
     CorporateAction,
     Delisting,
@@ -228,7 +231,12 @@ class Vendor:
             self.env,
             CALENDAR,
             1000,
-            closes=CloseFinder(rest, CALENDAR, 300.0),
+            closes=CloseFinder(
+                rest,
+                CALENDAR,
+                300.0,
+                RecordedCloses(folder / "recordings", folder / "catalog", CALENDAR),
+            ),
         )
         nothing = [Answer({"status": "NOT_FOUND"}, 404)]
         for path in ("/stocks/v1/splits", "/stocks/v1/dividends"):
@@ -302,6 +310,37 @@ def test_a_start_settles_the_gap_at_the_vendors_official_closes(vendor: Vendor) 
     vendor.open(NEXT_MON)
     assert vendor.settled() == [(CALL, session(FRI).close_ns, 103.25, CloseSource.OFFICIAL)]
     assert vendor.suspended == ""
+
+
+@pytest.mark.parametrize("why", [404, 403, 500])
+@pytest.mark.parametrize("recorded", ["whole", "until noon", "not"])
+def test_where_the_vendor_tells_no_close_the_recorded_one_settles(
+    vendor: Vendor, tmp_path: Path, recorded: str, why: int
+) -> None:
+    vendor.hold(CALL)
+    for each in CALENDAR.sessions(DAY, FRI):
+        vendor.close(each.date, 100.0)
+    refused = Answer({"status": "ERROR"}, why)
+    vendor.service.answers_of[OPEN_CLOSE] = [refused]
+    vendor.service.answers_of[MINUTES] = [refused]
+    if recorded != "not":
+        close_ns = session(FRI).close_ns
+        end_ns = close_ns if recorded == "whole" else close_ns - 240 * MINUTE_NS
+        with Recorder(tmp_path / "recordings") as recorder:
+            recorder.begin_session(session(FRI))
+            recorder.list_contracts("AAA", [parse_symbol(CALL)])
+            price = 104.5
+            recorder.bar(
+                StockBar("AAA", end_ns - MINUTE_NS, price, price, price, price, 1.0, price)
+            )
+            recorder.close_bar(end_ns)
+    vendor.open(NEXT_MON)
+    if recorded == "whole":
+        assert vendor.settled() == [(CALL, session(FRI).close_ns, 104.5, CloseSource.RECORDED)]
+        assert vendor.suspended == ""
+    else:
+        assert vendor.settled() == []
+        assert vendor.suspended.startswith("no official close of 2026-01-09")
 
 
 def test_a_session_waits_for_its_official_close_and_settles_at_it(vendor: Vendor) -> None:
@@ -403,3 +442,45 @@ def test_nobody_is_asked_twice_within_a_minute(vendor: Vendor) -> None:
     for _ in range(5):
         vendor.directory.settle(later_ns + 20 * SECOND_NS)
     assert asked() == 1
+
+
+DETAILS = "/v3/reference/tickers/AAA"
+
+
+def company(figi: str, **more: Any) -> list[Answer]:
+    return [Answer({"status": "OK", "results": {"composite_figi": figi, "active": True, **more}})]
+
+
+def test_what_is_held_moves_to_the_symbol_that_its_company_took(vendor: Vendor) -> None:
+    held, tuesday = "O:AAA260206C00100000", date(2026, 1, 6)
+    vendor.service.answers_of[DETAILS] = company("BBG1")
+    vendor.open(DAY)
+    vendor.hold(held)
+    vendor.service.answers_of[DETAILS] = [Answer({"status": "NOT_FOUND"}, 404)]
+    changes = [
+        {"type": "ticker_change", "date": day, "ticker_change": {"ticker": ticker}}
+        for day, ticker in (("2026-01-06", "NEW"), ("2001-01-02", "AAA"))
+    ]
+    told = Answer({"status": "OK", "results": {"name": "A", "events": changes}})
+    vendor.service.answers_of["/vX/reference/tickers/BBG1/events"] = [told]
+    vendor.lists()
+    vendor.open(tuesday)
+    assert set(vendor.broker.account.positions) == {"O:NEW260206C00100000"}
+    assert "NEW" in vendor.env.underlyings
+
+
+def test_a_delisting_suspends_until_the_stock_is_listed_again(vendor: Vendor) -> None:
+    held = "O:AAA260206C00100000"
+    vendor.service.answers_of[DETAILS] = company("BBG1")
+    vendor.open(DAY)
+    vendor.hold(held)
+    gone = company("BBG1", active=False, delisted_utc="2026-01-06T00:00:00Z")
+    vendor.service.answers_of[DETAILS] = gone
+    vendor.open(date(2026, 1, 6))
+    # It is listed still, to be closed: but there is no stock behind it that trades.
+    assert vendor.suspended == "delisted on 2026-01-06"
+    vendor.open(date(2026, 1, 7))
+    assert vendor.suspended == "delisted on 2026-01-06"
+    vendor.service.answers_of[DETAILS] = company("BBG1")
+    vendor.open(date(2026, 1, 8))
+    assert vendor.suspended == ""

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.execution.scene import NOW_NS, market, new_broker, open_order
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
 from trading.execution.owner import Command, obey
+from trading.market.corporate_actions import Split
 from trading.serving.control import COMMANDS, MOST_BYTES, Bucket, Door, Refused, add_control
 
 TOKEN = "a-token-of-the-test-0123456789"
@@ -75,13 +77,17 @@ def test_each_command_is_obeyed_journalled_and_answered(owner: Market) -> None:
         body = {"by": "alice", "why": "of the test", "symbol": "SPY", "which": "champion-1"}
         if name == "close":
             post(app, "resume")
+        elif name == "reinstate":
+            broker.suspend("SPY", "unexplained since 2026-01-05: 100.00 -> 10.00 USD", NOW_NS)
+        elif name == "undo-action":
+            broker.apply_action(Split("SPY", date(2026, 1, 5), 10, 1), NOW_NS)
         response = post(app, name, json=body)
         assert response.status_code == 200, response.text
         told = response.json()
         assert told["done"] and told["said"] and told["account"]["owner_commands"] >= number
     assert set(COMMANDS) == {
         "halt", "reduce", "resume", "flatten", "close", "reset-peak", "promote", "rollback",
-        "reload",
+        "reload", "reinstate", "undo-action",
     }  # fmt: skip
 
 

@@ -186,14 +186,14 @@ class LiveEnv:
         self._official_closes, self._max_gap = official_closes, max_gap
         self._closes: dict[tuple[str, date], OfficialClose] = {}
         self._session: Session | None = None
+        self._caught_up: set[tuple[str, str]] = set()
+        """Reinstated underlyings for which what was held back, and since when, was done."""
         self._references: dict[str, float] = {}
         """Prices that the first ones of the session are held against."""
         self._begun: dict[str, date] = {}
         """The last session that each market was told of."""
-        self._converted: set[str] = set()
-        """Actions that bars and prices were converted for."""
-        self._held_back: dict[str, date] = {}
-        """Since when nothing explained what an underlying does."""
+        self._converted: dict[str, tuple[str, float, int]] = {}
+        """Actions that bars and prices were converted for: their terms, factor and first open."""
         self.price_factors: list[tuple[str, float, int]] = []
         """What bars of an underlying up to a time were multiplied with when the session began."""
         self.halt_indicators: frozenset[int] = frozenset()
@@ -314,9 +314,14 @@ class LiveEnv:
         """Replace the dividends that are known; those of other underlyings are left out."""
         self._dividends = tuple(each for each in dividends if each.underlying in self._markets)
 
-    def set_actions(self, actions: Iterable[CorporateAction]) -> None:
-        """Replace the corporate actions that are known."""
+    def set_actions(
+        self,
+        actions: Iterable[CorporateAction],
+        told_since: Mapping[str, date] | None = None,
+    ) -> None:
+        """Replace the corporate actions that are known; `told_since` as in `Known`."""
         self._actions = tuple(in_order(actions))
+        self._told_since = dict(told_since or {})
 
     def tell_close(self, symbol: str, day: date, close: OfficialClose) -> None:
         """Let a closing price be known: an official one takes the place of any other."""
@@ -328,7 +333,12 @@ class LiveEnv:
     def known(self) -> Known:
         """What was told, for what falls due."""
         return Known(
-            self._dividends, self._actions, self._closes, self.adjusted_roots, self._max_gap
+            self._dividends,
+            self._actions,
+            self._closes,
+            self.adjusted_roots,
+            self._max_gap,
+            self._told_since,
         )
 
     def wanted_closes(self, session: Session) -> list[tuple[str, date]]:
@@ -351,12 +361,8 @@ class LiveEnv:
         """The session from which on something may still have to be done."""
         account = self.broker.account
         late = pending(account, self._calendar, account.last_ts_ns + 1)
-        days = [day for each in late.values() for day in each] + list(self._held_back.values())
-        days += [
-            since
-            for underlying in account.suspensions
-            if (since := unexplained_since(account, underlying)) is not None
-        ]
+        days = [day for each in late.values() for day in each]
+        days += [date.fromisoformat(since) for since in account.held_back.values()]
         if account.last_session:
             days.append(date.fromisoformat(account.last_session))
         return min(days, default=None)
@@ -431,7 +437,6 @@ class LiveEnv:
     def _catch_up(self, session: Session) -> None:
         """Do what has fallen due up to the open of `session`, as far as it is known."""
         self.broker.marks.update(self.marks())
-        self._notice_explanations()
         applied = catch_up(self.broker, self._calendar, self.known, session)
         self._include_held()
         for event in applied:
@@ -442,17 +447,18 @@ class LiveEnv:
         for symbol, market in self._markets.items():
             self._contracts[symbol] = (market, STOCK)
         self._adjusted.keep(self.broker.account.deliverables)
-        for underlying in self.broker.account.suspensions:
-            since = unexplained_since(self.broker.account, underlying)
-            if since is not None:
-                self._held_back.setdefault(underlying, since)
 
-    def _notice_explanations(self) -> None:
-        """What was held back for an underlying is done when its owner has explained it."""
+    def _do_what_was_held_back(self) -> None:
+        """What fell due on an underlying that its owner has reinstated is done before it trades."""
         account = self.broker.account
-        for underlying in list(self._held_back):
-            if unexplained_since(account, underlying) is None:
-                del self._held_back[underlying]
+        explained = {
+            (name, since)
+            for name, since in account.held_back.items()
+            if unexplained_since(account, name) is None
+        }
+        if self._session is not None and explained - self._caught_up:
+            self._catch_up(self._session)
+        self._caught_up = explained
 
     def _convert_markets(self, session: Session) -> None:
         """Convert bars and prices of before the actions that took effect since the last session."""
@@ -460,6 +466,7 @@ class LiveEnv:
         for underlying, market in self._markets.items():
             before = self._begun.get(underlying)
             self._begun[underlying] = session.date
+            self._turn_back(market, session)
             for action in self.known.all_actions():
                 if action.underlying != underlying or action.ex_date > session.date:
                     continue
@@ -467,9 +474,8 @@ class LiveEnv:
                     continue
                 # What a market is warmed up with at first was converted already.
                 if before is None:
-                    self._converted.add(action_id(action))
+                    self._converted[action_id(action)] = (action.terms, 1.0, 0)
                 elif not self._is_undone(action):
-                    self._converted.add(action_id(action))
                     self._convert_market(market, action, before, session)
 
     def _is_undone(self, action: CorporateAction) -> bool:
@@ -490,13 +496,34 @@ class LiveEnv:
         reference = self._references.get(underlying, float("nan"))
         price = market.spot if np.isnan(reference) else reference
         factor = price_factor([action], price)
+        first = self._calendar.next_session(action.ex_date - timedelta(days=1))
+        self._converted[action_id(action)] = (action.terms, factor, first.open_ns)
         if factor == 1.0:
             return
         if action.ex_date > before or before == session.date == action.ex_date:
             self._references[underlying] = reference * factor
-        first = self._calendar.next_session(action.ex_date - timedelta(days=1))
-        market.rescale(factor, first.open_ns)
-        self.price_factors.append((underlying, factor, first.open_ns))
+        self._rescale(market, factor, first.open_ns)
+
+    def _turn_back(self, market: UnderlyingMarket, session: Session) -> None:
+        """Take the conversion back for an action that is called off or told otherwise since."""
+        told = {(action_id(each), each.terms) for each in self.known.all_actions()}
+        prefix = f"{market.symbol}/{ActionKind.SPLIT}/"
+        since = self._told_since.get(market.symbol)
+        for name, (terms, factor, open_ns) in list(self._converted.items()):
+            if not name.startswith(prefix) or (name, terms) in told:
+                continue
+            is_told_otherwise = any(name == each for each, _ in told)
+            ex_date = date.fromisoformat(name.removeprefix(prefix))
+            if is_told_otherwise or (since is not None and since <= ex_date):
+                del self._converted[name]
+                if factor != 1.0:
+                    if market.symbol in self._references and ex_date >= session.date:
+                        self._references[market.symbol] /= factor
+                    self._rescale(market, 1.0 / factor, open_ns)
+
+    def _rescale(self, market: UnderlyingMarket, factor: float, open_ns: int) -> None:
+        market.rescale(factor, open_ns)
+        self.price_factors.append((market.symbol, factor, open_ns))
         self._unlist(market)
 
     def _unlist(self, market: UnderlyingMarket) -> None:
@@ -655,6 +682,8 @@ class LiveEnv:
 
         Rewards are for what changed since the last one in the journal, through nights and restarts.
         """
+        self._include_held()
+        self._do_what_was_held_back()
         for market in self._markets.values():
             market.close_bar(now_ns, session)
         self._now_ns = now_ns
@@ -818,13 +847,11 @@ class LiveEnv:
             if is_a_gap(reference, chain.last_price, self._max_gap):
                 what = f"{reference:.2f} -> {chain.last_price:.2f} USD and no corporate action"
                 suspend_unexplained(self.broker, underlying, session.date, what, now_ns)
-                self._held_back.setdefault(underlying, session.date)
 
     def suspend_unlisted(self, underlying: str, symbols: Sequence[str], session: Session) -> None:
         """Suspend an underlying of which contracts are held that are listed no more."""
         what = f"{', '.join(symbols)} held and no longer listed, and no corporate action"
         suspend_unexplained(self.broker, underlying, session.date, what, session.open_ns)
-        self._held_back.setdefault(underlying, session.date)
 
     def _assign_early(
         self, now_ns: int, session: Session, closes: Mapping[str, OfficialClose]

@@ -168,10 +168,11 @@ class _Book:
         self.cash_in_lieu += paid
         if whole:
             quantity, lot = _in_lots(whole, self.account.multiplier)
+            mark = self._joined(action.new_symbol, quantity, lot, part)
             self.converted.append(
-                Converted("", 0, action.new_symbol, quantity, part, part, lot=lot)
+                Converted("", 0, action.new_symbol, quantity, part, mark, lot=lot)
             )
-            self.marks[action.new_symbol] = part
+            self.marks[action.new_symbol] = mark
             self.moved += whole * part
             self.spun_off = True
 
@@ -256,6 +257,7 @@ class _Book:
         deliverable: Deliverable | None = None,
         lot: float = 0.0,
     ) -> None:
+        mark = self._joined(into, quantity, lot, mark)
         self.converted.append(
             Converted(
                 position.symbol,
@@ -269,6 +271,21 @@ class _Book:
             )
         )
         self.marks[into] = mark
+
+    def _joined(self, symbol: str, quantity: int, lot: float, mark: float) -> float:
+        """The mark of what comes together with what is held of the same symbol already.
+
+        There is one mark for all of it, at which all of it is worth what both were.
+        """
+        held = self.account.positions.get(symbol)
+        if held is None or held.underlying == self.action.underlying:
+            return mark
+        ours = held.quantity * self.account.size(symbol)
+        theirs = quantity * (lot or self.account.multiplier)
+        known = self.before.get(symbol, held.average_price)
+        if ours * theirs < 0.0:
+            return known  # One closes the other; what is left is worth what it was.
+        return (ours * known + theirs * mark) / (ours + theirs)
 
     def _end(self, position: Position) -> None:
         average = position.average_price

@@ -102,7 +102,7 @@ class Books:
 
     def expire_day_orders(self, now_ns: int) -> None:
         """Cancel every waiting order: the session is over."""
-        self.record(self._cancellations(self.account.working_orders.values(), now_ns, "expired"))
+        self.record(self.cancellations(self.account.working_orders.values(), now_ns, "expired"))
 
     def set_trading_state(self, state: TradingState, reason: str, now_ns: int) -> None:
         """Restrict trading by hand, for `reason`; ACTIVE ends every restriction there is.
@@ -150,7 +150,7 @@ class Books:
         number = account.suspension_changes + 1
         return [
             UnderlyingSuspended(now_ns, number, underlying, reason, marks),
-            *self._cancellations(waiting, now_ns, f"{underlying} is suspended: {reason}"),
+            *self.cancellations(waiting, now_ns, f"{underlying} is suspended: {reason}"),
         ]
 
     def reset_peak(self, equity: float, now_ns: int) -> None:
@@ -259,7 +259,7 @@ class Books:
             if holds is TradingState.HALTED
             or (holds is TradingState.REDUCING and waiting.order.intent is Intent.OPEN)
         ]
-        return [*events, *self._cancellations(forbidden, now_ns, f"trading is {holds}")]
+        return [*events, *self.cancellations(forbidden, now_ns, f"trading is {holds}")]
 
     def ending(self, causes: Iterable[str], why: str, now_ns: int) -> list[Event]:
         """Causes restrict trading no more; no event for one that does not."""
@@ -271,5 +271,6 @@ class Books:
         return events
 
     @staticmethod
-    def _cancellations(waiting: Iterable[WorkingOrder], now_ns: int, reason: str) -> list[Event]:
+    def cancellations(waiting: Iterable[WorkingOrder], now_ns: int, reason: str) -> list[Event]:
+        """The end of waiting orders."""
         return [OrderCancelled(now_ns, entry.order.order_id, reason) for entry in waiting]

@@ -12,8 +12,7 @@ after a move that no action explains. It is done, in order, once the figure, the
 owner's word is there.
 """
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
@@ -23,12 +22,14 @@ from trading.execution.clearing import Clearing
 from trading.execution.events import CorporateActionApplied
 from trading.execution.legs import is_stock
 from trading.execution.orders import QuoteView
-from trading.execution.portfolio import Account
+from trading.execution.portfolio import UNEXPLAINED, Account
+from trading.execution.portfolio import unexplained_since as since_of
 from trading.execution.settlement import value_at_expiry
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.closes import Closes
 from trading.market.contracts import Right, parse_symbol
 from trading.market.corporate_actions import (
+    ActionKind,
     CorporateAction,
     Delisting,
     action_id,
@@ -39,15 +40,13 @@ from trading.market.dividends import Dividend
 
 PENDING = "no official close"
 """How the reason of a suspension begins that waits for a closing price."""
-UNEXPLAINED = "unexplained since"
-"""How the reason of one begins that waits for a corporate action, or for its owner's word."""
-
 MAX_GAP = 0.32
 """Below the fall of a split of 3 for 2, the smallest usual one."""
 DELISTED = "delisted on"
 """How the reason of one begins that waits for the stock to be listed again, or for its owner."""
 
-_SINCE = re.compile(rf"{UNEXPLAINED} (\d{{4}}-\d\d-\d\d)")
+_APPLIED = "was applied and"
+"""In the reason of a suspension for an action that is told otherwise since."""
 _SAME_ACTION_DAYS = 30
 """A vendor moves an announced action by less than this."""
 
@@ -66,6 +65,8 @@ class Known:
         Root that the exchange lists adjusted contracts of an underlying under, where it is known.
     max_gap
         Share of its price that an underlying may move from one close to the next without an action.
+    told_since
+        From which date on `actions` holds every split of an underlying that there is.
     """
 
     dividends: Sequence[Dividend] = ()
@@ -73,6 +74,7 @@ class Known:
     closes: Closes = field(default_factory=dict)
     adjusted_roots: dict[str, str] = field(default_factory=dict)
     max_gap: float = MAX_GAP
+    told_since: Mapping[str, date] = field(default_factory=dict)
 
     def all_actions(self) -> list[CorporateAction]:
         """Actions in order, with what special dividends do to contracts."""
@@ -97,17 +99,23 @@ def pending(
 def unexplained_since(account: Account, underlying: str) -> date | None:
     """From which session on nothing explains what an underlying does; None where nothing is odd."""
     dates = [
-        date.fromisoformat(match.group(1))
+        date.fromisoformat(since)
         for reason in account.suspensions.get(underlying, ())
-        if (match := _SINCE.match(reason))
+        if (since := since_of(reason)) is not None
     ]
     return min(dates, default=None)
 
 
 def suspend_unexplained(books: Books, underlying: str, day: date, what: str, now_ns: int) -> None:
-    """Let an underlying neither trade nor move in value since no action explains what it does."""
-    if unexplained_since(books.account, underlying) is None:
-        books.suspend(underlying, f"{UNEXPLAINED} {day}: {what}", now_ns)
+    """Let an underlying neither trade nor move in value since no action explains what it does.
+
+    Nothing happens where that is so already, or its owner said that the move of `day` was real.
+    """
+    reason = f"{UNEXPLAINED} {day}:"
+    accepted = books.account.accepted.get(underlying, ())
+    is_known = any(each.startswith(reason) for each in accepted)
+    if not is_known and unexplained_since(books.account, underlying) is None:
+        books.suspend(underlying, f"{reason} {what}", now_ns)
 
 
 def lift(books: Books, underlying: str, prefix: str, why: str, now_ns: int) -> None:
@@ -144,7 +152,7 @@ def wanted_closes(
     names: dict[str, list[str]] = {}
     for each in known.actions:
         names.setdefault(each.underlying, []).extend(_names_after(each))
-    starts = _starts(account, calendar, session)
+    starts = _starts(account, calendar, session, known.all_actions())
     for underlying in account.strategies:
         tickers = [underlying]
         for ticker in tickers:
@@ -175,6 +183,7 @@ def catch_up(
     `broker.marks` are the values of before. Returns the actions that were applied; `broker.marks`
     are of after them. Doing it again, with more known, goes on where something was held back.
     """
+    dispute(broker, known, session)
     work = _CatchUp(broker, calendar, known, session)
     for day in work.days():
         work.open(day)
@@ -183,7 +192,91 @@ def catch_up(
     return work.applied
 
 
-def _starts(account: Account, calendar: ExchangeCalendar, session: Session) -> dict[str, date]:
+def dispute(books: Books, known: Known, session: Session) -> None:
+    """Suspend what was converted by an action that is called off or told otherwise since.
+
+    Until its owner takes the action back or keeps it, or it is told again as it was applied.
+    """
+    account = books.account
+    stands: dict[str, list[str]] = {}
+    for name, (terms, identifier) in account.actions.items():
+        underlying, kind, ex_date = _parts(name)
+        holder = _now_named(account, underlying)
+        if not ex_date or holder not in account.strategies:
+            continue
+        applied = (underlying, kind, date.fromisoformat(ex_date), terms, identifier)
+        why = _contradiction(known, applied, session.date, renamed=holder != underlying)
+        if why:
+            stands.setdefault(holder, []).append(
+                f"the {kind} of {ex_date} ({terms}) {_APPLIED} {why}: take it back with "
+                f"`trading account undo-action {holder}`, or keep it with "
+                f"`trading account reinstate {holder}`"
+            )
+    for underlying, reasons in list(account.suspensions.items()):
+        for reason in reasons:
+            if _APPLIED in reason and not reason.endswith(
+                tuple(stands.get(underlying, ())) or "\0"
+            ):
+                why = "the corporate action is undone, or told as it was applied"
+                books.reinstate(underlying, why, session.open_ns, lifts=reason)
+    for underlying, tails in stands.items():
+        known_ones = [
+            *account.suspensions.get(underlying, ()),
+            *account.accepted.get(underlying, ()),
+        ]
+        for tail in tails:
+            if not any(each.endswith(tail) for each in known_ones):
+                reason = f"{UNEXPLAINED} {session.date}: {tail}"
+                books.suspend(underlying, reason, session.open_ns)
+
+
+def _contradiction(
+    known: Known,
+    applied: tuple[str, str, date, str, str],
+    today: date,
+    *,
+    renamed: bool,
+) -> str:
+    """How what is told contradicts an action that was applied; empty where it does not."""
+    underlying, kind, ex_date, terms, identifier = applied
+    told = [
+        each for each in known.all_actions() if each.underlying == underlying and each.kind == kind
+    ]
+    same_day = [each.terms for each in told if each.ex_date == ex_date]
+    if same_day:
+        return "" if terms in same_day else f"is told as {', '.join(same_day)} now"
+    for each in told:
+        near = abs((each.ex_date - ex_date).days) <= _SAME_ACTION_DAYS
+        if (identifier and identifier == each.identifier) or (each.terms == terms and near):
+            return f"is told for {each.ex_date} now" if each.ex_date > today else ""
+    since = known.told_since.get(underlying)
+    tells = kind == ActionKind.SPLIT and not renamed
+    return "is called off" if tells and since is not None and since <= ex_date else ""
+
+
+def _parts(action: str) -> tuple[str, str, str]:
+    """Underlying, kind and ex-date of an `action_id`; empty for one that undoes another."""
+    parts = action.split("/")
+    if len(parts) != 3 or " " in parts[0]:
+        return "", "", ""
+    return parts[0], parts[1], parts[2]
+
+
+def _now_named(account: Account, underlying: str) -> str:
+    """Under which symbol what was held on an underlying is held now."""
+    for name, (terms, _) in account.actions.items():
+        before, kind, _ = _parts(name)
+        if before == underlying and kind == ActionKind.RENAME:
+            return terms.removeprefix("now ")
+    return underlying
+
+
+def _starts(
+    account: Account,
+    calendar: ExchangeCalendar,
+    session: Session,
+    actions: Sequence[CorporateAction],
+) -> dict[str, date]:
     """The last session whose steps are done, of each underlying that is held."""
     late = pending(account, calendar, session.open_ns)
     last = date.fromisoformat(account.last_session) if account.last_session else None
@@ -191,11 +284,23 @@ def _starts(account: Account, calendar: ExchangeCalendar, session: Session) -> d
     for underlying in account.strategies:
         opened = calendar.date_of(account.strategies[underlying].opened_ns)
         start = last or opened - timedelta(days=1)
-        since = unexplained_since(account, underlying)
-        if since is not None:
+        if underlying in account.held_back:
+            since = date.fromisoformat(account.held_back[underlying])
             start = min(start, since - timedelta(days=1))
-        starts[underlying] = min([start, *late.get(underlying, ())])
+        corrected = [
+            each.ex_date - timedelta(days=1)
+            for each in actions
+            if each.underlying == underlying and _was_undone(account, each)
+        ]
+        starts[underlying] = min([start, *corrected, *late.get(underlying, ())])
     return starts
+
+
+def _was_undone(account: Account, action: CorporateAction) -> bool:
+    """Whether an action was taken back that was told otherwise then."""
+    name = action_id(action)
+    undone = any(each.endswith(f" of {name}") for each in account.actions)
+    return undone and name not in account.actions
 
 
 def _told(actions: Sequence[CorporateAction]) -> str:
@@ -219,7 +324,9 @@ class _CatchUp:
         self.session = session
         self.actions = known.all_actions()
         self.applied: list[CorporateActionApplied] = []
-        self.done = _starts(broker.account, calendar, session)
+        self.done = _starts(broker.account, calendar, session, self.actions)
+        self.last_session = broker.account.last_session
+        self.held_back = dict(broker.account.held_back)
 
     def days(self) -> list[Session]:
         """The sessions to go through, up to the one that opens.
@@ -256,24 +363,40 @@ class _CatchUp:
             if each.underlying == underlying and before.date < each.ex_date <= day.date
         ]
         since = unexplained_since(account, underlying)
-        if since is not None and day.date >= since and not due:
+        explains = [each for each in due if self._explains(each, since)]
+        if since is not None and day.date >= since and not explains:
             return
         opened_before = account.strategies[underlying].opened_ns < day.open_ns
+        # What went ex since nothing explained it is paid for shares of before what explains it.
+        waited = before.date if since is None else min(before.date, since - timedelta(days=1))
         owed = [
             each
             for each in self.known.dividends
-            if each.underlying == underlying and before.date < each.ex_date <= day.date
+            if each.underlying == underlying and waited < each.ex_date <= day.date
         ]
         if owed and opened_before:
             broker.pay_dividends(owed, day.open_ns)
         for action in due:
             if opened_before and not self._apply(action, before, day):
                 return
-        if due:
-            lift(broker, underlying, UNEXPLAINED, _told(due), day.open_ns)
-            for action in due:
+        if explains:
+            lift(broker, underlying, UNEXPLAINED, _told(explains), day.open_ns)
+            for action in explains:
                 for name in _names_after(action):
-                    lift(broker, name, UNEXPLAINED, _told(due), day.open_ns)
+                    lift(broker, name, UNEXPLAINED, _told(explains), day.open_ns)
+
+    def _explains(self, action: CorporateAction, since: date | None) -> bool:
+        """Whether an action may explain a move; one that was applied before it does not.
+
+        But where it was put off after it was applied, that explains why prices did not follow.
+        """
+        account = self.broker.account
+        name = action_id(action)
+        if any(_APPLIED in each for each in account.suspensions.get(action.underlying, ())):
+            return False
+        if name in account.actions:
+            return name in account.explained_by
+        return not self._was_moved(action) or (since is not None and since < action.ex_date)
 
     def _apply(self, action: CorporateAction, before: Session, day: Session) -> bool:
         """Apply an action; False where it must wait, and all later ones with it."""
@@ -329,6 +452,7 @@ class _CatchUp:
         broker, account = self.broker, self.broker.account
         for underlying in list(account.strategies):
             is_new = day.date > self.done.get(underlying, date.min)
+            is_new = is_new and not self._was_closed(underlying, day)
             if is_new:
                 self._screen(underlying, day)
             if unexplained_since(account, underlying) is not None:
@@ -341,6 +465,12 @@ class _CatchUp:
         self._mark(day)
         marks = {name: broker.last_mark(each) for name, each in account.positions.items()}
         broker.close_session(day.date.isoformat(), account.equity(marks), day.close_ns)
+
+    def _was_closed(self, underlying: str, day: Session) -> bool:
+        """Whether what a session's end brings an underlying was done when it closed."""
+        date_ = day.date.isoformat()
+        since = self.held_back.get(underlying)
+        return date_ <= self.last_session and (since is None or date_ < since)
 
     def _mark(self, day: Session) -> None:
         """Value holdings at a session's closing prices, those that are known."""
@@ -357,6 +487,8 @@ class _CatchUp:
         now = self.known.closes.get((underlying, day.date))
         if last is None or now is None:
             return
+        if self.last_session >= day.date.isoformat() and underlying in self.held_back:
+            return  # Held back then, and explained since.
         between = [
             each
             for each in self.actions

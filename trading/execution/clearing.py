@@ -72,7 +72,7 @@ class Clearing(Books):
             if order.order.underlying in (action.underlying, booked.event.after)
         ]
         why = f"{action.underlying}: {action.terms}"
-        events: list[Event] = [*self._cancellations(waiting, now_ns, why), booked.event]
+        events: list[Event] = [*self.cancellations(waiting, now_ns, why), booked.event]
         if isinstance(action, Merger):
             events += _paid_in_cash(booked.event, account.multiplier, action.cash, now_ns)
         self.record(events)
@@ -153,16 +153,18 @@ class Clearing(Books):
         account = self.account
         for dividend in added_up(dividends):
             ex_date, underlying = dividend.ex_date.isoformat(), dividend.underlying
-            lots, before, count = account.paid_so_far(underlying, ex_date)
+            lots, lot, before, count = account.paid_so_far(underlying, ex_date)
             owed = round(dividend.amount - before, 6)
             if count and not owed:
                 continue
             if not count:
                 held = account.positions.get(underlying)
                 lots = held.quantity if held else 0
-            cash = usd(lots * account.size(underlying) * owed)
+                lot = account.stock_lots.get(underlying, 0.0)
+            cash = usd(lots * (lot or account.multiplier) * owed)
+            number = count + 1
             paid.append(
-                DividendPaid(now_ns, underlying, ex_date, lots, owed, cash, number=count + 1)
+                DividendPaid(now_ns, underlying, ex_date, lots, owed, cash, number=number, lot=lot)
             )
         self.record(paid)
         self.call_margin(now_ns)
@@ -196,7 +198,7 @@ class Clearing(Books):
         ended = self._settlements(expiring, underlying_prices or {}, now_ns, sources)
         self.know_equity(equity, now_ns)
         self.mark({})
-        events = self._cancellations(self.account.working_orders.values(), now_ns, "expired")
+        events = self.cancellations(self.account.working_orders.values(), now_ns, "expired")
         events += [*ended, *margins_after(self.account, ended, self.marks, now_ns)]
         events.append(
             SessionClosed(
@@ -274,7 +276,7 @@ class Clearing(Books):
         ]
         self.mark({})
         margins = margins_after(self.account, ended, self.marks, now_ns)
-        cancelled = self._cancellations(affected, now_ns, why)
+        cancelled = self.cancellations(affected, now_ns, why)
         self._record_endings([*cancelled, *ended, *margins], ended, now_ns)
 
     def _record_endings(

@@ -125,7 +125,8 @@ class DividendPaid(msgspec.Struct, frozen=True, tag_field="kind", tag="dividend_
 
     `ex_date` is YYYY-MM-DD, `lots` the signed round lots (shares, where the stock is held in
     shares), 0 where none were held, `amount` USD a share, `cash` the change of cash. Several of
-    one ex-date add up: `number` counts them from 1.
+    one ex-date add up: `number` counts them from 1. `lot` is the shares of one of `lots` where
+    these are no round lots, else 0: what is told later is paid for the shares of then.
     """
 
     ts_ns: int
@@ -135,6 +136,7 @@ class DividendPaid(msgspec.Struct, frozen=True, tag_field="kind", tag="dividend_
     amount: float
     cash: float
     number: int = 1
+    lot: float = 0.0
 
 
 class Converted(msgspec.Struct, frozen=True):
@@ -164,7 +166,9 @@ class CorporateActionApplied(
     Equity is the same before and after. `action` names it, `terms` tells it to people. `cash` is
     the change of cash in USD, of which `cash_in_lieu` was paid for fractions of shares. Positions
     go on under `after`; `moved` is what their value adds to `after` and takes from `underlying`,
-    or, for a spin-off, to and from the company that was spun off (`spun_off`), in USD.
+    or, for a spin-off, to and from the company that was spun off (`spun_off`), in USD. One that
+    `undoes` an earlier one, by that one's `action`, turns it back; `to_close` is then whether what
+    is held again is to be closed.
     """
 
     ts_ns: int
@@ -180,6 +184,8 @@ class CorporateActionApplied(
     moved: float = 0.0
     spun_off: str = ""
     identifier: str = ""
+    undoes: str = ""
+    to_close: bool = False
 
 
 class MarginChanged(msgspec.Struct, frozen=True, tag_field="kind", tag="margin_changed"):
@@ -260,6 +266,10 @@ class OwnerCommand(StrEnum):
     """The drawdown is measured from the present equity."""
     DEPOSIT = "deposit"
     WITHDRAW = "withdraw"
+    REINSTATE = "reinstate"
+    """An underlying whose move nothing explains trades again: the move was real."""
+    UNDO_ACTION = "undo_action"
+    """The last corporate action of an underlying is taken back: it was none."""
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     RELOAD = "reload"
@@ -270,7 +280,7 @@ class OwnerCommanded(msgspec.Struct, frozen=True, tag_field="kind", tag="owner_c
 
     `by` is who said it, `why` in that person's words, `at` when by the wall clock (ISO 8601, UTC),
     `key` what makes it the same command when it comes again, and `answer` what was answered.
-    `symbol` is the underlying to close, `amount` the USD to pay in or take out.
+    `symbol` is the underlying that it concerns, `amount` the USD to pay in or take out.
     """
 
     ts_ns: int

@@ -41,6 +41,7 @@ from trading.execution.journal_schema import (
     readable_version,
     real,
     recorded_ends,
+    refuse_another_name,
 )
 from trading.execution.journal_snapshots import forget_snapshots, keep_snapshot, snapshots
 from trading.execution.portfolio import Account
@@ -62,7 +63,8 @@ class Journal:
         Another journal object, in this process or another, has the file open for writing.
     JournalError
         The file is absent (`read_only`), no journal, of a newer version or one that cannot be
-        migrated; or it is damaged elsewhere than at its end (writers check that).
+        migrated; or it is damaged elsewhere than at its end (writers check that); or it is a hard
+        link to a journal with another name, see `refuse_another_name`.
 
     Attributes
     ----------
@@ -78,7 +80,8 @@ class Journal:
         self._encoder = msgspec.json.Encoder(order="deterministic")
         self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
         self.repair: Repair | None = None
-        self._file_fd = -1
+        self._file_fd = self._lock_fd = -1
+        self._know_by_its_name()
         self._lock_fd = -1 if read_only else self._lock()
         try:
             if not read_only:
@@ -327,6 +330,17 @@ class Journal:
             raise JournalError(f"cannot create journal {self.path}: {error}") from error
         self._exclude(descriptor)
         return descriptor
+
+    def _know_by_its_name(self) -> None:
+        try:
+            refuse_another_name(self.path)
+        except JournalError:
+            try:
+                if not self.read_only:
+                    self._lock_file()  # Where it is being written, that is what it says.
+            finally:
+                self._unlock()
+            raise
 
     def _lock_file(self) -> None:
         """Lock the file itself: by a hard link or another mount its lock file has other names."""

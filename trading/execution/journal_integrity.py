@@ -45,6 +45,7 @@ from trading.execution.journal_schema import (
     readable_version,
     real,
     recorded_ends,
+    refuse_another_name,
     structural_problem,
 )
 from trading.execution.journal_snapshots import damaged_snapshot, snapshots
@@ -142,6 +143,7 @@ def inspect_journal(path: Path, *, after: int = 0) -> Integrity:
     path = real(Path(path))
     if not path.is_file():
         raise JournalError(f"no journal at {path}: start trading first or name its file")
+    refuse_another_name(path)
     acknowledged = _acknowledged(path)
     if path.stat().st_size == 0:
         return Integrity(path, 0, acknowledged, "the file is empty")

@@ -327,6 +327,27 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def refuse_another_name(path: Path) -> None:
+    """Refuse a hard link to a journal that is written under another name.
+
+    SQLite keeps the newest rows beside the name that a file was opened by, and after a kill only
+    there: by another name they are missing, and what is written then damages the file. The name
+    that it is written under is the one with the lock file.
+
+    Raises
+    ------
+    JournalError
+        It is such a link.
+    """
+    own = real(path)
+    if own.exists() and own.stat().st_nlink > 1 and not lock_path(path).exists():
+        raise JournalError(
+            f"journal {path} is a hard link to a journal that has another name, and its newest "
+            "rows may lie beside that name: open it by that one, make a symbolic link instead, or "
+            "copy it once its writer has ended"
+        )
+
+
 def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 

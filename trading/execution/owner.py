@@ -11,9 +11,18 @@ from typing import Any
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
 from trading.execution.commands import Answer, Command, now_utc
-from trading.execution.events import CashMoved, Event, OwnerCommand, OwnerCommanded
+from trading.execution.events import (
+    CashMoved,
+    CorporateActionApplied,
+    Event,
+    OwnerCommand,
+    OwnerCommanded,
+    UnderlyingReinstated,
+)
 from trading.execution.money import usd
+from trading.execution.portfolio import unexplained_since
 from trading.execution.states import OWNER_ORDERS, TABLE, Cause
+from trading.execution.undo import undoing
 
 __all__ = ["Answer", "Command", "now_utc", "obey", "standing"]
 
@@ -88,7 +97,7 @@ def obey(
     if equity is not None:
         equity += sum(event.amount for event in events if isinstance(event, CashMoved))
         broker.know_equity(equity, now_ns)
-    if any(isinstance(event, CashMoved) for event in events):
+    if any(isinstance(event, CashMoved | CorporateActionApplied) for event in events):
         broker.call_margin(now_ns)
     return Answer(said, number, False, standing(broker, equity))
 
@@ -211,6 +220,48 @@ def _close(
     return said, []
 
 
+def _reinstate(
+    broker: PaperBroker, command: Command, now_ns: int, equity: float | None
+) -> tuple[str, list[Event]]:
+    """End the suspensions of an underlying that wait for its owner's word."""
+    account, symbol = broker.account, command.symbol
+    reasons = account.suspensions.get(symbol, [])
+    waiting = [each for each in reasons if unexplained_since(each) is not None]
+    if not waiting:
+        others = "; ".join(reasons)
+        raise OwnerRefused(
+            f"{symbol} is suspended, and not for want of an explanation: {others}"
+            if reasons
+            else f"{symbol or 'no symbol'} is not suspended: suspended are "
+            f"{', '.join(account.suspensions) or 'none'}"
+        )
+    why = f"reinstated by {command.by}" + (f": {command.why}" if command.why else "")
+    first = account.suspension_changes + 1
+    events: list[Event] = [
+        UnderlyingReinstated(now_ns, number, symbol, why, each)
+        for number, each in enumerate(waiting, first)
+    ]
+    left = [each for each in reasons if each not in waiting]
+    said = f"{symbol} still is suspended: {'; '.join(left)}" if left else f"{symbol} trades again"
+    return f"{said}; what fell due on it meanwhile is done first", events
+
+
+def _undo_action(
+    broker: PaperBroker, command: Command, now_ns: int, equity: float | None
+) -> tuple[str, list[Event]]:
+    """Turn what a corporate action made of positions back into what they were."""
+    event, marks = undoing(broker, command.symbol, now_ns)
+    why = f"{event.underlying}: {event.terms}"
+    names = (event.underlying, event.after, event.spun_off)
+    waiting = [
+        each for each in broker.account.working_orders.values() if each.order.underlying in names
+    ]
+    broker.marks |= marks
+    held = ", ".join(f"{each.into_quantity} {each.into}" for each in event.converted if each.into)
+    said = f"taken back: {event.undoes}; held again are {held}"
+    return said, [*broker.cancellations(waiting, now_ns, why), event]
+
+
 def _reset_peak(
     broker: PaperBroker, command: Command, now_ns: int, equity: float | None
 ) -> tuple[str, list[Event]]:
@@ -265,6 +316,8 @@ _DOES = {
     OwnerCommand.FLATTEN: _order,
     OwnerCommand.RESUME: _resume,
     OwnerCommand.CLOSE: _close,
+    OwnerCommand.REINSTATE: _reinstate,
+    OwnerCommand.UNDO_ACTION: _undo_action,
     OwnerCommand.RESET_PEAK: _reset_peak,
     OwnerCommand.DEPOSIT: _deposit,
     OwnerCommand.WITHDRAW: _withdraw,

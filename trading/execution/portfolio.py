@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -49,6 +50,9 @@ from trading.execution.requirement import legs_reserve
 from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
 
 MINUTE_NS = 60_000_000_000
+UNEXPLAINED = "unexplained since"
+"""How the reason of a suspension begins that waits for a corporate action or its owner's word."""
+_SINCE = re.compile(rf"{UNEXPLAINED} (\d{{4}}-\d\d-\d\d)")
 _KEYS_KEPT = 256
 """Commands of the owner that are known again when they come a second time."""
 
@@ -89,11 +93,18 @@ class Account:
     actions : dict
         Corporate actions that were applied: their terms and the vendor's names, by `action_id`.
     dividends_paid : dict
-        Units of stock held into an ex-date, USD a share paid so far and the number of payments, by
-        underlying and ex-date.
+        Units of stock held into an ex-date, the shares of one where these are no round lots (else
+        0), USD a share paid so far and the number of payments, by underlying and ex-date.
     suspensions, kept_marks : dict
         Why each suspended underlying neither trades nor moves in value, and the values at which
         its holdings stay, USD a share: both by underlying.
+    held_back : dict
+        Since which session (YYYY-MM-DD) nothing explained what an underlying does: what fell due
+        on it since then is done once something does. Forgotten when a session closes after that.
+    accepted : dict
+        Reasons of suspensions that the owner ended, by underlying: they do not come again.
+    explained_by : dict
+        Actions that were applied while nothing explained what an underlying does, with its name.
     rewarded_profit : dict
         By underlying, USD: what of its `contribution` the rewards so far were given for. An
         underlying that was decided on without it said (in older journals) is absent.
@@ -145,7 +156,7 @@ class Account:
         self.deliverables: dict[str, Deliverable] = {}
         self.stock_lots: dict[str, float] = {}
         self.actions: dict[str, tuple[str, str]] = {}
-        self.dividends_paid: dict[str, tuple[int, float, int]] = {}
+        self.dividends_paid: dict[str, tuple[int, float, float, int]] = {}
         self.closed_trades = 0
         self.winning_trades = 0
         self.fills = 0
@@ -170,6 +181,9 @@ class Account:
         self.margin_changes = 0
         self.suspensions: dict[str, list[str]] = {}
         self.suspension_changes = 0
+        self.held_back: dict[str, str] = {}
+        self.accepted: dict[str, list[str]] = {}
+        self.explained_by: dict[str, str] = {}
         self.kept_marks: dict[str, dict[str, float]] = {}
         self.last_session = ""
         self.last_ts_ns = 0
@@ -267,9 +281,9 @@ class Account:
         """Whether a dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
         return _dividend_id(underlying, ex_date) in self.dividends_paid
 
-    def paid_so_far(self, underlying: str, ex_date: str) -> tuple[int, float, int]:
-        """Units held into an ex-date, USD a share paid for it so far, number of payments."""
-        return self.dividends_paid.get(_dividend_id(underlying, ex_date), (0, 0.0, 0))
+    def paid_so_far(self, underlying: str, ex_date: str) -> tuple[int, float, float, int]:
+        """Units held into an ex-date, shares of one, USD a share paid, number of payments."""
+        return self.dividends_paid.get(_dividend_id(underlying, ex_date), (0, 0.0, 0.0, 0))
 
     def _legs(self, underlyings: Iterable[str]) -> Iterator[Position]:
         """Positions, strategy by strategy in the order of its legs."""
@@ -340,6 +354,11 @@ class Account:
         if event.date <= self.last_session:
             return
         self.last_session = event.date
+        self.held_back = {
+            name: since
+            for name, since in self.held_back.items()
+            if any(unexplained_since(each) for each in self.suspensions.get(name, ()))
+        }
         self.day_start_equity = self.day_base = event.equity
         self.peak_equity = max(self.peak_equity, event.equity)
         self.champion_peak_equity = max(self.champion_peak_equity, event.equity)
@@ -370,6 +389,10 @@ class Account:
             self.closing.clear()
         elif event.command is OwnerCommand.RESET_PEAK:
             self.peak_reset_due = True
+        elif event.command is OwnerCommand.REINSTATE:
+            reasons = self.suspensions.get(event.symbol, ())
+            accepted = self.accepted.setdefault(event.symbol, [])
+            accepted += [each for each in reasons if unexplained_since(each) is not None]
 
     def _carry(self, event: Carried) -> None:
         if event.through <= self.carried_through:
@@ -476,6 +499,10 @@ class Account:
         reasons = self.suspensions.setdefault(event.underlying, [])
         if event.reason not in reasons:
             reasons.append(event.reason)
+        since = unexplained_since(event.reason)
+        if since is not None:
+            before = self.held_back.get(event.underlying, since)
+            self.held_back[event.underlying] = min(before, since)
 
     def _take_time_back(self, event: TimeTakenBack) -> None:
         self.last_ts_ns = event.ts_ns
@@ -495,6 +522,12 @@ class Account:
         else:
             self.suspensions.pop(event.underlying, None)
             self.kept_marks.pop(event.underlying, None)
+        if not any(unexplained_since(each) for each in left):
+            self.explained_by = {
+                name: holder
+                for name, holder in self.explained_by.items()
+                if holder != event.underlying
+            }
 
     def _adopt_weights(self, event: WeightsAdopted) -> None:
         self.weights_version = event.version
@@ -669,7 +702,7 @@ class Account:
 
     def _pay_dividend(self, event: DividendPaid) -> None:
         payment_id = _dividend_id(event.underlying, event.ex_date)
-        into_ex_date, paid, count = self.dividends_paid.get(payment_id, (0, 0.0, 0))
+        into_ex_date, _, paid, count = self.dividends_paid.get(payment_id, (0, 0.0, 0.0, 0))
         if not self._is_next(event.number, count, f"dividend of {payment_id}"):
             return
         position = self.positions.get(event.underlying)
@@ -679,7 +712,8 @@ class Account:
                 f"dividend on {event.lots} lots of {event.underlying} does not match the {lots} "
                 "held"
             )
-        self.dividends_paid[payment_id] = (lots, round(paid + event.amount, 6), event.number)
+        paid = round(paid + event.amount, 6)
+        self.dividends_paid[payment_id] = (lots, event.lot, paid, event.number)
         if not lots:
             return
         self._book_cash(event.underlying, event.cash)
@@ -695,14 +729,9 @@ class Account:
         if event.action in self.actions:
             return
         before = self.strategies.get(event.underlying)
-        for each in event.converted:
-            position = self.positions.get(each.symbol)
-            held = position.quantity if position else 0
-            if held != each.quantity or (before is None and each.symbol):
-                raise JournalError(
-                    f"{event.action} converts {each.quantity} {each.symbol}, {held} are held"
-                )
+        self._check_converted(event, is_open=before is not None)
         self.actions[event.action] = (event.terms, event.identifier)
+        self.actions.pop(event.undoes, None)
         for each in event.converted:
             if each.symbol:
                 self._drop(each.symbol)
@@ -719,11 +748,23 @@ class Account:
         exit_cash = before.exit_cash + event.cash
         if event.spun_off:
             exit_cash += event.moved
+        after = msgspec.structs.replace(before, underlying=event.after, exit_cash=usd(exit_cash))
+        if event.undoes:
+            self.strategies.pop(event.spun_off, None)
+            after = msgspec.structs.replace(after, delivered=event.to_close)
+        elif event.spun_off:
             self._spin_off(event, before)
         del self.strategies[event.underlying]
-        self._go_on(
-            msgspec.structs.replace(before, underlying=event.after, exit_cash=usd(exit_cash)), event
-        )
+        self._go_on(after, event)
+
+    def _check_converted(self, event: CorporateActionApplied, *, is_open: bool) -> None:
+        for each in event.converted:
+            position = self.positions.get(each.symbol)
+            held = position.quantity if position else 0
+            if held != each.quantity or (each.symbol and not is_open):
+                raise JournalError(
+                    f"{event.action} converts {each.quantity} {each.symbol}, {held} are held"
+                )
 
     def _carry_suspension(self, event: CorporateActionApplied) -> None:
         """What is suspended stays so, at values that are converted too."""
@@ -732,8 +773,13 @@ class Account:
         reasons = self.suspensions.pop(event.underlying)
         kept = self.kept_marks.setdefault(event.after, {})
         kept |= {each.into: each.mark for each in event.converted if each.symbol and each.into}
+        if any(unexplained_since(each) for each in reasons) and not event.undoes:
+            self.explained_by[event.action] = event.after
         ours = self.suspensions.setdefault(event.after, [])
         ours += [reason for reason in reasons if reason not in ours]
+        since = self.held_back.pop(event.underlying, None)
+        if since is not None:
+            self.held_back[event.after] = min(self.held_back.get(event.after, since), since)
 
     def _receive(self, each: Converted, event: CorporateActionApplied) -> None:
         """Take what a position became into the books."""
@@ -877,6 +923,12 @@ class Account:
         self.closed_trades += 1
         self.winning_trades += strategy.net_cash > 0.0
         self.realised_pnl = usd(self.realised_pnl + strategy.net_cash)
+
+
+def unexplained_since(reason: str) -> str | None:
+    """Since which session (YYYY-MM-DD) nothing explains a move; None for any other reason."""
+    match = _SINCE.match(reason)
+    return match.group(1) if match else None
 
 
 def _dividend_id(underlying: str, ex_date: str) -> str:

@@ -594,6 +594,7 @@ class LiveMarket:
                 special_dividends,
                 treasury_yields=settings.data.treasury_yields,
                 price_limits=assembly.takes_price_limits(settings),
+                calls_off=settings.data.source == "massive",
             )
             trader = Trader(
                 assembly.trader_settings(settings),

@@ -12,6 +12,7 @@ from trading.data.dividends import read_dividends
 from trading.data.massive.encoding import HALT_INDICATOR
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamSettings
+from trading.data.recorded_closes import RecordedCloses
 from trading.data.recording import Recorder
 from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
@@ -95,7 +96,9 @@ def close_finder(
         return None
     if settings.data.source == "simulation":
         return CloseFinder(rest, calendar, 0.0)
-    return CloseFinder(rest, calendar, settings.data.official_close_delay_s)
+    folder = settings.paths.state_dir
+    recorded = RecordedCloses(recordings_path(settings), folder / "catalog", calendar)
+    return CloseFinder(rest, calendar, settings.data.official_close_delay_s, recorded)
 
 
 def halt_indicators(settings: Settings) -> frozenset[int]:

@@ -1,12 +1,13 @@
-"""Finds a session's closing price: the vendor's official one, else what its bars or ours say."""
+"""Finds a session's closing price: the vendor's official one, else its bars, else our record."""
 
 from datetime import date
 
 import structlog
 
 from trading.data.massive.rest import RestClient
+from trading.data.recorded_closes import RecordedCloses
 from trading.errors import AuthenticationFailed, NotEntitled, RestError
-from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar
+from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar, Session
 from trading.market.closes import CloseSource, OfficialClose
 
 log = structlog.get_logger(__name__)
@@ -18,7 +19,8 @@ class CloseFinder:
     The official close is waited for: minute bars take its place only where the plan does not
     include it, or from the next day on where the vendor still has none. The closing auction prints
     in the bar that starts at the close, whose first trade it is; without that bar the last one of
-    the session counts.
+    the session counts. From the next day on, where the vendor tells neither, it is what was
+    recorded here. Of all that is known later nothing is ever taken for it.
 
     Parameters
     ----------
@@ -26,10 +28,19 @@ class CloseFinder:
         Where to ask, and when sessions end.
     delay_s
         Seconds after a close before its official price is asked for.
+    recorded
+        What was recorded; None: nothing.
     """
 
-    def __init__(self, rest: RestClient, calendar: ExchangeCalendar, delay_s: float) -> None:
+    def __init__(
+        self,
+        rest: RestClient,
+        calendar: ExchangeCalendar,
+        delay_s: float,
+        recorded: RecordedCloses | None = None,
+    ) -> None:
         self._rest = rest
+        self._recorded = recorded
         self._calendar = calendar
         self._delay_ns = round(delay_s * SECOND_NS)
 
@@ -45,6 +56,21 @@ class CloseFinder:
         if session is None or now_ns < session.close_ns + self._delay_ns:
             return None
         is_later = self._calendar.date_of(now_ns) > day
+        told = self._ask(symbol, day, session, is_later=is_later)
+        if told is not None or not is_later or self._recorded is None:
+            return told
+        price = self._recorded.find(symbol, day)
+        if price is None:
+            return None
+        log.warning(
+            "the vendor tells no close: the recorded one counts", symbol=symbol, price=price
+        )
+        return OfficialClose(price, CloseSource.RECORDED)
+
+    def _ask(
+        self, symbol: str, day: date, session: Session, *, is_later: bool
+    ) -> OfficialClose | None:
+        """What the vendor tells."""
         try:
             close = self._rest.official_close(symbol, day)
             if close is not None or not is_later:

@@ -62,6 +62,9 @@ class MarketDirectory:
         Finds official closes; None where the tape that is played has them.
     treasury_yields
         Whether the risk-free rate is asked of the vendor at each session's start.
+    calls_off
+        Whether an action that was applied and is told no more is called off; a simulation that
+        begins again knows nothing of those before.
     price_limits
         Whether price limits of stocks are subscribed to.
     """
@@ -80,6 +83,7 @@ class MarketDirectory:
         *,
         treasury_yields: bool = False,
         price_limits: bool = False,
+        calls_off: bool = True,
     ) -> None:
         self._rest = rest
         self._stream = stream
@@ -100,6 +104,7 @@ class MarketDirectory:
         self._actions = tuple(actions)
         self._special_dividends = tuple(special_dividends)
         self._takes_limits = price_limits
+        self._calls_off = calls_off
         self._told_actions: dict[str, list[CorporateAction]] = {}
         self._delisted: set[str] = set()
         self._figi: dict[str, str] = {}
@@ -131,7 +136,7 @@ class MarketDirectory:
         named = [replace(each, special=False) for each in self._special_dividends]
         others = [each for each in told if replace(each, special=False) not in named]
         self._env.set_dividends([*others, *self._special_dividends])
-        self._env.set_actions(self._known_actions(bar.session.date))
+        self._tell_actions(bar.session.date)
         self._tell_roots(bar.session.date)
         if self._closes is not None:
             for found in self._find(self._env.wanted_closes(bar.session), bar.end_ns):
@@ -198,9 +203,13 @@ class MarketDirectory:
                 found.append(_Found(symbol, day, close))
         return found
 
-    def _known_actions(self, today: date) -> list[CorporateAction]:
-        """Those of the file and those that the vendor tells; untold ones stay what they were."""
+    def _tell_actions(self, today: date) -> None:
+        """Those of the file and those that the vendor tells; untold ones stay what they were.
+
+        Where the vendor answers, one that it told before and tells no more is called off.
+        """
         since = self._env.open_since or today
+        told_since = {}
         for symbol in self._env.underlyings:
             told: list[CorporateAction] = []
             try:
@@ -234,8 +243,10 @@ class MarketDirectory:
                     reason=str(error),
                 )
             self._told_actions[symbol] = told
+            if self._calls_off:
+                told_since[symbol] = since - _ACTION_LOOK_BACK
         told_by_all = [each for told in self._told_actions.values() for each in told]
-        return [*self._actions, *told_by_all]
+        self._env.set_actions([*self._actions, *told_by_all], told_since)
 
     def _left_or_gone(self, symbol: str, since: date, today: date) -> list[CorporateAction]:
         """The change by which a company gave a symbol up since it was held, or its delisting.
@@ -312,7 +323,7 @@ class MarketDirectory:
         if not odd or bar.end_ns - self._explained_ns < _ASK_AGAIN_NS:
             return
         self._explained_ns = bar.end_ns
-        self._env.set_actions(self._known_actions(bar.session.date))
+        self._tell_actions(bar.session.date)
         self._tell_roots(bar.session.date)
         known = set(self._env.underlyings)
         self._env.begin_session(bar.session)
@@ -377,8 +388,7 @@ class MarketDirectory:
         """Those since the last traded session and soon; untold ones stay what they were."""
         if self._dividends is not None:
             return self._dividends
-        last = self._env.broker.account.last_session
-        since = min(date.fromisoformat(last), today) if last else today
+        since = min(self._env.open_since or today, today)
         for symbol in self._env.underlyings:
             try:
                 told = self._rest.dividends(symbol, since, today + _DIVIDEND_HORIZON)

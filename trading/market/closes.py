@@ -15,7 +15,7 @@ class CloseSource(StrEnum):
     MINUTE_BAR = "minute_bar"
     """The bar that the closing auction prints in, or else the last one of the session."""
     RECORDED = "recorded"
-    """The last price that was recorded here."""
+    """What was recorded here: the close of a recording or of the catalogue."""
     ACTION = "action"
     """The terms of a corporate action."""
     OWNER = "owner"

@@ -1,0 +1,140 @@
+"""Taking back a corporate action that was none: the vendor called it off, or told it wrongly.
+
+The journal is final, so that an action is undone by another event, which turns every position back
+into what it was. It is exact: what was held, at which average price, under which strategy, comes
+from the journal's own fold of before the action. Equity stays as it is: what the converted
+positions are worth now, with the cash that was paid for fractions, is what those of before are
+worth then.
+"""
+
+from trading.errors import OwnerRefused
+from trading.execution.adjustment import Adjustment
+from trading.execution.books import Books
+from trading.execution.events import Converted, CorporateActionApplied
+from trading.execution.legs import is_stock
+from trading.execution.money import usd
+from trading.execution.portfolio import Account
+
+__all__ = ["undoing"]
+
+
+def undoing(books: Books, underlying: str, now_ns: int) -> Adjustment:
+    """What takes the last corporate action of what is open on `underlying` back.
+
+    Nothing is changed here; the marks are those of what is held again, USD a share.
+
+    Raises
+    ------
+    OwnerRefused
+        None was applied, or what it made of the positions is not what is held now.
+    """
+    account = books.account
+    found = _last(books, underlying)
+    if found is None:
+        known = ", ".join(account.actions) or "none"
+        raise OwnerRefused(
+            f"no corporate action was applied to what is open on {underlying or 'no symbol'}: "
+            f"applied are {known}"
+        )
+    applied, before = found
+    _check_unchanged(applied, account)
+    worth = {
+        each.into: books.last_mark(account.positions[each.into])
+        * account.positions[each.into].quantity
+        * account.size(each.into)
+        for each in applied.converted
+        if each.into
+    }
+    spun_off = worth.get(applied.spun_off, 0.0)
+    marks: dict[str, float] = {}
+    back: list[Converted] = []
+    for each in applied.converted:
+        if not each.symbol:
+            back.append(Converted(each.into, each.into_quantity, "", 0, each.average_price))
+            continue
+        position = before.positions[each.symbol]
+        value = worth.get(each.into, 0.0)
+        if is_stock(each.symbol):
+            value += applied.cash + spun_off
+        marks[each.symbol] = value / (position.quantity * before.size(each.symbol))
+        held = account.positions.get(each.into)
+        back.append(
+            Converted(
+                each.into,
+                held.quantity if held else 0,
+                each.symbol,
+                position.quantity,
+                position.average_price,
+                marks[each.symbol],
+                before.deliverables.get(each.symbol),
+                before.stock_lots.get(each.symbol, 0.0),
+            )
+        )
+    moved = 0.0
+    if applied.spun_off:
+        moved = -spun_off
+    elif applied.after != applied.underlying:
+        moved = sum(worth.values()) + applied.cash
+    times = sum(name.endswith(f" of {applied.action}") for name in account.actions)
+    event = CorporateActionApplied(
+        ts_ns=now_ns,
+        action=f"undone {times + 1} of {applied.action}",
+        what=applied.what,
+        underlying=applied.after,
+        ex_date=applied.ex_date,
+        terms=f"{applied.terms}, taken back",
+        converted=tuple(back),
+        after=applied.underlying,
+        cash=usd(-applied.cash) + 0.0,
+        cash_in_lieu=usd(-applied.cash_in_lieu) + 0.0,
+        moved=usd(moved) + 0.0,
+        spun_off=applied.spun_off,
+        undoes=applied.action,
+        to_close=before.strategies[applied.underlying].delivered,
+    )
+    return Adjustment(event, marks)
+
+
+def _last(books: Books, underlying: str) -> tuple[CorporateActionApplied, Account] | None:
+    """The last action that made what is open on an underlying, and the account before it."""
+    if underlying not in books.account.strategies:
+        return None
+    last = 0
+    for seq, event in enumerate(books.journal.events(), 1):
+        if not isinstance(event, CorporateActionApplied) or event.undoes:
+            continue
+        if event.after == underlying and event.action in books.account.actions:
+            last = seq
+    if not last:
+        return None
+    before = Account()
+    for seq, event in enumerate(books.journal.events(), 1):
+        if seq == last:
+            assert isinstance(event, CorporateActionApplied)
+            return event, before
+        before.apply(event)
+    raise AssertionError(f"event {last} of {books.journal.path} was there and is not")
+
+
+def _check_unchanged(applied: CorporateActionApplied, account: Account) -> None:
+    """Refuse where what the action made of the positions is not all that is held of them."""
+    names = {applied.after, applied.spun_off} - {""}
+    held = {
+        symbol: position.quantity * account.size(symbol)
+        for symbol, position in account.positions.items()
+        if position.underlying in names
+    }
+    made = {
+        each.into: each.into_quantity
+        * ((each.lot or account.multiplier) if is_stock(each.into) else account.multiplier)
+        for each in applied.converted
+        if each.into
+    }
+    if held != made:
+        changed = sorted(
+            symbol for symbol in {*held, *made} if held.get(symbol) != made.get(symbol)
+        )
+        raise OwnerRefused(
+            f"{applied.action} ({applied.terms}) cannot be taken back: {', '.join(changed)} "
+            f"changed since; close what is left with `trading account close {applied.after}`"
+        )
