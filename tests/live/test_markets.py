@@ -26,6 +26,7 @@ from trading.execution.journal import Journal
 from trading.execution.risk import RiskLimits
 from trading.live import assembly
 from trading.live.bar_clock import Bar
+from trading.live.endpoint import Endpoint
 from trading.live.market_server import event_source, first_name, streamed_symbols
 from trading.live.markets import MarketDirectory, nearest_the_money, not_ahead
 from trading.live.trader import Trader
@@ -281,6 +282,14 @@ def test_without_yields_the_rate_is_that_of_the_settings(tmp_path: Path) -> None
         run = trade(settings, endpoint, begin, treasury_yields=True)
     assert run.trader.env.rate == 0.015
     assert any("no treasury yields" in each["event"] for each in told)
+
+
+def test_a_simulation_that_is_as_fast_as_its_client_reads_loses_no_frame(tmp_path: Path) -> None:
+    endpoint = Endpoint("ws://127.0.0.1:1", "http://127.0.0.1:1", "key")
+    for speed, waits in (("0", True), ("60", False)):
+        simulated = ("data.source=simulation", f"data.simulation.speed={speed}")
+        settings = settings_for(tmp_path, *simulated)
+        assert assembly.stream_settings(settings, endpoint).block_when_full is waits
 
 
 def test_a_renamed_company_is_simulated_under_its_first_symbol() -> None:
