@@ -67,7 +67,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import tradable_share
 from trading.market.closes import CloseSource, OfficialClose
-from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.corporate_actions import (
     ActionKind,
     CorporateAction,
@@ -99,11 +99,12 @@ HALTED_STOCK = "its stock is halted or at its price limit"
 
 
 class PriceLimits(NamedTuple):
-    """Between which prices a stock may trade, USD; 0 where there is no limit."""
+    """Between which prices a stock may trade, USD, told at `ts_ns`; 0 where there is none."""
 
     low: float
     high: float
     halted: bool
+    ts_ns: int = 0
 
     def stop(self, price: float) -> bool:
         """Whether trading at a price has come to a halt."""
@@ -610,11 +611,18 @@ class LiveEnv:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         spot = self._markets[position.underlying].spot
-        shares = account.deliverables[symbol].shares / account.multiplier
+        delivered = account.deliverables[symbol]
+        shares = delivered.shares / account.multiplier
         percent = (self._bands or Bands()).percent / 100.0
         unit = percent * shares * spot if np.isfinite(spot) else 0.0
         worth = self.broker.last_mark(position)
-        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit)
+        contract = parse_symbol(symbol)
+        # No call is worth more than what it delivers, no put more than its strike.
+        most = contract.strike
+        if contract.right is Right.CALL:
+            value = delivered.value(spot) / account.multiplier
+            most = value if np.isfinite(value) else np.inf
+        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit, most)
         if refusal is not None:
             self.refused.count(refusal)
         return refusal is None
@@ -627,15 +635,19 @@ class LiveEnv:
     def apply_band(
         self, symbol: str, low: float, high: float, indicators: Sequence[int], ts_ns: int
     ) -> bool:
-        """Take over between which prices a stock may trade; False when it is not traded here.
+        """Take over between which prices a stock may trade; False when refused or not traded here.
 
         A stock that is halted, or whose price has come to its limit, is suspended until it trades
         between its limits again.
         """
         if symbol not in self._markets:
             return False
+        known = self._price_bands.get(symbol)
+        if known is not None and ts_ns < known.ts_ns:
+            self.refused.count(Refusal.OLDER)
+            return False
         halted = not self.halt_indicators.isdisjoint(indicators)
-        self._price_bands[symbol] = PriceLimits(low, high, halted)
+        self._price_bands[symbol] = PriceLimits(low, high, halted, ts_ns)
         self._suspend_halted(ts_ns)
         return True
 
