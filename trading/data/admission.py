@@ -130,8 +130,12 @@ def is_jump(price: float, last: float, bands: Bands) -> bool:
 
 
 def within(bar: StockBar, last: float, bands: Bands) -> tuple[float, float]:
-    """High and low of a bar whose close is taken over, cut where they jump from last and close."""
-    reach = 1.0 + bands.jump_percent / 100.0
+    """High and low of a bar whose close is taken over, cut where they jump from last and close.
+
+    A third of what is a jump of the price is one of an extreme: a lone print off the market leaves
+    the close where it was.
+    """
+    reach = 1.0 + bands.jump_percent / 300.0
     anchor = bar.close if math.isnan(last) else last
     top, bottom = max(bar.close, anchor), min(bar.close, anchor)
     high = bar.high if bar.close <= bar.high <= top * reach else max(bar.open, bar.close)

@@ -222,6 +222,10 @@ class LiveEnv:
         self._purses = empty_purses(count)
         self._sights = empty_sights(count)
         self._frame_of = np.zeros(count, dtype=np.int64)
+        self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
+        """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
+        self._at_opening: dict[str, tuple[float, ...]] = {}
+        """Greeks of contracts when they were bought or sold, and the underlying's price then."""
 
     @property
     def underlyings(self) -> tuple[str, ...]:
@@ -1075,6 +1079,12 @@ class LiveEnv:
         for k, leg in enumerate(strategy.legs):
             holdings.legs[u, k] = self._contracts[leg.symbol][1]
             holdings.ratio[u, k] = leg.ratio
+        key = (strategy.opened_ns, tuple(leg.symbol for leg in strategy.legs))
+        if self._shown.get(u) != key:
+            self._shown[u] = key
+            holdings.known[u] = 0.0
+            for k, leg in enumerate(strategy.legs):
+                holdings.known[u, k] = self._at_opening.pop(leg.symbol, 0.0)
         holdings.units[u], holdings.net_cash[u] = strategy.units, strategy.net_cash
         holdings.opened_ns[u] = strategy.opened_ns
 
@@ -1106,7 +1116,15 @@ class LiveEnv:
         )
         market = self._markets[underlying]
         greeks = unit_greeks(market.board, market.frames, 0, self._rules.multiplier, action)
-        return Outcome(action, masked=False, result=self._submit(order, Greeks(*greeks)))
+        result = self._submit(order, Greeks(*greeks))
+        if isinstance(result, Fill):
+            columns, spot = market.chain.columns, float(market.frames.spot[0])
+            for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:
+                i = market.chain.index[symbol]
+                read = columns.delta[i], columns.gamma[i], columns.vega[i], columns.theta[i]
+                known = read if not np.isnan(read[0]) else (0.0, 0.0, 0.0, 0.0)
+                self._at_opening[symbol] = (*map(float, known), spot if known is read else 0.0)
+        return Outcome(action, masked=False, result=result)
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
         held = self.exposure()
