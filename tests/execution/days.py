@@ -31,6 +31,7 @@ from trading.execution.owner import Command, obey
 from trading.execution.portfolio import Account
 from trading.execution.risk import RiskLimits
 from trading.live.bar_clock import BarClock, first_bar_after
+from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.closes import OfficialClose
 from trading.market.contracts import OptionContract, Right
@@ -115,6 +116,21 @@ class DaysMachine(RuleBasedStateMachine):
         )
         self.env.halt_indicators = frozenset({HALTED})
         self.begin()
+        if self.name in self.env.underlyings:
+            self.env.warm_up(
+                self.name, self.env.converted(self.name, self.earlier_bars(), self.session)
+            )
+
+    def earlier_bars(self) -> list[StockBar]:
+        """Bars that the vendor has of before: of the last close, and of the last minute."""
+        last = [(session_on(day).close_ns, price) for (_, day), price in self.closes.items()]
+        told = sorted(each for each in last if each[0] <= self.now_ns)[-1:]
+        if self.now_ns > self.session.open_ns + MINUTE_NS:
+            told.append((self.now_ns, self.price))
+        return [
+            StockBar(self.name, end_ns - MINUTE_NS, price, price, price, price, 100.0, price)
+            for end_ns, price in told
+        ]
 
     def begin(self) -> None:
         """A session begins, or goes on after a start: as the market directory does it."""
@@ -244,7 +260,8 @@ class DaysMachine(RuleBasedStateMachine):
         assert not self.clock.due
         assert self.env.equity() == before
         # Where the chain has been silent too long to say anything, only bounds are left.
-        if closes and self.fresh and (of_stock or at >= 1.0):
+        # And what lies within the bands (a percent of the stock) is believed.
+        if closes and self.fresh and (of_stock or at >= 0.04 * self.price):
             self.env.close_bar(self.clock.bar.end_ns, self.session)
             self.clock.advance(first_bar_after(self.clock.bar.end_ns, CALENDAR, MINUTE_NS))
             self.now_ns = self.clock.bar.end_ns - MINUTE_NS
