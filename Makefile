@@ -11,7 +11,7 @@ PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 ON_ITS_OWN = not soak and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint kernels test test-all soak year test-cluster test-kubernetes test-image sbom lock
+.PHONY: install run lint kernels test test-all soak year kills test-cluster test-kubernetes test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -44,6 +44,11 @@ soak: $(INSTALLED)
 # A simulated year with splits, dividends, renames, delistings, halts and bad prints, to the cent.
 year: $(INSTALLED)
 	$(PYTEST) -m soak -s tests/live/test_year.py
+
+# Every part of a running application, killed KILLS times each; the report: var/kills.md
+kills: $(INSTALLED)
+	mkdir -p var
+	KILLS=$(or $(KILLS),20) KILLS_REPORT=var/kills.md $(PYTEST) tests/e2e/test_kills.py
 
 # Two clusters of Ray that hand an account over, as root.
 test-cluster: $(INSTALLED)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,14 @@ from typing import Any, NamedTuple
 import structlog
 
 from trading.config import Settings
+from trading.config.settings import CredentialSettings
 from trading.display import Display
 from trading.errors import AuthenticationFailed, TradingError
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
 from trading.live import assembly
 from trading.live.faults import MOST_FAULTS, WINDOW_S, FaultNotes, described
+from trading.precedence import LEARNING, give_way
 from trading.waiting import ToldToStop, arrived, unless_stopped
 
 log = structlog.get_logger(__name__)
@@ -123,6 +126,11 @@ def absolute_paths(settings: Settings) -> Settings:
     return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
 
 
+def without_secrets(settings: Settings) -> Settings:
+    """The same settings, to be kept where others may read them."""
+    return settings.model_copy(update={"credentials": CredentialSettings()})
+
+
 def account_name(settings: Settings) -> str:
     """What all that belongs to one account is called on its Ray cluster.
 
@@ -152,6 +160,7 @@ class _Application:
         self._stack = stack
         self._server: Any = None
         self._endpoint: Any = None
+        self._key = ""
         self._live: Any = None
         self._registry: Any = None
         self._registered: Any = None
@@ -167,6 +176,11 @@ class _Application:
         self._last: Any = None
         self._faults = FaultNotes(assembly.journal_path(settings))
         self._server_deaths: list[float] = []
+        self._heard_s: float | None = None
+        """When the live market's process answered last; None before this one ever did."""
+        self._halted = ""
+        self._pinged: Any = None
+        self._pinged_s = 0.0
 
     def start(self, serve: Callable[[ExitStack], None] | None) -> None:
         """Bring up market server, algorithm, live market, and what `serve` adds.
@@ -207,6 +221,7 @@ class _Application:
                     continue
                 report = self._learner.report if self._learner else None
                 self._display.progress(progress, report)
+                self._tell_halt(progress)
                 if progress.phase == "failed":
                     raise _failure(progress)
                 if progress.phase == "finished":
@@ -321,6 +336,9 @@ class _Application:
         from trading.live.actor import ACTOR_NAME, LiveMarket
 
         self._display.phase("starting the live market")
+        self._key = endpoint.api_key
+        # Its arguments would be in the cluster's store, in clear: see `_unlock`.
+        settings, endpoint = without_secrets(self._settings), replace(endpoint, api_key="")
         self._live = (
             ray.remote(LiveMarket)
             .options(
@@ -330,14 +348,19 @@ class _Application:
                 max_concurrency=16,
                 **self._actor_options(LIVE_SHARE),
             )
-            .remote(self._settings, endpoint, self._registered)
+            .remote(settings, endpoint, self._registered)
         )
+        self._unlock()
         self._stack.callback(_kill, self._live)
         self._learner_thread = threading.Thread(
             target=self._learn_until_stopped, name="online-learner", daemon=True
         )
         self._learner_thread.start()
         self._stack.callback(self._end_learning)
+
+    def _unlock(self) -> None:
+        """Hand the live market its secrets, from process to process."""
+        self._live.unlock.remote(self._settings.credentials, self._key)
 
     def _await_trading(self) -> None:
         """Wait until every feed is live, then start the exchange clock of our own server."""
@@ -380,6 +403,29 @@ class _Application:
                 self._revive_market_server(error)
             except ray.exceptions.RayError as error:
                 raise ApplicationFailed(f"the market server failed: {_cause(error)}") from error
+        if self._served is not None:
+            self._mind_market_server()
+
+    def _mind_market_server(self) -> None:
+        """End a market server that hangs; its death is seen at the next look."""
+        import ray
+
+        now_s = time.monotonic()
+        if self._pinged is None or ray.wait([self._pinged], timeout=0)[0]:
+            self._pinged, self._pinged_s = self._server.ping.remote(), now_s
+        elif now_s - self._pinged_s > self._settings.safety.hang_s:
+            log.error("the market server hangs and is ended", silent_s=now_s - self._pinged_s)
+            self._pinged = None
+            ray.kill(self._server)
+
+    def _tell_halt(self, progress: Any) -> None:
+        """Say once that trading halts for want of a disk, and that it goes on."""
+        halted = progress.failure if progress.phase == "halted" else ""
+        if halted and not self._halted:
+            self._display.note(f"HALTED until there is room: {halted}")
+        elif self._halted and not halted:
+            self._display.note("the journal's disk has room again: trading goes on")
+        self._halted = halted
 
     def _start_market_server(self, former: Any) -> Any:
         """Start it, where it was before if there is a former endpoint; returns the endpoint."""
@@ -390,7 +436,7 @@ class _Application:
         self._server = (
             ray.remote(MarketServerHost)
             .options(**self._actor_options(SMALL_SHARE))
-            .remote(self._settings, assembly.journal_path(self._settings))
+            .remote(without_secrets(self._settings), assembly.journal_path(self._settings))
         )
         return _get(self._server.start.remote(former), "the market server", self._stop)
 
@@ -419,6 +465,7 @@ class _Application:
     def _learn_until_stopped(self) -> None:
         from trading.learning_loop import LearningLoop
 
+        give_way(LEARNING)
         try:
             LearningLoop(
                 self._live,
@@ -454,7 +501,8 @@ class _Application:
             progress = ray.get(asked, timeout=0)
         except ray.exceptions.ActorDiedError as error:
             raise ApplicationFailed(f"the live market ended: {_cause(error)}") from error
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            self._mind_silence(dead=isinstance(error, ray.exceptions.RayActorError))
             verdict = self._faults.verdict()
             if verdict is not None:
                 raise ApplicationFailed(
@@ -462,8 +510,30 @@ class _Application:
                     "of the application: please report it with its log"
                 ) from None
             return None
-        self._last = progress
+        self._last, self._heard_s = progress, time.monotonic()
+        if progress.locked:
+            self._unlock()
         return progress
+
+    def _mind_silence(self, *, dead: bool) -> None:
+        """End a live market whose process answered once and is silent since too long.
+
+        Ray starts it again. One that has just started may take its time.
+        """
+        import ray
+
+        if dead:
+            self._heard_s = None
+        if self._heard_s is None:
+            return
+        silent_s = time.monotonic() - self._heard_s
+        if silent_s > self._settings.safety.hang_s:
+            log.error("the live market hangs and is started again", silent_s=silent_s)
+            self._display.note(
+                f"the live market has not answered for {silent_s:.0f} s and is started again"
+            )
+            self._heard_s = None
+            ray.kill(self._live, no_restart=False)
 
     def _stop_live_market(self) -> Any:
         import ray

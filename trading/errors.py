@@ -61,6 +61,10 @@ class JournalLocked(JournalError):
     """Another process writes this journal: one account has one owner."""
 
 
+class JournalUnwritable(JournalError):
+    """The journal's disk takes nothing: it is full, read-only, or gone. What is written stays."""
+
+
 class AccountLeased(JournalError):
     """Another application trades this account; `holder` says which."""
 

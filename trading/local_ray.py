@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -53,6 +53,8 @@ def prepare(*, local: bool) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray lets all its processes give way to the driver, which learns; see `precedence`.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     for name, seconds in _SERVE_WAITS.items():
         os.environ.setdefault(name, seconds)
     if local:
@@ -172,13 +174,49 @@ def logs() -> str:
     return str((found[-1] if found else root / "session_latest") / "logs")
 
 
+class Process(NamedTuple):
+    """A process, told from a later one with the same id by when it began."""
+
+    pid: int
+    began: int
+    """Ticks of the kernel."""
+
+
 def children() -> set[int]:
     """Ids of the processes that this one started, and that still are."""
-    own, found = os.getpid(), set()
+    own = os.getpid()
+    return {each.pid for each, parent in _processes().items() if parent == own}
+
+
+def family() -> set[Process]:
+    """The processes that this one started, that these started, and so on."""
+    parents, known = _processes(), {os.getpid()}
+    found: set[Process] = set()
+    while more := {each for each, parent in parents.items() if parent in known} - found:
+        found |= more
+        known |= {each.pid for each in more}
+    return found
+
+
+def end_family(processes: set[Process], grace_s: float = 0.0) -> None:
+    """SIGKILL for those that are not gone by themselves in time.
+
+    One that hangs, or is stopped, does not notice that its Ray is gone.
+    """
+    deadline = time.monotonic() + grace_s
+    while (left := processes & set(_processes())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    end({each.pid for each in left})
+
+
+def _processes() -> dict[Process, int]:
+    """All that are alive, with the id of who started each."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == own:
-                found.add(int(folder.name))
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                found[Process(int(folder.name), int(fields[19]))] = int(fields[1])
     return found
 
 

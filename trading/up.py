@@ -25,6 +25,8 @@ from trading.serving.service import check_port, serve_account
 STOP_LIMIT_S = 120.0
 """For an update at hand, the last checkpoint, and the end of Ray."""
 _ENDED_AT_ONCE = 3
+_GRACE_S = 5.0
+"""For Ray's processes to end by themselves."""
 _LEASE_TIMEOUT_S = 10.0
 """For a predecessor that was killed: its processes may live some seconds longer."""
 
@@ -105,7 +107,9 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     finally:
         # A thread that still waits for Ray's own services would report their end as an error.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+        started: set[local_ray.Process] = set() if address else local_ray.family()
         ray.shutdown()
+        local_ray.end_family(started, _GRACE_S)
 
 
 def _check_replay(settings: Settings) -> None:
@@ -168,5 +172,5 @@ def _end_at_once() -> None:
         file=sys.stderr,
         flush=True,
     )
-    local_ray.end(local_ray.children())
+    local_ray.end_family(local_ray.family())
     os._exit(_ENDED_AT_ONCE)

@@ -13,7 +13,9 @@ from trading.data.corporate_actions import read_corporate_actions
 from trading.data.dividends import read_dividends
 from trading.data.flatfile_import import Selection, flat_file_key, import_flat_file
 from trading.data.flatfiles import load_minute_bars, load_quotes
+from trading.data.recorded import RecordedSession
 from trading.errors import DataError, FlatFileError
+from trading.market.calendar import ExchangeCalendar
 from trading.market.corporate_actions import Split
 from trading.market.dividends import Dividend
 
@@ -212,7 +214,7 @@ def test_dividends_are_read_as_a_spreadsheet_saves_them(tmp_path: Path, content:
         (b"underlying,amount\nSPY,1\n", "line 1: .*ex_date is missing"),
         (b"underlying,ex_date,amount,amount\nSPY,2026-03-20,1,2\n", "amount is there twice"),
         (b"underlying,ex_date,amount\nSPY,2026-03-20\n", "line 2.*2 cells"),
-        (b"underlying,ex_date,amount\nSPY,20.03.2026,1\n", "line 2.*Invalid isoformat"),
+        (b"underlying,ex_date,amount\nSPY,20.03.2026,1\n", "line 2.*is no date of the form"),
         (b"underlying,ex_date,amount\n\nSPY,2026-03-20,-1\n", "line 3.*-1"),
         (b"underlying,ex_date,amount\nSPY,2026-03-20,nan\n", "line 2.*nan"),
         (b"underlying,ex_date,amount,currency\nSPY,2026-03-20,1,CAD\n", "line 2.*CAD"),
@@ -242,3 +244,75 @@ def test_corporate_actions_are_read_like_dividends(tmp_path: Path, content: byte
     path = tmp_path / "actions.csv"
     path.write_bytes(content)
     assert read_corporate_actions(path) == ([Split("SPY", date(2026, 3, 20), 2, 1)], [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"underlying;ex_date;amount\nSPY;2026-03-20;1,69\n",
+        b"sep=;\r\nunderlying;ex_date;amount\r\nSPY;2026-03-20;1.69\r\n",
+        b"# written by hand\nunderlying,ex_date,amount\nSPY,2026-03-20 00:00:00,$1.69\n",
+        b"underlying,ex_date,amount\nSPY,2026-03-20T00:00:00Z,1.69\n",
+    ],
+)
+def test_dividends_are_read_as_spreadsheets_of_other_countries_save_them(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "dividends.csv"
+    path.write_bytes(content)
+    assert read_dividends(path) == DIVIDENDS
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("SPY;2026-03-20;1_69", "'1_69' is no number"),
+        ("SPY;2026-03-20;", "a number is missing"),
+        ("SPY;2026-03-20;1,690", "may be thousands"),
+        ("SPY;03/04/2026;1.69", "is no date"),
+        ("SPY;2026-W12-5;1.69", "is no date"),
+        ("SPY;2026-03-20 16:00;1.69", "is no date"),
+        ("SPY;2026-03-20;1.69\nSPY;2026-03-20;1,69", "line 3.*line 2 says the same"),
+    ],
+)
+def test_what_may_mean_two_things_is_refused(tmp_path: Path, row: str, reason: str) -> None:
+    path = tmp_path / "dividends.csv"
+    path.write_text(f"underlying;ex_date;amount\n{row}\n")
+    with pytest.raises(DataError, match=reason):
+        read_dividends(path)
+
+
+def test_two_dividends_of_one_date_are_two(tmp_path: Path) -> None:
+    path = tmp_path / "dividends.csv"
+    path.write_text("underlying,ex_date,amount,special\nSPY,2026-03-20,1,\nSPY,2026-03-20,1,yes\n")
+    assert [each.special for each in read_dividends(path)] == [False, True]
+
+
+def test_lines_that_end_with_a_carriage_return_alone_are_said_to_do_so(tmp_path: Path) -> None:
+    write(tmp_path, QUOTES, lines(QUOTE_HEADER, QUOTE_ROWS).replace("\n", "\r"))
+    with pytest.raises(FlatFileError, match="carriage return alone"):
+        load_quotes(tmp_path, DAY, ["ACME"])
+
+
+@pytest.mark.parametrize("cell", ["1_0", "x" * 200_000])
+def test_a_cell_that_is_no_number_costs_its_row(tmp_path: Path, cell: str) -> None:
+    odd = QUOTE_ROWS[0].split(",")
+    odd[QUOTE_HEADER.split(",").index("bid_price")] = cell
+    write(tmp_path, QUOTES, lines(QUOTE_HEADER, [",".join(odd), *QUOTE_ROWS[1:]]))
+    assert len(load_quotes(tmp_path, DAY, ["ACME"])) == len(QUOTE_ROWS) - 1
+
+
+@pytest.mark.parametrize("hours", [-3, 7])
+def test_a_day_of_which_nothing_could_be_traded_is_refused(tmp_path: Path, hours: int) -> None:
+    moved = rewritten(QUOTE_ROWS, 8, lambda cell: str(int(cell) + hours * 3600 * 10**9))
+    quotes = write(tmp_path, QUOTES, lines(QUOTE_HEADER, moved))
+    bars = write(tmp_path, BARS, lines(BAR_HEADER, BAR_ROWS))
+    catalog, calendar = Catalog(tmp_path / "catalog"), ExchangeCalendar()
+    import_flat_file(catalog, quotes, QUOTES, DAY)
+    import_flat_file(catalog, bars, BARS, DAY)
+    for read in (
+        lambda: RecordedSession.from_flat_files(tmp_path, DAY, "ACME", calendar),
+        lambda: RecordedSession.from_catalog(catalog, DAY, "ACME", calendar),
+    ):
+        with pytest.raises(DataError, match="no quote of ACME lies between the open and the close"):
+            read()

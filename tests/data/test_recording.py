@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -68,6 +70,13 @@ def quotes_of(session: RecordedSession) -> list[Told]:
     columns = [column.tolist() for column in session.quotes[1:7]]
     symbols = [session.contracts[i].symbol for i in session.quotes.contract.tolist()]
     return list(zip(symbols, *columns, strict=True))
+
+
+def await_that(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def begin(recorder: Recorder, session: Session = MONDAY) -> None:
@@ -261,8 +270,35 @@ def test_a_disk_that_fails_ends_the_recording_and_not_the_caller(
         begin(recorder)
         for number in range(500):
             recorder.quote(*told(CALLS[0].symbol, number))
-    assert recorder.failure
+    assert "the next session is recorded again" in recorder.failure
     assert "recording ends here" in caplog.text
+
+
+def test_the_next_session_is_recorded_once_the_disk_takes_it(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    with Recorder(folder, rows_per_part=2, waits=True) as recorder:
+        begin(recorder)
+        recorder.quote(*told(CALLS[0].symbol, 0))
+        recorder.quote(*told(CALLS[0].symbol, 1))
+        await_that(lambda: any(folder.rglob("events-*")))
+        folder.rename(tmp_path / "away")
+        folder.write_text("a file where the folder was")
+        recorder.quote(*told(CALLS[0].symbol, 2))
+        recorder.quote(*told(CALLS[1].symbol, 3))
+        await_that(lambda: recorder.failure)
+        for number in range(4, 12):
+            recorder.quote(*told(CALLS[0].symbol, number))
+        recorder.close_bar(MONDAY.close_ns)
+        folder.unlink()
+        (tmp_path / "away").rename(folder)
+        begin(recorder, TUESDAY)
+        recorder.quote(*told(CALLS[2].symbol, 100, TUESDAY))
+    assert not recorder.failure
+    monday, tuesday = load_recording(folder, DAY, "SPY"), load_recording(folder, NEXT_DAY, "SPY")
+    assert quotes_of(monday) == [told(CALLS[0].symbol, k) for k in range(2)]
+    # What the environment keeps of Monday is there, also what was never recorded of it.
+    kept = {quote[0]: quote[1] for quote in quotes_of(tuesday)}
+    assert kept == {CALLS[0].symbol: 12.0, CALLS[1].symbol: 4.0, CALLS[2].symbol: 101.0}
 
 
 def test_a_recorder_that_waits_loses_nothing_to_a_slow_disk(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.data.rest_service import Answer, Asked, Service, running_service
@@ -521,3 +522,180 @@ def test_the_newest_treasury_yields_up_to_a_day() -> None:
         assert asked.query["date.lte"] == "2026-01-05"
         service.answers[:] = service.paged("/fed/v1/treasury-yields", [])
         assert rest.treasury_yields(date(2026, 1, 5)) is None
+
+
+DIVIDENDS = "/stocks/v1/dividends"
+PAID = {"ticker": "SPY", "ex_dividend_date": "2026-01-08", "cash_amount": 1.5}
+
+
+def dividends_of(*bodies: bytes | list[Any]) -> list[tuple[str, float]]:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        for body in bodies:
+            if isinstance(body, bytes):
+                service.answers.append(Answer(body))
+            else:
+                service.pages(DIVIDENDS, body)
+        told = rest.dividends("SPY", date(2026, 1, 1), date(2026, 2, 1))
+    return [(each.ex_date.isoformat(), each.amount) for each in told]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "count"),
+    [
+        (("recurring", "supplemental"), 2),
+        (("recurring", "special"), 2),
+        (("recurring", "recurring"), 1),
+        ((None, "recurring"), 1),
+    ],
+)
+def test_dividends_of_one_amount_are_one_unless_their_kinds_differ(
+    kinds: tuple[str | None, str | None], count: int
+) -> None:
+    rows = [PAID | {"distribution_type": kind} for kind in kinds]
+    assert dividends_of(rows) == [("2026-01-08", 1.5)] * count
+
+
+@pytest.mark.parametrize(
+    "odd", [{"cash_amount": "inf"}, {"cash_amount": "NaN"}, {"cash_amount": -1}, {"ticker": None}]
+)
+def test_a_dividend_that_is_none_costs_itself(odd: dict[str, Any]) -> None:
+    assert dividends_of([PAID | odd, PAID | {"currency": "usd"}]) == [("2026-01-08", 1.5)]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"ticker":"SPY","ex_dividend_date":"2026-01-20","cash_amount":NaN}',
+        b'{"ticker":"SPY","ex_dividend_date":"2026-01-20","cash_amount":-Infinity}',
+        b'{"ticker":"\\ud800","ex_dividend_date":"2026-01-20","cash_amount":1}',
+        b'{"ticker":"S\xffY","ex_dividend_date":"2026-01-20","cash_amount":1}',
+    ],
+)
+def test_what_no_json_has_costs_its_row(odd: bytes) -> None:
+    body = b'\xef\xbb\xbf{"status":"OK","results":[%s,%s]}' % (odd, msgspec.json.encode(PAID))
+    assert dividends_of(body) == [("2026-01-08", 1.5)]
+
+
+def test_bars_come_by_their_time_and_those_that_are_none_are_left_out() -> None:
+    bar = {"t": 1_767_625_260_000, "o": 1, "h": 2, "l": 0.5, "c": 1.5}
+    odd = [bar | {"t": t, "c": c} for t, c in ((5, 0), (6, "inf"), (-5, 1), (10**30, 1))]
+    rows = [*odd, bar, bar | {"t": 1_767_625_200_000, "v": None, "vw": "?"}]
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/v2/aggs", rows)
+        told = rest.aggregates("SPY", 1, "minute", 0, 2 * 10**18)
+    assert [each.start_ns // 10**9 for each in told] == [1_767_625_200, 1_767_625_260]
+    assert told[0].volume == 0.0 and told[0].vwap == pytest.approx(4.0 / 3.0)
+
+
+def snapshot_of(**fields: Any) -> Any:
+    good = {"details": {"ticker": CALLS[0]}, "last_quote": {"bid": 1, "ask": 2, "last_updated": 5}}
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages(SNAPSHOT, [good | fields])
+        (told,) = rest.option_chain_snapshot("SPY")
+    return told
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"greeks": "none"},
+        {"greeks": {"delta": "x", "gamma": []}},
+        {"implied_volatility": "NaN"},
+        {"open_interest": {}},
+        {"underlying_asset": [1]},
+        {"last_quote": {"bid": 1, "ask": 2, "bid_size": "x", "last_updated": 5}},
+    ],
+    ids=str,
+)
+def test_a_figure_beside_a_quote_costs_only_itself(odd: dict[str, Any]) -> None:
+    told = snapshot_of(**odd)
+    assert (told.bid, told.ask, told.quote_ns) == (1.0, 2.0, 5_000_000_000)
+    assert math.isnan(told.delta) and math.isnan(told.iv) and told.bid_size == 0.0
+
+
+@pytest.mark.parametrize(
+    "odd", [{"bid": -1}, {"bid": "NaN"}, {"ask": "inf"}, {"last_updated": 1e300}], ids=str
+)
+def test_a_snapshot_of_what_is_no_quote_has_none(odd: dict[str, Any]) -> None:
+    told = snapshot_of(last_quote={"bid": 1, "ask": 2, "last_updated": 5} | odd)
+    assert told.quote_ns == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "price"),
+    [
+        ({"from": "2026-01-09", "symbol": "SPY", "close": 100.6}, 100.6),
+        ({"close": "100.6"}, 100.6),
+        ({"from": "2026-01-08", "symbol": "SPY", "close": 100.6}, None),
+        ({"from": "2026-01-09", "symbol": "QQQ", "close": 100.6}, None),
+        ({"from": "2026-01-09", "close": 0}, None),
+        ({"from": "2026-01-09", "close": "NaN"}, None),
+    ],
+)
+def test_an_official_close_is_that_of_the_day_and_symbol_asked_for(
+    reply: dict[str, Any], price: float | None
+) -> None:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        body = msgspec.json.encode({"status": "OK"} | reply)
+        service.answers.append(Answer(body))
+        close = rest.official_close("SPY", date(2026, 1, 9))
+    assert (close and close.price) == price
+
+
+def test_an_event_of_a_ticker_that_cannot_be_read_costs_itself() -> None:
+    def change(day: Any, ticker: Any) -> dict[str, Any]:
+        return {"type": "ticker_change", "date": day, "ticker_change": {"ticker": ticker}}
+
+    odd = [change(None, "X"), change("2013-01-01", None), {"date": "2014-01-01"}, None, 5]
+    events = [change("2022-06-09", "META"), *odd, change("2012-05-18", "FB")]
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        body = msgspec.json.encode({"status": "OK", "results": {"events": events}})
+        service.answers.append(Answer(body))
+        (renamed,) = rest.ticker_events("META")
+    assert (renamed.underlying, renamed.ex_date, renamed.new_symbol) == (
+        "FB",
+        date(2022, 6, 9),
+        "META",
+    )
+
+
+def test_yields_that_are_none_cost_their_day() -> None:
+    rows = [
+        {"date": "2026-01-05", "yield_1_month": "NaN"},
+        {"date": "2026-01-02", "yield_1_month": 4.2},
+    ]
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/fed/v1/treasury-yields", rows)
+        curve = rest.treasury_yields(date(2026, 1, 6))
+    assert curve is not None and curve.day == date(2026, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"bid_price": -1},
+        {"bid_price": "x"},
+        {"ask_price": "inf"},
+        {"sip_timestamp": None},
+        {"sip_timestamp": 10**30},
+        {"bid_size": -5},
+        {"sequence_number": {}},
+    ],
+    ids=str,
+)
+def test_a_quote_of_the_past_that_is_none_costs_itself(odd: dict[str, Any]) -> None:
+    good = {"sip_timestamp": 5, "sequence_number": 1, "bid_price": 1, "ask_price": None}
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/v3/quotes", [good | odd, good], [good | {"sip_timestamp": "7"}])
+        pages = list(rest.option_quotes(CALLS[0], 0, 10))
+    assert [[(each.ts_ns, each.bid, each.ask) for each in page] for page in pages] == [
+        [(5, 1.0, 0.0)],
+        [(7, 1.0, 0.0)],
+    ]
+
+
+def test_a_page_of_quotes_of_which_none_is_one_is_an_error() -> None:
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.pages("/v3/quotes", [{"price": 1}, {"price": 2}])
+        with pytest.raises(RestError, match="none of 2 rows is what the vendor documents"):
+            list(rest.option_quotes(CALLS[0], 0, 10))

@@ -589,6 +589,37 @@ def test_a_subscription_follows_its_contract_into_the_next_session() -> None:
     run(body)
 
 
+def test_at_speed_0_a_session_goes_on_when_those_who_say_so_have_listed_it() -> None:
+    source = scripted_source(minutes=1)
+    following = ExchangeCalendar().next_session(SESSION.date)
+    second = Listing(following, [parse_symbol(symbol) for symbol in SYMBOLS])
+    night_ns = following.open_ns - SESSION.open_ns
+    source.script += [
+        each._replace(ts_ns=each.ts_ns + night_ns, listing=second, bars=[])
+        for each in source.script
+    ]
+
+    async def body() -> None:
+        async with (
+            running_server(source) as (server, port),
+            feed(port) as options,
+        ):
+            await send_action(options, "clock", SESSION.date.isoformat())
+            await send_action(options, "subscribe", f"Q.{SYMBOLS[3]}")
+            assert await statuses(options, 1) == ["success"]
+            await server.begin()
+            told = await read_events(options, 4 * 2)  # each with the clock
+            assert [each["ev"] for each in told] == ["CLK", "Q"] * 4
+            # A contract that is new in the session: none of its later quotes is missed.
+            await send_action(options, "subscribe", f"Q.{SYMBOLS[4]}")
+            assert await statuses(options, 1) == ["success"]
+            await send_action(options, "clock", following.date.isoformat())
+            events, _ = await read_to_close(options)
+            assert [each.get("sym") for each in events].count(SYMBOLS[4]) == 2
+
+    run(body)
+
+
 def test_two_keys_each_receive_only_their_own_subscriptions() -> None:
     async def body() -> None:
         async with (

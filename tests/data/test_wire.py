@@ -235,3 +235,39 @@ def test_a_message_that_is_no_action_raises(message: str) -> None:
 @given(st.integers(min_value=10**8, max_value=4 * 10**9))
 def test_the_unit_of_a_time_is_inferred(unit: int, seconds: int) -> None:
     assert event_ns(seconds * unit) == seconds * 10**9
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bp": "3.0", "ap": "3.1", "bs": "1", "as": "2", "t": "1767625205000", "q": "7"},
+        {"bp": " 3.0 ", "q": 7.0, "t": 1767625205000.0},
+        {"bp": "3", "bx": "N"},
+    ],
+)
+def test_numbers_that_come_as_text_are_read_as_numbers(change: dict[str, object]) -> None:
+    quote = {"ev": "Q", "sym": "X", "bp": 3.0, "ap": 3.1, "bs": 1, "as": 2, "q": 7}
+    event = quote | {"t": 1767625205000} | change
+    decoder = EventDecoder()
+    (read,) = decoder.decode(json.dumps([event]))
+    assert read == Quote("X", 1767625205000, 3.0, 3.1, 1, 2, 7)
+    assert decoder.malformed == 0
+
+
+def test_an_empty_price_is_a_side_that_is_absent_and_other_text_is_damage() -> None:
+    quote = {"ev": "Q", "sym": "X", "bp": "", "ap": 3.1, "t": 1767625205000}
+    decoder = EventDecoder()
+    (read,) = decoder.decode(json.dumps([quote, quote | {"bp": "three"}, quote | {"bp": "1_0"}]))
+    assert isinstance(read, Quote) and read.bp == 0.0 and read.ap == 3.1
+    assert decoder.malformed == 2
+
+
+@pytest.mark.parametrize(
+    "odd", [{"o": None}, {"h": None}, {"l": None}, {"o": "", "h": "", "l": ""}]
+)
+def test_a_bar_needs_its_last_price_only(odd: dict[str, object]) -> None:
+    told = {"ev": "AM", "sym": "SPY", "s": 1, "e": 2, "o": 100, "h": 102, "l": 99, "c": 101}
+    (bar,) = EventDecoder().decode(json.dumps([told | odd]))
+    assert isinstance(bar, Aggregate) and bar.c == 101.0
+    assert bar.l <= min(bar.o, bar.c) and bar.h >= max(bar.o, bar.c)
+    assert EventDecoder().decode(json.dumps([told | {"c": None}])) == []

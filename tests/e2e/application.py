@@ -1,5 +1,6 @@
 """`trading` as users run it: a process of its own, asked over HTTP, ended by its process id."""
 
+import contextlib
 import os
 import pickle
 import secrets
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 
 from tests.ports import free_port
+from tests.sockets import descendants
 from tests.waits import START_S, STOP_S
 from trading.config import Settings
 from trading.learning.policy import Policy
@@ -142,3 +144,13 @@ class Application:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(STOP_S)
+
+
+def processes_of(application: Application, part: str) -> set[int]:
+    """Ids of the processes of one kind of actor."""
+    found = set()
+    for process in descendants(application.process.pid):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(f"ray::{part}".encode()):
+                found.add(process)
+    return found

@@ -98,17 +98,23 @@ class Node:
 class Cluster:
     """A head and workers; the loss of the head is survived where there is a `redis` address.
 
-    `name` is what KubeRay would tell its pods; `ip` is the head's address.
+    `name` is what KubeRay would tell its pods; `ip` is the head's address; `variables` are in the
+    environment of every node.
     """
 
     def __init__(
-        self, folder: Path, redis: str | None = None, name: str = "", ip: str = HEAD
+        self,
+        folder: Path,
+        redis: str | None = None,
+        name: str = "",
+        ip: str = HEAD,
+        **variables: str,
     ) -> None:
         self._folder = folder
         self._ip = ip
         # Ray's sockets lie below this folder, and their paths have a length limit.
-        self._temp = Path(tempfile.mkdtemp(prefix="ray-"))
-        self._env = environment(RAY_USAGE_STATS_ENABLED="0")
+        self.temp = Path(tempfile.mkdtemp(prefix="ray-"))
+        self._env = environment(RAY_USAGE_STATS_ENABLED="0", **variables)
         self._env["PATH"] = f"{BIN}:{self._env['PATH']}"
         self._env["RAY_JOB_STOP_WAIT_TIME_S"] = "100"  # as infra/kuberay sets it
         if name:
@@ -181,7 +187,7 @@ class Cluster:
         self._client.close()
         for name in list(self._nodes):
             self.kill(name)
-        shutil.rmtree(self._temp, ignore_errors=True)
+        shutil.rmtree(self.temp, ignore_errors=True)
 
     def nodes(self) -> dict[str, str]:
         """IP addresses of the nodes that are alive, by their ids; none while the head is away."""
@@ -206,6 +212,13 @@ class Cluster:
             return []
         rows: list[dict[str, Any]] = answer["data"]["result"]["result"] if answer["result"] else []
         return rows
+
+    def dashboard_says(self, path: str) -> str:
+        """What a page of the dashboard's API holds; empty where there is none."""
+        try:
+            return self._client.get(path).text
+        except httpx.HTTPError:
+            return ""
 
     def ray_job(
         self, verb: str, *arguments: str, token: str | None = None
@@ -268,7 +281,7 @@ class Cluster:
             node = Node(
                 self._folder / f"{name}.log",
                 env,
-                f"--temp-dir={self._temp / name}",
+                f"--temp-dir={self.temp / name}",
                 f"--object-store-memory={_OBJECT_STORE_BYTES}",
                 # Given ports, a raylet does not wait 15 s for its agents to say theirs, and die.
                 f"--dashboard-agent-listen-port={free_port()}",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ import pytest
 
 from tests.e2e.ray_nodes import DIES_WITH_US, HEAD, Cluster, why_no_nodes
 from tests.ports import free_port
-from tests.waits import STOP_S
+from tests.waits import STOP_S, WAIT_S
 from trading.execution.journal import Journal
 from trading.learning.checkpoints import CheckpointStore
 
@@ -25,6 +26,13 @@ pytestmark = [
     pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
 ]
 
+PLANTED = {
+    "MASSIVE_API_KEY": "planted-key-of-the-vendor",
+    "S3_ACCESS_KEY": "planted-access-key",
+    "S3_SECRET_KEY": "planted-secret-key",
+    "CONTROL_TOKEN": "planted-token-of-the-owner",
+    "NOTIFY_URLS": "json://planted-user:planted-password@127.0.0.1:9/planted-path",
+}
 JOB = "paper-trading-bot"
 LIVE_MARKET, LEARNER, CPUS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 T = TypeVar("T")
@@ -35,6 +43,7 @@ class Trading:
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster = cluster
+        self.redis: str | None = None
         self.state_dir = folder / "state"
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
@@ -111,6 +120,7 @@ def redis_server(folder: Path) -> Iterator[str | None]:
         return
     port = free_port()
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(folder)]
+    options += ["--rdbcompression", "no"]
     with (folder / "redis.log").open("wb") as output:
         server = subprocess.Popen(
             [*DIES_WITH_US, REDIS, *options], stdout=output, stderr=subprocess.STDOUT
@@ -125,12 +135,13 @@ def redis_server(folder: Path) -> Iterator[str | None]:
 @pytest.fixture(scope="module")
 def trading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trading]:
     folder = tmp_path_factory.mktemp("cluster")
-    with redis_server(folder) as redis, closing(Cluster(folder, redis)) as cluster:
+    with redis_server(folder) as redis, closing(Cluster(folder, redis, **PLANTED)) as cluster:
         cluster.start_head()
         cluster.start_worker(
             "live-market", LIVE_MARKET, "--num-cpus=0", '--resources={"live_market": 1}'
         )
         running = Trading(cluster, folder)
+        running.redis = redis
         running.start_learner_node()
         running.start_cpu_node()
         running.wait("ready", running.ready)
@@ -183,6 +194,50 @@ def test_every_part_runs_on_the_node_that_is_meant_for_it(trading: Trading) -> N
     assert [job["driver_info"]["node_ip_address"] for job in drivers] == [LIVE_MARKET]
     health = trading.get("/health")
     assert health is not None and health.status_code == 200
+
+
+def redis_state(address: str, folder: Path) -> bytes:
+    """All that a Redis holds, as it writes it to its disk."""
+    host, _, port = address.partition(":")
+    with socket.create_connection((host, int(port)), WAIT_S) as connection:
+        connection.sendall(b"SAVE\r\n")
+        assert connection.recv(100) == b"+OK\r\n"
+    return (folder / "dump.rdb").read_bytes()
+
+
+def test_no_key_is_in_what_ray_keeps_tells_or_logs(trading: Trading) -> None:
+    """Not in the head's state in Redis, the dashboard's API, the nodes' logs, or the journal."""
+    cluster, folder = trading.cluster, trading.state_dir.parent
+    told = {
+        path: cluster.dashboard_says(path).encode()
+        for path in (
+            "/api/v0/actors?detail=true",
+            "/api/v0/tasks?detail=true",
+            "/api/v0/workers?detail=true",
+            "/api/v0/jobs?detail=true",
+            "/api/v0/nodes?detail=true",
+            "/api/jobs/",
+            "/api/serve/applications/",
+            "/logical/actors",
+            "/nodes?view=details",
+        )
+    }
+    assert b"LiveMarket" in told["/api/v0/actors?detail=true"]
+    if trading.redis is not None:
+        told["Redis"] = redis_state(trading.redis, folder)
+        assert b"LiveMarket" in told["Redis"]
+    for path in ("/status", "/metrics", "/ready", "/openapi.json"):
+        response = trading.get(path)
+        assert response is not None
+        told[path] = response.content
+    for root in (folder, cluster.temp):
+        for file in root.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                told[str(file)] = file.read_bytes()
+    assert sum(name.endswith((".log", ".out", ".err")) for name in told) > 20
+    assert any(name.endswith(".sqlite") for name in told)
+    # Each of them has it, the password within an address too.
+    assert [where for where, content in told.items() if b"planted-" in content] == []
 
 
 def test_trading_goes_on_without_learner_and_runners_which_come_back(trading: Trading) -> None:

@@ -306,3 +306,30 @@ def test_the_simulated_exchange_is_admitted() -> None:
         if (step.ts_ns - session().open_ns) % MINUTE_NS == 0:
             market.close_bar(step.ts_ns, session())
     assert sum(market.refused.values()) == 0
+
+
+@pytest.mark.parametrize("price", [40.0, 6.5])
+@pytest.mark.parametrize("spread", [0.05, 0.3])
+def test_call_and_put_of_a_strike_do_not_vouch_for_one_another(
+    market: Desk, price: float, spread: float
+) -> None:
+    put = "O:ACME260206P00100000"
+    marks = market.mark(), market.mark(put)
+    market.chain(30.5, 100.0)
+    for symbol in (CALL, put):
+        market.quote(price, price + spread, 30.6, symbol)
+    assert market.held_against()[:2] == market.held_against(put)[:2] == (0.0, 0.0)
+    market.minute(31, 100.0, chain=False)
+    assert (market.mark(), market.mark(put)) == pytest.approx(marks, abs=0.05)
+    assert refused(market, Refusal.UNCONFIRMED) == 2
+    market.minute(32, 100.0)
+    assert market.held_against().bid == pytest.approx(marks[0], abs=0.1)
+
+
+def test_a_quote_kept_apart_speaks_for_no_other(market: Desk) -> None:
+    """Three neighbours go wrong at once: none confirms the others."""
+    wrong = [f"O:ACME260206C00{strike}000" for strike in (100, 101, 102)]
+    for symbol in wrong:
+        market.quote(40.0, 40.1, 30.6, symbol)
+    market.minute(31, 100.0, chain=False)
+    assert [market.held_against(symbol)[:2] for symbol in wrong] == [(0.0, 0.0)] * 3

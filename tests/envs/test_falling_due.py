@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trading.data.admission import Refusal
 from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
@@ -796,6 +797,65 @@ def test_an_indicator_of_a_halt_suspends_until_the_next_band_or_session(tmp_path
     desk.env.apply_band("ACME", 0.0, 0.0, [17], now_ns + 2)
     desk.begin(WED)
     assert desk.suspended == ""
+
+
+def test_an_older_band_does_not_take_the_place_of_a_newer_one(tmp_path: Path) -> None:
+    desk = held_over_monday(tmp_path, [(FEB_CALL, 1)])
+    desk.begin(TUE)
+    desk.bar(TUE, 1, 100.0)
+    now_ns = session(TUE).open_ns + 90 * 10**9
+    assert desk.env.apply_band("ACME", 90.0, 110.0, [], now_ns)
+    assert not desk.env.apply_band("ACME", 95.0, 99.0, [], now_ns - 1)
+    assert desk.suspended == ""
+
+
+@pytest.mark.parametrize(
+    ("quote", "reason"),
+    [
+        ((500.0, 500.2), Refusal.OUT_OF_BOUNDS),
+        ((30.0, 30.1), Refusal.UNCONFIRMED),
+        ((math.nan, 2.1), Refusal.NOT_A_PRICE),
+        ((2.0, -1.0), Refusal.NOT_A_PRICE),
+        ((1e12, 1e12), Refusal.NOT_A_PRICE),
+    ],
+)
+def test_an_adjusted_contract_is_neither_traded_nor_marked_at_an_odd_price(
+    tmp_path: Path, quote: tuple[float, float], reason: Refusal
+) -> None:
+    strikes = [each / 2 for each in range(100, 161)]
+    desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), [(CALL, 1)], 66.67, strikes)
+    adjusted = "O:ACME1260109C00100000"
+    now_ns = session(TUE).open_ns + 2 * MINUTE_NS
+    assert desk.env.apply_quote(adjusted, 1.2, 1.3, 50.0, 50.0, now_ns - 5, 7)
+    before = desk.env.equity()
+    assert not desk.env.apply_quote(adjusted, *quote, 50.0, 50.0, now_ns - 4, 8)
+    assert desk.env.refused[reason] == 1
+    desk.bar(TUE, 2, 66.67)
+    assert desk.env.marks()[adjusted] == pytest.approx(1.25)
+    assert desk.env.equity() == pytest.approx(before)
+    desk.env.trade(now_ns, [0])
+    assert desk.env.equity() == pytest.approx(before, abs=60.0)
+
+
+def test_quotes_of_an_adjusted_contract_go_by_time_and_a_second_one_confirms(
+    tmp_path: Path,
+) -> None:
+    strikes = [each / 2 for each in range(100, 161)]
+    desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), [(CALL, 1)], 66.67, strikes)
+    adjusted = "O:ACME1260109C00100000"
+    now_ns = session(TUE).open_ns + 2 * MINUTE_NS
+
+    def tell(bid: float, ts_ns: int, sequence: int) -> bool:
+        return desk.env.apply_quote(adjusted, bid, bid + 0.1, 50.0, 50.0, ts_ns, sequence)
+
+    assert not tell(1.0, 0, 9)
+    assert tell(1.2, now_ns, 9)
+    assert not tell(1.1, now_ns, 8) and not tell(1.1, now_ns - 1, 10)
+    assert tell(1.3, now_ns + 1, 2)
+    assert not tell(6.0, now_ns + 2, 3)
+    assert desk.env._quote(adjusted)[:2] == (0.0, 0.0)
+    assert tell(6.0, now_ns + 3, 4)
+    assert desk.env._quote(adjusted)[:2] == (6.0, 6.1)
 
 
 def test_what_was_halted_stays_so_at_a_start_within_the_session(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, Strategy
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.features import FEATURES
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.carry import CarryRates
@@ -506,6 +507,35 @@ def test_limits_on_greeks_do_not_open_while_the_quotes_of_a_holding_are_late(
     assert bought is None or isinstance(bought, Fill)
     scene.bar(MONDAY, 35, SPOT)
     assert abs(scene.env.exposure().delta) <= 1.11 * scene.env.equity()
+    scene.journal.close()
+
+
+GREEKS = [
+    place
+    for place, each in enumerate(FEATURES)
+    if each.name in ("position_delta", "position_gamma", "position_vega", "position_theta")
+]
+
+
+@pytest.mark.parametrize("minute", [31, 40])
+def test_the_policy_sees_the_last_greeks_while_quotes_are_late(tmp_path: Path, minute: int) -> None:
+    scene = Scene(tmp_path, ("AAA", "BBB"), [])
+    call = next(a for a, each in enumerate(ACTIONS) if each.name == "long_call_near_d50")
+    scene.begin(MONDAY)
+    scene.bar(MONDAY, 30, SPOT)
+    scene.trade(MONDAY, 30, call, HOLD)
+    if minute == 40:  # Otherwise it was never quoted since it was bought.
+        scene.bar(MONDAY, 31, SPOT)
+    scene.bar(MONDAY, minute + 4, SPOT + 1.0, quoted=())
+    told, equity = scene.env.greeks("AAA"), scene.env.equity()
+    seen = scene.env._sights.observations[0, GREEKS]
+    spot = scene.env.spot("AAA")
+    if minute == 40:
+        assert seen[0] == pytest.approx(told["delta"] * spot / equity, rel=1e-5)
+        assert seen[1] == pytest.approx(told["gamma"] * spot * spot * 0.01 / equity, rel=1e-5)
+        assert seen[2] == pytest.approx(told["vega"] / (0.001 * equity), rel=1e-5)
+        assert seen[3] == pytest.approx(told["theta"] / (0.001 * equity), rel=1e-5)
+    assert (np.abs(seen) > 0.0).all()
     scene.journal.close()
 
 

@@ -64,6 +64,20 @@ def test_a_restored_environment_continues_to_the_last_bit(make: Make) -> None:
     assert played(env, mask, 250, seed=2) == after, "the state that was saved is a copy"
 
 
+def test_a_state_of_before_greeks_were_kept_is_taken_up(make: Make) -> None:
+    env = make(seed=3)
+    observation, _ = env.reset()
+    played(env, observation["action_mask"], 100, seed=1)
+    state = env.get_state()
+    del state["accounts"]["accounts"]["holdings"]["known"]
+    other = make(seed=8)
+    observation, _ = other.reset()
+    played(other, observation["action_mask"], 100, seed=2)
+    other.set_state(state)
+    assert (other._accounts.holdings.units == env._accounts.holdings.units).all()
+    assert not other._accounts.holdings.known.any()
+
+
 def test_a_state_of_another_number_of_accounts_is_refused(make: Make) -> None:
     small, large = make(seed=3), make(seed=3, count=8)
     small.reset()

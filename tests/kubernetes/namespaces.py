@@ -19,6 +19,8 @@ OWNER = "trading-bot/tested-by"
 UNTIL = "trading-bot/tested-until"
 """Annotation: ISO 8601; no run takes longer."""
 _LONGEST = dt.timedelta(hours=6)
+_RAY_KINDS = ("rayservices.ray.io", "rayjobs.ray.io", "rayclusters.ray.io")
+_NO_FINALIZERS = '{"metadata": {"finalizers": []}}'
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def namespace(name: str) -> Iterator[str]:
         if os.environ.get("KEEP") == "1":
             kubectl("annotate", "namespace", chosen, f"{OWNER}-", f"{UNTIL}-", check=False)
         else:
-            kubectl("delete", "namespace", chosen, "--ignore-not-found", "--timeout=600s")
+            _delete([chosen])
         signal.signal(signal.SIGTERM, before)
 
 
@@ -53,9 +55,25 @@ def delete_abandoned() -> list[str]:
     """Delete the namespaces of runs that were killed; their names."""
     all_of_them = json.loads(kubectl("get", "namespaces", "-o", "json"))["items"]
     names = abandoned(all_of_them, dt.datetime.now(dt.UTC))
-    if names:
-        kubectl("delete", "namespace", *names, "--ignore-not-found", "--timeout=600s")
+    _delete(names)
     return names
+
+
+def _delete(names: list[str]) -> None:
+    """Delete namespaces with all that is in them.
+
+    Clusters of Ray go before: KubeRay clears their Redis by a job, which a namespace that is about
+    to end takes no more, and it would wait for that for ever. Where Redis is gone already nothing
+    is to be cleared.
+    """
+    known = [kind for kind in _RAY_KINDS if kubectl("get", "crd", kind, "--ignore-not-found")]
+    for name in names:
+        for kind in known:
+            here = ("-n", name)
+            kubectl(*here, "delete", kind, "--all", "--timeout=300s", check=False)
+            for left in kubectl(*here, "get", kind, "-o", "name", check=False).split():
+                kubectl(*here, "patch", left, "--type=merge", "-p", _NO_FINALIZERS, check=False)
+        kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=600s")
 
 
 def abandoned(namespaces: Iterable[dict[str, Any]], now: dt.datetime) -> list[str]:

@@ -268,3 +268,18 @@ def test_a_folder_that_cannot_be_written_stops_no_look(
     folder.unlink()
     account.take(made.follow(account.reported))
     assert made.reign.champion.number == 1
+
+
+def test_of_several_moves_between_two_looks_the_ruling_names_who_traded(
+    tmp_path: Path, published: list[Reign]
+) -> None:
+    made, account = at_champion_two(tmp_path, published)
+    promote_by_owner(tmp_path, account)
+    promote_by_owner(tmp_path, account)
+    ruling = made.promote(write(5), Promotion(50, GATE, "the judgement that was under way"))
+    assert isinstance(ruling.event, ChampionPromoted)
+    assert (ruling.event.champion, ruling.event.before) == (4, account.champion)
+    account.take(ruling)
+    following = made.promote(write(6), Promotion(60, GATE, "not worse"))
+    assert isinstance(following.event, ChampionPromoted)
+    assert following.event.before == account.champion == 4

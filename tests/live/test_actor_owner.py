@@ -3,12 +3,15 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
 from tests.live.market import FirstMinutes, reign_of, serving, settings_for
+from trading.application import without_secrets
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import ask
@@ -17,6 +20,7 @@ from trading.learning.policy import Policy
 from trading.live import actor as live_actor
 from trading.live import assembly
 from trading.live.actor import LiveMarket
+from trading.live.endpoint import Endpoint
 from trading.live.terms import terms_of
 
 WAIT_S = 120.0
@@ -105,6 +109,55 @@ def test_the_champion_is_chosen_and_limits_are_read_again(live: LiveMarket, tmp_
         "the limits of the settings' file",
         lambda: live._trader and live._trader.env.broker.risk.limits.max_daily_loss_pct == 5.0,
     )
+
+
+def test_without_its_secrets_it_waits_and_holds_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_actor.ray, "get", lambda value, **_: value)
+    settings = settings_for(tmp_path, "learning.lockstep=false")
+    secrets = settings.credentials.model_copy(update={"control_token": _secret(TOKEN)})
+    told = without_secrets(settings.model_copy(update={"credentials": secrets}))
+    assert TOKEN.encode() not in cloudpickle.dumps(told)
+    policy = Policy(assembly.model_config(settings), settings.seed)
+    with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
+        key = endpoint.api_key
+        market = LiveMarket(told, replace(endpoint, api_key=""), Registry(reign_of(policy)))
+        assert market.progress().locked
+        assert market.progress().phase == "starting"
+        market.unlock(secrets, key)
+        assert market.control_digest() == hashlib.sha256(TOKEN.encode()).digest()
+        await_that("trading", lambda: market.progress().connected)
+        assert not market.progress().locked
+        begin()
+        await_that("a bar", lambda: market.progress().market_time_ns)
+        market.unlock(secrets, "another key, too late")
+        market.stop()
+
+
+def test_one_that_is_stopped_before_it_has_its_secrets_ends(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    market = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", ""), Registry(None))
+    assert market.stop().phase == "stopped"
+
+
+def test_a_full_journal_halts_and_goes_on_when_there_is_room(live: LiveMarket) -> None:
+    """SQLite is told that the disk has no page more, and then that it has."""
+    trader = live._trader
+    assert trader is not None
+    process = live.progress().process
+    trader.env.broker.journal._connection.execute("PRAGMA max_page_count = 1")
+    await_that("the halt", lambda: live.status()["account"]["trading_state"] == "HALTED")
+    told = live.status()["account"]["trading_state_reason"]
+    assert "cannot write journal" in told and "disk is full" in told
+    assert any("halted: cannot write journal" in each for each in live.readiness()[1])
+    # The probe of the disk succeeds here: a new connection has no such limit.
+    await_that("trading again", lambda: live.progress().phase == "trading" and live._trader)
+    assert live._trader is not trader and live.progress().process == process
+    bar = live.progress().market_time_ns
+    await_that("a bar", lambda: live.progress().market_time_ns > bar)
+    assert live.status()["account"]["trading_state"] == "ACTIVE"
+    say(live, OwnerCommand.HALT, key="after")
 
 
 def test_terms_are_written_once_and_again_when_they_change(tmp_path: Path) -> None:

@@ -205,6 +205,17 @@ def test_price_limits_of_the_stock_stream_suspend_a_stock_that_has_come_to_them(
     assert SYMBOL not in market.env.broker.account.suspensions
 
 
+def test_where_nobody_tells_the_time_one_symbol_alone_closes_no_bar(market: Desk) -> None:
+    clock, put = clock_of(market), "O:ACME260206P00100000"
+    for k in range(5):
+        clock.take(json.dumps([quote(at(31) + 3600 * SECOND + k * 20_000_000)]))
+        assert not clock.due
+    clock.take(json.dumps([quote(at(30.9), sym=put), quote(at(31.02), sym=put)]))
+    assert clock.due and clock.watermark_ns == at(31.02)
+    clock.take(json.dumps([bar(at(32), 100.0)]))
+    assert clock.watermark_ns == at(32)
+
+
 def test_a_halt_as_the_vendor_tells_it_suspends_until_the_stock_reopens(market: Desk) -> None:
     market.env.halt_indicators = frozenset(MassiveSettings().halt_indicators)
     clock = clock_of(market)

@@ -44,7 +44,6 @@ class Watch:
         (301.0, 300.0, 300.0, []),
         (301.0, 0.0, 300.0, ["no decision for 301 s"]),
         (301.0, 300.0, 0.0, ["nothing from the feed for 301 s"]),
-        (0.0, 0.0, 400.0, ["this machine's clock is 400 s behind the feed"]),
         # Yesterday's last decision counts from this session's beginning.
         (200.0, -60_000.0, -60_000.0, []),
         (301.0, -60_000.0, 300.0, ["no decision for 301 s"]),
@@ -79,6 +78,23 @@ def test_a_driver_is_missed_only_once_it_was_there() -> None:
     assert watch.missing() == ["no word of the driver for 301 s"]
     watch.dead_man.driven()
     assert watch.missing() == []
+
+
+def test_a_clock_that_stays_off_is_told_of_and_one_that_is_set_is_not() -> None:
+    watch = Watch()
+    watch.dead_man.timed(-7.0)
+    for watch.now_s in (200.0, 301.0):
+        watch.dead_man.framed()
+        watch.dead_man.decided()
+        watch.dead_man.timed(-8.0)
+    assert watch.missing() == ["this machine's clock is -8 s off, for 301 s"]
+    watch.dead_man.timed(0.0)
+    assert watch.missing() == []
+    watch.dead_man.timed(9.0)
+    watch.now_s = 500.0
+    watch.dead_man.framed()
+    watch.dead_man.decided()
+    assert watch.missing() == [], "it counts from when it was off anew"
 
 
 def test_without_patience_nothing_is_minded() -> None:

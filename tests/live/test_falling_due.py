@@ -442,3 +442,45 @@ def test_nobody_is_asked_twice_within_a_minute(vendor: Vendor) -> None:
     for _ in range(5):
         vendor.directory.settle(later_ns + 20 * SECOND_NS)
     assert asked() == 1
+
+
+DETAILS = "/v3/reference/tickers/AAA"
+
+
+def company(figi: str, **more: Any) -> list[Answer]:
+    return [Answer({"status": "OK", "results": {"composite_figi": figi, "active": True, **more}})]
+
+
+def test_what_is_held_moves_to_the_symbol_that_its_company_took(vendor: Vendor) -> None:
+    held, tuesday = "O:AAA260206C00100000", date(2026, 1, 6)
+    vendor.service.answers_of[DETAILS] = company("BBG1")
+    vendor.open(DAY)
+    vendor.hold(held)
+    vendor.service.answers_of[DETAILS] = [Answer({"status": "NOT_FOUND"}, 404)]
+    changes = [
+        {"type": "ticker_change", "date": day, "ticker_change": {"ticker": ticker}}
+        for day, ticker in (("2026-01-06", "NEW"), ("2001-01-02", "AAA"))
+    ]
+    told = Answer({"status": "OK", "results": {"name": "A", "events": changes}})
+    vendor.service.answers_of["/vX/reference/tickers/BBG1/events"] = [told]
+    vendor.lists()
+    vendor.open(tuesday)
+    assert set(vendor.broker.account.positions) == {"O:NEW260206C00100000"}
+    assert "NEW" in vendor.env.underlyings
+
+
+def test_a_delisting_suspends_until_the_stock_is_listed_again(vendor: Vendor) -> None:
+    held = "O:AAA260206C00100000"
+    vendor.service.answers_of[DETAILS] = company("BBG1")
+    vendor.open(DAY)
+    vendor.hold(held)
+    gone = company("BBG1", active=False, delisted_utc="2026-01-06T00:00:00Z")
+    vendor.service.answers_of[DETAILS] = gone
+    vendor.open(date(2026, 1, 6))
+    # It is listed still, to be closed: but there is no stock behind it that trades.
+    assert vendor.suspended == "delisted on 2026-01-06"
+    vendor.open(date(2026, 1, 7))
+    assert vendor.suspended == "delisted on 2026-01-06"
+    vendor.service.answers_of[DETAILS] = company("BBG1")
+    vendor.open(date(2026, 1, 8))
+    assert vendor.suspended == ""

@@ -364,3 +364,29 @@ def test_over_a_restart_the_same_rewards_are_given(tmp_path: Path) -> None:
     given = given_to_the_learner(rollouts, trader._builder._steps)
     assert given == pytest.approx(journalled(tmp_path), abs=1e-6)
     assert trader.env.broker.account.fills
+
+
+def test_a_disk_that_takes_no_steps_ends_nothing(tmp_path: Path) -> None:
+    """The fragment goes on in memory; what the disk has of it is no fragment any more."""
+    file = tmp_path / "state" / "fragment.bin"
+    file.parent.mkdir()
+    builder = FragmentBuilder(3, file, ("AAA",))
+    begin_step(builder, True, ts_ns=1)
+    # A file where the folder was: nothing can be written below it, also by root.
+    file.parent.rename(tmp_path / "away")
+    file.parent.write_text("no folder")
+    for bar in (2, 3, 4):
+        builder.reward(f32(1.0), bar)
+        begin_step(builder, False, ts_ns=bar)
+    assert builder.full
+    assert builder.take(f32(0.0)).steps >= 3
+    file.parent.unlink()
+    (tmp_path / "away").rename(file.parent)
+    begin_step(builder, False, ts_ns=5)
+    builder.reward(f32(1.0), 6)
+    begin_step(builder, False, ts_ns=6)
+    builder.take(f32(0.0))
+    begin_step(builder, False, ts_ns=7)
+    again = FragmentBuilder(3, file, ("AAA",))
+    again.resume(until_ns=10)
+    assert again.waiting == builder.waiting

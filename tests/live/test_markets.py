@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.data.rest_service import Answer, running_service
 from tests.live import market as market_of_test
 from tests.live.market import WAIT_S, Bars, FirstMinutes, serving, settings_for, trade
-from trading.data.massive.rest import ListedContract, RestClient
+from trading.data.massive.rest import ContractSnapshot, ListedContract, RestClient
 from trading.data.massive.stream import StreamClient, StreamSettings
 from trading.data.recording import load_recording
 from trading.envs.catalogue import HOLD
@@ -26,11 +26,12 @@ from trading.execution.journal import Journal
 from trading.execution.risk import RiskLimits
 from trading.live import assembly
 from trading.live.bar_clock import Bar
+from trading.live.endpoint import Endpoint
 from trading.live.market_server import event_source, first_name, streamed_symbols
-from trading.live.markets import MarketDirectory, nearest_the_money
+from trading.live.markets import MarketDirectory, nearest_the_money, not_ahead
 from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
-from trading.market.contracts import OptionContract, Right
+from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.dividends import Dividend
 from trading.market.rates import YieldCurve
 
@@ -283,6 +284,14 @@ def test_without_yields_the_rate_is_that_of_the_settings(tmp_path: Path) -> None
     assert any("no treasury yields" in each["event"] for each in told)
 
 
+def test_a_simulation_that_is_as_fast_as_its_client_reads_loses_no_frame(tmp_path: Path) -> None:
+    endpoint = Endpoint("ws://127.0.0.1:1", "http://127.0.0.1:1", "key")
+    for speed, waits in (("0", True), ("60", False)):
+        simulated = ("data.source=simulation", f"data.simulation.speed={speed}")
+        settings = settings_for(tmp_path, *simulated)
+        assert assembly.stream_settings(settings, endpoint).block_when_full is waits
+
+
 def test_a_renamed_company_is_simulated_under_its_first_symbol() -> None:
     applied = {
         "AAA/rename/2026-03-02": ("now AAAX", ""),
@@ -304,3 +313,22 @@ def test_a_simulated_or_replayed_market_also_streams_what_winds_down(tmp_path: P
     assert streamed_symbols(settings, path) == ("AAA", "BBB")
     source = event_source(settings, path)
     assert {each.root for each in source.listing.contracts} == {"AAA", "BBB"}
+
+
+@pytest.mark.parametrize("count", [1, 8, 40])
+@pytest.mark.parametrize("behind", [1, 50])
+def test_a_snapshot_dated_ahead_does_not_silence_its_contract(count: int, behind: int) -> None:
+    """Of `behind` a tape has run ahead of its bars, which only many snapshots can tell."""
+    end_ns, nan = 1_000 * 10**9, math.nan
+    contract = parse_symbol("O:SPY251219C00650000")
+
+    def quoted(quote_ns: int) -> ContractSnapshot:
+        figures = (nan, nan, nan, nan, nan, nan, nan)
+        return ContractSnapshot(contract, 1.0, 1.1, 5.0, 5.0, quote_ns, *figures)
+
+    told = [quoted(end_ns - 5 * 10**9 + behind * k) for k in range(count)]
+    odd = [quoted(end_ns + 86_400 * 10**9)]
+    assert not_ahead([*told, *odd], end_ns) == told
+    if count == 40:
+        tape = not_ahead([*told, *odd], end_ns - 3_600 * 10**9)
+        assert len(tape) >= 36 and not set(odd) & set(tape)

@@ -14,7 +14,7 @@ from trading.config import Settings, load_settings
 from trading.data.massive.rest import RestClient
 from trading.data.massive.source import Listing, SimulationSource, SourceStep
 from trading.data.massive.stream import StreamClient
-from trading.envs.catalogue import CLOSE, HOLD
+from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import unexplained_since
@@ -33,6 +33,11 @@ from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 CALENDAR = ExchangeCalendar()
 FIRST = date(2026, 1, 5)
+OF_STOCK = {
+    number
+    for number, each in enumerate(ACTIONS)
+    if each.name.startswith(("covered_call", "cash_secured_put"))
+}
 PATIENCE = 5
 """Sessions after which the owner explains what nothing else explains."""
 
@@ -123,7 +128,11 @@ class Scripted(Policy):
             if allowed[CLOSE] and draws[0, row] < self.closing:
                 actions[row] = CLOSE
             elif len(opening) and draws[0, row] < self.opening:
-                actions[row] = opening[int(draws[1, row] * len(opening))]
+                chosen = opening
+                if draws[0, row] < 0.5 * self.opening:
+                    # Half of the time with stock, which dividends and fractions are about.
+                    chosen = [each for each in opening if each in OF_STOCK] or opening
+                actions[row] = chosen[int(draws[1, row] * len(chosen))]
         nothing = np.zeros(rows, np.float32)
         return Decision(actions, nothing, nothing, np.zeros_like(action_mask, np.float32)), state
 

@@ -99,6 +99,9 @@ def test_after_an_uneven_split_the_old_contracts_are_quoted_as_what_they_deliver
     assert len(adjusted) > 20
     for symbol, mid in adjusted.items():
         assert mid == pytest.approx(unsplit.get(symbol.replace("AAA1", "AAA"), mid), abs=0.6)
+    step = first_step(after)
+    both = (step.bid > 0.0) & (step.ask > 0.0)
+    assert (step.ask > step.bid)[both].all()
     standard = [each for each in after.contracts if not each.is_adjusted]
     assert standard, "new contracts are listed on what the stock costs now"
     assert not [each for each in world().session(DAYS[70]).contracts if each.is_adjusted]

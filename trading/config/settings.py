@@ -405,6 +405,13 @@ class SafetySettings(Section):
         Literal["reduce", "flatten", "nothing"],
         _about("What the account does then; it goes on by itself when all is well again."),
     ] = "reduce"
+    hang_s: Annotated[
+        Positive,
+        _about(
+            "Seconds without a sign of life of the trading thread, or of its process, until the "
+            "process is ended and started again from the journal."
+        ),
+    ] = 120.0
 
 
 class NotificationSettings(Section):
@@ -625,6 +632,13 @@ class LearningSettings(Section):
             "on a CPU then uses fp32, so that one file serves both."
         ),
     ] = "fp32"
+    answer_timeout_s: Annotated[
+        Positive,
+        _about(
+            "Seconds that a learner on an actor may take to answer, an update included, until it "
+            "counts as hung and is replaced."
+        ),
+    ] = 600.0
     compile: Annotated[
         bool,
         _about("Whether the learner goes through torch.compile, which needs a C++ compiler."),

@@ -130,8 +130,12 @@ def is_jump(price: float, last: float, bands: Bands) -> bool:
 
 
 def within(bar: StockBar, last: float, bands: Bands) -> tuple[float, float]:
-    """High and low of a bar whose close is taken over, cut where they jump from last and close."""
-    reach = 1.0 + bands.jump_percent / 100.0
+    """High and low of a bar whose close is taken over, cut where they jump from last and close.
+
+    A third of what is a jump of the price is one of an extreme: a lone print off the market leaves
+    the close where it was.
+    """
+    reach = 1.0 + bands.jump_percent / 300.0
     anchor = bar.close if math.isnan(last) else last
     top, bottom = max(bar.close, anchor), min(bar.close, anchor)
     high = bar.high if bar.close <= bar.high <= top * reach else max(bar.open, bar.close)
@@ -325,8 +329,19 @@ def _restore(chain: Columns, kept: Kept) -> None:
 
 
 @njit(cache=True, error_model="numpy")
+def _is_new(chain: Columns, kept: Kept, i: int) -> bool:
+    """Whether the quote of contract `i` has not been looked at."""
+    return bool(
+        chain.quote_ns[i] != kept.seen_ns[i]
+        or chain.bid[i] != kept.seen_bid[i]
+        or chain.ask[i] != kept.seen_ask[i]
+    )
+
+
+@njit(cache=True, error_model="numpy")
 def _from_chain(
     chain: Columns,
+    kept: Kept,
     i: int,
     first: int,
     last: int,
@@ -340,7 +355,8 @@ def _from_chain(
     """How far contract `i` is off what the rest of its expiry says, by the nearest that says it.
 
     Returns that distance, the tolerance that it was held against, and what the contract is worth by
-    it; NaN when nothing speaks.
+    it; NaN when nothing speaks. A pair whose quote nobody has looked at yet does not speak for one
+    that had a mark before: both may be wrong alike.
     """
     bid, ask, j = chain.bid[i], chain.ask[i], chain.pair[i]
     off, tolerance, worth = np.inf, unit, np.nan
@@ -349,7 +365,7 @@ def _from_chain(
         if voice < 2:
             right = chain.right[i] if voice == 0 else -chain.right[i]
             value, spread = _interpolated(chain, i, right, first, last, above, spoken, work)
-        elif j >= 0 and spoken[j]:
+        elif j >= 0 and spoken[j] and not (chain.mark[i] >= 0.0 and _is_new(chain, kept, j)):
             value, spread = above[j], chain.ask[j] - chain.bid[j]
         if np.isnan(value):
             continue
@@ -359,16 +375,6 @@ def _from_chain(
         if here < off:
             off, tolerance, worth = here, width, intrinsic + value
     return off, tolerance, worth
-
-
-@njit(cache=True, error_model="numpy")
-def _is_new(chain: Columns, kept: Kept, i: int) -> bool:
-    """Whether the quote of contract `i` has not been looked at."""
-    return bool(
-        chain.quote_ns[i] != kept.seen_ns[i]
-        or chain.bid[i] != kept.seen_bid[i]
-        or chain.ask[i] != kept.seen_ask[i]
-    )
 
 
 @njit(cache=True, error_model="numpy")
@@ -444,7 +450,7 @@ def _judge(
     off, tolerance, worth = 0.0, unit, np.nan
     if forward > 0.0:
         off, tolerance, worth = _from_chain(
-            chain, i, first, last, intrinsic, unit, bands.spreads, above, spoken, work
+            chain, kept, i, first, last, intrinsic, unit, bands.spreads, above, spoken, work
         )
     told = not np.isnan(worth)
     if mark >= 0.0:
@@ -472,6 +478,7 @@ def _judge(
     if 0 < apart_ns < chain.quote_ns[i] and same and not absurd:
         kept.apart_ns[i] = 0
         return _ADMITTED
+    spoken[i] = False
     if not _keep_apart(chain, kept, i):
         return _APART
     return _OUT_OF_BOUNDS if beyond > 0.0 else _UNCONFIRMED

@@ -1,10 +1,9 @@
 """Corporate actions from a file: for replays, and for what a data plan does not tell."""
 
-from datetime import date
 from fractions import Fraction
 from pathlib import Path
 
-from trading.data.csv_text import read_table
+from trading.data.csv_text import day, number, read_table
 from trading.errors import DataError
 from trading.market.corporate_actions import (
     ActionKind,
@@ -58,23 +57,23 @@ def read_corporate_actions(path: Path) -> tuple[list[CorporateAction], list[Divi
 
 def _action(row: list[str]) -> CorporateAction:
     underlying, ex_date, kind, new_symbol, ratio, cash = row
-    name, day = underlying.upper(), date.fromisoformat(ex_date)
+    name, on = underlying.upper(), day(ex_date)
     if not name:
         raise ValueError("the underlying is empty")
     new, shares = new_symbol.upper(), Fraction(ratio or "0")
-    amount = float(cash or "0")
+    amount = number(cash or "0")
     match ActionKind(kind.lower()):
         case ActionKind.SPLIT:
             if shares <= 0 or shares == 1:
                 raise ValueError(f"the ratio of a split is {ratio or 'empty'}")
-            return Split(name, day, shares.numerator, shares.denominator)
+            return Split(name, on, shares.numerator, shares.denominator)
         case ActionKind.SPECIAL_DIVIDEND:
-            return SpecialDividend(name, day, amount)
+            return SpecialDividend(name, on, amount)
         case ActionKind.SPIN_OFF:
-            return SpinOff(name, day, new, shares, amount)
+            return SpinOff(name, on, new, shares, amount)
         case ActionKind.MERGER:
-            return Merger(name, day, new, shares, amount)
+            return Merger(name, on, new, shares, amount)
         case ActionKind.RENAME:
-            return Rename(name, day, new)
+            return Rename(name, on, new)
         case ActionKind.DELISTING:
-            return Delisting(name, day)
+            return Delisting(name, on)

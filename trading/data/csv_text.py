@@ -1,7 +1,9 @@
 """CSV as programs and spreadsheets write it: byte-order marks, spaces, other separators."""
 
 import csv
+import re
 from collections.abc import Collection, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 
 from trading.errors import DataError
@@ -10,9 +12,47 @@ _BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-
 _SEPARATORS = ",;\t"
 
 
+_NUMBER = re.compile(r"\$?\s*([+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d{1,3})?)", re.ASCII)
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_DATE = re.compile(
+    r"(\d{4}-\d\d-\d\d|\d{8})(?:[T ]00:00(?::00(?:\.0+)?)?(?:Z|\+00:00)?)?", re.ASCII
+)
+_SEPARATOR_LINE = re.compile(r"\ufeff?\"?sep=(.)\"?", re.IGNORECASE)
+
+
+def number(cell: str) -> float:
+    """The number in a cell, with a point or, as half of the world has it, a decimal comma.
+
+    Raises ValueError for anything else, and where a comma may stand before thousands.
+
+    >>> number("$1.69"), number("0,125")
+    (1.69, 0.125)
+    """
+    found = _NUMBER.fullmatch(cell)
+    if found is None:
+        raise ValueError(f"{cell!r} is no number" if cell else "a number is missing")
+    if _THOUSANDS.fullmatch(found[1]):
+        raise ValueError(f"{cell!r} may be thousands or a fraction: write it with a point")
+    return float(found[1].replace(",", "."))
+
+
+def day(cell: str) -> date:
+    """The date in a cell: `2026-01-05`, also with a time of midnight, or `20260105`.
+
+    Raises ValueError for anything else: 03/04 is March to some and April to others.
+    """
+    found = _DATE.fullmatch(cell)
+    if found is None:
+        raise ValueError(f"{cell!r} is no date of the form 2026-01-05")
+    return date.fromisoformat(found[1])
+
+
 def header_names(line: str) -> list[str]:
     """The column names of a first line: without a byte-order mark, spaces and capitals."""
-    cells = next(csv.reader([line.lstrip("\ufeff")], skipinitialspace=True), [])
+    try:
+        cells = next(csv.reader([line.lstrip("\ufeff")], skipinitialspace=True), [])
+    except csv.Error:
+        return []
     return [cell.strip().lower() for cell in cells]
 
 
@@ -31,8 +71,9 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a small CSV as cells by column, each with its line; other columns are told too.
 
-    Column names are found in any order and case, cells are stripped of spaces, empty lines are
-    passed over. The separator is a comma, a semicolon or a tab.
+    Column names are found in any order and case, cells are stripped of spaces, empty lines and
+    those that begin with # are passed over. The separator is a comma, a semicolon or a tab, or what
+    a first line `sep=` names.
 
     Raises
     ------
@@ -50,23 +91,33 @@ def read_table(
         raise DataError(
             f"cannot read {what} {path}: it is no UTF-8 ({error}); save it as CSV in UTF-8"
         ) from error
-    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip(_SEPARATORS + " ")]
+    rows = [
+        (at, line)
+        for at, line in enumerate(lines, 1)
+        if line.strip(_SEPARATORS + " ") and not line.startswith("#")
+    ]
+    named = _SEPARATOR_LINE.fullmatch(rows[0][1].strip()) if rows else None
+    if named is not None:
+        rows = rows[1:]
     if not rows:
         raise DataError(f"{what} {path} is empty: the first line must be {','.join(columns)}")
-    separator = max(_SEPARATORS, key=rows[0][1].count)
+    separator = max(_SEPARATORS, key=rows[0][1].count) if named is None else named[1]
     names = header_names(rows[0][1].replace(separator, ","))
     if problem := header_problem(names, columns):
         raise DataError(
             f"{what} {path}, line {rows[0][0]}: {problem}; the first line must be "
             f"{','.join(columns)}"
         )
-    for number, line in rows[1:]:
-        cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+    for at, line in rows[1:]:
+        try:
+            cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+        except csv.Error as error:
+            raise DataError(f"{what} {path}, line {at}: {error}; {hint}") from error
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()
         if len(cells) != len(names):
             raise DataError(
-                f"{what} {path}, line {number}, {line!r}: it has {len(cells)} cells, the first "
+                f"{what} {path}, line {at}, {line!r}: it has {len(cells)} cells, the first "
                 f"line has {len(names)}; {hint}"
             )
-        yield number, dict(zip(names, (cell.strip() for cell in cells), strict=True))
+        yield at, dict(zip(names, (cell.strip() for cell in cells), strict=True))

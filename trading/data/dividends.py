@@ -1,9 +1,8 @@
 """Dividends from a file: for replays, and for a data plan that does not tell them."""
 
-from datetime import date
 from pathlib import Path
 
-from trading.data.csv_text import read_table
+from trading.data.csv_text import day, number, read_table
 from trading.errors import DataError
 from trading.market.dividends import Dividend
 
@@ -20,9 +19,20 @@ def read_dividends(path: Path) -> list[Dividend]:
     Raises
     ------
     DataError
-        The file is missing, lacks a column, or a row is wrong; the message names the line.
+        The file is missing, lacks a column, or a row is wrong or there twice; the message names the
+        line.
     """
-    return [_dividend(path, *row) for row in read_table(path, "dividends", _COLUMNS, _HELP)]
+    found: dict[Dividend, int] = {}
+    for line, row in read_table(path, "dividends", _COLUMNS, _HELP):
+        dividend = _dividend(path, line, row)
+        if dividend in found:
+            raise DataError(
+                f"dividends {path}, line {line}, {','.join(row.values())!r}: line "
+                f"{found[dividend]} says the same; leave one out, or, where both are paid, "
+                "write their sum in one"
+            )
+        found[dividend] = line
+    return list(found)
 
 
 def _dividend(path: Path, line: int, row: dict[str, str]) -> Dividend:
@@ -35,7 +45,7 @@ def _dividend(path: Path, line: int, row: dict[str, str]) -> Dividend:
         special = row.get("special", "").lower()
         if special not in ("", "0", "1", "no", "yes", "false", "true"):
             raise DataError(f"special is {special!r}: say true or false")
-        ex_date, amount = date.fromisoformat(row["ex_date"]), float(row["amount"])
+        ex_date, amount = day(row["ex_date"]), number(row["amount"])
         return Dividend(underlying, ex_date, amount, special in ("1", "yes", "true"))
     except (ValueError, DataError) as error:
         raise DataError(

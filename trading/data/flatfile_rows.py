@@ -143,7 +143,13 @@ class FlatFileRows:
                 f"flat file {self._name} is empty: not even a header is in it; get it from where "
                 "it came, or leave that day out"
             )
-        self._names = header_names(line.decode("utf-8-sig", errors="replace").rstrip("\r"))
+        first = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+        if "\r" in first:
+            raise FlatFileError(
+                f"flat file {self._name}: its lines end with a carriage return alone; end them "
+                "with a line feed"
+            )
+        self._names = header_names(first)
         if problem := header_problem(self._names, self._columns):
             raise FlatFileError(
                 f"flat file {self._name}, line 1: {problem}; a file of this kind begins with "
@@ -212,9 +218,14 @@ class FlatFileRows:
         for line, text in enumerate(block.decode(errors="replace").splitlines(), first):
             if not text.strip():
                 continue
-            cells = next(csv.reader([text], skipinitialspace=True))
             reason, values = "", {}
-            if header_names(text) == self._names:
+            try:
+                cells = next(csv.reader([text], skipinitialspace=True))
+            except csv.Error:
+                reason, cells = "with a cell that nobody can read", []
+            if reason:
+                pass
+            elif header_names(text) == self._names:
                 reason = "repeated headers"
             elif len(cells) != len(self._names):
                 reason = "with another number of columns"
@@ -347,7 +358,8 @@ def _value(text: str, column: Column) -> tuple[Any, str]:
     if not text or not (whole or pa.types.is_floating(column.parsed)):
         return text or None, ""
     try:
-        number = float(text)
+        # Python reads 1_000 as a number, nobody who writes such files does.
+        number = math.nan if "_" in text else float(text)
     except ValueError:
         number = math.nan
     odd = "" if math.isfinite(number) else "no number"

@@ -154,7 +154,7 @@ class RecordedSession:
         FlatFileError
             A file is missing or damaged.
         DataError
-            `day` is no session, or the file quotes no contract of `underlying`.
+            `day` is no session, or the file quotes no contract of `underlying` in it.
         """
         session = _session_on(calendar, day)
         before = _session_before(calendar, day)
@@ -214,6 +214,11 @@ class RecordedSession:
         bar_end_ns = bar_ends(session, bar_ns)
         contracts, columns = _listed(underlying, session, quotes)
         ts_ns = columns["ts_ns"]
+        if not (ts_ns > session.open_ns).any():
+            raise DataError(
+                f"no quote of {underlying} lies between the open and the close of {session.date}: "
+                "nothing could be opened; check the times in that day's file, or leave it out"
+            )
         in_session = [each for each in bars if each.start_ns + MINUTE_NS <= session.close_ns]
         known_ns = np.array([each.start_ns + MINUTE_NS for each in in_session], np.int64)
         return cls(

@@ -51,8 +51,9 @@ class Recorder:
     """Writes down what one environment is told, on the thread that tells it.
 
     Memory is bounded: at most 16 parts wait for the disk. When it cannot keep up, the recording
-    ends there, or with `waits` the caller waits; when it fails, the recording ends. Then `failure`
-    and the log tell why, and trading goes on. Every session stands for itself: what the environment
+    ends there, or with `waits` the caller waits; when the disk refuses, the recordings of that
+    session end, and the next session is recorded again where it takes it. Meanwhile `failure` and
+    the log tell why, and trading goes on. Every session stands for itself: what the environment
     keeps of the session before (bars, quotes of contracts that are still listed) is recorded as its
     warm-up and its first quotes.
 
@@ -100,6 +101,9 @@ class Recorder:
                 f"recordings cannot be written to {folder}: {error}; choose another state_dir"
             ) from error
         self.failure = ""
+        """Why nothing is recorded at present; empty where all is."""
+        self._lost = False
+        """Whether parts were dropped: what was carried over is not known any more."""
         self._rate: float | None = None
         self._rows_per_part = rows_per_part
         self._bars_per_part = bars_per_part
@@ -109,7 +113,7 @@ class Recorder:
         self._closed_ns = 0
         self._tapes: dict[str, _Tape] = {}
         self._places: dict[str, tuple[_Tape, int]] = {}
-        self._writer = _Writer(folder, rows_per_part * _ROW_BYTES, self._fail)
+        self._writer = _Writer(folder, rows_per_part * _ROW_BYTES, self._fail, self._mend)
 
     def __enter__(self) -> Self:
         return self
@@ -247,13 +251,19 @@ class Recorder:
         tape.bars_waiting = 0
 
     def _send(self, message: _Listing | _Part) -> None:
-        if not self.failure and not self._writer.accept(message, self._waits):
-            self._fail(f"the disk is {_WAITING_PARTS} parts behind")
+        if not self._lost and not self._writer.accept(message, self._waits):
+            self._lost = True
+            self._fail(f"the disk is {_WAITING_PARTS} parts behind; restart to record again")
 
     def _fail(self, reason: str) -> None:
-        if not self.failure:
+        if reason != self.failure:
             self.failure = reason
-            logger.error("recording ends here: %s; restart to record again", reason)
+            logger.error("recording ends here, trading goes on: %s", reason)
+
+    def _mend(self) -> None:
+        if self.failure and not self._lost:
+            self.failure = ""
+            logger.warning("the disk takes recordings again")
 
 
 class _Tape:
@@ -326,6 +336,8 @@ class _Known:
         self.last: NDArray[Any] = np.zeros(0, QUOTE_ROW)
         self.early: list[StockBar] = []
         """Minute bars that came after the close of one session and before the next listing."""
+        self.is_broken = False
+        """Whether the disk has refused a part of its run, which ended there."""
 
     def relist(self, contracts: Sequence[OptionContract]) -> NDArray[Any]:
         """Take over a listing; returns the quotes that the environment keeps for it."""
@@ -349,10 +361,16 @@ class _Known:
 class _Writer:
     """The recorder's thread: takes listings and parts in order and writes them."""
 
-    def __init__(self, folder: Path, buffer_bytes: int, fail: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        buffer_bytes: int,
+        fail: Callable[[str], None],
+        mend: Callable[[], None],
+    ) -> None:
         self._folder = folder
         self._buffer_bytes = buffer_bytes
-        self._fail = fail
+        self._fail, self._mend = fail, mend
         self._free: deque[bytearray] = deque()
         self._inbox: queue.Queue[_Listing | _Part | None] = queue.Queue(_WAITING_PARTS)
         self._known: dict[str, _Known] = {}
@@ -389,24 +407,24 @@ class _Writer:
                 self._fail(f"the disk did not take the last parts within {_STOP_TIMEOUT_S:g} s")
 
     def _main(self) -> None:
-        failed = False
         while (message := self._inbox.get()) is not None:
-            if failed:
-                continue  # what follows a gap would not be a prefix
             try:
                 if isinstance(message, _Listing):
                     self._begin(message)
                 else:
                     self._write(message)
             except Exception as error:
-                failed = True
-                self._fail(f"{type(error).__name__}: {error}")
+                # What follows a gap would not be a prefix: this run ends here.
+                known = self._known.setdefault(message.underlying, _Known())
+                known.run, known.is_broken = None, True
+                self._fail(f"{type(error).__name__}: {error}; the next session is recorded again")
 
     def _begin(self, listing: _Listing) -> None:
         if listing.forgets:
             self._known.pop(listing.underlying, None)
         known = self._known.setdefault(listing.underlying, _Known())
         carried = known.relist(listing.contracts)
+        early, known.early = known.early, []
         known.run = RunWriter(
             self._folder,
             listing.underlying,
@@ -415,9 +433,11 @@ class _Writer:
             listing.warm_up,
             listing.rate,
         )
-        early, known.early = known.early, []
         if len(carried) or early:
             known.run.write(carried, [(len(carried), bar) for bar in early])
+        known.is_broken = False
+        if not any(each.is_broken for each in self._known.values()):
+            self._mend()
 
     def _write(self, part: _Part) -> None:
         known = self._known.setdefault(part.underlying, _Known())
@@ -425,7 +445,7 @@ class _Writer:
         known.learn(quotes)
         if part.in_session and known.run is not None:
             known.run.write(quotes, part.marks)
-        else:
+        elif not (part.in_session and known.is_broken):
             known.early += [mark for _, mark in part.marks if isinstance(mark, StockBar)]
         if len(self._free) < _WAITING_PARTS:
             self._free.append(part.buffer)

@@ -70,6 +70,7 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
     for column in (holdings.ratio, holdings.units, holdings.net_cash, holdings.opened_ns):
         column[which] = 0
     holdings.legs[which] = NO_LEG
+    holdings.known[which] = 0.0
     purses.equity[which] = purses.cash[which] = accounts.day_start[which] = cash
     purses.reserved[which] = purses.open_positions[which] = 0
     purses.may_open[which] = purses.may_close[which] = True
@@ -99,6 +100,7 @@ def trade(
     """
     holdings, purses, sights = accounts.holdings, accounts.purses, accounts.sights
     chosen, legs, ratio = np.zeros(MAX_LEGS, np.int64), holdings.legs, holdings.ratio
+    known = holdings.known
     lots, quote_ns = np.zeros(MAX_LEGS, np.int64), np.zeros(MAX_LEGS, np.int64)
     right, strike, price = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     bid, ask = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
@@ -151,6 +153,14 @@ def trade(
             for leg in range(MAX_LEGS):
                 legs[b, leg] = chosen[leg] if leg < n_legs else NO_LEG
                 ratio[b, leg] = lots[leg] if leg < n_legs else 0
+                known[b, leg] = 0.0
+                if leg < n_legs and chosen[leg] != STOCK:
+                    q = board.quoted_at[f] + chosen[leg]
+                    if np.isnan(board.delta[q]):
+                        continue
+                    known[b, leg, 0], known[b, leg, 1] = board.delta[q], board.gamma[q]
+                    known[b, leg, 2], known[b, leg, 3] = board.vega[q], board.theta[q]
+                    known[b, leg, 4] = frames.spot[f]
         net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
         holdings.net_cash[b] = usd(net_cash)
         purses.open_positions[b] = 1 if holdings.units[b] > 0 else 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trading.data.admission import Refusal
+from trading.data.admission import LAST_NS, Refusal, is_older
 from trading.data.massive.wire import MAX_PRICE
 from trading.execution.deliverables import Adjusted
 from trading.execution.holdings import marked
@@ -51,25 +51,35 @@ class AdjustedContracts:
             each.sequence = -1
 
     def apply_quote(
-        self, symbol: str, quote: QuoteView, sequence: int, worth: float, unit: float
+        self,
+        symbol: str,
+        quote: QuoteView,
+        sequence: int,
+        worth: float,
+        unit: float,
+        most: float = math.inf,
     ) -> Refusal | None:
         """Take over a quote, or say why not; see `trading.data.admission` for the rules.
 
         No chain speaks for an adjusted contract. A quote far from its mark (`worth` before the
         first one, USD a share), by more than half of it and `unit`, is kept apart, and the contract
-        has no quote, until a later one says the same.
+        has no quote, until a later one says the same; but one above `most`, which nothing can make
+        it worth, is not confirmed by being repeated.
         """
         held = self._held[symbol]
-        if quote.ts_ns < max(held.quote.ts_ns, held.apart.ts_ns):
+        if not 0 < quote.ts_ns < LAST_NS:
+            return Refusal.MISTIMED
+        if is_older(quote.ts_ns, sequence, held.quote.ts_ns, held.sequence):
             return Refusal.OLDER
         if not (0.0 <= quote.bid <= MAX_PRICE and 0.0 <= quote.ask <= MAX_PRICE):
             return Refusal.NOT_A_PRICE
         mark = worth if math.isnan(held.mark) else held.mark
         width = max(unit, 0.5 * mark)
-        if _off(quote, mark, width) and not _is_same(quote, held.apart, width):
-            held.apart = quote
+        beyond = quote.bid > most + unit
+        if beyond or (_off(quote, mark, width) and not _is_same(quote, held.apart, width)):
+            held.apart, held.sequence = quote, sequence
             held.quote = NO_QUOTE._replace(ts_ns=quote.ts_ns)
-            return Refusal.UNCONFIRMED
+            return Refusal.OUT_OF_BOUNDS if beyond else Refusal.UNCONFIRMED
         held.quote, held.sequence, held.apart = quote, sequence, NO_QUOTE
         held.mark = marked(quote, held.mark)
         return None

@@ -67,7 +67,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import tradable_share
 from trading.market.closes import CloseSource, OfficialClose
-from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.corporate_actions import (
     ActionKind,
     CorporateAction,
@@ -99,11 +99,12 @@ HALTED_STOCK = "its stock is halted or at its price limit"
 
 
 class PriceLimits(NamedTuple):
-    """Between which prices a stock may trade, USD; 0 where there is no limit."""
+    """Between which prices a stock may trade, USD, told at `ts_ns`; 0 where there is none."""
 
     low: float
     high: float
     halted: bool
+    ts_ns: int = 0
 
     def stop(self, price: float) -> bool:
         """Whether trading at a price has come to a halt."""
@@ -221,6 +222,10 @@ class LiveEnv:
         self._purses = empty_purses(count)
         self._sights = empty_sights(count)
         self._frame_of = np.zeros(count, dtype=np.int64)
+        self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
+        """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
+        self._at_opening: dict[str, tuple[float, ...]] = {}
+        """Greeks of contracts when they were bought or sold, and the underlying's price then."""
 
     @property
     def underlyings(self) -> tuple[str, ...]:
@@ -606,11 +611,18 @@ class LiveEnv:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         spot = self._markets[position.underlying].spot
-        shares = account.deliverables[symbol].shares / account.multiplier
+        delivered = account.deliverables[symbol]
+        shares = delivered.shares / account.multiplier
         percent = (self._bands or Bands()).percent / 100.0
         unit = percent * shares * spot if np.isfinite(spot) else 0.0
         worth = self.broker.last_mark(position)
-        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit)
+        contract = parse_symbol(symbol)
+        # No call is worth more than what it delivers, no put more than its strike.
+        most = contract.strike
+        if contract.right is Right.CALL:
+            value = delivered.value(spot) / account.multiplier
+            most = value if np.isfinite(value) else np.inf
+        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit, most)
         if refusal is not None:
             self.refused.count(refusal)
         return refusal is None
@@ -623,15 +635,19 @@ class LiveEnv:
     def apply_band(
         self, symbol: str, low: float, high: float, indicators: Sequence[int], ts_ns: int
     ) -> bool:
-        """Take over between which prices a stock may trade; False when it is not traded here.
+        """Take over between which prices a stock may trade; False when refused or not traded here.
 
         A stock that is halted, or whose price has come to its limit, is suspended until it trades
         between its limits again.
         """
         if symbol not in self._markets:
             return False
+        known = self._price_bands.get(symbol)
+        if known is not None and ts_ns < known.ts_ns:
+            self.refused.count(Refusal.OLDER)
+            return False
         halted = not self.halt_indicators.isdisjoint(indicators)
-        self._price_bands[symbol] = PriceLimits(low, high, halted)
+        self._price_bands[symbol] = PriceLimits(low, high, halted, ts_ns)
         self._suspend_halted(ts_ns)
         return True
 
@@ -1063,6 +1079,12 @@ class LiveEnv:
         for k, leg in enumerate(strategy.legs):
             holdings.legs[u, k] = self._contracts[leg.symbol][1]
             holdings.ratio[u, k] = leg.ratio
+        key = (strategy.opened_ns, tuple(leg.symbol for leg in strategy.legs))
+        if self._shown.get(u) != key:
+            self._shown[u] = key
+            holdings.known[u] = 0.0
+            for k, leg in enumerate(strategy.legs):
+                holdings.known[u, k] = self._at_opening.pop(leg.symbol, 0.0)
         holdings.units[u], holdings.net_cash[u] = strategy.units, strategy.net_cash
         holdings.opened_ns[u] = strategy.opened_ns
 
@@ -1094,7 +1116,15 @@ class LiveEnv:
         )
         market = self._markets[underlying]
         greeks = unit_greeks(market.board, market.frames, 0, self._rules.multiplier, action)
-        return Outcome(action, masked=False, result=self._submit(order, Greeks(*greeks)))
+        result = self._submit(order, Greeks(*greeks))
+        if isinstance(result, Fill):
+            columns, spot = market.chain.columns, float(market.frames.spot[0])
+            for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:
+                i = market.chain.index[symbol]
+                read = columns.delta[i], columns.gamma[i], columns.vega[i], columns.theta[i]
+                known = read if not np.isnan(read[0]) else (0.0, 0.0, 0.0, 0.0)
+                self._at_opening[symbol] = (*map(float, known), spot if known is read else 0.0)
+        return Outcome(action, masked=False, result=result)
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
         held = self.exposure()

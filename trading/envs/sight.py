@@ -34,6 +34,9 @@ class Holdings(NamedTuple):
     """[B]: cash flow of the strategy so far after fees, negative when paid, USD."""
     opened_ns: I64
     """[B]"""
+    known: F64
+    """[B, MAX_LEGS, 5]: delta, gamma, vega and theta of each option as they could last be read, and
+    the underlying's price then; 0 before."""
 
 
 class Purses(NamedTuple):
@@ -68,6 +71,7 @@ def no_holdings(count: int) -> Holdings:
         units=np.zeros(count, dtype=np.int64),
         net_cash=np.zeros(count),
         opened_ns=np.zeros(count, dtype=np.int64),
+        known=np.zeros((count, MAX_LEGS, 5)),
     )
 
 
@@ -107,9 +111,10 @@ def see(
 
     Holding is always allowed; closing when every leg of the position can be traded, as far as the
     displayed sizes go; opening when no position is open on the underlying, as far as the risk
-    fraction, the greek limits, the buying power and the frame allow.
+    fraction, the greek limits, the buying power and the frame allow. Greeks that cannot be read now
+    are seen as they were last, the delta moved by what the underlying did since.
     """
-    legs, ratio, held = holdings.legs, holdings.ratio, holdings.units
+    legs, ratio, held, known = holdings.legs, holdings.ratio, holdings.units, holdings.known
     out, units, mask = sights.observations, sights.units, sights.mask
     most_units, unit_cost, unit_need = frames.most_units, frames.unit_cost, frames.unit_need
     market_features = frames.features
@@ -140,10 +145,15 @@ def see(
                 value += shares * board.mark[q]
                 expiry_ns = board.expiry_ns[board.listed_at[f] + i]
                 if not np.isnan(board.delta[q]):
-                    net_delta += shares * board.delta[q]
-                    net_gamma += shares * board.gamma[q]
-                    net_vega += shares * board.vega[q]
-                    net_theta += shares * board.theta[q]
+                    known[b, leg, 0], known[b, leg, 1] = board.delta[q], board.gamma[q]
+                    known[b, leg, 2], known[b, leg, 3] = board.vega[q], board.theta[q]
+                    known[b, leg, 4] = spot
+                delta, low = known[b, leg, 0], min(board.right[board.listed_at[f] + i], 0) * 1.0
+                moved = delta + known[b, leg, 1] * (spot - known[b, leg, 4])
+                net_delta += shares * min(max(moved, min(low, delta)), max(low + 1.0, delta))
+                net_gamma += shares * known[b, leg, 1]
+                net_vega += shares * known[b, leg, 2]
+                net_theta += shares * known[b, leg, 3]
             lots = np.floor(size / abs(ratio[b, leg]))
             alive = is_tradable(bid, ask, quote_ns, now_ns, max_age_ns)
             closable = min(closable, lots) if alive else 0.0

@@ -11,6 +11,10 @@ Arrays: TypeAlias = "NDArray[Any] | dict[str, Arrays]"
 """Arrays by name, nested."""
 
 
+_SINCE = {"known"}
+"""Parts that older states lack: they are 0, nothing known."""
+
+
 def copied(state: Any) -> Arrays:
     """Copies of an array, of a named tuple of arrays, or of a dict of them."""
     if isinstance(state, np.ndarray):
@@ -65,10 +69,11 @@ def _check(state: Any, saved: Any, name: str) -> None:
             )
         return
     parts = _parts(state)
-    if not isinstance(saved, dict) or saved.keys() != parts.keys():
+    if not isinstance(saved, dict) or saved.keys() | _SINCE != parts.keys() | _SINCE:
         raise DataError(f"{name} was saved with other parts than {sorted(parts)}")
     for part, value in parts.items():
-        _check(value, saved[part], f"{name}.{part}")
+        if part in saved or part not in _SINCE:
+            _check(value, saved[part], f"{name}.{part}")
 
 
 def _write(state: Any, saved: Any) -> None:
@@ -76,7 +81,10 @@ def _write(state: Any, saved: Any) -> None:
         state[...] = saved
         return
     for part, value in _parts(state).items():
-        _write(value, saved[part])
+        if part in saved:
+            _write(value, saved[part])
+        else:
+            value[...] = 0
 
 
 def _parts(state: Any) -> dict[str, Any]:

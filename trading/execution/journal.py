@@ -22,7 +22,7 @@ from types import TracebackType
 
 import msgspec
 
-from trading.errors import JournalError, JournalLocked, TradingError
+from trading.errors import JournalError, JournalLocked, JournalUnwritable, TradingError
 from trading.execution.events import AccountOpened, Event
 from trading.execution.journal_integrity import Repair, make_whole
 from trading.execution.journal_schema import (
@@ -96,7 +96,7 @@ class Journal:
             ends = recorded_ends(self._connection)
         except (*UNREADABLE, OSError) as error:
             self._unlock()
-            raise JournalError(f"cannot open journal {self.path}: {error}") from error
+            raise _refused(f"cannot open journal {self.path}", error) from error
         except JournalError:
             self._unlock()
             raise
@@ -136,8 +136,10 @@ class Journal:
         Raises
         ------
         JournalError
-            An event holds a value that would not read back (NaN, infinity), the journal is read
-            only, or the disk refuses. Nothing is written then.
+            An event holds a value that would not read back (NaN, infinity), or the journal is read
+            only. Nothing is written then.
+        JournalUnwritable
+            The disk refuses. Nothing is written then.
         """
         if self.read_only:
             raise JournalError(f"journal {self.path} is open read-only: the owner writes it")
@@ -156,7 +158,7 @@ class Journal:
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                raise JournalError(f"cannot write journal {self.path}: {error}") from error
+                raise _refused(f"cannot write journal {self.path}", error) from error
             self._last_seq, self._last_ts_ns = rows[-1][0], rows[-1][1]
             self._ends = ends
             self._acknowledge()
@@ -209,14 +211,14 @@ class Journal:
 
         Raises
         ------
-        JournalError
+        JournalUnwritable
             The disk refuses; the events are safe.
         """
         with self._mutex:
             try:
                 keep_snapshot(self._connection, self._last_seq, account)
             except sqlite3.Error as error:
-                raise JournalError(f"cannot write journal {self.path}: {error}") from error
+                raise _refused(f"cannot write journal {self.path}", error) from error
 
     def forget_snapshots(self) -> None:
         """Remove every snapshot; the next start folds all events."""
@@ -237,10 +239,15 @@ class Journal:
         ------
         JournalError
             The journal belongs to another account.
+        JournalUnwritable
+            The disk refuses.
         """
         if self._last_seq == 0:
             self.append(AccountOpened(ts_ns, account_id, cash, multiplier))
-        keep_note(self._connection, "openings", str(self.openings + 1))
+        try:
+            keep_note(self._connection, "openings", str(self.openings + 1))
+        except sqlite3.Error as error:
+            raise _refused(f"cannot write journal {self.path}", error) from error
         account = self.restore()
         if account.account_id != account_id:
             raise JournalError(
@@ -327,7 +334,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise JournalError(f"cannot create journal {self.path}: {error}") from error
+            raise _refused(f"cannot create journal {self.path}", error) from error
         self._exclude(descriptor)
         return descriptor
 
@@ -377,3 +384,19 @@ class Journal:
             if descriptor >= 0:
                 os.close(descriptor)
         self._file_fd = self._lock_fd = -1
+
+
+_DISK_SAYS_NO = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+}
+
+
+def _refused(what: str, error: BaseException) -> JournalError:
+    """The error of a file that could not be written or opened: whether it was the disk's fault."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # The lowest byte is the kind; the rest says more of it.
+    is_disk = isinstance(error, OSError) or (code is not None and code & 0xFF in _DISK_SAYS_NO)
+    return (JournalUnwritable if is_disk else JournalError)(f"{what}: {error}")

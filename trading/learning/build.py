@@ -152,6 +152,7 @@ def build_algorithm(
             gamma=learning.gamma,
             torch_threads=learning.threads,
             overlap=learning.overlap,
+            answer_timeout_s=learning.answer_timeout_s,
         )
         .rl_module(model_config=model.architecture())
         .debugging(seed=settings.seed, log_level="ERROR")

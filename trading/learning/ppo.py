@@ -45,6 +45,7 @@ from trading.learning.ppo_update import PPOSettings, Replica, update
 from trading.learning.rollout import Rollout
 from trading.learning.runner import network_weights
 from trading.learning.sampling import RolloutSource, Sampler, fetched
+from trading.precedence import LEARNING, give_way
 
 __all__ = ["CLSTMPPO", "CLSTMPPOConfig", "CLSTMPPOLearner"]
 
@@ -72,6 +73,8 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         """Builds the network and the optimizer."""
         if self.config.torch_threads is not None:
             torch.set_num_threads(self.config.torch_threads)
+        if self.config.num_learners > 0:
+            give_way(LEARNING)
         keep_freed_memory()
         leave_new_memory_as_it_is()
         super().build()
@@ -193,6 +196,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         """Builds runners and learners."""
         self._fed: list[RolloutSource] = []
         super().setup(config)
+        self._limit_answers()
         self._sampler = Sampler(self.env_runner_group, self.config)
 
     def feed(self, rollout: RolloutSource) -> None:
@@ -315,7 +319,28 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             yield
         except ray.exceptions.RayActorError as error:
             raise LearnerLostError(f"an actor was lost ({error})") from error
+        except Exception:
+            # RLlib trips over the answer of a learner that hangs; then that is what is wrong.
+            self._ask_learners(_version_of)
+            raise
         self._ask_learners(_version_of)
+
+    def _limit_answers(self) -> None:
+        """Have RLlib wait for no answer of a learner for longer than `answer_timeout_s`.
+
+        Where it asks for an answer without a limit it would wait for good for a process that hangs.
+        """
+        limit_s = self.config.answer_timeout_s
+        if limit_s is None or not self.learner_group.is_remote:
+            return
+        manager = self.learner_group._worker_manager
+        ask = manager.foreach_actor
+
+        def ask_in_time(*args: Any, timeout_seconds: float | None = None, **kwargs: Any) -> Any:
+            limit = limit_s if timeout_seconds is None else timeout_seconds
+            return ask(*args, timeout_seconds=limit, **kwargs)
+
+        manager.foreach_actor = ask_in_time
 
     def revive(self, checkpoint: Path | str) -> None:
         """Builds new learners in place of lost ones and goes on from a checkpoint.
@@ -340,6 +365,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             raise LearnerLostError(
                 f"no new learner could be started ({error}); try again when the cluster has room"
             ) from error
+        self._limit_answers()
         self.restore_from_path(str(checkpoint))
 
     def weights(self) -> Weights:

@@ -35,7 +35,13 @@ _OWN_NAMES = {
 
 _PPO = tuple(field.name for field in fields(PPOSettings))
 _OWN = frozenset(
-    {*(_OWN_NAMES.get(name, name) for name in _PPO), "torch_threads", "overlap", "lambda_"}
+    {
+        *(_OWN_NAMES.get(name, name) for name in _PPO),
+        "torch_threads",
+        "overlap",
+        "lambda_",
+        "answer_timeout_s",
+    }
 )
 _FROM_PPO = frozenset({"gamma", "num_epochs", "grad_clip"})
 """Those that RLlib's class has always had, and that once only `ppo` was asked for."""
@@ -61,12 +67,16 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
     sequences: as many as `minibatches` says, or of about `minibatch_size` decisions.
     """
 
+    answer_timeout_s: float | None = None
+    """Here too, for configs that were pickled before they had it."""
+
     def __init__(self, algo_class: type[Algorithm] | None = None) -> None:
         from trading.learning.ppo import CLSTMPPO
 
         super().__init__(algo_class=algo_class or CLSTMPPO)
         self.ppo = PPOSettings()
         self.torch_threads: int | None = None
+        self.answer_timeout_s = None
         self.overlap = False
         self.shuffle_batch_per_epoch = True
         # The runners have no connectors to merge, and asking for them would wait for a rollout.
@@ -128,6 +138,7 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         vf_loss_coeff: float = NotProvided,
         torch_threads: int | None = NotProvided,
         overlap: bool = NotProvided,
+        answer_timeout_s: float | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Sets the update.
@@ -142,6 +153,8 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
                 choice. A learner's threads share out the sequences of a minibatch.
             overlap: Whether remote runners sample while the learners update, with the weights
                 before the update.
+            answer_timeout_s: Seconds that a learner's actor may take to answer, an update included,
+                until it counts as lost; None: for ever.
             **kwargs: RLlib's own settings, and fields of `PPOSettings` that RLlib has no name for.
         """
         if ppo is not NotProvided:
@@ -156,6 +169,7 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
             "vf_loss_coeff": vf_loss_coeff,
             "torch_threads": torch_threads,
             "overlap": overlap,
+            "answer_timeout_s": answer_timeout_s,
         }
         for name, value in given.items():
             if value is not NotProvided:

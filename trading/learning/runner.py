@@ -43,6 +43,7 @@ from trading.learning.module import ACTION_MASK, NETWORK, OBSERVATIONS, clstm_co
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import BoolArray, FloatArray, Rollout, State
 from trading.learning.shares import single_threaded
+from trading.precedence import LEARNING, give_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
+        if self.config.num_env_runners > 0:
+            give_way(LEARNING)
         if self.config.torch_threads is not None:
             torch.set_num_threads(self.config.torch_threads)
         leave_new_memory_as_it_is()

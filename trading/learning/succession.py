@@ -226,9 +226,14 @@ class Succession:
 
     def _take_up(self, standing: Standing) -> Ruling:
         reign = self._reign_of(standing)
+        change = standing.change
+        if isinstance(change, ChampionPromoted) and self._reign is not None:
+            # Of several moves between two looks only the last one is ruled.
+            before = self._reign.champion.number
+            change = msgspec.structs.replace(change, before=before)
         self._reign, self._looked, self._overruling = reign, standing.moves, None
         self.publish()
-        return Ruling(standing.change, reign.champion)
+        return Ruling(change, reign.champion)
 
     def _reign_of(self, standing: Standing) -> Reign:
         return reign_of(self._champions, standing)

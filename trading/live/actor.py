@@ -4,6 +4,7 @@ It starts trading by itself when Ray creates it and again when Ray restarts it a
 account is then what the journal says.
 """
 
+import faulthandler
 import hashlib
 import importlib.metadata
 import os
@@ -21,13 +22,22 @@ import structlog
 import torch
 
 from trading.config import Settings
+from trading.config.settings import CredentialSettings
 from trading.data.admission import Refusal, Refusals
 from trading.data.massive.connection import ConnectionHealth, ConnectionState
 from trading.data.massive.rest import RestClient
 from trading.data.massive.stream import StreamClient
 from trading.data.recording import Recorder
+from trading.disk import takes
 from trading.envs.live_env import LiveEnv
-from trading.errors import JournalLocked, LearningError, OwnerRefused, TradingError
+from trading.errors import (
+    DataError,
+    JournalLocked,
+    JournalUnwritable,
+    LearningError,
+    OwnerRefused,
+    TradingError,
+)
 from trading.execution.broker import PaperBroker
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
@@ -76,13 +86,15 @@ _REIGN_TIMEOUT_S = 60.0
 _REIGN_POLL_S = 0.5
 _COMMAND_TIMEOUT_S = 10.0
 _DISKS_S = 60.0
+_ROOM_POLL_S = 2.0
+_UNLOCK_TIMEOUT_S = 4.0
 
 
 class Progress(NamedTuple):
     """Where the live market stands, for the driver."""
 
     phase: str
-    """starting, connecting, trading, finished, stopped or failed."""
+    """starting, connecting, trading, halted (by the journal's disk), finished, stopped, failed."""
     connected: bool
     """Every connection is live."""
     process: int
@@ -102,6 +114,8 @@ class Progress(NamedTuple):
     failure: str = ""
     failure_kind: str = ""
     """Name of the error's type when failed."""
+    locked: bool = False
+    """It waits for its secrets, see `LiveMarket.unlock`."""
 
 
 class LiveMarket:
@@ -112,7 +126,8 @@ class LiveMarket:
     settings
         The whole tree; paths are absolute.
     endpoint
-        Where market data comes from.
+        Where market data comes from. Without a key it begins once `unlock` has handed over the
+        secrets: Ray keeps an actor's arguments in the cluster's store, which may be on a disk.
     registry
         Where the weight registry is found, which holds the champion to begin with.
     """
@@ -123,6 +138,9 @@ class LiveMarket:
         self._settings = settings
         self._endpoint = endpoint
         self._registry = registry
+        self._unlocked = threading.Event()
+        if endpoint.api_key:
+            self._unlocked.set()
         self._calendar = ExchangeCalendar()
         self._metrics = TradingMetrics()
         self._learner = LearnerFigures()
@@ -133,6 +151,7 @@ class LiveMarket:
         self._stream: StreamClient | None = None
         self._rest: RestClient | None = None
         self._recorder: Recorder | None = None
+        self._not_recorded = "off"
         self._early_answers: list[Answer] = []
         """What came before there was a trader to give it to."""
         self._answers_lock = threading.Lock()
@@ -148,11 +167,22 @@ class LiveMarket:
         self._day: Day | None = None
         self._day_base: float | None = None
         self._stopping = threading.Event()
+        self._told_s = settings.safety.hang_s / 4
+        """A trading thread that is silent for longer is told of."""
         self._newsroom = Newsroom(self._edition)
         self._faults = FaultNotes(assembly.journal_path(settings))
         self._faults.note()
         self._thread = threading.Thread(target=self._main, name="trader", daemon=True)
         self._thread.start()
+
+    def unlock(self, credentials: CredentialSettings, api_key: str) -> None:
+        """Take over the secrets and the endpoint's key, and begin; heeded once."""
+        if self._unlocked.is_set():
+            return
+        self._settings = self._settings.model_copy(update={"credentials": credentials})
+        self._endpoint = replace(self._endpoint, api_key=api_key)
+        configure_logging(self._settings.log_level, (*credentials.values(), api_key))
+        self._unlocked.set()
 
     def ping(self) -> str:
         """Answers while the actor lives."""
@@ -170,7 +200,11 @@ class LiveMarket:
         reasons = []
         if not trades:
             text = f"{self._phase}: {self._failure}" if self._failure else self._phase
-            reasons.append(Reason(Unready.PHASE, text))
+            kind = Unready.HALTED if self._phase == "halted" else Unready.PHASE
+            reasons.append(Reason(kind, text))
+        if (silent_s := self._silent_s()) > self._told_s:
+            text = f"the trading thread hangs: no sign of life for {silent_s:.0f} s"
+            reasons.append(Reason(Unready.HANGS, text))
         if not is_closed:
             reasons += self._feed_reasons()
         if self._stream is not None:
@@ -193,8 +227,11 @@ class LiveMarket:
         return {
             "phase": self._phase,
             **self._status,
+            **self._halted_status(),
             "feed": {"connections": feed, **self._feed_counts()},
-            "recording": (self._recorder.failure or "on") if self._recorder else "off",
+            "recording": (
+                (self._recorder.failure or "on") if self._recorder else self._not_recorded
+            ),
             "learner": self._learner_status,
             "versions": {
                 "trading": importlib.metadata.version("trading"),
@@ -277,6 +314,7 @@ class LiveMarket:
             rollbacks=account.rollbacks if account else 0,
             failure=str(self._failure or ""),
             failure_kind=type(self._failure).__name__ if self._failure else "",
+            locked=not self._unlocked.is_set(),
         )
 
     def next_fragment(self, timeout_s: float) -> Fragment | None:
@@ -307,6 +345,7 @@ class LiveMarket:
 
     def control_digest(self) -> bytes | None:
         """SHA-256 of the owner's token; None where none is configured."""
+        self._unlocked.wait(_UNLOCK_TIMEOUT_S)
         token = self._settings.credentials.control_token
         return hashlib.sha256(token.get_secret_value().encode()).digest() if token else None
 
@@ -394,13 +433,40 @@ class LiveMarket:
     def _heed_commands(self) -> None:
         """Obey what the command line leaves beside the journal, until trading ends."""
         journal = assembly.journal_path(self._settings)
-        while not self._stopping.wait(POLL_S) and self._phase in ("connecting", "trading"):
+        trader = self._trader
+        while not self._stopping.wait(POLL_S) and self._is_alive(trader):
             serve(journal, self._obey)
+
+    def _is_alive(self, trader: Trader | None) -> bool:
+        """Whether this is who trades, or gets ready to."""
+        return trader is self._trader and self._phase in ("connecting", "trading")
+
+    def _mind_hangs(self) -> None:
+        """End this process when the trading thread shows no sign of life, until trading ends.
+
+        Ray starts it again, and the journal tells where it goes on. A thread that lets no other
+        run is found by the driver, which then gets no answer.
+        """
+        trader, told = self._trader, False
+        limit_s = self._settings.safety.hang_s
+        while not self._stopping.wait(1.0) and self._is_alive(trader):
+            silent_s = self._silent_s()
+            if silent_s > self._told_s and not told:
+                log.error("the trading thread hangs", silent_s=silent_s, ends_after_s=limit_s)
+                self._tell(f"the trading thread hangs: no sign of life for {silent_s:.0f} s")
+            told = silent_s > self._told_s
+            if silent_s > limit_s:
+                faulthandler.dump_traceback(all_threads=True)
+                self._end_process(f"the trading thread hung for {silent_s:.0f} s")
+
+    def _silent_s(self) -> float:
+        """Seconds since the trading thread's last sign of life."""
+        return self._trader.pulse.silent_s if self._trader is not None else 0.0
 
     def _keep_watch(self, watchman: Watchman) -> None:
         """Look at the feed every second, and at the disks every minute, until trading ends."""
-        looked_s = -_DISKS_S
-        while not self._stopping.wait(1.0) and self._phase in ("connecting", "trading"):
+        trader, looked_s = self._trader, -_DISKS_S
+        while not self._stopping.wait(1.0) and self._is_alive(trader):
             now_s = time.monotonic()
             if self._phase == "trading" and not self._market_is_closed():
                 watchman.feed([each.text for each in self._feed_reasons()], now_s)
@@ -422,6 +488,10 @@ class LiveMarket:
         line = report(trader, self._day, base, str(bar.session.date), self._learner)
         self._day, self._day_base = Day.of(trader), None
         log.info("the day's report", report=line)
+        self._tell(line)
+
+    def _tell(self, line: str) -> None:
+        """Tell the owner, where the settings say how."""
         if self._notices is not None:
             self._notices.tell(line)
 
@@ -514,27 +584,69 @@ class LiveMarket:
 
     def _main(self) -> None:
         try:
-            self._trade()
+            self._trade_while_there_is_room()
         except TradingError as error:
             log.error("trading ended", reason=str(error), kind=type(error).__name__)
             self._failure, self._phase = error, "failed"
-            if self._notices is not None:
-                self._notices.tell(f"trading ended: {error}")
+            self._tell(f"trading ended: {error}")
         except BaseException as error:
-            # Unknown faults end the process: Ray restarts it and the journal tells the state.
             log.exception("the trading thread failed")
             self._failure, self._phase = error, "failed"
-            self._faults.note(described(error))
-            if self._notices is not None:
-                self._notices.tell(
-                    f"the live market failed and starts again: {type(error).__name__}"
-                )
-                self._notices.close()
-            os._exit(1)
+            self._end_process(described(error), type(error).__name__)
         if self._notices is not None:
             self._notices.close()
 
+    def _end_process(self, fault: str, told: str = "") -> None:
+        """End this process by a fault: Ray starts it again and the journal tells the state.
+
+        The owner is told `told`, for a fault's own text may not be meant for people.
+        """
+        self._faults.note(fault)
+        if self._notices is not None:
+            self._notices.tell(f"the live market failed and starts again: {told or fault}")
+            self._notices.close()
+        os._exit(1)
+
+    def _trade_while_there_is_room(self) -> None:
+        """Trade; where the journal's disk takes nothing, halt until it does, and begin again.
+
+        What could not be journalled has not happened: the account is as its journal says.
+        """
+        while True:
+            try:
+                return self._trade()
+            except JournalUnwritable as error:
+                log.error("halted: the journal's disk takes nothing", reason=str(error))
+                self._failure, self._trader, self._phase = error, None, "halted"
+                self._tell(f"HALTED: {error}; trading goes on when its disk has room")
+                self._newsroom.bar()
+                if not self._await_room():
+                    self._phase = "stopped"
+                    return
+                log.info("the journal's disk has room again")
+                self._tell("the journal's disk has room again: trading goes on")
+                self._failure, self._phase = None, "starting"
+
+    def _await_room(self) -> bool:
+        """Wait until the journal can be written; False when told to stop before."""
+        folder = assembly.journal_path(self._settings).parent
+        while not self._stopping.wait(_ROOM_POLL_S):
+            if takes(folder):
+                return True
+        return False
+
+    def _halted_status(self) -> dict[str, Any]:
+        """What of `/status` a journal that cannot be written changes; the journal has it not."""
+        if self._phase != "halted" or "account" not in self._status:
+            return {}
+        state = {"trading_state": "HALTED", "trading_state_reason": str(self._failure)}
+        return {"account": self._status["account"] | state}
+
     def _trade(self) -> None:
+        while not self._unlocked.wait(0.1):
+            if self._stopping.is_set():
+                self._phase = "stopped"
+                return
         settings = self._settings
         calendar = self._calendar
         reign = self._await_reign()
@@ -544,7 +656,7 @@ class LiveMarket:
             StreamClient(
                 assembly.stream_settings(settings, self._endpoint), seed=settings.seed
             ) as stream,
-            assembly.recorder(settings) or nullcontext() as recorder,
+            self._open_recorder() or nullcontext() as recorder,
         ):
             self._stream, self._recorder, self._rest = stream, recorder, rest
             now_ns = rest.market_status().server_ns
@@ -610,6 +722,7 @@ class LiveMarket:
             self._introduce(trader)
             self._phase = "connecting"
             threading.Thread(target=self._heed_commands, name="owner", daemon=True).start()
+            threading.Thread(target=self._mind_hangs, name="watchdog", daemon=True).start()
             self._notify(broker)
             trader.open()
             self._take_snapshot(trader, trader.clock.bar)
@@ -640,14 +753,16 @@ class LiveMarket:
             return
         notify = self._settings.notify
         name = self._settings.account.id
-        self._notices = Notices(by_apprise(addresses), name, notify.interval_s)
+        first = self._notices is None
+        if self._notices is None:
+            self._notices = Notices(by_apprise(addresses), name, notify.interval_s)
         tell = self._notices.tell
         broker.followers.append(Chronicle(tell, notify.rejections_in_a_row).follow)
         watchman = Watchman(tell, notify.disk_free_pct)
         threading.Thread(
             target=self._keep_watch, args=(watchman,), name="watchman", daemon=True
         ).start()
-        if self._restarts:
+        if self._restarts and first:
             tell(f"the live market has started again, restart {self._restarts}")
 
     def _introduce(self, trader: Trader) -> None:
@@ -656,6 +771,16 @@ class LiveMarket:
                 trader.deliver(answer)
             self._early_answers.clear()
             self._trader = trader
+
+    def _open_recorder(self) -> Recorder | None:
+        """The recorder of live days; without room for it trading goes on unrecorded."""
+        try:
+            return assembly.recorder(self._settings)
+        except DataError as error:
+            log.error("nothing is recorded, trading goes on", reason=str(error))
+            self._not_recorded = str(error)
+            self._tell(f"nothing is recorded: {error}")
+            return None
 
     def _open_journal(self) -> Journal:
         """Open the journal, waiting for a predecessor of this process to be gone."""

@@ -56,8 +56,8 @@ class BarClock:
 
     What time it is comes from the live clock (`follow`), in replay and simulation from the market
     server, which says so in every frame. An event more than `max_ahead_ns` ahead of it is refused,
-    and the watermark does not pass it. Where neither tells the time, it is what two distinct
-    events agree on: one alone closes no bar.
+    and the watermark does not pass it. Where neither tells the time, it is what the events of two
+    symbols agree on: one alone closes no bar, however many of its events are dated ahead.
 
     Attributes
     ----------
@@ -161,11 +161,14 @@ class BarClock:
         self.watermark_ns = max(self.watermark_ns, min(newest_ns, now_ns or end_ns))
 
     def _agree(self, ts_ns: int, symbol: str) -> None:
-        """Let the watermark go where the latest two distinct events beyond the bar both are."""
-        event = (ts_ns, symbol)
-        if event != self._newest:
-            self.watermark_ns = max(self.watermark_ns, min(ts_ns, self._newest[0]))
-            self._newest = max(self._newest, event)
+        """Let the watermark go where the latest events of two symbols beyond the bar both are."""
+        newest_ns, newest = self._newest
+        if symbol == newest or ts_ns <= newest_ns:
+            agreed_ns = 0 if symbol == newest else ts_ns
+            self._newest = (max(ts_ns, newest_ns), newest)
+        else:
+            agreed_ns, self._newest = newest_ns, (ts_ns, symbol)
+        self.watermark_ns = max(self.watermark_ns, agreed_ns)
 
     def advance(self, bar: Bar) -> None:
         """Go on to the next bar and apply what has already arrived for it."""

@@ -31,6 +31,8 @@ class DeadMan:
         self._decided_s = clock()
         self._driven_s: float | None = None
         """None before the first question: then nobody drives, and nobody is missed."""
+        self._off_since_s: float | None = None
+        self._off_by_s = 0.0
 
     def framed(self) -> None:
         """The feed has brought something."""
@@ -43,6 +45,14 @@ class DeadMan:
     def driven(self) -> None:
         """The driver has asked; safe on any thread."""
         self._driven_s = self._clock()
+
+    def timed(self, off_by_s: float) -> None:
+        """The clock was looked at; seconds that it is off by, 0 where nothing is wrong with it."""
+        if off_by_s == 0.0:
+            self._off_since_s = None
+        elif self._off_since_s is None:
+            self._off_since_s = self._clock()
+        self._off_by_s = off_by_s
 
     def missing(
         self, market_ns: int | None, decided_ns: int, opened_ns: int, seen_ns: int
@@ -68,13 +78,15 @@ class DeadMan:
             since_decision_s = (market_ns - max(decided_ns, opened_ns)) / _SECOND_NS
             # By the feed's own times: a connection that only repeats old news is dead too.
             since_event_s = (market_ns - max(seen_ns, opened_ns)) / _SECOND_NS
-            if seen_ns - market_ns > self.patience_s * _SECOND_NS:
-                ahead_s = (seen_ns - market_ns) / _SECOND_NS
-                found.append(f"this machine's clock is {ahead_s:.0f} s behind the feed")
         if since_decision_s > self.patience_s:
             found.append(f"no decision for {since_decision_s:.0f} s")
         if since_event_s > self.patience_s:
             found.append(f"nothing from the feed for {since_event_s:.0f} s")
         if self._driven_s is not None and now_s - self._driven_s > self.patience_s:
             found.append(f"no word of the driver for {now_s - self._driven_s:.0f} s")
+        if self._off_since_s is not None and now_s - self._off_since_s > self.patience_s:
+            found.append(
+                f"this machine's clock is {self._off_by_s:+.0f} s off, for "
+                f"{now_s - self._off_since_s:.0f} s"
+            )
         return found

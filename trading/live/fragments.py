@@ -5,6 +5,7 @@ between them included. What is not yet full is kept in a file, so that a restart
 the rewards that the learner gets add up to those in the journal.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -248,18 +249,24 @@ class _StepFile:
     """Records of the unfinished fragment, each with its length and checksum, appended as they come.
 
     What a kill or a power cut leaves of a record is not read. The journal has every reward anyway;
-    this file only spares the decisions.
+    this file only spares the decisions: where the disk takes it no more, the fragment at hand is
+    kept in memory alone, and trading goes on.
     """
 
     def __init__(self, path: Path, kind: tuple[str, ...]) -> None:
         self._path, self._kind = path, kind
         self._begun = False
+        self._refused = False
+        """Whether the disk has refused a record of this fragment: what follows it is of no use."""
 
     def read(self, until_ns: int) -> list[_Record]:
         """Whole records of the same kind up to a time, in order; the file holds no more then."""
         try:
             content = self._path.read_bytes()
         except FileNotFoundError:
+            return []
+        except OSError as error:
+            self._refuse(error)
             return []
         at, records = 0, []
         while (body := _framed(content, at)) is not None:
@@ -277,22 +284,43 @@ class _StepFile:
                 break
             at += _FRAME + len(body)
         if at:
-            os.truncate(self._path, at)
+            try:
+                os.truncate(self._path, at)
+            except OSError as error:
+                self._refuse(error)
             self._begun = True
         return records
 
     def append(self, record: _Record) -> None:
+        if self._refused:
+            return
         parts = [msgspec.msgpack.encode(record)]
         if not self._begun:
             parts.insert(0, msgspec.msgpack.encode(self._kind))
-        with self._path.open("ab" if self._begun else "wb") as file:
-            for body in parts:
-                file.write(len(body).to_bytes(4, "big") + crc32(body).to_bytes(4, "big") + body)
+        try:
+            with self._path.open("ab" if self._begun else "wb") as file:
+                for body in parts:
+                    file.write(len(body).to_bytes(4, "big") + crc32(body).to_bytes(4, "big") + body)
+        except OSError as error:
+            self._refuse(error)
         self._begun = True
 
     def clear(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._begun = False
+        self._begun = self._refused = False
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: OSError) -> None:
+        self._refused = True
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+        log.warning(
+            "the unfinished fragment is not kept through a restart",
+            file=str(self._path),
+            reason=error.strerror,
+        )
 
 
 _FRAME = 8

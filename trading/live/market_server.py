@@ -138,6 +138,9 @@ class MarketServerHost:
         """Start the exchange clock."""
         await self._started().begin()
 
+    async def ping(self) -> None:
+        """Answers while the server is not stuck."""
+
     async def wait_finished(self) -> None:
         """Return when the recording has been streamed to its end."""
         await self._started().wait_finished()

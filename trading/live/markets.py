@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
+from trading.data.admission import Refusal
 from trading.data.massive.rest import ContractSnapshot, RestClient
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import BUCKETS
@@ -131,7 +132,10 @@ class MarketDirectory:
             At the start of a run nothing at all can be listed.
         """
         told = self._known_dividends(bar.session.date)
-        self._env.set_dividends(dict.fromkeys([*told, *self._special_dividends]))
+        # A special one that is named is not paid again where the vendor tells it as a regular one.
+        named = [replace(each, special=False) for each in self._special_dividends]
+        others = [each for each in told if replace(each, special=False) not in named]
+        self._env.set_dividends([*others, *self._special_dividends])
         self._tell_actions(bar.session.date)
         self._tell_roots(bar.session.date)
         if self._closes is not None:
@@ -440,17 +444,19 @@ class MarketDirectory:
             self._env.warm_up(symbol, bars[-HISTORY_BARS:])
         self._env.list_contracts(symbol, chosen)
         self._warm.add(symbol)
-        for each in snapshots:
-            if each.quote_ns > 0:
-                self._env.apply_quote(
-                    each.contract.symbol,
-                    each.bid,
-                    each.ask,
-                    each.bid_size,
-                    each.ask_size,
-                    each.quote_ns,
-                    sequence=0,
-                )
+        quoted = [each for each in snapshots if each.quote_ns > 0]
+        usable = not_ahead(quoted, bar.end_ns)
+        self._env.refused.count(Refusal.AHEAD, len(quoted) - len(usable))
+        for each in usable:
+            self._env.apply_quote(
+                each.contract.symbol,
+                each.bid,
+                each.ask,
+                each.bid_size,
+                each.ask_size,
+                each.quote_ns,
+                sequence=0,
+            )
         self._left_out.pop(symbol, None)
         lifted = self._unlisted_reasons(symbol)
         if symbol not in self._delisted:
@@ -552,6 +558,21 @@ class _Found(NamedTuple):
     symbol: str
     day: date
     close: OfficialClose
+
+
+def not_ahead(quoted: Sequence[ContractSnapshot], end_ns: int) -> list[ContractSnapshot]:
+    """The snapshots whose quotes are not dated ahead: one that is keeps all until then out.
+
+    Quotes up to the bar's end are not. Where a tape has run ahead of its bars most of them are
+    later: then those up to the time of nine in ten are not.
+    """
+    times = sorted(each.quote_ns for each in quoted)
+    if len(times) >= _MANY:
+        end_ns = max(end_ns, times[len(times) * 9 // 10 - 1])
+    return [each for each in quoted if each.quote_ns <= end_ns]
+
+
+_MANY = 10
 
 
 def nearest_the_money(

@@ -19,6 +19,8 @@ class Unready(StrEnum):
 
     PHASE = "phase"
     """It starts, has ended or has failed."""
+    HANGS = "hangs"
+    """The trading thread shows no sign of life."""
     CONNECTION = "connection"
     """A connection is not live."""
     SUBSCRIPTIONS = "subscriptions"

@@ -41,6 +41,7 @@ from trading.live.championship import Championship
 from trading.live.clock import OFF_NS, LiveClock
 from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
+from trading.live.pulse import Pulse
 from trading.market.calendar import ExchangeCalendar
 
 log = structlog.get_logger(__name__)
@@ -181,6 +182,7 @@ class Trader:
         self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
         self._commands = queue.Queue()
         self.dead_man = DeadMan(settings.patience_s)
+        self.pulse = Pulse()
         self._limits: queue.Queue[tuple[RiskLimits, TradingRules]] = queue.Queue()
         self._now_ns = start_ns
         self._has_closed = False
@@ -274,13 +276,22 @@ class Trader:
             self.live_clock.check()
             self.clock.follow(self.live_clock.now_ns)
         tells = now_ns if self.live_clock is None else self.live_clock.now_ns
+        try:
+            self._loop(tells)
+        finally:
+            self.pulse.rest()
+
+    def _loop(self, tells: Callable[[], int]) -> None:
+        """Go round until told to stop or the stream ends; `tells` is the market's time."""
         while not self.stopping.is_set():
+            self.pulse.beat()
             received_s = self._receive(_FRAME_TIMEOUT_S)
             if self.live_clock is not None:
                 self._keep_time(self.live_clock)
             self._obey()
             self._watch(tells)
             while self._due() and not self.stopping.is_set():
+                self.pulse.beat()
                 self._confirm()
                 self._obey()
                 self._watch(tells)
@@ -357,6 +368,9 @@ class Trader:
             if session is None:
                 return
             opened_ns = session.open_ns
+        if self.live_clock is not None:
+            clock = self.live_clock
+            self.dead_man.timed(clock.offset_s if clock.is_off else 0.0)
         missing = self.dead_man.missing(market_ns, self._now_ns, opened_ns, self.clock.watermark_ns)
         at_ns = max(self._now_ns, account.last_ts_ns)
         flattens = standing is not None and standing.flatten and account.strategies
@@ -571,6 +585,7 @@ class Trader:
         deadline = time.monotonic() + self._settings.lockstep_timeout_s
         answers: list[Answer] = []
         while not self.stopping.is_set() and time.monotonic() < deadline:
+            self.pulse.beat()
             try:
                 answers.append(self._inbox.get(timeout=_FRAME_TIMEOUT_S))
             except queue.Empty:

@@ -213,6 +213,7 @@ class Book:
         if self._is_adjusted:
             # The whole contract, told by the hundredth; see `AdjustedSeries`.
             bid, ask = np.round(bid * self._share[k], 2), np.round(ask * self._share[k], 2)
+            ask = np.where((bid > 0.0) & (ask > 0.0), np.maximum(ask, bid + 0.01), ask)
         for each, position in zip(bad, wrong, strict=True):
             at = int(np.searchsorted(k, position))
             bid[at], ask[at] = _misprinted(each, float(bid[at]), float(ask[at]))

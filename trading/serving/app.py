@@ -21,6 +21,7 @@ from ray.serve.exceptions import RayServeException
 from trading.errors import TradingError
 from trading.live.news import News, as_json
 from trading.local_ray import keep_replica_on_loopback
+from trading.precedence import ANSWERS, give_way
 from trading.serving.control import add_control
 from trading.serving.metrics import supervisor_text
 from trading.serving.supervisor import TRADING, Standing
@@ -338,6 +339,7 @@ def build_app(
 
     def built() -> FastAPI:
         """Called in the replica, before it listens."""
+        give_way(ANSWERS)
         keep_replica_on_loopback()
         return build_api(live_actor_name, namespace, Supervised() if supervised else None)
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.security import HTTPBearer
 
 from trading.execution.commands import Command
 from trading.execution.events import OwnerCommand
@@ -144,11 +145,21 @@ def add_control(api: FastAPI, ask: Callable[..., Any]) -> None:
             return _json(content, refusal.status, refusal.headers)
         return _json({"done": True, **answer}, 200, {})
 
+    # Only for the document: `admit` looks at the header itself.
+    shown = Depends(HTTPBearer(scheme_name="owner", auto_error=False))
+
     def route(name: str) -> None:
         async def command(request: Request) -> Response:
             return await obey(name, request)
 
-        api.post(f"/control/{name}", name=name)(command)
+        api.post(
+            f"/control/{name}",
+            name=name,
+            summary=f"The owner's command {name}",
+            dependencies=[shown],
+            responses=_ANSWERS,
+            openapi_extra=_TAKES,
+        )(command)
 
     for name in COMMANDS:
         route(name)
@@ -179,3 +190,39 @@ def _json(content: object, status: int, headers: dict[str, str]) -> Response:
         headers=headers,
         media_type="application/json",
     )
+
+
+def _object(*texts: str, **fields: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema's object: fields of text, and others."""
+    return {
+        "type": "object",
+        "properties": {**{each: {"type": "string"} for each in texts}, **fields},
+    }
+
+
+def _answer(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+_TOLD = {**_object("said", done={"type": "boolean"}), "required": ["done", "said"]}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: _answer("Done, or done before by the same key", _TOLD),
+    400: _answer("The body is not in order", _TOLD),
+    401: _answer("No token", _TOLD),
+    403: _answer("Not the owner's token, or none is configured", _TOLD),
+    409: _answer("It cannot be done, and why", _TOLD),
+    413: _answer(f"The body is longer than {MOST_BYTES} bytes", _TOLD),
+    429: _answer("Too many commands", _TOLD),
+    503: _answer("Nobody trades who could obey", _object("status", "reason")),
+}
+_TAKES = {
+    "requestBody": {
+        "required": False,
+        "content": {
+            "application/json": {
+                "schema": {**_object(*Body.__struct_fields__), "additionalProperties": False}
+            }
+        },
+    }
+}
+"""What a command takes, for the document."""

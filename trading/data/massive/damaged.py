@@ -1,4 +1,4 @@
-"""Takes a damaged frame apart, so that its whole events can still be read."""
+"""Takes damaged JSON apart, so that what is whole in it can still be read."""
 
 import re
 
@@ -15,6 +15,33 @@ _LONGEST_EVENT = 1 << 16
 """Bytes: a longer event is damage, and the search for its end has a bound."""
 
 
+_BOM = b"\xef\xbb\xbf"
+_TEXT_OR_NO_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|[+-]?\b(?:NaN|nan|Infinity|inf)\b', re.DOTALL)
+_HALF = re.compile(
+    rb"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+
+
+def mended(body: bytes) -> bytes:
+    """A JSON text without what other programs write and JSON has not.
+
+    A byte-order mark is left out, NaN and Infinity become `null`, halves of surrogate pairs the
+    replacement character.
+
+    >>> mended(b'{"bid": NaN, "name": "NaN"}')
+    b'{"bid": null, "name": "NaN"}'
+    """
+    return _TEXT_OR_NO_NUMBER.sub(_mended_token, body.removeprefix(_BOM))
+
+
+def _mended_token(found: re.Match[bytes]) -> bytes:
+    token = found.group()
+    if not token.startswith(b'"'):
+        return b"null"
+    return _HALF.sub(lambda half: half.group(1) or b"\\ufffd", token)
+
+
 def elements(frame: bytes) -> list[bytes] | None:
     """The elements of the JSON array `frame`, each unread; None when it is no array.
 
@@ -29,7 +56,7 @@ def elements(frame: bytes) -> list[bytes] | None:
         return [bytes(raw) for raw in _RAW_EVENTS.decode(frame)]
     except Exception:  # any damage, in bytes or in nesting
         pass
-    frame = frame.removeprefix(b"\xef\xbb\xbf").lstrip()
+    frame = frame.removeprefix(_BOM).lstrip()
     if not frame.startswith(b"["):
         return None
     found: list[bytes] = []

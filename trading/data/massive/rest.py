@@ -7,21 +7,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import msgspec
 
+from trading.data.admission import LAST_NS, is_bar
 from trading.data.massive.rest_actions import (
     TickerDetails,
+    figure,
     read_official_close,
     read_splits,
     read_ticker_details,
     read_ticker_events,
 )
-from trading.data.massive.rest_transport import Page, RequestPace, RestTransport
-from trading.data.massive.wire import event_ns
-from trading.errors import ContractError, RestError
+from trading.data.massive.rest_transport import RequestPace, RestTransport
+from trading.data.massive.wire import MAX_PRICE, event_ns
+from trading.errors import ContractError, DataError, RestError
 from trading.market.bars import StockBar
 from trading.market.closes import OfficialClose
 from trading.market.contracts import OptionContract, Right, parse_symbol
@@ -135,8 +137,7 @@ class _DividendRow(msgspec.Struct):
     ticker: str
     ex_dividend_date: date
     cash_amount: float = 0.0
-    distribution_type: str | None = None
-    id: str | None = None
+    distribution_type: Any = None
     currency: str | None = "USD"
 
 
@@ -166,8 +167,8 @@ class _ContractRow(msgspec.Struct):
     ticker: str
     underlying_ticker: str | None = None
     shares_per_contract: float | None = float(_STANDARD_DELIVERABLE)
-    exercise_style: str | None = None
-    additional_underlyings: list[msgspec.Raw] | None = None
+    exercise_style: Any = None
+    additional_underlyings: Any = None
 
 
 class _Details(msgspec.Struct):
@@ -177,30 +178,19 @@ class _Details(msgspec.Struct):
 class _LastQuote(msgspec.Struct):
     bid: float | None = None
     ask: float | None = None
-    bid_size: float | None = None
-    ask_size: float | None = None
+    bid_size: Any = None
+    ask_size: Any = None
     last_updated: int | float | None = None
-
-
-class _Greeks(msgspec.Struct):
-    delta: float | None = None
-    gamma: float | None = None
-    theta: float | None = None
-    vega: float | None = None
-
-
-class _UnderlyingAsset(msgspec.Struct):
-    price: float | None = None
-    value: float | None = None
 
 
 class _SnapshotRow(msgspec.Struct):
     details: _Details
     last_quote: _LastQuote | None = None
-    greeks: _Greeks | None = None
-    underlying_asset: _UnderlyingAsset | None = None
-    implied_volatility: float | None = None
-    open_interest: float | None = None
+    # Figures beside the quote may be of any kind: what is none is not known.
+    greeks: Any = None
+    underlying_asset: Any = None
+    implied_volatility: Any = None
+    open_interest: Any = None
 
 
 class _AggregateRow(msgspec.Struct):
@@ -209,8 +199,8 @@ class _AggregateRow(msgspec.Struct):
     h: float
     l: float  # noqa: E741 - the vendor's field name
     c: float
-    v: float = 0.0
-    vw: float | None = None
+    v: Any = 0.0
+    vw: Any = None
 
 
 class _StatusReply(msgspec.Struct, rename="camel"):
@@ -321,7 +311,7 @@ class RestClient:
                         contract=contract,
                         underlying=told or usual,
                         shares_per_contract=math.nan if shares is None else shares,
-                        exercise_style=row.exercise_style or "",
+                        exercise_style=str(row.exercise_style or ""),
                         delivers_other=bool(row.additional_underlyings),
                     ),
                 )
@@ -335,21 +325,28 @@ class RestClient:
             "ex_dividend_date.lte": to_date.isoformat(),
             "limit": str(_DIVIDENDS_PER_PAGE),
         }
-        found = [
-            Dividend(
-                row.ticker,
-                row.ex_dividend_date,
-                row.cash_amount,
-                special=row.distribution_type == _SPECIAL,
-            )
-            for row in self._transport.rows(
-                lambda client: client.list_stocks_dividends(params=query, raw=True),
-                "/stocks/v1/dividends",
-                _DividendRow,
-            )
-            if row.ticker == underlying and row.cash_amount > 0.0 and _is_in_usd(row)
+        found: dict[Dividend, set[str]] = {}
+        for row in self._transport.rows(
+            lambda client: client.list_stocks_dividends(params=query, raw=True),
+            "/stocks/v1/dividends",
+            _DividendRow,
+        ):
+            if row.ticker != underlying or not row.cash_amount > 0.0 or not _is_in_usd(row):
+                continue
+            kind = str(row.distribution_type or "").lower()
+            try:
+                dividend = Dividend(
+                    underlying, row.ex_dividend_date, row.cash_amount, special=kind == _SPECIAL
+                )
+            except DataError as error:
+                logger.warning("dividend left out: %s", error)
+                continue
+            found.setdefault(dividend, set()).add(kind)
+        # Told twice it is one; of the same amount but another kind it is another one.
+        each_once = [
+            dividend for dividend, kinds in found.items() for _ in range(len(kinds - {""}) or 1)
         ]
-        return sorted(dict.fromkeys(found), key=lambda dividend: dividend.ex_date)
+        return sorted(each_once, key=lambda dividend: dividend.ex_date)
 
     def treasury_yields(self, on: date) -> YieldCurve | None:
         """Return the newest yields of treasuries up to a date; None where two weeks have none."""
@@ -369,8 +366,12 @@ class RestClient:
                 for name, years in _YIELDS_OF.items()
                 if (percent := getattr(row, name)) is not None
             }
-            if known and row.date <= on:
+            if not known or row.date > on:
+                continue
+            try:
                 curves.append(YieldCurve(row.date, known))
+            except DataError as error:
+                logger.warning("yields left out: %s", error)
         return max(curves, key=lambda curve: curve.day, default=None)
 
     def splits(self, underlying: str, from_date: date, to_date: date) -> list[Split]:
@@ -438,7 +439,7 @@ class RestClient:
         """Yield the quotes of a contract in `[from_ns, before_ns)` page by page, oldest first.
 
         The pages read so far are a beginning: only an iteration that ends without an error has
-        been told all.
+        been told all. Rows that are no quotes are logged and left out.
         """
         query = {
             "timestamp.gte": str(from_ns),
@@ -450,10 +451,11 @@ class RestClient:
         name = quote(symbol, safe=":")
         path = f"/v3/quotes/{name}"
         last_ns = from_ns
-        for page in self._transport.pages(
+        for page in self._transport.whole_pages(
             lambda client: client.list_quotes(name, params=query, raw=True),
             path,
-            Page[HistoricalQuote],
+            HistoricalQuote,
+            _is_quote,
         ):
             for row in page:
                 if not last_ns <= row.ts_ns < before_ns:
@@ -479,7 +481,7 @@ class RestClient:
         A bar spans `multiplier` times `timespan` (`second`, `minute`, `hour`, `day`). The vendor
         counts in milliseconds. Prices are as traded by default, since strikes are not adjusted for
         splits either. Without a volume-weighted price, `vwap` is the typical price,
-        (high + low + close) / 3.
+        (high + low + close) / 3. Bars with prices or times that are none are logged and left out.
         """
         from_ms = -(-from_ns // 1_000_000)
         to_ms = to_ns // 1_000_000
@@ -490,27 +492,33 @@ class RestClient:
             "sort": "asc",
             "limit": str(_AGGREGATES_PER_PAGE),
         }
-        bars = (
-            StockBar(
+        bars, odd = {}, 0
+        for row in self._transport.rows(
+            lambda client: client.list_aggs(
+                name, multiplier, timespan, from_ms, to_ms, params=query, raw=True
+            ),
+            path,
+            _AggregateRow,
+        ):
+            volume, vwap = figure(row.v), figure(row.vw)
+            bar = StockBar(
                 symbol=symbol,
                 start_ns=event_ns(row.t),
                 open=row.o,
                 high=row.h,
                 low=row.l,
                 close=row.c,
-                volume=row.v,
-                vwap=(row.h + row.l + row.c) / 3 if row.vw is None else row.vw,
+                volume=0.0 if math.isnan(volume) else volume,
+                vwap=(row.h + row.l + row.c) / 3 if math.isnan(vwap) else vwap,
             )
-            for row in self._transport.rows(
-                lambda client: client.list_aggs(
-                    name, multiplier, timespan, from_ms, to_ms, params=query, raw=True
-                ),
-                path,
-                _AggregateRow,
-            )
-        )
-        # A bar that is told again replaces the one before.
-        return list({bar.start_ns: bar for bar in bars}.values())
+            if is_bar(bar) and 0 < bar.start_ns < LAST_NS:
+                # One that is told again replaces the one before.
+                bars[bar.start_ns] = bar
+            else:
+                odd += 1
+        if odd:
+            logger.warning("%s: %d bars left out: their prices or times are none", path, odd)
+        return [bars[start_ns] for start_ns in sorted(bars)]
 
     def market_status(self) -> MarketStatus:
         """Return whether the market is open, and the server's clock."""
@@ -572,27 +580,49 @@ def _contract_of(ticker: str) -> OptionContract | None:
 
 def _snapshot_of(contract: OptionContract, row: _SnapshotRow) -> ContractSnapshot:
     last = row.last_quote or _LastQuote()
-    greeks = row.greeks or _Greeks()
-    asset = row.underlying_asset or _UnderlyingAsset()
+    greeks = row.greeks if isinstance(row.greeks, dict) else {}
+    asset = row.underlying_asset if isinstance(row.underlying_asset, dict) else {}
+    price = figure(asset.get("price"))
+    bid, ask = last.bid or 0.0, last.ask or 0.0
+    updated = last.last_updated or 0
+    quote_ns = event_ns(int(updated)) if 0 <= updated <= LAST_NS else 0
+    if not (0.0 <= bid <= MAX_PRICE and 0.0 <= ask <= MAX_PRICE and quote_ns <= LAST_NS):
+        bid, ask, quote_ns = 0.0, 0.0, 0
     return ContractSnapshot(
         contract=contract,
-        bid=last.bid or 0.0,
-        ask=last.ask or 0.0,
-        bid_size=last.bid_size or 0.0,
-        ask_size=last.ask_size or 0.0,
-        quote_ns=event_ns(int(last.last_updated or 0)),
-        iv=_or_nan(row.implied_volatility),
-        delta=_or_nan(greeks.delta),
-        gamma=_or_nan(greeks.gamma),
-        theta=_or_nan(greeks.theta),
-        vega=_or_nan(greeks.vega),
-        open_interest=_or_nan(row.open_interest),
-        underlying_price=_or_nan(asset.value if asset.price is None else asset.price),
+        bid=bid,
+        ask=ask,
+        bid_size=_size(last.bid_size),
+        ask_size=_size(last.ask_size),
+        quote_ns=quote_ns,
+        iv=figure(row.implied_volatility),
+        delta=figure(greeks.get("delta")),
+        gamma=figure(greeks.get("gamma")),
+        theta=figure(greeks.get("theta")),
+        vega=figure(greeks.get("vega")),
+        open_interest=figure(row.open_interest),
+        underlying_price=figure(asset.get("value")) if math.isnan(price) else price,
     )
 
 
+def _is_quote(quote: HistoricalQuote) -> bool:
+    prices = (quote.bid, quote.ask)
+    sizes = (quote.bid_size, quote.ask_size)
+    return (
+        0 < quote.ts_ns < LAST_NS
+        and all(0.0 <= price <= MAX_PRICE for price in prices)
+        and all(0.0 <= size < math.inf for size in sizes)
+    )
+
+
+def _size(value: Any) -> float:
+    """A size; one that is no number displays nothing."""
+    size = figure(value)
+    return size if size >= 0.0 else 0.0
+
+
 def _is_in_usd(row: _DividendRow) -> bool:
-    if row.currency in (None, "", "USD"):
+    if (row.currency or "USD").upper() == "USD":
         return True
     logger.warning(
         "dividend of %s with ex-date %s left out: it is in %s; name it in USD in data.dividends",
@@ -601,7 +631,3 @@ def _is_in_usd(row: _DividendRow) -> bool:
         row.currency,
     )
     return False
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value

@@ -1,10 +1,11 @@
 """The vendor's corporate actions and official closes, as values."""
 
 import logging
+import math
 from datetime import date
 from fractions import Fraction
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -13,6 +14,7 @@ from trading.data.massive.rest_transport import Failure, RestTransport
 from trading.errors import DataError, RestError
 from trading.market.closes import OfficialClose
 from trading.market.corporate_actions import Rename, Split
+from trading.market.products import underlying_named
 
 _SPLITS_PER_PAGE = 1000
 _NOT_FOUND = "HTTP 404"
@@ -29,18 +31,8 @@ class _SplitRow(msgspec.Struct):
     id: str | None = None
 
 
-class _TickerChange(msgspec.Struct):
-    ticker: str = ""
-
-
-class _TickerEvent(msgspec.Struct):
-    type: str = ""
-    date: str = ""
-    ticker_change: _TickerChange | None = None
-
-
 class _TickerEvents(msgspec.Struct):
-    events: list[_TickerEvent] | None = None
+    events: list[Any] | None = None
 
 
 class _EventsReply(Failure):
@@ -68,7 +60,20 @@ class TickerDetails(NamedTuple):
 
 
 class _OpenClose(Failure):
-    close: float | None = None
+    close: Any = None
+    day: Any = msgspec.field(default=None, name="from")
+    symbol: Any = None
+
+
+def figure(value: Any) -> float:
+    """A number of a reply, also one that is told as text; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def read_splits(
@@ -150,12 +155,12 @@ def read_ticker_events(transport: RestTransport, underlying: str) -> list[Rename
         raise
     changes = []
     for event in (reply.results.events if reply.results else None) or []:
-        if event.ticker_change is None or not event.ticker_change.ticker:
-            continue
         try:
-            changes.append((date.fromisoformat(event.date), event.ticker_change.ticker))
-        except ValueError:
-            logger.warning("event of %s left out: its date is %r", underlying, event.date)
+            day, ticker = event["date"], event["ticker_change"]["ticker"]
+            if ticker:
+                changes.append((date.fromisoformat(day), underlying_named(ticker)))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            logger.warning("event of %s left out: %r", underlying, event)
     changes.sort()
     return [
         Rename(before, day, after)
@@ -178,6 +183,10 @@ def read_official_close(transport: RestTransport, symbol: str, day: date) -> Off
         if _NOT_FOUND in str(error):
             return None
         raise
-    if reply.close is None or not 0.0 < reply.close < float("inf"):
-        return None
-    return OfficialClose(reply.close)
+    told = {"from": (reply.day, day.isoformat()), "symbol": (reply.symbol, symbol)}
+    for name, (said, asked) in told.items():
+        if isinstance(said, str) and not underlying_named(said).startswith(underlying_named(asked)):
+            logger.warning("%s: the reply is %s %r: left out", path, name, said)
+            return None
+    price = figure(reply.close)
+    return OfficialClose(price) if price > 0.0 else None

@@ -19,6 +19,7 @@ import massive
 import msgspec
 from urllib3.exceptions import HTTPError
 
+from trading.data.massive.damaged import mended
 from trading.data.massive.endpoint import check_api_key, check_url, is_loopback, redact
 from trading.errors import AuthenticationFailed, NotEntitled, RestError
 
@@ -194,6 +195,37 @@ class RestTransport:
             logger.warning("%s: %d rows left out, the first: %s", path, len(faults), faults[0])
             self.rows_left_out += len(faults)
 
+    def whole_pages(
+        self, call: Call, path: str, kind: type[Row], is_sound: Callable[[Row], bool]
+    ) -> Iterator[list[Row]]:
+        """Yield the rows of `path` page by page, or raise.
+
+        A row that cannot be read or is not sound is logged and left out; a field that is `null` is
+        absent.
+        """
+        for number, page in enumerate(self.pages(call, path, Page[msgspec.Raw]), start=1):
+            try:
+                rows = msgspec.json.decode(b"[" + b",".join(page) + b"]", type=list[kind])  # type: ignore[valid-type]
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                rows = [row for each in page for row in self._patiently(each, kind)]
+            sound = [row for row in rows if is_sound(row)]
+            if page and not sound:
+                raise RestError(
+                    f"{path}, page {number}: none of {len(page)} rows is what the vendor documents"
+                )
+            if odd := len(page) - len(sound):
+                logger.warning("%s, page %d: %d rows left out", path, number, odd)
+                self.rows_left_out += odd
+            yield sound
+
+    def _patiently(self, row: msgspec.Raw, kind: type[Row]) -> list[Row]:
+        try:
+            told = msgspec.json.decode(row, type=dict[str, Any])
+            known = {name: value for name, value in told.items() if value is not None}
+            return [msgspec.convert(known, kind, strict=False)]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return []
+
     def _get(self, call: Call, where: str) -> bytes:
         """Return the body of a GET, trying again what may pass."""
         attempt = 1
@@ -239,8 +271,12 @@ class RestTransport:
 
     def _decode(self, body: bytes, kind: type[Row], where: str) -> Row:
         try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
+            try:
+                return msgspec.json.decode(body, type=kind)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                # What is odd may lie in a row that costs only itself.
+                return msgspec.json.decode(mended(body), type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RestError(
                 f"{where}: the reply is not what the vendor documents: {error}"
             ) from error

@@ -4,6 +4,7 @@ Attributes carry the names of the vendor's specification (`websocket.json`); the
 `as_`, since `as` is a Python keyword. A frame is a JSON array that mixes symbols and channels.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from math import isfinite
@@ -259,7 +260,21 @@ def _read(raw: bytes) -> Event | None:
     return None if build is None else build(value)
 
 
+_NUMBER = re.compile(r"-?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
+
+
+def _told(value: Any) -> Any:
+    """A number that came as text, as the number; empty text as nothing; else what came."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if not _NUMBER.fullmatch(text):
+        return value if text else None
+    return float(text) if any(mark in text for mark in ".eE") else int(text)
+
+
 def _time(value: Any) -> int:
+    value = _told(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError("a time is a number")
     if not isfinite(value) or value < 0 or value > _INT64:
@@ -272,6 +287,7 @@ def _time(value: Any) -> int:
 
 def _number(value: Any, most: float) -> float:
     """A price or size; `None`, which stands for an absent one, is 0."""
+    value = _told(value)
     if value is None:
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
@@ -284,9 +300,13 @@ def _price(value: Any) -> float:
 
 
 def _known_price(value: Any) -> float:
-    if value is None:
+    if _told(value) is None:
         raise DataError("the price is absent")
     return _price(value)
+
+
+def _price_or(value: Any, instead: float) -> float:
+    return instead if _told(value) is None else _price(value)
 
 
 def _size(value: Any) -> float:
@@ -299,6 +319,9 @@ def _size(value: Any) -> float:
 
 def _whole(value: Any) -> int:
     """A number that nobody needs, or can do without: 0 where it is odd."""
+    value = _told(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _INT64
     return value if usable else 0
 
@@ -341,14 +364,17 @@ def _aggregate(kind: type[Aggregate]) -> Callable[[dict[str, Any]], Aggregate]:
     def build(value: dict[str, Any]) -> Aggregate:
         get = value.get
         otc = get("otc")
+        close = _known_price(value["c"])
+        # Without them it is a bar of its last price alone.
+        first = _price_or(get("o"), close)
         return kind(
             sym=_text(value["sym"]),
             s=_time(value["s"]),
             e=_time(value["e"]),
-            o=_known_price(value["o"]),
-            h=_known_price(value["h"]),
-            l=_known_price(value["l"]),
-            c=_known_price(value["c"]),
+            o=first,
+            h=_price_or(get("h"), max(first, close)),
+            l=_price_or(get("l"), min(first, close)),
+            c=close,
             v=_size(get("v")),
             vw=_size(get("vw")),
             av=_size(get("av")),

@@ -1,0 +1,36 @@
+"""The trading thread's sign of life, for those who watch it from other threads and processes."""
+
+import time
+from collections.abc import Callable
+
+TOLD_S = 15.0
+"""A trading thread that is silent for longer is told of; a bar takes a fraction of a second."""
+
+
+class Pulse:
+    """Beats as often as the trading loop goes round, also while it waits for frames or answers.
+
+    Parameters
+    ----------
+    clock
+        Seconds, rising.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._beat_s: float | None = None
+        """None while there is no loop that could hang."""
+
+    def beat(self) -> None:
+        """The loop goes round."""
+        self._beat_s = self._clock()
+
+    def rest(self) -> None:
+        """The loop has ended, and is missed no more."""
+        self._beat_s = None
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last beat; 0 before the first and after the end."""
+        beat_s = self._beat_s
+        return 0.0 if beat_s is None else self._clock() - beat_s
