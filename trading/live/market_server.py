@@ -12,7 +12,7 @@ from trading.execution.journal import Journal
 from trading.live.endpoint import Endpoint
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
-from trading.market.corporate_actions import ActionKind
+from trading.market.corporate_actions import renames
 from trading.market.model import DEFAULT_MODEL
 from trading.market.rare_events import RareEvents
 from trading.market.rates import YieldCurve, yield_of
@@ -47,14 +47,8 @@ def streamed_symbols(settings: Settings, journal: Path) -> tuple[str, ...]:
 
 def first_name(symbol: str, applied: Mapping[str, tuple[str, str]]) -> str:
     """The symbol that a held company had before all changes that were `applied` to an account."""
-    renames = []
-    for action, (terms, _) in applied.items():
-        before, kind, ex_date = action.rsplit("/", 2)
-        if kind == ActionKind.RENAME:
-            after = terms.removeprefix("now ")
-            renames.append((ex_date, before, after))
     name = symbol
-    for _, before, after in sorted(renames, reverse=True):
+    for before, after in reversed(list(renames(applied))):
         name = before if after == name else name
     return name
 
