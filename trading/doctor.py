@@ -197,7 +197,7 @@ def _ray(settings: Settings) -> Finding:
     if not address:
         return Finding("ray", "ok", f"{version('ray')}, a local one")
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
+    if not port.isdecimal():
         return Finding("ray", "ok", f"{version('ray')}, {address}")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()

@@ -53,8 +53,6 @@ def prepare(*, local: bool) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray lets all its processes give way to the driver, which learns; see `precedence`.
-    os.environ.setdefault("RAY_worker_niceness", "0")
     for name, seconds in _SERVE_WAITS.items():
         os.environ.setdefault(name, seconds)
     if local:

@@ -4,13 +4,13 @@ import os
 import sys
 import threading
 
-ANSWERS = 5
-LEARNING = 10
-"""Steps of niceness below trading, which has none."""
+ANSWERS = 17
+LEARNING = 19
+"""Niceness. Ray gives all of its processes, trading among them, 15, and the driver has none."""
 
 
-def give_way(steps: int) -> None:
-    """Let this thread, and those that it starts, have the cores only after who has fewer steps.
+def give_way(niceness: int) -> None:
+    """Let this thread, and those that it starts, have the cores only after who is less nice.
 
     On Linux alone, where niceness is a thread's own. A thread that gives way already is left alone:
     nobody but root may take it back.
@@ -18,5 +18,5 @@ def give_way(steps: int) -> None:
     if sys.platform != "linux":
         return
     thread = threading.get_native_id()
-    if os.getpriority(os.PRIO_PROCESS, thread) < steps:
-        os.setpriority(os.PRIO_PROCESS, thread, steps)
+    if os.getpriority(os.PRIO_PROCESS, thread) < niceness:
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)

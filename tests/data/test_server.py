@@ -361,6 +361,9 @@ def test_official_rest_client_reads_minute_bars_and_the_exchange_clock() -> None
         ("/v2/aggs/ticker/SPY/range/5/minute/2026-01-05/2026-01-05", KEY, 400),
         (f"/v3/quotes/{SYMBOLS[0]}?limit=50001", KEY, 400),
         (f"/v3/quotes/{SYMBOLS[0]}?timestamp.gte=noon", KEY, 400),
+        (f"/v3/quotes/{SYMBOLS[0]}?timestamp.gte=%C2%B2", KEY, 400),
+        ("/v2/aggs/ticker/SPY/range/1/minute/%C2%B2/5", KEY, 400),
+        ("/v2/aggs/ticker/SPY/range/1/minute/9999-12-31/x", KEY, 400),
         ("/v9/nothing", KEY, 404),
     ],
 )
@@ -375,6 +378,21 @@ def test_rest_refuses_with_a_status_and_a_json_error(path: str, key: str, status
                 client.client.request, "GET", client.BASE + path, headers=client.headers
             )
             assert reply.status == status
+
+    run(body)
+
+
+def test_the_last_day_that_there_is_is_a_bound_like_others() -> None:
+    async def body() -> None:
+        async with running_server(scripted_source()) as (_, port):
+            client = rest_client(port, KEY)
+            reply = await asyncio.to_thread(
+                client.client.request,
+                "GET",
+                client.BASE + "/v2/aggs/ticker/SPY/range/1/minute/2026-01-05/9999-12-31",
+                headers=client.headers,
+            )
+            assert reply.status == 200
 
     run(body)
 

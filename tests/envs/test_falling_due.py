@@ -916,3 +916,30 @@ def test_a_company_that_takes_its_old_symbol_back_goes_on_from_its_own_price(
     desk.bar(WED, 1, 64.0)
     assert desk.suspended == ""
     assert desk.env.spot("ACME") == 64.0
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_later_expiry_waits_for_the_close_of_an_earlier_one(
+    tmp_path: Path, restart: bool
+) -> None:
+    held_over_monday(tmp_path, [(CALL, -1), (NEXT_CALL, 1)]).journal.close()
+    desk = Desk(tmp_path)
+    cash = desk.broker.account.cash
+    desk.tell("ACME", {NEXT_FRI: 107.0})
+    desk.begin(LATER)
+    assert desk.settled() == []
+    desk.bar(LATER, 1, 110.0)
+    if restart:
+        desk.journal.close()
+        desk = Desk(tmp_path)
+        desk.tell("ACME", {NEXT_FRI: 107.0})
+        desk.begin(LATER)
+    desk.tell("ACME", {FRI: 104.0})
+    desk.env.settle_pending(session(LATER).open_ns + 2 * MINUTE_NS)
+    assert [(symbol, price) for symbol, _, price, _ in desk.settled()] == [
+        (CALL, 104.0),
+        (NEXT_CALL, 107.0),
+    ]
+    # The shares that were owed from the first Friday on are those that the second call brings.
+    assert desk.broker.account.cash == pytest.approx(cash)
+    assert desk.broker.account.positions == {} and desk.suspended == ""

@@ -88,3 +88,20 @@ def _pods_in(node: Any, group: str) -> Iterator[tuple[str, dict[str, str], Objec
     for key, each in node.items():
         if key != "template":
             yield from _pods_in(each, group)
+
+
+def milli_cpus(pod: Object) -> int:
+    """Thousandths of a CPU that a pod asks for; 0 for what asks for none."""
+    # Init containers run one after the other, before the others.
+    groups = [pod["containers"], *([each] for each in pod.get("initContainers", []))]
+    return max(sum(map(_requested, group)) for group in groups)
+
+
+def _requested(container: Object) -> int:
+    return milli(container.get("resources", {}).get("requests", {}).get("cpu", 0))
+
+
+def milli(quantity: str | float) -> int:
+    """Thousandths, of CPUs as Kubernetes writes them: `750m`, `2`, `0.5`."""
+    text = str(quantity)
+    return int(text[:-1]) if text.endswith("m") else round(float(text) * 1000)

@@ -23,6 +23,7 @@ from tests.infra.manifests import (
     Object,
     PodTemplate,
     build,
+    milli_cpus,
     one,
     pod_templates,
 )
@@ -342,7 +343,6 @@ def test_termination_leaves_time_for_the_last_checkpoint() -> None:
     assert dt.timedelta(seconds=pod["terminationGracePeriodSeconds"]) >= needed
 
 
-_MILLI = 1000
 _SYSTEM_OF_KIND = {
     "kube-apiserver": 250,
     "kube-controller-manager": 200,
@@ -358,15 +358,8 @@ def test_requests_leave_room_on_a_node_of_two_cpus() -> None:
     """For the system, the bot, Prometheus and Grafana; else one of them would wait for ever."""
     asked = sum(_SYSTEM_OF_KIND.values())
     for _, _, pod in pod_templates([*build("k8s"), *build("k8s/monitoring")]):
-        # Init containers run one after the other, before the others.
-        groups = [pod["containers"], *([each] for each in pod.get("initContainers", []))]
-        asked += max(sum(_milli_cpus(each) for each in group) for group in groups)
-    assert asked <= 2 * _MILLI
-
-
-def _milli_cpus(container: Object) -> int:
-    text = str(container["resources"]["requests"]["cpu"])
-    return int(text[:-1]) if text.endswith("m") else round(float(text) * _MILLI)
+        asked += milli_cpus(pod)
+    assert asked <= 2000
 
 
 def test_the_bot_asks_for_a_gpu_only_in_the_overlay() -> None:

@@ -4,9 +4,10 @@
     make test-kubernetes IMAGE=registry.example/paper-trading-bot:1
 
 Each form has a namespace of its own, which is deleted afterwards; the next run deletes what one
-that was killed left. What a cluster lacks is skipped with the reason. The tests of a form build on
-each other, in this order. What was seen is written to var/kubernetes-report.md (REPORT names
-another file). An hour on two cores.
+that was killed left. What a cluster lacks is skipped with the reason, CPUs too, where it does not
+make nodes as they are asked for (GROWS=1). The tests of a form build on each other, in this order.
+What was seen is written to var/kubernetes-report.md (REPORT names another file). An hour on two
+cores.
 """
 
 import json
@@ -23,6 +24,7 @@ from tests.infra.manifests import ROOT
 from tests.kubernetes.bot import FORMS, START_S, Bot, kubectl, wait_for
 from tests.kubernetes.namespaces import delete_abandoned, namespace
 from tests.kubernetes.report import Report
+from tests.kubernetes.room import lacks_room
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(4 * START_S)]
 
@@ -46,7 +48,10 @@ def report() -> Report:
 def bot(request: pytest.FixtureRequest, report: Report) -> Iterator[Bot]:
     """A bot of each form, deployed once; its namespace is deleted in the end."""
     form = FORMS[request.param]
-    if form.options and (lacking := _lacks_kuberay()):
+    lacking = _lacks_kuberay() if form.options else ""
+    if not lacking and os.environ.get("GROWS") != "1":
+        lacking = lacks_room(form.name)
+    if lacking:
         report.add(form.name, "all", f"skipped: {lacking}")
         pytest.skip(lacking)
     with namespace(form.name) as name:

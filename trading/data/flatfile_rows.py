@@ -366,7 +366,7 @@ def _value(text: str, column: Column) -> tuple[Any, str]:
     if whole and not odd:
         if not number.is_integer():
             return None, "no whole number"
-        exact = int(text) if text.lstrip("+-").isdigit() else int(number)
+        exact = int(text) if text.lstrip("+-").isdecimal() else int(number)
         largest = _LARGEST if column.parsed == pa.int64() else 2**31 - 1
         return exact, "" if abs(exact) <= largest else "out of range"
     return number, odd

@@ -459,7 +459,9 @@ class _CatchUp:
                 continue
             if is_new:
                 self._assign_early(underlying, day)
-            settle_expired(broker, self.calendar, self.known.closes, underlying, day)
+            # What is delivered depends on what was delivered before: one after the other.
+            if not pending(account, self.calendar, day.open_ns).get(underlying):
+                settle_expired(broker, self.calendar, self.known.closes, underlying, day)
         if account.last_session and day.date <= date.fromisoformat(account.last_session):
             return
         self._mark(day)

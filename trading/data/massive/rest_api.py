@@ -607,7 +607,7 @@ def _in_window(ts_ns: NDArray[np.int64], query: Query) -> NDArray[np.bool_]:
             inside &= comparison(ts_ns, _instant_ns(name, query[name]))
     if "timestamp" in query:
         first_ns = last_ns = _instant_ns("timestamp", query["timestamp"])
-        if not query["timestamp"].isdigit():
+        if not query["timestamp"].isdecimal():
             last_ns += DAY_NS - 1
         inside &= (ts_ns >= first_ns) & (ts_ns <= last_ns)
     return inside
@@ -622,7 +622,7 @@ _TIME_COMPARISONS: Final[dict[str, Callable[[Any, int], Any]]] = {
 
 
 def _instant_ns(name: str, text: str) -> int:
-    if text.isdigit():
+    if text.isdecimal():
         return int(text)
     day = _parse_day(name, text)
     midnight = datetime(day.year, day.month, day.day, tzinfo=NEW_YORK)
@@ -645,8 +645,10 @@ def _parse_number(name: str, text: str) -> float:
 
 def _window_ms(text: str, *, end: bool) -> int:
     """A bound of `/v2/aggs`: milliseconds, or a date in New York, with `end` its last ms."""
-    if text.isdigit():
+    if text.isdecimal():
         return int(text)
-    day = _parse_day("date", text) + timedelta(days=1 if end else 0)
+    day = _parse_day("date", text)
+    if end and day < date.max:
+        day += timedelta(days=1)
     midnight = datetime(day.year, day.month, day.day, tzinfo=NEW_YORK)
     return int(midnight.timestamp()) * 1000 - (1 if end else 0)
