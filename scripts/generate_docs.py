@@ -58,8 +58,10 @@ An underlying is active, winding down or suspended, and what concerns one stops 
   with the start after its last position. A company that is renamed is no other one: it goes on
   under its new symbol without a restart, in the same place; name it so in `symbols`.
 - **Suspended**: its listing is empty or cannot be read, its values are no numbers, its trading is
-  halted, a figure is missing, nothing explains a move, or its owner says so. Nothing of it trades,
-  and its holdings keep their last value. It ends when the reason is gone, or by its owner's word.
+  halted, a figure is missing, nothing explains a move, or a split that was applied is called off or
+  told otherwise. Nothing of it trades, and its holdings keep their last value. It ends when the
+  reason is gone, or by its owner's word: `trading account reinstate` or `undo-action`, see
+  [states](states.md). What fell due meanwhile is booked then, in order.
 
 ## Halts and price limits
 
@@ -86,6 +88,9 @@ It is off by default, since only real-time stock plans include it, and a plan th
   of options on a halted stock.
 
 ## What its owner sees
+
+What expires settles at the vendor's official close, else at its minute bars, else at what was
+recorded of the whole session here, and the journal says which; without any it stays pending.
 
 `account.suspended` of `GET /status` names suspended underlyings with their reasons. A listing that
 failed is asked for again every five minutes. A row of it that cannot be read costs that row. Greek

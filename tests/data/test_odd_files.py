@@ -316,3 +316,40 @@ def test_a_day_of_which_nothing_could_be_traded_is_refused(tmp_path: Path, hours
     ):
         with pytest.raises(DataError, match="no quote of ACME lies between the open and the close"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("ACME,2026-01-06,split,,1_0,", "'1_0' is no ratio"),
+        ("ACME,2026-01-06,split,,3:2,", "'3:2' is no ratio"),
+        ("ACME,2026-01-06,split,,1/0,", "line 2"),
+        ("ACME,2026-01-06,split,,1e30,", "is no ratio"),
+        ("ACME,2026-01-06,split,,2,5", "a split has no cash"),
+        ("ACME,2026-01-06,split,NEW,2,", "a split has no new_symbol"),
+        ("ACME,2026-01-06,special_dividend,,2,4.5", "a special_dividend has no ratio"),
+        ("ACME,2026-01-06,special_dividend,,,4_5", "'4_5' is no number"),
+        ("ACME,2026-01-06,rename,new name,,", "'new name' is no ticker"),
+        ("AC ME,2026-01-06,delisting,,,", "'AC ME' is no ticker"),
+        ("ACME,2026-01-06,merger,ACME,1/2,", "cannot become itself"),
+        ("ACME,2026-01-06,spin_off,,1/4,20", "the new symbol is empty"),
+        ("ACME,06.01.2026,split,,2,", "is no date"),
+    ],
+)
+def test_an_action_that_may_mean_something_else_is_refused(
+    tmp_path: Path, row: str, reason: str
+) -> None:
+    path = tmp_path / "actions.csv"
+    path.write_text(f"underlying,ex_date,kind,new_symbol,ratio,cash\n{row}\n")
+    with pytest.raises(DataError, match=reason) as caught:
+        read_corporate_actions(path)
+    assert "line 2" in str(caught.value)
+
+
+def test_the_ticker_of_a_class_is_read_as_others_write_it(tmp_path: Path) -> None:
+    path = tmp_path / "dividends.csv"
+    path.write_text("underlying,ex_date,amount\nbrk/b,2026-03-20,1.69\n")
+    assert read_dividends(path) == [Dividend("BRK.B", date(2026, 3, 20), 1.69)]
+    path.write_text("underlying,ex_date,amount\nBRK-B,2026-03-20,1.69\n")
+    with pytest.raises(DataError, match="'BRK-B' is no ticker"):
+        read_dividends(path)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.execution import trader
+from tests.execution.days import DaysMachine
 from tests.execution.machine import TradingMachine
 from trading.execution.journal import Journal
 
@@ -25,6 +26,21 @@ MANY = settings(
 @pytest.mark.timeout(1200)
 def test_an_account_keeps_every_promise_in_any_sequence_of_events() -> None:
     run_state_machine_as_test(TradingMachine, settings=MANY)
+
+
+DAYS = settings(MANY, max_examples=300, stateful_step_count=25)
+
+
+@pytest.mark.timeout(1200)
+def test_every_dollar_is_explained_over_days_that_nobody_planned() -> None:
+    run_state_machine_as_test(DaysMachine, settings=DAYS)
+
+
+@pytest.mark.soak
+def test_every_dollar_is_explained_over_many_days_that_nobody_planned() -> None:
+    examples = 100 * int(os.environ.get("SOAK_SESSIONS", "15"))
+    long = settings(DAYS, max_examples=examples, stateful_step_count=50)
+    run_state_machine_as_test(DaysMachine, settings=long)
 
 
 @pytest.mark.soak

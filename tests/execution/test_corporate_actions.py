@@ -389,3 +389,39 @@ def test_equity_contributions_and_the_fold_survive_any_action(
         assert set(account.deliverables) <= set(account.positions)
         assert set(account.stock_lots) <= set(account.positions)
         assert broker.journal.fold().fingerprint() == account.fingerprint()
+
+
+def test_a_dividend_told_late_is_paid_on_the_shares_of_its_ex_date() -> None:
+    """However the stock is counted since: in round lots, in shares, or no more."""
+    regular, special = Dividend("SPY", EX_DATE, 0.5), Dividend("SPY", EX_DATE, 2.0)
+    with account_with("long_stock", 3) as broker:
+        broker.pay_dividends([regular], LATER_NS)
+        apply(broker, split(3, 2))
+        assert broker.account.stock_lots == {"SPY": 1.0}
+        cash = broker.account.cash
+        (late,) = broker.pay_dividends([regular, special], LATER_NS)
+        assert (late.lots, late.lot, late.cash) == (3, 0.0, 600.0)
+        assert broker.account.cash == cash + 600.0
+    with account_with("long_stock", 3) as broker:
+        apply(broker, split(3, 2, date(2026, 1, 5)))
+        broker.pay_dividends([regular], LATER_NS)
+        sold = broker.submit(
+            broker.liquidation("SPY", LATER_NS), {"SPY": quote(67.0, 67.1, 1e6)}, True, NOW_NS
+        )
+        assert isinstance(sold, Fill)
+        (late,) = broker.pay_dividends([regular, special], LATER_NS)
+        assert (late.lots, late.lot, late.cash) == (450, 1.0, 900.0)
+        assert vars(broker.journal.fold()) == vars(broker.account)
+
+
+def test_shares_that_join_others_leave_equity_as_it_was() -> None:
+    """A merger into a stock that is held already, at a price other than its terms."""
+    with account_with("long_stock", 2) as broker:
+        legs = (Leg("QQQ", 1),)
+        order = open_order(broker, "long_stock", 3, underlying="QQQ", legs=legs)
+        assert isinstance(broker.submit(order, market(size=1e6), True, NOW_NS), Fill)
+        broker.mark(market() | {"QQQ": quote(50.0, 50.2)})
+        before = broker.equity()
+        assert apply(broker, Merger("SPY", EX_DATE, "QQQ", Fraction(1, 2))) is not None
+        assert held(broker) == {"QQQ": 4}
+        assert broker.equity() == pytest.approx(before, abs=0.005)

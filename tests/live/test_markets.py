@@ -28,7 +28,7 @@ from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
 from trading.live.market_server import event_source, first_name, streamed_symbols
-from trading.live.markets import MarketDirectory, nearest_the_money, not_ahead
+from trading.live.markets import MarketDirectory, nearest_the_money, not_ahead, with_named
 from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
 from trading.market.contracts import OptionContract, Right, parse_symbol
@@ -332,3 +332,12 @@ def test_a_snapshot_dated_ahead_does_not_silence_its_contract(count: int, behind
     if count == 40:
         tape = not_ahead([*told, *odd], end_ns - 3_600 * 10**9)
         assert len(tape) >= 36 and not set(odd) & set(tape)
+
+
+@pytest.mark.parametrize("told_as_special", [False, True])
+def test_a_special_dividend_that_is_named_is_paid_once(told_as_special: bool) -> None:
+    special = Dividend("XYZ", TODAY, 4.5, special=True)
+    regular = Dividend("XYZ", TODAY, 0.1)
+    told = [Dividend("XYZ", TODAY, 4.5, special=told_as_special), regular, regular]
+    assert with_named(told, [special]) == [regular, regular, special]
+    assert with_named(told, []) == told

@@ -1,9 +1,10 @@
 """Corporate actions from a file: for replays, and for what a data plan does not tell."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
-from trading.data.csv_text import day, number, read_table
+from trading.data.csv_text import day, number, read_table, ticker
 from trading.errors import DataError
 from trading.market.corporate_actions import (
     ActionKind,
@@ -55,14 +56,38 @@ def read_corporate_actions(path: Path) -> tuple[list[CorporateAction], list[Divi
     return list(dict.fromkeys(actions)), list(dict.fromkeys(dividends))
 
 
+_NEEDS = {
+    ActionKind.SPLIT: ("ratio",),
+    ActionKind.SPECIAL_DIVIDEND: ("cash",),
+    ActionKind.SPIN_OFF: ("new_symbol", "ratio", "cash"),
+    ActionKind.MERGER: ("new_symbol", "ratio", "cash"),
+    ActionKind.RENAME: ("new_symbol",),
+    ActionKind.DELISTING: (),
+}
+"""What the row of each kind says besides."""
+_RATIO = re.compile(r"\d{1,7}(\.\d{1,9})?(/\d{1,7})?", re.ASCII)
+
+
+def _ratio(cell: str) -> Fraction:
+    if cell and not _RATIO.fullmatch(cell):
+        raise ValueError(f"{cell!r} is no ratio, as 10, 3/2 or 1/10")
+    numerator, _, denominator = cell.partition("/")
+    return Fraction(numerator or "0") / Fraction(denominator or "1")
+
+
 def _action(row: list[str]) -> CorporateAction:
     underlying, ex_date, kind, new_symbol, ratio, cash = row
-    name, on = underlying.upper(), day(ex_date)
-    if not name:
-        raise ValueError("the underlying is empty")
-    new, shares = new_symbol.upper(), Fraction(ratio or "0")
+    name, on, what = ticker(underlying), day(ex_date), ActionKind(kind.lower())
+    told = {"new_symbol": new_symbol, "ratio": ratio, "cash": cash}
+    if odd := [field for field, cell in told.items() if cell and field not in _NEEDS[what]]:
+        raise ValueError(f"a {what} has no {odd[0]}: leave it empty")
+    new, shares = ticker(new_symbol) if new_symbol else "", _ratio(ratio)
+    if new == name:
+        raise ValueError(f"{name} cannot become itself")
+    if what is ActionKind.SPIN_OFF and not new:
+        raise ValueError("the new symbol is empty")
     amount = number(cash or "0")
-    match ActionKind(kind.lower()):
+    match what:
         case ActionKind.SPLIT:
             if shares <= 0 or shares == 1:
                 raise ValueError(f"the ratio of a split is {ratio or 'empty'}")

@@ -13,6 +13,7 @@ _SEPARATORS = ",;\t"
 
 
 _NUMBER = re.compile(r"\$?\s*([+-]?\d+(?:[.,]\d+)?(?:[eE][+-]?\d{1,3})?)", re.ASCII)
+_TICKER = re.compile(r"[A-Z][A-Z0-9]{0,9}(\.[A-Z]{1,2})?", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d|\d{8})(?:[T ]00:00(?::00(?:\.0+)?)?(?:Z|\+00:00)?)?", re.ASCII
@@ -34,6 +35,16 @@ def number(cell: str) -> float:
     if _THOUSANDS.fullmatch(found[1]):
         raise ValueError(f"{cell!r} may be thousands or a fraction: write it with a point")
     return float(found[1].replace(",", "."))
+
+
+def ticker(cell: str) -> str:
+    """The ticker in a cell, `BRK.B` for `brk/b`; raises ValueError where it is none."""
+    name = cell.upper().replace("/", ".")
+    if not _TICKER.fullmatch(name):
+        raise ValueError(
+            f"{cell!r} is no ticker, as SPY or BRK.B" if cell else "it names no ticker"
+        )
+    return name
 
 
 def day(cell: str) -> date:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trading.data.csv_text import day, number, read_table
+from trading.data.csv_text import day, number, read_table, ticker
 from trading.errors import DataError
 from trading.market.dividends import Dividend
 
@@ -39,9 +39,7 @@ def _dividend(path: Path, line: int, row: dict[str, str]) -> Dividend:
     try:
         if (currency := row.get("currency", "").upper()) not in ("", "USD"):
             raise DataError(f"its currency is {currency}, and only USD can be paid")
-        underlying = row["underlying"].upper()
-        if not underlying:
-            raise DataError("it names no ticker")
+        underlying = ticker(row["underlying"])
         special = row.get("special", "").lower()
         if special not in ("", "0", "1", "no", "yes", "false", "true"):
             raise DataError(f"special is {special!r}: say true or false")

@@ -273,7 +273,7 @@ class UnderlyingMarket:
         """Take over a quote of contract `i`; False when it is refused."""
         chain = self.chain
         columns = chain.columns
-        held_ns = columns.quote_ns[i]
+        held_ns = columns.quote_ns.item(i)
         if ts_ns <= held_ns and (
             ts_ns <= 0 or is_older(ts_ns, sequence, held_ns, chain.sequence[i])
         ):

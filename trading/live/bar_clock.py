@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from trading.data.admission import LAST_NS, Refusal
 from trading.data.massive.wire import (
+    MS_FROM,
+    US_FROM,
     Aggregate,
     Event,
     EventDecoder,
@@ -91,6 +93,7 @@ class BarClock:
         self.new_underlyings: list[str] = []
         self._heard: set[str] = set()
         self._env = env
+        self._apply_quote = env.apply_quote
         self._grace_ns = grace_ns
         self._max_ahead_ns = max_ahead_ns
         self._now_ns: Callable[[], int] | None = None
@@ -135,8 +138,10 @@ class BarClock:
         now_ns = self._now_ns() if self._now_ns is not None else self.tape_ns
         limit_ns = now_ns + self._max_ahead_ns if now_ns else LAST_NS
         for event in self.decoder.decode(frame):
-            if isinstance(event, Quote | PriceBand):
-                ts_ns = event_ns(event.t)
+            # Nearly all events are quotes: what is asked of each of these is what a quote costs.
+            if type(event) is Quote or type(event) is PriceBand:
+                t = event.t
+                ts_ns = t * 1_000_000 if MS_FROM <= t < US_FROM else event_ns(t)
             elif isinstance(event, Aggregate):
                 ts_ns = event_ns(event.e)
                 if not 0 <= ts_ns - event_ns(event.s) <= DAY_NS:
@@ -187,14 +192,15 @@ class BarClock:
     def _apply(self, ts_ns: int, event: Event) -> None:
         if ts_ns <= self._closed_ns:
             self.late += 1
-        if isinstance(event, Quote):
+        if type(event) is Quote:
             self.quotes += 1
-            accepted = self._env.apply_quote(
-                event.sym, event.bp, event.ap, event.bs, event.as_, ts_ns, event.q
+            symbol = event.sym
+            accepted = self._apply_quote(
+                symbol, event.bp, event.ap, event.bs, event.as_, ts_ns, event.q
             )
-            if accepted and event.sym not in self._heard:
-                self._heard.add(event.sym)
-                self.new_contracts.append(event.sym)
+            if accepted and symbol not in self._heard:
+                self._heard.add(symbol)
+                self.new_contracts.append(symbol)
         elif isinstance(event, PriceBand):
             self._env.apply_band(event.sym, event.l, event.h, event.i, ts_ns)
         elif isinstance(event, Aggregate) and not isinstance(event, SecondAggregate):

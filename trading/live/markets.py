@@ -132,10 +132,7 @@ class MarketDirectory:
             At the start of a run nothing at all can be listed.
         """
         told = self._known_dividends(bar.session.date)
-        # A special one that is named is not paid again where the vendor tells it as a regular one.
-        named = [replace(each, special=False) for each in self._special_dividends]
-        others = [each for each in told if replace(each, special=False) not in named]
-        self._env.set_dividends([*others, *self._special_dividends])
+        self._env.set_dividends(with_named(told, self._special_dividends))
         self._tell_actions(bar.session.date)
         self._tell_roots(bar.session.date)
         if self._closes is not None:
@@ -558,6 +555,15 @@ class _Found(NamedTuple):
     symbol: str
     day: date
     close: OfficialClose
+
+
+def with_named(told: Sequence[Dividend], named: Sequence[Dividend]) -> list[Dividend]:
+    """Dividends that a source tells and special ones that the owner names besides.
+
+    One that is named is not paid again where the source tells it too, as a regular one perhaps.
+    """
+    known = [replace(each, special=False) for each in named]
+    return [*(each for each in told if replace(each, special=False) not in known), *named]
 
 
 def not_ahead(quoted: Sequence[ContractSnapshot], end_ns: int) -> list[ContractSnapshot]:

@@ -164,8 +164,8 @@ class ClientAction(msgspec.Struct, frozen=True, gc=False):
 
 Event: TypeAlias = Quote | Trade | Aggregate | SecondAggregate | PriceBand | Status | TapeClock
 
-_MS_FROM = 10**11
-_US_FROM = 10**14
+MS_FROM = 10**11
+US_FROM = 10**14
 _NS_FROM = 10**17
 
 _EVENTS = msgspec.json.Decoder(list[Event])
@@ -180,9 +180,9 @@ def event_ns(t: int) -> int:
 
     Seconds, milliseconds, microseconds and nanoseconds of the years 1973 to 5138 are told apart.
     """
-    if t < _MS_FROM:
+    if t < MS_FROM:
         return t * 1_000_000_000
-    if t < _US_FROM:
+    if t < US_FROM:
         return t * 1_000_000
     if t < _NS_FROM:
         return t * 1_000
