@@ -699,3 +699,19 @@ def test_a_page_of_quotes_of_which_none_is_one_is_an_error() -> None:
         service.pages("/v3/quotes", [{"price": 1}, {"price": 2}])
         with pytest.raises(RestError, match="none of 2 rows is what the vendor documents"):
             list(rest.option_quotes(CALLS[0], 0, 10))
+
+
+def test_a_refusal_that_is_no_utf8_is_a_refusal() -> None:
+    with running_service() as service, RestClient(service.url, "key", attempts=1) as rest:
+        service.answers.append(Answer(b'{"status":"ERROR","error":"\xff"}', status=404))
+        with pytest.raises(RestError, match="HTTP 404"):
+            rest.option_contracts("SPY")
+
+
+def test_flags_beside_the_servers_clock_may_be_anything() -> None:
+    told = {"market": "open", "serverTime": "2026-01-05T10:00:00-05:00", "earlyHours": None}
+    with running_service() as service, RestClient(service.url, "key") as rest:
+        service.answers.append(Answer(told | {"afterHours": "no"}))
+        status = rest.market_status()
+    assert status.server_ns == 1_767_625_200 * 10**9
+    assert not status.early_hours and not status.after_hours

@@ -23,9 +23,10 @@ from websockets.sync.client import connect as connect_sync
 from tests.waits import WAIT_S
 from trading.data.flatfiles import quotes_path
 from trading.data.massive.columns import Quotes, Trades
+from trading.data.massive.protocol import FeedProtocol
 from trading.data.massive.server import MarketServer
 from trading.data.massive.source import EventSource, Listing, ReplaySource, SourceStep
-from trading.data.massive.wire import Aggregate, Quote, decode
+from trading.data.massive.wire import Aggregate, Quote, decode, encode_action
 from trading.errors import FlatFileError, StreamError
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar
@@ -981,3 +982,11 @@ def test_official_rest_client_reads_the_whole_real_chain(goog_replay: ReplaySour
             assert {contract.underlying_ticker for contract in contracts} == {"GOOG"}
 
     run(body)
+
+
+@pytest.mark.parametrize("message", [b'{"action":"\xff","params":""}', "[" * 100_000, b"", "null"])
+def test_a_message_that_nobody_can_read_is_answered(message: str | bytes) -> None:
+    protocol = FeedProtocol("options", {KEY}, max_quote_contracts=10)
+    (status,) = protocol.receive(message).statuses
+    assert status.status == "error"
+    assert protocol.receive(encode_action("auth", KEY)).statuses[0].status == "auth_success"

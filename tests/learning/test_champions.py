@@ -192,9 +192,13 @@ def test_a_damaged_champion_is_refused(store: ChampionStore) -> None:
 
 
 def test_an_unreadable_pointer_is_named(store: ChampionStore) -> None:
-    (store.directory / "champion.json").write_bytes(b"{")
-    with pytest.raises(CheckpointError, match=r"champion\.json"):
-        store.standing()
+    pointer = store.directory / "champion.json"
+    odd = pointer.read_bytes().replace(b'"reason": "', b'"reason": "\xff')
+    assert b"\xff" in odd
+    for content in (b"{", odd):
+        pointer.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"champion\.json"):
+            store.standing()
 
 
 def test_an_own_checkpoint_is_copied_whole(store: ChampionStore, tmp_path: Path) -> None:

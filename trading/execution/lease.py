@@ -182,7 +182,7 @@ def holder_of(journal: Path) -> Holder | None:
     path = lease_path(journal)
     try:
         holder = msgspec.json.decode(path.read_bytes(), type=Holder)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return holder if _is_locked(path) else None
 

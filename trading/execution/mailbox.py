@@ -109,7 +109,7 @@ def _serve(request: Path, do: Callable[[Command | None], dict[str, Any]]) -> Non
             except TradingError as error:
                 reply = Reply(refused=str(error))
             _write(request.with_suffix(_ANSWER), msgspec.json.encode(reply))
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         refused = Reply(refused=f"the request cannot be read: {error}")
         _write(request.with_suffix(_ANSWER), msgspec.json.encode(refused))
     finally:

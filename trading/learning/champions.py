@@ -116,7 +116,7 @@ class ChampionStore:
             return msgspec.json.decode(path.read_bytes(), type=Standing)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise CheckpointError(
                 f"{path} cannot be read ({error}): restore it, or remove it so that trading "
                 "begins with the newest checkpoint as its champion"

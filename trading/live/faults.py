@@ -70,7 +70,7 @@ class FaultNotes:
         for line in lines:
             try:
                 found.append(msgspec.json.decode(line, type=Note))
-            except msgspec.MsgspecError:  # its writer was killed in the midst of it
+            except (msgspec.MsgspecError, UnicodeDecodeError):  # its writer was killed
                 continue
         return found
 

@@ -79,7 +79,7 @@ class FeedProtocol:
         """Takes one message of the client and says what to answer."""
         try:
             command = decode_action(message)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return Reply([Status(StatusCode.ERROR, "invalid message: expected action and params")])
         if command.action == "auth":
             return self._authenticate(command.params)

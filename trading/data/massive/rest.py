@@ -206,8 +206,8 @@ class _AggregateRow(msgspec.Struct):
 class _StatusReply(msgspec.Struct, rename="camel"):
     market: str
     server_time: str
-    early_hours: bool = False
-    after_hours: bool = False
+    early_hours: Any = False
+    after_hours: Any = False
 
 
 class RestClient:
@@ -529,8 +529,8 @@ class RestClient:
         return MarketStatus(
             market=reply.market,
             server_ns=_server_ns(reply),
-            early_hours=reply.early_hours,
-            after_hours=reply.after_hours,
+            early_hours=reply.early_hours is True,
+            after_hours=reply.after_hours is True,
         )
 
     def clock_ns(self) -> int:
@@ -542,7 +542,7 @@ class RestClient:
         body, date_ns = self._transport.tried_once(_STATUS_PATH)
         try:
             return _server_ns(msgspec.json.decode(body, type=_StatusReply))
-        except (msgspec.MsgspecError, RestError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RestError) as error:
             if date_ns is None:
                 raise RestError(f"{_STATUS_PATH}: tells no time, neither does its Date") from error
             return date_ns

@@ -251,7 +251,7 @@ class RestTransport:
         code = refused.status
         try:
             reason = self._reason(msgspec.json.decode(refused.body, type=Failure))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             reason = refused.phrase
         if code == _UNAUTHORIZED:
             raise AuthenticationFailed(
