@@ -302,6 +302,20 @@ def test_a_hard_link_to_the_journal_of_a_killed_writer_is_refused(tmp_path: Path
         assert journal.last_seq == 3
 
 
+def test_a_name_is_refused_only_where_rows_may_lie_beside_another(tmp_path: Path) -> None:
+    path, hard = tmp_path / "journal.db", tmp_path / "hard.db"
+    with Journal(path) as journal:
+        journal.append(AccountOpened(1, "paper", 1000.0))
+    hard.hardlink_to(path)
+    with pytest.raises(JournalError, match="is a hard link"):
+        Journal(hard)
+    path.with_name("journal.db.lock").unlink()  # A cleaner's work: neither name has anything.
+    with Journal(path) as journal:
+        assert journal.last_seq == 1
+    with pytest.raises(JournalError, match="is a hard link"):
+        Journal(hard)
+
+
 def test_a_lock_file_that_somebody_removes_lets_no_second_writer_in(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with Journal(path) as journal:

@@ -5,12 +5,13 @@ from fractions import Fraction
 
 import pytest
 
-from tests.execution.scene import NOW_NS, market
+from tests.execution.scene import NOW_NS, market, open_order
 from tests.execution.test_corporate_actions import EX_DATE, LATER_NS, MARKS, account_with, split
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import Known, dispute
 from trading.execution.events import OwnerCommand
+from trading.execution.orders import Fill
 from trading.execution.owner import Answer, Command, obey
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.corporate_actions import (
@@ -106,6 +107,17 @@ def test_what_was_traded_since_is_not_taken_back() -> None:
         broker.settle(["O:SPY1260116C00105000"], {"SPY": 60.0}, LATER_NS + 1)
         with pytest.raises(OwnerRefused, match=r"O:SPY1260116C00105000 changed since; close what"):
             say(broker, "undo_action", "SPY")
+
+
+def test_a_rename_is_not_taken_back_into_what_is_open_under_the_old_name() -> None:
+    with account_with("long_call") as broker:
+        broker.apply_action(Rename("SPY", EX_DATE, "NEWCO"), LATER_NS)
+        order = open_order(broker, "long_call", ts_ns=LATER_NS)
+        assert isinstance(broker.submit(order, market(LATER_NS), True, LATER_NS), Fill)
+        digest = broker.account.fingerprint()
+        with pytest.raises(OwnerRefused, match="something else is open on SPY: close that first"):
+            say(broker, "undo_action", "NEWCO")
+        assert broker.account.fingerprint() == digest
 
 
 TOLD = {"SPY": date(2025, 12, 1)}

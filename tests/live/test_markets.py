@@ -1,6 +1,7 @@
 """Which contracts are subscribed to when not all of them may be."""
 
 import math
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,16 +23,18 @@ from trading.envs.live_env import LiveEnv
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import ContractError, DataError, NotEntitled, RestError
 from trading.execution.broker import PaperBroker
+from trading.execution.catch_up import suspend_unexplained
 from trading.execution.journal import Journal
 from trading.execution.risk import RiskLimits
 from trading.live import assembly
-from trading.live.bar_clock import Bar
+from trading.live.bar_clock import Bar, first_bar_after
 from trading.live.endpoint import Endpoint
 from trading.live.market_server import event_source, first_name, streamed_symbols
 from trading.live.markets import MarketDirectory, nearest_the_money, not_ahead, with_named
 from trading.live.trader import Trader
-from trading.market.calendar import ExchangeCalendar
+from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.contracts import OptionContract, Right, parse_symbol
+from trading.market.corporate_actions import Rename
 from trading.market.dividends import Dividend
 from trading.market.rates import YieldCurve
 
@@ -341,3 +344,32 @@ def test_a_special_dividend_that_is_named_is_paid_once(told_as_special: bool) ->
     told = [Dividend("XYZ", TODAY, 4.5, special=told_as_special), regular, regular]
     assert with_named(told, [special]) == [regular, regular, special]
     assert with_named(told, []) == told
+
+
+def test_what_an_action_brings_during_a_session_is_listed_and_subscribed_to_at_once(
+    tmp_path: Path,
+) -> None:
+    calendar, day = ExchangeCalendar(), market_of_test.DAY
+    settings = settings_for(tmp_path, "symbols=[AAA]")
+    with (
+        serving(FirstMinutes(8)) as (endpoint, _),
+        RestClient(endpoint.rest_url, endpoint.api_key) as rest,
+        StreamClient(assembly.stream_settings(settings, endpoint)) as stream,
+    ):
+        env = LiveEnv(("AAA",), DEFAULT_RULES, DEFAULT_FEES, calendar, broker(tmp_path))
+        directory = MarketDirectory(rest, stream, env, calendar, 10_000)
+        bar = first_bar_after(rest.market_status().server_ns, calendar, MINUTE_NS)
+        directory.open_session(bar)
+        suspend_unexplained(env.broker, "AAA", day, "of the test", bar.end_ns)
+        directory._actions = (Rename("AAA", day, "BBB"),)
+        later = bar._replace(end_ns=bar.end_ns + 10 * MINUTE_NS)
+        deadline = time.monotonic() + WAIT_S
+        while "BBB" not in env.underlyings or not env.listed_symbols("BBB"):
+            directory.follow(later)
+            assert time.monotonic() < deadline, env.broker.account.suspensions
+            time.sleep(0.05)
+        assert env.symbols == ("BBB",)
+        listed = {f"Q.{name}" for name in env.listed_symbols()}
+        assert listed == directory._subscribed and all("BBB" in name for name in listed)
+        assert "AM.BBB" in stream._connections["stocks"].ledger._asked
+        env.broker.journal.close()

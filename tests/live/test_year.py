@@ -5,6 +5,7 @@ Through the real server, stream, admission, broker and journal; a script decides
 
 import json
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -111,11 +112,13 @@ def test_each_rare_event_on_held_positions_leaves_every_dollar_explained(tmp_pat
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_a_year_with_all_rare_events_ends_with_every_dollar_explained(tmp_path: Path) -> None:
-    symbols = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF", "GGG", "HHH")
+    symbols = ("AAA", "BBB", "CCC", "DDD", "EEE", "FFF")
     settings = settings_for(tmp_path, symbols, bar_seconds=1800)
     rare = RareEvents(2.0, 2.0, 2.0, 2.0, 12.0, 40.0)
     exchange = world(symbols, rare, strikes=5, requotes=0.2, seed=8)
+    began_s = time.monotonic()
     lived = live(settings, exchange, open_ns(SESSIONS))
+    print(f"{SESSIONS} sessions in {time.monotonic() - began_s:.0f} s")
     assert lived.finished
     rows = explained(settings, lived)
     print({**rows.kinds}, {**lived.seen}, lived.refused, suspended(settings), lived.equity)

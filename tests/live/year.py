@@ -65,6 +65,7 @@ def settings_for(folder: Path, symbols: tuple[str, ...], bar_seconds: int) -> Se
             f"account.max_positions={len(symbols)}",
             "risk.max_daily_loss_pct=90",
             "risk.max_drawdown_pct=99",
+            "learning.gate.max_drawdown_pct=99",
             "execution.cash_interest_pct=3",
             "execution.borrow_fee_pct=2",
             "execution.max_quote_age_s=3600",

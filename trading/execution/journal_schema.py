@@ -332,7 +332,8 @@ def refuse_another_name(path: Path) -> None:
 
     SQLite keeps the newest rows beside the name that a file was opened by, and after a kill only
     there: by another name they are missing, and what is written then damages the file. The name
-    that it is written under is the one with the lock file.
+    that it is written under is the one with the lock file or the log. Where all names lie in one
+    folder and none has either, nothing lies beside any, and each will do.
 
     Raises
     ------
@@ -340,12 +341,21 @@ def refuse_another_name(path: Path) -> None:
         It is such a link.
     """
     own = real(path)
-    if own.exists() and own.stat().st_nlink > 1 and not lock_path(path).exists():
+    if not own.exists() or own.stat().st_nlink == 1 or _is_written_by(own):
+        return
+    names = [each for each in own.parent.iterdir() if each.is_file() and each.samefile(own)]
+    real_names = [each for each in names if not each.is_symlink()]
+    is_elsewhere = len(real_names) < own.stat().st_nlink
+    if is_elsewhere or any(_is_written_by(each) for each in real_names):
         raise JournalError(
             f"journal {path} is a hard link to a journal that has another name, and its newest "
             "rows may lie beside that name: open it by that one, make a symbolic link instead, or "
             "copy it once its writer has ended"
         )
+
+
+def _is_written_by(name: Path) -> bool:
+    return any(beside(name, suffix).exists() for suffix in (".lock", "-wal"))
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -118,6 +118,12 @@ def _last(books: Books, underlying: str) -> tuple[CorporateActionApplied, Accoun
 
 def _check_unchanged(applied: CorporateActionApplied, account: Account) -> None:
     """Refuse where what the action made of the positions is not all that is held of them."""
+    if applied.underlying != applied.after and applied.underlying in account.strategies:
+        raise OwnerRefused(
+            f"{applied.action} ({applied.terms}) cannot be taken back while something else is open "
+            f"on {applied.underlying}: close that first, with `trading account close "
+            f"{applied.underlying}`"
+        )
     names = {applied.after, applied.spun_off} - {""}
     held = {
         symbol: position.quantity * account.size(symbol)
