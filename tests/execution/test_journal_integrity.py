@@ -242,6 +242,20 @@ def test_file_and_log_of_different_age_give_a_prefix_or_a_refusal(
         assert contents(path) == before
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 99, 100, 4095, 4096])
+def test_a_file_of_a_few_bytes_beside_a_log_is_kept_with_it(
+    checkpointed: Path, tmp_path: Path, size: int
+) -> None:
+    share = (size + 0.5) / checkpointed.stat().st_size
+    path = truncated(checkpointed, tmp_path / "cut", "", share)
+    assert path.stat().st_size == size
+    before = contents(path)
+    try:
+        opened(path, LONG)
+    except JournalError:
+        assert contents(path) == before
+
+
 @RANDOM
 @given(data=st.data())
 def test_flipped_bytes_never_give_anything_but_a_prefix_or_a_refusal(

@@ -145,7 +145,7 @@ def inspect_journal(path: Path, *, after: int = 0) -> Integrity:
         raise JournalError(f"no journal at {path}: start trading first or name its file")
     refuse_another_name(path)
     acknowledged = _acknowledged(path)
-    if path.stat().st_size == 0:
+    if _is_empty(path):
         return Integrity(path, 0, acknowledged, "the file is empty")
     try:
         with contextlib.closing(open_reader(path)) as connection:
@@ -163,9 +163,9 @@ def make_whole(path: Path) -> Repair | None:
     rebuilt = beside(path, ".rebuilt")
     if rebuilt.exists():
         _install(rebuilt, path)
-    if not path.exists() or (path.stat().st_size == 0 and not _acknowledged(path)):
+    if not path.exists() or (_is_empty(path) and not _acknowledged(path)):
         return None
-    if path.stat().st_size:
+    if not _is_empty(path):
         with contextlib.closing(open_reader(path)) as connection:
             version = readable_version(path, connection)
             if version > SCHEMA_VERSION:
@@ -190,6 +190,14 @@ def make_whole(path: Path) -> Repair | None:
     _rebuild(path, integrity.events)
     lost = integrity.expected - integrity.events
     return Repair(path, kept, integrity.events, lost, integrity.problem)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether SQLite sees no database in a file, and would delete its log when it opens it.
+
+    A file of one byte counts as empty there: see `unixFileSize` in SQLite's `os_unix.c`.
+    """
+    return path.stat().st_size <= 1
 
 
 def _newest_snapshot(path: Path) -> int:
