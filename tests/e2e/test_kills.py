@@ -32,8 +32,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(24 * 3600)
 
 KILLS = int(os.environ.get("KILLS", "1"))
 REPORT = os.environ.get("KILLS_REPORT")
-ANSWER_S = 10.0
-"""Longest that anybody waits for an answer, whatever died; beyond that it hangs."""
+ANSWER_S = 45.0
+"""Beyond this an answer hangs: after 35 s Serve itself gives one, on a busy machine too."""
 SETTINGS = {
     "learning.num_learners": 1,
     "learning.num_env_runners": 1,
