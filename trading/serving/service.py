@@ -18,6 +18,7 @@ REQUEST_TIMEOUT_S = 35.0
 questions itself in a fraction of that; a command of the owner may take most of it."""
 _QUIET = {"log_level": "WARNING", "enable_access_log": False}
 _PROXY_TIMEOUT_S = 300.0
+_PAUSE_S = 0.5
 ROOT = "/"
 
 
@@ -108,8 +109,14 @@ def _listen(settings: Settings, stop: threading.Event) -> tuple[str, int]:
             if "Failed to bind" not in str(error):
                 raise
             raise _port_taken(host, port, "in use") from error
-        except (TimeoutError, ray.exceptions.RayActorError) as error:
+        except (
             # Serve gives its proxy a while, and makes another: on a busy machine it is to come.
+            TimeoutError,
+            ray.exceptions.RayActorError,
+            # Another account starts Serve at this moment: it is joined as soon as it is there.
+            ray.exceptions.ActorAlreadyExistsError,
+        ) as error:
+            stop.wait(_PAUSE_S)
             if time.monotonic() > deadline:
                 raise ApplicationFailed(
                     f"the HTTP service did not listen on {host}:{port} within "
