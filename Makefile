@@ -8,10 +8,10 @@ CONFIG ?= configs/local.yaml
 PROCESSES ?= 2
 PYTEST = $(VENV)/bin/python -m pytest
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
-ON_ITS_OWN = not soak and not cluster and not docker and not kubernetes
+ON_ITS_OWN = not soak and not faults and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint kernels test test-all soak year kills test-cluster test-kubernetes test-image sbom lock
+.PHONY: install run lint kernels test test-all soak year kills faults test-cluster test-kubernetes test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -44,6 +44,10 @@ soak: $(INSTALLED)
 # A simulated year with splits, dividends, renames, delistings, halts and bad prints, to the cent.
 year: $(INSTALLED)
 	$(PYTEST) -m soak -s tests/live/test_year.py
+
+# Parts that hang, full disks and kills of which test-all runs the short form.
+faults: $(INSTALLED)
+	$(PYTEST) -m faults
 
 # Every part of a running application, killed KILLS times each; the report: var/kills.md
 kills: $(INSTALLED)

@@ -109,6 +109,7 @@ def test_a_trading_thread_that_hangs_is_found_told_and_started_again(
     assert "hung for" in beside(journal, ".faults").read_text()
 
 
+@pytest.mark.faults
 def test_a_live_market_that_is_stopped_is_started_again(application: Application) -> None:
     before = application.status()
     os.kill(before["process"], signal.SIGSTOP)
@@ -152,6 +153,7 @@ def test_a_part_that_hangs_is_replaced_and_trading_goes_on(
         assert after["learner"]["restarts"] > before["learner"]["restarts"]
 
 
+@pytest.mark.faults
 def test_sigterm_ends_it_in_time_though_learner_and_runner_hang(application: Application) -> None:
     started = descendants(application.process.pid)
     for part in (LEARNER, RUNNER):
@@ -240,6 +242,7 @@ def test_a_full_disk_halts_with_the_reason_and_trading_goes_on_when_there_is_roo
         assert application.terminate() == 0, application.output()
 
 
+@pytest.mark.faults
 def test_a_disk_that_takes_no_checkpoint_and_no_recording_stops_no_trading(tmp_path: Path) -> None:
     """Files stand where the folders were: nothing can be written below them, also by root."""
     settings = {
@@ -279,6 +282,7 @@ def test_a_disk_that_takes_no_checkpoint_and_no_recording_stops_no_trading(tmp_p
         application.wait_until("learning goes on", goes_on)
 
 
+@pytest.mark.faults
 def test_a_replay_whose_server_dies_ends_with_the_reason(tmp_path: Path) -> None:
     """A recording has one beginning: the next start goes on from the journal."""
     if not quotes_path(FOLDER, DAY).exists():

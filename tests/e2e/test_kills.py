@@ -51,6 +51,7 @@ PARTS = {
     "replica": "ServeReplica",
     "proxy": "ProxyActor",
 }
+SHORT_FORM = ("live market", "registry", "replica")
 took: dict[str, list[float]] = defaultdict(list)
 """Seconds from each kill to trading again, with the part back, by part."""
 silent: dict[str, list[float]] = defaultdict(list)
@@ -149,7 +150,14 @@ def updates(application: Application) -> int:
     return int(application.status()["learner"].get("live_updates", 0))
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "part",
+    [
+        # Once, the others are killed by test_up.py and test_cluster.py.
+        pytest.param(part, marks=() if part in SHORT_FORM else pytest.mark.faults)
+        for part in PARTS
+    ],
+)
 def test_a_killed_part_comes_back(application: Application, part: str) -> None:
     for _ in range(KILLS):
         kill_part(application, part)
@@ -177,6 +185,7 @@ def kill_part(application: Application, part: str) -> None:
     assert asker.wrong == []
 
 
+@pytest.mark.faults
 def test_a_killed_driver_leaves_nothing_behind_and_a_new_one_goes_on(tmp_path: Path) -> None:
     running = Application.up(tmp_path, *pairs(SETTINGS))
     try:
@@ -199,6 +208,7 @@ def test_a_killed_driver_leaves_nothing_behind_and_a_new_one_goes_on(tmp_path: P
         running.close()
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(why_no_nodes() is not None, reason=str(why_no_nodes()))
 @pytest.mark.skipif(REDIS is None, reason="no redis-server, which keeps the head's state")
 @pytest.mark.skipif(KILLS == 1, reason="once is played by test_cluster.py")
