@@ -20,21 +20,6 @@ import structlog
 from structlog.typing import Processor
 
 _HIDDEN = "***"
-_SHARED: list[Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.PositionalArgumentsFormatter(),
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.StackInfoRenderer(),
-    structlog.processors.format_exc_info,
-]
-# One list for every set-up: loggers keep the one that they were first used with.
-_PROCESSORS: list[Processor] = [
-    structlog.stdlib.filter_by_level,
-    *_SHARED,
-    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-]
 
 
 def configure_logging(
@@ -55,11 +40,26 @@ def configure_logging(
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("trading").setLevel(level)
     structlog.configure(
-        processors=_PROCESSORS,
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared_processors(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
     )
+
+
+def _shared_processors() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+    ]
 
 
 def _renderer(for_people: bool) -> Processor:
@@ -85,7 +85,7 @@ class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
     def __init__(self, renderer: Processor, secrets: Iterable[str]) -> None:
         super().__init__(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=_shared_processors(),
         )
         written = {form for secret in secrets if secret for form in _written_forms(secret)}
         self._written = sorted(written, key=len, reverse=True)

@@ -196,6 +196,7 @@ def _open(
     if units >= 1:
         premium, fee = offered.cash(fees, units, rules.multiplier)
         _book(accounts, b, legs, standing.ratio, units, premium, fee, margin, order.ts_ns)
+        _note_greeks(accounts, b, legs, view, f)
 
 
 def _units(
@@ -265,3 +266,14 @@ def _book(
     holdings.net_cash[b] = usd(premium - fee)
     purses.open_positions[b] = 1
     purses.reserved[b] = margin * units
+
+
+def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: View, f: int) -> None:
+    """Keep the greeks that options are opened at, as `trading.envs.accounts.trade` does."""
+    known, board = accounts.holdings.known[b], view.board
+    known[:] = 0.0
+    for place, leg in enumerate(legs):
+        q = int(board.quoted_at[f]) + leg
+        if leg != STOCK and not np.isnan(board.delta[q]):
+            greeks = board.delta[q], board.gamma[q], board.vega[q], board.theta[q]
+            known[place] = *greeks, view.frames.spot[f]
