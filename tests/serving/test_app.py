@@ -16,7 +16,7 @@ from tests.ports import free_port
 from tests.waits import WAIT_S
 from trading.live.metrics import AccountFigures, TradingMetrics
 from trading.live.news import INTERVAL_S, News, Newsroom
-from trading.serving.app import LiveMarketUnavailable, Supervised, build_api, build_app
+from trading.serving.app import LiveMarketUnavailable, Newspaper, Supervised, build_api, build_app
 from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
@@ -296,6 +296,23 @@ def test_either_keeps_the_service_healthy(start: Callable[..., Any]) -> None:
     assert answer(supervised(None), "/ready").status_code == 503
 
 
+def test_an_app_follows_the_news_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    followed = []
+
+    async def follow(paper: Newspaper) -> None:
+        followed.append(paper)
+
+    monkeypatch.setattr(Newspaper, "_follow", follow)
+
+    async def begin() -> None:
+        api = app()
+        async with api.router.lifespan_context(api):
+            await asyncio.sleep(0)
+
+    asyncio.run(begin())
+    assert len(followed) == 1
+
+
 def test_served_by_ray_serve_it_answers_over_http(start: Callable[..., Any]) -> None:
     start(LiveMarketDouble, 4)
     port = free_port()
@@ -307,6 +324,7 @@ def test_served_by_ray_serve_it_answers_over_http(start: Callable[..., Any]) -> 
             wait_until(lambda: client.get("/ready").status_code == 200)
             # Two replicas answer by turns, and each of them hears of the actor for itself.
             wait_until(lambda: all(client.get("/status").is_success for _ in range(20)))
+            assert all(client.get("/metrics").is_success for _ in range(50))
             assert client.get("/status").json()["account"]["trades"] == 4
             metrics = client.get("/metrics")
             assert "trading_bot_trades_total 4.0" in metrics.text

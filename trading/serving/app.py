@@ -7,7 +7,8 @@ holds nothing else and may come and go.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, TypeGuard
 
 import ray
@@ -109,19 +110,23 @@ class LiveMarket:
 
 
 class _Follower:
-    """A task that runs from the first request on, in the loop that serves them."""
+    """A task that runs in the loop that serves requests, from its start or the first one on."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._known = asyncio.Event()
 
-    async def _first_known(self) -> None:
-        """Returns when there is something to tell, or after a while."""
+    def begin(self) -> None:
+        """Follow, unless it does already."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop or self._task is None or self._task.done():
             self._loop, self._known = loop, asyncio.Event()
             self._task = loop.create_task(self._follow())
+
+    async def _first_known(self) -> None:
+        """Returns when there is something to tell, or after a while."""
+        self.begin()
         if not self._known.is_set():
             try:
                 async with asyncio.timeout(_FIRST_S):
@@ -247,10 +252,19 @@ def build_api(
     trades. While it does not, `/ready` answers 503 with the supervisor's reason, and `/status` and
     `/metrics` tell what it knows. It also tells the namespace, where that is None.
     """
-    api = FastAPI(title="trading", docs_url=None, redoc_url=None)
     where = namespace if namespace is not None or supervisor is None else supervisor.namespace
     market = LiveMarket(live_actor_name, where or "")
     paper = Newspaper(market)
+
+    @asynccontextmanager
+    async def following(_: FastAPI) -> AsyncIterator[None]:
+        # So that a replica knows something when it is first asked.
+        for each in (supervisor, paper):
+            if each is not None:
+                each.begin()
+        yield
+
+    api = FastAPI(title="trading", docs_url=None, redoc_url=None, lifespan=following)
 
     @api.exception_handler(LiveMarketUnavailable)
     async def unavailable(_: object, error: LiveMarketUnavailable) -> Response:
