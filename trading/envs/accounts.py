@@ -20,6 +20,7 @@ from trading.envs.sight import (
     Sights,
     empty_purses,
     empty_sights,
+    keep_greeks,
     no_holdings,
 )
 from trading.execution.fees import FeeSchedule
@@ -156,11 +157,7 @@ def trade(
                 known[b, leg] = 0.0
                 if leg < n_legs and chosen[leg] != STOCK:
                     q = board.quoted_at[f] + chosen[leg]
-                    if np.isnan(board.delta[q]):
-                        continue
-                    known[b, leg, 0], known[b, leg, 1] = board.delta[q], board.gamma[q]
-                    known[b, leg, 2], known[b, leg, 3] = board.vega[q], board.theta[q]
-                    known[b, leg, 4] = frames.spot[f]
+                    keep_greeks(board, q, frames.spot[f], known[b, leg])
         net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
         holdings.net_cash[b] = usd(net_cash)
         purses.open_positions[b] = 1 if holdings.units[b] > 0 else 0

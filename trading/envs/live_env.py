@@ -30,6 +30,7 @@ from trading.envs.sight import (
     cap_openings,
     empty_purses,
     empty_sights,
+    keep_greeks,
     no_holdings,
     see,
     unit_greeks,
@@ -65,7 +66,7 @@ from trading.execution.risk import TradingState
 from trading.execution.states import Cause
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
-from trading.market.chain import tradable_share
+from trading.market.chain import F64, tradable_share
 from trading.market.closes import CloseSource, OfficialClose
 from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.corporate_actions import (
@@ -224,7 +225,7 @@ class LiveEnv:
         self._frame_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
         """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
-        self._at_opening: dict[str, tuple[float, ...]] = {}
+        self._at_opening: dict[str, F64] = {}
         """Greeks of contracts when they were bought or sold, and the underlying's price then."""
 
     @property
@@ -1118,12 +1119,9 @@ class LiveEnv:
         greeks = unit_greeks(market.board, market.frames, 0, self._rules.multiplier, action)
         result = self._submit(order, Greeks(*greeks))
         if isinstance(result, Fill):
-            columns, spot = market.chain.columns, float(market.frames.spot[0])
             for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:
-                i = market.chain.index[symbol]
-                read = columns.delta[i], columns.gamma[i], columns.vega[i], columns.theta[i]
-                known = read if not np.isnan(read[0]) else (0.0, 0.0, 0.0, 0.0)
-                self._at_opening[symbol] = (*map(float, known), spot if known is read else 0.0)
+                known = self._at_opening[symbol] = np.zeros(self._holdings.known.shape[-1])
+                keep_greeks(market.board, market.chain.index[symbol], market.frames.spot[0], known)
         return Outcome(action, masked=False, result=result)
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:

@@ -97,6 +97,19 @@ def empty_sights(count: int) -> Sights:
 
 
 @njit(cache=True, error_model="numpy")
+def keep_greeks(board: Board, q: int, spot: float, known: F64) -> None:
+    """Write the greeks of quote `q` and the underlying's price to a row of `Holdings.known`.
+
+    Where they cannot be read nothing is known. `see` does the same at every bar.
+    """
+    known[:] = 0.0
+    if not np.isnan(board.delta[q]):
+        known[0], known[1] = board.delta[q], board.gamma[q]
+        known[2], known[3] = board.vega[q], board.theta[q]
+        known[4] = spot
+
+
+@njit(cache=True, error_model="numpy")
 def see(
     board: Board,
     frames: Frames,

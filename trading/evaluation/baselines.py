@@ -18,7 +18,7 @@ from trading.envs.board import Board
 from trading.envs.catalogue import ACTIONS, HOLD
 from trading.envs.frames import ABOVE_ROUNDING, Frames
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
-from trading.envs.sight import legs_greeks
+from trading.envs.sight import keep_greeks, legs_greeks
 from trading.envs.vector_env import Observation
 from trading.execution.buying_power import required
 from trading.execution.crossing import Crossing, cross
@@ -273,7 +273,5 @@ def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: View, f:
     known, board = accounts.holdings.known[b], view.board
     known[:] = 0.0
     for place, leg in enumerate(legs):
-        q = int(board.quoted_at[f]) + leg
-        if leg != STOCK and not np.isnan(board.delta[q]):
-            greeks = board.delta[q], board.gamma[q], board.vega[q], board.theta[q]
-            known[place] = *greeks, view.frames.spot[f]
+        if leg != STOCK:
+            keep_greeks(board, int(board.quoted_at[f]) + leg, view.frames.spot[f], known[place])
