@@ -16,7 +16,6 @@ from trading.data.massive.source import Listing, SimulationSource, SourceStep
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
 from trading.envs.live_env import LiveEnv
-from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import unexplained_since
 from trading.execution.journal import Journal
 from trading.learning.policy import Decision, Policy
@@ -211,15 +210,7 @@ def live(
         now_ns = rest.market_status().server_ns
         account = journal.open_account("paper", settings.account.initial_capital, now_ns)
         rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
-        broker = PaperBroker(
-            journal,
-            account,
-            fees,
-            assembly.risk_limits(settings),
-            rules.slippage,
-            rules.max_quote_age_ns,
-            assembly.carry_rates(settings),
-        )
+        broker = assembly.paper_broker(settings, journal, account)
         env = LiveEnv(settings.symbols, rules, fees, CALENDAR, broker)
         env.halt_indicators = assembly.halt_indicators(settings)
         directory = MarketDirectory(

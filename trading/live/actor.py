@@ -666,15 +666,7 @@ class LiveMarket:
             seed = assembly.policy_seed(settings.seed, journal.last_seq)
             policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
             rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
-            broker = PaperBroker(
-                journal,
-                account,
-                fees,
-                assembly.risk_limits(settings),
-                rules.slippage,
-                rules.max_quote_age_ns,
-                assembly.carry_rates(settings),
-            )
+            broker = assembly.paper_broker(settings, journal, account)
             terms = terms_of(settings)
             if account.terms != terms:
                 broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])

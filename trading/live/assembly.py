@@ -18,8 +18,11 @@ from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.market_features import HISTORY_BARS
 from trading.envs.rules import TradingRules
+from trading.execution.broker import PaperBroker
 from trading.execution.carry import CarryRates
 from trading.execution.fees import FeeSchedule
+from trading.execution.journal import Journal
+from trading.execution.portfolio import Account
 from trading.execution.risk import RiskLimits
 from trading.learning.clstm import CLSTMConfig
 from trading.live.closes import CloseFinder
@@ -134,6 +137,20 @@ def carry_rates(settings: Settings) -> CarryRates:
     """Interest and borrowing fees as configured."""
     execution = settings.execution
     return CarryRates(execution.cash_interest_pct / 100.0, execution.borrow_fee_pct / 100.0)
+
+
+def paper_broker(settings: Settings, journal: Journal, account: Account) -> PaperBroker:
+    """The broker of an account that trades."""
+    rules = trading_rules(settings)
+    return PaperBroker(
+        journal,
+        account,
+        fee_schedule(settings),
+        risk_limits(settings),
+        rules.slippage,
+        rules.max_quote_age_ns,
+        carry_rates(settings),
+    )
 
 
 def risk_limits(settings: Settings) -> RiskLimits:
