@@ -302,7 +302,7 @@ def _interpolated(
 
 
 @njit(cache=True, error_model="numpy")
-def _off(bid: float, ask: float, value: float, tolerance: float) -> float:
+def how_far_off(bid: float, ask: float, value: float, tolerance: float) -> float:
     """How far a quote lies beyond `tolerance` of `value`, USD a share; 0 or less when it does not.
 
     A side is off when trading against it would pay, and the middle when it is three times as far.
@@ -371,7 +371,7 @@ def _from_chain(
             continue
         # However wide the quotes, half of its worth is more than any of them may give away.
         width = max(min(spreads * spread, 0.5 * (intrinsic + value)), unit)
-        here = _off(bid, ask, intrinsic + value, width)
+        here = how_far_off(bid, ask, intrinsic + value, width)
         if here < off:
             off, tolerance, worth = here, width, intrinsic + value
     return off, tolerance, worth
@@ -443,7 +443,7 @@ def _judge(
     if right > 0:
         most = forward * discount if forward > 0.0 else np.inf
     mark = chain.mark[i]
-    if mark >= 0.0 and _off(bid, ask, mark, unit) <= 0.0 and bid <= most + unit:
+    if mark >= 0.0 and how_far_off(bid, ask, mark, unit) <= 0.0 and bid <= most + unit:
         kept.apart_ns[i] = 0
         return _ADMITTED
     intrinsic = max(right * (forward - strike), 0.0) * discount
@@ -455,7 +455,7 @@ def _judge(
     told = not np.isnan(worth)
     if mark >= 0.0:
         width = unit if told else max(3.0 * unit, 0.5 * mark)
-        here = _off(bid, ask, mark, width)
+        here = how_far_off(bid, ask, mark, width)
         if not told or here < off:
             off, tolerance = here, width
     elif not told:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trading.data.admission import LAST_NS, Refusal, is_older
+from trading.data.admission import LAST_NS, Refusal, how_far_off, is_older
 from trading.data.massive.wire import MAX_PRICE
 from trading.execution.deliverables import Adjusted
 from trading.execution.holdings import marked
@@ -96,10 +96,7 @@ class AdjustedContracts:
 def _off(quote: QuoteView, mark: float, width: float) -> bool:
     """Whether trading against a quote would pay by more than `width`, or its middle is as far."""
     crossed = 0.0 < quote.ask < quote.bid
-    above = quote.bid > 0.0 and quote.bid - mark > width
-    below = quote.ask > 0.0 and mark - quote.ask > width
-    middle = quote.bid > 0.0 and abs(0.5 * (quote.bid + quote.ask) - mark) > 3.0 * width
-    return not crossed and (above or below or (middle and quote.ask > 0.0))
+    return not crossed and bool(how_far_off(quote.bid, quote.ask, mark, width) > 0.0)
 
 
 def _is_same(quote: QuoteView, apart: QuoteView, width: float) -> bool:

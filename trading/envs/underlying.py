@@ -214,18 +214,15 @@ class UnderlyingMarket:
         """
         self._history.rescale(factor, open_ns)
         price, known_ns = self._before_session
-        chain = Chain(self.symbol, [], [])
-        chain.last_price, chain.last_price_ns = self.chain.last_price, self.chain.last_price_ns
-        if chain.last_price_ns <= open_ns:
+        last, last_ns = self.chain.last_price, self.chain.last_price_ns
+        if last_ns <= open_ns:
             if not np.isnan(price):
                 # What traded outside of sessions since is told in the units of either side.
-                chain.last_price, chain.last_price_ns = price, known_ns
-            chain.last_price *= factor
-        chain.spot = chain.last_price
+                last, last_ns = price, known_ns
+            last *= factor
         if known_ns <= open_ns:
             self._before_session = (price * factor, known_ns)
-        self.chain, self._kept, self._gap = chain, nothing_kept(0), None
-        self.board = board_of(chain.columns)
+        self._forget_quotes(last, last_ns)
 
     def succeed(self, other: "UnderlyingMarket") -> None:
         """Go on as the company that `other` was, unless newer prices of this symbol are known."""
@@ -233,12 +230,16 @@ class UnderlyingMarket:
         if is_unknown or self.chain.last_price_ns < other.chain.last_price_ns:
             self._history.adopt(other._history)
             # Quotes that were told of this symbol are those of long ago.
-            chain = Chain(self.symbol, [], [])
-            chain.last_price, chain.last_price_ns = other.spot, other.chain.last_price_ns
-            chain.spot = chain.last_price
-            self.chain, self._kept, self._gap = chain, nothing_kept(0), None
-            self.board = board_of(chain.columns)
+            self._forget_quotes(other.spot, other.chain.last_price_ns)
             self._before_session = other._before_session
+
+    def _forget_quotes(self, price: float, known_ns: int) -> None:
+        """Begin an empty chain at a price that was known at a time."""
+        chain = Chain(self.symbol, [], [])
+        chain.last_price = chain.spot = price
+        chain.last_price_ns = known_ns
+        self.chain, self._kept, self._gap = chain, nothing_kept(0), None
+        self.board = board_of(chain.columns)
 
     def list_contracts(
         self,

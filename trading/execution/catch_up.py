@@ -34,6 +34,7 @@ from trading.market.corporate_actions import (
     Delisting,
     action_id,
     in_order,
+    renames,
     special_dividends,
 )
 from trading.market.dividends import Dividend
@@ -264,11 +265,7 @@ def _parts(action: str) -> tuple[str, str, str]:
 
 def _now_named(account: Account, underlying: str) -> str:
     """Under which symbol what was held on an underlying is held now."""
-    for name, (terms, _) in account.actions.items():
-        before, kind, _ = _parts(name)
-        if before == underlying and kind == ActionKind.RENAME:
-            return terms.removeprefix("now ")
-    return underlying
+    return next((now for name, now in renames(account.actions) if name == underlying), underlying)
 
 
 def _starts(
