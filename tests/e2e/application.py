@@ -24,6 +24,14 @@ from trading.live import assembly
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 T = TypeVar("T")
+PLANTED = {
+    "MASSIVE_API_KEY": "planted-key-of-the-vendor",
+    "S3_ACCESS_KEY": "planted-access-key",
+    "S3_SECRET_KEY": "planted-secret-key",
+    "CONTROL_TOKEN": "planted-token-of-the-owner",
+    "NOTIFY_URLS": "json://planted-user:planted-password@127.0.0.1:9/planted-path",
+}
+"""Secrets that no output may show."""
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from tests.e2e.application import PLANTED
 from tests.e2e.ray_nodes import DIES_WITH_US, HEAD, Cluster, why_no_nodes
 from tests.ports import free_port
 from tests.waits import STOP_S, WAIT_S
@@ -26,13 +27,6 @@ pytestmark = [
     pytest.mark.skipif(NO_NODES is not None, reason=str(NO_NODES)),
 ]
 
-PLANTED = {
-    "MASSIVE_API_KEY": "planted-key-of-the-vendor",
-    "S3_ACCESS_KEY": "planted-access-key",
-    "S3_SECRET_KEY": "planted-secret-key",
-    "CONTROL_TOKEN": "planted-token-of-the-owner",
-    "NOTIFY_URLS": "json://planted-user:planted-password@127.0.0.1:9/planted-path",
-}
 JOB = "paper-trading-bot"
 LIVE_MARKET, LEARNER, CPUS = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.application import Application, environment, processes_of
+from tests.e2e.application import PLANTED, Application, environment, processes_of
 from tests.sockets import descendants, is_loopback, listeners
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
@@ -28,15 +28,6 @@ QUICK = (
     "--set",
     "notify.interval_s=5",
 )
-
-
-PLANTED = {
-    "MASSIVE_API_KEY": "planted-key-of-the-vendor",
-    "S3_ACCESS_KEY": "planted-access-key",
-    "S3_SECRET_KEY": "planted-secret-key",
-    "CONTROL_TOKEN": "planted-token-of-the-owner",
-    "NOTIFY_URLS": "json://planted-user:planted-password@127.0.0.1:9/planted-path",
-}
 
 
 @pytest.fixture(scope="module")

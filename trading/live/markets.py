@@ -38,6 +38,8 @@ _ASK_AGAIN_NS = 5 * MINUTE_NS
 _LOOK_AGAIN_NS = MINUTE_NS
 _ACTION_LOOK_BACK = timedelta(days=31)
 """So that an action that was moved is told with its new date only."""
+_MANY = 10
+"""Snapshots of which most tell how far a tape has run."""
 _UNLISTED = "it cannot be listed"
 _OF_ONE_SYMBOL = (DataError, ContractError)
 """What concerns the underlying that was asked for; a key that is refused concerns all."""
@@ -576,9 +578,6 @@ def not_ahead(quoted: Sequence[ContractSnapshot], end_ns: int) -> list[ContractS
     if len(times) >= _MANY:
         end_ns = max(end_ns, times[len(times) * 9 // 10 - 1])
     return [each for each in quoted if each.quote_ns <= end_ns]
-
-
-_MANY = 10
 
 
 def nearest_the_money(

@@ -3,9 +3,6 @@
 import time
 from collections.abc import Callable
 
-TOLD_S = 15.0
-"""A trading thread that is silent for longer is told of; a bar takes a fraction of a second."""
-
 
 class Pulse:
     """Beats as often as the trading loop goes round, also while it waits for frames or answers.
