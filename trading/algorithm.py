@@ -49,7 +49,10 @@ def online_rules(settings: Settings) -> OnlineRules:
 
 
 def open_algorithm(
-    settings: Settings, display: Display, stack: ExitStack, stopped: Callable[[], bool]
+    settings: Settings,
+    display: Display,
+    stack: ExitStack,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> OpenAlgorithm:
     """Place and build the algorithm, and resume what was learnt; the stack stops it.
 
