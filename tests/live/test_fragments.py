@@ -222,6 +222,27 @@ class _Life:
         return trader
 
 
+def test_a_restart_after_a_rename_goes_on_with_the_fragment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = last_bars(1)
+    profits = {bar.end_ns: (float(number), 2.0 * number) for number, bar in enumerate(bars, 1)}
+    life = _Life(tmp_path, profits, bars, decisions=100)
+    assert not life.run(_Durable(1_000), 0)
+    monkeypatch.setattr("tests.live.test_fragments.SYMBOLS", ("AAAX", "BBB"))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        account = journal.open_account("paper", 1e5, bars[0].end_ns)
+        account.actions["AAA/rename/2026-01-06"] = ("now AAAX", "")
+        broker = PaperBroker(journal, account, DEFAULT_FEES, RiskLimits())
+        file = tmp_path / "fragment.bin"
+        # The reward of the session's close is not in the file yet: the journal has it by its name.
+        file.write_bytes(file.read_bytes()[:-1])
+        trader = life.trader(broker, file)
+        given = given_to_the_learner([], trader._builder._steps)
+        assert trader._builder.waiting == len(life.waiting)
+        assert given == pytest.approx(given_to_the_learner([], life.waiting))
+
+
 def last_bars(days: int) -> list[Bar]:
     bars, day = [], date(2026, 1, 5)
     for _ in range(days):

@@ -29,12 +29,12 @@ from trading.execution.risk import RiskLimits
 from trading.live import assembly
 from trading.live.bar_clock import Bar, first_bar_after
 from trading.live.endpoint import Endpoint
-from trading.live.market_server import event_source, first_name, streamed_symbols
+from trading.live.market_server import event_source, streamed_symbols
 from trading.live.markets import MarketDirectory, nearest_the_money, not_ahead, with_named
 from trading.live.trader import Trader
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.contracts import OptionContract, Right, parse_symbol
-from trading.market.corporate_actions import Rename
+from trading.market.corporate_actions import Rename, first_name
 from trading.market.dividends import Dividend
 from trading.market.rates import YieldCurve
 

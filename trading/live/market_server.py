@@ -1,7 +1,6 @@
 """The market server as a Ray actor: what simulation and replay stream from."""
 
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
 
 from trading.config import Settings
@@ -12,7 +11,7 @@ from trading.execution.journal import Journal
 from trading.live.endpoint import Endpoint
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
-from trading.market.corporate_actions import renames
+from trading.market.corporate_actions import first_name
 from trading.market.model import DEFAULT_MODEL
 from trading.market.rare_events import RareEvents
 from trading.market.rates import YieldCurve, yield_of
@@ -43,14 +42,6 @@ def streamed_symbols(settings: Settings, journal: Path) -> tuple[str, ...]:
     if settings.data.source == "simulation":
         held = [first_name(name, account.actions) for name in held]
     return tuple(dict.fromkeys([*settings.symbols, *held]))
-
-
-def first_name(symbol: str, applied: Mapping[str, tuple[str, str]]) -> str:
-    """The symbol that a held company had before all changes that were `applied` to an account."""
-    name = symbol
-    for before, after in reversed(list(renames(applied))):
-        name = before if after == name else name
-    return name
 
 
 def _simulated_yields(settings: Settings) -> list[YieldCurve]:

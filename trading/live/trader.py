@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
@@ -43,6 +43,7 @@ from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
 from trading.live.pulse import Pulse
 from trading.market.calendar import ExchangeCalendar
+from trading.market.corporate_actions import first_name
 
 log = structlog.get_logger(__name__)
 
@@ -203,7 +204,7 @@ class Trader:
         self._builder = FragmentBuilder(
             settings.update_frequency,
             settings.fragment_file if settings.learning else None,
-            (*env.symbols, repr(policy.config)),
+            (*self._first_names(env.symbols), repr(policy.config)),
         )
         self._go_on_with_the_fragment()
         self._first = np.ones(count, dtype=np.bool_)
@@ -543,12 +544,18 @@ class Trader:
                     detail=outcome.result.detail,
                 )
 
+    def _first_names(self, symbols: Iterable[str]) -> list[str]:
+        """What companies were called at first: a fragment goes on though one is renamed."""
+        applied = self.env.broker.account.actions
+        return [first_name(symbol, applied) for symbol in symbols]
+
     def _go_on_with_the_fragment(self) -> None:
         """Take up the fragment that an earlier process left, and what the journal adds to it."""
         broker, builder = self.env.broker, self._builder
         builder.resume(broker.account.last_reward_ns)
         if not builder.waiting or builder.rewarded_ns >= broker.account.last_reward_ns:
             return
+        names = self._first_names(self.env.symbols)
         for event in broker.journal.events():
             if event.ts_ns <= builder.rewarded_ns:
                 continue
@@ -558,7 +565,8 @@ class Trader:
                 earned = event.rewards
             else:
                 continue
-            rewards = [earned.get(symbol, 0.0) for symbol in self.env.symbols]
+            by_name = dict(zip(self._first_names(earned), earned.values(), strict=True))
+            rewards = [by_name.get(name, 0.0) for name in names]
             builder.reward(np.array(rewards, dtype=np.float32))
         builder.reward(
             np.zeros(len(self.env.symbols), dtype=np.float32), broker.account.last_reward_ns

@@ -264,6 +264,14 @@ def renames(applied: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, str]]
             yield underlying, terms.removeprefix(_NOW)
 
 
+def first_name(symbol: str, applied: Mapping[str, tuple[str, str]]) -> str:
+    """The symbol that a held company had before all changes that were `applied` to an account."""
+    name = symbol
+    for before, after in reversed(list(renames(applied))):
+        name = before if after == name else name
+    return name
+
+
 def in_order(actions: Iterable[CorporateAction]) -> list[CorporateAction]:
     """Each distinct action once, in the order in which they take effect."""
     # The same action told under two identifiers is one.
