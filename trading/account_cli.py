@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.command_line import ConfigOption, JsonOption, SetOption, failures, settings_for
 from trading.config import Settings
 from trading.errors import AccountLeased, JournalError, OwnerRefused, TradingError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trading.execution.owner import Command
 
 account_app = typer.Typer(
+    rich_markup_mode=None,
     no_args_is_help=True,
     help="See how the account stands, and command it: halt, reduce, resume, flatten, close, "
     "reset-peak, deposit, withdraw, reinstate, undo-action.",
@@ -35,7 +36,6 @@ ByOption = Annotated[
 KeyOption = Annotated[
     str, typer.Option("--key", help="The same key again is the same command: it is done once.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, help="Seconds to wait for who trades the account.")
 ]

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from trading.learning.succession import Reported
 
 checkpoints_app = typer.Typer(
-    no_args_is_help=True, help="List champions and checkpoints, and choose which policy trades."
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="List champions and checkpoints, and choose which policy trades.",
 )
 
 _POLL_S = 0.5

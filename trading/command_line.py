@@ -5,13 +5,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
 import typer
 
-from trading.config import Settings, load_settings
 from trading.errors import ConfigError, TradingError
+
+if TYPE_CHECKING:
+    from trading.config import Settings
 
 DEFAULT_CONFIG = Path("configs/local.yaml")
 DEBUG_FLAG = "--debug"
@@ -27,10 +28,13 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, as in seed=8."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON, for scripts.")]
 
 
-def settings_for(config: Path | None, overrides: Sequence[str]) -> Settings:
+def settings_for(config: Path | None, overrides: Sequence[str]) -> "Settings":
     """The settings, with logging set up by them; a mistake ends the command with exit code 2."""
+    from trading.config import load_settings
+
     path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
     try:
         settings = load_settings(path, overrides, os.environ)
@@ -52,7 +56,7 @@ def failures() -> Iterator[None]:
     """End with one line and exit code 1 where the block fails, and with where logs lie."""
     try:
         yield
-    except (typer.Exit, typer.Abort, click.ClickException):
+    except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
