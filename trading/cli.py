@@ -16,6 +16,7 @@ from trading.command_line import (
     DEBUG_VARIABLE,
     ConfigOption,
     SetOption,
+    StrategyOption,
     failures,
     settings_for,
 )
@@ -52,6 +53,7 @@ app.command()(stop)
 def up(
     config: ConfigOption = None,
     overrides: SetOption = None,
+    strategy: StrategyOption = None,
     symbols: Annotated[str | None, typer.Option(help="Underlyings, with commas: SPY,QQQ.")] = None,
     replay: Annotated[
         Path | None,
@@ -73,7 +75,7 @@ def up(
 ) -> None:
     """Run the whole application: market data, trading, online learning and the HTTP service."""
     flags = _flags(symbols, replay, date, speed, port, address)
-    settings = settings_for(config, [*flags, *(overrides or [])])
+    settings = settings_for(config, [*flags, *(overrides or [])], strategy)
     if replay is not None:
         settings = _own_state(settings, overrides or [])
 
@@ -115,7 +117,7 @@ def train(
 @app.command("config")
 def show_config(config: ConfigOption = None, overrides: SetOption = None) -> None:
     """Check the settings and print them all; secrets stay hidden."""
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], several=True)
     print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
 
 
