@@ -24,6 +24,6 @@ def show(
     """Check the settings and print them all; secrets stay hidden."""
     if context.invoked_subcommand:
         return
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], several=True)
     told = settings.model_dump(mode="json")
     print(json.dumps(told) if as_json else yaml.safe_dump(told, sort_keys=False).rstrip("\n"))

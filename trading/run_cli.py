@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.command_line import ConfigOption, SetOption, StrategyOption, failures, settings_for
 from trading.config import Settings
 
 
 def up(
     config: ConfigOption = None,
     overrides: SetOption = None,
+    strategy: StrategyOption = None,
     symbols: Annotated[str | None, typer.Option(help="Underlyings, with commas: SPY,QQQ.")] = None,
     replay: Annotated[
         Path | None,
@@ -34,7 +35,7 @@ def up(
 ) -> None:
     """Run the whole application: market data, trading, online learning and the HTTP service."""
     flags = _flags(symbols, replay, date, speed, port, address)
-    settings = settings_for(config, [*flags, *(overrides or [])])
+    settings = settings_for(config, [*flags, *(overrides or [])], strategy)
     if replay is not None:
         settings = _own_state(settings, overrides or [])
 
