@@ -304,7 +304,7 @@ def _has_undone(account: Account, action: CorporateAction) -> bool:
 
 
 def _is_told_late(account: Account, action: CorporateAction, opened: date, done: date) -> bool:
-    """Whether an action converts what is held since before it, and its session passed without it."""
+    """Whether an action converts what is held since before it, and its session passed without."""
     if isinstance(action, Delisting) or not opened < action.ex_date <= done:
         return False
     return action_id(action) not in account.actions and not _has_undone(account, action)
