@@ -27,7 +27,7 @@ def between(low: float, high: float) -> BeforeValidator:
         if value is None:
             return None
         parts = value.split(",") if isinstance(value, str) else value
-        numbers = [*parts] if isinstance(parts, list | tuple) else [parts]
+        numbers: list[Any] = [*parts] if isinstance(parts, list | tuple) else [parts]
         try:
             if any(isinstance(each, bool) for each in numbers):
                 raise TypeError

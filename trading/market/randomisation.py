@@ -219,7 +219,8 @@ def sample_models(rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAUL
 
 def steep_enough(curvature: _Number, skew: _Number) -> _Number:
     """The curvature, or what a skew asks for at least, so that its smile admits no butterfly."""
-    return np.maximum(curvature, -_SKEW_TO_CURVATURE * skew)
+    enough: _Number = np.maximum(curvature, -_SKEW_TO_CURVATURE * skew)
+    return enough
 
 
 def sample_markets(
