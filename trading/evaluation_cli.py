@@ -54,7 +54,7 @@ def backtest(
     """
     if (history is None) == (simulated is None):
         misuse("give either --history FOLDER or --simulated SESSIONS")
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], several=True)
     with failures():
         from trading.evaluation.backtest import backtest_history, backtest_simulation, learnt
         from trading.evaluation.baselines import Trader, baselines
@@ -128,7 +128,7 @@ def evaluate(
     flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
     flags += [] if model is None else [f"paths.model_path={model}"]
     flags += [] if address is None else [f"ray.address={address}"]
-    settings = settings_for(config, [*flags, *(overrides or [])])
+    settings = settings_for(config, [*flags, *(overrides or [])], several=True)
     display = Display(Console(highlight=False))
     work = (into or settings.paths.state_dir / "evaluation").resolve()
     with failures(), ExitStack() as stack:

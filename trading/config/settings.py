@@ -24,6 +24,7 @@ from trading.config.fields import (
     Percent,
     Port,
     Positive,
+    StrategyName,
     Symbols,
     Text,
     WebSocketUrl,
@@ -705,6 +706,17 @@ class Settings(Section):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         _about("Least severe level that is logged.", env="LOG_LEVEL"),
     ] = "INFO"
+    strategy: Annotated[
+        StrategyName | None,
+        _about(
+            "The one of the strategies that a command is about, and runs; unset: all of them.",
+            env="STRATEGY",
+        ),
+    ] = None
+    strategies: Annotated[
+        dict[str, dict[str, Any]],
+        _about("Accounts that trade side by side, by name: what each changes of this tree."),
+    ] = {}
     account: AccountSettings = AccountSettings()
     paths: PathSettings = PathSettings()
     credentials: CredentialSettings = CredentialSettings()
