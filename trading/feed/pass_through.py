@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hmac import compare_digest
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
@@ -85,7 +85,7 @@ class PassThrough:
         self._under_way: dict[str, asyncio.Task[Answer]] = {}
         self._threads = ThreadPoolExecutor(max_requests_at_once, thread_name_prefix="feed-rest")
         proxy = proxy_of(self._base_url)
-        options = {
+        options: dict[str, Any] = {
             "timeout": urllib3.Timeout(connect=timeout_s, read=timeout_s),
             "maxsize": max_requests_at_once,
             "retries": False,

@@ -136,7 +136,7 @@ class FeedServer:
         rng = np.random.default_rng(seed)
         self._readers: dict[str, list[Reader]] = {name: [] for name in protocol.ASSET_CLASSES}
         self._routes = {name: Routes(readers) for name, readers in self._readers.items()}
-        self._upstreams = {
+        self._upstreams: dict[str, Upstream] = {
             name: Upstream(
                 name, options.stream(), options.keys, options.max_quotes, self._share, self, rng
             )
