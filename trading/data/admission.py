@@ -327,7 +327,7 @@ def _extended(
             value = above[k] + max(right * (forward - strike), 0.0) * discount
             if not np.isnan(near):
                 slope = (value - near) / (strike - near_strike)
-                return near + slope * (chain.strike[i] - near_strike)
+                return float(near + slope * (chain.strike[i] - near_strike))
             near_strike, near = strike, value
         k += step
     return np.nan
