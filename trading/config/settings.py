@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
-from pydantic.config import JsonDict
-from pydantic.fields import FieldInfo
+from pydantic import Field, PrivateAttr, SecretStr
 
 from trading.config.fields import (
     AccountId,
@@ -29,19 +27,9 @@ from trading.config.fields import (
     Text,
     WebSocketUrl,
 )
-
-
-class Section(BaseModel):
-    """A frozen branch of the tree that refuses unknown keys and silent type conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def _about(description: str, *, env: str | None = None) -> FieldInfo:
-    """A field's one sentence and, where it has one, its environment variable."""
-    extra: JsonDict | None = {"environment": env} if env else None
-    field: FieldInfo = Field(description=description, json_schema_extra=extra)
-    return field
+from trading.config.market import MarketSettings
+from trading.config.section import Section
+from trading.config.section import about as _about
 
 
 class AccountSettings(Section):
@@ -802,6 +790,7 @@ class Settings(Section):
     paths: PathSettings = PathSettings()
     credentials: CredentialSettings = CredentialSettings()
     data: DataSettings = DataSettings()
+    market: MarketSettings = MarketSettings()
     execution: ExecutionSettings = ExecutionSettings()
     risk: RiskSettings = RiskSettings()
     safety: SafetySettings = SafetySettings()
