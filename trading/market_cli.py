@@ -1,5 +1,6 @@
 """The verb `trading market`: what a simulated market is, and one that looks like recorded days."""
 
+from collections.abc import Mapping
 from math import isinf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,7 +174,9 @@ def _shown(measured: "Measured") -> str:
     return f"{value:.2f}" if isnan(error) else f"{value:.2f} ± {error:.2f}"
 
 
-def _table(title: str, rows: dict[str, tuple[str, ...]], heads: tuple[str, ...] = ("",)) -> Table:
+def _table(
+    title: str, rows: Mapping[str, tuple[str, ...]], heads: tuple[str, ...] = ("",)
+) -> Table:
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, show_header=any(heads)
     )

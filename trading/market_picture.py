@@ -35,7 +35,7 @@ def draw(model: MarketModel, found: Portrait, into: Path, name: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with pyplot.rc_context(style):
         sheet, axes = pyplot.subplots(2, 3, figsize=(13.0, 7.4), layout="constrained")
         kinds = sorted(sheet.canvas.get_supported_filetypes())

@@ -17,7 +17,7 @@ CALENDAR = ExchangeCalendar()
 FIRST = date(2026, 1, 5)
 _MADE = DEFAULT_MODEL._replace(
     spread_scale=2.5, size_mean=90.0, calm_skew=-0.08, missing_side=0.1, requote_per_bar=0.6,
-    stress_rate=0.0, term_slope=0.0,
+    stress_rate=0.0, term_slope=0.0, jump_share=0.0,
 )  # fmt: skip
 
 

@@ -242,8 +242,9 @@ def quoted_session(settings: Settings) -> tuple[Chain, Shown, float]:
         if number >= 20 and (number - 20) % 19 == 0:
             moments.append((step.ts_ns, spot, sides.copy(), times.copy()))
     now, spots, shown, quoted = zip(*moments, strict=True)
+    bid, ask, bid_size, ask_size = np.stack(shown, axis=1)
     return (
         chain,
-        Shown(np.array(now), np.array(spots), *np.stack(shown, axis=1), np.stack(quoted)),
+        Shown(np.array(now), np.array(spots), bid, ask, bid_size, ask_size, np.stack(quoted)),
         world.model.rate,
     )

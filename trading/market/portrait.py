@@ -81,7 +81,8 @@ def walked(
 ) -> Paths:
     """Independent paths from the calm level on, after two months that are not shown."""
     shape = (paths, sessions)
-    found = Paths(*(np.zeros(shape) for _ in range(5)), np.zeros(shape, np.int8))
+    opens, by_day, by_night, atm_iv, skew = np.zeros((5, *shape))
+    found = Paths(opens, by_day, by_night, atm_iv, skew, np.zeros(shape, np.int8))
     _walk(model, np.random.default_rng(seed), spot, found)
     return found
 
@@ -165,12 +166,12 @@ def _premiums(model: MarketModel, walk: Paths) -> dict[str, Measured]:
 @njit(cache=True)
 def _black_call(forward: float, strike: float, deviation: float) -> float:
     d1 = log(forward / strike) / deviation + 0.5 * deviation
-    return forward * _cdf(d1) - strike * _cdf(d1 - deviation)
+    return float(forward * _cdf(d1) - strike * _cdf(d1 - deviation))
 
 
 @njit(cache=True)
 def _cdf(x: float) -> float:
-    return 0.5 * erfc(-x / sqrt(2.0))
+    return float(0.5 * erfc(-x / sqrt(2.0)))
 
 
 def _held(model: MarketModel, walk: Paths, tenor: int) -> list[Measured]:

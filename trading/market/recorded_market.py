@@ -129,7 +129,8 @@ def watch(
             side[s, contract[seen]] = column[seen]
         times[s, contract[seen]] = ts_ns[seen]
     inside = (ends > open_ns) & (ends <= close_ns)
-    return Watched(chain, Shown(moments, spot, *sides, times), open_ns, close_ns, closes[inside])
+    shown = Shown(moments, spot, sides[0], sides[1], sides[2], sides[3], times)
+    return Watched(chain, shown, open_ns, close_ns, closes[inside])
 
 
 def _average(sessions: Sequence[Figures]) -> Figures:
@@ -255,8 +256,9 @@ def _seen(
     bid, ask, bid_size, ask_size = (np.zeros(n) for _ in range(4))
     quote_ns, changed = np.zeros(n, np.int64), np.zeros(n, np.bool_)
     shape = (len(moments), n)
+    sides = np.zeros((4, *shape))
     shown = Shown(
-        watched.shown.now_ns, paths.spot[0, moments].copy(), *(np.zeros(shape) for _ in range(4)),
+        watched.shown.now_ns, paths.spot[0, moments].copy(), sides[0], sides[1], sides[2], sides[3],
         np.zeros(shape, np.int64),
     )  # fmt: skip
     at = {int(minute): s for s, minute in enumerate(moments)}
