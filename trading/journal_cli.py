@@ -17,9 +17,7 @@ import typer
 from trading.errors import JournalError
 
 if TYPE_CHECKING:
-    from trading.execution.events import (
-        Event,
-    )
+    from trading.execution.events import Event
     from trading.execution.journal import Journal
 
 _FAILED = 1
