@@ -291,8 +291,7 @@ def test_it_says_when_the_server_or_the_live_market_is_gone_and_goes_on(
     assert all("ERR_" in each for each in watched.errors)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 360])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 360)])
 def test_it_is_accessible_in_both_themes_and_on_a_phone(
     scene: Scene, watched: Watched, theme: str, width: int
 ) -> None:
