@@ -343,6 +343,11 @@ class LiveMarket:
             else:
                 self._early_answers.append(answer)
 
+    def hear_of_learner(self, fault: str) -> None:
+        """Hear from the driver why its learner says nothing; empty when it does again."""
+        self._learner_status = {**self._learner_status, "paused": fault}
+        self._tell(fault or "the learner goes on")
+
     def reported(self) -> Reported | None:
         """Where the account stands, None before it is open."""
         return self._trader.championship.reported if self._trader is not None else None
