@@ -32,7 +32,7 @@ class Drawdown(NamedTuple):
 
 def compounded(returns: Series) -> Series:
     """Growth of one dollar after each session."""
-    return np.cumprod(1.0 + returns)
+    return np.cumprod(1.0 + returns).astype(np.float64)
 
 
 def volatility(returns: Series) -> float:
