@@ -398,8 +398,10 @@ def test_our_client_tells_what_it_needs_most_and_the_vendor_carries_that(chunk: 
                 client.rank("options", [NAMES[3], NAMES[1]])
                 await until(lambda: vendor.subscribed() == {NAMES[3], NAMES[1]})
                 await until(
-                    lambda: client.refused("options") == sorted([NAMES[0], NAMES[2]])
-                    and client.health()["options"]["acknowledged"] == 2
+                    lambda: (
+                        client.refused("options") == sorted([NAMES[0], NAMES[2]])
+                        and client.health()["options"]["acknowledged"] == 2
+                    )
                 )
                 assert feed.figures().left_out["options"] == 2
 

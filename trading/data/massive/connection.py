@@ -15,7 +15,14 @@ from trading.data.massive.endpoint import is_loopback, redact
 from trading.data.massive.frames import FrameSink, TaggedFrame
 from trading.data.massive.ledger import SubscriptionLedger
 from trading.data.massive.stream_settings import StreamSettings
-from trading.data.massive.wire import DISPLACED, SUBSCRIBED, Status, StatusCode, decode, encode_action
+from trading.data.massive.wire import (
+    DISPLACED,
+    SUBSCRIBED,
+    Status,
+    StatusCode,
+    decode,
+    encode_action,
+)
 from trading.errors import AuthenticationFailed
 
 _NORMAL_CLOSES = (1000, 1001)
