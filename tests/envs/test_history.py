@@ -10,10 +10,10 @@ import pytest
 
 from tests.envs.goog import CALENDAR, recorded_goog
 from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
-from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.frames import Frames
 from trading.envs.catalogue import ACTIONS
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
+from trading.envs.frames import Frames
 from trading.envs.history import History, frames_digest, play, write_history
 from trading.envs.underlying import UnderlyingMarket
 from trading.envs.vector_env import HistoricalOptionsVectorEnv

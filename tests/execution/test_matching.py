@@ -156,7 +156,6 @@ def test_refuses_an_order_that_makes_no_sense(
     result = match_legs(
         np.array(ratio, dtype=np.int64), np.array(bid), np.array(ask), np.ones(1), np.ones(1),
         np.full(1, NOW), len(ratio), NOW, units, 1000, slippage, prices,
-        int(style), is_stock,
     )  # fmt: skip
     assert result == (code, 0)
 
