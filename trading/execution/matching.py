@@ -125,9 +125,9 @@ def share_price(
         tick = tick_cents(price, shown_class(bid, ask))
     ticks = price * 100.0 / tick
     if buys:
-        return min(np.ceil(ticks - 1e-6) * tick / 100.0, ask) + slippage
+        return float(min(np.ceil(ticks - 1e-6) * tick / 100.0, ask) + slippage)
     floor = max(np.floor(ticks + 1e-6) * tick / 100.0, bid)
-    return max(floor - slippage, min(bid, MINIMUM_PRICE))
+    return float(max(floor - slippage, min(bid, MINIMUM_PRICE)))
 
 
 @njit(cache=True)
@@ -136,8 +136,8 @@ def fill_price(
 ) -> float:
     """Price of one leg of an order by a `FillStyle`, in USD a share."""
     if style == _SHARE_OF_SPREAD:
-        return share_price(bid, ask, buys, slippage, n_legs, is_stock)
-    return touch_price(bid, ask, buys, slippage)
+        return float(share_price(bid, ask, buys, slippage, n_legs, is_stock))
+    return float(touch_price(bid, ask, buys, slippage))
 
 
 @njit(cache=True)
