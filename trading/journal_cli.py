@@ -106,9 +106,10 @@ def export(
     """Write every event as JSON lines or CSV."""
     from trading.execution.journal import Journal
 
-    if to is None:
-        check_output("--output", output, ".jsonl", ".json", ".csv")
     with _failing():
+        if output is not None and output.exists():
+            raise JournalError(f"{output} exists already: remove it, or name another output")
+        check_output("--output", output, *(() if to else (".jsonl", ".json", ".csv")))
         chosen = to or _format_of(output)
         with Journal(path, read_only=True) as journal:
             if output is None:
@@ -161,8 +162,6 @@ def _format_of(output: Path | None) -> ExportFormat:
 
 def _export_file(journal: "Journal", output: Path, chosen: ExportFormat) -> None:
     """Write a file that is there only once it is whole."""
-    if output.exists():
-        raise JournalError(f"{output} exists already: remove it, or name another output")
     unfinished = output.with_name(output.name + ".unfinished")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:

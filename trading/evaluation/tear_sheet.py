@@ -247,7 +247,7 @@ def _sessions(main: Backtest) -> str:
 
 def _trades(main: Backtest) -> list[tuple[str, ...]]:
     """Each position from the bar of its opening to that of its end, as told in the table."""
-    trades = []
+    trades: list[tuple[str, ...]] = []
     for d, name in enumerate(main.names):
         held = main.position[d]
         open_bars = int(np.count_nonzero(held >= 0))
