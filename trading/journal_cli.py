@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 import msgspec
 import typer
 
-from trading.command_line import JsonOption, check_output
+from trading.command_line import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    StrategyOption,
+    check_output,
+    settings_for,
+)
 from trading.errors import JournalError
 
 if TYPE_CHECKING:
@@ -31,7 +38,9 @@ journal_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Look into an account's journal."
 )
 
-PathArgument = Annotated[Path, typer.Argument(help="The journal's SQLite file.")]
+PathArgument = Annotated[
+    Path | None, typer.Argument(help="The journal's SQLite file; unset: the settings' account's.")
+]
 
 
 class ExportFormat(StrEnum):
@@ -45,7 +54,7 @@ class ExportFormat(StrEnum):
 
 @journal_app.command()
 def verify(
-    path: PathArgument,
+    path: PathArgument = None,
     forget: Annotated[
         bool,
         typer.Option(
@@ -54,6 +63,9 @@ def verify(
         ),
     ] = False,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
 ) -> None:
     """Check a whole journal, fold it, and print the account and its digest.
 
@@ -62,6 +74,7 @@ def verify(
     from trading.execution.journal import Journal
     from trading.execution.journal_integrity import inspect_journal
 
+    path = path or _own(config, overrides, strategy)
     with _failing():
         if forget:
             with Journal(path) as journal:
@@ -94,7 +107,7 @@ def verify(
 
 @journal_app.command()
 def export(
-    path: PathArgument,
+    path: PathArgument = None,
     to: Annotated[
         ExportFormat | None,
         typer.Option("--format", help="Default: what the output's name ends with, else jsonl."),
@@ -102,10 +115,14 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new file; unset: standard output.")
     ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
 ) -> None:
     """Write every event as JSON lines or CSV."""
     from trading.execution.journal import Journal
 
+    path = path or _own(config, overrides, strategy)
     with _failing():
         if output is not None and output.exists():
             raise JournalError(f"{output} exists already: remove it, or name another output")
@@ -120,16 +137,20 @@ def export(
 
 @journal_app.command()
 def tail(
-    path: PathArgument,
+    path: PathArgument = None,
     number: Annotated[int, typer.Option("-n", min=0, help="How many of the last events.")] = 10,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with new events until Ctrl-C.")
     ] = False,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
 ) -> None:
     """Print the last events, one readable line each; times are UTC."""
     from trading.execution.journal import Journal
 
+    path = path or _own(config, overrides, strategy)
     with (
         _failing(),
         contextlib.suppress(KeyboardInterrupt),
@@ -143,6 +164,13 @@ def tail(
             if not follow:
                 return
             time.sleep(_POLL_S)
+
+
+def _own(config: Path | None, overrides: list[str] | None, strategy: str | None) -> Path:
+    """The journal of the settings' account."""
+    from trading.live.assembly import journal_path
+
+    return journal_path(settings_for(config, overrides or [], strategy))
 
 
 @contextlib.contextmanager
