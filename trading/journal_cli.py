@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -130,7 +130,7 @@ def export(
         chosen = to or _format_of(output)
         with Journal(path, read_only=True) as journal:
             if output is None:
-                _WRITERS[chosen](journal, sys.stdout)
+                _WRITERS[chosen](journal.events(), sys.stdout)
             else:
                 _export_file(journal, output, chosen)
 
@@ -193,7 +193,7 @@ def _export_file(journal: "Journal", output: Path, chosen: ExportFormat) -> None
     unfinished = output.with_name(output.name + ".unfinished")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
-            _WRITERS[chosen](journal, file)
+            _WRITERS[chosen](_counted(journal), file)
         os.replace(unfinished, output)
     except OSError as error:
         raise JournalError(f"cannot write {output}: {error}") from error
@@ -202,8 +202,19 @@ def _export_file(journal: "Journal", output: Path, chosen: ExportFormat) -> None
             unfinished.unlink(missing_ok=True)
 
 
-def _write_json_lines(journal: "Journal", file: TextIO) -> None:
-    for seq, event in enumerate(journal.events(), 1):
+def _counted(journal: "Journal") -> "Iterator[Event]":
+    """Every event, with how many are left on a terminal."""
+    from trading.waiting_bar import counted
+
+    with counted("writing", "events", journal.last_seq) as progress:
+        for number, event in enumerate(journal.events(), 1):
+            yield event
+            if number % 1000 == 0:
+                progress(number)
+
+
+def _write_json_lines(events: "Iterable[Event]", file: TextIO) -> None:
+    for seq, event in enumerate(events, 1):
         file.write(_json_line(seq, event) + "\n")
 
 
@@ -212,12 +223,12 @@ def _json_line(seq: int, event: "Event") -> str:
     return msgspec.json.encode({"seq": seq, **msgspec.to_builtins(event)}).decode()
 
 
-def _write_csv(journal: "Journal", file: TextIO) -> None:
+def _write_csv(events: "Iterable[Event]", file: TextIO) -> None:
     columns = ["seq", "time_utc", "ts_ns", "kind", *_csv_fields()]
     # csv ends lines with \r\n by itself; a plain \n is what other tools of this system write.
     table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     table.writeheader()
-    for seq, event in enumerate(journal.events(), 1):
+    for seq, event in enumerate(events, 1):
         fields = dict(msgspec.to_builtins(event))
         for name in _NESTED:
             fields = {**fields.pop(name, {}), **fields}
@@ -245,7 +256,7 @@ def _cell(value: object) -> object:
     return "" if value is None else value
 
 
-_WRITERS: dict[ExportFormat, Callable[["Journal", TextIO], None]] = {
+_WRITERS: dict[ExportFormat, Callable[["Iterable[Event]", TextIO], None]] = {
     ExportFormat.JSONL: _write_json_lines,
     ExportFormat.CSV: _write_csv,
 }
