@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import os
 import sys
 import time
@@ -9,11 +10,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 
 import msgspec
 import typer
 
+from trading.command_line import JsonOption, check_output
 from trading.errors import JournalError
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def verify(
             help="First remove the snapshots; the next start folds all events.",
         ),
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a whole journal, fold it, and print the account and its digest.
 
@@ -68,17 +71,25 @@ def verify(
             raise JournalError(str(integrity))
         with Journal(path, read_only=True) as journal:
             account, snapshots = journal.checked_fold()
-            print(f"events      {journal.last_seq}")
-            print(f"digest      {journal.digest()}")
-            print(f"account     {account.account_id}")
-            print(f"cash        {account.cash:.2f}")
-            print(f"reserved    {account.reserved:.2f}")
-            print(f"positions   {len(account.positions)}")
-            print(f"fills       {account.fills}")
-            print(f"fees        {account.fees_paid:.2f}")
-            print(f"fingerprint {account.fingerprint()}")
-            print(f"snapshots   {snapshots} equal the fold")
-            print("integrity   whole")
+            told: dict[str, Any] = {
+                "events": journal.last_seq,
+                "digest": journal.digest(),
+                "account": account.account_id,
+                "cash": account.cash,
+                "reserved": account.reserved,
+                "positions": len(account.positions),
+                "fills": account.fills,
+                "fees": account.fees_paid,
+                "fingerprint": account.fingerprint(),
+                "snapshots": snapshots,
+                "integrity": "whole",
+            }
+    if as_json:
+        print(json.dumps(told))
+        return
+    told["snapshots"] = f"{snapshots} equal the fold"
+    for name, value in told.items():
+        print(f"{name:<11} {f'{value:.2f}' if isinstance(value, float) else value}")
 
 
 @journal_app.command()
@@ -96,6 +107,9 @@ def export(
     from trading.execution.journal import Journal
 
     with _failing():
+        if output is not None and output.exists():
+            raise JournalError(f"{output} exists already: remove it, or name another output")
+        check_output("--output", output, *(() if to else (".jsonl", ".json", ".csv")))
         chosen = to or _format_of(output)
         with Journal(path, read_only=True) as journal:
             if output is None:
@@ -111,6 +125,7 @@ def tail(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with new events until Ctrl-C.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the last events, one readable line each; times are UTC."""
     from trading.execution.journal import Journal
@@ -124,7 +139,7 @@ def tail(
         while True:
             for event in journal.events(after=seq):
                 seq += 1
-                print(_line(seq, event), flush=True)
+                print(_json_line(seq, event) if as_json else _line(seq, event), flush=True)
             if not follow:
                 return
             time.sleep(_POLL_S)
@@ -147,8 +162,6 @@ def _format_of(output: Path | None) -> ExportFormat:
 
 def _export_file(journal: "Journal", output: Path, chosen: ExportFormat) -> None:
     """Write a file that is there only once it is whole."""
-    if output.exists():
-        raise JournalError(f"{output} exists already: remove it, or name another output")
     unfinished = output.with_name(output.name + ".unfinished")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
@@ -163,8 +176,12 @@ def _export_file(journal: "Journal", output: Path, chosen: ExportFormat) -> None
 
 def _write_json_lines(journal: "Journal", file: TextIO) -> None:
     for seq, event in enumerate(journal.events(), 1):
-        record = {"seq": seq, **msgspec.to_builtins(event)}
-        file.write(msgspec.json.encode(record).decode() + "\n")
+        file.write(_json_line(seq, event) + "\n")
+
+
+def _json_line(seq: int, event: "Event") -> str:
+    """The event as the journal stores it, with its number before."""
+    return msgspec.json.encode({"seq": seq, **msgspec.to_builtins(event)}).decode()
 
 
 def _write_csv(journal: "Journal", file: TextIO) -> None:
