@@ -13,7 +13,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-_REFRESH_A_SECOND = 4
+REFRESH_A_SECOND = 4
 _WIDTH = 76
 
 
@@ -21,7 +21,7 @@ class Display:
     """Writes to one console; on a terminal the figures stay in place, elsewhere they are lines."""
 
     def __init__(self, console: Console, line_interval_s: float = 5.0) -> None:
-        self._console = console
+        self.console = console
         self._line_interval_s = line_interval_s
         self._live: Live | None = None
         self._notes: list[str] = []
@@ -32,25 +32,25 @@ class Display:
     @property
     def is_terminal(self) -> bool:
         """Whether people watch, rather than a log."""
-        return self._console.is_terminal
+        return self.console.is_terminal
 
     def phase(self, text: str) -> None:
         """What is being done now."""
-        self._console.print(Text("· " + text, style="dim"))
+        self.console.print(Text("· " + text, style="dim"))
 
     def note(self, text: str) -> None:
         """A fact worth keeping in view."""
         self._notes.append(text)
-        self._console.print(Text("• " + text))
+        self.console.print(Text("• " + text))
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Show `progress` in place while the block runs, if the console is a terminal."""
-        if not self._console.is_terminal:
+        if not self.console.is_terminal:
             yield
             return
         with Live(
-            console=self._console, refresh_per_second=_REFRESH_A_SECOND, transient=False
+            console=self.console, refresh_per_second=REFRESH_A_SECOND, transient=False
         ) as self._live:
             yield
         self._live = None
@@ -66,9 +66,8 @@ class Display:
             self._live.update(self._panel(progress, report))
         elif now_s >= self._next_line_s:
             self._next_line_s = now_s + self._line_interval_s
-            figures = self._figures(progress, report)
-            line = "  ".join(f"{name} {value}" for name, value in figures)
-            self._console.print(line, soft_wrap=True)
+            line = self._line(figures_of(progress, report, self._events_per_s))
+            self.console.print(line, soft_wrap=True)
 
     def summary(self, summary: Any) -> None:
         """What the run did."""
@@ -86,41 +85,48 @@ class Display:
         table.add_row("rollbacks", f"{summary.rollbacks:,}")
         table.add_row("checkpoint", str(summary.checkpoint or "none"))
         table.add_row("wall time", f"{summary.wall_s:,.1f} s")
-        self._console.print(table)
+        self.console.print(table)
 
-    def _figures(self, progress: Any, report: Any | None) -> list[tuple[str, str]]:
-        market_time = datetime.fromtimestamp(progress.market_time_ns / 1e9, UTC)
-        clock = f"{market_time:%Y-%m-%d %H:%M}" if progress.market_time_ns else "-"
-        figures = [
-            ("state", progress.phase),
-            ("market time (UTC)", clock),
-            ("equity", f"{progress.equity:,.2f}"),
-            ("open positions", f"{progress.open_positions}"),
-            ("decisions", f"{progress.decisions:,}"),
-            ("fills", f"{progress.fills:,}"),
-            ("fees", f"{progress.fees:,.2f}"),
-            ("events", f"{progress.events:,}"),
-            ("events/s", f"{self._events_per_s:,.0f}"),
-        ]
-        figures.append(("champion", f"{progress.champion}"))
-        if progress.rollbacks:
-            figures.append(("rollbacks", f"{progress.rollbacks:,}"))
-        if report is not None:
-            figures.append(("promotions", f"{progress.promotions:,}"))
-            figures.append(("judgements", f"{report.judgements:,}"))
-            figures.append(("learner updates", f"{report.live_updates:,}"))
-            if report.live_updates:
-                figures.append(("entropy", f"{report.entropy:.3f}"))
-                figures.append(("kl", f"{report.kl:.4f}"))
-        return figures
+    def _line(self, figures: list[tuple[str, str]]) -> str:
+        return "  ".join(f"{name} {value}" for name, value in figures)
 
     def _panel(self, progress: Any, report: Any | None) -> Panel:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         table.add_column(justify="right")
-        for name, value in self._figures(progress, report):
+        for name, value in figures_of(progress, report, self._events_per_s):
             table.add_row(name, value)
         fills = Text("\n".join(progress.recent_fills) or "no fill yet")
         notes = Text("\n".join(self._notes), style="dim")
         body = Group(table, Rule(style="dim"), fills, Rule(style="dim"), notes)
         return Panel(body, title="paper trading", title_align="left", width=_WIDTH)
+
+
+def figures_of(
+    progress: Any, report: Any | None, events_per_s: float = 0.0
+) -> list[tuple[str, str]]:
+    """Name and value of what is shown of the live market's `Progress` and the learner's report."""
+    market_time = datetime.fromtimestamp(progress.market_time_ns / 1e9, UTC)
+    clock = f"{market_time:%Y-%m-%d %H:%M}" if progress.market_time_ns else "-"
+    figures = [
+        ("state", progress.phase),
+        ("market time (UTC)", clock),
+        ("equity", f"{progress.equity:,.2f}"),
+        ("open positions", f"{progress.open_positions}"),
+        ("decisions", f"{progress.decisions:,}"),
+        ("fills", f"{progress.fills:,}"),
+        ("fees", f"{progress.fees:,.2f}"),
+        ("events", f"{progress.events:,}"),
+        ("events/s", f"{events_per_s:,.0f}"),
+    ]
+    figures.append(("champion", f"{progress.champion}"))
+    if progress.rollbacks:
+        figures.append(("rollbacks", f"{progress.rollbacks:,}"))
+    if report is not None:
+        figures.append(("promotions", f"{progress.promotions:,}"))
+        figures.append(("judgements", f"{report.judgements:,}"))
+        figures.append(("learner updates", f"{report.live_updates:,}"))
+        if report.live_updates:
+            figures.append(("entropy", f"{report.entropy:.3f}"))
+            figures.append(("kl", f"{report.kl:.4f}"))
+    return figures
