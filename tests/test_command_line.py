@@ -1,5 +1,6 @@
 """The command as a whole: its help, what a wrong word gets, and what each verb leaves unloaded."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from trading.cli import app
@@ -37,8 +39,6 @@ def run(*words: str) -> Result:
 
 def loaded_by(calls: list[list[str]], names: tuple[str, ...]) -> list[str]:
     """What one process after these calls has loaded, a line for each call that loaded any."""
-    import json
-
     command = [sys.executable, "-c", SAYS_WHAT_IT_LOADED, json.dumps(calls), json.dumps(names)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -164,3 +164,20 @@ def test_verbs_that_only_keep_accounts_load_neither_torch_nor_ray(state: Path) -
         ["doctor", *own, "--set", "serving.port=0"],
     ]
     assert loaded_by(calls, ("torch", "ray")) == []
+
+
+def test_the_reference_command_filters_by_key_and_speaks_json() -> None:
+    told = run("config", "reference", "max_daily").output
+    assert told.startswith("risk.max_daily_loss_pct = 5 %\n")
+    listed = json.loads(run("config", "reference", "--json").output)
+    assert {"key", "about", "unit", "allowed", "default", "environment"} == set(listed[0])
+    wrong = run("config", "reference", "no_such_setting")
+    assert wrong.exit_code == 2
+    assert "no_such_setting" in wrong.stderr
+
+
+def test_config_prints_the_settings_as_json_too() -> None:
+    plain = run("config", "--set", "seed=9").output
+    as_json = run("config", "--set", "seed=9", "--json").output
+    assert yaml.safe_load(plain) == json.loads(as_json)
+    assert json.loads(as_json)["seed"] == 9

@@ -184,7 +184,7 @@ def test_the_terminal_has_a_row_for_each_strategy_and_says_why_one_does_not_trad
         display.stand({"plain": trading, "small": failed}, "")
         display.common.console.print(display.panel())
     text = display.common.console.file.getvalue()
-    assert "100,250.00" in text and "2026-01-05" in text
+    assert "100,250.00" in text and "01-05 14:30" in text
     assert "small: failed 2 times: no disk" in text
 
 

@@ -14,7 +14,15 @@ from rich.text import Text
 from trading.display import REFRESH_A_SECOND, Display, figures_of
 from trading.serving.supervisor import TRADING, Standing
 
-_COLUMNS = ("market time (UTC)", "equity", "open positions", "decisions", "fills", "champion")
+_COLUMNS = {
+    "UTC": "market time, UTC",
+    "equity": "equity",
+    "P&L today": "P&L today",
+    "open": "open positions",
+    "fills": "fills",
+}
+"""What stands above each column, and the figure in it."""
+_YEAR = len("2026-")
 _NOTES = 8
 """Newest ones that stay in view."""
 
@@ -83,7 +91,7 @@ class FleetDisplay:
 
     def panel(self) -> Panel:
         """The table, why strategies do not trade, and the newest notes."""
-        table = Table(box=None, padding=(0, 1))
+        table = Table(box=None, padding=(0, 1), pad_edge=False)
         table.add_column("strategy")
         table.add_column("state")
         for column in _COLUMNS:
@@ -96,7 +104,8 @@ class FleetDisplay:
                 state = figures.get("state", state)
             elif standing is not None and standing.reason:
                 reasons.append(f"{name}: {standing.reason}")
-            table.add_row(name, state, *(figures.get(column, "-") for column in _COLUMNS))
+            when, *others = (figures.get(figure, "-") for figure in _COLUMNS.values())
+            table.add_row(name, state, when[_YEAR:] or "-", *others)
         parts: list[Any] = [table]
         for lines in (reasons, self._notes):
             if lines:
