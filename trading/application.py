@@ -628,7 +628,7 @@ def _massive_endpoint(settings: Settings) -> Any:
             "data.source=simulation"
         )
     massive = settings.data.massive
-    return Endpoint(massive.websocket_url, massive.rest_url, key.get_secret_value())
+    return Endpoint(massive.stream_address, massive.rest_address, key.get_secret_value())
 
 
 def _failure(progress: Any) -> TradingError:

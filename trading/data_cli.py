@@ -230,7 +230,7 @@ def _rest(settings: Settings) -> "RestClient":
     from trading.data.massive.rest import RestClient
 
     key = _required(settings.credentials.massive_api_key, "MASSIVE_API_KEY")
-    return RestClient(settings.data.massive.rest_url, key)
+    return RestClient(settings.data.massive.rest_address, key)
 
 
 def _store(settings: Settings, endpoint: str | None) -> "FlatFileStore":

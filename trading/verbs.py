@@ -57,6 +57,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         ),
     ),
     "Data": (
+        Verb("feed", "share one connection to Massive.com among readers", "feed_cli", "feed"),
         Verb("download", "fetch history of Massive.com", "data_cli", "download"),
         Verb("import", "import flat files that were downloaded", "data_cli", "import_"),
         Verb("history", "write recorded days as markets to learn on", "history_cli", "history"),

@@ -1,4 +1,7 @@
-"""Reads the settings tree: defaults, then a YAML file, then the environment, then `--set`."""
+"""Reads the settings tree: defaults, then a YAML file, then the environment, then `--set`.
+
+What none of them gives of the `market` section comes from the file that `market.file` names.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,6 +25,8 @@ def load_settings(
 ) -> Settings:
     """Read and check all settings. A later source wins: defaults, file, environment, overrides.
 
+    The file that `market.file` names comes before them, after the defaults.
+
     With `strategy` set, in any of them, the settings are that strategy's own: what it changes, in
     the section `strategies` of the file, goes before file and environment. Without, each of the
     strategies is checked as well.
@@ -40,6 +45,7 @@ def load_settings(
     variables = os.environ if environ is None else environ
     sources.add_environment(variables)
     sources.add_overrides(overrides)
+    sources.add_market_files()
     settings = sources.settings()
     plain = {s.environment for s in settings_by_key().values() if s.environment and not s.secret}
     settings._origin = Origin(
@@ -57,6 +63,7 @@ def environment_names() -> dict[str, str]:
 
 _MOST_BYTES = 1 << 20
 """Of a file of settings, whose comments are the most of it."""
+_MARKET_FILE = "market.file"
 
 
 class _NoSettings(Exception):
@@ -119,6 +126,33 @@ class _Sources:
                 self.mistakes.append(problem_line(key, text, OVERRIDE, f"is not YAML: {error}"))
                 continue
             self._add(key, value, OVERRIDE)
+
+    def add_market_files(self) -> None:
+        """Fill in what no other source gives of a `market` section, a strategy's own included."""
+        for layer in (self.tree, *self.strategies.values()):
+            self._add_market_file(layer)
+
+    def _add_market_file(self, tree: Layer) -> None:
+        named = tree.values.get(_MARKET_FILE)
+        if not isinstance(named, str) or not named.strip():
+            return
+        theirs = _Sources()
+        theirs.add_file(Path(named).expanduser())
+        for key, value in theirs.tree.values.items():
+            origin = theirs.tree.origins[key]
+            if not key.startswith("market.") or key == _MARKET_FILE:
+                allowed = (
+                    "market.file names a file of nothing but a market section; move this to the "
+                    "file of all settings"
+                )
+                theirs.mistakes.append(problem_line(key, value, origin, allowed))
+            elif key not in tree.values:
+                tree.values[key], tree.origins[key] = value, origin
+        if not theirs.tree.values and not theirs.mistakes:
+            allowed = "holds no market section: begin it with `market:`"
+            origin = tree.origins[_MARKET_FILE]
+            theirs.mistakes.append(problem_line(_MARKET_FILE, named, origin, allowed))
+        self.mistakes += theirs.mistakes
 
     def settings(self) -> Settings:
         lines = list(self.mistakes)

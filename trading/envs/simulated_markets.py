@@ -19,6 +19,8 @@ from trading.market.factors import Factors, empty_factors
 from trading.market.model import MarketModel
 from trading.market.quotes import quote_chain
 from trading.market.randomisation import (
+    DEFAULT_BEGINNINGS,
+    Beginnings,
     ModelRanges,
     model_at,
     sample_markets,
@@ -127,6 +129,7 @@ class SimulatedMarkets(Resumable):
         fees: FeeSchedule,
         ranges: ModelRanges,
         rng: np.random.Generator,
+        beginnings: Beginnings = DEFAULT_BEGINNINGS,
     ) -> None:
         markets = num_accounts // accounts_per_market
         self.frame_of: I64 = np.repeat(np.arange(markets, dtype=np.int64), accounts_per_market)
@@ -134,6 +137,7 @@ class SimulatedMarkets(Resumable):
         self.frames.open_ns[:] = SESSION_OPEN_NS
         self.frames.close_ns[:] = SESSION_CLOSE_NS
         self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
+        self._beginnings = beginnings
         self._chains = _empty_chains(markets)
         self.board: Board = board_of(self._chains)
         steps = SESSION_BARS + HISTORY_BARS
@@ -176,7 +180,7 @@ class SimulatedMarkets(Resumable):
 
     def _start(self, which: I64, bar: I64) -> None:
         n, rng, day = len(which), self._rng, self._day
-        markets = sample_markets(rng, n, SESSION_CLOSE_NS, self._ranges)
+        markets = sample_markets(rng, n, SESSION_CLOSE_NS, self._ranges, self._beginnings)
         simulate_markets(markets, which, day.factors, float(BAR_SECONDS), rng)
         _fill_logs(day.factors.spot, which, day.log_spot)
         day.models[which] = markets.models

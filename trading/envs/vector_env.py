@@ -26,7 +26,12 @@ from trading.envs.snapshots import copied, put_back
 from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
-from trading.market.randomisation import DEFAULT_RANGES, ModelRanges
+from trading.market.randomisation import (
+    DEFAULT_BEGINNINGS,
+    DEFAULT_RANGES,
+    Beginnings,
+    ModelRanges,
+)
 
 Observation = dict[str, NDArray[Any]]
 
@@ -241,6 +246,8 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
     accounts_per_market
         How many accounts trade the same market at the same time, each with its own orders; it
         divides `num_envs`. Making a market costs far more than trading in it.
+    beginnings
+        Spots, regimes and news that episodes begin with.
 
     Raises
     ------
@@ -267,13 +274,16 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         ranges: ModelRanges = DEFAULT_RANGES,
         seed: int = 0,
         accounts_per_market: int = 1,
+        beginnings: Beginnings = DEFAULT_BEGINNINGS,
     ) -> None:
         if accounts_per_market < 1 or num_envs % accounts_per_market:
             raise ConfigError(
                 [f"accounts_per_market {accounts_per_market}: use a divisor of num_envs {num_envs}"]
             )
         rng = np.random.default_rng(seed)
-        markets = SimulatedMarkets(num_envs, accounts_per_market, rules, fees, ranges, rng)
+        markets = SimulatedMarkets(
+            num_envs, accounts_per_market, rules, fees, ranges, rng, beginnings
+        )
         super().__init__(num_envs, rules, fees, markets)
 
 

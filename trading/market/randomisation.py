@@ -7,7 +7,7 @@ wide enough that a real session lies inside what they produce; `docs/simulator.m
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
@@ -20,6 +20,9 @@ from trading.market.model import YEAR_SECONDS, MarketModel
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I8 = NDArray[np.int8]
+
+
+_Number = TypeVar("_Number", float, F64)
 
 
 class Range(NamedTuple):
@@ -171,6 +174,16 @@ class Beginnings(NamedTuple):
 DEFAULT_BEGINNINGS = Beginnings()
 
 
+class Family(NamedTuple):
+    """Which markets the sessions of training are drawn from."""
+
+    ranges: ModelRanges = DEFAULT_RANGES
+    beginnings: Beginnings = DEFAULT_BEGINNINGS
+
+
+DEFAULT_FAMILY = Family()
+
+
 class Markets(NamedTuple):
     """n markets, each as one episode begins in it."""
 
@@ -200,9 +213,14 @@ def sample_models(rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAUL
     models[:, _STRESSED_VOL] *= models[:, _CALM_VOL]
     models[:, _EVENT_MOVE] *= models[:, _CALM_VOL]
     models[:, _STRESSED_SKEW] += models[:, _CALM_SKEW]
-    steepest = -_SKEW_TO_CURVATURE * models[:, _STRESSED_SKEW]
-    models[:, _CURVATURE] = np.maximum(models[:, _CURVATURE], steepest)
+    models[:, _CURVATURE] = steep_enough(models[:, _CURVATURE], models[:, _STRESSED_SKEW])
     return models
+
+
+def steep_enough(curvature: _Number, skew: _Number) -> _Number:
+    """The curvature, or what a skew asks for at least, so that its smile admits no butterfly."""
+    enough: _Number = np.maximum(curvature, -_SKEW_TO_CURVATURE * skew)
+    return enough
 
 
 def sample_markets(

@@ -259,5 +259,7 @@ def _level(model: MarketModel, spec: UnderlyingSpec) -> MarketModel:
     """The model at the volatility level of one underlying."""
     scale = log(spec.annual_vol / model.calm_vol)
     return model._replace(
-        calm_vol=spec.annual_vol, stressed_vol=float(model.stressed_vol * exp(scale))
+        calm_vol=spec.annual_vol,
+        stressed_vol=float(model.stressed_vol * exp(scale)),
+        event_move=float(model.event_move * exp(scale)),
     )
