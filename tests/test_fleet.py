@@ -15,6 +15,7 @@ from trading import fleet as module
 from trading.application import ApplicationFailed, Summary
 from trading.config import Settings, load_settings
 from trading.display import Display
+from trading.errors import ConfigError
 from trading.execution.lease import AccountLease
 from trading.fleet import Fleet
 from trading.fleet_display import FleetDisplay
@@ -162,6 +163,7 @@ def test_replicas_claim_one_strategy_each_and_the_last_stands_by(
         claim.start()
     until(lambda: sorted(trades.started) == sorted(NAMES))
     until(lambda: any(each._waiting for each in replicas))
+    until(lambda: sum(not each._supervisors for each in replicas) == 1)
     (idle,) = (each for each in replicas if not each._supervisors)
     assert idle._waiting == "no strategy is free: 3 of 3 taken" and idle.goes_on
     assert "traded by" in idle._standing("small").reason
@@ -197,3 +199,21 @@ def test_elsewhere_each_line_begins_with_the_strategys_name() -> None:
     lines = display.common.console.file.getvalue().splitlines()
     assert lines[:2] == ["· small: starting", "• small: policy: new"]
     assert lines[2].startswith("small: state trading") and lines[3] == "small"
+
+
+def test_strategies_that_would_share_the_vendors_one_connection_are_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "data: {source: massive}\nstrategies: {a: , b: , c: {data: {source: simulation}}}"
+    )
+    environ = {"MASSIVE_API_KEY": "key"}
+
+    def of(**more: str) -> dict[str, Settings]:
+        return {n: load_settings(path, [f"strategy={n}"], {**environ, **more}) for n in "abc"}
+
+    with pytest.raises(ConfigError, match=r"a, b: data\.source = massive.*FEED_URL"):
+        module.up_strategies(Settings(), of(), None, shown())
+    module._check_connections(of(FEED_URL="http://127.0.0.1:8765"))
+    module._check_connections({"a": of()["a"], "c": of()["c"]})

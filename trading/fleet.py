@@ -21,7 +21,8 @@ from trading.application import (
     account_name,
     share_of_node,
 )
-from trading.config import Settings
+from trading.config import MassiveSettings, Settings
+from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
 from trading.fleet_display import FleetDisplay
 from trading.live import assembly
@@ -80,6 +81,7 @@ def up_strategies(
     strategies = {name: absolute_paths(each) for name, each in strategies.items()}
     for each in strategies.values():
         check_replay(each)
+    _check_connections(strategies)
     stop = threading.Event()
     name = fleet_name(common)
     with ExitStack() as stack:
@@ -91,6 +93,30 @@ def up_strategies(
         fleet.serve(stack, name)
         fleet.run()
     fleet.conclude()
+
+
+def _check_connections(strategies: Mapping[str, Settings]) -> None:
+    """Find out before anything starts that strategies would shut one another out.
+
+    Raises
+    ------
+    ConfigError
+        More than one of them would connect to the vendor, which allows one connection a key.
+    """
+    vendor = MassiveSettings().stream_address
+    direct = [
+        name
+        for name, each in strategies.items()
+        if each.data.source == "massive" and each.data.massive.stream_address == vendor
+    ]
+    if len(direct) > 1:
+        raise ConfigError(
+            [
+                f"strategies {', '.join(direct)}: data.source = massive, and Massive.com allows "
+                "one connection a key: run `trading feed`, and name it by FEED_URL "
+                "(data.massive.feed_url)"
+            ]
+        )
 
 
 def fleet_name(common: Settings) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.application import Application, environment
 from tests.sockets import descendants
+from trading.errors import JournalError
 from trading.execution.events import Event, SessionClosed
 from trading.execution.journal import Journal
 
@@ -42,8 +43,12 @@ def first_day(folder: Path, name: str) -> list[Event] | None:
     path = folder / "state" / name / f"journal-{name}.sqlite"
     if not path.exists():
         return None
-    with Journal(path, read_only=True) as journal:
-        events = list(journal.events())
+    try:
+        with Journal(path, read_only=True) as journal:
+            events = list(journal.events())
+    except JournalError:
+        # It is made at this moment.
+        return None
     open_ones = list(takewhile(lambda each: not isinstance(each, SessionClosed), events))
     return events[: len(open_ones) + 1] if len(open_ones) < len(events) else None
 
