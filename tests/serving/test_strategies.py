@@ -205,3 +205,14 @@ def test_what_is_posted_too_long_ago_counts_no_more(monkeypatch: pytest.MonkeyPa
     assert board.newest() == posted
     now[0] += 31.0
     assert board.newest() is None
+
+
+def test_each_strategy_has_its_page_and_all_else_of_an_account_below_its_name(
+    actors: Actors,
+) -> None:
+    index = ask(actors.api, "/").text
+    assert all(f'href="/{name}/"' in index for name in NAMES)
+    page = ask(actors.api, "/index/")
+    assert page.status_code == 200 and '<base href="/index/">' in page.text
+    assert ask(actors.api, "/careful/status").json()["account"]["id"] == "careful"
+    assert ask(actors.api, "/careful/ready").status_code == 200

@@ -580,6 +580,14 @@ class LiveEnv:
         """Last known price of an underlying, NaN before the first."""
         return self._markets[underlying].spot
 
+    def listed_in(self, symbol: str) -> tuple[UnderlyingMarket, int] | None:
+        """The market that lists a contract or stock, and its column (`STOCK`); None: none does."""
+        return self._contracts.get(symbol)
+
+    def market(self, underlying: str) -> UnderlyingMarket:
+        """The market of an underlying, to look at."""
+        return self._markets[underlying]
+
     def held_symbols(self, underlying: str) -> list[str]:
         """What the open strategy on an underlying holds: contracts, and the stock by its ticker."""
         strategy = self.broker.account.strategies.get(underlying)

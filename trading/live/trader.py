@@ -23,7 +23,7 @@ import structlog
 
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
-from trading.envs.live_env import LiveEnv
+from trading.envs.live_env import LiveEnv, Outcome
 from trading.envs.rules import TradingRules
 from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed, TimeTakenBack
@@ -75,6 +75,21 @@ class Answer(NamedTuple):
 
     fragment: FragmentId | None
     rulings: tuple[Ruling, ...]
+
+
+class Decided(NamedTuple):
+    """What was decided at the end of a bar, and what became of it."""
+
+    ts_ns: int
+    symbols: tuple[str, ...]
+    """The U underlyings; every other field has a row for each."""
+    decision: Decision
+    mask: np.ndarray
+    """bool [U, N]: what was allowed."""
+    outcomes: tuple[Outcome, ...]
+    """Empty where the bar was closed too late to trade in."""
+    version: int
+    """Of the weights that decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +208,8 @@ class Trader:
         """Whether a bar was closed, so that holdings have their prices."""
         self.recent_rejections: deque[Rejection] = deque(maxlen=_RECENT_FILLS)
         """Oldest first."""
+        self.decided: Decided | None = None
+        """At the last bar; None before the first and at the end of a session."""
         self.finished = False
         """The stream ended and every bar is closed."""
         self._unopened: Bar | None = None
@@ -443,6 +460,7 @@ class Trader:
         )
         self.championship.follow_account(bar.end_ns)
         latency_s = None
+        self.decided = None
         self._builder.reward(rewards, bar.end_ns)
         if bar.last:
             self.env.close_session(
@@ -475,7 +493,15 @@ class Trader:
                     self.championship.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
                     bar.end_ns,
                 )
-            self._trade(bar.end_ns, decision, rewards, late)
+            outcomes = self._trade(bar.end_ns, decision, rewards, late)
+            self.decided = Decided(
+                bar.end_ns,
+                self.env.symbols,
+                decision,
+                mask,
+                tuple(outcomes),
+                self.championship.version,
+            )
             self._state = state
             self._first[:] = False
             if received_s is not None:
@@ -516,7 +542,10 @@ class Trader:
         shown = {each.fill_id for _, each, _ in self.recent_fills}
         self.profits = {name: each for name, each in self.profits.items() if name in shown}
 
-    def _trade(self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool) -> None:
+    def _trade(
+        self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool
+    ) -> list[Outcome]:
+        """Journal a bar's decisions and send their orders; nothing is sent where it is too late."""
         events = [
             DecisionMade(
                 ts_ns=now_ns,
@@ -537,7 +566,7 @@ class Trader:
         self.decisions += len(events)
         if late:
             log.warning("a bar was closed too late to trade in", ended_ns=now_ns)
-            return
+            return []
         account = self.env.broker.account
         before = dict(account.strategies), dict(account.positions)
         outcomes = self.env.trade(now_ns, [int(action) for action in decision.actions])
@@ -565,6 +594,7 @@ class Trader:
                     reason=str(outcome.result.reason),
                     detail=outcome.result.detail,
                 )
+        return outcomes
 
     def _first_names(self, symbols: Iterable[str]) -> list[str]:
         """What companies were called at first: a fragment goes on though one is renamed."""

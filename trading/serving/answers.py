@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from trading.live.news import as_json
 from trading.serving.live_market import LiveMarket, LiveMarketUnavailable, Newspaper
 from trading.serving.metrics import supervisor_text
+from trading.serving.page_stream import Told
 from trading.serving.supervisor import TRADING, Standing
 
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -75,6 +76,12 @@ class AccountAnswers:
         text = b"" if _idle(at) else (await self._paper.newest()).metrics
         return text if at is None else text + supervisor_text(at, self._strategy)
 
+    async def told(self) -> Told:
+        """What the page shows."""
+        at = await self._standing()
+        news = None if _idle(at) else await self._paper.newest()
+        return Told(news, at._asdict() if at is not None else None)
+
     async def command(self, method: str, timeout_s: float, *arguments: object) -> Any:
         """The answer of the live market's `method`."""
         at = await self._standing()
@@ -86,7 +93,7 @@ class AccountAnswers:
         return await self._supervised() if self._supervised is not None else None
 
 
-def new_api(lifespan: Lifespan) -> FastAPI:
+def new_api(lifespan: Lifespan | None = None) -> FastAPI:
     """An application without routes, which answers 503 where nobody answers for an account."""
     api = FastAPI(title="trading", docs_url=None, redoc_url=None, lifespan=lifespan)
 

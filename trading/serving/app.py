@@ -22,6 +22,7 @@ from trading.serving.answers import (
     ANSWERS,
     METRICS,
     AccountAnswers,
+    Lifespan,
     answer,
     json_answer,
     metrics_answer,
@@ -35,6 +36,7 @@ from trading.serving.live_market import (
     LiveMarket,
     LiveMarketUnavailable,
 )
+from trading.serving.page_routes import add_page
 from trading.serving.supervisor import Standing
 
 SUPERVISOR = "supervisor"
@@ -91,10 +93,15 @@ class Supervised(Follower):
 
 
 def build_api(
-    live_actor_name: str, namespace: str | None, supervisor: Supervised | None = None
+    live_actor_name: str,
+    namespace: str | None,
+    supervisor: Supervised | None = None,
+    market: LiveMarket | None = None,
 ) -> FastAPI:
     """The HTTP routes, as an ASGI app that needs no more than a connection to Ray.
 
+    `GET /` is the page, `GET /events` what it shows as server-sent events, `GET /chain/...` an
+    option chain and `GET /journal` a search of the journal, see `page_routes`.
     `GET /health` answers 200 while the actor answers at all; `GET /ready` while it can trade, with
     the reasons otherwise; `GET /status` is the actor's own account of itself in JSON, in which a
     number that is not finite is null; `GET /metrics` is Prometheus text; `POST /control/...` are
@@ -104,9 +111,11 @@ def build_api(
     With a supervisor, `/health` answers 200 while that or the actor answers, whether or not it
     trades. While it does not, `/ready` answers 503 with the supervisor's reason, and `/status` and
     `/metrics` tell what it knows. It also tells the namespace, where that is None.
+
+    `market` is who is asked, where it is not the actor of that name.
     """
     where = namespace if namespace is not None or supervisor is None else supervisor.namespace
-    market = LiveMarket(live_actor_name, where or "")
+    market = market if market is not None else LiveMarket(live_actor_name, where or "")
     answers = AccountAnswers(market, supervisor.standing if supervisor is not None else None)
 
     @asynccontextmanager
@@ -117,7 +126,12 @@ def build_api(
         answers.begin()
         yield
 
-    api = new_api(following)
+    return account_api(answers, following)
+
+
+def account_api(answers: AccountAnswers, lifespan: Lifespan | None = None) -> FastAPI:
+    """The HTTP routes of one account."""
+    api = new_api(lifespan)
 
     @api.get("/health", responses=ANSWERS)
     async def health() -> Response:
@@ -140,6 +154,7 @@ def build_api(
         return metrics_answer(await answers.metrics())
 
     add_control(api, answers.command)
+    add_page(api, answers.told, answers.command)
     return api
 
 

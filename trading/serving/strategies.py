@@ -6,11 +6,12 @@ What a single account is asked at `/status`, `/ready` and `/control/...` a strat
 """
 
 import asyncio
+import html
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from ray import serve
 
 from trading.live.news import as_json
@@ -24,7 +25,7 @@ from trading.serving.answers import (
     new_api,
     readiness_answer,
 )
-from trading.serving.app import service_of
+from trading.serving.app import account_api, service_of
 from trading.serving.board import BOARD, STALE_S, Posted
 from trading.serving.control import add_control
 from trading.serving.live_market import (
@@ -176,8 +177,16 @@ def build_strategies_api(
                 texts.append(supervisor_text(silent, name))
         return metrics_answer(merged(texts))
 
+    @api.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        """The strategies' pages."""
+        root = request.scope.get("root_path", "").rstrip("/")
+        return Response(_index(root, tuple(each)), headers=_HEADERS, media_type="text/html")
+
     for name, answers in each.items():
         add_control(api, answers.command, name)
+        # The page of each, and all that a single account has, below its name.
+        api.mount(f"/{name}", account_api(answers))
     return api
 
 
@@ -196,6 +205,26 @@ def build_strategies_app(
 
 
 _NAMED = {**ANSWERS, 404: {**ANSWERS[503], "description": "There is no such strategy"}}
+
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+def _index(root: str, names: tuple[str, ...]) -> str:
+    """A list of links: each strategy has a page of its own."""
+    links = "".join(
+        f'<li><a href="{html.escape(f"{root}/{name}/", quote=True)}">{html.escape(name)}</a></li>'
+        for name in names
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Strategies</title>'
+        '<meta name="viewport" content="width=device-width"></head>'
+        f"<body><main><h1>Strategies</h1><ul>{links}</ul></main></body></html>"
+    )
 
 
 async def _readiness(answers: AccountAnswers) -> tuple[bool, list[str]]:
