@@ -69,14 +69,14 @@ def history(
             console.print(_table(History(folder, rules, fees).days))
             return
         days = sessions_between(first, last or first)
-        told = _recorded(settings, days, recordings, flat_files, catalog, console)
+        told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
         written = write_history(folder, told, rules, fees, ExchangeCalendar(), each_trades=True)
         console.print(_table(written))
         told_how = f"history {folder}: train on it with --set learning.history={folder}"
         console.print(told_how, soft_wrap=True)
 
 
-def _recorded(
+def recorded_sessions(
     settings: Settings,
     days: list[Date],
     recordings: Path | None,
