@@ -23,7 +23,7 @@ from trading.application import ApplicationFailed, Summary, run_application
 from trading.config import Settings
 from trading.display import Display
 from trading.errors import TradingError
-from trading.up import ray_runtime, stop_signals
+from trading.up import STOP_LIMIT_S, end_at_once, ray_runtime, stop_signals
 
 _POLL_S = 0.25
 
@@ -149,11 +149,14 @@ def _send(pipe: "Connection[Any, Any]", what: object) -> None:
             return
 
 
-def _listen(pipe: "Connection[Any, Any]") -> None:
-    """End this process in order when the driver says so, or is gone."""
+def _listen(pipe: "Connection[Any, Any]", stop: threading.Event) -> None:
+    """End this process in order when the driver says so, or is gone; at once where that hangs."""
     with suppress(EOFError, OSError):
         pipe.recv()
-    os.kill(os.getpid(), signal.SIGTERM)
+    stop.set()
+    limit = threading.Timer(STOP_LIMIT_S, end_at_once)
+    limit.daemon = True
+    limit.start()
 
 
 def _trade(start: Start, pipe: "Connection[Any, Any]") -> None:
@@ -168,19 +171,21 @@ def _trade(start: Start, pipe: "Connection[Any, Any]") -> None:
     configure_logging(settings.log_level, settings.credentials.values())
     structlog.contextvars.bind_contextvars(strategy=settings.strategy)
     os.environ["RAY_ADDRESS"] = start.address
-    with stop_signals(stop):
-        # Ctrl-C is the driver's, who ends all of them in order.
+    listen = threading.Thread(target=_listen, args=(pipe, stop), name="driver", daemon=True)
+    listen.start()
+    # Ctrl-C is the driver's, who ends all of them in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Within Ray's runtime: that takes SIGTERM for itself when it starts.
+    with ray_runtime(settings, display), stop_signals(stop):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_listen, args=(pipe,), name="driver", daemon=True).start()
-        with ray_runtime(settings, display):
-            summary = run_application(
-                settings,
-                display,
-                stop,
-                start.duration_s,
-                traded=lambda: display.tell("traded", None),
-            )
-        display.tell("summary", summary)
+        summary = run_application(
+            settings,
+            display,
+            stop,
+            start.duration_s,
+            traded=lambda: display.tell("traded", None),
+        )
+    display.tell("summary", summary)
 
 
 def main() -> int:

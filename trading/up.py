@@ -153,7 +153,7 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
         if not limits:
-            limits.append(threading.Timer(STOP_LIMIT_S, _end_at_once))
+            limits.append(threading.Timer(STOP_LIMIT_S, end_at_once))
             limits[0].daemon = True
             limits[0].start()
 
@@ -169,7 +169,7 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end_at_once() -> None:
+def end_at_once() -> None:
     """End this process and what it started, which did not come to its end in time."""
     print(
         f"trading: it did not end within {STOP_LIMIT_S:g} s of being told to, and is ended now: "

@@ -26,7 +26,7 @@ learning: {pretrain_steps: 0, online: false, lockstep: true}
 strategies:
   plain:
   other: {symbols: [QQQ], seed: 8, account: {initial_capital: 50000}}
-  learns: {learning: {online: true, update_frequency: 26, gate: {sessions: 20}}}
+  learns: {learning: {online: true, update_frequency: 39, gate: {sessions: 20}}}
 """
 NAMES = ("plain", "other", "learns")
 
