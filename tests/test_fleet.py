@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from trading.live import assembly
 from trading.live.actor import Progress
 from trading.serving.supervisor import RESTARTING, TRADING, Pauses, Standing
 from trading.strategy_process import Start
+from trading.waiting import ToldToStop
 
 NAMES = ("plain", "small", "still")
 PROGRESS = Progress("trading", True, 1, 10, 20, 3, 4.5, 100_250.0, 2, 1_767_623_400_000_000_000)
@@ -217,3 +219,20 @@ def test_strategies_that_would_share_the_vendors_one_connection_are_refused(
         module.up_strategies(Settings(), of(), None, shown())
     module._check_connections(of(FEED_URL="http://127.0.0.1:8765"))
     module._check_connections({"a": of()["a"], "c": of()["c"]})
+
+
+def test_who_is_told_to_stop_while_it_starts_ends_in_order(
+    strategies: dict[str, Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+
+    def told(*_: object) -> None:
+        raise ToldToStop("Serve")
+
+    monkeypatch.setattr(module, "ray_runtime", lambda *_: nullcontext())
+    monkeypatch.setattr(module, "ray_address", lambda: "here")
+    monkeypatch.setattr(Fleet, "begin", lambda *_: None)
+    monkeypatch.setattr(Fleet, "serve", told)
+    monkeypatch.setattr(Fleet, "close", lambda _: closed.append(True))
+    module.up_strategies(Settings(), strategies, None, shown())
+    assert closed == [True]

@@ -8,7 +8,7 @@ and the others do not notice.
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ from trading.serving.supervisor import (
 )
 from trading.strategy_process import Start, run_strategy
 from trading.up import STOP_LIMIT_S, check_replay, ray_runtime, stop_signals
+from trading.waiting import ToldToStop
 
 _POLL_S = 0.5
 _CLOSE_TIMEOUT_S = STOP_LIMIT_S
@@ -89,9 +90,10 @@ def up_strategies(
         stack.enter_context(stop_signals(stop))
         fleet = Fleet(common, strategies, duration_s, display, stop, ray_address(), claim=claim)
         stack.callback(fleet.close)
-        fleet.begin(name)
-        fleet.serve(stack, name)
-        fleet.run()
+        with suppress(ToldToStop):
+            fleet.begin(name)
+            fleet.serve(stack, name)
+            fleet.run()
     fleet.conclude()
 
 
