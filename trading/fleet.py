@@ -17,11 +17,10 @@ from trading.application import (
     SMALL_SHARE,
     ApplicationFailed,
     Summary,
-    absolute_paths,
     account_name,
     share_of_node,
 )
-from trading.config import MassiveSettings, Settings
+from trading.config import MassiveSettings, Settings, absolute_paths
 from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
 from trading.fleet_display import FleetDisplay
