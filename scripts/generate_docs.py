@@ -112,6 +112,7 @@ training, it is `env.risk_free_rate_pct`. The rate in use is `market.risk_free_r
 Dividends are in USD. Those that the vendor tells in another currency are left out with a warning:
 name them in USD in the file of `data.dividends`.
 """
+_FILL_STYLES = Path(__file__).with_name("fill_styles.md")
 _MADE = "This page is made by `python scripts/generate_docs.py`.\n"
 
 
@@ -143,7 +144,7 @@ def pages() -> dict[Path, str]:
         "`--set execution.orf_fee=0.03`. Each kind of fee of an order is rounded up to the cent.\n"
         "Exercise and assignment are free. Training pays the same fees; a history is written for\n"
         "the fees of its time and is refused with others.\n\n"
-        f"{_MADE}\n{fees_table()}\n{_COSTS_NOTES}"
+        f"{_MADE}\n{fees_table()}\n{_COSTS_NOTES}{_FILL_STYLES.read_text()}"
     )
     settings = (
         "# Settings\n\n"
