@@ -24,7 +24,8 @@ from tests.waits import WAIT_S
 from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.live.actor import LiveMarket as LiveMarketActor
-from trading.serving.app import LiveMarket, LiveMarketGone, build_api
+from trading.serving.app import build_api
+from trading.serving.live_market import LiveMarket, LiveMarketGone
 
 pytestmark = pytest.mark.slow
 
