@@ -117,7 +117,7 @@ name them in USD in the file of `data.dividends`.
 `execution.style` says it, live, in training and in backtests by one rule (`trading/execution/matching.py`):
 
 - `touch`, the default: a purchase pays the ask, a sale receives the bid.
-- `share_of_spread`: a purchase pays bid + share × (ask − bid), a sale receives ask − share × (ask − bid), with
+- `share_of_spread`: a purchase pays bid + share * (ask - bid), a sale receives ask - share * (ask - bid), with
   the shares that ORATS publishes for its backtests ([methodology, slippage](https://docs.orats.io/backtest-api-guide/backtester-methodology.html#slippage);
   [what it comes to](https://orats.com/blog/the-tale-of-two-backtests-why-arent-opposite-strategies-absolute-returns-equal)):
 
@@ -133,7 +133,7 @@ quote that is locked, crossed, one-sided, stale, or smaller than one unit. `exec
 
 What was made for one style names it when it meets the other: a history is refused, and a checkpoint and a journal
 say that the setting has changed.
-"""  # noqa: E501 - links and a table
+"""  # noqa: E501 - links
 _MADE = "This page is made by `python scripts/generate_docs.py`.\n"
 
 
