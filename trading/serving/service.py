@@ -64,7 +64,8 @@ def serve_account(
             f"the HTTP service found no free path for the account {settings.account.id}: another "
             "account.id has another one"
         )
-    said = f"serving: http://{host}:{port}{route.rstrip('/')}/status"
+    address = f"http://{host}:{port}{route.rstrip('/')}"
+    said = f"serving: {address}/status; the page: {address}/"
     if port != settings.serving.port or host != settings.serving.host:
         said += (
             f" (Serve of this cluster listens there already: serving.host and serving.port = "
