@@ -54,6 +54,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         ),
     ),
     "Look": (
+        Verb("market", "show, draw and fit simulated markets", "market_cli", "market_app"),
         Verb("report", "what an account did: profit, risk, every trade", "report_cli", "report"),
         Verb(
             "journal", "check, print and export an account's journal", "journal_cli", "journal_app"

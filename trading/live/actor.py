@@ -75,7 +75,7 @@ from trading.live.status import (
     iso_time,
 )
 from trading.live.terms import terms_of
-from trading.live.trader import Answer, Fragment, Trader
+from trading.live.trader import Fragment, LearnerReply, Trader
 from trading.live.watchman import Day, Watchman, report
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
@@ -157,7 +157,7 @@ class LiveMarket:
         self._rest: RestClient | None = None
         self._recorder: Recorder | None = None
         self._not_recorded = "off"
-        self._early_answers: list[Answer] = []
+        self._early_answers: list[LearnerReply] = []
         """What came before there was a trader to give it to."""
         self._answers_lock = threading.Lock()
         self._elsewhere = threading.Lock()
@@ -343,7 +343,9 @@ class LiveMarket:
         except queue.Empty:
             return None
 
-    def deliver(self, answer: Answer, figures: LearnerFigures, status: dict[str, Any]) -> None:
+    def deliver(
+        self, answer: LearnerReply, figures: LearnerFigures, status: dict[str, Any]
+    ) -> None:
         """Take the driver's answer and the learner's figures."""
         if self._trader is not None and figures.updates != self._learner.updates:
             self._decisions_learned = self._trader.decisions

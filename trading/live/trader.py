@@ -29,13 +29,12 @@ from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed, TimeTakenBack
 from trading.execution.holdings import Position, StrategyPosition, profit_of_close
 from trading.execution.orders import Fill, Rejection
-from trading.execution.owner import Answer as OwnersAnswer
-from trading.execution.owner import Command, obey, standing
+from trading.execution.owner import Answer, Command, obey, standing
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import Cause
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
-from trading.learning.succession import Reported, Ruling
+from trading.learning.succession import PromotionDecision, Reported
 from trading.learning.weights import Reign
 from trading.live.bar_clock import MAX_AHEAD_NS, Bar, BarClock, first_bar_after
 from trading.live.championship import Championship
@@ -70,11 +69,11 @@ class Fragment(NamedTuple):
     reported: Reported
 
 
-class Answer(NamedTuple):
+class LearnerReply(NamedTuple):
     """What the driver has to say: after a fragment, or by itself where that is None."""
 
     fragment: FragmentId | None
-    rulings: tuple[Ruling, ...]
+    decisions: tuple[PromotionDecision, ...]
 
 
 class Decided(NamedTuple):
@@ -198,7 +197,7 @@ class Trader:
         self.profits: dict[str, float] = {}
         """USD, of those of them that close, by fill id."""
         """Exchange time, fill, and name of the action, oldest first."""
-        self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
+        self._commands: queue.Queue[tuple[Future[Answer], Command | None, str]]
         self._commands = queue.Queue()
         self.dead_man = DeadMan(settings.patience_s)
         self.pulse = Pulse()
@@ -218,7 +217,7 @@ class Trader:
         self._stream = stream
         self._markets = markets
         self._observer = observer
-        self._inbox: queue.Queue[Answer] = queue.Queue()
+        self._inbox: queue.Queue[LearnerReply] = queue.Queue()
         count = len(env.symbols)
         self._state: State = policy.initial_state(count)
         self._builder = FragmentBuilder(
@@ -265,12 +264,12 @@ class Trader:
         before = self._calendar.sessions(now.session.date - _LONGEST_BREAK, now.session.date)[-2]
         self.env.broker.record([TimeTakenBack(self._start_ns, before.date.isoformat())])
 
-    def command(self, command: Command | None, done: str = "") -> "Future[OwnersAnswer]":
+    def command(self, command: Command | None, done: str = "") -> "Future[Answer]":
         """Hand over the owner's word (None: only how the account stands), obeyed between bars.
 
         `done` as in `owner.obey`. Cancelled before it was obeyed, it never is.
         """
-        future: Future[OwnersAnswer] = Future()
+        future: Future[Answer] = Future()
         self._commands.put((future, command, done))
         return future
 
@@ -278,8 +277,8 @@ class Trader:
         """Trade within other limits from the next bar on."""
         self._limits.put((limits, rules))
 
-    def deliver(self, answer: Answer) -> None:
-        """Hand over the driver's answer; its rulings hold from the next bar on."""
+    def deliver(self, answer: LearnerReply) -> None:
+        """Hand over the driver's answer; its decisions hold from the next bar on."""
         self._inbox.put(answer)
 
     def open(self) -> None:
@@ -288,7 +287,7 @@ class Trader:
         last_ns = 0 if self.ahead_until_ns else self.env.broker.account.last_ts_ns
         self.championship.begin(max(self._start_ns, last_ns))
         self._markets.open_session(bar)
-        self.env.rehearse(bar.end_ns, bar.session)
+        self.env.warm_up_kernels(bar.end_ns, bar.session)
 
     def run(self, now_ns: Callable[[], int] = time.time_ns) -> None:
         """Trade until `stopping` is set or the stream ends; `now_ns` is the machine's clock."""
@@ -364,7 +363,7 @@ class Trader:
             equity = self.env.equity() if self._has_closed else broker.known_equity()
             try:
                 if command is None:
-                    answer = OwnersAnswer("", 0, False, standing(broker, equity))
+                    answer = Answer("", 0, False, standing(broker, equity))
                 else:
                     now_ns = max(self._now_ns, broker.account.last_ts_ns)
                     answer = obey(broker, command, now_ns, equity, done)
@@ -477,7 +476,7 @@ class Trader:
                 )
             if self._settings.learning and self._builder.full:
                 self._emit(self.policy.value(observations, mask, self._state))
-            self._take_rulings(bar.end_ns)
+            self._take_decisions(bar.end_ns)
             late = late or self._is_late(bar)
             self.late_bars += late
             mask = self._allowed(mask, late)
@@ -643,7 +642,7 @@ class Trader:
             When it does not in time: going on would not be repeatable.
         """
         deadline = time.monotonic() + self._settings.lockstep_timeout_s
-        answers: list[Answer] = []
+        answers: list[LearnerReply] = []
         while not self.stopping.is_set() and time.monotonic() < deadline:
             self.pulse.beat()
             try:
@@ -662,11 +661,11 @@ class Trader:
         for answer in answers:
             self._inbox.put(answer)
 
-    def _take_rulings(self, now_ns: int) -> None:
+    def _take_decisions(self, now_ns: int) -> None:
         while True:
             try:
                 answer = self._inbox.get_nowait()
             except queue.Empty:
                 return
-            for ruling in answer.rulings:
-                self.championship.take(ruling, now_ns, self.env.equity())
+            for decision in answer.decisions:
+                self.championship.take(decision, now_ns, self.env.equity())
