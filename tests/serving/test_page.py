@@ -346,14 +346,15 @@ def test_closed_suspended_halted_and_standing_by_are_said_in_words(
     expect(page.locator("#state")).to_contain_text("HALTED")
     expect(page.locator(".figure").first).to_contain_text("–")  # noqa: RUF001
     expect(page.locator("#limits")).to_contain_text("not known: counts as used up")
-    server.end()
 
     waiting = Server(Told(odd), StandsBy())
     page.goto(waiting.url)
     expect(banner).to_contain_text("standby: another application holds the lease")
     expect(page.locator("#main")).to_contain_text("No account is open yet.")
-    waiting.end()
     assert watched.errors == []
+    page.goto("about:blank")
+    server.end()
+    waiting.end()
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 360)])
