@@ -25,7 +25,8 @@ from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.live.actor import LiveMarket as LiveMarketActor
 from trading.live.news import News, as_json
-from trading.serving.app import LiveMarket, LiveMarketGone, Supervised, build_api
+from trading.serving.app import Supervised, build_api
+from trading.serving.live_market import LiveMarket, LiveMarketGone
 from trading.serving.supervisor import STANDBY, Standing
 
 pytestmark = pytest.mark.slow
