@@ -166,6 +166,10 @@ class SimulatedMarkets(Resumable):
         ended: NDArray[np.bool_] = self._day.bar >= SESSION_BARS
         return ended[self.frame_of]
 
+    def over(self) -> NDArray[np.bool_]:
+        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        return np.ones(len(self.frame_of), dtype=np.bool_)
+
     def restart(self, accounts: I64) -> None:
         """Begin new episodes at the open in the markets of these accounts, all of each market's."""
         which = np.unique(self.frame_of[accounts])

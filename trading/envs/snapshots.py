@@ -11,7 +11,7 @@ Arrays: TypeAlias = "NDArray[Any] | dict[str, Arrays]"
 """Arrays by name, nested."""
 
 
-_SINCE = {"known"}
+_SINCE = {"known", "peak", "halted", "reduced", "delivered", "moves", "session", "sessions", "size"}
 """Parts that older states lack: they are 0, nothing known."""
 
 

@@ -66,8 +66,7 @@ class EveryDay(HistoricalMarkets):
 
     def restart(self, accounts: I64) -> None:
         """Begin the accounts' own days again."""
-        self.frame_of[accounts] = self._first[accounts]
-        self._ends[accounts] = self._last[accounts]
+        self._begin(accounts, accounts)
 
 
 class FromTheOpen(SimulatedMarkets):

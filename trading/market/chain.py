@@ -383,6 +383,10 @@ class Chain:
     def __len__(self) -> int:
         return len(self.symbols)
 
+    def positions(self, in_other: "Chain") -> I64:
+        """Where each contract is in another chain, [N]; -1 where it is not."""
+        return np.array([in_other.index.get(each, -1) for each in self.symbols], dtype=np.int64)
+
     def adopt_quotes(self, previous: "Chain") -> None:
         """Take over quotes and marks of the contracts that `previous` also listed."""
         mine = [i for i, symbol in enumerate(self.symbols) if symbol in previous.index]
