@@ -25,7 +25,7 @@ from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 CALENDAR = ExchangeCalendar()
 FIRST = date(2026, 1, 5)
 SYMBOL = "AAA"
-BAR_NS = 30 * MINUTE_NS
+BAR_NS = 65 * MINUTE_NS
 
 Choose = Callable[[np.ndarray], int]
 """An action by the mask [N]."""
@@ -92,6 +92,8 @@ class Seen(NamedTuple):
     equity: float
     cash: float
     reserved: float
+    day_start: float
+    peak: float
 
 
 class Lived(NamedTuple):
@@ -99,8 +101,6 @@ class Lived(NamedTuple):
 
     seen: list[Seen]
     actions: list[int]
-    bases: list[tuple[float, float]]
-    """At each close but the last: where the daily loss and the drawdown count from."""
     events: list[Event]
 
 
@@ -114,7 +114,7 @@ def live(
 ) -> Lived:
     """Trade sessions through the live environment, the broker and the journal."""
     told = list(sessions)
-    lived = Lived([], [], [], [])
+    lived = Lived([], [], [])
     with Journal(folder / "journal.sqlite") as journal:
         account = journal.open_account("paper", rules.initial_capital, told[0].session.open_ns)
         limits = RiskLimits(
@@ -132,7 +132,6 @@ def live(
         carried = np.zeros(1, np.float32)
         for recorded in told:
             carried = _live_session(env, recorded, choose, carried, lived)
-            lived.bases.append((account.day_start_equity, account.peak_equity))
         lived.events.extend(journal.events())
     return lived
 
@@ -168,6 +167,8 @@ def _live_session(
                 env.equity(),
                 account.cash,
                 account.reserved,
+                account.day_start_equity,
+                account.peak_equity,
             )
         )
         carried = np.zeros(1, np.float32)
@@ -178,7 +179,7 @@ def _live_session(
 
 def in_batch(env: OptionsVectorEnv, choose: Choose, account: int = 0) -> Lived:
     """The same of one account of a vector environment; all of them act alike."""
-    lived = Lived([], [], [], [])
+    lived = Lived([], [], [])
     accounts = env._accounts
     observation, _ = env.reset()
     reward, truncated = np.zeros(env.num_envs, np.float32), np.zeros(env.num_envs, np.bool_)
@@ -191,14 +192,13 @@ def in_batch(env: OptionsVectorEnv, choose: Choose, account: int = 0) -> Lived:
                 float(env.equity[account]),
                 float(accounts.purses.cash[account]),
                 float(accounts.purses.reserved[account]),
+                float(accounts.day_start[account]),
+                float(accounts.peak[account]),
             )
         )
         lived.actions.append(choose(observation["action_mask"][account]))
-        base = float(accounts.day_start[account])
         actions = np.full(env.num_envs, lived.actions[-1])
         observation, reward, _, truncated, _ = env.step(actions)
-        if not truncated[account] and float(accounts.day_start[account]) != base:
-            lived.bases.append((float(accounts.day_start[account]), float(accounts.peak[account])))
     return lived
 
 

@@ -168,6 +168,8 @@ def _close(
         b = which[k]
         f = frame_of[b]
         spot, now_ns, listed = frames.spot[f], frames.now_ns[f], board.listed_at[f]
+        if held[b] == 0:
+            legs[b] = NO_LEG
         if held[b] > 0 and dividend[k] > 0.0 and not in_cash[k]:
             for leg in range(MAX_LEGS):
                 i = legs[b, leg]

@@ -284,6 +284,8 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
     accounts_per_market
         How many accounts trade the same market at the same time, each with its own orders; it
         divides `num_envs`. Making a market costs far more than trading in it.
+    sessions_per_episode
+        So many sessions in a row make an episode.
 
     Raises
     ------
@@ -310,13 +312,16 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         ranges: ModelRanges = DEFAULT_RANGES,
         seed: int = 0,
         accounts_per_market: int = 1,
+        sessions_per_episode: int = 1,
     ) -> None:
         if accounts_per_market < 1 or num_envs % accounts_per_market:
             raise ConfigError(
                 [f"accounts_per_market {accounts_per_market}: use a divisor of num_envs {num_envs}"]
             )
         rng = np.random.default_rng(seed)
-        markets = SimulatedMarkets(num_envs, accounts_per_market, rules, fees, ranges, rng)
+        markets = SimulatedMarkets(
+            num_envs, accounts_per_market, rules, fees, ranges, rng, sessions_per_episode
+        )
         super().__init__(num_envs, rules, fees, markets)
 
 

@@ -147,6 +147,19 @@ def advance(
 
 
 @njit(cache=True, error_model="numpy")
+def overnight(
+    model: MarketModel, rng: np.random.Generator, close: State, close_ns: int, open_ns: int
+) -> State:
+    """The state at the next open, from that at a close; news that falls between moves the spot."""
+    years = model.overnight_share / SESSIONS_PER_YEAR
+    state, _, _ = advance(model, rng, close, years, 0.0)
+    if close_ns < model.event_ns <= open_ns:
+        spot = state.spot * exp(model.event_move * rng.standard_normal())
+        state = State(spot, state.log_iv, state.skew, state.regime)
+    return state
+
+
+@njit(cache=True, error_model="numpy")
 def _switched(model: MarketModel, law: _Law, state: State) -> State:
     """The state as it enters the other regime."""
     spot, log_iv, skew, regime = state
@@ -163,8 +176,9 @@ def simulate_path(
     step_seconds: float,
     year_seconds: float,
     log_scale: float,
+    first: int = 0,
 ) -> None:
-    """Fill the path of market `b` from its state at index 0, the first step starting at an open.
+    """Fill the path of market `b` from its state at index `first`, whose step starts at an open.
 
     The same as `advance` for every step, with volume.
     """
@@ -172,12 +186,13 @@ def simulate_path(
     share = step_seconds / _SESSION_SECONDS
     noise = model.volume_noise
     volume_level = model.daily_volume * share / model.calm_vol * exp(-0.5 * noise * noise)
-    iv = factors.atm_iv[b, 0]
-    regime = STRESSED if factors.regime[b, 0] == STRESSED else CALM
-    state = State(factors.spot[b, 0], log(iv), factors.skew[b, 0], regime)
+    iv = factors.atm_iv[b, first]
+    regime = STRESSED if factors.regime[b, first] == STRESSED else CALM
+    state = State(factors.spot[b, first], log(iv), factors.skew[b, first], regime)
     law = _law(model, regime, step_years, log_scale)
-    for step in range(factors.high.shape[1]):
-        middle = 2.0 * ((step * step_seconds) % _SESSION_SECONDS) / _SESSION_SECONDS - 1.0
+    for step in range(first, factors.high.shape[1]):
+        passed = (step - first) * step_seconds
+        middle = 2.0 * (passed % _SESSION_SECONDS) / _SESSION_SECONDS - 1.0
         smile = 0.6 + 1.2 * middle * middle
         volume = volume_level * smile * iv * exp(noise * rng.standard_normal())
         factors.volume[b, step] = np.rint(volume)

@@ -16,10 +16,9 @@ from trading.market.companies import AdjustedSeries, Company, Listing, morning
 from trading.market.contracts import OptionContract, Right
 from trading.market.factors import (
     CALM,
-    SESSIONS_PER_YEAR,
     Factors,
     State,
-    advance,
+    overnight,
     simulate_factors,
 )
 from trading.market.listing import UnderlyingSpec, listing_expiries, listing_strikes
@@ -107,14 +106,9 @@ class Underlying:
             float(paths.skew[0, -1]),
             int(paths.regime[0, -1]),
         )
-        years = self.model.overnight_share / SESSIONS_PER_YEAR
         rng = self.rng(session.date, _NIGHT)
-        state, _, _ = advance(self.model, rng, close, years, 0.0)
         open_ns = self.calendar.next_session(session.date).open_ns
-        if session.close_ns < self.model.event_ns <= open_ns:
-            state = state._replace(
-                spot=state.spot * exp(self.model.event_move * rng.standard_normal())
-            )
+        state = State(*overnight(self.model, rng, close, session.close_ns, open_ns))
         halt = self.halt(session)
         company = opening.company
         if not company.listed or (halt is not None and halt.start_ns == session.open_ns):
