@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.envs.fortnight import CALENDAR, SYMBOL, days, in_batch, kinds, live, recorded_sessions
@@ -34,7 +34,9 @@ from trading.market.corporate_actions import Split
 from trading.market.dividends import Dividend
 
 SESSIONS = 10
-RULES = DEFAULT_RULES._replace(max_quote_age_ns=3_600_000_000_000)
+RULES = DEFAULT_RULES._replace(
+    initial_capital=400_000.0, max_daily_loss=0.5, max_quote_age_ns=3_600_000_000_000
+)
 DIVIDENDS = [Dividend(SYMBOL, day, 1.5) for day in days(SESSIONS)[1::2]]
 
 
@@ -53,12 +55,12 @@ def keeps(seed: int, *names: str, closing: float = 0.03) -> Callable[[np.ndarray
     return choose
 
 
-SCRIPTS = (
-    ("bear_call_credit_near",),
-    ("iron_condor_near",),
-    ("credit_near", "condor_near", "covered_call_near"),
-    ("butterfly_near", "straddle_near", "debit_near"),
-)
+SCRIPTS = {
+    0: ("bear_call_credit_near",),
+    1: ("iron_condor_near",),
+    3: ("credit_near", "condor_near", "covered_call_near"),
+    4: ("butterfly_near", "straddle_near", "debit_near"),
+}
 
 
 def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> 
     history = tmp_path / "history"
     write_history(history, told, RULES, DEFAULT_FEES, CALENDAR, nights=True, dividends=DIVIDENDS)
     happened: dict[str, int] = {}
-    for script, names in enumerate(SCRIPTS):
+    for script, names in SCRIPTS.items():
         folder = tmp_path / str(script)
         folder.mkdir()
         lived = live(folder, told, RULES, DEFAULT_FEES, keeps(script, *names), DIVIDENDS)
@@ -195,8 +197,8 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
 ) -> None:
     spot = cents / 100.0
     account, accounts, board, frames = twins(legs, lots, units, spot)
-    if not np.isfinite(account.strategies["A"].reserve_per_unit):
-        return  # Nothing of the kind is ever opened here; see the next test for what it leaves.
+    # Nothing without a greatest loss is ever opened here, but an expiry may leave it.
+    assume(np.isfinite(account.strategies["A"].reserve_per_unit))
     symbols = [symbol for symbol in account.positions if symbol.startswith("O:")]
     ended = settlements(account.positions, symbols, {"A": spot}, 100.0, CLOSE_NS)
     margins = margins_after(account, ended, {}, CLOSE_NS)
@@ -279,7 +281,8 @@ def test_simulated_markets_go_through_nights_with_what_is_held(
         assert np.isfinite(observation["observations"]).all() and np.isfinite(reward).all()
         totals += reward
         if truncated.any():
-            gained = (info["episode"]["equity"] / RULES.initial_capital - 1.0) * RULES.reward_scale
+            worth = info["episode"]["equity"] / DEFAULT_RULES.initial_capital
+            gained = (worth - 1.0) * DEFAULT_RULES.reward_scale
             assert np.allclose(totals[truncated], gained[truncated], atol=1e-3)
             assert np.allclose(info["episode"]["r"][truncated], gained[truncated], atol=1e-3)
             totals[truncated] = 0.0
@@ -300,8 +303,8 @@ def test_an_episode_is_so_many_simulated_sessions_and_a_restored_one_continues_t
             observation, reward, _, truncated, info = each.step(actions)
             mask = observation["action_mask"]
             seen += [part.tobytes() for part in (*observation.values(), reward, truncated)]
-            for length in info.get("episode", {}).get("l", np.zeros(0))[truncated]:
-                lengths.append(int(length))
+            if truncated.any():
+                lengths.extend(info["episode"]["l"][truncated].tolist())
         return seen
 
     lengths: list[int] = []
@@ -314,6 +317,7 @@ def test_an_episode_is_so_many_simulated_sessions_and_a_restored_one_continues_t
     other.set_state(state)
     rng = np.random.default_rng(2)
     assert played(other, mask, SESSION_BARS + 100) == after
+    played(other, other._accounts.sights.mask.copy(), 2 * SESSION_BARS)
     assert max(lengths) == 2 * SESSION_BARS - 1
 
 

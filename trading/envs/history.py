@@ -300,9 +300,7 @@ class HistoryWriter:
         for file in self._files.values():
             file.close()
 
-    def add_bar(
-        self, quotes: Columns | Board, frames: Frames, formerly: I64 | None = None
-    ) -> None:
+    def add_bar(self, quotes: Columns | Board, frames: Frames, formerly: I64 | None = None) -> None:
         """Append one bar of one market; what is listed is read at the first bar of a day.
 
         `formerly` [listed] is where each contract was listed in the session before, -1 where it

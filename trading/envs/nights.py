@@ -67,6 +67,78 @@ def _greatest_common_divisor(one: int, other: int) -> int:
 
 
 @njit(cache=True, error_model="numpy")
+def _pay(
+    board: Board,
+    f: int,
+    spot: float,
+    multiplier: float,
+    in_cash: bool,
+    early: bool,
+    ends: NDArray[np.bool_],
+    accounts: Accounts,
+    b: int,
+) -> tuple[int, bool]:
+    """Book the end of the marked legs; returns the stock held then, in lots, and whether it moved.
+
+    Sold ones first, see `trading.execution.settlement`; `early` ones are assigned whole.
+    """
+    holdings, purses, listed = accounts.holdings, accounts.purses, board.listed_at[f]
+    legs, ratio, units = holdings.legs, holdings.ratio, holdings.units[b]
+    stock, moved = 0, False
+    for leg in range(MAX_LEGS):
+        if legs[b, leg] == STOCK:
+            stock = ratio[b, leg] * units
+    for sold in (True, False):
+        for leg in range(MAX_LEGS):
+            quantity = ratio[b, leg] * units
+            if not ends[leg] or (quantity < 0) != sold:
+                continue
+            i = listed + legs[b, leg]
+            right, strike = np.int64(board.right[i]), board.strike[i]
+            price, contracts = exercised(right, strike, spot), quantity
+            if not early:
+                contracts = contracts_delivered(
+                    quantity, right, price, stock * multiplier, multiplier, in_cash
+                )
+            aggregate = multiplier * strike
+            cash = cash_at_end(quantity, contracts, right, price, multiplier, aggregate)
+            purses.cash[b] = usd(purses.cash[b] + cash)
+            accounts.net_cash[b] = usd(accounts.net_cash[b] + cash)
+            accounts.exit_cash[b] = usd(accounts.exit_cash[b] + cash)
+            stock += contracts * right
+            moved = moved or contracts != 0
+    return stock, moved
+
+
+@njit(cache=True, error_model="numpy")
+def _keep(ends: NDArray[np.bool_], stock: int, accounts: Accounts, b: int) -> int:
+    """Write what is left as units of the same legs, see `as_units`; returns how many legs."""
+    holdings = accounts.holdings
+    legs, ratio = holdings.legs, holdings.ratio
+    left, count = np.full(MAX_LEGS, NO_LEG), np.zeros(MAX_LEGS, np.int64)
+    n, units, is_new = 0, 0, stock != 0
+    for leg in range(MAX_LEGS):
+        i = legs[b, leg]
+        if i == STOCK:
+            is_new = False
+        if i == NO_LEG or ends[leg] or (i == STOCK and stock == 0):
+            continue
+        left[n] = i
+        count[n] = stock if i == STOCK else ratio[b, leg] * holdings.units[b]
+        n += 1
+    if is_new:
+        left[n], count[n] = STOCK, stock
+        n += 1
+    for leg in range(n):
+        units = _greatest_common_divisor(units, abs(count[leg]))
+    for leg in range(MAX_LEGS):
+        legs[b, leg] = left[leg]
+        ratio[b, leg] = count[leg] // units if leg < n else 0
+    holdings.units[b] = units
+    return n
+
+
+@njit(cache=True, error_model="numpy")
 def _end_legs(
     board: Board,
     f: int,
@@ -78,74 +150,28 @@ def _end_legs(
     accounts: Accounts,
     b: int,
 ) -> None:
-    """End the marked legs of account `b` at a closing price, sold ones first.
-
-    See `trading.execution.settlement`; `early` ones are assigned whole. What is left is `units` of
-    the same legs, see `trading.execution.holdings.as_units`.
-    """
-    holdings, purses, listed = accounts.holdings, accounts.purses, board.listed_at[f]
-    legs, ratio = holdings.legs, holdings.ratio
-    quantity = ratio[b] * holdings.units[b]
+    """End the marked legs of account `b` at a closing price, and go on with what is left."""
+    holdings, listed = accounts.holdings, board.listed_at[f]
     before = accounts.unit_reserve[b] * holdings.units[b]
-    stock, had_stock, moved = 0, False, False
-    for leg in range(MAX_LEGS):
-        if legs[b, leg] == STOCK:
-            stock, had_stock = quantity[leg], True
-    for sold in (True, False):
-        for leg in range(MAX_LEGS):
-            if not ends[leg] or (quantity[leg] < 0) != sold:
-                continue
-            right, strike = np.int64(board.right[listed + legs[b, leg]]), 0.0
-            strike = board.strike[listed + legs[b, leg]]
-            price = exercised(right, strike, spot)
-            contracts = quantity[leg]
-            if not early:
-                shares = stock * multiplier
-                contracts = contracts_delivered(
-                    contracts, right, price, shares, multiplier, in_cash
-                )
-            cash = cash_at_end(
-                quantity[leg], contracts, right, price, multiplier, multiplier * strike
-            )
-            purses.cash[b] = usd(purses.cash[b] + cash)
-            accounts.net_cash[b] = usd(accounts.net_cash[b] + cash)
-            accounts.exit_cash[b] = usd(accounts.exit_cash[b] + cash)
-            stock += contracts * right
-            moved = moved or contracts != 0
-
-    left, count = np.full(MAX_LEGS, NO_LEG), np.zeros(MAX_LEGS, np.int64)
-    n, options = 0, False
-    for leg in range(MAX_LEGS):
-        i = legs[b, leg]
-        if i == NO_LEG or ends[leg] or (i == STOCK and stock == 0):
-            continue
-        left[n], count[n] = i, stock if i == STOCK else quantity[leg]
-        options = options or i != STOCK
-        n += 1
-    if stock != 0 and not had_stock:
-        left[n], count[n] = STOCK, stock
-        n += 1
-    units = 0
-    for leg in range(n):
-        units = _greatest_common_divisor(units, abs(count[leg]))
-    right_of, strike_of = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS)
-    for leg in range(MAX_LEGS):
-        legs[b, leg] = left[leg]
-        ratio[b, leg] = count[leg] // units if leg < n else 0
-        if leg < n and left[leg] != STOCK:
-            right_of[leg] = board.right[listed + left[leg]]
-            strike_of[leg] = board.strike[listed + left[leg]]
-    holdings.known[b] = 0.0
-    holdings.units[b] = units
+    stock, moved = _pay(board, f, spot, multiplier, in_cash, early, ends, accounts, b)
+    n = _keep(ends, stock, accounts, b)
     net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
     holdings.net_cash[b] = usd(net_cash)
+    holdings.known[b] = 0.0
+    right, strike, options = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), False
+    for leg in range(n):
+        i = holdings.legs[b, leg]
+        if i != STOCK:
+            right[leg], strike[leg] = board.right[listed + i], board.strike[listed + i]
+            options = True
     accounts.delivered[b] = stock != 0 and (accounts.delivered[b] or moved or not options)
+    accounts.unit_reserve[b] = 0.0
     if n == 0:
-        accounts.unit_reserve[b], accounts.moves[b] = 0.0, False
-    else:
-        reserve = reserve_per_unit(right_of, strike_of, ratio[b], n, multiplier)
-        accounts.moves[b] = accounts.moves[b] or not np.isfinite(reserve)
-        accounts.unit_reserve[b] = before / units if accounts.moves[b] else reserve
+        accounts.moves[b] = False
+        return
+    reserve = reserve_per_unit(right, strike, holdings.ratio[b], n, multiplier)
+    accounts.moves[b] = accounts.moves[b] or not np.isfinite(reserve)
+    accounts.unit_reserve[b] = before / holdings.units[b] if accounts.moves[b] else reserve
 
 
 @njit(cache=True, error_model="numpy")

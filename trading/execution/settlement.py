@@ -121,9 +121,7 @@ def settled(
         lots, lot = sign * round(delivered.shares), 1.0
         aggregate -= delivered.cash
     cash = float(
-        cash_at_end(
-            position.quantity, contracts, int(contract.right), price, multiplier, aggregate
-        )
+        cash_at_end(position.quantity, contracts, int(contract.right), price, multiplier, aggregate)
     )
     if contracts:
         ending = Ending.ASSIGNED if contracts < 0 else Ending.EXERCISED
