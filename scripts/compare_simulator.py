@@ -17,7 +17,7 @@ from trading.data.flatfiles import load_minute_bars, load_quotes
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.chain import Chain
 from trading.market.contracts import parse_symbol
-from trading.market.factors import Factors
+from trading.market.factors import empty_factors
 from trading.market.quotes import TickClass, quote_chain
 from trading.market.randomisation import model_at, sample_markets, simulate_markets
 from trading.market.session_statistics import Figure, Figures, Shown, session_figures
@@ -70,7 +70,7 @@ def simulated_sessions(
     markets = sample_markets(rng, count, close_ns)
     markets.spot[:] = spot
     n_steps = MOMENTS[-1]
-    factors = _no_factors(count, n_steps)
+    factors = empty_factors(count, n_steps)
     simulate_markets(markets, np.arange(count), factors, 60.0, rng)
     columns, n = chain.columns, len(chain)
     for b in range(count):
@@ -199,14 +199,6 @@ def _nothing_shown(now_ns: NDArray[np.int64], n: int) -> Shown:
     moments = len(now_ns)
     prices = [np.zeros((moments, n)) for _ in range(4)]
     return Shown(now_ns, np.zeros(moments), *prices, np.zeros((moments, n), np.int64))
-
-
-def _no_factors(count: int, steps: int) -> Factors:
-    states, moves = (count, steps + 1), (count, steps)
-    return Factors(
-        np.zeros(states), np.zeros(moves), np.zeros(moves), np.zeros(moves), np.zeros(states),
-        np.zeros(states), np.zeros(states, np.int8),
-    )  # fmt: skip
 
 
 def _tick_label(bucket: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from trading.config.cost_sources import fees_table
+from trading.config.reference import reference_table
 from trading.envs.catalogue import action_table
 from trading.envs.features import feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT
@@ -144,7 +145,16 @@ def pages() -> dict[Path, str]:
         "the fees of its time and is refused with others.\n\n"
         f"{_MADE}\n{fees_table()}\n{_COSTS_NOTES}"
     )
+    settings = (
+        "# Settings\n\n"
+        "One tree. A YAML file (`--config FILE`), then the environment, then `--set key=value`\n"
+        "override the defaults. `trading config` prints what holds, `trading config reference\n"
+        "WORD` explains the settings whose key contains the word. A mistake ends a command with\n"
+        "exit code 2 and one line that names the key, the value and what is allowed.\n\n"
+        f"{_MADE}\n{reference_table()}"
+    )
     return {
+        DOCS / "settings.md": settings,
         DOCS / "products.md": products,
         DOCS / "costs.md": costs,
         DOCS / "observation.md": observation,

@@ -385,3 +385,20 @@ def test_deep_nesting_ends_in_a_line(tmp_path: Path) -> None:
 
 def test_a_file_that_is_far_too_long_is_no_file_of_settings(tmp_path: Path) -> None:
     assert "more than 1,048,576 bytes" in only_mistake_in(tmp_path, "# a\n" * 300_000)
+
+
+def test_the_reference_explains_every_setting_once_with_what_the_checks_say() -> None:
+    from trading.config.reference import explain_settings
+    from trading.config.tree import settings_by_key
+
+    explained = {each.key: each for _, settings in explain_settings().values() for each in settings}
+    assert list(explained) == list(dict.fromkeys(explained))
+    assert set(explained) == set(settings_by_key())
+    assert all(each.about.endswith((".", ")")) and each.allowed for each in explained.values())
+    daily = explained["risk.max_daily_loss_pct"]
+    assert (daily.unit, daily.allowed, daily.default) == ("%", "number, above 0, at most 100", "5")
+    assert explained["execution.commission"].environment == "COMMISSION"
+    assert explained["account.id"].allowed.startswith("1 to 32 of A-Z")
+    assert explained["data.source"].allowed == "simulation, massive, replay"
+    assert explained["ray.address"].allowed == "text, or unset"
+    assert explained["credentials.massive_api_key"].allowed.startswith("a secret")

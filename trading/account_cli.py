@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.command_line import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    StrategyOption,
+    failures,
+    settings_for,
+)
 from trading.config import Settings
 from trading.errors import AccountLeased, JournalError, OwnerRefused, TradingError
 
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
     from trading.execution.owner import Command
 
 account_app = typer.Typer(
+    rich_markup_mode=None,
     no_args_is_help=True,
     help="See how the account stands, and command it: halt, reduce, resume, flatten, close, "
     "reset-peak, deposit, withdraw, reinstate, undo-action.",
@@ -35,7 +43,6 @@ ByOption = Annotated[
 KeyOption = Annotated[
     str, typer.Option("--key", help="The same key again is the same command: it is done once.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, help="Seconds to wait for who trades the account.")
 ]
@@ -53,11 +60,12 @@ class _Asked(NamedTuple):
 def status(
     config: ConfigOption = None,
     overrides: SetOption = None,
+    strategy: StrategyOption = None,
     as_json: JsonOption = False,
     timeout: TimeoutOption = 5.0,
 ) -> None:
     """Print what may be traded and why, money, what is open, and who trades the account."""
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], strategy)
     from trading.execution.broker import PaperBroker
     from trading.execution.fees import FeeSchedule
     from trading.execution.journal import Journal
@@ -91,13 +99,14 @@ def _carry_out(
     asked: _Asked,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    strategy: StrategyOption = None,
     why: WhyOption = "",
     by: ByOption = None,
     key: KeyOption = "",
     as_json: JsonOption = False,
     timeout: TimeoutOption = 30.0,
 ) -> None:
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], strategy)
     from trading.execution.events import OwnerCommand
     from trading.execution.owner import Command, now_utc
 

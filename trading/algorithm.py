@@ -15,6 +15,7 @@ from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.online import OnlineRules
 from trading.learning.ppo import CLSTMPPO
 from trading.live import assembly
+from trading.live.simulated_world import simulated_world
 from trading.waiting import await_room
 
 _FIRST_REHEARSAL_S = 2.0
@@ -77,6 +78,7 @@ def open_algorithm(
         assembly.trading_rules(settings),
         assembly.fee_schedule(settings),
         placement,
+        simulated_world(settings.market).family,
     )
     stack.callback(algorithm.stop)
     noted = noted_settings(settings)

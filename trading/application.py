@@ -26,7 +26,7 @@ from trading.execution.portfolio import Account
 from trading.live import assembly
 from trading.live.faults import MOST_FAULTS, WINDOW_S, FaultNotes, described
 from trading.precedence import LEARNING, give_way
-from trading.waiting import ToldToStop, arrived, unless_stopped
+from trading.waiting import Pulse, ToldToStop, arrived, unless_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +36,8 @@ CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 1200.0
 """For what may have to compile its kernels first, beside others that do, on a slow machine."""
 _POLL_S = 0.5
+_LEARNING_HANGS = 1.5
+"""Times `learning.answer_timeout_s`: a learner on an actor is replaced meanwhile."""
 LIVE_SHARE = 0.1
 SMALL_SHARE = 0.001
 """Shares of the live market's custom resource, so that it fits on its one node with those that it
@@ -179,8 +181,9 @@ class _Application:
         self._heard_s: float | None = None
         """When the live market's process answered last; None before this one ever did."""
         self._halted = ""
-        self._pinged: Any = None
-        self._pinged_s = 0.0
+        self._server_pulse, self._registry_pulse = Pulse(), Pulse()
+        self._loop: Any = None
+        self._learning_hangs = ""
 
     def start(self, serve: Callable[[ExitStack], None] | None) -> None:
         """Bring up market server, algorithm, live market, and what `serve` adds.
@@ -403,20 +406,47 @@ class _Application:
                 self._revive_market_server(error)
             except ray.exceptions.RayError as error:
                 raise ApplicationFailed(f"the market server failed: {_cause(error)}") from error
-        if self._served is not None:
-            self._mind_market_server()
+        self._mind_hangs()
 
-    def _mind_market_server(self) -> None:
-        """End a market server that hangs; its death is seen at the next look."""
+    def _mind_hangs(self) -> None:
+        """End a market server or weight registry that hangs, and tell of a learner that does.
+
+        The market server's death is seen at the next look; Ray starts a registry again.
+        """
         import ray
 
-        now_s = time.monotonic()
-        if self._pinged is None or ray.wait([self._pinged], timeout=0)[0]:
-            self._pinged, self._pinged_s = self._server.ping.remote(), now_s
-        elif now_s - self._pinged_s > self._settings.safety.hang_s:
-            log.error("the market server hangs and is ended", silent_s=now_s - self._pinged_s)
-            self._pinged = None
+        now_s, hang_s = time.monotonic(), self._settings.safety.hang_s
+        if self._served is not None and self._server_pulse.is_lost(self._server, now_s, hang_s):
+            log.error("the market server hangs and is ended")
             ray.kill(self._server)
+        if self._registry_pulse.is_lost(self._registry, now_s, hang_s):
+            log.error("the weight registry hangs and is started again")
+            ray.kill(self._registry, no_restart=False)
+        self._mind_learning()
+
+    def _mind_learning(self) -> None:
+        """Tell once where the learner's thread is at one fragment for longer than it may take.
+
+        A learner on an actor is replaced before that; what runs in this process cannot be, and
+        trading goes on without it.
+        """
+        if self._loop is None:
+            return
+        most_s = _LEARNING_HANGS * self._settings.learning.answer_timeout_s
+        reason = ""
+        if self._loop.busy_s > most_s:
+            reason = (
+                f"the learner has been at one fragment for more than {most_s:.0f} s: trading goes "
+                "on with its champion; start the application again, or set learning.num_learners=1 "
+                "for a learner that is replaced where it hangs"
+            )
+        if bool(reason) == bool(self._learning_hangs):
+            return
+        self._learning_hangs = reason
+        if reason:
+            log.error("the learner hangs", reason=reason)
+            self._display.note(reason)
+        self._live.hear_of_learner.remote(reason)
 
     def _tell_halt(self, progress: Any) -> None:
         """Say once that trading halts for want of a disk, and that it goes on."""
@@ -467,14 +497,15 @@ class _Application:
 
         give_way(LEARNING)
         try:
-            LearningLoop(
+            self._loop = LearningLoop(
                 self._live,
                 self._succession,
                 self._learner,
                 self._held_out,
                 self._settings.lockstep,
                 self._stop_learning,
-            ).run()
+            )
+            self._loop.run()
         except Exception as error:
             log.exception("the learner failed")
             self._learner_failure = error
@@ -593,7 +624,7 @@ def _massive_endpoint(settings: Settings) -> Any:
             "data.source=simulation"
         )
     massive = settings.data.massive
-    return Endpoint(massive.websocket_url, massive.rest_url, key.get_secret_value())
+    return Endpoint(massive.stream_address, massive.rest_address, key.get_secret_value())
 
 
 def _failure(progress: Any) -> TradingError:

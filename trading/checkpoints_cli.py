@@ -10,7 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.command_line import (
+    ConfigOption,
+    SetOption,
+    StrategyOption,
+    failures,
+    settings_for,
+)
 from trading.config import Settings
 from trading.errors import CheckpointError
 
@@ -20,7 +26,9 @@ if TYPE_CHECKING:
     from trading.learning.succession import Reported
 
 checkpoints_app = typer.Typer(
-    no_args_is_help=True, help="List champions and checkpoints, and choose which policy trades."
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="List champions and checkpoints, and choose which policy trades.",
 )
 
 _POLL_S = 0.5
@@ -39,9 +47,13 @@ WaitOption = Annotated[
 
 
 @checkpoints_app.command("list")
-def list_(config: ConfigOption = None, overrides: SetOption = None) -> None:
+def list_(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
+) -> None:
     """List the champions and the learner's checkpoints, the newest last."""
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], strategy)
     from trading.learning.checkpoints import verify
 
     with failures():
@@ -74,9 +86,14 @@ def list_(config: ConfigOption = None, overrides: SetOption = None) -> None:
 
 
 @checkpoints_app.command()
-def show(which: WhichArgument, config: ConfigOption = None, overrides: SetOption = None) -> None:
+def show(
+    which: WhichArgument,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
+) -> None:
     """Check one champion or checkpoint file by file, and print what its manifest says."""
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], strategy)
     from trading.learning.checkpoints import load_module_weights, verify
     from trading.learning.noted_settings import NOTED, shown
 
@@ -106,6 +123,7 @@ def promote(
     which: WhichArgument,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    strategy: StrategyOption = None,
     wait: WaitOption = 90.0,
 ) -> None:
     """Let a checkpoint, an earlier champion or a model trade; it takes effect while trading runs.
@@ -113,7 +131,7 @@ def promote(
     It is checked first and copied; the gate is not asked. An account that only closes since a loss
     under its champion opens positions again.
     """
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], strategy)
     from trading.live.assembly import model_config
 
     with failures():
@@ -129,12 +147,13 @@ def export(
     file: Annotated[Path, typer.Argument(help="Where the weights go: a file that ends in .pt.")],
     config: ConfigOption = None,
     overrides: SetOption = None,
+    strategy: StrategyOption = None,
 ) -> None:
     """Write the network's weights of a champion or checkpoint to one file.
 
     `promote` and MODEL_PATH take it; `torch.load(FILE, weights_only=True)` reads it.
     """
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], strategy)
     from trading.learning.checkpoints import (
         WEIGHTS_SUFFIX,
         load_module_weights,
@@ -151,10 +170,13 @@ def export(
 
 @checkpoints_app.command()
 def rollback(
-    config: ConfigOption = None, overrides: SetOption = None, wait: WaitOption = 90.0
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
+    wait: WaitOption = 90.0,
 ) -> None:
     """Let the champion before the present one trade again; it takes effect while trading runs."""
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], strategy)
     with failures():
         _change(settings, wait, _choice(settings).roll_back)
 

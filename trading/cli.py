@@ -2,121 +2,43 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
-from rich.console import Console
 
-from trading.account_cli import account_app
-from trading.checkpoints_cli import checkpoints_app
-from trading.command_line import (
-    DEBUG_FLAG,
-    DEBUG_VARIABLE,
-    ConfigOption,
-    SetOption,
-    failures,
-    settings_for,
-)
-from trading.config import Settings
-from trading.data_cli import download, import_
-from trading.doctor_cli import doctor
-from trading.evaluation_cli import backtest, evaluate
-from trading.history_cli import history
-from trading.journal_cli import journal_app
-from trading.kernels_cli import compile_kernels
-from trading.stop_cli import stop
+from trading.command_line import DEBUG_FLAG, DEBUG_VARIABLE, failures
+from trading.verbs import PROGRAM, Verbs
 
 app = typer.Typer(
-    add_completion=False,
+    cls=Verbs,
+    name=PROGRAM,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Paper trading of US equity options by a policy that keeps learning while it trades.",
-    epilog="--debug, anywhere, shows where a failure came from.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Paper trading of US equity options by a policy that keeps learning.",
 )
-app.add_typer(account_app, name="account")
-app.add_typer(checkpoints_app, name="checkpoints")
-app.add_typer(journal_app, name="journal")
-app.command()(backtest)
-app.command()(doctor)
-app.command()(evaluate)
-app.command()(download)
-app.command("import")(import_)
-app.command()(history)
-app.command("compile-kernels")(compile_kernels)
-app.command()(stop)
 
 
-@app.command()
-def up(
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    symbols: Annotated[str | None, typer.Option(help="Underlyings, with commas: SPY,QQQ.")] = None,
-    replay: Annotated[
-        Path | None,
-        typer.Option(
-            help="Trade a day from this folder of flat files, recordings, or the catalogue."
-        ),
-    ] = None,
-    date: Annotated[str | None, typer.Option(help="The recorded day, YYYY-MM-DD.")] = None,
-    speed: Annotated[
-        float | None, typer.Option(help="Exchange seconds a second; 0: as fast as possible.")
-    ] = None,
-    duration: Annotated[
-        float | None, typer.Option(min=0.0, help="Stop after so many seconds of trading.")
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the HTTP service.")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
-    ] = None,
+def _version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        print(f"{PROGRAM} {version(PROGRAM)}")
+    except PackageNotFoundError:
+        print(f"{PROGRAM}, from a checkout that is not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def verbs(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", is_eager=True, callback=_version, help="Which one.")
+    ] = False,
 ) -> None:
-    """Run the whole application: market data, trading, online learning and the HTTP service."""
-    flags = _flags(symbols, replay, date, speed, port, address)
-    settings = settings_for(config, [*flags, *(overrides or [])])
-    if replay is not None:
-        settings = _own_state(settings, overrides or [])
-
-    from trading.display import Display
-    from trading.up import up as run
-
-    with failures():
-        run(settings, duration, Display(Console(highlight=False)))
-
-
-@app.command()
-def train(
-    config: ConfigOption = None,
-    overrides: SetOption = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Decisions to learn from; those before an interruption count."),
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
-    ] = None,
-) -> None:
-    """Train on simulated markets and write a checkpoint that `trading up` begins with.
-
-    Started again after it was stopped or killed, it goes on from its last checkpoint and does the
-    steps that are left. Started again after it came to its end, it does as many steps more.
-    """
-    flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
-    flags += [] if address is None else [f"ray.address={address}"]
-    settings = settings_for(config, [*flags, *(overrides or [])])
-
-    from trading.display import Display
-    from trading.train import train as run
-
-    with failures():
-        run(settings, Display(Console(highlight=False)))
-
-
-@app.command("config")
-def show_config(config: ConfigOption = None, overrides: SetOption = None) -> None:
-    """Check the settings and print them all; secrets stay hidden."""
-    settings = settings_for(config, overrides or [])
-    print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+    """Paper trading of US equity options by a policy that keeps learning."""
 
 
 def main() -> None:
@@ -128,38 +50,4 @@ def main() -> None:
         sys.argv[1:] = [each for each in sys.argv[1:] if each != DEBUG_FLAG]
         os.environ[DEBUG_VARIABLE] = "1"
     with failures():
-        app()
-
-
-def _flags(
-    symbols: str | None,
-    replay: Path | None,
-    date: str | None,
-    speed: float | None,
-    port: int | None,
-    address: str | None,
-) -> list[str]:
-    """The command-line flags as overrides; a replay subscribes to the whole recorded chain."""
-    source = "simulation" if replay is None else "replay"
-    flags = []
-    if replay is not None:
-        flags += ["data.source=replay", f"data.replay.folder={replay}"]
-        flags.append("data.max_quote_contracts=100000")
-    pairs = [
-        ("symbols", symbols),
-        ("data.replay.date", date),
-        (f"data.{source}.speed", speed),
-        ("serving.port", port),
-        ("ray.address", address),
-    ]
-    return [*flags, *(f"{key}={value}" for key, value in pairs if value is not None)]
-
-
-def _own_state(settings: Settings, overrides: list[str]) -> Settings:
-    """Give every replay a fresh state folder unless one was named."""
-    if any(each.startswith("paths.state_dir") for each in overrides):
-        return settings
-    base = settings.paths.state_dir / "replay" / str(settings.data.replay.date)
-    number = 1 + sum(1 for _ in base.glob("run-*"))
-    paths = settings.paths.model_copy(update={"state_dir": base / f"run-{number:03d}"})
-    return settings.model_copy(update={"paths": paths})
+        app(prog_name=PROGRAM)

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
 import typer
 
-from trading.config import Settings, load_settings
 from trading.errors import ConfigError, TradingError
+
+if TYPE_CHECKING:
+    from trading.config import Settings
 
 DEFAULT_CONFIG = Path("configs/local.yaml")
 DEBUG_FLAG = "--debug"
@@ -27,19 +28,56 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, as in seed=8."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON, for scripts.")]
+StrategyOption = Annotated[
+    str | None,
+    typer.Option("--strategy", help="One of the settings' strategies, where they have any."),
+]
 
 
-def settings_for(config: Path | None, overrides: Sequence[str]) -> Settings:
-    """The settings, with logging set up by them; a mistake ends the command with exit code 2."""
+def settings_for(
+    config: Path | None,
+    overrides: Sequence[str],
+    strategy: str | None = None,
+    *,
+    several: bool = False,
+) -> "Settings":
+    """The settings, with logging set up by them; a mistake ends the command with exit code 2.
+
+    Parameters:
+        config: YAML file; None: the default one, where it is.
+        overrides: `section.key=value` texts.
+        strategy: the one of the settings' strategies that it is about; None: as they say.
+        several: whether settings that have strategies, none of them chosen, are no mistake.
+    """
+    from trading.config import load_settings
+
     path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    chosen = [] if strategy is None else [f"strategy={strategy}"]
     try:
-        settings = load_settings(path, overrides, os.environ)
+        settings = load_settings(path, [*overrides, *chosen], os.environ)
     except ConfigError as error:
         misuse(*error.lines)
+    if settings.strategies and not several:
+        names = ", ".join(settings.strategies)
+        misuse(f"these settings have the strategies {names}: name one, as in --set strategy=NAME")
     from trading.logs import configure_logging
 
     configure_logging(settings.log_level, settings.credentials.values())
     return settings
+
+
+def each_strategy(
+    config: Path | None, overrides: Sequence[str], strategy: str | None = None
+) -> "dict[str, Settings]":
+    """The settings of each strategy by its name; where there are none, or one is chosen, its own.
+
+    Those of an account that is no strategy have an empty name.
+    """
+    settings = settings_for(config, overrides, strategy, several=True)
+    if not settings.strategies:
+        return {settings.strategy or "": settings}
+    return {name: settings_for(config, overrides, name) for name in settings.strategies}
 
 
 def misuse(*lines: str) -> NoReturn:
@@ -52,7 +90,7 @@ def failures() -> Iterator[None]:
     """End with one line and exit code 1 where the block fails, and with where logs lie."""
     try:
         yield
-    except (typer.Exit, typer.Abort, click.ClickException):
+    except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):

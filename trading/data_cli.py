@@ -83,7 +83,7 @@ def download(
     The quotes of --contracts, and --chains, come by REST (MASSIVE_API_KEY).
     A command that was interrupted goes on where it was when it is given again.
     """
-    settings = settings_for(config, with_symbols(symbols, overrides))
+    settings = settings_for(config, with_symbols(symbols, overrides), several=True)
     first, last = day_of("--date", date), day_of("--until", until)
     if first is None and not chains:
         misuse("name a day with --date, or ask for --chains")
@@ -139,7 +139,7 @@ def import_(
     overrides: SetOption = None,
 ) -> None:
     """Import flat files that were downloaded already; a day imported again is replaced."""
-    settings = settings_for(config, with_symbols(symbols, overrides))
+    settings = settings_for(config, with_symbols(symbols, overrides), several=True)
     first, last = day_of("--date", date), day_of("--until", until)
     if everything and (symbols is not None or contracts is not None):
         misuse("--all contradicts --symbols and --contracts")
@@ -230,7 +230,7 @@ def _rest(settings: Settings) -> "RestClient":
     from trading.data.massive.rest import RestClient
 
     key = _required(settings.credentials.massive_api_key, "MASSIVE_API_KEY")
-    return RestClient(settings.data.massive.rest_url, key)
+    return RestClient(settings.data.massive.rest_address, key)
 
 
 def _store(settings: Settings, endpoint: str | None) -> "FlatFileStore":

@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.rule import Rule
@@ -14,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 _REFRESH_A_SECOND = 4
-_WIDTH = 76
+_WIDTH = 78
+_FRAME, _FIXED_LINES = 4, 4
+"""Columns of a panel's frame; its lines, and those of the two rules."""
 
 
 class Display:
@@ -91,10 +95,13 @@ class Display:
     def _figures(self, progress: Any, report: Any | None) -> list[tuple[str, str]]:
         market_time = datetime.fromtimestamp(progress.market_time_ns / 1e9, UTC)
         clock = f"{market_time:%Y-%m-%d %H:%M}" if progress.market_time_ns else "-"
+        base = progress.equity - progress.profit_today
+        share = f" ({progress.profit_today / base:+.2%})" if base > 0.0 else ""
         figures = [
             ("state", progress.phase),
-            ("market time (UTC)", clock),
+            ("market time, UTC", clock),
             ("equity", f"{progress.equity:,.2f}"),
+            ("P&L today", f"{progress.profit_today:+,.2f}{share}"),
             ("open positions", f"{progress.open_positions}"),
             ("decisions", f"{progress.decisions:,}"),
             ("fills", f"{progress.fills:,}"),
@@ -115,12 +122,32 @@ class Display:
         return figures
 
     def _panel(self, progress: Any, report: Any | None) -> Panel:
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim")
-        table.add_column(justify="right")
-        for name, value in self._figures(progress, report):
-            table.add_row(name, value)
-        fills = Text("\n".join(progress.recent_fills) or "no fill yet")
-        notes = Text("\n".join(self._notes), style="dim")
-        body = Group(table, Rule(style="dim"), fills, Rule(style="dim"), notes)
-        return Panel(body, title="paper trading", title_align="left", width=_WIDTH)
+        """Figures in two columns, then fills and notes, the newest of them as far as they fit."""
+        figures = self._figures(progress, report)
+        rows = (len(figures) + 1) // 2
+        table = Table.grid(padding=(0, 2), expand=True)
+        for _ in range(2):
+            table.add_column(style="dim", no_wrap=True)
+            table.add_column(justify="right", no_wrap=True)
+        for left, right in zip_longest(figures[:rows], figures[rows:], fillvalue=("", "")):
+            table.add_row(*left, *right)
+        width = min(_WIDTH, self._console.width) - _FRAME
+        # The last line of a terminal stays empty, so that nothing scrolls.
+        room = self._console.height - 1 - rows - _FIXED_LINES
+        fills = [line for each in progress.recent_fills for line in fold(each, width)]
+        fills = fills[-max(1, room // 2) :] or ["no fill yet"]
+        notes: list[str] = []
+        for note in reversed(self._notes):
+            lines = fold(note, width)
+            if len(lines) + len(notes) + len(fills) > room:
+                break
+            notes = [*lines, *notes]
+        body: list[RenderableType] = [table, Rule(style="dim"), Text("\n".join(fills))]
+        if notes:
+            body += [Rule(style="dim"), Text("\n".join(notes), style="dim")]
+        return Panel(Group(*body), title="paper trading", title_align="left", width=width + _FRAME)
+
+
+def fold(text: str, width: int) -> list[str]:
+    """The text in lines of at most so many characters, with nothing left out."""
+    return wrap(text, width, break_on_hyphens=False) or [""]

@@ -169,7 +169,7 @@ def _clock(settings: Settings) -> Finding:
 
         massive, key = settings.data.massive, settings.credentials.massive_api_key
         try:
-            with RestClient(massive.rest_url, key.get_secret_value()) as rest:
+            with RestClient(massive.rest_address, key.get_secret_value()) as rest:
                 off_s = time.time() - rest.market_status().server_ns / 1e9
         except DataError as error:
             return Finding("clock", "warn", f"the vendor does not tell the time: {error}")
@@ -251,7 +251,7 @@ def _key(settings: Settings) -> Finding:
 
     symbol = settings.symbols[0]
     try:
-        with RestClient(settings.data.massive.rest_url, key.get_secret_value()) as rest:
+        with RestClient(settings.data.massive.rest_address, key.get_secret_value()) as rest:
             rest.market_status()
             rest.option_chain_snapshot(symbol)
     except AuthenticationFailed as error:

@@ -17,7 +17,7 @@ def doctor(
 
     Exit code 1 where something keeps it from running.
     """
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], several=True)
 
     from trading.doctor import examine
 

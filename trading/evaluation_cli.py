@@ -54,13 +54,15 @@ def backtest(
     """
     if (history is None) == (simulated is None):
         misuse("give either --history FOLDER or --simulated SESSIONS")
-    settings = settings_for(config, overrides or [])
+    settings = settings_for(config, overrides or [], several=True)
     with failures():
         from trading.evaluation.backtest import backtest_history, backtest_simulation, learnt
         from trading.evaluation.baselines import Trader, baselines
         from trading.live.assembly import fee_schedule, trading_rules
+        from trading.live.simulated_world import simulated_world
 
         rules, fees = trading_rules(settings), fee_schedule(settings)
+        family = simulated_world(settings.market).family
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
         traders: dict[str, Trader] = {}
         if model is not None:
@@ -72,7 +74,7 @@ def backtest(
         results = {
             name: backtest_history(history, rules, fees, trader)
             if history is not None
-            else backtest_simulation(simulated or 1, settings.seed, rules, fees, trader)
+            else backtest_simulation(simulated or 1, settings.seed, rules, fees, trader, family)
             for name, trader in traders.items()
         }
         _report(f"Backtest: {told}", results, trials, settings.seed, html)
@@ -128,7 +130,7 @@ def evaluate(
     flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
     flags += [] if model is None else [f"paths.model_path={model}"]
     flags += [] if address is None else [f"ray.address={address}"]
-    settings = settings_for(config, [*flags, *(overrides or [])])
+    settings = settings_for(config, [*flags, *(overrides or [])], several=True)
     display = Display(Console(highlight=False))
     work = (into or settings.paths.state_dir / "evaluation").resolve()
     with failures(), ExitStack() as stack:
@@ -138,13 +140,15 @@ def evaluate(
         from trading.evaluation.summary import default_trials
         from trading.evaluation.walk_forward import walk_forward
         from trading.live.assembly import fee_schedule, trading_rules
+        from trading.live.simulated_world import simulated_world
 
         rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
         check_unused(work)
         if history is None:
             history = work / "history"
             display.phase(f"making {simulated} simulated days")
-            write_simulated_history(history, simulated or 1, seed, rules, fees)
+            family = simulated_world(settings.market).family
+            write_simulated_history(history, simulated or 1, seed, rules, fees, family)
         days = days_of(history, rules, fees)
         made = walk_forward(days, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
         policy_of = _policy_of_fold(settings, training, display, stack)

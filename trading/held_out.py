@@ -16,6 +16,7 @@ from trading.evaluation.backtest import history_returns, simulation_returns
 from trading.execution.fees import FeeSchedule
 from trading.learning.gate import Gate, GateLimits, HeldOut, Returns, SessionTrader
 from trading.live import assembly
+from trading.live.simulated_world import simulated_world
 from trading.market.calendar import ExchangeCalendar
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ class HeldOutSessions:
         self._settings = settings
         self._rules = assembly.trading_rules(settings)
         self._fees = assembly.fee_schedule(settings)
+        self._family = simulated_world(settings.market).family
         self._recordings = assembly.recordings_path(settings)
         self._recent = settings.paths.state_dir / "held-out" / _RECENT
         self._known: list[date] | None = None
@@ -97,7 +99,8 @@ class HeldOutSessions:
         parts = []
         for sessions, judgement in ((count - count // 2, 0), (count // 2, self._judgements)):
             seed = _held_out_seed(self._settings.seed, judgement)
-            parts.append(simulation_returns(sessions, seed, self._rules, self._fees, trader))
+            rules = (self._rules, self._fees)
+            parts.append(simulation_returns(sessions, seed, *rules, trader, self._family))
         return np.concatenate(parts)
 
 

@@ -46,7 +46,7 @@ def history(
     The days come from recordings of live trading (data.record), or from imported quotes.
     A history belongs to the rules, fees and features it was written with.
     """
-    settings = settings_for(config, with_symbols(symbols, overrides))
+    settings = settings_for(config, with_symbols(symbols, overrides), several=True)
     folder = into or settings.paths.state_dir / "history"
     sources = [each for each in (recordings, flat_files, catalog) if each is not None]
     first, last = day_of("--date", date), day_of("--until", until)

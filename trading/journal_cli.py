@@ -53,7 +53,9 @@ _POLL_S = 0.5
 _NANO = 1_000_000_000
 _NESTED = ("order", "fill", "rejection")
 
-journal_app = typer.Typer(no_args_is_help=True, help="Look into an account's journal.")
+journal_app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Look into an account's journal."
+)
 
 PathArgument = Annotated[Path, typer.Argument(help="The journal's SQLite file.")]
 

@@ -1,6 +1,7 @@
 """The driver's side of learning while trading: fragments from the live market, rulings to it."""
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -62,13 +63,23 @@ class LearningLoop:
         """Refusals."""
         self._undelivered: list[Ruling] = []
         """Changes of the champion."""
+        self._began_s: float | None = None
+        """When it began with what it is at; None while it waits for a fragment."""
+
+    @property
+    def busy_s(self) -> float:
+        """How long it has been at one fragment, or at one word of the owner, in seconds."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
 
     def run(self) -> None:
         """Take fragments, learn, and answer, until told to stop."""
         while not self._stop.is_set():
+            self._began_s = None
             try:
                 if self._learner is None:
                     self._stop.wait(_POLL_S)
+                    self._began_s = time.monotonic()
                     self._attend()
                 else:
                     self._learn(self._learner)
@@ -78,6 +89,7 @@ class LearningLoop:
 
     def _learn(self, learner: OnlineLearner) -> None:
         fragment = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
+        self._began_s = time.monotonic()
         self._attend()
         if fragment is None:
             return

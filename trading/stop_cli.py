@@ -1,12 +1,22 @@
 """`trading stop`: whoever trades the account ends in order."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trading.command_line import ConfigOption, SetOption, failures, settings_for
+from trading.command_line import (
+    ConfigOption,
+    SetOption,
+    StrategyOption,
+    each_strategy,
+    failures,
+)
+from trading.config import Settings
 from trading.errors import TradingError
+
+if TYPE_CHECKING:
+    from trading.execution.lease import Holder
 
 _POLL_S = 0.25
 
@@ -18,6 +28,7 @@ class StillTrading(TradingError):
 def stop(
     config: ConfigOption = None,
     overrides: SetOption = None,
+    strategy: StrategyOption = None,
     here: Annotated[
         bool, typer.Option("--here", help="Only if it runs on this host, in this Ray cluster.")
     ] = False,
@@ -27,10 +38,23 @@ def stop(
 ) -> None:
     """Ask the application that trades the account to write its last checkpoint and let go.
 
-    It asks by a file beside the journal, so it needs neither Ray nor a network.
+    It asks by a file beside the journal, so it needs neither Ray nor a network. Where the settings
+    have strategies, and none is named, all of them are asked before the first is waited for.
     """
-    settings = settings_for(config, overrides or [])
+    asked = {
+        name: (settings, holder)
+        for name, settings in each_strategy(config, overrides or [], strategy).items()
+        if (holder := _ask(settings, here)) is not None
+    }
+    deadline = time.monotonic() + timeout
+    with failures():
+        for settings, holder in asked.values():
+            _wait(settings, holder, deadline, timeout)
+            print(f"stopped: {holder}")
 
+
+def _ask(settings: Settings, here: bool) -> "Holder | None":
+    """Ask who trades the account to end; None where there is nobody to be asked, which is told."""
     from trading.execution.lease import ask_to_stop, holder_of
     from trading.live import assembly
 
@@ -38,18 +62,23 @@ def stop(
     holder = holder_of(journal)
     if holder is None:
         print(f"nobody trades the account {settings.account.id}")
-        return
+        return None
     if here and not holder.is_here:
         print(f"the account {settings.account.id} is traded elsewhere: {holder}")
-        return
+        return None
     with failures():
         ask_to_stop(journal, holder)
-        deadline = time.monotonic() + timeout
-        while (now := holder_of(journal)) is not None and now.key == holder.key:
-            if time.monotonic() >= deadline:
-                raise StillTrading(
-                    f"the account {settings.account.id} was not let go within {timeout:g} s: "
-                    f"{holder}"
-                )
-            time.sleep(_POLL_S)
-    print(f"stopped: {holder}")
+    return holder
+
+
+def _wait(settings: Settings, holder: "Holder", deadline: float, timeout_s: float) -> None:
+    from trading.execution.lease import holder_of
+    from trading.live import assembly
+
+    journal = assembly.journal_path(settings)
+    while (now := holder_of(journal)) is not None and now.key == holder.key:
+        if time.monotonic() >= deadline:
+            raise StillTrading(
+                f"the account {settings.account.id} was not let go within {timeout_s:g} s: {holder}"
+            )
+        time.sleep(_POLL_S)

@@ -39,6 +39,28 @@ def arrived(reference: Any, awaited: str, stopped: Callable[[], bool], timeout_s
     return True
 
 
+class Pulse:
+    """Asks an actor for a sign of life, its `ping`, again and again; never waits for it."""
+
+    def __init__(self) -> None:
+        self._asked: Any = None
+        self._asked_s = 0.0
+
+    def is_lost(self, actor: Any, now_s: float, most_s: float) -> bool:
+        """Whether the last question has had no answer for longer than `most_s` seconds.
+
+        After that it begins anew. One that is dead answers: who holds it hears of its death.
+        """
+        import ray
+
+        if self._asked is None or ray.wait([self._asked], timeout=0)[0]:
+            self._asked, self._asked_s = actor.ping.remote(), now_s
+        elif now_s - self._asked_s > most_s:
+            self._asked = None
+            return True
+        return False
+
+
 def unless_stopped(
     call: Callable[[], T], awaited: str, stopped: Callable[[], bool], undo: Callable[[T], object]
 ) -> T:

@@ -326,6 +326,24 @@ def test_call_and_put_of_a_strike_do_not_vouch_for_one_another(
     assert market.held_against().bid == pytest.approx(marks[0], abs=0.1)
 
 
+@pytest.mark.parametrize("factor", [0.1, 0.2, 10.0])
+def test_strikes_far_apart_do_not_vouch_for_a_fraction_of_what_one_between_them_is_worth(
+    tmp_path: Path, factor: float
+) -> None:
+    """At the money the value above intrinsic has a peak that the strikes around do not show."""
+    with desk(tmp_path) as market:
+        far = [each for each in LISTING if each.strike % 5 == 0]
+        market.env.list_contracts(SYMBOL, far)
+        market.chain(30, 100.0, without=[each.symbol for each in LISTING if each not in far])
+        market.minute(30, 100.0, chain=False)
+        for symbol in (CALL, "O:ACME260206P00100000"):
+            before = market.mark(symbol)
+            market.quote(before * factor, before * factor + 0.04, 30.5, symbol)
+            market.minute(31, 100.0, chain=False)
+            assert market.held_against(symbol)[:2] == (0.0, 0.0)
+            assert market.mark(symbol) == before
+
+
 def test_a_quote_kept_apart_speaks_for_no_other(market: Desk) -> None:
     """Three neighbours go wrong at once: none confirms the others."""
     wrong = [f"O:ACME260206C00{strike}000" for strike in (100, 101, 102)]

@@ -276,6 +276,31 @@ def test_an_untold_split_of_the_gap_settles_nothing_until_it_is_told(tmp_path: P
     assert [(s, price) for s, _, price, _ in again.settled()] == [("O:ACME260109P00009500", 9.7)]
 
 
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_split_too_small_to_be_missed_is_applied_when_it_is_told_sessions_later(
+    tmp_path: Path, shares: bool
+) -> None:
+    held_over_monday(tmp_path, [("ACME", 1), (NEXT_CALL, -1)] if shares else [(NEXT_CALL, 1)])
+    desk = Desk(tmp_path)
+    desk.strikes = range(60, 121)
+    desk.tell("ACME", {MON: 100.0, TUE: 80.0})
+    desk.begin(WED)
+    assert desk.suspended == ""
+    desk.bar(WED, 1, 80.0)
+    desk.env.set_actions([Split("ACME", TUE, 5, 4)])
+    desk.begin(WED)
+    held = desk.broker.account.positions
+    assert {name: each.quantity for name, each in held.items() if name != "ACME"} == {
+        "O:ACME1260116C00100000": -5 if shares else 5
+    }
+    if shares:
+        assert held["ACME"].quantity * desk.broker.account.size("ACME") == 625
+    again = desk.broker.account.fingerprint()
+    desk.begin(WED)
+    assert desk.broker.account.fingerprint() == again
+    assert len(desk.events(CorporateActionApplied)) == 1
+
+
 class Killed(BaseException):
     """The process ends."""
 

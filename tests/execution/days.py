@@ -241,7 +241,7 @@ class DaysMachine(RuleBasedStateMachine):
         elif kind == "past":
             ts_ns, factor = self.now_ns - by_s * 1_000_000_000, 3.0
         factor = {"tenfold": 10.0, "tenth": 0.1, "zero": 0.0, "negative": -1.0, "nan": math.nan,
-                  "huge": 1e300}.get(kind, factor)  # fmt: skip
+                  "huge": 1e300, "bytes": 10.0}.get(kind, factor)  # fmt: skip
         listed = self.env.listed_symbols()
         held = [name for name in self.broker.account.positions if not is_stock(name)]
         symbol = (held or listed or ["O:ACME260109C00100000"])[which % len(held or listed or [1])]

@@ -526,11 +526,24 @@ class TradingMachine(RuleBasedStateMachine):
         return names[which % len(names)]
 
     def closes_by_joining(self, action: CorporateAction) -> bool:
-        """Whether shares that come close shares held short, which realises what both differ in."""
+        """Whether what comes closes what is held the other way round, and so realises a difference.
+
+        Shares of one company become those of another; and a name that another company had here
+        is taken over with its contracts.
+        """
         account, new = self.broker.account, getattr(action, "new_symbol", "")
-        ours = account.positions.get(new)
-        theirs = account.positions.get(action.underlying)
-        return bool(ours and theirs and ours.quantity * theirs.quantity < 0)
+        pairs = [(new, action.underlying)]
+        if isinstance(action, Rename):
+            pairs += [
+                (name.replace(f"O:{action.underlying}", f"O:{new}", 1), name)
+                for name, position in account.positions.items()
+                if position.underlying == action.underlying and not is_stock(name)
+            ]
+        return any(
+            account.positions[ours].quantity * account.positions[theirs].quantity < 0
+            for ours, theirs in pairs
+            if ours in account.positions and theirs in account.positions
+        )
 
     def worth_in_cash(self, action: CorporateAction) -> dict[str, float]:
         """What options of a company are worth that is bought for cash: nobody quotes more."""

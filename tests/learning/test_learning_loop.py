@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from tests.learning.experience import SMALL, random_rollout
+from tests.waits import WAIT_S
 from trading.execution.events import ChallengerRefused, ChampionPromoted, PromotedBy
 from trading.learning.champions import ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
@@ -103,6 +104,35 @@ def test_a_refusal_is_sent_again_until_the_account_counts_it(tmp_path: Path) -> 
     assert [len(each.rulings) for each in answers] == [1, 1, 0, 0]
     assert answers[0].rulings == answers[1].rulings
     assert all(each.fragment is not None for each in answers)
+
+
+class Hangs(Refuser):
+    """A learner that is at its first fragment until it is let go."""
+
+    def __init__(self, succession: Succession) -> None:
+        super().__init__(succession)
+        self.go_on = threading.Event()
+
+    def learn(self, rollout: object) -> Ruling | None:
+        self.go_on.wait(WAIT_S)
+        return None
+
+
+def test_how_long_it_has_been_at_a_fragment_is_known_while_the_learner_hangs(
+    tmp_path: Path,
+) -> None:
+    live, stop = ray.remote(Live).options(num_cpus=0).remote(1), threading.Event()
+    present = succession(tmp_path)
+    learner: Any = Hangs(present)
+    loop = LearningLoop(live, present, learner, None, lockstep=True, stop=stop)
+    assert loop.busy_s == 0.0
+
+    def hung(_: list[Answer]) -> bool:
+        if loop.busy_s > 1.0:
+            learner.go_on.set()
+        return learner.go_on.is_set() and loop.busy_s == 0.0
+
+    run_until(loop, stop, live, hung)
 
 
 def test_an_owners_promotion_reaches_a_frozen_live_market(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from trading.learning.weights import (
     get_or_create,
     new_name,
 )
+from trading.waiting import Pulse
 
 
 def reign(number: int, value: float | None = None) -> Reign:
@@ -98,6 +101,34 @@ def test_a_registry_that_was_killed_is_filled_again_from_disk(tmp_path: Path) ->
     assert (found.champion.number, found.champion.version) == (1, 5)
     for name, array in policy.weights().items():
         np.testing.assert_array_equal(found.champion.weights[name], array)
+    ray.kill(registry)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_registry_that_hangs_is_found_and_one_in_its_place_holds_the_same(
+    tmp_path: Path,
+) -> None:
+    ChampionStore(tmp_path, keep=3).promote(
+        lambda folder: write_module_weights(folder, Policy(SMALL, 7).weights()),
+        Promotion(5, PromotedBy.START, "the beginning"),
+    )
+    where = Registered(new_name(), "test-weights")
+    registry = get_or_create(
+        where.namespace, refill=partial(reign_on_disk, tmp_path, 3), name=where.name
+    )
+    pulse, deadline = Pulse(), time.monotonic() + WAIT_S
+    assert not pulse.is_lost(registry, time.monotonic(), 1.0)
+    ray.get(registry.ping.remote())
+    process = ray.get(registry.__ray_call__.remote(lambda _: os.getpid()))
+    os.kill(process, signal.SIGSTOP)
+    while not pulse.is_lost(registry, time.monotonic(), 1.0):
+        assert time.monotonic() < deadline, "nobody notices"
+        time.sleep(0.1)
+    ray.kill(registry, no_restart=False)
+    present = where.reign()
+    assert present is not None and present.champion.version == 5
+    assert ray.get(registry.__ray_call__.remote(lambda _: os.getpid())) != process
     ray.kill(registry)
 
 

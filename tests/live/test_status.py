@@ -1,5 +1,6 @@
 """What the live market tells about its account."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,7 @@ def test_status_says_what_stands_what_the_day_brought_and_what_is_used(tmp_path:
     assert limits["max_daily_loss_pct"]["used"] == pytest.approx(100.0 * lost)
     assert limits["max_orders_per_minute"]["used"] >= 0.0
     assert told[-1]["recent_fills"]
+    assert all(re.search(r" (paid|received|profit) ", line) for line in told[-1]["recent_fills"])
     held = {leg["symbol"] for each in told[-1]["positions"] for leg in each["legs"]}
     late = told[-1]["greeks"]["not_quoted"]
     assert late.keys() <= held and set(late.values()) <= {"last", "unknown"}

@@ -114,3 +114,102 @@ def test_jumps_carry_their_share_of_the_variance() -> None:
     step_years = (1.0 - model.overnight_share) / 390 / 252
     expected = (0.15 / (1.0 + model.calm_premium)) ** 2 * step_years
     assert returns.var() == pytest.approx(expected, rel=0.12)
+
+
+def minute_returns(model: MarketModel, count: int = 400, regime: int = CALM) -> np.ndarray:
+    returns: np.ndarray = np.diff(np.log(paths(count, 390, model, regime=regime).spot))
+    return returns
+
+
+@pytest.mark.parametrize(("momentum", "sign"), [(8.0, 1.0), (-30.0, -1.0)])
+def test_momentum_goes_on_and_reversion_goes_back(momentum: float, sign: float) -> None:
+    """Half an hour after half an hour, at a strength that an hour shows."""
+    model = DEFAULT_MODEL._replace(
+        stress_rate=0.0, jump_share=0.0, momentum=momentum, trend_sessions=0.1
+    )
+    halves = minute_returns(model).reshape(400, 13, 30).sum(axis=2)
+    assert sign * np.corrcoef(halves[:, :-1].ravel(), halves[:, 1:].ravel())[0, 1] > 0.1
+    plain = minute_returns(model._replace(momentum=0.0)).reshape(400, 13, 30).sum(axis=2)
+    assert abs(np.corrcoef(plain[:, :-1].ravel(), plain[:, 1:].ravel())[0, 1]) < 0.05
+
+
+def test_the_gap_is_the_log_price_over_its_trailing_mean() -> None:
+    model = DEFAULT_MODEL._replace(trend_sessions=0.05, momentum=2.0)
+    path = paths(1, 50, model)
+    trailing, fade = np.log(100.0), np.exp(-(1.0 - model.overnight_share) / 390 / 0.05)
+    for step in range(50):
+        log_spot = np.log(path.spot[0, step + 1])
+        trailing = log_spot - fade * (log_spot - trailing)
+        assert path.gap[0, step + 1] == pytest.approx(log_spot - trailing, abs=1e-12)
+
+
+def test_jumps_that_fall_leave_the_drift_and_the_variance() -> None:
+    model = DEFAULT_MODEL._replace(
+        stress_rate=0.0, drift=0.0, jump_share=0.5, jump_rate=2000.0, vol_of_vol=1e-9
+    )
+    even, falling = (
+        minute_returns(model._replace(jump_bias=bias), count=1500) for bias in (0.0, -2.0)
+    )
+    skewness = [float(((r - r.mean()) ** 3).mean() / r.std() ** 3) for r in (even, falling)]
+    assert abs(skewness[0]) < 1.0 < -skewness[1]
+    assert falling.var() == pytest.approx(even.var(), rel=0.1)
+    error = falling.std() / np.sqrt(falling.size)
+    assert abs(falling.mean() + 0.5 * falling.var()) < 4.0 * error
+
+
+def test_stress_has_a_drift_of_its_own() -> None:
+    model = DEFAULT_MODEL._replace(
+        stress_rate=0.0, calm_rate=0.0, drift=0.0, stress_drift=-40.0, jump_share=0.0
+    )
+    assert minute_returns(model).sum(axis=1).mean() == pytest.approx(0.0, abs=0.002)
+    stressed = minute_returns(model, regime=STRESSED).sum(axis=1).mean()
+    assert stressed == pytest.approx(-40.0 / 252 * (1.0 - model.overnight_share), rel=0.05)
+
+
+def test_nights_pay_their_own_premium() -> None:
+    model = DEFAULT_MODEL._replace(
+        stress_rate=0.0, calm_premium=0.0, night_premium=0.5, jump_share=0.0, vol_of_vol=1e-9
+    )
+    rng, start = np.random.default_rng(1), State(100.0, float(np.log(0.15)), -0.2, CALM)
+    moves = {
+        is_night: np.std(
+            [
+                np.log(advance(model, rng, start, 1.0 / 252, 0.0, is_night)[0].spot)
+                for _ in range(4000)
+            ]
+        )
+        for is_night in (False, True)
+    }
+    assert moves[False] == pytest.approx(0.15 / np.sqrt(252), rel=0.05)
+    assert moves[True] == pytest.approx(0.15 / np.sqrt(252) / 1.5, rel=0.05)
+
+
+def test_markets_that_share_shocks_move_together() -> None:
+    rng = np.random.default_rng(5)
+    shared = np.stack([rng.standard_normal(2000), np.full(2000, np.nan)])
+
+    def moves(seed: int) -> np.ndarray:
+        model = DEFAULT_MODEL._replace(jump_share=0.0)
+        path = simulate_factors(
+            model, np.array([100.0]), np.array([np.log(0.15)]), np.zeros(1, np.int8), 2000, 60.0,
+            np.random.default_rng(seed), shared=shared, loading=float(np.sqrt(0.6)),
+        )  # fmt: skip
+        returns: np.ndarray = np.diff(np.log(path.spot[0]))
+        return returns
+
+    assert np.corrcoef(moves(1), moves(2))[0, 1] == pytest.approx(0.6, abs=0.06)
+
+
+def test_regimes_that_are_shared_switch_at_the_same_steps() -> None:
+    rng = np.random.default_rng(5)
+    shared = np.stack([rng.standard_normal(300), rng.random(300)])
+    model = DEFAULT_MODEL._replace(stress_rate=20.0, calm_rate=20.0)
+    regimes = [
+        simulate_factors(
+            model, np.array([100.0]), np.array([np.log(0.15)]), np.zeros(1, np.int8), 300, 60.0,
+            np.random.default_rng(seed), shared=shared, loading=0.0,
+        ).regime
+        for seed in (1, 2)
+    ]  # fmt: skip
+    assert np.array_equal(*regimes)
+    assert len(set(regimes[0].ravel().tolist())) == 2

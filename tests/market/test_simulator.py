@@ -1,5 +1,6 @@
 """The simulated exchange is one world, whoever looks at it and whenever."""
 
+import hashlib
 from datetime import date
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from trading.market.simulator import (
     MarketStep,
     SimulatedExchange,
     SimulatedSession,
+    Ties,
     UnderlyingSpec,
     default_spec,
     listing_expiries,
@@ -212,3 +214,52 @@ def test_wrong_questions_are_refused_by_name() -> None:
         exchange(first=date(2026, 1, 1))
     with pytest.raises(CalendarError, match="2025-12-31"):
         exchange().session(date(2025, 12, 31))
+
+
+def test_the_default_world_is_the_one_it_always_was() -> None:
+    """Journals go on in it: a world that changes would meet an account that it does not fit."""
+    digest = hashlib.sha256()
+    world = exchange(step_seconds=60)
+    for day in (FIRST, date(2026, 1, 9)):
+        for step in world.session(day).steps():
+            for name in ("index", "bid", "ask", "bid_size", "ask_size", "quote_ns"):
+                digest.update(getattr(step, name).tobytes())
+            digest.update(repr(step.bars).encode())
+    assert digest.hexdigest().startswith("0e2184eef1e46b72b6f4230061baaa68")
+
+
+def closes(ties: Ties, *symbols: str, sessions: int = 30) -> np.ndarray:
+    model = DEFAULT_MODEL._replace(jump_share=0.0, stress_rate=0.2, calm_rate=0.2, event_move=0.4)
+    specs = [UnderlyingSpec(symbol, 100.0, 0.2, n_strikes=3) for symbol in symbols]
+    world = SimulatedExchange(
+        specs, FIRST, 7, model=model, calendar=CALENDAR, step_seconds=60, ties=ties
+    )
+    last = CALENDAR.sessions(FIRST, date(2026, 12, 31))[sessions].date
+    world.session(last)
+    openings = [world._openings[day] for day in sorted(world._openings)]
+    spots: np.ndarray = np.array([[each.state.spot for each in opening] for opening in openings])
+    return spots
+
+
+def test_correlated_underlyings_move_together_by_day_and_by_night() -> None:
+    together = np.diff(np.log(closes(Ties(0.95), "AAA", "BBB")), axis=0)
+    assert np.corrcoef(together.T)[0, 1] > 0.8
+    apart = np.diff(np.log(closes(Ties(0.0), "AAA", "BBB")), axis=0)
+    assert abs(np.corrcoef(apart.T)[0, 1]) < 0.5
+
+
+def test_a_tied_symbol_does_not_depend_on_its_neighbours_either() -> None:
+    ties = Ties(0.5, regimes=True, news_every_days=20)
+    alone, together = closes(ties, "BBB", sessions=5), closes(ties, "AAA", "BBB", sessions=5)
+    assert np.array_equal(alone[:, 0], together[:, 1])
+
+
+def test_recurring_news_come_each_so_many_days() -> None:
+    ties = Ties(news_every_days=14)
+    moves = [np.diff(np.log(closes(each, "AAA")), axis=0)[:, 0] for each in (ties, Ties())]
+    nights = np.flatnonzero(~np.isclose(*moves, rtol=0.0, atol=1e-9))
+    days = [session.date for session in CALENDAR.sessions(FIRST, date(2026, 12, 31))]
+    dates = [days[i] for i in nights]
+    # News of a day without a session come at the last close before it.
+    assert len(dates) in (3, 4)
+    assert all((b - a).days in range(10, 19) for a, b in pairwise(dates))

@@ -7,6 +7,7 @@ Example:
 """
 
 from trading.config.loading import environment_names, load_settings
+from trading.config.market import MarketSettings
 from trading.config.settings import (
     AccountSettings,
     CredentialSettings,
@@ -34,6 +35,7 @@ __all__ = [
     "ExecutionSettings",
     "LearningSettings",
     "MarketServerSettings",
+    "MarketSettings",
     "MassiveSettings",
     "ModelSettings",
     "PathSettings",

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 _SYMBOL = re.compile(r"[A-Z]{1,6}(\.[A-Z])?")
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_STATE_FOLDERS = ("catalog", "checkpoints", "history", "recordings", "replay")
+"""What an account without a strategy has in its state folder."""
 
 
 def _check_symbol(value: str) -> str:
@@ -37,6 +39,13 @@ def _check_account_id(value: str) -> str:
     if not _ACCOUNT_ID.fullmatch(value):
         raise ValueError("must be 1 to 32 of A-Z, a-z, 0-9, - and _, first a letter or digit")
     return value
+
+
+def _check_strategy_name(value: str) -> str:
+    if value in _STATE_FOLDERS:
+        folders = ", ".join(_STATE_FOLDERS)
+        raise ValueError(f"must not be one of {folders}: these are folders of paths.state_dir")
+    return _check_account_id(value)
 
 
 def _check_acting(value: str | float) -> str | float:
@@ -81,6 +90,7 @@ Symbols = Annotated[
     AfterValidator(_check_distinct),
 ]
 AccountId = Annotated[str, AfterValidator(_check_account_id)]
+StrategyName = Annotated[str, AfterValidator(_check_strategy_name)]
 Date = Annotated[dt.date, BeforeValidator(_read_date)]
 FilePath = Annotated[Path, BeforeValidator(_read_path)]
 ExistingPath = Annotated[Path, BeforeValidator(_read_path), AfterValidator(_check_exists)]

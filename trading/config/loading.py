@@ -1,15 +1,19 @@
-"""Reads the settings tree: defaults, then a YAML file, then the environment, then `--set`."""
+"""Reads the settings tree: defaults, then a YAML file, then the environment, then `--set`.
+
+What none of them gives of the `market` section comes from the file that `market.file` names.
+"""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from trading.config.layer import OVERRIDE, Layer, missing
 from trading.config.problems import problem_line, problem_lines, shown
 from trading.config.settings import Origin, Settings
-from trading.config.tree import nested, section_keys, settings_by_key, suggestion
+from trading.config.strategies import SECTION, refused, settings_of, shared_ports
+from trading.config.tree import nested, settings_by_key
 from trading.config.yaml_values import YamlProblem, parse_yaml
 from trading.errors import ConfigError
 
@@ -20,6 +24,12 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Read and check all settings. A later source wins: defaults, file, environment, overrides.
+
+    The file that `market.file` names comes before them, after the defaults.
+
+    With `strategy` set, in any of them, the settings are that strategy's own: what it changes, in
+    the section `strategies` of the file, goes before file and environment. Without, each of the
+    strategies is checked as well.
 
     Parameters:
         path: YAML file; None: no file.
@@ -35,6 +45,7 @@ def load_settings(
     variables = os.environ if environ is None else environ
     sources.add_environment(variables)
     sources.add_overrides(overrides)
+    sources.add_market_files()
     settings = sources.settings()
     plain = {s.environment for s in settings_by_key().values() if s.environment and not s.secret}
     settings._origin = Origin(
@@ -52,6 +63,7 @@ def environment_names() -> dict[str, str]:
 
 _MOST_BYTES = 1 << 20
 """Of a file of settings, whose comments are the most of it."""
+_MARKET_FILE = "market.file"
 
 
 class _NoSettings(Exception):
@@ -67,12 +79,12 @@ def _text(path: Path) -> str:
 
 
 class _Sources:
-    """Values by dotted key, where each came from, and the mistakes met on the way."""
+    """The one tree, what each strategy changes of it, and the mistakes met on the way."""
 
     def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.origins: dict[str, str] = {}
         self.mistakes: list[str] = []
+        self.tree = Layer(self.mistakes)
+        self.strategies: dict[str, Layer] = {}
 
     def add_file(self, path: Path) -> None:
         try:
@@ -88,7 +100,8 @@ class _Sources:
             self.mistakes.append(f"{path}: is not valid YAML: {error}")
         else:
             if isinstance(content, dict):
-                self._add(content, "", str(path))
+                for name, value in content.items():
+                    self._add(str(name), value, str(path))
             elif content is not None:
                 found = type(content).__name__
                 self.mistakes.append(f"{path}: must be a mapping of settings, is a {found}")
@@ -98,8 +111,8 @@ class _Sources:
             text = environ.get(setting.environment) if setting.environment else None
             if text:
                 value = _number(text) if setting.numeric else text
-                self.values[setting.key] = value
-                self.origins[setting.key] = str(setting.environment)
+                self.tree.values[setting.key] = value
+                self.tree.origins[setting.key] = str(setting.environment)
 
     def add_overrides(self, overrides: Sequence[str]) -> None:
         for item in overrides:
@@ -110,56 +123,88 @@ class _Sources:
             try:
                 value = parse_yaml(text)
             except YamlProblem as error:
-                self.mistakes.append(problem_line(key, text, "--set", f"is not YAML: {error}"))
+                self.mistakes.append(problem_line(key, text, OVERRIDE, f"is not YAML: {error}"))
                 continue
-            self._add_one(key, value, "--set")
+            self._add(key, value, OVERRIDE)
+
+    def add_market_files(self) -> None:
+        """Fill in what no other source gives of a `market` section, a strategy's own included."""
+        for layer in (self.tree, *self.strategies.values()):
+            self._add_market_file(layer)
+
+    def _add_market_file(self, tree: Layer) -> None:
+        named = tree.values.get(_MARKET_FILE)
+        if not isinstance(named, str) or not named.strip():
+            return
+        theirs = _Sources()
+        theirs.add_file(Path(named).expanduser())
+        for key, value in theirs.tree.values.items():
+            origin = theirs.tree.origins[key]
+            if not key.startswith("market.") or key == _MARKET_FILE:
+                allowed = (
+                    "market.file names a file of nothing but a market section; move this to the "
+                    "file of all settings"
+                )
+                theirs.mistakes.append(problem_line(key, value, origin, allowed))
+            elif key not in tree.values:
+                tree.values[key], tree.origins[key] = value, origin
+        if not theirs.tree.values and not theirs.mistakes:
+            allowed = "holds no market section: begin it with `market:`"
+            origin = tree.origins[_MARKET_FILE]
+            theirs.mistakes.append(problem_line(_MARKET_FILE, named, origin, allowed))
+        self.mistakes += theirs.mistakes
 
     def settings(self) -> Settings:
         lines = list(self.mistakes)
+        strategies = {name: nested(layer.values) for name, layer in self.strategies.items()}
+        name = self.tree.values.get("strategy")
+        values = self.tree.values | ({"strategies": strategies} if strategies else {})
+        found: Settings | None = None
         try:
-            settings = Settings.model_validate(nested(self.values))
+            found = Settings.model_validate(nested(values))
         except ValidationError as error:
-            lines += problem_lines(error, self.origins)
-        lines += self._missing()
-        if lines:
+            lines += problem_lines(error, self.tree.origins)
+        lines += missing(values)
+        if name is not None and name not in strategies:
+            there = f"one of {', '.join(strategies)}" if strategies else "left out"
+            why = "" if strategies else ": the settings have no section strategies"
+            origin = self.tree.origins["strategy"]
+            lines.append(problem_line("strategy", name, origin, f"must be {there}{why}"))
+        for each, layer in self.strategies.items():
+            strategy, wrong = settings_of(each, layer, self.tree)
+            lines += wrong
+            found = strategy if each == name else found
+        lines += shared_ports(self.tree, self.strategies)
+        if lines or found is None:
             raise ConfigError(lines)
-        return settings
+        return found
 
-    def _add(self, branch: Mapping[Any, Any], prefix: str, origin: str) -> None:
-        for name, value in branch.items():
-            self._add_one(f"{prefix}{name}", value, origin)
-
-    def _add_one(self, key: str, value: object, origin: str) -> None:
-        setting = settings_by_key().get(key)
-        if setting is not None and setting.secret and value is not None:
-            allowed = f"a secret is read only from the environment variable {setting.environment}"
-            self.mistakes.append(problem_line(key, value, origin, allowed))
-        elif setting is not None:
-            self.values[key] = value
-            self.origins[key] = origin
-        elif key not in section_keys():
-            allowed = f"unknown key; {suggestion(key)}"
-            self.mistakes.append(problem_line(key, value, origin, allowed))
+    def _add(self, key: str, value: object, origin: str) -> None:
+        """Add a value to the tree, or what it says of a strategy to that one's."""
+        section, _, rest = key.partition(".")
+        if section != SECTION:
+            self.tree.add(key, value, origin)
+            return
+        name, _, own = rest.partition(".")
+        if not name:
+            if isinstance(value, dict):
+                for each, changes in value.items():
+                    self._add(f"{SECTION}.{each}", changes, origin)
+            elif value is not None:
+                allowed = "must be a section of strategies, each with what it changes"
+                self.mistakes.append(problem_line(key, value, origin, allowed))
+            return
+        if name not in self.strategies:
+            self.strategies[name] = Layer(self.mistakes, f"{SECTION}.{name}.", refused)
+        layer = self.strategies[name]
+        if own:
+            layer.add(own, value, origin)
         elif isinstance(value, dict):
-            self._add(value, f"{key}.", origin)
+            for each, change in value.items():
+                layer.add(str(each), change, origin)
         elif value is not None:
-            names = ", ".join(_names_within(key))
-            allowed = f"must be a section with any of the keys {names}"
+            allowed = "must be a section with what the strategy changes of the settings"
             self.mistakes.append(problem_line(key, value, origin, allowed))
-
-    def _missing(self) -> Iterator[str]:
-        """What the chosen data source needs and is not set."""
-        source = self.values.get("data.source")
-        if source == "massive" and not self.values.get("credentials.massive_api_key"):
-            yield _needed("credentials.massive_api_key", source, "the variable MASSIVE_API_KEY")
-        if source == "replay":
-            for key, example in (("folder", "a folder of flat files"), ("date", "YYYY-MM-DD")):
-                if self.values.get(f"data.replay.{key}") is None:
-                    yield _needed(f"data.replay.{key}", source, example)
-
-
-def _needed(key: str, source: str, example: str) -> str:
-    return problem_line(key, None, f"needed by data.source = {source}", f"set it to {example}")
 
 
 def _number(text: str) -> object:
@@ -167,10 +212,3 @@ def _number(text: str) -> object:
         return parse_yaml(text)
     except YamlProblem:
         return text
-
-
-def _names_within(section: str) -> list[str]:
-    prefix = f"{section}."
-    keys = [*settings_by_key(), *section_keys()]
-    names = {key.removeprefix(prefix).partition(".")[0] for key in keys if key.startswith(prefix)}
-    return sorted(names)

@@ -50,6 +50,13 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return key
 
 
+def _origin_of(key: str, origins: Mapping[str, str]) -> str:
+    """Where a key came from, or the setting that it is an entry of."""
+    while key and key not in origins:
+        key = key.rpartition(".")[0]
+    return origins.get(key, "default")
+
+
 def _allowed(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     if error["type"] == "value_error":
@@ -63,6 +70,6 @@ def problem_lines(error: ValidationError, origins: Mapping[str, str]) -> list[st
     lines = []
     for details in error.errors(include_url=False):
         key = _dotted(details["loc"])
-        origin = origins.get(key.partition("[")[0], "default")
+        origin = _origin_of(key.partition("[")[0], origins)
         lines.append(problem_line(key, details["input"], origin, _allowed(details)))
     return lines

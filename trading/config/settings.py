@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
-from pydantic.config import JsonDict
-from pydantic.fields import FieldInfo
+from pydantic import Field, PrivateAttr, SecretStr
 
 from trading.config.fields import (
     AccountId,
@@ -24,23 +22,14 @@ from trading.config.fields import (
     Percent,
     Port,
     Positive,
+    StrategyName,
     Symbols,
     Text,
     WebSocketUrl,
 )
-
-
-class Section(BaseModel):
-    """A frozen branch of the tree that refuses unknown keys and silent type conversions."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def _about(description: str, *, env: str | None = None) -> FieldInfo:
-    """A field's one sentence and, where it has one, its environment variable."""
-    extra: JsonDict | None = {"environment": env} if env else None
-    field: FieldInfo = Field(description=description, json_schema_extra=extra)
-    return field
+from trading.config.market import MarketSettings
+from trading.config.section import Section
+from trading.config.section import about as _about
 
 
 class AccountSettings(Section):
@@ -91,6 +80,23 @@ class CredentialSettings(Section):
         SecretStr | None, _about("Secret key of the flat files.", env="S3_SECRET_KEY")
     ] = None
 
+    massive_api_keys: Annotated[
+        SecretStr | None,
+        _about(
+            "API keys of Massive.com that `trading feed` shares quotes out among, with blanks "
+            "between; unset: massive_api_key alone.",
+            env="MASSIVE_API_KEYS",
+        ),
+    ] = None
+    feed_keys: Annotated[
+        SecretStr | None,
+        _about(
+            "Keys that readers of `trading feed` show it, with blanks between; unset: the "
+            "vendor's, which none but this machine may see.",
+            env="FEED_KEYS",
+        ),
+    ] = None
+
     control_token: Annotated[
         SecretStr | None,
         Field(min_length=16),
@@ -115,6 +121,18 @@ class CredentialSettings(Section):
         """The addresses of `notify_urls`."""
         return tuple(self.notify_urls.get_secret_value().split()) if self.notify_urls else ()
 
+    @property
+    def vendor_keys(self) -> tuple[str, ...]:
+        """The keys of `massive_api_keys`, or the one of `massive_api_key`."""
+        keys = self.massive_api_keys or self.massive_api_key
+        return tuple(keys.get_secret_value().split()) if keys else ()
+
+    @property
+    def reader_keys(self) -> tuple[str, ...]:
+        """The keys of `feed_keys`, or the vendor's."""
+        keys = self.feed_keys
+        return tuple(keys.get_secret_value().split()) if keys else self.vendor_keys
+
     def values(self) -> tuple[str, ...]:
         """The secrets that are set, in clear, for redaction."""
         secrets = (
@@ -124,7 +142,9 @@ class CredentialSettings(Section):
             self.control_token,
         )
         set_ones = (secret.get_secret_value() for secret in secrets if secret is not None)
-        return (*set_ones, *self.notify_addresses)
+        listed = (self.massive_api_keys, self.feed_keys)
+        words = (word for each in listed if each for word in each.get_secret_value().split())
+        return (*set_ones, *words, *self.notify_addresses)
 
 
 class MassiveSettings(Section):
@@ -134,6 +154,14 @@ class MassiveSettings(Section):
         "wss://socket.massive.com"
     )
     rest_url: Annotated[HttpUrl, _about("Address of the REST service.")] = "https://api.massive.com"
+    feed_url: Annotated[
+        HttpUrl | None,
+        _about(
+            "Address of a `trading feed` that is read in place of both addresses above, as "
+            "in http://127.0.0.1:8765; its key is MASSIVE_API_KEY then; unset: the vendor's own.",
+            env="FEED_URL",
+        ),
+    ] = None
     silence_timeout_s: Annotated[
         Positive, _about("A connection without data for so many seconds is opened anew.")
     ] = 120.0
@@ -151,6 +179,16 @@ class MassiveSettings(Section):
             "it tells of stocks listed on Nasdaq only."
         ),
     ] = [17]
+
+    @property
+    def stream_address(self) -> str:
+        """Where the stream is read: of the feed, where there is one, else of the vendor."""
+        return f"ws{self.feed_url.removeprefix('http')}" if self.feed_url else self.websocket_url
+
+    @property
+    def rest_address(self) -> str:
+        """Where the REST service is asked: of the feed, where there is one, else of the vendor."""
+        return self.feed_url or self.rest_url
 
 
 class RareEventSettings(Section):
@@ -667,6 +705,38 @@ class ServingSettings(Section):
     port: Annotated[Port, _about("Port of the HTTP service.")] = 8000
 
 
+class FeedSettings(Section):
+    """What `trading feed` does: one connection to the vendor for many readers."""
+
+    host: Annotated[Text, _about("Address that the feed listens on.")] = "127.0.0.1"
+    port: Annotated[Port, _about("Port of the feed; 0: any free one.")] = 8765
+    websocket_url: Annotated[
+        WebSocketUrl, _about("Address of the vendor's stream, without the asset class.")
+    ] = "wss://socket.massive.com"
+    rest_url: Annotated[HttpUrl, _about("Address of the vendor's REST service.")] = (
+        "https://api.massive.com"
+    )
+    max_quote_contracts: Annotated[
+        Count, _about("Most option contracts whose quotes one connection to the vendor carries.")
+    ] = 1000
+    max_readers: Annotated[Count, _about("Most connections of readers at the same time.")] = 100
+    max_waiting_events: Annotated[
+        Count,
+        _about(
+            "Events that wait for one reader before old quotes give way to newer ones; beside two "
+            "for each contract whose quotes it reads."
+        ),
+    ] = 4096
+    rest_keep_s: Annotated[
+        NotNegative,
+        _about("Seconds for which answers about listings, corporate actions and closes are kept."),
+    ] = 60.0
+    rest_live_s: Annotated[
+        NotNegative, _about("Seconds for which snapshots, quotes and bars by REST are kept.")
+    ] = 1.0
+    rest_kept_mb: Annotated[CountOrZero, _about("REST answers that are kept, in MB.")] = 64
+
+
 class Origin:
     """Where settings were read from, so that they can be read again; no part of what they are.
 
@@ -705,10 +775,22 @@ class Settings(Section):
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         _about("Least severe level that is logged.", env="LOG_LEVEL"),
     ] = "INFO"
+    strategy: Annotated[
+        StrategyName | None,
+        _about(
+            "The one of the strategies that a command is about, and runs; unset: all of them.",
+            env="STRATEGY",
+        ),
+    ] = None
+    strategies: Annotated[
+        dict[str, dict[str, Any]],
+        _about("Accounts that trade side by side, by name: what each changes of this tree."),
+    ] = {}
     account: AccountSettings = AccountSettings()
     paths: PathSettings = PathSettings()
     credentials: CredentialSettings = CredentialSettings()
     data: DataSettings = DataSettings()
+    market: MarketSettings = MarketSettings()
     execution: ExecutionSettings = ExecutionSettings()
     risk: RiskSettings = RiskSettings()
     safety: SafetySettings = SafetySettings()
@@ -719,6 +801,7 @@ class Settings(Section):
     learning: LearningSettings = LearningSettings()
     ray: RaySettings = RaySettings()
     serving: ServingSettings = ServingSettings()
+    feed: FeedSettings = FeedSettings()
 
     def flat(self) -> dict[str, Any]:
         """Every value by its dotted key."""

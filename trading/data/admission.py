@@ -302,6 +302,38 @@ def _interpolated(
 
 
 @njit(cache=True, error_model="numpy")
+def _extended(
+    chain: Columns,
+    i: int,
+    right: int,
+    step: int,
+    first: int,
+    last: int,
+    forward: float,
+    discount: float,
+    above: F64,
+    spoken: NDArray[np.bool_],
+) -> float:
+    """What the line through the next two strikes to one side comes to at the strike of `i`.
+
+    Prices are convex in the strike, so that no contract is worth less. NaN with fewer than two.
+    """
+    near_strike = near = np.nan
+    k = i + step
+    while first <= k < last:
+        strike = chain.strike[k]
+        apart = strike != chain.strike[i] and strike != near_strike
+        if chain.right[k] == right and spoken[k] and apart:
+            value = above[k] + max(right * (forward - strike), 0.0) * discount
+            if not np.isnan(near):
+                slope = (value - near) / (strike - near_strike)
+                return float(near + slope * (chain.strike[i] - near_strike))
+            near_strike, near = strike, value
+        k += step
+    return np.nan
+
+
+@njit(cache=True, error_model="numpy")
 def how_far_off(bid: float, ask: float, value: float, tolerance: float) -> float:
     """How far a quote lies beyond `tolerance` of `value`, USD a share; 0 or less when it does not.
 
@@ -345,7 +377,8 @@ def _from_chain(
     i: int,
     first: int,
     last: int,
-    intrinsic: float,
+    forward: float,
+    discount: float,
     unit: float,
     spreads: float,
     above: F64,
@@ -356,15 +389,23 @@ def _from_chain(
 
     Returns that distance, the tolerance that it was held against, and what the contract is worth by
     it; NaN when nothing speaks. A pair whose quote nobody has looked at yet does not speak for one
-    that had a mark before: both may be wrong alike.
+    that had a mark before: both may be wrong alike. Between strikes far apart the value above
+    intrinsic has its peak, which those around it do not show, but the lines through them do.
     """
     bid, ask, j = chain.bid[i], chain.ask[i], chain.pair[i]
+    money = forward - chain.strike[i]
+    intrinsic = max(chain.right[i] * money, 0.0) * discount
     off, tolerance, worth = np.inf, unit, np.nan
     for voice in range(3):
         value = spread = np.nan
         if voice < 2:
             right = chain.right[i] if voice == 0 else -chain.right[i]
             value, spread = _interpolated(chain, i, right, first, last, above, spoken, work)
+            view = (first, last, forward, discount, above, spoken)
+            low = _extended(chain, i, right, -1, *view)
+            high = _extended(chain, i, right, 1, *view)
+            if not np.isnan(low + high):
+                value = max(value, min(low, high) - max(right * money, 0.0) * discount)
         elif j >= 0 and spoken[j] and not (chain.mark[i] >= 0.0 and _is_new(chain, kept, j)):
             value, spread = above[j], chain.ask[j] - chain.bid[j]
         if np.isnan(value):
@@ -450,7 +491,18 @@ def _judge(
     off, tolerance, worth = 0.0, unit, np.nan
     if forward > 0.0:
         off, tolerance, worth = _from_chain(
-            chain, kept, i, first, last, intrinsic, unit, bands.spreads, above, spoken, work
+            chain,
+            kept,
+            i,
+            first,
+            last,
+            forward,
+            discount,
+            unit,
+            bands.spreads,
+            above,
+            spoken,
+            work,
         )
     told = not np.isnan(worth)
     if mark >= 0.0:

@@ -16,10 +16,19 @@ from trading.envs.snapshots import Resumable
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, empty_columns, first_of, refresh, row
-from trading.market.factors import Factors, State, empty_factors, overnight, simulate_path
+from trading.market.factors import (
+    OWN_SHOCKS,
+    Factors,
+    State,
+    empty_factors,
+    overnight,
+    simulate_path,
+)
 from trading.market.model import YEAR_SECONDS, MarketModel
 from trading.market.quotes import quote_chain
 from trading.market.randomisation import (
+    DEFAULT_BEGINNINGS,
+    Beginnings,
     ModelRanges,
     model_at,
     sample_markets,
@@ -139,8 +148,10 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
         model, last = model_at(day.models, m), day.bar[m] + day.offset[m]
         opened_ns, open_ns = session_open_ns(day.session[m]), session_open_ns(day.session[m] + 1)
         close_spot, regime = factors.spot[m, last], np.int64(factors.regime[m, last])
-        close = State(close_spot, np.log(factors.atm_iv[m, last]), factors.skew[m, last], regime)
-        state = overnight(model, rng, close, opened_ns + SESSION_BARS * BAR_NS, open_ns)
+        log_iv, gap = np.log(factors.atm_iv[m, last]), factors.gap[m, last]
+        close = State(close_spot, log_iv, factors.skew[m, last], regime, gap)
+        close_ns = opened_ns + SESSION_BARS * BAR_NS
+        state = overnight(model, rng, close, close_ns, open_ns, model.event_ns, OWN_SHOCKS, 0.0)
         for k in range(HISTORY_BARS):
             before = last - HISTORY_BARS + k
             factors.spot[m, k] = factors.spot[m, before]
@@ -150,7 +161,11 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
         factors.atm_iv[m, HISTORY_BARS] = np.exp(state.log_iv)
         factors.skew[m, HISTORY_BARS] = state.skew
         factors.regime[m, HISTORY_BARS] = state.regime
-        simulate_path(model, rng, factors, m, BAR_SECONDS, YEAR_SECONDS, 0.0, HISTORY_BARS)
+        factors.gap[m, HISTORY_BARS] = state.gap
+        simulate_path(
+            model, rng, factors, m, float(BAR_SECONDS), YEAR_SECONDS, 0.0, OWN_SHOCKS, 0.0,
+            HISTORY_BARS,
+        )  # fmt: skip
         factors.spot[m, HISTORY_BARS] = close_spot
         day.offset[m], day.bar[m] = HISTORY_BARS, 1
         day.session[m] += 1
@@ -180,6 +195,7 @@ class SimulatedMarkets(Resumable):
         fees: FeeSchedule,
         ranges: ModelRanges,
         rng: np.random.Generator,
+        beginnings: Beginnings = DEFAULT_BEGINNINGS,
         sessions_per_episode: int = 1,
     ) -> None:
         markets = num_accounts // accounts_per_market
@@ -189,6 +205,7 @@ class SimulatedMarkets(Resumable):
         self.frames.open_ns[:] = SESSION_OPEN_NS
         self.frames.close_ns[:] = SESSION_CLOSE_NS
         self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
+        self._beginnings = beginnings
         held = accounts_per_market if sessions_per_episode > 1 else 0
         self._chains = _empty_chains(markets, held)
         self.board: Board = board_of(self._chains)
@@ -259,7 +276,7 @@ class SimulatedMarkets(Resumable):
 
     def _start(self, which: I64, bar: I64, session: I64) -> None:
         n, rng, day = len(which), self._rng, self._day
-        markets = sample_markets(rng, n, SESSION_CLOSE_NS, self._ranges)
+        markets = sample_markets(rng, n, SESSION_CLOSE_NS, self._ranges, self._beginnings)
         simulate_markets(markets, which, day.factors, float(BAR_SECONDS), rng)
         _fill_logs(day.factors.spot, which, day.log_spot)
         day.models[which] = markets.models

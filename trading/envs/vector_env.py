@@ -27,7 +27,12 @@ from trading.envs.snapshots import copied, put_back
 from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
-from trading.market.randomisation import DEFAULT_RANGES, ModelRanges
+from trading.market.randomisation import (
+    DEFAULT_BEGINNINGS,
+    DEFAULT_RANGES,
+    Beginnings,
+    ModelRanges,
+)
 
 Observation = dict[str, NDArray[Any]]
 
@@ -284,6 +289,8 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
     accounts_per_market
         How many accounts trade the same market at the same time, each with its own orders; it
         divides `num_envs`. Making a market costs far more than trading in it.
+    beginnings
+        Spots, regimes and news that episodes begin with.
     sessions_per_episode
         So many sessions in a row make an episode.
 
@@ -312,6 +319,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         ranges: ModelRanges = DEFAULT_RANGES,
         seed: int = 0,
         accounts_per_market: int = 1,
+        beginnings: Beginnings = DEFAULT_BEGINNINGS,
         sessions_per_episode: int = 1,
     ) -> None:
         if accounts_per_market < 1 or num_envs % accounts_per_market:
@@ -320,7 +328,14 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
             )
         rng = np.random.default_rng(seed)
         markets = SimulatedMarkets(
-            num_envs, accounts_per_market, rules, fees, ranges, rng, sessions_per_episode
+            num_envs,
+            accounts_per_market,
+            rules,
+            fees,
+            ranges,
+            rng,
+            beginnings,
+            sessions_per_episode,
         )
         super().__init__(num_envs, rules, fees, markets)
 

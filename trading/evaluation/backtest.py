@@ -19,7 +19,7 @@ from trading.evaluation.watched_env import WatchedBar, WatchedEnv
 from trading.execution.fees import FeeSchedule
 from trading.learning.policy import Policy
 from trading.market.chain import F64, I64
-from trading.market.randomisation import DEFAULT_RANGES
+from trading.market.randomisation import DEFAULT_FAMILY, Family
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,15 @@ def backtest_history(
 
 
 def backtest_simulation(
-    sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule, trader: Trader
+    sessions: int,
+    seed: int,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    trader: Trader,
+    family: Family = DEFAULT_FAMILY,
 ) -> Backtest:
     """Trade whole simulated sessions; equal seeds show every trader the same markets."""
-    markets = _simulated(sessions, seed, rules, fees)
+    markets = _simulated(sessions, seed, rules, fees, family)
     env = WatchedEnv(sessions, rules, fees, markets, [SIMULATED] * sessions, _standing(trader))
     names = tuple(f"simulated {i + 1}" for i in range(sessions))
     return _run(env, names, rules.initial_capital, trader)
@@ -118,10 +123,15 @@ def history_returns(folder: Path, rules: TradingRules, fees: FeeSchedule, trader
 
 
 def simulation_returns(
-    sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule, trader: Trader
+    sessions: int,
+    seed: int,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    trader: Trader,
+    family: Family = DEFAULT_FAMILY,
 ) -> F64:
     """The `returns` of `backtest_simulation`, [D], as `history_returns` are of a history."""
-    env = OptionsVectorEnv(sessions, rules, fees, _simulated(sessions, seed, rules, fees))
+    env = OptionsVectorEnv(sessions, rules, fees, _simulated(sessions, seed, rules, fees, family))
     return _session_returns(env, rules.initial_capital, trader)
 
 
@@ -145,8 +155,11 @@ def _standing(trader: Trader) -> Standing | None:
     return trader if isinstance(trader, Standing) else None
 
 
-def _simulated(sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule) -> FromTheOpen:
-    return FromTheOpen(sessions, 1, rules, fees, DEFAULT_RANGES, np.random.default_rng(seed))
+def _simulated(
+    sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule, family: Family
+) -> FromTheOpen:
+    rng = np.random.default_rng(seed)
+    return FromTheOpen(sessions, 1, rules, fees, family.ranges, rng, family.beginnings)
 
 
 class _Step(NamedTuple):

@@ -9,14 +9,19 @@ from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SESSION_OPEN_NS, SimulatedMarkets
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
-from trading.market.randomisation import DEFAULT_RANGES
+from trading.market.randomisation import DEFAULT_FAMILY, Family
 
 SIMULATED = "SIM"
 """Ticker of simulated underlyings."""
 
 
 def write_simulated_history(
-    folder: Path, sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule
+    folder: Path,
+    sessions: int,
+    seed: int,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    family: Family = DEFAULT_FAMILY,
 ) -> list[HistoryDay]:
     """Write whole simulated sessions, each of a market of its own, as a history.
 
@@ -27,7 +32,7 @@ def write_simulated_history(
         DataError: There is no session, or the folder cannot be written.
     """
     rng, calendar = np.random.default_rng(seed), ExchangeCalendar()
-    markets = SimulatedMarkets(1, 1, rules, fees, DEFAULT_RANGES, rng)
+    markets = SimulatedMarkets(1, 1, rules, fees, family.ranges, rng, family.beginnings)
     day = calendar.date_of(SESSION_OPEN_NS)
     with new_history(folder, rules, fees) as writer:
         for _ in range(sessions):

@@ -287,7 +287,8 @@ def _starts(
         corrected = [
             each.ex_date - timedelta(days=1)
             for each in actions
-            if each.underlying == underlying and _was_undone(account, each)
+            if each.underlying == underlying
+            and (_was_undone(account, each) or _is_told_late(account, each, opened, start))
         ]
         starts[underlying] = min([start, *corrected, *late.get(underlying, ())])
     return starts
@@ -295,9 +296,18 @@ def _starts(
 
 def _was_undone(account: Account, action: CorporateAction) -> bool:
     """Whether an action was taken back that was told otherwise then."""
-    name = action_id(action)
-    undone = any(each.endswith(f" of {name}") for each in account.actions)
-    return undone and name not in account.actions
+    return _has_undone(account, action) and action_id(action) not in account.actions
+
+
+def _has_undone(account: Account, action: CorporateAction) -> bool:
+    return any(each.endswith(f" of {action_id(action)}") for each in account.actions)
+
+
+def _is_told_late(account: Account, action: CorporateAction, opened: date, done: date) -> bool:
+    """Whether an action converts what is held since before it, and its session passed without."""
+    if isinstance(action, Delisting) or not opened < action.ex_date <= done:
+        return False
+    return action_id(action) not in account.actions and not _has_undone(account, action)
 
 
 def _told(actions: Sequence[CorporateAction]) -> str:

@@ -1,12 +1,12 @@
 """What an account holds: positions, strategies and waiting orders; and the value of a quote."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from trading.execution.money import usd
-from trading.execution.orders import Leg, Order, QuoteView
+from trading.execution.orders import Fill, Leg, Order, QuoteView
 from trading.market.chain import _marked
 
 
@@ -54,6 +54,34 @@ class StrategyPosition(msgspec.Struct, frozen=True):
     def net_cash(self) -> float:
         """Change of cash so far in USD, after fees; the profit once the strategy is closed."""
         return float(usd(self.entry_cash + self.exit_cash - self.fees))
+
+
+def profit_of_close(
+    held: StrategyPosition,
+    positions: Mapping[str, Position],
+    fill: Fill,
+    size: Callable[[str], float],
+) -> float:
+    """What a fill that closes units of a strategy gained, USD after fees.
+
+    Of the fill that ends the strategy it is what is booked as realised: all cash of the strategy.
+    One that leaves some of it open is measured against the average opening prices, less its own
+    fees; those of the opening count with the end.
+
+    Parameters
+    ----------
+    held, positions
+        As they were before the fill.
+    size
+        USD that one unit of a symbol is worth for each USD a share.
+    """
+    if fill.units == held.units:
+        return float(usd(held.net_cash + fill.premium - fill.fees))
+    gained = sum(
+        leg.quantity * (positions[leg.symbol].average_price - leg.price) * size(leg.symbol)
+        for leg in fill.legs
+    )
+    return float(usd(gained - fill.fees))
 
 
 class WorkingOrder(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -44,7 +45,10 @@ from trading.execution.journal_schema import (
     refuse_another_name,
 )
 from trading.execution.journal_snapshots import forget_snapshots, keep_snapshot, snapshots
-from trading.execution.portfolio import Account
+
+# The fold's margin runs on compiled kernels; who only reads events loads no compiler.
+if TYPE_CHECKING:
+    from trading.execution.portfolio import Account
 
 
 class Journal:
@@ -177,16 +181,20 @@ class Journal:
             except (msgspec.DecodeError, TradingError) as error:
                 raise JournalError(f"event {seq} of {self.path} is damaged: {error}") from error
 
-    def fold(self) -> Account:
+    def fold(self) -> "Account":
         """The account that the events describe, from the first one on."""
+        from trading.execution.portfolio import Account
+
         return self._fold(Account(), 0)
 
-    def restore(self) -> Account:
+    def restore(self) -> "Account":
         """The same account, from the newest snapshot on."""
+        from trading.execution.portfolio import Account
+
         seq, account = next(snapshots(self._connection), (0, Account()))
         return self._fold(account, seq)
 
-    def checked_fold(self) -> tuple[Account, int]:
+    def checked_fold(self) -> "tuple[Account, int]":
         """The fold from the first event on, and the number of snapshots, which all equal it.
 
         Raises
@@ -194,6 +202,8 @@ class Journal:
         JournalError
             One differs.
         """
+        from trading.execution.portfolio import Account
+
         expected = {seq: account.fingerprint() for seq, account in snapshots(self._connection)}
         account = Account()
         for seq, event in enumerate(self.events(), 1):
@@ -206,7 +216,7 @@ class Journal:
                 )
         return account, len(expected)
 
-    def keep_snapshot(self, account: Account) -> None:
+    def keep_snapshot(self, account: "Account") -> None:
         """Keep the account as it stands after the last event, for the next start.
 
         Raises
@@ -225,14 +235,14 @@ class Journal:
         with self._mutex:
             forget_snapshots(self._connection)
 
-    def _fold(self, account: Account, after: int) -> Account:
+    def _fold(self, account: "Account", after: int) -> "Account":
         for event in self.events(after):
             account.apply(event)
         return account
 
     def open_account(
         self, account_id: str, cash: float, ts_ns: int, multiplier: float = 100.0
-    ) -> Account:
+    ) -> "Account":
         """Restore the account, opening it first when the journal is empty.
 
         Raises

@@ -11,13 +11,15 @@ from enum import Enum
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from trading.errors import JournalError
 from trading.execution.journal_schema import UNREADABLE, as_text, checksum
-from trading.execution.portfolio import Account
+
+if TYPE_CHECKING:
+    from trading.execution.portfolio import Account
 
 SNAPSHOTS_KEPT = 3
 
@@ -38,7 +40,7 @@ def fold_digest() -> str:
     return digest.hexdigest()
 
 
-def keep_snapshot(connection: sqlite3.Connection, seq: int, account: Account) -> None:
+def keep_snapshot(connection: sqlite3.Connection, seq: int, account: "Account") -> None:
     """Write the account after event `seq`, and forget all but the newest snapshots."""
     state = msgspec.json.encode(_plain(vars(account)), order="sorted").decode()
     fold = fold_digest()
@@ -58,7 +60,7 @@ def forget_snapshots(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM snapshots")
 
 
-def snapshots(connection: sqlite3.Connection) -> Iterator[tuple[int, Account]]:
+def snapshots(connection: sqlite3.Connection) -> "Iterator[tuple[int, Account]]":
     """Whole snapshots of this program's fold, newest first."""
     rows = connection.execute("SELECT seq, fold, state, sum FROM snapshots ORDER BY seq DESC")
     for seq, fold, state, summed in rows:
@@ -79,7 +81,9 @@ def damaged_snapshot(connection: sqlite3.Connection) -> str:
     return ""
 
 
-def _account(state: str | bytes) -> Account:
+def _account(state: str | bytes) -> "Account":
+    from trading.execution.portfolio import Account
+
     account = Account()
     restored = _typed(msgspec.json.decode(state))
     if restored.keys() != vars(account).keys():

@@ -19,6 +19,7 @@ from trading.learning.clstm import CLSTMConfig
 from trading.learning.noted_settings import NOTED
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
+from trading.market.randomisation import DEFAULT_FAMILY, Family
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ def place_learner(settings: Settings, cluster_gpus: float) -> Placement:
 
 
 def training_environment(
-    settings: Settings, rules: TradingRules, fees: FeeSchedule
+    settings: Settings, rules: TradingRules, fees: FeeSchedule, family: Family = DEFAULT_FAMILY
 ) -> dict[str, Any]:
     """The markets that are trained on, as RLlib's `env_config`.
 
@@ -121,6 +122,7 @@ def training_environment(
         "rules": rules,
         "fees": fees,
         "accounts_per_market": learning.accounts_per_market,
+        **family._asdict(),
     }
 
 
@@ -130,12 +132,13 @@ def build_algorithm(
     rules: TradingRules,
     fees: FeeSchedule,
     placement: Placement,
+    family: Family = DEFAULT_FAMILY,
 ) -> CLSTMPPO:
-    """The algorithm as configured, with new weights from the seed."""
+    """The algorithm as configured, with new weights from the seed; it learns in this family."""
     learning = settings.learning
     config = (
         CLSTMPPOConfig()
-        .environment(env_config=training_environment(settings, rules, fees))
+        .environment(env_config=training_environment(settings, rules, fees, family))
         .env_runners(
             num_env_runners=learning.num_env_runners,
             num_envs_per_env_runner=learning.num_envs,

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,8 +36,10 @@ from trading.learning.checkpoints import (
     verify,
     write_module_weights,
 )
-from trading.learning.clstm import CLSTMConfig
-from trading.learning.policy import Weights, load_weights, seeded_clstm
+
+if TYPE_CHECKING:
+    from trading.learning.clstm import CLSTMConfig
+    from trading.learning.policy import Weights
 
 FOLDER = "champions"
 """Below the folder of checkpoints."""
@@ -51,7 +53,7 @@ class Champion(NamedTuple):
     number: int
     version: int
     """Updates that led to the weights; 0 where that is not known."""
-    weights: Weights
+    weights: "Weights"
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -204,7 +206,7 @@ class ChampionStore:
             )
             return self._point(now, number, before, change)
 
-    def promote_checkpoint(self, path: Path, config: CLSTMConfig, *, own: bool) -> Standing:
+    def promote_checkpoint(self, path: Path, config: "CLSTMConfig", *, own: bool) -> Standing:
         """Let the policy of a checkpoint or model trade, by its owner's word.
 
         An `own` checkpoint is copied whole, so that learning can go on from it; of any other only
@@ -344,7 +346,7 @@ def _by_gate(change: ChampionPromoted | ChampionRolledBack) -> bool:
     return isinstance(change, ChampionPromoted) and change.by is PromotedBy.GATE
 
 
-def fits(weights: Weights, config: CLSTMConfig, origin: Path) -> None:
+def fits(weights: "Weights", config: "CLSTMConfig", origin: Path) -> None:
     """Check that weights are finite and the configured network's.
 
     Raises
@@ -352,13 +354,15 @@ def fits(weights: Weights, config: CLSTMConfig, origin: Path) -> None:
     CheckpointError
         They are not.
     """
+    from trading.learning.policy import load_weights, seeded_clstm
+
     try:
         load_weights(seeded_clstm(config, 0), weights)
     except LearningError as error:
         raise CheckpointError(f"{origin} does not fit the configured network: {error}") from error
 
 
-def weights_digest(weights: Weights) -> str:
+def weights_digest(weights: "Weights") -> str:
     """SHA-256 over names and values, for the journal."""
     digest = hashlib.sha256()
     for name in sorted(weights):

@@ -15,14 +15,16 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from trading.disk import sync
 from trading.errors import CheckpointError
-from trading.learning.policy import Weights
+
+# A list of checkpoints is read without torch, which takes seconds to load.
+if TYPE_CHECKING:
+    from trading.learning.policy import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +190,7 @@ def verify(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def load_module_weights(path: Path) -> Weights:
+def load_module_weights(path: Path) -> "Weights":
     """The network's weights from an algorithm's checkpoint, an RLModule's, or a file of weights.
 
     Raises:
@@ -215,7 +217,9 @@ def load_module_weights(path: Path) -> Weights:
     return {name.removeprefix(_NETWORK_PREFIX): array for name, array in state.items()}
 
 
-def _load_weights_file(file: Path) -> Weights:
+def _load_weights_file(file: Path) -> "Weights":
+    import torch
+
     try:
         # Tensors and nothing that could run code.
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -228,8 +232,10 @@ def _load_weights_file(file: Path) -> Weights:
     return {name.removeprefix(_NETWORK_PREFIX): v.float().numpy() for name, v in state.items()}
 
 
-def write_weights_file(file: Path, weights: Weights) -> None:
+def write_weights_file(file: Path, weights: "Weights") -> None:
     """Writes the network's weights as one file of tensors by name (`torch.save`), as a whole."""
+    import torch
+
     unfinished = file.with_name(f".{file.name}.writing")
     torch.save(
         {name: torch.from_numpy(array.copy()) for name, array in weights.items()}, unfinished
@@ -238,7 +244,7 @@ def write_weights_file(file: Path, weights: Weights) -> None:
     unfinished.replace(file)
 
 
-def write_module_weights(directory: Path, weights: Weights) -> None:
+def write_module_weights(directory: Path, weights: "Weights") -> None:
     """Writes the network's weights as an RLModule's checkpoint keeps them."""
     state = {f"{_NETWORK_PREFIX}{name}": array for name, array in weights.items()}
     (directory / _MODULE_STATE).write_bytes(pickle.dumps(state))

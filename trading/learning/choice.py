@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trading.errors import CheckpointError
 from trading.learning.champions import ChampionStore, Standing
 from trading.learning.checkpoints import WEIGHTS_SUFFIX, CheckpointStore
-from trading.learning.clstm import CLSTMConfig
-from trading.learning.succession import Reported
+
+if TYPE_CHECKING:
+    from trading.learning.clstm import CLSTMConfig
+    from trading.learning.succession import Reported
 
 CHAMPION, STEP = "champion-", "step-"
 
@@ -55,16 +58,16 @@ class Choice:
             raise CheckpointError(f"there is no {path.name} in {path.parent}: there are {there}")
         return path, True
 
-    def promote(self, which: str, config: CLSTMConfig, account: Reported | None) -> Standing:
+    def promote(self, which: str, config: "CLSTMConfig", account: "Reported | None") -> Standing:
         """Let a champion, checkpoint or model trade; raises CheckpointError where it cannot."""
         path, own = self.find(which)
         return self._move(lambda: self.champions.promote_checkpoint(path, config, own=own), account)
 
-    def roll_back(self, account: Reported | None) -> Standing:
+    def roll_back(self, account: "Reported | None") -> Standing:
         """Let the champion before trade again; raises CheckpointError where there is none."""
         return self._move(self.champions.roll_back, account)
 
-    def _move(self, move: Callable[[], Standing], account: Reported | None) -> Standing:
+    def _move(self, move: Callable[[], Standing], account: "Reported | None") -> Standing:
         """Move the pointer from where the account is."""
         if account is not None:
             self.champions.know(account.newest)

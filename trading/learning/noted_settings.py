@@ -5,8 +5,10 @@ from typing import Any
 
 from trading.config import Settings
 
-_SECTIONS = {"learning", "model", "policy", "env", "execution", "risk"}
+_SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"}
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
+_NOT_NOTED = {"market.file"}
+"""Where a setting came from, which is none itself."""
 NOTED = "settings"
 """Of a checkpoint's metadata."""
 
@@ -16,7 +18,7 @@ def noted_settings(settings: Settings) -> dict[str, Any]:
     return {
         name: value
         for name, value in _leaves("", settings.model_dump(mode="json", exclude={"credentials"}))
-        if name in _SINGLE or name.partition(".")[0] in _SECTIONS
+        if name in _SINGLE or (name.partition(".")[0] in _SECTIONS and name not in _NOT_NOTED)
     }
 
 

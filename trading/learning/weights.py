@@ -50,6 +50,9 @@ class WeightRegistry:
         """The present one; None before the first."""
         return self._reign
 
+    def ping(self) -> None:
+        """Answers while the registry is not stuck."""
+
 
 class Registered(NamedTuple):
     """Where a registry is found by others than its driver, such as an actor that Ray restarts.
@@ -68,7 +71,10 @@ class Registered(NamedTuple):
             registry = ray.get_actor(self.name, namespace=self.namespace)
         except ValueError:
             return None
-        reign: Reign | None = ray.get(registry.reign.remote())
+        try:
+            reign: Reign | None = ray.get(registry.reign.remote())
+        except ray.exceptions.RayActorError:
+            return None
         return reign
 
 

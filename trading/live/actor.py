@@ -68,7 +68,7 @@ from trading.live.status import (
     account_figures,
     describe_account,
     describe_market,
-    fill_line,
+    fill_lines,
     iso_time,
 )
 from trading.live.terms import terms_of
@@ -116,6 +116,8 @@ class Progress(NamedTuple):
     """Name of the error's type when failed."""
     locked: bool = False
     """It waits for its secrets, see `LiveMarket.unlock`."""
+    profit_today: float = 0.0
+    """Change of equity since the last session's close, without cash moved, USD."""
 
 
 class LiveMarket:
@@ -163,6 +165,7 @@ class LiveMarket:
         self._restarts = 0
         self._equity = float("nan")
         self._recent_fills: tuple[str, ...] = ()
+        self._profit_today = 0.0
         self._notices: Notices | None = None
         self._day: Day | None = None
         self._day_base: float | None = None
@@ -315,6 +318,7 @@ class LiveMarket:
             failure=str(self._failure or ""),
             failure_kind=type(self._failure).__name__ if self._failure else "",
             locked=not self._unlocked.is_set(),
+            profit_today=self._profit_today,
         )
 
     def next_fragment(self, timeout_s: float) -> Fragment | None:
@@ -338,6 +342,11 @@ class LiveMarket:
                 self._trader.deliver(answer)
             else:
                 self._early_answers.append(answer)
+
+    def hear_of_learner(self, fault: str) -> None:
+        """Hear from the driver why its learner says nothing; empty when it does again."""
+        self._learner_status = {**self._learner_status, "paused": fault}
+        self._tell(fault or "the learner goes on")
 
     def reported(self) -> Reported | None:
         """Where the account stands, None before it is open."""
@@ -499,7 +508,8 @@ class LiveMarket:
         figures = account_figures(trader, self._restarts)
         self._equity = figures.portfolio_value
         self._metrics.update_account(figures)
-        self._recent_fills = tuple(fill_line(*each) for each in trader.recent_fills)
+        self._recent_fills = fill_lines(trader)
+        self._profit_today = figures.portfolio_value - trader.env.broker.account.day_base
         self._status = {
             **describe_account(trader),
             **describe_market(trader, bar),

@@ -2,35 +2,30 @@
 
 import math
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from trading.config import Settings
-from trading.data.admission import Bands
-from trading.data.corporate_actions import read_corporate_actions
-from trading.data.dividends import read_dividends
-from trading.data.massive.encoding import HALT_INDICATOR
-from trading.data.massive.rest import RestClient
-from trading.data.massive.stream import StreamSettings
-from trading.data.recorded_closes import RecordedCloses
-from trading.data.recording import Recorder
-from trading.envs.catalogue import ACTION_COUNT
-from trading.envs.features import FEATURE_COUNT
-from trading.envs.market_features import HISTORY_BARS
-from trading.envs.rules import TradingRules
-from trading.execution.broker import PaperBroker
-from trading.execution.carry import CarryRates
-from trading.execution.fees import FeeSchedule
-from trading.execution.journal import Journal
-from trading.execution.portfolio import Account
-from trading.execution.risk import RiskLimits
-from trading.learning.clstm import CLSTMConfig
-from trading.live.closes import CloseFinder
-from trading.live.endpoint import Endpoint
-from trading.live.trader import TraderSettings
-from trading.market.calendar import ExchangeCalendar
-from trading.market.corporate_actions import CorporateAction
-from trading.market.dividends import Dividend
+
+# What each function builds is imported there: a command that asks for a path loads no network.
+if TYPE_CHECKING:
+    from trading.data.admission import Bands
+    from trading.data.massive.rest import RestClient
+    from trading.data.massive.stream import StreamSettings
+    from trading.data.recording import Recorder
+    from trading.envs.rules import TradingRules
+    from trading.execution.broker import PaperBroker
+    from trading.execution.carry import CarryRates
+    from trading.execution.fees import FeeSchedule
+    from trading.execution.journal import Journal
+    from trading.execution.portfolio import Account
+    from trading.execution.risk import RiskLimits
+    from trading.learning.clstm import CLSTMConfig
+    from trading.live.closes import CloseFinder
+    from trading.live.endpoint import Endpoint
+    from trading.live.trader import TraderSettings
+    from trading.market.calendar import ExchangeCalendar
+    from trading.market.corporate_actions import CorporateAction
+    from trading.market.dividends import Dividend
 
 CONTRACT_MULTIPLIER = 100.0
 LOCKSTEP_TIMEOUT_S = 120.0
@@ -47,7 +42,7 @@ def recordings_path(settings: Settings) -> Path:
     return settings.paths.state_dir / "recordings"
 
 
-def recorder(settings: Settings) -> Recorder | None:
+def recorder(settings: Settings) -> "Recorder | None":
     """A recorder of live days, or None where the settings ask for none.
 
     Raises
@@ -55,6 +50,9 @@ def recorder(settings: Settings) -> Recorder | None:
     DataError
         Its folder cannot be written.
     """
+    from trading.data.recording import Recorder
+    from trading.envs.market_features import HISTORY_BARS
+
     if not settings.data.record:
         return None
     return Recorder(
@@ -64,7 +62,7 @@ def recorder(settings: Settings) -> Recorder | None:
     )
 
 
-def dividends(settings: Settings) -> list[Dividend] | None:
+def dividends(settings: Settings) -> "list[Dividend] | None":
     """Dividends of the file that the settings name, or None where the vendor is to be asked.
 
     Raises
@@ -72,11 +70,13 @@ def dividends(settings: Settings) -> list[Dividend] | None:
     DataError
         The file is missing or wrong.
     """
+    from trading.data.dividends import read_dividends
+
     file = settings.data.dividends
     return None if file is None else read_dividends(file)
 
 
-def corporate_actions(settings: Settings) -> tuple[list[CorporateAction], list[Dividend]]:
+def corporate_actions(settings: Settings) -> "tuple[list[CorporateAction], list[Dividend]]":
     """Actions, and special dividends, of the file that the settings name; nothing without one.
 
     Raises
@@ -84,17 +84,22 @@ def corporate_actions(settings: Settings) -> tuple[list[CorporateAction], list[D
     DataError
         The file is missing or wrong.
     """
+    from trading.data.corporate_actions import read_corporate_actions
+
     file = settings.data.corporate_actions
     return ([], []) if file is None else read_corporate_actions(file)
 
 
 def close_finder(
-    settings: Settings, rest: RestClient, calendar: ExchangeCalendar
-) -> CloseFinder | None:
+    settings: Settings, rest: "RestClient", calendar: "ExchangeCalendar"
+) -> "CloseFinder | None":
     """Who is asked for official closes; None for a recorded day, which has its own.
 
     A simulated exchange is asked for those of sessions in which a stock did not trade.
     """
+    from trading.data.recorded_closes import RecordedCloses
+    from trading.live.closes import CloseFinder
+
     if settings.data.source == "replay":
         return None
     if settings.data.source == "simulation":
@@ -106,6 +111,8 @@ def close_finder(
 
 def halt_indicators(settings: Settings) -> frozenset[int]:
     """What says that a stock is halted: the vendor's indicators, or those of our own server."""
+    from trading.data.massive.encoding import HALT_INDICATOR
+
     if settings.data.source == "massive":
         return frozenset(settings.data.massive.halt_indicators)
     return frozenset({HALT_INDICATOR})
@@ -117,8 +124,10 @@ def takes_price_limits(settings: Settings) -> bool:
     return data.massive.luld if data.source == "massive" else data.source == "simulation"
 
 
-def fee_schedule(settings: Settings) -> FeeSchedule:
+def fee_schedule(settings: Settings) -> "FeeSchedule":
     """Fees as configured."""
+    from trading.execution.fees import FeeSchedule
+
     execution = settings.execution
     return FeeSchedule(
         commission=execution.commission,
@@ -133,14 +142,18 @@ def fee_schedule(settings: Settings) -> FeeSchedule:
     )
 
 
-def carry_rates(settings: Settings) -> CarryRates:
+def carry_rates(settings: Settings) -> "CarryRates":
     """Interest and borrowing fees as configured."""
+    from trading.execution.carry import CarryRates
+
     execution = settings.execution
     return CarryRates(execution.cash_interest_pct / 100.0, execution.borrow_fee_pct / 100.0)
 
 
-def paper_broker(settings: Settings, journal: Journal, account: Account) -> PaperBroker:
+def paper_broker(settings: Settings, journal: "Journal", account: "Account") -> "PaperBroker":
     """The broker of an account that trades."""
+    from trading.execution.broker import PaperBroker
+
     rules = trading_rules(settings)
     return PaperBroker(
         journal,
@@ -153,8 +166,10 @@ def paper_broker(settings: Settings, journal: Journal, account: Account) -> Pape
     )
 
 
-def risk_limits(settings: Settings) -> RiskLimits:
+def risk_limits(settings: Settings) -> "RiskLimits":
     """Limits that the broker enforces."""
+    from trading.execution.risk import RiskLimits
+
     risk = settings.risk
     return RiskLimits(
         max_positions=settings.account.max_positions,
@@ -172,8 +187,10 @@ def risk_limits(settings: Settings) -> RiskLimits:
     )
 
 
-def trading_rules(settings: Settings) -> TradingRules:
+def trading_rules(settings: Settings) -> "TradingRules":
     """Rules that the agent's actions are built by, live and in training."""
+    from trading.envs.rules import TradingRules
+
     risk = settings.risk
     return TradingRules(
         initial_capital=settings.account.initial_capital,
@@ -198,14 +215,20 @@ def trading_rules(settings: Settings) -> TradingRules:
     )
 
 
-def bands(settings: Settings) -> Bands:
+def bands(settings: Settings) -> "Bands":
     """How far prices may lie from what their chain implies."""
+    from trading.data.admission import Bands
+
     data = settings.data
     return Bands(data.band_spreads, data.band_pct, data.max_jump_pct)
 
 
-def model_config(settings: Settings) -> CLSTMConfig:
+def model_config(settings: Settings) -> "CLSTMConfig":
     """Shape of the network."""
+    from trading.envs.catalogue import ACTION_COUNT
+    from trading.envs.features import FEATURE_COUNT
+    from trading.learning.clstm import CLSTMConfig
+
     return CLSTMConfig(
         observation_size=FEATURE_COUNT,
         action_count=ACTION_COUNT,
@@ -213,11 +236,13 @@ def model_config(settings: Settings) -> CLSTMConfig:
     )
 
 
-def stream_settings(settings: Settings, endpoint: Endpoint) -> StreamSettings:
+def stream_settings(settings: Settings, endpoint: "Endpoint") -> "StreamSettings":
     """How the stream client behaves: a replay ends with its connections and loses no frame.
 
     Nor does a simulation that is as fast as its client reads.
     """
+    from trading.data.massive.stream import StreamSettings
+
     replay = settings.data.source == "replay"
     waits = settings.data.source == "simulation" and settings.data.simulation.speed == 0.0
     return StreamSettings(
@@ -230,8 +255,10 @@ def stream_settings(settings: Settings, endpoint: Endpoint) -> StreamSettings:
     )
 
 
-def trader_settings(settings: Settings) -> TraderSettings:
+def trader_settings(settings: Settings) -> "TraderSettings":
     """How the trading loop runs."""
+    from trading.live.trader import TraderSettings
+
     # In lockstep trading waits for the learner by design, and a run must be repeatable.
     minds_nothing = settings.safety.unattended == "nothing" or settings.lockstep
     return TraderSettings(
@@ -253,4 +280,6 @@ def trader_settings(settings: Settings) -> TraderSettings:
 
 def policy_seed(seed: int, journal_events: int) -> int:
     """Seed of the policy's choices: repeatable, and fresh after every restart."""
+    import numpy as np
+
     return int(np.random.SeedSequence([seed, journal_events]).generate_state(1)[0])

@@ -9,13 +9,13 @@ from trading.data.massive.source import EventSource, ReplaySource, SimulationSou
 from trading.errors import JournalError, StreamError
 from trading.execution.journal import Journal
 from trading.live.endpoint import Endpoint
+from trading.live.simulated_world import simulated_spec, simulated_world
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
 from trading.market.corporate_actions import first_name
-from trading.market.model import DEFAULT_MODEL
 from trading.market.rare_events import RareEvents
 from trading.market.rates import YieldCurve, yield_of
-from trading.market.simulator import SimulatedExchange, default_spec
+from trading.market.simulator import SimulatedExchange
 
 
 def resume_ns(journal: Path) -> int:
@@ -48,7 +48,7 @@ def _simulated_yields(settings: Settings) -> list[YieldCurve]:
     """The rate that the simulated world is priced with, as one flat curve; of no other market."""
     if settings.data.source != "simulation":
         return []
-    percent = yield_of(DEFAULT_MODEL.rate)
+    percent = yield_of(simulated_world(settings.market).model.rate)
     return [YieldCurve(settings.data.simulation.first_session, {1 / 12: percent, 1.0: percent})]
 
 
@@ -67,13 +67,16 @@ def event_source(settings: Settings, journal: Path) -> EventSource:
             raise ValueError("a replay needs data.replay.folder and data.replay.date")
         symbols = streamed_symbols(settings, journal)
         return ReplaySource(data.replay.folder, data.replay.date, symbols)
+    world = simulated_world(settings.market)
     exchange = SimulatedExchange(
-        [default_spec(symbol) for symbol in streamed_symbols(settings, journal)],
+        [simulated_spec(settings.market, each) for each in streamed_symbols(settings, journal)],
         first_session=data.simulation.first_session,
         seed=settings.seed,
+        model=world.model,
         calendar=calendar,
         step_seconds=data.simulation.step_seconds,
         rare=RareEvents(**data.simulation.rare_events.model_dump()),
+        ties=world.ties,
     )
     first = calendar.sessions(
         data.simulation.first_session, calendar.next_session(data.simulation.first_session).date

@@ -19,11 +19,25 @@ def iso_time(ts_ns: int) -> str | None:
     return datetime.fromtimestamp(ts_ns / 1e9, UTC).isoformat() if ts_ns else None
 
 
-def fill_line(ts_ns: int, fill: Fill, action: str) -> str:
-    """One fill for people: time (UTC), underlying, what was done, and the change of cash."""
+def fill_line(ts_ns: int, fill: Fill, action: str, profit: float | None = None) -> str:
+    """One fill for people: time (UTC), underlying, what was done, and what came of it.
+
+    One that closes tells its `profit`, USD after fees; one that opens what was paid or received.
+    """
     clock = datetime.fromtimestamp(ts_ns / 1e9, UTC)
+    done = f"{clock:%H:%M} {fill.underlying} {action} x{fill.units}"
+    if profit is not None:
+        return f"{done}  profit {profit:+,.2f} USD"
     cash = fill.premium - fill.fees
-    return f"{clock:%H:%M} {fill.underlying} {action} x{fill.units}  {cash:+,.2f} USD"
+    return f"{done}  {'received' if cash > 0.0 else 'paid'} {abs(cash):,.2f} USD"
+
+
+def fill_lines(trader: Trader) -> tuple[str, ...]:
+    """The last fills, one line each."""
+    return tuple(
+        fill_line(ts_ns, fill, action, trader.profits.get(fill.fill_id))
+        for ts_ns, fill, action in trader.recent_fills
+    )
 
 
 def account_figures(trader: Trader, restarts: int) -> AccountFigures:
@@ -146,7 +160,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "rollbacks": account.rollbacks,
         },
         "limits": limits_used(trader),
-        "recent_fills": [fill_line(*each) for each in trader.recent_fills],
+        "recent_fills": list(fill_lines(trader)),
         "recent_rejections": [
             f"{iso_time(each.ts_ns)} {each.order_id} {each.reason}: {each.detail}"
             for each in trader.recent_rejections

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
@@ -27,6 +27,7 @@ from trading.envs.live_env import LiveEnv
 from trading.envs.rules import TradingRules
 from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed, TimeTakenBack
+from trading.execution.holdings import Position, StrategyPosition, profit_of_close
 from trading.execution.orders import Fill, Rejection
 from trading.execution.owner import Answer as OwnersAnswer
 from trading.execution.owner import Command, obey, standing
@@ -179,6 +180,8 @@ class Trader:
         self.barriers_missed = 0
         self.stopping = threading.Event()
         self.recent_fills: deque[tuple[int, Fill, str]] = deque(maxlen=_RECENT_FILLS)
+        self.profits: dict[str, float] = {}
+        """USD, of those of them that close, by fill id."""
         """Exchange time, fill, and name of the action, oldest first."""
         self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
         self._commands = queue.Queue()
@@ -496,6 +499,23 @@ class Trader:
             if self.live_clock is not None:
                 self.live_clock.check_soon()
 
+    def _note(
+        self,
+        now_ns: int,
+        fill: Fill,
+        action: str,
+        strategies: Mapping[str, StrategyPosition],
+        positions: Mapping[str, Position],
+    ) -> None:
+        """Keep a fill in view; holdings are those before it."""
+        self.recent_fills.append((now_ns, fill, action))
+        held = strategies.get(fill.underlying)
+        if held is not None and held.order_id != fill.order_id:
+            account = self.env.broker.account
+            self.profits[fill.fill_id] = profit_of_close(held, positions, fill, account.size)
+        shown = {each.fill_id for _, each, _ in self.recent_fills}
+        self.profits = {name: each for name, each in self.profits.items() if name in shown}
+
     def _trade(self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool) -> None:
         events = [
             DecisionMade(
@@ -518,14 +538,16 @@ class Trader:
         if late:
             log.warning("a bar was closed too late to trade in", ended_ns=now_ns)
             return
+        account = self.env.broker.account
+        before = dict(account.strategies), dict(account.positions)
         outcomes = self.env.trade(now_ns, [int(action) for action in decision.actions])
         for fill in self.env.closed:
-            self.recent_fills.append((now_ns, fill, "closed by the owner"))
+            self._note(now_ns, fill, "closed by the owner", *before)
             log.info("closed by the owner", underlying=fill.underlying, units=fill.units)
         for outcome in outcomes:
             if isinstance(outcome.result, Fill):
                 name = ACTIONS[outcome.action].name
-                self.recent_fills.append((now_ns, outcome.result, name))
+                self._note(now_ns, outcome.result, name, *before)
                 log.info(
                     "filled",
                     order=outcome.result.order_id,

@@ -40,6 +40,8 @@ class Factors(NamedTuple):
     """[B, T + 1], relative change of volatility per standard deviation of log moneyness."""
     regime: I8
     """[B, T + 1], CALM or STRESSED."""
+    gap: F64
+    """[B, T + 1], log of the spot over its trailing mean."""
 
 
 class State(NamedTuple):
@@ -49,6 +51,12 @@ class State(NamedTuple):
     log_iv: float
     skew: float
     regime: int
+    gap: float = 0.0
+    """Log of the spot over its trailing mean, which `momentum` acts on."""
+
+
+OWN_SHOCKS = np.empty((2, 0))
+"""Of a market that moves by itself: no shocks that others share."""
 
 
 class _Law(NamedTuple):
@@ -71,46 +79,69 @@ class _Law(NamedTuple):
     jump_share: float
     jump_size: float
     """Standard deviation of one jump over that of the step's return."""
+    jump_bias: float
+    jump_mean: float
+    """Of what jumps add to the step's return, over its standard deviation."""
+    momentum: float
+    fade: float
+    """What a step leaves of the gap between the spot and its trailing mean."""
 
 
 @njit(cache=True, error_model="numpy")
-def _law(model: MarketModel, regime: int, years: float, log_scale: float) -> _Law:
+def _law(
+    model: MarketModel, regime: int, years: float, log_scale: float, is_night: bool = False
+) -> _Law:
     sessions = years * SESSIONS_PER_YEAR
     calm, stressed = log(model.calm_vol) + log_scale, log(model.stressed_vol) + log_scale
     in_stress = regime == STRESSED
     premium = model.stressed_premium if in_stress else model.calm_premium
+    by_night = 1.0 + model.night_premium if is_night else 1.0
+    bias = model.jump_bias
+    jump_probability = 1.0 - exp(-model.jump_rate * years)
+    jump_size = sqrt(model.jump_share / (model.jump_rate * years * (1.0 + bias * bias)))
     return _Law(
         1.0 - exp(-(model.calm_rate if in_stress else model.stress_rate) * sessions),
         stressed if in_stress else calm,
         calm if in_stress else stressed,
-        years / (1.0 + premium) ** 2,
-        model.drift * years,
+        years / ((1.0 + premium) * by_night) ** 2,
+        (model.drift + model.stress_drift if in_stress else model.drift) * years,
         min(model.vol_reversion * sessions, 1.0),
         model.vol_of_vol * sqrt(years),
         min(model.skew_reversion * sessions, 1.0),
         model.stressed_skew if in_stress else model.calm_skew,
         model.skew_noise * sqrt(years),
-        1.0 - exp(-model.jump_rate * years),
+        jump_probability,
         model.jump_share,
-        sqrt(model.jump_share / (model.jump_rate * years)),
+        jump_size,
+        bias,
+        jump_probability * jump_size * bias,
+        model.momentum * sessions,
+        exp(-sessions / model.trend_sessions),
     )
 
 
 @njit(cache=True, error_model="numpy")
 def _step(
-    model: MarketModel, law: _Law, rng: np.random.Generator, state: State, iv: float
+    model: MarketModel,
+    law: _Law,
+    rng: np.random.Generator,
+    state: State,
+    iv: float,
+    common: float,
+    loading: float,
 ) -> tuple[State, float, float]:
     """`advance` without a switch, by the law of the state's regime; `iv` is exp(state.log_iv)."""
-    spot, log_iv, skew, regime = state
+    spot, log_iv, skew, regime, gap = state
     variance = iv * iv * law.variance_per_iv2
     diffusive = variance * (1.0 - law.jump_share)
-    shock = rng.standard_normal()
-    move = law.drift - 0.5 * variance + sqrt(diffusive) * shock
+    shock = loading * common + sqrt(1.0 - loading * loading) * rng.standard_normal()
+    pull = law.momentum * gap - sqrt(variance) * law.jump_mean
+    move = law.drift + pull - 0.5 * variance + sqrt(diffusive) * shock
     bridge = -2.0 * diffusive
     highest = 0.5 * (move + sqrt(move * move + bridge * log(1.0 - rng.random())))
     lowest = 0.5 * (move - sqrt(move * move + bridge * log(1.0 - rng.random())))
     if rng.random() < law.jump_probability:
-        move += sqrt(variance) * law.jump_size * rng.standard_normal()
+        move += sqrt(variance) * law.jump_size * (law.jump_bias + rng.standard_normal())
 
     rho = model.vol_correlation
     vol_shock = rho * shock + sqrt(1.0 - rho * rho) * rng.standard_normal()
@@ -118,7 +149,7 @@ def _step(
     log_iv = min(max(log_iv, _MIN_LOG_IV), _MAX_LOG_IV)
     skew += law.skew_pull * (law.skew_level - skew) + law.skew_scale * rng.standard_normal()
     skew = min(max(skew, _MIN_SKEW), _MAX_SKEW)
-    following = State(spot * exp(move), log_iv, skew, regime)
+    following = State(spot * exp(move), log_iv, skew, regime, (gap + move) * law.fade)
     return following, spot * exp(max(highest, move)), spot * exp(min(lowest, move))
 
 
@@ -129,42 +160,66 @@ def advance(
     state: State,
     years: float,
     log_scale: float,
+    is_night: bool = False,
+    shared: F64 = OWN_SHOCKS,
+    loading: float = 0.0,
 ) -> tuple[State, float, float]:
     """The state after `years` of variance time, with the highest and lowest spot on the way.
 
-    The volatility levels are the model's times the exponential of `log_scale`.
+    The volatility levels are the model's times the exponential of `log_scale`; `is_night` where
+    the exchange is closed. `shared` and `loading` as in `simulate_path`, of one step.
     Log volatility is an Ornstein-Uhlenbeck process around the regime's level, stepped by Euler;
     the return is diffusive at the realised volatility of the step's start, plus normal jumps
     (R. Merton, J. Financial Economics 3 (1976), 125-144). The extremes are drawn from the law of
     the maximum of a Brownian bridge (P. Glasserman, "Monte Carlo Methods", section 6.4).
     """
-    law = _law(model, state.regime, years, log_scale)
-    if rng.random() < law.switch_probability:
+    law = _law(model, state.regime, years, log_scale, is_night)
+    common, switch = _shared_at(shared, 0)
+    own = rng.random()
+    if (own if np.isnan(switch) else switch) < law.switch_probability:
         state = _switched(model, law, state)
-        law = _law(model, state.regime, years, log_scale)
-    following, high, low = _step(model, law, rng, state, exp(state.log_iv))
+        law = _law(model, state.regime, years, log_scale, is_night)
+    following, high, low = _step(model, law, rng, state, exp(state.log_iv), common, loading)
     return following, high, low
 
 
 @njit(cache=True, error_model="numpy")
 def overnight(
-    model: MarketModel, rng: np.random.Generator, close: State, close_ns: int, open_ns: int
+    model: MarketModel,
+    rng: np.random.Generator,
+    close: State,
+    close_ns: int,
+    open_ns: int,
+    event_ns: float,
+    shared: F64,
+    loading: float,
 ) -> State:
-    """The state at the next open, from that at a close; news that falls between moves the spot."""
+    """The state at the next open, from that at a close; news that falls between moves the spot.
+
+    `shared` and `loading` as in `simulate_path`, of one step.
+    """
     years = model.overnight_share / SESSIONS_PER_YEAR
-    state, _, _ = advance(model, rng, close, years, 0.0)
-    if close_ns < model.event_ns <= open_ns:
+    state, _, _ = advance(model, rng, close, years, 0.0, True, shared, loading)
+    if close_ns < event_ns <= open_ns:
         spot = state.spot * exp(model.event_move * rng.standard_normal())
-        state = State(spot, state.log_iv, state.skew, state.regime)
+        state = State(spot, state.log_iv, state.skew, state.regime, state.gap)
     return state
+
+
+@njit(cache=True, error_model="numpy")
+def _shared_at(shared: F64, step: int) -> tuple[float, float]:
+    """The shock of a step that all markets share, and what switches their regimes; NaN: own."""
+    if shared.shape[1] == 0:
+        return 0.0, np.nan
+    return shared[0, step], shared[1, step]
 
 
 @njit(cache=True, error_model="numpy")
 def _switched(model: MarketModel, law: _Law, state: State) -> State:
     """The state as it enters the other regime."""
-    spot, log_iv, skew, regime = state
+    spot, log_iv, skew, regime, gap = state
     log_iv += model.switch_shock * (law.other_level - log_iv)
-    return State(spot, log_iv, skew, STRESSED if regime == CALM else CALM)
+    return State(spot, log_iv, skew, STRESSED if regime == CALM else CALM, gap)
 
 
 @njit(cache=True, error_model="numpy")
@@ -176,19 +231,24 @@ def simulate_path(
     step_seconds: float,
     year_seconds: float,
     log_scale: float,
+    shared: F64 = OWN_SHOCKS,
+    loading: float = 0.0,
     first: int = 0,
 ) -> None:
     """Fill the path of market `b` from its state at index `first`, whose step starts at an open.
 
-    The same as `advance` for every step, with volume.
+    The same as `advance` for every step, with volume. `shared` [2, T] holds a standard normal
+    shock of each step, of which this market's own takes `loading` (the root of the correlation of
+    two such markets), and what decides switches of the regime, uniform on [0, 1) or NaN where each
+    market has its own; T = 0 for a market that moves by itself.
     """
     step_years = step_seconds / year_seconds * (1.0 - model.overnight_share)
     share = step_seconds / _SESSION_SECONDS
     noise = model.volume_noise
     volume_level = model.daily_volume * share / model.calm_vol * exp(-0.5 * noise * noise)
-    iv = factors.atm_iv[b, first]
+    iv, gap = factors.atm_iv[b, first], factors.gap[b, first]
     regime = STRESSED if factors.regime[b, first] == STRESSED else CALM
-    state = State(factors.spot[b, first], log(iv), factors.skew[b, first], regime)
+    state = State(factors.spot[b, first], log(iv), factors.skew[b, first], regime, gap)
     law = _law(model, regime, step_years, log_scale)
     for step in range(first, factors.high.shape[1]):
         passed = (step - first) * step_seconds
@@ -196,16 +256,21 @@ def simulate_path(
         smile = 0.6 + 1.2 * middle * middle
         volume = volume_level * smile * iv * exp(noise * rng.standard_normal())
         factors.volume[b, step] = np.rint(volume)
-        if rng.random() < law.switch_probability:
+        common, switch = _shared_at(shared, step)
+        own = rng.random()
+        if (own if np.isnan(switch) else switch) < law.switch_probability:
             state = _switched(model, law, state)
             law = _law(model, state.regime, step_years, log_scale)
             iv = exp(state.log_iv)
-        state, factors.high[b, step], factors.low[b, step] = _step(model, law, rng, state, iv)
+        state, factors.high[b, step], factors.low[b, step] = _step(
+            model, law, rng, state, iv, common, loading
+        )
         iv = exp(state.log_iv)
         factors.spot[b, step + 1] = state.spot
         factors.atm_iv[b, step + 1] = iv
         factors.skew[b, step + 1] = state.skew
         factors.regime[b, step + 1] = state.regime
+        factors.gap[b, step + 1] = state.gap
 
 
 @njit(cache=True, error_model="numpy")
@@ -216,9 +281,13 @@ def _simulate(
     step_seconds: float,
     year_seconds: float,
     log_scale: F64,
+    shared: F64,
+    loading: float,
 ) -> None:
     for b in range(factors.spot.shape[0]):
-        simulate_path(model, rng, factors, b, step_seconds, year_seconds, log_scale[b])
+        simulate_path(
+            model, rng, factors, b, step_seconds, year_seconds, log_scale[b], shared, loading
+        )
 
 
 def empty_factors(count: int, n_steps: int) -> Factors:
@@ -231,6 +300,7 @@ def empty_factors(count: int, n_steps: int) -> Factors:
         atm_iv=np.zeros((count, n_steps + 1)),
         skew=np.zeros((count, n_steps + 1)),
         regime=np.zeros((count, n_steps + 1), dtype=np.int8),
+        gap=np.zeros((count, n_steps + 1)),
     )
 
 
@@ -245,8 +315,13 @@ def simulate_factors(
     year_seconds: float = YEAR_SECONDS,
     skew0: F64 | None = None,
     log_scale: F64 | None = None,
+    gap0: F64 | None = None,
+    shared: F64 = OWN_SHOCKS,
+    loading: float = 0.0,
 ) -> Factors:
-    """Paths of B independent markets through open hours, the first step starting at an open.
+    """Paths of B markets through open hours, the first step starting at an open.
+
+    They are independent of each other, but for what `shared` and `loading` say.
 
     Parameters
     ----------
@@ -255,6 +330,8 @@ def simulate_factors(
     year_seconds : seconds of open market in a year
     skew0 : [B], the regime's level where None
     log_scale : [B], log of each market's volatility levels over the model's; zeros where None
+    gap0 : [B], log of each spot over its trailing mean; zeros where None
+    shared, loading : see `simulate_path`
     """
     count = len(spot0)
     if skew0 is None:
@@ -266,5 +343,9 @@ def simulate_factors(
     factors.atm_iv[:, 0] = np.exp(log_iv0)
     factors.skew[:, 0] = skew0
     factors.regime[:, 0] = regime0
-    _simulate(model, rng, factors, float(step_seconds), float(year_seconds), log_scale)
+    if gap0 is not None:
+        factors.gap[:, 0] = gap0
+    _simulate(
+        model, rng, factors, float(step_seconds), float(year_seconds), log_scale, shared, loading
+    )
     return factors

@@ -31,6 +31,8 @@ class UnderlyingSpec:
         Strikes listed around the spot, per expiry and session.
     penny : bool
         Whether its options tick in cents at every price; otherwise in five cents from 3 dollars.
+    tick : TickClass, optional
+        How its options tick, whatever `penny` says.
     """
 
     symbol: str
@@ -38,10 +40,13 @@ class UnderlyingSpec:
     annual_vol: float
     n_strikes: int = 21
     penny: bool = True
+    tick: TickClass | None = None
 
     @property
     def tick_class(self) -> TickClass:
         """How its options tick."""
+        if self.tick is not None:
+            return self.tick
         return TickClass.PENNY if self.penny else TickClass.PENNY_PROGRAM
 
 

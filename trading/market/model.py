@@ -91,6 +91,19 @@ class MarketModel(NamedTuple):
     """Probability that a renewed quote lacks a given side."""
     quote_lag_ms: float = 200.0
     """A renewed quote is stamped up to this many milliseconds before the step ends."""
+    stress_drift: float = 0.0
+    """Added to `drift` in the stressed regime."""
+    momentum: float = 0.0
+    """Share of its distance from its trailing mean by which the log price moves on, per session;
+    below zero it moves back. Less than one over `trend_sessions`, or nothing holds it."""
+    trend_sessions: float = 5.0
+    """Sessions over which that mean trails."""
+    jump_bias: float = 0.0
+    """Mean of a jump over its standard deviation; below zero jumps fall. The drift makes up for
+    them, so that `drift` stays what the price gains on average."""
+    night_premium: float = 0.0
+    """Further premium of the nights, on top of the regime's: above zero the market moves less by
+    night than the options of the evening say, which is where index options pay their sellers."""
 
 
 DEFAULT_MODEL = MarketModel()

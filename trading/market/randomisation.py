@@ -7,19 +7,22 @@ wide enough that a real session lies inside what they produce; `docs/simulator.m
 """
 
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from trading.market.calendar import DAY_NS
-from trading.market.factors import STRESSED, Factors, simulate_path
+from trading.market.factors import SESSIONS_PER_YEAR, STRESSED, Factors, simulate_path
 from trading.market.model import YEAR_SECONDS, MarketModel
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I8 = NDArray[np.int8]
+
+
+_Number = TypeVar("_Number", float, F64)
 
 
 class Range(NamedTuple):
@@ -114,6 +117,12 @@ class ModelRanges(NamedTuple):
     """Feeds that show every side, and minute files that leave out the side that did not change."""
     quote_lag_ms: Range = Range(20.0, 1000.0, True)
     """A feed's delay at its best and at its worst."""
+    stress_drift: Range = Range(0.0, 0.0)
+    """This and what follows is for markets that settings define; no wide range is known of it."""
+    momentum: Range = Range(0.0, 0.0)
+    trend_sessions: Range = Range(5.0, 5.0)
+    jump_bias: Range = Range(0.0, 0.0)
+    night_premium: Range = Range(0.0, 0.0)
 
 
 DEFAULT_RANGES = ModelRanges()
@@ -125,6 +134,11 @@ _EVENT_MOVE = MarketModel._fields.index("event_move")
 _CALM_SKEW = MarketModel._fields.index("calm_skew")
 _STRESSED_SKEW = MarketModel._fields.index("stressed_skew")
 _CURVATURE = MarketModel._fields.index("curvature")
+_MOMENTUM = MarketModel._fields.index("momentum")
+_TREND_SESSIONS = MarketModel._fields.index("trend_sessions")
+_ALWAYS_DRAWN = MarketModel._fields.index("stress_drift")
+"""Parameters from here on draw a number only where their range is one: streams stay what they were
+before there was a parameter."""
 _SKEW_TO_CURVATURE = 2.15
 _HOUR_NS = 3600 * 1_000_000_000
 
@@ -141,6 +155,33 @@ LEVEL_NOISE = 0.25
 IV_BOUNDS = (0.07, 1.5)
 """The first volatility stays inside: beyond are only expiring and bankrupt underlyings."""
 TICK_CLASSES = 3
+ANY_CLASS = -1
+
+
+class Beginnings(NamedTuple):
+    """How the episodes of training begin, beside the parameters of their markets."""
+
+    spot: Range = SPOT
+    """USD per share."""
+    stressed_share: float = STRESSED_SHARE
+    """Share of them in the stressed regime."""
+    event_share: float = EVENT_SHARE
+    """Share of markets that expect news."""
+    tick_class: int = ANY_CLASS
+    """TickClass of all, or ANY_CLASS."""
+
+
+DEFAULT_BEGINNINGS = Beginnings()
+
+
+class Family(NamedTuple):
+    """Which markets the sessions of training are drawn from."""
+
+    ranges: ModelRanges = DEFAULT_RANGES
+    beginnings: Beginnings = DEFAULT_BEGINNINGS
+
+
+DEFAULT_FAMILY = Family()
 
 
 class Markets(NamedTuple):
@@ -156,23 +197,38 @@ class Markets(NamedTuple):
     """[n], CALM or STRESSED."""
     tick_class: I64
     """[n], TickClass."""
+    gap: F64
+    """[n], log of the spot over its trailing mean."""
 
 
 def sample_models(rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAULT_RANGES) -> F64:
     """n independent draws of `MarketModel`, f64[n, K], columns in the order of its fields."""
     low, width, in_logs = _bounds(ranges)
-    models: F64 = low + width * rng.random((n, len(low)))
+    models: F64 = np.repeat(low[None], n, axis=0)
+    models[:, :_ALWAYS_DRAWN] += width[:_ALWAYS_DRAWN] * rng.random((n, _ALWAYS_DRAWN))
+    for each in range(_ALWAYS_DRAWN, len(low)):
+        if width[each] > 0.0:
+            models[:, each] += width[each] * rng.random(n)
     models[:, in_logs] = np.exp(models[:, in_logs])
     models[:, _STRESSED_VOL] *= models[:, _CALM_VOL]
     models[:, _EVENT_MOVE] *= models[:, _CALM_VOL]
     models[:, _STRESSED_SKEW] += models[:, _CALM_SKEW]
-    steepest = -_SKEW_TO_CURVATURE * models[:, _STRESSED_SKEW]
-    models[:, _CURVATURE] = np.maximum(models[:, _CURVATURE], steepest)
+    models[:, _CURVATURE] = steep_enough(models[:, _CURVATURE], models[:, _STRESSED_SKEW])
     return models
 
 
+def steep_enough(curvature: _Number, skew: _Number) -> _Number:
+    """The curvature, or what a skew asks for at least, so that its smile admits no butterfly."""
+    enough: _Number = np.maximum(curvature, -_SKEW_TO_CURVATURE * skew)
+    return enough
+
+
 def sample_markets(
-    rng: np.random.Generator, n: int, close_ns: int = 0, ranges: ModelRanges = DEFAULT_RANGES
+    rng: np.random.Generator,
+    n: int,
+    close_ns: int = 0,
+    ranges: ModelRanges = DEFAULT_RANGES,
+    beginnings: Beginnings = DEFAULT_BEGINNINGS,
 ) -> Markets:
     """n independent markets as their episodes begin: parameters, spot, volatility and tick class.
 
@@ -186,22 +242,41 @@ def sample_markets(
     True
     """
     models = sample_models(rng, n, ranges)
-    stressed = rng.random(n) < STRESSED_SHARE
+    stressed = rng.random(n) < beginnings.stressed_share
     level = models[np.arange(n), np.where(stressed, _STRESSED_VOL, _CALM_VOL)]
     log_iv = np.log(level) + LEVEL_NOISE * rng.standard_normal(n)
-    expects = rng.random(n) < EVENT_SHARE
+    expects = rng.random(n) < beginnings.event_share
     days = rng.integers(*EVENT_DAYS, n)
     if close_ns > 0:
         models[:, _EVENT_NS] = np.where(expects, close_ns + days * DAY_NS + _HOUR_NS, 0.0)
     low, high = np.log(IV_BOUNDS)
-    log_spot = rng.uniform(np.log(SPOT.low), np.log(SPOT.high), n)
+    log_spot = rng.uniform(np.log(beginnings.spot.low), np.log(beginnings.spot.high), n)
+    log_iv = np.minimum(np.maximum(log_iv, low), high)
+    tick_class = rng.integers(0, TICK_CLASSES, n)
+    if beginnings.tick_class != ANY_CLASS:
+        tick_class[:] = beginnings.tick_class
     return Markets(
         models,
         np.exp(log_spot),
-        np.minimum(np.maximum(log_iv, low), high),
+        log_iv,
         stressed.astype(np.int8),
-        rng.integers(0, TICK_CLASSES, n),
+        tick_class,
+        _first_gaps(rng, models, log_iv),
     )
+
+
+def _first_gaps(rng: np.random.Generator, models: F64, log_iv: F64) -> F64:
+    """How far each spot begins from its trailing mean: the stationary law at the first volatility.
+
+    Nothing is drawn where no market has momentum.
+    """
+    momentum = models[:, _MOMENTUM]
+    if not momentum.any():
+        return np.zeros(len(models))
+    session_vol = np.exp(log_iv) / np.sqrt(SESSIONS_PER_YEAR)
+    pull = np.maximum(1.0 / models[:, _TREND_SESSIONS] - momentum, 1e-3)
+    gaps: F64 = session_vol / np.sqrt(2.0 * pull) * rng.standard_normal(len(models))
+    return gaps
 
 
 @njit(cache=True, error_model="numpy")
@@ -248,6 +323,11 @@ def model_at(models: F64, row: int) -> MarketModel:
         worthless_ask_ticks=m[36],
         missing_side=m[37],
         quote_lag_ms=m[38],
+        stress_drift=m[39],
+        momentum=m[40],
+        trend_sessions=m[41],
+        jump_bias=m[42],
+        night_premium=m[43],
     )
 
 
@@ -276,6 +356,7 @@ def simulate_markets(
         stressed = markets.regime[j] == STRESSED
         factors.skew[b, 0] = model.stressed_skew if stressed else model.calm_skew
         factors.regime[b, 0] = markets.regime[j]
+        factors.gap[b, 0] = markets.gap[j]
         simulate_path(model, rng, factors, b, step_seconds, YEAR_SECONDS, 0.0)
 
 

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from math import log, sqrt
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from trading.market.companies import AdjustedSeries, Company, Listing, morning
 from trading.market.contracts import OptionContract, Right
 from trading.market.factors import (
     CALM,
+    OWN_SHOCKS,
     Factors,
     State,
     overnight,
@@ -42,8 +43,29 @@ I64 = NDArray[np.int64]
 _PATH, _QUOTES, _NIGHT, _HALTS, _PRINTS = 0, 1, 2, 4, 5
 COMPANY = 18
 """By it the default world meets every kind of corporate action within its first year."""
+_COMMON = zlib.crc32(b"what underlyings share")
+_HOUR_NS = 3600 * SECOND_NS
 _REACH = 2.0
 """New strikes reach this many calm standard deviations of the expiry to either side."""
+
+
+class Ties(NamedTuple):
+    """What the underlyings of one world have in common; nothing by default."""
+
+    correlation: float = 0.0
+    """Of the diffusive returns of any two underlyings, 0 to 1."""
+    regimes: bool = False
+    """Whether calm and stress come to all of them at once."""
+    news_every_days: int = 0
+    """Calendar days between two news of an underlying, each its own days; 0: as the model says."""
+
+    @property
+    def any(self) -> bool:
+        """Whether the moves of one say anything of another's."""
+        return self.correlation > 0.0 or self.regimes
+
+
+NO_TIES = Ties()
 
 
 class Opening(NamedTuple):
@@ -64,6 +86,32 @@ class Underlying:
     seed: int
     step_seconds: int
     rare: RareEvents = NOTHING_RARE
+    ties: Ties = NO_TIES
+
+    def model_on(self, session: Session) -> MarketModel:
+        """The model with the news that are next at a session's open."""
+        every = self.ties.news_every_days
+        if not every:
+            return self.model
+        day = session.date + timedelta(
+            days=(zlib.crc32(self.spec.symbol.encode()) - session.date.toordinal()) % every
+        )
+        # News of a day without a session come after the last one before it.
+        dated = self.calendar.session_on(day)
+        while dated is None:
+            day -= timedelta(days=1)
+            dated = self.calendar.session_on(day)
+        return self.model._replace(event_ns=float(dated.close_ns + _HOUR_NS))
+
+    def shared(self, day: date, stream: int, count: int) -> NDArray[np.float64]:
+        """The shocks that all underlyings of the world share, see `simulate_path`."""
+        if not self.ties.any:
+            return OWN_SHOCKS
+        rng = np.random.default_rng([self.seed, _COMMON, day.toordinal(), stream])
+        switches = rng.random(count)
+        if not self.ties.regimes:
+            switches[:] = np.nan
+        return np.stack([rng.standard_normal(count), switches])
 
     def rng(self, day: date, stream: int) -> np.random.Generator:
         name = zlib.crc32(self.spec.symbol.encode())
@@ -105,10 +153,15 @@ class Underlying:
             log(paths.atm_iv[0, -1]),
             float(paths.skew[0, -1]),
             int(paths.regime[0, -1]),
+            float(paths.gap[0, -1]),
         )
         rng = self.rng(session.date, _NIGHT)
+        shared, loading = self.shared(session.date, _NIGHT, 1), sqrt(self.ties.correlation)
         open_ns = self.calendar.next_session(session.date).open_ns
-        state = State(*overnight(self.model, rng, close, session.close_ns, open_ns))
+        event_ns, close_ns = float(self.model_on(session).event_ns), session.close_ns
+        state = State(
+            *overnight(self.model, rng, close, close_ns, open_ns, event_ns, shared, loading)
+        )
         halt = self.halt(session)
         company = opening.company
         if not company.listed or (halt is not None and halt.start_ns == session.open_ns):
@@ -122,16 +175,20 @@ class Underlying:
 
     def paths(self, session: Session, opening: Opening) -> Factors:
         """The session's factors as one market, B = 1."""
-        spot, log_iv, skew, regime = opening.state
+        spot, log_iv, skew, regime, gap = opening.state
+        n_steps = (session.close_ns - session.open_ns) // (self.step_seconds * SECOND_NS)
         return simulate_factors(
             self.model,
             np.array([spot]),
             np.array([log_iv]),
             np.array([regime], dtype=np.int8),
-            (session.close_ns - session.open_ns) // (self.step_seconds * SECOND_NS),
+            n_steps,
             float(self.step_seconds),
             self.rng(session.date, _PATH),
             skew0=np.array([skew]),
+            gap0=np.array([gap]),
+            shared=self.shared(session.date, _PATH, n_steps),
+            loading=sqrt(self.ties.correlation),
         )
 
     def _listed(self, day: date, spot: float, before: Listing) -> Listing:
@@ -155,7 +212,7 @@ class Book:
         n = len(self.contracts)
         self.paths = rules.paths(session, opening)
         self.halt = rules.halt(session) if self.company.listed else None
-        self._rules = rules
+        self._rules, self._model = rules, rules.model_on(session)
         self._rng = rules.rng(session.date, _QUOTES)
         self._strike, self._share = np.array(strikes), np.array(shares)
         self._is_adjusted = bool((self._share != 1.0).any())
@@ -179,7 +236,7 @@ class Book:
             none = np.empty(0)
             return Requoted(nothing, none, none, none, none, nothing)
         quote_chain(
-            self._rules.model,
+            self._model,
             self._rng,
             float(self.paths.spot[0, step]),
             float(self.paths.atm_iv[0, step]),

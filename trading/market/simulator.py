@@ -33,7 +33,14 @@ from trading.market.rare_events import (
     HaltNews,
     RareEvents,
 )
-from trading.market.simulated_underlying import Book, Opening, Requoted, Underlying
+from trading.market.simulated_underlying import (
+    NO_TIES,
+    Book,
+    Opening,
+    Requoted,
+    Ties,
+    Underlying,
+)
 from trading.market.surface import surface_iv, variance_years
 
 __all__ = [
@@ -44,6 +51,7 @@ __all__ = [
     "SimulatedExchange",
     "SimulatedSession",
     "TickClass",
+    "Ties",
     "UnderlyingSpec",
     "default_spec",
     "listing_expiries",
@@ -155,9 +163,9 @@ def _gather(
 class SimulatedExchange:
     """Underlyings and their options in a world that begins at `first_session`.
 
-    Underlyings move independently of each other. A contract stays listed from the session that
-    adds it until it expires. Prices, volatility, skew and regime carry over nights, which bring a
-    gap; asking for a later session first walks through all the earlier ones.
+    Underlyings move independently of each other, but for their `ties`. A contract stays listed
+    from the session that adds it until it expires. Prices, volatility, skew and regime carry over
+    nights, which bring a gap; asking for a later session first walks through all the earlier ones.
 
     Parameters
     ----------
@@ -168,6 +176,7 @@ class SimulatedExchange:
     calendar : the exchange's hours
     step_seconds : exchange time between steps; a divisor of 60
     rare : corporate actions, halts and bad prints; nothing of the kind by default
+    ties : correlation, regimes and news of the underlyings; they share nothing by default
 
     Raises
     ------
@@ -186,6 +195,7 @@ class SimulatedExchange:
         calendar: ExchangeCalendar | None = None,
         step_seconds: int = 5,
         rare: RareEvents = NOTHING_RARE,
+        ties: Ties = NO_TIES,
     ) -> None:
         symbols = [spec.symbol for spec in specs]
         if not symbols or len(set(symbols)) < len(symbols):
@@ -194,7 +204,7 @@ class SimulatedExchange:
             raise ConfigError([f"step_seconds {step_seconds}: use a divisor of 60, as in 5"])
         self.calendar = calendar or ExchangeCalendar()
         self._rules = [
-            Underlying(spec, _level(model, spec), self.calendar, seed, step_seconds, rare)
+            Underlying(spec, _level(model, spec), self.calendar, seed, step_seconds, rare, ties)
             for spec in specs
         ]
         names = [*symbols, *map(alias_of, symbols)]
@@ -249,5 +259,7 @@ def _level(model: MarketModel, spec: UnderlyingSpec) -> MarketModel:
     """The model at the volatility level of one underlying."""
     scale = log(spec.annual_vol / model.calm_vol)
     return model._replace(
-        calm_vol=spec.annual_vol, stressed_vol=float(model.stressed_vol * exp(scale))
+        calm_vol=spec.annual_vol,
+        stressed_vol=float(model.stressed_vol * exp(scale)),
+        event_move=float(model.event_move * exp(scale)),
     )

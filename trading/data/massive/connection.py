@@ -5,14 +5,14 @@ import logging
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from trading.data.massive.endpoint import is_loopback, redact
-from trading.data.massive.frames import FrameQueue, TaggedFrame
+from trading.data.massive.frames import FrameSink, TaggedFrame
 from trading.data.massive.ledger import SubscriptionLedger
 from trading.data.massive.stream_settings import StreamSettings
 from trading.data.massive.wire import SUBSCRIBED, Status, StatusCode, decode, encode_action
@@ -72,6 +72,22 @@ class _ConnectionLost(Exception):
         self.cool_down = cool_down
 
 
+class StreamListener(Protocol):
+    """Who wants to know, on the event loop, what becomes of a connection and of each name."""
+
+    def connected(self) -> None:
+        """It is authenticated anew; everything in the ledger is about to be asked for."""
+
+    def acknowledged(self, name: str) -> None:
+        """The vendor acknowledged a name."""
+
+    def refused(self, name: str, reason: str) -> None:
+        """The vendor seems to have refused a name."""
+
+    def lost(self, reason: str) -> None:
+        """It is down; another is tried."""
+
+
 class MassiveStream:
     """Keeps one asset class connected, authenticated and subscribed.
 
@@ -86,15 +102,17 @@ class MassiveStream:
     queue: takes the frames
     rng: draws the jitter of the pauses
     clock: wall time in nanoseconds
+    listener: hears what becomes of the connection
     """
 
     def __init__(
         self,
         asset_class: str,
         settings: StreamSettings,
-        queue: FrameQueue,
+        queue: FrameSink,
         rng: np.random.Generator,
         clock: Callable[[], int] = time.time_ns,
+        listener: StreamListener | None = None,
     ) -> None:
         self.asset_class = asset_class
         self.expects_data = True
@@ -109,6 +127,7 @@ class MassiveStream:
         self._queue = queue
         self._rng = rng
         self._clock = clock
+        self._listener = listener
         self._socket: ClientConnection | None = None
         self._subscriptions_changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -251,6 +270,8 @@ class MassiveStream:
         self.state = ConnectionState.SUBSCRIBING
         self._socket = socket
         self._heard = loop.time()
+        if self._listener is not None:
+            self._listener.connected()
         writer = loop.create_task(self._write_subscriptions(socket))
         settled = loop.call_later(settings.subscribe_timeout_s, self._count_as_live)
         stable = loop.call_later(settings.stable_s, self._forget_losses)
@@ -332,6 +353,8 @@ class MassiveStream:
                 if status.message.startswith(SUBSCRIBED):
                     for name in status.message.removeprefix(SUBSCRIBED).split(","):
                         self.ledger.acknowledge(name.strip())
+                        if self._listener is not None:
+                            self._listener.acknowledged(name.strip())
             case StatusCode.AUTH_FAILED:
                 self._last_error = f"auth_failed: {message}"
                 raise AuthenticationFailed(
@@ -346,6 +369,8 @@ class MassiveStream:
                 charged = self.ledger.refuse()
                 self._last_error = f"refused ({charged or 'no subscription waits'}): {message}"
                 logger.warning("%s stream: %s", self.asset_class, self._last_error)
+                if charged is not None and self._listener is not None:
+                    self._listener.refused(charged, message)
             case _:
                 self._last_error = redact(
                     f"{status.status}: {status.message}", self._settings.api_key
@@ -378,6 +403,8 @@ class MassiveStream:
         if lost.cool_down:
             pause_s = settings.cool_down_s * self._rng.uniform(1.0, 1.25)
         self._losses = min(self._losses + 1, 30)
+        if self._listener is not None:
+            self._listener.lost(self._last_error)
         logger.warning(
             "%s stream lost: %s; next attempt in %.1f s",
             self.asset_class,

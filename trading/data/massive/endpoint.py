@@ -2,6 +2,7 @@
 
 import ipaddress
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from trading.errors import AuthenticationFailed, DataError
 
@@ -31,6 +32,14 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for `url`; clients of HTTP do not all look there."""
+    parts = urlsplit(url)
+    if is_loopback(url) or proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def check_api_key(api_key: str) -> str:

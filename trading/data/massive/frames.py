@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter, deque
 from threading import Condition
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 MAX_BYTES = 256 * 2**20
 
@@ -13,6 +13,23 @@ class TaggedFrame(NamedTuple):
 
     asset_class: str
     data: bytes
+
+
+class FrameSink(Protocol):
+    """Where a connection puts its frames."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `put` would drop a frame."""
+
+    async def room(self) -> None:
+        """Wait until `put` would drop nothing."""
+
+    def put(self, frame: TaggedFrame) -> None:
+        """Take a frame over; never waits."""
+
+    def dropped(self, asset_class: str | None = None) -> int:
+        """How many frames were dropped, of one asset class or of all."""
 
 
 class FrameQueue:

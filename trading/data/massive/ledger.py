@@ -8,7 +8,7 @@ from threading import Lock
 
 from trading.errors import StreamError
 
-CHANNELS = ("Q", "T", "A", "AM", "LULD")
+CHANNELS = ("Q", "T", "A", "AM", "LULD", "NOI", "V")
 _WILDCARD_CHANNELS = ("T", "A", "AM")
 
 

@@ -30,7 +30,7 @@ ASSET_CLASSES: Final[tuple[AssetClass, ...]] = get_args(AssetClass)
 
 WILDCARD: Final = "*"
 
-_VENDOR_CHANNELS: Final[dict[AssetClass, frozenset[str]]] = {
+VENDOR_CHANNELS: Final[dict[AssetClass, frozenset[str]]] = {
     "options": frozenset({"Q", "T", "A", "AM"}),
     "stocks": frozenset({"Q", "T", "A", "AM", "LULD", "NOI"}),
     "indices": frozenset({"V", "A", "AM"}),
@@ -112,7 +112,7 @@ class FeedProtocol:
     def _subscribe(self, topics: Iterable[tuple[str, str]]) -> list[Status]:
         statuses: list[Status] = []
         for channel, symbol in topics:
-            if channel not in _VENDOR_CHANNELS[self.asset_class]:
+            if channel not in VENDOR_CHANNELS[self.asset_class]:
                 continue
             held = self.symbols.setdefault(channel, set())
             if symbol in held:

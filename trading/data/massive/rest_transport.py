@@ -13,14 +13,13 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import massive
 import msgspec
 from urllib3.exceptions import HTTPError
 
 from trading.data.massive.damaged import mended
-from trading.data.massive.endpoint import check_api_key, check_url, is_loopback, redact
+from trading.data.massive.endpoint import check_api_key, check_url, proxy_of, redact
 from trading.errors import AuthenticationFailed, NotEntitled, RestError
 
 _GOOD_STATUSES = ("OK", "DELAYED")
@@ -103,7 +102,7 @@ class RestTransport:
             connect_timeout=timeout_s,
             read_timeout=timeout_s,
             base=self._base_url,
-            proxy=_proxy_of(self._base_url),
+            proxy=proxy_of(self._base_url),
             # Tried again here, where it is told; a redirect is not followed.
             connection_pool_kw={"retries": False},
         )
@@ -347,14 +346,6 @@ def _getting(url: str) -> Call:
 def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
     usual = {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, parts.hostname, parts.port or usual
-
-
-def _proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for `url`; the client does not look there."""
-    parts = urlsplit(url)
-    if is_loopback(url) or proxy_bypass(parts.hostname or ""):
-        return None
-    return getproxies().get(parts.scheme)
 
 
 def _retry_after_s(refused: _Refused, default_s: float) -> float:

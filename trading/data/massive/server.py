@@ -10,16 +10,13 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from trading.data.massive import protocol
+from trading.data.massive import door, protocol
 from trading.data.massive.encoding import (
     encode_bar,
     encode_halt,
@@ -32,7 +29,7 @@ from trading.data.massive.protocol import AssetClass, FeedProtocol
 from trading.data.massive.rest_api import RestApi
 from trading.data.massive.source import EventSource, Listing, SourceStep
 from trading.data.massive.subscriber import Subscriber, pick_rows, union_of_rows
-from trading.data.massive.wire import Status, TapeClock, encode
+from trading.data.massive.wire import TapeClock, encode
 from trading.errors import StreamError
 from trading.market.bars import StockBar
 from trading.market.corporate_actions import CorporateAction
@@ -315,19 +312,19 @@ class MarketServer:
     async def _cut(self, connection: ServerConnection) -> None:
         _log.warning("client %s reads too slowly and is cut", connection.remote_address)
         with suppress(ConnectionClosed):
-            await _send_statuses(connection, [protocol.slow_consumer()])
-        await _close(connection, _POLICY_VIOLATION, "slow consumer", self._close_timeout_s)
+            await door.send_statuses(connection, [protocol.slow_consumer()])
+        await door.close(connection, _POLICY_VIOLATION, "slow consumer", self._close_timeout_s)
 
     async def _close_all(self, code: int, timeout_s: float | None) -> None:
         connections = list(self._connections)
-        await asyncio.gather(*(_close(each, code, "", timeout_s) for each in connections))
+        await asyncio.gather(*(door.close(each, code, "", timeout_s) for each in connections))
 
     async def _serve(self, connection: ServerConnection) -> None:
         """One connection's life."""
         self._connections.add(connection)
         try:
             with suppress(ConnectionClosed):
-                await _send_statuses(connection, [protocol.connected()])
+                await door.send_statuses(connection, [protocol.connected()])
                 client = await self._admit(connection)
                 if client is not None:
                     await self._converse(client)
@@ -339,56 +336,40 @@ class MarketServer:
         try:
             async for message in client.connection:
                 reply = client.protocol.receive(message)
-                await _send_statuses(client.connection, reply.statuses, self._max_frame_events)
+                await door.send_statuses(client.connection, reply.statuses, self._max_frame_events)
                 if reply.refused:
-                    await self._refuse(client.connection)
+                    await door.refuse(client.connection, self._close_timeout_s)
         finally:
             self._drop(client)
 
     async def _admit(self, connection: ServerConnection) -> Subscriber | None:
         """The authenticated client, or None after the connection was refused and closed."""
         feed = FeedProtocol(
-            _asset_class(connection), self._keys, max_quote_contracts=self._max_quote_contracts
+            door.asset_class_of(connection),
+            self._keys,
+            max_quote_contracts=self._max_quote_contracts,
         )
-        try:
-            async with asyncio.timeout(self._auth_timeout_s):
-                while feed.key is None:
-                    reply = feed.receive(await connection.recv())
-                    await _send_statuses(connection, reply.statuses)
-                    if reply.refused:
-                        await self._refuse(connection)
-                        return None
-        except TimeoutError:
-            await _send_statuses(connection, [protocol.auth_timeout(self._auth_timeout_s)])
-            await self._refuse(connection)
+        if not await door.authenticate(
+            connection, feed, self._auth_timeout_s, self._close_timeout_s
+        ):
             return None
         if any(other.is_open and other.is_same_account(feed) for other in self._clients):
-            await _send_statuses(connection, [protocol.max_connections()])
-            await self._refuse(connection)
+            await door.send_statuses(connection, [protocol.max_connections()])
+            await door.refuse(connection, self._close_timeout_s)
             return None
         if self.finished.is_set():
-            await _close(connection, _NORMAL_CLOSURE, "", self._close_timeout_s)
+            await door.close(connection, _NORMAL_CLOSURE, "", self._close_timeout_s)
             return None
         client = Subscriber(connection, feed)
         self._clients.append(client)
         return client
 
-    async def _refuse(self, connection: ServerConnection) -> None:
-        await _close(connection, _POLICY_VIOLATION, "", self._close_timeout_s)
-
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answers REST; None lets a WebSocket handshake go on."""
-        if urlsplit(request.path).path.strip("/") in protocol.ASSET_CLASSES:
+        if door.is_stream(request):
             return None
         reply = self._rest.get(request.path, request.headers)
-        headers = Headers(
-            {
-                "Content-Type": "application/json",
-                "Content-Length": str(len(reply.body)),
-                "Connection": "close",
-            }
-        )
-        return Response(reply.status, HTTPStatus(reply.status).phrase, headers, reply.body)
+        return door.response(reply.status, reply.body)
 
 
 class _Pacer:
@@ -414,30 +395,6 @@ class _Pacer:
         self._listing = step.listing
         due = self._anchor_wall + (step.ts_ns - self._anchor_ns) / 1e9 / self._speed
         await asyncio.sleep(max(0.0, due - loop.time()))
-
-
-def _asset_class(connection: ServerConnection) -> AssetClass:
-    assert connection.request is not None  # the handshake is over
-    path = urlsplit(connection.request.path).path.strip("/")
-    return next(name for name in protocol.ASSET_CLASSES if name == path)
-
-
-async def _send_statuses(
-    connection: ServerConnection, statuses: Sequence[Status], max_events: int = 500
-) -> None:
-    for begin in range(0, len(statuses), max_events):
-        await connection.send(encode(statuses[begin : begin + max_events]), text=True)
-
-
-async def _close(
-    connection: ServerConnection, code: int, reason: str, timeout_s: float | None
-) -> None:
-    """Closes with a handshake, or hard when the client does not answer in time."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await connection.close(code, reason)
-    except TimeoutError:
-        connection.transport.abort()
 
 
 def _cancelling() -> bool:

@@ -1,0 +1,100 @@
+"""Strategies: named accounts, each the one settings tree with changes of its own."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from trading.config.layer import OVERRIDE, Layer, missing
+from trading.config.problems import problem_line, problem_lines
+from trading.config.settings import Settings
+from trading.config.tree import nested
+
+SECTION = "strategies"
+_COMMON = {"strategy", "strategies", "credentials", "log_level", "ray", "serving", "feed"}
+"""What strategies of one application share: settings and sections."""
+
+
+def refused(key: str) -> str:
+    """Why a strategy may not change a setting; empty where it may."""
+    if key == "learner":
+        return (
+            "each strategy learns from its own account, and no learner is shared: leave it out, or "
+            "let one champion trade in all by paths.model_path and learning.online = false"
+        )
+    if key.partition(".")[0] in _COMMON:
+        return "all strategies of one application have it in common: set it outside of them"
+    if key == "paths.state_dir":
+        return "the state of a strategy is the folder of its name below the common one"
+    return ""
+
+
+def settings_of(name: str, own: Layer, tree: Layer) -> tuple[Settings | None, list[str]]:
+    """The settings of one strategy, and a line for each mistake in what it changes.
+
+    Its changes go before the file and the environment, and `--set` goes before them. Its account
+    is named after it, and its state lies in a folder of its own below `paths.state_dir`.
+    """
+    forced = {key for key, origin in tree.origins.items() if origin == OVERRIDE}
+    changes = {
+        key: value
+        for key, value in own.values.items()
+        if key not in forced or own.origins[key] == OVERRIDE
+    }
+    values = {"account.id": name, **_without_account(tree.values), **changes, "strategy": name}
+    lines: list[str] = []
+    if any(key.startswith("data.") for key in changes):
+        lines += missing(values, own.prefix)
+    try:
+        settings = Settings.model_validate(nested(values))
+    except ValidationError as error:
+        # Mistakes of the tree are told once, as such.
+        for line, key in zip(problem_lines(error, own.origins), _keys(error), strict=True):
+            if key in changes:
+                lines.append(own.prefix + line)
+            elif key == "strategy":
+                lines.append(problem_line(f"{SECTION}.{name}", name, "its name", _after(line)))
+        return None, lines
+    paths = settings.paths.model_copy(
+        update={
+            "state_dir": settings.paths.state_dir / name,
+            "checkpoint_dir": _checkpoints(settings, name, changes),
+        }
+    )
+    return settings.model_copy(update={"paths": paths}), lines
+
+
+def shared_ports(tree: Layer, strategies: Mapping[str, Layer]) -> Iterator[str]:
+    """A line for each strategy whose market server would listen where another one's does."""
+    key = "data.server.port"
+    taken: dict[object, str] = {}
+    for name, own in strategies.items():
+        port = own.values.get(key, tree.values.get(key, 0))
+        source = own.values.get("data.source", tree.values.get("data.source"))
+        if not port or source == "massive":
+            continue
+        if port in taken:
+            origin = own.origins.get(key) or tree.origins.get(key, "default")
+            allowed = f"the strategy {taken[port]} has it already; 0 is any free port"
+            yield problem_line(own.prefix + key, port, origin, allowed)
+        taken.setdefault(port, name)
+
+
+def _without_account(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "account.id"}
+
+
+def _checkpoints(settings: Settings, name: str, changes: Mapping[str, Any]) -> Any:
+    folder = settings.paths.checkpoint_dir
+    return folder if folder is None or "paths.checkpoint_dir" in changes else folder / name
+
+
+def _keys(error: ValidationError) -> list[str]:
+    return [
+        ".".join(part for part in details["loc"] if isinstance(part, str))
+        for details in error.errors(include_url=False)
+    ]
+
+
+def _after(line: str) -> str:
+    return line.rpartition("): ")[2]

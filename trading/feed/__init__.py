@@ -1,0 +1,1 @@
+"""One connection to the vendor, shared by many readers that connect to it as to the vendor."""
