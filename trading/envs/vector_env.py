@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trading.envs.accounts import mark, new_accounts, open_accounts, trade
 from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT
+from trading.envs.exits import closed_equity
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.frames import Frames
 from trading.envs.history import HistoricalMarkets, History
@@ -173,7 +174,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         Returns observations f32[B, F] and masks bool[B, N], reward f32[B], terminated bool[B],
         truncated bool[B] and info; `info["invalid_action"]` marks actions that were masked out and
         therefore held. Where an episode ended, `info["episode"]` has its return, length, number of
-        fills and equity at the close.
+        fills, equity at the close, and what that is with all positions closed at the touch.
         """
         self._trade(np.asarray(actions, dtype=np.int64))
         truncated = self._markets.advance()
@@ -198,6 +199,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
                 "l": self._lengths.copy(),
                 "trades": self._accounts.trades.copy(),
                 "equity": self.equity.copy(),
+                "closed_equity": self._closed(done),
             }
             info["_episode"] = truncated.copy()
             self._markets.restart(done)
@@ -253,6 +255,13 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             actions,
             self._invalid,
         )
+
+    def _closed(self, which: I64) -> F64:
+        """Equity of accounts with everything closed at the touch, USD, [B]; of others as marked."""
+        worth, markets = self.equity.copy(), self._markets
+        view = (markets.board, markets.frames, markets.frame_of, self._rules)
+        closed_equity(*view, self._fees, self._accounts, which, worth)
+        return worth
 
     def _pass_night(self, which: I64) -> None:
         """Lead accounts at their session's close to the first bar of the next one."""

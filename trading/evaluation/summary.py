@@ -47,6 +47,7 @@ def _returns(result: Backtest, seed: int) -> Figures:
     return [
         ("sessions", str(len(returns))),
         ("mean", _percent(float(np.mean(returns)))),
+        ("mean, closed at the touch", _percent(float(np.mean(result.closed_returns)))),
         ("95 % interval", _interval(_percent(low), _percent(high))),
         ("max drawdown", f"{metrics.max_drawdown(returns):.2%}"),
         ("win rate", _ratio(metrics.win_rate(returns))),

@@ -199,7 +199,7 @@ def overnight(
     `shared` and `loading` as in `simulate_path`, of one step.
     """
     years = model.overnight_share / SESSIONS_PER_YEAR
-    state, _, _ = advance(model, rng, close, years, 0.0, True, shared, loading)
+    state: State = advance(model, rng, close, years, 0.0, True, shared, loading)[0]
     if close_ns < event_ns <= open_ns:
         spot = state.spot * exp(model.event_move * rng.standard_normal())
         state = State(spot, state.log_iv, state.skew, state.regime, state.gap)
