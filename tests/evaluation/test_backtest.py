@@ -94,9 +94,7 @@ def test_returns_without_a_note_of_every_bar_are_the_same():
 
 def test_one_account_goes_through_the_nights_of_an_episode_and_both_figures_are_told():
     trader = open_and_keep("long_straddle_near_d50")
-    result = backtest_simulation(
-        6, 5, DEFAULT_RULES, DEFAULT_FEES, trader, sessions_per_episode=3
-    )
+    result = backtest_simulation(6, 5, DEFAULT_RULES, DEFAULT_FEES, trader, sessions_per_episode=3)
     assert result.names[:4] == (
         "simulated 1, session 1", "simulated 1, session 2", "simulated 1, session 3",
         "simulated 2, session 1",
