@@ -69,7 +69,7 @@ def history(
             console.print(_table(History(folder, rules, fees).days))
             return
         days = sessions_between(first, last or first)
-        told = _recorded(settings, days, recordings, flat_files, catalog, console)
+        told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
         between = between_sessions(settings)
         written = write_history(
             folder,
@@ -87,7 +87,7 @@ def history(
         console.print(told_how, soft_wrap=True)
 
 
-def _recorded(
+def recorded_sessions(
     settings: Settings,
     days: list[Date],
     recordings: Path | None,
