@@ -4,7 +4,7 @@ Fills, fees, reserves and rounding are the broker's own kernels in the broker's 
 account here and one in the journal hold the same dollars to the last bit.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -67,13 +67,14 @@ class Accounts(NamedTuple):
 def new_accounts(count: int) -> Accounts:
     """Accounts to be opened by `open_accounts`."""
     names = ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "day_start")
+    columns: dict[str, Any] = {name: np.zeros(count) for name in (*names, "peak")}
+    columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
         purses=empty_purses(count),
         sights=empty_sights(count),
         trades=np.zeros(count, dtype=np.int64),
-        **{name: np.zeros(count) for name in (*names, "peak")},
-        **{name: np.zeros(count, dtype=np.bool_) for name in FLAGS},
+        **columns,
     )
 
 

@@ -455,7 +455,8 @@ class HistoricalMarkets(Resumable):
 
     def over(self) -> NDArray[np.bool_]:
         """The accounts whose episode ends with the session that they are in, bool[B]."""
-        return self._sessions == 0
+        over: NDArray[np.bool_] = self._sessions == 0
+        return over
 
     def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
         """What the night of these accounts brings; see `trading.envs.vector_env.Markets`."""

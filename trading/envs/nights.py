@@ -55,8 +55,9 @@ def _time_value(board: Board, f: int, i: int, spot: float) -> float:
     ):
         value = _mid(board.bid[q + 1], board.ask[q + 1], board.quote_ns[q + 1])
         if not np.isnan(value):
-            return value
-    return _mid(board.bid[q], board.ask[q], board.quote_ns[q]) - max(0.0, spot - strike)
+            return float(value)
+    value = _mid(board.bid[q], board.ask[q], board.quote_ns[q])
+    return float(value - max(0.0, spot - strike))
 
 
 @njit(cache=True, error_model="numpy")

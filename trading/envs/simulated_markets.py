@@ -147,7 +147,7 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
     for m in which:
         model, last = model_at(day.models, m), day.bar[m] + day.offset[m]
         opened_ns, open_ns = session_open_ns(day.session[m]), session_open_ns(day.session[m] + 1)
-        close_spot, regime = factors.spot[m, last], np.int64(factors.regime[m, last])
+        close_spot, regime = factors.spot[m, last], int(factors.regime[m, last])
         log_iv, gap = np.log(factors.atm_iv[m, last]), factors.gap[m, last]
         close = State(close_spot, log_iv, factors.skew[m, last], regime, gap)
         close_ns = opened_ns + SESSION_BARS * BAR_NS
