@@ -196,7 +196,7 @@ def _policy_of_fold(
     if not training and model is not None:
         policy = _policy(settings, model)
         return lambda train, state: policy
-    from trading.application import absolute_paths
+    from trading.config import absolute_paths
     from trading.up import ray_runtime, stop_signals
 
     stop = Event()
@@ -204,7 +204,7 @@ def _policy_of_fold(
     stack.enter_context(ray_runtime(settings, display))
     stack.enter_context(stop_signals(stop))
     # Ray reads how to authenticate when it is imported, and the runtime sets that.
-    from trading.evaluation.retraining import retrained
+    from trading.retraining import retrained
 
     return retrained(settings, display, stop.is_set)
 
