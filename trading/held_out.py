@@ -9,7 +9,7 @@ import structlog
 
 from trading.config import Settings
 from trading.data.recording import load_recording, recorded_runs
-from trading.envs.history import History, write_history
+from trading.envs.history import History, history_with_nights, write_history
 from trading.envs.rules import TradingRules
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import history_returns, simulation_returns
@@ -49,6 +49,8 @@ class HeldOutSessions:
         self._fixed = [HeldOut(_SIMULATED, self._trade_simulated, self._take_other_sessions)]
         if gate.history is not None:
             _check_apart(gate.history, settings.learning.history, self._rules, self._fees)
+            per_episode = settings.env.sessions_per_episode
+            history_with_nights(gate.history, self._rules, self._fees, per_episode)
             self._fixed.append(HeldOut(_HISTORY, self._days(gate.history)))
         limits = GateLimits(gate.confidence, gate.margin_pct, gate.max_kl)
         acting = settings.policy.act

@@ -390,6 +390,28 @@ class History:
                     self.following[before] = k
 
 
+def history_with_nights(
+    folder: Path, rules: TradingRules, fees: FeeSchedule, sessions_per_episode: int
+) -> History:
+    """A history that is to be traded by episodes of at most so many sessions.
+
+    Raises
+    ------
+    DataError
+        There is none in the folder, it was written for other rules, or episodes are to have nights
+        and it has several days and no night between any.
+    """
+    history = History(folder, rules, fees)
+    days = len(history.days)
+    if sessions_per_episode > 1 and days > 1 and not (history.following >= 0).any():
+        raise DataError(
+            f"history {folder} knows of no night between its {days} days, and "
+            f"env.sessions_per_episode is {sessions_per_episode}: write it again with `trading "
+            "history` under that setting, or set it to 1"
+        )
+    return history
+
+
 def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     # Mapped copy-on-write: kernels want writable arrays, and nothing writes to these.
     return np.asarray(np.memmap(path, dtype=dtype, mode="c")).reshape(shape)
@@ -401,11 +423,6 @@ class HistoricalMarkets(Resumable):
     Every episode begins on a day drawn at random, at its first bar, and goes on through the nights
     for at most `sessions_per_episode` sessions, as far as the history has them. First episodes
     start at staggered times of their days.
-
-    Raises
-    ------
-    DataError
-        Episodes are to have nights, and the history has several days and no night between any.
     """
 
     def __init__(
@@ -427,12 +444,6 @@ class HistoricalMarkets(Resumable):
         self._in_cash = np.array([is_index(day.underlying) for day in history.days])
         self._per_episode = sessions_per_episode
         self._left = sessions_left(self._following)
-        if sessions_per_episode > 1 and len(history.days) > 1 and not self._left.any():
-            raise DataError(
-                f"history {history.folder} knows of no night between its {len(history.days)} days, "
-                f"and env.sessions_per_episode is {sessions_per_episode}: write it again with "
-                "`trading history` under that setting, or set it to 1"
-            )
         most = min(sessions_per_episode - 1, int(self._left.max()))
         self._starts = np.flatnonzero(self._left >= most)
         self._rng = rng

@@ -1,7 +1,7 @@
 """Many accounts in option markets stepped at once, as a Gymnasium vector environment.
 
-An environment is one account that trades one underlying for one session day. The step is compiled:
-matching, fees, margin, actions and features are the functions the live market calls.
+An environment is one account that trades one underlying for a session, or several in a row. The step
+is compiled: matching, fees, margin, actions and features are the functions the live market calls.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.exits import closed_equity
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.frames import Frames
-from trading.envs.history import HistoricalMarkets, History
+from trading.envs.history import HistoricalMarkets, history_with_nights
 from trading.envs.market_features import LIMIT
 from trading.envs.nights import close_accounts, pay_dividends, watch_margin
 from trading.envs.rules import TradingRules
@@ -366,7 +366,8 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
     Raises
     ------
     DataError
-        There is no history in the folder, or it was written for other rules.
+        There is no history in the folder, it was written for other rules, or episodes are to have
+        nights and it has several days and no night between any.
     """
 
     def __init__(
@@ -378,7 +379,7 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
         seed: int = 0,
         sessions_per_episode: int = 1,
     ) -> None:
-        opened = History(Path(history), rules, fees)
+        opened = history_with_nights(Path(history), rules, fees, sessions_per_episode)
         rng = np.random.default_rng(seed)
         markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode)
         super().__init__(num_envs, rules, fees, markets)

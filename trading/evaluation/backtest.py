@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.catalogue import ACTION_COUNT
-from trading.envs.history import HistoricalMarkets, History, sessions_left
+from trading.envs.history import (
+    HistoricalMarkets,
+    History,
+    history_with_nights,
+    sessions_left,
+)
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv
@@ -121,7 +126,7 @@ def backtest_history(
     Raises:
         DataError: There is no history in the folder, or it was written for other rules.
     """
-    history = History(folder, rules, fees)
+    history = history_with_nights(folder, rules, fees, sessions_per_episode)
     markets = EveryDay(history, sessions_per_episode)
     days = history.days
     underlyings = [days[k].underlying for k in markets.episodes.tolist()]

@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 
 from trading.config import Settings
-from trading.envs.history import HistoricalMarkets, History
+from trading.envs.history import history_with_nights
 from trading.envs.rules import TradingRules
 from trading.errors import CheckpointError, ConfigError, LearnerLostError, LearningError
 from trading.execution.fees import FeeSchedule
@@ -103,8 +103,7 @@ def training_environment(
     """
     learning = settings.learning
     if learning.history is not None:
-        history, rng = History(learning.history, rules, fees), np.random.default_rng(0)
-        HistoricalMarkets(1, history, rng, settings.env.sessions_per_episode)
+        history_with_nights(learning.history, rules, fees, settings.env.sessions_per_episode)
         return {
             "factory": _HISTORICAL,
             "rules": rules,
