@@ -1,7 +1,8 @@
 """Many accounts in option markets stepped at once, as a Gymnasium vector environment.
 
-An environment is one account that trades one underlying for a session, or several in a row. The step
-is compiled: matching, fees, margin, actions and features are the functions the live market calls.
+An environment is one account that trades one underlying for a session, or several in a row. The
+step is compiled: matching, fees, margin, actions and features are the functions the live market
+calls.
 """
 
 from pathlib import Path
