@@ -177,6 +177,8 @@ def _cell(value: str, is_text: bool) -> str:
 
 
 def _sign(value: str) -> str:
+    if " to " in value:
+        return ""
     if value[:1] == "+" and any(digit in value for digit in "123456789"):
         return "gain"
     return "loss" if value[:1] == "-" and len(value) > 1 else ""

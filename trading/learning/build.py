@@ -20,6 +20,7 @@ from trading.learning.noted_settings import NOTED
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
 from trading.market.randomisation import DEFAULT_FAMILY, Family
+from trading.waiting_bar import Pace
 
 log = structlog.get_logger(__name__)
 
@@ -286,6 +287,7 @@ def pretrain(
         return store.save(algorithm.save_to_path, metadata)
 
     path, saved, learned_at = save(), done, time.monotonic()
+    pace = Pace(steps, done)
     while done < steps and not stopped():
         try:
             if lost:
@@ -308,7 +310,9 @@ def pretrain(
             )
         if done - saved >= save_frequency and done < steps:
             path, saved = save(), done
-        progress(f"pre-training {done:,} of {steps:,} decisions{_earned(algorithm, results)}")
+        told = pace.told(done)
+        earned = _earned(algorithm, results)
+        progress(f"pre-training {done:,} of {steps:,} decisions{told and f', {told}'}{earned}")
     if done > saved:
         path = save()
     return Pretraining(done, path)
