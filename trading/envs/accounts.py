@@ -156,6 +156,7 @@ def trade(
         code, units = match_legs(
             lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, frames.now_ns[f],
             wanted, rules.max_quote_age_ns, rules.slippage, price,
+            rules.fill_style, n_legs == 1 and chosen[0] == STOCK,
         )  # fmt: skip
         if code != _FILLED or units < 1:
             continue

@@ -32,6 +32,7 @@ from trading.envs.snapshots import Resumable
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
+from trading.execution.matching import FillStyle
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import F64, I64, MARKS, MARKS_READ, Columns
 from trading.market.contracts import OptionContract
@@ -63,15 +64,21 @@ class HistoryDay:
     dividend: float = 0.0
 
 
+_STYLE = "fill_style"
+
+
 def frames_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
     """What frames depend on besides the market: rules, fees, catalogue, features and marks."""
-    parts = (marks, tuple(rules), tuple(fees), ACTIONS, FEATURES)
+    # Histories of before there was a style were written for the touch, and are still read.
+    kept = tuple(value for name, value in rules._asdict().items() if name != _STYLE or value)
+    parts = (marks, kept, tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def frames_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
     """The parts of that digest by name, so that a difference can be told."""
     named: dict[str, Any] = {f"rule {name}": value for name, value in rules._asdict().items()}
+    named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
     named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(ACTIONS)}
     named |= {f"feature {each.name}": repr((k, each)) for k, each in enumerate(FEATURES)}
@@ -232,6 +239,7 @@ def _told_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs, the first few by name; what is known."""
     if not before:
         return "rules, fees or features"
+    before = {f"rule {_STYLE}": FillStyle.TOUCH.name.lower(), **before}
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     shown = [
         f"{name}: {before.get(name)} there, {now.get(name)} here"

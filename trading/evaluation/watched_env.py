@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.catalogue import ACTIONS, CLOSE, Strategy
-from trading.envs.rules import NO_LEG, TradingRules
+from trading.envs.rules import NO_LEG, STOCK, TradingRules
 from trading.envs.sight import Holdings
 from trading.envs.vector_env import Markets, OptionsVectorEnv
 from trading.evaluation.attribution import ENDINGS, Reading, explain, read
 from trading.evaluation.baselines import BUY_AND_HOLD, SHORT_STRANGLE, Standing, View, quote_of
 from trading.execution.fees import FeeSchedule
-from trading.execution.matching import touch_price
+from trading.execution.matching import fill_price
 from trading.market.chain import F64, I64
 
 POSITIONS = (
@@ -151,11 +151,15 @@ class WatchedEnv(OptionsVectorEnv):
             opens = before.units[b] == 0
             units = int(after.units[b] - before.units[b])
             legs, ratio = (after.legs, after.ratio) if opens else (before.legs, before.ratio)
+            n_legs = int((legs[b] != NO_LEG).sum())
             for leg, per_unit in zip(legs[b].tolist(), ratio[b].tolist(), strict=True):
                 if leg == NO_LEG:
                     break
                 lots = per_unit * units
                 quote = quote_of(view, b, leg, rules)
-                price = touch_price(quote.bid, quote.ask, lots > 0, rules.slippage)
+                price = fill_price(
+                    quote.bid, quote.ask, lots > 0, rules.slippage, rules.fill_style, n_legs,
+                    n_legs == 1 and leg == STOCK,
+                )  # fmt: skip
                 traded[b] += abs(lots) * rules.multiplier * price
         return traded

@@ -174,6 +174,7 @@ def carry_rates(settings: Settings) -> "CarryRates":
 def paper_broker(settings: Settings, journal: "Journal", account: "Account") -> "PaperBroker":
     """The broker of an account that trades."""
     from trading.execution.broker import PaperBroker
+    from trading.execution.matching import FillStyle
 
     rules = trading_rules(settings)
     return PaperBroker(
@@ -184,6 +185,7 @@ def paper_broker(settings: Settings, journal: "Journal", account: "Account") -> 
         rules.slippage,
         rules.max_quote_age_ns,
         carry_rates(settings),
+        FillStyle(rules.fill_style),
     )
 
 
@@ -211,6 +213,7 @@ def risk_limits(settings: Settings) -> "RiskLimits":
 def trading_rules(settings: Settings) -> "TradingRules":
     """Rules that the agent's actions are built by, live and in training."""
     from trading.envs.rules import TradingRules
+    from trading.execution.matching import FillStyle
 
     risk = settings.risk
     return TradingRules(
@@ -233,6 +236,7 @@ def trading_rules(settings: Settings) -> "TradingRules":
         rate=settings.env.risk_free_rate_pct / 100.0,
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
         reward_scale=settings.env.reward_scale,
+        fill_style=int(FillStyle[settings.execution.style.upper()]),
     )
 
 
