@@ -17,7 +17,9 @@ from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, empty_columns, first_of, refresh, row
 from trading.market.factors import (
+    CALM,
     OWN_SHOCKS,
+    STRESSED,
     Factors,
     State,
     empty_factors,
@@ -147,7 +149,8 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
     for m in which:
         model, last = model_at(day.models, m), day.bar[m] + day.offset[m]
         opened_ns, open_ns = session_open_ns(day.session[m]), session_open_ns(day.session[m] + 1)
-        close_spot, regime = factors.spot[m, last], int(factors.regime[m, last])
+        close_spot = factors.spot[m, last]
+        regime = STRESSED if factors.regime[m, last] == STRESSED else CALM
         log_iv, gap = np.log(factors.atm_iv[m, last]), factors.gap[m, last]
         close = State(close_spot, log_iv, factors.skew[m, last], regime, gap)
         close_ns = opened_ns + SESSION_BARS * BAR_NS
