@@ -1,6 +1,8 @@
 """What the page is told, edition by edition, without a browser and without Ray."""
 
 import asyncio
+import zlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from trading.errors import TradingError
 from trading.live.news import News, as_json
 from trading.serving import page_stream
-from trading.serving.page_stream import PageStream, Told, merge_patch
+from trading.serving.page_stream import PageStream, Told, merge_patch, squeezed
 
 LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3)
 JSON = st.recursive(
@@ -133,6 +135,23 @@ def test_counters_of_the_feed_alone_wait_for_the_beat() -> None:
     counted = [news(n, {}, feed={"quotes": n}, a=1) for n in range(2, 6)]
     desk = Desk(first, *counted, news(9, {}, feed={"quotes": 9}, a=2))
     assert events(desk, 2)[1][2] == {"status": {"feed": {"quotes": 9}, "a": 2}}
+
+
+def test_squeezed_events_come_one_by_one() -> None:
+    async def read() -> None:
+        async def told() -> AsyncIterator[bytes]:
+            for n in range(3):
+                yield b"data: %d\n\n" % n * 50
+
+        opened = zlib.decompressobj(wbits=31)
+        count = 0
+        async for part in squeezed(told()):
+            if content := opened.decompress(part):
+                assert content == b"data: %d\n\n" % count * 50
+                count += 1
+        assert count == 3 and opened.eof
+
+    asyncio.run(read())
 
 
 def test_an_answer_ends_before_serve_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from anywhere else, which its content security policy enforces.
 """
 
 import asyncio
+import gzip
 import hashlib
 import html
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from fastapi.responses import StreamingResponse
 from trading.errors import JournalError
 from trading.execution import journal_search
 from trading.live.news import as_json
-from trading.serving.page_stream import MOST_VIEWERS, PageStream, Told
+from trading.serving.page_stream import MOST_VIEWERS, PageStream, Told, squeezed
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -39,6 +40,7 @@ _HEADERS = {
     # Asked again each time, and answered that it is the same: a new release is seen at once.
     "cache-control": "no-cache",
 }
+_VARY = "accept-encoding"
 _SEARCHES = 2
 """Of the journal, at once."""
 _ASK_S = 4.0
@@ -46,8 +48,15 @@ _ASK_S = 4.0
 
 class _File(NamedTuple):
     content: bytes
+    squeezed: bytes
+    """In gzip."""
     media_type: str
     etag: str
+
+
+def _file(content: bytes, media_type: str) -> _File:
+    etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    return _File(content, gzip.compress(content, mtime=0), media_type, etag)
 
 
 def add_page(
@@ -71,7 +80,7 @@ def add_page(
         root = html.escape(request.scope.get("root_path", "").rstrip("/"), quote=True)
         found = files["index.html"]
         content = found.content.replace(b'<base href="/">', f'<base href="{root}/">'.encode())
-        return _answer(request, _File(content, found.media_type, _etag(content)))
+        return _answer(request, _file(content, found.media_type))
 
     @api.get("/page/{name:path}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
@@ -85,8 +94,10 @@ def add_page(
         if stream.viewers >= MOST_VIEWERS:
             return _json({"reason": f"{MOST_VIEWERS} look at it already"}, 503, _LATER)
         last = request.headers.get("last-event-id", "")
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no", "vary": _VARY}
         told = stream.events(last)
+        if _takes_gzip(request):
+            told, headers["content-encoding"] = squeezed(told), "gzip"
         return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
     _add_chain(api, stream, ask)
@@ -163,20 +174,22 @@ def _page_files() -> dict[str, _File]:
             if each.is_dir():
                 folders.append((f"{name}/", each))
             elif (kind := _TYPES.get(f".{name.rpartition('.')[2]}")) is not None:
-                content = each.read_bytes()
-                files[name] = _File(content, kind, _etag(content))
+                files[name] = _file(each.read_bytes(), kind)
     return files
 
 
-def _etag(content: bytes) -> str:
-    return f'"{hashlib.sha256(content).hexdigest()[:24]}"'
-
-
 def _answer(request: Request, found: _File) -> Response:
-    headers = _HEADERS | {"etag": found.etag}
+    headers = _HEADERS | {"etag": found.etag, "vary": _VARY}
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(found.content, media_type=found.media_type, headers=headers)
+    content = found.content
+    if _takes_gzip(request):
+        content, headers["content-encoding"] = found.squeezed, "gzip"
+    return Response(content, media_type=found.media_type, headers=headers)
+
+
+def _takes_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")
 
 
 def _ns(name: str, text: str) -> int | None:

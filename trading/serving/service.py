@@ -93,7 +93,8 @@ def serve_application(
         raise ApplicationFailed(
             f"the HTTP service found no free path for {path}: another account.id has another one"
         )
-    said = f"serving: http://{host}:{port}{route.rstrip('/')}/status"
+    address = f"http://{host}:{port}{route.rstrip('/')}"
+    said = f"serving: {address}/status; the page: {address}/"
     if port != settings.serving.port or host != settings.serving.host:
         said += (
             f" (Serve of this cluster listens there already: serving.host and serving.port = "
