@@ -111,7 +111,29 @@ training, it is `env.risk_free_rate_pct`. The rate in use is `market.risk_free_r
 
 Dividends are in USD. Those that the vendor tells in another currency are left out with a warning:
 name them in USD in the file of `data.dividends`.
-"""
+
+## How much of the spread
+
+`execution.style` says it, live, in training and in backtests by one rule (`trading/execution/matching.py`):
+
+- `touch`, the default: a purchase pays the ask, a sale receives the bid.
+- `share_of_spread`: a purchase pays bid + share * (ask - bid), a sale receives ask - share * (ask - bid), with
+  the shares that ORATS publishes for its backtests ([methodology, slippage](https://docs.orats.io/backtest-api-guide/backtester-methodology.html#slippage);
+  [what it comes to](https://orats.com/blog/the-tale-of-two-backtests-why-arent-opposite-strategies-absolute-returns-equal)):
+
+| legs of the order | 1 | 2 | 3 | 4 and more |
+|---|---|---|---|---|
+| share of the spread | 75 % | 66 % | 56 % | 53 % |
+
+An order of one option trades in the ticks of its class: cents (SPY, QQQ, IWM), cents below 3 dollars and five from
+there, or five and ten. A feed does not tell the class, so it is the coarsest whose ticks both sides of the quote keep
+to. Complex orders trade at net prices in cents, and so do their legs. Everything is rounded against the order and
+never goes past the touch: where a quote is one tick wide, both styles are the same. Neither fills on a
+quote that is locked, crossed, one-sided, stale, or smaller than one unit. `execution.slippage` comes on top.
+
+What was made for one style names it when it meets the other: a history is refused, and a checkpoint and a journal
+say that the setting has changed.
+"""  # noqa: E501 - links
 _MADE = "This page is made by `python scripts/generate_docs.py`.\n"
 
 
