@@ -14,7 +14,7 @@ from tests.test_strategies import THREE
 from tests.waits import WAIT_S
 from trading import fleet as module
 from trading.application import ApplicationFailed, Summary
-from trading.config import Settings, load_settings
+from trading.config import Settings, absolute_paths, load_settings
 from trading.display import Display
 from trading.errors import ConfigError
 from trading.execution.lease import AccountLease
@@ -203,6 +203,12 @@ def test_elsewhere_each_line_begins_with_the_strategys_name() -> None:
     assert lines[2].startswith("small: state trading") and lines[3] == "small"
 
 
+def reread(settings: Settings, environ: dict[str, str]) -> Settings:
+    """The settings, read again from where they came, beside the secrets of the environment."""
+    origin = settings.origin
+    return load_settings(origin.path, origin.overrides, {**environ, **origin.environment})
+
+
 def test_strategies_that_would_share_the_vendors_one_connection_are_refused(
     tmp_path: Path,
 ) -> None:
@@ -216,9 +222,19 @@ def test_strategies_that_would_share_the_vendors_one_connection_are_refused(
         return {n: load_settings(path, [f"strategy={n}"], {**environ, **more}) for n in "abc"}
 
     with pytest.raises(ConfigError, match=r"a, b: data\.source = massive.*FEED_URL"):
-        module.up_strategies(Settings(), of(), None, shown())
+        module.up_strategies(Settings(), of(), None, shown(), claim=True)
     module._check_connections(of(FEED_URL="http://127.0.0.1:8765"))
     module._check_connections({"a": of()["a"], "c": of()["c"]})
+    # In one application on one machine they share the connection of a feed inside of it.
+    with module._one_connection(of()) as sharing:
+        module._check_connections(sharing)
+        (url,) = {sharing[name].data.massive.feed_url for name in "ab"}
+        assert url is not None and url.startswith("http://127.0.0.1:")
+        assert sharing["c"].data.massive.feed_url is None
+        assert absolute_paths(reread(sharing["a"], environ)).data.massive.feed_url == url
+        assert sharing["a"].strategy == "a"
+    with module._one_connection({"a": of()["a"]}) as alone:
+        assert alone["a"].data.massive.feed_url is None
 
 
 def test_who_is_told_to_stop_while_it_starts_ends_in_order(

@@ -6,9 +6,10 @@ and the others do not notice.
 """
 
 import hashlib
+import os
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from trading.application import (
 from trading.config import MassiveSettings, Settings, absolute_paths
 from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
+from trading.feed.embedded import embedded_feed, reading_from
 from trading.fleet_display import FleetDisplay
 from trading.live import assembly
 from trading.serving.board import BOARD, Board, Posted
@@ -81,10 +83,12 @@ def up_strategies(
     strategies = {name: absolute_paths(each) for name, each in strategies.items()}
     for each in strategies.values():
         check_replay(each)
-    _check_connections(strategies)
     stop = threading.Event()
     name = fleet_name(common)
     with ExitStack() as stack:
+        if not claim and not (common.ray.address or os.environ.get("RAY_ADDRESS")):
+            strategies = stack.enter_context(_one_connection(strategies))
+        _check_connections(strategies)
         stack.enter_context(ray_runtime(common, display.common, name))
         stack.enter_context(stop_signals(stop))
         fleet = Fleet(common, strategies, duration_s, display, stop, ray_address(), claim=claim)
@@ -96,6 +100,33 @@ def up_strategies(
     fleet.conclude()
 
 
+def _direct(strategies: Mapping[str, Settings]) -> list[str]:
+    """The strategies that would connect to the vendor themselves."""
+    vendor = MassiveSettings().stream_address
+    return [
+        name
+        for name, each in strategies.items()
+        if each.data.source == "massive" and each.data.massive.stream_address == vendor
+    ]
+
+
+@contextmanager
+def _one_connection(strategies: Mapping[str, Settings]) -> Iterator[Mapping[str, Settings]]:
+    """The strategies with a feed of this process in place of the vendor, where several read it.
+
+    All of them run on this machine, which alone reaches that feed.
+    """
+    direct = _direct(strategies)
+    if len(direct) < 2:
+        yield strategies
+        return
+    with embedded_feed(strategies[direct[0]]) as url:
+        yield {
+            name: reading_from(each, url) if name in direct else each
+            for name, each in strategies.items()
+        }
+
+
 def _check_connections(strategies: Mapping[str, Settings]) -> None:
     """Find out before anything starts that strategies would shut one another out.
 
@@ -104,12 +135,7 @@ def _check_connections(strategies: Mapping[str, Settings]) -> None:
     ConfigError
         More than one of them would connect to the vendor, which allows one connection a key.
     """
-    vendor = MassiveSettings().stream_address
-    direct = [
-        name
-        for name, each in strategies.items()
-        if each.data.source == "massive" and each.data.massive.stream_address == vendor
-    ]
+    direct = _direct(strategies)
     if len(direct) > 1:
         raise ConfigError(
             [

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.asking import client
 from tests.e2e.application import ROOT, Application, environment, write_model
 from trading.execution.events import OwnerCommanded
 from trading.execution.journal import Journal
@@ -58,7 +59,7 @@ def account(folder: Path, *arguments: str) -> dict[str, Any]:
 def control(application: Application, name: str, token: str = TOKEN, **body: str) -> httpx.Response:
     def answered() -> httpx.Response | None:
         try:
-            response = httpx.post(
+            response = client.post(
                 f"http://127.0.0.1:{application.port}/control/{name}",
                 headers={"Authorization": f"Bearer {token}"},
                 json=body,

@@ -407,5 +407,5 @@ def test_the_page_comes_from_here_alone(scene: Scene) -> None:
         assert client.get("/page/app.js").headers["content-type"].startswith("text/javascript")
         for wrong in ("/page/nothing.js", "/page/../app.py", "/page/%2e%2e/app.py"):
             assert client.get(wrong).status_code == 404
-        assert client.get("/journal?from=yesterday").status_code == 400
+        assert client.get("/journal?from=yesterday").status_code == 422
         assert client.get("/chain/NONE").status_code == 404

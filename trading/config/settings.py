@@ -490,6 +490,14 @@ class EnvironmentSettings(Section):
     reward_scale: Annotated[
         Positive, _about("Factor on the change of equity over initial capital.")
     ] = 100.0
+    sessions_per_episode: Annotated[
+        Count,
+        _about(
+            "Sessions in a row that one account trades in training, backtests and the gate, "
+            "through nights, expiries and assignments; as often the live policy's memory begins "
+            "anew. Histories know nights where they were written with more than 1."
+        ),
+    ] = 1
 
 
 class ModelSettings(Section):

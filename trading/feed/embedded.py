@@ -10,6 +10,7 @@ from dataclasses import replace
 from threading import Thread
 
 from trading.config import Settings
+from trading.config.settings import Origin
 from trading.errors import StreamError
 from trading.feed.running import feed_options, market_hours
 from trading.feed.server import FeedServer
@@ -76,4 +77,8 @@ def reading_from(settings: Settings, url: str) -> Settings:
     """The settings with a feed at `url` in place of the vendor."""
     massive = settings.data.massive.model_copy(update={"feed_url": url})
     data = settings.data.model_copy(update={"massive": massive})
-    return settings.model_copy(update={"data": data})
+    told = settings.model_copy(update={"data": data})
+    origin = settings.origin
+    # So that settings that are read again say the same.
+    told._origin = Origin(origin.path, origin.overrides, {**origin.environment, "FEED_URL": url})
+    return told

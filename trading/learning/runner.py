@@ -40,9 +40,16 @@ from trading.errors import LearningError, TradingError
 from trading.learning.allocator import leave_new_memory_as_it_is
 from trading.learning.environments import AnyVectorEnv, Situation, Step, SteppedEnv, stepped_env
 from trading.learning.minibatch_threads import single_threaded
-from trading.learning.module import ACTION_MASK, NETWORK, OBSERVATIONS, clstm_config
+from trading.learning.module import NETWORK, clstm_config
 from trading.learning.policy import Policy, Weights
-from trading.learning.rollout import BoolArray, FloatArray, Rollout, State
+from trading.learning.rollout import (
+    ACTION_MASK,
+    OBSERVATIONS,
+    BoolArray,
+    FloatArray,
+    Rollout,
+    State,
+)
 from trading.precedence import LEARNING, give_way
 
 

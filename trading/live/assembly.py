@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trading.config import Settings
 
@@ -88,6 +88,27 @@ def corporate_actions(settings: Settings) -> "tuple[list[CorporateAction], list[
 
     file = settings.data.corporate_actions
     return ([], []) if file is None else read_corporate_actions(file)
+
+
+class BetweenSessions(NamedTuple):
+    """What falls between sessions, as far as files tell it."""
+
+    dividends: "list[Dividend]"
+    actions: "list[CorporateAction]"
+
+
+def between_sessions(settings: Settings) -> BetweenSessions:
+    """Dividends and corporate actions of the files that the settings name, for histories.
+
+    Raises
+    ------
+    DataError
+        A file is missing or wrong.
+    """
+    from trading.live.markets import with_named
+
+    actions, special = corporate_actions(settings)
+    return BetweenSessions(with_named(dividends(settings) or [], special), actions)
 
 
 def close_finder(
@@ -277,6 +298,7 @@ def trader_settings(settings: Settings) -> "TraderSettings":
         lockstep_timeout_s=LOCKSTEP_TIMEOUT_S,
         learning=settings.learning.online,
         update_frequency=settings.learning.update_frequency,
+        sessions_per_episode=settings.env.sessions_per_episode,
         patience_s=math.inf if minds_nothing else settings.safety.patience_s,
         flatten_unattended=settings.safety.unattended == "flatten",
         fragment_file=settings.paths.state_dir / f"fragment-{settings.account.id}.bin",
