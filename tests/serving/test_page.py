@@ -268,6 +268,7 @@ def test_it_is_stopped_and_resumed_with_the_token_and_a_confirmation(
     assert scene.live.status()["account"]["trading_state"] == "HALTED"
 
     page.get_by_role("button", name="Resume…").click()
+    expect(dialog).to_be_visible()
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     page.get_by_role("button", name="Resume…").click()
