@@ -28,6 +28,7 @@ from trading.execution.broker import PaperBroker
 from trading.execution.buying_power import underlying_prices
 from trading.execution.events import (
     CashMoved,
+    Converted,
     CorporateActionApplied,
     DividendPaid,
     Event,
@@ -93,6 +94,16 @@ def announced(action: CorporateAction, spot: float) -> Announced:
         return Announced(kind, price, action.ratio, exact(action.cash), action.new_symbol)
     assert isinstance(action, Rename)
     return Announced(kind, price, new_symbol=action.new_symbol)
+
+
+def lost_for_good(each: Converted) -> float:
+    """What a contract gains that from now on delivers cash alone: it is settled at once."""
+    delivered = each.deliverable
+    if delivered is None or delivered.shares or delivered.others:
+        return 0.0
+    contract = parse_symbol(each.into)
+    worth = max(int(contract.right) * (delivered.cash - contract.strike * 100.0), 0.0)
+    return each.into_quantity * (worth - each.mark * 100.0)
 
 
 class WatchedBroker(PaperBroker):
@@ -341,6 +352,7 @@ class TradingMachine(RuleBasedStateMachine):
             action, self.now_ns, spot=spot, marks={name: spot} | self.worth_in_cash(action)
         )
         assert booked is not None
+        before += sum(map(lost_for_good, booked.converted))
         assert math.isclose(before, broker.equity(), abs_tol=0.005), booked
         assert broker.apply_action(action, self.now_ns, spot=spot) is None
         self.tell_quotes(only_new=True)

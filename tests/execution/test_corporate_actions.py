@@ -18,6 +18,8 @@ from tests.execution.scene import (
     NOW_NS,
     PUT_95,
     PUT_100,
+    QQQ_CALL_100,
+    QQQ_PUT_100,
     SHAPES,
     close_order,
     market,
@@ -37,6 +39,7 @@ from trading.execution.events import (
 from trading.execution.orders import Fill, Leg, Rejection
 from trading.execution.risk import RiskLimits
 from trading.market.closes import CloseSource
+from trading.market.contracts import parse_symbol
 from trading.market.corporate_actions import (
     CorporateAction,
     Merger,
@@ -277,6 +280,54 @@ def test_an_adjusted_contract_is_renamed_with_its_digit() -> None:
         apply(broker, split(3, 2))
         apply(broker, Rename("SPY", EX_DATE, "META"))
         assert broker.account.deliverables == {"O:META1260116C00100000": Deliverable("META", 150.0)}
+
+
+@contextmanager
+def two_companies() -> Iterator[PaperBroker]:
+    """A call of each."""
+    with account_with("long_call", 1) as broker:
+        legs = (Leg(QQQ_CALL_100, 1),)
+        order = open_order(broker, "long_call", underlying="QQQ", legs=legs)
+        assert isinstance(broker.submit(order, market(size=1e6), True, NOW_NS), Fill)
+        broker.mark(market())
+        yield broker
+
+
+def test_contracts_that_deliver_different_things_keep_different_names_in_a_rename() -> None:
+    with two_companies() as broker:
+        apply(broker, split(3, 2))
+        apply(broker, Merger("QQQ", date(2026, 1, 7), "SPY", Fraction(2), 13.0))
+        before = broker.equity()
+        apply(broker, Rename("SPY", date(2026, 1, 8), "META"))
+        assert broker.account.deliverables == {
+            "O:META1260116C00100000": Deliverable("META", 150.0),
+            "O:META2260116C00100000": Deliverable("META", 200.0, 1_300.0),
+        }
+        assert broker.equity() == pytest.approx(before, abs=0.005)
+
+
+def test_an_adjusted_contract_and_a_standard_one_stay_two_in_one_action() -> None:
+    """The standard one is adjusted for the first time by what adjusts the other once more."""
+    with two_companies() as broker:
+        apply(broker, Split("QQQ", EX_DATE, 3, 2))
+        apply(broker, Merger("QQQ", date(2026, 1, 7), "SPY", Fraction(1), 0.0))
+        broker.mark(market())
+        apply(broker, SpinOff("SPY", date(2026, 1, 8), "NEW", Fraction(1, 4), 20.0))
+        roots = {parse_symbol(symbol).root for symbol in held(broker) if symbol[:2] == "O:"}
+        assert roots == {"SPY1", "SPY2"}
+
+
+def test_legs_that_join_are_in_the_same_order_from_a_snapshot_as_from_the_events() -> None:
+    collar = (Leg("QQQ", 1), Leg(QQQ_CALL_100, -1), Leg(QQQ_PUT_100, 1))
+    with account_with("bear_call_credit", 1) as broker:
+        order = open_order(broker, "collar", underlying="QQQ", legs=collar)
+        assert isinstance(broker.submit(order, market(size=1e6), True, NOW_NS), Fill)
+        broker.mark(market())
+        broker.journal.keep_snapshot(broker.account)
+        apply(broker, Merger("SPY", EX_DATE, "QQQ", Fraction(2), 13.0))
+        from_snapshot = broker.journal.restore().fingerprint()
+        assert from_snapshot == broker.journal.fold().fingerprint()
+        assert from_snapshot == broker.account.fingerprint()
 
 
 def test_two_splits_in_a_row_are_two() -> None:

@@ -8,7 +8,7 @@ after: the marks that this module returns say how it is spread.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -107,7 +107,9 @@ class _Book:
         self.before = marks
         self.spot = spot
         self.after = _ticker_after(action)
-        self.root = adjusted_root or _free_root(account, self.after)
+        self.adjusted_root = adjusted_root
+        self.roots: dict[str, str] = {}
+        """Of adjusted contracts after the action, by those before."""
         self.converted: list[Converted] = []
         self.marks: dict[str, float] = {}
         self.cash = 0.0
@@ -204,13 +206,21 @@ class _Book:
             symbol = _symbol(contract, self.after, contract.strike_milli, contract.root)
             self._become(position, symbol, position.quantity, position.average_price, mark)
         else:
-            root = self.root if delivered is None else _moved_root(contract, self.after, self.root)
+            same = contract.underlying == self.after.replace(".", "")
+            root = contract.root if delivered is not None and same else self._root(contract.root)
             symbol = OptionContract(
                 root, contract.expiry, contract.right, contract.strike_milli
             ).symbol
             self._become(position, symbol, position.quantity, position.average_price, mark, changed)
         if self.after != position.underlying:
             self.moved += position.quantity * self.account.multiplier * mark
+
+    def _root(self, before: str) -> str:
+        """The root of adjusted contracts: one for each before, as they deliver different things."""
+        if before not in self.roots:
+            free = _free_root(self.account, self.after, set(self.roots.values()))
+            self.roots[before] = free if self.roots else self.adjusted_root or free
+        return self.roots[before]
 
     def _deliverable(self, held: Deliverable | None) -> Deliverable | None:
         """What a contract delivers after the action; None for what is standard."""
@@ -308,19 +318,13 @@ def _ticker_after(action: CorporateAction) -> str:
     return action.underlying
 
 
-def _free_root(account: Account, ticker: str) -> str:
+def _free_root(account: Account, ticker: str, besides: Collection[str]) -> str:
     stem = ticker.replace(".", "")
-    taken = {parse_symbol(symbol).root for symbol in account.deliverables}
+    taken = {parse_symbol(symbol).root for symbol in account.deliverables}.union(besides)
     number = 1
     while f"{stem}{number}" in taken:
         number += 1
     return f"{stem}{number}"
-
-
-def _moved_root(contract: OptionContract, ticker: str, free: str) -> str:
-    """The root of an adjusted contract that stays adjusted: another ticker takes another root."""
-    same = contract.underlying == ticker.replace(".", "")
-    return contract.root if same else free
 
 
 def _symbol(contract: OptionContract, ticker: str, strike_milli: int, root: str = "") -> str:

@@ -832,8 +832,9 @@ class Account:
             for place, each in enumerate(event.converted)
             if each.into and each.symbol
         }
+        # A snapshot keeps positions in the order of their symbols, the journal as they came.
         quantities = dict(
-            sorted(quantities.items(), key=lambda each: order.get(each[0], len(order)))
+            sorted(quantities.items(), key=lambda each: (order.get(each[0], len(order)), each[0]))
         )
         if not quantities:
             self._keep_strategy(strategy, closed=True)
