@@ -18,8 +18,7 @@ from ray.rllib.env.env_context import EnvContext
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from trading.errors import LearningError
-from trading.learning.module import ACTION_MASK, OBSERVATIONS
-from trading.learning.rollout import BoolArray, FloatArray, IntArray
+from trading.learning.rollout import ACTION_MASK, OBSERVATIONS, BoolArray, FloatArray, IntArray
 
 AnyVectorEnv: TypeAlias = "VectorEnv[Any, Any, Any]"
 Situation: TypeAlias = dict[str, Any]

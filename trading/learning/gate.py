@@ -16,7 +16,6 @@ from trading.errors import LearningError
 from trading.execution.events import Compared
 from trading.learning.champions import weights_digest
 from trading.learning.clstm import CLSTMConfig
-from trading.learning.module import ACTION_MASK, OBSERVATIONS
 from trading.learning.non_inferiority import (
     CREPT,
     UNPROVEN,
@@ -29,7 +28,7 @@ from trading.learning.non_inferiority import (
     spent_confidence,
 )
 from trading.learning.policy import Policy, Weights
-from trading.learning.rollout import BoolArray, FloatArray, IntArray
+from trading.learning.rollout import ACTION_MASK, OBSERVATIONS, BoolArray, FloatArray, IntArray
 
 __all__ = ["CHECKS", "CREPT", "KL", "MASK", "NOT_FINITE", "UNPROVEN", "WORSE", "Gate", "GateLimits"]
 __all__ += ["HeldOut", "Returns", "SessionTrader", "Verdict", "compare", "mean_kl", "not_proven"]

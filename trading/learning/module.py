@@ -12,9 +12,8 @@ from torch import Tensor
 
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
+from trading.learning.rollout import ACTION_MASK, OBSERVATIONS
 
-OBSERVATIONS = "observations"
-ACTION_MASK = "action_mask"
 NETWORK = "clstm"
 """Attribute of the network in the module, so the prefix of its weights in RLlib's checkpoints."""
 

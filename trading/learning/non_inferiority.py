@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from trading.execution.events import Compared
 
@@ -76,8 +76,8 @@ def compare(
     low = high = None
     if count >= _ENOUGH_SESSIONS:
         error = float(difference.std(ddof=1)) / math.sqrt(count)
-        low = mean - float(stats.t.ppf(confidence, count - 1)) * error
-        high = mean + float(stats.t.ppf(upper or confidence, count - 1)) * error
+        low = mean - float(stdtrit(count - 1, confidence)) * error
+        high = mean + float(stdtrit(count - 1, upper or confidence)) * error
     return Compared(
         held_out,
         count,
@@ -114,14 +114,14 @@ def chances(
         return ()
     largest = max(bounded, key=lambda each: each.sessions)
     degrees = largest.sessions - 1
-    critical = float(stats.t.ppf(confidence, degrees))
+    critical = float(stdtrit(degrees, confidence))
     error = (largest.difference - float(largest.low or 0.0)) / critical
     if not error > 0.0:
         return ()
     return tuple(
         (
             times * margin_pct,
-            float(stats.t.cdf((1.0 - times) * margin_pct / error - critical, degrees)),
+            float(stdtr(degrees, (1.0 - times) * margin_pct / error - critical)),
         )
         for times in (0.0, 1.0, 2.0, 4.0)
     )

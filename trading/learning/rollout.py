@@ -14,6 +14,8 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 State = dict[str, FloatArray]
 
+OBSERVATIONS, ACTION_MASK = "observations", "action_mask"
+"""What a policy is given, by its names in a space of RLlib."""
 OTHER_BEHAVIOUR = -1
 """As `Rollout.weights_version`: the actions were not drawn from any weights' own distribution."""
 

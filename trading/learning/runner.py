@@ -39,9 +39,16 @@ from ray.rllib.utils.metrics import (
 from trading.errors import LearningError, TradingError
 from trading.learning.environments import AnyVectorEnv, Situation, Step, SteppedEnv, stepped_env
 from trading.learning.memory import leave_new_memory_as_it_is
-from trading.learning.module import ACTION_MASK, NETWORK, OBSERVATIONS, clstm_config
+from trading.learning.module import NETWORK, clstm_config
 from trading.learning.policy import Policy, Weights
-from trading.learning.rollout import BoolArray, FloatArray, Rollout, State
+from trading.learning.rollout import (
+    ACTION_MASK,
+    OBSERVATIONS,
+    BoolArray,
+    FloatArray,
+    Rollout,
+    State,
+)
 from trading.learning.shares import single_threaded
 from trading.precedence import LEARNING, give_way
 
