@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.e2e.application import SHARED, Application, processes_of
 from tests.e2e.healed import await_decisions, await_gone, check_account, is_gone, pairs
+from tests.e2e.test_kills import kill_part
 from tests.sockets import descendants
 from tests.waits import START_S, STOP_S
 from trading.data.flatfiles import quotes_path
@@ -33,23 +34,53 @@ DAY = date(2015, 12, 24)
 FOLDER = SHARED / "data" / "flatfiles"
 HANG_S = 30.0
 ON_ACTORS = {
+    "symbols": "SPY",
+    "data.record": "true",
     "learning.num_learners": 1,
     "learning.num_env_runners": 1,
     "learning.answer_timeout_s": 30,
     "learning.pretrain_steps": 4096,
-    "learning.update_frequency": 12,
-    "learning.save_frequency": 24,
+    "learning.update_frequency": 6,
+    "learning.save_frequency": 6,
+    "learning.keep_checkpoints": 2,
+    "learning.gate.sessions": 20,
     "safety.hang_s": HANG_S,
 }
 LEARNER, RUNNER = "_WrappedExecutable", "BatchedEnvRunner"
 
 
+class Disk(NamedTuple):
+    """What the application of this module has its state on."""
+
+    folder: Path
+    own: bool
+    """Whether it is mounted for these tests, and small."""
+    why_not: str = ""
+
+
 @pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    folder = tmp_path_factory.mktemp("healing")
-    with closing(Application.up(folder, *pairs(ON_ACTORS))) as running:
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
+    """A disk of 300 MB where one may be mounted."""
+    folder = tmp_path_factory.mktemp("healing") / "state"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    yield Disk(folder, mounted.returncode == 0, mounted.stderr.strip())
+    if mounted.returncode == 0:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def application(disk: Disk) -> Iterator[Application]:
+    with closing(Application.up(disk.folder.parent, *pairs(ON_ACTORS))) as running:
         running.wait_ready()
         yield running
+        if running.alive:
+            assert running.terminate() == 0, running.output()
 
 
 def only(application: Application, part: str) -> int:
@@ -77,6 +108,14 @@ def await_reason(application: Application, part: str) -> str:
         return next((each for each in reasons(application) if part in each), None)
 
     return application.wait_until(f"not ready: {part}", told)
+
+
+@pytest.mark.parametrize("part", ["live market", "registry", "replica"])
+def test_a_killed_part_comes_back_and_who_asks_meanwhile_is_answered(
+    application: Application, part: str
+) -> None:
+    kill_part(application, part)
+    check_account(application)
 
 
 def test_a_trading_thread_that_hangs_is_found_told_and_started_again(
@@ -155,39 +194,6 @@ def test_a_part_that_hangs_is_replaced_and_trading_goes_on(
         assert after["learner"]["restarts"] > before["learner"]["restarts"]
 
 
-@pytest.mark.faults
-def test_sigterm_ends_it_in_time_though_learner_and_runner_hang(application: Application) -> None:
-    started = descendants(application.process.pid)
-    for part in (LEARNER, RUNNER):
-        os.kill(only(application, part), signal.SIGSTOP)
-    application.process.send_signal(signal.SIGTERM)
-    began_s = time.monotonic()
-    code = application.wait_exit(STOP_S)
-    assert time.monotonic() - began_s < STOP_LIMIT_S + STOP_S / 2
-    assert code in (0, 3), application.output()
-    await_gone(started)
-    journal = application.log.parent / "state" / "journal-paper.sqlite"
-    with Journal(journal) as opened:
-        assert opened.fold().decisions > 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 160 MB."""
-    folder = tmp_path / "state"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no disk of its own can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
 def fill(folder: Path) -> Path:
     """A file that leaves no byte free."""
     file = folder / "filler"
@@ -205,43 +211,52 @@ def fill(folder: Path) -> Path:
 
 
 def test_a_full_disk_halts_with_the_reason_and_trading_goes_on_when_there_is_room(
-    tmp_path: Path, small_disk: Path
+    application: Application, disk: Disk
 ) -> None:
-    settings = {
-        "symbols": "SPY",
-        "data.record": "true",
-        "learning.pretrain_steps": 4096,
-        "learning.update_frequency": 8,
-        "learning.save_frequency": 8,
-        "learning.keep_checkpoints": 2,
-    }
-    with closing(Application.up(tmp_path, *pairs(settings))) as application:
-        application.wait_ready()
-        before = await_decisions(application)
-        filler = fill(small_disk)
-        reason = await_reason(application, "disk is full")
-        assert reason.startswith("halted: cannot write journal")
-        assert application.get("/health").status_code == 200  # type: ignore[union-attr]
-        told = application.status()
-        assert told["account"]["trading_state"] == "HALTED"
-        assert "disk is full" in told["account"]["trading_state_reason"]
-        application.wait_until(
-            "the driver says so", lambda: "HALTED until there is room" in application.output()
-        )
+    if not disk.own:
+        pytest.skip(f"no disk of its own can be mounted here: {disk.why_not}")
+    application.wait_until("the learner's figures", lambda: learning(application))
+    before = await_decisions(application)
+    filler = fill(disk.folder)
+    reason = await_reason(application, "disk is full")
+    assert reason.startswith("halted: cannot write journal")
+    assert application.get("/health").status_code == 200  # type: ignore[union-attr]
+    told = application.status()
+    assert told["account"]["trading_state"] == "HALTED"
+    assert "disk is full" in told["account"]["trading_state_reason"]
+    application.wait_until(
+        "the driver says so", lambda: "HALTED until there is room" in application.output()
+    )
 
-        filler.unlink()
-        application.wait_ready()
-        after = await_decisions(application)
-        assert after["account"]["trading_state"] == "ACTIVE"
-        assert after["process"] == before["process"], "it went on by itself"
-        check_account(application)
+    filler.unlink()
+    application.wait_ready()
+    after = await_decisions(application)
+    assert after["account"]["trading_state"] == "ACTIVE"
+    assert after["process"] == before["process"], "it went on by itself"
+    check_account(application)
 
-        def learns() -> bool | None:
-            learner = application.status()["learner"]
-            return (learner.get("paused") == "" and learner["live_updates"] > 0) or None
+    def learns() -> bool | None:
+        learner = application.status()["learner"]
+        more = learner.get("live_updates", 0) > told["learner"]["live_updates"]
+        return (learner.get("paused") == "" and more) or None
 
-        application.wait_until("learning goes on", learns, START_S)
-        assert application.terminate() == 0, application.output()
+    application.wait_until("learning goes on", learns, START_S)
+
+
+@pytest.mark.faults
+def test_sigterm_ends_it_in_time_though_learner_and_runner_hang(application: Application) -> None:
+    started = descendants(application.process.pid)
+    for part in (LEARNER, RUNNER):
+        os.kill(only(application, part), signal.SIGSTOP)
+    application.process.send_signal(signal.SIGTERM)
+    began_s = time.monotonic()
+    code = application.wait_exit(STOP_S)
+    assert time.monotonic() - began_s < STOP_LIMIT_S + STOP_S / 2
+    assert code in (0, 3), application.output()
+    await_gone(started)
+    journal = application.log.parent / "state" / "journal-paper.sqlite"
+    with Journal(journal) as opened:
+        assert opened.fold().decisions > 0
 
 
 @pytest.mark.faults

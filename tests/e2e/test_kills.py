@@ -2,6 +2,7 @@
 
     KILLS=20 KILLS_REPORT=var/kills.md python -m pytest tests/e2e/test_kills.py
 
+Once, parts are killed by test_healing.py, test_up.py and test_cluster.py.
 KILLS is how often each part is killed, 1 when unset. After each time the application trades again
 by itself, the account is what its journal says, no order was sent twice, and who asked meanwhile
 was answered with a reason or refused at once. The report says how long it took.
@@ -28,7 +29,12 @@ from tests.e2e.test_cluster import LIVE_MARKET, REDIS, Trading, answers_http, re
 from tests.sockets import descendants
 from tests.waits import STOP_S, WAIT_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(24 * 3600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.faults,
+    pytest.mark.timeout(24 * 3600),
+]
 
 KILLS = int(os.environ.get("KILLS", "1"))
 REPORT = os.environ.get("KILLS_REPORT")
@@ -51,7 +57,6 @@ PARTS = {
     "replica": "ServeReplica",
     "proxy": "ProxyActor",
 }
-SHORT_FORM = ("live market", "registry", "replica")
 took: dict[str, list[float]] = defaultdict(list)
 """Seconds from each kill to trading again, with the part back, by part."""
 silent: dict[str, list[float]] = defaultdict(list)
@@ -150,14 +155,7 @@ def updates(application: Application) -> int:
     return int(application.status()["learner"].get("live_updates", 0))
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        # Once, the others are killed by test_up.py and test_cluster.py.
-        pytest.param(part, marks=() if part in SHORT_FORM else pytest.mark.faults)
-        for part in PARTS
-    ],
-)
+@pytest.mark.parametrize("part", PARTS)
 def test_a_killed_part_comes_back(application: Application, part: str) -> None:
     for _ in range(KILLS):
         kill_part(application, part)
@@ -185,7 +183,6 @@ def kill_part(application: Application, part: str) -> None:
     assert asker.wrong == []
 
 
-@pytest.mark.faults
 def test_a_killed_driver_leaves_nothing_behind_and_a_new_one_goes_on(tmp_path: Path) -> None:
     running = Application.up(tmp_path, *pairs(SETTINGS))
     try:
@@ -208,7 +205,6 @@ def test_a_killed_driver_leaves_nothing_behind_and_a_new_one_goes_on(tmp_path: P
         running.close()
 
 
-@pytest.mark.faults
 @pytest.mark.skipif(why_no_nodes() is not None, reason=str(why_no_nodes()))
 @pytest.mark.skipif(REDIS is None, reason="no redis-server, which keeps the head's state")
 @pytest.mark.skipif(KILLS == 1, reason="once is played by test_cluster.py")
