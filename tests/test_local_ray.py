@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -120,10 +123,26 @@ def test_a_local_ray_listens_on_the_loopback_only_and_keeps_its_token_to_itself(
     assert len(token.read_text()) == 64
 
 
+class Disturbed(NamedTuple):
+    """What two starts print, of which one waits while the other does."""
+
+    agents_held: Future[str]
+    killed_at_first: Future[str]
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturbed]:
+    with ThreadPoolExecutor(2) as both:
+        codes = (AGENTS_HELD, KILLED_AT_FIRST)
+        yield Disturbed(
+            *(both.submit(run, code, tmp_path_factory.mktemp("home")) for code in codes)
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.long
-def test_agents_that_are_slow_to_start_do_not_end_it(tmp_path: Path) -> None:
-    output = run(AGENTS_HELD, tmp_path)
+def test_agents_that_are_slow_to_start_do_not_end_it(disturbed: Disturbed) -> None:
+    output = disturbed.agents_held.result()
     assert "held 2" in output
     assert "once more" not in output
     assert "answer 42" in output
@@ -131,8 +150,8 @@ def test_agents_that_are_slow_to_start_do_not_end_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_ray_that_does_not_come_up_is_started_again(tmp_path: Path) -> None:
-    output = run(KILLED_AT_FIRST, tmp_path)
+def test_a_ray_that_does_not_come_up_is_started_again(disturbed: Disturbed) -> None:
+    output = disturbed.killed_at_first.result()
     assert "starting Ray once more: " in output
     assert "answer 42" in output
     assert "raylets 1" in output, "what is left of the first try is gone"
