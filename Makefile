@@ -8,10 +8,12 @@ CONFIG ?= configs/local.yaml
 PROCESSES ?= 2
 PYTEST = $(VENV)/bin/python -m pytest
 PARALLEL = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+COMPILING = tests/live/test_parity.py tests/envs/test_vector_env.py tests/learning/test_compiled.py
+THE_OTHERS = $(COMPILING:%=--ignore=%)
 ON_ITS_OWN = not soak and not faults and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint kernels test test-all soak year kills faults test-cluster test-kubernetes test-image sbom lock
+.PHONY: install run lint kernels test test-all soak search year kills faults test-cluster test-kubernetes test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -24,22 +26,27 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# Once, before several processes would all do it. Nothing is compiled where it was compiled before.
+# Tests that use every kernel: once, before several processes would all compile them. Nothing is
+# compiled where it was compiled before.
 kernels: $(INSTALLED)
 	@echo "== kernels: compiled where they are not yet, which takes a minute or three"
-	$(PYTEST) tests/live/test_parity.py tests/envs/test_vector_env.py tests/learning/test_compiled.py
+	$(PYTEST) $(COMPILING)
 
 # What a change should pass while one works on it; `test-all` is all that CI asks.
 test: lint kernels
 	@echo "== tests, but those that take long: all of them by 'make test-all'"
-	$(PYTEST) $(PARALLEL) -m "not long and $(ON_ITS_OWN)"
+	$(PYTEST) $(PARALLEL) $(THE_OTHERS) -m "not long and $(ON_ITS_OWN)"
 
 test-all: lint kernels
 	@echo "== all tests, but those that have a target of their own"
-	$(PYTEST) $(PARALLEL) -m "$(ON_ITS_OWN)"
+	$(PYTEST) $(PARALLEL) $(THE_OTHERS) -m "$(ON_ITS_OWN)"
 
 soak: $(INSTALLED)
-	$(PYTEST) -m soak --ignore tests/live/test_year.py
+	$(PYTEST) $(PARALLEL) -m soak --ignore tests/live/test_year.py
+
+# The properties that test-all proves on the same examples each time, on others.
+search: $(INSTALLED)
+	$(PYTEST) $(PARALLEL) --hypothesis-profile=default -m "hypothesis and $(ON_ITS_OWN)"
 
 # A simulated year with splits, dividends, renames, delistings, halts and bad prints, to the cent.
 year: $(INSTALLED)

@@ -15,39 +15,49 @@ from tests.execution.days import DaysMachine
 from tests.execution.machine import TradingMachine
 from trading.execution.journal import Journal
 
-MANY = settings(
-    max_examples=2_000,
+SESSIONS = int(os.environ.get("SOAK_SESSIONS", "15"))
+SAME = settings(
+    max_examples=600,
     stateful_step_count=14,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
+SAME_DAYS = settings(SAME, max_examples=120, stateful_step_count=25)
 
 
+@pytest.mark.hypothesis
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_an_account_keeps_every_promise_in_any_sequence_of_events() -> None:
-    run_state_machine_as_test(TradingMachine, settings=MANY)
+    run_state_machine_as_test(TradingMachine, settings=SAME)
 
 
-DAYS = settings(MANY, max_examples=300, stateful_step_count=25)
-
-
+@pytest.mark.hypothesis
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_every_dollar_is_explained_over_days_that_nobody_planned() -> None:
-    run_state_machine_as_test(DaysMachine, settings=DAYS)
+    run_state_machine_as_test(DaysMachine, settings=SAME_DAYS)
+
+
+def searching(examples: int) -> settings:
+    """Long sequences, others each time; the same ones in the soak's short form, of one session."""
+    return settings(
+        SAME,
+        max_examples=examples * SESSIONS,
+        stateful_step_count=50,
+        derandomize=SESSIONS == 1,
+        database=None if SESSIONS == 1 else settings.get_profile("default").database,
+    )
 
 
 @pytest.mark.soak
 def test_every_dollar_is_explained_over_many_days_that_nobody_planned() -> None:
-    examples = 100 * int(os.environ.get("SOAK_SESSIONS", "15"))
-    long = settings(DAYS, max_examples=examples, stateful_step_count=50)
-    run_state_machine_as_test(DaysMachine, settings=long)
+    run_state_machine_as_test(DaysMachine, settings=searching(100))
 
 
 @pytest.mark.soak
 def test_an_account_keeps_every_promise_in_long_sequences() -> None:
-    examples = 200 * int(os.environ.get("SOAK_SESSIONS", "15"))
-    long = settings(MANY, max_examples=examples, stateful_step_count=50)
-    run_state_machine_as_test(TradingMachine, settings=long)
+    run_state_machine_as_test(TradingMachine, settings=searching(200))
 
 
 def test_a_trader_killed_at_any_instant_ends_like_one_that_never_was(tmp_path: Path) -> None:
