@@ -1,19 +1,32 @@
-"""The main job from start to clean end, on one machine."""
+"""The main job from start to clean end, on one machine, and its next starts."""
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.application import PLANTED, Application, environment, processes_of
+from tests.e2e.application import (
+    PLANTED,
+    ROOT,
+    Application,
+    environment,
+    processes_of,
+    write_model,
+)
 from tests.sockets import descendants, is_loopback, listeners
+from tests.waits import WAIT_S
+from trading.execution.events import ChampionPromoted, ChampionRolledBack, PromotedBy, RolledBackBy
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
+from trading.learning.champions import ChampionStore
 from trading.learning.checkpoints import CheckpointStore
 
 pytestmark = pytest.mark.slow
@@ -27,6 +40,13 @@ QUICK = (
     "learning.save_frequency=24",
     "--set",
     "notify.interval_s=5",
+    "--set",
+    "learning.gate.sessions=20",
+    # A gate that lets every working policy pass: what follows a promotion is seen too.
+    "--set",
+    "learning.gate.margin_pct=50",
+    "--set",
+    "learning.gate.max_kl=10",
 )
 
 
@@ -51,6 +71,41 @@ def folded(path: Path, events: int) -> Account:
             if seq == events:
                 return account
     raise AssertionError(f"{path} holds fewer than {events} events")
+
+
+def command(state: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "trading", "checkpoints", *arguments),
+            *("--set", f"paths.state_dir={state}"),
+        ],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def state_of(application: Application) -> Path:
+    return application.log.parent / "state"
+
+
+def changes(application: Application) -> list[ChampionPromoted | ChampionRolledBack]:
+    path = state_of(application) / "journal-paper.sqlite"
+    with Journal(path, read_only=True) as journal:
+        kinds = (ChampionPromoted, ChampionRolledBack)
+        return [each for each in journal.events() if isinstance(each, kinds)]
+
+
+def await_champion(application: Application, number: int) -> None:
+    def trades() -> bool | None:
+        return application.status()["champion"]["number"] == number or None
+
+    application.wait_until(f"champion {number} trades", trades)
 
 
 def test_status_tells_account_market_feed_learner_and_versions(application: Application) -> None:
@@ -95,9 +150,40 @@ def test_the_policy_learns_online_and_is_checkpointed(application: Application) 
     learner = status["learner"]
     assert learner["live_samples"] >= 24 and learner["rehearsed_samples"] >= 24
     assert learner["judgements"] >= 1
-    assert status["versions"]["weights"] == status["champion"]["version"] <= learner["updates"]
+
+    def agree() -> bool | None:
+        now = application.status()
+        trades = now["champion"]["version"]
+        return now["versions"]["weights"] == trades <= now["learner"]["updates"] or None
+
+    application.wait_until("the weights that trade are the champion's", agree)
     store = CheckpointStore(application.log.parent / "state" / "checkpoints", 5)
     application.wait_until("a checkpoint", store.latest)
+
+
+def test_a_challenger_is_promoted_and_its_numbers_are_journalled(application: Application) -> None:
+    def promoted() -> dict[str, object] | None:
+        status = application.status()
+        return status if status["champion"]["promotions"] >= 1 else None
+
+    status = application.wait_until("a promotion", promoted)
+    assert status["champion"]["number"] >= 2
+    assert status["learner"]["judgements"] >= 1
+    first, second = changes(application)[:2]
+    assert isinstance(first, ChampionPromoted) and isinstance(second, ChampionPromoted)
+    assert (first.by, second.by) == (PromotedBy.START, PromotedBy.GATE)
+    assert second.before == 1 and second.kl is not None
+    assert second.compared[0].sessions == 20
+    response = application.get("/metrics")
+    assert response is not None
+    shown = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+    assert shown["trading_bot_promotions_total"] >= 1
+    assert shown["trading_bot_champion"] >= 2
+    assert shown["trading_bot_judgement_seconds"] > 0.0
 
 
 def test_the_account_survives_the_kill_of_the_live_actor(application: Application) -> None:
@@ -177,7 +263,7 @@ def test_no_output_holds_a_key(application: Application) -> None:
 def test_sigterm_ends_it_cleanly(application: Application) -> None:
     process = application.status()["process"]
     assert application.terminate() == 0, application.output()
-    assert "Summary" in application.output()
+    assert "Summary" in application.output() and "promotions" in application.output()
     application_journal = journal_of(application)
     with Journal(application_journal) as journal:
         assert journal.fold().decisions > 0
@@ -201,3 +287,61 @@ def test_a_second_start_resumes_account_and_learner(application: Application) ->
         after = journal.fold()
     assert after.decisions > before.decisions
     assert after.initial_cash == before.initial_cash
+
+
+@pytest.mark.long
+def test_the_champion_is_taken_up_after_a_restart(application: Application) -> None:
+    champions = ChampionStore(state_of(application) / "checkpoints", 5)
+    standing = champions.standing()
+    assert standing is not None
+    before = changes(application)
+    folder = application.log.parent
+    frozen = ("--set", "learning.online=false")
+    with closing(Application.up(folder, *QUICK, *frozen)) as again:
+        again.wait_ready()
+        await_champion(again, standing.champion)
+        # A promotion whose bar never came is journalled now; nothing else is.
+        after = changes(again)
+        news = before[-1].champion != standing.champion
+        assert after[: len(before)] == before and len(after) == len(before) + news
+        assert after[-1].champion == standing.champion
+        refused_without_a_token(again)
+        own_words(again, standing.champion)
+
+
+def refused_without_a_token(application: Application) -> None:
+    """Nobody commands an application that was given no token of its owner's."""
+
+    def answered() -> httpx.Response | None:
+        try:
+            response = httpx.post(
+                f"http://127.0.0.1:{application.port}/control/halt",
+                headers={"Authorization": f"Bearer {PLANTED['CONTROL_TOKEN']}"},
+                timeout=WAIT_S,
+            )
+        except httpx.HTTPError:
+            return None
+        return None if response.status_code == 503 else response
+
+    response = application.wait_until("an answer of halt", answered)
+    assert response.status_code == 403
+    assert "set CONTROL_TOKEN" in response.json()["said"]
+
+
+def own_words(frozen: Application, champion: int) -> None:
+    """An owner's commands take effect while it trades, in frozen mode as well."""
+    state = state_of(frozen)
+    model = write_model(frozen.log.parent / "model")
+    assert f"champion-{champion + 1} trades" in command(state, "promote", str(model))
+    await_champion(frozen, champion + 1)
+    assert f"champion-{champion} trades" in command(state, "rollback")
+    await_champion(frozen, champion)
+    by_owner = changes(frozen)[-2:]
+    assert isinstance(by_owner[0], ChampionPromoted) and by_owner[0].by is PromotedBy.OWNER
+    assert isinstance(by_owner[1], ChampionRolledBack)
+    assert by_owner[1].by is RolledBackBy.OWNER
+    status = frozen.status()
+    assert status["learner"] == {} and status["phase"] == "trading"
+    listed = command(state, "list")
+    assert f"champion-{champion}" in listed and "trades" in listed
+    assert frozen.terminate() == 0, frozen.output()
