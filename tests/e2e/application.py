@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from tests.asking import client
 from tests.ports import free_port
 from tests.sockets import descendants
 from tests.waits import START_S, STOP_S
@@ -46,7 +47,7 @@ def wait_for(
     probe: Callable[[], T | None],
     timeout_s: float,
     alive: Callable[[], bool],
-    poll_s: float = 0.1,
+    poll_s: float = 0.25,
 ) -> T:
     """The first answer of `probe` that is not None; fails when time is up or the process ended."""
     deadline = time.monotonic() + timeout_s
@@ -106,7 +107,7 @@ class Application:
     def get(self, path: str) -> httpx.Response | None:
         """The response, None when there is none."""
         try:
-            return httpx.get(self._url + path, timeout=10.0)
+            return client.get(self._url + path, timeout=10.0)
         except httpx.HTTPError:
             return None
 

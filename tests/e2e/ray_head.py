@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import httpx
 
+from tests.asking import client
 from tests.e2e.application import ROOT, wait_for
 from tests.ports import free_port
 from tests.waits import START_S, STOP_S
@@ -61,7 +62,7 @@ def ray_head(env: dict[str, str], log: Path) -> Iterator[Head]:
 
         def answers() -> bool | None:
             try:
-                return httpx.get(f"{address}/api/version").status_code in (200, 401) or None
+                return client.get(f"{address}/api/version").status_code in (200, 401) or None
             except httpx.HTTPError:
                 return None
 

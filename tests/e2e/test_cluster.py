@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from tests.asking import client
 from tests.e2e.application import PLANTED
 from tests.e2e.ray_nodes import DIES_WITH_US, HEAD, Cluster, why_no_nodes
 from tests.ports import free_port
@@ -65,7 +66,7 @@ class Trading:
 
     def get(self, path: str) -> httpx.Response | None:
         try:
-            return httpx.get(self._url + path, timeout=10.0)
+            return client.get(self._url + path, timeout=10.0)
         except httpx.HTTPError:
             return None
 

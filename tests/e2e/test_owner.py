@@ -15,6 +15,7 @@ import pytest
 import schemathesis
 from schemathesis.schemas import BaseSchema
 
+from tests.asking import client
 from tests.e2e.application import ROOT, Application, environment, write_model
 from tests.serving.described import ask_all
 from trading.execution.events import OwnerCommanded
@@ -85,7 +86,7 @@ def account(folder: Path, *arguments: str) -> dict[str, Any]:
 def control(application: Application, name: str, token: str = TOKEN, **body: str) -> httpx.Response:
     def answered() -> httpx.Response | None:
         try:
-            response = httpx.post(
+            response = client.post(
                 f"http://127.0.0.1:{application.port}/control/{name}",
                 headers={"Authorization": f"Bearer {token}"},
                 json=body,

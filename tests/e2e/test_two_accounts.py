@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from tests.asking import client
 from tests.e2e.application import ROOT, Application, environment, wait_for
 from tests.e2e.ray_head import BIN, Head, ray_head
 from tests.ports import free_port
@@ -158,7 +159,7 @@ def url(application: Application | Job) -> str:
 def status(application: Application | Job) -> dict[str, Any]:
     def answered() -> dict[str, Any] | None:
         try:
-            response = httpx.get(f"{url(application)}/status", timeout=20.0)
+            response = client.get(f"{url(application)}/status", timeout=20.0)
         except httpx.HTTPError:
             return None
         body: dict[str, Any] = response.json() if response.is_success else {}
@@ -238,7 +239,7 @@ def test_one_that_ends_leaves_the_other_trading_and_able_to_start_again(
     after = decides(accounts.first)
     assert (after["process"], after["restarts"]) == (before["process"], before["restarts"])
     if httpx.URL(gone).path != "/":
-        assert "second" not in httpx.get(f"{gone}/status", timeout=20.0).text
+        assert "second" not in client.get(f"{gone}/status", timeout=20.0).text
     # What a live market begins with is its own registry's, which the other has not taken along.
     os.kill(after["process"], signal.SIGKILL)
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.asking import client
 from tests.e2e.application import (
     PLANTED,
     ROOT,
@@ -314,7 +315,7 @@ def refused_without_a_token(application: Application) -> None:
 
     def answered() -> httpx.Response | None:
         try:
-            response = httpx.post(
+            response = client.post(
                 f"http://127.0.0.1:{application.port}/control/halt",
                 headers={"Authorization": f"Bearer {PLANTED['CONTROL_TOKEN']}"},
                 timeout=WAIT_S,

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import yaml
 
+from tests.asking import client
 from tests.infra.manifests import INFRA
 from tests.ports import free_port
 
@@ -79,7 +80,7 @@ class Prometheus:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx.get(f"{self._url}/-/ready", timeout=10.0).is_success:
+                if client.get(f"{self._url}/-/ready", timeout=10.0).is_success:
                     return
             except httpx.TransportError:
                 pass
@@ -88,7 +89,7 @@ class Prometheus:
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The data of an answer that succeeded."""
-        answer = httpx.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=10.0).json()
+        answer = client.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=10.0).json()
         assert answer["status"] == "success", f"{parameters}: {json.dumps(answer)}"
         return answer["data"]
 
