@@ -135,7 +135,7 @@ class RLlib:
         from ray.rllib.algorithms.ppo import PPOConfig
         from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-        from trading.learning.memory import leave_new_memory_as_it_is
+        from trading.learning.allocator import leave_new_memory_as_it_is
 
         start_ray()
         leave_new_memory_as_it_is()  # a seed has RLlib fill it

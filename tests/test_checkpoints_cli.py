@@ -1,5 +1,6 @@
 """`trading checkpoints` on real folders."""
 
+import json
 import os
 import threading
 from pathlib import Path
@@ -70,6 +71,25 @@ def test_list_tells_which_champion_trades_and_its_numbers(state: Path) -> None:
     for number in ("20", "gate", "0.0125", "+0.250 % [+0.125, +0.375]", "not worse"):
         assert number in rows["champion-2"]
     assert "30" in rows["step-30"]
+
+
+def test_list_and_show_speak_json(state: Path) -> None:
+    listed = {each["name"]: each for each in json.loads(run(state, "list", "--json").output)}
+    assert list(listed) == ["champion-1", "champion-2", "step-30"]
+    assert [each["trades"] for each in listed.values()] == [False, True, False]
+    assert listed["champion-2"]["metadata"]["kl"] == 0.0125
+    (state / "checkpoints" / "step-000000030" / "module_state.pkl").write_bytes(b"")
+    assert "differs" in json.loads(run(state, "list", "--json").output)[2]["damaged"]
+    told = json.loads(run(state, "show", "champion-2", "--json").output)
+    assert (told["folder"], told["version"]) == (listed["champion-2"]["folder"], 20)
+    assert told["parameters"] > 0
+
+
+def test_names_and_folders_are_whole_where_no_terminal_is_wide(state: Path) -> None:
+    arguments = ["checkpoints", "show", "champion-2", "--set", f"paths.state_dir={state}"]
+    told = CliRunner().invoke(app, arguments, env={"COLUMNS": "40"}).output
+    folder = json.loads(run(state, "show", "champion-2", "--json").output)["folder"]
+    assert folder in told
 
 
 def test_list_makes_no_folder_where_there_is_none(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def test_the_help_fits_a_screen_and_names_every_verb_in_its_group() -> None:
     for group, verbs in GROUPS.items():
         assert sum(line.startswith(f"{group} ") for line in lines) == 1
         for verb in verbs:
-            assert any(f" {verb.name} " in line and verb.about in line for line in lines)
+            shown = any(f" {verb.name} " in line and verb.about in line for line in lines)
+            assert shown is not verb.is_hidden
     assert all(any(example in line for line in lines) for example, _ in EXAMPLES)
     assert run("-h").output == result.output
 

@@ -25,6 +25,21 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", ["glossary.md", "architecture.md"])
+def test_modules_that_a_page_names_exist(page: str) -> None:
+    trading = ROOT / "trading"
+    text = (ROOT / "docs" / page).read_text()
+    named = re.findall(r"`((?:tests/|[a-z_]+/)*[a-z_]+\.py|[a-z_]+(?:/[a-z_]+)*/)`", text)
+    missing = [
+        name
+        for name in named
+        if not (trading / name).exists()
+        and not (ROOT / name).exists()
+        and not any(ROOT.glob(f"t*/**/{name}"))
+    ]
+    assert named and missing == []
+
+
 def test_the_readme_names_every_environment_variable() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [name for name in environment_names() if f"`{name}`" not in readme] == []

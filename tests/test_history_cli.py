@@ -1,6 +1,7 @@
 """`trading history` on recordings and flat files, and training on what it writes."""
 
 import contextlib
+import json
 import subprocess
 import sys
 from datetime import date
@@ -77,6 +78,9 @@ def test_recorded_days_become_a_history_that_is_listed(recordings: Path, tmp_pat
     shown = run("--show", "--into", str(folder))
     assert shown.exit_code == 0
     assert "AAA" in shown.output and str(DAY) in shown.output
+    told = json.loads(run("--show", "--into", str(folder), "--json").output)
+    assert told["folder"] == str(folder)
+    assert {(each["underlying"], each["date"]) for each in told["days"]} == {("AAA", str(DAY))}
 
 
 def test_a_real_day_of_flat_files_becomes_a_history(tmp_path: Path) -> None:

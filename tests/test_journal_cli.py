@@ -81,6 +81,23 @@ def test_verify_prints_the_account_its_digest_and_the_verdict(journal: Path) -> 
     assert printed["integrity"] == "whole"
 
 
+def test_verify_and_tail_speak_json(journal: Path) -> None:
+    told = json.loads(run("verify", journal, "--json").output)
+    with Journal(journal, read_only=True) as reader:
+        account, last = reader.fold(), reader.last_seq
+    assert (told["fills"], told["cash"], told["fees"]) == (
+        account.fills,
+        account.cash,
+        account.fees_paid,
+    )
+    assert (told["events"], told["integrity"]) == (last, "whole")
+    tail = [
+        json.loads(line) for line in run("tail", journal, "-n", 2, "--json").output.splitlines()
+    ]
+    whole = [json.loads(line) for line in run("export", journal).output.splitlines()]
+    assert tail == whole[-2:]
+
+
 def test_verify_ends_with_1_on_a_damaged_tail_and_says_what_will_happen(journal: Path) -> None:
     with Journal(journal, read_only=True) as reader:
         last = reader.last_seq
@@ -169,8 +186,11 @@ def test_an_export_to_nowhere_and_of_a_damaged_journal_leaves_no_file(
     journal: Path, tmp_path: Path
 ) -> None:
     result = run("export", journal, "--output", tmp_path / "absent" / "events.jsonl")
-    assert result.exit_code == 1
-    assert "cannot write" in result.stderr
+    assert result.exit_code == 2
+    assert f"there is no folder {tmp_path / 'absent'}" in result.stderr
+    result = run("export", journal, "--output", tmp_path / "events.xlsx")
+    assert result.exit_code == 2
+    assert "must end in .jsonl" in result.stderr
     damage(journal, 3)
     result = run("export", journal, "--output", tmp_path / "events.jsonl")
     assert result.exit_code == 1

@@ -1,5 +1,6 @@
 """`trading checkpoints`: what was learnt, which policy trades, and to let another one trade."""
 
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,8 +13,10 @@ from rich.table import Table
 
 from trading.command_line import (
     ConfigOption,
+    JsonOption,
     SetOption,
     StrategyOption,
+    check_output,
     failures,
     settings_for,
 )
@@ -32,6 +35,7 @@ checkpoints_app = typer.Typer(
 )
 
 _POLL_S = 0.5
+_WIDTH = 140
 
 WhichArgument = Annotated[
     str,
@@ -51,6 +55,7 @@ def list_(
     config: ConfigOption = None,
     overrides: SetOption = None,
     strategy: StrategyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List the champions and the learner's checkpoints, the newest last."""
     settings = settings_for(config, overrides or [], strategy)
@@ -66,7 +71,13 @@ def list_(
         choice = _choice(settings)
         champions, store = choice.champions, choice.store
         standing = champions.standing()
-        table = Table("", "version", "written (UTC)", "by", "kl", "difference a session", "reason")
+        if as_json:
+            print(json.dumps(_listed(choice)))
+            return
+        table = Table()
+        table.add_column("", no_wrap=True)  # to be pasted into `promote`
+        for name in ("version", "written (UTC)", "by", "kl", "difference a session", "reason"):
+            table.add_column(name, overflow="fold")
         for number in champions.numbers():
             mark = _mark(standing, number)
             try:
@@ -82,7 +93,7 @@ def list_(
             except CheckpointError as error:
                 reason = f"damaged: {error}"
             table.add_row(f"step-{step}", version, _written(path), "", "", "", reason)
-        Console(highlight=False).print(table)
+        _console().print(table)
 
 
 @checkpoints_app.command()
@@ -91,6 +102,7 @@ def show(
     config: ConfigOption = None,
     overrides: SetOption = None,
     strategy: StrategyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check one champion or checkpoint file by file, and print what its manifest says."""
     settings = settings_for(config, overrides or [], strategy)
@@ -101,7 +113,13 @@ def show(
         path, _ = _choice(settings).find(which)
         metadata = {} if path.is_file() else verify(path)
         weights = load_module_weights(path)
+        parameters = sum(array.size for array in weights.values())
+        if as_json:
+            print(json.dumps({"folder": str(path), **metadata, "parameters": parameters}))
+            return
         table = Table(show_header=False)
+        table.add_column("", no_wrap=True)
+        table.add_column("", overflow="fold")
         table.add_row("folder", str(path))
         for name, value in metadata.items():
             if name == "compared":
@@ -114,8 +132,8 @@ def show(
                 table.add_row("written (UTC)", _utc(value))
             else:
                 table.add_row(name, "" if value is None else str(value))
-        table.add_row("parameters", f"{sum(array.size for array in weights.values()):,}")
-        Console(highlight=False).print(table)
+        table.add_row("parameters", f"{parameters:,}")
+        _console().print(table)
 
 
 @checkpoints_app.command()
@@ -153,16 +171,15 @@ def export(
 
     `promote` and MODEL_PATH take it; `torch.load(FILE, weights_only=True)` reads it.
     """
-    settings = settings_for(config, overrides or [], strategy)
     from trading.learning.checkpoints import (
         WEIGHTS_SUFFIX,
         load_module_weights,
         write_weights_file,
     )
 
+    check_output("FILE", file, WEIGHTS_SUFFIX)
+    settings = settings_for(config, overrides or [], strategy)
     with failures():
-        if file.suffix != WEIGHTS_SUFFIX:
-            raise CheckpointError(f"{file} must end in {WEIGHTS_SUFFIX}: it is known by that")
         path, _ = _choice(settings).find(which)
         write_weights_file(file, load_module_weights(path))
         print(f"the weights of {path.name} are in {file}")
@@ -233,6 +250,36 @@ def _follows(journal: Path, last_seq: int, account_has: int, champion: int, wait
         if time.monotonic() >= deadline:
             return False
         time.sleep(_POLL_S)
+
+
+def _console() -> Console:
+    """Wide where no terminal says how wide: what is pasted from it must be whole."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH)
+    return console
+
+
+def _listed(choice: "Choice") -> list[dict[str, Any]]:
+    """Champions and checkpoints as JSON values, the newest last; a damaged one says so."""
+    from trading.learning.checkpoints import verify
+
+    champions, store = choice.champions, choice.store
+    standing = champions.standing()
+    paths = {f"champion-{each}": champions.path(each) for each in champions.numbers()}
+    paths |= {f"step-{step}": store.path(step) for step in store.steps()}
+    trades = "" if standing is None else f"champion-{standing.champion}"
+    before = "" if standing is None else f"champion-{standing.before}"
+    listed = []
+    for name, path in paths.items():
+        row: dict[str, Any] = {"name": name, "folder": str(path)}
+        row |= {"trades": name == trades, "before": name == before}
+        try:
+            row["metadata"] = verify(path)
+        except CheckpointError as error:
+            row["damaged"] = str(error)
+        listed.append(row)
+    return listed
 
 
 def _mark(standing: "Standing | None", number: int) -> str:

@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Paper trading of US equity options by a policy that keeps learning.",
+    help="paper trading of US equity options.",
 )
 
 

@@ -85,6 +85,26 @@ def misuse(*lines: str) -> NoReturn:
     _exit(_MISUSED, *lines)
 
 
+def check_output(option: str, file: Path | None, *suffixes: str) -> None:
+    """End with exit code 2 where the file that an option names cannot be written, before the work.
+
+    Its name must end in one of the suffixes, where any are given, and its folder be there.
+    """
+    if file is None:
+        return
+    if suffixes and file.suffix.lower() not in suffixes:
+        allowed = " or ".join(suffixes)
+        misuse(f"{option} {file}: the name must end in {allowed}, which says what is written")
+    if file.is_dir():
+        misuse(f"{option} {file}: is a folder; name a file in it")
+    folder = file.parent
+    if not folder.is_dir():
+        misuse(f"{option} {file}: there is no folder {folder}; make it first")
+    written = file if file.exists() else folder
+    if not os.access(written, os.W_OK):
+        misuse(f"{option} {file}: {written} cannot be written; name another place")
+
+
 @contextmanager
 def failures() -> Iterator[None]:
     """End with one line and exit code 1 where the block fails, and with where logs lie."""

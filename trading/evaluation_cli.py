@@ -1,25 +1,37 @@
 """`trading backtest` and `trading evaluate`: a policy beside the baselines."""
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from trading.command_line import ConfigOption, SetOption, failures, misuse, settings_for
+from trading.command_line import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    check_output,
+    failures,
+    misuse,
+    settings_for,
+)
 from trading.config import Settings
 from trading.display import Display
+from trading.waiting_bar import counted
 
 if TYPE_CHECKING:
     from trading.evaluation.backtest import Backtest
     from trading.evaluation.evaluate import PolicyOfFold
+    from trading.evaluation.summary import Figures
     from trading.learning.policy import Policy
 
+_PAGES = (".html", ".htm")
 _WIDTH = 110
 """Characters of a line where no terminal says how many there are."""
 
@@ -47,6 +59,7 @@ def backtest(
     ] = None,
     trials: TrialsOption = None,
     html: HtmlOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Trade whole sessions with a policy and with baselines, and compare what they came to.
 
@@ -54,6 +67,7 @@ def backtest(
     """
     if (history is None) == (simulated is None):
         misuse("give either --history FOLDER or --simulated SESSIONS")
+    check_output("--html", html, *_PAGES)
     settings = settings_for(config, overrides or [], several=True)
     with failures():
         from trading.evaluation.backtest import backtest_history, backtest_simulation, learnt
@@ -65,19 +79,31 @@ def backtest(
         family = simulated_world(settings.market).family
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
         traders: dict[str, Trader] = {}
+        asked: str | None = None
+        about = [("traded", told)]
         if model is not None:
             acting = settings.policy.act
             for each in (acting, "sampled" if acting == "greedy" else "greedy"):
                 traders[f"policy, {acts(each)}"] = learnt(_policy(settings, model, each))
-            print(f"the policy trades {acts(acting)} (policy.act), which is the first row")
+            asked = next(iter(traders))
+            about += _about_model(model)
+            if not as_json:
+                print(f"the policy trades {acts(acting)} (policy.act), which is the first row")
         traders |= baselines(settings.seed)
-        results = {
-            name: backtest_history(history, rules, fees, trader)
-            if history is not None
-            else backtest_simulation(simulated or 1, settings.seed, rules, fees, trader, family)
-            for name, trader in traders.items()
-        }
-        _report(f"Backtest: {told}", results, trials, settings.seed, html)
+        results: dict[str, Backtest] = {}
+        with counted("backtest", "traders", len(traders)) as progress:
+            for done, (name, trader) in enumerate(traders.items(), 1):
+                results[name] = (
+                    backtest_history(history, rules, fees, trader)
+                    if history is not None
+                    else backtest_simulation(
+                        simulated or 1, settings.seed, rules, fees, trader, family
+                    )
+                )
+                progress(done)
+        about += _about_settings(settings)
+        output = _Output(f"Backtest: {told}", html, as_json, about, asked)
+        _report(output, results, trials, settings.seed)
 
 
 def evaluate(
@@ -115,6 +141,7 @@ def evaluate(
     ] = None,
     trials: TrialsOption = None,
     html: HtmlOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Walk forward: learn from past days, trade the days that follow, and compare with baselines.
 
@@ -127,11 +154,12 @@ def evaluate(
         misuse("--no-training needs the --model that is to trade")
     if not training and steps is not None:
         misuse("--no-training and --steps exclude each other")
+    check_output("--html", html, *_PAGES)
     flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
     flags += [] if model is None else [f"paths.model_path={model}"]
     flags += [] if address is None else [f"ray.address={address}"]
     settings = settings_for(config, [*flags, *(overrides or [])], several=True)
-    display = Display(Console(highlight=False))
+    display = Display(Console(highlight=False, stderr=as_json))
     work = (into or settings.paths.state_dir / "evaluation").resolve()
     with failures(), ExitStack() as stack:
         from trading.evaluation.evaluate import check_unused, days_of
@@ -155,7 +183,11 @@ def evaluate(
         results = run(history, made, work, rules, fees, seed, policy_of, display.phase)
         # Each fold's policy is a trial of its own.
         trials = trials or default_trials(results) + (folds - 1 if training else 0)
-        _report(f"Walk forward, {folds} folds", results, trials, seed, html)
+        about = [("folds", f"{folds} of {test_days} days each, of {history}")]
+        about += _about_model(model) if model is not None else []
+        about += _about_settings(settings)
+        output = _Output(f"Walk forward, {folds} folds", html, as_json, about, next(iter(results)))
+        _report(output, results, trials, seed)
 
 
 def acts(acting: str | float) -> str:
@@ -187,7 +219,7 @@ def _policy_of_fold(
     if not training and model is not None:
         policy = _policy(settings, model)
         return lambda train, state: policy
-    from trading.application import absolute_paths
+    from trading.config import absolute_paths
     from trading.up import ray_runtime, stop_signals
 
     stop = Event()
@@ -195,23 +227,69 @@ def _policy_of_fold(
     stack.enter_context(ray_runtime(settings, display))
     stack.enter_context(stop_signals(stop))
     # Ray reads how to authenticate when it is imported, and the runtime sets that.
-    from trading.evaluation.retraining import retrained
+    from trading.retraining import retrained
 
     return retrained(settings, display, stop.is_set)
 
 
+def _about_model(model: Path) -> list[tuple[str, str]]:
+    """What a model is known by: where it lies, its weights' digest, and what its manifest says."""
+    from trading.learning.champions import weights_digest
+    from trading.learning.checkpoints import MANIFEST, load_module_weights, verify
+
+    told = [("model", str(model)), ("weights", weights_digest(load_module_weights(model)))]
+    metadata = verify(model) if (model / MANIFEST).is_file() else {}
+    known = [name for name in ("version", "step", "by", "reason") if name in metadata]
+    return [*told, *((name, str(metadata[name])) for name in known)]
+
+
+def _about_settings(settings: Settings) -> list[tuple[str, str]]:
+    """Fees, and the settings that evaluation depends on and that are not the defaults."""
+    from trading.learning.noted_settings import noted_settings, shown
+
+    now, plain = noted_settings(settings), noted_settings(Settings())
+    changed = [
+        f"{name}={shown(value)}" for name, value in sorted(now.items()) if plain.get(name) != value
+    ]
+    execution = settings.execution
+    fees = (
+        f"{execution.commission:g} USD commission a contract, {execution.orf_fee:g} ORF, "
+        f"{execution.occ_fee:g} OCC, {execution.taf_fee:g} TAF on sales, "
+        f"{execution.sec_fee_per_million:g} a million of sales to the SEC; slippage "
+        f"{execution.slippage:g} USD a share and leg"
+    )
+    return [
+        ("capital", f"{settings.account.initial_capital:,.0f} USD a session"),
+        ("fees", fees),
+        ("settings", "the defaults" if not changed else ", ".join(changed)),
+    ]
+
+
+class _Output(NamedTuple):
+    """Where the figures go, and what is said about them."""
+
+    title: str
+    html: Path | None
+    as_json: bool
+    about: list[tuple[str, str]]
+    asked: str | None
+    """The trader that was asked about; None: baselines only."""
+
+
 def _report(
-    title: str,
-    results: Mapping[str, "Backtest"],
-    trials: int | None,
-    seed: int,
-    html: Path | None,
+    output: _Output, results: Mapping[str, "Backtest"], trials: int | None, seed: int
 ) -> None:
     """Print the figures, and write the page where one is asked for."""
     from trading.evaluation.summary import default_trials, summaries
     from trading.evaluation.tear_sheet import tear_sheet
 
     tables = summaries(results, trials or default_trials(results), seed)
+    if output.html is not None:
+        sheet = tear_sheet(output.title, results, tables, output.about, output.asked)
+        output.html.write_text(sheet, encoding="utf-8")
+    if output.as_json:
+        print(json.dumps(_plain(output, results, tables)))
+        return
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
@@ -224,6 +302,30 @@ def _report(
         for trader, values in figures.items():
             table.add_row(trader, *(value for _, value in values))
         console.print(table)
-    if html is not None:
-        html.write_text(tear_sheet(title, results, tables), encoding="utf-8")
-        console.print(f"tear sheet: {html}", soft_wrap=True)
+    if output.html is not None:
+        console.print(f"tear sheet: {output.html}", soft_wrap=True)
+
+
+def _plain(
+    output: _Output,
+    results: Mapping[str, "Backtest"],
+    tables: "Mapping[str, Mapping[str, Figures]]",
+) -> dict[str, Any]:
+    """Figures as they are shown, and each session's return and fills as numbers."""
+    return {
+        "title": output.title,
+        "about": dict(output.about),
+        "asked": output.asked,
+        "traders": {
+            name: {
+                "figures": {heading: dict(traders[name]) for heading, traders in tables.items()},
+                "sessions": [
+                    {"session": session, "return": float(gain), "fills": int(fills)}
+                    for session, gain, fills in zip(
+                        result.names, result.returns, result.trades, strict=True
+                    )
+                ],
+            }
+            for name, result in results.items()
+        },
+    }

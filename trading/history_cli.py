@@ -1,5 +1,6 @@
 """The verb `trading history`: recorded days as markets to train on."""
 
+import json
 from collections.abc import Iterator
 from datetime import date as Date  # noqa: N812 - `date` is an option's name
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trading.command_line import ConfigOption, SetOption, failures, misuse, settings_for
+from trading.command_line import ConfigOption, JsonOption, SetOption, failures, misuse, settings_for
 from trading.config import Settings
 from trading.data_cli import SymbolsOption, day_of, sessions_between, with_symbols
 
@@ -40,6 +41,7 @@ def history(
     show: Annotated[bool, typer.Option("--show", help="Only show what a history holds.")] = False,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write recorded days as a history, which `learning.history` then trains on.
 
@@ -64,19 +66,37 @@ def history(
         from trading.market.calendar import ExchangeCalendar
 
         rules, fees = trading_rules(settings), fee_schedule(settings)
-        console = Console(highlight=False)
+        console = Console(highlight=False, stderr=as_json)
         if show or first is None:
-            console.print(_table(History(folder, rules, fees).days))
+            _say(folder, list(History(folder, rules, fees).days), as_json)
             return
         days = sessions_between(first, last or first)
-        told = _recorded(settings, days, recordings, flat_files, catalog, console)
+        told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
         written = write_history(folder, told, rules, fees, ExchangeCalendar(), each_trades=True)
-        console.print(_table(written))
-        told_how = f"history {folder}: train on it with --set learning.history={folder}"
-        console.print(told_how, soft_wrap=True)
+        _say(folder, list(written), as_json)
+        if not as_json:
+            told_how = f"history {folder}: train on it with --set learning.history={folder}"
+            console.print(told_how, soft_wrap=True)
 
 
-def _recorded(
+def _say(folder: Path, days: "list[HistoryDay]", as_json: bool) -> None:
+    """Print what a history holds."""
+    if not as_json:
+        Console(highlight=False).print(_table(days))
+        return
+    listed = [
+        {
+            "underlying": day.underlying,
+            "date": day.date,
+            "bars": int(day.frames),
+            "contracts": int(day.contracts),
+        }
+        for day in days
+    ]
+    print(json.dumps({"folder": str(folder), "days": listed}))
+
+
+def recorded_sessions(
     settings: Settings,
     days: list[Date],
     recordings: Path | None,

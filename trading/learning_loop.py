@@ -1,4 +1,4 @@
-"""The driver's side of learning while trading: fragments from the live market, rulings to it."""
+"""The driver's side of learning while trading: fragments from the live market, decisions to it."""
 
 import threading
 import time
@@ -13,9 +13,9 @@ from trading.errors import DataError
 from trading.execution.events import ChallengerRefused
 from trading.held_out import HeldOutSessions
 from trading.learning.online import LearnerReport, OnlineLearner
-from trading.learning.succession import Reported, Ruling, Succession
+from trading.learning.succession import PromotionDecision, Reported, Succession
 from trading.live.metrics import LearnerFigures
-from trading.live.trader import Answer, FragmentId
+from trading.live.trader import FragmentId, LearnerReply
 
 log = structlog.get_logger(__name__)
 
@@ -59,9 +59,9 @@ class LearningLoop:
         self._held_out = held_out
         self._lockstep = lockstep
         self._stop = stop
-        self._unrecorded: list[Ruling] = []
+        self._unrecorded: list[PromotionDecision] = []
         """Refusals."""
-        self._undelivered: list[Ruling] = []
+        self._undelivered: list[PromotionDecision] = []
         """Changes of the champion."""
         self._began_s: float | None = None
         """When it began with what it is at; None while it waits for a fragment."""
@@ -95,15 +95,15 @@ class LearningLoop:
             return
         self._heed(fragment.reported)
         self._renew_held_out()
-        ruling = learner.learn(fragment.rollout)
-        self._send(fragment.id, [ruling] if ruling else [])
+        decision = learner.learn(fragment.rollout)
+        self._send(fragment.id, [decision] if decision else [])
 
     def _attend(self) -> None:
         """Heed what an owner's command, or a drawdown of the account, made of the champion."""
         keeper = self._learner or self._succession
-        ruling = keeper.moved()
-        if ruling is not None or self._undelivered:
-            self._send(None, [ruling] if ruling else [])
+        decision = keeper.moved()
+        if decision is not None or self._undelivered:
+            self._send(None, [decision] if decision else [])
         if not self._lockstep:
             reported = ray.get(self._live.reported.remote())
             if reported is not None:
@@ -111,19 +111,19 @@ class LearningLoop:
 
     def _heed(self, reported: Reported) -> None:
         self._unrecorded = [
-            ruling
-            for ruling in self._unrecorded
-            if isinstance(ruling.event, ChallengerRefused)
-            and ruling.event.number > reported.refusals
+            decision
+            for decision in self._unrecorded
+            if isinstance(decision.event, ChallengerRefused)
+            and decision.event.number > reported.refusals
         ]
-        ruling = (self._learner or self._succession).follow(reported)
-        if ruling is not None:
-            self._send(None, [ruling])
+        decision = (self._learner or self._succession).follow(reported)
+        if decision is not None:
+            self._send(None, [decision])
 
-    def _send(self, fragment: FragmentId | None, rulings: Sequence[Ruling]) -> None:
-        self._unrecorded += [r for r in rulings if isinstance(r.event, ChallengerRefused)]
-        self._undelivered += [r for r in rulings if not isinstance(r.event, ChallengerRefused)]
-        answer = Answer(fragment, (*self._unrecorded, *self._undelivered))
+    def _send(self, fragment: FragmentId | None, decisions: Sequence[PromotionDecision]) -> None:
+        self._unrecorded += [r for r in decisions if isinstance(r.event, ChallengerRefused)]
+        self._undelivered += [r for r in decisions if not isinstance(r.event, ChallengerRefused)]
+        answer = LearnerReply(fragment, (*self._unrecorded, *self._undelivered))
         report = self._learner.report if self._learner else None
         figures = learner_figures(report or LearnerReport())
         status = asdict(report) if report else {}

@@ -4,8 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
 
-from trading.application import absolute_paths
-from trading.config import Settings
+from trading.config import Settings, absolute_paths
 from trading.display import Display
 from trading.learning.checkpoints import CheckpointStore
 from trading.up import ray_runtime, stop_signals

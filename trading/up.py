@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from trading import local_ray
-from trading.application import Summary, absolute_paths, account_name, run_application
-from trading.config import Settings
+from trading.application import Summary, account_name, run_application
+from trading.config import Settings, absolute_paths
 from trading.data.flatfiles import minute_bars_path, quotes_path
 from trading.display import Display
 from trading.errors import AccountLeased, FlatFileError

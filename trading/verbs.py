@@ -28,6 +28,8 @@ class Verb(NamedTuple):
     module: str
     attribute: str
     """A function, or an application of Typer with verbs of its own."""
+    is_hidden: bool = False
+    """Whether the help leaves it out: it is for who builds images."""
 
 
 GROUPS: dict[str, tuple[Verb, ...]] = {
@@ -52,6 +54,8 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
         ),
     ),
     "Look": (
+        Verb("market", "show, draw and fit simulated markets", "market_cli", "market_app"),
+        Verb("report", "what an account did: profit, risk, every trade", "report_cli", "report"),
         Verb(
             "journal", "check, print and export an account's journal", "journal_cli", "journal_app"
         ),
@@ -65,14 +69,14 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     "Machine": (
         Verb("config", "check and print the settings, or explain them", "config_cli", "config_app"),
         Verb("doctor", "whether this machine can run it", "doctor_cli", "doctor"),
-        Verb("compile-kernels", "machine code ahead of time", "kernels_cli", "compile_kernels"),
+        Verb("compile-kernels", "machine code ahead", "kernels_cli", "compile_kernels", True),
     ),
 }
 
 EXAMPLES = (
     ("trading up", "trade a simulated exchange"),
     ("trading up --config configs/paper.yaml", "trade on quotes of Massive.com"),
-    ("trading backtest --simulated 20 --html b.html", "what baselines come to"),
+    ("trading report --html report.html", "what the account did"),
 )
 _FLAGS = "-h of any verb · --version · --debug · --install-completion"
 _ALSO_CALLED = {"run": "up", "start": "up", "trade": "up", "quit": "stop", "settings": "config"}
@@ -101,9 +105,9 @@ class Verbs(TyperGroup):
 
     def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         """All verbs by group, on one screen."""
-        formatter.write(f"Usage: {PROGRAM} VERB [OPTIONS]\n{self.help}\n\n")
+        formatter.write(f"Usage: {PROGRAM} VERB [OPTIONS]: {self.help}\n\n")
         for group, verbs in GROUPS.items():
-            for place, verb in enumerate(verbs):
+            for place, verb in enumerate(verb for verb in verbs if not verb.is_hidden):
                 heading = typer.style(f"{'' if place else group:<9}", bold=True)
                 formatter.write(f"{heading}{verb.name:<17}{verb.about}\n")
         formatter.write("\n")

@@ -140,3 +140,16 @@ def test_nothing_is_expected_when_everything_was_refused() -> None:
     assert ledger.expects_nothing
     ledger.acknowledge("AM.SPY")
     assert not ledger.expects_nothing
+
+
+def test_what_is_needed_most_is_asked_for_again_last_and_first_after_a_reconnect() -> None:
+    ledger = sent(NAMES)
+    ledger.rank([NAMES[3], "Q.never asked for", NAMES[1], NAMES[2]])
+    ledger.withdraw([NAMES[2]])
+    # Each message goes in front of what was asked for before, so the last one stands first.
+    assert ledger.take_ranked(2) == [NAMES[1]]
+    assert ledger.take_ranked(2) == [NAMES[3]]
+    assert ledger.take_ranked(2) == []
+    ledger.reconnected()
+    assert ledger.take_unsent(10) == [NAMES[3], NAMES[1], NAMES[0]]
+    assert ledger.take_ranked(2) == []

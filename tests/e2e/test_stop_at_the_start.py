@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from tests.e2e.application import Application, wait_for
 from tests.waits import START_S
-from trading.application import absolute_paths, run_application
+from trading.application import run_application
 from trading.cli import app
-from trading.config import load_settings
+from trading.config import absolute_paths, load_settings
 from trading.display import Display
 from trading.execution.lease import holder_of
 from trading.live import assembly

@@ -1,5 +1,6 @@
 """`trading backtest` as it is typed."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from trading.cli import app
 from trading.config import Settings
+from trading.learning.champions import weights_digest
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
 from trading.live import assembly
@@ -58,3 +60,30 @@ def test_neither_history_nor_simulation_is_refused():
     result = run()
     assert result.exit_code == 2
     assert "--simulated" in result.output
+
+
+def test_json_and_the_page_tell_of_the_model_that_was_asked_about(tmp_path: Path):
+    weights = Policy(assembly.model_config(Settings()), 3).weights()
+    write_module_weights(tmp_path, weights)
+    page = tmp_path / "sheet.html"
+    result = run(
+        "--simulated", 2, "--model", tmp_path, "--json", "--html", page,
+        "--set", "execution.commission=0.5",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["asked"] == "policy, sampled"
+    assert told["about"]["weights"] == weights_digest(weights)
+    assert told["about"]["model"] == str(tmp_path)
+    assert "execution.commission=0.5" in told["about"]["settings"]
+    assert {"hold cash", "buy and hold"} < set(told["traders"])
+    assert len(told["traders"]["hold cash"]["sessions"]) == 2
+    assert weights_digest(weights) in page.read_text()
+
+
+@pytest.mark.parametrize("verb", ["backtest", "evaluate"])
+@pytest.mark.parametrize("name", ["nodir/sheet.html", "sheet.pdf"])
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(verb: str, name: str):
+    result = CliRunner().invoke(app, [verb, "--simulated", "2", "--html", name])
+    assert result.exit_code == 2
+    assert name in result.stderr

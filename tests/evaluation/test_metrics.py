@@ -119,3 +119,11 @@ def test_chance_varies_the_sharpe_ratio_as_in_simulation():
     ratios = returns.mean(axis=1) / returns.std(axis=1, ddof=1)
     assert metrics.chance_variance(30) == pytest.approx(ratios.var(), rel=0.1)
     assert np.isnan(metrics.chance_variance(1))
+
+
+def test_beta_and_correlation_beside_a_benchmark():
+    benchmark = np.array([0.01, -0.02, 0.03, 0.0])
+    assert metrics.beta(2.0 * benchmark + 0.5, benchmark) == pytest.approx(2.0)
+    assert metrics.correlation(-3.0 * benchmark, benchmark) == pytest.approx(-1.0)
+    assert np.isnan(metrics.beta(benchmark, np.zeros(4)))
+    assert np.isnan(metrics.correlation(np.ones(4), benchmark))

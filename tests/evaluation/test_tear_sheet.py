@@ -1,6 +1,8 @@
 """The page: what it shows of one session, of many, and of traders that did nothing."""
 
+import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -51,3 +53,38 @@ def test_a_page_of_nobody_who_trades_says_so() -> None:
     results = {"hold cash": traded(hold, 2)}
     page = tear_sheet("t", results, summaries(results, trials=1))
     assert "It held nothing." in page and "It took no other." in page
+
+
+def test_the_model_asked_about_is_looked_at_though_it_did_not_trade(condor: Backtest) -> None:
+    results = {"condor": condor, "policy": traded(hold, 4)}
+    about = [("model", "runs/<a>"), ("weights", "d1ge57")]
+    page = tear_sheet("t", results, summaries(results, trials=1), about, "policy")
+    assert "Closely looked at: <b>policy</b>" in page
+    assert "runs/&lt;a&gt;" in page and "d1ge57" in page
+    assert "<h2>Positions of policy</h2>" in page and "It traded nothing." in page
+    first_rows = re.findall(r"<tbody><tr><td class=\"text\">(.*?)</td>", page)
+    assert first_rows[0] == "policy"
+
+
+def test_the_axes_name_the_days_and_the_page_is_small(condor: Backtest) -> None:
+    days = tuple(f"SPY 2026-01-0{day}" for day in (5, 6, 7, 8))
+    results = {"condor": replace(condor, names=days), "buy and hold": condor}
+    page = tear_sheet("t", results, summaries(results, trials=1))
+    assert len(page.encode()) < 1_500_000
+    figures = [json.loads(each) for each in re.findall(r'class="figure">(.*?)</script>', page)]
+    assert figures[0]["data"][0]["x"] == list(days)
+    dashed = [trace["name"] for trace in figures[0]["data"] if trace["line"].get("dash")]
+    assert dashed == ["buy and hold"]
+
+
+def test_the_trades_add_up_to_the_profit_of_the_sessions() -> None:
+    result = traded(random_masked(2), 3)
+    page = tear_sheet("t", {"random": result}, summaries({"random": result}, trials=1))
+    listed = page[page.index("<h2>Trades of random</h2>") : page.index("<h2>Sessions of random")]
+    profits = [
+        float(row.rsplit(">", 1)[1].replace(",", ""))
+        for row in re.findall(r"<tr>(.*?)</td></tr>", listed)
+    ]
+    assert len(profits) > 30
+    expected = float(result.returns.sum()) * result.capital
+    assert sum(profits) == pytest.approx(expected, abs=0.005 * len(profits))

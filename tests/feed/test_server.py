@@ -383,6 +383,31 @@ def test_several_keys_share_the_quotes_and_take_over_from_one_that_is_refused() 
     play(body)
 
 
+@pytest.mark.parametrize("chunk", [1, 200])
+def test_our_client_tells_what_it_needs_most_and_the_vendor_carries_that(chunk: int) -> None:
+    async def body() -> None:
+        vendor = Vendor(keys=KEYS[:1], max_quotes=2)
+        async with running(vendor, max_quotes=2) as (feed, port):
+            settings = StreamSettings(
+                f"ws://127.0.0.1:{port}", READER_KEY, subscribe_chunk=chunk, tells_need=True
+            )
+            with StreamClient(settings) as client:
+                client.subscribe("options", NAMES[:4])
+                await until(lambda: vendor.subscribed() == set(NAMES[:2]))
+                await until(lambda: client.health()["options"]["refused"] == 2)
+                client.rank("options", [NAMES[3], NAMES[1]])
+                await until(lambda: vendor.subscribed() == {NAMES[3], NAMES[1]})
+                await until(
+                    lambda: (
+                        client.refused("options") == sorted([NAMES[0], NAMES[2]])
+                        and client.health()["options"]["acknowledged"] == 2
+                    )
+                )
+                assert feed.figures().left_out["options"] == 2
+
+    play(body)
+
+
 def test_need_is_the_best_place_that_a_name_has_with_any_reader() -> None:
     protocols = [ReaderProtocol("options", [READER_KEY], 10, key=READER_KEY) for _ in range(2)]
     for each, wanted in zip(protocols, ["Q.a,Q.b,Q.c", "Q.d,Q.b"], strict=True):

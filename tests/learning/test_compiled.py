@@ -12,7 +12,7 @@ from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.kernels import network as kernels
 from trading.learning.kernels.lstm import tanh
 from trading.learning.policy import Policy, seeded_clstm
-from trading.learning.ppo_update import PPOSettings, _by_autograd, _by_loops
+from trading.learning.ppo_update import PPOSettings, _by_autograd, _by_compiled
 from trading.learning.rollout import Rollout
 from trading.learning.sequences import arrange
 
@@ -45,7 +45,7 @@ def both(network: CLSTM, rollout: Rollout) -> list[tuple]:
     state = {key: torch.from_numpy(array) for key, array in rollout.initial_state.items()}
     steps = (rollout.observations, rollout.action_mask)
     arguments = (*map(torch.from_numpy, steps), state, torch.from_numpy(rollout.first))
-    assert compiled.covers(network)
+    assert compiled.supports(network)
     with torch.no_grad():
         return [network(*arguments), compiled.evaluate(network, *arguments)]
 
@@ -73,7 +73,7 @@ def test_gradients_are_those_of_autograd(config: CLSTMConfig, burn_in: int) -> N
     experience = arrange(rollout, advantages, returns, burn_in, torch.device("cpu"), whole=True)
     columns = torch.tensor([4, 1, 0, 3])
     expected = _by_autograd(network, experience, settings)(columns)
-    found = _by_loops(network, experience, settings)(columns)
+    found = _by_compiled(network, experience, settings)(columns)
     scale = float(expected[6:-1].abs().max())
     torch.testing.assert_close(found, expected, atol=1e-5 * scale, rtol=1e-4)
     assert found[5] > 0.0, "no step was clipped"
@@ -84,7 +84,7 @@ def test_the_state_that_comes_in_is_kept() -> None:
     state = random_state(np.random.default_rng(0), SMALL, 3)
     before = {key: array.copy() for key, array in state.items()}
     rollout = random_rollout(1, 4, 3)
-    loops = compiled.Loops(network)
+    loops = compiled.CompiledNetwork(network)
     loops.evaluate(rollout.observations, rollout.action_mask, state, rollout.first)
     for key, array in state.items():
         np.testing.assert_array_equal(array, before[key])
@@ -116,7 +116,7 @@ def test_a_nan_is_not_swallowed(where: str) -> None:
 
 
 def test_arrays_of_other_kinds_do_not_compile_it_anew() -> None:
-    loops, rollout = compiled.Loops(trained(SMALL)), random_rollout(1, 4, 6)
+    loops, rollout = compiled.CompiledNetwork(trained(SMALL)), random_rollout(1, 4, 6)
     state = {key: array[:, ::2] for key, array in rollout.initial_state.items()}
     plain = loops.evaluate(
         rollout.observations[:, ::2].copy(),
@@ -143,20 +143,20 @@ def test_tanh_is_right_everywhere() -> None:
 
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "plain"])
 def test_options_are_left_to_pytorch(name: str) -> None:
-    assert not compiled.covers(small_network(config=OPTIONS[name]))
+    assert not compiled.supports(small_network(config=OPTIONS[name]))
 
 
 def test_a_network_derived_from_it_is_left_to_pytorch() -> None:
-    assert compiled.covers(small_network())
-    assert not compiled.covers(type("Other", (CLSTM,), {})(SMALL))
+    assert compiled.supports(small_network())
+    assert not compiled.supports(type("Other", (CLSTM,), {})(SMALL))
 
 
 def test_wide_layers_are_left_to_pytorch() -> None:
-    assert not compiled.covers(small_network(config=replace(SMALL, actor_hidden=512)))
+    assert not compiled.supports(small_network(config=replace(SMALL, actor_hidden=512)))
 
 
 def test_a_weight_without_memory_of_its_own_is_refused() -> None:
     network = small_network()
     network.policy_head.weight = torch.nn.Parameter(network.policy_head.weight.t().contiguous().t())
     with pytest.raises(ValueError, match="not contiguous"):
-        compiled.Loops(network)
+        compiled.CompiledNetwork(network)

@@ -9,7 +9,7 @@ from tests.learning.experience import SMALL
 from trading.errors import LearningError
 from trading.execution.events import Compared
 from trading.learning.gate import (
-    CREPT,
+    DRIFTED,
     KL,
     MASK,
     NOT_FINITE,
@@ -276,7 +276,7 @@ def test_small_losses_do_not_add_up_over_many_promotions() -> None:
 
     judge = gate(falling, max_kl=99.0)
     assert judge.judge(weights(1), weights(2)).passed
-    assert judge.judge(weights(2), weights(3)).failed == (CREPT,)
+    assert judge.judge(weights(2), weights(3)).failed == (DRIFTED,)
 
 
 def test_sets_that_do_not_exist_are_named(sessions: Sessions) -> None:

@@ -16,9 +16,9 @@ from trading.learning.champions import ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.online import LearnerReport
 from trading.learning.policy import Policy
-from trading.learning.succession import Reported, Ruling, Succession
+from trading.learning.succession import PromotionDecision, Reported, Succession
 from trading.learning_loop import LearningLoop, learner_figures
-from trading.live.trader import Answer, Fragment, FragmentId
+from trading.live.trader import Fragment, FragmentId, LearnerReply
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -27,7 +27,7 @@ class Live:
     """Gives fragments, keeps what it is told, and counts a refusal from the second answer on."""
 
     def __init__(self, fragments: int) -> None:
-        self.answers: list[Answer] = []
+        self.answers: list[LearnerReply] = []
         self._left = fragments
 
     def next_fragment(self, timeout_s: float) -> Fragment | None:
@@ -39,10 +39,10 @@ class Live:
     def reported(self) -> Reported:
         return Reported(champion=1, newest=1, refusals=int(len(self.answers) >= 2))
 
-    def deliver(self, answer: Answer, figures: Any, status: dict[str, Any]) -> None:
+    def deliver(self, answer: LearnerReply, figures: Any, status: dict[str, Any]) -> None:
         self.answers.append(answer)
 
-    def told(self) -> list[Answer]:
+    def told(self) -> list[LearnerReply]:
         return self.answers
 
 
@@ -54,10 +54,10 @@ class Refuser:
         self.moved, self.follow = succession.moved, succession.follow
         self.learned = 0
 
-    def learn(self, rollout: object) -> Ruling | None:
+    def learn(self, rollout: object) -> PromotionDecision | None:
         self.learned += 1
         event = ChallengerRefused(0, 1, 5, 1, ("kl",), "too far", 1, False)
-        return Ruling(event) if self.learned == 1 else None
+        return PromotionDecision(event) if self.learned == 1 else None
 
 
 def succession(folder: Path) -> Succession:
@@ -70,15 +70,17 @@ def write(seed: int) -> Callable[[Path], None]:
     return lambda folder: write_module_weights(folder, Policy(SMALL, seed).weights())
 
 
-def told(live: Any) -> list[Answer]:
+def told(live: Any) -> list[LearnerReply]:
     try:
-        answers: list[Answer] = ray.get(live.told.remote())
+        answers: list[LearnerReply] = ray.get(live.told.remote())
     except ray.exceptions.RayActorError:
         return []
     return answers
 
 
-def run_until(loop: LearningLoop, stop: threading.Event, live: Any, done: Any) -> list[Answer]:
+def run_until(
+    loop: LearningLoop, stop: threading.Event, live: Any, done: Any
+) -> list[LearnerReply]:
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
@@ -101,8 +103,8 @@ def test_a_refusal_is_sent_again_until_the_account_counts_it(tmp_path: Path) -> 
     learner: Any = Refuser(present)
     loop = LearningLoop(live, present, learner, None, lockstep=True, stop=stop)
     answers = run_until(loop, stop, live, lambda told: len(told) == 4)
-    assert [len(each.rulings) for each in answers] == [1, 1, 0, 0]
-    assert answers[0].rulings == answers[1].rulings
+    assert [len(each.decisions) for each in answers] == [1, 1, 0, 0]
+    assert answers[0].decisions == answers[1].decisions
     assert all(each.fragment is not None for each in answers)
 
 
@@ -113,7 +115,7 @@ class Hangs(Refuser):
         super().__init__(succession)
         self.go_on = threading.Event()
 
-    def learn(self, rollout: object) -> Ruling | None:
+    def learn(self, rollout: object) -> PromotionDecision | None:
         self.go_on.wait(WAIT_S)
         return None
 
@@ -127,7 +129,7 @@ def test_how_long_it_has_been_at_a_fragment_is_known_while_the_learner_hangs(
     loop = LearningLoop(live, present, learner, None, lockstep=True, stop=stop)
     assert loop.busy_s == 0.0
 
-    def hung(_: list[Answer]) -> bool:
+    def hung(_: list[LearnerReply]) -> bool:
         if loop.busy_s > 1.0:
             learner.go_on.set()
         return learner.go_on.is_set() and loop.busy_s == 0.0
@@ -141,10 +143,10 @@ def test_an_owners_promotion_reaches_a_frozen_live_market(tmp_path: Path) -> Non
     ChampionStore(tmp_path, 3).promote(write(2), Promotion(2, PromotedBy.OWNER, "by hand"))
     loop = LearningLoop(live, present, None, None, lockstep=False, stop=stop)
     (answer,) = run_until(loop, stop, live, lambda told: len(told) == 1)
-    (ruling,) = answer.rulings
+    (decision,) = answer.decisions
     assert answer.fragment is None
-    assert isinstance(ruling.event, ChampionPromoted) and ruling.champion is not None
-    assert ruling.champion.number == 2
+    assert isinstance(decision.event, ChampionPromoted) and decision.champion is not None
+    assert decision.champion.number == 2
 
 
 class DiesOnce(Live):
@@ -154,7 +156,7 @@ class DiesOnce(Live):
         super().__init__(0)
         self._marker = marker
 
-    def deliver(self, answer: Answer, figures: Any, status: dict[str, Any]) -> None:
+    def deliver(self, answer: LearnerReply, figures: Any, status: dict[str, Any]) -> None:
         if not self._marker.exists():
             self._marker.touch()
             os._exit(1)
@@ -170,8 +172,8 @@ def test_a_change_that_could_not_be_handed_over_is_sent_again(tmp_path: Path) ->
     loop = LearningLoop(live, present, None, None, lockstep=False, stop=stop)
     (answer,) = run_until(loop, stop, live, lambda told: len(told) == 1)
     assert (tmp_path / "died").exists()
-    (ruling,) = answer.rulings
-    assert ruling.champion is not None and ruling.champion.number == 2
+    (decision,) = answer.decisions
+    assert decision.champion is not None and decision.champion.number == 2
 
 
 def test_the_loop_outlives_the_live_market(tmp_path: Path) -> None:

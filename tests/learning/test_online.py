@@ -14,11 +14,20 @@ from trading.errors import CheckpointError
 from trading.execution.events import ChallengerRefused, ChampionPromoted, PromotedBy
 from trading.learning.champions import ChampionStore
 from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
-from trading.learning.gate import KL, NOT_FINITE, Gate, GateLimits, HeldOut, SessionTrader
+from trading.learning.gate import (
+    KL,
+    NOT_FINITE,
+    UNPROVEN,
+    Gate,
+    GateLimits,
+    GateResult,
+    HeldOut,
+    SessionTrader,
+)
 from trading.learning.online import OnlineLearner, OnlineRules
 from trading.learning.policy import Policy
 from trading.learning.ppo import CLSTMPPO
-from trading.learning.rehearsal import Rehearsal, columns_of
+from trading.learning.replay_mix import ReplayMix, columns_of
 from trading.learning.rollout import Rollout
 from trading.learning.succession import Reported, Succession
 from trading.learning.weights import Reign
@@ -101,9 +110,9 @@ def course(build: Build, tmp_path: Path) -> Callable[..., Course]:
 def test_what_learns_is_promoted_and_trades_from_then_on(course: Callable[..., Course]) -> None:
     at = course(updates=3)
     learner, before = at.learner, at.mean()
-    rulings = [learner.learn(at.clean()) for _ in range(15)]
-    assert rulings[0] is None and rulings[1] is None
-    promoted = [r for r in rulings if r and isinstance(r.event, ChampionPromoted)]
+    decisions = [learner.learn(at.clean()) for _ in range(15)]
+    assert decisions[0] is None and decisions[1] is None
+    promoted = [r for r in decisions if r and isinstance(r.event, ChampionPromoted)]
     assert promoted
     last = promoted[-1]
     assert isinstance(last.event, ChampionPromoted) and last.champion is not None
@@ -123,8 +132,8 @@ def test_a_poisoned_window_never_makes_the_champion_worse(course: Callable[..., 
     events = []
     for _ in range(16):
         rollout = at.clean()
-        ruling = learner.learn(replace(rollout, rewards=-20.0 * rollout.rewards))
-        events += [ruling.event] if ruling else []
+        decision = learner.learn(replace(rollout, rewards=-20.0 * rollout.rewards))
+        events += [decision.event] if decision else []
         assert at.mean() >= start - MARGIN_PCT
     refused = [each for each in events if isinstance(each, ChallengerRefused)]
     assert any(each.reset for each in refused), "what was poisoned is given up"
@@ -157,15 +166,15 @@ def test_a_harmful_challenger_is_reset_with_its_optimizer(course: Callable[..., 
     learner = at.learner
     champion = at.succession.reign.champion
     rollout = at.clean()
-    ruling = learner.learn(rollout)
-    assert ruling is not None and isinstance(ruling.event, ChallengerRefused)
-    assert ruling.event.failed == (KL,) and ruling.event.reset
+    decision = learner.learn(rollout)
+    assert decision is not None and isinstance(decision.event, ChallengerRefused)
+    assert decision.event.failed == (KL,) and decision.event.reset
     assert equal(at.algorithm.weights(), champion.weights)
     latest = at.store.latest()
     assert latest is not None
     assert latest[1] == {"step": champion.version, "version": champion.version}
     again = learner.learn(rollout)
-    assert again is not None and again.event.kl == ruling.event.kl, "the same from the beginning"
+    assert again is not None and again.event.kl == decision.event.kl, "the same from the beginning"
 
 
 def test_what_was_given_up_stays_on_disk_and_is_not_resumed(course: Callable[..., Course]) -> None:
@@ -202,9 +211,9 @@ def test_weights_that_are_no_numbers_are_given_up(course: Callable[..., Course])
         return judge(champion, at.algorithm.weights())
 
     at.gate.judge = spoiled  # type: ignore[method-assign]
-    ruling = learner.learn(at.clean())
-    assert ruling is not None and isinstance(ruling.event, ChallengerRefused)
-    assert ruling.event.failed == (NOT_FINITE,) and ruling.event.reset
+    decision = learner.learn(at.clean())
+    assert decision is not None and isinstance(decision.event, ChallengerRefused)
+    assert decision.event.failed == (NOT_FINITE,) and decision.event.reset
     assert equal(at.algorithm.weights(), at.succession.reign.champion.weights)
 
 
@@ -220,10 +229,10 @@ def test_an_owners_model_trades_and_is_learned_on_from(
     folder.mkdir()
     write_module_weights(folder, model)
     at.champions.promote_checkpoint(folder, NETWORK, own=False)
-    ruling = learner.moved()
-    assert ruling is not None and isinstance(ruling.event, ChampionPromoted)
-    assert ruling.event.by is PromotedBy.OWNER and ruling.champion is not None
-    assert equal(ruling.champion.weights, model)
+    decision = learner.moved()
+    assert decision is not None and isinstance(decision.event, ChampionPromoted)
+    assert decision.event.by is PromotedBy.OWNER and decision.champion is not None
+    assert equal(decision.champion.weights, model)
     assert equal(at.algorithm.weights(), model)
     assert learner.moved() is None
     assert learner.learn(at.clean()) is not None
@@ -252,8 +261,8 @@ def test_learning_goes_back_with_the_account(course: Callable[..., Course]) -> N
     while at.succession.reign.champion.number == 1:
         learner.learn(at.clean())
     fallen = at.succession.reign.champion.number
-    ruling = learner.follow(Reported(champion=1, newest=fallen, discarded=fallen))
-    assert ruling is not None and ruling.champion is not None and ruling.champion.number == 1
+    decision = learner.follow(Reported(champion=1, newest=fallen, discarded=fallen))
+    assert decision is not None and decision.champion is not None and decision.champion.number == 1
     assert equal(at.algorithm.weights(), first.weights)
     assert learner.follow(Reported(champion=1, newest=fallen, discarded=fallen)) is None
 
@@ -271,6 +280,30 @@ def test_a_lost_learner_comes_back_and_the_fragment_is_learned(
     report = learner.report
     assert (report.restarts, report.lost, report.live_updates) == (1, 0, 2)
     assert report.updates == at.algorithm.weights_version == 2
+
+
+@pytest.mark.parametrize("failed", [UNPROVEN, NOT_FINITE])
+def test_a_learner_that_dies_after_a_judgement_takes_no_decision_with_it(
+    course: Callable[..., Course], failed: str
+) -> None:
+    """The account's journal counts refusals: one that is missing would end trading."""
+    at = course(learners=1)
+    rules = at.rules._replace(save_frequency=1)
+    learner = OnlineLearner(at.algorithm, at.store, at.succession, at.gate, rules)
+    fragments = [at.clean() for _ in range(3)]
+
+    class Gallows:
+        """Refuses, and the learner dies before what was learned is written."""
+
+        def judge(self, *_: object) -> GateResult:
+            ray.kill(at.algorithm.learner_group._workers[0])
+            return GateResult((failed,), "refused", 0.0, (), 0.0)
+
+    learner._gate = Gallows()  # type: ignore[assignment]
+    decisions = [learner.learn(each) for each in fragments]
+    numbers = [each.event.number for each in decisions if each is not None]  # type: ignore[union-attr]
+    assert numbers == [1, 2, 3]
+    assert learner.report.restarts >= 2
 
 
 def test_a_learner_that_stays_dead_ends_neither_learning_nor_the_run(
@@ -312,7 +345,7 @@ def test_rehearsal_deals_columns_and_samples_again_when_they_are_used_up_or_old(
         sampled.append(live(len(sampled), steps=10, sequences=4))
         return [sampled[-1]]
 
-    rehearsal = Rehearsal(sample, share=0.5)
+    rehearsal = ReplayMix(sample, share=0.5)
     first = rehearsal.beside(20)
     (dealt,) = first
     dealt.validate()
@@ -323,8 +356,8 @@ def test_rehearsal_deals_columns_and_samples_again_when_they_are_used_up_or_old(
     rehearsal.renew()
     rehearsal.beside(10)
     assert len(sampled) == 3
-    assert Rehearsal(sample, share=0.0).beside(20) == []
-    assert Rehearsal(lambda: [], share=0.5).beside(20) == []
+    assert ReplayMix(sample, share=0.0).beside(20) == []
+    assert ReplayMix(lambda: [], share=0.5).beside(20) == []
     assert columns_of(sampled[0], slice(0, 4)).shape == sampled[0].shape
 
 

@@ -17,7 +17,7 @@ from trading.execution.events import (
 from trading.learning.champions import ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
-from trading.learning.succession import Reported, Ruling, Succession
+from trading.learning.succession import PromotionDecision, Reported, Succession
 from trading.learning.weights import Reign
 
 
@@ -72,9 +72,9 @@ def test_an_owners_move_is_noticed_once(tmp_path: Path, published: list[Reign]) 
     made = succession(tmp_path, published, Reported())
     assert made.moved() is None
     ChampionStore(tmp_path, 3).promote(write(2), Promotion(20, PromotedBy.OWNER, ""))
-    ruling = made.moved()
-    assert ruling is not None and ruling.champion is not None
-    assert ruling.champion.number == published[-1].champion.number == 2
+    decision = made.moved()
+    assert decision is not None and decision.champion is not None
+    assert decision.champion.number == published[-1].champion.number == 2
     assert made.moved() is None
 
 
@@ -82,24 +82,24 @@ GATE = PromotedBy.GATE
 
 
 class Account:
-    """What the live market does with rulings: a gate's is void unless made against its own."""
+    """What the live market does with decisions: a gate's is void unless made against its own."""
 
     def __init__(self, champion: int) -> None:
         self.champion, self.newest, self.discarded = champion, champion, 0
-        self.void: list[Ruling] = []
+        self.void: list[PromotionDecision] = []
 
     @property
     def reported(self) -> Reported:
         return Reported(self.champion, self.newest, self.discarded)
 
-    def take(self, ruling: Ruling | None) -> None:
-        if ruling is None or ruling.champion is None:
+    def take(self, decision: PromotionDecision | None) -> None:
+        if decision is None or decision.champion is None:
             return
-        event = ruling.event
-        assert event.champion == ruling.champion.number
+        event = decision.event
+        assert event.champion == decision.champion.number
         if isinstance(event, ChampionPromoted) and event.champion > self.newest:
             if event.by is GATE and event.before != self.champion:
-                self.void.append(ruling)
+                self.void.append(decision)
                 return
             self.champion = self.newest = event.champion
         elif isinstance(event, ChampionRolledBack):
@@ -149,7 +149,7 @@ def test_what_happens_while_a_challenger_is_judged_is_told_and_no_later_promotio
         made = succession(tmp_path, published, account.reported)
         reign = published[-1]
         if reign.standing.champion not in (account.champion, account.discarded):
-            account.take(Ruling(reign.standing.change, reign.champion))
+            account.take(PromotionDecision(reign.standing.change, reign.champion))
     account.take(made.moved())
     account.take(made.follow(account.reported))
     assert account.champion == made.reign.champion.number == trades
@@ -169,10 +169,10 @@ def test_a_challenger_that_gives_way_leaves_nothing_on_disk(
 ) -> None:
     made = succession(tmp_path, published, Reported())
     promote_by_owner(tmp_path, Account(1))
-    ruling = made.promote(write(4), Promotion(40, GATE, ""))
-    assert (ruling.event.champion, ruling.event.by) == (2, PromotedBy.OWNER)  # type: ignore[union-attr]
+    decision = made.promote(write(4), Promotion(40, GATE, ""))
+    assert (decision.event.champion, decision.event.by) == (2, PromotedBy.OWNER)  # type: ignore[union-attr]
     assert owner(tmp_path).numbers() == [1, 2]
-    assert made.moved() == ruling and made.moved() is None
+    assert made.moved() == decision and made.moved() is None
 
 
 @pytest.mark.parametrize("fault", ["damaged", "not finite"])
@@ -223,8 +223,8 @@ def test_a_registry_that_is_away_costs_no_ruling(tmp_path: Path) -> None:
     away = True
     assert made.promote(write(2), Promotion(20, GATE, "")).event.champion == 2
     promote_by_owner(tmp_path, Account(2))
-    ruling = made.moved()
-    assert ruling is not None and ruling.event.champion == 3
+    decision = made.moved()
+    assert decision is not None and decision.event.champion == 3
     assert [each.champion.number for each in published] == [1]
     away = False
     assert made.moved() is None
@@ -276,10 +276,10 @@ def test_of_several_moves_between_two_looks_the_ruling_names_who_traded(
     made, account = at_champion_two(tmp_path, published)
     promote_by_owner(tmp_path, account)
     promote_by_owner(tmp_path, account)
-    ruling = made.promote(write(5), Promotion(50, GATE, "the judgement that was under way"))
-    assert isinstance(ruling.event, ChampionPromoted)
-    assert (ruling.event.champion, ruling.event.before) == (4, account.champion)
-    account.take(ruling)
+    decision = made.promote(write(5), Promotion(50, GATE, "the judgement that was under way"))
+    assert isinstance(decision.event, ChampionPromoted)
+    assert (decision.event.champion, decision.event.before) == (4, account.champion)
+    account.take(decision)
     following = made.promote(write(6), Promotion(60, GATE, "not worse"))
     assert isinstance(following.event, ChampionPromoted)
     assert following.event.before == account.champion == 4

@@ -1,4 +1,4 @@
-"""Which policy trades, by rulings, by drawdowns, and after a death in between."""
+"""Which policy trades, by decisions, by drawdowns, and after a death in between."""
 
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from trading.execution.risk import RiskLimits, TradingState
 from trading.learning.champions import Champion, Standing, weights_digest
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy
-from trading.learning.succession import Reported, Ruling
+from trading.learning.succession import PromotionDecision, Reported
 from trading.learning.weights import Reign
 from trading.live import assembly
 from trading.live.championship import Championship
@@ -57,8 +57,8 @@ class Live:
         self.championship.begin(NOW_NS)
 
     def take(self, event: object, number: int = 0, equity: float = CAPITAL) -> None:
-        ruling = Ruling(event, champion(number) if number else None)  # type: ignore[arg-type]
-        self.championship.take(ruling, NOW_NS + SECOND_NS, equity)
+        decision = PromotionDecision(event, champion(number) if number else None)  # type: ignore[arg-type]
+        self.championship.take(decision, NOW_NS + SECOND_NS, equity)
 
     def fall(self) -> None:
         """A drawdown under the champion, as the broker finds it at a bar."""

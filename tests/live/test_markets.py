@@ -373,3 +373,43 @@ def test_what_an_action_brings_during_a_session_is_listed_and_subscribed_to_at_o
         assert listed == directory._subscribed and all("BBB" in name for name in listed)
         assert "AM.BBB" in stream._connections["stocks"].ledger._asked
         env.broker.journal.close()
+
+
+def test_what_is_held_and_nearest_the_money_is_asked_for_first_and_anew_as_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calendar = ExchangeCalendar()
+    settings = settings_for(tmp_path, "symbols=[AAA]")
+    with (
+        serving(FirstMinutes(8)) as (endpoint, _),
+        RestClient(endpoint.rest_url, endpoint.api_key) as rest,
+        StreamClient(assembly.stream_settings(settings, endpoint)) as stream,
+    ):
+        env = LiveEnv(("AAA",), DEFAULT_RULES, DEFAULT_FEES, calendar, broker(tmp_path))
+        directory = MarketDirectory(rest, stream, env, calendar, 10_000)
+        bar = first_bar_after(rest.market_status().server_ns, calendar, MINUTE_NS)
+        monkeypatch.setattr(env, "spot", lambda _: 100.0)
+        directory.open_session(bar)
+        ledger = stream._connections["options"].ledger
+
+        def strikes() -> list[float]:
+            names = [name.removeprefix("Q.") for name in ledger._asked]
+            expiry = min(parse_symbol(name).expiry for name in names)
+            contracts = [parse_symbol(name) for name in names]
+            return [each.strike for each in contracts if each.expiry == expiry]
+
+        away = [abs(math.log(strike / 100.0)) for strike in strikes()]
+        assert away == sorted(away) and away[0] < away[-1]
+        before = list(ledger._asked)
+        directory.follow(bar)
+        assert list(ledger._asked) == before and ledger.take_ranked(1) == []
+        monkeypatch.setattr(env, "spot", lambda _: 105.0)
+        directory.follow(bar)
+        moved = [abs(math.log(strike / 105.0)) for strike in strikes()]
+        assert moved == sorted(moved)
+        farthest = list(ledger._asked)[-1]
+        monkeypatch.setattr(env, "held_symbols", lambda _: [farthest.removeprefix("Q.")])
+        directory.follow(bar)
+        assert next(iter(ledger._asked)) == farthest
+        assert set(ledger._asked) == set(before)
+        env.broker.journal.close()

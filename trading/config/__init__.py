@@ -6,7 +6,7 @@ Example:
     3
 """
 
-from trading.config.loading import environment_names, load_settings
+from trading.config.loading import absolute_paths, environment_names, load_settings
 from trading.config.market import MarketSettings
 from trading.config.settings import (
     AccountSettings,
@@ -45,6 +45,7 @@ __all__ = [
     "ServingSettings",
     "Settings",
     "SimulationSettings",
+    "absolute_paths",
     "environment_names",
     "load_settings",
 ]

@@ -212,3 +212,24 @@ def _number(text: str) -> object:
         return parse_yaml(text)
     except YamlProblem:
         return text
+
+
+def absolute_paths(settings: Settings) -> Settings:
+    """The same settings with every path absolute: workers have other working directories."""
+    paths = settings.paths.model_copy(
+        update={
+            "state_dir": settings.paths.state_dir.resolve(),
+            "checkpoint_dir": settings.paths.checkpoints.resolve(),
+            "model_path": settings.paths.model_path and settings.paths.model_path.resolve(),
+        }
+    )
+    replay = settings.data.replay
+    if replay.folder is not None:
+        replay = replay.model_copy(update={"folder": replay.folder.resolve()})
+    dividends = settings.data.dividends and settings.data.dividends.resolve()
+    data = settings.data.model_copy(update={"replay": replay, "dividends": dividends})
+    history = settings.learning.history and settings.learning.history.resolve()
+    held_out = settings.learning.gate.history and settings.learning.gate.history.resolve()
+    gate = settings.learning.gate.model_copy(update={"history": held_out})
+    learning = settings.learning.model_copy(update={"history": history, "gate": gate})
+    return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})

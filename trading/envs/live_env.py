@@ -580,6 +580,14 @@ class LiveEnv:
         """Last known price of an underlying, NaN before the first."""
         return self._markets[underlying].spot
 
+    def listed_in(self, symbol: str) -> tuple[UnderlyingMarket, int] | None:
+        """The market that lists a contract or stock, and its column (`STOCK`); None: none does."""
+        return self._contracts.get(symbol)
+
+    def market(self, underlying: str) -> UnderlyingMarket:
+        """The market of an underlying, to look at."""
+        return self._markets[underlying]
+
     def held_symbols(self, underlying: str) -> list[str]:
         """What the open strategy on an underlying holds: contracts, and the stock by its ticker."""
         strategy = self.broker.account.strategies.get(underlying)
@@ -674,13 +682,13 @@ class LiveEnv:
         if before and underlying not in self._references:
             self._references[underlying] = before[-1]
 
-    def rehearse(self, bar_end_ns: int, session: Session) -> None:
+    def warm_up_kernels(self, bar_end_ns: int, session: Session) -> None:
         """Compute what a decision needs and drop it, so that no compiler runs while trading."""
         for market in self._markets.values():
             market.refresh(bar_end_ns)
             market.show(bar_end_ns, session)
         self._observe()
-        self.broker.rehearse()
+        self.broker.warm_up_kernels()
 
     def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> Observed:
         """Close the bar that ends at `now_ns`; unless it `trades`, orders that wait go on waiting.

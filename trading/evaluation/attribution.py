@@ -36,6 +36,7 @@ COMPONENTS = ("delta", "gamma", "theta", "vega", "quotes", "unexplained", "sprea
 """What a profit is made of, USD; `spread` is what fills paid beyond the marks."""
 
 _QUOTES, UNEXPLAINED, SPREAD, FEES = range(4, 8)
+"""Places in `COMPONENTS`."""
 
 
 class Reading(NamedTuple):
@@ -80,6 +81,32 @@ def read(
 
 
 @njit(cache=True, error_model="numpy")
+def greeks_of_mark(
+    mark: float,
+    bid: float,
+    ask: float,
+    right: int,
+    strike: float,
+    t: float,
+    spot: float,
+    rate: float,
+) -> tuple[float, float, float, float, float]:
+    """Volatility that a leg's mark implies, and its delta, gamma, vega and theta; NaN if unknown.
+
+    `t` is in years, and so is theta.
+    """
+    discount = np.exp(-rate * t)
+    forward = spot / discount
+    iv = np.nan
+    if bid > 0.0 and ask > bid:
+        iv, _ = implied_volatility(mark, right, forward, strike, t, discount, MIN_TIME_VALUE)
+    if not iv > 0.0:
+        return iv, np.nan, np.nan, np.nan, np.nan
+    delta, gamma, vega, theta = greeks(right, forward, spot, strike, t, discount, iv)
+    return iv, delta, gamma, vega, theta
+
+
+@njit(cache=True, error_model="numpy")
 def _read(
     board: Board,
     frames: Frames,
@@ -100,20 +127,18 @@ def _read(
                 reading.mark[b, leg], reading.delta[b, leg] = spot, 1.0
                 continue
             q, listed = board.quoted_at[f] + i, board.listed_at[f] + i
-            mark, right, strike = board.mark[q], board.right[listed], board.strike[listed]
-            reading.mark[b, leg] = mark
-            t = (board.expiry_ns[listed] - now_ns) / YEAR_NS
-            discount = np.exp(-rules.rate * t)
-            forward = spot / discount
-            iv = np.nan
-            if board.bid[q] > 0.0 and board.ask[q] > board.bid[q]:
-                iv, _ = implied_volatility(
-                    mark, right, forward, strike, t, discount, MIN_TIME_VALUE
-                )
+            mark = reading.mark[b, leg] = board.mark[q]
+            iv, delta, gamma, vega, theta = greeks_of_mark(
+                mark,
+                board.bid[q],
+                board.ask[q],
+                board.right[listed],
+                board.strike[listed],
+                (board.expiry_ns[listed] - now_ns) / YEAR_NS,
+                spot,
+                rules.rate,
+            )
             reading.iv[b, leg] = iv
-            delta = gamma = vega = theta = np.nan
-            if iv > 0.0:
-                delta, gamma, vega, theta = greeks(right, forward, spot, strike, t, discount, iv)
             reading.delta[b, leg], reading.gamma[b, leg] = delta, gamma
             reading.vega[b, leg], reading.theta[b, leg] = vega, theta
 

@@ -132,11 +132,15 @@ BUY_AND_HOLD = Standing("stock", (1,))
 SHORT_STRANGLE = Standing("short_strangle", (-1, -1), contracts_of="long_strangle_far_d30")
 
 
+BENCHMARK = "buy and hold"
+"""The baseline that others are drawn beside: the stock alone."""
+
+
 def baselines(seed: int) -> Mapping[str, Trader]:
     """Every baseline by name; `seed` is that of the random one. A trader serves one backtest."""
     return {
         "hold cash": hold,
-        "buy and hold": BUY_AND_HOLD,
+        BENCHMARK: BUY_AND_HOLD,
         "covered call": open_and_keep("covered_call_far_d30"),
         "short strangle": SHORT_STRANGLE,
         "iron condor": open_and_keep("iron_condor_far_d30_15"),

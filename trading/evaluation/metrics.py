@@ -96,6 +96,23 @@ def mean_exposure(delta: Series) -> float:
     return float(np.mean(known)) if len(known) else np.nan
 
 
+def beta(returns: Series, benchmark: Series) -> float:
+    """Slope of the returns over the benchmark's (Sharpe 1964); NaN where that does not move."""
+    if len(returns) < 2:
+        return float("nan")
+    covariance = np.cov(returns, benchmark)
+    return float(covariance[0, 1] / covariance[1, 1]) if covariance[1, 1] > 0.0 else np.nan
+
+
+def correlation(returns: Series, benchmark: Series) -> float:
+    """Pearson's correlation with the benchmark; NaN where either does not move."""
+    if len(returns) < 2:
+        return float("nan")
+    covariance = np.cov(returns, benchmark)
+    scale = sqrt(float(covariance[0, 0] * covariance[1, 1]))
+    return float(covariance[0, 1]) / scale if scale > 0.0 else np.nan
+
+
 def bootstrap_interval(
     returns: Series,
     statistic: Callable[[Series], float],

@@ -7,6 +7,7 @@ import numpy as np
 from trading.evaluation import metrics
 from trading.evaluation.attribution import COMPONENTS, FEES
 from trading.evaluation.backtest import Backtest
+from trading.evaluation.baselines import BENCHMARK
 
 Figures = list[tuple[str, str]]
 """Names and values."""
@@ -22,10 +23,13 @@ def summaries(
     traders compared would say nothing of luck: they differ by what they do.
     """
     tables: dict[str, dict[str, Figures]] = {}
+    benchmark = results.get(BENCHMARK)
     for trader, result in results.items():
+        beside = {} if benchmark is None else {_BESIDE: _beside(result, benchmark, seed)}
         groups = {
             "Return a session": _returns(result, seed),
             "Ratios, annualised": _ratios(result, trials, seed),
+            **beside,
             "Trading": _trading(result),
             "Where it came from, USD a session": _attribution(result),
         }
@@ -67,6 +71,23 @@ def _ratios(result: Backtest, trials: int, seed: int) -> Figures:
         (f"deflated, {trials} trials", _ratio(deflated)),
         ("Sortino", _ratio(metrics.sortino(returns))),
         ("Calmar", _ratio(metrics.calmar(returns))),
+    ]
+
+
+_BESIDE = f"Beside {BENCHMARK}, a session"
+
+
+def _beside(result: Backtest, benchmark: Backtest, seed: int) -> Figures:
+    """What it made beyond the benchmark in the same sessions, and how it moves with it."""
+    difference = result.returns - benchmark.returns
+    low, high = metrics.bootstrap_interval(
+        difference, lambda r: float(np.mean(r)), generator=np.random.default_rng(seed)
+    )
+    return [
+        ("mean difference", _percent(float(np.mean(difference)))),
+        ("95 % interval", _interval(_percent(low), _percent(high))),
+        ("beta", _ratio(metrics.beta(result.returns, benchmark.returns))),
+        ("correlation", _ratio(metrics.correlation(result.returns, benchmark.returns))),
     ]
 
 

@@ -1,30 +1,22 @@
 """A backtest as one HTML file that needs no network."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 from trading.envs.catalogue import ACTIONS, HOLD
-from trading.evaluation.attribution import COMPONENTS
+from trading.evaluation.attribution import COMPONENTS, FEES
 from trading.evaluation.backtest import Backtest
+from trading.evaluation.baselines import BENCHMARK
+from trading.evaluation.html_page import INK, Figure, Section, facts, folded, page, table
 from trading.evaluation.summary import Figures
 from trading.evaluation.watched_env import POSITIONS
 from trading.market.chain import F64
 
-_FONT = "system-ui, sans-serif"
-_STYLE = f"""body{{font:15px {_FONT};color:#1f2933;max-width:1080px;
-margin:40px auto;padding:0 20px}}
-h1{{font-size:26px}}h2{{font-size:18px;margin:40px 0 4px}}h3{{font-size:14px;margin:18px 0 4px}}
-table{{border-collapse:collapse;width:100%;font-size:13px;font-variant-numeric:tabular-nums}}
-td,th{{padding:5px 8px;text-align:right;border-bottom:1px solid #e4e7eb;white-space:nowrap}}
-td:first-child,th:first-child{{text-align:left}}p{{color:#52606d;margin:4px 0}}
-summary{{cursor:pointer;color:#52606d}}"""
-_HEIGHT = 340
 _MOST_BARS = 24
 _MOST_MARKERS = 80
+_MOST_TRADES = 40
 _COLOURS = {
     "delta": "#1f77b4",
     "gamma": "#17becf",
@@ -43,23 +35,30 @@ def tear_sheet(
     title: str,
     results: Mapping[str, Backtest],
     tables: Mapping[str, Mapping[str, Figures]],
+    about: Sequence[tuple[str, str]] = (),
+    looked_at: str | None = None,
 ) -> str:
-    """The page; the first result that traded is the one that is looked at closely.
+    """The page; one result is looked at closely.
 
     Parameters
     ----------
     tables
         What `trading.evaluation.summary.summaries` gives for the results.
+    about
+        What was tried: the model, its digest, settings, fees.
+    looked_at
+        Whose result is looked at closely, whether or not it traded; None: the first that traded.
     """
     traded = [name for name, result in results.items() if result.trades.any()]
-    name = next(iter(traded or results))
+    name = looked_at or next(iter(traded or results))
     main = results[name]
     across_sessions = [
         ("Equity", "Sum of the session returns, % of the initial capital.", _equity(results)),
         ("Drawdown", "Fall from the highest sum so far, % of the capital.", _drawdown(results)),
     ]
+    trades = _trades(main)
     sections = [
-        ("Summary", "Every session begins with the initial capital.", _figures(tables)),
+        ("Summary", "Every session begins with the initial capital.", _figures(tables, name)),
         *(across_sessions if len(main.returns) > 1 else []),
         (
             "Within the session",
@@ -87,32 +86,36 @@ def tear_sheet(
             _contracts(results),
         ),
         (f"Actions of {name}", _held_share(main), _actions(main)),
+        (
+            f"Trades of {name}",
+            f"{len(trades)}: bars are those of the session, profits are after spreads and fees.",
+            _trade_table(trades),
+        ),
         (f"Sessions of {name}", "", _sessions(main)),
     ]
-    body = "".join(
-        f"<h2>{escape(head)}</h2><p>{escape(told)}</p>{content}" for head, told, content in sections
+    intro = (
+        f"<p>Closely looked at: <b>{escape(name)}</b>. Returns are summed, not compounded. Ratios "
+        "are annualised; the deflated Sharpe ratio is the probability that it beats the luckiest "
+        f"of so many traders without skill. The dashed line is the benchmark, {BENCHMARK}.</p>"
+        f"{facts(about)}"
     )
-    return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body>"
-        f"<h1>{escape(title)}</h1><p>Returns are summed, not compounded. Ratios are annualised; "
-        f"the deflated Sharpe ratio is the probability that it beats the luckiest of so many "
-        f"traders without skill.</p>{body}</body></html>\n"
-    )
+    return page(title, intro, [Section(*each) for each in sections])
 
 
-def _figures(tables: Mapping[str, Mapping[str, Figures]]) -> str:
+def _figures(tables: Mapping[str, Mapping[str, Figures]], first: str) -> str:
+    """A table under each heading, that of the trader looked at in its first row."""
     parts = []
     for heading, traders in tables.items():
         heads = [figure for figure, _ in next(iter(traders.values()))]
-        rows = [(trader, *(v for _, v in figures)) for trader, figures in traders.items()]
-        parts.append(f"<h3>{escape(heading)}</h3>" + _table(("", *heads), rows))
+        order = sorted(traders, key=lambda trader: trader != first)
+        rows = [(trader, *(value for _, value in traders[trader])) for trader in order]
+        parts.append(f"<h3>{escape(heading)}</h3>" + table(("", *heads), rows))
     return "".join(parts)
 
 
 def _equity(results: Mapping[str, Backtest]) -> str:
     sums = {name: 100.0 * np.cumsum(result.returns) for name, result in results.items()}
-    return _lines(sums, "session")
+    return _lines(sums, "session", _names(results))
 
 
 def _drawdown(results: Mapping[str, Backtest]) -> str:
@@ -120,7 +123,7 @@ def _drawdown(results: Mapping[str, Backtest]) -> str:
     for name, result in results.items():
         total = 100.0 * np.cumsum(result.returns)
         falls[name] = total - np.maximum.accumulate(np.maximum(total, 0.0))
-    return _lines(falls, "session")
+    return _lines(falls, "session", _names(results))
 
 
 def _intraday(results: Mapping[str, Backtest]) -> str:
@@ -140,83 +143,74 @@ def _attribution(main: Backtest) -> str:
     groups = _groups(main)
     by_session = main.parts.sum(axis=1)
     parts = np.array([by_session[group].sum(axis=0) for group in groups])
-    x = [_range(group) for group in groups]
-    figure = go.Figure()
+    x = [_range(group, main.names) for group in groups]
+    figure = Figure()
     for k, component in enumerate(COMPONENTS):
         if np.abs(parts[:, k]).max() >= 0.5:
             colour = _COLOURS[component]
-            figure.add_bar(x=x, y=parts[:, k].tolist(), name=component, marker_color=colour)
+            figure.bar(x, parts[:, k].tolist(), name=component, marker={"color": colour})
     total = parts.sum(axis=1).tolist()
-    figure.add_scatter(
-        x=x, y=total, name="all", mode="lines+markers", line={"color": "#1f2933", "width": 1.5}
-    )
-    figure.update_layout(barmode="relative")
-    figure.update_xaxes(title="session", type="category", nticks=12, tickangle=0)
-    return _div(figure)
+    figure.line(x, total, name="all", mode="lines+markers", line={"color": INK, "width": 1.5})
+    figure.layout["barmode"] = "relative"
+    return figure.axes("session", "USD", type="category", nticks=8, tickangle=0).draw()
 
 
 def _attribution_by_bar(main: Backtest) -> str:
     """Components added up since the open of the only session, and their sum."""
     summed = np.cumsum(main.parts[0], axis=0)
     x = list(range(1, len(summed) + 1))
-    figure = go.Figure()
+    figure = Figure()
     for k, component in enumerate(COMPONENTS):
         if np.abs(summed[:, k]).max() >= 0.5:
             colour = {"color": _COLOURS[component]}
-            figure.add_scatter(
-                x=x, y=summed[:, k].tolist(), name=component, mode="lines", line=colour
-            )
+            figure.line(x, summed[:, k].tolist(), name=component, line=colour)
     total = summed.sum(axis=1).tolist()
-    figure.add_scatter(x=x, y=total, name="all", mode="lines", line={"color": "#1f2933"})
-    figure.update_xaxes(title="bar")
-    return _div(figure)
+    figure.line(x, total, name="all", line={"color": INK})
+    return figure.axes("bar", "USD").draw()
 
 
 def _attributions(results: Mapping[str, Backtest]) -> str:
     shown = {name: r for name, r in results.items() if name != _ASIDE and r.trades.any()}
     means = {name: r.parts.sum(axis=(0, 1)) / len(r.returns) for name, r in shown.items()}
-    figure = go.Figure()
+    figure = Figure()
     for k, component in enumerate(COMPONENTS):
-        figure.add_bar(
-            x=[float(mean[k]) for mean in means.values()],
-            y=list(means),
+        figure.bar(
+            [float(mean[k]) for mean in means.values()],
+            list(means),
             name=component,
             orientation="h",
-            marker_color=_COLOURS[component],
+            marker={"color": _COLOURS[component]},
         )
-    figure.add_scatter(
-        x=[float(mean.sum()) for mean in means.values()],
-        y=list(means),
+    figure.line(
+        [float(mean.sum()) for mean in means.values()],
+        list(means),
         name="all",
         mode="markers",
-        marker={"color": "#1f2933", "symbol": "diamond", "size": 9},
+        marker={"color": INK, "symbol": "diamond", "size": 9},
     )
-    figure.update_layout(barmode="relative")
-    figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title="USD a session")
-    return _div(figure, 90 + 50 * max(len(shown), 3))
+    figure.layout["barmode"] = "relative"
+    figure.layout["yaxis"]["autorange"] = "reversed"
+    return figure.axes("USD a session").draw(90 + 50 * max(len(shown), 3))
 
 
 def _positions(main: Backtest) -> str:
     """Stacked shares of the sessions that hold each strategy."""
     sessions = np.maximum(np.count_nonzero(main.position >= 0, axis=0), 1)
-    figure = go.Figure()
+    figure = Figure()
     for kind in range(1, len(POSITIONS)):
         share = 100.0 * np.count_nonzero(main.position == kind, axis=0) / sessions
         if share.any():
-            figure.add_scatter(
-                x=list(range(1, len(share) + 1)),
-                y=share.tolist(),
+            figure.line(
+                range(1, len(share) + 1),
+                share.tolist(),
                 name=POSITIONS[kind].replace("_", " "),
-                mode="lines",
                 line={"width": 0.5, "shape": "hv"},
                 stackgroup="held",
             )
     if not figure.data:
         return "<p>It held nothing.</p>"
-    figure.update_xaxes(title="bar")
-    figure.update_yaxes(range=[0, 100], ticksuffix=" %")
-    return _div(figure)
+    figure.layout["yaxis"] |= {"range": [0, 100], "ticksuffix": " %"}
+    return figure.axes("bar").draw()
 
 
 def _actions(main: Backtest) -> str:
@@ -224,10 +218,10 @@ def _actions(main: Backtest) -> str:
     if not taken:
         return "<p>It took no other.</p>"
     counts, names = zip(*sorted(taken), strict=True)
-    figure = go.Figure(go.Bar(x=counts, y=names, orientation="h", text=counts, textposition="auto"))
-    figure.update_xaxes(title="times taken")
-    figure.update_traces(showlegend=False)
-    return _div(figure, 90 + 22 * max(len(taken), 4))
+    text = {"text": [str(count) for count in counts], "textposition": "auto"}
+    figure = Figure().bar(counts, names, orientation="h", **text)
+    figure.layout["showlegend"] = False
+    return figure.axes("times taken").draw(90 + 22 * max(len(taken), 4))
 
 
 def _held_share(main: Backtest) -> str:
@@ -247,8 +241,52 @@ def _sessions(main: Backtest) -> str:
         )
         for d, name in enumerate(main.names)
     ]
-    table = _table(("session", "return", "fills", *(f"{c}, USD" for c in COMPONENTS)), rows)
-    return f"<details><summary>{len(rows)} sessions</summary>{table}</details>"
+    shown = table(("session", "return", "fills", *(f"{c}, USD" for c in COMPONENTS)), rows)
+    return folded(f"{len(rows)} sessions", shown)
+
+
+def _trades(main: Backtest) -> list[tuple[str, ...]]:
+    """Each position from the bar of its opening to that of its end, as told in the table."""
+    trades: list[tuple[str, ...]] = []
+    for d, name in enumerate(main.names):
+        held = main.position[d]
+        open_bars = int(np.count_nonzero(held >= 0))
+        begin = 0
+        while begin < open_bars:
+            if held[begin] <= 0:
+                begin += 1
+                continue
+            end = begin
+            while end < open_bars and held[end] == held[begin]:
+                end += 1
+            # The bar that ends it pays for that, and holds nothing any more.
+            last = min(end, open_bars - 1)
+            parts = main.parts[d, begin : last + 1 if end < open_bars and held[end] == 0 else end]
+            by_component = parts.sum(axis=0)
+            trades.append(
+                (
+                    name,
+                    POSITIONS[held[begin]].replace("_", " "),
+                    str(begin + 1),
+                    "to the close" if end == open_bars else str(end + 1),
+                    f"{main.contracts[d, begin]:.0f}",
+                    f"{abs(by_component[FEES]):,.2f}",
+                    f"{by_component.sum():+,.2f}",
+                )
+            )
+            begin = end
+    return trades
+
+
+def _trade_table(trades: Sequence[tuple[str, ...]]) -> str:
+    if not trades:
+        return "<p>It traded nothing.</p>"
+    heads = ("session", "strategy", "opened, bar", "closed, bar", "contracts", "fees", "profit")
+    content = table(heads, trades[:_MOST_TRADES], (0, 1))
+    if len(trades) > _MOST_TRADES:
+        more = table(heads, trades[_MOST_TRADES:], (0, 1))
+        content += folded(f"{len(trades) - _MOST_TRADES} more", more)
+    return content
 
 
 def _groups(main: Backtest) -> list[slice]:
@@ -265,9 +303,14 @@ def _grouping(main: Backtest) -> str:
     return " a session" if size == 1 else f", {size} sessions together"
 
 
-def _range(group: slice) -> str:
-    first, last = group.start + 1, group.stop
-    return str(first) if first == last else f"{first}-{last}"
+def _range(group: slice, names: Sequence[str]) -> str:
+    first, last = names[group.start], names[group.stop - 1]
+    return first if first == last else f"{first} to {last}"
+
+
+def _names(results: Mapping[str, Backtest]) -> Sequence[str]:
+    """What the sessions were: their days, where they are of a history."""
+    return next(iter(results.values())).names
 
 
 def _mean_of_open(values: F64) -> F64:
@@ -277,40 +320,20 @@ def _mean_of_open(values: F64) -> F64:
     return np.asarray(total / np.maximum(known.sum(axis=0), 1))
 
 
-def _lines(series: Mapping[str, F64], x_title: str) -> str:
-    figure = go.Figure()
+def _lines(series: Mapping[str, F64], x_title: str, names: Sequence[str] = ()) -> str:
+    """A line for each trader, over the sessions of these names, else over bars."""
+    figure = Figure()
     for name, values in series.items():
         mode = "lines+markers" if len(values) <= _MOST_MARKERS else "lines"
-        figure.add_scatter(
-            x=list(range(1, len(values) + 1)),
-            y=values.tolist(),
+        line = {"color": INK, "dash": "dash"} if name == BENCHMARK else {}
+        figure.line(
+            list(names) or range(1, len(values) + 1),
+            values.tolist(),
             name=name,
             mode=mode,
             marker={"size": 4},
+            line=line,
             visible="legendonly" if name == _ASIDE else True,
         )
-    figure.update_xaxes(title=x_title)
-    return _div(figure)
-
-
-def _div(figure: go.Figure, height: int = _HEIGHT) -> str:
-    figure.update_layout(
-        template="plotly_white",
-        height=height,
-        font={"family": _FONT},
-        margin={"t": 10, "r": 10, "b": 40},
-        showlegend=True,
-    )
-    figure.update_yaxes(automargin=True)
-    figure.update_xaxes(automargin=True)
-    return str(
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False})
-    )
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(each)}</th>" for each in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(each)}</td>" for each in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    kind = {"type": "category", "nticks": 8, "tickangle": 0} if names else {}
+    return figure.axes(x_title, "%" if names else "", **kind).draw()

@@ -312,7 +312,7 @@ class PaperBroker(Clearing):
             raise OrderError(f"order {order_id!r} does not wait: it is done or was never accepted")
         self.record([OrderCancelled(now_ns, order_id, reason)])
 
-    def rehearse(self) -> None:
+    def warm_up_kernels(self) -> None:
         """Match an order that is not sent, so that no compiler runs while trading."""
         symbol = OptionContract("A", date(2000, 1, 3), Right.CALL, 1000).symbol
         order = Order("rehearsal", 0, "A", "long_call", Intent.OPEN, (Leg(symbol, 1),), 1)

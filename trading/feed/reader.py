@@ -14,15 +14,13 @@ from websockets.exceptions import ConnectionClosed
 
 from trading.data.massive.ledger import check_name
 from trading.data.massive.protocol import VENDOR_CHANNELS, FeedProtocol
-from trading.data.massive.wire import SUBSCRIBED, Status, StatusCode, encode
+from trading.data.massive.wire import DISPLACED, SUBSCRIBED, Status, StatusCode, encode
 from trading.errors import StreamError
 from trading.feed.backlog import Backlog
 from trading.feed.splitting import Event
 
 _MOST_STATUSES = 2000
 """Statuses that wait for a reader until nothing more is read of it."""
-DISPLACED = "displaced"
-"""Status of a subscription that has ended for want of room, or that the vendor ended."""
 
 
 @dataclass
@@ -156,7 +154,7 @@ class Reader:
         if before is None:
             self.say(Status(StatusCode.ERROR, reason))
         elif before:
-            self.say(Status(DISPLACED, f"no longer subscribed to: {name}: {reason}"))
+            self.say(Status(StatusCode.DISPLACED, f"{DISPLACED}{name}: {reason}"))
 
     async def may_ask(self) -> None:
         """Wait until it has read enough of what it was told."""

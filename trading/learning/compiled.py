@@ -18,8 +18,8 @@ _KEYS = ("feature_h", "feature_c", "actor_h", "actor_c", "critic_h", "critic_c")
 """Of a state, in the order of `network.State`."""
 
 
-def covers(module: CLSTM) -> bool:
-    """Whether the loops run this network."""
+def supports(module: CLSTM) -> bool:
+    """Whether the compiled network runs this one."""
     config = module.config
     return (
         type(module) is CLSTM  # one that was derived may compute something else
@@ -36,11 +36,11 @@ def covers(module: CLSTM) -> bool:
 def evaluate(
     module: CLSTM, observations: Tensor, action_mask: Tensor, state: TensorState, first: Tensor
 ) -> tuple[Tensor, Tensor, TensorState]:
-    """As the module's `forward`, without gradients; by the loops where they cover it."""
-    if not covers(module):
+    """As the module's `forward`, without gradients; by its compiled twin where it has one."""
+    if not supports(module):
         result: tuple[Tensor, Tensor, TensorState] = module(observations, action_mask, state, first)
         return result
-    logits, values, after = Loops(module).evaluate(
+    logits, values, after = CompiledNetwork(module).evaluate(
         observations.numpy(),
         action_mask.numpy(),
         {key: tensor.numpy() for key, tensor in state.items()},
@@ -50,8 +50,8 @@ def evaluate(
     return torch.from_numpy(logits), torch.from_numpy(values), new_state
 
 
-class Loops:
-    """The compiled loops over a network that they cover.
+class CompiledNetwork:
+    """The compiled twin of a network that it supports.
 
     They look at the module's weights themselves: a change in place is seen at once, but a weight
     must not be put in another place.

@@ -17,7 +17,7 @@ from trading.execution.events import Compared
 from trading.learning.champions import weights_digest
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.non_inferiority import (
-    CREPT,
+    DRIFTED,
     UNPROVEN,
     WORSE,
     Levels,
@@ -30,15 +30,25 @@ from trading.learning.non_inferiority import (
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import ACTION_MASK, OBSERVATIONS, BoolArray, FloatArray, IntArray
 
-__all__ = ["CHECKS", "CREPT", "KL", "MASK", "NOT_FINITE", "UNPROVEN", "WORSE", "Gate", "GateLimits"]
-__all__ += ["HeldOut", "Returns", "SessionTrader", "Verdict", "compare", "mean_kl", "not_proven"]
+__all__ = [
+    "CHECKS",
+    "DRIFTED",
+    "KL",
+    "MASK",
+    "NOT_FINITE",
+    "UNPROVEN",
+    "WORSE",
+    "Gate",
+    "GateLimits",
+]
+__all__ += ["GateResult", "HeldOut", "Returns", "SessionTrader", "compare", "mean_kl", "not_proven"]
 __all__ += ["output_fault"]
 
 SessionTrader = Callable[[dict[str, npt.NDArray[Any]], BoolArray], IntArray]
 """Chooses an action per account from observations, and where an episode begins, bool[B]."""
 
 NOT_FINITE, MASK, KL = "not_finite", "mask", "kl"
-CHECKS = (NOT_FINITE, MASK, KL, WORSE, UNPROVEN, CREPT)
+CHECKS = (NOT_FINITE, MASK, KL, WORSE, UNPROVEN, DRIFTED)
 
 _HARMFUL = frozenset({NOT_FINITE, MASK, KL, WORSE})
 _PROBE_ACCOUNTS = 16
@@ -68,7 +78,7 @@ class GateLimits:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """What the gate found."""
 
     failed: tuple[str, ...]
@@ -154,7 +164,7 @@ class Gate:
         self._champion = None
         self._missing = tuple(missing)
 
-    def judge(self, champion: Weights, challenger: Weights) -> Verdict:
+    def judge(self, champion: Weights, challenger: Weights) -> GateResult:
         """Hold a challenger to every check; the champion's part is remembered.
 
         Raises
@@ -179,7 +189,7 @@ class Gate:
                 faults += worse
         if not faults:
             self._levels.passed(weights_digest(challenger), compared)
-        return Verdict(
+        return GateResult(
             failed=tuple(dict.fromkeys(check for check, _ in faults)),
             reason=self._told([why for _, why in faults], compared),
             kl=kl,
@@ -261,7 +271,7 @@ class Gate:
             elif not below <= margin:
                 faults.append(
                     (
-                        CREPT,
+                        DRIFTED,
                         f"{each.challenger:+.3f} % a session on {each.held_out}, {below:.3f} "
                         f"below the best champion and so more than {margin:g}",
                     )

@@ -15,7 +15,7 @@ from trading.execution.events import Compared
 
 Returns = npt.NDArray[np.float64]
 
-WORSE, UNPROVEN, CREPT = "worse", "unproven", "crept"
+WORSE, UNPROVEN, DRIFTED = "worse", "unproven", "drifted"
 
 _ENOUGH_SESSIONS = 20
 

@@ -1,4 +1,4 @@
-"""Learning while trading: live fragments in, rulings about the challenger out."""
+"""Learning while trading: live fragments in, decisions about the challenger out."""
 
 import math
 import threading
@@ -18,11 +18,11 @@ from trading.errors import LearnerLostError, LearningError
 from trading.execution.events import ChallengerRefused, PromotedBy
 from trading.learning.champions import Promotion
 from trading.learning.checkpoints import CheckpointStore, holds_algorithm
-from trading.learning.gate import Gate, Verdict
+from trading.learning.gate import Gate, GateResult
 from trading.learning.ppo import CLSTMPPO, NUM_ENV_STEPS_MISSING_LIFETIME, CLSTMPPOLearner
-from trading.learning.rehearsal import Rehearsal
+from trading.learning.replay_mix import ReplayMix
 from trading.learning.rollout import Rollout
-from trading.learning.succession import Reported, Ruling, Succession
+from trading.learning.succession import PromotionDecision, Reported, Succession
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +131,7 @@ class OnlineLearner:
         self._succession = succession
         self._gate = gate
         self._rules = rules
-        self._rehearsal = Rehearsal(
+        self._rehearsal = ReplayMix(
             partial(algorithm.sample, rules.first_rehearsal_s), rules.rehearsal_share
         )
         self._refusals = refusals
@@ -144,27 +144,31 @@ class OnlineLearner:
         self._ahead = self._steps_ahead(algorithm.weights_version)
         self._lock = threading.Lock()
 
-    def learn(self, rollout: Rollout) -> Ruling | None:
-        """One update on a live fragment; what the gate ruled, where it was asked.
+    def learn(self, rollout: Rollout) -> PromotionDecision | None:
+        """One update on a live fragment; what the gate decided, where it was asked.
 
         A fragment that cannot be learned from is counted and changes nothing; a learner that has
         died is brought back, or tried again with the next fragment.
         """
         with self._lock:
-            if not self._may_learn() or not self._update(rollout):
-                return None
-            self._unjudged += 1
+            decision: PromotionDecision | None = None
             try:
-                ruling = self._judged() if self._unjudged >= self._rules.updates else None
+                if not self._may_learn() or not self._update(rollout):
+                    return None
+                self._unjudged += 1
+                if self._unjudged >= self._rules.updates:
+                    decision = self._judged()
+                if decision is not None and getattr(decision.event, "reset", False):
+                    self._begin_again()
                 if self._unsaved >= self._rules.save_frequency:
                     self._save()
             except LearnerLostError as error:
+                # What was decided stands: its number is given.
                 self._revive(error)
-                return None
-            return ruling
+            return decision
 
-    def _judged(self) -> Ruling | None:
-        """What the gate ruled; None where it cannot, which stops neither learning nor saving."""
+    def _judged(self) -> PromotionDecision | None:
+        """What the gate decided; None where it cannot, which stops neither learning nor saving."""
         try:
             return self._judge()
         except LearnerLostError:
@@ -174,22 +178,22 @@ class OnlineLearner:
             self.report = replace(self.report, verdict=str(error))
             return None
 
-    def moved(self) -> Ruling | None:
+    def moved(self) -> PromotionDecision | None:
         """What an owner's command made of the champion; learning then begins again from it."""
         with self._lock:
-            ruling = self._succession.moved()
-            if ruling is not None:
+            decision = self._succession.moved()
+            if decision is not None:
                 self._begin_again()
-            return ruling
+            return decision
 
-    def follow(self, reported: Reported) -> Ruling | None:
+    def follow(self, reported: Reported) -> PromotionDecision | None:
         """Go back with the account to the champion that a drawdown brought back."""
         with self._lock:
-            ruling = self._succession.follow(reported)
-            if ruling is not None:
+            decision = self._succession.follow(reported)
+            if decision is not None:
                 log.warning("the champion was rolled back", champion=reported.champion)
                 self._begin_again()
-            return ruling
+            return decision
 
     def save(self) -> Path | None:
         """Write a checkpoint now; None where the learner is dead, and the newest one stays."""
@@ -250,7 +254,7 @@ class OnlineLearner:
             self._algorithm.feed(each)
         return self._algorithm.train(), sum(each.steps for each in rehearsed)
 
-    def _judge(self) -> Ruling:
+    def _judge(self) -> PromotionDecision:
         self._unjudged = 0
         version = self._algorithm.weights_version
         champion = self._succession.reign.champion
@@ -267,15 +271,18 @@ class OnlineLearner:
             return self._promote(verdict, version)
         return self._refuse(verdict, version)
 
-    def _promote(self, verdict: Verdict, version: int) -> Ruling:
+    def _promote(self, verdict: GateResult, version: int) -> PromotionDecision:
         why = Promotion(version, PromotedBy.GATE, verdict.reason, verdict.kl, verdict.compared)
-        ruling = self._succession.promote(self._algorithm.save_to_path, why)
-        if not isinstance(ruling.event, ChallengerRefused) and ruling.event.by is PromotedBy.GATE:
+        decision = self._succession.promote(self._algorithm.save_to_path, why)
+        if (
+            not isinstance(decision.event, ChallengerRefused)
+            and decision.event.by is PromotedBy.GATE
+        ):
             self._in_a_row = 0
             log.info("challenger promoted", version=version, reason=verdict.reason)
-        return ruling
+        return decision
 
-    def _refuse(self, verdict: Verdict, version: int) -> Ruling:
+    def _refuse(self, verdict: GateResult, version: int) -> PromotionDecision:
         self._refusals += 1
         self._in_a_row += 1
         event = ChallengerRefused(
@@ -291,27 +298,30 @@ class OnlineLearner:
             compared=verdict.compared,
         )
         log.warning("challenger refused", version=event.version, reason=event.reason)
-        if event.reset:
-            self._begin_again()
-        return Ruling(event)
+        return PromotionDecision(event)
 
     def _begin_again(self) -> None:
         """Learn on from the champion, which becomes the newest checkpoint."""
         self._in_a_row = self._unjudged = 0
         path = self._succession.path
+        from_whole = path if holds_algorithm(path) else None
         try:
-            if holds_algorithm(path):
-                self._algorithm.restore_from_path(path)
+            if from_whole is not None:
+                self._algorithm.restore_from_path(from_whole)
             else:
                 self._algorithm.load_weights(self._succession.reign.champion.weights)
                 self._algorithm.learner_group.foreach_learner(_forget_moments)
         except LearnerLostError as error:
-            if not self._revive(error, path if holds_algorithm(path) else None):
+            if not self._revive(error, from_whole):
                 return
         self._rehearsal.renew()
         version = self._algorithm.weights_version
         self._ahead = self._steps_ahead(version - 1)
-        self._save()
+        try:
+            self._save()
+        except LearnerLostError as error:
+            if not self._revive(error, from_whole):
+                return
         self.report = replace(self.report, updates=version)
         log.info("learning begins again", champion=self._succession.reign.champion.number)
 

@@ -8,7 +8,7 @@ import torch
 
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
-from trading.learning.compiled import Loops, covers
+from trading.learning.compiled import CompiledNetwork, supports
 from trading.learning.kernels.network import decide
 from trading.learning.rollout import BoolArray, FloatArray, IntArray, State
 
@@ -64,7 +64,7 @@ class Policy:
         self._seed = seed
         self.model = model if model is not None else seeded_clstm(config, seed)
         self.generator = torch.Generator().manual_seed(seed)
-        self._loops = Loops(self.model) if covers(self.model) else None
+        self._compiled = CompiledNetwork(self.model) if supports(self.model) else None
         self._warm_up()
 
     @property
@@ -158,8 +158,8 @@ class Policy:
     ) -> tuple[FloatArray, FloatArray, State]:
         """Masked logits float32 [B, N], values float32 [B], and the state after the step."""
         step = (observations[None], action_mask[None], first[None])
-        if self._loops is not None:
-            logits, values, after = self._loops.evaluate(*step[:2], state, step[2])
+        if self._compiled is not None:
+            logits, values, after = self._compiled.evaluate(*step[:2], state, step[2])
             return logits[0], values[0], after
         before = {key: torch.from_numpy(array) for key, array in state.items()}
         seen, mask, begins = map(torch.from_numpy, step)

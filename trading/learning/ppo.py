@@ -37,8 +37,8 @@ from ray.rllib.utils.metrics import (
 )
 
 from trading.errors import LearnerLostError, LearningError
+from trading.learning.allocator import keep_freed_memory, leave_new_memory_as_it_is
 from trading.learning.clstm import CLSTM
-from trading.learning.memory import keep_freed_memory, leave_new_memory_as_it_is
 from trading.learning.policy import Weights, load_weights
 from trading.learning.ppo_config import CLSTMPPOConfig, scheduled
 from trading.learning.ppo_update import PPOSettings, Replica, update

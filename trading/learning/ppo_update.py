@@ -25,11 +25,11 @@ from torch import Tensor
 
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, WINDOW_LENGTH
-from trading.learning.compiled import Loops, covers
+from trading.learning.compiled import CompiledNetwork, supports
 from trading.learning.kernels import network
+from trading.learning.minibatch_threads import shared_out, single_threaded
 from trading.learning.rollout import FloatArray, Rollout, vtrace
 from trading.learning.sequences import Experience, arrange, evaluated, refresh
-from trading.learning.shares import shared_out, single_threaded
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -226,9 +226,9 @@ def update(
         explained = _explained_variance(rollout, returns)
         # A window of observations does not age with the weights: nothing is there to refresh.
         burn_in = settings.burn_in if module.config.window is None else 0
-        by_loops = settings.precision != "bf16" and not settings.compile and covers(module)
-        experience = arrange(rollout, advantages, returns, burn_in, device, whole=by_loops)
-        gradients = (_by_loops if by_loops else _by_autograd)(module, experience, settings)
+        by_compiled = settings.precision != "bf16" and not settings.compile and supports(module)
+        experience = arrange(rollout, advantages, returns, burn_in, device, whole=by_compiled)
+        gradients = (_by_compiled if by_compiled else _by_autograd)(module, experience, settings)
         with _all_or_nothing(module, optimizer), single_threaded() as cpu_threads:
             # A GPU has one stream of work, and torch.compile is not for several threads.
             threads = 1 if device.type != "cpu" or settings.compile else cpu_threads
@@ -308,9 +308,9 @@ def _step(
     return torch.cat([scalars, norm.reshape(1)])
 
 
-def _by_loops(module: CLSTM, experience: Experience, settings: PPOSettings) -> Gradients:
-    """By the compiled loops, which take whole columns."""
-    loops, burn_in = Loops(module), experience.burn_in
+def _by_compiled(module: CLSTM, experience: Experience, settings: PPOSettings) -> Gradients:
+    """By the compiled network, which takes whole columns."""
+    compiled, burn_in = CompiledNetwork(module), experience.burn_in
     steps = network.Steps(*(tensor.numpy() for tensor in experience.batch))
     weights = (settings.value_coefficient, settings.entropy_coefficient)
     coefficients = network.Coefficients(*map(np.float32, (settings.clip, *weights)))
@@ -320,7 +320,7 @@ def _by_loops(module: CLSTM, experience: Experience, settings: PPOSettings) -> G
         if burn_in is not None:
             first = experience.batch.first[0].index_select(0, columns)
             refresh(module, state, burn_in, columns, first)
-        sums, flat = loops.gradients(steps, columns, state, coefficients)
+        sums, flat = compiled.gradients(steps, columns, state, coefficients)
         policy_loss, value_loss, entropy, *_ = sums
         loss = policy_loss + coefficients.value * value_loss - coefficients.entropy * entropy
         return torch.from_numpy(np.concatenate([[loss], sums[:-1], flat, sums[-1:]]))

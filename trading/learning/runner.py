@@ -37,8 +37,9 @@ from ray.rllib.utils.metrics import (
 )
 
 from trading.errors import LearningError, TradingError
+from trading.learning.allocator import leave_new_memory_as_it_is
 from trading.learning.environments import AnyVectorEnv, Situation, Step, SteppedEnv, stepped_env
-from trading.learning.memory import leave_new_memory_as_it_is
+from trading.learning.minibatch_threads import single_threaded
 from trading.learning.module import NETWORK, clstm_config
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import (
@@ -49,7 +50,6 @@ from trading.learning.rollout import (
     Rollout,
     State,
 )
-from trading.learning.shares import single_threaded
 from trading.precedence import LEARNING, give_way
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, TensorState
-from trading.learning.compiled import covers, evaluate
+from trading.learning.compiled import evaluate, supports
 from trading.learning.rollout import (
     BoolArray,
     FloatArray,
@@ -116,7 +116,7 @@ def evaluated(module: CLSTM, rollout: Rollout, device: torch.device) -> Rollout:
 
     `final_values` and `last_values` stay: what they are of is not in the rollout.
     """
-    whole = covers(module)
+    whole = supports(module)
     cut = whole_columns(rollout.shape) if whole else cut_at_episodes(rollout.first)
     logits, values, _ = evaluate(
         module,

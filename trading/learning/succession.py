@@ -22,7 +22,7 @@ from trading.learning.weights import Reign
 log = structlog.get_logger(__name__)
 
 
-class Ruling(NamedTuple):
+class PromotionDecision(NamedTuple):
     """What was decided about champion or challenger, for the live market to journal and follow."""
 
     event: ChampionPromoted | ChampionRolledBack | ChallengerRefused
@@ -53,9 +53,9 @@ class Succession:
     """The champions of one account, as the driver sees them.
 
     The pointer on disk says who is to trade; the account's journal says who does. Each move of the
-    pointer becomes one ruling, whoever made it, and a judgement that ends after an owner's command
-    gives way to it. A disk or a registry that fails for a while costs no ruling: it is told in the
-    log, and tried again at the next look.
+    pointer becomes one decision, whoever made it, and a judgement that ends after an owner's
+    command gives way to it. A disk or a registry that fails for a while costs no decision: it is
+    told in the log, and tried again at the next look.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Succession:
         self._reign: Reign | None = None
         self._looked = 0
         """Moves of the pointer that were heeded, or refused."""
-        self._overruling: Ruling | None = None
+        self._overriding: PromotionDecision | None = None
         """An owner's, which a judgement gave way to, until `moved` has told of it."""
         self._is_published = False
         self._fault = ""
@@ -118,11 +118,11 @@ class Succession:
         self._publish(self._reign)
         self._is_published = True
 
-    def promote(self, write: Callable[[Path], object], why: Promotion) -> Ruling:
+    def promote(self, write: Callable[[Path], object], why: Promotion) -> PromotionDecision:
         """Make a challenger, judged against the present champion, the next one.
 
-        Where the pointer was moved since, the challenger is given up: the ruling is what moved it,
-        and `moved` tells of it, too.
+        Where the pointer was moved since, the challenger is given up: the decision is what moved
+        it, and `moved` tells of it, too.
 
         Raises
         ------
@@ -133,26 +133,26 @@ class Succession:
         try:
             standing = self._champions.promote(write, why, moves=self._looked, before=number)
         except ChampionMoved:
-            ruling = self.moved()
-            if ruling is None:
+            decision = self.moved()
+            if decision is None:
                 # What moved it was refused: the champion that was judged against trades on.
                 return self.promote(write, why)
-            self._overruling = ruling
-            log.info("a challenger gives way", champion=ruling.event.champion)
-            return ruling
+            self._overriding = decision
+            log.info("a challenger gives way", champion=decision.event.champion)
+            return decision
         except OSError as error:
             raise CheckpointError(
                 f"no champion can be written to {self._champions.directory}: {error}"
             ) from error
         return self._take_up(standing)
 
-    def moved(self) -> Ruling | None:
+    def moved(self) -> PromotionDecision | None:
         """What an owner's command changed since the last look; None where nothing was.
 
         A champion that cannot be read is refused, and told in the log once for each move.
         """
         self._publish_again()
-        told, self._overruling = self._overruling, None
+        told, self._overriding = self._overriding, None
         try:
             standing = self._standing()
         except (CheckpointError, OSError) as error:
@@ -168,7 +168,7 @@ class Succession:
             log.error("the owner's champion is refused", reason=str(error))
             return told
 
-    def follow(self, reported: Reported) -> Ruling | None:
+    def follow(self, reported: Reported) -> PromotionDecision | None:
         """Point to where a drawdown brought the account back; None where it points there."""
         self._champions.know(reported.newest)
         try:
@@ -224,16 +224,16 @@ class Succession:
             self._put_back()
             return self._champions.follow(*reported[:3])
 
-    def _take_up(self, standing: Standing) -> Ruling:
+    def _take_up(self, standing: Standing) -> PromotionDecision:
         reign = self._reign_of(standing)
         change = standing.change
         if isinstance(change, ChampionPromoted) and self._reign is not None:
-            # Of several moves between two looks only the last one is ruled.
+            # Of several moves between two looks only the last one is decided.
             before = self._reign.champion.number
             change = msgspec.structs.replace(change, before=before)
-        self._reign, self._looked, self._overruling = reign, standing.moves, None
+        self._reign, self._looked, self._overriding = reign, standing.moves, None
         self.publish()
-        return Ruling(change, reign.champion)
+        return PromotionDecision(change, reign.champion)
 
     def _reign_of(self, standing: Standing) -> Reign:
         return reign_of(self._champions, standing)

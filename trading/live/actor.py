@@ -49,12 +49,15 @@ from trading.learning.succession import Reported
 from trading.learning.weights import Registered, Reign
 from trading.live import assembly
 from trading.live.bar_clock import Bar
+from trading.live.chains import ChainsSeen, look, written
+from trading.live.daybook import Daybook
 from trading.live.endpoint import Endpoint
 from trading.live.faults import FaultNotes, described
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.news import News, Newsroom
 from trading.live.notices import Chronicle, Notices, by_apprise
+from trading.live.profit_parts import ProfitParts
 from trading.live.readiness import (
     Reason,
     Unready,
@@ -72,7 +75,7 @@ from trading.live.status import (
     iso_time,
 )
 from trading.live.terms import terms_of
-from trading.live.trader import Answer, Fragment, Trader
+from trading.live.trader import Fragment, LearnerReply, Trader
 from trading.live.watchman import Day, Watchman, report
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
@@ -154,7 +157,7 @@ class LiveMarket:
         self._rest: RestClient | None = None
         self._recorder: Recorder | None = None
         self._not_recorded = "off"
-        self._early_answers: list[Answer] = []
+        self._early_answers: list[LearnerReply] = []
         """What came before there was a trader to give it to."""
         self._answers_lock = threading.Lock()
         self._elsewhere = threading.Lock()
@@ -172,8 +175,12 @@ class LiveMarket:
         self._stopping = threading.Event()
         self._told_s = settings.safety.hang_s / 4
         """A trading thread that is silent for longer is told of."""
-        self._newsroom = Newsroom(self._edition)
-        self._faults = FaultNotes(assembly.journal_path(settings))
+        self._daybook = Daybook()
+        self._profit_parts: ProfitParts | None = None
+        self._chains: ChainsSeen | None = None
+        journal = assembly.journal_path(settings)
+        self._newsroom = Newsroom(self._edition, self._daybook.told, str(journal))
+        self._faults = FaultNotes(journal)
         self._faults.note()
         self._thread = threading.Thread(target=self._main, name="trader", daemon=True)
         self._thread.start()
@@ -242,6 +249,7 @@ class LiveMarket:
                 "torch": torch.__version__,
                 "weights": self._trader.championship.version if self._trader else None,
             },
+            "market_open": not self._market_is_closed(),
             "process": os.getpid(),
             "restarts": self._restarts,
         }
@@ -294,6 +302,10 @@ class LiveMarket:
         """What is answered for the account, once it is another edition; None where time is up."""
         return self._newsroom.after(after, timeout_s)
 
+    def chains(self) -> dict[str, bytes]:
+        """Every option chain at the last bar as a JSON object, by underlying."""
+        return {} if self._chains is None else written(self._chains)
+
     def progress(self) -> Progress:
         """The figures that the driver shows; asking is its sign of life."""
         trader = self._trader
@@ -331,12 +343,15 @@ class LiveMarket:
         except queue.Empty:
             return None
 
-    def deliver(self, answer: Answer, figures: LearnerFigures, status: dict[str, Any]) -> None:
+    def deliver(
+        self, answer: LearnerReply, figures: LearnerFigures, status: dict[str, Any]
+    ) -> None:
         """Take the driver's answer and the learner's figures."""
         if self._trader is not None and figures.updates != self._learner.updates:
             self._decisions_learned = self._trader.decisions
         self._learner = figures
         self._learner_status = status
+        self._daybook.learned(status)
         with self._answers_lock:
             if self._trader is not None:
                 self._trader.deliver(answer)
@@ -429,10 +444,27 @@ class LiveMarket:
         """Renew the snapshots; called on the trading thread."""
         self._bar = bar
         self._take_snapshot(trader, bar)
+        self._put_down(trader, bar)
         self._report(trader, bar)
         if latency_s is not None:
             self._metrics.observe_action_latency(latency_s)
         self._newsroom.bar()
+
+    def _put_down(self, trader: Trader, bar: Bar) -> None:
+        """Keep what the page shows of a bar; called on the trading thread."""
+        assert self._profit_parts is not None, "it is made before trading begins"
+        session = str(bar.session.date)
+        self._profit_parts.bar(bar.end_ns, session)
+        self._daybook.bar(
+            bar.end_ns,
+            session,
+            self._equity,
+            trader.env.broker.account.day_base,
+            trader.decided,
+            self._profit_parts.parts,
+            self._profit_parts.since_ns,
+        )
+        self._chains = look(trader.env, bar.end_ns)
 
     def on_command(self, trader: Trader) -> None:
         """Renew the snapshots; called on the trading thread."""
@@ -721,6 +753,7 @@ class LiveMarket:
                 now_ns,
                 reign,
             )
+            self._keep_daybook(trader)
             self._introduce(trader)
             self._phase = "connecting"
             threading.Thread(target=self._heed_commands, name="owner", daemon=True).start()
@@ -734,6 +767,15 @@ class LiveMarket:
             trader.run()
             self._take_snapshot(trader, trader.clock.bar)
             self._phase = "finished" if trader.finished else "stopped"
+
+    def _keep_daybook(self, trader: Trader) -> None:
+        """Note from here on what the account does; what it did before, its journal tells."""
+        broker = trader.env.broker
+        journal = broker.journal
+        self._profit_parts = parts = ProfitParts(trader.env)
+        self._daybook.open(journal.path, journal.last_seq)
+        broker.followers.append(parts.follow)
+        broker.followers.append(lambda events: self._daybook.follow(events, journal.last_seq))
 
     def _await_reign(self) -> Reign:
         """Who is to trade; waits a while for a registry that was started again and is empty."""

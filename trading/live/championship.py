@@ -1,4 +1,4 @@
-"""Which policy trades: rulings are journalled, and the policy follows the account's champion."""
+"""Which policy trades: decisions are journalled, and the policy follows the account's champion."""
 
 import math
 
@@ -15,7 +15,7 @@ from trading.execution.events import (
 )
 from trading.learning.champions import Champion, weights_digest
 from trading.learning.policy import Policy
-from trading.learning.succession import Reported, Ruling, reported_by
+from trading.learning.succession import PromotionDecision, Reported, reported_by
 from trading.learning.weights import Reign
 
 log = structlog.get_logger(__name__)
@@ -69,19 +69,19 @@ class Championship:
             self._adopt(account.champion, now_ns)
         self._load(account.champion)
 
-    def take(self, ruling: Ruling, now_ns: int, equity: float) -> None:
-        """Journal a ruling, once, and trade with its champion.
+    def take(self, decision: PromotionDecision, now_ns: int, equity: float) -> None:
+        """Journal a decision, once, and trade with its champion.
 
         A challenger that passed the gate against a champion that has fallen since is void.
         """
-        event = ruling.event
+        event = decision.event
         account = self._broker.account
         if isinstance(event, ChallengerRefused):
             if event.number > account.refusals:
                 self._broker.record([msgspec.structs.replace(event, ts_ns=now_ns)])
             return
-        assert ruling.champion is not None, "a change of the champion brings its weights"
-        self._remember(ruling.champion)
+        assert decision.champion is not None, "a change of the champion brings its weights"
+        self._remember(decision.champion)
         known = event.champion == account.champion
         # Numbers only rise: an older promotion, told again, is not news.
         void = isinstance(event, ChampionPromoted) and (
@@ -93,7 +93,7 @@ class Championship:
             return
         # Before the first bar some holding may have no price yet.
         worth = equity if math.isfinite(equity) else self._broker.equity()
-        self._change(event, ruling.champion, now_ns, worth)
+        self._change(event, decision.champion, now_ns, worth)
         self._load(event.champion)
 
     def follow_account(self, now_ns: int) -> None:

@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 _HORIZON_DAYS = max(bucket.max_days for bucket in BUCKETS)
 _LOOK_BACK = timedelta(days=5)
 _TYPICAL_VOL = 0.3
+_MOVED = 0.5 * _TYPICAL_VOL * math.sqrt(1.0 / 365.0)
+"""Half a day's typical move, after which other contracts are near the money."""
 _DIVIDEND_HORIZON = timedelta(days=14)
 _TERM_YEARS = BUCKETS[-1].target_days / 365.0
 _ASK_AGAIN_NS = 5 * MINUTE_NS
@@ -95,6 +97,10 @@ class MarketDirectory:
         self._dividends = dividends
         self._told_dividends: list[Dividend] = []
         self._subscribed: set[str] = set()
+        self._today = date.min
+        self._ranked_at: dict[str, float] = {}
+        """Price of each underlying when it was told last what is needed most."""
+        self._held_ranked: set[str] = set()
         self._opened = False
         self._asks_for_yields = treasury_yields
         self._warm: set[str] = set()
@@ -133,6 +139,7 @@ class MarketDirectory:
         DataError
             At the start of a run nothing at all can be listed.
         """
+        self._today = bar.session.date
         told = self._known_dividends(bar.session.date)
         self._env.set_dividends(with_named(told, self._special_dividends))
         self._tell_actions(bar.session.date)
@@ -297,7 +304,9 @@ class MarketDirectory:
 
         And for corporate actions, where nothing explains what an underlying does.
         """
+        self._today = bar.session.date
         self._ask_what_explains(bar)
+        self._tell_needs()
         for gone in {*self._left_out, *self._asked}.difference(self._env.underlyings):
             self._left_out.pop(gone, None)
             self._asked.pop(gone, None)
@@ -358,14 +367,56 @@ class MarketDirectory:
 
     def _subscribe(self) -> None:
         """Bring the subscriptions in step with what is listed."""
-        names = {f"Q.{contract}" for contract in self._env.listed_symbols()}
+        ordered = self._by_need()
+        names = set(ordered)
         self._stream.unsubscribe("options", sorted(self._subscribed - names))
-        self._stream.subscribe("options", sorted(names - self._subscribed))
+        self._stream.subscribe(
+            "options", [name for name in ordered if name not in self._subscribed]
+        )
         # The price of an index is implied by its options: that needs no plan for indices.
         stocks = [name for name in self._env.underlyings if not is_index(name)]
         channels = ("AM", "LULD") if self._takes_limits else ("AM",)
         self._stream.subscribe("stocks", [f"{each}.{name}" for name in stocks for each in channels])
         self._subscribed = names
+
+    def _by_need(self) -> list[str]:
+        """The subscriptions of all that is listed: what is held, then what matters most."""
+        today = self._today
+        needs: dict[str, tuple[bool, bool, float, str]] = {}
+        for underlying in self._env.underlyings:
+            spot = self._ranked_at[underlying] = self._env.spot(underlying)
+            for contract in self._env.listed_contracts(underlying):
+                needs[contract.symbol] = (True, *_need(contract, spot, today))
+        for name in self._held():
+            needs[name] = (False, False, 0.0, name)
+        listed = self._env.listed_symbols()
+        # What was adjusted is listed because it is held.
+        ordered = sorted(listed, key=lambda name: needs.get(name, (False, False, 0.0, name)))
+        return [f"Q.{name}" for name in ordered]
+
+    def _held(self) -> set[str]:
+        return {
+            name
+            for underlying in self._env.underlyings
+            for name in self._env.held_symbols(underlying)
+            if name.startswith("O:")
+        }
+
+    def _tell_needs(self) -> None:
+        """Tell anew what is needed most, where an underlying has moved or what is held is another.
+
+        It decides whose quotes a feed carries that many read, see `trading.feed`.
+        """
+        held = self._held()
+        moved = any(
+            not abs(math.log(self._env.spot(name) / (self._ranked_at.get(name) or math.nan)))
+            < _MOVED
+            for name in self._env.underlyings
+            if self._env.spot(name) > 0.0
+        )
+        if moved or held != self._held_ranked:
+            self._held_ranked = held
+            self._stream.rank("options", self._by_need())
 
     def _take_rate(self, today: date) -> None:
         """Read options with the newest yield of the options' term; without one, as before."""
@@ -606,10 +657,12 @@ def nearest_the_money(
             "data.max_quote_contracts"
         )
 
-    def rank(contract: OptionContract) -> tuple[bool, float, str]:
-        days = (contract.expiry - today).days
-        deviation = _TYPICAL_VOL * math.sqrt((days + 1) / 365.0)
-        distance = abs(math.log(contract.strike / spot)) / deviation
-        return days > _HORIZON_DAYS, distance, contract.symbol
+    return sorted(contracts, key=lambda contract: _need(contract, spot, today))[:count]
 
-    return sorted(contracts, key=rank)[:count]
+
+def _need(contract: OptionContract, spot: float, today: date) -> tuple[bool, float, str]:
+    """How much a contract matters, the lowest most; without a price only by its expiry."""
+    days = (contract.expiry - today).days
+    deviation = _TYPICAL_VOL * math.sqrt((max(days, 0) + 1) / 365.0)
+    distance = abs(math.log(contract.strike / spot)) / deviation if spot > 0.0 else math.inf
+    return days > _HORIZON_DAYS, distance, contract.symbol

@@ -26,6 +26,10 @@ class News(NamedTuple):
     """JSON object, in which a number that is not finite is null."""
     metrics: bytes
     """Prometheus text."""
+    day: bytes = b"{}"
+    """JSON object: the session bar by bar, see `trading.live.daybook`."""
+    journal: str = ""
+    """Path of the account's journal, on the live market's node."""
 
 
 class Newsroom:
@@ -38,12 +42,19 @@ class Newsroom:
     ----------
     write
         Makes ready, reasons, status and metrics of an edition.
+    tell_day
+        Makes its day.
+    journal
+        Path of the account's journal.
     """
 
     def __init__(
-        self, write: Callable[[], tuple[bool, list[str], dict[str, object], bytes]]
+        self,
+        write: Callable[[], tuple[bool, list[str], dict[str, object], bytes]],
+        tell_day: Callable[[], dict[str, object]] = dict,
+        journal: str = "",
     ) -> None:
-        self._write = write
+        self._write, self._tell_day, self._journal = write, tell_day, journal
         self._newest: News | None = None
         self._changed = threading.Condition()
         self._due = threading.Event()
@@ -68,12 +79,14 @@ class Newsroom:
         while True:
             try:
                 ready, reasons, status, metrics = self._write()
+                day = as_json(self._tell_day())
             except Exception:
                 # A trader in the midst of a change; the next edition is half a second away.
                 log.exception("no edition of the news")
             else:
                 number += 1
-                news = News(number, ready, tuple(reasons), as_json(status), metrics)
+                told = (ready, tuple(reasons), as_json(status), metrics)
+                news = News(number, *told, day, self._journal)
                 with self._changed:
                     self._newest = news
                     self._changed.notify_all()

@@ -3,8 +3,7 @@
 import os
 from typing import NamedTuple
 
-from trading.application import absolute_paths
-from trading.config import Settings, load_settings
+from trading.config import Settings, absolute_paths, load_settings
 from trading.errors import ConfigError, OwnerRefused
 
 TAKEN_UP = ("risk.", "account.max_positions", "learning.gate.max_drawdown_pct")

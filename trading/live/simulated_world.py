@@ -2,8 +2,12 @@
 
 from typing import NamedTuple, TypeVar
 
-from trading.config import MarketSettings
+import numpy as np
+
+from trading.config import MarketSettings, Settings
 from trading.config.market import Drawn, Pair, drawn_settings, ends
+from trading.market.calendar import ExchangeCalendar
+from trading.market.chain import F64, I64, Chain
 from trading.market.listing import UnderlyingSpec, default_spec
 from trading.market.model import DEFAULT_MODEL, MarketModel
 from trading.market.quotes import TickClass
@@ -16,7 +20,9 @@ from trading.market.randomisation import (
     Range,
     steep_enough,
 )
+from trading.market.session_statistics import Shown
 from trading.market.simulated_underlying import Ties
+from trading.market.simulator import SimulatedExchange
 
 _T = TypeVar("_T")
 
@@ -187,3 +193,58 @@ def _range(value: Drawn, otherwise: Range) -> Range:
 
 def _given(value: _T | None, otherwise: _T) -> _T:
     return otherwise if value is None else value
+
+
+def settings_of_model(model: MarketModel, tick: TickClass) -> dict[str, dict[str, float | str]]:
+    """The `market` section, by section and key, of a model where it is not the default one."""
+    found: dict[str, dict[str, float | str]] = {}
+    for key, (field, unit) in _FIELDS.items():
+        value, usual = _relative(model, field), _relative(DEFAULT_MODEL, field)
+        if value != usual:
+            section, name = key.split(".")
+            found.setdefault(section, {})[name] = float(f"{value / unit:.4g}")
+    found.setdefault("quotes", {})["tick"] = tick.name.lower()
+    return found
+
+
+def _relative(model: MarketModel, field: str) -> float:
+    """A parameter as the settings give it."""
+    value = float(getattr(model, field))
+    if field in _MULTIPLES:
+        return value / float(getattr(model, _MULTIPLES[field]))
+    return round(value - model.calm_skew, 12) if field == "stressed_skew" else value
+
+
+def quoted_session(settings: Settings) -> tuple[Chain, Shown, float]:
+    """What the first symbol's chain shows every 19 minutes of its first session, and the rate."""
+    market, symbol = settings.market, settings.symbols[0]
+    world, calendar = simulated_world(market), ExchangeCalendar()
+    day = settings.data.simulation.first_session
+    exchange = SimulatedExchange(
+        [simulated_spec(market, symbol)], day, settings.seed, world.model, calendar, 60,
+        ties=world.ties,
+    )  # fmt: skip
+    session = exchange.session(day)
+    expiries = [calendar.expiry_ns(each.expiry, each.root) for each in session.contracts]
+    chain = Chain(symbol, session.contracts, expiries)
+    column = np.array([chain.index[each.symbol] for each in session.contracts])
+    sides, times = np.zeros((4, len(chain))), np.zeros(len(chain), np.int64)
+    moments: list[tuple[int, float, F64, I64]] = []
+    spot = 0.0
+    for number, step in enumerate(session.steps()):
+        at = column[step.index]
+        for side, values in zip(
+            sides, (step.bid, step.ask, step.bid_size, step.ask_size), strict=True
+        ):
+            side[at] = values
+        times[at] = step.quote_ns
+        spot = step.bars[-1].close if step.bars else spot
+        if number >= 20 and (number - 20) % 19 == 0:
+            moments.append((step.ts_ns, spot, sides.copy(), times.copy()))
+    now, spots, shown, quoted = zip(*moments, strict=True)
+    bid, ask, bid_size, ask_size = np.stack(shown, axis=1)
+    return (
+        chain,
+        Shown(np.array(now), np.array(spots), bid, ask, bid_size, ask_size, np.stack(quoted)),
+        world.model.rate,
+    )

@@ -94,7 +94,9 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "opened": iso_time(strategy.opened_ns),
             "profit": strategy.net_cash
             + sum(
-                account.positions[leg.symbol].quantity * marks[leg.symbol] * account.multiplier
+                account.positions[leg.symbol].quantity
+                * marks[leg.symbol]
+                * account.size(leg.symbol)
                 for leg in strategy.legs
                 if leg.symbol in account.positions
             ),
@@ -105,6 +107,9 @@ def describe_account(trader: Trader) -> dict[str, Any]:
                     "unit": "round lots" if is_stock(leg.symbol) else "contracts",
                     "average_price": account.positions[leg.symbol].average_price,
                     "mark": marks[leg.symbol],
+                    "profit": account.positions[leg.symbol].quantity
+                    * (marks[leg.symbol] - account.positions[leg.symbol].average_price)
+                    * account.size(leg.symbol),
                 }
                 for leg in strategy.legs
                 if leg.symbol in account.positions

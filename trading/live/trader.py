@@ -23,19 +23,18 @@ import structlog
 
 from trading.data.massive.stream import StreamClient
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
-from trading.envs.live_env import LiveEnv
+from trading.envs.live_env import LiveEnv, Outcome
 from trading.envs.rules import TradingRules
 from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed, TimeTakenBack
 from trading.execution.holdings import Position, StrategyPosition, profit_of_close
 from trading.execution.orders import Fill, Rejection
-from trading.execution.owner import Answer as OwnersAnswer
-from trading.execution.owner import Command, obey, standing
+from trading.execution.owner import Answer, Command, obey, standing
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import Cause
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
-from trading.learning.succession import Reported, Ruling
+from trading.learning.succession import PromotionDecision, Reported
 from trading.learning.weights import Reign
 from trading.live.bar_clock import MAX_AHEAD_NS, Bar, BarClock, first_bar_after
 from trading.live.championship import Championship
@@ -70,11 +69,26 @@ class Fragment(NamedTuple):
     reported: Reported
 
 
-class Answer(NamedTuple):
+class LearnerReply(NamedTuple):
     """What the driver has to say: after a fragment, or by itself where that is None."""
 
     fragment: FragmentId | None
-    rulings: tuple[Ruling, ...]
+    decisions: tuple[PromotionDecision, ...]
+
+
+class Decided(NamedTuple):
+    """What was decided at the end of a bar, and what became of it."""
+
+    ts_ns: int
+    symbols: tuple[str, ...]
+    """The U underlyings; every other field has a row for each."""
+    decision: Decision
+    mask: np.ndarray
+    """bool [U, N]: what was allowed."""
+    outcomes: tuple[Outcome, ...]
+    """Empty where the bar was closed too late to trade in."""
+    version: int
+    """Of the weights that decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +197,7 @@ class Trader:
         self.profits: dict[str, float] = {}
         """USD, of those of them that close, by fill id."""
         """Exchange time, fill, and name of the action, oldest first."""
-        self._commands: queue.Queue[tuple[Future[OwnersAnswer], Command | None, str]]
+        self._commands: queue.Queue[tuple[Future[Answer], Command | None, str]]
         self._commands = queue.Queue()
         self.dead_man = DeadMan(settings.patience_s)
         self.pulse = Pulse()
@@ -193,6 +207,8 @@ class Trader:
         """Whether a bar was closed, so that holdings have their prices."""
         self.recent_rejections: deque[Rejection] = deque(maxlen=_RECENT_FILLS)
         """Oldest first."""
+        self.decided: Decided | None = None
+        """At the last bar; None before the first and at the end of a session."""
         self.finished = False
         """The stream ended and every bar is closed."""
         self._unopened: Bar | None = None
@@ -201,7 +217,7 @@ class Trader:
         self._stream = stream
         self._markets = markets
         self._observer = observer
-        self._inbox: queue.Queue[Answer] = queue.Queue()
+        self._inbox: queue.Queue[LearnerReply] = queue.Queue()
         count = len(env.symbols)
         self._state: State = policy.initial_state(count)
         self._builder = FragmentBuilder(
@@ -248,12 +264,12 @@ class Trader:
         before = self._calendar.sessions(now.session.date - _LONGEST_BREAK, now.session.date)[-2]
         self.env.broker.record([TimeTakenBack(self._start_ns, before.date.isoformat())])
 
-    def command(self, command: Command | None, done: str = "") -> "Future[OwnersAnswer]":
+    def command(self, command: Command | None, done: str = "") -> "Future[Answer]":
         """Hand over the owner's word (None: only how the account stands), obeyed between bars.
 
         `done` as in `owner.obey`. Cancelled before it was obeyed, it never is.
         """
-        future: Future[OwnersAnswer] = Future()
+        future: Future[Answer] = Future()
         self._commands.put((future, command, done))
         return future
 
@@ -261,8 +277,8 @@ class Trader:
         """Trade within other limits from the next bar on."""
         self._limits.put((limits, rules))
 
-    def deliver(self, answer: Answer) -> None:
-        """Hand over the driver's answer; its rulings hold from the next bar on."""
+    def deliver(self, answer: LearnerReply) -> None:
+        """Hand over the driver's answer; its decisions hold from the next bar on."""
         self._inbox.put(answer)
 
     def open(self) -> None:
@@ -271,7 +287,7 @@ class Trader:
         last_ns = 0 if self.ahead_until_ns else self.env.broker.account.last_ts_ns
         self.championship.begin(max(self._start_ns, last_ns))
         self._markets.open_session(bar)
-        self.env.rehearse(bar.end_ns, bar.session)
+        self.env.warm_up_kernels(bar.end_ns, bar.session)
 
     def run(self, now_ns: Callable[[], int] = time.time_ns) -> None:
         """Trade until `stopping` is set or the stream ends; `now_ns` is the machine's clock."""
@@ -347,7 +363,7 @@ class Trader:
             equity = self.env.equity() if self._has_closed else broker.known_equity()
             try:
                 if command is None:
-                    answer = OwnersAnswer("", 0, False, standing(broker, equity))
+                    answer = Answer("", 0, False, standing(broker, equity))
                 else:
                     now_ns = max(self._now_ns, broker.account.last_ts_ns)
                     answer = obey(broker, command, now_ns, equity, done)
@@ -443,6 +459,7 @@ class Trader:
         )
         self.championship.follow_account(bar.end_ns)
         latency_s = None
+        self.decided = None
         self._builder.reward(rewards, bar.end_ns)
         if bar.last:
             self.env.close_session(
@@ -459,7 +476,7 @@ class Trader:
                 )
             if self._settings.learning and self._builder.full:
                 self._emit(self.policy.value(observations, mask, self._state))
-            self._take_rulings(bar.end_ns)
+            self._take_decisions(bar.end_ns)
             late = late or self._is_late(bar)
             self.late_bars += late
             mask = self._allowed(mask, late)
@@ -475,7 +492,15 @@ class Trader:
                     self.championship.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
                     bar.end_ns,
                 )
-            self._trade(bar.end_ns, decision, rewards, late)
+            outcomes = self._trade(bar.end_ns, decision, rewards, late)
+            self.decided = Decided(
+                bar.end_ns,
+                self.env.symbols,
+                decision,
+                mask,
+                tuple(outcomes),
+                self.championship.version,
+            )
             self._state = state
             self._first[:] = False
             if received_s is not None:
@@ -516,7 +541,10 @@ class Trader:
         shown = {each.fill_id for _, each, _ in self.recent_fills}
         self.profits = {name: each for name, each in self.profits.items() if name in shown}
 
-    def _trade(self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool) -> None:
+    def _trade(
+        self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool
+    ) -> list[Outcome]:
+        """Journal a bar's decisions and send their orders; nothing is sent where it is too late."""
         events = [
             DecisionMade(
                 ts_ns=now_ns,
@@ -537,7 +565,7 @@ class Trader:
         self.decisions += len(events)
         if late:
             log.warning("a bar was closed too late to trade in", ended_ns=now_ns)
-            return
+            return []
         account = self.env.broker.account
         before = dict(account.strategies), dict(account.positions)
         outcomes = self.env.trade(now_ns, [int(action) for action in decision.actions])
@@ -565,6 +593,7 @@ class Trader:
                     reason=str(outcome.result.reason),
                     detail=outcome.result.detail,
                 )
+        return outcomes
 
     def _first_names(self, symbols: Iterable[str]) -> list[str]:
         """What companies were called at first: a fragment goes on though one is renamed."""
@@ -613,7 +642,7 @@ class Trader:
             When it does not in time: going on would not be repeatable.
         """
         deadline = time.monotonic() + self._settings.lockstep_timeout_s
-        answers: list[Answer] = []
+        answers: list[LearnerReply] = []
         while not self.stopping.is_set() and time.monotonic() < deadline:
             self.pulse.beat()
             try:
@@ -632,11 +661,11 @@ class Trader:
         for answer in answers:
             self._inbox.put(answer)
 
-    def _take_rulings(self, now_ns: int) -> None:
+    def _take_decisions(self, now_ns: int) -> None:
         while True:
             try:
                 answer = self._inbox.get_nowait()
             except queue.Empty:
                 return
-            for ruling in answer.rulings:
-                self.championship.take(ruling, now_ns, self.env.equity())
+            for decision in answer.decisions:
+                self.championship.take(decision, now_ns, self.env.equity())

@@ -25,6 +25,8 @@ from trading.local_ray import keep_replica_on_loopback
 from trading.precedence import ANSWERS, give_way
 from trading.serving.control import add_control
 from trading.serving.metrics import supervisor_text
+from trading.serving.page_routes import add_page
+from trading.serving.page_stream import Told
 from trading.serving.supervisor import TRADING, Standing
 
 log = structlog.get_logger(__name__)
@@ -238,10 +240,15 @@ class Supervised(_Follower):
 
 
 def build_api(
-    live_actor_name: str, namespace: str | None, supervisor: Supervised | None = None
+    live_actor_name: str,
+    namespace: str | None,
+    supervisor: Supervised | None = None,
+    market: LiveMarket | None = None,
 ) -> FastAPI:
     """The HTTP routes, as an ASGI app that needs no more than a connection to Ray.
 
+    `GET /` is the page, `GET /events` what it shows as server-sent events, `GET /chain/...` an
+    option chain and `GET /journal` a search of the journal, see `page_routes`.
     `GET /health` answers 200 while the actor answers at all; `GET /ready` while it can trade, with
     the reasons otherwise; `GET /status` is the actor's own account of itself in JSON, in which a
     number that is not finite is null; `GET /metrics` is Prometheus text; `POST /control/...` are
@@ -251,9 +258,11 @@ def build_api(
     With a supervisor, `/health` answers 200 while that or the actor answers, whether or not it
     trades. While it does not, `/ready` answers 503 with the supervisor's reason, and `/status` and
     `/metrics` tell what it knows. It also tells the namespace, where that is None.
+
+    `market` is who is asked, where it is not the actor of that name.
     """
     where = namespace if namespace is not None or supervisor is None else supervisor.namespace
-    market = LiveMarket(live_actor_name, where or "")
+    market = market if market is not None else LiveMarket(live_actor_name, where or "")
     paper = Newspaper(market)
 
     @asynccontextmanager
@@ -314,6 +323,11 @@ def build_api(
             text += supervisor_text(at)
         return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
 
+    async def told() -> Told:
+        at = await standing()
+        news = None if _idle(at) else await paper.newest()
+        return Told(news, at._asdict() if at is not None else None)
+
     async def command(method: str, timeout_s: float, *arguments: object) -> Any:
         at = await standing()
         if _idle(at):
@@ -321,6 +335,7 @@ def build_api(
         return await market.ask(method, timeout_s, *arguments)
 
     add_control(api, command)
+    add_page(api, told, command)
     return api
 
 

@@ -15,7 +15,14 @@ from trading.data.massive.endpoint import is_loopback, redact
 from trading.data.massive.frames import FrameSink, TaggedFrame
 from trading.data.massive.ledger import SubscriptionLedger
 from trading.data.massive.stream_settings import StreamSettings
-from trading.data.massive.wire import SUBSCRIBED, Status, StatusCode, decode, encode_action
+from trading.data.massive.wire import (
+    DISPLACED,
+    SUBSCRIBED,
+    Status,
+    StatusCode,
+    decode,
+    encode_action,
+)
 from trading.errors import AuthenticationFailed
 
 _NORMAL_CLOSES = (1000, 1001)
@@ -327,6 +334,8 @@ class MassiveStream:
                     await socket.send(encode_action("unsubscribe", ",".join(names)))
                 while names := self.ledger.take_unsent(chunk):
                     await socket.send(encode_action("subscribe", ",".join(names)))
+                while self._settings.tells_need and (names := self.ledger.take_ranked(chunk)):
+                    await socket.send(encode_action("subscribe", ",".join(names)))
                 if self._settings.asks_time and opened != told:
                     await socket.send(encode_action("clock", opened))
                     told = opened
@@ -371,6 +380,11 @@ class MassiveStream:
                 logger.warning("%s stream: %s", self.asset_class, self._last_error)
                 if charged is not None and self._listener is not None:
                     self._listener.refused(charged, message)
+            case StatusCode.DISPLACED:
+                name, _, reason = status.message.removeprefix(DISPLACED).partition(": ")
+                self.ledger.displace(name)
+                self._last_error = redact(f"displaced ({name}): {reason}", self._settings.api_key)
+                logger.info("%s stream: %s", self.asset_class, self._last_error)
             case _:
                 self._last_error = redact(
                     f"{status.status}: {status.message}", self._settings.api_key

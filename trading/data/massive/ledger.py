@@ -62,6 +62,7 @@ class SubscriptionLedger:
         self._asked: dict[str, None] = {}
         self._unsent: dict[str, None] = {}
         self._withdrawn: dict[str, None] = {}
+        self._ranked: list[str] = []
         self._waiting: OrderedDict[str, None] = OrderedDict()
         self._acknowledged: set[str] = set()
         self._refused: set[str] = set()
@@ -110,10 +111,18 @@ class SubscriptionLedger:
                 self._ticking.discard(name)
         return count
 
+    def rank(self, names: Iterable[str]) -> None:
+        """Put `names` in front of what is wanted, in their order: they are needed most."""
+        with self._lock:
+            first = dict.fromkeys(name for name in names if name in self._asked)
+            self._asked = first | self._asked
+            self._ranked = list(first)
+
     def reconnected(self) -> None:
         """Begin anew on a fresh connection: everything asked for is unsent again."""
         with self._lock:
             self._unsent = dict(self._asked)
+            self._ranked.clear()
             self._withdrawn.clear()
             self._waiting.clear()
             self._acknowledged.clear()
@@ -137,6 +146,19 @@ class SubscriptionLedger:
                 del self._withdrawn[name]
             return names
 
+    def take_ranked(self, limit: int) -> list[str]:
+        """Return at most `limit` names to ask for again, see `rank`: those needed least at first.
+
+        Whoever puts what is asked for again in front has them in order after the last ones.
+        """
+        with self._lock:
+            while self._ranked:
+                names, self._ranked = self._ranked[-limit:], self._ranked[:-limit]
+                again = [name for name in names if name in self._asked and name not in self._unsent]
+                if again:
+                    return again
+            return []
+
     def acknowledge(self, name: str) -> None:
         """Record that the vendor acknowledged `name`."""
         with self._lock:
@@ -158,6 +180,14 @@ class SubscriptionLedger:
                 del self._waiting[name]
                 self._refused.add(name)
             return name
+
+    def displace(self, name: str) -> None:
+        """Record that `name`, acknowledged before, is subscribed to no longer."""
+        with self._lock:
+            if name in self._asked:
+                self._acknowledged.discard(name)
+                self._ticking.discard(name)
+                self._refused.add(name)
 
     def tick(self, names: Iterable[str]) -> None:
         """Record that data arrived for `names`; the consumer, which decodes, calls this."""

@@ -157,6 +157,23 @@ class StreamClient:
             if connection is not None and connection.ledger.withdraw(names):
                 loop.call_soon_threadsafe(connection.subscriptions_changed)
 
+    def rank(self, asset_class: str, names: Iterable[str]) -> None:
+        """Say which of the names asked for are needed most, in order.
+
+        They are asked for in that order after a reconnect, and a feed that many read is told.
+
+        Raises
+        ------
+        StreamError
+            The client does not run.
+        """
+        with self._lock:
+            loop = self._running_loop()
+            connection = self._connections.get(asset_class)
+            if connection is not None:
+                connection.ledger.rank(names)
+                loop.call_soon_threadsafe(connection.subscriptions_changed)
+
     def opened(self, session: str) -> None:
         """Tell our own market server that a session (a date) is listed and subscribed to."""
         with self._lock:

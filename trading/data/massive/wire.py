@@ -18,6 +18,7 @@ from trading.errors import DataError
 
 SUBSCRIBED = "subscribed to: "
 UNSUBSCRIBED = "unsubscribed to: "
+DISPLACED = "no longer subscribed to: "
 
 
 _INT64 = 2**63 - 1
@@ -41,6 +42,8 @@ class StatusCode(StrEnum):
     MAX_CONNECTIONS = "max_connections"
     SUCCESS = "success"
     ERROR = "error"
+    DISPLACED = "displaced"
+    """Of a feed alone: a subscription has ended for one that is needed more, or by the vendor."""
 
 
 class Quote(msgspec.Struct, frozen=True, gc=False, tag_field="ev", tag="Q"):

@@ -12,7 +12,7 @@ from trading.learning.sampling import RolloutSource, fetched
 _FRESH_DEALS = 8
 
 
-class Rehearsal:
+class ReplayMix:
     """Samples rollouts when they are needed, and deals out whole columns of them.
 
     A live fragment is small beside what the runners sample at once, so one rollout lasts for

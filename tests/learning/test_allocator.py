@@ -10,7 +10,7 @@ from tests.waits import WAIT_S
 SCRIPT = """
 import resource, sys
 import torch
-from trading.learning.memory import keep_freed_memory
+from trading.learning.allocator import keep_freed_memory
 
 if not keep_freed_memory():
     sys.exit(3)
@@ -40,7 +40,7 @@ def test_tensors_of_a_size_that_was_freed_cost_hardly_any_page_fault() -> None:
 def test_new_tensors_are_not_filled_although_algorithms_are_deterministic() -> None:
     script = (
         "import torch\n"
-        "from trading.learning.memory import leave_new_memory_as_it_is\n"
+        "from trading.learning.allocator import leave_new_memory_as_it_is\n"
         "torch.use_deterministic_algorithms(True)\n"
         "kept = torch.empty(1000)\n"
         "assert kept.isnan().all()\n"

@@ -9,8 +9,8 @@ import torch
 
 from tests.learning.experience import random_rollout, small_network
 from tests.waits import WAIT_S
+from trading.learning.minibatch_threads import SMALLEST_SHARE, shared_out
 from trading.learning.ppo_update import PPOSettings, update
-from trading.learning.shares import SMALLEST_SHARE, shared_out
 
 
 @pytest.fixture

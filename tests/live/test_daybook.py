@@ -1,0 +1,208 @@
+"""The day that the page shows: kept bar by bar, recalled from the journal, bounded."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
+from trading.envs.catalogue import ACTIONS
+from trading.execution.events import (
+    ChallengerRefused,
+    Compared,
+    OrderFilled,
+    SessionClosed,
+    StateChanged,
+)
+from trading.execution.journal import Journal
+from trading.execution.orders import Fill, LegFill
+from trading.execution.states import TradingState
+from trading.live import assembly
+from trading.live.bar_clock import Bar
+from trading.live.chains import MOST_STRIKES, look, written
+from trading.live.daybook import MOST_BARS, MOST_FILLS, MOST_NOTES, Daybook
+from trading.live.profit_parts import ProfitParts
+from trading.live.recalled_day import recall
+from trading.live.trader import Trader
+
+SECOND_NS = 1_000_000_000
+
+
+class Kept(Bars):
+    """Keeps a daybook as the live market's actor does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = Daybook()
+        self.parts: ProfitParts | None = None
+        self.sums: list[tuple[float, float]] = []
+        self.chains: dict[str, bytes] = {}
+        self.spots: dict[str, float] = {}
+
+    def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
+        super().on_bar(trader, bar, latency_s)
+        env = trader.env
+        journal = env.broker.journal
+        if self.parts is None:
+            self.parts = ProfitParts(env)
+            env.broker.followers.append(self.parts.follow)
+            self.book.open(journal.path, journal.last_seq)
+            env.broker.followers.append(lambda events: self.book.follow(events, journal.last_seq))
+        session = str(bar.session.date)
+        self.parts.bar(bar.end_ns, session)
+        self.sums.append((env.equity(), sum(self.parts.parts.values())))
+        base = env.broker.account.day_base
+        self.book.bar(
+            bar.end_ns,
+            session,
+            env.equity(),
+            base,
+            trader.decided,
+            self.parts.parts,
+            self.parts.since_ns,
+        )
+        self.chains = written(look(env, bar.end_ns))
+        self.spots = {name: env.spot(name) for name in env.underlyings}
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Kept, Path]:
+    settings = settings_for(tmp_path_factory.mktemp("day"))
+    observer = Kept()
+    with serving(FirstMinutes(30)) as (endpoint, begin):
+        trade(settings, endpoint, begin, bars=observer)
+    return observer, assembly.journal_path(settings)
+
+
+def test_the_parts_of_the_profit_add_up_to_it(kept: tuple[Kept, Path]) -> None:
+    sums = kept[0].sums
+    for (before, parts_before), (after, parts_after) in pairwise(sums):
+        assert parts_after - parts_before == pytest.approx(after - before, abs=0.01)
+    told = kept[0].book.told()["profit"]
+    assert told["parts"]["fees"] < 0.0 and told["parts"]["spread"] < 0.0
+    assert any(abs(told["parts"][name]) > 0.0 for name in ("delta", "theta", "vega"))
+    assert sum(told["parts"].values()) == pytest.approx(told["total"], abs=0.1)
+
+
+def test_every_bar_decision_and_fill_is_told(kept: tuple[Kept, Path]) -> None:
+    observer, _ = kept
+    day = observer.book.told()
+    assert [t for t, _ in day["bars"].values()][-3:] == [e // SECOND_NS for e in observer.ends[-3:]]
+    assert list(day["bars"].values())[-1][1] == pytest.approx(observer.equity[-1], abs=0.01)
+    decisions = list(day["decisions"].values())
+    assert len(decisions) == 2 * len(observer.ends)
+    for each in decisions:
+        assert each["action"] in each["allowed"]
+        assert sum(chance for _, chance in each["best"]) <= 1.001
+        assert day["actions"][each["action"]] == ACTIONS[each["action"]].name
+    filled = [each for each in decisions if "filled" in each]
+    assert {each["filled"] for each in filled} <= {each["order"] for each in day["fills"].values()}
+    ended = [each for each in day["fills"].values() if "profit" in each]
+    assert ended and not any(each["opens"] for each in ended)
+
+
+def test_after_a_restart_the_journal_tells_the_day(kept: tuple[Kept, Path]) -> None:
+    observer, path = kept
+    lived, again = observer.book.told(), Daybook()
+    with Journal(path, read_only=True) as journal:
+        again.open(path, journal.last_seq)
+    told = again.told()
+    assert told["session"] == lived["session"]
+    assert lived["fills"].items() <= told["fills"].items()
+    bars = dict(map(tuple, told["bars"].values()))
+    marked = {
+        end // SECOND_NS: each for end, each in zip(observer.ends, observer.equity, strict=True)
+    }
+    assert bars.keys() == marked.keys()
+    # A decision is journalled before its orders, and equity is noted after them.
+    for t, equity in bars.items():
+        assert equity == pytest.approx(marked[t], abs=500.0)
+    assert told["profit"]["total"] is None or np.isfinite(told["profit"]["total"])
+
+
+def test_what_no_journal_tells_is_not_made_up(tmp_path: Path) -> None:
+    assert recall(tmp_path / "none.sqlite", 5).bars == ()
+    damaged = tmp_path / "damaged.sqlite"
+    damaged.write_bytes(b"no journal" * 100)
+    assert recall(damaged, 5).events == ()
+
+
+def test_each_chain_is_told_around_its_forward(kept: tuple[Kept, Path]) -> None:
+    observer, _ = kept
+    assert set(observer.chains) == {"AAA", "BBB"}
+    told: dict[str, Any] = msgspec.json.decode(observer.chains["AAA"])
+    assert told["spot"] == pytest.approx(observer.spots["AAA"], abs=1e-3)
+    days = [each["days"] for each in told["expiries"]]
+    assert days == sorted(days) and days[0] >= 0.0
+    for each in told["expiries"]:
+        strikes = [row["strike"] for row in each["rows"]]
+        assert strikes == sorted(strikes) and 0 < len(strikes) <= MOST_STRIKES
+        assert min(strikes) < each["forward"] < max(strikes)
+        assert 0.01 < each["iv"] < 3.0
+
+
+def fill(number: int) -> OrderFilled:
+    legs = (LegFill("O:AAA260109C00100000", 1, 1.0),)
+    return OrderFilled(
+        number, Fill(f"f{number}", f"o{number}", number, "AAA", 1, legs, -100.0, 0.65)
+    )
+
+
+def test_everything_has_a_bound() -> None:
+    book = Daybook()
+    for n in range(1, 3 * MOST_BARS):
+        book.bar(n * SECOND_NS, "2026-01-05", float(n), 0.0, None, {}, 0)
+    book.follow([fill(n) for n in range(2 * MOST_FILLS)], 2 * MOST_FILLS)
+    states = [StateChanged(n, TradingState.ACTIVE, "again") for n in range(3 * MOST_NOTES)]
+    book.follow(states, 10_000)
+    told = book.told()
+    bars = list(told["bars"].values())
+    assert len(bars) <= MOST_BARS + 1
+    assert bars[0] == [1, 1.0] and bars[-1] == [3 * MOST_BARS - 1, 3.0 * MOST_BARS - 1]
+    times = [t for t, _ in bars]
+    assert times == sorted(set(times)) and max(np.diff(times)) <= 8
+    assert len(told["fills"]) == MOST_FILLS and len(told["notes"]) == MOST_NOTES
+
+
+def test_a_new_session_begins_a_new_curve_and_the_closed_one_is_kept() -> None:
+    book = Daybook()
+    book.bar(SECOND_NS, "2026-01-05", 99.0, 100.0, None, {"delta": -1.0}, SECOND_NS)
+    book.follow([SessionClosed(2 * SECOND_NS, "2026-01-05", 99.0)], 7)
+    assert book.told()["profit"]["total"] == -1.0
+    book.bar(9 * SECOND_NS, "2026-01-06", 98.0, 99.0, None, {}, 9 * SECOND_NS)
+    told = book.told()
+    assert list(told["bars"].values()) == [[9, 98.0]]
+    assert told["sessions"] == {"2026-01-05": 99.0}
+
+
+def test_the_gates_numbers_are_kept() -> None:
+    compared = Compared("simulated", 32, 0.1, -0.2, -0.3, -0.5, -0.1)
+    event = ChallengerRefused(
+        SECOND_NS, 1, 40, 1, ("worse",), "it is worse", 1, False, 0.02, (compared,)
+    )
+    book = Daybook()
+    book.follow([event], 3)
+    judged = book.told()["judgements"]["3"]
+    assert judged["compared"] == [["simulated", 32, 0.1, -0.2, -0.3, -0.5, -0.1]]
+    assert judged["failed"] == ["worse"] and judged["kl"] == 0.02
+
+
+def test_the_learners_curves_are_kept_an_update_once() -> None:
+    book = Daybook()
+    report = {"updates": 5, "live_updates": 1, "entropy": 1.23456789, "kl": float("nan")}
+    book.learned(report)
+    book.learned(report)
+    book.learned({"updates": 6, "live_updates": 0})
+    assert book.told()["learning"] == {
+        "5": {
+            "updates": 5,
+            "entropy": 1.2346,
+            "kl": None,
+            "kl_to_champion": None,
+            "policy_loss": None,
+            "value_loss": None,
+        }
+    }

@@ -1,0 +1,146 @@
+"""`trading report` as it is typed, and the page that it writes."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.execution.scene import CALL_100
+from trading.cli import app
+from trading.execution.journal import Journal
+
+MOST_BYTES = 1_500_000
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["report", *map(str, arguments)])
+
+
+@contextmanager
+def telling(status: object) -> Iterator[int]:
+    """An HTTP service whose `/status` answers this; its port."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(status).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def status(account: str = "paper") -> dict[str, object]:
+    leg = {"symbol": CALL_100, "quantity": 1, "mark": 3.05}
+    return {
+        "account": {"id": account},
+        "market": {
+            "time": "2026-01-12T15:00:00+00:00",
+            "risk_free_rate": 0.04,
+            "underlyings": {"SPY": {"spot": 100.5}},
+        },
+        "positions": [{"underlying": "SPY", "legs": [leg]}],
+    }
+
+
+def test_the_figures_are_the_journals(journal: Path) -> None:
+    told = json.loads(run("--journal", journal, "--json", "--set", "serving.port=1").output)
+    with Journal(journal, read_only=True) as opened:
+        account = opened.fold()
+    assert told["summary"]["realised"] == account.realised_pnl
+    assert told["summary"]["trades"] == account.closed_trades == len(told["trades"])
+    assert sum(leg["quantity"] for trade in told["trades"] for leg in trade["legs"]) == 0
+    assert told["summary"]["equity"] == account.day_start_equity
+    assert told["summary"]["value_at_risk_95"] > 0.0
+    assert [trade["strategy"] for trade in told["open"]] == ["long_call"]
+    assert told["learner"][0]["what"] == "promoted"
+    assert told["stress"] is None
+    text = run("--journal", journal, "--set", "serving.port=1").output
+    assert "By underlying" in text and "Last trades" in text
+    assert f"{account.realised_pnl:,.2f}" in text
+
+
+def test_the_page_is_whole_small_and_needs_no_network(journal: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    with telling(status()) as port:
+        result = run("--journal", journal, "--html", page, "--set", f"serving.port={port}")
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    assert text.startswith("<!DOCTYPE html>") and text.endswith("</html>\n")
+    assert len(text.encode()) < MOST_BYTES
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", text)
+    shown = re.findall(r"<h2>(.*?)</h2>", text)
+    for heading in (
+        "Equity",
+        "Returns by month",
+        "Rolling Sharpe ratio and volatility",
+        "Returns of sessions",
+        "Worst drawdowns",
+        "By underlying",
+        "By strategy",
+        "By hour",
+        "By day",
+        "Trades",
+        "What the learner changed",
+    ):
+        assert heading in shown
+    assert "&lt;near&gt;" in text and "<near>" not in text
+    assert "passed &lt;all&gt;" in text
+    assert "+20%" in text and "as of 2026-01-12" in text
+
+
+def test_the_stress_is_of_the_running_account_alone(journal: Path) -> None:
+    with telling(status("another")) as port:
+        arguments = ("--journal", journal, "--json", "--set", f"serving.port={port}")
+        assert json.loads(run(*arguments).output)["stress"] is None
+
+
+def test_a_period_without_a_session_says_so(journal: Path) -> None:
+    arguments = ("--journal", journal, "--from", "2027-01-01", "--set", "serving.port=1")
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "no session yet" in result.output
+    assert json.loads(run(*arguments, "--json").output)["summary"]["trades"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--html", "nodir/x.html"), "there is no folder nodir"),
+        (("--html", "x.pdf"), "must end in .html"),
+        (("--html", "."), "must end in .html"),
+        (("--from", "2026-02-30"), "--from 2026-02-30: must be a date"),
+        (("--from", "2026-02-03", "--to", "2026-02-01"), "is before --from"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_work(
+    journal: Path, options: tuple[str, ...], told: str
+) -> None:
+    result = run("--journal", journal, *options)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_a_journal_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
+    result = run("--set", f"paths.state_dir={tmp_path}")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "journal" in result.stderr

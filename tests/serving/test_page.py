@@ -1,0 +1,344 @@
+"""The page in a real browser, of a real live market that runs here without Ray around it."""
+
+import asyncio
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pydantic import SecretStr
+
+from tests.live.market import FirstMinutes, reign_of, serving, settings_for
+from tests.ports import free_port
+from tests.waits import WAIT_S
+from trading.learning.policy import Policy
+from trading.live import assembly
+from trading.live.actor import LiveMarket as LiveMarketActor
+from trading.serving.app import LiveMarket, LiveMarketGone, build_api
+
+pytestmark = pytest.mark.slow
+
+TOKEN = "token-of-the-page-0123456789"
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+WAIT_MS = WAIT_S * 1000.0
+
+
+class Registry:
+    """Hands out a reign as the weight registry does."""
+
+    def __init__(self, reign: Any) -> None:
+        self._reign = reign
+
+    def reign(self) -> Any:
+        return self._reign
+
+
+class Called(LiveMarket):
+    """Asks a live market of this process, as its actor is asked; None: it is dead."""
+
+    def __init__(self, live: LiveMarketActor) -> None:
+        super().__init__("live-market", "")
+        self.live: LiveMarketActor | None = live
+        self.asked: list[str] = []
+
+    async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
+        self.asked.append(method)
+        if self.live is None:
+            raise LiveMarketGone("the actor is dead or restarting")
+        return await asyncio.to_thread(getattr(self.live, method), *arguments)
+
+
+class Server:
+    """The HTTP service on a thread; it can be ended and begun again on the same port."""
+
+    def __init__(self, market: LiveMarket) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self._market = market
+        self.begin()
+
+    def begin(self) -> None:
+        api = build_api("live-market", "", market=self._market)
+        config = uvicorn.Config(
+            api, port=self.port, log_level="warning", timeout_graceful_shutdown=1
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        await_that("the server listens", lambda: self._server.started)
+
+    def end(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(WAIT_S)
+
+
+class Scene:
+    """A live market that trades, and who serves it."""
+
+    def __init__(self, live: LiveMarketActor) -> None:
+        self.live = live
+        self.market = Called(live)
+        self.server = Server(self.market)
+
+
+def await_that(what: str, condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WAIT_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@contextmanager
+def trading_in(folder: Path) -> Iterator[LiveMarketActor]:
+    """A live market with some bars behind it, slow enough to look at."""
+    settings = settings_for(folder, "learning.lockstep=false")
+    secrets = settings.credentials.model_copy(update={"control_token": SecretStr(TOKEN)})
+    settings = settings.model_copy(update={"credentials": secrets})
+    policy = Policy(assembly.model_config(settings), settings.seed)
+    with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
+        live = LiveMarketActor(settings, endpoint, Registry(reign_of(policy)))
+        await_that("trading", lambda: live.progress().connected)
+        begin()
+        await_that("a fill", lambda: live.progress().fills and live.progress().market_time_ns)
+        yield live
+        live.stop()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with trading_in(tmp_path_factory.mktemp("page")) as live:
+        made = Scene(live)
+        yield made
+        made.server.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium on PATH: .ci/run installs Debian's package chromium")
+        pytest.skip("no Chromium on PATH: apt-get install chromium")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+
+
+class Watched:
+    """A page, and what went wrong on it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self.received: list[tuple[str, int]] = []
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _said(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.errors.append(f"{message.text} {message.location}")
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    yield Watched(context.new_page())
+    context.close()
+
+
+def test_it_shows_the_account_and_what_every_bar_changes(scene: Scene, watched: Watched) -> None:
+    page = watched.page
+    page.goto(scene.server.url)
+    expect(page.locator("#state")).to_contain_text("ACTIVE")
+    expect(page.locator("#connection")).to_contain_text("live")
+    expect(page.locator("#equity .uplot")).to_have_count(2)
+    account = scene.live.status()["account"]
+    expect(page.locator(".figures")).to_contain_text(f"paid in ${account['paid_in']:,.0f}")
+    for name in ("delta", "theta", "spread", "fees", "other"):
+        row = page.locator("#parts th", has_text=name).first
+        expect(row).to_be_visible()
+    expect(page.locator("#fills tbody tr").first).to_be_visible()
+    expect(page.locator("#limits tbody tr")).to_have_count(len(scene.live.status()["limits"]))
+    before = page.locator(".market").inner_text()
+    expect(page.locator(".market")).not_to_have_text(before)
+    assert watched.errors == []
+
+
+def test_decisions_show_chances_mask_and_what_became_of_them(
+    scene: Scene, watched: Watched
+) -> None:
+    page = watched.page
+    page.goto(scene.server.url)
+    row = page.locator("#decisions tbody tr").first
+    expect(row).to_contain_text("%")
+    actions = len(scene.live._daybook.told()["actions"])
+    expect(row.locator("summary")).to_contain_text(f"of {actions}")
+    page.get_by_label("without those that hold").check()
+    expect(page.locator("#decisions")).to_contain_text("filled, paper-")
+    assert watched.errors == []
+
+
+def test_the_chain_has_its_smile_and_term_structure(scene: Scene, watched: Watched) -> None:
+    page = watched.page
+    page.goto(scene.server.url)
+    page.locator("#chain summary").click()
+    expect(page.locator("#chain .uplot")).to_have_count(2)
+    page.locator("#chain select").first.select_option("BBB")
+    expect(page.locator("#chain caption")).to_contain_text("Chain of BBB")
+    strikes = scene.live._trader.env.market("BBB").chain.columns.strike
+    assert float(page.locator("#chain .scroll tbody th").first.inner_text()) in strikes
+    assert watched.errors == []
+
+
+def test_the_journal_is_searched_by_order_and_symbol(scene: Scene, watched: Watched) -> None:
+    page = watched.page
+    page.goto(scene.server.url)
+    page.get_by_label("Order", exact=True).fill("paper-1")
+    page.locator("#journal button[type=submit]").click()
+    expect(page.locator("#journal tbody")).to_contain_text("paper-1")
+    expect(page.locator("#journal tbody")).not_to_contain_text("paper-2 ")
+    page.get_by_label("Order", exact=True).fill("")
+    page.get_by_label("Symbol", exact=True).fill("AAA")
+    page.get_by_label("Kind").select_option("order_filled")
+    page.locator("#journal button[type=submit]").click()
+    rows = page.locator("#journal tbody tr")
+    expect(rows.first).to_contain_text("order filled")
+    assert all("AAA" in text for text in rows.all_inner_texts())
+    assert watched.errors == []
+
+
+def test_it_is_stopped_and_resumed_with_the_token_and_a_confirmation(
+    scene: Scene, watched: Watched
+) -> None:
+    page = watched.page
+    page.goto(scene.server.url)
+    page.get_by_role("button", name="Halt…").press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    token = dialog.get_by_label("The owner's token")
+    expect(token).to_be_focused()
+    token.fill("not the token")
+    token.press("Enter")
+    expect(dialog.get_by_role("alert")).to_contain_text("the token is not the owner's")
+    assert scene.live.status()["account"]["trading_state"] == "ACTIVE"
+    token.fill(TOKEN)
+    dialog.get_by_label("Why").fill("lunch")
+    token.press("Enter")
+    expect(dialog).to_be_hidden()
+    expect(page.locator("#state")).to_contain_text("HALTED")
+    expect(page.locator(".banner")).to_contain_text("halt by page: lunch")
+    assert scene.live.status()["account"]["trading_state"] == "HALTED"
+
+    page.get_by_role("button", name="Resume…").click()
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Resume…").click()
+    token.fill(TOKEN)
+    dialog.get_by_role("button", name="Resume").click()
+    expect(page.locator("#state")).to_contain_text("ACTIVE")
+
+    page.get_by_role("button", name="Flatten…").click()
+    token.fill(TOKEN)
+    dialog.get_by_role("button", name="Flatten").click()
+    expect(dialog).to_be_visible()
+    dialog.get_by_role("checkbox").check()
+    dialog.get_by_role("button", name="Flatten").click()
+    expect(page.locator("#positions")).to_contain_text("Nothing is open.")
+    page.get_by_role("button", name="Resume…").click()
+    token.fill(TOKEN)
+    dialog.get_by_role("button", name="Resume").click()
+    expect(page.locator("#state")).to_contain_text("ACTIVE")
+    # The browser itself notes an answer of 403.
+    assert all("403" in each for each in watched.errors)
+
+
+def test_it_says_when_the_server_or_the_live_market_is_gone_and_goes_on(
+    scene: Scene, watched: Watched
+) -> None:
+    page = watched.page
+    page.goto(scene.server.url)
+    expect(page.locator("#connection")).to_contain_text("live")
+    scene.server.end()
+    expect(page.locator("#connection")).to_contain_text("no connection")
+    expect(page.locator(".banner")).to_contain_text("no connection to the server")
+    expect(page.locator("#state")).to_contain_text("when last heard")
+    scene.server.begin()
+    expect(page.locator("#connection")).to_contain_text("live")
+    expect(page.locator(".banner")).not_to_contain_text("no connection")
+
+    scene.market.live = None
+    try:
+        expect(page.locator("#connection")).to_contain_text("no live market")
+        expect(page.locator(".banner")).to_contain_text("dead or restarting")
+    finally:
+        scene.market.live = scene.live
+    expect(page.locator("#connection")).to_contain_text("live")
+    before = page.locator(".market").inner_text()
+    expect(page.locator(".market")).not_to_have_text(before)
+    # What a browser notes of a connection that is refused.
+    assert all("ERR_" in each for each in watched.errors)
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 360)])
+def test_it_is_accessible_in_both_themes_and_on_a_phone(
+    scene: Scene, watched: Watched, theme: str, width: int
+) -> None:
+    page = watched.page
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
+    page.goto(scene.server.url)
+    page.locator("#chain summary").click()
+    expect(page.locator("#chain .uplot")).to_have_count(2)
+    expect(page.locator("html")).to_have_attribute("data-theme", theme)
+    found = Axe().run(page).response["violations"]
+    serious = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert serious == [], json.dumps(serious, indent=1)
+    fits = page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert fits, "the page itself scrolls sideways"
+    page.get_by_role("button", name="theme").click()
+    other = "dark" if theme == "light" else "light"
+    expect(page.locator("html")).to_have_attribute("data-theme", other)
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", other)
+    assert watched.errors == []
+
+
+def test_nobody_who_looks_asks_the_live_market(scene: Scene) -> None:
+    """Editions are asked for by the replica alone, and a chain once a bar."""
+    with httpx.Client(base_url=scene.server.url, timeout=WAIT_S) as client:
+        scene.market.asked.clear()
+        for _ in range(100):
+            assert client.get("/").is_success
+            assert client.get("/journal?limit=1").is_success
+        for _ in range(3):
+            with client.stream("GET", "/events") as events:
+                assert next(events.iter_bytes())
+        assert set(scene.market.asked) <= {"news"}
+        answers = [client.get("/chain/AAA").json()["t"] for _ in range(50)]
+        # One question more where a bar was closed between the edition and the chains.
+        assert scene.market.asked.count("chains") <= 2 * len(set(answers))
+
+
+def test_the_page_comes_from_here_alone(scene: Scene) -> None:
+    with httpx.Client(base_url=scene.server.url, timeout=WAIT_S) as client:
+        page = client.get("/")
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "//" not in page.text.replace("http://www.w3.org", "")
+        assert client.get("/", headers={"if-none-match": page.headers["etag"]}).status_code == 304
+        assert client.get("/page/app.js").headers["content-type"].startswith("text/javascript")
+        for wrong in ("/page/nothing.js", "/page/../app.py", "/page/%2e%2e/app.py"):
+            assert client.get(wrong).status_code == 404
+        assert client.get("/journal?from=yesterday").status_code == 400
+        assert client.get("/chain/NONE").status_code == 404

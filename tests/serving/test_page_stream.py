@@ -1,0 +1,184 @@
+"""What the page is told, edition by edition, without a browser and without Ray."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trading.errors import TradingError
+from trading.live.news import News, as_json
+from trading.serving import page_stream
+from trading.serving.page_stream import PageStream, Told, merge_patch
+
+LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3)
+JSON = st.recursive(
+    LEAVES | st.lists(LEAVES, max_size=3),
+    lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, max_size=4),
+    max_leaves=12,
+)
+patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+OBJECTS = st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4)
+
+
+def applied(target: Any, patch: Any) -> Any:
+    """RFC 7396, section 2."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = applied(result.get(name), value)
+    return result
+
+
+def bare(value: Any) -> Any:
+    """Without what is null."""
+    if not isinstance(value, dict):
+        return value
+    return {name: bare(each) for name, each in value.items() if each is not None}
+
+
+@patient
+@given(OBJECTS, OBJECTS)
+def test_a_patch_leads_from_one_edition_to_the_next(before: Any, after: Any) -> None:
+    assert bare(applied(bare(before), merge_patch(before, after))) == bare(after)
+
+
+@patient
+@given(OBJECTS)
+def test_nothing_changed_is_an_empty_patch(content: Any) -> None:
+    assert merge_patch(content, content) == {}
+
+
+def news(number: int, day: dict[str, Any], **status: Any) -> News:
+    told = {"process": 7, **status}
+    return News(number, True, (), as_json(told), b"", as_json(day), "")
+
+
+class Desk:
+    """Tells what it is given, in turn, and the last of it again."""
+
+    def __init__(self, *editions: News | str) -> None:
+        self.editions = list(editions)
+
+    async def tell(self) -> Told:
+        first = self.editions.pop(0) if len(self.editions) > 1 else self.editions[0]
+        if isinstance(first, str):
+            raise TradingError(first)
+        return Told(first)
+
+
+def events(
+    desk: Desk, count: int, last_id: str = "", stream: PageStream | None = None
+) -> list[Any]:
+    """The first events: kind, id and content."""
+
+    async def read() -> list[Any]:
+        found = []
+        made = stream or PageStream(desk.tell)
+        async for text in made.events(last_id):
+            fields = dict(line.split(": ", 1) for line in text.decode().strip().split("\n"))
+            if "event" in fields:
+                content = msgspec.json.decode(fields["data"])
+                found.append((fields["event"], fields.get("id", ""), content))
+            if len(found) == count:
+                break
+        return found
+
+    return asyncio.run(read())
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_stream, "PAUSE_S", 0.0)
+
+
+def test_a_viewer_is_told_the_whole_and_then_what_changed() -> None:
+    desk = Desk(
+        news(1, {"bars": {"1": [60, 5.0]}}, account={"equity": 5.0, "id": "paper"}),
+        news(
+            2, {"bars": {"1": [60, 5.0], "2": [120, 6.0]}}, account={"equity": 6.0, "id": "paper"}
+        ),
+    )
+    (whole, first, content), (change, second, patch) = events(desk, 2)
+    assert (whole, change) == ("whole", "change") and first != second
+    assert content["status"]["account"]["id"] == "paper"
+    assert patch == {"status": {"account": {"equity": 6.0}}, "day": {"bars": {"2": [120, 6.0]}}}
+
+
+def test_a_viewer_goes_on_from_the_edition_that_it_has() -> None:
+    desk = Desk(news(1, {}, a=1))
+    stream = PageStream(desk.tell)
+    ((_, known, _),) = events(desk, 1, stream=stream)
+    desk.editions = [news(2, {}, a=2)]
+    ((kind, _, patch),) = events(desk, 1, known, stream)
+    assert (kind, patch) == ("change", {"status": {"a": 2}})
+    ((kind, _, content),) = events(desk, 1, "of another process", stream)
+    assert kind == "whole" and content["status"]["a"] == 2
+
+
+def test_no_news_is_told_with_its_reason_and_news_again() -> None:
+    desk = Desk(news(1, {}, a=1), "the actor is dead", news(1, {}, a=1))
+    kinds = [(kind, content) for kind, _, content in events(desk, 3)]
+    assert kinds[1:] == [("gone", {"reason": "the actor is dead"}), ("change", {})]
+
+
+def test_counters_of_the_feed_alone_wait_for_the_beat() -> None:
+    first = news(1, {}, feed={"quotes": 1}, a=1)
+    counted = [news(n, {}, feed={"quotes": n}, a=1) for n in range(2, 6)]
+    desk = Desk(first, *counted, news(9, {}, feed={"quotes": 9}, a=2))
+    assert events(desk, 2)[1][2] == {"status": {"feed": {"quotes": 9}, "a": 2}}
+
+
+def test_an_answer_ends_before_serve_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_stream, "STREAM_S", 0.0)
+    desk = Desk(news(1, {}))
+    stream = PageStream(desk.tell)
+    assert events(desk, 1, stream=stream) == []
+    assert stream.viewers == 0
+
+
+def test_a_day_of_bars_is_small() -> None:
+    """A whole day with its fills, decisions and notes, and the page's files, below 300 kB."""
+    from trading.live.daybook import MOST_DECISIONS, MOST_FILLS
+    from trading.serving.page_routes import _page_files
+
+    day = {
+        "bars": {str(n): [1767623400 + 60 * n, 100_000.0 + n / 7] for n in range(390)},
+        "fills": {
+            str(n): {
+                "t": 1767623400,
+                "order": f"paper-{n}",
+                "underlying": "SPY",
+                "strategy": "iron_condor_far_d30_15",
+                "opens": True,
+                "units": 4,
+                "premium": 123.45,
+                "fees": 6.78,
+                "legs": [["O:SPY260206P00097500", 4, 1.94]] * 3,
+            }
+            for n in range(MOST_FILLS)
+        },
+        "decisions": {
+            str(n): {
+                "t": 1767623400,
+                "underlying": "SPY",
+                "action": 7,
+                "value": 0.0123,
+                "chance": 0.0271,
+                "best": [[k, 0.0271] for k in range(5)],
+                "allowed": list(range(37)),
+                "weights": 40,
+            }
+            for n in range(MOST_DECISIONS)
+        },
+    }
+    files = sum(
+        len(each.content) for name, each in _page_files().items() if not name.endswith(".txt")
+    )
+    assert files + len(as_json(day)) < 300_000

@@ -1,0 +1,116 @@
+"""What the open position would be worth if prices and volatilities moved at once.
+
+Each option is read at the volatility that its mark implies (Black 1976, with a forward that grows
+from the spot at the risk-free rate) and priced anew with the spot and that volatility changed, at
+the same instant. Nothing is worth less than its exercise value. Where no volatility can be read
+from a mark, its exercise value alone moves.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from trading.execution.legs import is_stock
+from trading.market.calendar import ExchangeCalendar
+from trading.market.chain import MIN_TIME_VALUE
+from trading.market.contracts import parse_symbol
+from trading.market.pricing import YEAR_NS, black_price, implied_volatility
+
+SPOTS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
+VOLATILITIES = (-0.5, -0.25, 0.0, 0.25, 0.5)
+
+
+@dataclass(frozen=True)
+class HeldLeg:
+    """A position as it stands."""
+
+    symbol: str
+    shares: float
+    """Signed: contracts times the multiplier, or shares."""
+    mark: float
+    """USD a share."""
+    spot: float
+    """Of its underlying, USD."""
+
+
+@dataclass(frozen=True)
+class Stress:
+    """Changes of the account's value, USD."""
+
+    spots: Sequence[float]
+    volatilities: Sequence[float]
+    changes: list[list[float]]
+    """By volatility, then spot; all underlyings move alike."""
+    taken: str
+    """When marks and spots were taken, ISO 8601."""
+
+
+def stress(legs: Sequence[HeldLeg], now_ns: int, rate: float, taken: str = "") -> Stress:
+    """Reprice the legs under every pair of changes.
+
+    Parameters
+    ----------
+    rate
+        Risk-free, continuously compounded, a year.
+    """
+    calendar = ExchangeCalendar()
+    changes = [
+        [sum(_change(leg, spot, vol, now_ns, rate, calendar) for leg in legs) for spot in SPOTS]
+        for vol in VOLATILITIES
+    ]
+    return Stress(SPOTS, VOLATILITIES, changes, taken)
+
+
+def legs_of_status(status: Mapping[str, Any], multiplier: float) -> list[HeldLeg]:
+    """The positions that `GET /status` tells, with the spots of their underlyings."""
+    spots = {name: each["spot"] for name, each in status["market"]["underlyings"].items()}
+    return [
+        HeldLeg(
+            leg["symbol"],
+            leg["quantity"] * multiplier,
+            leg["mark"],
+            spots[position["underlying"]],
+        )
+        for position in status["positions"]
+        for leg in position["legs"]
+    ]
+
+
+def stress_of_status(status: Mapping[str, Any], multiplier: float) -> Stress | None:
+    """The stress of what `GET /status` tells; None where a figure is missing, or nothing open."""
+    try:
+        legs = legs_of_status(status, multiplier)
+        taken, rate = status["market"]["time"], status["market"]["risk_free_rate"]
+    except KeyError:
+        return None
+    numbers = [value for leg in legs for value in (leg.mark, leg.spot)]
+    if not legs or not all(value is not None and math.isfinite(value) for value in numbers):
+        return None
+    now_ns = round(datetime.fromisoformat(taken).timestamp() * 1e9)
+    return stress(legs, now_ns, float(rate), taken)
+
+
+def _change(
+    leg: HeldLeg, spot: float, vol: float, now_ns: int, rate: float, calendar: ExchangeCalendar
+) -> float:
+    if is_stock(leg.symbol):
+        return leg.shares * leg.spot * spot
+    contract = parse_symbol(leg.symbol)
+    t = max(0, calendar.expiry_ns(contract.expiry, contract.root) - now_ns) / YEAR_NS
+    right, strike = int(contract.right), contract.strike
+    discount = math.exp(-rate * t)
+    iv, _ = implied_volatility(
+        leg.mark, right, leg.spot / discount, strike, t, discount, MIN_TIME_VALUE
+    )
+    moved = leg.spot * (1.0 + spot)
+
+    def worth(price: float, volatility: float) -> float:
+        exercised = max(0.0, right * (price - strike))
+        if not volatility > 0.0:
+            return exercised
+        fair = black_price(right, price / discount, strike, t, discount, volatility)
+        return max(exercised, float(fair))
+
+    return leg.shares * (worth(moved, iv * (1.0 + vol)) - worth(leg.spot, iv))

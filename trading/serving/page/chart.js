@@ -1,0 +1,39 @@
+// Line charts by uPlot, in the theme's colours, as wide as their place.
+import { html, useEffect, useRef } from "./vendor/preact.js";
+import { useTheme } from "./parts.js";
+
+export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+export const newYork = (t) => uPlot.tzDate(new Date(t * 1000), "America/New_York");
+
+/** An axis in the theme's colours. */
+export const axis = (more = {}) => ({
+  stroke: colour("muted"),
+  font: "11px system-ui, sans-serif",
+  grid: { stroke: colour("line"), width: 1 },
+  ticks: { stroke: colour("line"), width: 1 },
+  ...more,
+});
+
+/**
+ * `make()` gives uPlot's options without size; it is called again when the theme or `kind` changes.
+ * `said` tells the picture in words to who does not see it.
+ */
+export function Chart({ make, data, height, said, kind = "" }) {
+  const place = useRef(null);
+  const plot = useRef(null);
+  const theme = useTheme();
+  useEffect(() => {
+    const width = () => Math.max(place.current.clientWidth, 120);
+    plot.current = new uPlot({ width: width(), height, ...make() }, data, place.current);
+    const fit = new ResizeObserver(() => plot.current.setSize({ width: width(), height }));
+    fit.observe(place.current);
+    return () => {
+      fit.disconnect();
+      plot.current.destroy();
+      plot.current = null;
+    };
+  }, [theme, kind, height]);
+  useEffect(() => plot.current?.setData(data), [data]);
+  return html`<div class="chart" role="img" aria-label=${said} ref=${place}></div>`;
+}

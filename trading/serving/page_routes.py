@@ -1,0 +1,209 @@
+"""The page at `/`, its files, and the questions it asks beside `/events`.
+
+The page is made of the files in `trading/serving/page`, served as they are: no build, and nothing
+from anywhere else, which its content security policy enforces.
+"""
+
+import asyncio
+import hashlib
+import html
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from trading.errors import JournalError
+from trading.execution import journal_search
+from trading.live.news import as_json
+from trading.serving.page_stream import MOST_VIEWERS, PageStream, Told
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
+}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'self'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    # Asked again each time, and answered that it is the same: a new release is seen at once.
+    "cache-control": "no-cache",
+}
+_SEARCHES = 2
+"""Of the journal, at once."""
+_ASK_S = 4.0
+
+
+class _File(NamedTuple):
+    content: bytes
+    media_type: str
+    etag: str
+
+
+def add_page(
+    api: FastAPI, tell: Callable[[], Awaitable[Told]], ask: Callable[..., Awaitable[Any]]
+) -> None:
+    """Add the page's routes.
+
+    Parameters
+    ----------
+    tell
+        As in `PageStream`.
+    ask
+        `ask(method, timeout_s)` of the live market.
+    """
+    files = _page_files()
+    stream = PageStream(tell)
+
+    @api.get("/", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        """The page; its addresses are below the account's own path."""
+        root = html.escape(request.scope.get("root_path", "").rstrip("/"), quote=True)
+        found = files["index.html"]
+        content = found.content.replace(b'<base href="/">', f'<base href="{root}/">'.encode())
+        return _answer(request, _File(content, found.media_type, _etag(content)))
+
+    @api.get("/page/{name:path}", include_in_schema=False)
+    async def file(name: str, request: Request) -> Response:
+        """A file of the page."""
+        found = files.get(name)
+        return Response(status_code=404) if found is None else _answer(request, found)
+
+    @api.get("/events", include_in_schema=False)
+    async def events(request: Request) -> Response:
+        """What the page shows, see `page_stream`."""
+        if stream.viewers >= MOST_VIEWERS:
+            return _json({"reason": f"{MOST_VIEWERS} look at it already"}, 503, _LATER)
+        last = request.headers.get("last-event-id", "")
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        told = stream.events(last)
+        return StreamingResponse(told, media_type="text/event-stream", headers=headers)
+
+    _add_chain(api, stream, ask)
+    _add_journal(api, tell)
+
+
+def _add_chain(api: FastAPI, stream: PageStream, ask: Callable[..., Awaitable[Any]]) -> None:
+    sheets: dict[str, dict[str, bytes]] = {}
+    """The chains at the last bar that they were asked for; one question a bar, whoever looks."""
+    asking = asyncio.Lock()
+
+    @api.get("/chain/{underlying}", responses=_FOUND)
+    async def chain(underlying: str) -> Response:
+        """The option chain of an underlying at the last bar: quotes, volatilities, deltas."""
+        edition = await stream.newest()
+        status = edition.content["status"]
+        bar = f"{status.get('process')} {status.get('market', {}).get('time')}"
+        async with asking:
+            if bar not in sheets:
+                told = await ask("chains", _ASK_S)
+                sheets.clear()
+                sheets[bar] = told
+        found = sheets[bar].get(underlying)
+        if found is None:
+            known = ", ".join(sheets[bar]) or "none yet"
+            return _json({"reason": f"no chain of {underlying}; there are {known}"}, 404)
+        return Response(found, media_type="application/json")
+
+
+def _add_journal(api: FastAPI, tell: Callable[[], Awaitable[Told]]) -> None:
+    searching = asyncio.Semaphore(_SEARCHES)
+
+    @api.get("/journal", responses=_FOUND | _WRONG)
+    async def journal(
+        since: Annotated[str, Query(alias="from", max_length=40)] = "",
+        until: Annotated[str, Query(alias="to", max_length=40)] = "",
+        order: Annotated[str, Query(max_length=100)] = "",
+        symbol: Annotated[str, Query(max_length=40)] = "",
+        kind: Annotated[str, Query(max_length=40)] = "",
+        before: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+        limit: Annotated[int, Query(ge=1, le=journal_search.MOST_ROWS)] = 50,
+    ) -> Response:
+        """Rows of the account's journal, newest first.
+
+        `from` and `to` are ISO 8601 (UTC where they do not say); `before` goes on where an answer
+        stopped. A search ends after two seconds; `before` of its answer says how far it came.
+        """
+        try:
+            times = [_ns(name, text) for name, text in (("from", since), ("to", until))]
+        except ValueError as error:
+            return _json({"reason": str(error)}, 400)
+        query = journal_search.Query(times[0], times[1], order, symbol, kind, before, limit)
+        news = (await tell()).news
+        if news is None or not news.journal:
+            return _json({"reason": "nobody trades: its journal is not known here"}, 404)
+        if searching.locked():
+            return _json({"reason": "others search the journal: try again"}, 429, _LATER)
+        async with searching:
+            try:
+                found = await asyncio.to_thread(journal_search.search, news.journal, query)
+            except JournalError as error:
+                return _json({"reason": str(error)}, 404)
+        return _json(found._asdict())
+
+
+def _page_files() -> dict[str, _File]:
+    """Every file of the page by its path below `page`."""
+    files = {}
+    folders = [("", resources.files("trading.serving") / "page")]
+    while folders:
+        prefix, folder = folders.pop()
+        for each in folder.iterdir():
+            name = f"{prefix}{each.name}"
+            if each.is_dir():
+                folders.append((f"{name}/", each))
+            elif (kind := _TYPES.get(f".{name.rpartition('.')[2]}")) is not None:
+                content = each.read_bytes()
+                files[name] = _File(content, kind, _etag(content))
+    return files
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+
+
+def _answer(request: Request, found: _File) -> Response:
+    headers = _HEADERS | {"etag": found.etag}
+    if found.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, media_type=found.media_type, headers=headers)
+
+
+def _ns(name: str, text: str) -> int | None:
+    """UTC nanoseconds of an ISO 8601 time; None where there is none."""
+    if not text:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return int(when.timestamp() * 1e9)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name}={text!r} is no time such as 2026-01-05T14:30: {error}") from None
+
+
+def _json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    body = as_json(content)
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
+
+
+_LATER = {"retry-after": "5"}
+_REASON = {"application/json": {"schema": {"type": "object"}}}
+_FOUND: dict[int | str, dict[str, Any]] = {
+    200: {"content": _REASON},
+    404: {"description": "It is not there, and why", "content": _REASON},
+    503: {"description": "There is no news of the live market", "content": _REASON},
+}
+_WRONG: dict[int | str, dict[str, Any]] = {
+    400: {"description": "What is asked for is not in order", "content": _REASON},
+    429: {"description": "Others search at this moment", "content": _REASON},
+}

@@ -1,0 +1,175 @@
+"""`GET /events`: what the page shows, as server-sent events.
+
+A viewer is told the whole once, and then what changed: a JSON merge patch (RFC 7396) for each
+edition of the news, made once a replica for all who look. The events are `whole`, `change`, `gone`
+(there is no news, and why) and `beat`. An answer ends before Serve's time for requests is over; the
+browser asks again by itself, and goes on from the last edition that it has.
+"""
+
+import asyncio
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from trading.errors import TradingError
+from trading.live.news import News, as_json
+
+MOST_VIEWERS = 60
+"""Of one replica, so that questions of probes never wait for them."""
+STREAM_S = 25.0
+"""Longest answer; Serve ends those of `trading.serving.service.REQUEST_TIMEOUT_S`."""
+PAUSE_S = 0.5
+BEAT_S = 5.0
+"""Longest silence, and the least time between two events of which only the feed is news."""
+_RETRY_MS = 500
+_KEPT = 16
+"""Editions that a viewer can go on from."""
+_RESTLESS = {"feed"}
+
+
+class Told(NamedTuple):
+    """What there is to show: the newest news, and the supervisor's word where there is one."""
+
+    news: News | None
+    """None: nobody trades, by the supervisor's word."""
+    supervisor: dict[str, Any] | None = None
+
+
+class Edition(NamedTuple):
+    """What the page shows, at one time."""
+
+    id: str
+    content: dict[str, Any]
+
+
+class PageStream:
+    """Editions of the page, and who looks at them.
+
+    Parameters
+    ----------
+    tell
+        The newest that is known; raises TradingError with the reason where nothing is.
+    """
+
+    def __init__(self, tell: Callable[[], Awaitable[Told]]) -> None:
+        self._tell = tell
+        self._last: tuple[Told, Edition] | None = None
+        self._kept: OrderedDict[str, Edition] = OrderedDict()
+        self._changes: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self.viewers = 0
+
+    async def newest(self) -> Edition:
+        """The newest edition.
+
+        Raises
+        ------
+        TradingError
+            Nothing is known, and why.
+        """
+        told = await self._tell()
+        last = self._last
+        if last is None or last[0].news is not told.news or last[0].supervisor != told.supervisor:
+            edition = _edition(told)
+            self._last = last = told, edition
+            self._kept[edition.id] = edition
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return last[1]
+
+    async def events(self, last_id: str) -> AsyncIterator[bytes]:
+        """Server-sent events for one viewer, who knows the edition `last_id` (or none)."""
+        self.viewers += 1
+        try:
+            async for event in self._events(last_id):
+                yield event
+        finally:
+            self.viewers -= 1
+
+    async def _events(self, last_id: str) -> AsyncIterator[bytes]:
+        yield f"retry: {_RETRY_MS}\n\n".encode()
+        ends_s = time.monotonic() + STREAM_S
+        known = self._kept.get(last_id)
+        gone, said_s = "", 0.0
+        while time.monotonic() < ends_s:
+            event = b""
+            try:
+                edition = await self.newest()
+            except TradingError as error:
+                if str(error) != gone:
+                    gone, event = str(error), _event("gone", {"reason": str(error)})
+            else:
+                is_back, gone = bool(gone), ""
+                if known is None:
+                    event = _event("whole", edition.content, edition.id)
+                else:
+                    patch = self._changed(known, edition)
+                    is_due = time.monotonic() - said_s >= BEAT_S or not _is_restless(patch)
+                    event = _event("change", patch, edition.id) if is_due or is_back else b""
+                known = edition if event else known
+            if not event and time.monotonic() - said_s >= BEAT_S:
+                event = _event("beat", {})
+            if event:
+                said_s = time.monotonic()
+                yield event
+            await asyncio.sleep(PAUSE_S)
+
+    def _changed(self, before: Edition, after: Edition) -> Any:
+        key = before.id, after.id
+        if key not in self._changes:
+            self._changes[key] = merge_patch(before.content, after.content)
+            while len(self._changes) > _KEPT:
+                self._changes.popitem(last=False)
+        return self._changes[key]
+
+
+def merge_patch(before: Any, after: Any) -> Any:
+    """The JSON merge patch (RFC 7396) that leads from one object to another.
+
+    What is null counts as absent, as it does for who applies it.
+    """
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return after
+    patch = {name: None for name in before if after.get(name) is None and before[name] is not None}
+    for name, value in after.items():
+        if value is None:
+            continue
+        old = before.get(name)
+        if isinstance(old, dict) and isinstance(value, dict):
+            if inner := merge_patch(old, value):
+                patch[name] = inner
+        elif old != value:
+            patch[name] = value
+    return patch
+
+
+def _is_restless(patch: dict[str, Any]) -> bool:
+    """Whether nothing changed but counters that always do."""
+    return patch.keys() <= {"status"} and patch.get("status", {}).keys() <= _RESTLESS
+
+
+def _edition(told: Told) -> Edition:
+    """An edition of the same news has the same name whichever replica tells of it."""
+    supervisor = {} if told.supervisor is None else {"supervisor": told.supervisor}
+    said = zlib.crc32(as_json(supervisor))
+    if told.news is None:
+        nothing: dict[str, Any] = {"ready": False, "reasons": [], "status": {}, "day": {}}
+        return Edition(f"none-{said:x}", nothing | supervisor)
+    news = told.news
+    status = msgspec.json.decode(news.status)
+    content = {
+        "ready": news.ready,
+        "reasons": list(news.reasons),
+        "status": status,
+        "day": msgspec.json.decode(news.day),
+        **supervisor,
+    }
+    return Edition(f"{status.get('process', 0)}-{news.number}-{said:x}", content)
+
+
+def _event(kind: str, content: object, number: str = "") -> bytes:
+    head = f"id: {number}\n" if number else ""
+    return f"event: {kind}\n{head}data: ".encode() + as_json(content) + b"\n\n"
