@@ -13,7 +13,7 @@ THE_OTHERS = $(COMPILING:%=--ignore=%)
 ON_ITS_OWN = not soak and not faults and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint kernels test test-all soak search year kills faults test-cluster test-kubernetes test-image sbom lock
+.PHONY: install run lint kernels test test-all soak year kills faults test-cluster test-kubernetes test-image sbom lock
 
 install: $(INSTALLED)
 
@@ -43,10 +43,6 @@ test-all: lint kernels
 
 soak: $(INSTALLED)
 	$(PYTEST) $(PARALLEL) -m soak --ignore tests/live/test_year.py
-
-# The properties that test-all proves on the same examples each time, on others.
-search: $(INSTALLED)
-	$(PYTEST) $(PARALLEL) --hypothesis-profile=default -m "hypothesis and $(ON_ITS_OWN)"
 
 # A simulated year with splits, dividends, renames, delistings, halts and bad prints, to the cent.
 year: $(INSTALLED)

@@ -226,7 +226,9 @@ generatorOptions:
   disableNameSuffixHash: true
 YAML
   fi
-  if $kuberay; then
+  if ! $kuberay; then
+    keep_replicas >>"$work/kustomization.yaml"
+  else
     echo patches: >>"$work/kustomization.yaml"
     keep_env_runners >>"$work/kustomization.yaml"
   fi
@@ -244,6 +246,16 @@ YAML
 YAML
   fi
   "${kubectl[@]}" kustomize "$work" | named
+}
+
+# Replicas stay as many as `manage_k8s.sh scale` asked for.
+keep_replicas() {
+  local count
+  count=$("${kubectl[@]}" get "deployment/$name" -n "$namespace" --ignore-not-found \
+    -o 'jsonpath={.spec.replicas}') || die "cannot read how many replicas deployment/$name has"
+  if [[ $count =~ ^[1-9][0-9]*$ ]]; then
+    printf 'replicas:\n  - {name: paper-trading-bot, count: %s}\n' "$count"
+  fi
 }
 
 # A patch by which env runners stay as many as `manage_k8s.sh scale` allowed, and as the autoscaler made.

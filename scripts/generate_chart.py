@@ -122,6 +122,8 @@ def _object(part: str, each: dict[str, Any], made: dict[Path, str]) -> str:
             size = f"{{{{ .Values.storage.{_SIZES[name]} }}}}"
             each["spec"]["resources"]["requests"]["storage"] = size
     text = yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=1000)
+    if kind == "Deployment" and part == "pod":
+        text = text.replace("\n  replicas: 1\n", "\n  replicas: {{ .Values.replicas }}\n")
     if kind == "PersistentVolumeClaim":
         text += (
             "  {{- with .Values.storage.className }}\n  storageClassName: {{ . }}\n  {{- end }}\n"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,11 +26,16 @@ from grafana_foundation_sdk.models.dashboard import (
     Threshold,
     ValueMap,
     ValueMappingResult,
+    VariableOption,
+    VariableRefresh,
 )
 
 FOLDER = Path(__file__).parents[1] / "infra" / "k8s" / "monitoring" / "dashboards"
 _PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
 _WIDTH = 24
+_METRIC = re.compile(r"\b(trading_bot[\w:]*)(\{)?")
+_CHOSEN = 'strategy=~"$strategy"'
+_STRATEGY_LEGEND = " {{strategy}}"
 USD, SHARE, SECONDS, BYTES = "currencyUSD", "percentunit", "s", "bytes"
 PER_SECOND, PER_MINUTE = "cps", "cpm"
 
@@ -164,7 +170,7 @@ def trading() -> grafana.Dashboard:
                         SECONDS,
                         *(
                             Line(
-                                f"histogram_quantile({share}, sum by (le) (rate("
+                                f"histogram_quantile({share}, sum by (strategy, le) (rate("
                                 "trading_bot_action_latency_seconds_bucket[$__rate_interval])))",
                                 f"p{share * 100:g}",
                             )
@@ -485,6 +491,7 @@ def _dashboard(uid: str, title: str, sections: Sequence[Section]) -> grafana.Das
         .timezone("browser")
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .readonly()
+        .with_variable(_strategies())
     )
     number = itertools.count(1)
     for section in sections:
@@ -503,11 +510,32 @@ def _queries(lines: Sequence[Line]) -> list[Builder[AnyQuery]]:
     return [
         Dataquery()
         .ref_id(chr(ord("A") + i))
-        .expr(line.expr)
-        .legend_format(line.legend)
+        .expr(_chosen(line.expr))
+        .legend_format(line.legend + _STRATEGY_LEGEND * bool(_METRIC.search(line.expr)))
         .datasource(_PROMETHEUS)
         for i, line in enumerate(lines)
     ]
+
+
+def _chosen(expr: str) -> str:
+    """The query of the strategies that are chosen; an account that is none has no such label."""
+    return _METRIC.sub(lambda found: f"{found[1]}{{{_CHOSEN}{',' if found[2] else '}'}", expr)
+
+
+def _strategies() -> grafana.QueryVariable:
+    """The choice of strategies; all of them at first."""
+    every = VariableOption(selected=True, text="All", value="$__all")
+    return (
+        grafana.QueryVariable("strategy")
+        .label("Strategy")
+        .datasource(_PROMETHEUS)
+        .query("label_values(trading_bot_ready, strategy)")
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .include_all(True)
+        .all_value(".*")
+        .multi(True)
+        .current(every)
+    )
 
 
 def _figure(title: str, expr: str, unit: str) -> stat.Panel:

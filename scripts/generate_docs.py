@@ -10,6 +10,7 @@ from trading.config.reference import reference_table
 from trading.envs.catalogue import action_table
 from trading.envs.features import feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT
+from trading.execution.matching import SHARES
 from trading.execution.states import state_table
 from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
 from trading.market.products import products_table
@@ -112,6 +113,36 @@ training, it is `env.risk_free_rate_pct`. The rate in use is `market.risk_free_r
 Dividends are in USD. Those that the vendor tells in another currency are left out with a warning:
 name them in USD in the file of `data.dividends`.
 """
+_ORATS = "https://docs.orats.io/backtest-api-guide/backtester-methodology.html#slippage"
+_ORATS_EXAMPLE = (
+    "https://orats.com/blog/the-tale-of-two-backtests-"
+    "why-arent-opposite-strategies-absolute-returns-equal"
+)
+_SPREAD_NOTES = f"""
+## How much of the spread
+
+`execution.style` says it, live, in training and in backtests by one rule
+(`trading/execution/matching.py`):
+
+- `touch`, the default: a purchase pays the ask, a sale receives the bid.
+- `share_of_spread`: a purchase pays bid + share x (ask - bid), a sale receives
+  ask - share x (ask - bid), with the shares that ORATS publishes for its backtests
+  ([methodology]({_ORATS}), [an example]({_ORATS_EXAMPLE})):
+
+| legs of the order | {" | ".join(str(k) for k in range(1, len(SHARES)))} | {len(SHARES)} and more |
+|---|{"---|" * len(SHARES)}
+| share of the spread | {" | ".join(f"{100.0 * share:.0f} %" for share in SHARES)} |
+
+An order of one option trades in the ticks of its class: cents (SPY, QQQ, IWM), cents below 3
+dollars and five from there, or five and ten. A feed does not tell the class, so it is the coarsest
+whose ticks both sides of the quote keep to. Complex orders trade at net prices in cents, and so do
+their legs; limits are net prices. Everything is rounded against the order and never goes past the
+touch: where a quote is one tick wide, both styles are the same. Neither fills on a quote that is
+locked, crossed, one-sided, stale, or smaller than one unit. `execution.slippage` comes on top.
+
+What was made for one style names it when it meets the other: a history is refused, and a checkpoint
+and a journal say that the setting has changed.
+"""
 _MADE = "This page is made by `python scripts/generate_docs.py`.\n"
 
 
@@ -143,7 +174,7 @@ def pages() -> dict[Path, str]:
         "`--set execution.orf_fee=0.03`. Each kind of fee of an order is rounded up to the cent.\n"
         "Exercise and assignment are free. Training pays the same fees; a history is written for\n"
         "the fees of its time and is refused with others.\n\n"
-        f"{_MADE}\n{fees_table()}\n{_COSTS_NOTES}"
+        f"{_MADE}\n{fees_table()}\n{_COSTS_NOTES}{_SPREAD_NOTES}"
     )
     settings = (
         "# Settings\n\n"

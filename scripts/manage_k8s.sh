@@ -10,7 +10,8 @@ usage: scripts/manage_k8s.sh [options] COMMAND
   logs [ARGS]         its log; ARGS go to `kubectl logs`, to `ray job logs` with --kuberay, and to
                       `tail` with --rayservice
   metrics             its metrics, as Prometheus sees them
-  scale N             replicas of the bot, 0 or 1; on a Ray cluster most nodes of env runners
+  scale N             replicas of the bot: 0 or 1, or where its settings have strategies as many as
+                      these; on a Ray cluster most nodes of env runners
   restart             stops it in order and starts it again
   stop                writes a checkpoint and stops trading; nothing is lost
   start               starts it, and waits until it is ready
@@ -28,6 +29,7 @@ usage: scripts/manage_k8s.sh [options] COMMAND
   --namespace NAME    where it was deployed (default: trading-bot)
   --name NAME         what it was called then (default: paper-trading-bot)
   --context NAME      kubectl's context (default: the current one)
+  --strategy NAME     update-model: the strategy that it is for, where the settings have strategies
   --timeout SECONDS   for each wait (default: 900)
   --with-data         delete: the claims and the secrets too, the account with them, and the namespace
                       when no other bot has claims in it
@@ -54,13 +56,14 @@ while [ $# -gt 0 ]; do
     --rayservice) kuberay=true rayservice=true ;;
     --yes) yes=true ;;
     --with-data) with_data=true ;;
-    --context|--timeout|--namespace|--name)
+    --context|--timeout|--namespace|--name|--strategy)
       [ $# -ge 2 ] || misuse "$1 needs a value"
       case $1 in
         --context) context=$2 ;;
         --timeout) timeout=$2 ;;
         --namespace) namespace=$2 ;;
         --name) name=$2 ;;
+        --strategy) state+=(--set "strategy=$2") ;;
       esac
       shift ;;
     --help) usage; exit 0 ;;
@@ -166,7 +169,10 @@ start() {
     return
   fi
   if ! $kuberay; then
-    k scale "$app" --replicas=1
+    local count
+    count=$(k get "$app" --ignore-not-found -o 'jsonpath={.spec.replicas}')
+    # Several trade a strategy each.
+    [[ $count =~ ^[1-9] ]] || k scale "$app" --replicas=1
     k rollout status "$app" --timeout="${timeout}s"
     return
   fi
@@ -224,14 +230,40 @@ scale() {
   local count=${1-}
   [[ $count =~ ^[0-9]+$ ]] || misuse "scale needs a whole number"
   if ! $kuberay; then
-    [ "$count" -le 1 ] || die "scale $count: one account has one owner, so there is one pod or none"
-    if [ "$count" = 0 ]; then stop; else start; fi
+    scale_bot "$count"
     return
   fi
   # Of a RayService what its next cluster is made of, and the cluster that it has: the operator takes no
   # notice of a count for the latter.
   if $rayservice; then most_env_runners "$count" "$service" /spec/rayClusterConfig; fi
   most_env_runners "$count" "raycluster/$(ray_cluster)" /spec
+}
+
+# One account has one owner: more than one replica is for strategies, of which each claims one.
+scale_bot() {
+  local count=$1 most
+  if [ "$count" -gt 1 ]; then
+    most=$(strategies)
+    [ "$most" -gt 0 ] || die "scale $count: one account has one owner, so there is one pod or none; \
+several are for settings with strategies (configs/strategies.yaml)"
+    [ "$count" -le "$most" ] || die "scale $count: the settings have $most strategies, and a \
+replica without one would stand by and never be ready"
+  fi
+  if [ "$count" = 0 ]; then
+    stop
+  else
+    k scale "$app" --replicas="$count"
+    k rollout status "$app" --timeout="${timeout}s"
+  fi
+}
+
+# How many strategies the bot's settings have: the keys just below `strategies:`.
+strategies() {
+  k get "configmap/$objects-config" --ignore-not-found -o 'jsonpath={.data.config\.yaml}' | awk '
+    /^strategies:/ { inside = 1; next }
+    /^[^ #]/ { inside = 0 }
+    inside && match($0, /^ +[^ #]/) { if (!width) width = RLENGTH; count += RLENGTH == width }
+    END { print count + 0 }'
 }
 
 # Bounds the group env-runners of the cluster that OBJECT describes at PATH.

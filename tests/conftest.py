@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from hypothesis import settings
 
 import trading  # noqa: F401 - before numba is imported: it says where kernels are cached
 from tests.progress import Progress
@@ -19,11 +18,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before Ray is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 ray_of_this_process.prepare(local=True)
-
-# What every change must pass is the same each time it runs: what was green stays so. Other examples
-# are searched by `make search` and `make soak`.
-settings.register_profile("same", derandomize=True)
-settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:

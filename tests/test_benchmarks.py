@@ -191,3 +191,12 @@ def test_a_years_journal_is_measured() -> None:
     assert number(found["events"][0]) > 40
     assert number(found["bytes an event"][0]) > 100
     assert "fold from the newest snapshot, s" in found
+
+
+def test_the_feed_is_measured_beside_the_straight_way() -> None:
+    output = printed("feed.py", "--rates", "400", "--readers", "1", "--seconds", "2")
+    (cells,) = [row for name, row in rows(output).items() if name == "400"]
+    assert cells[0] == "1"
+    assert number(cells[3]) > 0.0
+    left_out, of_all = cells[4].split(" of ")
+    assert left_out == "0" and number(of_all) > 400

@@ -149,10 +149,22 @@ def test_verbs_that_fold_no_account_load_neither_torch_nor_ray_nor_numba(state: 
         ["stop", *own],
         ["checkpoints", "list", *own],
         ["journal", "tail", journal],
+        ["journal", "tail", *own],
         ["journal", "export", journal],
         ["config", *own],
     ]
     assert loaded_by(calls, HEAVY) == []
+
+
+def test_the_journal_is_the_settings_accounts_where_none_is_named(state: Path) -> None:
+    own = ("--set", f"paths.state_dir={state}")
+    named = run("journal", "tail", str(state / "journal-paper.sqlite"))
+    assert named.exit_code == 0 and "SPY hold" in named.output
+    assert run("journal", "tail", *own).output == named.output
+    assert run("journal", "export", *own).output.count("\n") == 2
+    other = run("journal", "verify", *own, "--set", "account.id=another")
+    assert other.exit_code == 1
+    assert "journal-another.sqlite" in other.stderr
 
 
 def test_verbs_that_only_keep_accounts_load_neither_torch_nor_ray(state: Path) -> None:

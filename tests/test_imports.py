@@ -9,7 +9,7 @@ import pytest
 TRADING = Path(__file__).parents[1] / "trading"
 LAYERS = [
     {"errors"},
-    {"logs", "disk", "kernel_cache", "precedence", "waiting"},
+    {"logs", "disk", "kernel_cache", "precedence", "waiting", "waiting_bar"},
     {"config", "market"},
     {"data", "execution"},
     {"envs", "feed"},

@@ -1,11 +1,13 @@
 """The verbs `trading download` and `trading import`: history into the catalogue."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date as Date  # noqa: N812 - `date` is an option's name
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -21,7 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from trading.command_line import ConfigOption, SetOption, failures, misuse, settings_for
+from trading.command_line import ConfigOption, JsonOption, SetOption, failures, misuse, settings_for
 from trading.config import Settings
 from trading.errors import ContractError
 
@@ -76,6 +78,7 @@ def download(
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Fetch history into the catalogue: minute bars and trades, and quotes of chosen contracts.
 
@@ -100,7 +103,7 @@ def download(
         from trading.data.catalog import Catalog
 
         target = Catalog(catalog or settings.paths.state_dir / "catalog")
-        console = Console(highlight=False)
+        console = Console(highlight=False, stderr=as_json)
         if first is not None:
             days = sessions_between(first, last or first)
             if files:
@@ -137,6 +140,7 @@ def import_(
     catalog: CatalogOption = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Import flat files that were downloaded already; a day imported again is replaced."""
     settings = settings_for(config, with_symbols(symbols, overrides), several=True)
@@ -160,7 +164,7 @@ def import_(
                 f"folder {folder} holds no flat file of these days: it must have the vendor's "
                 "layout, as in us_options_opra/quotes_v1/2026/01/2026-01-05.csv.gz"
             )
-        console = Console(highlight=False)
+        console = Console(highlight=False, stderr=as_json)
         for kind, day, path in files:
             with _bar(console, f"{kind} {day}") as advance:
                 report = import_flat_file(target, path, kind, day, selection, advance)
@@ -211,11 +215,12 @@ def _download_quotes(
         for day in days:
             with _bar(console, f"quotes {day}", MofNCompleteColumn()) as advance:
                 report = import_quotes(rest, catalog, contracts, day, time.time_ns(), advance)
-            console.print(
+            told = (
                 f"option_quotes {day}: {report.rows:,} quotes of {report.fetched:,} contracts by "
                 f"REST, {report.silent:,} of them without any; "
                 f"{report.contracts - report.fetched:,} were there"
             )
+            _tell(console, {"kind": "option_quotes", "day": str(day), **asdict(report)}, told)
 
 
 def _download_chains(settings: Settings, catalog: "Catalog", console: Console) -> None:
@@ -264,12 +269,21 @@ def _bar(
 
 
 def _say(console: Console, report: "ImportReport") -> None:
-    console.print(
+    told = (
         f"{report.kind} {report.day}: kept {report.rows_kept:,} of {report.rows_read:,} rows "
         f"({report.underlyings} underlying{'s' * (report.underlyings != 1)})"
     )
     if report.dropped:
-        console.print(f"  left out: {report.dropped}", soft_wrap=True)
+        told += f"\n  left out: {report.dropped}"
+    _tell(console, {**asdict(report), "kind": str(report.kind), "day": str(report.day)}, told)
+
+
+def _tell(console: Console, plain: dict[str, Any], told: str) -> None:
+    """Say what was done to people, or as a line of JSON where they hear on standard error."""
+    if console.stderr:
+        print(json.dumps(plain), flush=True)
+    else:
+        console.print(told, soft_wrap=True)
 
 
 def sessions_between(first: Date, last: Date) -> list[Date]:

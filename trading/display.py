@@ -15,7 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-_REFRESH_A_SECOND = 4
+REFRESH_A_SECOND = 4
 _WIDTH = 78
 _FRAME, _FIXED_LINES = 4, 4
 """Columns of a panel's frame; its lines, and those of the two rules."""
@@ -25,7 +25,7 @@ class Display:
     """Writes to one console; on a terminal the figures stay in place, elsewhere they are lines."""
 
     def __init__(self, console: Console, line_interval_s: float = 5.0) -> None:
-        self._console = console
+        self.console = console
         self._line_interval_s = line_interval_s
         self._live: Live | None = None
         self._notes: list[str] = []
@@ -36,25 +36,25 @@ class Display:
     @property
     def is_terminal(self) -> bool:
         """Whether people watch, rather than a log."""
-        return self._console.is_terminal
+        return self.console.is_terminal
 
     def phase(self, text: str) -> None:
         """What is being done now."""
-        self._console.print(Text("· " + text, style="dim"))
+        self.console.print(Text("· " + text, style="dim"))
 
     def note(self, text: str) -> None:
         """A fact worth keeping in view."""
         self._notes.append(text)
-        self._console.print(Text("• " + text))
+        self.console.print(Text("• " + text))
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Show `progress` in place while the block runs, if the console is a terminal."""
-        if not self._console.is_terminal:
+        if not self.console.is_terminal:
             yield
             return
         with Live(
-            console=self._console, refresh_per_second=_REFRESH_A_SECOND, transient=False
+            console=self.console, refresh_per_second=REFRESH_A_SECOND, transient=False
         ) as self._live:
             yield
         self._live = None
@@ -70,9 +70,8 @@ class Display:
             self._live.update(self._panel(progress, report))
         elif now_s >= self._next_line_s:
             self._next_line_s = now_s + self._line_interval_s
-            figures = self._figures(progress, report)
-            line = "  ".join(f"{name} {value}" for name, value in figures)
-            self._console.print(line, soft_wrap=True)
+            line = self._line(figures_of(progress, report, self._events_per_s))
+            self.console.print(line, soft_wrap=True)
 
     def summary(self, summary: Any) -> None:
         """What the run did."""
@@ -90,40 +89,14 @@ class Display:
         table.add_row("rollbacks", f"{summary.rollbacks:,}")
         table.add_row("checkpoint", str(summary.checkpoint or "none"))
         table.add_row("wall time", f"{summary.wall_s:,.1f} s")
-        self._console.print(table)
+        self.console.print(table)
 
-    def _figures(self, progress: Any, report: Any | None) -> list[tuple[str, str]]:
-        market_time = datetime.fromtimestamp(progress.market_time_ns / 1e9, UTC)
-        clock = f"{market_time:%Y-%m-%d %H:%M}" if progress.market_time_ns else "-"
-        base = progress.equity - progress.profit_today
-        share = f" ({progress.profit_today / base:+.2%})" if base > 0.0 else ""
-        figures = [
-            ("state", progress.phase),
-            ("market time, UTC", clock),
-            ("equity", f"{progress.equity:,.2f}"),
-            ("P&L today", f"{progress.profit_today:+,.2f}{share}"),
-            ("open positions", f"{progress.open_positions}"),
-            ("decisions", f"{progress.decisions:,}"),
-            ("fills", f"{progress.fills:,}"),
-            ("fees", f"{progress.fees:,.2f}"),
-            ("events", f"{progress.events:,}"),
-            ("events/s", f"{self._events_per_s:,.0f}"),
-        ]
-        figures.append(("champion", f"{progress.champion}"))
-        if progress.rollbacks:
-            figures.append(("rollbacks", f"{progress.rollbacks:,}"))
-        if report is not None:
-            figures.append(("promotions", f"{progress.promotions:,}"))
-            figures.append(("judgements", f"{report.judgements:,}"))
-            figures.append(("learner updates", f"{report.live_updates:,}"))
-            if report.live_updates:
-                figures.append(("entropy", f"{report.entropy:.3f}"))
-                figures.append(("kl", f"{report.kl:.4f}"))
-        return figures
+    def _line(self, figures: list[tuple[str, str]]) -> str:
+        return "  ".join(f"{name} {value}" for name, value in figures)
 
     def _panel(self, progress: Any, report: Any | None) -> Panel:
         """Figures in two columns, then fills and notes, the newest of them as far as they fit."""
-        figures = self._figures(progress, report)
+        figures = figures_of(progress, report, self._events_per_s)
         rows = (len(figures) + 1) // 2
         table = Table.grid(padding=(0, 2), expand=True)
         for _ in range(2):
@@ -131,9 +104,9 @@ class Display:
             table.add_column(justify="right", no_wrap=True)
         for left, right in zip_longest(figures[:rows], figures[rows:], fillvalue=("", "")):
             table.add_row(*left, *right)
-        width = min(_WIDTH, self._console.width) - _FRAME
+        width = min(_WIDTH, self.console.width) - _FRAME
         # The last line of a terminal stays empty, so that nothing scrolls.
-        room = self._console.height - 1 - rows - _FIXED_LINES
+        room = self.console.height - 1 - rows - _FIXED_LINES
         fills = [line for each in progress.recent_fills for line in fold(each, width)]
         fills = fills[-max(1, room // 2) :] or ["no fill yet"]
         notes: list[str] = []
@@ -151,3 +124,36 @@ class Display:
 def fold(text: str, width: int) -> list[str]:
     """The text in lines of at most so many characters, with nothing left out."""
     return wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def figures_of(
+    progress: Any, report: Any | None, events_per_s: float = 0.0
+) -> list[tuple[str, str]]:
+    """Name and value of what is shown of the live market's `Progress` and the learner's report."""
+    market_time = datetime.fromtimestamp(progress.market_time_ns / 1e9, UTC)
+    clock = f"{market_time:%Y-%m-%d %H:%M}" if progress.market_time_ns else "-"
+    base = progress.equity - progress.profit_today
+    share = f" ({progress.profit_today / base:+.2%})" if base > 0.0 else ""
+    figures = [
+        ("state", progress.phase),
+        ("market time, UTC", clock),
+        ("equity", f"{progress.equity:,.2f}"),
+        ("P&L today", f"{progress.profit_today:+,.2f}{share}"),
+        ("open positions", f"{progress.open_positions}"),
+        ("decisions", f"{progress.decisions:,}"),
+        ("fills", f"{progress.fills:,}"),
+        ("fees", f"{progress.fees:,.2f}"),
+        ("events", f"{progress.events:,}"),
+        ("events/s", f"{events_per_s:,.0f}"),
+    ]
+    figures.append(("champion", f"{progress.champion}"))
+    if progress.rollbacks:
+        figures.append(("rollbacks", f"{progress.rollbacks:,}"))
+    if report is not None:
+        figures.append(("promotions", f"{progress.promotions:,}"))
+        figures.append(("judgements", f"{report.judgements:,}"))
+        figures.append(("learner updates", f"{report.live_updates:,}"))
+        if report.live_updates:
+            figures.append(("entropy", f"{report.entropy:.3f}"))
+            figures.append(("kl", f"{report.kl:.4f}"))
+    return figures

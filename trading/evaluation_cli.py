@@ -78,6 +78,7 @@ def backtest(
         rules, fees = trading_rules(settings), fee_schedule(settings)
         family = simulated_world(settings.market).family
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
+        in_a_row = settings.env.sessions_per_episode
         traders: dict[str, Trader] = {}
         asked: str | None = None
         about = [("traded", told)]
@@ -94,10 +95,10 @@ def backtest(
         with counted("backtest", "traders", len(traders)) as progress:
             for done, (name, trader) in enumerate(traders.items(), 1):
                 results[name] = (
-                    backtest_history(history, rules, fees, trader)
+                    backtest_history(history, rules, fees, trader, in_a_row)
                     if history is not None
                     else backtest_simulation(
-                        simulated or 1, settings.seed, rules, fees, trader, family
+                        simulated or 1, settings.seed, rules, fees, trader, family, in_a_row
                     )
                 )
                 progress(done)
@@ -159,6 +160,12 @@ def evaluate(
     flags += [] if model is None else [f"paths.model_path={model}"]
     flags += [] if address is None else [f"ray.address={address}"]
     settings = settings_for(config, [*flags, *(overrides or [])], several=True)
+    in_a_row = settings.env.sessions_per_episode
+    if simulated is not None and in_a_row > 1:
+        misuse(
+            f"--simulated makes days of markets of their own, and env.sessions_per_episode is "
+            f"{in_a_row}: add --set env.sessions_per_episode=1, or give a --history with nights"
+        )
     display = Display(Console(highlight=False, stderr=as_json))
     work = (into or settings.paths.state_dir / "evaluation").resolve()
     with failures(), ExitStack() as stack:
@@ -180,7 +187,7 @@ def evaluate(
         days = days_of(history, rules, fees)
         made = walk_forward(days, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
         policy_of = _policy_of_fold(settings, training, display, stack)
-        results = run(history, made, work, rules, fees, seed, policy_of, display.phase)
+        results = run(history, made, work, rules, fees, seed, policy_of, display.phase, in_a_row)
         # Each fold's policy is a trial of its own.
         trials = trials or default_trials(results) + (folds - 1 if training else 0)
         about = [("folds", f"{folds} of {test_days} days each, of {history}")]

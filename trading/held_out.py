@@ -9,7 +9,7 @@ import structlog
 
 from trading.config import Settings
 from trading.data.recording import load_recording, recorded_runs
-from trading.envs.history import History, write_history
+from trading.envs.history import History, history_with_nights, write_history
 from trading.envs.rules import TradingRules
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import history_returns, simulation_returns
@@ -49,7 +49,9 @@ class HeldOutSessions:
         self._fixed = [HeldOut(_SIMULATED, self._trade_simulated, self._take_other_sessions)]
         if gate.history is not None:
             _check_apart(gate.history, settings.learning.history, self._rules, self._fees)
-            self._fixed.append(HeldOut(_HISTORY, _Days(gate.history, self._rules, self._fees)))
+            per_episode = settings.env.sessions_per_episode
+            history_with_nights(gate.history, self._rules, self._fees, per_episode)
+            self._fixed.append(HeldOut(_HISTORY, self._days(gate.history)))
         limits = GateLimits(gate.confidence, gate.margin_pct, gate.max_kl)
         acting = settings.policy.act
         self.gate = Gate(assembly.model_config(settings), limits, self._fixed, acting)
@@ -62,7 +64,7 @@ class HeldOutSessions:
             return
         self._known = days
         if self._write_recent(days):
-            recent = HeldOut(_RECENT, _Days(self._recent, self._rules, self._fees))
+            recent = HeldOut(_RECENT, self._days(self._recent))
             self.gate.hold_out([*self._fixed, recent])
         else:
             self.gate.hold_out(self._fixed, missing=[_RECENT])
@@ -86,7 +88,13 @@ class HeldOutSessions:
             taken += bool(whole)
         if not sessions:
             return False
-        write_history(self._recent, sessions, self._rules, self._fees, ExchangeCalendar())
+        nights, between = settings.env.sessions_per_episode > 1, {}
+        if nights:
+            # In order, so that each goes on from the one before it.
+            sessions.sort(key=lambda told: told.session.date)
+            between = assembly.between_sessions(settings)._asdict()
+        rules = (self._rules, self._fees, ExchangeCalendar())
+        write_history(self._recent, sessions, *rules, nights=nights, **between)
         log.info("recorded days are held out", days=taken, sessions=len(sessions))
         return True
 
@@ -100,8 +108,15 @@ class HeldOutSessions:
         for sessions, judgement in ((count - count // 2, 0), (count // 2, self._judgements)):
             seed = _held_out_seed(self._settings.seed, judgement)
             rules = (self._rules, self._fees)
-            parts.append(simulation_returns(sessions, seed, *rules, trader, self._family))
+            per_episode = self._settings.env.sessions_per_episode
+            parts.append(
+                simulation_returns(sessions, seed, *rules, trader, self._family, per_episode)
+            )
         return np.concatenate(parts)
+
+    def _days(self, folder: Path) -> "_Days":
+        per_episode = self._settings.env.sessions_per_episode
+        return _Days(folder, self._rules, self._fees, per_episode)
 
 
 @dataclass(frozen=True)
@@ -111,9 +126,11 @@ class _Days:
     folder: Path
     rules: TradingRules
     fees: FeeSchedule
+    sessions_per_episode: int
 
     def __call__(self, trader: SessionTrader) -> Returns:
-        return history_returns(self.folder, self.rules, self.fees, trader)
+        rules = (self.rules, self.fees)
+        return history_returns(self.folder, *rules, trader, self.sessions_per_episode)
 
 
 def _held_out_seed(seed: int, judgement: int) -> int:

@@ -62,7 +62,7 @@ def history(
         misuse("--until needs a --date that is not later")
     with failures():
         from trading.envs.history import History, write_history
-        from trading.live.assembly import fee_schedule, trading_rules
+        from trading.live.assembly import between_sessions, fee_schedule, trading_rules
         from trading.market.calendar import ExchangeCalendar
 
         rules, fees = trading_rules(settings), fee_schedule(settings)
@@ -72,7 +72,18 @@ def history(
             return
         days = sessions_between(first, last or first)
         told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
-        written = write_history(folder, told, rules, fees, ExchangeCalendar(), each_trades=True)
+        between = between_sessions(settings)
+        written = write_history(
+            folder,
+            told,
+            rules,
+            fees,
+            ExchangeCalendar(),
+            each_trades=True,
+            nights=settings.env.sessions_per_episode > 1,
+            dividends=between.dividends,
+            actions=between.actions,
+        )
         _say(folder, list(written), as_json)
         if not as_json:
             told_how = f"history {folder}: train on it with --set learning.history={folder}"

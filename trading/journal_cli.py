@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_args
 import msgspec
 import typer
 
-from trading.command_line import JsonOption, check_output
+from trading.command_line import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    StrategyOption,
+    check_output,
+    settings_for,
+)
 from trading.errors import JournalError
 
 if TYPE_CHECKING:
@@ -31,7 +38,9 @@ journal_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Look into an account's journal."
 )
 
-PathArgument = Annotated[Path, typer.Argument(help="The journal's SQLite file.")]
+PathArgument = Annotated[
+    Path | None, typer.Argument(help="The journal's SQLite file; unset: the settings' account's.")
+]
 
 
 class ExportFormat(StrEnum):
@@ -45,7 +54,7 @@ class ExportFormat(StrEnum):
 
 @journal_app.command()
 def verify(
-    path: PathArgument,
+    path: PathArgument = None,
     forget: Annotated[
         bool,
         typer.Option(
@@ -54,6 +63,9 @@ def verify(
         ),
     ] = False,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
 ) -> None:
     """Check a whole journal, fold it, and print the account and its digest.
 
@@ -62,6 +74,7 @@ def verify(
     from trading.execution.journal import Journal
     from trading.execution.journal_integrity import inspect_journal
 
+    path = path or _own(config, overrides, strategy)
     with _failing():
         if forget:
             with Journal(path) as journal:
@@ -94,7 +107,7 @@ def verify(
 
 @journal_app.command()
 def export(
-    path: PathArgument,
+    path: PathArgument = None,
     to: Annotated[
         ExportFormat | None,
         typer.Option("--format", help="Default: what the output's name ends with, else jsonl."),
@@ -102,10 +115,14 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A new file; unset: standard output.")
     ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
 ) -> None:
     """Write every event as JSON lines or CSV."""
     from trading.execution.journal import Journal
 
+    path = path or _own(config, overrides, strategy)
     with _failing():
         if output is not None and output.exists():
             raise JournalError(f"{output} exists already: remove it, or name another output")
@@ -113,23 +130,27 @@ def export(
         chosen = to or _format_of(output)
         with Journal(path, read_only=True) as journal:
             if output is None:
-                _WRITERS[chosen](journal, sys.stdout)
+                _WRITERS[chosen](journal.events(), sys.stdout)
             else:
                 _export_file(journal, output, chosen)
 
 
 @journal_app.command()
 def tail(
-    path: PathArgument,
+    path: PathArgument = None,
     number: Annotated[int, typer.Option("-n", min=0, help="How many of the last events.")] = 10,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with new events until Ctrl-C.")
     ] = False,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
 ) -> None:
     """Print the last events, one readable line each; times are UTC."""
     from trading.execution.journal import Journal
 
+    path = path or _own(config, overrides, strategy)
     with (
         _failing(),
         contextlib.suppress(KeyboardInterrupt),
@@ -143,6 +164,13 @@ def tail(
             if not follow:
                 return
             time.sleep(_POLL_S)
+
+
+def _own(config: Path | None, overrides: list[str] | None, strategy: str | None) -> Path:
+    """The journal of the settings' account."""
+    from trading.live.assembly import journal_path
+
+    return journal_path(settings_for(config, overrides or [], strategy))
 
 
 @contextlib.contextmanager
@@ -165,7 +193,7 @@ def _export_file(journal: "Journal", output: Path, chosen: ExportFormat) -> None
     unfinished = output.with_name(output.name + ".unfinished")
     try:
         with unfinished.open("w", encoding="utf-8", newline="") as file:
-            _WRITERS[chosen](journal, file)
+            _WRITERS[chosen](_counted(journal), file)
         os.replace(unfinished, output)
     except OSError as error:
         raise JournalError(f"cannot write {output}: {error}") from error
@@ -174,8 +202,19 @@ def _export_file(journal: "Journal", output: Path, chosen: ExportFormat) -> None
             unfinished.unlink(missing_ok=True)
 
 
-def _write_json_lines(journal: "Journal", file: TextIO) -> None:
-    for seq, event in enumerate(journal.events(), 1):
+def _counted(journal: "Journal") -> "Iterator[Event]":
+    """Every event, with how many are left on a terminal."""
+    from trading.waiting_bar import counted
+
+    with counted("writing", "events", journal.last_seq) as progress:
+        for number, event in enumerate(journal.events(), 1):
+            yield event
+            if number % 1000 == 0:
+                progress(number)
+
+
+def _write_json_lines(events: "Iterable[Event]", file: TextIO) -> None:
+    for seq, event in enumerate(events, 1):
         file.write(_json_line(seq, event) + "\n")
 
 
@@ -184,12 +223,12 @@ def _json_line(seq: int, event: "Event") -> str:
     return msgspec.json.encode({"seq": seq, **msgspec.to_builtins(event)}).decode()
 
 
-def _write_csv(journal: "Journal", file: TextIO) -> None:
+def _write_csv(events: "Iterable[Event]", file: TextIO) -> None:
     columns = ["seq", "time_utc", "ts_ns", "kind", *_csv_fields()]
     # csv ends lines with \r\n by itself; a plain \n is what other tools of this system write.
     table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     table.writeheader()
-    for seq, event in enumerate(journal.events(), 1):
+    for seq, event in enumerate(events, 1):
         fields = dict(msgspec.to_builtins(event))
         for name in _NESTED:
             fields = {**fields.pop(name, {}), **fields}
@@ -217,7 +256,7 @@ def _cell(value: object) -> object:
     return "" if value is None else value
 
 
-_WRITERS: dict[ExportFormat, Callable[["Journal", TextIO], None]] = {
+_WRITERS: dict[ExportFormat, Callable[["Iterable[Event]", TextIO], None]] = {
     ExportFormat.JSONL: _write_json_lines,
     ExportFormat.CSV: _write_csv,
 }

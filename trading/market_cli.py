@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trading.market.recorded_market import Fit, Watched
 
 market_app = typer.Typer(
+    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

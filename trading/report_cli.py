@@ -1,7 +1,6 @@
 """`trading report`: what an account did, from its journal."""
 
 import json
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,17 +85,26 @@ def _stress(settings: "Settings", ledger: "Ledger") -> Any:
     """Of the position that the running application tells; None where none of this account runs."""
     from trading.reporting.stress import stress_of_status
 
+    account = ledger.account
+    # The root is another account's where several are served on one port.
+    for path in ("", f"/{account.account_id}"):
+        status = _status(settings, path)
+        if status.get("account", {}).get("id") == account.account_id:
+            return stress_of_status(status, account.multiplier)
+    return None
+
+
+def _status(settings: "Settings", path: str) -> dict[str, Any]:
+    """What an application tells of itself; nothing where none answers."""
     serving = settings.serving
+    host = "127.0.0.1" if serving.host == "0.0.0.0" else serving.host
     try:
-        url = f"http://{serving.host}:{serving.port}/status"
+        url = f"http://{host}:{serving.port}{path}/status"
         with urllib.request.urlopen(url, timeout=_STATUS_TIMEOUT_S) as answer:
-            status = json.load(answer)
+            told = json.load(answer)
     except (OSError, ValueError):
-        return None
-    account = status.get("account", {}) if isinstance(status, dict) else {}
-    if account.get("id") != ledger.account.account_id:
-        return None
-    return stress_of_status(status, ledger.account.multiplier)
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _print(made: "Report") -> None:

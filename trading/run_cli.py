@@ -32,23 +32,45 @@ def up(
     address: Annotated[
         str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
     ] = None,
+    claim: Annotated[
+        bool,
+        typer.Option(
+            "--claim", help="Of several strategies, trade the first that nobody else trades."
+        ),
+    ] = False,
 ) -> None:
-    """Run the whole application: market data, trading, online learning and the HTTP service."""
-    flags = _flags(symbols, replay, date, speed, port, address)
-    settings = settings_for(config, [*flags, *(overrides or [])], strategy)
+    """Run the whole application: market data, trading, online learning and the HTTP service.
+
+    Settings that have strategies run all of them; --strategy runs one, --claim one that is free.
+    """
+    flags = [*_flags(symbols, replay, date, speed, port, address), *(overrides or [])]
+    settings = settings_for(config, flags, strategy, several=True)
     if replay is not None:
         settings = _own_state(settings, overrides or [])
+        flags.append(f"paths.state_dir={settings.paths.state_dir}")
+    console = Console(highlight=False)
+
+    if settings.strategies:
+        from trading.fleet import up_strategies
+        from trading.fleet_display import FleetDisplay
+
+        strategies = {name: settings_for(config, flags, name) for name in settings.strategies}
+        shown = FleetDisplay(console, tuple(strategies))
+        with failures():
+            up_strategies(settings, strategies, duration, shown, claim=claim)
+        return
 
     from trading.display import Display
     from trading.up import up as run
 
     with failures():
-        run(settings, duration, Display(Console(highlight=False)))
+        run(settings, duration, Display(console))
 
 
 def train(
     config: ConfigOption = None,
     overrides: SetOption = None,
+    strategy: StrategyOption = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Decisions to learn from; those before an interruption count."),
@@ -64,7 +86,7 @@ def train(
     """
     flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
     flags += [] if address is None else [f"ray.address={address}"]
-    settings = settings_for(config, [*flags, *(overrides or [])])
+    settings = settings_for(config, [*flags, *(overrides or [])], strategy)
 
     from trading.display import Display
     from trading.train import train as run

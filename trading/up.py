@@ -47,7 +47,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         A part cannot start or ended for good.
     """
     settings = absolute_paths(settings)
-    _check_replay(settings)
+    check_replay(settings)
     stop = threading.Event()
 
     def waiting(leased: AccountLeased) -> None:
@@ -73,8 +73,13 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
 
 
 @contextmanager
-def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
-    """Join the cluster that the settings or the environment name, else start a local one."""
+def ray_runtime(
+    settings: Settings, display: Display, namespace: str | None = None
+) -> Iterator[None]:
+    """Join the cluster that the settings or the environment name, else start a local one.
+
+    Its Ray namespace is the account's, where no other is named.
+    """
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
     if not address:
         check_port(settings)
@@ -84,7 +89,7 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
     for chatty in ("ray.serve", "ray.rllib", "ray.tune"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     common: dict[str, Any] = {
-        "namespace": account_name(settings),
+        "namespace": namespace or account_name(settings),
         "logging_level": "ERROR",
         "log_to_driver": not display.is_terminal,
     }
@@ -112,7 +117,7 @@ def ray_runtime(settings: Settings, display: Display) -> Iterator[None]:
         local_ray.end_family(started, _GRACE_S)
 
 
-def _check_replay(settings: Settings) -> None:
+def check_replay(settings: Settings) -> None:
     """Find out before Ray starts that the day to be replayed is not there.
 
     Raises
@@ -148,7 +153,7 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
             raise KeyboardInterrupt
         stop.set()
         if not limits:
-            limits.append(threading.Timer(STOP_LIMIT_S, _end_at_once))
+            limits.append(threading.Timer(STOP_LIMIT_S, end_at_once))
             limits[0].daemon = True
             limits[0].start()
 
@@ -164,7 +169,7 @@ def stop_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end_at_once() -> None:
+def end_at_once() -> None:
     """End this process and what it started, which did not come to its end in time."""
     print(
         f"trading: it did not end within {STOP_LIMIT_S:g} s of being told to, and is ended now: "

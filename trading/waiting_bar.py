@@ -11,6 +11,36 @@ from contextlib import contextmanager
 _QUIET_S = 30.0
 
 
+class Pace:
+    """How fast something goes, and when it ends, by what was done since it began.
+
+    Parameters
+    ----------
+    total
+        How many there are in all.
+    done
+        How many were done when it began.
+    now_s
+        The clock.
+    """
+
+    def __init__(
+        self, total: int, done: int = 0, now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total, self._first, self._now_s = total, done, now_s
+        self._began_s = now_s()
+
+    def told(self, done: int) -> str:
+        """Rate and time left, as in `1,024/s, 2 min left`; empty before anything was done."""
+        passed_s = self._now_s() - self._began_s
+        if done <= self._first or passed_s <= 0.0:
+            return ""
+        rate = (done - self._first) / passed_s
+        left_s = max(0, self._total - done) / rate
+        left = f"{left_s:.0f} s" if left_s < 100.0 else f"{left_s / 60.0:.0f} min"
+        return f"{rate:,.0f}/s, {left} left"
+
+
 @contextmanager
 def counted(text: str, unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar on standard error for the length of the block, moved by calls with how many are done.
@@ -53,7 +83,8 @@ def counted(text: str, unit: str, total: int | None) -> Iterator[Callable[[int],
 
 
 def _quiet_lines(text: str, unit: str, total: int | None) -> Callable[[int], None]:
-    began_s = told_s = time.monotonic()
+    told_s = time.monotonic()
+    pace = Pace(total or 0)
 
     def progress(done: int) -> None:
         nonlocal told_s
@@ -61,8 +92,7 @@ def _quiet_lines(text: str, unit: str, total: int | None) -> Callable[[int], Non
         if now_s - told_s < _QUIET_S:
             return
         told_s = now_s
-        rate = done / (now_s - began_s)
-        left = f" of {total:,}, {(total - done) / rate:.0f} s left" if total and rate else ""
-        print(f"{text}: {done:,}{left}, {rate:,.0f} {unit}/s", file=sys.stderr, flush=True)
+        of = f" of {total:,}" if total else ""
+        print(f"{text}: {done:,}{of} {unit}, {pace.told(done)}", file=sys.stderr, flush=True)
 
     return progress

@@ -1,6 +1,7 @@
 """Importing flat files: what is kept, what is refused, and how much memory it takes."""
 
 import gzip
+import json
 import re
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pytest
+from typer.testing import CliRunner
 
 from tests.waits import WAIT_S
+from trading.cli import app
 from trading.data.catalog import Catalog, Kind, Partition
 from trading.data.flatfile_import import (
     FlatFileKind,
@@ -399,3 +402,19 @@ def test_ten_million_quotes_are_imported_in_a_gibibyte(catalog: Catalog, folder:
     assert int(rows) == QUOTES_OF_THE_LARGE_FILE
     assert int(peak_kib) <= 1 << 20
     assert len(catalog.read(QUOTES, "SPY", DAY)) == QUOTES_OF_THE_LARGE_FILE // 2
+
+
+def test_the_command_tells_each_file_as_json(folder: Path, tmp_path: Path) -> None:
+    write_flat_file(folder, QUOTES, QUOTE_HEADER + THREE_UNDERLYINGS)
+    arguments = ["import", str(folder), "--symbols", "SPY", "--catalog", str(tmp_path / "told")]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        "kind": str(QUOTES),
+        "day": str(DAY),
+        "rows_read": 5,
+        "rows_kept": 3,
+        "underlyings": 1,
+        "dropped": "",
+    }
+    assert "kept 3 of 5 rows" in CliRunner().invoke(app, arguments).stdout

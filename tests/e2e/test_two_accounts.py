@@ -26,7 +26,7 @@ from trading.learning.checkpoints import CheckpointStore
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 T = TypeVar("T")
-_NOT_YET = ("No available agent", "Remote end closed connection")
+_NOT_YET = ("No available agent", "Remote end closed connection", "Failed to connect to Ray")
 _NEVER_S = "1000000"
 """After which Ray would kill a driver that was told to stop."""
 QUICK = (

@@ -10,12 +10,15 @@ import pytest
 
 from tests.envs.goog import CALENDAR, recorded_goog
 from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
+from trading.envs.catalogue import ACTIONS
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.features import FEATURES
 from trading.envs.frames import Frames
-from trading.envs.history import History, play, write_history
+from trading.envs.history import History, frames_digest, play, write_history
 from trading.envs.underlying import UnderlyingMarket
 from trading.envs.vector_env import HistoricalOptionsVectorEnv
 from trading.errors import DataError
+from trading.market.chain import MARKS
 
 
 def frames_of(recorded: RecordedSession, until: int) -> list[Frames]:
@@ -44,6 +47,20 @@ def test_a_history_maps_the_frames_that_the_session_showed(goog: Path) -> None:
         for name, column in frame._asdict().items():
             mapped = getattr(history.frames, name)[k]
             assert np.array_equal(mapped, column[0], equal_nan=column.dtype.kind == "f"), name
+
+
+def test_a_history_names_the_style_of_fills_that_it_was_not_written_for(goog: Path) -> None:
+    rules = DEFAULT_RULES._replace(fill_style=1)
+    with pytest.raises(DataError, match="rule fill_style: touch there, share_of_spread here"):
+        History(goog, rules, DEFAULT_FEES)
+
+
+def test_a_history_of_before_there_were_styles_is_read() -> None:
+    """The digest of rules at the touch is the one that such a history has."""
+    parts = (MARKS, tuple(DEFAULT_RULES)[:-1], tuple(DEFAULT_FEES), ACTIONS, FEATURES)
+    old = hashlib.sha256(repr(parts).encode()).hexdigest()
+    assert DEFAULT_RULES._fields[-1] == "fill_style"
+    assert frames_digest(DEFAULT_RULES, DEFAULT_FEES) == old
 
 
 def test_a_history_for_other_rules_is_refused_with_the_way_out(goog: Path) -> None:

@@ -90,3 +90,26 @@ def test_returns_without_a_note_of_every_bar_are_the_same():
     noted = backtest_simulation(6, 5, DEFAULT_RULES, DEFAULT_FEES, random_masked(1)).returns
     assert returns.any()
     assert np.array_equal(returns, noted)
+
+
+def test_one_account_goes_through_the_nights_of_an_episode_and_both_figures_are_told():
+    trader = open_and_keep("long_straddle_near_d50")
+    result = backtest_simulation(6, 5, DEFAULT_RULES, DEFAULT_FEES, trader, sessions_per_episode=3)
+    assert result.names[:4] == (
+        "simulated 1, session 1", "simulated 1, session 2", "simulated 1, session 3",
+        "simulated 2, session 1",
+    )  # fmt: skip
+    assert result.episode.tolist() == [0, 0, 0, 1, 1, 1]
+    # What is kept over a night earns in a session in which nothing was traded.
+    assert (result.returns[1:3] != 0.0).any() and result.trades[1:3].sum() <= 1
+    gained = result.returns * result.capital
+    assert np.allclose(gained, result.parts.sum(axis=(1, 2)), atol=0.01)
+    ends = [2, 5]
+    assert (result.exits[ends] < 0.0).any() and not np.delete(result.exits, ends).any()
+
+    returns = simulation_returns(
+        6, 5, DEFAULT_RULES, DEFAULT_FEES, open_and_keep("long_straddle_near_d50"),
+        sessions_per_episode=3,
+    )  # fmt: skip
+    whole = result.closed_returns.reshape(2, 3).sum(axis=1)
+    assert np.allclose(returns, whole / 3.0, atol=1e-12)

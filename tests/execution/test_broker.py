@@ -23,6 +23,7 @@ from trading.execution.events import DecisionMade, MarginChanged, OrderCancelled
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
+from trading.execution.matching import FillStyle
 from trading.execution.orders import Fill, Leg, Rejection, RejectReason
 from trading.execution.risk import RiskLimits, TradingState
 
@@ -214,6 +215,23 @@ def test_a_credit_limit_is_negative(broker: PaperBroker) -> None:
     assert reason is RejectReason.LIMIT_NOT_MARKETABLE
     order = open_order(broker, "bear_call_credit", limit=-1.90)
     assert isinstance(broker.submit(order, market(), True, NOW_NS), Fill)
+
+
+def test_limits_are_net_prices_of_the_style_of_fills(broker: PaperBroker) -> None:
+    """Two legs a dime wide pay 66 % of it each: 3.07 and 1.03 in cents, against the order."""
+    broker.style = FillStyle.SHARE_OF_SPREAD
+    order = open_order(broker, "bull_call_debit", limit=2.03)
+    reason = rejected(broker.submit(order, market(), True, NOW_NS))
+    assert reason is RejectReason.LIMIT_NOT_MARKETABLE
+    order = open_order(broker, "bull_call_debit", limit=2.03, day=True)
+    assert broker.submit(order, market(), True, NOW_NS) is None
+    locked = market() | {CALL_100: quote(3.0, 3.0)}
+    assert broker.on_bar(locked, NOW_NS) == []
+    assert broker.on_bar(market(), NOW_NS) == []
+    narrower = market() | {CALL_100: quote(2.97, 3.03)}
+    (fill,) = broker.on_bar(narrower, NOW_NS)
+    assert [leg.price for leg in fill.legs] == [3.01, 1.03]
+    assert fill.premium == -198.0
 
 
 def test_waiting_orders_expire_with_the_session_and_can_be_cancelled(broker: PaperBroker) -> None:

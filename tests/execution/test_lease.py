@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from trading.execution.lease import (
     ask_to_stop,
     holder_of,
     lease_path,
+    wait_for_any,
     wait_for_lease,
 )
 
@@ -145,3 +146,39 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(JournalError, match=r"file/journal\.sqlite\.lease"):
         AccountLease(tmp_path / "file" / "journal.sqlite")
+
+
+def test_of_several_accounts_the_first_that_is_free_is_taken(tmp_path: Path) -> None:
+    journals = {name: tmp_path / name / "journal.sqlite" for name in ("a", "b", "c")}
+    told: list[int] = []
+    with AccountLease(journals["a"]), ExitStack() as stack:
+        for name in ("b", "c"):
+            claimed = wait_for_any(journals, threading.Event(), told.append)
+            assert claimed is not None and claimed[0] == name
+            stack.enter_context(claimed[1])
+        assert told == []
+
+
+def test_who_finds_no_free_account_is_told_and_takes_over_the_first_that_is_let_go(
+    tmp_path: Path,
+) -> None:
+    journals = {name: tmp_path / name / "journal.sqlite" for name in ("a", "b")}
+    told: list[int] = []
+    held = {name: AccountLease(journal) for name, journal in journals.items()}
+    with held["a"]:
+
+        def tell(taken: int) -> None:
+            told.append(taken)
+            held["b"].release()
+
+        claimed = wait_for_any(journals, threading.Event(), tell)
+        assert claimed is not None
+        claimed[1].release()
+    assert (claimed[0], told) == ("b", [2])
+
+
+def test_who_is_told_to_stop_waits_no_longer_for_an_account(tmp_path: Path) -> None:
+    stop = threading.Event()
+    with AccountLease(tmp_path / "journal.sqlite"):
+        found = wait_for_any({"a": tmp_path / "journal.sqlite"}, stop, lambda _: stop.set())
+    assert found is None

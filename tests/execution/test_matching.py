@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from numba import njit
 
 from trading.execution.fees import NO_FEES, FeeSchedule
-from trading.execution.matching import MatchCode, fill_cash, gross_price, match_legs, net_price
+from trading.execution.matching import (
+    SHARES,
+    FillStyle,
+    MatchCode,
+    fill_cash,
+    gross_price,
+    match_legs,
+    net_price,
+    share_price,
+    shown_class,
+)
+from trading.market.quotes import TickClass
 
 NOW = 1_000_000
 
@@ -21,12 +32,15 @@ def match(
     ts_ns: int = NOW,
     units: int = 1,
     slippage: float = 0.0,
+    style: FillStyle = FillStyle.TOUCH,
+    is_stock: bool = False,
 ) -> tuple[int, int, list[float]]:
     prices = np.zeros(len(ratio))
     sizes = np.array(size or [100.0] * len(ratio))
     code, fillable = match_legs(
         np.array(ratio), np.array(bid), np.array(ask), sizes, sizes,
         np.full(len(ratio), ts_ns), len(ratio), NOW, units, 1000, slippage, prices,
+        int(style), is_stock,
     )  # fmt: skip
     return code, fillable, prices.tolist()
 
@@ -170,3 +184,86 @@ def test_a_fill_is_never_better_than_the_touch(
         assert 0.0 < b < a
         assert price == (a if r > 0 else b)
         assert fillable * abs(r) <= s
+
+
+SHARE = FillStyle.SHARE_OF_SPREAD
+
+
+@pytest.mark.parametrize(
+    ("legs", "bought", "sold"), [(1, 1.75, 1.25), (2, 1.66, 1.34), (3, 1.56, 1.44), (4, 1.53, 1.47)]
+)
+def test_a_fill_pays_the_published_share_of_the_spread(
+    legs: int, bought: float, sold: float
+) -> None:
+    """A dollar wide, in a class of cents as the odd cent of another side shows it."""
+    assert SHARES.tolist() == [0.75, 0.66, 0.56, 0.53]
+    for side, price in ((1, bought), (-1, sold)):
+        bid, ask = ([1.0] * legs, [2.0] * legs) if legs > 1 else ([1.01], [2.01])
+        code, _, prices = match([side] * legs, bid, ask, style=SHARE)
+        expected = price if legs > 1 else price + 0.01
+        assert code == MatchCode.OK
+        # One option of a class of five cents is rounded against the order.
+        assert prices == pytest.approx([expected] * legs, abs=0.011)
+
+
+def test_one_option_trades_in_the_ticks_of_its_class() -> None:
+    assert shown_class(4.10, 4.90) == TickClass.STANDARD
+    assert shown_class(4.15, 4.90) == TickClass.PENNY_PROGRAM
+    assert shown_class(4.12, 4.90) == TickClass.PENNY
+    assert share_price(4.10, 4.90, True, 0.0, 1, False) == pytest.approx(4.70)
+    assert share_price(4.15, 4.90, True, 0.0, 1, False) == pytest.approx(4.75)
+    assert share_price(4.12, 4.90, True, 0.0, 1, False) == pytest.approx(4.71)
+    assert share_price(4.12, 4.90, False, 0.0, 1, False) == pytest.approx(4.31)
+    # A complex order's net, and stock, are in cents whatever the class.
+    assert share_price(4.10, 4.90, True, 0.0, 2, False) == pytest.approx(4.63)
+    assert share_price(4.10, 4.90, True, 0.0, 1, True) == pytest.approx(4.70)
+    # A tick wide there is nothing between the touches.
+    assert share_price(4.10, 4.20, True, 0.0, 1, False) == 4.20
+
+
+_CENTS = st.integers(1, 100_000)
+
+
+@given(
+    st.lists(
+        st.tuples(_CENTS, st.integers(1, 5000), st.sampled_from((-2, -1, 1, 2))),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_share_is_never_past_the_touch_and_never_better_than_the_share(
+    legs: list[tuple[int, int, int]],
+) -> None:
+    bid = [cents / 100.0 for cents, _, _ in legs]
+    ask = [(cents + wide) / 100.0 for cents, wide, _ in legs]
+    ratio = [each for _, _, each in legs]
+    code, units, prices = match(ratio, bid, ask, style=SHARE)
+    _, at_touch, touch = match(ratio, bid, ask)
+    assert (code, units) == (MatchCode.OK, at_touch)
+    share = float(SHARES[len(legs) - 1])
+    for k, price in enumerate(prices):
+        buys = ratio[k] > 0
+        exact = bid[k] + share * (ask[k] - bid[k]) if buys else ask[k] - share * (ask[k] - bid[k])
+        assert bid[k] <= price <= ask[k]
+        assert (price - exact) * (1 if buys else -1) >= -1e-7
+        assert (touch[k] - price) * (1 if buys else -1) >= 0.0
+        assert len(legs) == 1 or abs(price * 100.0 - round(price * 100.0)) < 1e-6
+    net = net_price(np.array(ratio), np.array(prices), len(legs))
+    assert abs(net * 100.0 - round(net * 100.0)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("bid", "ask", "code"),
+    [
+        (1.0, 1.0, MatchCode.CROSSED),
+        (1.1, 1.0, MatchCode.CROSSED),
+        (0.0, 1.0, MatchCode.ONE_SIDED),
+        (1.0, 0.0, MatchCode.ONE_SIDED),
+        (math.nan, 1.0, MatchCode.NOT_A_NUMBER),
+    ],
+)
+def test_no_style_fills_a_locked_crossed_or_absent_quote(
+    bid: float, ask: float, code: MatchCode
+) -> None:
+    for style in FillStyle:
+        assert match([1, -1], [2.0, bid], [2.1, ask], style=style)[:2] == (code, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,10 @@ from tests.waits import WAIT_S
 from trading.config import Settings, load_settings
 from trading.data.massive.stream import StreamClient, StreamSettings
 from trading.data.massive.wire import Quote, decode
-from trading.errors import AuthenticationFailed, ConfigError
-from trading.feed.running import feed_options
+from trading.errors import AuthenticationFailed, ConfigError, StreamError
+from trading.feed.metrics import FeedFigures, feed_families
+from trading.feed.running import feed_options, run_feed
+from trading.feed.server import FeedOptions
 
 ROOT = Path(__file__).parents[2]
 NAME = "Q.O:SPY251219C00650000"
@@ -110,6 +113,23 @@ def test_others_are_not_shown_the_vendors_key() -> None:
         feed_options(load_settings(None, override, environment))
     options = feed_options(load_settings(None, override, environment | {"FEED_KEYS": "a b"}))
     assert (options.keys, options.reader_keys) == (("k1",), ("a", "b"))
+
+
+def test_a_port_that_is_taken_is_named_with_the_way_out() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        options = FeedOptions("ws://127.0.0.1:1", "http://127.0.0.1:1", KEYS, KEYS, port=port)
+        with pytest.raises(StreamError, match=rf"127\.0\.0\.1:{port}.*feed\.port"):
+            asyncio.run(run_feed(options, lambda _: True, lambda _: None))
+
+
+def test_the_page_about_the_feed_names_every_metric() -> None:
+    page = (ROOT / "docs" / "feed.md").read_text()
+    names = {sample.name for family in feed_families(FeedFigures()) for sample in family.samples}
+    names |= {family.name for family in feed_families(FeedFigures())}
+    assert [name for name in names if name.removesuffix("_total") not in page] == []
 
 
 def test_several_keys_of_the_vendor_are_used_and_hidden() -> None:

@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
         "delete": _delete,
         "exec": _exec,
         "patch": _patch,
+        "scale": _scale,
     }.get(rest[0])
     return answer(rest[1:], text) if answer else 0
 
@@ -112,12 +113,24 @@ def _get(arguments: list[str], _: str) -> int:
             print(*(group["groupName"] for group in groups))
     elif "rayClusterName" in output:
         print("trading-x7k2p")
+    elif "spec.replicas" in output:
+        print(_objects().get(arguments[0], {}).get("spec", {}).get("replicas", ""))
+    elif "config" in output:
+        print(_objects().get(arguments[0], {}).get("data", {}).get("config.yaml", ""))
     elif "generation" in output:
         print(2)
     elif arguments[:2] == ["secret", "trading-bot-secrets"]:
         print(json.dumps(_objects().get("secret/trading-bot-secrets", {}).get("data", "")))
     elif output.startswith("jsonpath"):
         print("trading-head" if "node-type=head" in " ".join(arguments) else "trading-live-market")
+    return 0
+
+
+def _scale(arguments: list[str], _: str) -> int:
+    kept, wanted = _objects(), arguments[0]
+    if wanted in kept:
+        kept[wanted]["spec"]["replicas"] = int(arguments[1].partition("=")[2])
+        _OBJECTS.write_text(json.dumps(kept))
     return 0
 
 

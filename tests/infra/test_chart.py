@@ -180,3 +180,17 @@ def test_the_versions_are_those_of_the_project() -> None:
     match = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert match
     assert chart["appVersion"] == match[1]
+
+
+def test_replicas_are_for_strategies_and_no_more_than_these(helm: str) -> None:
+    settings = {"strategies": {"index": {"seed": 3}, "careful": {"seed": 4}}}
+    deployment = next(
+        each
+        for each in _rendered(helm, {"replicas": 2, "settings": settings})
+        if each["kind"] == "Deployment"
+    )
+    assert deployment["spec"]["replicas"] == 2
+    for values in ({"replicas": 2}, {"replicas": 3, "settings": settings}):
+        command = ["template", "bot", str(CHART), "--set-json", ",".join(_flat(values))]
+        done = _run(helm, *command)
+        assert done.returncode != 0 and "one account has one owner" in done.stderr

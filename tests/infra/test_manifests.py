@@ -252,8 +252,9 @@ def test_the_bots_settings_are_valid_and_keep_its_state_on_a_claim(tmp_path: Pat
     file = tmp_path / "config.yaml"
     file.write_text(one("k8s", "ConfigMap")["data"]["config.yaml"])
     container = _bot()["containers"][0]
-    up, config, path, *rest = container["args"]
-    assert (up, config, path) == ("up", "--config", "/etc/trading/config.yaml")
+    up, claim, config, path, *rest = container["args"]
+    assert (up, claim) == ("up", "--claim")
+    assert (config, path) == ("--config", "/etc/trading/config.yaml")
     assert rest[::2] == ["--set"] * (len(rest) // 2)
     settings = load_settings(file, rest[1::2], {})
 
@@ -303,7 +304,7 @@ def test_variables_of_the_pod_go_before_the_settings_of_the_file(tmp_path: Path)
     """`kubectl set env deployment/paper-trading-bot SYMBOLS=SPY`."""
     file = tmp_path / "config.yaml"
     file.write_text(one("k8s", "ConfigMap")["data"]["config.yaml"])
-    overrides = _bot()["containers"][0]["args"][4::2]
+    overrides = _bot()["containers"][0]["args"][5::2]
     assert load_settings(file, overrides, {}).symbols == ("SPY", "QQQ", "IWM")
     assert load_settings(file, overrides, {"SYMBOLS": "SPY"}).symbols == ("SPY",)
 

@@ -207,9 +207,29 @@ def wait_for_data(prometheus: Prometheus, queries: set[str]) -> None:
 def test_every_panel_shows_data_of_the_running_application(
     monitored: Prometheus, path: Path
 ) -> None:
-    queries = {query for _, targets in panels(path) for query in targets} - _NOT_SIMULATED
+    queries = {
+        query.replace("$__rate_interval", "30s").replace("$strategy", ".*")
+        for _, targets in panels(path)
+        for query in targets
+        if not any(name in query for name in _NOT_SIMULATED)
+    }
     assert queries
-    wait_for_data(monitored, {query.replace("$__rate_interval", "30s") for query in queries})
+    wait_for_data(monitored, queries)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_every_panel_shows_the_strategies_that_are_chosen(path: Path) -> None:
+    (chosen,) = json.loads(path.read_text())["templating"]["list"]
+    assert (chosen["name"], chosen["allValue"], chosen["includeAll"]) == ("strategy", ".*", True)
+    for title, queries in panels(path):
+        for query in queries:
+            names = re.findall(r"\btrading_bot[\w:]*", query)
+            assert query.count('{strategy=~"$strategy"') == len(names), (title, query)
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda each: each.get("alert") or each["record"])
+def test_no_rule_adds_strategies_up(rule: dict[str, Any]) -> None:
+    assert all("strategy" in by for by in re.findall(r"by \(([^)]*)\)", rule["expr"]))
 
 
 @pytest.mark.slow

@@ -376,6 +376,8 @@ _POD = "-n trading-bot exec -i deployment/paper-trading-bot -c trading --"
             ["restart"],
             [
                 "-n trading-bot rollout restart deployment/paper-trading-bot",
+                "-n trading-bot get deployment/paper-trading-bot --ignore-not-found "
+                "-o jsonpath={.spec.replicas}",
                 "-n trading-bot scale deployment/paper-trading-bot --replicas=1",
                 "-n trading-bot rollout status deployment/paper-trading-bot --timeout=900s",
             ],
@@ -434,9 +436,34 @@ def test_a_rayservice_is_suspended_resumed_and_followed(place: Workplace) -> Non
 
 
 def test_scale_keeps_one_owner(place: Workplace) -> None:
+    place.deploy("--yes", "--no-build")
+    place.forget()
     said = place.manage("scale", "2", code=1)
-    assert "one account has one owner" in said
-    assert not place.calls()
+    assert "one account has one owner" in said and "strategies" in said
+    assert not _changing(place.calls())
+
+
+def test_strategies_are_scaled_to_as_many_replicas(place: Workplace) -> None:
+    config = ("--config", str(ROOT / "configs" / "strategies.yaml"))
+    place.deploy("--yes", "--no-build", *config)
+    replicas = "deployment/paper-trading-bot"
+    place.manage("scale", "3")
+    assert place.objects()[replicas]["spec"]["replicas"] == 3
+    assert "have 3 strategies" in place.manage("scale", "4", code=1)
+    for again in (lambda: place.manage("restart"), lambda: place.deploy("--yes", "--no-build")):
+        again()
+        assert place.objects()[replicas]["spec"]["replicas"] == 3
+    place.deploy("--yes", "--no-build", *config)
+    place.manage("scale", "1")
+    assert place.objects()[replicas]["spec"]["replicas"] == 1
+
+
+def test_a_model_is_for_the_strategy_that_is_named(place: Workplace) -> None:
+    (place.folder / "models").mkdir()
+    weights = place.folder / "weights.pt"
+    weights.write_bytes(b"weights")
+    place.manage("--strategy", "index", "update-model", str(weights))
+    assert place.calls()[-1].endswith("--set strategy=index")
 
 
 def test_scale_bounds_the_env_runners_of_a_ray_cluster(place: Workplace) -> None:

@@ -160,6 +160,7 @@ class _Life:
     profits: dict[int, tuple[float, float]]
     bars: list[Bar]
     decisions: int
+    sessions_per_episode: int = 1
     taken: list[Rollout] = field(default_factory=list)
     waiting: Any = None
 
@@ -201,6 +202,7 @@ class _Life:
             lockstep_timeout_s=1.0,
             learning=True,
             update_frequency=self.decisions,
+            sessions_per_episode=self.sessions_per_episode,
             fragment_file=file,
             fragment_backlog=1_000,
         )
@@ -241,6 +243,24 @@ def test_a_restart_after_a_rename_goes_on_with_the_fragment(
         given = given_to_the_learner([], trader._builder._steps)
         assert trader._builder.waiting == len(life.waiting)
         assert given == pytest.approx(given_to_the_learner([], life.waiting))
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_the_memory_begins_anew_after_the_sessions_of_an_episode(
+    tmp_path: Path, sessions: int
+) -> None:
+    bars = last_bars(4)
+    profits = {bar.end_ns: (float(number), 2.0 * number) for number, bar in enumerate(bars)}
+    life = _Life(tmp_path, profits, bars, 1_000, sessions)
+    assert not life.run(_Durable(1_000), 0)
+    # The close decides nothing, and what the night earned belongs to the decision before it.
+    decided = BARS - 1
+    begins = [k for k, step in enumerate(life.waiting) if step.first.all()]
+    cuts = [k for k, step in enumerate(life.waiting) if step.truncated.all()]
+    assert begins == list(range(0, 4 * decided, sessions * decided))
+    assert cuts == [k - 1 for k in begins[1:]]
+    nights = [float(life.waiting[decided * day - 1].rewards[0]) for day in (1, 2, 3)]
+    assert nights == [2.0, 2.0, 2.0]
 
 
 def last_bars(days: int) -> list[Bar]:

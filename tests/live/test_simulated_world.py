@@ -200,3 +200,14 @@ def test_a_checkpoint_notes_the_market_it_was_learnt_in() -> None:
         "market.price.momentum is 0.1; the checkpoint was learnt with unset"
     ]
     assert "market.file" not in then
+
+
+def test_a_checkpoint_of_before_was_learnt_at_the_touch_in_the_default_market() -> None:
+    old = {"seed": 7, "execution.commission": 0.65}
+    overrides = ["execution.style=share_of_spread", "market.premium.night_pct=50"]
+    now = noted_settings(load_settings(overrides=overrides, environ={}))
+    assert differences(old, now) == [
+        "execution.style is share_of_spread; the checkpoint was learnt with touch",
+        "market.premium.night_pct is 50.0; the checkpoint was learnt with unset",
+    ]
+    assert differences(old, noted_settings(load_settings(environ={}))) == []

@@ -76,3 +76,14 @@ def test_another_catalogue_or_features_are_named(tmp_path: Path) -> None:
     lines = check_terms(settings, account)
     assert [line.partition(" was ")[0] for line in lines] == ["actions", "features"]
     assert all("do not fit" in line for line in lines)
+
+
+def test_a_journal_of_before_there_were_styles_traded_at_the_touch(tmp_path: Path) -> None:
+    terms = terms_of(settings_for(tmp_path))
+    del terms["execution.style"]
+    account = Account()
+    account.apply(AccountOpened(1, "paper", 100_000.0))
+    account.apply(TermsAdopted(1, terms))
+    assert check_terms(settings_for(tmp_path), account) == []
+    (line,) = check_terms(settings_for(tmp_path, "execution.style=share_of_spread"), account)
+    assert line == "execution.style was touch when the account last traded, and is share_of_spread"

@@ -149,3 +149,28 @@ def test_paths_of_sampled_markets_are_those_of_their_models() -> None:
         )
         for name in Factors._fields:
             assert getattr(factors, name)[row] == pytest.approx(getattr(alone, name)[0]), name
+
+
+def test_parameters_that_are_not_drawn_take_no_number_of_the_stream() -> None:
+    """Training meets the markets that it met before there were more parameters."""
+    drawn, counted = np.random.default_rng(2), np.random.default_rng(2)
+    sample_models(drawn, 7)
+    counted.random((7, FIELDS.index("stress_drift")))
+    assert drawn.random() == counted.random()
+    ranges = DEFAULT_RANGES._replace(jump_bias=Range(-1.0, 0.0))
+    wide = column(sample_models(np.random.default_rng(2), 400, ranges), "jump_bias")
+    assert wide.min() < -0.9
+    assert wide.max() > -0.1
+    usual, other = (sample_models(np.random.default_rng(2), 5, r) for r in (DEFAULT_RANGES, ranges))
+    same = [name != "jump_bias" for name in FIELDS]
+    assert np.array_equal(usual[:, same], other[:, same])
+
+
+def test_a_trend_begins_anywhere_of_its_law() -> None:
+    ranges = DEFAULT_RANGES._replace(
+        momentum=Range(0.2, 0.2), trend_sessions=Range(2.0, 2.0), calm_vol=Range(0.2, 0.2)
+    )
+    markets = sample_markets(np.random.default_rng(2), COUNT, 0, ranges)
+    expected = np.exp(markets.log_iv) / np.sqrt(252.0) / np.sqrt(2.0 * (0.5 - 0.2))
+    assert (markets.gap / expected).std() == pytest.approx(1.0, abs=0.05)
+    assert np.all(sample_markets(np.random.default_rng(2), 9).gap == 0.0)

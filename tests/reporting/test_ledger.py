@@ -103,6 +103,8 @@ def test_cash_that_is_paid_in_is_no_profit(ledger: Ledger) -> None:
     assert (second.profit, second.moved, second.base) == (-50.0, 1_000.0, 10_950.0)
     report = make_report(ledger, ledger.between(None, None))
     assert report.summary["profit"] == -100.0
+    few = [report.summary[name] for name in ("sharpe", "sortino", "calmar", "volatility")]
+    assert few == [None] * 4, "two sessions say nothing of a year"
     assert report.summary["return"] == pytest.approx((1 - 50 / 10_000) * (1 - 50 / 10_950) - 1)
 
 

@@ -23,12 +23,13 @@ def run(*arguments: object) -> Result:
 
 
 @contextmanager
-def telling(status: object) -> Iterator[int]:
-    """An HTTP service whose `/status` answers this; its port."""
+def telling(status: object, path: str = "/status") -> Iterator[int]:
+    """An HTTP service that answers this there, and of another account elsewhere; its port."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps(status).encode()
+            told = status if self.path == path else {"account": {"id": "another"}}
+            body = json.dumps(told).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -111,6 +112,14 @@ def test_the_stress_is_of_the_running_account_alone(journal: Path) -> None:
     with telling(status("another")) as port:
         arguments = ("--journal", journal, "--json", "--set", f"serving.port={port}")
         assert json.loads(run(*arguments).output)["stress"] is None
+
+
+def test_the_account_is_found_below_its_own_path_too(journal: Path) -> None:
+    with telling(status(), "/paper/status") as port:
+        arguments = ("--journal", journal, "--json", "--set", f"serving.port={port}")
+        stress = json.loads(run(*arguments).output)["stress"]
+    assert stress["taken"] == "2026-01-12T15:00:00+00:00"
+    assert len(stress["changes"]) == len(stress["volatilities"])
 
 
 def test_a_period_without_a_session_says_so(journal: Path) -> None:

@@ -16,7 +16,8 @@ from tests.ports import free_port
 from tests.waits import WAIT_S
 from trading.live.metrics import AccountFigures, TradingMetrics
 from trading.live.news import INTERVAL_S, News, Newsroom
-from trading.serving.app import LiveMarketUnavailable, Newspaper, Supervised, build_api, build_app
+from trading.serving.app import Supervised, build_api, build_app
+from trading.serving.live_market import LiveMarketUnavailable, Newspaper
 from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]

@@ -67,3 +67,13 @@ def test_settings_are_read_where_the_supervisor_runs(config: Path) -> None:
 def test_the_node_is_the_one_of_the_settings(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"ray\.live_market_resource = 'live_market'.*None"):
         read_settings(Arguments(config=config))
+
+
+def test_a_file_of_strategies_runs_the_one_that_is_named(config: Path) -> None:
+    config.write_text(f"{config.read_text()}strategies: {{index: {{seed: 3}}, careful: }}\n")
+    node = {"live_market_resource": "live_market"}
+    with pytest.raises(ConfigError, match="strategies index, careful, and one Serve application"):
+        read_settings(Arguments(config=config, **node))
+    one = Arguments(config=config, set=("strategy=index",), **node)
+    assert read_settings(one).account.id == "index"
+    assert built(config=str(config), set=["strategy=index"])

@@ -24,7 +24,10 @@ from tests.waits import WAIT_S
 from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.live.actor import LiveMarket as LiveMarketActor
-from trading.serving.app import LiveMarket, LiveMarketGone, build_api
+from trading.live.news import News, as_json
+from trading.serving.app import Supervised, build_api
+from trading.serving.live_market import LiveMarket, LiveMarketGone
+from trading.serving.supervisor import STANDBY, Standing
 
 pytestmark = pytest.mark.slow
 
@@ -58,17 +61,40 @@ class Called(LiveMarket):
         return await asyncio.to_thread(getattr(self.live, method), *arguments)
 
 
+class Told(LiveMarket):
+    """A live market that tells one thing, again and again."""
+
+    def __init__(self, news: News) -> None:
+        super().__init__("live-market", "")
+        self.news = news
+
+    async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
+        await asyncio.sleep(0.1)
+        self.news = self.news._replace(number=self.news.number + 1)
+        return self.news
+
+
+class StandsBy(Supervised):
+    """A supervisor that waits for the account's lease."""
+
+    def begin(self) -> None:
+        """There is no Serve to ask."""
+
+    async def standing(self) -> Standing:
+        return Standing(STANDBY, "another application holds the lease", leased=False, failures=0)
+
+
 class Server:
     """The HTTP service on a thread; it can be ended and begun again on the same port."""
 
-    def __init__(self, market: LiveMarket) -> None:
+    def __init__(self, market: LiveMarket, supervisor: Supervised | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
-        self._market = market
+        self._market, self._supervisor = market, supervisor
         self.begin()
 
     def begin(self) -> None:
-        api = build_api("live-market", "", market=self._market)
+        api = build_api("live-market", "", self._supervisor, self._market)
         config = uvicorn.Config(
             api, port=self.port, log_level="warning", timeout_graceful_shutdown=1
         )
@@ -291,6 +317,47 @@ def test_it_says_when_the_server_or_the_live_market_is_gone_and_goes_on(
     assert all("ERR_" in each for each in watched.errors)
 
 
+def test_closed_suspended_halted_and_standing_by_are_said_in_words(
+    scene: Scene, watched: Watched
+) -> None:
+    news = scene.live.news(0, WAIT_S)
+    assert news is not None
+    status = json.loads(news.status)
+    status["market_open"] = False
+    status["account"] |= {
+        "trading_state": "HALTED",
+        "trading_state_reason": "daily loss",
+        "suspended": {"AAA": ["<img src=x onerror=alert(1)>"]},
+        "restrictions": [{"cause": "daily_loss", "reason": "lost 6 %", "owner": "`resume`"}],
+        "equity": None,
+    }
+    status["limits"]["max_delta_pct"] = {"limit": 200.0, "used": None}
+    odd = news._replace(ready=False, reasons=("halted: daily loss",), status=as_json(status))
+    server = Server(Told(odd))
+    page = watched.page
+    page.goto(server.url)
+    banner = page.locator(".banner")
+    for said in (
+        "The market is closed",
+        "Not ready: halted: daily loss",
+        "daily loss: lost 6 %. To end it: `resume`",
+        "AAA is suspended: <img src=x",
+    ):
+        expect(banner).to_contain_text(said)
+    expect(page.locator("#state")).to_contain_text("HALTED")
+    expect(page.locator(".figure").first).to_contain_text("–")  # noqa: RUF001
+    expect(page.locator("#limits")).to_contain_text("not known: counts as used up")
+
+    waiting = Server(Told(odd), StandsBy())
+    page.goto(waiting.url)
+    expect(banner).to_contain_text("standby: another application holds the lease")
+    expect(page.locator("#main")).to_contain_text("No account is open yet.")
+    assert watched.errors == []
+    page.goto("about:blank")
+    server.end()
+    waiting.end()
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 360)])
 def test_it_is_accessible_in_both_themes_and_on_a_phone(
     scene: Scene, watched: Watched, theme: str, width: int
@@ -340,5 +407,5 @@ def test_the_page_comes_from_here_alone(scene: Scene) -> None:
         assert client.get("/page/app.js").headers["content-type"].startswith("text/javascript")
         for wrong in ("/page/nothing.js", "/page/../app.py", "/page/%2e%2e/app.py"):
             assert client.get(wrong).status_code == 404
-        assert client.get("/journal?from=yesterday").status_code == 400
+        assert client.get("/journal?from=yesterday").status_code == 422
         assert client.get("/chain/NONE").status_code == 404

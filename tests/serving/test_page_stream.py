@@ -1,17 +1,25 @@
 """What the page is told, edition by edition, without a browser and without Ray."""
 
 import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.execution.scene import new_broker
+from tests.serving.described import ask_all
 from trading.errors import TradingError
 from trading.live.news import News, as_json
 from trading.serving import page_stream
-from trading.serving.page_stream import PageStream, Told, merge_patch
+from trading.serving.app import build_api
+from trading.serving.live_market import LiveMarket
+from trading.serving.page_stream import PageStream, Told, merge_patch, squeezed
 
 LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3)
 JSON = st.recursive(
@@ -135,6 +143,23 @@ def test_counters_of_the_feed_alone_wait_for_the_beat() -> None:
     assert events(desk, 2)[1][2] == {"status": {"feed": {"quotes": 9}, "a": 2}}
 
 
+def test_squeezed_events_come_one_by_one() -> None:
+    async def read() -> None:
+        async def told() -> AsyncIterator[bytes]:
+            for n in range(3):
+                yield b"data: %d\n\n" % n * 50
+
+        opened = zlib.decompressobj(wbits=31)
+        count = 0
+        async for part in squeezed(told()):
+            if content := opened.decompress(part):
+                assert content == b"data: %d\n\n" % count * 50
+                count += 1
+        assert count == 3 and opened.eof
+
+    asyncio.run(read())
+
+
 def test_an_answer_ends_before_serve_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_stream, "STREAM_S", 0.0)
     desk = Desk(news(1, {}))
@@ -182,3 +207,28 @@ def test_a_day_of_bars_is_small() -> None:
         len(each.content) for name, each in _page_files().items() if not name.endswith(".txt")
     )
     assert files + len(as_json(day)) < 300_000
+
+
+class Quiet(LiveMarket):
+    """A live market whose journal is there, and whose chains are of one underlying."""
+
+    def __init__(self, journal: str) -> None:
+        super().__init__("live-market", "")
+        self.told = news(1, {}, market={"time": "now"})._replace(journal=journal)
+
+    async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
+        if method == "chains":
+            return {"SPY": b"{}"}
+        await asyncio.sleep(0.1)
+        self.told = self.told._replace(number=self.told.number + 1)
+        return self.told
+
+
+def test_the_pages_questions_are_answered_as_described(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path)
+    app = build_api("live-market", "", market=Quiet(str(broker.journal.path)))
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    asked = schema.include(path_regex="^/(journal|chain)")
+    statuses = ask_all(asked, {}, 20)
+    assert statuses and set(statuses) <= {200, 404, 422}
+    broker.journal.close()

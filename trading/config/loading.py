@@ -226,8 +226,12 @@ def absolute_paths(settings: Settings) -> Settings:
     replay = settings.data.replay
     if replay.folder is not None:
         replay = replay.model_copy(update={"folder": replay.folder.resolve()})
-    dividends = settings.data.dividends and settings.data.dividends.resolve()
-    data = settings.data.model_copy(update={"replay": replay, "dividends": dividends})
+    files = {
+        name: path and path.resolve()
+        for name in ("dividends", "corporate_actions")
+        for path in [getattr(settings.data, name)]
+    }
+    data = settings.data.model_copy(update={"replay": replay, **files})
     history = settings.learning.history and settings.learning.history.resolve()
     held_out = settings.learning.gate.history and settings.learning.gate.history.resolve()
     gate = settings.learning.gate.model_copy(update={"history": held_out})

@@ -370,8 +370,15 @@ class ExecutionSettings(Section):
         NotNegative,
         _about("Fee for borrowing stock that is held short, in percent of its value a year."),
     ] = 0.0
+    style: Annotated[
+        Literal["touch", "share_of_spread"],
+        _about(
+            "How much of the spread a fill pays: all of it, or 75, 66, 56 and 53 percent of it "
+            "for 1, 2, 3 and more legs."
+        ),
+    ] = "touch"
     slippage: Annotated[
-        NotNegative, _about("USD per share and leg that a fill is worse than the quote.")
+        NotNegative, _about("USD per share and leg that a fill is worse than its style says.")
     ] = 0.0
     stock_half_spread_bps: Annotated[
         NotNegative,
@@ -483,6 +490,14 @@ class EnvironmentSettings(Section):
     reward_scale: Annotated[
         Positive, _about("Factor on the change of equity over initial capital.")
     ] = 100.0
+    sessions_per_episode: Annotated[
+        Count,
+        _about(
+            "Sessions in a row that one account trades in training, backtests and the gate, "
+            "through nights, expiries and assignments; as often the live policy's memory begins "
+            "anew. Histories know nights where they were written with more than 1."
+        ),
+    ] = 1
 
 
 class ModelSettings(Section):

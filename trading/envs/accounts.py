@@ -4,7 +4,7 @@ Fills, fees, reserves and rounding are the broker's own kernels in the broker's 
 account here and one in the journal hold the same dollars to the last bit.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -30,6 +30,7 @@ from trading.execution.money import usd
 from trading.market.chain import F64, I64
 
 _FILLED = int(MatchCode.OK)
+FLAGS = ("halted", "reduced", "delivered", "moves")
 
 
 class Accounts(NamedTuple):
@@ -48,20 +49,32 @@ class Accounts(NamedTuple):
     profit: F64
     """`net_cash` and the value of the position, at the last mark."""
     day_start: F64
-    """Equity that the daily loss counts from, and the peak that the drawdown does."""
+    """Equity that the daily loss counts from."""
     trades: I64
     """Fills of this episode."""
+    peak: F64
+    """Equity that the drawdown counts from."""
+    halted: NDArray[np.bool_]
+    """[B]: the daily loss leaves nothing to be traded until the session closes."""
+    reduced: NDArray[np.bool_]
+    """[B]: the drawdown leaves only closing."""
+    delivered: NDArray[np.bool_]
+    """[B]: what is held is to be closed: stock that an expiry or assignment left."""
+    moves: NDArray[np.bool_]
+    """[B]: the reserve follows the market, see `StrategyPosition.margin_moves`."""
 
 
 def new_accounts(count: int) -> Accounts:
     """Accounts to be opened by `open_accounts`."""
     names = ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "day_start")
+    columns: dict[str, Any] = {name: np.zeros(count) for name in (*names, "peak")}
+    columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
         purses=empty_purses(count),
         sights=empty_sights(count),
         trades=np.zeros(count, dtype=np.int64),
-        **{name: np.zeros(count) for name in names},
+        **columns,
     )
 
 
@@ -73,10 +86,13 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
     holdings.legs[which] = NO_LEG
     holdings.known[which] = 0.0
     purses.equity[which] = purses.cash[which] = accounts.day_start[which] = cash
+    accounts.peak[which] = cash
     purses.reserved[which] = purses.open_positions[which] = 0
     purses.may_open[which] = purses.may_close[which] = True
     for name in ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "trades"):
         getattr(accounts, name)[which] = 0
+    for name in FLAGS:
+        getattr(accounts, name)[which] = False
 
 
 # One loop body, as in `see`: a call that takes the arrays of an account costs more than the fill.
@@ -93,6 +109,8 @@ def trade(
 ) -> None:
     """Execute one action per account in its frame; one that is masked out is a hold.
 
+    What an expiry or assignment left behind is closed whatever the action.
+
     Parameters
     ----------
     frame_of : [B], frame that each account is in
@@ -101,7 +119,7 @@ def trade(
     """
     holdings, purses, sights = accounts.holdings, accounts.purses, accounts.sights
     chosen, legs, ratio = np.zeros(MAX_LEGS, np.int64), holdings.legs, holdings.ratio
-    known = holdings.known
+    known, delivered, halted = holdings.known, accounts.delivered, accounts.halted
     lots, quote_ns = np.zeros(MAX_LEGS, np.int64), np.zeros(MAX_LEGS, np.int64)
     right, strike, price = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     bid, ask = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
@@ -110,7 +128,10 @@ def trade(
         action = actions[b]
         allowed = 0 <= action < ACTION_COUNT and sights.mask[b, action]
         invalid[b] = not allowed
-        if not allowed or action == HOLD:
+        liquidates = delivered[b] and not halted[b]
+        if liquidates:
+            action = CLOSE
+        elif not allowed or action == HOLD:
             continue
 
         f, closes, n_legs = frame_of[b], action == CLOSE, 0
@@ -131,9 +152,11 @@ def trade(
             bid_size[leg], ask_size[leg] = board.bid_size[q], board.ask_size[q]
             right[leg], strike[leg] = board.right[listed], board.strike[listed]
 
+        wanted = holdings.units[b] if liquidates else np.int64(sights.units[b, action])
         code, units = match_legs(
             lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, frames.now_ns[f],
-            sights.units[b, action], rules.max_quote_age_ns, rules.slippage, price,
+            wanted, rules.max_quote_age_ns, rules.slippage, price,
+            rules.fill_style, n_legs == 1 and chosen[0] == STOCK,
         )  # fmt: skip
         if code != _FILLED or units < 1:
             continue
@@ -144,6 +167,7 @@ def trade(
         accounts.trades[b] += 1
         if closes:
             holdings.units[b] -= units
+            delivered[b] = delivered[b] and holdings.units[b] > 0
             accounts.exit_cash[b] = usd(accounts.exit_cash[b] + premium)
             accounts.fees[b] = usd(accounts.fees[b] + fee)
         else:
@@ -151,6 +175,7 @@ def trade(
             accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
             reserve = reserve_per_unit(right, strike, lots, n_legs, rules.multiplier)
             accounts.unit_reserve[b] = reserve
+            accounts.moves[b] = False
             for leg in range(MAX_LEGS):
                 legs[b, leg] = chosen[leg] if leg < n_legs else NO_LEG
                 ratio[b, leg] = lots[leg] if leg < n_legs else 0
@@ -174,13 +199,14 @@ def mark(
     which: I64,
     rewards: F64,
 ) -> None:
-    """Mark accounts `which` in their frames and halt those that broke the daily loss limit.
+    """Mark accounts `which` in their frames and restrict those that broke a limit of losses.
 
     `rewards[b]` is set to the change of profit since the last mark over the initial capital,
     scaled as the rules say.
     """
     legs, ratio, held = accounts.holdings.legs, accounts.holdings.ratio, accounts.holdings.units
-    purses = accounts.purses
+    purses, delivered = accounts.purses, accounts.delivered
+    halted, reduced = accounts.halted, accounts.reduced
     for b in which:
         f = frame_of[b]
         value = 0.0
@@ -195,6 +221,8 @@ def mark(
         accounts.profit[b] = profit
         purses.equity[b] = purses.cash[b] + value
         if not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):
-            purses.may_open[b] = purses.may_close[b] = False
-        elif not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_drawdown):
-            purses.may_open[b] = False
+            halted[b] = True
+        if not purses.equity[b] >= accounts.peak[b] * (1.0 - rules.max_drawdown):
+            reduced[b] = True
+        purses.may_close[b] = not (halted[b] or delivered[b])
+        purses.may_open[b] = purses.may_close[b] and not reduced[b]

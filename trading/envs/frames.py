@@ -25,7 +25,7 @@ from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, Bars, observ
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin import payoff_range
-from trading.execution.matching import fill_cash, net_price, touch_price
+from trading.execution.matching import fill_cash, fill_price, net_price
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, is_tradable, is_tradable_at
 
@@ -296,7 +296,7 @@ def _price_units(
                 net_delta += ratio[leg] * chain.delta[i]
                 net_gamma += ratio[leg] * chain.gamma[i]
                 net_vega += ratio[leg] * chain.vega[i]
-            price[leg] = touch_price(bid, ask, buys, rules.slippage)
+            price[leg] = fill_price(bid, ask, buys, rules.slippage, rules.fill_style, n_legs, False)
             gross += lots * price[leg]
             contracts += 0 if i == STOCK else lots
             displayed = min(displayed, np.floor(size / lots))

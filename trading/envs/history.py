@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from trading.data.recorded import RecordedSession
@@ -24,39 +25,60 @@ from trading.envs.board import LISTED, QUOTED, Board
 from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.features import FEATURES
 from trading.envs.frames import Frames, empty_frames
-from trading.envs.rules import TradingRules
+from trading.envs.rules import NO_LEG, TradingRules
+from trading.envs.runs import Runs
+from trading.envs.sight import Holdings
 from trading.envs.snapshots import Resumable
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
+from trading.execution.matching import FillStyle
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import I64, MARKS, MARKS_READ, Columns
+from trading.market.chain import F64, I64, MARKS, MARKS_READ, Columns
+from trading.market.contracts import OptionContract
+from trading.market.corporate_actions import CorporateAction
+from trading.market.dividends import Dividend
+from trading.market.products import is_index
 
 _META = "meta.json"
+_FORMERLY = "formerly"
 _TOLD = 5
 """Differences that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryDay:
-    """One underlying's session in a history: frames `first` to `first + frames - 1`."""
+    """One underlying's session in a history: frames `first` to `first + frames - 1`.
+
+    `after` is the date of the session that it goes on from, in the same market: what was listed
+    there and has not expired is listed here too. It is empty where nothing is known of the night
+    before. `dividend` is what goes ex at its open then, USD a share.
+    """
 
     underlying: str
     date: str
     first: int
     frames: int
     contracts: int
+    after: str = ""
+    dividend: float = 0.0
+
+
+_STYLE = "fill_style"
 
 
 def frames_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
     """What frames depend on besides the market: rules, fees, catalogue, features and marks."""
-    parts = (marks, tuple(rules), tuple(fees), ACTIONS, FEATURES)
+    # Histories of before there was a style were written for the touch, and are still read.
+    kept = tuple(value for name, value in rules._asdict().items() if name != _STYLE or value)
+    parts = (marks, kept, tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def frames_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
     """The parts of that digest by name, so that a difference can be told."""
     named: dict[str, Any] = {f"rule {name}": value for name, value in rules._asdict().items()}
+    named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
     named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(ACTIONS)}
     named |= {f"feature {each.name}": repr((k, each)) for k, each in enumerate(FEATURES)}
@@ -71,27 +93,40 @@ def write_history(
     calendar: ExchangeCalendar,
     *,
     each_trades: bool = False,
+    nights: bool = False,
+    dividends: Iterable[Dividend] = (),
+    actions: Iterable[CorporateAction] = (),
 ) -> list[HistoryDay]:
     """Write the frames of recorded sessions to `folder`, which appears whole or not at all.
 
     One session at a time is in memory. An existing history there is replaced, but not by one that
     is refused: with `each_trades`, where there is a session in which nothing could ever be opened.
 
+    With `nights`, a session that follows the one before of its underlying goes on from it, see
+    `trading.envs.runs`: positions can be held through the night. `dividends` and `actions` are
+    those that may fall between them.
+
     Raises
     ------
     DataError
         There is no session, one is refused, or the folder cannot be written.
     """
+    runs = Runs(rules, fees, calendar, dividends, actions)
     with new_history(folder, rules, fees) as writer:
         for recorded in sessions:
-            market = UnderlyingMarket(recorded.underlying, rules, fees)
-            trades = False
-            for _ in play(recorded, market, calendar):
-                writer.add_bar(market.chain.columns, market.frames)
+            night = runs.night(recorded) if nights else runs.none(recorded)
+            market, trades = night.market, False
+            before = market.chain
+            for bar in play(recorded, market, calendar, night.kept):
+                formerly = market.chain.positions(before) if bar == 0 else None
+                writer.add_bar(market.chain.columns, market.frames, formerly)
                 trades = trades or bool((market.frames.most_units[0, CLOSE + 1 :] >= 1.0).any())
             if each_trades and not trades:
                 raise DataError(_why_nothing_trades(recorded, market))
-            writer.end_day(recorded.underlying, recorded.session.date.isoformat())
+            name = recorded.session.date.isoformat()
+            writer.end_day(recorded.underlying, name, night.after, night.dividend)
+            if nights:
+                runs.close(recorded, market)
     return writer.days
 
 
@@ -204,6 +239,7 @@ def _told_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs, the first few by name; what is known."""
     if not before:
         return "rules, fees or features"
+    before = {f"rule {_STYLE}": FillStyle.TOUCH.name.lower(), **before}
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     shown = [
         f"{name}: {before.get(name)} there, {now.get(name)} here"
@@ -216,15 +252,25 @@ def _told_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def play(
-    recorded: RecordedSession, market: UnderlyingMarket, calendar: ExchangeCalendar
+    recorded: RecordedSession,
+    market: UnderlyingMarket,
+    calendar: ExchangeCalendar,
+    kept: Sequence[OptionContract] | None = None,
 ) -> Iterator[int]:
-    """Tell a market the session and close its bars; yields the number of each closed bar."""
+    """Tell a market the session and close its bars; yields the number of each closed bar.
+
+    `kept` are contracts of the session before that stay listed, where the market goes on from it:
+    it knows the bars of then.
+    """
     market.begin_session()
     if recorded.rate is not None:
         market.rate = recorded.rate
-    market.warm_up(recorded.warm_up.stock_bars(recorded.underlying))
+    if kept is None:
+        market.warm_up(recorded.warm_up.stock_bars(recorded.underlying))
     symbols = {contract.symbol for contract in recorded.contracts}
-    market.list_contracts(recorded.contracts, calendar.expiry_ns, symbols)
+    listed = [*recorded.contracts, *(each for each in kept or () if each.symbol not in symbols)]
+    held = {contract.symbol for contract in listed}
+    market.list_contracts(listed, calendar.expiry_ns, held)
     index = market.chain.index
     place = [index[contract.symbol] for contract in recorded.contracts]
     quotes, stock_bars = recorded.quotes, recorded.bars.stock_bars(recorded.underlying)
@@ -262,12 +308,18 @@ class HistoryWriter:
         for file in self._files.values():
             file.close()
 
-    def add_bar(self, quotes: Columns | Board, frames: Frames) -> None:
-        """Append one bar of one market; what is listed is read at the first bar of a day."""
+    def add_bar(self, quotes: Columns | Board, frames: Frames, formerly: I64 | None = None) -> None:
+        """Append one bar of one market; what is listed is read at the first bar of a day.
+
+        `formerly` [listed] is where each contract was listed in the session before, -1 where it
+        was not.
+        """
         if self._frames == self._day_at:
             for name in LISTED:
                 self._write(name, getattr(quotes, name))
             self._contracts = len(quotes.strike)
+            new = np.full(self._contracts, NO_LEG, dtype=np.int64)
+            self._write(_FORMERLY, new if formerly is None else formerly)
         self._write("listed_at", np.array([self._listed], dtype=np.int64))
         self._write("quoted_at", np.array([self._quoted], dtype=np.int64))
         for name in QUOTED:
@@ -277,10 +329,12 @@ class HistoryWriter:
         self._quoted += self._contracts
         self._frames += 1
 
-    def end_day(self, underlying: str, day: str) -> None:
-        """Name the day whose bars were added since the last one."""
+    def end_day(self, underlying: str, day: str, after: str = "", dividend: float = 0.0) -> None:
+        """Name the day whose bars were added since the last one; see `HistoryDay`."""
         first, count = self._day_at, self._frames - self._day_at
-        self.days.append(HistoryDay(underlying, day, first, count, self._contracts))
+        self.days.append(
+            HistoryDay(underlying, day, first, count, self._contracts, after, dividend)
+        )
         self._listed += self._contracts
         self._day_at = self._frames
 
@@ -299,6 +353,10 @@ class History:
         Over the whole history; the pages are shared with every process that opens it.
     days : list[HistoryDay]
         In the order of their frames.
+    following : i64[D]
+        Of each day the one that goes on from it, -1 where none does.
+    formerly : i64[listed]
+        Where each contract was listed in the session before, -1 where it was not.
 
     Raises
     ------
@@ -308,6 +366,7 @@ class History:
 
     def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
         meta = _read_meta(folder)
+        self.folder = folder
         self.days = meta.days
         if meta.digest not in {frames_digest(rules, fees, marks) for marks in MARKS_READ}:
             told = _told_differences(meta.terms, frames_terms(rules, fees))
@@ -328,6 +387,37 @@ class History:
         self.board = Board(
             **{name: _mapped(folder / name, np.dtype(types[name]), (-1,)) for name in types}
         )
+        place = {(day.underlying, day.date): k for k, day in enumerate(meta.days)}
+        self.following: I64 = np.full(len(meta.days), NO_LEG, dtype=np.int64)
+        self.formerly: I64 = np.zeros(0, dtype=np.int64)
+        if (folder / _FORMERLY).exists():
+            self.formerly = _mapped(folder / _FORMERLY, np.dtype(np.int64), (-1,))
+            for k, day in enumerate(meta.days):
+                before = place.get((day.underlying, day.after))
+                if before is not None:
+                    self.following[before] = k
+
+
+def history_with_nights(
+    folder: Path, rules: TradingRules, fees: FeeSchedule, sessions_per_episode: int
+) -> History:
+    """A history that is to be traded by episodes of at most so many sessions.
+
+    Raises
+    ------
+    DataError
+        There is none in the folder, it was written for other rules, or episodes are to have nights
+        and it has several days and no night between any.
+    """
+    history = History(folder, rules, fees)
+    days = len(history.days)
+    if sessions_per_episode > 1 and days > 1 and not (history.following >= 0).any():
+        raise DataError(
+            f"history {folder} knows of no night between its {days} days, and "
+            f"env.sessions_per_episode is {sessions_per_episode}: write it again with `trading "
+            "history` under that setting, or set it to 1"
+        )
+    return history
 
 
 def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -338,16 +428,32 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
 class HistoricalMarkets(Resumable):
     """Accounts on the days of a history; see `trading.envs.vector_env.Markets`.
 
-    Every episode is one day drawn at random, from its first bar to its last. First episodes start
-    at staggered times of their days.
+    Every episode begins on a day drawn at random, at its first bar, and goes on through the nights
+    for at most `sessions_per_episode` sessions, as far as the history has them. First episodes
+    start at staggered times of their days.
     """
 
-    def __init__(self, num_accounts: int, history: History, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        num_accounts: int,
+        history: History,
+        rng: np.random.Generator,
+        sessions_per_episode: int = 1,
+    ) -> None:
         self.frames, self.board = history.frames, history.board
         self.frame_of: I64 = np.zeros(num_accounts, dtype=np.int64)
         self._first = np.array([day.first for day in history.days], dtype=np.int64)
         self._last = self._first + np.array([day.frames for day in history.days]) - 1
         self._ends = np.zeros(num_accounts, dtype=np.int64)
+        self._sessions = np.zeros(num_accounts, dtype=np.int64)
+        """Sessions of the episode that follow the present one."""
+        self._following, self._formerly = history.following, history.formerly
+        self._dividend = np.array([day.dividend for day in history.days])
+        self._in_cash = np.array([is_index(day.underlying) for day in history.days])
+        self._per_episode = sessions_per_episode
+        self._left = sessions_left(self._following)
+        most = min(sessions_per_episode - 1, int(self._left.max()))
+        self._starts = np.flatnonzero(self._left >= most)
         self._rng = rng
 
     def reseed(self, rng: np.random.Generator) -> None:
@@ -366,11 +472,27 @@ class HistoricalMarkets(Resumable):
         self.frame_of += 1
         return self.frame_of >= self._ends
 
+    def over(self) -> NDArray[np.bool_]:
+        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        over: NDArray[np.bool_] = self._sessions == 0
+        return over
+
+    def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
+        """What the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
+        day = self._day_of(accounts)
+        return self._dividend[self._following[day]], self._in_cash[day]
+
+    def pass_night(self, accounts: I64, holdings: Holdings) -> None:
+        """Bring these accounts to the first bar of their next session, with what they hold."""
+        following = self._following[self._day_of(accounts)]
+        self.frame_of[accounts] = self._first[following]
+        self._ends[accounts] = self._last[following]
+        self._sessions[accounts] -= 1
+        _list_again(self.board.listed_at, self._formerly, self.frame_of, accounts, holdings.legs)
+
     def restart(self, accounts: I64) -> None:
         """Draw a new day for these accounts."""
-        day = self._rng.integers(0, len(self._first), len(accounts))
-        self.frame_of[accounts] = self._first[day]
-        self._ends[accounts] = self._last[day]
+        self._begin(accounts, self._starts[self._rng.integers(0, len(self._starts), len(accounts))])
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a state in place.
@@ -386,10 +508,49 @@ class HistoricalMarkets(Resumable):
             raise DataError("the state is of another history: start new episodes")
         super().set_state(state)
 
+    def _begin(self, accounts: I64, days: I64) -> None:
+        """Begin episodes of these accounts at the open of these days."""
+        self.frame_of[accounts] = self._first[days]
+        self._ends[accounts] = self._last[days]
+        self._sessions[accounts] = np.minimum(self._left[days], self._per_episode - 1)
+
+    def _day_of(self, accounts: I64) -> I64:
+        return np.searchsorted(self._last, self._ends[accounts])
+
     def _arrays(self) -> dict[str, Any]:
         return {
             "frame_of": self.frame_of,
             "ends": self._ends,
             "first": self._first,
             "last": self._last,
+            "sessions": self._sessions,
         }
+
+
+def sessions_left(following: I64) -> I64:
+    """How many sessions go on from each day without a gap, [D]."""
+    left = np.zeros(len(following), dtype=np.int64)
+    for day in range(len(following)):
+        k = int(following[day])
+        while k >= 0:
+            left[day] += 1
+            k = int(following[k])
+    return left
+
+
+@njit(cache=True, error_model="numpy")
+def _list_again(listed_at: I64, formerly: I64, frame_of: I64, which: I64, legs: I64) -> None:
+    """Turn `legs` of another session's listing into those of the frames that accounts are in now.
+
+    What has expired is held no more; all else is listed, see `trading.envs.runs`.
+    """
+    for b in which:
+        at = listed_at[frame_of[b]]
+        for leg in range(legs.shape[1]):
+            i = legs[b, leg]
+            if i < 0:
+                continue
+            k = at
+            while formerly[k] != i:
+                k += 1
+            legs[b, leg] = k - at

@@ -54,6 +54,8 @@ class TradingRules(NamedTuple):
     """No new position this close to the end of the session."""
     reward_scale: float
     """Reward is the change of equity over the initial capital, times this."""
+    fill_style: int = 0
+    """How much of the spread fills pay: a `trading.execution.matching.FillStyle`."""
 
 
 @njit(cache=True)

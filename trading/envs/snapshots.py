@@ -11,7 +11,10 @@ Arrays: TypeAlias = "NDArray[Any] | dict[str, Arrays]"
 """Arrays by name, nested."""
 
 
-_SINCE = {"known"}
+_SINCE = {
+    *("known", "peak", "halted", "reduced", "delivered", "moves"),
+    *("sessions", "session", "extra", "later", "expiry"),
+}
 """Parts that older states lack: they are 0, nothing known."""
 
 

@@ -1,7 +1,8 @@
 """Many accounts in option markets stepped at once, as a Gymnasium vector environment.
 
-An environment is one account that trades one underlying for one session day. The step is compiled:
-matching, fees, margin, actions and features are the functions the live market calls.
+An environment is one account that trades one underlying for a session, or several in a row. The
+step is compiled: matching, fees, margin, actions and features are the functions the live market
+calls.
 """
 
 from pathlib import Path
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 from trading.envs.accounts import mark, new_accounts, open_accounts, trade
 from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT
+from trading.envs.exits import closed_equity
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.frames import Frames
-from trading.envs.history import HistoricalMarkets, History
+from trading.envs.history import HistoricalMarkets, history_with_nights
 from trading.envs.market_features import LIMIT
+from trading.envs.nights import close_accounts, pay_dividends, watch_margin
 from trading.envs.rules import TradingRules
-from trading.envs.sight import see
+from trading.envs.sight import Holdings, see
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.envs.snapshots import copied, put_back
 from trading.errors import ConfigError
@@ -66,8 +69,28 @@ class Markets(Protocol):
         """Go on by one bar; returns the accounts whose session has closed, bool[B]."""
         ...
 
+    def over(self) -> NDArray[np.bool_]:
+        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        ...
+
+    def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
+        """Of accounts whose session has closed and whose episode goes on, what the night brings.
+
+        The dividend that goes ex at the next open, USD a share, and whether options settle in cash;
+        each [len(accounts)].
+        """
+        ...
+
+    def pass_night(self, accounts: I64, holdings: Holdings) -> None:
+        """Bring these accounts to the first bar of their next session.
+
+        The legs of `holdings` [B, MAX_LEGS] become those of that session's listing, in which all
+        that has not expired is listed. Accounts of one market pass the night together.
+        """
+        ...
+
     def restart(self, accounts: I64) -> None:
-        """Begin new episodes for accounts whose session has closed."""
+        """Begin new episodes for accounts whose episode is over."""
         ...
 
     def get_state(self) -> dict[str, Any]:
@@ -89,8 +112,10 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
     """B accounts in the markets of a `Markets`.
 
     Autoreset mode is SAME_STEP: the step that ends an episode returns the first observation of the
-    next one, and `info["final_obs"]` the last of the old. An episode is one session; it ends by
-    truncation at the close with the position marked to mid.
+    next one, and `info["final_obs"]` the last of the old. An episode is one session or several; it
+    ends by truncation at a close with the position marked to mid. A session's last step before the
+    episode's end goes through the close, the night and the next open to the next session's first
+    bar: what expires is settled, and the reward is of all of it, see `trading.envs.nights`.
 
     Parameters
     ----------
@@ -150,7 +175,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         Returns observations f32[B, F] and masks bool[B, N], reward f32[B], terminated bool[B],
         truncated bool[B] and info; `info["invalid_action"]` marks actions that were masked out and
         therefore held. Where an episode ended, `info["episode"]` has its return, length, number of
-        fills and equity at the close.
+        fills, equity at the close, and what that is with all positions closed at the touch.
         """
         self._trade(np.asarray(actions, dtype=np.int64))
         truncated = self._markets.advance()
@@ -159,6 +184,14 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         self._returns += self._rewards
         self._lengths += 1
         info: dict[str, Any] = {"invalid_action": self._invalid.copy()}
+        if truncated.any():
+            over = self._markets.over()
+            night = np.flatnonzero(truncated & ~over)
+            truncated &= over
+            if len(night):
+                self._pass_night(night)
+                reward[night] += self._rewards[night].astype(np.float32)
+                self._returns[night] += self._rewards[night]
         done = np.flatnonzero(truncated)
         if len(done):
             info["final_obs"] = self._current()
@@ -167,6 +200,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
                 "l": self._lengths.copy(),
                 "trades": self._accounts.trades.copy(),
                 "equity": self.equity.copy(),
+                "closed_equity": self._closed(done),
             }
             info["_episode"] = truncated.copy()
             self._markets.restart(done)
@@ -223,10 +257,29 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             self._invalid,
         )
 
+    def _closed(self, which: I64) -> F64:
+        """Equity of accounts with everything closed at the touch, USD, [B]; of others as marked."""
+        worth, markets = self.equity.copy(), self._markets
+        view = (markets.board, markets.frames, markets.frame_of, self._rules)
+        closed_equity(*view, self._fees, self._accounts, which, worth)
+        return worth
+
+    def _pass_night(self, which: I64) -> None:
+        """Lead accounts at their session's close to the first bar of the next one."""
+        accounts, markets = self._accounts, self._markets
+        view = (markets.board, markets.frames, markets.frame_of, self._rules)
+        dividend, in_cash = markets.night(which)
+        close_accounts(*view, accounts, which, dividend, in_cash)
+        markets.pass_night(which, accounts.holdings)
+        pay_dividends(accounts, which, dividend, self._rules.multiplier)
+        self._observe(which)
+
     def _observe(self, which: I64) -> None:
         accounts = self._accounts
         view = (self._markets.board, self._markets.frames, self._markets.frame_of, self._rules)
         mark(*view, accounts, which, self._rewards)
+        if accounts.moves.any():
+            watch_margin(*view, accounts, which)
         see(*view, accounts.holdings, accounts.purses, which, accounts.sights)
 
 
@@ -248,6 +301,8 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         divides `num_envs`. Making a market costs far more than trading in it.
     beginnings
         Spots, regimes and news that episodes begin with.
+    sessions_per_episode
+        So many sessions in a row make an episode.
 
     Raises
     ------
@@ -275,6 +330,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         seed: int = 0,
         accounts_per_market: int = 1,
         beginnings: Beginnings = DEFAULT_BEGINNINGS,
+        sessions_per_episode: int = 1,
     ) -> None:
         if accounts_per_market < 1 or num_envs % accounts_per_market:
             raise ConfigError(
@@ -282,7 +338,14 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
             )
         rng = np.random.default_rng(seed)
         markets = SimulatedMarkets(
-            num_envs, accounts_per_market, rules, fees, ranges, rng, beginnings
+            num_envs,
+            accounts_per_market,
+            rules,
+            fees,
+            ranges,
+            rng,
+            beginnings,
+            sessions_per_episode,
         )
         super().__init__(num_envs, rules, fees, markets)
 
@@ -298,11 +361,14 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
         Folder of a history that `trading.envs.history.write_history` wrote for these rules.
     seed
         Seeds the choice of days; `reset(seed=...)` starts over from another.
+    sessions_per_episode
+        At most so many sessions in a row make an episode.
 
     Raises
     ------
     DataError
-        There is no history in the folder, or it was written for other rules.
+        There is no history in the folder, it was written for other rules, or episodes are to have
+        nights and it has several days and no night between any.
     """
 
     def __init__(
@@ -312,7 +378,9 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
         fees: FeeSchedule,
         history: str | Path,
         seed: int = 0,
+        sessions_per_episode: int = 1,
     ) -> None:
-        opened = History(Path(history), rules, fees)
-        markets = HistoricalMarkets(num_envs, opened, np.random.default_rng(seed))
+        opened = history_with_nights(Path(history), rules, fees, sessions_per_episode)
+        rng = np.random.default_rng(seed)
+        markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode)
         super().__init__(num_envs, rules, fees, markets)

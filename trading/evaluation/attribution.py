@@ -32,10 +32,16 @@ from trading.envs.sight import Holdings
 from trading.market.chain import F64, I64, MIN_TIME_VALUE
 from trading.market.pricing import YEAR_NS, greeks, implied_volatility
 
-COMPONENTS = ("delta", "gamma", "theta", "vega", "quotes", "unexplained", "spread", "fees")
-"""What a profit is made of, USD; `spread` is what fills paid beyond the marks."""
+COMPONENTS = (
+    *("delta", "gamma", "theta", "vega", "quotes", "unexplained", "spread", "fees"),
+    "endings",
+)
+"""What a profit is made of, USD; `spread` is what fills paid beyond the marks.
 
-_QUOTES, UNEXPLAINED, SPREAD, FEES = range(4, 8)
+`endings` is what closes and nights brought in which something was settled or a dividend paid.
+"""
+
+_QUOTES, UNEXPLAINED, SPREAD, FEES, ENDINGS = range(4, 9)
 """Places in `COMPONENTS`."""
 
 

@@ -1,6 +1,6 @@
 """Sessions traded from the open to the close by a policy or a baseline, in the training markets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.catalogue import ACTION_COUNT
-from trading.envs.history import HistoricalMarkets, History
+from trading.envs.history import (
+    HistoricalMarkets,
+    History,
+    history_with_nights,
+    sessions_left,
+)
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv
@@ -24,22 +29,27 @@ from trading.market.randomisation import DEFAULT_FAMILY, Family
 
 @dataclass(frozen=True)
 class Backtest:
-    """What D sessions came to, each traded with the initial capital; nothing is compounded.
+    """What D sessions came to; nothing is compounded.
 
-    Bars are those at whose start a decision was made; a session shorter than T bars is NaN, or 0
-    where no NaN can be, after its close.
+    Each begins with the initial capital, or goes on from the one before it in the same account: one
+    episode, whose sessions lie in a row. Bars are those at whose start a decision was made; the
+    last one of a session that another follows goes through the night to that one's first bar. A
+    session shorter than T bars is NaN, or 0 where no NaN can be, after its close.
     """
 
     names: tuple[str, ...]
     """[D], what each session was."""
     capital: float
-    """USD that every session begins with."""
+    """USD that every episode begins with."""
     returns: F64
-    """[D], change of equity from open to close, as a fraction of the initial capital."""
+    """[D], change of equity from open to close, as a fraction of the initial capital.
+
+    Of a session that another follows to that one's first bar.
+    """
     trades: I64
     """[D], fills."""
     equity: F64
-    """[D, T], USD after each bar."""
+    """[D, T], USD after each bar: the capital, and what was gained since the session's open."""
     actions: I64
     """[N], how often each action was taken and allowed."""
     parts: F64
@@ -52,22 +62,48 @@ class Backtest:
     """[D, T], option contracts held, sold ones counted too."""
     delta: F64
     """[D, T], delta of the position in USD, over equity."""
+    exits: F64
+    """[D], what closing everything at the touch, fees paid, changes the return of the last session
+    of an episode by, as a fraction of the initial capital; 0 in the others."""
+    episode: I64
+    """[D], which episode each session is of."""
+
+    @property
+    def closed_returns(self) -> F64:
+        """`returns` with everything closed at the touch where an episode ends, [D]."""
+        return self.returns + self.exits
 
 
 class EveryDay(HistoricalMarkets):
-    """One account on each day of a history, from its first bar to its last."""
+    """All days of a history, each traded once, from its first bar to its last.
 
-    def __init__(self, history: History) -> None:
-        super().__init__(len(history.days), history, np.random.default_rng(0))
+    An account trades at most `sessions_per_episode` days in a row; `episodes` are the first days.
+    """
+
+    def __init__(self, history: History, sessions_per_episode: int = 1) -> None:
+        self.episodes = _beginnings(history.following, sessions_per_episode)
+        rng = np.random.default_rng(0)
+        super().__init__(len(self.episodes), history, rng, sessions_per_episode)
 
     def start_all(self) -> None:
-        """Begin every day at its open."""
+        """Begin every episode at its open."""
         self.restart(np.arange(len(self.frame_of)))
 
     def restart(self, accounts: I64) -> None:
-        """Begin the accounts' own days again."""
-        self.frame_of[accounts] = self._first[accounts]
-        self._ends[accounts] = self._last[accounts]
+        """Begin the accounts' own episodes again."""
+        self._begin(accounts, self.episodes[accounts])
+
+
+def _beginnings(following: I64, sessions: int) -> I64:
+    """The days on which episodes of at most so many sessions begin, so that each day is in one."""
+    first = np.setdiff1d(np.arange(len(following)), following)
+    begun = []
+    for day in first.tolist():
+        row = [day]
+        while (after := int(following[row[-1]])) >= 0:
+            row.append(after)
+        begun += row[::sessions]
+    return np.array(sorted(begun), dtype=np.int64)
 
 
 class FromTheOpen(SimulatedMarkets):
@@ -79,20 +115,30 @@ class FromTheOpen(SimulatedMarkets):
 
 
 def backtest_history(
-    folder: Path, rules: TradingRules, fees: FeeSchedule, trader: Trader
+    folder: Path,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    trader: Trader,
+    sessions_per_episode: int = 1,
 ) -> Backtest:
-    """Trade every day of a history.
+    """Trade every day of a history, at most so many in a row by one account.
 
     Raises:
         DataError: There is no history in the folder, or it was written for other rules.
     """
-    history = History(folder, rules, fees)
-    underlyings = [day.underlying for day in history.days]
-    env = WatchedEnv(
-        len(underlyings), rules, fees, EveryDay(history), underlyings, _standing(trader)
-    )
-    names = tuple(f"{day.underlying} {day.date}" for day in history.days)
-    return _run(env, names, rules.initial_capital, trader)
+    history = history_with_nights(folder, rules, fees, sessions_per_episode)
+    markets = EveryDay(history, sessions_per_episode)
+    days = history.days
+    underlyings = [days[k].underlying for k in markets.episodes.tolist()]
+    env = WatchedEnv(len(underlyings), rules, fees, markets, underlyings, _standing(trader))
+
+    def named(episode: int, session: int) -> str:
+        k = int(markets.episodes[episode])
+        for _ in range(session):
+            k = int(history.following[k])
+        return f"{days[k].underlying} {days[k].date}"
+
+    return _run(env, named, rules.initial_capital, trader)
 
 
 def backtest_simulation(
@@ -102,25 +148,46 @@ def backtest_simulation(
     fees: FeeSchedule,
     trader: Trader,
     family: Family = DEFAULT_FAMILY,
+    sessions_per_episode: int = 1,
 ) -> Backtest:
-    """Trade whole simulated sessions; equal seeds show every trader the same markets."""
-    markets = _simulated(sessions, seed, rules, fees, family)
-    env = WatchedEnv(sessions, rules, fees, markets, [SIMULATED] * sessions, _standing(trader))
-    names = tuple(f"simulated {i + 1}" for i in range(sessions))
-    return _run(env, names, rules.initial_capital, trader)
+    """Trade whole simulated sessions; equal seeds show every trader the same markets.
+
+    There are at least so many `sessions`, in whole episodes.
+    """
+    episodes = -(-sessions // sessions_per_episode)
+    markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode)
+    env = WatchedEnv(episodes, rules, fees, markets, [SIMULATED] * episodes, _standing(trader))
+
+    def named(episode: int, session: int) -> str:
+        later = f", session {session + 1}" if sessions_per_episode > 1 else ""
+        return f"simulated {episode + 1}{later}"
+
+    return _run(env, named, rules.initial_capital, trader)
 
 
-def history_returns(folder: Path, rules: TradingRules, fees: FeeSchedule, trader: Trader) -> F64:
-    """The `returns` of `backtest_history`, [D], without a note of every bar, which costs time.
+def history_returns(
+    folder: Path,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    trader: Trader,
+    sessions_per_episode: int = 1,
+) -> F64:
+    """What each episode of `backtest_history` returns, [E], without a note of every bar.
 
+    Fractions of the initial capital a session. Episodes of several sessions are closed at the
+    touch, and count as the mean of their sessions, of which each depends on the one before.
     `trader` acts: a `Standing` position is no action, and is not opened here.
 
     Raises:
         DataError: There is no history in the folder, or it was written for other rules.
     """
     history = History(folder, rules, fees)
-    env = OptionsVectorEnv(len(history.days), rules, fees, EveryDay(history))
-    return _session_returns(env, rules.initial_capital, trader)
+    markets = EveryDay(history, sessions_per_episode)
+    env = OptionsVectorEnv(len(markets.episodes), rules, fees, markets)
+    sessions = np.minimum(
+        sessions_left(history.following)[markets.episodes] + 1, sessions_per_episode
+    )
+    return _returns(env, rules.initial_capital, trader, sessions)
 
 
 def simulation_returns(
@@ -130,10 +197,13 @@ def simulation_returns(
     fees: FeeSchedule,
     trader: Trader,
     family: Family = DEFAULT_FAMILY,
+    sessions_per_episode: int = 1,
 ) -> F64:
-    """The `returns` of `backtest_simulation`, [D], as `history_returns` are of a history."""
-    env = OptionsVectorEnv(sessions, rules, fees, _simulated(sessions, seed, rules, fees, family))
-    return _session_returns(env, rules.initial_capital, trader)
+    """What each episode of `backtest_simulation` returns, [E], as `history_returns`."""
+    episodes = -(-sessions // sessions_per_episode)
+    markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode)
+    env = OptionsVectorEnv(episodes, rules, fees, markets)
+    return _returns(env, rules.initial_capital, trader, np.full(episodes, sessions_per_episode))
 
 
 def learnt(policy: Policy) -> Trader:
@@ -157,25 +227,30 @@ def _standing(trader: Trader) -> Standing | None:
 
 
 def _simulated(
-    sessions: int, seed: int, rules: TradingRules, fees: FeeSchedule, family: Family
+    episodes: int,
+    seed: int,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    family: Family,
+    sessions: int,
 ) -> FromTheOpen:
     rng = np.random.default_rng(seed)
-    return FromTheOpen(sessions, 1, rules, fees, family.ranges, rng, family.beginnings)
+    return FromTheOpen(episodes, 1, rules, fees, family.ranges, rng, family.beginnings, sessions)
 
 
 class _Step(NamedTuple):
-    """One bar of B accounts that trade their first session."""
+    """One bar of B accounts that trade their first episode."""
 
     actions: I64
     running: NDArray[np.bool_]
-    """[B], whose session has not ended before."""
+    """[B], whose episode has not ended before."""
     ended: NDArray[np.bool_]
-    """[B], whose session ends with it."""
+    """[B], whose episode ends with it."""
     info: dict[str, Any]
 
 
 def _play(env: OptionsVectorEnv, trader: Trader) -> Iterator[_Step]:
-    """Step until every account has ended its first session."""
+    """Step until every account has ended its first episode."""
     observation, _ = env.reset()
     first, running = np.ones(env.num_envs, np.bool_), np.ones(env.num_envs, np.bool_)
     while running.any():
@@ -185,48 +260,85 @@ def _play(env: OptionsVectorEnv, trader: Trader) -> Iterator[_Step]:
         running = running & ~first
 
 
-def _run(env: WatchedEnv, names: tuple[str, ...], capital: float, trader: Trader) -> Backtest:
+def _run(
+    env: WatchedEnv, named: Callable[[int, int], str], capital: float, trader: Trader
+) -> Backtest:
     length, taken = np.zeros(env.num_envs, np.int64), np.zeros(ACTION_COUNT, np.int64)
+    closed = np.zeros(env.num_envs)
     for step in _play(env, trader):
         allowed = step.running & ~step.info["invalid_action"]
         taken += np.bincount(step.actions[allowed], minlength=ACTION_COUNT)
         length += step.running
-    return _gathered(env.bars, length, names, capital, taken)
+        if step.ended.any():
+            closed[step.ended] = step.info["episode"]["closed_equity"][step.ended]
+    return _gathered(env.bars, length, named, capital, taken, closed)
 
 
-def _session_returns(env: OptionsVectorEnv, capital: float, trader: Trader) -> F64:
-    equity = np.full(env.num_envs, np.nan)
+def _returns(env: OptionsVectorEnv, capital: float, trader: Trader, sessions: I64) -> F64:
+    """[E], fractions of the capital a session; closed at the touch where there are nights."""
+    equity, marked = np.full(env.num_envs, np.nan), sessions == 1
     for step in _play(env, trader):
         if step.ended.any():
-            equity[step.ended] = step.info["episode"]["equity"][step.ended]
-    return equity / capital - 1.0
+            told = step.info["episode"]
+            worth = np.where(marked, told["equity"], told["closed_equity"])
+            equity[step.ended] = worth[step.ended]
+    gained: F64 = (equity / capital - 1.0) / sessions
+    return gained
 
 
 def _gathered(
-    bars: list[WatchedBar], length: I64, names: tuple[str, ...], capital: float, actions: I64
+    bars: list[WatchedBar],
+    length: I64,
+    named: Callable[[int, int], str],
+    capital: float,
+    actions: I64,
+    closed: F64,
 ) -> Backtest:
-    """The bars of each account's first `length` steps."""
-    ended = np.arange(len(bars)) >= length[:, None]
-    last = np.arange(len(names)), length - 1
+    """The bars of each account's first `length` steps, session by session."""
 
     def column(name: str) -> NDArray[np.float64]:
         return np.stack([getattr(bar, name) for bar in bars], axis=1).astype(np.float64)
 
-    equity, parts, traded = column("equity"), column("parts"), column("traded")
-    position, delta, contracts = column("position"), column("delta"), column("contracts")
-    for each in (equity, delta, contracts):
-        each[ended] = np.nan
-    parts[ended], traded[ended], position[ended] = 0.0, 0.0, -1
+    session = column("session").astype(np.int64)
+    rows = [
+        (b, k, np.flatnonzero(session[b, :n] == k))
+        for b, n in enumerate(length.tolist())
+        for k in range(int(session[b, n - 1]) + 1)
+    ]
+    count, most = len(rows), max(len(taken) for _, _, taken in rows)
+
+    def cut(name: str, missing: float) -> NDArray[np.float64]:
+        """[D, T], of each session its bars."""
+        whole = column(name)
+        found = np.full((count, most, *whole.shape[2:]), missing)
+        for d, (b, _, taken) in enumerate(rows):
+            found[d, : len(taken)] = whole[b, taken]
+        return found
+
+    equity, trades = cut("equity", np.nan), cut("trades", 0.0)
+    episode = np.array([b for b, _, _ in rows], dtype=np.int64)
+    last = np.array([len(taken) - 1 for _, _, taken in rows])
+    ends = equity[np.arange(count), last]
+    fills = trades[np.arange(count), last]
+    follows = np.append(False, episode[1:] == episode[:-1])
+    begins = np.where(follows, np.roll(ends, 1), capital)
+    fills -= np.where(follows, np.roll(fills, 1), 0.0)
+    is_last = np.append(episode[1:] != episode[:-1], True)
+    # Where nothing goes before, the equity itself, to the last bit.
+    equity = np.where(follows[:, None], capital + (equity - begins[:, None]), equity)
+    returns = equity[np.arange(count), last] / capital - 1.0
     return Backtest(
-        names=names,
+        names=tuple(named(b, k) for b, k, _ in rows),
         capital=capital,
-        returns=equity[last] / capital - 1.0,
-        trades=column("trades")[last].astype(np.int64),
+        returns=returns,
+        trades=fills.astype(np.int64),
         equity=equity,
         actions=actions,
-        parts=parts,
-        traded=traded.sum(axis=1),
-        position=position.astype(np.int64),
-        contracts=contracts,
-        delta=delta,
+        parts=cut("parts", 0.0),
+        traded=cut("traded", 0.0).sum(axis=1),
+        position=cut("position", -1.0).astype(np.int64),
+        contracts=cut("contracts", np.nan),
+        delta=cut("delta", np.nan),
+        exits=np.where(is_last, (closed[episode] - ends) / capital, 0.0),
+        episode=episode,
     )

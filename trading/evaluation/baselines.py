@@ -26,6 +26,7 @@ from trading.execution.exposure import headroom
 from trading.execution.fees import FeeSchedule
 from trading.execution.legs import terms_of
 from trading.execution.margin_watch import cents_up
+from trading.execution.matching import FillStyle
 from trading.execution.money import usd
 from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.requirement import legs_reserve, market_requirement, sells_short
@@ -186,7 +187,10 @@ def _open(
         units=rules.max_contracts,
     )
     quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
-    offered = cross(order, order.units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage)
+    offered = cross(
+        order, order.units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage,
+        style=FillStyle(rules.fill_style),
+    )  # fmt: skip
     if offered.units == 0:
         return
     spot = float(view.frames.spot[f])

@@ -49,11 +49,12 @@ def evaluate(
     seed: int,
     policy_of: PolicyOfFold,
     progress: Callable[[str], None],
+    sessions_per_episode: int = 1,
 ) -> dict[str, Backtest]:
     """Trade the test days of every fold by the policy of its training days, and by the baselines.
 
-    Folder `work`, see `check_unused`, keeps of each fold its two histories, as links, and what
-    `policy_of` leaves.
+    At most `sessions_per_episode` days in a row are traded by one account. Folder `work`, see
+    `check_unused`, keeps of each fold its two histories, as links, and what `policy_of` leaves.
 
     Raises:
         DataError: A history cannot be read or written.
@@ -69,7 +70,8 @@ def evaluate(
         traders |= baselines(seed + number)
         progress(f"fold {number} of {len(folds)}: trades {_span(fold.test)}")
         for name, trader in traders.items():
-            parts.setdefault(name, []).append(backtest_history(test, rules, fees, trader))
+            traded = backtest_history(test, rules, fees, trader, sessions_per_episode)
+            parts.setdefault(name, []).append(traded)
     return {name: joined(results) for name, results in parts.items()}
 
 
@@ -79,6 +81,7 @@ def joined(results: Sequence[Backtest]) -> Backtest:
     All must have the same capital.
     """
     longest = max(result.equity.shape[1] for result in results)
+    begun = np.cumsum([0, *(int(result.episode[-1]) + 1 for result in results)])[:-1]
 
     def rows(name: str, after: float) -> NDArray[Any]:
         padded = []
@@ -101,6 +104,10 @@ def joined(results: Sequence[Backtest]) -> Backtest:
         position=rows("position", -1),
         contracts=rows("contracts", np.nan),
         delta=rows("delta", np.nan),
+        exits=np.concatenate([result.exits for result in results]),
+        episode=np.concatenate(
+            [result.episode + before for result, before in zip(results, begun, strict=True)]
+        ),
     )
 
 

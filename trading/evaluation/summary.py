@@ -52,6 +52,7 @@ def _returns(result: Backtest, seed: int) -> Figures:
         ("sessions", str(len(returns))),
         ("mean", _percent(float(np.mean(returns)))),
         ("95 % interval", _interval(_percent(low), _percent(high))),
+        ("mean, closed at the touch", _percent(float(np.mean(result.closed_returns)))),
         ("max drawdown", f"{metrics.max_drawdown(returns):.2%}"),
         ("win rate", _ratio(metrics.win_rate(returns))),
         ("profit factor", _ratio(metrics.profit_factor(returns))),

@@ -26,6 +26,7 @@ _COLOURS = {
     "unexplained": "#7f7f7f",
     "spread": "#ff7f0e",
     "fees": "#d62728",
+    "endings": "#8c564b",
 }
 _ASIDE = "random"
 """Random trading loses so much that beside it nothing else can be told apart."""

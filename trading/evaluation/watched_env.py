@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.catalogue import ACTIONS, CLOSE, Strategy
-from trading.envs.rules import NO_LEG, TradingRules
+from trading.envs.rules import NO_LEG, STOCK, TradingRules
 from trading.envs.sight import Holdings
 from trading.envs.vector_env import Markets, OptionsVectorEnv
-from trading.evaluation.attribution import Reading, explain, read
+from trading.evaluation.attribution import ENDINGS, Reading, explain, read
 from trading.evaluation.baselines import BUY_AND_HOLD, SHORT_STRANGLE, Standing, View, quote_of
 from trading.execution.fees import FeeSchedule
-from trading.execution.matching import touch_price
+from trading.execution.matching import fill_price
 from trading.market.chain import F64, I64
 
 POSITIONS = (
@@ -47,6 +47,8 @@ class WatchedBar:
     """[B], option contracts, sold ones counted too."""
     delta: F64
     """[B], delta in USD over equity."""
+    session: I64
+    """[B], sessions of the episode that were over when the bar began."""
 
 
 class WatchedEnv(OptionsVectorEnv):
@@ -70,6 +72,7 @@ class WatchedEnv(OptionsVectorEnv):
         self._underlyings, self._standing = underlyings, standing
         self._position = np.zeros(num_envs, dtype=np.int64)
         self._pending: tuple[Reading, F64, F64, F64] | None = None
+        self._session = np.zeros(num_envs, dtype=np.int64)
 
     def _trade(self, actions: I64) -> None:
         accounts = self._accounts
@@ -108,8 +111,28 @@ class WatchedEnv(OptionsVectorEnv):
                 position=self._position.copy(),
                 contracts=contracts,
                 delta=before.delta_usd / np.maximum(self.equity, 1.0),
+                session=self._session.copy(),
             )
         )
+
+    def _open(self, which: I64) -> None:
+        self._session[which] = 0
+        super()._open(which)
+
+    def _pass_night(self, which: I64) -> None:
+        """Count the night to the bar before it, and tell what of its profit came from what."""
+        accounts, none = self._accounts, np.zeros(self.num_envs)
+        before, worth, cash = self._read(), self.equity.copy(), accounts.net_cash.copy()
+        super()._pass_night(which)
+        self._session[which] += 1
+        bar, change = self.bars[-1], self.equity - worth
+        bar.equity[which] = self.equity[which]
+        parts = explain(before, self._read(), none, none)
+        ended = accounts.net_cash != cash
+        ended |= (before.quantity != self._read().quantity).any(axis=1)
+        parts[ended] = 0.0
+        parts[ended, ENDINGS] = change[ended]
+        bar.parts[which] += parts[which]
 
     def _view(self) -> View:
         markets = self._markets
@@ -128,11 +151,15 @@ class WatchedEnv(OptionsVectorEnv):
             opens = before.units[b] == 0
             units = int(after.units[b] - before.units[b])
             legs, ratio = (after.legs, after.ratio) if opens else (before.legs, before.ratio)
+            n_legs = int((legs[b] != NO_LEG).sum())
             for leg, per_unit in zip(legs[b].tolist(), ratio[b].tolist(), strict=True):
                 if leg == NO_LEG:
                     break
                 lots = per_unit * units
                 quote = quote_of(view, b, leg, rules)
-                price = touch_price(quote.bid, quote.ask, lots > 0, rules.slippage)
+                price = fill_price(
+                    quote.bid, quote.ask, lots > 0, rules.slippage, rules.fill_style, n_legs,
+                    n_legs == 1 and leg == STOCK,
+                )  # fmt: skip
                 traded[b] += abs(lots) * rules.multiplier * price
         return traded

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.endings import dividend_is_worth_it
 from trading.execution.events import Ending, Settled
 from trading.execution.holdings import Position, marked
 from trading.execution.legs import is_stock
@@ -38,8 +39,9 @@ def is_assigned_early(
     product = product_of(contract.root)
     if contract.right is not Right.CALL or product.european or product.cash_settled:
         return False
-    worth_keeping = time_value >= dividend
-    return spot > contract.strike and not worth_keeping
+    return bool(
+        dividend_is_worth_it(float(spot), contract.strike, float(dividend), float(time_value))
+    )
 
 
 def time_value(contract: OptionContract, spot: float, quotes: Mapping[str, QuoteView]) -> float:

@@ -34,6 +34,7 @@ from trading.execution.holdings import WorkingOrder
 from trading.execution.journal import Journal
 from trading.execution.margin import uncovered_margin
 from trading.execution.margin_watch import margin_changes
+from trading.execution.matching import FillStyle
 from trading.execution.orders import (
     Fill,
     Intent,
@@ -93,6 +94,8 @@ class PaperBroker(Clearing):
         Nothing trades on a quote older than this.
     carry : CarryRates
         Interest on cash and fees of borrowed stock.
+    style : FillStyle
+        How much of the spread fills pay.
 
     Raises
     ------
@@ -111,6 +114,7 @@ class PaperBroker(Clearing):
         slippage: float = 0.0,
         max_quote_age_ns: int = MAX_QUOTE_AGE_NS,
         carry: CarryRates = NO_CARRY,
+        style: FillStyle = FillStyle.TOUCH,
     ) -> None:
         if not 0.0 <= slippage < math.inf:
             raise OrderError(f"slippage is {slippage}: give USD a share, 0 or more")
@@ -120,6 +124,7 @@ class PaperBroker(Clearing):
         self.slippage = slippage
         self.max_quote_age_ns = max_quote_age_ns
         self.carry = carry
+        self.style = style
 
     def book_carry(
         self, today: date, through: date, prices: Mapping[str, float], now_ns: int
@@ -343,6 +348,7 @@ class PaperBroker(Clearing):
             self.slippage,
             self.account.adjusted,
             self.account.multiplier,
+            self.style,
         )
 
     def _unit_margin(

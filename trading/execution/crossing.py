@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from trading.execution.deliverables import STANDARD, Adjusted
 from trading.execution.fees import FeeSchedule, order_fees
 from trading.execution.legs import as_arrays
-from trading.execution.matching import MatchCode, fill_cash, gross_price, match_legs, net_price
+from trading.execution.matching import (
+    FillStyle,
+    MatchCode,
+    fill_cash,
+    gross_price,
+    match_legs,
+    net_price,
+)
 from trading.execution.money import usd
 from trading.execution.orders import Fill, LegFill, Order, QuoteView, RejectReason
 
@@ -116,6 +123,7 @@ def cross(
     slippage: float,
     adjusted: Adjusted = STANDARD,
     multiplier: float = 100.0,
+    style: FillStyle = FillStyle.TOUCH,
 ) -> Crossing:
     """Match `units` of an order against `quotes`, which hold every leg; see `match_legs`.
 
@@ -143,6 +151,8 @@ def cross(
         max_quote_age_ns,
         slippage,
         prices,
+        int(style),
+        len(views) == 1 and int(right[0]) == 0,
     )
     if code != MatchCode.OK:
         reason = _NO_MATCH[MatchCode(code)]

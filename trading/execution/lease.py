@@ -17,7 +17,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -170,6 +170,32 @@ def wait_for_lease(
                 raise
         if stop.wait(_POLL_S):
             return None
+
+
+def wait_for_any(
+    journals: Mapping[str, Path], stop: threading.Event, tell: Callable[[int], None]
+) -> tuple[str, AccountLease] | None:
+    """The first lease of several accounts that is free, as soon as one is, and whose it is.
+
+    Parameters
+    ----------
+    journals
+        The accounts' journals by name, in the order in which they are tried.
+    stop
+        Ends the waiting; it returns None then.
+    tell
+        Called with how many are taken, when none is free.
+    """
+    told = False
+    while not stop.is_set():
+        for name, journal in journals.items():
+            with contextlib.suppress(AccountLeased):
+                return name, AccountLease(journal)
+        if not told:
+            told = True
+            tell(len(journals))
+        stop.wait(_POLL_S)
+    return None
 
 
 def lease_path(journal: Path) -> Path:

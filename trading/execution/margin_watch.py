@@ -46,14 +46,22 @@ def margin_changes(
             continue
         spot = spots[underlying]
         now = unit_margin(held, account.multiplier, spot, marks, account.adjusted)
-        change = now - held.reserve_per_unit
-        decides = (power < 0.0) != (power - change * held.units < 0.0)
-        small = abs(change) <= MATERIAL_CHANGE * held.reserve_per_unit
-        if change != 0.0 and (decides or not small):
+        if is_material(held.reserve_per_unit, now, held.units, power):
             number = account.margin_changes + len(changes) + 1
             changes.append(MarginChanged(now_ns, number, underlying, now))
-            power -= change * held.units
+            power -= (now - held.reserve_per_unit) * held.units
     return changes
+
+
+def is_material(before: float, now: float, units: int, power: float) -> bool:
+    """Whether a margin a unit moved by enough to be written down, or decides a margin call.
+
+    `power` is the buying power before, USD. A margin that is no number is material.
+    """
+    change = now - before
+    decides = (power < 0.0) != (power - change * units < 0.0)
+    small = abs(change) <= MATERIAL_CHANGE * before
+    return change != 0.0 and (decides or not small)
 
 
 def margins_after(

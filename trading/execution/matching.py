@@ -1,7 +1,8 @@
 """Fills of multi-leg orders against displayed quotes.
 
-One kernel for live trading and training: every leg crosses the spread to the opposite touch, all
-legs of a unit trade together or none does, and no more units trade than every touch displays.
+One kernel for live trading and training: every leg crosses the spread, to the opposite touch or the
+share of it that `FillStyle` says, all legs of a unit trade together or none does, and no more units
+trade than every touch displays.
 
 A leg is an option (`right` +1 call, -1 put) or stock (`right` 0). Stock counts in round lots of
 `multiplier` shares, its displayed sizes too, so that quantity x multiplier x price is the cash of
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from trading.execution.fees import FeeSchedule, order_fees
 from trading.execution.money import usd
 from trading.market.chain import is_tradable
+from trading.market.quotes import TickClass, tick_cents
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -24,6 +26,21 @@ I8 = NDArray[np.int8]
 
 MINIMUM_PRICE = 0.01
 """USD a share: the smallest tick of a listed option; slippage takes no sale below it."""
+
+
+class FillStyle(IntEnum):
+    """How much of the spread a fill pays."""
+
+    TOUCH = 0
+    """All of it: the opposite touch."""
+    SHARE_OF_SPREAD = 1
+    """Less the more legs an order has, see `SHARES`, in the ticks of the contract's class."""
+
+
+SHARES = np.array([0.75, 0.66, 0.56, 0.53])
+"""Share of the quoted spread that an order of 1, 2, 3 and of 4 or more legs pays: a purchase trades
+at bid + share x (ask - bid), a sale at ask - share x (ask - bid). As ORATS publishes them for its
+backtests, https://docs.orats.io/backtest-api-guide/backtester-methodology.html#slippage."""
 
 
 class MatchCode(IntEnum):
@@ -38,6 +55,9 @@ class MatchCode(IntEnum):
     INVALID_ORDER = 6
 
 
+_SHARE_OF_SPREAD = int(FillStyle.SHARE_OF_SPREAD)
+_TICK_CLASSES = (int(TickClass.STANDARD), int(TickClass.PENNY_PROGRAM))
+_PENNY = int(TickClass.PENNY)
 _OK = int(MatchCode.OK)
 _NOT_A_NUMBER = int(MatchCode.NOT_A_NUMBER)
 _ONE_SIDED = int(MatchCode.ONE_SIDED)
@@ -71,6 +91,56 @@ def touch_price(bid: float, ask: float, buys: bool, slippage: float) -> float:
 
 
 @njit(cache=True)
+def shown_class(bid: float, ask: float) -> int:
+    """The coarsest `TickClass` whose ticks both sides of a quote keep to.
+
+    A feed does not tell the class of a contract; its quotes keep to its ticks. Where a quote would
+    do in a coarser class by chance, the coarser one is assumed, which fills worse.
+    """
+    for tick_class in _TICK_CLASSES:
+        keeps = True
+        for price in (bid, ask):
+            cents = np.rint(price * 100.0)
+            keeps &= abs(price * 100.0 - cents) < 1e-6
+            keeps &= int(cents) % tick_cents(price, tick_class) == 0
+        if keeps:
+            return tick_class
+    return _PENNY
+
+
+@njit(cache=True)
+def share_price(
+    bid: float, ask: float, buys: bool, slippage: float, n_legs: int, is_stock: bool
+) -> float:
+    """Price that pays the share of the spread of an order of `n_legs`, in USD a share.
+
+    An order of one option trades in the ticks of its class. Legs of a complex order, and stock,
+    trade in cents, so that its net does. Prices are rounded against the order, never past the
+    touch; slippage is paid beyond.
+    """
+    kept = (1.0 - SHARES[min(n_legs, len(SHARES)) - 1]) * (ask - bid)
+    price = ask - kept if buys else bid + kept
+    tick = 1
+    if n_legs == 1 and not is_stock:
+        tick = tick_cents(price, shown_class(bid, ask))
+    ticks = price * 100.0 / tick
+    if buys:
+        return float(min(np.ceil(ticks - 1e-6) * tick / 100.0, ask) + slippage)
+    floor = max(np.floor(ticks + 1e-6) * tick / 100.0, bid)
+    return float(max(floor - slippage, min(bid, MINIMUM_PRICE)))
+
+
+@njit(cache=True)
+def fill_price(
+    bid: float, ask: float, buys: bool, slippage: float, style: int, n_legs: int, is_stock: bool
+) -> float:
+    """Price of one leg of an order by a `FillStyle`, in USD a share."""
+    if style == _SHARE_OF_SPREAD:
+        return float(share_price(bid, ask, buys, slippage, n_legs, is_stock))
+    return float(touch_price(bid, ask, buys, slippage))
+
+
+@njit(cache=True)
 def match_legs(
     ratio: I64,
     bid: F64,
@@ -84,11 +154,14 @@ def match_legs(
     max_quote_age_ns: int,
     slippage_per_leg: float,
     leg_price_out: F64,
+    style: int = 0,
+    is_stock: bool = False,
 ) -> tuple[int, int]:
     """Price each leg and count the units that can trade now.
 
-    A purchase pays ask + slippage; a sale receives bid - slippage, at least `MINIMUM_PRICE` (or
-    the bid itself where that is lower). Nothing trades on a quote that is not finite, has an
+    At the touch a purchase pays ask + slippage; a sale receives bid - slippage, at least
+    `MINIMUM_PRICE` (or the bid itself where that is lower); see `share_price` of the other style.
+    Nothing trades on a quote that is not finite, has an
     absent side (price <= 0), is locked or crossed (bid >= ask), has no time (<= 0), is older than
     `max_quote_age_ns`, or displays less than one unit on the side that is hit.
 
@@ -99,9 +172,13 @@ def match_legs(
     units : int
         Units wanted, >= 1.
     slippage_per_leg : float
-        USD a share beyond the touch, >= 0.
+        USD a share beyond the style's price, >= 0.
     leg_price_out : f64[L]
         Receives the price of each leg in USD a share; meaningful only with `MatchCode.OK`.
+    style : int
+        `FillStyle`.
+    is_stock : bool
+        Whether the order is of stock alone, which has no class of ticks.
 
     Returns
     -------
@@ -125,7 +202,9 @@ def match_legs(
         if not (np.isfinite(size) and size >= contracts):
             return _NO_SIZE, 0
         fillable = min(fillable, int(min(size // contracts, float(units))))
-        leg_price_out[leg] = touch_price(bid[leg], ask[leg], buys, slippage_per_leg)
+        leg_price_out[leg] = fill_price(
+            bid[leg], ask[leg], buys, slippage_per_leg, style, n_legs, is_stock
+        )
     return _OK, fillable
 
 

@@ -14,16 +14,21 @@ from collections.abc import Iterable, Mapping
 
 from trading.errors import DataError
 from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.endings import (
+    EXERCISE_THRESHOLD,
+    cash_at_end,
+    contracts_delivered,
+    exercised,
+)
 from trading.execution.events import Ending, Settled
 from trading.execution.holdings import Position
 from trading.execution.legs import is_stock
-from trading.execution.money import usd
 from trading.market.closes import CloseSource
 from trading.market.contracts import OptionContract, parse_symbol
 from trading.market.products import product_of
 
-EXERCISE_THRESHOLD = 0.01
-"""USD a share in the money from which the OCC exercises an expiring option (OCC Rule 805)."""
+__all__ = ["EXERCISE_THRESHOLD", "closing_price", "settled", "settlement_price", "settlements"]
+__all__ += ["value_at_expiry"]
 
 
 def settlement_price(contract: OptionContract, spot: float) -> float:
@@ -42,9 +47,7 @@ def value_at_expiry(symbol: str, spot: float, multiplier: float, adjusted: Adjus
 
 
 def _exercised(contract: OptionContract, value: float) -> float:
-    """Intrinsic value where a contract's hundredth delivers `value`, 0 where nobody exercises."""
-    intrinsic = round(max(0.0, contract.right * (value - contract.strike)), 6)
-    return intrinsic if intrinsic >= EXERCISE_THRESHOLD else 0.0
+    return float(exercised(int(contract.right), contract.strike, float(value)))
 
 
 def settlements(
@@ -117,9 +120,9 @@ def settled(
     if delivered is not None:
         lots, lot = sign * round(delivered.shares), 1.0
         aggregate -= delivered.cash
-    paid = (position.quantity - contracts) * multiplier * price
-    # Adding zero turns -0.0 into 0.0.
-    cash = usd(paid - sign * aggregate) + 0.0
+    cash = float(
+        cash_at_end(position.quantity, contracts, int(contract.right), price, multiplier, aggregate)
+    )
     if contracts:
         ending = Ending.ASSIGNED if contracts < 0 else Ending.EXERCISED
     else:
@@ -154,14 +157,12 @@ def _delivered(
     """Signed contracts that turn into stock, where `shares` of it are held so far."""
     contract = parse_symbol(position.symbol)
     delivered = adjusted.deliverables.get(position.symbol)
-    if product_of(contract.root).cash_settled:
-        return 0
+    in_cash = product_of(contract.root).cash_settled
     if delivered is not None and (delivered.others or not delivered.shares):
-        return 0
-    if value_at_expiry(position.symbol, spot, multiplier, adjusted) == 0.0:
-        return 0
-    if position.quantity < 0:
-        return position.quantity
+        in_cash = True
+    price = value_at_expiry(position.symbol, spot, multiplier, adjusted)
     each = adjusted.shares(position.symbol, multiplier)
-    offset = int(-shares * int(contract.right) / each)
-    return min(position.quantity, max(offset, 0))
+    right = int(contract.right)
+    return int(
+        contracts_delivered(position.quantity, right, price, float(shares), float(each), in_cash)
+    )

@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 
 from trading.config import Settings
-from trading.envs.history import History
+from trading.envs.history import history_with_nights
 from trading.envs.rules import TradingRules
 from trading.errors import CheckpointError, ConfigError, LearnerLostError, LearningError
 from trading.execution.fees import FeeSchedule
@@ -20,6 +20,7 @@ from trading.learning.noted_settings import NOTED
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
 from trading.market.randomisation import DEFAULT_FAMILY, Family
+from trading.waiting_bar import Pace
 
 log = structlog.get_logger(__name__)
 
@@ -99,16 +100,17 @@ def training_environment(
     ConfigError
         `learning.accounts_per_market` does not divide `learning.num_envs`.
     DataError
-        The history is missing, or was written for other rules.
+        The history is missing, was written for other rules, or has no nights and is to have some.
     """
     learning = settings.learning
     if learning.history is not None:
-        History(learning.history, rules, fees)
+        history_with_nights(learning.history, rules, fees, settings.env.sessions_per_episode)
         return {
             "factory": _HISTORICAL,
             "rules": rules,
             "fees": fees,
             "history": str(learning.history),
+            "sessions_per_episode": settings.env.sessions_per_episode,
         }
     if learning.num_envs % learning.accounts_per_market:
         raise ConfigError(
@@ -122,6 +124,7 @@ def training_environment(
         "rules": rules,
         "fees": fees,
         "accounts_per_market": learning.accounts_per_market,
+        "sessions_per_episode": settings.env.sessions_per_episode,
         **family._asdict(),
     }
 
@@ -284,6 +287,7 @@ def pretrain(
         return store.save(algorithm.save_to_path, metadata)
 
     path, saved, learned_at = save(), done, time.monotonic()
+    pace = Pace(steps, done)
     while done < steps and not stopped():
         try:
             if lost:
@@ -306,7 +310,9 @@ def pretrain(
             )
         if done - saved >= save_frequency and done < steps:
             path, saved = save(), done
-        progress(f"pre-training {done:,} of {steps:,} decisions{_earned(algorithm, results)}")
+        told = pace.told(done)
+        earned = _earned(algorithm, results)
+        progress(f"pre-training {done:,} of {steps:,} decisions{told and f', {told}'}{earned}")
     if done > saved:
         path = save()
     return Pretraining(done, path)

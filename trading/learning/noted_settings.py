@@ -9,6 +9,8 @@ _SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
 _NOT_NOTED = {"market.file"}
 """Where a setting came from, which is none itself."""
+_ALWAYS_USUAL = ("execution.style", "market.")
+"""What was not a setting once, and was as its default says."""
 NOTED = "settings"
 """Of a checkpoint's metadata."""
 
@@ -23,7 +25,13 @@ def noted_settings(settings: Settings) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A sentence for each setting that both know and that has changed."""
+    """A sentence for each setting that both know and that has changed.
+
+    A checkpoint that does not know a style of fills or a market was learnt at the touch and in the
+    default one, which is all there was.
+    """
+    usual = noted_settings(Settings())
+    then = {name: usual[name] for name in usual if name.startswith(_ALWAYS_USUAL)} | {**then}
     return [
         f"{name} is {shown(now[name])}; the checkpoint was learnt with {shown(then[name])}"
         for name in sorted(then.keys() & now.keys())

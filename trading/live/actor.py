@@ -147,7 +147,7 @@ class LiveMarket:
         if endpoint.api_key:
             self._unlocked.set()
         self._calendar = ExchangeCalendar()
-        self._metrics = TradingMetrics()
+        self._metrics = TradingMetrics(settings.strategy)
         self._learner = LearnerFigures()
         self._learner_status: dict[str, Any] = {}
         self._decisions_learned = 0

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trading.config import Settings
 
@@ -90,6 +90,27 @@ def corporate_actions(settings: Settings) -> "tuple[list[CorporateAction], list[
     return ([], []) if file is None else read_corporate_actions(file)
 
 
+class BetweenSessions(NamedTuple):
+    """What falls between sessions, as far as files tell it."""
+
+    dividends: "list[Dividend]"
+    actions: "list[CorporateAction]"
+
+
+def between_sessions(settings: Settings) -> BetweenSessions:
+    """Dividends and corporate actions of the files that the settings name, for histories.
+
+    Raises
+    ------
+    DataError
+        A file is missing or wrong.
+    """
+    from trading.live.markets import with_named
+
+    actions, special = corporate_actions(settings)
+    return BetweenSessions(with_named(dividends(settings) or [], special), actions)
+
+
 def close_finder(
     settings: Settings, rest: "RestClient", calendar: "ExchangeCalendar"
 ) -> "CloseFinder | None":
@@ -153,6 +174,7 @@ def carry_rates(settings: Settings) -> "CarryRates":
 def paper_broker(settings: Settings, journal: "Journal", account: "Account") -> "PaperBroker":
     """The broker of an account that trades."""
     from trading.execution.broker import PaperBroker
+    from trading.execution.matching import FillStyle
 
     rules = trading_rules(settings)
     return PaperBroker(
@@ -163,6 +185,7 @@ def paper_broker(settings: Settings, journal: "Journal", account: "Account") -> 
         rules.slippage,
         rules.max_quote_age_ns,
         carry_rates(settings),
+        FillStyle(rules.fill_style),
     )
 
 
@@ -190,6 +213,7 @@ def risk_limits(settings: Settings) -> "RiskLimits":
 def trading_rules(settings: Settings) -> "TradingRules":
     """Rules that the agent's actions are built by, live and in training."""
     from trading.envs.rules import TradingRules
+    from trading.execution.matching import FillStyle
 
     risk = settings.risk
     return TradingRules(
@@ -212,6 +236,7 @@ def trading_rules(settings: Settings) -> "TradingRules":
         rate=settings.env.risk_free_rate_pct / 100.0,
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
         reward_scale=settings.env.reward_scale,
+        fill_style=int(FillStyle[settings.execution.style.upper()]),
     )
 
 
@@ -273,6 +298,7 @@ def trader_settings(settings: Settings) -> "TraderSettings":
         lockstep_timeout_s=LOCKSTEP_TIMEOUT_S,
         learning=settings.learning.online,
         update_frequency=settings.learning.update_frequency,
+        sessions_per_episode=settings.env.sessions_per_episode,
         patience_s=math.inf if minds_nothing else settings.safety.patience_s,
         flatten_unattended=settings.safety.unattended == "flatten",
         fragment_file=settings.paths.state_dir / f"fragment-{settings.account.id}.bin",

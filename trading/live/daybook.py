@@ -229,8 +229,11 @@ class Daybook:
             _put(self._decisions, self._decided, told, MOST_DECISIONS)
 
     def _learn(self, report: dict[str, Any]) -> None:
-        updates = int(report.get("updates", 0))
-        if str(updates) not in self._learning and report.get("live_updates"):
+        updates = int(report.get("live_updates", 0))
+        newest = int(next(reversed(self._learning), 0))
+        if updates < newest:  # Another driver counts anew.
+            self._learning = {}
+        if updates and updates != newest:
             told = {name: _plain(report.get(name)) for name in _CURVES}
             _put(self._learning, updates, {"updates": updates, **told}, MOST_UPDATES)
 

@@ -180,6 +180,9 @@ class TradingMetrics:
 
     Figures are replaced as a whole, so a scrape from another thread sees one instant of each.
 
+    Parameters:
+        strategy: what each sample is labelled with; None: nothing.
+
     Example:
         >>> metrics = TradingMetrics()
         >>> metrics.update_account(AccountFigures(trades=3, portfolio_value=100_250.0))
@@ -187,8 +190,9 @@ class TradingMetrics:
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strategy: str | None = None) -> None:
         self.registry = CollectorRegistry()
+        self._strategy = strategy
         self._account = AccountFigures()
         self._feed = FeedFigures()
         self._learner = LearnerFigures()
@@ -224,7 +228,7 @@ class TradingMetrics:
 
     def text(self) -> bytes:
         """All metrics in the text format of `prometheus_client.CONTENT_TYPE_LATEST`."""
-        return generate_latest(self.registry)
+        return text_of(self.registry, self._strategy)
 
     def families(self) -> Iterable[Metric]:
         """One metric family for each figure, as they are now."""
@@ -232,6 +236,27 @@ class TradingMetrics:
         yield from _feed_families(self._feed)
         yield from _learner_families(self._learner)
         yield from _process_families(self._process)
+
+
+def text_of(registry: CollectorRegistry, strategy: str | None = None) -> bytes:
+    """A registry in the text format, each sample labelled with the strategy where there is one."""
+    return generate_latest(registry if strategy is None else _Labelled(registry, strategy))
+
+
+class _Labelled(CollectorRegistry):
+    """What a registry holds, with a label more."""
+
+    def __init__(self, registry: CollectorRegistry, strategy: str) -> None:
+        super().__init__()
+        self._registry, self._strategy = registry, strategy
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [
+                each._replace(labels={"strategy": self._strategy, **each.labels})
+                for each in metric.samples
+            ]
+            yield metric
 
 
 class _Figures(Collector):

@@ -18,6 +18,8 @@ _SETTINGS = (
     "risk.",
 )
 """Keys, or beginnings of keys, of the settings that belong to it."""
+_ONCE_FIXED = {"execution.style": "touch"}
+"""What was no setting when older journals were written."""
 _SHAPES = ("actions", "features", "model.")
 """Where these differ, weights that were learned before cannot be loaded."""
 
@@ -61,8 +63,9 @@ def check_terms(settings: Settings, account: Account) -> list[str]:
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     lines = []
+    known = _ONCE_FIXED | {**before} if before else {}
     for key, value in now.items():
-        old = before.get(key)
+        old = known.get(key)
         if old is None or old == value:
             continue
         line = f"{key} was {old} when the account last traded, and is {value}"

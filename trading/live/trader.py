@@ -106,6 +106,8 @@ class TraderSettings:
     """Build fragments at all."""
     update_frequency: int
     """Decisions in a fragment."""
+    sessions_per_episode: int = 1
+    """Sessions after which the policy's memory begins anew."""
     fragment_file: Path | None = None
     """Where the fragment that is not yet full is kept through a restart."""
     patience_s: float = math.inf
@@ -227,6 +229,8 @@ class Trader:
         )
         self._go_on_with_the_fragment()
         self._first = np.ones(count, dtype=np.bool_)
+        self._sessions = 0
+        """Sessions of the policy's episode that are over."""
         self._start_ns = start_ns
         self.live_clock: LiveClock | None = None
         """What time it is, once a live market runs."""
@@ -465,8 +469,11 @@ class Trader:
             self.env.close_session(
                 bar.end_ns, bar.session, float(rewards.sum()), [float(each) for each in rewards]
             )
-            self._state = self.policy.initial_state(len(rewards))
-            self._first[:] = True
+            self._sessions += 1
+            if self._sessions >= self._settings.sessions_per_episode:
+                self._sessions = 0
+                self._state = self.policy.initial_state(len(rewards))
+                self._first[:] = True
         else:
             if self._settings.learning and self._first.all():
                 # What the night or the restart changed belongs to the step before it, so what

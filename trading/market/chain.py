@@ -95,6 +95,30 @@ def row(batch: Columns, b: int) -> Columns:
 
 
 @njit(cache=True)
+def first_of(chain: Columns, contracts: int, expiries: int) -> Columns:
+    """View of the first contracts and expiries of a chain."""
+    return Columns(
+        chain.group_start[: expiries + 1],
+        chain.strike[:contracts],
+        chain.expiry_ns[:contracts],
+        chain.right[:contracts],
+        chain.pair[:contracts],
+        chain.bid[:contracts],
+        chain.ask[:contracts],
+        chain.bid_size[:contracts],
+        chain.ask_size[:contracts],
+        chain.quote_ns[:contracts],
+        chain.forward[:expiries],
+        chain.iv[:contracts],
+        chain.delta[:contracts],
+        chain.gamma[:contracts],
+        chain.vega[:contracts],
+        chain.theta[:contracts],
+        chain.mark[:contracts],
+    )
+
+
+@njit(cache=True)
 def is_tradable_at(chain: Columns, i: int, now_ns: int, max_age_ns: int) -> bool:
     """`is_tradable` of contract `i`."""
     return bool(is_tradable(chain.bid[i], chain.ask[i], chain.quote_ns[i], now_ns, max_age_ns))
@@ -382,6 +406,10 @@ class Chain:
 
     def __len__(self) -> int:
         return len(self.symbols)
+
+    def positions(self, in_other: "Chain") -> I64:
+        """Where each contract is in another chain, [N]; -1 where it is not."""
+        return np.array([in_other.index.get(each, -1) for each in self.symbols], dtype=np.int64)
 
     def adopt_quotes(self, previous: "Chain") -> None:
         """Take over quotes and marks of the contracts that `previous` also listed."""

@@ -184,6 +184,29 @@ def advance(
 
 
 @njit(cache=True, error_model="numpy")
+def overnight(
+    model: MarketModel,
+    rng: np.random.Generator,
+    close: State,
+    close_ns: int,
+    open_ns: int,
+    event_ns: float,
+    shared: F64,
+    loading: float,
+) -> State:
+    """The state at the next open, from that at a close; news that falls between moves the spot.
+
+    `shared` and `loading` as in `simulate_path`, of one step.
+    """
+    years = model.overnight_share / SESSIONS_PER_YEAR
+    state: State = advance(model, rng, close, years, 0.0, True, shared, loading)[0]
+    if close_ns < event_ns <= open_ns:
+        spot = state.spot * exp(model.event_move * rng.standard_normal())
+        state = State(spot, state.log_iv, state.skew, state.regime, state.gap)
+    return state
+
+
+@njit(cache=True, error_model="numpy")
 def _shared_at(shared: F64, step: int) -> tuple[float, float]:
     """The shock of a step that all markets share, and what switches their regimes; NaN: own."""
     if shared.shape[1] == 0:
@@ -210,8 +233,9 @@ def simulate_path(
     log_scale: float,
     shared: F64 = OWN_SHOCKS,
     loading: float = 0.0,
+    first: int = 0,
 ) -> None:
-    """Fill the path of market `b` from its state at index 0, the first step starting at an open.
+    """Fill the path of market `b` from its state at index `first`, whose step starts at an open.
 
     The same as `advance` for every step, with volume. `shared` [2, T] holds a standard normal
     shock of each step, of which this market's own takes `loading` (the root of the correlation of
@@ -222,12 +246,13 @@ def simulate_path(
     share = step_seconds / _SESSION_SECONDS
     noise = model.volume_noise
     volume_level = model.daily_volume * share / model.calm_vol * exp(-0.5 * noise * noise)
-    iv = factors.atm_iv[b, 0]
-    regime = STRESSED if factors.regime[b, 0] == STRESSED else CALM
-    state = State(factors.spot[b, 0], log(iv), factors.skew[b, 0], regime, factors.gap[b, 0])
+    iv, gap = factors.atm_iv[b, first], factors.gap[b, first]
+    regime = STRESSED if factors.regime[b, first] == STRESSED else CALM
+    state = State(factors.spot[b, first], log(iv), factors.skew[b, first], regime, gap)
     law = _law(model, regime, step_years, log_scale)
-    for step in range(factors.high.shape[1]):
-        middle = 2.0 * ((step * step_seconds) % _SESSION_SECONDS) / _SESSION_SECONDS - 1.0
+    for step in range(first, factors.high.shape[1]):
+        passed = (step - first) * step_seconds
+        middle = 2.0 * (passed % _SESSION_SECONDS) / _SESSION_SECONDS - 1.0
         smile = 0.6 + 1.2 * middle * middle
         volume = volume_level * smile * iv * exp(noise * rng.standard_normal())
         factors.volume[b, step] = np.rint(volume)

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from math import exp, log, sqrt
+from math import log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +17,9 @@ from trading.market.contracts import OptionContract, Right
 from trading.market.factors import (
     CALM,
     OWN_SHOCKS,
-    SESSIONS_PER_YEAR,
     Factors,
     State,
-    advance,
+    overnight,
     simulate_factors,
 )
 from trading.market.listing import UnderlyingSpec, listing_expiries, listing_strikes
@@ -156,15 +155,13 @@ class Underlying:
             int(paths.regime[0, -1]),
             float(paths.gap[0, -1]),
         )
-        years = self.model.overnight_share / SESSIONS_PER_YEAR
         rng = self.rng(session.date, _NIGHT)
         shared, loading = self.shared(session.date, _NIGHT, 1), sqrt(self.ties.correlation)
-        state, _, _ = advance(self.model, rng, close, years, 0.0, True, shared, loading)
         open_ns = self.calendar.next_session(session.date).open_ns
-        if session.close_ns < self.model_on(session).event_ns <= open_ns:
-            state = state._replace(
-                spot=state.spot * exp(self.model.event_move * rng.standard_normal())
-            )
+        event_ns, close_ns = float(self.model_on(session).event_ns), session.close_ns
+        state = State(
+            *overnight(self.model, rng, close, close_ns, open_ns, event_ns, shared, loading)
+        )
         halt = self.halt(session)
         company = opening.company
         if not company.listed or (halt is not None and halt.start_ns == session.open_ns):

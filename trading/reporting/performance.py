@@ -14,6 +14,8 @@ from trading.evaluation.metrics import SESSIONS_PER_YEAR, Series, sharpe
 
 WINDOW = 21
 """Sessions of a rolling figure: about a month."""
+FEWEST = 5
+"""Sessions below which an annualised figure would say nothing."""
 TAIL = 0.05
 """Share of the worst sessions that value at risk and expected shortfall look at."""
 

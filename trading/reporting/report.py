@@ -142,6 +142,7 @@ def _summary(period: Period, returns: metrics.Series) -> dict[str, float | int |
     growth = float(performance.compounded(returns)[-1]) - 1.0 if len(returns) else None
     deepest = performance.drawdowns(returns, 1) if len(returns) else []
     lowest = deepest[0].depth if deepest else 0.0
+    told = returns if len(returns) >= performance.FEWEST else returns[:0]
     yearly = metrics.SESSIONS_PER_YEAR * float(np.mean(returns)) if len(returns) > 1 else np.nan
     figures: dict[str, float | int | None] = {
         "sessions": len(days),
@@ -152,10 +153,10 @@ def _summary(period: Period, returns: metrics.Series) -> dict[str, float | int |
         "realised": usd(float(gains.sum()) + late),
         "fees": usd(sum(day.fees for day in days)),
         "interest": usd(sum(day.interest for day in days)),
-        "volatility": performance.volatility(returns),
-        "sharpe": metrics.sharpe(returns),
-        "sortino": metrics.sortino(returns),
-        "calmar": yearly / lowest if lowest else np.nan,
+        "volatility": performance.volatility(told),
+        "sharpe": metrics.sharpe(told),
+        "sortino": metrics.sortino(told),
+        "calmar": yearly / lowest if lowest and len(told) else np.nan,
         "max_drawdown": lowest,
         "value_at_risk_95": performance.value_at_risk(returns),
         "expected_shortfall_95": performance.expected_shortfall(returns),

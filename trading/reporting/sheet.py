@@ -104,7 +104,7 @@ def _curves(report: Report) -> list[Section]:
         figure.axes("New York time", "USD", type="category", nticks=8, tickangle=0)
         told = "After each bar, USD; nights and weekends are left out."
         sections.append(Section("Equity", told, figure.draw(label="Equity after each bar")))
-    if len(report.days) > 1:
+    if len(report.days) >= performance.FEWEST:
         growth = 100.0 * (performance.compounded(returns) - 1.0)
         fall = 100.0 * performance.falls(returns)
         thin = {"color": LOSS, "width": 1}
@@ -152,7 +152,7 @@ def _risk(report: Report) -> list[Section]:
         figure.axes("", "Sharpe", type="category", nticks=10, tickangle=0)
         told = f"Of the last {performance.WINDOW} sessions, annualised."
         sections.append(Section("Rolling Sharpe ratio and volatility", told, figure.draw()))
-    if len(returns) > 2:
+    if len(returns) >= performance.FEWEST:
         counts, edges = np.histogram(100.0 * returns, bins=min(30, max(5, len(returns) // 3)))
         middles = (edges[:-1] + edges[1:]) / 2.0
         figure = Figure().bar(middles, counts, marker={"color": BLUE})

@@ -127,8 +127,12 @@ class Door:
         raise Refused(403, "the token is not the owner's")
 
 
-def add_control(api: FastAPI, ask: Callable[..., Any]) -> None:
-    """Add the commands to the HTTP routes; `ask(method, timeout_s, *arguments)` as above."""
+def add_control(api: FastAPI, ask: Callable[..., Any], strategy: str | None = None) -> None:
+    """Add the commands to the HTTP routes; `ask(method, timeout_s, *arguments)` as above.
+
+    Those to a strategy have its name in their path.
+    """
+    whose = "" if strategy is None else f"{strategy}/"
     door = Door(ask)
 
     async def obey(name: str, request: Request) -> Response:
@@ -153,9 +157,9 @@ def add_control(api: FastAPI, ask: Callable[..., Any]) -> None:
             return await obey(name, request)
 
         api.post(
-            f"/control/{name}",
-            name=name,
-            summary=f"The owner's command {name}",
+            f"/control/{whose}{name}",
+            name=f"{whose}{name}",
+            summary=f"The owner's command {name}" + (f" to {strategy}" if strategy else ""),
             dependencies=[shown],
             responses=_ANSWERS,
             openapi_extra=_TAKES,

@@ -118,6 +118,13 @@ def read_settings(arguments: Arguments) -> Settings:
         One line for each mistake.
     """
     settings = load_settings(arguments.config, arguments.set, os.environ)
+    if settings.strategies:
+        allowed = (
+            f"the file has the strategies {', '.join(settings.strategies)}, and one Serve "
+            "application runs one of them: name it in `set`, as in strategy=NAME, and make an "
+            "application for each"
+        )
+        raise ConfigError([problem_line("strategy", None, str(arguments.config), allowed)])
     key, value = "ray.live_market_resource", settings.ray.live_market_resource
     if value != arguments.live_market_resource:
         allowed = (
@@ -133,8 +140,10 @@ def _check_overrides(overrides: tuple[str, ...]) -> None:
 
     The settings' file and the credentials are on another node: what is missing here says nothing.
     """
+    # Which strategies there are is in the file.
+    checked = [each for each in overrides if each.partition("=")[0].strip() != "strategy"]
     try:
-        load_settings(None, overrides, {})
+        load_settings(None, checked, {})
     except ConfigError as error:
         if wrong := [line for line in error.lines if _OVERRIDE in line]:
             raise ConfigError(wrong) from None

@@ -5,6 +5,7 @@ from anywhere else, which its content security policy enforces.
 """
 
 import asyncio
+import gzip
 import hashlib
 import html
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from fastapi.responses import StreamingResponse
 from trading.errors import JournalError
 from trading.execution import journal_search
 from trading.live.news import as_json
-from trading.serving.page_stream import MOST_VIEWERS, PageStream, Told
+from trading.serving.page_stream import MOST_VIEWERS, PageStream, Told, squeezed
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -39,15 +40,25 @@ _HEADERS = {
     # Asked again each time, and answered that it is the same: a new release is seen at once.
     "cache-control": "no-cache",
 }
+_VARY = "accept-encoding"
 _SEARCHES = 2
 """Of the journal, at once."""
 _ASK_S = 4.0
+_FAR_S = 9e9
+"""Seconds from 1970: no journal's nanoseconds reach further."""
 
 
 class _File(NamedTuple):
     content: bytes
+    squeezed: bytes
+    """In gzip."""
     media_type: str
     etag: str
+
+
+def _file(content: bytes, media_type: str) -> _File:
+    etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    return _File(content, gzip.compress(content, mtime=0), media_type, etag)
 
 
 def add_page(
@@ -71,7 +82,7 @@ def add_page(
         root = html.escape(request.scope.get("root_path", "").rstrip("/"), quote=True)
         found = files["index.html"]
         content = found.content.replace(b'<base href="/">', f'<base href="{root}/">'.encode())
-        return _answer(request, _File(content, found.media_type, _etag(content)))
+        return _answer(request, _file(content, found.media_type))
 
     @api.get("/page/{name:path}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
@@ -85,8 +96,10 @@ def add_page(
         if stream.viewers >= MOST_VIEWERS:
             return _json({"reason": f"{MOST_VIEWERS} look at it already"}, 503, _LATER)
         last = request.headers.get("last-event-id", "")
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no", "vary": _VARY}
         told = stream.events(last)
+        if _takes_gzip(request):
+            told, headers["content-encoding"] = squeezed(told), "gzip"
         return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
     _add_chain(api, stream, ask)
@@ -119,10 +132,10 @@ def _add_chain(api: FastAPI, stream: PageStream, ask: Callable[..., Awaitable[An
 def _add_journal(api: FastAPI, tell: Callable[[], Awaitable[Told]]) -> None:
     searching = asyncio.Semaphore(_SEARCHES)
 
-    @api.get("/journal", responses=_FOUND | _WRONG)
+    @api.get("/journal", responses=_FOUND | _BUSY)
     async def journal(
-        since: Annotated[str, Query(alias="from", max_length=40)] = "",
-        until: Annotated[str, Query(alias="to", max_length=40)] = "",
+        since: Annotated[datetime | None, Query(alias="from")] = None,
+        until: Annotated[datetime | None, Query(alias="to")] = None,
         order: Annotated[str, Query(max_length=100)] = "",
         symbol: Annotated[str, Query(max_length=40)] = "",
         kind: Annotated[str, Query(max_length=40)] = "",
@@ -134,11 +147,7 @@ def _add_journal(api: FastAPI, tell: Callable[[], Awaitable[Told]]) -> None:
         `from` and `to` are ISO 8601 (UTC where they do not say); `before` goes on where an answer
         stopped. A search ends after two seconds; `before` of its answer says how far it came.
         """
-        try:
-            times = [_ns(name, text) for name, text in (("from", since), ("to", until))]
-        except ValueError as error:
-            return _json({"reason": str(error)}, 400)
-        query = journal_search.Query(times[0], times[1], order, symbol, kind, before, limit)
+        query = journal_search.Query(_ns(since), _ns(until), order, symbol, kind, before, limit)
         news = (await tell()).news
         if news is None or not news.journal:
             return _json({"reason": "nobody trades: its journal is not known here"}, 404)
@@ -163,32 +172,30 @@ def _page_files() -> dict[str, _File]:
             if each.is_dir():
                 folders.append((f"{name}/", each))
             elif (kind := _TYPES.get(f".{name.rpartition('.')[2]}")) is not None:
-                content = each.read_bytes()
-                files[name] = _File(content, kind, _etag(content))
+                files[name] = _file(each.read_bytes(), kind)
     return files
 
 
-def _etag(content: bytes) -> str:
-    return f'"{hashlib.sha256(content).hexdigest()[:24]}"'
-
-
 def _answer(request: Request, found: _File) -> Response:
-    headers = _HEADERS | {"etag": found.etag}
+    headers = _HEADERS | {"etag": found.etag, "vary": _VARY}
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(found.content, media_type=found.media_type, headers=headers)
+    content = found.content
+    if _takes_gzip(request):
+        content, headers["content-encoding"] = found.squeezed, "gzip"
+    return Response(content, media_type=found.media_type, headers=headers)
 
 
-def _ns(name: str, text: str) -> int | None:
-    """UTC nanoseconds of an ISO 8601 time; None where there is none."""
-    if not text:
+def _takes_gzip(request: Request) -> bool:
+    return "gzip" in request.headers.get("accept-encoding", "")
+
+
+def _ns(when: datetime | None) -> int | None:
+    """UTC nanoseconds, within what a journal can hold; None where there is no time."""
+    if when is None:
         return None
-    try:
-        when = datetime.fromisoformat(text)
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return int(when.timestamp() * 1e9)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name}={text!r} is no time such as 2026-01-05T14:30: {error}") from None
+    seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    return int(min(max(seconds, -_FAR_S), _FAR_S)) * 1_000_000_000
 
 
 def _json(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -203,7 +210,6 @@ _FOUND: dict[int | str, dict[str, Any]] = {
     404: {"description": "It is not there, and why", "content": _REASON},
     503: {"description": "There is no news of the live market", "content": _REASON},
 }
-_WRONG: dict[int | str, dict[str, Any]] = {
-    400: {"description": "What is asked for is not in order", "content": _REASON},
+_BUSY: dict[int | str, dict[str, Any]] = {
     429: {"description": "Others search at this moment", "content": _REASON},
 }

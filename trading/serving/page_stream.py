@@ -24,7 +24,9 @@ STREAM_S = 25.0
 """Longest answer; Serve ends those of `trading.serving.service.REQUEST_TIMEOUT_S`."""
 PAUSE_S = 0.5
 BEAT_S = 5.0
-"""Longest silence, and the least time between two events of which only the feed is news."""
+"""Longest silence."""
+FEED_S = 10.0
+"""Least time between two events of which only counters of the feed are news."""
 _RETRY_MS = 500
 _KEPT = 16
 """Editions that a viewer can go on from."""
@@ -93,7 +95,7 @@ class PageStream:
         yield f"retry: {_RETRY_MS}\n\n".encode()
         ends_s = time.monotonic() + STREAM_S
         known = self._kept.get(last_id)
-        gone, said_s = "", 0.0
+        gone, said_s, told_s = "", 0.0, 0.0
         while time.monotonic() < ends_s:
             event = b""
             try:
@@ -107,9 +109,9 @@ class PageStream:
                     event = _event("whole", edition.content, edition.id)
                 else:
                     patch = self._changed(known, edition)
-                    is_due = time.monotonic() - said_s >= BEAT_S or not _is_restless(patch)
+                    is_due = not _is_restless(patch) or time.monotonic() - told_s >= FEED_S
                     event = _event("change", patch, edition.id) if is_due or is_back else b""
-                known = edition if event else known
+                known, told_s = (edition, time.monotonic()) if event else (known, told_s)
             if not event and time.monotonic() - said_s >= BEAT_S:
                 event = _event("beat", {})
             if event:
@@ -124,6 +126,14 @@ class PageStream:
             while len(self._changes) > _KEPT:
                 self._changes.popitem(last=False)
         return self._changes[key]
+
+
+async def squeezed(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same in gzip, each event as soon as it is there: what repeats costs little."""
+    gzip = zlib.compressobj(wbits=31)
+    async for event in events:
+        yield gzip.compress(event) + gzip.flush(zlib.Z_SYNC_FLUSH)
+    yield gzip.flush()
 
 
 def merge_patch(before: Any, after: Any) -> Any:

@@ -37,19 +37,49 @@ def serve_account(
     ToldToStop
         `stop` was set before it was there.
     """
-    from ray import serve
-
     from trading.live.actor import ACTOR_NAME
     from trading.serving.app import build_app
+
+    name = account_name(settings)
+    app = build_app(ACTOR_NAME, name, resources=share_of_node(settings, SMALL_SHARE))
+    serve_application(settings, display, stack, stop, app, name, settings.account.id)
+
+
+def serve_application(
+    settings: Settings,
+    display: Display,
+    stack: ExitStack,
+    stop: threading.Event,
+    app: Any,
+    name: str,
+    path: str,
+) -> None:
+    """Start a Serve application, and say where it is; the stack removes it again.
+
+    Parameters
+    ----------
+    app
+        The Serve application.
+    name
+        Its name, which no other of the cluster has.
+    path
+        Where it is found when another has the root.
+
+    Raises
+    ------
+    ApplicationFailed
+        The port is taken, or the service does not come up.
+    ToldToStop
+        `stop` was set before it was there.
+    """
+    from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     display.phase("starting the HTTP service")
     host, port = _listen(settings, stop)
-    name = account_name(settings)
     remove = partial(_remove, name)
     stack.callback(remove)
-    app = build_app(ACTOR_NAME, name, resources=share_of_node(settings, SMALL_SHARE))
-    for route in _free_routes(settings, name):
+    for route in _free_routes(path, name):
         try:
             run = partial(serve.run, app, name=name, route_prefix=route, logging_config=_QUIET)
             unless_stopped(run, "the HTTP service", stop.is_set, lambda _: remove())
@@ -61,10 +91,10 @@ def serve_account(
         break
     else:
         raise ApplicationFailed(
-            f"the HTTP service found no free path for the account {settings.account.id}: another "
-            "account.id has another one"
+            f"the HTTP service found no free path for {path}: another account.id has another one"
         )
-    said = f"serving: http://{host}:{port}{route.rstrip('/')}/status"
+    address = f"http://{host}:{port}{route.rstrip('/')}"
+    said = f"serving: {address}/status; the page: {address}/"
     if port != settings.serving.port or host != settings.serving.host:
         said += (
             f" (Serve of this cluster listens there already: serving.host and serving.port = "
@@ -126,13 +156,13 @@ def _listen(settings: Settings, stop: threading.Event) -> tuple[str, int]:
     return str(config.host), int(config.port)
 
 
-def _free_routes(settings: Settings, name: str) -> list[str]:
+def _free_routes(path: str, name: str) -> list[str]:
     """Paths that no other account has, the best first."""
     from ray.serve.context import _get_global_client
 
     applications: dict[str, Any] = _get_global_client().get_serve_details()["applications"]
     taken = {each.get("route_prefix") for other, each in applications.items() if other != name}
-    wanted = [ROOT, f"/{settings.account.id}", f"/{name}"]
+    wanted = [ROOT, f"/{path}", f"/{name}"]
     return [route for route in wanted if route not in taken]
 
 

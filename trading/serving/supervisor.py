@@ -78,10 +78,19 @@ class Supervisor:
         What to run; any exception that it raises is a failure.
     pauses
         Between a failure and the next start.
+    lease
+        The account's, where it is held already; let go of in the end.
     """
 
-    def __init__(self, journal: Path, application: Application, pauses: Pauses) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        application: Application,
+        pauses: Pauses,
+        lease: AccountLease | None = None,
+    ) -> None:
         self._journal = journal
+        self._lease = lease
         self._application = application
         self._pauses = pauses
         self._stop = threading.Event()
@@ -117,7 +126,7 @@ class Supervisor:
 
     def _main(self) -> None:
         finished = False
-        lease = self._repeat(self._wait_for_lease)
+        lease = self._lease or self._repeat(self._wait_for_lease)
         if lease is not None:
             with lease:
                 lease.heed_requests(self._stop)

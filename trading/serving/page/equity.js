@@ -44,6 +44,7 @@ function marks(latest) {
       ctx.lineTo(x, plot.bbox.top + plot.bbox.height);
       ctx.stroke();
       ctx.setLineDash([]);
+      ctx.textAlign = "left";
       ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
       ctx.fillText(label, x + 4, plot.bbox.top + 12 * devicePixelRatio);
     }
@@ -107,7 +108,7 @@ export function Equity({ status, day }) {
       <p class="key">${isToday ? html`<span class="open-mark">▲</span> opened <span class="close-mark">▼</span> closed` : null}</p>
     </div>
     ${shown.times.length
-      ? html`<${Chart} kind=${range} height=${230} said=${said} data=${worth} make=${() => ({
+      ? html`<${Chart} kind=${range} height=${300} said=${said} data=${worth} make=${() => ({
           ...base,
           series: [when, { label: "Equity", stroke: colour("accent"), width: 2, fill: colour("tint"), points: { show: false }, value: (_, v) => usd(v) }],
           scales: { x: { time: true } },

@@ -1,5 +1,5 @@
 // The market data: how much of it comes, how old it is, and what of it was not taken over.
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
 import { Facts, Section, Table } from "./parts.js";
 import { age, number, signed, words } from "./format.js";
 
@@ -21,6 +21,8 @@ export function Feed({ status }) {
   const feed = status.feed ?? {};
   const rate = useRate((feed.quotes ?? 0) + (feed.bars ?? 0));
   const refused = Object.entries(feed.refused ?? {}).filter(([, count]) => count > 0);
+  // As old as it was when it was told: what has not been told since is no silence.
+  const toldMs = useMemo(() => Date.now(), [status.feed]);
   const offset = feed.clock?.machine_is_ahead_s;
   return html`<${Section} id="feed" title="Market data" note=${status.market_open === false ? "market closed" : ""}>
     <${Table} caption="Connections" empty="There is no connection yet."
@@ -28,7 +30,7 @@ export function Feed({ status }) {
       ${Object.entries(feed.connections ?? {}).map(([name, each]) => html`<tr>
         <th scope="row">${name}</th>
         <td class=${/^live$/i.test(each.state) ? "up" : "down"}>${words(each.state).toLowerCase()}${each.last_error ? html`<small>${each.last_error}</small>` : null}</td>
-        <td class="n">${each.last_frame_ns ? `${age(Date.now() / 1000 - each.last_frame_ns / 1e9)} ago` : "never"}</td>
+        <td class="n">${each.last_frame_ns ? `${age(toldMs / 1000 - each.last_frame_ns / 1e9)} ago` : "never"}</td>
         <td class="n">${number(each.ticking)} of ${number(each.asked)}</td>
         <td class="n">${number(each.reconnects)}</td>
         <td class="n">${number(each.dropped)}</td>

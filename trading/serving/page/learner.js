@@ -35,9 +35,9 @@ function Learning({ table }) {
     <${Choice} label="Curve" value=${curve} onChoose=${setCurve} options=${Object.entries(CURVES)} />
     <${Chart} kind=${curve} height=${150} data=${data} said=${`${CURVES[curve]} over ${rows.length} updates, now ${number(last, 4)}`}
       make=${() => ({
-        series: [{ label: "Update" }, { label: CURVES[curve], stroke: colour("accent"), width: 2, value: (_, v) => number(v, 4) }],
+        series: [{ label: "Update of this run" }, { label: CURVES[curve], stroke: colour("accent"), width: 2, value: (_, v) => number(v, 4) }],
         scales: { x: { time: false } },
-        axes: [axis(), axis({ size: 60 })],
+        axes: [axis({ incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] }), axis({ size: 60 })],
       })} />`;
 }
 
@@ -67,7 +67,7 @@ export function Learner({ status, day }) {
       ${judged.map(([key, each]) => {
         const [tone, text] = said(each);
         return html`<tr key=${key}><td>${moment(each.t)}</td><th scope="row" class=${tone}>${text}</th>
-          <td class="n">${number(each.version)}</td><td class="n">${number(each.kl, 4)}</td><td>${compared(each.compared)}</td><td>${each.reason}</td></tr>`;
+          <td class="n">${number(each.version)}</td><td class="n">${number(each.kl, 4)}</td><td>${compared(each.compared)}</td><td class="long">${each.reason}</td></tr>`;
       })}
     </${Table}>
   </${Section}>`;

@@ -35,7 +35,8 @@ export function follow(changed) {
     source = new EventSource("events");
     source.addEventListener("whole", (event) => {
       heard();
-      Object.assign(state, { content: JSON.parse(event.data), gone: "" });
+      // What is null counts as absent, here as in a patch.
+      Object.assign(state, { content: merged(null, JSON.parse(event.data)), gone: "" });
       tell();
     });
     source.addEventListener("change", (event) => {

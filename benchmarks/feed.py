@@ -1,0 +1,207 @@
+"""How much later readers get quotes through `trading feed` than straight from the vendor.
+
+A vendor of its own process writes quotes at a steady rate, each with the instant at which it was
+written. In one and the same run readers get them straight and through a feed, each in a process of
+its own; what is compared is the delay from the instant of writing to that of reading.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import platform
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from trading.data.massive import door, protocol
+from trading.data.massive.protocol import FeedProtocol
+from trading.data.massive.wire import encode_action
+from trading.feed.server import FeedOptions, FeedServer
+
+KEY = "key-of-the-benchmark"
+NAMES = [f"Q.O:SPY261219C{number:08d}" for number in range(1000)]
+_FRAME_EVENTS = 25
+_WARM_UP_S = 1.0
+_MARGIN_S = 3.0
+"""For which the vendor writes on, so that readers that began late have their time."""
+
+
+class Written(msgspec.Struct):
+    """What is read of a quote: when it was written, in nanoseconds of the machine's clock."""
+
+    ev: str
+    ns: int = 0
+
+
+def processor() -> str:
+    """What the machine's processor is called."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def vendor(ports: Any, rate: int, seconds: float, readers: int) -> None:
+    """Write quotes of all contracts in turn once everybody has subscribed, then close."""
+
+    async def main() -> None:
+        ready: list[ServerConnection] = []
+        begin = asyncio.Event()
+
+        async def converse(connection: ServerConnection) -> None:
+            feed = FeedProtocol("options", {KEY}, len(NAMES))
+            await door.send_statuses(connection, [protocol.connected()])
+            await door.authenticate(connection, feed, 60.0, 5.0)
+            with suppress(ConnectionClosed):
+                async for message in connection:
+                    await door.send_statuses(connection, feed.receive(message).statuses)
+                    if len(feed.symbols.get("Q", ())) == len(NAMES):
+                        ready.append(connection)
+                        if len(ready) == readers:
+                            begin.set()
+
+        async with serve(converse, "127.0.0.1", 0, compression=None) as server:
+            ports.put(next(iter(server.sockets)).getsockname()[1])
+            await begin.wait()
+            await asyncio.sleep(2.0)
+            loop = asyncio.get_running_loop()
+            start, count = loop.time(), 0
+            while (now := loop.time() - start) < seconds + _MARGIN_S:
+                if count >= rate * now:
+                    await asyncio.sleep(max(0.0, count / rate - now))
+                events = ",".join(
+                    f'{{"ev":"Q","sym":"{NAMES[(count + each) % len(NAMES)][2:]}","bx":302,'
+                    f'"bp":1.1,"bs":5,"ax":302,"ap":1.2,"as":7,"t":1766154600000,"q":{count},'
+                    f'"ns":{time.monotonic_ns()}}}'
+                    for each in range(_FRAME_EVENTS)
+                )
+                count += _FRAME_EVENTS
+                for connection in ready:
+                    with suppress(ConnectionClosed):
+                        await connection.send(f"[{events}]")
+
+    asyncio.run(main())
+
+
+def feed(ports: Any, vendor_port: int, stop: Any) -> None:
+    """A feed of that vendor."""
+
+    async def main() -> None:
+        server = FeedServer(
+            FeedOptions(f"ws://127.0.0.1:{vendor_port}", "http://127.0.0.1:1", [KEY], [KEY])
+        )
+        ports.put(await server.start())
+        while not server.figures().events:
+            await asyncio.sleep(0.01)
+        began, before_s = server.figures().events, time.process_time()
+        await asyncio.to_thread(stop.wait)
+        figures = server.figures()
+        each_us = (time.process_time() - before_s) / max(figures.events - began, 1) * 1e6
+        ports.put((figures.events, figures.replaced, each_us))
+        await server.stop()
+
+    asyncio.run(main())
+
+
+def read(port: int, way: str, seconds: float, results: Any) -> None:
+    """Subscribe to everything, and note how late each quote comes."""
+
+    async def main() -> None:
+        decode = msgspec.json.Decoder(list[Written]).decode
+        late: list[int] = []
+        async with connect(
+            f"ws://127.0.0.1:{port}/options", compression=None, max_size=None
+        ) as connection:
+            await connection.send(encode_action("auth", KEY))
+            for begin in range(0, len(NAMES), 200):
+                names = ",".join(NAMES[begin : begin + 200])
+                await connection.send(encode_action("subscribe", names))
+            first = 0
+            try:
+                async with asyncio.timeout(seconds + 60.0):
+                    while True:
+                        events = decode(await connection.recv(decode=False))
+                        now = time.monotonic_ns()
+                        quotes = [each.ns for each in events if each.ev == "Q"]
+                        if quotes:
+                            first = first or now
+                            if now - first > _WARM_UP_S * 1e9:
+                                late += [now - ns for ns in quotes]
+                            if now - first > seconds * 1e9:
+                                break
+            except (TimeoutError, OSError):
+                pass
+        results.put((way, np.array(late) / 1e6))
+
+    asyncio.run(main())
+
+
+def measure(rate: int, readers: int, seconds: float) -> dict[str, Any]:
+    """Delays in milliseconds of one reader straight and of `readers` through the feed."""
+    spawn = multiprocessing.get_context("spawn")
+    ports, results, stop = spawn.Queue(), spawn.Queue(), spawn.Event()
+    at_vendor = spawn.Process(target=vendor, args=(ports, rate, seconds, 2))
+    at_vendor.start()
+    vendor_port = ports.get()
+    between = spawn.Process(target=feed, args=(ports, vendor_port, stop))
+    between.start()
+    feed_port = ports.get()
+    ways = [("straight", vendor_port), *[("through the feed", feed_port)] * readers]
+    clients = [spawn.Process(target=read, args=(port, way, seconds, results)) for way, port in ways]
+    for client in clients:
+        client.start()
+    found = [results.get() for _ in clients]
+    stop.set()
+    events, replaced, each_us = ports.get()
+    for process in (*clients, between, at_vendor):
+        process.join()
+    delays = {way: np.concatenate([each for name, each in found if name == way]) for way, _ in ways}
+    return {"delays": delays, "events": events, "replaced": replaced, "each_us": each_us}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rates", default="2000,10000,30000", help="quotes a second")
+    parser.add_argument("--readers", default="1,3", help="readers through the feed")
+    parser.add_argument("--seconds", type=float, default=8.0)
+    options = parser.parse_args()
+    table = Table(
+        "quotes/s",
+        "readers",
+        "straight p50 / p99 ms",
+        "through the feed p50 / p99 ms",
+        "ratio of p50",
+        "quotes left out",
+        "feed's CPU µs a quote",
+        title=processor(),
+    )
+    for rate in map(int, options.rates.split(",")):
+        for readers in map(int, options.readers.split(",")):
+            found = measure(rate, readers, options.seconds)
+            straight, through = (
+                np.percentile(found["delays"][way], [50, 99])
+                for way in ("straight", "through the feed")
+            )
+            table.add_row(
+                f"{rate:,}",
+                str(readers),
+                f"{straight[0]:.2f} / {straight[1]:.2f}",
+                f"{through[0]:.2f} / {through[1]:.2f}",
+                f"{through[0] / straight[0]:.2f}",
+                f"{found['replaced']:,} of {found['events'] * readers:,}",
+                f"{found['each_us']:.1f}",
+            )
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The HTTP service of several strategies, by doubles of their actors and of the board."""
+
+import asyncio
+import math
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from trading.live.metrics import AccountFigures, TradingMetrics
+from trading.live.news import as_json
+from trading.serving import strategies
+from trading.serving.board import BOARD, Board, Posted
+from trading.serving.live_market import LiveMarketGone
+from trading.serving.metrics import merged, supervisor_text
+from trading.serving.strategies import build_strategies_api
+from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
+
+TRADES = Standing(TRADING, "", leased=True, failures=0)
+FAILED = Standing(RESTARTING, "failed 2 times: no disk", leased=True, failures=2)
+NAMES = {"index": "ns-index", "careful": "ns-careful"}
+
+
+class Actors:
+    """What the actors of a cluster would answer, by their namespace."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.posted: Posted | None = Posted(dict.fromkeys(NAMES, TRADES), tuple(NAMES))
+        self.reasons: dict[str, tuple[str, ...]] = {}
+        self.gone: set[str] = set()
+        self.commanded: list[tuple[str, Any]] = []
+        monkeypatch.setattr(strategies, "LiveMarket", self.market)
+
+    def market(self, actor: str, namespace: str) -> Any:
+        actors = self
+
+        class Market:
+            async def ask(self, method: str, timeout_s: float, *arguments: Any) -> Any:
+                return await actors.ask(actor, namespace, method, arguments)
+
+        return Market()
+
+    async def ask(self, actor: str, namespace: str, method: str, arguments: tuple[Any, ...]) -> Any:
+        await asyncio.sleep(0)
+        if actor == BOARD:
+            return self.posted
+        if namespace in self.gone:
+            raise LiveMarketGone(f"no actor in {namespace}")
+        if method == "control_digest":
+            return None
+        assert method == "news"
+        number = arguments[0]
+        if number:
+            await asyncio.Event().wait()
+        name = namespace.removeprefix("ns-")
+        metrics = TradingMetrics(name)
+        metrics.update_account(AccountFigures(trades=len(name)))
+        reasons = self.reasons.get(name, ())
+        status = as_json({"account": {"id": name, "equity": math.nan}})
+        return 1, not reasons, reasons, status, metrics.text()
+
+    @property
+    def api(self) -> FastAPI:
+        return build_strategies_api("live-market", NAMES, "ns-all")
+
+
+@pytest.fixture
+def actors(monkeypatch: pytest.MonkeyPatch) -> Actors:
+    return Actors(monkeypatch)
+
+
+def ask(api: FastAPI, path: str, method: str = "GET") -> httpx.Response:
+    async def request() -> httpx.Response:
+        transport = httpx.ASGITransport(app=api)
+        async with httpx.AsyncClient(transport=transport, base_url="http://trading") as client:
+            return await client.request(method, path)
+
+    return asyncio.run(request())
+
+
+def test_health_tells_what_each_strategy_is_at(actors: Actors) -> None:
+    actors.posted = Posted({"index": TRADES, "careful": FAILED}, tuple(NAMES))
+    response = ask(actors.api, "/health")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ok",
+        "strategies": {"index": "trading", "careful": "restarting"},
+    }
+
+
+def test_health_fails_when_the_driver_is_silent(actors: Actors) -> None:
+    actors.posted = None
+    response = ask(actors.api, "/health")
+    assert response.status_code == 503
+    assert response.json()["reason"] == "the driver gives no answer: it is silent"
+
+
+def test_ready_says_which_strategy_is_not(actors: Actors) -> None:
+    assert ask(actors.api, "/ready").status_code == 200
+    actors.reasons["careful"] = ("warming up",)
+    response = ask(actors.api, "/ready")
+    assert response.status_code == 503
+    assert response.json() == {
+        "status": "not ready",
+        "reasons": ["careful: warming up"],
+        "strategies": {
+            "index": {"status": "ready", "reasons": []},
+            "careful": {"status": "not ready", "reasons": ["warming up"]},
+        },
+    }
+    assert ask(actors.api, "/ready/index").status_code == 200
+    assert ask(actors.api, "/ready/careful").json()["reasons"] == ["warming up"]
+
+
+def test_a_strategy_that_fails_is_told_and_the_other_answers(actors: Actors) -> None:
+    actors.posted = Posted({"index": TRADES, "careful": FAILED}, tuple(NAMES))
+    actors.gone.add("ns-careful")
+    assert ask(actors.api, "/ready").json()["reasons"] == [f"careful: {FAILED.reason}"]
+    told = ask(actors.api, "/status").json()["strategies"]
+    assert told["index"]["account"] == {"id": "index", "equity": None}
+    assert told["careful"]["supervisor"]["failures"] == 2
+    assert ask(actors.api, "/status/index").json()["account"]["id"] == "index"
+
+
+def test_a_replica_without_a_strategy_says_so_and_is_not_ready(actors: Actors) -> None:
+    taken = Standing(STANDBY, "traded by host a", leased=False, failures=0)
+    waiting = "no strategy is free: 2 of 2 taken"
+    actors.posted = Posted(dict.fromkeys(NAMES, taken), (), waiting)
+    response = ask(actors.api, "/ready")
+    assert (response.status_code, response.json()["reasons"]) == (503, [waiting])
+    assert ask(actors.api, "/health").status_code == 200
+    assert ask(actors.api, "/metrics").text == ""
+
+
+def test_a_strategy_that_another_replica_trades_does_not_make_this_one_unready(
+    actors: Actors,
+) -> None:
+    taken = Standing(STANDBY, "traded by host a", leased=False, failures=0)
+    actors.posted = Posted({"index": TRADES, "careful": taken}, ("index",))
+    response = ask(actors.api, "/ready")
+    assert response.status_code == 200
+    assert response.json()["strategies"]["careful"]["reasons"] == ["traded by host a"]
+    assert 'strategy="careful"' not in ask(actors.api, "/metrics").text
+
+
+@pytest.mark.parametrize("path", ["/status/nobody", "/ready/nobody"])
+def test_an_unknown_strategy_is_answered_by_those_there_are(actors: Actors, path: str) -> None:
+    response = ask(actors.api, path)
+    assert response.status_code == 404
+    assert response.json()["reason"].endswith("the strategies are index, careful")
+
+
+def test_every_sample_has_the_label_and_every_family_one_description(actors: Actors) -> None:
+    text = ask(actors.api, "/metrics").text
+    assert text.count("# TYPE trading_bot_trades_total counter") == 1
+    families = {each.name: each for each in text_string_to_metric_families(text)}
+    trades = {
+        sample.labels["strategy"]: sample.value
+        for sample in families["trading_bot_trades"].samples
+        if sample.name.endswith("_total")
+    }
+    assert trades == {"index": 5.0, "careful": 7.0}
+    assert all("strategy" in s.labels for each in families.values() for s in each.samples)
+
+
+def test_where_a_live_market_is_silent_its_strategy_is_not_ready(actors: Actors) -> None:
+    actors.gone.add("ns-careful")
+    lines = ask(actors.api, "/metrics").text.splitlines()
+    assert 'trading_bot_ready{strategy="careful"} 0.0' in lines
+    assert 'trading_bot_trades_total{strategy="index"} 5.0' in lines
+
+
+def test_commands_go_to_the_strategy_in_their_path(actors: Actors) -> None:
+    refused = ask(actors.api, "/control/index/halt", "POST")
+    assert refused.status_code == 403 and "CONTROL_TOKEN" in refused.json()["said"]
+    assert ask(actors.api, "/control/halt", "POST").status_code in (404, 405)
+    actors.posted = Posted({"index": TRADES, "careful": FAILED}, tuple(NAMES))
+    idle = ask(actors.api, "/control/careful/halt", "POST")
+    assert (idle.status_code, idle.json()["reason"]) == (503, FAILED.reason)
+
+
+def test_without_a_strategy_the_metrics_are_as_they_were() -> None:
+    assert b"strategy=" not in TradingMetrics().text()
+    assert b"strategy=" not in supervisor_text(TRADES)
+    assert b'trading_bot_lease_held{strategy="a"} 1.0' in supervisor_text(TRADES, "a")
+
+
+def test_texts_are_merged_by_family() -> None:
+    one = b'# HELP a About.\n# TYPE a gauge\na{s="1"} 1\n# HELP b About.\n# TYPE b gauge\nb 2\n'
+    two = b'# HELP a About.\n# TYPE a gauge\na{s="2"} 3\n'
+    assert merged([one, two]) == (
+        b'# HELP a About.\n# TYPE a gauge\na{s="1"} 1\na{s="2"} 3\n'
+        b"# HELP b About.\n# TYPE b gauge\nb 2\n"
+    )
+
+
+def test_what_is_posted_too_long_ago_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("trading.serving.board.time.monotonic", lambda: now[0])
+    board, posted = Board(), Posted({"index": TRADES}, ("index",))
+    assert board.newest() is None
+    board.post(posted)
+    assert board.newest() == posted
+    now[0] += 31.0
+    assert board.newest() is None
+
+
+def test_each_strategy_has_its_page_and_all_else_of_an_account_below_its_name(
+    actors: Actors,
+) -> None:
+    index = ask(actors.api, "/").text
+    assert all(f'href="/{name}/"' in index for name in NAMES)
+    page = ask(actors.api, "/index/")
+    assert page.status_code == 200 and '<base href="/index/">' in page.text
+    assert ask(actors.api, "/careful/status").json()["account"]["id"] == "careful"
+    assert ask(actors.api, "/careful/ready").status_code == 200

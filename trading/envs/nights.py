@@ -1,0 +1,330 @@
+"""What a session's close, the night and the next open do to B accounts.
+
+The batch twin of `Clearing` for standard contracts: early assignment, expiry, delivery, dividends
+and the bases of the limits on losses, by the broker's own rules (`trading.execution.endings`) in
+the broker's own order. `tests/envs/test_nights.py` ties the two to the last bit.
+"""
+
+from datetime import UTC, datetime
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from trading.envs.accounts import Accounts
+from trading.envs.board import Board
+from trading.envs.catalogue import MAX_LEGS
+from trading.envs.frames import Frames
+from trading.envs.rules import NO_LEG, STOCK, TradingRules
+from trading.execution.endings import (
+    cash_at_end,
+    contracts_delivered,
+    dividend_is_worth_it,
+    exercised,
+)
+from trading.execution.margin import reserve_per_unit
+from trading.execution.margin_watch import cents_up, is_material
+from trading.execution.money import usd
+from trading.execution.orders import Leg
+from trading.execution.requirement import market_requirement
+from trading.market.chain import F64, I64
+from trading.market.contracts import OptionContract, Right
+
+_UNDERLYING = "A"
+"""Any ticker: who asks for a margin names contracts, which here have none."""
+
+
+@njit(cache=True, error_model="numpy")
+def _mid(bid: float, ask: float, quote_ns: int) -> float:
+    """The mid of a quote with both sides, as `trading.execution.assignment` reads it."""
+    if not 0.0 < bid <= ask < np.inf or quote_ns <= 0:
+        return np.nan
+    return 0.5 * (bid + ask)
+
+
+@njit(cache=True, error_model="numpy")
+def _time_value(board: Board, f: int, i: int, spot: float) -> float:
+    """What call `i` is worth above its intrinsic value; NaN where nothing says it."""
+    listed, q = board.listed_at[f] + i, board.quoted_at[f] + i
+    strike, put = board.strike[listed], listed + 1
+    if (
+        put < len(board.strike)
+        and board.right[put] < 0
+        and board.strike[put] == strike
+        and board.expiry_ns[put] == board.expiry_ns[listed]
+    ):
+        value = _mid(board.bid[q + 1], board.ask[q + 1], board.quote_ns[q + 1])
+        if not np.isnan(value):
+            return float(value)
+    value = _mid(board.bid[q], board.ask[q], board.quote_ns[q])
+    return float(value - max(0.0, spot - strike))
+
+
+@njit(cache=True, error_model="numpy")
+def _greatest_common_divisor(one: int, other: int) -> int:
+    while other:
+        one, other = other, one % other
+    return one
+
+
+@njit(cache=True, error_model="numpy")
+def _pay(
+    board: Board,
+    f: int,
+    spot: float,
+    multiplier: float,
+    in_cash: bool,
+    early: bool,
+    ends: NDArray[np.bool_],
+    accounts: Accounts,
+    b: int,
+) -> tuple[int, bool]:
+    """Book the end of the marked legs; returns the stock held then, in lots, and whether it moved.
+
+    Sold ones first, see `trading.execution.settlement`; `early` ones are assigned whole.
+    """
+    holdings, purses, listed = accounts.holdings, accounts.purses, board.listed_at[f]
+    legs, ratio, units = holdings.legs, holdings.ratio, holdings.units[b]
+    stock, moved = 0, False
+    for leg in range(MAX_LEGS):
+        if legs[b, leg] == STOCK:
+            stock = ratio[b, leg] * units
+    for sold in (True, False):
+        for leg in range(MAX_LEGS):
+            quantity = ratio[b, leg] * units
+            if not ends[leg] or (quantity < 0) != sold:
+                continue
+            i = listed + legs[b, leg]
+            right, strike = np.int64(board.right[i]), board.strike[i]
+            price, contracts = exercised(right, strike, spot), quantity
+            if not early:
+                contracts = contracts_delivered(
+                    quantity, right, price, stock * multiplier, multiplier, in_cash
+                )
+            aggregate = multiplier * strike
+            cash = cash_at_end(quantity, contracts, right, price, multiplier, aggregate)
+            purses.cash[b] = usd(purses.cash[b] + cash)
+            accounts.net_cash[b] = usd(accounts.net_cash[b] + cash)
+            accounts.exit_cash[b] = usd(accounts.exit_cash[b] + cash)
+            stock += contracts * right
+            moved = moved or contracts != 0
+    return stock, moved
+
+
+@njit(cache=True, error_model="numpy")
+def _keep(ends: NDArray[np.bool_], stock: int, accounts: Accounts, b: int) -> int:
+    """Write what is left as units of the same legs, see `as_units`; returns how many legs."""
+    holdings = accounts.holdings
+    legs, ratio = holdings.legs, holdings.ratio
+    left, count = np.full(MAX_LEGS, NO_LEG), np.zeros(MAX_LEGS, np.int64)
+    n, units, is_new = 0, 0, stock != 0
+    for leg in range(MAX_LEGS):
+        i = legs[b, leg]
+        if i == STOCK:
+            is_new = False
+        if i == NO_LEG or ends[leg] or (i == STOCK and stock == 0):
+            continue
+        left[n] = i
+        count[n] = stock if i == STOCK else ratio[b, leg] * holdings.units[b]
+        n += 1
+    if is_new:
+        left[n], count[n] = STOCK, stock
+        n += 1
+    for leg in range(n):
+        units = _greatest_common_divisor(units, abs(count[leg]))
+    for leg in range(MAX_LEGS):
+        legs[b, leg] = left[leg]
+        ratio[b, leg] = count[leg] // units if leg < n else 0
+    holdings.units[b] = units
+    return n
+
+
+@njit(cache=True, error_model="numpy")
+def _end_legs(
+    board: Board,
+    f: int,
+    spot: float,
+    multiplier: float,
+    in_cash: bool,
+    early: bool,
+    ends: NDArray[np.bool_],
+    accounts: Accounts,
+    b: int,
+) -> None:
+    """End the marked legs of account `b` at a closing price, and go on with what is left."""
+    holdings, listed = accounts.holdings, board.listed_at[f]
+    before = accounts.unit_reserve[b] * holdings.units[b]
+    stock, moved = _pay(board, f, spot, multiplier, in_cash, early, ends, accounts, b)
+    n = _keep(ends, stock, accounts, b)
+    net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
+    holdings.net_cash[b] = usd(net_cash)
+    holdings.known[b] = 0.0
+    right, strike, options = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), False
+    for leg in range(n):
+        i = holdings.legs[b, leg]
+        if i != STOCK:
+            right[leg], strike[leg] = board.right[listed + i], board.strike[listed + i]
+            options = True
+    accounts.delivered[b] = stock != 0 and (accounts.delivered[b] or moved or not options)
+    accounts.unit_reserve[b] = 0.0
+    if n == 0:
+        accounts.moves[b] = False
+        return
+    reserve = reserve_per_unit(right, strike, holdings.ratio[b], n, multiplier)
+    accounts.moves[b] = accounts.moves[b] or not np.isfinite(reserve)
+    accounts.unit_reserve[b] = before / holdings.units[b] if accounts.moves[b] else reserve
+
+
+@njit(cache=True, error_model="numpy")
+def _close(
+    board: Board,
+    frames: Frames,
+    frame_of: I64,
+    rules: TradingRules,
+    accounts: Accounts,
+    which: I64,
+    dividend: F64,
+    in_cash: NDArray[np.bool_],
+    changed: NDArray[np.bool_],
+) -> None:
+    """`close_accounts` but for margins that follow the market; sets which accounts' legs ended."""
+    holdings, purses = accounts.holdings, accounts.purses
+    legs, ratio, held = holdings.legs, holdings.ratio, holdings.units
+    ends = np.zeros(MAX_LEGS, np.bool_)
+    for k in range(len(which)):
+        b = which[k]
+        f = frame_of[b]
+        spot, now_ns, listed = frames.spot[f], frames.now_ns[f], board.listed_at[f]
+        if held[b] == 0:
+            legs[b] = NO_LEG
+        if held[b] > 0 and dividend[k] > 0.0 and not in_cash[k]:
+            for leg in range(MAX_LEGS):
+                i = legs[b, leg]
+                ends[leg] = False
+                if i >= 0 and ratio[b, leg] < 0 and board.right[listed + i] > 0:
+                    ends[leg] = board.expiry_ns[listed + i] > now_ns and dividend_is_worth_it(
+                        spot, board.strike[listed + i], dividend[k], _time_value(board, f, i, spot)
+                    )
+            if ends.any():
+                changed[k] = True
+                _end_legs(board, f, spot, rules.multiplier, False, True, ends, accounts, b)
+        value = 0.0
+        for leg in range(MAX_LEGS):
+            i = legs[b, leg]
+            ends[leg] = False
+            if i == NO_LEG or held[b] == 0:
+                continue
+            price = spot
+            if i != STOCK:
+                ends[leg] = board.expiry_ns[listed + i] <= now_ns
+                price = board.mark[board.quoted_at[f] + i]
+                if ends[leg]:
+                    right = np.int64(board.right[listed + i])
+                    price = exercised(right, board.strike[listed + i], spot)
+            value += ratio[b, leg] * held[b] * rules.multiplier * price
+        equity = purses.cash[b] + value
+        accounts.day_start[b] = equity
+        accounts.peak[b] = max(accounts.peak[b], equity)
+        accounts.halted[b] = False
+        if ends.any():
+            changed[k] = True
+            _end_legs(board, f, spot, rules.multiplier, in_cash[k], False, ends, accounts, b)
+        purses.reserved[b] = accounts.unit_reserve[b] * held[b]
+        purses.open_positions[b] = 1 if held[b] > 0 else 0
+
+
+def close_accounts(
+    board: Board,
+    frames: Frames,
+    frame_of: I64,
+    rules: TradingRules,
+    accounts: Accounts,
+    which: I64,
+    dividend: F64,
+    in_cash: NDArray[np.bool_],
+) -> None:
+    """End a session for accounts `which`, marked in their frames, those of the close.
+
+    Sold calls that are worth less than tomorrow's dividend are assigned, what has expired is paid,
+    delivered or assigned, and the equity then becomes the base of the daily loss and perhaps the
+    peak. A halt for the daily loss ends.
+
+    Parameters
+    ----------
+    dividend : [len(which)], USD a share that goes ex at the next open
+    in_cash : [len(which)], whether the options settle in cash
+    """
+    changed = np.zeros(len(which), np.bool_)
+    _close(board, frames, frame_of, rules, accounts, which, dividend, in_cash, changed)
+    for b in which[changed & accounts.moves[which]].tolist():
+        now = _unit_margin(board, frames, int(frame_of[b]), rules, accounts, b)
+        if np.isfinite(now):
+            accounts.unit_reserve[b] = now
+            accounts.purses.reserved[b] = now * accounts.holdings.units[b]
+
+
+def pay_dividends(accounts: Accounts, which: I64, dividend: F64, multiplier: float) -> None:
+    """Pay stock that is held into an ex-date, or let short stock owe it; as `Clearing` does.
+
+    `dividend` [len(which)], USD a share, 0 where there is none.
+    """
+    holdings = accounts.holdings
+    for k in np.flatnonzero(dividend):
+        b, amount = which[k], round(float(dividend[k]), 6)
+        lots = int((holdings.ratio[b] * (holdings.legs[b] == STOCK)).sum() * holdings.units[b])
+        if not lots or not amount:
+            continue
+        cash = usd(lots * multiplier * amount)
+        accounts.purses.cash[b] = usd(accounts.purses.cash[b] + cash)
+        accounts.net_cash[b] = usd(accounts.net_cash[b] + cash)
+        accounts.exit_cash[b] = usd(accounts.exit_cash[b] + cash)
+        holdings.net_cash[b] = usd(
+            accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
+        )
+
+
+def watch_margin(
+    board: Board,
+    frames: Frames,
+    frame_of: I64,
+    rules: TradingRules,
+    accounts: Accounts,
+    which: I64,
+) -> None:
+    """Let what strategies without a greatest loss hold back follow the market.
+
+    As `trading.execution.margin_watch` does; a margin call needs nothing more, since nothing can
+    be opened where buying power is below zero.
+    """
+    purses, holdings = accounts.purses, accounts.holdings
+    for b in which[accounts.moves[which]].tolist():
+        units = int(holdings.units[b])
+        if not units:
+            accounts.moves[b] = False
+            continue
+        now = _unit_margin(board, frames, int(frame_of[b]), rules, accounts, b)
+        power = float(usd(purses.cash[b] - purses.reserved[b]))
+        if np.isfinite(now) and is_material(float(accounts.unit_reserve[b]), now, units, power):
+            accounts.unit_reserve[b] = now
+            purses.reserved[b] = now * units
+
+
+def _unit_margin(
+    board: Board, frames: Frames, f: int, rules: TradingRules, accounts: Accounts, b: int
+) -> float:
+    """What one unit of the strategy of account `b` holds back in frame `f`, USD."""
+    legs, marks = [], {}
+    for i, ratio in zip(accounts.holdings.legs[b], accounts.holdings.ratio[b], strict=True):
+        if i == NO_LEG:
+            break
+        symbol = _UNDERLYING
+        if i != STOCK:
+            listed, q = int(board.listed_at[f] + i), int(board.quoted_at[f] + i)
+            expiry = datetime.fromtimestamp(int(board.expiry_ns[listed]) // 10**9, UTC).date()
+            right = Right(int(board.right[listed]))
+            strike_milli = round(1000 * float(board.strike[listed]))
+            symbol = OptionContract(_UNDERLYING, expiry, right, strike_milli).symbol
+            marks[symbol] = float(board.mark[q])
+        legs.append(Leg(symbol, int(ratio)))
+    spot = float(frames.spot[f])
+    return cents_up(market_requirement(tuple(legs), rules.multiplier, spot, marks))

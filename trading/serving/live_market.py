@@ -1,0 +1,175 @@
+"""The live market's actor as the HTTP service knows it: by its name, and by its news."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import ray
+import structlog
+from ray.exceptions import RayActorError, RayError
+
+from trading.errors import TradingError
+from trading.live.news import News
+
+log = structlog.get_logger(__name__)
+
+ANSWER_S = 4.0
+_FIRST_S = 4.5
+"""Longest that a request waits for what there is to know at all."""
+_NEWS_TIMEOUT_S = 2.0
+_SILENCE_S = 15.0
+"""News of an actor that has been silent for longer count no more."""
+_RETRY_S = 0.25
+Namespace = Callable[[], Awaitable[str]]
+
+
+class LiveMarketUnavailable(TradingError):
+    """The live market's actor gives no answer; the message says why, in one line."""
+
+
+class LiveMarketGone(LiveMarketUnavailable):
+    """There is no such actor, or not any more."""
+
+
+class LiveMarket:
+    """Calls the live market's actor by its name, and finds its successor after it died.
+
+    Parameters:
+        actor_name: name that the actor was created with.
+        namespace: Ray namespace of the actor, or who tells it.
+    """
+
+    def __init__(self, actor_name: str, namespace: str | Namespace) -> None:
+        self._actor_name = actor_name
+        self._namespace = namespace
+        self._actor: Any = None
+
+    async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
+        """The answer of the actor's `method`.
+
+        Raises:
+            LiveMarketUnavailable: no such actor, it died, it failed, or it gave no answer in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._ask(method, arguments)
+        except TimeoutError:
+            raise LiveMarketUnavailable(f"no answer to {method} within {timeout_s:g} s") from None
+        except RayActorError:
+            raise LiveMarketGone("the actor is dead or restarting") from None
+        except RayError as error:
+            cause = getattr(error, "cause", None) or error
+            raise LiveMarketUnavailable(f"{method} failed: {type(cause).__name__}") from error
+
+    async def _ask(self, method: str, arguments: tuple[object, ...]) -> Any:
+        held = self._actor
+        actor = held if held is not None else await self._find()
+        try:
+            return await getattr(actor, method).remote(*arguments)
+        except RayActorError:
+            self._actor = None
+            if held is None:
+                raise
+        # The handle was from before; its actor may have a successor under the same name.
+        return await getattr(await self._find(), method).remote(*arguments)
+
+    async def _find(self) -> Any:
+        where = self._namespace
+        namespace = where if isinstance(where, str) else await where()
+        try:
+            # Looking a name up blocks on the cluster's control store.
+            self._actor = await asyncio.to_thread(
+                ray.get_actor, self._actor_name, namespace=namespace
+            )
+        except ValueError:
+            raise LiveMarketGone(
+                f"no actor named {self._actor_name!r} in namespace {namespace!r}"
+            ) from None
+        return self._actor
+
+
+class Follower:
+    """A task that runs in the loop that serves requests, from its start or the first one on."""
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._known = asyncio.Event()
+
+    def begin(self) -> None:
+        """Follow, unless it does already."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop or self._task is None or self._task.done():
+            self._loop, self._known = loop, asyncio.Event()
+            self._task = loop.create_task(self._follow())
+
+    def known(self) -> None:
+        """There is something to tell."""
+        self._known.set()
+
+    async def first_known(self) -> None:
+        """Returns when there is something to tell, or after a while."""
+        self.begin()
+        if not self._known.is_set():
+            try:
+                async with asyncio.timeout(_FIRST_S):
+                    await self._known.wait()
+            except TimeoutError:
+                return
+
+    async def _follow(self) -> None:
+        raise NotImplementedError
+
+
+class Newspaper(Follower):
+    """The newest news of the live market, or why there is none.
+
+    Parameters:
+        market: whose.
+    """
+
+    def __init__(self, market: LiveMarket) -> None:
+        super().__init__()
+        self._market = market
+        self._news: News | None = None
+        self._heard_s = 0.0
+        self._fault = "it has not answered yet"
+
+    async def newest(self) -> News:
+        """The newest edition.
+
+        Raises:
+            LiveMarketUnavailable: there is none, or the actor has been silent since too long.
+        """
+        await self.first_known()
+        silent_s = time.monotonic() - self._heard_s
+        if self._news is None:
+            raise LiveMarketUnavailable(self._fault)
+        if silent_s > _SILENCE_S:
+            raise LiveMarketUnavailable(f"no news for {silent_s:.0f} s: {self._fault}")
+        return self._news
+
+    async def _follow(self) -> None:
+        number = 0
+        while True:
+            try:
+                news: News | None = await self._market.ask(
+                    "news", ANSWER_S, number, _NEWS_TIMEOUT_S
+                )
+            except Exception as error:
+                if isinstance(error, LiveMarketGone):
+                    self._news, number = None, 0
+                elif not isinstance(error, LiveMarketUnavailable):
+                    log.exception("the live market's news do not come in")
+                told = isinstance(error, LiveMarketUnavailable)
+                self._fault = str(error) if told else type(error).__name__
+                self._known.set()
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if news is None:
+                self._fault = "it answers without news: see its log"
+                continue
+            self._heard_s, self._fault = time.monotonic(), "it does not answer"
+            self._news, number = News(*news), news[0]
+            self._known.set()

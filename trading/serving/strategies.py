@@ -1,0 +1,242 @@
+"""The HTTP service of several strategies: one address, each of them by its name.
+
+What a single account is asked at `/status`, `/ready` and `/control/...` a strategy is asked at
+`/status/NAME`, `/ready/NAME` and `/control/NAME/...`. Without a name all of them are told, and
+`/metrics` has the label `strategy`.
+"""
+
+import asyncio
+import html
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from ray import serve
+
+from trading.live.news import as_json
+from trading.serving.answers import (
+    ANSWERS,
+    METRICS,
+    AccountAnswers,
+    answer,
+    json_answer,
+    metrics_answer,
+    new_api,
+    readiness_answer,
+)
+from trading.serving.app import account_api, service_of
+from trading.serving.board import BOARD, STALE_S, Posted
+from trading.serving.control import add_control
+from trading.serving.live_market import (
+    ANSWER_S,
+    Follower,
+    LiveMarket,
+    LiveMarketUnavailable,
+)
+from trading.serving.metrics import merged, supervisor_text
+from trading.serving.supervisor import RESTARTING, Standing
+
+_LOOK_S = 0.5
+
+
+class Reader(Follower):
+    """Reads the board twice a second.
+
+    Parameters
+    ----------
+    board
+        The actor.
+    """
+
+    def __init__(self, board: LiveMarket) -> None:
+        super().__init__()
+        self._board = board
+        self._posted: Posted | None = None
+        self._read_s = 0.0
+        self._fault = "it has not answered yet"
+
+    async def posted(self) -> Posted:
+        """What is posted.
+
+        Raises
+        ------
+        LiveMarketUnavailable
+            The driver has posted nothing for longer than a while.
+        """
+        await self.first_known()
+        if self._posted is None or time.monotonic() - self._read_s > STALE_S:
+            raise LiveMarketUnavailable(f"the driver gives no answer: {self._fault}")
+        return self._posted
+
+    async def standing(self, name: str) -> Standing:
+        """Where one strategy stands."""
+        return (await self.posted()).standings[name]
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                posted = await self._board.ask("newest", ANSWER_S)
+            except LiveMarketUnavailable as error:
+                self._fault = str(error)
+            else:
+                if posted is None:
+                    self._fault = "it is silent"
+                else:
+                    self._posted, self._read_s = Posted(*posted), time.monotonic()
+            self.known()
+            await asyncio.sleep(_LOOK_S)
+
+
+def build_strategies_api(
+    live_actor_name: str, namespaces: Mapping[str, str], board_namespace: str
+) -> FastAPI:
+    """The HTTP routes of strategies, as an ASGI app that needs no more than a connection to Ray.
+
+    Parameters
+    ----------
+    live_actor_name
+        Name of each live market's actor.
+    namespaces
+        Ray namespace of each strategy's actors, by its name.
+    board_namespace
+        Of the board.
+    """
+    reader = Reader(LiveMarket(BOARD, board_namespace))
+
+    def answers_of(name: str, namespace: str) -> AccountAnswers:
+        async def standing() -> Standing:
+            return await reader.standing(name)
+
+        return AccountAnswers(LiveMarket(live_actor_name, namespace), standing, name)
+
+    each = {name: answers_of(name, namespace) for name, namespace in namespaces.items()}
+
+    @asynccontextmanager
+    async def following(_: FastAPI) -> AsyncIterator[None]:
+        reader.begin()
+        for answers in each.values():
+            answers.begin()
+        yield
+
+    api = new_api(following)
+
+    def unknown(name: str) -> Response:
+        reason = f"there is no strategy {name}: the strategies are {', '.join(each)}"
+        return json_answer({"status": "unknown", "reason": reason}, status_code=404)
+
+    @api.get("/health", responses=ANSWERS)
+    async def health() -> Response:
+        """Whether anybody drives the strategies, and what each is at."""
+        posted = await reader.posted()
+        phases = {name: standing.phase for name, standing in posted.standings.items()}
+        return json_answer({"status": "ok", "strategies": phases})
+
+    @api.get("/ready", responses=ANSWERS)
+    async def ready() -> Response:
+        """Whether each strategy that this application trades can trade, and why not."""
+        posted = await reader.posted()
+        reasons = [posted.waiting] if posted.waiting else []
+        told = {}
+        for name, answers in each.items():
+            is_ready, why = await _readiness(answers)
+            told[name] = {"status": "ready" if is_ready else "not ready", "reasons": why}
+            if name in posted.ours:
+                reasons += [f"{name}: {reason}" for reason in why]
+        return readiness_answer(not reasons, reasons, strategies=told)
+
+    @api.get("/ready/{strategy}", responses=_NAMED)
+    async def ready_one(strategy: str) -> Response:
+        """Whether one strategy can trade, and why not."""
+        if strategy not in each:
+            return unknown(strategy)
+        return readiness_answer(*await each[strategy].readiness())
+
+    @api.get("/status", responses=ANSWERS)
+    async def status() -> Response:
+        """The status of each strategy, by its name."""
+        told = [as_json(name) + b":" + await _status(each[name]) for name in each]
+        return answer(b'{"strategies":{' + b",".join(told) + b"}}")
+
+    @api.get("/status/{strategy}", responses=_NAMED)
+    async def status_one(strategy: str) -> Response:
+        """Account, positions, market, feed, learner and versions of one strategy."""
+        return answer(await each[strategy].status()) if strategy in each else unknown(strategy)
+
+    @api.get("/metrics", responses=METRICS)
+    async def metrics() -> Response:
+        """Prometheus text of the strategies that this application trades."""
+        posted = await reader.posted()
+        texts = []
+        for name in posted.ours:
+            try:
+                texts.append(await each[name].metrics())
+            except LiveMarketUnavailable:
+                # Those of the others are told, and that it is not ready.
+                silent = posted.standings[name]._replace(phase=RESTARTING)
+                texts.append(supervisor_text(silent, name))
+        return metrics_answer(merged(texts))
+
+    @api.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        """The strategies' pages."""
+        root = request.scope.get("root_path", "").rstrip("/")
+        return Response(_index(root, tuple(each)), headers=_HEADERS, media_type="text/html")
+
+    for name, answers in each.items():
+        add_control(api, answers.command, name)
+        # The page of each, and all that a single account has, below its name.
+        api.mount(f"/{name}", account_api(answers))
+    return api
+
+
+def build_strategies_app(
+    live_actor_name: str,
+    namespaces: Mapping[str, str],
+    board_namespace: str,
+    resources: Mapping[str, float] | None = None,
+) -> serve.Application:
+    """The Serve application of `build_strategies_api`, for `ray.serve.run`."""
+
+    def build() -> FastAPI:
+        return build_strategies_api(live_actor_name, namespaces, board_namespace)
+
+    return service_of(build, resources)
+
+
+_NAMED = {**ANSWERS, 404: {**ANSWERS[503], "description": "There is no such strategy"}}
+
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+
+
+def _index(root: str, names: tuple[str, ...]) -> str:
+    """A list of links: each strategy has a page of its own."""
+    links = "".join(
+        f'<li><a href="{html.escape(f"{root}/{name}/", quote=True)}">{html.escape(name)}</a></li>'
+        for name in names
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Strategies</title>'
+        '<meta name="viewport" content="width=device-width"></head>'
+        f"<body><main><h1>Strategies</h1><ul>{links}</ul></main></body></html>"
+    )
+
+
+async def _readiness(answers: AccountAnswers) -> tuple[bool, list[str]]:
+    """As it answers; that nobody does is a reason."""
+    try:
+        return await answers.readiness()
+    except LiveMarketUnavailable as error:
+        return False, [str(error)]
+
+
+async def _status(answers: AccountAnswers) -> bytes:
+    try:
+        return await answers.status()
+    except LiveMarketUnavailable as error:
+        return as_json({"phase": "unavailable", "reason": str(error)})
