@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -857,6 +858,24 @@ def test_a_failing_source_closes_with_an_internal_error_and_is_reported() -> Non
             assert (len(events), code) == (3, 1011)
             with pytest.raises(FlatFileError, match="ended early"):
                 await server.wait_finished()
+
+    run(body)
+
+
+def test_a_port_that_is_taken_is_waited_for_as_long_as_it_may() -> None:
+    """A client that came back while nobody listened may hold it, or who died a moment ago."""
+
+    async def body() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            port = held.getsockname()[1]
+            with pytest.raises(OSError, match="in use"):
+                await MarketServer(scripted_source(), [KEY], port=port).start()
+            server = MarketServer(scripted_source(), [KEY], port=port)
+            starting = asyncio.create_task(server.start(WAIT_S))
+            await asyncio.sleep(0.6)
+            assert not starting.done()
+        assert await starting == port
+        await server.stop()
 
     run(body)
 

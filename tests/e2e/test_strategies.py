@@ -128,7 +128,10 @@ def test_a_replica_without_a_free_strategy_stands_by_and_takes_over_when_another
 
             def waits() -> str | None:
                 response = second.get("/ready")
-                reasons = response.json().get("reasons") if response is not None else None
+                # Serve listens before it knows of the application: that is no JSON.
+                if response is None or response.status_code != 503:
+                    return None
+                reasons = response.json().get("reasons")
                 return reasons[0] if reasons else None
 
             assert second.wait_until("why it is not ready", waits) == (

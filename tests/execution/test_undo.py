@@ -1,6 +1,6 @@
 """A corporate action that was none is taken back exactly, at the same equity."""
 
-from datetime import date
+from datetime import date, timedelta
 from fractions import Fraction
 
 import pytest
@@ -22,6 +22,7 @@ from trading.market.corporate_actions import (
     SpinOff,
     Split,
 )
+from trading.market.dividends import Dividend
 
 UNDO_NS = LATER_NS + 60_000_000_000
 ACTIONS: list[CorporateAction] = [
@@ -107,6 +108,22 @@ def test_what_was_traded_since_is_not_taken_back() -> None:
         broker.settle(["O:SPY1260116C00105000"], {"SPY": 60.0}, LATER_NS + 1)
         with pytest.raises(OwnerRefused, match=r"O:SPY1260116C00105000 changed since; close what"):
             say(broker, "undo_action", "SPY")
+
+
+def test_a_spin_off_is_not_taken_back_once_what_came_of_it_has_paid_a_special_dividend() -> None:
+    """What it paid would be lost from the account's profit."""
+    with account_with("covered_call", 5) as broker:
+        broker.apply_action(
+            SpinOff("SPY", EX_DATE, "SPUN", Fraction(1, 3), 12.0), LATER_NS, spot=MARKS["SPY"]
+        )
+        paid_ns = LATER_NS + 1_000_000_000
+        day = EX_DATE + timedelta(days=1)
+        broker.pay_dividends([Dividend("SPUN", day, 1.5, special=True)], paid_ns)
+        broker.apply_action(SpecialDividend("SPUN", day, 1.5), paid_ns, spot=12.0)
+        before = broker.account.fingerprint()
+        with pytest.raises(OwnerRefused, match="SPUN changed since"):
+            say(broker, "undo_action", "SPY")
+        assert broker.account.fingerprint() == before
 
 
 def test_a_rename_is_not_taken_back_into_what_is_open_under_the_old_name() -> None:

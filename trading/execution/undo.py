@@ -7,6 +7,8 @@ positions are worth now, with the cash that was paid for fractions, is what thos
 worth then.
 """
 
+import math
+
 from trading.errors import OwnerRefused
 from trading.execution.adjustment import Adjustment
 from trading.execution.books import Books
@@ -136,11 +138,17 @@ def _check_unchanged(applied: CorporateActionApplied, account: Account) -> None:
         for each in applied.converted
         if each.into
     }
-    if held != made:
-        changed = sorted(
-            symbol for symbol in {*held, *made} if held.get(symbol) != made.get(symbol)
-        )
+    changed = {symbol for symbol in {*held, *made} if held.get(symbol) != made.get(symbol)}
+    # What a special dividend took from the price paid is no longer what the action made of it.
+    changed |= {
+        each.into
+        for each in applied.converted
+        if each.into in held
+        and not math.isclose(account.positions[each.into].average_price, each.average_price)
+    }
+    if changed:
         raise OwnerRefused(
-            f"{applied.action} ({applied.terms}) cannot be taken back: {', '.join(changed)} "
-            f"changed since; close what is left with `trading account close {applied.after}`"
+            f"{applied.action} ({applied.terms}) cannot be taken back: "
+            f"{', '.join(sorted(changed))} changed since; close what is left with "
+            f"`trading account close {applied.after}`"
         )

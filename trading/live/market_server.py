@@ -84,6 +84,10 @@ def event_source(settings: Settings, journal: Path) -> EventSource:
     return SimulationSource(exchange, max(resume_ns(journal), first.open_ns), seed=settings.seed)
 
 
+_PORT_WAIT_S = 60.0
+"""For the port of a server that has died."""
+
+
 class MarketServerHost:
     """Runs one market server, as an asynchronous actor on the node of the live market."""
 
@@ -118,7 +122,7 @@ class MarketServerHost:
             max_quote_contracts=data.max_quote_contracts,
             treasury_yields=_simulated_yields(self._settings),
         )
-        port = await self._server.start()
+        port = await self._server.start(0.0 if former is None else _PORT_WAIT_S)
         address = f"{data.server.host}:{port}"
         return Endpoint(f"ws://{address}", f"http://{address}", key)
 

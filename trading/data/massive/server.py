@@ -7,7 +7,9 @@ meets the same messages everywhere.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, Literal
@@ -44,6 +46,7 @@ _POLICY_VIOLATION: Final = 1008
 _INTERNAL_ERROR: Final = 1011
 _PING_INTERVAL_S: Final = 20.0
 _LISTING_TIMEOUT_S: Final = 30.0
+_PORT_RETRY_S: Final = 0.25
 _LISTING_POLL_S: Final = 0.001
 
 _log = logging.getLogger(__name__)
@@ -146,14 +149,38 @@ class MarketServer:
             for symbol in symbols
         }
 
-    async def start(self) -> int:
+    async def start(self, port_wait_s: float = 0.0) -> int:
         """Listens, with the clock standing still, and returns the port.
 
         The session's past, if the source begins within one, is known from here on.
+
+        Parameters
+        ----------
+        port_wait_s
+            How long a port that is taken is waited for, in seconds. One of a server that was killed
+            may be held for a moment: by its process, or by a client that came back too early and
+            was given that very port by the system.
+
+        Raises
+        ------
+        OSError
+            The port is taken.
         """
         # A source may compute for seconds at the start of a session: never on this loop.
         await asyncio.to_thread(self._apply_past)
-        self._server = await serve(
+        deadline_s = time.monotonic() + port_wait_s
+        while self._server is None:
+            try:
+                self._server = await self._listen()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline_s:
+                    raise
+                await asyncio.sleep(_PORT_RETRY_S)
+        port: int = next(iter(self._server.sockets)).getsockname()[1]
+        return port
+
+    async def _listen(self) -> Server:
+        return await serve(
             self._serve,
             self._host,
             self._port,
@@ -165,8 +192,6 @@ class MarketServer:
             # Cutting looks at the buffer itself, so writing must never block on it.
             write_limit=4 * self._max_buffered_bytes if self._cuts else 1 << 16,
         )
-        port: int = next(iter(self._server.sockets)).getsockname()[1]
-        return port
 
     async def begin(self) -> None:
         """Starts the exchange clock; does nothing when it already runs."""
