@@ -132,7 +132,7 @@ def trading_in(folder: Path) -> Iterator[LiveMarketActor]:
     secrets = settings.credentials.model_copy(update={"control_token": SecretStr(TOKEN)})
     settings = settings.model_copy(update={"credentials": secrets})
     policy = Policy(assembly.model_config(settings), settings.seed)
-    with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
+    with serving(FirstMinutes(380), speed=60.0) as (endpoint, begin):
         live = LiveMarketActor(settings, endpoint, Registry(reign_of(policy)))
         await_that("trading", lambda: live.progress().connected)
         begin()
@@ -268,6 +268,7 @@ def test_it_is_stopped_and_resumed_with_the_token_and_a_confirmation(
     assert scene.live.status()["account"]["trading_state"] == "HALTED"
 
     page.get_by_role("button", name="Resume…").click()
+    expect(dialog).to_be_visible()
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     page.get_by_role("button", name="Resume…").click()
