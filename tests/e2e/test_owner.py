@@ -1,4 +1,7 @@
-"""The owner's commands to a running application: by HTTP, by the command line, over restarts."""
+"""The owner's commands to a running application: by HTTP, by the command line, over restarts.
+
+And that the whole HTTP service does what its OpenAPI document says.
+"""
 
 import json
 import subprocess
@@ -9,34 +12,58 @@ from typing import Any
 
 import httpx
 import pytest
+import schemathesis
+from schemathesis.schemas import BaseSchema
 
 from tests.asking import client
 from tests.e2e.application import ROOT, Application, environment, write_model
+from tests.serving.described import ask_all
 from trading.execution.events import OwnerCommanded
 from trading.execution.journal import Journal
+from trading.serving.control import COMMANDS
 
 pytestmark = pytest.mark.slow
 
 TOKEN = "token-of-the-test-0123456789abcdef"
 COMMAND_S = 120.0
+EXAMPLES = 4
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> list[str]:
-    model = write_model(tmp_path / "model")
-    return [
-        *("--symbols", "SPY,QQQ"),
-        *("--set", "learning.online=false"),
-        *("--set", "learning.pretrain_steps=0"),
-        *("--set", f"paths.model_path={model}"),
-    ]
+class Starts:
+    """One account's application, started again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._settings = (
+            *("--symbols", "SPY,QQQ"),
+            *("--set", "learning.online=false"),
+            *("--set", "learning.pretrain_steps=0"),
+            *("--set", f"paths.model_path={write_model(folder / 'model')}"),
+        )
+        self.running = self._up()
+
+    def _up(self) -> Application:
+        env = environment(CONTROL_TOKEN=TOKEN)
+        return Application.up(self.folder, *self._settings, env=env)
+
+    def again(self) -> Application:
+        self.running = self._up()
+        self.running.wait_ready()
+        return self.running
 
 
-@pytest.fixture
-def running(tmp_path: Path, settings: list[str]) -> Iterator[Application]:
-    application = Application.up(tmp_path, *settings, env=environment(CONTROL_TOKEN=TOKEN))
-    yield application
-    application.close()
+@pytest.fixture(scope="module")
+def starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starts]:
+    starts = Starts(tmp_path_factory.mktemp("owner"))
+    try:
+        starts.running.wait_ready()
+        yield starts
+    finally:
+        starts.running.close()
+
+
+def schema(application: Application) -> BaseSchema:
+    return schemathesis.openapi.from_url(f"http://127.0.0.1:{application.port}/openapi.json")
 
 
 def account(folder: Path, *arguments: str) -> dict[str, Any]:
@@ -67,8 +94,10 @@ def control(application: Application, name: str, token: str = TOKEN, **body: str
             )
         except httpx.HTTPError:
             return None
-        # A busy actor may miss its deadline, and the same key is the same command.
-        return None if response.status_code in (503, 409) and "busy" in response.text else response
+        # A busy actor may miss its deadline, and the same key is the same command. Where strangers
+        # have knocked too often, they are let in slowly.
+        busy = response.status_code in (503, 409) and "busy" in response.text
+        return None if busy or response.status_code == 429 else response
 
     return application.wait_until(f"an answer of {name}", answered)
 
@@ -77,10 +106,23 @@ def state(application: Application) -> str:
     return str(application.status()["account"]["trading_state"])
 
 
-def test_the_owner_commands_a_running_account_and_a_stopped_one(
-    tmp_path: Path, settings: list[str], running: Application
-) -> None:
-    running.wait_ready()
+def test_the_document_describes_every_route(starts: Starts) -> None:
+    paths = {found.ok().path for found in schema(starts.running).get_all_operations()}
+    reading = {"/health", "/ready", "/status", "/metrics", "/journal", "/chain/{underlying}"}
+    assert paths == reading | {f"/control/{name}" for name in COMMANDS}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("authorization", [None, "Bearer wrong"])
+def test_strangers_read_and_command_nothing(starts: Starts, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    statuses = ask_all(schema(starts.running), headers, EXAMPLES)
+    assert set(statuses) <= {200, 400, 401, 403, 404, 422, 429, 503}
+    assert state(starts.running) == "ACTIVE"
+
+
+def test_the_owner_commands_a_running_account_and_a_stopped_one(starts: Starts) -> None:
+    running, folder = starts.running, starts.folder
     assert control(running, "halt", token="x" * 32).status_code == 403
 
     told = control(running, "halt", by="alice", why="news", key="h-1").json()
@@ -90,11 +132,11 @@ def test_the_owner_commands_a_running_account_and_a_stopped_one(
     assert running.get("/ready").status_code == 503  # type: ignore[union-attr]
 
     # The command line reaches the same account without Ray, and tells the same.
-    assert account(tmp_path, "status")["trading_state"] == "HALTED"
-    assert account(tmp_path, "flatten", "--why", "holiday")["done"]
+    assert account(folder, "status")["trading_state"] == "HALTED"
+    assert account(folder, "flatten", "--why", "holiday")["done"]
     running.wait_until("everything is closed", lambda: running.status()["positions"] == [] or None)
-    assert account(tmp_path, "deposit", "1000")["done"]
-    assert not account(tmp_path, "withdraw", "10000000")["done"]
+    assert account(folder, "deposit", "1000")["done"]
+    assert not account(folder, "withdraw", "10000000")["done"]
     said = control(running, "reload").json()
     assert said["done"] and "nothing had changed" in said["said"]
     refused = control(running, "rollback")
@@ -103,7 +145,7 @@ def test_the_owner_commands_a_running_account_and_a_stopped_one(
 
     assert running.terminate() == 0
     assert TOKEN not in running.output()
-    with Journal(tmp_path / "state" / "journal-paper.sqlite", read_only=True) as journal:
+    with Journal(folder / "state" / "journal-paper.sqlite", read_only=True) as journal:
         folded = journal.fold()
         words = [each for each in journal.events() if isinstance(each, OwnerCommanded)]
     assert list(folded.restrictions) == ["owner_flatten"]
@@ -112,15 +154,19 @@ def test_the_owner_commands_a_running_account_and_a_stopped_one(
     assert folded.paid_in == folded.initial_cash + 1000.0
 
     # Nobody trades now: the command line obeys by itself, and the next start follows.
-    told = account(tmp_path, "resume")
+    told = account(folder, "resume")
     assert (told["done"], told["account"]["trading_state"]) == (True, "ACTIVE")
-    again = Application.up(tmp_path, *settings)
-    try:
-        again.wait_ready()
-        assert state(again) == "ACTIVE"
-        response = control(again, "halt")
-        assert response.status_code == 403
-        assert "set CONTROL_TOKEN" in response.json()["said"]
-        again.wait_until("something is open again", lambda: again.status()["positions"] or None)
-    finally:
-        again.close()
+    again = starts.again()
+    assert state(again) == "ACTIVE"
+    again.wait_until("something is open again", lambda: again.status()["positions"] or None)
+
+
+@pytest.mark.long
+def test_the_owner_is_answered_as_described(starts: Starts) -> None:
+    application = starts.running
+    owner = {"Authorization": f"Bearer {TOKEN}"}
+    statuses = ask_all(schema(application), owner, EXAMPLES, probes=False)
+    assert statuses[200]
+    assert 500 not in statuses
+    assert application.terminate() == 0, application.output()
+    assert application.output().count("Traceback") == 0

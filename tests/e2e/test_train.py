@@ -80,7 +80,7 @@ def test_a_second_training_into_the_same_folder_is_refused(tmp_path: Path) -> No
 
 
 def test_trading_begins_with_what_was_trained_to_the_end_only(tmp_path: Path) -> None:
-    quick = ("--set", f"learning.pretrain_steps={STEPS}", "--duration", "1")
+    quick = ("--set", f"learning.pretrain_steps={STEPS}")
     with closing(Application.up(tmp_path, *quick)) as stopped:
         wait_for_decisions(stopped, 0)
         assert stopped.terminate() == 0, stopped.output()
@@ -89,6 +89,7 @@ def test_trading_begins_with_what_was_trained_to_the_end_only(tmp_path: Path) ->
     assert found is not None and PRETRAINED in found[1]
     assert not (store.directory / "champions").exists(), "half a training is no champion"
     with closing(Application.up(tmp_path, *quick)) as second:
-        assert second.wait_exit() == 0, second.output()
+        second.wait_until("a champion", lambda: "champion: 1" in second.output() or None)
+        assert second.terminate() == 0, second.output()
     assert f"policy: pre-training on {STEPS:,} simulated decisions" in second.output()
     assert "champion: 1 (version 12)" in second.output()
