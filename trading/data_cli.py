@@ -40,6 +40,17 @@ SymbolsOption = Annotated[
 CatalogOption = Annotated[
     Path | None, typer.Option(help="Folder of the Parquet catalogue; default: state_dir/catalog.")
 ]
+FirstDayOption = Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")]
+LastDayOption = Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD; default: --date.")]
+RecordingsOption = Annotated[
+    Path | None, typer.Option(help="Folder of recorded live days; default: state_dir/recordings.")
+]
+FlatFilesOption = Annotated[
+    Path | None, typer.Option(help="Folder in the vendor's flat-file layout, instead.")
+]
+CatalogInsteadOption = Annotated[
+    Path | None, typer.Option(help="Folder of the Parquet catalogue, instead.")
+]
 
 
 def download(
@@ -125,10 +136,8 @@ def download(
 
 def import_(
     folder: Annotated[Path, typer.Argument(help="Folder in the vendor's flat-file layout.")],
-    date: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")] = None,
-    until: Annotated[
-        str | None, typer.Option(help="Last day, YYYY-MM-DD; default: --date.")
-    ] = None,
+    date: FirstDayOption = None,
+    until: LastDayOption = None,
     symbols: SymbolsOption = None,
     contracts: Annotated[
         Path | None,

@@ -13,7 +13,16 @@ from rich.table import Table
 
 from trading.command_line import ConfigOption, SetOption, failures, misuse, settings_for
 from trading.config import Settings
-from trading.data_cli import SymbolsOption, day_of, sessions_between, with_symbols
+from trading.data_cli import (
+    CatalogInsteadOption,
+    FlatFilesOption,
+    LastDayOption,
+    RecordingsOption,
+    SymbolsOption,
+    day_of,
+    sessions_between,
+    with_symbols,
+)
 
 if TYPE_CHECKING:
     from trading.data.recorded import RecordedSession
@@ -77,20 +86,11 @@ def plot(
 @market_app.command()
 def fit(
     date: Annotated[str | None, typer.Option(help="First recorded day, YYYY-MM-DD.")] = None,
-    until: Annotated[
-        str | None, typer.Option(help="Last day, YYYY-MM-DD; default: --date.")
-    ] = None,
+    until: LastDayOption = None,
     symbols: SymbolsOption = None,
-    recordings: Annotated[
-        Path | None,
-        typer.Option(help="Folder of recorded live days; default: state_dir/recordings."),
-    ] = None,
-    flat_files: Annotated[
-        Path | None, typer.Option(help="Folder in the vendor's flat-file layout, instead.")
-    ] = None,
-    catalog: Annotated[
-        Path | None, typer.Option(help="Folder of the Parquet catalogue, instead.")
-    ] = None,
+    recordings: RecordingsOption = None,
+    flat_files: FlatFilesOption = None,
+    catalog: CatalogInsteadOption = None,
     into: Annotated[
         Path | None, typer.Option(help="YAML file to write, for --set market.file=FILE.")
     ] = None,
