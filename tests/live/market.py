@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from tests.waits import WAIT_S
 from trading.config import Settings, load_settings
@@ -139,6 +140,25 @@ def reign_of(policy: Policy, number: int = 1) -> Reign:
     """The reign of a policy that nobody preceded."""
     change = ChampionPromoted(0, number, 0, 0, PromotedBy.START, "of the test", 0.0)
     return Reign(Standing(1, number, 0, change), Champion(number, 0, policy.weights()), None)
+
+
+class Registry:
+    """Hands out a reign as the weight registry does."""
+
+    def __init__(self, reign: Reign) -> None:
+        self._reign = reign
+
+    def reign(self) -> Reign:
+        return self._reign
+
+
+def await_that(what: str, condition: Callable[[], Any], within_s: float = WAIT_S) -> Any:
+    """What the condition comes to, once it is true."""
+    deadline = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+    return found
 
 
 def trade(

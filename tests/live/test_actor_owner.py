@@ -1,16 +1,17 @@
 """The live market's own side of the owner's commands; its actor runs here without Ray around it."""
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray import cloudpickle
 
-from tests.live.market import FirstMinutes, reign_of, serving, settings_for
+from tests.live import market as market_of_test
+from tests.live.market import FirstMinutes, Registry, reign_of, serving, settings_for
 from trading.application import without_secrets
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
@@ -25,24 +26,7 @@ from trading.live.terms import terms_of
 
 WAIT_S = 120.0
 TOKEN = "token-of-the-test-0123456789"
-
-
-class Registry:
-    """Hands out a reign as the weight registry does."""
-
-    def __init__(self, reign: Any) -> None:
-        self._reign = reign
-
-    def reign(self) -> Any:
-        return self._reign
-
-
-def await_that(what: str, condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
-    return found
+await_that = partial(market_of_test.await_that, within_s=WAIT_S)
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import json
 import os
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pydantic import SecretStr
 
-from tests.live.market import FirstMinutes, reign_of, serving, settings_for
+from tests.live.market import (
+    FirstMinutes,
+    Registry,
+    await_that,
+    reign_of,
+    serving,
+    settings_for,
+)
 from tests.ports import free_port
 from tests.waits import WAIT_S
 from trading.learning.policy import Policy
@@ -34,16 +40,6 @@ pytestmark = pytest.mark.slow
 TOKEN = "token-of-the-page-0123456789"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 WAIT_MS = WAIT_S * 1000.0
-
-
-class Registry:
-    """Hands out a reign as the weight registry does."""
-
-    def __init__(self, reign: Any) -> None:
-        self._reign = reign
-
-    def reign(self) -> Any:
-        return self._reign
 
 
 class Called(LiveMarket):
@@ -115,14 +111,6 @@ class Scene:
         self.live = live
         self.market = Called(live)
         self.server = Server(self.market)
-
-
-def await_that(what: str, condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
-    return found
 
 
 @contextmanager
