@@ -26,7 +26,7 @@ from trading.execution.portfolio import Account
 from trading.live import assembly
 from trading.live.faults import MOST_FAULTS, WINDOW_S, FaultNotes, described
 from trading.precedence import LEARNING, give_way
-from trading.waiting import Pulse, ToldToStop, arrived, unless_stopped
+from trading.waiting import Heartbeat, ToldToStop, arrived, unless_stopped
 
 log = structlog.get_logger(__name__)
 
@@ -160,7 +160,7 @@ class _Application:
         self._heard_s: float | None = None
         """When the live market's process answered last; None before this one ever did."""
         self._halted = ""
-        self._server_pulse, self._registry_pulse = Pulse(), Pulse()
+        self._server_heartbeat, self._registry_heartbeat = Heartbeat(), Heartbeat()
         self._loop: Any = None
         self._learning_hangs = ""
 
@@ -395,10 +395,10 @@ class _Application:
         import ray
 
         now_s, hang_s = time.monotonic(), self._settings.safety.hang_s
-        if self._served is not None and self._server_pulse.is_lost(self._server, now_s, hang_s):
+        if self._served is not None and self._server_heartbeat.is_lost(self._server, now_s, hang_s):
             log.error("the market server hangs and is ended")
             ray.kill(self._server)
-        if self._registry_pulse.is_lost(self._registry, now_s, hang_s):
+        if self._registry_heartbeat.is_lost(self._registry, now_s, hang_s):
             log.error("the weight registry hangs and is started again")
             ray.kill(self._registry, no_restart=False)
         self._mind_learning()

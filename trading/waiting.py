@@ -39,7 +39,7 @@ def arrived(reference: Any, awaited: str, stopped: Callable[[], bool], timeout_s
     return True
 
 
-class Pulse:
+class Heartbeat:
     """Asks an actor for a sign of life, its `ping`, again and again; never waits for it."""
 
     def __init__(self) -> None:

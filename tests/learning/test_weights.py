@@ -23,7 +23,7 @@ from trading.learning.weights import (
     get_or_create,
     new_name,
 )
-from trading.waiting import Pulse
+from trading.waiting import Heartbeat
 
 
 def reign(number: int, value: float | None = None) -> Reign:
@@ -117,12 +117,12 @@ def test_a_registry_that_hangs_is_found_and_one_in_its_place_holds_the_same(
     registry = get_or_create(
         where.namespace, refill=partial(reign_on_disk, tmp_path, 3), name=where.name
     )
-    pulse, deadline = Pulse(), time.monotonic() + WAIT_S
-    assert not pulse.is_lost(registry, time.monotonic(), 1.0)
+    heartbeat, deadline = Heartbeat(), time.monotonic() + WAIT_S
+    assert not heartbeat.is_lost(registry, time.monotonic(), 1.0)
     ray.get(registry.ping.remote())
     process = ray.get(registry.__ray_call__.remote(lambda _: os.getpid()))
     os.kill(process, signal.SIGSTOP)
-    while not pulse.is_lost(registry, time.monotonic(), 1.0):
+    while not heartbeat.is_lost(registry, time.monotonic(), 1.0):
         assert time.monotonic() < deadline, "nobody notices"
         time.sleep(0.1)
     ray.kill(registry, no_restart=False)
