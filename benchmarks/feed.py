@@ -22,8 +22,9 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from trading.data.massive import door, protocol
+from trading.data.massive import protocol
 from trading.data.massive.protocol import FeedProtocol
+from trading.data.massive.server import door
 from trading.data.massive.wire import encode_action
 from trading.feed.server import FeedOptions, FeedServer
 

@@ -18,7 +18,7 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
-from trading.execution.journal_integrity import inspect_journal
+from trading.execution.journal.integrity import inspect_journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
 from trading.execution.risk import RiskLimits
 

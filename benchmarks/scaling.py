@@ -42,7 +42,7 @@ from rich.table import Table  # noqa: E402
 
 from trading.config import load_settings  # noqa: E402
 from trading.data.massive.encoding import encode_quotes, frames  # noqa: E402
-from trading.data.massive.source import SimulationSource  # noqa: E402
+from trading.data.massive.server.source import SimulationSource  # noqa: E402
 from trading.envs.live_env import LiveEnv  # noqa: E402
 from trading.execution.broker import PaperBroker  # noqa: E402
 from trading.execution.journal import Journal  # noqa: E402

@@ -9,7 +9,7 @@ import structlog
 
 import trading  # noqa: F401 - before numba is imported: it says where kernels are cached
 from tests.progress import Progress
-from trading import local_ray as ray_of_this_process
+from trading.app import local_ray as ray_of_this_process
 
 # Before NumPy and PyTorch are imported, here and in what tests start: threads that spin while they
 # wait for each other cost several times the work where other processes want the cores.

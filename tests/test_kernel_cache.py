@@ -83,7 +83,7 @@ for name in ("envs/frames.py", "market/draws.py", "learning/kernels/network.py")
 """
     cache = checkout / "cache"
     before = run(checkout, digests, cache).splitlines()
-    for unrelated in ("execution/journal.py", "errors.py", "cli.py"):
+    for unrelated in ("execution/journal/journal.py", "errors.py", "cli/main.py"):
         (package / unrelated).write_text((package / unrelated).read_text() + "\nCHANGED = 1\n")
     assert run(checkout, digests, cache).splitlines() == before
     (package / MONEY).write_text((package / MONEY).read_text() + "\nCHANGED = 1\n")

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.test_config import mistakes_in, only_mistake_in, settings_from
-from trading.cli import app
+from trading.cli.main import app
 from trading.config import load_settings
 
 ROOT = Path(__file__).parents[1]

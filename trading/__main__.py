@@ -1,6 +1,6 @@
 """`python -m trading` is the `trading` command."""
 
-from trading.cli import main
+from trading.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -24,7 +24,7 @@ def trading(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def run_download(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """What the command gives, with no credentials but those in `environment`."""
-    program = "import typer; from trading.data_cli import download; typer.run(download)"
+    program = "import typer; from trading.cli.data import download; typer.run(download)"
     secret = ("S3_ACCESS_KEY", "S3_SECRET_KEY", "MASSIVE_API_KEY")
     inherited = {name: value for name, value in os.environ.items() if name not in secret}
     return subprocess.run(

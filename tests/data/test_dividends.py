@@ -8,7 +8,7 @@ import pytest
 
 from tests.data.test_server import KEY, rest_client, run, running_server, scripted_source
 from trading.data.dividends import read_dividends
-from trading.data.massive.rest import RestClient
+from trading.data.massive.client.rest import RestClient
 from trading.errors import DataError
 from trading.market.dividends import Dividend
 

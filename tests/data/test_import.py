@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.waits import WAIT_S
-from trading.cli import app
+from trading.cli.main import app
 from trading.data.catalog import Catalog, Kind, Partition
 from trading.data.flatfile_import import (
     FlatFileKind,
@@ -302,7 +302,7 @@ def test_flat_files_are_found_in_the_vendors_layout(folder: Path) -> None:
 
 
 def run_import(*arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "import typer; from trading.data_cli import import_; typer.run(import_)"
+    program = "import typer; from trading.cli.data import import_; typer.run(import_)"
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=ROOT,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trading.data.massive.ledger import LedgerCounts, SubscriptionLedger, check_name
+from trading.data.massive.client.subscriptions import LedgerCounts, SubscriptionLedger, check_name
 from trading.errors import StreamError
 
 NAMES = ["Q.O:SPY251219C00650000", "Q.O:SPY251219P00650000", "AM.SPY", "T.SPY"]

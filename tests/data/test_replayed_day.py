@@ -18,7 +18,7 @@ from tests.data.test_odd_files import (
 )
 from trading.data.catalog import Catalog
 from trading.data.flatfile_import import import_flat_file
-from trading.data.massive.source import ReplaySource
+from trading.data.massive.server.source import ReplaySource
 from trading.data.recording import Recorder
 from trading.data.replayed_day import load_day
 from trading.errors import DataError

@@ -15,8 +15,8 @@ import pytest
 
 from tests.data.rest_service import Answer, Asked, Service, running_service
 from tests.waits import WAIT_S
-from trading.data.massive.rest import RestClient
-from trading.data.massive.rest_transport import RequestPace
+from trading.data.massive.client.rest import RestClient
+from trading.data.massive.client.rest_transport import RequestPace
 from trading.errors import AuthenticationFailed, DataError, NotEntitled, RestError
 from trading.market.bars import StockBar
 from trading.market.contracts import Right
@@ -418,7 +418,7 @@ def test_requests_begin_no_faster_than_their_pace() -> None:
 
 def test_the_key_of_the_environment_is_not_used(service: Service) -> None:
     program = (
-        "import sys; from trading.data.massive.rest import RestClient\n"
+        "import sys; from trading.data.massive.client.rest import RestClient\n"
         "with RestClient(sys.argv[1], sys.argv[2]) as rest: rest.option_contracts('SPY')"
     )
     service.pages(CONTRACTS, [])

@@ -17,9 +17,9 @@ from tests.waits import WAIT_S
 from trading.data.catalog import REST, Catalog, Kind, Partition
 from trading.data.flatfile_import import flat_file_key, import_flat_file
 from trading.data.flatfiles import load_quotes
-from trading.data.massive.rest import RestClient
-from trading.data.massive.server import MarketServer
-from trading.data.massive.source import EventSource, ReplaySource
+from trading.data.massive.client.rest import RestClient
+from trading.data.massive.server.server import MarketServer
+from trading.data.massive.server.source import EventSource, ReplaySource
 from trading.data.rest_import import import_chain_snapshot, import_quotes
 from trading.errors import AuthenticationFailed, DataError, NotEntitled, RestError
 from trading.market.contracts import parse_symbol

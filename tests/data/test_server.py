@@ -25,8 +25,8 @@ from tests.waits import WAIT_S
 from trading.data.flatfiles import quotes_path
 from trading.data.massive.columns import Quotes, Trades
 from trading.data.massive.protocol import FeedProtocol
-from trading.data.massive.server import MarketServer
-from trading.data.massive.source import EventSource, Listing, ReplaySource, SourceStep
+from trading.data.massive.server.server import MarketServer
+from trading.data.massive.server.source import EventSource, Listing, ReplaySource, SourceStep
 from trading.data.massive.wire import Aggregate, Quote, decode, encode_action
 from trading.errors import FlatFileError, StreamError
 from trading.market.bars import StockBar

@@ -12,9 +12,9 @@ import pytest
 
 from trading.data.flatfiles import minute_bars_path, quotes_path
 from trading.data.massive.columns import Quotes, Trades
-from trading.data.massive.server import MarketServer
-from trading.data.massive.source import ReplaySource, SimulationSource, SourceStep
-from trading.data.massive.tape import MINUTE_NS, MinuteAggregator, SimulatedTape
+from trading.data.massive.server.server import MarketServer
+from trading.data.massive.server.source import ReplaySource, SimulationSource, SourceStep
+from trading.data.massive.server.tape import MINUTE_NS, MinuteAggregator, SimulatedTape
 from trading.errors import CalendarError, FlatFileError
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec

@@ -14,13 +14,13 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from trading.data.massive.frames import FrameQueue
-from trading.data.massive.stream import (
+from trading.data.massive.client.stream import (
     ConnectionState,
     StreamClient,
     StreamSettings,
     TaggedFrame,
 )
+from trading.data.massive.frames import FrameQueue
 from trading.data.massive.wire import Aggregate, Quote, Status, decode, decode_action, encode
 from trading.errors import AuthenticationFailed, DataError, StreamError
 

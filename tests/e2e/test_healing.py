@@ -23,10 +23,10 @@ from tests.e2e.healed import await_decisions, await_gone, check_account, is_gone
 from tests.e2e.test_kills import kill_part
 from tests.sockets import descendants
 from tests.waits import START_S, STOP_S
+from trading.app.up import STOP_LIMIT_S
 from trading.data.flatfiles import quotes_path
 from trading.execution.journal import Journal
-from trading.execution.journal_schema import beside
-from trading.up import STOP_LIMIT_S
+from trading.execution.journal.schema import beside
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 

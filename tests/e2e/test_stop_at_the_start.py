@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from tests.e2e.application import Application, wait_for
 from tests.waits import START_S
-from trading.application import run_application
-from trading.cli import app
+from trading.app.display import Display
+from trading.app.driver import run_application
+from trading.cli.main import app
 from trading.config import absolute_paths, load_settings
-from trading.display import Display
 from trading.execution.lease import holder_of
 from trading.live import assembly
 from trading.serving.supervisor import STARTING, STOPPED, Pauses, Supervisor

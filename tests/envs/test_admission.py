@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.envs.desk import CALL, DAY, LISTING, SYMBOL, Desk, at, desk, fair, session
 from tests.envs.goog import CALENDAR, recorded_goog
 from trading.data.admission import Refusal, is_older
-from trading.data.massive.source import SimulationSource
+from trading.data.massive.server.source import SimulationSource
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import play
 from trading.envs.underlying import UnderlyingMarket

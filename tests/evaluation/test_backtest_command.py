@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from trading.cli import app
+from trading.cli.main import app
 from trading.config import Settings
 from trading.learning.champions import weights_digest
 from trading.learning.checkpoints import write_module_weights

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.waits import WAIT_S
-from trading.cli import app
+from trading.cli.main import app
 from trading.config import load_settings
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import History, history_of_days

@@ -11,17 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.execution.scene import NOW_NS, SECOND_NS, market, open_order
+from trading.cli.journal import journal_app
 from trading.errors import AccountLeased, JournalError, JournalLocked
-from trading.execution import journal_integrity, journal_snapshots
 from trading.execution.broker import PaperBroker
 from trading.execution.events import AccountOpened, DecisionMade, Event, SessionClosed
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
-from trading.execution.journal_integrity import inspect_journal
-from trading.execution.journal_snapshots import SNAPSHOTS_KEPT, snapshots
+from trading.execution.journal import integrity as journal_integrity
+from trading.execution.journal import snapshots as journal_snapshots
+from trading.execution.journal.integrity import inspect_journal
+from trading.execution.journal.snapshots import SNAPSHOTS_KEPT, snapshots
 from trading.execution.lease import AccountLease
 from trading.execution.risk import RiskLimits
-from trading.journal_cli import journal_app
 
 DAY_NS = 86_400 * SECOND_NS
 STRIDE_BITS = 997

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from tests.execution.scene import NOW_NS, SECOND_NS
 from trading.errors import JournalError
-from trading.execution import journal_schema
 from trading.execution.events import AccountOpened, DecisionMade, Event, PeakReset, StateChanged
 from trading.execution.journal import Journal
-from trading.execution.journal_integrity import Repair, inspect_journal
-from trading.execution.journal_schema import SCHEMA_VERSION
+from trading.execution.journal import schema as journal_schema
+from trading.execution.journal.integrity import Repair, inspect_journal
+from trading.execution.journal.schema import SCHEMA_VERSION
 from trading.execution.portfolio import Account
 from trading.execution.risk import TradingState
 

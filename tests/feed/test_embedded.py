@@ -10,7 +10,7 @@ import pytest
 
 from tests.feed.vendor import KEYS, Vendor, play, until
 from trading.config import Settings, load_settings
-from trading.data.massive.stream import StreamClient
+from trading.data.massive.client.stream import StreamClient
 from trading.data.massive.wire import Quote, decode
 from trading.errors import AuthenticationFailed
 from trading.feed.embedded import embedded_feed, reading_from

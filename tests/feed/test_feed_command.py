@@ -18,7 +18,7 @@ from tests.feed.vendor import KEYS, READER_KEY, Vendor, play, reading, until
 from tests.ports import free_port
 from tests.waits import WAIT_S
 from trading.config import Settings, load_settings
-from trading.data.massive.stream import StreamClient, StreamSettings
+from trading.data.massive.client.stream import StreamClient, StreamSettings
 from trading.data.massive.wire import Quote, decode
 from trading.errors import AuthenticationFailed, ConfigError, StreamError
 from trading.feed.metrics import FeedFigures, feed_families

@@ -14,7 +14,7 @@ from massive import RESTClient
 from tests.data.rest_service import Answer, Service, running_service
 from tests.data.test_server import KEY, SYMBOLS, running_server, scripted_source
 from tests.feed.vendor import READER_KEY, Vendor, play, running
-from trading.data.massive.rest import RestClient
+from trading.data.massive.client.rest import RestClient
 from trading.errors import AuthenticationFailed, RestError
 from trading.feed.pass_through import PassThrough
 

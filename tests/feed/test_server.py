@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.data.test_server import SYMBOLS, official_client, running_server, scripted_source
 from tests.feed.vendor import KEYS, READER_KEY, Vendor, play, reading, running, until
 from tests.ports import free_port
-from trading.data.massive.stream import ConnectionState, StreamClient, StreamSettings
+from trading.data.massive.client.stream import ConnectionState, StreamClient, StreamSettings
 from trading.data.massive.wire import Aggregate, Quote, Trade, decode, encode
 from trading.errors import AuthenticationFailed, StreamError
 from trading.feed.reader import ReaderProtocol

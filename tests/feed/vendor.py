@@ -12,8 +12,9 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from tests.waits import WAIT_S
-from trading.data.massive import door, protocol
+from trading.data.massive import protocol
 from trading.data.massive.protocol import FeedProtocol
+from trading.data.massive.server import door
 from trading.data.massive.wire import Event, Status, decode, encode, encode_action
 from trading.feed.server import FeedOptions, FeedServer
 

@@ -24,7 +24,7 @@ from tests.infra.manifests import (
     one,
     pod_templates,
 )
-from trading.application import CALL_TIMEOUT_S, LIVE_SHARE, SMALL_SHARE
+from trading.app.driver import CALL_TIMEOUT_S, LIVE_SHARE, SMALL_SHARE
 from trading.config import Settings, load_settings
 from trading.learning.build import place_learner
 from trading.serving.entry import CLOSE_TIMEOUT_S, Arguments, application, read_settings

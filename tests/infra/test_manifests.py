@@ -27,7 +27,7 @@ from tests.infra.manifests import (
     one,
     pod_templates,
 )
-from trading.application import CALL_TIMEOUT_S
+from trading.app.driver import CALL_TIMEOUT_S
 from trading.config import Settings, load_settings
 from trading.config.loading import environment_names
 from trading.serving.app import build_api

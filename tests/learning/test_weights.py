@@ -10,6 +10,7 @@ import ray
 
 from tests.learning.experience import SMALL
 from tests.waits import WAIT_S
+from trading.app.waiting import Heartbeat
 from trading.errors import LearningError
 from trading.execution.events import ChampionPromoted, PromotedBy
 from trading.learning.champions import Champion, ChampionStore, Promotion, Standing
@@ -23,7 +24,6 @@ from trading.learning.weights import (
     get_or_create,
     new_name,
 )
-from trading.waiting import Heartbeat
 
 
 def reign(number: int, value: float | None = None) -> Reign:

@@ -12,10 +12,10 @@ from typing import Any
 
 from tests.waits import WAIT_S
 from trading.config import Settings, load_settings
-from trading.data.massive.rest import RestClient
-from trading.data.massive.server import MarketServer
-from trading.data.massive.source import EventSource, Listing, SimulationSource, SourceStep
-from trading.data.massive.stream import ConnectionState, StreamClient
+from trading.data.massive.client.rest import RestClient
+from trading.data.massive.client.stream import ConnectionState, StreamClient
+from trading.data.massive.server.server import MarketServer
+from trading.data.massive.server.source import EventSource, Listing, SimulationSource, SourceStep
 from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker

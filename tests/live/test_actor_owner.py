@@ -12,7 +12,7 @@ from ray import cloudpickle
 
 from tests.live import market as market_of_test
 from tests.live.market import FirstMinutes, Registry, reign_of, serving, settings_for
-from trading.application import without_secrets
+from trading.app.driver import without_secrets
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import ask

@@ -13,8 +13,8 @@ from tests.envs.goog import DAY, FOLDER
 from tests.live.chaos import Chaos
 from trading.data.flatfiles import quotes_path
 from trading.data.massive.encoding import encode_bar, encode_quotes, frames
-from trading.data.massive.market_state import DayTotals
-from trading.data.massive.source import EventSource, ReplaySource, SimulationSource
+from trading.data.massive.server.market_state import DayTotals
+from trading.data.massive.server.source import EventSource, ReplaySource, SimulationSource
 from trading.data.massive.wire import TapeClock, encode
 from trading.envs.catalogue import CLOSE
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES

@@ -12,8 +12,8 @@ import pytest
 from tests.data.rest_service import Answer, running_service
 from tests.live.market import DAY, KEY, FirstMinutes, serving
 from trading.data.corporate_actions import read_corporate_actions
-from trading.data.massive.rest import RestClient
-from trading.data.massive.stream import StreamClient, StreamSettings
+from trading.data.massive.client.rest import RestClient
+from trading.data.massive.client.stream import StreamClient, StreamSettings
 from trading.data.recorded_closes import RecordedCloses
 from trading.data.recording import Recorder
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES

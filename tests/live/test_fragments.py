@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.live.market import Bars, FirstMinutes, reign_of, serving, settings_for, trade
-from trading.data.massive.source import SimulationSource, SourceStep
+from trading.data.massive.server.source import SimulationSource, SourceStep
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv, Observed, Outcome
 from trading.execution.broker import PaperBroker

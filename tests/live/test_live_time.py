@@ -17,8 +17,8 @@ from tests.live.market import (
     settings_for,
 )
 from tests.waits import WAIT_S
-from trading.data.massive.rest import RestClient
-from trading.data.massive.stream import StreamClient
+from trading.data.massive.client.rest import RestClient
+from trading.data.massive.client.stream import StreamClient
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade, OrderAccepted, StateChanged, TimeTakenBack

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from tests.data.rest_service import Answer, running_service
 from tests.live import market as market_of_test
 from tests.live.market import WAIT_S, Bars, FirstMinutes, serving, settings_for, trade
-from trading.data.massive.rest import ContractSnapshot, ListedContract, RestClient
-from trading.data.massive.stream import StreamClient, StreamSettings
+from trading.data.massive.client.rest import ContractSnapshot, ListedContract, RestClient
+from trading.data.massive.client.stream import StreamClient, StreamSettings
 from trading.data.recording import load_recording
 from trading.envs.catalogue import HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES

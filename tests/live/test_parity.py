@@ -10,7 +10,7 @@ from tests.envs.goog import CALENDAR, DAY, FOLDER, recorded_goog
 from tests.live.market import DAY as SIMULATED_DAY
 from tests.live.market import FirstMinutes, serving, settings_for, trade
 from trading.config import Settings
-from trading.data.massive.source import EventSource, ReplaySource
+from trading.data.massive.server.source import EventSource, ReplaySource
 from trading.data.recorded import RecordedSession
 from trading.data.recording import load_recording
 from trading.envs.history import History, write_history

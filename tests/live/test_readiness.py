@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.live.market import DAY, FirstMinutes, reign_of, serving, settings_for
 from tests.live.test_actor_owner import Registry, await_that
 from trading.data.massive.protocol import FeedProtocol
-from trading.data.massive.source import SimulationSource, SourceStep
+from trading.data.massive.server.source import SimulationSource, SourceStep
 from trading.learning.policy import Policy
 from trading.live import actor as live_actor
 from trading.live import assembly, readiness

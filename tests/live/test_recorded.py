@@ -14,8 +14,8 @@ import pytest
 from tests.live.market import DAY, FirstMinutes, Run, serving, settings_for, trade
 from trading.data.flatfiles import quotes_path
 from trading.data.massive.encoding import encode_bar, encode_quotes, frames
-from trading.data.massive.market_state import DayTotals
-from trading.data.massive.source import ReplaySource, SimulationSource
+from trading.data.massive.server.market_state import DayTotals
+from trading.data.massive.server.source import ReplaySource, SimulationSource
 from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
 from trading.data.recording import Recorder, load_recording
 from trading.envs.live_env import LiveEnv

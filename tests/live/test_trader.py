@@ -15,7 +15,7 @@ from tests.live.market import (
     settings_for,
     trade,
 )
-from trading.data.massive.stream import StreamClient
+from trading.data.massive.client.stream import StreamClient
 from trading.errors import AuthenticationFailed
 from trading.execution.events import (
     ChampionPromoted,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests.live.dollars import Dollars, exact
 from tests.live.year import CALENDAR, Lived, days, live, settings_for, world
-from trading.cli import app
+from trading.cli.main import app
 from trading.config import Settings
 from trading.execution.catch_up import DELISTED, pending
 from trading.live import assembly

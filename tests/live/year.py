@@ -11,9 +11,9 @@ import numpy as np
 
 from tests.live.market import Bars, await_live, reign_of, serving
 from trading.config import Settings, load_settings
-from trading.data.massive.rest import RestClient
-from trading.data.massive.source import Listing, SimulationSource, SourceStep
-from trading.data.massive.stream import StreamClient
+from trading.data.massive.client.rest import RestClient
+from trading.data.massive.client.stream import StreamClient
+from trading.data.massive.server.source import Listing, SimulationSource, SourceStep
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
 from trading.envs.live_env import LiveEnv
 from trading.execution.catch_up import unexplained_since

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.execution.scene import CALL_100
-from trading.cli import app
+from trading.cli.main import app
 from trading.execution.journal import Journal
 
 MOST_BYTES = 1_500_000

@@ -29,8 +29,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trading.disk import sync
 from trading.errors import DataError
+from trading.files import sync
 
 FLAT_FILE = "flat-file"
 """Source of what was imported from the vendor's flat file of the day."""

@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
-from trading.disk import sync
 from trading.errors import ContractError, DataError
+from trading.files import sync
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
 from trading.market.contracts import OptionContract, parse_symbol

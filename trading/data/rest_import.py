@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from trading.data.catalog import REST, SCHEMAS, Catalog, Kind
 from trading.data.flatfile_import import ImportReport
-from trading.data.massive.rest import HistoricalQuote, RestClient
+from trading.data.massive.client.rest import HistoricalQuote, RestClient
 from trading.errors import DataError
 from trading.market.calendar import NEW_YORK, SECOND_NS, ExchangeCalendar
 from trading.market.contracts import OptionContract

@@ -25,7 +25,7 @@ from types import TracebackType
 import msgspec
 
 from trading.errors import AccountLeased, JournalError
-from trading.execution.journal_schema import beside, lock_path, real
+from trading.execution.journal.schema import beside, lock_path, real
 
 _POLL_S = 0.25
 

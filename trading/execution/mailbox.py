@@ -18,7 +18,7 @@ import msgspec
 
 from trading.errors import JournalError, OwnerRefused, TradingError
 from trading.execution.commands import Command
-from trading.execution.journal_schema import beside
+from trading.execution.journal.schema import beside
 
 POLL_S = 0.1
 _GRACE_S = 10.0

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trading.data.massive.connection import ConnectionHealth, ConnectionState
+from trading.data.massive.client.connection import ConnectionHealth, ConnectionState
 
 _PREFIX = "trading_feed_"
 _TOTALS = (

@@ -17,8 +17,8 @@ import msgspec
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from trading.data.massive.client.rest_transport import RequestPace
 from trading.data.massive.endpoint import check_api_key, check_url, proxy_of, redact
-from trading.data.massive.rest_transport import RequestPace
 
 _NEVER_KEPT: Final = re.compile(r"/v1/marketstatus/")
 """Whoever asks what time it is, or whether the market is open, means now."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from trading.data.massive.ledger import check_name
+from trading.data.massive.client.subscriptions import check_name
 from trading.data.massive.protocol import VENDOR_CHANNELS, FeedProtocol
 from trading.data.massive.wire import DISPLACED, SUBSCRIBED, Status, StatusCode, encode
 from trading.errors import StreamError

@@ -18,10 +18,11 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from trading.data.massive import door, protocol
-from trading.data.massive.connection import ConnectionState
+from trading.data.massive import protocol
+from trading.data.massive.client.connection import ConnectionState
+from trading.data.massive.client.stream_settings import StreamSettings
 from trading.data.massive.endpoint import check_api_key
-from trading.data.massive.stream_settings import StreamSettings
+from trading.data.massive.server import door
 from trading.data.massive.wire import Status, StatusCode
 from trading.errors import StreamError
 from trading.feed.metrics import FeedFigures, feed_text

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from trading.data.massive.connection import ConnectionHealth, MassiveStream
+from trading.data.massive.client.connection import ConnectionHealth, MassiveStream
+from trading.data.massive.client.stream_settings import StreamSettings
 from trading.data.massive.frames import TaggedFrame
-from trading.data.massive.stream_settings import StreamSettings
 from trading.errors import AuthenticationFailed
 from trading.feed.allotment import Allotment
 

@@ -20,7 +20,7 @@ from trading.learning.noted_settings import NOTED
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
 from trading.market.randomisation import DEFAULT_FAMILY, Family
-from trading.waiting_bar import Pace
+from trading.progress import Pace
 
 log = structlog.get_logger(__name__)
 

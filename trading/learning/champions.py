@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from trading.disk import sync
 from trading.errors import ChampionMoved, CheckpointError, LearningError
 from trading.execution.events import (
     ChampionPromoted,
@@ -29,6 +28,7 @@ from trading.execution.events import (
     PromotedBy,
     RolledBackBy,
 )
+from trading.files import sync
 from trading.learning.checkpoints import (
     MANIFEST,
     CheckpointStore,

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trading.disk import sync
 from trading.errors import CheckpointError
+from trading.files import sync
 
 # A list of checkpoints is read without torch, which takes seconds to load.
 if TYPE_CHECKING:

@@ -42,10 +42,10 @@ from trading.learning.clstm import CLSTM
 from trading.learning.policy import Weights, load_weights
 from trading.learning.ppo_config import CLSTMPPOConfig, scheduled
 from trading.learning.ppo_update import PPOSettings, Replica, update
+from trading.learning.precedence import LEARNING, give_way
 from trading.learning.rollout import Rollout
 from trading.learning.runner import network_weights
 from trading.learning.sampling import RolloutSource, Sampler, fetched
-from trading.precedence import LEARNING, give_way
 
 __all__ = ["CLSTMPPO", "CLSTMPPOConfig", "CLSTMPPOLearner"]
 

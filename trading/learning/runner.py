@@ -42,6 +42,7 @@ from trading.learning.environments import AnyVectorEnv, Situation, Step, Stepped
 from trading.learning.minibatch_threads import single_threaded
 from trading.learning.module import NETWORK, clstm_config
 from trading.learning.policy import Policy, Weights
+from trading.learning.precedence import LEARNING, give_way
 from trading.learning.rollout import (
     ACTION_MASK,
     OBSERVATIONS,
@@ -50,7 +51,6 @@ from trading.learning.rollout import (
     Rollout,
     State,
 )
-from trading.precedence import LEARNING, give_way
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,10 @@ import torch
 from trading.config import Settings
 from trading.config.settings import CredentialSettings
 from trading.data.admission import Refusal, Refusals
-from trading.data.massive.connection import ConnectionHealth, ConnectionState
-from trading.data.massive.rest import RestClient
-from trading.data.massive.stream import StreamClient
+from trading.data.massive.client.connection import ConnectionHealth, ConnectionState
+from trading.data.massive.client.rest import RestClient
+from trading.data.massive.client.stream import StreamClient
 from trading.data.recording import Recorder
-from trading.disk import takes
 from trading.envs.live_env import LiveEnv
 from trading.errors import (
     DataError,
@@ -43,6 +42,7 @@ from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command
+from trading.files import takes
 from trading.learning.choice import Choice, told_of
 from trading.learning.policy import Policy
 from trading.learning.succession import Reported

@@ -9,8 +9,8 @@ from trading.config import Settings
 # What each function builds is imported there: a command that asks for a path loads no network.
 if TYPE_CHECKING:
     from trading.data.admission import Bands
-    from trading.data.massive.rest import RestClient
-    from trading.data.massive.stream import StreamSettings
+    from trading.data.massive.client.rest import RestClient
+    from trading.data.massive.client.stream import StreamSettings
     from trading.data.recording import Recorder
     from trading.envs.rules import TradingRules
     from trading.execution.broker import PaperBroker
@@ -266,7 +266,7 @@ def stream_settings(settings: Settings, endpoint: "Endpoint") -> "StreamSettings
 
     Nor does a simulation that is as fast as its client reads.
     """
-    from trading.data.massive.stream import StreamSettings
+    from trading.data.massive.client.stream import StreamSettings
 
     replay = settings.data.source == "replay"
     waits = settings.data.source == "simulation" and settings.data.simulation.speed == 0.0

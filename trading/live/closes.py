@@ -4,7 +4,7 @@ from datetime import date
 
 import structlog
 
-from trading.data.massive.rest import RestClient
+from trading.data.massive.client.rest import RestClient
 from trading.data.recorded_closes import RecordedCloses
 from trading.errors import AuthenticationFailed, NotEntitled, RestError
 from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar, Session

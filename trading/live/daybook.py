@@ -22,7 +22,7 @@ from trading.execution.events import (
     OrderFilled,
     SessionClosed,
 )
-from trading.execution.journal_lines import described, kind_of
+from trading.execution.journal.lines import described, kind_of
 from trading.execution.orders import Intent, Rejection
 from trading.live.recalled_day import NOTED, Recalled, recall
 from trading.live.trader import Decided

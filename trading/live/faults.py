@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from trading.execution.journal_schema import beside
+from trading.execution.journal.schema import beside
 
 MOST_FAULTS = 3
 MOST_STARTS = 10

@@ -4,8 +4,8 @@ import secrets
 from pathlib import Path
 
 from trading.config import Settings
-from trading.data.massive.server import MarketServer
-from trading.data.massive.source import EventSource, ReplaySource, SimulationSource
+from trading.data.massive.server.server import MarketServer
+from trading.data.massive.server.source import EventSource, ReplaySource, SimulationSource
 from trading.errors import JournalError, StreamError
 from trading.execution.journal import Journal
 from trading.live.endpoint import Endpoint

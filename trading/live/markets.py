@@ -10,8 +10,8 @@ from typing import NamedTuple
 import structlog
 
 from trading.data.admission import Refusal
-from trading.data.massive.rest import ContractSnapshot, RestClient
-from trading.data.massive.stream import StreamClient
+from trading.data.massive.client.rest import ContractSnapshot, RestClient
+from trading.data.massive.client.stream import StreamClient
 from trading.envs.catalogue import BUCKETS
 from trading.envs.live_env import LiveEnv
 from trading.envs.market_features import HISTORY_BARS

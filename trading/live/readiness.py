@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from trading.data.massive.connection import ConnectionHealth, ConnectionState
+from trading.data.massive.client.connection import ConnectionHealth, ConnectionState
 from trading.live.clock import LiveClock
 from trading.live.status import iso_time
 from trading.live.trader import Trader

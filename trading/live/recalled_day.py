@@ -34,7 +34,7 @@ from trading.execution.events import (
     UnderlyingReinstated,
     UnderlyingSuspended,
 )
-from trading.execution.journal_schema import DECODER, UNDECODABLE, UNREADABLE, open_reader, real
+from trading.execution.journal.schema import DECODER, UNDECODABLE, UNREADABLE, open_reader, real
 from trading.market.calendar import NEW_YORK
 
 log = structlog.get_logger(__name__)

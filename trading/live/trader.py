@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import structlog
 
-from trading.data.massive.stream import StreamClient
+from trading.data.massive.client.stream import StreamClient
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
 from trading.envs.live_env import LiveEnv, Outcome
 from trading.envs.rules import TradingRules

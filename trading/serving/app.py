@@ -15,9 +15,9 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from trading.local_ray import keep_replica_on_loopback
-from trading.precedence import ANSWERS as ANSWERS_LAST
-from trading.precedence import give_way
+from trading.app.local_ray import keep_replica_on_loopback
+from trading.learning.precedence import ANSWERS as ANSWERS_LAST
+from trading.learning.precedence import give_way
 from trading.serving.answers import (
     ANSWERS,
     METRICS,

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from rich.console import Console
 
-from trading.application import SMALL_SHARE, account_name, run_application
+from trading.app.display import Display
+from trading.app.driver import SMALL_SHARE, account_name, run_application
 from trading.config import Settings, absolute_paths, load_settings
 from trading.config.problems import problem_line
-from trading.display import Display
 from trading.errors import ConfigError
 from trading.live import assembly
 from trading.live.actor import ACTOR_NAME

@@ -17,7 +17,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from trading.errors import JournalError
-from trading.execution import journal_search
+from trading.execution.journal import search as journal_search
 from trading.live.news import as_json
 from trading.serving.page_stream import MOST_VIEWERS, PageStream, Told, squeezed
 

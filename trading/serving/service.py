@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from trading.application import SMALL_SHARE, ApplicationFailed, account_name, share_of_node
+from trading.app.display import Display
+from trading.app.driver import SMALL_SHARE, ApplicationFailed, account_name, share_of_node
+from trading.app.waiting import unless_stopped
 from trading.config import Settings
-from trading.display import Display
-from trading.waiting import unless_stopped
 
 REQUEST_TIMEOUT_S = 35.0
 """After so long a request is answered that it timed out, whatever has died. A replica answers

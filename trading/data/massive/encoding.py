@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.data.massive.columns import Quotes, Trades
-from trading.data.massive.market_state import DayTotals
+from trading.data.massive.server.market_state import DayTotals
 from trading.data.massive.wire import Aggregate, PriceBand, Quote, Trade
 from trading.market.bars import StockBar
 from trading.market.rare_events import HaltNews

@@ -1,0 +1,79 @@
+"""Waits that a stop ends, whatever does not come."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import ray
+
+from tests.waits import WAIT_S
+from trading.app.waiting import ToldToStop, arrived, await_room, unless_stopped
+
+NOTHING_LEFT = 0.0
+
+
+@contextmanager
+def stopped_soon() -> Iterator[threading.Event]:
+    """A stop that is set while somebody waits."""
+    stop = threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    try:
+        yield stop
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def test_a_call_that_is_done_counts_also_when_told_to_stop() -> None:
+    assert unless_stopped(lambda: 7, "it", lambda: False, lambda _: None) == 7
+    with pytest.raises(ZeroDivisionError):
+        unless_stopped(lambda: 1 // 0, "it", lambda: False, lambda _: None)
+
+
+def test_a_stop_ends_the_wait_for_a_call_and_what_comes_of_it_is_undone() -> None:
+    goes_on, undone = threading.Event(), threading.Event()
+    results: list[str] = []
+
+    def call() -> str:
+        assert goes_on.wait(WAIT_S)
+        return "late"
+
+    def undo(result: str) -> None:
+        results.append(result)
+        undone.set()
+
+    with stopped_soon() as stop, pytest.raises(ToldToStop, match="while it waited for the part"):
+        unless_stopped(call, "the part", stop.is_set, undo)
+    assert not results
+    goes_on.set()
+    assert undone.wait(WAIT_S)
+    assert results == ["late"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_stop_ends_the_wait_for_a_part_that_starts() -> None:
+    @ray.remote(num_cpus=0)
+    class Part:
+        def start(self) -> str:
+            return "started"
+
+    placed = Part.remote()
+    assert arrived(placed.start.remote(), "the part", lambda: False, WAIT_S)
+    nowhere = Part.options(resources={"no such node": 1}).remote()
+    begun = nowhere.start.remote()
+    assert not arrived(begun, "the part", lambda: False, NOTHING_LEFT)
+    with stopped_soon() as stop, pytest.raises(ToldToStop, match="the part"):
+        arrived(begun, "the part", stop.is_set, WAIT_S)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_stop_ends_the_wait_for_nodes_and_takes_back_what_was_asked_for() -> None:
+    await_room("nodes", [{"learner": 1.0}], [{"CPU": 1.0}], lambda: False)
+    with stopped_soon() as stop, pytest.raises(ToldToStop, match="nodes"):
+        await_room("nodes", [{"no such node": 1.0}], [{"CPU": 99.0}], stop.is_set)
+    table = ray.util.placement_group_table()
+    assert "PENDING" not in {each["state"] for each in table.values()}

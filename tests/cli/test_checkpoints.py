@@ -1,0 +1,240 @@
+"""`trading checkpoints` on real folders."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from trading.cli.main import app
+from trading.config import Settings
+from trading.execution.events import (
+    ChampionPromoted,
+    ChampionRolledBack,
+    Compared,
+    PromotedBy,
+    RolledBackBy,
+)
+from trading.execution.journal import Journal
+from trading.execution.lease import AccountLease
+from trading.learning.champions import ChampionStore, Promotion, weights_digest
+from trading.learning.checkpoints import CheckpointStore, write_module_weights
+from trading.learning.policy import Policy, Weights
+from trading.live import assembly
+
+
+def weights(seed: int) -> Weights:
+    return Policy(assembly.model_config(Settings()), seed).weights()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder with champions 1 and 2 and the learner's checkpoint of version 30."""
+    champions = ChampionStore(tmp_path / "checkpoints", 5, clock=lambda: 1_767_625_200.0)
+    compared = (Compared("simulated", 64, -0.5, -0.25, 0.25, 0.125, 0.375),)
+    for seed, why in (
+        (1, Promotion(10, PromotedBy.START, "pre-training")),
+        (2, Promotion(20, PromotedBy.GATE, "not worse on simulated", 0.0125, compared)),
+    ):
+        champions.promote(lambda d, seed=seed: write_module_weights(d, weights(seed)), why)
+    store = CheckpointStore(tmp_path / "checkpoints", 5)
+    store.save(lambda d: write_module_weights(d, weights(3)), {"step": 30})
+    return tmp_path
+
+
+def run(state: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        app,
+        ["checkpoints", *arguments, "--set", f"paths.state_dir={state}"],
+        env={"COLUMNS": "200"},
+    )
+
+
+def trades(state: Path) -> tuple[int, int, str]:
+    champions = ChampionStore(state / "checkpoints", 5)
+    standing = champions.standing()
+    assert standing is not None
+    digest = weights_digest(champions.load(standing.champion).weights)
+    return standing.champion, standing.before, digest
+
+
+def test_list_tells_which_champion_trades_and_its_numbers(state: Path) -> None:
+    result = run(state, "list")
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[1]: line for line in result.output.splitlines() if "-" in line[:12]}
+    assert "before" in rows["champion-1"] and "pre-training" in rows["champion-1"]
+    assert "trades" in rows["champion-2"] and "2026-01-05 15:00:00" in rows["champion-2"]
+    for number in ("20", "gate", "0.0125", "+0.250 % [+0.125, +0.375]", "not worse"):
+        assert number in rows["champion-2"]
+    assert "30" in rows["step-30"]
+
+
+def test_list_and_show_speak_json(state: Path) -> None:
+    listed = {each["name"]: each for each in json.loads(run(state, "list", "--json").output)}
+    assert list(listed) == ["champion-1", "champion-2", "step-30"]
+    assert [each["trades"] for each in listed.values()] == [False, True, False]
+    assert listed["champion-2"]["metadata"]["kl"] == 0.0125
+    (state / "checkpoints" / "step-000000030" / "module_state.pkl").write_bytes(b"")
+    assert "differs" in json.loads(run(state, "list", "--json").output)[2]["damaged"]
+    told = json.loads(run(state, "show", "champion-2", "--json").output)
+    assert (told["folder"], told["version"]) == (listed["champion-2"]["folder"], 20)
+    assert told["parameters"] > 0
+
+
+def test_names_and_folders_are_whole_where_no_terminal_is_wide(state: Path) -> None:
+    arguments = ["checkpoints", "show", "champion-2", "--set", f"paths.state_dir={state}"]
+    told = CliRunner().invoke(app, arguments, env={"COLUMNS": "40"}).output
+    folder = json.loads(run(state, "show", "champion-2", "--json").output)["folder"]
+    assert folder in told
+
+
+def test_list_makes_no_folder_where_there_is_none(tmp_path: Path) -> None:
+    result = run(tmp_path / "typo", "list")
+    assert result.exit_code == 1
+    assert f"no checkpoints at {tmp_path / 'typo' / 'checkpoints'}" in result.stderr
+    assert not (tmp_path / "typo").exists()
+
+
+def test_show_prints_the_manifest(state: Path) -> None:
+    result = run(state, "show", "champion-2")
+    assert result.exit_code == 0, result.output
+    for text in ("champion-000000002", "on simulated", "+0.250 %", "parameters"):
+        assert text in result.output
+    assert run(state, "show", "30").exit_code == 0
+
+
+@pytest.mark.parametrize("which", ["30", "step-30"])
+def test_a_step_of_the_learner_is_promoted(state: Path, which: str) -> None:
+    result = run(state, "promote", which)
+    assert result.exit_code == 0, result.output
+    told = "champion-3 is to trade from the next start on (version 30); the one before it: "
+    assert result.output == f"{told}champion-2\n"
+    assert trades(state) == (3, 2, weights_digest(weights(3)))
+
+
+def journal_of(state: Path, champion: int) -> Journal:
+    """The journal of an account that trades with a champion, open for writing."""
+    journal = Journal(
+        assembly.journal_path(Settings.model_validate({"paths": {"state_dir": state}}))
+    )
+    account = journal.open_account("paper", 10_000.0, 1)
+    if not account.champion:
+        why = ChampionPromoted(2, champion, 20, 0, PromotedBy.START, "pre-training", 10_000.0)
+        journal.append(why)
+    return journal
+
+
+def test_it_trades_only_once_the_account_has_followed(state: Path) -> None:
+    path = assembly.journal_path(Settings.model_validate({"paths": {"state_dir": state}}))
+    told: list[str] = []
+    with AccountLease(path), journal_of(state, 2) as journal:
+        told.append(run(state, "promote", "30", "--wait", "0").output)
+        journal.append(ChampionPromoted(3, 3, 30, 2, PromotedBy.OWNER, "", 10_000.0))
+        told.append(run(state, "promote", "30", "--wait", "0").output)
+        trading = threading.Timer(
+            1.0, journal.append, [ChampionPromoted(4, 5, 30, 4, PromotedBy.OWNER, "", 10_000.0)]
+        )
+        trading.start()
+        told.append(run(state, "promote", "30", "--wait", "60").output)
+        trading.join()
+    assert told[0].startswith("champion-3 is to trade (version 30)") and "/status" in told[0]
+    assert told[1].startswith("champion-4 is to trade (version 30)")
+    assert told[2].startswith("champion-5 trades (version 30)")
+
+
+def test_a_command_starts_from_where_a_drawdown_brought_the_account(state: Path) -> None:
+    """The account fell back from 2 to 1, and the driver has not looked since."""
+    with journal_of(state, 1) as journal:
+        journal.append(ChampionPromoted(3, 2, 20, 1, PromotedBy.GATE, "", 10_000.0))
+        lost = ChampionRolledBack(4, 1, 1, 10, 2, RolledBackBy.DRAWDOWN, "lost", 9_000.0, 10_000.0)
+        journal.append(lost)
+    assert "the one before it: champion-1" in run(state, "promote", "30").output
+    assert trades(state)[:2] == (3, 1)
+
+
+def test_an_earlier_champion_and_a_model_are_promoted(state: Path, tmp_path: Path) -> None:
+    assert run(state, "promote", "champion-1").exit_code == 0
+    assert trades(state) == (3, 2, weights_digest(weights(1)))
+    model = tmp_path / "model"
+    model.mkdir()
+    write_module_weights(model, weights(7))
+    assert run(state, "promote", str(model)).exit_code == 0
+    assert trades(state) == (4, 3, weights_digest(weights(7)))
+
+
+def test_rollback_goes_to_the_one_before(state: Path) -> None:
+    result = run(state, "rollback")
+    assert result.exit_code == 0, result.output
+    assert trades(state) == (1, 0, weights_digest(weights(1)))
+    again = run(state, "rollback")
+    assert again.exit_code == 1
+    assert "no champion before" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("which", "told"),
+    [
+        ("31", "there are step-30"),
+        ("champion-9", "there are champion-1, champion-2"),
+        ("nowhere", "trading checkpoints list"),
+    ],
+)
+def test_what_does_not_exist_is_named(state: Path, which: str, told: str) -> None:
+    result = run(state, "promote", which)
+    assert result.exit_code == 1
+    assert told in result.stderr and result.stderr.count("\n") == 1
+    assert trades(state)[0] == 2
+
+
+def test_what_cannot_trade_is_refused_and_a_damaged_one_is_listed(
+    state: Path, tmp_path: Path
+) -> None:
+    bad = weights(3)
+    next(iter(bad.values())).flat[0] = np.nan
+    model = tmp_path / "model"
+    model.mkdir()
+    write_module_weights(model, bad)
+    assert "NaN" in run(state, "promote", str(model)).stderr
+    other_shape = run(state, "promote", "30", "--set", "model.actor_hidden=8")
+    assert "does not fit the configured network" in other_shape.stderr
+    damaged = state / "checkpoints" / "step-000000030" / "module_state.pkl"
+    damaged.write_bytes(b"damaged")
+    assert "differs from the manifest" in run(state, "promote", "30").stderr
+    assert "damaged" in run(state, "list").output
+    assert trades(state)[0] == 2
+
+
+def test_exported_weights_are_promoted_from_their_file(state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.pt"
+    told = run(state, "export", "step-30", str(file))
+    assert told.exit_code == 0, told.output
+    assert {each.name for each in tmp_path.glob("*mine*")} == {"mine.pt"}
+    assert run(state, "show", str(file)).exit_code == 0
+    assert run(state, "promote", str(file)).exit_code == 0
+    assert trades(state) == (3, 2, weights_digest(weights(3)))
+
+
+def test_a_file_of_weights_must_be_tensors_by_name_of_this_network(
+    state: Path, tmp_path: Path
+) -> None:
+    before = trades(state)
+    file = tmp_path / "other.pt"
+    for content, says in (
+        (None, "cannot be read"),
+        ([1.0], "does not hold tensors by name"),
+        ({"layer.weight": torch.zeros(3)}, "does not fit the configured network"),
+        (os.system, "cannot be read"),
+    ):
+        if content is None:
+            file.write_bytes(b"no weights")
+        else:
+            torch.save(content, file)
+        told = run(state, "promote", str(file))
+        assert told.exit_code == 1
+        assert says in told.stderr
+    assert trades(state) == before
+    assert "must end in .pt" in run(state, "export", "step-30", str(tmp_path / "x.bin")).stderr

@@ -1,0 +1,62 @@
+"""`trading market` shows, draws and fits."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from trading.cli.main import app
+
+GOOG = Path(__file__).parents[3] / "shared" / "data" / "flatfiles"
+TREND = Path(__file__).parents[2] / "configs" / "markets" / "trend.yaml"
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    found = CliRunner().invoke(app, ["market", *arguments])
+    return found.exit_code, found.output
+
+
+def test_describe_says_what_a_market_is() -> None:
+    code, text = call("describe", "--paths", "20", "--set", f"market.file={TREND}")
+    assert code == 0, text
+    for told in ("trend: live", "market.price.momentum", "variance ratio over 5 sessions", "never"):
+        assert told in text
+    assert "25-delta put" in text
+    assert "quotes of SPY in a session" in text
+
+
+def test_plot_draws_a_picture(tmp_path: Path) -> None:
+    into = tmp_path / "market.png"
+    code, text = call("plot", "--paths", "20", "--into", str(into))
+    assert code == 0, text
+    assert into.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_wrong_ending_is_refused_with_those_that_work(tmp_path: Path) -> None:
+    code, text = call("plot", "--paths", "20", "--into", str(tmp_path / "market.doc"))
+    assert code == 1
+    assert ".png" in text
+
+
+def test_fit_asks_for_a_day() -> None:
+    code, text = call("fit")
+    assert code == 2
+    assert "--date" in text
+
+
+@pytest.mark.skipif(not GOOG.is_dir(), reason="the recorded session of GOOG is not at hand")
+def test_fit_writes_a_market_that_can_be_traded(tmp_path: Path) -> None:
+    into = tmp_path / "goog.yaml"
+    code, text = call(
+        "fit", "--flat-files", str(GOOG), "--date", "2015-12-24", "--symbols", "GOOG",
+        "--set", "env.risk_free_rate_pct=0.5", "--into", str(into),
+    )  # fmt: skip
+    assert code == 0, text
+    assert "what is left over" in text
+    assert "says next to nothing" in text
+    market = yaml.safe_load(into.read_text())["market"]
+    assert 0.15 < market["volatility"]["calm"] < 0.30
+    assert market["quotes"]["tick"] == "standard"
+    code, text = call("describe", "--paths", "20", "--set", f"market.file={into}")
+    assert code == 0, text

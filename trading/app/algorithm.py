@@ -1,0 +1,96 @@
+"""The algorithm on the running cluster, as trading and training both begin with it."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import ray
+
+from trading.app.display import Display
+from trading.app.waiting import await_room
+from trading.config import Settings
+from trading.envs.market_features import LIMIT
+from trading.learning import build
+from trading.learning.checkpoints import CheckpointStore
+from trading.learning.noted_settings import NOTED, differences, noted_settings
+from trading.learning.online import OnlineRules
+from trading.learning.ppo import CLSTMPPO
+from trading.live import assembly
+from trading.live.simulated_world import simulated_world
+
+_FIRST_REHEARSAL_S = 2.0
+"""Live fragments need not wait until the cluster has made nodes for env runners; they are learned
+from alone until then, and what is missing is counted."""
+
+
+class OpenAlgorithm(NamedTuple):
+    """A built algorithm and where it is checkpointed."""
+
+    algorithm: CLSTMPPO
+    store: CheckpointStore
+    origin: str | None
+    """Where its weights come from; None when they are new."""
+    pretrained: int | None
+    """Decisions that its pre-training learned from so far; None where that has ended."""
+
+
+def online_rules(settings: Settings) -> OnlineRules:
+    """How the learner goes about it while trading."""
+    learning = settings.learning
+    return OnlineRules(
+        save_frequency=learning.save_frequency,
+        rehearsal_share=learning.rehearsal_share,
+        updates=learning.gate.updates,
+        patience=learning.gate.patience,
+        max_observation=LIMIT,
+        # No bar gains or loses more than the initial capital.
+        max_reward=settings.env.reward_scale,
+        first_rehearsal_s=None if settings.lockstep else _FIRST_REHEARSAL_S,
+    )
+
+
+def open_algorithm(
+    settings: Settings,
+    display: Display,
+    stack: ExitStack,
+    stopped: Callable[[], bool] = lambda: False,
+) -> OpenAlgorithm:
+    """Place and build the algorithm, and resume what was learnt; the stack stops it.
+
+    All settings hold from now on, whatever the checkpoint was learnt with; what differs is told.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint or the model does not fit the settings.
+    ToldToStop
+        `stopped` said so while the learners' nodes had not come.
+    """
+    placement = build.place_learner(settings, ray.cluster_resources().get("GPU", 0.0))
+    display.note(placement.describe())
+    if placement.num_learners:
+        learners = [placement.asked] * placement.num_learners
+        runners = [{"CPU": 1.0}] * settings.learning.num_env_runners
+        await_room("the learners' nodes", learners, runners, stopped)
+    algorithm = build.build_algorithm(
+        settings,
+        assembly.model_config(settings),
+        assembly.trading_rules(settings),
+        assembly.fee_schedule(settings),
+        placement,
+        simulated_world(settings.market).family,
+    )
+    stack.callback(algorithm.stop)
+    noted = noted_settings(settings)
+    folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+    store = CheckpointStore(folder, keep, noted={NOTED: noted})
+    start = build.warm_start(algorithm, store, settings.paths.model_path)
+    if start.settings is not None:
+        for line in differences(start.settings, noted):
+            display.note(line)
+        if settings.paths.model_path is not None:
+            display.note(
+                f"paths.model_path is not used: learning goes on from {start.origin}. Let it "
+                "trade by `trading checkpoints promote`, or name another paths.checkpoint_dir"
+            )
+    return OpenAlgorithm(algorithm, store, start.origin, start.pretrained)

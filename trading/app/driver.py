@@ -1,0 +1,647 @@
+"""The parts of the application that trade and learn, on a Ray that runs: from start to clean end.
+
+One code path for whoever drives them: `trading up` (`trading.app.up`), and the supervisor of the
+Serve application (`trading.serving.supervisor`). The driver places the parts on the cluster, keeps
+the learner going on a thread of its own, and takes everything down in order.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from trading.app.display import Display
+from trading.app.waiting import Heartbeat, ToldToStop, arrived, unless_stopped
+from trading.config import Settings
+from trading.config.settings import CredentialSettings
+from trading.errors import AuthenticationFailed, TradingError
+from trading.execution.journal import Journal
+from trading.execution.portfolio import Account
+from trading.learning.precedence import LEARNING, give_way
+from trading.live import assembly
+from trading.live.faults import MOST_FAULTS, WINDOW_S, FaultNotes, described
+
+log = structlog.get_logger(__name__)
+
+NAMESPACE = "trading"
+"""What the name of every account on a Ray cluster begins with."""
+CALL_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 1200.0
+"""For what may have to compile its kernels first, beside others that do, on a slow machine."""
+_POLL_S = 0.5
+_LEARNING_HANGS = 1.5
+"""Times `learning.answer_timeout_s`: a learner on an actor is replaced meanwhile."""
+LIVE_SHARE = 0.1
+SMALL_SHARE = 0.001
+"""Shares of the live market's custom resource, so that it fits on its one node with those that it
+lives by (market server, weight registry, HTTP replicas, the driver), and other accounts beside."""
+
+
+class ApplicationFailed(TradingError):
+    """A part of the application ended for good; the message says which and why."""
+
+
+class Summary(NamedTuple):
+    """What a run did; money in USD."""
+
+    events: int
+    decisions: int
+    fills: int
+    fees: float
+    equity: float
+    learner_updates: int
+    promotions: int
+    refusals: int
+    rollbacks: int
+    checkpoint: Path | None
+    wall_s: float
+
+
+def run_application(
+    settings: Settings,
+    display: Display,
+    stop: threading.Event,
+    duration_s: float | None = None,
+    serve: Callable[[ExitStack], None] | None = None,
+    traded: Callable[[], None] | None = None,
+) -> Summary:
+    """Trade and learn until told to stop, the recording ends, or time is up.
+
+    The caller holds the account's lease, before and after.
+
+    Parameters
+    ----------
+    settings
+        The whole tree; paths are absolute.
+    display
+        Where progress is shown.
+    stop
+        Ends it in order, whatever part of it is still starting.
+    duration_s
+        Seconds of trading, counted from the start of trading; None is no limit.
+    serve
+        Called once the live market's actor is there; what it adds to the stack ends before that.
+    traded
+        Called when every feed is live.
+
+    Raises
+    ------
+    TradingError
+        A part cannot start or ended for good.
+    """
+    started = time.monotonic()
+    with ExitStack() as stack:
+        application = _Application(settings, display, stop, stack)
+        with suppress(ToldToStop):
+            application.start(serve)
+            if traded is not None:
+                traded()
+            application.run(duration_s)
+        return application.finish(started)
+
+
+def without_secrets(settings: Settings) -> Settings:
+    """The same settings, to be kept where others may read them."""
+    return settings.model_copy(update={"credentials": CredentialSettings()})
+
+
+def account_name(settings: Settings) -> str:
+    """What all that belongs to one account is called on its Ray cluster.
+
+    It is the Ray namespace of the account's actors and the name of its Serve application: accounts
+    of one cluster never meet. Two journals are two accounts, whatever they are called.
+    """
+    journal = assembly.journal_path(settings).resolve()
+    digest = hashlib.sha256(str(journal).encode()).hexdigest()[:8]
+    return f"{NAMESPACE}-{settings.account.id}-{digest}"
+
+
+def share_of_node(settings: Settings, share: float) -> dict[str, float]:
+    """So much of the live market's custom resource, nothing where there is none."""
+    resource = settings.ray.live_market_resource
+    return {resource: share} if resource else {}
+
+
+class _Application:
+    """The running parts, in the order in which they start; the stack takes them down."""
+
+    def __init__(
+        self, settings: Settings, display: Display, stop: threading.Event, stack: ExitStack
+    ) -> None:
+        self._settings = settings
+        self._display = display
+        self._stop = stop
+        self._stack = stack
+        self._server: Any = None
+        self._endpoint: Any = None
+        self._key = ""
+        self._live: Any = None
+        self._registry: Any = None
+        self._registered: Any = None
+        self._succession: Any = None
+        self._held_out: Any = None
+        self._learner: Any = None
+        self._checkpoint: Path | None = None
+        self._learner_thread: threading.Thread | None = None
+        self._stop_learning = threading.Event()
+        self._learner_failure: Exception | None = None
+        self._served: Any = None
+        self._before = Account()
+        self._last: Any = None
+        self._faults = FaultNotes(assembly.journal_path(settings))
+        self._server_deaths: list[float] = []
+        self._heard_s: float | None = None
+        """When the live market's process answered last; None before this one ever did."""
+        self._halted = ""
+        self._server_heartbeat, self._registry_heartbeat = Heartbeat(), Heartbeat()
+        self._loop: Any = None
+        self._learning_hangs = ""
+
+    def start(self, serve: Callable[[ExitStack], None] | None) -> None:
+        """Bring up market server, algorithm, live market, and what `serve` adds.
+
+        Raises
+        ------
+        ToldToStop
+            Before all of it was there.
+        """
+        from trading.live.terms import check_terms
+
+        settings, display = self._settings, self._display
+        settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
+        self._faults.begin()
+        self._before = _folded(settings, display, read_only=False)
+        for line in check_terms(settings, self._before):
+            display.note(line)
+        if settings.data.source != "massive":
+            display.phase("starting the market server")
+            self._stack.callback(self._stop_market_server)
+            endpoint = self._endpoint = self._start_market_server(None)
+        else:
+            endpoint = _massive_endpoint(settings)
+        self._start_learner()
+        self._start_live_market(endpoint)
+        if serve is not None:
+            serve(self._stack)
+        self._await_trading()
+
+    def run(self, duration_s: float | None) -> None:
+        """Show progress until told to stop, time is up, or the stream has ended."""
+        deadline = None if duration_s is None else time.monotonic() + duration_s
+        with self._display.running():
+            while not self._stop.wait(_POLL_S):
+                self._check_parts()
+                progress = self._progress()
+                if progress is None:
+                    continue
+                report = self._learner.report if self._learner else None
+                self._display.progress(progress, report)
+                self._tell_halt(progress)
+                if progress.phase == "failed":
+                    raise _failure(progress)
+                if progress.phase == "finished":
+                    return
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+
+    def finish(self, started: float) -> Summary:
+        """Stop trading and learning, write the last checkpoint, and sum up."""
+        self._stop_learning.set()
+        self._display.phase("stopping")
+        progress = self._stop_live_market()
+        self._end_learning()
+        checkpoint = self._learner.save() if self._learner else self._checkpoint
+        account = _folded(self._settings, self._display, read_only=True)
+        before = self._before
+        return Summary(
+            events=progress.events if progress else 0,
+            decisions=account.decisions - before.decisions,
+            fills=account.fills - before.fills,
+            fees=account.fees_paid - before.fees_paid,
+            equity=progress.equity if progress else float("nan"),
+            learner_updates=self._learner.report.live_updates if self._learner else 0,
+            promotions=account.promotions - before.promotions,
+            refusals=account.refusals - before.refusals,
+            rollbacks=account.rollbacks - before.rollbacks,
+            checkpoint=checkpoint,
+            wall_s=time.monotonic() - started,
+        )
+
+    def _start_learner(self) -> None:
+        from trading.app.algorithm import OpenAlgorithm, online_rules, open_algorithm
+        from trading.app.held_out import HeldOutSessions
+        from trading.learning import weights
+        from trading.learning.build import pretrain
+        from trading.learning.champions import ChampionStore
+        from trading.learning.online import OnlineLearner
+        from trading.learning.succession import Succession, reign_on_disk, reported_by
+
+        settings, display = self._settings, self._display
+        display.phase("building the algorithm")
+
+        def opened() -> tuple[OpenAlgorithm, ExitStack]:
+            with ExitStack() as parts:
+                return open_algorithm(settings, display, parts, self._stop.is_set), parts.pop_all()
+
+        (algorithm, store, origin, pretrained), parts = unless_stopped(
+            opened, "the algorithm", self._stop.is_set, lambda late: late[1].close()
+        )
+        self._stack.push(parts)
+        self._stack.enter_context(store.owned())
+        steps = settings.learning.pretrain_steps
+        if pretrained is not None and steps:
+            done, self._checkpoint = pretrain(
+                algorithm,
+                store,
+                steps,
+                settings.learning.pretrain_save_frequency,
+                display.phase,
+                self._stop.is_set,
+                pretrained,
+            )
+            origin = f"pre-training on {done:,} simulated decisions"
+        origin = origin or "new weights"
+        display.note(f"policy: {origin}")
+        if self._stop.is_set():
+            # What has not learned to the end does not become the champion: the next start goes on.
+            raise ToldToStop("pre-training")
+        refill = partial(
+            reign_on_disk, settings.paths.checkpoints, settings.learning.keep_checkpoints
+        )
+        self._registered = weights.Registered(weights.new_name(), account_name(settings))
+        self._registry = weights.get_or_create(
+            self._registered.namespace,
+            self._actor_options(SMALL_SHARE),
+            refill,
+            self._registered.name,
+        )
+        self._stack.callback(_kill, self._registry)
+
+        def publish(reign: Any) -> None:
+            # While it trades, a registry that is started again is waited for to the end.
+            stop = self._stop if self._live is None else threading.Event()
+            _get(self._registry.publish.remote(reign), "the weight registry", stop)
+
+        account = self._before
+        champions = ChampionStore(
+            settings.paths.checkpoints, settings.learning.keep_checkpoints, account.newest_champion
+        )
+        self._succession = Succession(champions, publish)
+        self._succession.begin(
+            algorithm.save_to_path, algorithm.weights_version, origin, reported_by(account)
+        )
+        reign = self._succession.reign.champion
+        display.note(f"champion: {reign.number} (version {reign.version})")
+        if settings.learning.online:
+            self._held_out = HeldOutSessions(settings)
+            self._learner = OnlineLearner(
+                algorithm,
+                store,
+                self._succession,
+                self._held_out.gate,
+                online_rules(settings),
+                account.refusals,
+                account.refusals_in_a_row,
+                self._stop_learning.wait,
+            )
+
+    def _start_live_market(self, endpoint: Any) -> None:
+        import ray
+
+        from trading.live.actor import ACTOR_NAME, LiveMarket
+
+        self._display.phase("starting the live market")
+        self._key = endpoint.api_key
+        # Its arguments would be in the cluster's store, in clear: see `_unlock`.
+        settings, endpoint = without_secrets(self._settings), replace(endpoint, api_key="")
+        self._live = (
+            ray.remote(LiveMarket)
+            .options(
+                name=ACTOR_NAME,
+                namespace=account_name(self._settings),
+                max_restarts=-1,
+                max_concurrency=16,
+                **self._actor_options(LIVE_SHARE),
+            )
+            .remote(settings, endpoint, self._registered)
+        )
+        self._unlock()
+        self._stack.callback(_kill, self._live)
+        self._learner_thread = threading.Thread(
+            target=self._learn_until_stopped, name="online-learner", daemon=True
+        )
+        self._learner_thread.start()
+        self._stack.callback(self._end_learning)
+
+    def _unlock(self) -> None:
+        """Hand the live market its secrets, from process to process."""
+        self._live.unlock.remote(self._settings.credentials, self._key)
+
+    def _await_trading(self) -> None:
+        """Wait until every feed is live, then start the exchange clock of our own server."""
+        self._display.phase("connecting the feeds")
+        shown = ""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._stop.wait(0.1):
+            progress = self._progress()
+            if progress is not None and progress.phase == "failed":
+                raise _failure(progress)
+            if progress is not None and progress.connected:
+                break
+            if time.monotonic() > deadline:
+                phase = progress.phase if progress is not None else "not answering"
+                raise ApplicationFailed(
+                    f"the feeds did not connect within {_START_TIMEOUT_S:g} s, the live market is "
+                    f"{phase}: its log says on what it waits"
+                )
+            if progress is not None and progress.phase != shown:
+                shown = progress.phase
+                self._display.phase(f"the live market is {shown}")
+        if self._server is not None:
+            self._served = self._server.wait_finished.remote()
+            _get(self._server.begin.remote(), "the market server", self._stop)
+
+    def _check_parts(self) -> None:
+        """Raise what ended the learner's thread or the market server."""
+        import ray
+
+        if self._learner_failure is not None:
+            raise ApplicationFailed(
+                f"the learner failed: {self._learner_failure!r}; trading can go on without it "
+                "with learning.online=false"
+            ) from self._learner_failure
+        if self._served is not None and ray.wait([self._served], timeout=0)[0]:
+            try:
+                ray.get(self._served)
+                self._served = None
+            except ray.exceptions.RayActorError as error:
+                self._revive_market_server(error)
+            except ray.exceptions.RayError as error:
+                raise ApplicationFailed(f"the market server failed: {_cause(error)}") from error
+        self._mind_hangs()
+
+    def _mind_hangs(self) -> None:
+        """End a market server or weight registry that hangs, and tell of a learner that does.
+
+        The market server's death is seen at the next look; Ray starts a registry again.
+        """
+        import ray
+
+        now_s, hang_s = time.monotonic(), self._settings.safety.hang_s
+        if self._served is not None and self._server_heartbeat.is_lost(self._server, now_s, hang_s):
+            log.error("the market server hangs and is ended")
+            ray.kill(self._server)
+        if self._registry_heartbeat.is_lost(self._registry, now_s, hang_s):
+            log.error("the weight registry hangs and is started again")
+            ray.kill(self._registry, no_restart=False)
+        self._mind_learning()
+
+    def _mind_learning(self) -> None:
+        """Tell once where the learner's thread is at one fragment for longer than it may take.
+
+        A learner on an actor is replaced before that; what runs in this process cannot be, and
+        trading goes on without it.
+        """
+        if self._loop is None:
+            return
+        most_s = _LEARNING_HANGS * self._settings.learning.answer_timeout_s
+        reason = ""
+        if self._loop.busy_s > most_s:
+            reason = (
+                f"the learner has been at one fragment for more than {most_s:.0f} s: trading goes "
+                "on with its champion; start the application again, or set learning.num_learners=1 "
+                "for a learner that is replaced where it hangs"
+            )
+        if bool(reason) == bool(self._learning_hangs):
+            return
+        self._learning_hangs = reason
+        if reason:
+            log.error("the learner hangs", reason=reason)
+            self._display.note(reason)
+        self._live.hear_of_learner.remote(reason)
+
+    def _tell_halt(self, progress: Any) -> None:
+        """Say once that trading halts for want of a disk, and that it goes on."""
+        halted = progress.failure if progress.phase == "halted" else ""
+        if halted and not self._halted:
+            self._display.note(f"HALTED until there is room: {halted}")
+        elif self._halted and not halted:
+            self._display.note("the journal's disk has room again: trading goes on")
+        self._halted = halted
+
+    def _start_market_server(self, former: Any) -> Any:
+        """Start it, where it was before if there is a former endpoint; returns the endpoint."""
+        import ray
+
+        from trading.live.market_server import MarketServerHost
+
+        self._server = (
+            ray.remote(MarketServerHost)
+            .options(**self._actor_options(SMALL_SHARE))
+            .remote(without_secrets(self._settings), assembly.journal_path(self._settings))
+        )
+        return _get(self._server.start.remote(former), "the market server", self._stop)
+
+    def _revive_market_server(self, error: Exception) -> None:
+        """Start a simulated exchange again where it was: it goes on where the journal ends.
+
+        Raises
+        ------
+        ApplicationFailed
+            It has died too often, or streams a recording, which has only one beginning.
+        """
+        now = time.monotonic()
+        self._server_deaths = [each for each in self._server_deaths if now - each < WINDOW_S]
+        self._server_deaths.append(now)
+        if self._settings.data.source != "simulation" or len(self._server_deaths) > MOST_FAULTS:
+            raise ApplicationFailed(
+                f"the market server died ({_cause(error)}): start again, which goes on from the "
+                "journal"
+            ) from error
+        log.warning("the market server died and is started again", reason=_cause(error))
+        self._display.note("the market server died and is started again")
+        self._start_market_server(self._endpoint)
+        self._served = self._server.wait_finished.remote()
+        _get(self._server.begin.remote(), "the market server", self._stop)
+
+    def _learn_until_stopped(self) -> None:
+        from trading.app.learning_loop import LearningLoop
+
+        give_way(LEARNING)
+        try:
+            self._loop = LearningLoop(
+                self._live,
+                self._succession,
+                self._learner,
+                self._held_out,
+                self._settings.lockstep,
+                self._stop_learning,
+            )
+            self._loop.run()
+        except Exception as error:
+            log.exception("the learner failed")
+            self._learner_failure = error
+
+    def _end_learning(self) -> None:
+        """End the learner's thread, also after a failure: it must not outlive what it talks to."""
+        self._stop_learning.set()
+        if self._learner_thread is not None:
+            self._learner_thread.join(CALL_TIMEOUT_S)
+
+    def _progress(self) -> Any:
+        """The live market's figures, None while it restarts.
+
+        Raises
+        ------
+        ApplicationFailed
+            It will not come back, or not for long.
+        """
+        import ray
+
+        try:
+            asked = self._live.progress.remote()
+            arrived(asked, "the live market", self._stop.is_set, CALL_TIMEOUT_S)
+            progress = ray.get(asked, timeout=0)
+        except ray.exceptions.ActorDiedError as error:
+            raise ApplicationFailed(f"the live market ended: {_cause(error)}") from error
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            self._mind_silence(dead=isinstance(error, ray.exceptions.RayActorError))
+            verdict = self._faults.verdict()
+            if verdict is not None:
+                raise ApplicationFailed(
+                    f"the live market died {verdict}; the account is as its journal says. A fault "
+                    "of the application: please report it with its log"
+                ) from None
+            return None
+        self._last, self._heard_s = progress, time.monotonic()
+        if progress.locked:
+            self._unlock()
+        return progress
+
+    def _mind_silence(self, *, dead: bool) -> None:
+        """End a live market whose process answered once and is silent since too long.
+
+        Ray starts it again. One that has just started may take its time.
+        """
+        import ray
+
+        if dead:
+            self._heard_s = None
+        if self._heard_s is None:
+            return
+        silent_s = time.monotonic() - self._heard_s
+        if silent_s > self._settings.safety.hang_s:
+            log.error("the live market hangs and is started again", silent_s=silent_s)
+            self._display.note(
+                f"the live market has not answered for {silent_s:.0f} s and is started again"
+            )
+            self._heard_s = None
+            ray.kill(self._live, no_restart=False)
+
+    def _stop_live_market(self) -> Any:
+        import ray
+
+        if self._live is None:
+            return None
+        try:
+            self._last = ray.get(self._live.stop.remote(), timeout=CALL_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            log.warning("the live market did not stop in order", reason=str(error).splitlines()[0])
+        return self._last
+
+    def _stop_market_server(self) -> None:
+        import ray
+
+        try:
+            ray.get(self._server.stop.remote(), timeout=CALL_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            log.warning("the market server did not stop in order", reason=str(error))
+        _kill(self._server)
+
+    def _actor_options(self, share: float) -> dict[str, Any]:
+        """Place an actor on the live market's node: by its resource, else beside the driver."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if resources := share_of_node(self._settings, share):
+            return {"num_cpus": 0, "resources": resources}
+        node = ray.get_runtime_context().get_node_id()
+        return {
+            "num_cpus": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
+        }
+
+
+def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account:
+    """The account that the journal describes, a new one without a journal.
+
+    Opened for writing, a damaged journal is made whole first; what was cut is told.
+    """
+    path = assembly.journal_path(settings)
+    if not path.exists():
+        return Account()
+    with Journal(path, read_only=read_only) as journal:
+        if journal.repair is not None:
+            display.note(str(journal.repair))
+        return journal.fold()
+
+
+def _massive_endpoint(settings: Settings) -> Any:
+    from trading.live.endpoint import Endpoint
+
+    key = settings.credentials.massive_api_key
+    if key is None:
+        raise AuthenticationFailed(
+            "data.source is massive but MASSIVE_API_KEY is not set: export it, or use "
+            "data.source=simulation"
+        )
+    massive = settings.data.massive
+    return Endpoint(massive.stream_address, massive.rest_address, key.get_secret_value())
+
+
+def _failure(progress: Any) -> TradingError:
+    kind = AuthenticationFailed if progress.failure_kind == "AuthenticationFailed" else None
+    return (kind or ApplicationFailed)(progress.failure)
+
+
+def _get(reference: Any, what: str, stop: threading.Event) -> Any:
+    """The result of a remote call, with its own error or one that names the part.
+
+    Raises
+    ------
+    ToldToStop
+        `stop` was set before it was there.
+    """
+    import ray
+
+    if not arrived(reference, what, stop.is_set, _START_TIMEOUT_S):
+        raise ApplicationFailed(f"{what} gave no answer within {_START_TIMEOUT_S:g} s")
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, TradingError):
+            raise error.cause from None
+        raise ApplicationFailed(f"{what} failed: {_cause(error)}") from error
+    except ray.exceptions.RayError as error:
+        raise ApplicationFailed(f"{what} failed: {_cause(error)}") from error
+
+
+def _cause(error: Any) -> str:
+    """What a remote call failed of, in one line: a remote error's text is a whole traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return described(cause)
+    return " ".join(str(error).split())[:500]
+
+
+def _kill(actor: Any) -> None:
+    import ray
+
+    ray.kill(actor, no_restart=True)

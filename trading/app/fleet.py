@@ -1,0 +1,342 @@
+"""Several strategies in one application: one Ray, one HTTP service, a process for each strategy.
+
+The driver holds a lease for each account, keeps its process going by a supervisor of its own, and
+posts where each stands for those who answer. A strategy that fails is started again after a pause,
+and the others do not notice.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+from trading.app.driver import (
+    NAMESPACE,
+    SMALL_SHARE,
+    ApplicationFailed,
+    Summary,
+    account_name,
+    share_of_node,
+)
+from trading.app.fleet_display import FleetDisplay
+from trading.app.strategy_process import Start, run_strategy
+from trading.app.up import STOP_LIMIT_S, check_replay, ray_runtime, stop_signals
+from trading.app.waiting import ToldToStop
+from trading.config import MassiveSettings, Settings, absolute_paths
+from trading.errors import ConfigError
+from trading.execution.lease import wait_for_any
+from trading.feed.embedded import embedded_feed, reading_from
+from trading.live import assembly
+from trading.serving.board import BOARD, Board, Posted
+from trading.serving.service import serve_application
+from trading.serving.supervisor import (
+    FINISHED,
+    RESTARTING,
+    STANDBY,
+    STOPPED,
+    Pauses,
+    Standing,
+    Supervisor,
+)
+
+_POLL_S = 0.5
+_CLOSE_TIMEOUT_S = STOP_LIMIT_S
+_LOG = "driver.log"
+"""Beside a strategy's journal: what its process logs while a terminal shows figures."""
+
+
+class _Outcome(NamedTuple):
+    summary: Summary | None
+    failure: str
+
+
+def up_strategies(
+    common: Settings,
+    strategies: Mapping[str, Settings],
+    duration_s: float | None,
+    display: FleetDisplay,
+    *,
+    claim: bool = False,
+) -> None:
+    """Run strategies until told to stop, all of them have ended, or time is up.
+
+    Parameters
+    ----------
+    common
+        The settings that the strategies share: Ray, and the HTTP service.
+    strategies
+        The settings of each, by its name.
+    duration_s
+        Seconds of trading of each; None is no limit.
+    claim
+        Trades one strategy alone, the first that nobody else trades; waits until there is one.
+
+    Raises
+    ------
+    TradingError
+        Ray or the HTTP service cannot start, or what has ended did so by failing.
+    """
+    common = absolute_paths(common)
+    strategies = {name: absolute_paths(each) for name, each in strategies.items()}
+    for each in strategies.values():
+        check_replay(each)
+    stop = threading.Event()
+    name = fleet_name(common)
+    with ExitStack() as stack:
+        if not claim and not (common.ray.address or os.environ.get("RAY_ADDRESS")):
+            strategies = stack.enter_context(_one_connection(strategies))
+        _check_connections(strategies)
+        stack.enter_context(ray_runtime(common, display.common, name))
+        stack.enter_context(stop_signals(stop))
+        fleet = Fleet(common, strategies, duration_s, display, stop, ray_address(), claim=claim)
+        stack.callback(fleet.close)
+        with suppress(ToldToStop):
+            fleet.begin(name)
+            fleet.serve(stack, name)
+            fleet.run()
+    fleet.conclude()
+
+
+def _direct(strategies: Mapping[str, Settings]) -> list[str]:
+    """The strategies that would connect to the vendor themselves."""
+    vendor = MassiveSettings().stream_address
+    return [
+        name
+        for name, each in strategies.items()
+        if each.data.source == "massive" and each.data.massive.stream_address == vendor
+    ]
+
+
+@contextmanager
+def _one_connection(strategies: Mapping[str, Settings]) -> Iterator[Mapping[str, Settings]]:
+    """The strategies with a feed of this process in place of the vendor, where several read it.
+
+    All of them run on this machine, which alone reaches that feed.
+    """
+    direct = _direct(strategies)
+    if len(direct) < 2:
+        yield strategies
+        return
+    with embedded_feed(strategies[direct[0]]) as url:
+        yield {
+            name: reading_from(each, url) if name in direct else each
+            for name, each in strategies.items()
+        }
+
+
+def _check_connections(strategies: Mapping[str, Settings]) -> None:
+    """Find out before anything starts that strategies would shut one another out.
+
+    Raises
+    ------
+    ConfigError
+        More than one of them would connect to the vendor, which allows one connection a key.
+    """
+    direct = _direct(strategies)
+    if len(direct) > 1:
+        raise ConfigError(
+            [
+                f"strategies {', '.join(direct)}: data.source = massive, and Massive.com allows "
+                "one connection a key: run `trading feed`, and name it by FEED_URL "
+                "(data.massive.feed_url)"
+            ]
+        )
+
+
+def fleet_name(common: Settings) -> str:
+    """What belongs to the strategies of one state folder together is called so on their cluster."""
+    folder = common.paths.state_dir.resolve()
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    return f"{NAMESPACE}-strategies-{digest}"
+
+
+def ray_address() -> str:
+    """Address of the Ray cluster that this process is on."""
+    import ray
+
+    address: str = ray.get_runtime_context().gcs_address
+    return address
+
+
+class Fleet:
+    """The strategies' supervisors, and what is told of them; see `up_strategies`.
+
+    Parameters
+    ----------
+    stop
+        Ends all of them in order.
+    address
+        Of the Ray cluster that they run on.
+    """
+
+    def __init__(
+        self,
+        common: Settings,
+        strategies: Mapping[str, Settings],
+        duration_s: float | None,
+        display: FleetDisplay,
+        stop: threading.Event,
+        address: str,
+        *,
+        claim: bool = False,
+    ) -> None:
+        self._common = common
+        self._strategies = strategies
+        self._duration_s = duration_s
+        self._display = display
+        self._stop = stop
+        self._claim = claim
+        self._waiting = ""
+        self._address = address
+        self._journals = {name: assembly.journal_path(each) for name, each in strategies.items()}
+        self._supervisors: dict[str, Supervisor] = {}
+        self._outcomes: dict[str, _Outcome] = {}
+        self._claimer: threading.Thread | None = None
+        self._board: Any = None
+
+    def begin(self, name: str) -> None:
+        """Start the board and the strategies."""
+        import ray
+
+        board: Any = ray.remote(Board)
+        self._board = board.options(
+            name=BOARD,
+            namespace=name,
+            num_cpus=0,
+            max_restarts=-1,
+            resources=share_of_node(self._common, SMALL_SHARE),
+        ).remote()
+        if self._claim:
+            self._claimer = threading.Thread(target=self._claim_one, name="claim", daemon=True)
+            self._claimer.start()
+        else:
+            for each in self._strategies:
+                self.keep(each)
+        self._post()
+
+    def serve(self, stack: ExitStack, name: str) -> None:
+        """Start the HTTP service; the stack ends it."""
+        from trading.live.actor import ACTOR_NAME
+        from trading.serving.strategies import build_strategies_app
+
+        namespaces = {each: account_name(of) for each, of in self._strategies.items()}
+        resources = share_of_node(self._common, SMALL_SHARE)
+        app = build_strategies_app(ACTOR_NAME, namespaces, name, resources)
+        serve_application(
+            self._common, self._display.common, stack, self._stop, app, name, "strategies"
+        )
+
+    def run(self) -> None:
+        """Trade until told to stop, or nothing is left to trade."""
+        with self._display.running():
+            while not self._stop.wait(_POLL_S):
+                self._post()
+                if not self.goes_on:
+                    return
+
+    def close(self) -> None:
+        """End all of them in order, at the same time."""
+        self._stop.set()
+        if self._claimer is not None:
+            self._claimer.join(_CLOSE_TIMEOUT_S)
+        closing = [
+            threading.Thread(target=each.close, args=(_CLOSE_TIMEOUT_S,), daemon=True)
+            for each in self._supervisors.values()
+        ]
+        for each in closing:
+            each.start()
+        for each in closing:
+            each.join()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether any strategy trades, or will, or one is still to be claimed."""
+        begun = tuple(self._supervisors)
+        return not begun or any(self._goes_on(name, begun) for name in begun)
+
+    def conclude(self) -> None:
+        """Sum up.
+
+        Raises
+        ------
+        ApplicationFailed
+            A strategy ended by failing.
+        """
+        for name, outcome in self._outcomes.items():
+            if outcome.summary is not None:
+                self._display.of(name).summary(outcome.summary)
+        failed = [
+            f"{name}: {each.failure}" for name, each in self._outcomes.items() if each.failure
+        ]
+        if failed:
+            raise ApplicationFailed("; ".join(failed))
+
+    def keep(self, name: str, lease: Any = None) -> None:
+        """Keep a strategy going from now on, by a lease that is held already or is waited for."""
+        journal, trade = self._journals[name], partial(self._trade, name)
+        self._supervisors[name] = Supervisor(journal, trade, Pauses(), lease)
+
+    def _claim_one(self) -> None:
+        """Wait until a strategy is free, and trade that."""
+        claimed = wait_for_any(self._journals, self._stop, self._wait_for)
+        if claimed is not None:
+            name, lease = claimed
+            self._waiting = ""
+            self._display.common.note(f"claimed the strategy {name}")
+            self.keep(name, lease)
+
+    def _wait_for(self, taken: int) -> None:
+        self._waiting = f"no strategy is free: {taken} of {len(self._strategies)} taken"
+        self._display.common.phase(self._waiting)
+
+    def _trade(self, name: str, stop: threading.Event, traded: Callable[[], None]) -> None:
+        """Run a strategy's process once; raises what it failed of."""
+        settings = self._strategies[name]
+        log = settings.paths.state_dir / _LOG if self._display.is_terminal else None
+        start = Start(settings, self._address, self._duration_s, log)
+        try:
+            summary = run_strategy(start, self._display.of(name), stop, traded)
+        except ApplicationFailed as error:
+            self._outcomes[name] = _Outcome(None, str(error))
+            self._display.of(name).note(f"failed: {error}")
+            raise
+        self._outcomes[name] = _Outcome(summary, "")
+
+    def _goes_on(self, name: str, begun: tuple[str, ...]) -> bool:
+        """Whether a strategy trades, or will again.
+
+        A recording has one beginning: what failed in it ends with it. Otherwise one that fails is
+        not waited for when the others have ended.
+        """
+        phase = self._supervisors[name].standing.phase
+        if phase == RESTARTING:
+            others = [each for each in begun if each != name]
+            ended = all(self._ended(each) for each in others) and bool(others)
+            return self._strategies[name].data.source != "replay" and not ended
+        return phase not in (STOPPED, FINISHED)
+
+    def _ended(self, name: str) -> bool:
+        return self._supervisors[name].standing.phase in (STOPPED, FINISHED)
+
+    def _post(self) -> None:
+        """Tell the board and the display where each stands."""
+        standings = {name: self._standing(name) for name in self._strategies}
+        ours = tuple(name for name in self._strategies if name in self._supervisors)
+        self._board.post.remote(Posted(standings, ours, self._waiting))
+        self._display.stand(standings, self._waiting)
+
+    def _standing(self, name: str) -> Standing:
+        supervisor = self._supervisors.get(name)
+        if supervisor is not None:
+            return supervisor.standing
+        reason = self._elsewhere(name) if self._claim else "it is starting"
+        return Standing(STANDBY, reason, leased=False, failures=0)
+
+    def _elsewhere(self, name: str) -> str:
+        from trading.execution.lease import holder_of
+
+        holder = holder_of(self._journals[name])
+        return f"traded by {holder}" if holder is not None else "nobody trades it"

@@ -1,0 +1,164 @@
+"""The driver's side of learning while trading: fragments from the live market, decisions to it."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import ray
+import structlog
+
+from trading.app.held_out import HeldOutSessions
+from trading.errors import DataError
+from trading.execution.events import ChallengerRefused
+from trading.learning.online import LearnerReport, OnlineLearner
+from trading.learning.succession import PromotionDecision, Reported, Succession
+from trading.live.metrics import LearnerFigures
+from trading.live.trader import FragmentId, LearnerReply
+
+log = structlog.get_logger(__name__)
+
+_FRAGMENT_TIMEOUT_S = 1.0
+_POLL_S = 0.5
+
+
+class LearningLoop:
+    """Runs on a thread of its own until told to stop; survives restarts of the live market.
+
+    An owner's commands are heeded with and without a learner. What the live market could not be
+    handed is sent again; what it was handed and never journalled is in the registry, where its
+    next life begins. A refusal is sent again until the account's journal has it.
+
+    Parameters
+    ----------
+    live
+        Handle of the live market.
+    succession
+        The champions.
+    learner, held_out
+        None where nothing is learned.
+    lockstep
+        Whether a drawdown is heeded only at the fragment that tells of it: then runs repeat.
+    stop
+        Ends the loop.
+    """
+
+    def __init__(
+        self,
+        live: Any,
+        succession: Succession,
+        learner: OnlineLearner | None,
+        held_out: HeldOutSessions | None,
+        lockstep: bool,
+        stop: threading.Event,
+    ) -> None:
+        self._live = live
+        self._succession = succession
+        self._learner = learner
+        self._held_out = held_out
+        self._lockstep = lockstep
+        self._stop = stop
+        self._unrecorded: list[PromotionDecision] = []
+        """Refusals."""
+        self._undelivered: list[PromotionDecision] = []
+        """Changes of the champion."""
+        self._began_s: float | None = None
+        """When it began with what it is at; None while it waits for a fragment."""
+
+    @property
+    def busy_s(self) -> float:
+        """How long it has been at one fragment, or at one word of the owner, in seconds."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    def run(self) -> None:
+        """Take fragments, learn, and answer, until told to stop."""
+        while not self._stop.is_set():
+            self._began_s = None
+            try:
+                if self._learner is None:
+                    self._stop.wait(_POLL_S)
+                    self._began_s = time.monotonic()
+                    self._attend()
+                else:
+                    self._learn(self._learner)
+            except ray.exceptions.RayActorError as error:
+                log.warning("the live market does not answer", reason=str(error).splitlines()[0])
+                self._stop.wait(_POLL_S)
+
+    def _learn(self, learner: OnlineLearner) -> None:
+        fragment = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
+        self._began_s = time.monotonic()
+        self._attend()
+        if fragment is None:
+            return
+        self._heed(fragment.reported)
+        self._renew_held_out()
+        decision = learner.learn(fragment.rollout)
+        self._send(fragment.id, [decision] if decision else [])
+
+    def _attend(self) -> None:
+        """Heed what an owner's command, or a drawdown of the account, made of the champion."""
+        keeper = self._learner or self._succession
+        decision = keeper.moved()
+        if decision is not None or self._undelivered:
+            self._send(None, [decision] if decision else [])
+        if not self._lockstep:
+            reported = ray.get(self._live.reported.remote())
+            if reported is not None:
+                self._heed(reported)
+
+    def _heed(self, reported: Reported) -> None:
+        self._unrecorded = [
+            decision
+            for decision in self._unrecorded
+            if isinstance(decision.event, ChallengerRefused)
+            and decision.event.number > reported.refusals
+        ]
+        decision = (self._learner or self._succession).follow(reported)
+        if decision is not None:
+            self._send(None, [decision])
+
+    def _send(self, fragment: FragmentId | None, decisions: Sequence[PromotionDecision]) -> None:
+        self._unrecorded += [r for r in decisions if isinstance(r.event, ChallengerRefused)]
+        self._undelivered += [r for r in decisions if not isinstance(r.event, ChallengerRefused)]
+        answer = LearnerReply(fragment, (*self._unrecorded, *self._undelivered))
+        report = self._learner.report if self._learner else None
+        figures = learner_figures(report or LearnerReport())
+        status = asdict(report) if report else {}
+        ray.get(self._live.deliver.remote(answer, figures, status))
+        self._undelivered.clear()
+
+    def _renew_held_out(self) -> None:
+        if self._held_out is None:
+            return
+        try:
+            self._held_out.renew()
+        except DataError as error:
+            log.error("recorded days cannot be held out", reason=str(error))
+
+
+def learner_figures(report: LearnerReport) -> LearnerFigures:
+    """The learner's figures for the metrics."""
+    return LearnerFigures(
+        updates=report.live_updates,
+        samples=report.live_samples,
+        challenger_version=report.updates,
+        refused_fragments=report.refused,
+        lost_fragments=report.lost,
+        restarts=report.restarts,
+        rehearsed_samples=report.rehearsed_samples,
+        missing_samples=report.missing_samples,
+        judgement_seconds=report.judgement_seconds,
+        kl_to_champion=report.kl_to_champion,
+        rehearsal_return=report.rehearsal_return,
+        policy_loss=report.policy_loss,
+        value_loss=report.value_loss,
+        entropy=report.entropy,
+        kl=report.kl,
+        explained_variance=report.explained_variance,
+        clip_fraction=report.clip_fraction,
+        grad_norm=report.grad_norm,
+        update_s=report.seconds,
+    )

@@ -1,0 +1,338 @@
+"""`trading backtest` and `trading evaluate`: a policy beside the baselines."""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from trading.app.display import Display
+from trading.cli.common import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    check_output,
+    failures,
+    misuse,
+    settings_for,
+)
+from trading.config import Settings
+from trading.progress import counted
+
+if TYPE_CHECKING:
+    from trading.evaluation.backtest import Backtest
+    from trading.evaluation.evaluate import PolicyOfFold
+    from trading.evaluation.summary import Figures
+    from trading.learning.policy import Policy
+
+_PAGES = (".html", ".htm")
+_WIDTH = 110
+"""Characters of a line where no terminal says how many there are."""
+
+HtmlOption = Annotated[Path | None, typer.Option(help="Write a tear sheet to this file.")]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Deflate the Sharpe ratios for so many things tried; count seeds and settings too.",
+    ),
+]
+
+
+def backtest(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Folder of a history; every day of it is traded.")
+    ] = None,
+    simulated: Annotated[
+        int | None, typer.Option(min=1, help="Trade so many simulated sessions instead.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the policy; unset: baselines only.")
+    ] = None,
+    trials: TrialsOption = None,
+    html: HtmlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Trade whole sessions with a policy and with baselines, and compare what they came to.
+
+    The policy acts as it trades live (policy.act) in the first row, and the other way in the next.
+    """
+    if (history is None) == (simulated is None):
+        misuse("give either --history FOLDER or --simulated SESSIONS")
+    check_output("--html", html, *_PAGES)
+    settings = settings_for(config, overrides or [], several=True)
+    with failures():
+        from trading.evaluation.backtest import backtest_history, backtest_simulation, learnt
+        from trading.evaluation.baselines import Trader, baselines
+        from trading.live.assembly import fee_schedule, trading_rules
+        from trading.live.simulated_world import simulated_world
+
+        rules, fees = trading_rules(settings), fee_schedule(settings)
+        family = simulated_world(settings.market).family
+        told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
+        in_a_row = settings.env.sessions_per_episode
+        traders: dict[str, Trader] = {}
+        asked: str | None = None
+        about = [("traded", told)]
+        if model is not None:
+            acting = settings.policy.act
+            for each in (acting, "sampled" if acting == "greedy" else "greedy"):
+                traders[f"policy, {acts(each)}"] = learnt(_policy(settings, model, each))
+            asked = next(iter(traders))
+            about += _about_model(model)
+            if not as_json:
+                print(f"the policy trades {acts(acting)} (policy.act), which is the first row")
+        traders |= baselines(settings.seed)
+        results: dict[str, Backtest] = {}
+        with counted("backtest", "traders", len(traders)) as progress:
+            for done, (name, trader) in enumerate(traders.items(), 1):
+                results[name] = (
+                    backtest_history(history, rules, fees, trader, in_a_row)
+                    if history is not None
+                    else backtest_simulation(
+                        simulated or 1, settings.seed, rules, fees, trader, family, in_a_row
+                    )
+                )
+                progress(done)
+        about += _about_settings(settings)
+        output = _Output(f"Backtest: {told}", html, as_json, about, asked)
+        _report(output, results, trials, settings.seed)
+
+
+def evaluate(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Folder of the history whose days make the folds.")
+    ] = None,
+    simulated: Annotated[
+        int | None, typer.Option(min=1, help="Make a history of so many simulated days instead.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=1, help="Times that a policy is learnt anew.")] = 3,
+    test_days: Annotated[int, typer.Option(min=1, help="Days that each fold trades.")] = 5,
+    purge: Annotated[
+        int, typer.Option(min=0, help="Days before the test days that are not learnt from.")
+    ] = 1,
+    embargo: Annotated[
+        int, typer.Option(min=0, help="Days after a fold's test days that later folds leave out.")
+    ] = 1,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Decisions to learn from in a fold: learning.pretrain_steps."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model that every fold begins with; unset: new weights.")
+    ] = None,
+    training: Annotated[
+        bool, typer.Option(help="Without it, --model trades every fold as it is.")
+    ] = True,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of the folds; default: state_dir/evaluation.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
+    ] = None,
+    trials: TrialsOption = None,
+    html: HtmlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Walk forward: learn from past days, trade the days that follow, and compare with baselines.
+
+    The folds' test days are the last ones of the history; each fold learns anew from the days
+    before its own. Only what was traded on test days is shown.
+    """
+    if (history is None) == (simulated is None):
+        misuse("give either --history FOLDER or --simulated DAYS")
+    if not training and model is None:
+        misuse("--no-training needs the --model that is to trade")
+    if not training and steps is not None:
+        misuse("--no-training and --steps exclude each other")
+    check_output("--html", html, *_PAGES)
+    flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
+    flags += [] if model is None else [f"paths.model_path={model}"]
+    flags += [] if address is None else [f"ray.address={address}"]
+    settings = settings_for(config, [*flags, *(overrides or [])], several=True)
+    in_a_row = settings.env.sessions_per_episode
+    if simulated is not None and in_a_row > 1:
+        misuse(
+            f"--simulated makes days of markets of their own, and env.sessions_per_episode is "
+            f"{in_a_row}: add --set env.sessions_per_episode=1, or give a --history with nights"
+        )
+    display = Display(Console(highlight=False, stderr=as_json))
+    work = (into or settings.paths.state_dir / "evaluation").resolve()
+    with failures(), ExitStack() as stack:
+        from trading.evaluation.evaluate import check_unused, days_of
+        from trading.evaluation.evaluate import evaluate as run
+        from trading.evaluation.simulated_history import write_simulated_history
+        from trading.evaluation.summary import default_trials
+        from trading.evaluation.walk_forward import walk_forward
+        from trading.live.assembly import fee_schedule, trading_rules
+        from trading.live.simulated_world import simulated_world
+
+        rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
+        check_unused(work)
+        if history is None:
+            history = work / "history"
+            display.phase(f"making {simulated} simulated days")
+            family = simulated_world(settings.market).family
+            write_simulated_history(history, simulated or 1, seed, rules, fees, family)
+        days = days_of(history, rules, fees)
+        made = walk_forward(days, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
+        policy_of = _policy_of_fold(settings, training, display, stack)
+        results = run(history, made, work, rules, fees, seed, policy_of, display.phase, in_a_row)
+        # Each fold's policy is a trial of its own.
+        trials = trials or default_trials(results) + (folds - 1 if training else 0)
+        about = [("folds", f"{folds} of {test_days} days each, of {history}")]
+        about += _about_model(model) if model is not None else []
+        about += _about_settings(settings)
+        output = _Output(f"Walk forward, {folds} folds", html, as_json, about, next(iter(results)))
+        _report(output, results, trials, seed)
+
+
+def acts(acting: str | float) -> str:
+    """How a policy acts, for people."""
+    return acting if isinstance(acting, str) else f"at temperature {acting:g}"
+
+
+def _policy(settings: Settings, model: Path, acting: str | float | None = None) -> "Policy":
+    """Of a checkpoint; it acts as it trades, or as `acting` says."""
+    import torch
+
+    from trading.learning.checkpoints import load_module_weights
+    from trading.learning.policy import Policy
+    from trading.live.assembly import model_config
+
+    # As in training and in trading: matrices this small are slower on several threads.
+    torch.set_num_threads(1)
+    acting = settings.policy.act if acting is None else acting
+    policy = Policy(model_config(settings), settings.seed, acting=acting)
+    policy.load_weights(load_module_weights(model))
+    return policy
+
+
+def _policy_of_fold(
+    settings: Settings, training: bool, display: Display, stack: ExitStack
+) -> "PolicyOfFold":
+    """Learns with Ray, which runs until the stack ends; or the model as it is."""
+    model = settings.paths.model_path
+    if not training and model is not None:
+        policy = _policy(settings, model)
+        return lambda train, state: policy
+    from trading.app.up import ray_runtime, stop_signals
+    from trading.config import absolute_paths
+
+    stop = Event()
+    settings = absolute_paths(settings)
+    stack.enter_context(ray_runtime(settings, display))
+    stack.enter_context(stop_signals(stop))
+    # Ray reads how to authenticate when it is imported, and the runtime sets that.
+    from trading.app.retraining import retrained
+
+    return retrained(settings, display, stop.is_set)
+
+
+def _about_model(model: Path) -> list[tuple[str, str]]:
+    """What a model is known by: where it lies, its weights' digest, and what its manifest says."""
+    from trading.learning.champions import weights_digest
+    from trading.learning.checkpoints import MANIFEST, load_module_weights, verify
+
+    told = [("model", str(model)), ("weights", weights_digest(load_module_weights(model)))]
+    metadata = verify(model) if (model / MANIFEST).is_file() else {}
+    known = [name for name in ("version", "step", "by", "reason") if name in metadata]
+    return [*told, *((name, str(metadata[name])) for name in known)]
+
+
+def _about_settings(settings: Settings) -> list[tuple[str, str]]:
+    """Fees, and the settings that evaluation depends on and that are not the defaults."""
+    from trading.learning.noted_settings import noted_settings, shown
+
+    now, plain = noted_settings(settings), noted_settings(Settings())
+    changed = [
+        f"{name}={shown(value)}" for name, value in sorted(now.items()) if plain.get(name) != value
+    ]
+    execution = settings.execution
+    fees = (
+        f"{execution.commission:g} USD commission a contract, {execution.orf_fee:g} ORF, "
+        f"{execution.occ_fee:g} OCC, {execution.taf_fee:g} TAF on sales, "
+        f"{execution.sec_fee_per_million:g} a million of sales to the SEC; slippage "
+        f"{execution.slippage:g} USD a share and leg"
+    )
+    return [
+        ("capital", f"{settings.account.initial_capital:,.0f} USD a session"),
+        ("fees", fees),
+        ("settings", "the defaults" if not changed else ", ".join(changed)),
+    ]
+
+
+class _Output(NamedTuple):
+    """Where the figures go, and what is said about them."""
+
+    title: str
+    html: Path | None
+    as_json: bool
+    about: list[tuple[str, str]]
+    asked: str | None
+    """The trader that was asked about; None: baselines only."""
+
+
+def _report(
+    output: _Output, results: Mapping[str, "Backtest"], trials: int | None, seed: int
+) -> None:
+    """Print the figures, and write the page where one is asked for."""
+    from trading.evaluation.summary import default_trials, summaries
+    from trading.evaluation.tear_sheet import tear_sheet
+
+    tables = summaries(results, trials or default_trials(results), seed)
+    if output.html is not None:
+        sheet = tear_sheet(output.title, results, tables, output.about, output.asked)
+        output.html.write_text(sheet, encoding="utf-8")
+    if output.as_json:
+        print(json.dumps(_plain(output, results, tables)))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    for heading, figures in tables.items():
+        names = [name for name, _ in next(iter(figures.values()))]
+        table = Table(title=heading, title_justify="left", box=box.SIMPLE, pad_edge=False)
+        table.add_column("", no_wrap=True)
+        for name in names:
+            table.add_column(name, justify="right", overflow="fold")
+        for trader, values in figures.items():
+            table.add_row(trader, *(value for _, value in values))
+        console.print(table)
+    if output.html is not None:
+        console.print(f"tear sheet: {output.html}", soft_wrap=True)
+
+
+def _plain(
+    output: _Output,
+    results: Mapping[str, "Backtest"],
+    tables: "Mapping[str, Mapping[str, Figures]]",
+) -> dict[str, Any]:
+    """Figures as they are shown, and each session's return and fills as numbers."""
+    return {
+        "title": output.title,
+        "about": dict(output.about),
+        "asked": output.asked,
+        "traders": {
+            name: {
+                "figures": {heading: dict(traders[name]) for heading, traders in tables.items()},
+                "sessions": [
+                    {"session": session, "return": float(gain), "fills": int(fills)}
+                    for session, gain, fills in zip(
+                        result.names, result.returns, result.trades, strict=True
+                    )
+                ],
+            }
+            for name, result in results.items()
+        },
+    }

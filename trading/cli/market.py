@@ -1,0 +1,264 @@
+"""The verb `trading market`: what a simulated market is, and one that looks like recorded days."""
+
+from collections.abc import Mapping
+from math import isinf, isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from trading.cli.common import ConfigOption, SetOption, failures, misuse, settings_for
+from trading.cli.data import (
+    CatalogInsteadOption,
+    FlatFilesOption,
+    LastDayOption,
+    RecordingsOption,
+    SymbolsOption,
+    day_of,
+    sessions_between,
+    with_symbols,
+)
+from trading.config import Settings
+
+if TYPE_CHECKING:
+    from trading.data.recorded import RecordedSession
+    from trading.market.portrait import Measured, Portrait
+    from trading.market.recorded_market import Fit, Watched
+
+market_app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Show, draw and fit simulated markets; docs/markets.md says what they are made of.",
+)
+
+PathsOption = Annotated[
+    int, typer.Option(min=20, help="Years that are simulated; more make intervals narrower.")
+]
+
+
+@market_app.command()
+def describe(
+    config: ConfigOption = None, overrides: SetOption = None, paths: PathsOption = 400
+) -> None:
+    """Print what a market is: its figures, measured from simulated sessions.
+
+    The market is that of the settings: --set market.file=configs/markets/trend.yaml.
+    """
+    settings = settings_for(config, overrides or [])
+    with failures():
+        console = _console()
+        _print_given(console, settings)
+        found = _portrait(settings, paths)
+        for group, figures in found.figures.items():
+            console.print(_table(group, {name: (_shown(each),) for name, each in figures.items()}))
+        console.print(_held_table(found))
+        console.print(_quote_table(settings))
+
+
+@market_app.command()
+def plot(
+    into: Annotated[Path, typer.Option(help="Picture to write, PNG or SVG.")] = Path("market.png"),
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    paths: PathsOption = 400,
+) -> None:
+    """Draw a market: paths, volatility, what options pay, smiles and spreads."""
+    settings = settings_for(config, overrides or [])
+    with failures():
+        from trading.cli.market_picture import draw
+        from trading.live.simulated_world import simulated_world
+
+        draw(
+            simulated_world(settings.market).model,
+            _portrait(settings, paths),
+            into,
+            _name(settings),
+        )
+        _console().print(f"picture: {into}", soft_wrap=True)
+
+
+@market_app.command()
+def fit(
+    date: Annotated[str | None, typer.Option(help="First recorded day, YYYY-MM-DD.")] = None,
+    until: LastDayOption = None,
+    symbols: SymbolsOption = None,
+    recordings: RecordingsOption = None,
+    flat_files: FlatFilesOption = None,
+    catalog: CatalogInsteadOption = None,
+    into: Annotated[
+        Path | None, typer.Option(help="YAML file to write, for --set market.file=FILE.")
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Fit a market to recorded days, and show what is left over.
+
+    Spreads, sizes, ages, missing sides, volatility by expiry and strike, and the premium. The file
+    holds the market's figures and nothing of what was recorded.
+    """
+    settings = settings_for(config, with_symbols(symbols, overrides))
+    first, last = day_of("--date", date), day_of("--until", until)
+    if first is None:
+        misuse("name the recorded days with --date, and --until for more than one")
+    if sum(each is not None for each in (recordings, flat_files, catalog)) > 1:
+        misuse("--recordings, --flat-files and --catalog exclude each other")
+    if last is not None and last < first:
+        misuse("--until must not be before --date")
+    with failures():
+        from trading.cli.history import recorded_sessions
+        from trading.market.recorded_market import fit as fitted_to
+
+        console = _console()
+        days = sessions_between(first, last or first)
+        told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
+        watched = [_watched(each) for each in told]
+        found = fitted_to(watched, settings.env.risk_free_rate_pct / 100.0, settings.seed)
+        _print_fit(console, found)
+        text = yaml.safe_dump({"market": _settings_of(found)}, sort_keys=False)
+        if into is None:
+            console.print(text, markup=False)
+            return
+        into.write_text(f"# Fitted to {found.sessions} recorded session(s).\n{text}", "utf-8")
+        console.print(f"market: trade it with --set market.file={into}", soft_wrap=True)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 100
+    return console
+
+
+def _name(settings: Settings) -> str:
+    if settings.market.file is not None:
+        return settings.market.file.stem
+    return "the default market" if settings.market.is_default else "the market of the settings"
+
+
+def _portrait(settings: Settings, paths: int) -> "Portrait":
+    from trading.live.simulated_world import simulated_world
+    from trading.market.portrait import portrait
+
+    return portrait(simulated_world(settings.market).model, settings.seed, paths)
+
+
+def _print_given(console: Console, settings: Settings) -> None:
+    """The settings that make it another market than the default one."""
+    from trading.config import MarketSettings
+
+    usual = _leaves(MarketSettings().model_dump(mode="json", exclude={"file"}))
+    own = _leaves(settings.market.model_dump(mode="json", exclude={"file"}))
+    given = {key: (str(value),) for key, value in own.items() if usual.get(key) != value}
+    console.print(f"{_name(settings)}: live, and in the middle of what training draws")
+    if given:
+        console.print(_table("given", given))
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "market.") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else None
+        found |= {f"{prefix}{name}": value} if inner is None else inner
+    return found
+
+
+def _shown(measured: "Measured") -> str:
+    value, error = measured
+    if isnan(value):
+        return "never"
+    return f"{value:.2f}" if isnan(error) else f"{value:.2f} ± {error:.2f}"
+
+
+def _table(
+    title: str, rows: Mapping[str, tuple[str, ...]], heads: tuple[str, ...] = ("",)
+) -> Table:
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE, pad_edge=False, show_header=any(heads)
+    )
+    table.add_column("", overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    return table
+
+
+def _held_table(found: "Portrait") -> Table:
+    from trading.market.portrait import STRIKES, TENORS
+
+    rows = {
+        f"{tenor} sessions": tuple(_shown(found.held[tenor, strike]) for strike in STRIKES)
+        for tenor in TENORS
+    }
+    title = "what options gain that are bought at an open and held to their expiry, %"
+    return _table(title, rows, STRIKES)
+
+
+def _quote_table(settings: Settings) -> Table:
+    """Of one session of the first symbol on the live exchange."""
+    from trading.live.simulated_world import quoted_session
+    from trading.market.session_statistics import session_figures
+
+    chain, shown, rate = quoted_session(settings)
+    rows: dict[str, tuple[str, ...]] = {}
+    groups: dict[str, list[str]] = {}
+    for figure, value in session_figures(chain, shown, rate).items():
+        name = f"{figure.group}: {figure.bucket}"
+        groups.setdefault(name, []).append(f"{figure.measure} {value:.3g}")
+    rows = {name: ("  ".join(cells),) for name, cells in groups.items()}
+    return _table(f"quotes of {settings.symbols[0]} in a session", rows)
+
+
+def _watched(told: "RecordedSession") -> "Watched":
+    import numpy as np
+
+    from trading.market.calendar import MINUTE_NS, ExchangeCalendar
+    from trading.market.chain import Chain
+    from trading.market.recorded_market import watch
+
+    calendar = ExchangeCalendar()
+    expiries = [calendar.expiry_ns(each.expiry, each.root) for each in told.contracts]
+    chain = Chain(told.underlying, told.contracts, expiries)
+    column = np.array([chain.index[each.symbol] for each in told.contracts])
+    quotes, order = told.quotes, np.argsort(told.quotes.ts_ns, kind="stable")
+    columns = (column[quotes.contract], *quotes[1:6])
+    return watch(
+        chain,
+        (told.bars.start_ns + MINUTE_NS, told.bars.close),
+        [each[order] for each in columns],
+        told.session.open_ns,
+        told.session.close_ns,
+    )
+
+
+def _print_fit(console: Console, found: "Fit") -> None:
+    rows = {
+        f"{each.figure.group}: {each.figure.bucket}, {each.figure.measure}": (
+            f"{each.recorded:.3g}",
+            f"{each.fitted:.3g}",
+            f"{round(each.fitted - each.recorded, 9) + 0.0:+.2g}",
+        )
+        for each in found.residuals
+    }
+    console.print(_table("what is left over", rows, ("recorded", "fitted", "difference")))
+    premium, error = found.premium
+    told = f"{100 * premium:.0f} %"
+    if isinf(error):
+        told += " in one session, which says next to nothing of the market: left as it was"
+    else:
+        told += f" ± {100 * error:.0f}"
+    console.print(
+        f"implied over realised volatility of the open hours, minus one: {told}", soft_wrap=True
+    )
+
+
+def _settings_of(found: "Fit") -> dict[str, Any]:
+    from trading.live.simulated_world import settings_of_model
+
+    return settings_of_model(found.model, found.tick_class)

@@ -1,0 +1,178 @@
+"""`trading report`: what an account did, from its journal."""
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from trading.cli.common import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    StrategyOption,
+    check_output,
+    failures,
+    misuse,
+    settings_for,
+)
+
+if TYPE_CHECKING:
+    from trading.config import Settings
+    from trading.execution.journal import Journal
+    from trading.reporting.ledger import Ledger
+    from trading.reporting.report import Group, Report
+
+_STATUS_TIMEOUT_S = 3.0
+_WIDTH = 110
+_MOST_TRADES = 10
+
+
+def report(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
+    first: Annotated[str | None, typer.Option("--from", help="First day, YYYY-MM-DD.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last day, YYYY-MM-DD.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Another journal's file; default: the account's.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what an account did: profit by day, underlying and strategy, risk, every trade.
+
+    Everything is read from the journal, also while the account trades. The stress of the open
+    position takes the marks that the running application tells.
+    """
+    check_output("--html", html, ".html")
+    from trading.cli.data import day_of
+
+    begin, end = day_of("--from", first), day_of("--to", last)
+    if begin is not None and end is not None and end < begin:
+        misuse(f"--to {end} is before --from {begin}")
+    settings = settings_for(config, overrides or [], strategy)
+    from trading.execution.journal import Journal
+    from trading.live.assembly import journal_path
+    from trading.reporting.report import make_report
+
+    with failures(), Journal(journal or journal_path(settings), read_only=True) as opened:
+        ledger = _read(opened)
+        stress = _stress(settings, ledger) if ledger.open else None
+        made = make_report(ledger, ledger.between(begin, end), stress)
+        if html is not None:
+            from trading.reporting.sheet import report_page
+
+            html.write_text(report_page(made), encoding="utf-8")
+        if as_json:
+            print(json.dumps(made.plain()))
+        else:
+            _print(made)
+            if html is not None:
+                print(f"page: {html}")
+
+
+def _read(journal: "Journal") -> "Ledger":
+    from trading.progress import counted
+    from trading.reporting.ledger import read_ledger
+
+    with counted("reading the journal", "events", journal.last_seq) as progress:
+        return read_ledger(journal.events(), progress)
+
+
+def _stress(settings: "Settings", ledger: "Ledger") -> Any:
+    """Of the position that the running application tells; None where none of this account runs."""
+    from trading.reporting.stress import stress_of_status
+
+    account = ledger.account
+    # The root is another account's where several are served on one port.
+    for path in ("", f"/{account.account_id}"):
+        status = _status(settings, path)
+        if status.get("account", {}).get("id") == account.account_id:
+            return stress_of_status(status, account.multiplier)
+    return None
+
+
+def _status(settings: "Settings", path: str) -> dict[str, Any]:
+    """What an application tells of itself; nothing where none answers."""
+    serving = settings.serving
+    host = "127.0.0.1" if serving.host == "0.0.0.0" else serving.host
+    try:
+        url = f"http://{host}:{serving.port}{path}/status"
+        with urllib.request.urlopen(url, timeout=_STATUS_TIMEOUT_S) as answer:
+            told = json.load(answer)
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _print(made: "Report") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from trading.reporting.ledger import new_york
+    from trading.reporting.sheet import figure_text, money, percent, share
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH
+    period = f"{made.first} to {made.last}" if made.first else "no session yet"
+    console.print(f"account {made.account}, {period}; USD after fees")
+
+    figures = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    for _ in range(2):
+        figures.add_column(style="dim", no_wrap=True)
+        figures.add_column(justify="right", no_wrap=True)
+    told = [(n.replace("_", " "), figure_text(n, v)) for n, v in made.summary.items()]
+    half = (len(told) + 1) // 2
+    for place in range(half):
+        right = told[half + place] if half + place < len(told) else ("", "")
+        figures.add_row(*told[place], *right)
+    console.print(figures)
+
+    def groups(title: str, rows: "list[Group]") -> None:
+        if not rows:
+            return
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+        table.add_column("", no_wrap=True)
+        for name in ("trades", "won", "profit", "fees"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for each in rows:
+            fees = f"{each.fees:,.2f}"
+            table.add_row(
+                each.name, str(each.trades), share(each.won_share), money(each.profit), fees
+            )
+        console.print(table)
+
+    groups("By underlying", made.by_underlying)
+    groups("By strategy", made.by_strategy)
+    if made.days:
+        table = Table(title="Last days", title_justify="left", box=box.SIMPLE, pad_edge=False)
+        table.add_column("", no_wrap=True)
+        for name in ("equity", "profit", "return", "fills", "fees"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for day in made.days[-_MOST_TRADES:]:
+            over = "" if day.is_over else " (not over)"
+            table.add_row(
+                day.date + over,
+                f"{day.equity:,.2f}",
+                money(day.profit),
+                percent(day.gain),
+                str(day.fills),
+                f"{day.fees:,.2f}",
+            )
+        console.print(table)
+    if made.trades:
+        table = Table(title="Last trades", title_justify="left", box=box.SIMPLE, pad_edge=False)
+        for name in ("closed, New York", "underlying", "strategy"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("profit", justify="right", no_wrap=True)
+        table.add_column("why closed", overflow="fold")
+        for trade in made.trades[-_MOST_TRADES:]:
+            when = f"{new_york(trade.closed_ns):%Y-%m-%d %H:%M}"
+            table.add_row(
+                when, trade.underlying, trade.strategy, money(trade.profit), trade.reason_close
+            )
+        console.print(table)

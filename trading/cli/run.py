@@ -1,0 +1,129 @@
+"""`trading up` and `trading train`: what runs with Ray until it is stopped."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from trading.cli.common import ConfigOption, SetOption, StrategyOption, failures, settings_for
+from trading.config import Settings
+
+
+def up(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
+    symbols: Annotated[str | None, typer.Option(help="Underlyings, with commas: SPY,QQQ.")] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="Trade a day from this folder of flat files, recordings, or the catalogue."
+        ),
+    ] = None,
+    date: Annotated[str | None, typer.Option(help="The recorded day, YYYY-MM-DD.")] = None,
+    speed: Annotated[
+        float | None, typer.Option(help="Exchange seconds a second; 0: as fast as possible.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop after so many seconds of trading.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the HTTP service.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
+    ] = None,
+    claim: Annotated[
+        bool,
+        typer.Option(
+            "--claim", help="Of several strategies, trade the first that nobody else trades."
+        ),
+    ] = False,
+) -> None:
+    """Run the whole application: market data, trading, online learning and the HTTP service.
+
+    Settings that have strategies run all of them; --strategy runs one, --claim one that is free.
+    """
+    flags = [*_flags(symbols, replay, date, speed, port, address), *(overrides or [])]
+    settings = settings_for(config, flags, strategy, several=True)
+    if replay is not None:
+        settings = _own_state(settings, overrides or [])
+        flags.append(f"paths.state_dir={settings.paths.state_dir}")
+    console = Console(highlight=False)
+
+    if settings.strategies:
+        from trading.app.fleet import up_strategies
+        from trading.app.fleet_display import FleetDisplay
+
+        strategies = {name: settings_for(config, flags, name) for name in settings.strategies}
+        shown = FleetDisplay(console, tuple(strategies))
+        with failures():
+            up_strategies(settings, strategies, duration, shown, claim=claim)
+        return
+
+    from trading.app.display import Display
+    from trading.app.up import up as run
+
+    with failures():
+        run(settings, duration, Display(console))
+
+
+def train(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Decisions to learn from; those before an interruption count."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
+    ] = None,
+) -> None:
+    """Train on simulated markets and write a checkpoint that `trading up` begins with.
+
+    Started again after it was stopped or killed, it goes on from its last checkpoint and does the
+    steps that are left. Started again after it came to its end, it does as many steps more.
+    """
+    flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
+    flags += [] if address is None else [f"ray.address={address}"]
+    settings = settings_for(config, [*flags, *(overrides or [])], strategy)
+
+    from trading.app.display import Display
+    from trading.app.train import train as run
+
+    with failures():
+        run(settings, Display(Console(highlight=False)))
+
+
+def _flags(
+    symbols: str | None,
+    replay: Path | None,
+    date: str | None,
+    speed: float | None,
+    port: int | None,
+    address: str | None,
+) -> list[str]:
+    """The command-line flags as overrides; a replay subscribes to the whole recorded chain."""
+    source = "simulation" if replay is None else "replay"
+    flags = []
+    if replay is not None:
+        flags += ["data.source=replay", f"data.replay.folder={replay}"]
+        flags.append("data.max_quote_contracts=100000")
+    pairs = [
+        ("symbols", symbols),
+        ("data.replay.date", date),
+        (f"data.{source}.speed", speed),
+        ("serving.port", port),
+        ("ray.address", address),
+    ]
+    return [*flags, *(f"{key}={value}" for key, value in pairs if value is not None)]
+
+
+def _own_state(settings: Settings, overrides: list[str]) -> Settings:
+    """Give every replay a fresh state folder unless one was named."""
+    if any(each.startswith("paths.state_dir") for each in overrides):
+        return settings
+    base = settings.paths.state_dir / "replay" / str(settings.data.replay.date)
+    number = 1 + sum(1 for _ in base.glob("run-*"))
+    paths = settings.paths.model_copy(update={"state_dir": base / f"run-{number:03d}"})
+    return settings.model_copy(update={"paths": paths})
