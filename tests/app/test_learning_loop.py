@@ -12,7 +12,7 @@ import ray
 from tests.learning.experience import SMALL, random_rollout
 from tests.waits import WAIT_S
 from trading.app.learning_loop import LearningLoop, learner_figures
-from trading.execution.events import ChallengerRefused, ChampionPromoted, PromotedBy
+from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
 from trading.learning.champion.store import ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
@@ -51,12 +51,12 @@ class Refuser:
 
     def __init__(self, manager: ChampionManager) -> None:
         self.report = LearnerReport()
-        self.moved, self.follow = manager.moved, manager.follow
+        self.poll, self.follow = manager.poll, manager.follow
         self.learned = 0
 
     def learn(self, rollout: object) -> PromotionDecision | None:
         self.learned += 1
-        event = ChallengerRefused(0, 1, 5, 1, ("kl",), "too far", 1, False)
+        event = ChallengerRejected(0, 1, 5, 1, ("kl",), "too far", 1, False)
         return PromotionDecision(event) if self.learned == 1 else None
 
 

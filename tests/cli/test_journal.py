@@ -27,7 +27,7 @@ from tests.execution.scene import (
 from tests.waits import WAIT_S
 from trading.cli.main import app
 from trading.execution.events import (
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     Compared,
@@ -291,7 +291,7 @@ def test_tail_tells_what_the_gate_decided_with_its_numbers(tmp_path: Path) -> No
     broker.record(
         [
             ChampionPromoted(*when, 17, 0, PromotedBy.GATE, "passed", 10_000.0, 0.01, compared),
-            ChallengerRefused(*when, 25, 1, ("kl",), "kl too high", 2, True, 0.2, few),
+            ChallengerRejected(*when, 25, 1, ("kl",), "kl too high", 2, True, 0.2, few),
             ChampionRolledBack(
                 *when, 1, 0, 1, RolledBackBy.DRAWDOWN, "equity fell 9 %", 9_100.0, 10_000.0
             ),

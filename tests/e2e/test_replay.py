@@ -12,7 +12,7 @@ from tests.e2e.application import SHARED, Application, write_model
 from trading.data.flatfiles import quotes_path
 from trading.data.recording import RecordedSession, load_recording
 from trading.execution.events import (
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     PromotedBy,
     WeightsAdopted,
@@ -76,7 +76,7 @@ def test_the_whole_session_is_traded_and_a_second_run_gives_the_same_journal(
         assert session is not None
         assert account.decisions == (session.close_ns - session.open_ns) // 60_000_000_000 - 1
         assert account.last_session == str(DAY)
-        first, *judged = [e for e in events if isinstance(e, ChampionPromoted | ChallengerRefused)]
+        first, *judged = [e for e in events if isinstance(e, ChampionPromoted | ChallengerRejected)]
         assert isinstance(first, ChampionPromoted) and first.by is PromotedBy.START
         assert len(judged) == 6
         adopted = [each.version for each in events if isinstance(each, WeightsAdopted)]

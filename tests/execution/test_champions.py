@@ -8,7 +8,7 @@ from tests.execution.scene import NOW_NS, SECOND_NS, market, new_broker, open_or
 from trading.errors import JournalError
 from trading.execution.broker import PaperBroker
 from trading.execution.events import (
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     Compared,
@@ -130,7 +130,7 @@ def test_a_champion_that_an_owner_chose_counts_its_losses_from_then(broker: Pape
 
 def test_refusals_are_counted_by_check_and_once(broker: PaperBroker) -> None:
     compared = (Compared("simulated", 64, 0.1, -0.2, -0.3, -0.4, -0.2),)
-    refusal = ChallengerRefused(
+    refusal = ChallengerRejected(
         NOW_NS, 1, 30, 2, ("kl", "worse"), "too far, and worse", 1, False, 0.5, compared
     )
     for _ in range(2):
@@ -141,4 +141,4 @@ def test_refusals_are_counted_by_check_and_once(broker: PaperBroker) -> None:
     promote(broker, 3)
     assert (account.promotions, account.refusals_in_a_row) == (2, 0)
     with pytest.raises(JournalError, match="refusal of a challenger 3"):
-        broker.account.apply(ChallengerRefused(NOW_NS, 3, 1, 2, ("kl",), "", 1, False))
+        broker.account.apply(ChallengerRejected(NOW_NS, 3, 1, 2, ("kl",), "", 1, False))

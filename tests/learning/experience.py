@@ -7,7 +7,7 @@ import torch
 
 from trading.learning.clstm import CLSTM, WINDOW, WINDOW_LENGTH, CLSTMConfig
 from trading.learning.policy import seeded_clstm
-from trading.learning.rollout import Rollout, State
+from trading.learning.rollout import RecurrentState, Rollout
 
 SMALL = CLSTMConfig(observation_size=5, action_count=4, feature_hidden=8, actor_hidden=6,
                     critic_hidden=7)  # fmt: skip
@@ -32,7 +32,7 @@ def small_network(seed: int = 0, config: CLSTMConfig = SMALL) -> CLSTM:
     return seeded_clstm(config, seed)
 
 
-def random_state(rng: np.random.Generator, config: CLSTMConfig, sequences: int) -> State:
+def random_state(rng: np.random.Generator, config: CLSTMConfig, sequences: int) -> RecurrentState:
     """What a network may carry, from the middle of an episode."""
     state = {
         key: rng.normal(scale=0.3, size=(layers, sequences, hidden)).astype(np.float32)

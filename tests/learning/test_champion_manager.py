@@ -72,12 +72,12 @@ def test_a_drawdown_that_the_disk_has_not_heard_of_is_followed_at_the_start(
 
 def test_an_owners_move_is_noticed_once(tmp_path: Path, published: list[ChampionState]) -> None:
     made = manager(tmp_path, published, AccountChampion())
-    assert made.moved() is None
+    assert made.poll() is None
     ChampionStore(tmp_path, 3).promote(write(2), Promotion(20, PromotedBy.OWNER, ""))
-    decision = made.moved()
+    decision = made.poll()
     assert decision is not None and decision.champion is not None
     assert decision.champion.number == published[-1].champion.number == 2
-    assert made.moved() is None
+    assert made.poll() is None
 
 
 GATE = PromotedBy.GATE
@@ -154,18 +154,18 @@ def test_what_happens_while_a_challenger_is_judged_is_told_and_no_later_promotio
         champion_state = published[-1]
         if champion_state.pointer.champion not in (account.champion, account.discarded):
             account.take(PromotionDecision(champion_state.pointer.change, champion_state.champion))
-    account.take(made.moved())
+    account.take(made.poll())
     account.take(made.follow(account.account_champion))
     assert account.champion == made.state.champion.number == trades
     # Only what a drawdown has overtaken may be void, and that is left behind with it.
     assert bool(account.void) == (during == "a drawdown")
     account.void.clear()
     for version in (50, 60):
-        account.take(made.moved())
+        account.take(made.poll())
         account.take(made.promote(write(5), Promotion(version, GATE, "not worse")))
         assert not account.void and account.champion == made.state.champion.number
     assert published[-1].champion.version == 60
-    assert made.moved() is None
+    assert made.poll() is None
 
 
 def test_a_challenger_that_gives_way_leaves_nothing_on_disk(
@@ -176,7 +176,7 @@ def test_a_challenger_that_gives_way_leaves_nothing_on_disk(
     decision = made.promote(write(4), Promotion(40, GATE, ""))
     assert (decision.event.champion, decision.event.by) == (2, PromotedBy.OWNER)  # type: ignore[union-attr]
     assert owner(tmp_path).numbers() == [1, 2]
-    assert made.moved() == decision and made.moved() is None
+    assert made.poll() == decision and made.poll() is None
 
 
 @pytest.mark.parametrize("fault", ["damaged", "not finite"])
@@ -193,7 +193,7 @@ def test_an_owners_champion_that_cannot_trade_hinders_no_later_one(
     )
     if fault == "damaged":
         (command.path(3) / "module_state.pkl").write_bytes(b"damaged")
-    assert made.moved() is None and made.state.champion.number == 2
+    assert made.poll() is None and made.state.champion.number == 2
     account.take(made.promote(write(4), Promotion(40, GATE, "")))
     assert account.champion == 4 and not account.void
 
@@ -227,11 +227,11 @@ def test_a_registry_that_is_away_costs_no_ruling(tmp_path: Path) -> None:
     away = True
     assert made.promote(write(2), Promotion(20, GATE, "")).event.champion == 2
     promote_by_owner(tmp_path, Account(2))
-    decision = made.moved()
+    decision = made.poll()
     assert decision is not None and decision.event.champion == 3
     assert [each.champion.number for each in published] == [1]
     away = False
-    assert made.moved() is None
+    assert made.poll() is None
     assert [each.champion.number for each in published] == [1, 3]
 
 
@@ -247,7 +247,7 @@ def test_a_lost_folder_is_written_again_and_succession_goes_on(
         (folder / "champion.json").unlink()
     if lost == "champion before":
         shutil.rmtree(owner(tmp_path / "checkpoints").path(1))
-    assert made.moved() is None
+    assert made.poll() is None
     account.fall()
     account.take(made.follow(account.account_champion))
     assert made.state.champion.number == account.champion == 1
@@ -264,7 +264,7 @@ def test_a_folder_that_cannot_be_written_stops_no_look(
     made, account = at_champion_two(folder, published)
     shutil.rmtree(folder)
     folder.write_text("no folder")
-    assert made.moved() is None
+    assert made.poll() is None
     account.fall()
     assert made.follow(account.account_champion) is None
     with pytest.raises(CheckpointError, match="no champion can be written"):

@@ -72,12 +72,12 @@ def gate(*sets: Callable[[SessionTrader], np.ndarray], **limits: float) -> Gate:
 
 
 def test_the_champion_itself_passes_with_all_numbers(sessions: Sessions) -> None:
-    verdict = gate(sessions).judge(weights(), weights())
-    assert verdict.passed and not verdict.harmful
-    assert verdict.kl == pytest.approx(0.0, abs=1e-6)
-    (each,) = verdict.compared
+    result = gate(sessions).judge(weights(), weights())
+    assert result.passed and not result.harmful
+    assert result.kl == pytest.approx(0.0, abs=1e-6)
+    (each,) = result.compared
     assert (each.sessions, each.difference, each.low, each.high) == (64, 0.0, 0.0, 0.0)
-    assert verdict.reason == "not worse on set 1"
+    assert result.reason == "not worse on set 1"
 
 
 def test_equal_weights_get_an_equal_verdict(sessions: Sessions) -> None:
@@ -132,9 +132,9 @@ def test_a_set_is_renewed_for_each_judgement_and_both_trade_the_same(sessions: S
         return Sessions(seed=renewed)(trader)
 
     judge = Gate(SMALL, GateLimits(max_kl=99.0), [HeldOut("fresh", trade, renew)])
-    verdicts = [judge.judge(weights(), weights(seed)) for seed in (1, 2)]
+    results = [judge.judge(weights(), weights(seed)) for seed in (1, 2)]
     assert traded == [1, 1, 2, 2]
-    assert verdicts[0].compared[0].champion != verdicts[1].compared[0].champion
+    assert results[0].compared[0].champion != results[1].compared[0].champion
 
 
 def test_each_judgement_against_a_champion_is_stricter_and_a_new_one_begins_anew(
@@ -149,7 +149,7 @@ def test_each_judgement_against_a_champion_is_stricter_and_a_new_one_begins_anew
 
     first, second, third = (reach(0) for _ in range(3))
     assert 0.0 < first < second < third
-    told = judge.judge(preferring(0, 1.0), preferring(1, 0.5)).told
+    told = judge.judge(preferring(0, 1.0), preferring(1, 0.5)).summary
     assert told.count("with probability") == 4
     other = reach(2)
     assert reach(2) > other
@@ -158,27 +158,27 @@ def test_each_judgement_against_a_champion_is_stricter_and_a_new_one_begins_anew
 def test_a_better_challenger_passes_and_a_worse_one_does_not(sessions: Sessions) -> None:
     wide = gate(sessions, max_kl=99.0)
     assert wide.judge(preferring(0, 1.0), preferring(1, 2.0)).passed
-    verdict = gate(sessions, max_kl=99.0).judge(preferring(0, 1.0), preferring(2, 2.0))
-    assert verdict.failed == (WORSE,) and verdict.harmful
-    assert verdict.compared[0].high < 0.0
+    result = gate(sessions, max_kl=99.0).judge(preferring(0, 1.0), preferring(2, 2.0))
+    assert result.failed == (WORSE,) and result.harmful
+    assert result.compared[0].high < 0.0
 
 
 def test_one_set_on_which_it_is_worse_is_enough(sessions: Sessions) -> None:
     def old_regime(trader: SessionTrader) -> np.ndarray:
         return -Sessions(seed=7)(trader)
 
-    verdict = gate(sessions, old_regime, max_kl=99.0).judge(preferring(0, 1.0), preferring(1, 2.0))
-    assert verdict.failed == (WORSE,)
-    assert "set 2" in verdict.reason and "set 1" not in verdict.reason
+    result = gate(sessions, old_regime, max_kl=99.0).judge(preferring(0, 1.0), preferring(1, 2.0))
+    assert result.failed == (WORSE,)
+    assert "set 2" in result.reason and "set 1" not in result.reason
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_no_numbers_fail(sessions: Sessions, value: float) -> None:
     bad = weights()
     next(iter(bad.values())).flat[0] = value
-    verdict = gate(sessions).judge(weights(), bad)
-    assert verdict.failed == (NOT_FINITE,) and verdict.harmful
-    assert verdict.kl is None and verdict.compared == ()
+    result = gate(sessions).judge(weights(), bad)
+    assert result.failed == (NOT_FINITE,) and result.harmful
+    assert result.kl is None and result.compared == ()
 
 
 def test_finite_weights_whose_outputs_are_no_numbers_fail(sessions: Sessions) -> None:
@@ -187,10 +187,10 @@ def test_finite_weights_whose_outputs_are_no_numbers_fail(sessions: Sessions) ->
 
 
 def test_a_challenger_too_far_from_the_champion_fails(sessions: Sessions) -> None:
-    verdict = gate(sessions, max_kl=0.05).judge(preferring(0, 1.0), preferring(1, 2.0))
-    assert verdict.failed == (KL,) and verdict.harmful
-    assert verdict.kl is not None and verdict.kl > 0.05
-    assert verdict.compared[0].difference > 0.0
+    result = gate(sessions, max_kl=0.05).judge(preferring(0, 1.0), preferring(1, 2.0))
+    assert result.failed == (KL,) and result.harmful
+    assert result.kl is not None and result.kl > 0.05
+    assert result.compared[0].difference > 0.0
 
 
 def test_a_chance_for_a_forbidden_action_fails() -> None:
@@ -262,9 +262,9 @@ def test_not_worse_is_proven_by_the_lower_bound(
 
 def test_a_few_recorded_sessions_are_held_to_their_mean(sessions: Sessions) -> None:
     few = gate(Sessions(3), max_kl=99.0)
-    verdict = few.judge(preferring(0, 1.0), preferring(2, 2.0))
-    assert verdict.failed == (UNPROVEN,) and not verdict.harmful
-    assert verdict.compared[0].low is None
+    result = few.judge(preferring(0, 1.0), preferring(2, 2.0))
+    assert result.failed == (UNPROVEN,) and not result.harmful
+    assert result.compared[0].low is None
 
 
 def test_small_losses_do_not_add_up_over_many_promotions() -> None:

@@ -11,7 +11,7 @@ import ray
 from tests.learning.algorithms import NETWORK, Build, config, equal, live
 from tests.learning.recall_env import MaskedRecallVectorEnv
 from trading.errors import CheckpointError
-from trading.execution.events import ChallengerRefused, ChampionPromoted, PromotedBy
+from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.gate import (
     KL,
     NOT_FINITE,
@@ -74,8 +74,8 @@ class Course:
         """What the champion earns on the held-out sessions, in percent."""
         champion = self.manager.state.champion
         if champion.number not in self.means:
-            verdict = self.gate.judge(champion.weights, champion.weights)
-            self.means[champion.number] = verdict.compared[0].champion
+            result = self.gate.judge(champion.weights, champion.weights)
+            self.means[champion.number] = result.compared[0].champion
         return self.means[champion.number]
 
 
@@ -135,7 +135,7 @@ def test_a_poisoned_window_never_makes_the_champion_worse(course: Callable[..., 
         decision = learner.learn(replace(rollout, rewards=-20.0 * rollout.rewards))
         events += [decision.event] if decision else []
         assert at.mean() >= start - MARGIN_PCT
-    refused = [each for each in events if isinstance(each, ChallengerRefused)]
+    refused = [each for each in events if isinstance(each, ChallengerRejected)]
     assert any(each.reset for each in refused), "what was poisoned is given up"
     assert [each.number for each in refused] == list(range(1, len(refused) + 1))
     clean = [learner.learn(at.clean()) for _ in range(8)]
@@ -167,7 +167,7 @@ def test_a_harmful_challenger_is_reset_with_its_optimizer(course: Callable[..., 
     champion = at.manager.state.champion
     rollout = at.clean()
     decision = learner.learn(rollout)
-    assert decision is not None and isinstance(decision.event, ChallengerRefused)
+    assert decision is not None and isinstance(decision.event, ChallengerRejected)
     assert decision.event.failed == (KL,) and decision.event.reset
     assert equal(at.algorithm.weights(), champion.weights)
     latest = at.store.latest()
@@ -212,7 +212,7 @@ def test_weights_that_are_no_numbers_are_given_up(course: Callable[..., Course])
 
     at.gate.judge = spoiled  # type: ignore[method-assign]
     decision = learner.learn(at.clean())
-    assert decision is not None and isinstance(decision.event, ChallengerRefused)
+    assert decision is not None and isinstance(decision.event, ChallengerRejected)
     assert decision.event.failed == (NOT_FINITE,) and decision.event.reset
     assert equal(at.algorithm.weights(), at.manager.state.champion.weights)
 
@@ -223,18 +223,18 @@ def test_an_owners_model_trades_and_is_learned_on_from(
     at = course()
     learner = at.learner
     learner.learn(at.clean())
-    assert learner.moved() is None
+    assert learner.poll() is None
     model = Policy(NETWORK, seed=5).weights()
     folder = tmp_path / "model"
     folder.mkdir()
     write_module_weights(folder, model)
     at.champions.promote_checkpoint(folder, NETWORK, own=False)
-    decision = learner.moved()
+    decision = learner.poll()
     assert decision is not None and isinstance(decision.event, ChampionPromoted)
     assert decision.event.by is PromotedBy.OWNER and decision.champion is not None
     assert equal(decision.champion.weights, model)
     assert equal(at.algorithm.weights(), model)
-    assert learner.moved() is None
+    assert learner.poll() is None
     assert learner.learn(at.clean()) is not None
 
 
@@ -248,7 +248,7 @@ def test_an_owners_damaged_champion_is_refused_and_told_once(
     write_module_weights(folder, Policy(NETWORK, seed=5).weights())
     number = at.champions.promote_checkpoint(folder, NETWORK, own=False).champion
     (at.champions.path(number) / "module_state.pkl").write_bytes(b"damaged")
-    assert learner.moved() is None and learner.moved() is None
+    assert learner.poll() is None and learner.poll() is None
     assert at.manager.state.champion.number == 1
     with pytest.raises(CheckpointError):
         at.champions.load(number)

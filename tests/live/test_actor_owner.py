@@ -21,8 +21,8 @@ from trading.learning.policy import Policy
 from trading.live import actor as live_actor
 from trading.live import assembly
 from trading.live.actor import LiveMarket
+from trading.live.changed_settings import trading_settings
 from trading.live.endpoint import Endpoint
-from trading.live.terms import terms_of
 
 WAIT_S = 120.0
 TOKEN = "token-of-the-test-0123456789"
@@ -147,8 +147,8 @@ def test_a_full_journal_halts_and_goes_on_when_there_is_room(live: LiveMarket) -
 
 
 def test_terms_are_written_once_and_again_when_they_change(tmp_path: Path) -> None:
-    before = terms_of(settings_for(tmp_path))
-    after = terms_of(settings_for(tmp_path, "data.bar_seconds=30"))
+    before = trading_settings(settings_for(tmp_path))
+    after = trading_settings(settings_for(tmp_path, "data.bar_seconds=30"))
     assert {key for key in before if before[key] != after[key]} == {"data.bar_seconds"}
 
 

@@ -10,7 +10,7 @@ from tests.execution.scene import NOW_NS, SECOND_NS, market, new_broker
 from trading.config import Settings
 from trading.execution.broker import PaperBroker
 from trading.execution.events import (
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     PromotedBy,
@@ -58,7 +58,7 @@ class Live:
 
     def take(self, event: object, number: int = 0, equity: float = CAPITAL) -> None:
         decision = PromotionDecision(event, champion(number) if number else None)  # type: ignore[arg-type]
-        self.champion_policy.take(decision, NOW_NS + SECOND_NS, equity)
+        self.champion_policy.receive(decision, NOW_NS + SECOND_NS, equity)
 
     def fall(self) -> None:
         """A drawdown under the champion, as the broker finds it at a bar."""
@@ -111,11 +111,11 @@ def test_a_promotion_is_journalled_with_what_it_adopts(live: Live) -> None:
 
 def test_a_ruling_that_comes_twice_is_journalled_once(live: Live) -> None:
     live.take(promoted(2, 1), 2)
-    refusal = ChallengerRefused(0, 1, 30, 2, ("kl",), "too far", 1, False)
+    refusal = ChallengerRejected(0, 1, 30, 2, ("kl",), "too far", 1, False)
     live.take(refusal)
     live.take(refusal)
     assert len(live.events(ChampionPromoted)) == 2
-    assert len(live.events(ChallengerRefused)) == 1
+    assert len(live.events(ChallengerRejected)) == 1
     assert live.champion_policy.account_champion.refusals == 1
 
 

@@ -20,11 +20,11 @@ from trading.execution.events import (
 )
 from trading.execution.owner import Command, obey
 from trading.execution.risk import RiskLimits
+from trading.live.alerts import FAULT_S, Alerts, SessionStart, session_report
 from trading.live.bar_clock import Bar
 from trading.live.metrics import LearnerFigures
-from trading.live.notices import Chronicle, Notices, by_apprise
+from trading.live.notices import JournalNotices, Notices, by_apprise
 from trading.live.trader import Trader
-from trading.live.watchman import FAULT_S, Day, Watchman, report
 
 WAIT_S = 30.0
 
@@ -137,7 +137,7 @@ def test_a_webhook_is_reached_by_apprise(
 def test_what_is_worth_a_message_is_told_from_the_journal(tmp_path: Path) -> None:
     told: list[str] = []
     broker = new_broker(tmp_path, limits=RiskLimits(max_contracts_per_order=1))
-    broker.followers.append(Chronicle(told.append, rejections_in_a_row=3).follow)
+    broker.followers.append(JournalNotices(told.append, rejections_in_a_row=3).follow)
     obey(broker, Command(OwnerCommand.HALT, "alice", "news"), NOW_NS)
     obey(broker, Command(OwnerCommand.RESUME, "alice"), NOW_NS)
     broker.suspend("QQQ", "not_a_number", NOW_NS)
@@ -170,7 +170,7 @@ def test_what_is_worth_a_message_is_told_from_the_journal(tmp_path: Path) -> Non
 def test_a_fill_ends_a_row_of_rejections(tmp_path: Path) -> None:
     told: list[str] = []
     broker = new_broker(tmp_path, limits=RiskLimits(max_contracts_per_order=1))
-    broker.followers.append(Chronicle(told.append, rejections_in_a_row=2).follow)
+    broker.followers.append(JournalNotices(told.append, rejections_in_a_row=2).follow)
     for units in (2, 1, 2):
         broker.submit(open_order(broker, "long_call", units), market(), True, NOW_NS)
     assert told == []
@@ -181,25 +181,25 @@ def test_a_fill_ends_a_row_of_rejections(tmp_path: Path) -> None:
 
 def test_a_fault_of_the_feed_is_told_when_it_lasts_and_when_it_ends() -> None:
     told: list[str] = []
-    watchman = Watchman(told.append, 5.0)
-    watchman.feed([], 0.0)
-    watchman.feed(["options feed is retrying"], 1.0)
-    watchman.feed([], 2.0)
-    watchman.feed([], 60.0)
+    alerts = Alerts(told.append, 5.0)
+    alerts.feed([], 0.0)
+    alerts.feed(["options feed is retrying"], 1.0)
+    alerts.feed([], 2.0)
+    alerts.feed([], 60.0)
     assert told == []
     for now_s in (100.0, 100.0 + FAULT_S, 200.0):
-        watchman.feed(["options feed is retrying"], now_s)
+        alerts.feed(["options feed is retrying"], now_s)
     assert told == ["options feed is retrying"]
     for now_s in (300.0, 300.0 + FAULT_S, 400.0):
-        watchman.feed([], now_s)
+        alerts.feed([], now_s)
     assert told == ["options feed is retrying", "every feed is live again"]
 
 
 def test_a_full_disk_is_told_once_and_so_is_its_room() -> None:
     told: list[str] = []
-    watchman = Watchman(told.append, 5.0)
+    alerts = Alerts(told.append, 5.0)
     for free in (50.0, 4.9, 4.0, 5.1, 4.9, 6.1, 50.0):
-        watchman.disks({"state": free})
+        alerts.disks({"state": free})
     assert [line.partition(" free")[0] for line in told] == [
         "the disk of state has 4.9 %",
         "the disk of state has room again, 6.1 %",
@@ -211,17 +211,19 @@ def test_the_days_report_says_what_the_day_brought(tmp_path: Path) -> None:
     lines: list[str] = []
 
     class Reporter(Bars):
-        day: Day | None = None
+        day: SessionStart | None = None
         base = 0.0
 
         def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
             super().on_bar(trader, bar, latency_s)
-            self.day = self.day or Day.of(trader)
+            self.day = self.day or SessionStart.of(trader)
             if not bar.last:
                 self.base = trader.env.broker.account.day_base
                 return
             figures = LearnerFigures(updates=3)
-            lines.append(report(trader, self.day, self.base, str(bar.session.date), figures))
+            lines.append(
+                session_report(trader, self.day, self.base, str(bar.session.date), figures)
+            )
 
     with serving(source) as (endpoint, begin):
         result = trade(settings_for(tmp_path), endpoint, begin, bars=Reporter())

@@ -19,7 +19,7 @@ from trading.envs.live_env import LiveEnv
 from trading.execution.catch_up import unexplained_since
 from trading.execution.journal import Journal
 from trading.learning.policy import Decision, Policy
-from trading.learning.rollout import State
+from trading.learning.rollout import RecurrentState
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.market_server import resume_ns
@@ -116,10 +116,10 @@ class Scripted(Policy):
         self,
         observations: np.ndarray,
         action_mask: np.ndarray,
-        state: State,
+        state: RecurrentState,
         first: np.ndarray,
         greedy: bool = False,
-    ) -> tuple[Decision, State]:
+    ) -> tuple[Decision, RecurrentState]:
         rows = len(action_mask)
         draws = self._draws(2 * rows).reshape(2, rows)
         actions = np.full(rows, HOLD, np.int64)

@@ -15,9 +15,9 @@ from ray import serve
 from tests.ports import free_port
 from tests.waits import WAIT_S
 from trading.live.metrics import AccountFigures, TradingMetrics
-from trading.live.news import INTERVAL_S, News, Newsroom
+from trading.live.status_updates import INTERVAL_S, StatusPublisher, StatusUpdate
 from trading.serving.app import Supervised, build_api, build_app
-from trading.serving.live_market import LiveMarketUnavailable, Newspaper
+from trading.serving.live_market import LiveMarketUnavailable, StatusReader
 from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
@@ -33,11 +33,11 @@ class LiveMarketDouble:
         self.trades = trades
         self.reasons = reasons
         self.asked = 0
-        self.newsroom = Newsroom(self.edition)
+        self.publisher = StatusPublisher(self.edition)
 
-    def news(self, after: int, timeout_s: float) -> News | None:
+    def news(self, after: int, timeout_s: float) -> StatusUpdate | None:
         self.asked += 1
-        return self.newsroom.after(after, timeout_s)
+        return self.publisher.after(after, timeout_s)
 
     def edition(self) -> tuple[bool, list[str], dict[str, Any], bytes]:
         if self.trades < 0:
@@ -53,7 +53,7 @@ class LiveMarketDouble:
 
     def trade(self) -> None:
         self.trades += 1
-        self.newsroom.bar()
+        self.publisher.bar()
 
 
 class SilentMarket:
@@ -300,10 +300,10 @@ def test_either_keeps_the_service_healthy(start: Callable[..., Any]) -> None:
 def test_an_app_follows_the_news_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     followed = []
 
-    async def follow(paper: Newspaper) -> None:
+    async def follow(paper: StatusReader) -> None:
         followed.append(paper)
 
-    monkeypatch.setattr(Newspaper, "_follow", follow)
+    monkeypatch.setattr(StatusReader, "_follow", follow)
 
     async def begin() -> None:
         api = app()

@@ -30,7 +30,7 @@ from tests.waits import WAIT_S
 from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.live.actor import LiveMarket as LiveMarketActor
-from trading.live.news import News, as_json
+from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving.app import Supervised, build_api
 from trading.serving.live_market import LiveMarket, LiveMarketGone
 from trading.serving.supervisor import STANDBY, Standing
@@ -60,7 +60,7 @@ class Called(LiveMarket):
 class Told(LiveMarket):
     """A live market that tells one thing, again and again."""
 
-    def __init__(self, news: News) -> None:
+    def __init__(self, news: StatusUpdate) -> None:
         super().__init__("live-market", "")
         self.news = news
 
@@ -197,7 +197,7 @@ def test_decisions_show_chances_mask_and_what_became_of_them(
     page.goto(scene.server.url)
     row = page.locator("#decisions tbody tr").first
     expect(row).to_contain_text("%")
-    actions = len(scene.live._daybook.told()["actions"])
+    actions = len(scene.live._activity.as_values()["actions"])
     expect(row.locator("summary")).to_contain_text(f"of {actions}")
     page.get_by_label("without those that hold").check()
     expect(page.locator("#decisions")).to_contain_text("filled, paper-")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.execution.scene import new_broker
 from tests.serving.described import ask_all
 from trading.errors import TradingError
-from trading.live.news import News, as_json
+from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving import page_stream
 from trading.serving.app import build_api
 from trading.serving.live_market import LiveMarket
@@ -63,15 +63,15 @@ def test_nothing_changed_is_an_empty_patch(content: Any) -> None:
     assert merge_patch(content, content) == {}
 
 
-def news(number: int, day: dict[str, Any], **status: Any) -> News:
+def news(number: int, day: dict[str, Any], **status: Any) -> StatusUpdate:
     told = {"process": 7, **status}
-    return News(number, True, (), as_json(told), b"", as_json(day), "")
+    return StatusUpdate(number, True, (), as_json(told), b"", as_json(day), "")
 
 
 class Desk:
     """Tells what it is given, in turn, and the last of it again."""
 
-    def __init__(self, *editions: News | str) -> None:
+    def __init__(self, *editions: StatusUpdate | str) -> None:
         self.editions = list(editions)
 
     async def tell(self) -> Told:
@@ -170,7 +170,7 @@ def test_an_answer_ends_before_serve_ends_it(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_day_of_bars_is_small() -> None:
     """A whole day with its fills, decisions and notes, and the page's files, below 300 kB."""
-    from trading.live.daybook import MOST_DECISIONS, MOST_FILLS
+    from trading.live.recent_activity import MOST_DECISIONS, MOST_FILLS
     from trading.serving.page_routes import _page_files
 
     day = {

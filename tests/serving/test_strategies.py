@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from trading.live.metrics import AccountFigures, TradingMetrics
-from trading.live.news import as_json
+from trading.live.status_updates import as_json
 from trading.serving import strategies
 from trading.serving.board import BOARD, Board, Posted
 from trading.serving.live_market import LiveMarketGone

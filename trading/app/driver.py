@@ -173,13 +173,13 @@ class _Application:
         ToldToStop
             Before all of it was there.
         """
-        from trading.live.terms import check_terms
+        from trading.live.changed_settings import changed_settings
 
         settings, display = self._settings, self._display
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self._faults.begin()
         self._before = _folded(settings, display, read_only=False)
-        for line in check_terms(settings, self._before):
+        for line in changed_settings(settings, self._before):
             display.note(line)
         if settings.data.source != "massive":
             display.phase("starting the market server")
@@ -432,7 +432,7 @@ class _Application:
         if reason:
             log.error("the learner hangs", reason=reason)
             self._display.note(reason)
-        self._live.hear_of_learner.remote(reason)
+        self._live.learner_fault.remote(reason)
 
     def _tell_halt(self, progress: Any) -> None:
         """Say once that trading halts for want of a disk, and that it goes on."""

@@ -11,7 +11,7 @@ import structlog
 
 from trading.app.held_out import HeldOutSessions
 from trading.errors import DataError
-from trading.execution.events import ChallengerRefused
+from trading.execution.events import ChallengerRejected
 from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
 from trading.learning.online import LearnerReport, OnlineLearner
 from trading.live.metrics import LearnerFigures
@@ -26,9 +26,9 @@ _POLL_S = 0.5
 class LearningLoop:
     """Runs on a thread of its own until told to stop; survives restarts of the live market.
 
-    An owner's commands are heeded with and without a learner. What the live market could not be
+    An owner's commands are followed with and without a learner. What the live market could not be
     handed is sent again; what it was handed and never journalled is in the registry, where its
-    next life begins. A refusal is sent again until the account's journal has it.
+    next life begins. A rejection is sent again until the account's journal has it.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class LearningLoop:
     learner, held_out
         None where nothing is learned.
     lockstep
-        Whether a drawdown is heeded only at the fragment that tells of it: then runs repeat.
+        Whether a drawdown is followed only at the fragment that tells of it: then runs repeat.
     stop
         Ends the loop.
     """
@@ -60,7 +60,7 @@ class LearningLoop:
         self._lockstep = lockstep
         self._stop = stop
         self._unrecorded: list[PromotionDecision] = []
-        """Refusals."""
+        """Rejections."""
         self._undelivered: list[PromotionDecision] = []
         """Changes of the champion."""
         self._began_s: float | None = None
@@ -80,7 +80,7 @@ class LearningLoop:
                 if self._learner is None:
                     self._stop.wait(_POLL_S)
                     self._began_s = time.monotonic()
-                    self._attend()
+                    self._poll()
                 else:
                     self._learn(self._learner)
             except ray.exceptions.RayActorError as error:
@@ -90,30 +90,30 @@ class LearningLoop:
     def _learn(self, learner: OnlineLearner) -> None:
         fragment = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
         self._began_s = time.monotonic()
-        self._attend()
+        self._poll()
         if fragment is None:
             return
-        self._heed(fragment.account_champion)
+        self._follow_account(fragment.account_champion)
         self._renew_held_out()
         decision = learner.learn(fragment.rollout)
         self._send(fragment.id, [decision] if decision else [])
 
-    def _attend(self) -> None:
-        """Heed what an owner's command, or a drawdown of the account, made of the champion."""
-        keeper = self._learner or self._manager
-        decision = keeper.moved()
+    def _poll(self) -> None:
+        """Follow what an owner's command, or a drawdown of the account, made of the champion."""
+        source = self._learner or self._manager
+        decision = source.poll()
         if decision is not None or self._undelivered:
             self._send(None, [decision] if decision else [])
         if not self._lockstep:
             account_champion = ray.get(self._live.account_champion.remote())
             if account_champion is not None:
-                self._heed(account_champion)
+                self._follow_account(account_champion)
 
-    def _heed(self, account_champion: AccountChampion) -> None:
+    def _follow_account(self, account_champion: AccountChampion) -> None:
         self._unrecorded = [
             decision
             for decision in self._unrecorded
-            if isinstance(decision.event, ChallengerRefused)
+            if isinstance(decision.event, ChallengerRejected)
             and decision.event.number > account_champion.refusals
         ]
         decision = (self._learner or self._manager).follow(account_champion)
@@ -121,8 +121,8 @@ class LearningLoop:
             self._send(None, [decision])
 
     def _send(self, fragment: FragmentId | None, decisions: Sequence[PromotionDecision]) -> None:
-        self._unrecorded += [r for r in decisions if isinstance(r.event, ChallengerRefused)]
-        self._undelivered += [r for r in decisions if not isinstance(r.event, ChallengerRefused)]
+        self._unrecorded += [r for r in decisions if isinstance(r.event, ChallengerRejected)]
+        self._undelivered += [r for r in decisions if not isinstance(r.event, ChallengerRejected)]
         answer = LearnerReply(fragment, (*self._unrecorded, *self._undelivered))
         report = self._learner.report if self._learner else None
         figures = learner_figures(report or LearnerReport())

@@ -433,7 +433,7 @@ class ChampionPromoted(msgspec.Struct, frozen=True, tag_field="kind", tag="champ
     compared: tuple[Compared, ...] = ()
 
 
-class ChallengerRefused(msgspec.Struct, frozen=True, tag_field="kind", tag="challenger_refused"):
+class ChallengerRejected(msgspec.Struct, frozen=True, tag_field="kind", tag="challenger_refused"):
     """A challenger did not pass the gate; `number` counts refusals from 1.
 
     `failed` names the checks, `in_a_row` the refusals since a promotion or a reset, and `reset`
@@ -494,6 +494,6 @@ Event: TypeAlias = (
     | TimeTakenBack
     | WeightsAdopted
     | ChampionPromoted
-    | ChallengerRefused
+    | ChallengerRejected
     | ChampionRolledBack
 )

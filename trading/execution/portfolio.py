@@ -15,7 +15,7 @@ from trading.execution.events import (
     BasesScaled,
     Carried,
     CashMoved,
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     Converted,
@@ -543,7 +543,7 @@ class Account:
             self.is_rolled_back = False
             self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)
 
-    def _refuse(self, event: ChallengerRefused) -> None:
+    def _refuse(self, event: ChallengerRejected) -> None:
         if not self._is_next(event.number, self.refusals, "refusal of a challenger"):
             return
         self.refusals += 1
@@ -960,6 +960,6 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     TimeTakenBack: Account._take_time_back,
     WeightsAdopted: Account._adopt_weights,
     ChampionPromoted: Account._promote,
-    ChallengerRefused: Account._refuse,
+    ChallengerRejected: Account._refuse,
     ChampionRolledBack: Account._roll_back,
 }

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from trading.learning.clstm import CLSTM, TensorState
 from trading.learning.kernels import lstm, network
 from trading.learning.kernels.lstm import FloatArray
-from trading.learning.rollout import BoolArray, State
+from trading.learning.rollout import BoolArray, RecurrentState
 
 _KEYS = ("feature_h", "feature_c", "actor_h", "actor_c", "critic_h", "critic_c")
-"""Of a state, in the order of `network.State`."""
+"""Of a state, in the order of `network.CellStates`."""
 
 
 def supports(module: CLSTM) -> bool:
@@ -72,8 +72,12 @@ class CompiledNetwork:
         )
 
     def evaluate(
-        self, observations: FloatArray, action_mask: BoolArray, state: State, first: BoolArray
-    ) -> tuple[FloatArray, FloatArray, State]:
+        self,
+        observations: FloatArray,
+        action_mask: BoolArray,
+        state: RecurrentState,
+        first: BoolArray,
+    ) -> tuple[FloatArray, FloatArray, RecurrentState]:
         """T steps of B sequences.
 
         Args:
@@ -86,7 +90,7 @@ class CompiledNetwork:
             Masked logits float32 [T, B, N], values float32 [T, B], and the state after the last
             step.
         """
-        after = network.State(*(state[key][0].copy() for key in _KEYS))
+        after = network.CellStates(*(state[key][0].copy() for key in _KEYS))
         logits, values = network.evaluate(
             self._network, _plain(observations), _plain(action_mask), _plain(first), after
         )
@@ -112,7 +116,7 @@ class CompiledNetwork:
             Policy loss, value loss, entropy, KL divergence, steps clipped and steps, float32 [6];
             and the gradient by all parameters of the module, one after another.
         """
-        before = network.State(*(state[key][0].numpy().copy() for key in _KEYS))
+        before = network.CellStates(*(state[key][0].numpy().copy() for key in _KEYS))
         found = network.learn(self._network, steps, columns.numpy(), before, coefficients)
         layers = (found.feature, found.actor, found.critic)
         parts = (

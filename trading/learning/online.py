@@ -15,7 +15,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN, LEARNER_RESULTS
 
 from trading.errors import LearnerLostError, LearningError
-from trading.execution.events import ChallengerRefused, PromotedBy
+from trading.execution.events import ChallengerRejected, PromotedBy
 from trading.learning.champion.gate import Gate, GateResult
 from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
 from trading.learning.champion.store import Promotion
@@ -134,7 +134,7 @@ class OnlineLearner:
         self._rehearsal = ReplayMix(
             partial(algorithm.sample, rules.first_rehearsal_s), rules.rehearsal_share
         )
-        self._refusals = refusals
+        self._rejections = refusals
         self._in_a_row = in_a_row
         self._wait = wait
         self._unsaved = 0
@@ -178,10 +178,10 @@ class OnlineLearner:
             self.report = replace(self.report, verdict=str(error))
             return None
 
-    def moved(self) -> PromotionDecision | None:
+    def poll(self) -> PromotionDecision | None:
         """What an owner's command made of the champion; learning then begins again from it."""
         with self._lock:
-            decision = self._manager.moved()
+            decision = self._manager.poll()
             if decision is not None:
                 self._begin_again()
             return decision
@@ -258,46 +258,46 @@ class OnlineLearner:
         self._unjudged = 0
         version = self._algorithm.weights_version
         champion = self._manager.state.champion
-        verdict = self._gate.judge(champion.weights, self._algorithm.weights())
+        result = self._gate.judge(champion.weights, self._algorithm.weights())
         self.report = replace(
             self.report,
             judgements=self.report.judgements + 1,
-            judgement_seconds=verdict.seconds,
-            verdict=verdict.told,
-            kl_to_champion=_NAN if verdict.kl is None else verdict.kl,
+            judgement_seconds=result.seconds,
+            verdict=result.summary,
+            kl_to_champion=_NAN if result.kl is None else result.kl,
         )
         self._manager.publish()
-        if verdict.passed:
-            return self._promote(verdict, version)
-        return self._refuse(verdict, version)
+        if result.passed:
+            return self._promote(result, version)
+        return self._reject(result, version)
 
-    def _promote(self, verdict: GateResult, version: int) -> PromotionDecision:
-        why = Promotion(version, PromotedBy.GATE, verdict.reason, verdict.kl, verdict.compared)
+    def _promote(self, result: GateResult, version: int) -> PromotionDecision:
+        why = Promotion(version, PromotedBy.GATE, result.reason, result.kl, result.compared)
         decision = self._manager.promote(self._algorithm.save_to_path, why)
         if (
-            not isinstance(decision.event, ChallengerRefused)
+            not isinstance(decision.event, ChallengerRejected)
             and decision.event.by is PromotedBy.GATE
         ):
             self._in_a_row = 0
-            log.info("challenger promoted", version=version, reason=verdict.reason)
+            log.info("challenger promoted", version=version, reason=result.reason)
         return decision
 
-    def _refuse(self, verdict: GateResult, version: int) -> PromotionDecision:
-        self._refusals += 1
+    def _reject(self, result: GateResult, version: int) -> PromotionDecision:
+        self._rejections += 1
         self._in_a_row += 1
-        event = ChallengerRefused(
+        event = ChallengerRejected(
             ts_ns=0,
-            number=self._refusals,
+            number=self._rejections,
             version=version,
             champion=self._manager.state.champion.number,
-            failed=verdict.failed,
-            reason=verdict.reason,
+            failed=result.failed,
+            reason=result.reason,
             in_a_row=self._in_a_row,
-            reset=verdict.harmful or self._in_a_row >= self._rules.patience,
-            kl=verdict.kl,
-            compared=verdict.compared,
+            reset=result.harmful or self._in_a_row >= self._rules.patience,
+            kl=result.kl,
+            compared=result.compared,
         )
-        log.warning("challenger refused", version=event.version, reason=event.reason)
+        log.warning("challenger rejected", version=event.version, reason=event.reason)
         return PromotionDecision(event)
 
     def _begin_again(self) -> None:

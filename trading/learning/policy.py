@@ -10,7 +10,7 @@ from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.compiled import CompiledNetwork, supports
 from trading.learning.kernels.network import decide
-from trading.learning.rollout import BoolArray, FloatArray, IntArray, State
+from trading.learning.rollout import BoolArray, FloatArray, IntArray, RecurrentState
 
 Weights = dict[str, npt.NDArray[np.float32]]
 
@@ -76,7 +76,7 @@ class Policy:
         """Begin the random numbers again: equal situations then lead to equal actions."""
         self.generator.manual_seed(self._seed)
 
-    def initial_state(self, batch_size: int) -> State:
+    def initial_state(self, batch_size: int) -> RecurrentState:
         """The state at the start of an episode: zeros [layers, B, hidden]."""
         return {
             key: np.zeros((layers, batch_size, hidden), np.float32)
@@ -88,10 +88,10 @@ class Policy:
         self,
         observations: FloatArray,
         action_mask: BoolArray,
-        state: State,
+        state: RecurrentState,
         first: BoolArray,
         greedy: bool = False,
-    ) -> tuple[Decision, State]:
+    ) -> tuple[Decision, RecurrentState]:
         """Chooses one allowed action per row.
 
         Args:
@@ -122,7 +122,9 @@ class Policy:
         return Decision(actions, log_probs, values, probabilities), new_state
 
     @torch.no_grad()
-    def value(self, observations: FloatArray, action_mask: BoolArray, state: State) -> FloatArray:
+    def value(
+        self, observations: FloatArray, action_mask: BoolArray, state: RecurrentState
+    ) -> FloatArray:
         """Value float32 [B] of the observations that follow `state`; changes nothing.
 
         Raises:
@@ -153,9 +155,9 @@ class Policy:
         self,
         observations: FloatArray,
         action_mask: BoolArray,
-        state: State,
+        state: RecurrentState,
         first: BoolArray,
-    ) -> tuple[FloatArray, FloatArray, State]:
+    ) -> tuple[FloatArray, FloatArray, RecurrentState]:
         """Masked logits float32 [B, N], values float32 [B], and the state after the step."""
         step = (observations[None], action_mask[None], first[None])
         if self._compiled is not None:

@@ -12,7 +12,7 @@ from trading.errors import LearningError
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
-State = dict[str, FloatArray]
+RecurrentState = dict[str, FloatArray]
 
 OBSERVATIONS, ACTION_MASK = "observations", "action_mask"
 """What a policy is given, by its names in a space of RLlib."""
@@ -80,7 +80,7 @@ class Rollout:
     """float32 [B]: value of the observation after the last valid step of a running episode."""
     valid: BoolArray
     """bool [T, B]: False marks padding."""
-    initial_state: State
+    initial_state: RecurrentState
     """float32 [layers, B, hidden] by `CLSTMConfig.state_shapes`: the state before step 0."""
     weights_version: int = 0
     """Version of the weights that acted, the oldest where several did; or OTHER_BEHAVIOUR."""

@@ -48,8 +48,8 @@ from trading.learning.rollout import (
     OBSERVATIONS,
     BoolArray,
     FloatArray,
+    RecurrentState,
     Rollout,
-    State,
 )
 
 
@@ -108,7 +108,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         self.policy = Policy(clstm_config(*spaces, dict(self.config.model_config)), seed)
         self._weights_seq_no = 0
         self._current: dict[str, Any] | None = None
-        self._state: State = {}
+        self._state: RecurrentState = {}
         self._first = np.zeros(0, np.bool_)
         self._episodes = _Episodes(0)
 
@@ -438,7 +438,9 @@ def network_weights(module_state: dict[str, Any]) -> Weights:
     return {name.removeprefix(f"{NETWORK}."): array for name, array in module_state.items()}
 
 
-def _empty_rollout(policy: Policy, steps: int, envs: int, state: State, version: int) -> Rollout:
+def _empty_rollout(
+    policy: Policy, steps: int, envs: int, state: RecurrentState, version: int
+) -> Rollout:
     """Arrays for `steps` x `envs` to be written in place."""
     shape = (steps, envs)
     return Rollout(

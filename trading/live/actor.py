@@ -48,15 +48,15 @@ from trading.learning.champion.owner_choice import OwnerChoice, describe_pointer
 from trading.learning.champion.registry import ChampionState, RegistryAddress
 from trading.learning.policy import Policy
 from trading.live import assembly
+from trading.live.alerts import Alerts, SessionStart, session_report
 from trading.live.bar_clock import Bar
 from trading.live.chains import ChainsSeen, look, written
-from trading.live.daybook import Daybook
+from trading.live.changed_settings import trading_settings
 from trading.live.endpoint import Endpoint
 from trading.live.faults import FaultNotes, described
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
-from trading.live.news import News, Newsroom
-from trading.live.notices import Chronicle, Notices, by_apprise
+from trading.live.notices import JournalNotices, Notices, by_apprise
 from trading.live.profit_parts import ProfitParts
 from trading.live.readiness import (
     Reason,
@@ -65,6 +65,7 @@ from trading.live.readiness import (
     connection_reasons,
     subscription_reasons,
 )
+from trading.live.recent_activity import RecentActivity
 from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.reloading import reload
 from trading.live.status import (
@@ -74,9 +75,8 @@ from trading.live.status import (
     fill_lines,
     iso_time,
 )
-from trading.live.terms import terms_of
+from trading.live.status_updates import StatusPublisher, StatusUpdate
 from trading.live.trader import Fragment, LearnerReply, Trader
-from trading.live.watchman import Day, Watchman, report
 from trading.logs import configure_logging
 from trading.market.calendar import ExchangeCalendar
 
@@ -157,10 +157,10 @@ class LiveMarket:
         self._rest: RestClient | None = None
         self._recorder: Recorder | None = None
         self._not_recorded = "off"
-        self._early_answers: list[LearnerReply] = []
+        self._early_replies: list[LearnerReply] = []
         """What came before there was a trader to give it to."""
-        self._answers_lock = threading.Lock()
-        self._elsewhere = threading.Lock()
+        self._replies_lock = threading.Lock()
+        self._owner_lock = threading.Lock()
         """One choice of the champion, or reload, at a time."""
         self._phase = "starting"
         self._failure: BaseException | None = None
@@ -170,23 +170,23 @@ class LiveMarket:
         self._recent_fills: tuple[str, ...] = ()
         self._profit_today = 0.0
         self._notices: Notices | None = None
-        self._day: Day | None = None
+        self._day: SessionStart | None = None
         self._day_base: float | None = None
         self._stopping = threading.Event()
-        self._told_s = settings.safety.hang_s / 4
+        self._warn_after_s = settings.safety.hang_s / 4
         """A trading thread that is silent for longer is told of."""
-        self._daybook = Daybook()
+        self._activity = RecentActivity()
         self._profit_parts: ProfitParts | None = None
         self._chains: ChainsSeen | None = None
         journal = assembly.journal_path(settings)
-        self._newsroom = Newsroom(self._edition, self._daybook.told, str(journal))
+        self._publisher = StatusPublisher(self._edition, self._activity.as_values, str(journal))
         self._faults = FaultNotes(journal)
         self._faults.note()
         self._thread = threading.Thread(target=self._main, name="trader", daemon=True)
         self._thread.start()
 
     def unlock(self, credentials: CredentialSettings, api_key: str) -> None:
-        """Take over the secrets and the endpoint's key, and begin; heeded once."""
+        """Take over the secrets and the endpoint's key, and begin; once."""
         if self._unlocked.is_set():
             return
         self._settings = self._settings.model_copy(update={"credentials": credentials})
@@ -212,7 +212,7 @@ class LiveMarket:
             text = f"{self._phase}: {self._failure}" if self._failure else self._phase
             kind = Unready.HALTED if self._phase == "halted" else Unready.PHASE
             reasons.append(Reason(kind, text))
-        if (silent_s := self._silent_s()) > self._told_s:
+        if (silent_s := self._silent_s()) > self._warn_after_s:
             text = f"the trading thread hangs: no sign of life for {silent_s:.0f} s"
             reasons.append(Reason(Unready.HANGS, text))
         if not is_closed:
@@ -298,9 +298,9 @@ class LiveMarket:
         self._metrics.update_process(self._process_figures())
         return self._metrics.text()
 
-    def news(self, after: int, timeout_s: float) -> News | None:
+    def news(self, after: int, timeout_s: float) -> StatusUpdate | None:
         """What is answered for the account, once it is another edition; None where time is up."""
-        return self._newsroom.after(after, timeout_s)
+        return self._publisher.after(after, timeout_s)
 
     def chains(self) -> dict[str, bytes]:
         """Every option chain at the last bar as a JSON object, by underlying."""
@@ -351,14 +351,14 @@ class LiveMarket:
             self._decisions_learned = self._trader.decisions
         self._learner = figures
         self._learner_status = status
-        self._daybook.learned(status)
-        with self._answers_lock:
+        self._activity.learned(status)
+        with self._replies_lock:
             if self._trader is not None:
                 self._trader.deliver(answer)
             else:
-                self._early_answers.append(answer)
+                self._early_replies.append(answer)
 
-    def hear_of_learner(self, fault: str) -> None:
+    def learner_fault(self, fault: str) -> None:
         """Hear from the driver why its learner says nothing; empty when it does again."""
         self._learner_status = {**self._learner_status, "paused": fault}
         self._tell(fault or "the learner goes on")
@@ -388,10 +388,10 @@ class LiveMarket:
         if trader is None or self._phase not in ("connecting", "trading"):
             raise OwnerRefused(f"the live market is {self._phase}: give the command again")
         done = ""
-        with self._elsewhere:
+        with self._owner_lock:
             known = trader.env.broker.account.commands
             if command is not None and not (command.key and command.key in known):
-                done = self._done_elsewhere(trader, command, which)
+                done = self._apply_off_thread(trader, command, which)
             future = trader.command(command, done)
         try:
             answer = future.result(_COMMAND_TIMEOUT_S)
@@ -406,7 +406,7 @@ class LiveMarket:
         said["account"]["unclosed"] = dict(trader.env.unclosed)
         return said
 
-    def _done_elsewhere(self, trader: Trader, command: Command, which: str) -> str:
+    def _apply_off_thread(self, trader: Trader, command: Command, which: str) -> str:
         """Do what is no matter of the trading thread, and say what was done."""
         settings = self._settings
         choice = OwnerChoice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
@@ -444,18 +444,18 @@ class LiveMarket:
         """Renew the snapshots; called on the trading thread."""
         self._bar = bar
         self._take_snapshot(trader, bar)
-        self._put_down(trader, bar)
+        self._record_bar(trader, bar)
         self._report(trader, bar)
         if latency_s is not None:
             self._metrics.observe_action_latency(latency_s)
-        self._newsroom.bar()
+        self._publisher.bar()
 
-    def _put_down(self, trader: Trader, bar: Bar) -> None:
+    def _record_bar(self, trader: Trader, bar: Bar) -> None:
         """Keep what the page shows of a bar; called on the trading thread."""
         assert self._profit_parts is not None, "it is made before trading begins"
         session = str(bar.session.date)
         self._profit_parts.bar(bar.end_ns, session)
-        self._daybook.bar(
+        self._activity.bar(
             bar.end_ns,
             session,
             self._equity,
@@ -469,9 +469,9 @@ class LiveMarket:
     def on_command(self, trader: Trader) -> None:
         """Renew the snapshots; called on the trading thread."""
         self._take_snapshot(trader, trader.clock.bar)
-        self._newsroom.bar()
+        self._publisher.bar()
 
-    def _heed_commands(self) -> None:
+    def _serve_commands(self) -> None:
         """Obey what the command line leaves beside the journal, until trading ends."""
         journal = assembly.journal_path(self._settings)
         trader = self._trader
@@ -482,7 +482,7 @@ class LiveMarket:
         """Whether this is who trades, or gets ready to."""
         return trader is self._trader and self._phase in ("connecting", "trading")
 
-    def _mind_hangs(self) -> None:
+    def _watch_for_hangs(self) -> None:
         """End this process when the trading thread shows no sign of life, until trading ends.
 
         Ray starts it again, and the journal tells where it goes on. A thread that lets no other
@@ -492,10 +492,10 @@ class LiveMarket:
         limit_s = self._settings.safety.hang_s
         while not self._stopping.wait(1.0) and self._is_alive(trader):
             silent_s = self._silent_s()
-            if silent_s > self._told_s and not told:
+            if silent_s > self._warn_after_s and not told:
                 log.error("the trading thread hangs", silent_s=silent_s, ends_after_s=limit_s)
                 self._tell(f"the trading thread hangs: no sign of life for {silent_s:.0f} s")
-            told = silent_s > self._told_s
+            told = silent_s > self._warn_after_s
             if silent_s > limit_s:
                 faulthandler.dump_traceback(all_threads=True)
                 self._end_process(f"the trading thread hung for {silent_s:.0f} s")
@@ -504,30 +504,30 @@ class LiveMarket:
         """Seconds since the trading thread's last sign of life."""
         return self._trader.pulse.silent_s if self._trader is not None else 0.0
 
-    def _keep_watch(self, watchman: Watchman) -> None:
+    def _keep_watch(self, alerts: Alerts) -> None:
         """Look at the feed every second, and at the disks every minute, until trading ends."""
         trader, looked_s = self._trader, -_DISKS_S
         while not self._stopping.wait(1.0) and self._is_alive(trader):
             now_s = time.monotonic()
             if self._phase == "trading" and not self._market_is_closed():
-                watchman.feed([each.text for each in self._feed_reasons()], now_s)
+                alerts.feed([each.text for each in self._feed_reasons()], now_s)
             if now_s - looked_s >= _DISKS_S:
                 looked_s = now_s
                 figures = self._process_figures()
                 sizes = figures.disk_size_bytes
                 free = figures.disk_free_bytes
-                watchman.disks({name: 100.0 * free[name] / sizes[name] for name in sizes})
+                alerts.disks({name: 100.0 * free[name] / sizes[name] for name in sizes})
 
     def _report(self, trader: Trader, bar: Bar) -> None:
         """Tell the owner of the day when its session is over."""
         if self._day is None:
-            self._day = Day.of(trader)
+            self._day = SessionStart.of(trader)
         if not bar.last:
             self._day_base = trader.env.broker.account.day_base
             return
         base = self._day.base if self._day_base is None else self._day_base
-        line = report(trader, self._day, base, str(bar.session.date), self._learner)
-        self._day, self._day_base = Day.of(trader), None
+        line = session_report(trader, self._day, base, str(bar.session.date), self._learner)
+        self._day, self._day_base = SessionStart.of(trader), None
         log.info("the day's report", report=line)
         self._tell(line)
 
@@ -661,7 +661,7 @@ class LiveMarket:
                 log.error("halted: the journal's disk takes nothing", reason=str(error))
                 self._failure, self._trader, self._phase = error, None, "halted"
                 self._tell(f"HALTED: {error}; trading goes on when its disk has room")
-                self._newsroom.bar()
+                self._publisher.bar()
                 if not self._await_room():
                     self._phase = "stopped"
                     return
@@ -709,7 +709,7 @@ class LiveMarket:
             policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
             rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
             broker = assembly.paper_broker(settings, journal, account)
-            terms = terms_of(settings)
+            terms = trading_settings(settings)
             if account.terms != terms:
                 broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])
             actions, special_dividends = assembly.corporate_actions(settings)
@@ -756,8 +756,8 @@ class LiveMarket:
             self._keep_daybook(trader)
             self._introduce(trader)
             self._phase = "connecting"
-            threading.Thread(target=self._heed_commands, name="owner", daemon=True).start()
-            threading.Thread(target=self._mind_hangs, name="watchdog", daemon=True).start()
+            threading.Thread(target=self._serve_commands, name="owner", daemon=True).start()
+            threading.Thread(target=self._watch_for_hangs, name="watchdog", daemon=True).start()
             self._notify(broker)
             trader.open()
             self._take_snapshot(trader, trader.clock.bar)
@@ -773,9 +773,9 @@ class LiveMarket:
         broker = trader.env.broker
         journal = broker.journal
         self._profit_parts = parts = ProfitParts(trader.env)
-        self._daybook.open(journal.path, journal.last_seq)
+        self._activity.open(journal.path, journal.last_seq)
         broker.followers.append(parts.follow)
-        broker.followers.append(lambda events: self._daybook.follow(events, journal.last_seq))
+        broker.followers.append(lambda events: self._activity.follow(events, journal.last_seq))
 
     def _await_champion(self) -> ChampionState:
         """Who is to trade; waits a while for a registry that was started again and is empty."""
@@ -801,19 +801,19 @@ class LiveMarket:
         if self._notices is None:
             self._notices = Notices(by_apprise(addresses), name, notify.interval_s)
         tell = self._notices.tell
-        broker.followers.append(Chronicle(tell, notify.rejections_in_a_row).follow)
-        watchman = Watchman(tell, notify.disk_free_pct)
+        broker.followers.append(JournalNotices(tell, notify.rejections_in_a_row).follow)
+        alerts = Alerts(tell, notify.disk_free_pct)
         threading.Thread(
-            target=self._keep_watch, args=(watchman,), name="watchman", daemon=True
+            target=self._keep_watch, args=(alerts,), name="alerts", daemon=True
         ).start()
         if self._restarts and first:
             tell(f"the live market has started again, restart {self._restarts}")
 
     def _introduce(self, trader: Trader) -> None:
-        with self._answers_lock:
-            for answer in self._early_answers:
+        with self._replies_lock:
+            for answer in self._early_replies:
                 trader.deliver(answer)
-            self._early_answers.clear()
+            self._early_replies.clear()
             self._trader = trader
 
     def _open_recorder(self) -> Recorder | None:

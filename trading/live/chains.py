@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trading.envs.live_env import LiveEnv
-from trading.live.news import as_json
+from trading.live.status_updates import as_json
 from trading.market.chain import F64, I64, Chain
 from trading.market.pricing import YEAR_NS
 

@@ -7,7 +7,7 @@ import structlog
 
 from trading.execution.broker import PaperBroker
 from trading.execution.events import (
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     PromotedBy,
@@ -69,21 +69,21 @@ class ChampionPolicy:
             self._adopt(account.champion, now_ns)
         self._load(account.champion)
 
-    def take(self, decision: PromotionDecision, now_ns: int, equity: float) -> None:
+    def receive(self, decision: PromotionDecision, now_ns: int, equity: float) -> None:
         """Journal a decision, once, and trade with its champion.
 
         A challenger that passed the gate against a champion that has fallen since is void.
         """
         event = decision.event
         account = self._broker.account
-        if isinstance(event, ChallengerRefused):
+        if isinstance(event, ChallengerRejected):
             if event.number > account.refusals:
                 self._broker.record([msgspec.structs.replace(event, ts_ns=now_ns)])
             return
         assert decision.champion is not None, "a change of the champion brings its weights"
         self._remember(decision.champion)
         known = event.champion == account.champion
-        # Numbers only rise: an older promotion, told again, is not news.
+        # Numbers only rise: an older promotion, received again, is not news.
         void = isinstance(event, ChampionPromoted) and (
             event.champion <= account.newest_champion
             or (event.by is PromotedBy.GATE and event.before != account.champion)

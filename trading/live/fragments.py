@@ -19,7 +19,7 @@ import structlog
 from numpy.typing import NDArray
 
 from trading.learning.policy import Decision
-from trading.learning.rollout import BoolArray, FloatArray, IntArray, Rollout, State
+from trading.learning.rollout import BoolArray, FloatArray, IntArray, RecurrentState, Rollout
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class FragmentBuilder:
         """Exchange time up to which the steps hold their rewards; 0 when not known."""
         self._decisions = decisions
         self._steps: list[_Step] = []
-        self._initial_state: State = {}
+        self._initial_state: RecurrentState = {}
         self._version = 0
         self._store = None if file is None else _StepFile(file, tuple(kind))
 
@@ -100,7 +100,7 @@ class FragmentBuilder:
         action_mask: BoolArray,
         decision: Decision,
         first: BoolArray,
-        state: State,
+        state: RecurrentState,
         weights_version: int,
         ts_ns: int = 0,
     ) -> None:
@@ -164,7 +164,7 @@ class FragmentBuilder:
             weights_version=self._version,
         )
 
-    def _begin(self, step: _Step, state: State, version: int) -> None:
+    def _begin(self, step: _Step, state: RecurrentState, version: int) -> None:
         if not self._steps:
             self._initial_state = {key: array.copy() for key, array in state.items()}
             self._version = version
@@ -205,7 +205,7 @@ class _PackedStep(msgspec.Struct, array_like=True):
     """Of a fragment's first step; empty in the others."""
 
     @classmethod
-    def of(cls, step: _Step, state: State, version: int) -> "_PackedStep":
+    def of(cls, step: _Step, state: RecurrentState, version: int) -> "_PackedStep":
         return cls(
             _Packed.of(step.observations),
             _Packed.of(step.action_mask),
@@ -232,7 +232,7 @@ class _PackedStep(msgspec.Struct, array_like=True):
             final_values=zeros,
         )
 
-    def state(self) -> State:
+    def state(self) -> RecurrentState:
         return {key: packed.array for key, packed in self.initial_state.items()}
 
 

@@ -124,7 +124,7 @@ def by_apprise(addresses: Sequence[str]) -> Callable[[str, str], bool]:
     return send
 
 
-class Chronicle:
+class JournalNotices:
     """Says which events of the journal are worth a message, and how.
 
     Parameters

@@ -6,7 +6,7 @@ from typing import Any, cast
 from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv, Observed
 from trading.live.bar_clock import Bar
-from trading.live.trader import Markets
+from trading.live.trader import ReferenceData
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
 from trading.market.contracts import OptionContract, parse_symbol
@@ -17,7 +17,7 @@ def recorded_env(env: LiveEnv, recorder: Recorder | None) -> LiveEnv:
     return env if recorder is None else cast(LiveEnv, _RecordedEnv(env, recorder))
 
 
-def recorded_markets(markets: Markets, recorder: Recorder | None) -> Markets:
+def recorded_markets(markets: ReferenceData, recorder: Recorder | None) -> ReferenceData:
     """`markets`, with the recorder told of each session; without a recorder `markets` itself."""
     return markets if recorder is None else _RecordedMarkets(markets, recorder)
 
@@ -90,7 +90,7 @@ class _RecordedEnv:
 class _RecordedMarkets:
     """Tells the recorder which session is opened, then opens it."""
 
-    def __init__(self, markets: Markets, recorder: Recorder) -> None:
+    def __init__(self, markets: ReferenceData, recorder: Recorder) -> None:
         self._markets = markets
         self._recorder = recorder
 

@@ -35,7 +35,7 @@ from trading.execution.states import Cause
 from trading.learning.champion.manager import AccountChampion, PromotionDecision
 from trading.learning.champion.registry import ChampionState
 from trading.learning.policy import Decision, Policy
-from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
+from trading.learning.rollout import OTHER_BEHAVIOUR, RecurrentState, Rollout
 from trading.live.bar_clock import MAX_AHEAD_NS, Bar, BarClock, first_bar_after
 from trading.live.champion_policy import ChampionPolicy
 from trading.live.clock import OFF_NS, LiveClock
@@ -76,7 +76,7 @@ class LearnerReply(NamedTuple):
     decisions: tuple[PromotionDecision, ...]
 
 
-class Decided(NamedTuple):
+class BarDecisions(NamedTuple):
     """What was decided at the end of a bar, and what became of it."""
 
     ts_ns: int
@@ -124,7 +124,7 @@ class TraderSettings:
     """Whether to trade on though the journal is dated ahead of the wall clock."""
 
 
-class Markets(Protocol):
+class ReferenceData(Protocol):
     """What the loop asks of the market's reference data."""
 
     def open_session(self, bar: Bar) -> None:
@@ -182,7 +182,7 @@ class Trader:
         policy: Policy,
         calendar: ExchangeCalendar,
         stream: StreamClient,
-        markets: Markets,
+        markets: ReferenceData,
         observer: Observer,
         start_ns: int,
         champion_state: ChampionState,
@@ -209,7 +209,7 @@ class Trader:
         """Whether a bar was closed, so that holdings have their prices."""
         self.recent_rejections: deque[Rejection] = deque(maxlen=_RECENT_FILLS)
         """Oldest first."""
-        self.decided: Decided | None = None
+        self.decided: BarDecisions | None = None
         """At the last bar; None before the first and at the end of a session."""
         self.finished = False
         """The stream ended and every bar is closed."""
@@ -221,7 +221,7 @@ class Trader:
         self._observer = observer
         self._inbox: queue.Queue[LearnerReply] = queue.Queue()
         count = len(env.symbols)
-        self._state: State = policy.initial_state(count)
+        self._state: RecurrentState = policy.initial_state(count)
         self._builder = FragmentBuilder(
             settings.update_frequency,
             settings.fragment_file if settings.learning else None,
@@ -500,7 +500,7 @@ class Trader:
                     bar.end_ns,
                 )
             outcomes = self._trade(bar.end_ns, decision, rewards, late)
-            self.decided = Decided(
+            self.decided = BarDecisions(
                 bar.end_ns,
                 self.env.symbols,
                 decision,
@@ -675,4 +675,4 @@ class Trader:
             except queue.Empty:
                 return
             for decision in answer.decisions:
-                self.champion_policy.take(decision, now_ns, self.env.equity())
+                self.champion_policy.receive(decision, now_ns, self.env.equity())

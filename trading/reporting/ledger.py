@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from trading.execution.events import (
     AccountOpened,
     CashMoved,
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     CorporateActionApplied,
@@ -234,7 +234,7 @@ class Ledger:
         told = f"champion {event.champion} (version {event.version}) by {event.by}{kl}"
         self.learner.append(Note(event.ts_ns, "promoted", f"{told}: {event.reason}"))
 
-    def _refused(self, event: ChallengerRefused) -> None:
+    def _refused(self, event: ChallengerRejected) -> None:
         told = f"version {event.version}, {event.in_a_row} in a row: {event.reason}"
         self.learner.append(Note(event.ts_ns, "refused", told))
 
@@ -420,6 +420,6 @@ _TAKEN: dict[type[Any], Callable[[Ledger, Any], None]] = {
     CashMoved: Ledger._cash_moved,
     DividendPaid: Ledger._dividend,
     ChampionPromoted: Ledger._promoted,
-    ChallengerRefused: Ledger._refused,
+    ChallengerRejected: Ledger._refused,
     ChampionRolledBack: Ledger._rolled_back,
 }

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias, TypeGuard
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from trading.live.news import as_json
-from trading.serving.live_market import LiveMarket, LiveMarketUnavailable, Newspaper
+from trading.live.status_updates import as_json
+from trading.serving.live_market import LiveMarket, LiveMarketUnavailable, StatusReader
 from trading.serving.metrics import supervisor_text
 from trading.serving.page_stream import Told
 from trading.serving.supervisor import TRADING, Standing
@@ -36,13 +36,13 @@ class AccountAnswers:
         strategy: str | None = None,
     ) -> None:
         self._market = market
-        self._paper = Newspaper(market)
+        self._status_reader = StatusReader(market)
         self._supervised = standing
         self._strategy = strategy
 
     def begin(self) -> None:
         """Follow the news from now on."""
-        self._paper.begin()
+        self._status_reader.begin()
 
     async def health(self) -> str:
         """What it is at, where anybody answers for it."""
@@ -51,7 +51,7 @@ class AccountAnswers:
         except LiveMarketUnavailable:
             at = None
         if at is None:
-            await self._paper.newest()
+            await self._status_reader.newest()
         return at.phase if _idle(at) else "ok"
 
     async def readiness(self) -> tuple[bool, list[str]]:
@@ -59,27 +59,31 @@ class AccountAnswers:
         at = await self._standing()
         if _idle(at):
             return False, [at.reason]
-        news = await self._paper.newest()
+        news = await self._status_reader.newest()
         return news.ready, list(news.reasons)
 
     async def status(self) -> bytes:
         """The live market's own account of itself, as a JSON object."""
         at = await self._standing()
         if at is None:
-            return (await self._paper.newest()).status
-        told = as_json({"phase": at.phase}) if _idle(at) else (await self._paper.newest()).status
+            return (await self._status_reader.newest()).status
+        told = (
+            as_json({"phase": at.phase})
+            if _idle(at)
+            else (await self._status_reader.newest()).status
+        )
         return _joined(told, as_json({"supervisor": at._asdict()}))
 
     async def metrics(self) -> bytes:
         """Prometheus text."""
         at = await self._standing()
-        text = b"" if _idle(at) else (await self._paper.newest()).metrics
+        text = b"" if _idle(at) else (await self._status_reader.newest()).metrics
         return text if at is None else text + supervisor_text(at, self._strategy)
 
     async def told(self) -> Told:
         """What the page shows."""
         at = await self._standing()
-        news = None if _idle(at) else await self._paper.newest()
+        news = None if _idle(at) else await self._status_reader.newest()
         return Told(news, at._asdict() if at is not None else None)
 
     async def command(self, method: str, timeout_s: float, *arguments: object) -> Any:

@@ -10,7 +10,7 @@ import structlog
 from ray.exceptions import RayActorError, RayError
 
 from trading.errors import TradingError
-from trading.live.news import News
+from trading.live.status_updates import StatusUpdate
 
 log = structlog.get_logger(__name__)
 
@@ -122,7 +122,7 @@ class Follower:
         raise NotImplementedError
 
 
-class Newspaper(Follower):
+class StatusReader(Follower):
     """The newest news of the live market, or why there is none.
 
     Parameters:
@@ -132,11 +132,11 @@ class Newspaper(Follower):
     def __init__(self, market: LiveMarket) -> None:
         super().__init__()
         self._market = market
-        self._news: News | None = None
+        self._news: StatusUpdate | None = None
         self._heard_s = 0.0
         self._fault = "it has not answered yet"
 
-    async def newest(self) -> News:
+    async def newest(self) -> StatusUpdate:
         """The newest edition.
 
         Raises:
@@ -154,7 +154,7 @@ class Newspaper(Follower):
         number = 0
         while True:
             try:
-                news: News | None = await self._market.ask(
+                news: StatusUpdate | None = await self._market.ask(
                     "news", ANSWER_S, number, _NEWS_TIMEOUT_S
                 )
             except Exception as error:
@@ -171,5 +171,5 @@ class Newspaper(Follower):
                 self._fault = "it answers without news: see its log"
                 continue
             self._heard_s, self._fault = time.monotonic(), "it does not answer"
-            self._news, number = News(*news), news[0]
+            self._news, number = StatusUpdate(*news), news[0]
             self._known.set()

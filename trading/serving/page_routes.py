@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 
 from trading.errors import JournalError
 from trading.execution.journal import search as journal_search
-from trading.live.news import as_json
+from trading.live.status_updates import as_json
 from trading.serving.page_stream import MOST_VIEWERS, PageStream, Told, squeezed
 
 _TYPES = {

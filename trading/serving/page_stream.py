@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from trading.errors import TradingError
-from trading.live.news import News, as_json
+from trading.live.status_updates import StatusUpdate, as_json
 
 MOST_VIEWERS = 60
 """Of one replica, so that questions of probes never wait for them."""
@@ -36,7 +36,7 @@ _RESTLESS = {"feed"}
 class Told(NamedTuple):
     """What there is to show: the newest news, and the supervisor's word where there is one."""
 
-    news: News | None
+    news: StatusUpdate | None
     """None: nobody trades, by the supervisor's word."""
     supervisor: dict[str, Any] | None = None
 

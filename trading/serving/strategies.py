@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 from ray import serve
 
-from trading.live.news import as_json
+from trading.live.status_updates import as_json
 from trading.serving.answers import (
     ANSWERS,
     METRICS,

@@ -8,7 +8,7 @@ from trading.execution.events import (
     BasesScaled,
     Carried,
     CashMoved,
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     Compared,
@@ -181,7 +181,7 @@ def _champion_promoted(event: ChampionPromoted) -> str:
     )
 
 
-def _challenger_refused(event: ChallengerRefused) -> str:
+def _challenger_refused(event: ChallengerRejected) -> str:
     reset = "; learning begins again from the champion" if event.reset else ""
     return (
         f"version {event.version}, {event.in_a_row} in a row: {event.reason}{reset}"

@@ -1,6 +1,6 @@
 """Whether a challenger may trade: what it must not break, and what it must not lose.
 
-Everything is repeatable: equal weights give an equal verdict, but for the time it took.
+Everything is repeatable: equal weights give an equal result, but for the time it took.
 """
 
 import time
@@ -103,7 +103,7 @@ class GateResult:
         return not _HARMFUL.isdisjoint(self.failed)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The reason, and how strict the test was."""
         if not self.chances:
             return self.reason
@@ -191,7 +191,7 @@ class Gate:
             self._levels.passed(weights_digest(challenger), compared)
         return GateResult(
             failed=tuple(dict.fromkeys(check for check, _ in faults)),
-            reason=self._told([why for _, why in faults], compared),
+            reason=self._reason([why for _, why in faults], compared),
             kl=kl,
             compared=tuple(compared),
             seconds=time.perf_counter() - started,
@@ -278,7 +278,7 @@ class Gate:
                 )
         return compared, faults
 
-    def _told(self, faults: Sequence[str], compared: Sequence[Compared]) -> str:
+    def _reason(self, faults: Sequence[str], compared: Sequence[Compared]) -> str:
         names = ", ".join(each.held_out for each in compared)
         parts = [*faults] if faults else [f"not worse on {names}"]
         return "; ".join([*parts, *(f"{name}: none" for name in self._missing)])

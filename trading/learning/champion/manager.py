@@ -10,7 +10,7 @@ import structlog
 
 from trading.errors import ChampionMoved, CheckpointError
 from trading.execution.events import (
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     PromotedBy,
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 class PromotionDecision(NamedTuple):
     """What was decided about champion or challenger, for the live market to journal and follow."""
 
-    event: ChampionPromoted | ChampionRolledBack | ChallengerRefused
+    event: ChampionPromoted | ChampionRolledBack | ChallengerRejected
     """Without time and equity, which the live market adds."""
     champion: Champion | None = None
     """Whose weights trade from now on, where that changes."""
@@ -72,7 +72,7 @@ class ChampionManager:
         self._looked = 0
         """Moves of the pointer that were heeded, or refused."""
         self._overriding: PromotionDecision | None = None
-        """An owner's, which a judgement gave way to, until `moved` has told of it."""
+        """An owner's, which a judgement gave way to, until `poll` has told of it."""
         self._is_published = False
         self._fault = ""
 
@@ -128,7 +128,7 @@ class ChampionManager:
         """Make a challenger, judged against the present champion, the next one.
 
         Where the pointer was moved since, the challenger is given up: the decision is what moved
-        it, and `moved` tells of it, too.
+        it, and `poll` tells of it, too.
 
         Raises
         ------
@@ -139,7 +139,7 @@ class ChampionManager:
         try:
             pointer = self._champions.promote(write, why, moves=self._looked, before=number)
         except ChampionMoved:
-            decision = self.moved()
+            decision = self.poll()
             if decision is None:
                 # What moved it was refused: the champion that was judged against trades on.
                 return self.promote(write, why)
@@ -152,7 +152,7 @@ class ChampionManager:
             ) from error
         return self._take_up(pointer)
 
-    def moved(self) -> PromotionDecision | None:
+    def poll(self) -> PromotionDecision | None:
         """What an owner's command changed since the last look; None where nothing was.
 
         A champion that cannot be read is refused, and told in the log once for each move.

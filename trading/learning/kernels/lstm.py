@@ -80,7 +80,7 @@ class Layer(NamedTuple):
     seen: FloatArray
     """float32 [T, B, I + H]: inputs and hidden state that a step works on."""
     gates: FloatArray
-    """float32 [T, B, 4H]: their activations; `retreat` turns them into gradients."""
+    """float32 [T, B, 4H]: their activations; `backward` turns them into gradients."""
     before: FloatArray
     """float32 [T, B, H]: the cells before the step."""
     squashed: FloatArray
@@ -112,7 +112,7 @@ def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: Weights) ->
 
 
 @kernel
-def advance(layer: Layer, t: int, inputs: FloatArray, begins: BoolArray) -> None:
+def forward(layer: Layer, t: int, inputs: FloatArray, begins: BoolArray) -> None:
     """A step: `inputs` [B, I] to `layer.hidden`, from a state of zeros in rows that begin.
 
     Args:
@@ -136,7 +136,7 @@ def advance(layer: Layer, t: int, inputs: FloatArray, begins: BoolArray) -> None
 
 
 @kernel
-def retreat(
+def backward(
     layer: Layer,
     t: int,
     begins: BoolArray,
@@ -148,9 +148,9 @@ def retreat(
     """The step backward: gradients of the state after it to those of the state before it.
 
     Args:
-        layer: After `advance`; `layer.gates[t]` becomes the gradients of the gates' arguments.
+        layer: After `forward`; `layer.gates[t]` becomes the gradients of the gates' arguments.
         t: The step's place.
-        begins: bool [B], as in `advance`.
+        begins: bool [B], as in `forward`.
         weights: float32 [4H, I + H], `layer.weights` transposed.
         d_hidden: float32 [B, H], of the hidden state, by later steps and by the outputs.
         d_cell: float32 [B, H], of the cells.

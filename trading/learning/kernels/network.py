@@ -15,11 +15,11 @@ from trading.learning.kernels.lstm import (
     FloatArray,
     Layer,
     Weights,
-    advance,
+    backward,
+    forward,
     kernel,
     layer,
     multiply,
-    retreat,
 )
 
 IntArray = npt.NDArray[np.int64]
@@ -51,7 +51,7 @@ class Network(NamedTuple):
     """float32 [1]."""
 
 
-class State(NamedTuple):
+class CellStates(NamedTuple):
     """What B sequences carry from step to step: float32 [B, H] each."""
 
     feature_hidden: FloatArray
@@ -106,7 +106,7 @@ def evaluate(
     observations: FloatArray,
     action_mask: BoolArray,
     first: BoolArray,
-    state: State,
+    state: CellStates,
 ) -> tuple[FloatArray, FloatArray]:
     """Runs T steps of B sequences.
 
@@ -131,9 +131,9 @@ def evaluate(
     to_logits = np.ascontiguousarray(network.policy_weight.T)
     for t in range(steps):
         _normalise(observations[t], network, normed, scaled)
-        advance(feature, 0, scaled, first[t])
-        advance(actor, 0, feature.hidden, first[t])
-        advance(critic, 0, feature.hidden, first[t])
+        forward(feature, 0, scaled, first[t])
+        forward(actor, 0, feature.hidden, first[t])
+        forward(critic, 0, feature.hidden, first[t])
         multiply(actor.hidden, to_logits, logits[t])
         for row in range(rows):
             values[t, row] = _value(critic.hidden[row], network)
@@ -146,7 +146,7 @@ def learn(
     network: Network,
     steps: Steps,
     columns: IntArray,
-    state: State,
+    state: CellStates,
     coefficients: Coefficients,
 ) -> Gradients:
     """Gradients of the summed PPO loss over some of the sequences.
@@ -181,9 +181,9 @@ def learn(
             observed[row] = steps.observations[t, columns[row]]
             begins[t, row] = steps.first[t, columns[row]]
         _normalise(observed, network, normed[t], scaled)
-        advance(feature, t, scaled, begins[t])
-        advance(actor, t, feature.hidden, begins[t])
-        advance(critic, t, feature.hidden, begins[t])
+        forward(feature, t, scaled, begins[t])
+        forward(actor, t, feature.hidden, begins[t])
+        forward(critic, t, feature.hidden, begins[t])
         actor_out[t] = actor.hidden
         critic_out[t] = critic.hidden
         multiply(actor.hidden, to_logits, d_logits[t])
@@ -297,7 +297,7 @@ def _zeros(of: Layer) -> _Backward:
 
 @kernel
 def _back(of: Layer, t: int, begins: BoolArray, by: _Backward) -> None:
-    retreat(of, t, begins, by.weights, by.d_hidden, by.d_cell, by.d_seen)
+    backward(of, t, begins, by.weights, by.d_hidden, by.d_cell, by.d_seen)
 
 
 @kernel

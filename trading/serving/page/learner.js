@@ -15,7 +15,7 @@ const CURVES = {
 function said(each) {
   if (each.kind === "champion_promoted") return ["up", `champion ${each.champion} promoted by ${words(each.by)}`];
   if (each.kind === "champion_rolled_back") return ["down", `back to champion ${each.champion} by ${words(each.by)}`];
-  return ["near", `challenger refused (${(each.failed ?? []).map(words).join(", ")}), ${each.in_a_row} in a row`];
+  return ["near", `challenger rejected (${(each.failed ?? []).map(words).join(", ")}), ${each.in_a_row} in a row`];
 }
 
 /** [held out, sessions, champion, challenger, difference, low, high] */

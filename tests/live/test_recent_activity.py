@@ -11,7 +11,7 @@ import pytest
 from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
 from trading.envs.catalogue import ACTIONS
 from trading.execution.events import (
-    ChallengerRefused,
+    ChallengerRejected,
     Compared,
     OrderFilled,
     SessionClosed,
@@ -23,20 +23,20 @@ from trading.execution.states import TradingState
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.chains import MOST_STRIKES, look, written
-from trading.live.daybook import MOST_BARS, MOST_FILLS, MOST_NOTES, Daybook
 from trading.live.profit_parts import ProfitParts
-from trading.live.recalled_day import recall
+from trading.live.recent_activity import MOST_BARS, MOST_FILLS, MOST_NOTES, RecentActivity
+from trading.live.session_history import read_history
 from trading.live.trader import Trader
 
 SECOND_NS = 1_000_000_000
 
 
 class Kept(Bars):
-    """Keeps a daybook as the live market's actor does."""
+    """Keeps the recent activity as the live market's actor does."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = Daybook()
+        self.book = RecentActivity()
         self.parts: ProfitParts | None = None
         self.sums: list[tuple[float, float]] = []
         self.chains: dict[str, bytes] = {}
@@ -81,7 +81,7 @@ def test_the_parts_of_the_profit_add_up_to_it(kept: tuple[Kept, Path]) -> None:
     sums = kept[0].sums
     for (before, parts_before), (after, parts_after) in pairwise(sums):
         assert parts_after - parts_before == pytest.approx(after - before, abs=0.01)
-    told = kept[0].book.told()["profit"]
+    told = kept[0].book.as_values()["profit"]
     assert told["parts"]["fees"] < 0.0 and told["parts"]["spread"] < 0.0
     assert any(abs(told["parts"][name]) > 0.0 for name in ("delta", "theta", "vega"))
     assert sum(told["parts"].values()) == pytest.approx(told["total"], abs=0.1)
@@ -89,7 +89,7 @@ def test_the_parts_of_the_profit_add_up_to_it(kept: tuple[Kept, Path]) -> None:
 
 def test_every_bar_decision_and_fill_is_told(kept: tuple[Kept, Path]) -> None:
     observer, _ = kept
-    day = observer.book.told()
+    day = observer.book.as_values()
     assert [t for t, _ in day["bars"].values()][-3:] == [e // SECOND_NS for e in observer.ends[-3:]]
     assert list(day["bars"].values())[-1][1] == pytest.approx(observer.equity[-1], abs=0.01)
     decisions = list(day["decisions"].values())
@@ -106,10 +106,10 @@ def test_every_bar_decision_and_fill_is_told(kept: tuple[Kept, Path]) -> None:
 
 def test_after_a_restart_the_journal_tells_the_day(kept: tuple[Kept, Path]) -> None:
     observer, path = kept
-    lived, again = observer.book.told(), Daybook()
+    lived, again = observer.book.as_values(), RecentActivity()
     with Journal(path, read_only=True) as journal:
         again.open(path, journal.last_seq)
-    told = again.told()
+    told = again.as_values()
     assert told["session"] == lived["session"]
     assert lived["fills"].items() <= told["fills"].items()
     bars = dict(map(tuple, told["bars"].values()))
@@ -124,10 +124,10 @@ def test_after_a_restart_the_journal_tells_the_day(kept: tuple[Kept, Path]) -> N
 
 
 def test_what_no_journal_tells_is_not_made_up(tmp_path: Path) -> None:
-    assert recall(tmp_path / "none.sqlite", 5).bars == ()
+    assert read_history(tmp_path / "none.sqlite", 5).bars == ()
     damaged = tmp_path / "damaged.sqlite"
     damaged.write_bytes(b"no journal" * 100)
-    assert recall(damaged, 5).events == ()
+    assert read_history(damaged, 5).events == ()
 
 
 def test_each_chain_is_told_around_its_forward(kept: tuple[Kept, Path]) -> None:
@@ -152,13 +152,13 @@ def fill(number: int) -> OrderFilled:
 
 
 def test_everything_has_a_bound() -> None:
-    book = Daybook()
+    book = RecentActivity()
     for n in range(1, 3 * MOST_BARS):
         book.bar(n * SECOND_NS, "2026-01-05", float(n), 0.0, None, {}, 0)
     book.follow([fill(n) for n in range(2 * MOST_FILLS)], 2 * MOST_FILLS)
     states = [StateChanged(n, TradingState.ACTIVE, "again") for n in range(3 * MOST_NOTES)]
     book.follow(states, 10_000)
-    told = book.told()
+    told = book.as_values()
     bars = list(told["bars"].values())
     assert len(bars) <= MOST_BARS + 1
     assert bars[0] == [1, 1.0] and bars[-1] == [3 * MOST_BARS - 1, 3.0 * MOST_BARS - 1]
@@ -168,36 +168,36 @@ def test_everything_has_a_bound() -> None:
 
 
 def test_a_new_session_begins_a_new_curve_and_the_closed_one_is_kept() -> None:
-    book = Daybook()
+    book = RecentActivity()
     book.bar(SECOND_NS, "2026-01-05", 99.0, 100.0, None, {"delta": -1.0}, SECOND_NS)
     book.follow([SessionClosed(2 * SECOND_NS, "2026-01-05", 99.0)], 7)
-    assert book.told()["profit"]["total"] == -1.0
+    assert book.as_values()["profit"]["total"] == -1.0
     book.bar(9 * SECOND_NS, "2026-01-06", 98.0, 99.0, None, {}, 9 * SECOND_NS)
-    told = book.told()
+    told = book.as_values()
     assert list(told["bars"].values()) == [[9, 98.0]]
     assert told["sessions"] == {"2026-01-05": 99.0}
 
 
 def test_the_gates_numbers_are_kept() -> None:
     compared = Compared("simulated", 32, 0.1, -0.2, -0.3, -0.5, -0.1)
-    event = ChallengerRefused(
+    event = ChallengerRejected(
         SECOND_NS, 1, 40, 1, ("worse",), "it is worse", 1, False, 0.02, (compared,)
     )
-    book = Daybook()
+    book = RecentActivity()
     book.follow([event], 3)
-    judged = book.told()["judgements"]["3"]
+    judged = book.as_values()["judgements"]["3"]
     assert judged["compared"] == [["simulated", 32, 0.1, -0.2, -0.3, -0.5, -0.1]]
     assert judged["failed"] == ["worse"] and judged["kl"] == 0.02
 
 
 def test_the_learners_curves_are_kept_an_update_once() -> None:
-    book = Daybook()
+    book = RecentActivity()
     book.learned({"live_updates": 9})
     # A reset of the challenger lowers its version; another driver begins at 1 again.
     report = {"updates": 5, "live_updates": 1, "entropy": 1.23456789, "kl": float("nan")}
     book.learned(report)
     book.learned(report)
-    assert book.told()["learning"] == {
+    assert book.as_values()["learning"] == {
         "1": {
             "updates": 1,
             "entropy": 1.2346,

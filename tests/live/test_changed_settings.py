@@ -9,13 +9,13 @@ from trading.config import Settings
 from trading.errors import ConfigError
 from trading.execution.events import AccountOpened, CashMoved, TermsAdopted
 from trading.execution.portfolio import Account
-from trading.live.terms import check_terms, terms_of
+from trading.live.changed_settings import changed_settings, trading_settings
 
 
 def account_of(settings: Settings, cash: float = 100_000.0, moved: float = 0.0) -> Account:
     account = Account()
     account.apply(AccountOpened(1, "paper", cash))
-    account.apply(TermsAdopted(1, terms_of(settings)))
+    account.apply(TermsAdopted(1, trading_settings(settings)))
     if moved:
         account.apply(CashMoved(2, 1, moved, cash))
     return account
@@ -23,8 +23,8 @@ def account_of(settings: Settings, cash: float = 100_000.0, moved: float = 0.0) 
 
 def test_equal_settings_and_a_new_account_have_nothing_to_tell(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    assert check_terms(settings, account_of(settings)) == []
-    assert check_terms(settings_for(tmp_path, "account.initial_capital=5.0"), Account()) == []
+    assert changed_settings(settings, account_of(settings)) == []
+    assert changed_settings(settings_for(tmp_path, "account.initial_capital=5.0"), Account()) == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_another_initial_capital_is_refused_with_the_way_out(
 ) -> None:
     account = account_of(settings_for(tmp_path), moved=moved)
     with pytest.raises(ConfigError) as caught:
-        check_terms(settings_for(tmp_path, f"account.initial_capital={capital}"), account)
+        changed_settings(settings_for(tmp_path, f"account.initial_capital={capital}"), account)
     (line,) = caught.value.lines
     assert line.startswith(f"account.initial_capital: {capital:.2f} is not the 100000.00 USD")
     assert way in line
@@ -48,7 +48,7 @@ def test_another_initial_capital_is_refused_with_the_way_out(
 
 def test_after_a_deposit_the_initial_capital_stays_what_it_was(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    assert check_terms(settings, account_of(settings, moved=50_000.0)) == []
+    assert changed_settings(settings, account_of(settings, moved=50_000.0)) == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_after_a_deposit_the_initial_capital_stays_what_it_was(tmp_path: Path) -
 )
 def test_what_has_changed_is_named(tmp_path: Path, override: str, told: str) -> None:
     account = account_of(settings_for(tmp_path))
-    (line,) = check_terms(settings_for(tmp_path, override), account)
+    (line,) = changed_settings(settings_for(tmp_path, override), account)
     assert line.startswith(told)
     assert ("do not fit" in line or "train again" in line) == override.startswith(
         ("data.", "model.")
@@ -72,18 +72,20 @@ def test_what_has_changed_is_named(tmp_path: Path, override: str, told: str) -> 
 def test_another_catalogue_or_features_are_named(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     account = account_of(settings)
-    account.apply(TermsAdopted(2, terms_of(settings) | {"actions": "3 (a)", "features": "4 (b)"}))
-    lines = check_terms(settings, account)
+    account.apply(
+        TermsAdopted(2, trading_settings(settings) | {"actions": "3 (a)", "features": "4 (b)"})
+    )
+    lines = changed_settings(settings, account)
     assert [line.partition(" was ")[0] for line in lines] == ["actions", "features"]
     assert all("do not fit" in line for line in lines)
 
 
 def test_a_journal_of_before_there_were_styles_traded_at_the_touch(tmp_path: Path) -> None:
-    terms = terms_of(settings_for(tmp_path))
+    terms = trading_settings(settings_for(tmp_path))
     del terms["execution.style"]
     account = Account()
     account.apply(AccountOpened(1, "paper", 100_000.0))
     account.apply(TermsAdopted(1, terms))
-    assert check_terms(settings_for(tmp_path), account) == []
-    (line,) = check_terms(settings_for(tmp_path, "execution.style=share_of_spread"), account)
+    assert changed_settings(settings_for(tmp_path), account) == []
+    (line,) = changed_settings(settings_for(tmp_path, "execution.style=share_of_spread"), account)
     assert line == "execution.style was touch when the account last traded, and is share_of_spread"

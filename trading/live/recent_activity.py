@@ -13,7 +13,7 @@ import numpy as np
 
 from trading.envs.catalogue import ACTIONS
 from trading.execution.events import (
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     Compared,
@@ -24,8 +24,8 @@ from trading.execution.events import (
 )
 from trading.execution.journal.lines import described, kind_of
 from trading.execution.orders import Intent, Rejection
-from trading.live.recalled_day import NOTED, Recalled, recall
-from trading.live.trader import Decided
+from trading.live.session_history import SHOWN, SessionHistory, read_history
+from trading.live.trader import BarDecisions
 
 MOST_BARS = 800
 """Points of the session's curve; of more, every other one is left out."""
@@ -57,7 +57,7 @@ class _Closed(NamedTuple):
     session: str
     equity: float
     base: float
-    decided: Decided | None
+    decided: BarDecisions | None
     parts: dict[str, float]
     parts_since_ns: int
 
@@ -73,7 +73,7 @@ class _Journalled(NamedTuple):
     event: Event
 
 
-class Daybook:
+class RecentActivity:
     """Put down by the trading thread, read by one other.
 
     Tables are objects by number, so that what changed between two readings is what was added.
@@ -107,7 +107,7 @@ class Daybook:
         """Events were journalled; the last one is number `seq`."""
         first = seq - len(events) + 1
         for number, event in enumerate(events, first):
-            if isinstance(event, NOTED):
+            if isinstance(event, SHOWN):
                 self._waiting.append(_Journalled(number, event))
 
     def bar(
@@ -116,7 +116,7 @@ class Daybook:
         session: str,
         equity: float,
         base: float,
-        decided: Decided | None,
+        decided: BarDecisions | None,
         parts: dict[str, float],
         parts_since_ns: int,
     ) -> None:
@@ -128,7 +128,7 @@ class Daybook:
         """The learner tells of itself; put down from any thread."""
         self._waiting.append(_Learned(report))
 
-    def told(self) -> dict[str, Any]:
+    def as_values(self) -> dict[str, Any]:
         """All of it, as JSON values; times in UTC seconds, money in USD."""
         while self._waiting:
             item = self._waiting.popleft()
@@ -139,7 +139,7 @@ class Daybook:
             elif isinstance(item, _Learned):
                 self._learn(item.report)
             else:
-                self._recall(recall(item.path, item.seq))
+                self._load_history(read_history(item.path, item.seq))
         return {
             "session": self._session,
             "bars": self._bars,
@@ -153,7 +153,7 @@ class Daybook:
             "actions": [action.name for action in ACTIONS],
         }
 
-    def _recall(self, before: Recalled) -> None:
+    def _load_history(self, before: SessionHistory) -> None:
         self._session, self._base = before.session, before.base
         self._bars, self._every, self._seen = {}, 1, 0
         self._trades.clear()
@@ -199,7 +199,7 @@ class Daybook:
             "parts": rounded | ({"other": round(other, 2)} if np.isfinite(other) else {}),
         }
 
-    def _decide(self, decided: Decided) -> None:
+    def _decide(self, decided: BarDecisions) -> None:
         decision = decided.decision
         for u, symbol in enumerate(decided.symbols):
             self._decided += 1
@@ -256,7 +256,7 @@ class Daybook:
                     "said": described(event),
                 }
                 _put(self._notes, seq, told, MOST_NOTES)
-                if isinstance(event, ChampionPromoted | ChallengerRefused | ChampionRolledBack):
+                if isinstance(event, ChampionPromoted | ChallengerRejected | ChampionRolledBack):
                     _put(self._judgements, seq, _judged(event), MOST_JUDGEMENTS)
 
     def _filled(self, event: OrderFilled) -> dict[str, Any]:
@@ -291,7 +291,7 @@ class Daybook:
         return told
 
 
-def _judged(event: ChampionPromoted | ChallengerRefused | ChampionRolledBack) -> dict[str, Any]:
+def _judged(event: ChampionPromoted | ChallengerRejected | ChampionRolledBack) -> dict[str, Any]:
     """Who was to trade, and what the gate measured."""
     told: dict[str, Any] = {
         "t": _seconds(event.ts_ns),

@@ -16,7 +16,7 @@ import structlog
 from trading.execution.events import (
     AccountOpened,
     CashMoved,
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
     CorporateActionApplied,
@@ -39,7 +39,7 @@ from trading.market.calendar import NEW_YORK
 
 log = structlog.get_logger(__name__)
 
-NOTED = (
+SHOWN = (
     OrderAccepted,
     OrderFilled,
     OrderRejected,
@@ -54,7 +54,7 @@ NOTED = (
     UnderlyingSuspended,
     UnderlyingReinstated,
     ChampionPromoted,
-    ChallengerRefused,
+    ChallengerRejected,
     ChampionRolledBack,
 )
 """Events that a day is told by."""
@@ -66,7 +66,7 @@ _LOOKED_AT = 1_000_000
 _SESSIONS = 260
 
 
-class Recalled(NamedTuple):
+class SessionHistory(NamedTuple):
     """A day as its journal has it."""
 
     session: str = ""
@@ -76,22 +76,22 @@ class Recalled(NamedTuple):
     bars: tuple[tuple[int, float], ...] = ()
     """Exchange time and equity (USD) of its decisions."""
     events: tuple[tuple[int, Event], ...] = ()
-    """Numbers and events of the kinds `NOTED`, oldest first."""
+    """Numbers and events of the kinds `SHOWN`, oldest first."""
 
 
-def recall(path: Path, seq: int) -> Recalled:
+def read_history(path: Path, seq: int) -> SessionHistory:
     """What the journal at `path` tells up to its event `seq`; nothing where it cannot be read."""
     try:
         with closing(open_reader(real(path))) as connection:
-            return _recall(connection, seq)
+            return _load_history(connection, seq)
     except (*UNREADABLE, *UNDECODABLE) as error:
         log.error("the day so far is not recalled from the journal", reason=str(error))
-        return Recalled()
+        return SessionHistory()
 
 
-def _recall(connection: sqlite3.Connection, seq: int) -> Recalled:
+def _load_history(connection: sqlite3.Connection, seq: int) -> SessionHistory:
     sessions = _newest(connection, seq, _tags(SessionClosed), _SESSIONS)
-    noted = _tags(*(kind for kind in NOTED if kind is not SessionClosed))
+    noted = _tags(*(kind for kind in SHOWN if kind is not SessionClosed))
     events = sorted([*_newest(connection, seq, noted, _MOST_EVENTS), *sessions], key=_number)
     since, base, profits = 0, float("nan"), {}
     if sessions:
@@ -118,7 +118,7 @@ def _recall(connection: sqlite3.Connection, seq: int) -> Recalled:
         bars.append((event.ts_ns, base + made + paid_in))
         day = datetime.fromtimestamp(event.ts_ns / 1e9, UTC).astimezone(NEW_YORK).date().isoformat()
     base += sum(amount for at, amount in moved.items() if at > since)
-    return Recalled(day, base, tuple(bars), tuple(events))
+    return SessionHistory(day, base, tuple(bars), tuple(events))
 
 
 def _tags(*kinds: type[msgspec.Struct]) -> list[str]:

@@ -14,7 +14,7 @@ INTERVAL_S = 0.5
 """Between two editions without a bar."""
 
 
-class News(NamedTuple):
+class StatusUpdate(NamedTuple):
     """One edition: answers as they go out."""
 
     number: int
@@ -27,12 +27,12 @@ class News(NamedTuple):
     metrics: bytes
     """Prometheus text."""
     day: bytes = b"{}"
-    """JSON object: the session bar by bar, see `trading.live.daybook`."""
+    """JSON object: the session bar by bar, see `trading.live.recent_activity`."""
     journal: str = ""
     """Path of the account's journal, on the live market's node."""
 
 
-class Newsroom:
+class StatusPublisher:
     """Makes an edition after every bar, and every half second; keeps the newest.
 
     Readers wait for the next one instead of asking the trading thread, which only says that there
@@ -55,16 +55,16 @@ class Newsroom:
         journal: str = "",
     ) -> None:
         self._write, self._tell_day, self._journal = write, tell_day, journal
-        self._newest: News | None = None
+        self._newest: StatusUpdate | None = None
         self._changed = threading.Condition()
         self._due = threading.Event()
-        threading.Thread(target=self._publish, name="newsroom", daemon=True).start()
+        threading.Thread(target=self._publish, name="publisher", daemon=True).start()
 
     def bar(self) -> None:
         """There is news: an edition is due now."""
         self._due.set()
 
-    def after(self, number: int, timeout_s: float) -> News | None:
+    def after(self, number: int, timeout_s: float) -> StatusUpdate | None:
         """The newest edition as soon as it is another than that; None where time is up."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
@@ -86,7 +86,7 @@ class Newsroom:
             else:
                 number += 1
                 told = (ready, tuple(reasons), as_json(status), metrics)
-                news = News(number, *told, day, self._journal)
+                news = StatusUpdate(number, *told, day, self._journal)
                 with self._changed:
                     self._newest = news
                     self._changed.notify_all()

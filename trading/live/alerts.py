@@ -11,7 +11,7 @@ FAULT_S = 10.0
 """A fault of the feed that ends sooner is worth no message: it mends itself."""
 
 
-class Watchman:
+class Alerts:
     """Tells of what began and what ended, once each.
 
     Parameters
@@ -49,7 +49,7 @@ class Watchman:
                 self._tell(f"the disk of {name} has room again, {free:.1f} % free")
 
 
-class Day(NamedTuple):
+class SessionStart(NamedTuple):
     """Where a session began, for its report."""
 
     base: float
@@ -60,7 +60,7 @@ class Day(NamedTuple):
     promotions: int
 
     @classmethod
-    def of(cls, trader: Trader) -> "Day":
+    def of(cls, trader: Trader) -> "SessionStart":
         """Where the account stands."""
         account = trader.env.broker.account
         return cls(
@@ -72,7 +72,9 @@ class Day(NamedTuple):
         )
 
 
-def report(trader: Trader, day: Day, base: float, date: str, learner: LearnerFigures) -> str:
+def session_report(
+    trader: Trader, day: SessionStart, base: float, date: str, learner: LearnerFigures
+) -> str:
     """A day's report in one line: profit, fills, fees, positions, greeks, what the learner did.
 
     `base` is `day.base` with the cash that was moved since.

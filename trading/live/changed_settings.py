@@ -24,7 +24,7 @@ _SHAPES = ("actions", "features", "model.")
 """Where these differ, weights that were learned before cannot be loaded."""
 
 
-def terms_of(settings: Settings) -> dict[str, str]:
+def trading_settings(settings: Settings) -> dict[str, str]:
     """What trading goes by: settings by their dotted key, and digests of actions and features."""
     terms = {key: str(value) for key, value in settings.flat().items() if key.startswith(_SETTINGS)}
     for name, parts in (("actions", ACTIONS), ("features", FEATURES)):
@@ -33,7 +33,7 @@ def terms_of(settings: Settings) -> dict[str, str]:
     return terms
 
 
-def check_terms(settings: Settings, account: Account) -> list[str]:
+def changed_settings(settings: Settings, account: Account) -> list[str]:
     """What has changed since the account last traded, in words, and what no longer fits.
 
     Nothing for a new account, and nothing of what a journal of an older version does not hold.
@@ -58,7 +58,7 @@ def check_terms(settings: Settings, account: Account) -> list[str]:
                 "account with account.id"
             ]
         )
-    return _differences(account.terms, terms_of(settings))
+    return _differences(account.terms, trading_settings(settings))
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
