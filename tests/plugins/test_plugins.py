@@ -1,12 +1,15 @@
 """Files of a user's own: what they register is there, and what is wrong is told."""
 
+import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import trading as td
+from trading.cli.main import app
 from trading.config import Settings, load_settings
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD
 from trading.envs.features import FEATURE_COUNT
@@ -228,3 +231,30 @@ def test_strategies_have_their_plugins_in_common(tmp_path: Path) -> None:
 
 def test_every_error_of_a_plugin_is_one_of_the_family() -> None:
     assert issubclass(PluginError, TradingError) and issubclass(UnknownName, TradingError)
+
+
+def test_the_examples_stand_in_a_backtest_beside_the_baselines() -> None:
+    files = sorted((Path(__file__).parents[2] / "examples" / "plugins").glob("*.py"))
+    result = CliRunner().invoke(
+        app,
+        [
+            *("backtest", "--simulated", "3", "--json", "--trader", "calm_condor"),
+            *("--set", f"plugins={','.join(map(str, files))}"),
+            *("--set", "execution.fee_schedule=no_commission"),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["asked"] == "calm_condor, rule-based"
+    assert told["about"]["trader"].startswith("trader calm_condor of ")
+    assert {"calm_condor, rule-based", "weekly_straddle", "hold cash"} < set(told["traders"])
+    bought = told["traders"]["weekly_straddle"]["sessions"]
+    assert [each["fills"] for each in bought] == [1, 1, 1]
+    assert "no_commission" in told["about"]["fees"]
+
+
+def test_a_trader_that_is_none_ends_the_command_with_one_line() -> None:
+    result = CliRunner().invoke(app, ["backtest", "--simulated", "1", "--trader", "nobody"])
+    assert result.exit_code == 1
+    assert "--trader: there is no trader nobody" in result.output
+    assert "Traceback" not in result.output

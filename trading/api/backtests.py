@@ -59,7 +59,7 @@ def backtest(
     >>> def act(observation, first):
     ...     may = observation["action_mask"][:, straddle]
     ...     return np.where(may, straddle, td.HOLD)
-    >>> result = td.backtest(act, simulated=2)
+    >>> result = td.backtest(act, simulated=3)
     >>> result.frame().columns.tolist()
     ['session', 'return', 'closed_return', 'fills', 'traded', 'equity', 'episode']
     >>> bool((result.trades >= 1).all())

@@ -263,6 +263,12 @@ def _about_settings(settings: Settings) -> list[tuple[str, str]]:
         f"{execution.sec_fee_per_million:g} a million of sales to the SEC; slippage "
         f"{execution.slippage:g} USD a share and leg"
     )
+    if execution.fee_schedule is not None:
+        from trading.live.assembly import fee_schedule
+
+        schedule = fee_schedule(settings)._asdict()
+        rates = ", ".join(f"{name} {rate:g}" for name, rate in schedule.items())
+        fees = f"{execution.fee_schedule} (execution.fee_schedule): {rates}"
     return [
         ("capital", f"{settings.account.initial_capital:,.0f} USD a session"),
         ("fees", fees),
