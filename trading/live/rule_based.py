@@ -7,9 +7,9 @@ import numpy as np
 from trading.errors import ConfigError
 from trading.execution.broker import PaperBroker
 from trading.execution.portfolio import Account
+from trading.learning.champion.manager import AccountChampion, PromotionDecision
 from trading.learning.policy import Decision
 from trading.learning.rollout import BoolArray, FloatArray, State
-from trading.learning.succession import PromotionDecision, Reported, reported_by
 from trading.plugins.rule_based import RuleBased
 
 
@@ -31,13 +31,13 @@ class Decider(Protocol):
 
 
 class WhoTrades(Protocol):
-    """What the trading loop asks about who trades; see `trading.live.championship`."""
+    """What the trading loop asks about who trades; see `trading.live.champion_policy`."""
 
     @property
     def version(self) -> int: ...
 
     @property
-    def reported(self) -> Reported: ...
+    def account_champion(self) -> AccountChampion: ...
 
     def begin(self, now_ns: int) -> None: ...
 
@@ -105,9 +105,9 @@ class NoChampion:
         self._broker = broker
 
     @property
-    def reported(self) -> Reported:
+    def account_champion(self) -> AccountChampion:
         """Where the account stands."""
-        return reported_by(self._broker.account)
+        return AccountChampion.of(self._broker.account)
 
     def begin(self, now_ns: int) -> None:
         """There is nothing to load."""
