@@ -5,19 +5,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trading.envs.board import board_of
+from trading.envs.account_view import (
+    AccountBalances,
+    Holdings,
+    empty_balances,
+    empty_views,
+    no_holdings,
+    observe_accounts,
+)
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.frames import RATIO, Frames, empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars
+from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.sight import (
-    Holdings,
-    Purses,
-    empty_purses,
-    empty_sights,
-    no_holdings,
-    see,
-)
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import Chain
@@ -58,16 +58,18 @@ def priced_chain(spot: float = SPOT, iv: float = IV, spread: float = 0.02) -> Ch
     return chain
 
 
-def purse(cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0) -> Purses:
+def purse(
+    cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0
+) -> AccountBalances:
     """An account of cash only."""
-    purses = empty_purses(1)
-    purses.equity[0] = purses.cash[0] = cash
-    purses.reserved[0], purses.open_positions[0] = reserved, open_positions
-    return purses
+    balances = empty_balances(1)
+    balances.equity[0] = balances.cash[0] = cash
+    balances.reserved[0], balances.open_positions[0] = reserved, open_positions
+    return balances
 
 
 class Menu(NamedTuple):
-    """What one account may order in a frame, with the frame and the board it is about."""
+    """What one account may order in a frame, with the frame and the quotes it is about."""
 
     frames: Frames
     observation: np.ndarray
@@ -75,7 +77,7 @@ class Menu(NamedTuple):
     mask: np.ndarray
 
     def legs(self, action: int) -> list[int]:
-        """Contract indices of an opening action; STOCK for the underlying."""
+        """Contract indices of an opening action; STOCK_LEG for the underlying."""
         return [int(i) for i in self.frames.legs[0, action] if i != NO_LEG]
 
     def position(self, action: int, units: int, net_cash: float = -100.0) -> Holdings:
@@ -115,7 +117,7 @@ def menu_for(
     chain: Chain,
     *,
     bars: Bars | None = None,
-    purses: Purses | None = None,
+    balances: AccountBalances | None = None,
     position: Holdings | None = None,
     session_close_ns: int = SESSION_CLOSE_NS,
     rules: TradingRules = DEFAULT_RULES,
@@ -124,8 +126,8 @@ def menu_for(
 ) -> Menu:
     """What an account sees and may order of the chain at NOW_NS."""
     frames = frame_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
-    held, money, sights = position or no_holdings(1), purses or purse(), empty_sights(1)
+    held, money, views = position or no_holdings(1), balances or purse(), empty_views(1)
     money.may_open[0], money.may_close[0] = may_open, may_close
     first = np.zeros(1, dtype=np.int64)
-    see(board_of(chain.columns), frames, first, rules, held, money, first, sights)
-    return Menu(frames, sights.observations[0], sights.units[0], sights.mask[0])
+    observe_accounts(quote_arrays(chain.columns), frames, first, rules, held, money, first, views)
+    return Menu(frames, views.observations[0], views.units[0], views.mask[0])

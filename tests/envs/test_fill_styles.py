@@ -11,8 +11,8 @@ from trading.envs.frames import RATIO
 from trading.envs.rules import NO_LEG
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.evaluation.baselines import View, _symbol, quote_of
-from trading.execution.crossing import Crossing, cross
 from trading.execution.matching import FillStyle
+from trading.execution.order_matching import MatchResult, match_order
 from trading.execution.orders import Intent, Leg, Order
 from trading.live.assembly import trading_rules
 
@@ -21,10 +21,10 @@ BATCH = 8
 
 def offered(
     env: SimulatedOptionsVectorEnv, b: int, legs: list[int], ratio: list[int], units: int
-) -> Crossing:
-    """What the broker's crossing says of an order of account `b`."""
+) -> MatchResult:
+    """What the broker's match says of an order of account `b`."""
     markets, rules = env._markets, env._rules
-    view = View(markets.board, markets.frames, markets.frame_of, ["SIM"] * BATCH)
+    view = View(markets.quotes, markets.frames, markets.frame_of, ["SIM"] * BATCH)
     f = int(view.frame_of[b])
     symbols = [_symbol(view, f, leg, "SIM") for leg in legs]
     order = Order(
@@ -32,7 +32,7 @@ def offered(
         tuple(Leg(symbol, each) for symbol, each in zip(symbols, ratio, strict=True)), units,
     )  # fmt: skip
     quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
-    return cross(
+    return match_order(
         order, units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage,
         style=FillStyle(rules.fill_style),
     )  # fmt: skip
@@ -54,7 +54,7 @@ def test_a_fill_of_the_batch_is_the_brokers_to_the_bit(
     accounts, compared = env._accounts, 0
     for _ in range(12):
         actions = np.array([rng.choice(np.flatnonzero(row)) for row in observation["action_mask"]])
-        expected: dict[int, tuple[Crossing, int, bool]] = {}
+        expected: dict[int, tuple[MatchResult, int, bool]] = {}
         for b, action in enumerate(actions.tolist()):
             if action == HOLD:
                 continue
@@ -63,15 +63,15 @@ def test_a_fill_of_the_batch_is_the_brokers_to_the_bit(
             from_legs = held.legs[b] if closes else env._markets.frames.legs[f, action]
             legs = [int(leg) for leg in from_legs if leg != NO_LEG]
             signed = -held.ratio[b] if closes else RATIO[action]
-            units = int(accounts.sights.units[b, action])
+            units = int(accounts.views.units[b, action])
             ratio = [int(each) for each in signed[: len(legs)]]
             expected[b] = (offered(env, b, legs, ratio, units), units, closes)
-        before = accounts.purses.cash.copy()
+        before = accounts.balances.cash.copy()
         env._trade(actions)
-        for b, (crossing, _, _) in expected.items():
-            premium, fees = crossing.cash(DEFAULT_FEES, crossing.units, rules.multiplier)
-            assert accounts.purses.cash[b] == round(before[b] + (premium - fees), 2)
-            assert crossing.units >= 1
+        for b, (matched, _, _) in expected.items():
+            premium, fees = matched.cash(DEFAULT_FEES, matched.units, rules.multiplier)
+            assert accounts.balances.cash[b] == round(before[b] + (premium - fees), 2)
+            assert matched.units >= 1
             compared += 1
         env._markets.advance()
         env._observe(env._every)

@@ -154,7 +154,7 @@ def scripted_trades(history: Path, script: int) -> list[str]:
         ended = bool(truncated[0])
         if not ended and accounts.trades[0] > before:
             legs, units = accounts.holdings.legs[0].tolist(), accounts.holdings.units[0]
-            lines.append(f"{step} {action} {legs} {units} {accounts.purses.cash[0]:.6f}")
+            lines.append(f"{step} {action} {legs} {units} {accounts.balances.cash[0]:.6f}")
         step += 1
     return lines
 

@@ -1,8 +1,8 @@
 """What a closed bar shows of a market to every account alike.
 
 A frame holds the market's part of the observation and, for every opening action, the contracts it
-would trade and what one unit of it costs. What depends on an account is in `trading.envs.sight`.
-Live trading fills one frame a bar, a simulation one for each market,
+would trade and what one unit of it costs. What depends on an account is in
+`trading.envs.account_view`. Live trading fills one frame a bar, a simulation one for each market,
 and a recorded history has all of its frames on disk.
 """
 
@@ -22,7 +22,7 @@ from trading.envs.catalogue import (
     LegChoice,
 )
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, Bars, observe_market
-from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin import payoff_range
 from trading.execution.matching import fill_cash, fill_price, net_price
@@ -83,7 +83,7 @@ class Frames(NamedTuple):
     features: F32
     """[K, MARKET_FEATURE_COUNT]"""
     legs: I32
-    """[K, N, MAX_LEGS]: contract indices of every opening action, STOCK, or NO_LEG."""
+    """[K, N, MAX_LEGS]: contract indices of every opening action, STOCK_LEG, or NO_LEG."""
     most_units: F64
     """[K, N]: units that the displayed sizes and the limits of one order allow; 0: no order."""
     unit_cost: F64
@@ -235,7 +235,7 @@ def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs:
             right, slot, choice = _RIGHT[a, leg], _SLOT[a, leg], _CHOICE[a, leg]
             i = NO_LEG
             if choice == _STOCK_CHOICE:
-                i = STOCK
+                i = STOCK_LEG
             elif choice == _PAIR:
                 j = pair[legs[a, leg - 1]]
                 if j >= 0 and is_tradable(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns):
@@ -287,7 +287,7 @@ def _price_units(
             right[leg] = _RIGHT[a, leg]
             lots = abs(ratio[leg])
             buys = ratio[leg] > 0
-            if i == STOCK:
+            if i == STOCK_LEG:
                 bid, ask, size, strike[leg] = stock_bid, stock_ask, STOCK_LOTS, 0.0
                 net_delta += ratio[leg]
             else:
@@ -298,7 +298,7 @@ def _price_units(
                 net_vega += ratio[leg] * chain.vega[i]
             price[leg] = fill_price(bid, ask, buys, rules.slippage, rules.fill_style, n_legs, False)
             gross += lots * price[leg]
-            contracts += 0 if i == STOCK else lots
+            contracts += 0 if i == STOCK_LEG else lots
             displayed = min(displayed, np.floor(size / lots))
         debit = net_price(ratio, price, n_legs)
         worst, best = payoff_range(right, strike, ratio, n_legs)

@@ -21,14 +21,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trading.data.recorded import RecordedSession
-from trading.envs.board import LISTED, QUOTED, Board
+from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.features import FEATURES
 from trading.envs.frames import Frames, empty_frames
+from trading.envs.quote_arrays import LISTED, QUOTED, QuoteArrays
 from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.runs import Runs
-from trading.envs.sight import Holdings
-from trading.envs.snapshots import Resumable
+from trading.envs.saved_state import Resumable
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
@@ -42,6 +42,8 @@ from trading.market.products import is_index
 
 _META = "meta.json"
 _FORMERLY = "formerly"
+_FILES = {"contract_offset": "listed_at", "quote_offset": "quoted_at"}
+"""Columns whose file has another name than the field of `QuoteArrays`."""
 _TOLD = 5
 """Differences that an error names."""
 
@@ -308,7 +310,9 @@ class HistoryWriter:
         for file in self._files.values():
             file.close()
 
-    def add_bar(self, quotes: Columns | Board, frames: Frames, formerly: I64 | None = None) -> None:
+    def add_bar(
+        self, quotes: Columns | QuoteArrays, frames: Frames, formerly: I64 | None = None
+    ) -> None:
         """Append one bar of one market; what is listed is read at the first bar of a day.
 
         `formerly` [listed] is where each contract was listed in the session before, -1 where it
@@ -320,8 +324,8 @@ class HistoryWriter:
             self._contracts = len(quotes.strike)
             new = np.full(self._contracts, NO_LEG, dtype=np.int64)
             self._write(_FORMERLY, new if formerly is None else formerly)
-        self._write("listed_at", np.array([self._listed], dtype=np.int64))
-        self._write("quoted_at", np.array([self._quoted], dtype=np.int64))
+        for name, offset in (("contract_offset", self._listed), ("quote_offset", self._quoted)):
+            self._write(_FILES[name], np.array([offset], dtype=np.int64))
         for name in QUOTED:
             self._write(name, getattr(quotes, name))
         for name, column in frames._asdict().items():
@@ -349,7 +353,7 @@ class History:
 
     Attributes
     ----------
-    frames, board : Frames, Board
+    frames, quotes : Frames, QuoteArrays
         Over the whole history; the pages are shared with every process that opens it.
     days : list[HistoryDay]
         In the order of their frames.
@@ -381,11 +385,14 @@ class History:
                 for name, column in template._asdict().items()
             }
         )
-        types: dict[str, Any] = dict.fromkeys(Board._fields, np.float64)
-        types |= dict.fromkeys(("listed_at", "quoted_at", "expiry_ns", "quote_ns"), np.int64)
+        types: dict[str, Any] = dict.fromkeys(QuoteArrays._fields, np.float64)
+        types |= dict.fromkeys((*_FILES, "expiry_ns", "quote_ns"), np.int64)
         types["right"] = np.int8
-        self.board = Board(
-            **{name: _mapped(folder / name, np.dtype(types[name]), (-1,)) for name in types}
+        self.quotes = QuoteArrays(
+            **{
+                name: _mapped(folder / _FILES.get(name, name), np.dtype(types[name]), (-1,))
+                for name in types
+            }
         )
         place = {(day.underlying, day.date): k for k, day in enumerate(meta.days)}
         self.following: I64 = np.full(len(meta.days), NO_LEG, dtype=np.int64)
@@ -440,7 +447,7 @@ class HistoricalMarkets(Resumable):
         rng: np.random.Generator,
         sessions_per_episode: int = 1,
     ) -> None:
-        self.frames, self.board = history.frames, history.board
+        self.frames, self.quotes = history.frames, history.quotes
         self.frame_of: I64 = np.zeros(num_accounts, dtype=np.int64)
         self._first = np.array([day.first for day in history.days], dtype=np.int64)
         self._last = self._first + np.array([day.frames for day in history.days]) - 1
@@ -488,7 +495,9 @@ class HistoricalMarkets(Resumable):
         self.frame_of[accounts] = self._first[following]
         self._ends[accounts] = self._last[following]
         self._sessions[accounts] -= 1
-        _list_again(self.board.listed_at, self._formerly, self.frame_of, accounts, holdings.legs)
+        _list_again(
+            self.quotes.contract_offset, self._formerly, self.frame_of, accounts, holdings.legs
+        )
 
     def restart(self, accounts: I64) -> None:
         """Draw a new day for these accounts."""
@@ -539,13 +548,13 @@ def sessions_left(following: I64) -> I64:
 
 
 @njit(cache=True, error_model="numpy")
-def _list_again(listed_at: I64, formerly: I64, frame_of: I64, which: I64, legs: I64) -> None:
+def _list_again(contract_offset: I64, formerly: I64, frame_of: I64, which: I64, legs: I64) -> None:
     """Turn `legs` of another session's listing into those of the frames that accounts are in now.
 
     What has expired is held no more; all else is listed, see `trading.envs.runs`.
     """
     for b in which:
-        at = listed_at[frame_of[b]]
+        at = contract_offset[frame_of[b]]
         for leg in range(legs.shape[1]):
             i = legs[b, leg]
             if i < 0:

@@ -6,13 +6,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.board import Board, board_of
+from trading.envs.account_view import Holdings
 from trading.envs.catalogue import BUCKETS, MAX_LEGS
 from trading.envs.frames import Frames, Scratch, empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
+from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.sight import Holdings
-from trading.envs.snapshots import Resumable
+from trading.envs.saved_state import Resumable
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, empty_columns, first_of, refresh, row
@@ -184,7 +184,7 @@ class SimulatedMarkets(Resumable):
 
     Attributes
     ----------
-    frames, board : Frames, Board
+    frames, quotes : Frames, QuoteArrays
         Frame m shows market m at its current bar.
     frame_of : i64[B]
         Frame of each account.
@@ -211,7 +211,7 @@ class SimulatedMarkets(Resumable):
         self._beginnings = beginnings
         held = accounts_per_market if sessions_per_episode > 1 else 0
         self._chains = _empty_chains(markets, held)
-        self.board: Board = board_of(self._chains)
+        self.quotes: QuoteArrays = quote_arrays(self._chains)
         steps = SESSION_BARS + HISTORY_BARS
         self._day = _Day(
             empty_factors(markets, steps),

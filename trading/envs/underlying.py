@@ -25,9 +25,9 @@ from trading.data.admission import (
     within,
 )
 from trading.data.massive.wire import MAX_PRICE
-from trading.envs.board import Board, board_of
 from trading.envs.frames import empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
+from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import TradingRules
 from trading.execution.fees import FeeSchedule
 from trading.market.bars import StockBar
@@ -143,7 +143,7 @@ class UnderlyingMarket:
     chain : Chain
     frames : Frames
         K = 1: the frame of the last closed bar.
-    board : Board
+    quotes : QuoteArrays
         The chain's quotes as accounts see them, in frame 0.
 
     Parameters
@@ -169,7 +169,7 @@ class UnderlyingMarket:
         """Risk-free rate that the options are read with, see `TradingRules.rate`."""
         self.chain = Chain(symbol, [], [])
         self.frames = empty_frames(1)
-        self.board: Board = board_of(self.chain.columns)
+        self.quotes: QuoteArrays = quote_arrays(self.chain.columns)
         self.refused = Refusals() if refused is None else refused
         self._rules, self._fees = rules, fees
         self._bands = bands or Bands()
@@ -239,7 +239,7 @@ class UnderlyingMarket:
         chain.last_price = chain.spot = price
         chain.last_price_ns = known_ns
         self.chain, self._kept, self._gap = chain, nothing_kept(0), None
-        self.board = board_of(chain.columns)
+        self.quotes = quote_arrays(chain.columns)
 
     def list_contracts(
         self,
@@ -259,7 +259,7 @@ class UnderlyingMarket:
         for column, old in zip(kept, self._kept, strict=True):
             column[mine] = old[theirs]
         self.chain, self._kept = chain, kept
-        self.board = board_of(chain.columns)
+        self.quotes = quote_arrays(chain.columns)
 
     def apply_quote(
         self,

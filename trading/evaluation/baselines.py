@@ -13,21 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.envs.account_view import keep_greeks, legs_greeks
 from trading.envs.accounts import Accounts
-from trading.envs.board import Board
 from trading.envs.catalogue import ACTIONS, HOLD
 from trading.envs.frames import ABOVE_ROUNDING, Frames
-from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
-from trading.envs.sight import keep_greeks, legs_greeks
+from trading.envs.quote_arrays import QuoteArrays
+from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.vector_env import Observation
 from trading.execution.buying_power import required
-from trading.execution.crossing import Crossing, cross
 from trading.execution.exposure import headroom
 from trading.execution.fees import FeeSchedule
 from trading.execution.legs import terms_of
 from trading.execution.margin_watch import cents_up
 from trading.execution.matching import FillStyle
-from trading.execution.money import usd
+from trading.execution.money import round_usd
+from trading.execution.order_matching import MatchResult, match_order
 from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.requirement import legs_reserve, market_requirement, sells_short
 from trading.market.calendar import ExchangeCalendar
@@ -80,7 +80,7 @@ def random_masked(seed: int) -> Trader:
 class View:
     """The markets that B accounts trade, as they stand now."""
 
-    board: Board
+    quotes: QuoteArrays
     frames: Frames
     frame_of: I64
     """[B]"""
@@ -114,8 +114,8 @@ class Standing:
         self, view: View, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
     ) -> None:
         """Open the position in every account that has not traded yet, as far as it may."""
-        purses, frames = accounts.purses, view.frames
-        for b in np.flatnonzero((accounts.trades == 0) & purses.may_open).tolist():
+        balances, frames = accounts.balances, view.frames
+        for b in np.flatnonzero((accounts.trades == 0) & balances.may_open).tolist():
             f = int(view.frame_of[b])
             legs = self._legs(frames, f)
             closing = frames.close_ns[f] - frames.now_ns[f] <= rules.no_open_ns
@@ -124,7 +124,7 @@ class Standing:
 
     def _legs(self, frames: Frames, f: int) -> list[int]:
         if self.contracts_of is None:
-            return [STOCK]
+            return [STOCK_LEG]
         row = frames.legs[f, action_named(self.contracts_of)]
         return [int(i) for i in row[: len(self.ratio)]]
 
@@ -151,17 +151,17 @@ def baselines(seed: int) -> Mapping[str, Trader]:
 
 def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:
     """What account `b` can trade a contract, or the stock, at."""
-    frames, board, f = view.frames, view.board, int(view.frame_of[b])
-    if leg == STOCK:
+    frames, quotes, f = view.frames, view.quotes, int(view.frame_of[b])
+    if leg == STOCK_LEG:
         bid, ask = stock_touch(float(frames.spot[f]), rules.stock_half_spread)
         return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[f]))
-    q = int(board.quoted_at[f]) + leg
+    q = int(quotes.quote_offset[f]) + leg
     return QuoteView(
-        float(board.bid[q]),
-        float(board.ask[q]),
-        float(board.bid_size[q]),
-        float(board.ask_size[q]),
-        int(board.quote_ns[q]),
+        float(quotes.bid[q]),
+        float(quotes.ask[q]),
+        float(quotes.bid_size[q]),
+        float(quotes.ask_size[q]),
+        int(quotes.quote_ns[q]),
     )
 
 
@@ -187,7 +187,7 @@ def _open(
         units=rules.max_contracts,
     )
     quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
-    offered = cross(
+    offered = match_order(
         order, order.units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage,
         style=FillStyle(rules.fill_style),
     )  # fmt: skip
@@ -196,11 +196,11 @@ def _open(
     spot = float(view.frames.spot[f])
     margin = cents_up(market_requirement(order.legs, rules.multiplier, spot, offered.marks))
     greeks = legs_greeks(
-        view.board, view.frames, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
+        view.quotes, view.frames, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
     )
-    purses = accounts.purses
-    power = float(purses.cash[b] - purses.reserved[b])
-    units = _units(offered, margin, greeks, float(purses.equity[b]), power, rules, fees)
+    balances = accounts.balances
+    power = float(balances.cash[b] - balances.reserved[b])
+    units = _units(offered, margin, greeks, float(balances.equity[b]), power, rules, fees)
     if units >= 1:
         premium, fee = offered.cash(fees, units, rules.multiplier)
         _book(accounts, b, legs, standing.ratio, units, premium, fee, margin, order.ts_ns)
@@ -208,7 +208,7 @@ def _open(
 
 
 def _units(
-    offered: Crossing,
+    offered: MatchResult,
     margin: float,
     greeks: tuple[float, float, float],
     equity: float,
@@ -242,12 +242,12 @@ def _units(
 
 
 def _symbol(view: View, f: int, leg: int, underlying: str) -> str:
-    if leg == STOCK:
+    if leg == STOCK_LEG:
         return underlying
-    board, i = view.board, int(view.board.listed_at[f]) + leg
-    expiry = _CALENDAR.date_of(int(board.expiry_ns[i]))
-    strike_milli = round(1000 * float(board.strike[i]))
-    return OptionContract(underlying, expiry, Right(int(board.right[i])), strike_milli).symbol
+    quotes, i = view.quotes, int(view.quotes.contract_offset[f]) + leg
+    expiry = _CALENDAR.date_of(int(quotes.expiry_ns[i]))
+    strike_milli = round(1000 * float(quotes.strike[i]))
+    return OptionContract(underlying, expiry, Right(int(quotes.right[i])), strike_milli).symbol
 
 
 def _book(
@@ -262,24 +262,26 @@ def _book(
     now_ns: int,
 ) -> None:
     """Write an opening fill to account `b`, as `trading.envs.accounts.trade` does."""
-    holdings, purses = accounts.holdings, accounts.purses
-    purses.cash[b] = usd(purses.cash[b] + (premium - fee))
-    accounts.net_cash[b] = usd(accounts.net_cash[b] + (premium - fee))
+    holdings, balances = accounts.holdings, accounts.balances
+    balances.cash[b] = round_usd(balances.cash[b] + (premium - fee))
+    accounts.net_cash[b] = round_usd(accounts.net_cash[b] + (premium - fee))
     accounts.trades[b] += 1
     accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
     accounts.unit_reserve[b] = margin
     holdings.units[b], holdings.opened_ns[b] = units, now_ns
     holdings.legs[b], holdings.ratio[b] = NO_LEG, 0
     holdings.legs[b, : len(legs)], holdings.ratio[b, : len(legs)] = legs, ratio
-    holdings.net_cash[b] = usd(premium - fee)
-    purses.open_positions[b] = 1
-    purses.reserved[b] = margin * units
+    holdings.net_cash[b] = round_usd(premium - fee)
+    balances.open_positions[b] = 1
+    balances.reserved[b] = margin * units
 
 
 def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: View, f: int) -> None:
     """Keep the greeks that options are opened at, as `trading.envs.accounts.trade` does."""
-    known, board = accounts.holdings.known[b], view.board
+    known, quotes = accounts.holdings.known[b], view.quotes
     known[:] = 0.0
     for place, leg in enumerate(legs):
-        if leg != STOCK:
-            keep_greeks(board, int(board.quoted_at[f]) + leg, view.frames.spot[f], known[place])
+        if leg != STOCK_LEG:
+            keep_greeks(
+                quotes, int(quotes.quote_offset[f]) + leg, view.frames.spot[f], known[place]
+            )
