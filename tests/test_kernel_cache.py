@@ -78,7 +78,7 @@ def test_the_digest_is_of_what_a_module_reaches_and_of_nothing_else(checkout: Pa
     digests = """
 from pathlib import Path
 from trading.kernel_cache import source_digest
-for name in ("envs/frames.py", "market/draws.py", "learning/kernels/network.py"):
+for name in ("envs/market_snapshots.py", "market/draws.py", "learning/kernels/network.py"):
     print(source_digest(Path("trading").resolve() / name))
 """
     cache = checkout / "cache"

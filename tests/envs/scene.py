@@ -14,8 +14,14 @@ from trading.envs.account_view import (
     observe_accounts,
 )
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.frames import RATIO, Frames, empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars
+from trading.envs.market_snapshots import (
+    RATIO,
+    MarketSnapshots,
+    empty_snapshots,
+    fill_snapshot,
+    scratch,
+)
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
 from trading.execution.fees import FeeSchedule
@@ -69,21 +75,21 @@ def purse(
 
 
 class Menu(NamedTuple):
-    """What one account may order in a frame, with the frame and the quotes it is about."""
+    """What one account may order in a snapshot, with the snapshot and the quotes it is about."""
 
-    frames: Frames
+    snapshots: MarketSnapshots
     observation: np.ndarray
     units: np.ndarray
     mask: np.ndarray
 
     def legs(self, action: int) -> list[int]:
         """Contract indices of an opening action; STOCK_LEG for the underlying."""
-        return [int(i) for i in self.frames.legs[0, action] if i != NO_LEG]
+        return [int(i) for i in self.snapshots.legs[0, action] if i != NO_LEG]
 
     def position(self, action: int, units: int, net_cash: float = -100.0) -> Holdings:
         """The position that an opening action leads to."""
         holdings = no_holdings(1)
-        holdings.legs[0], holdings.ratio[0] = self.frames.legs[0, action], RATIO[action]
+        holdings.legs[0], holdings.ratio[0] = self.snapshots.legs[0, action], RATIO[action]
         holdings.units[0], holdings.net_cash[0] = units, net_cash
         holdings.opened_ns[0] = NOW_NS
         return holdings
@@ -95,22 +101,22 @@ def flat_bars(price: float = SPOT) -> Bars:
     return Bars(column, column, column, np.log(column), HISTORY_BARS)
 
 
-def frame_of(
+def snapshot_of(
     chain: Chain,
     *,
     bars: Bars | None = None,
     session_close_ns: int = SESSION_CLOSE_NS,
     rules: TradingRules = DEFAULT_RULES,
     fees: FeeSchedule = DEFAULT_FEES,
-) -> Frames:
-    """The frame that a chain shows at NOW_NS, refreshed first."""
+) -> MarketSnapshots:
+    """The snapshot that a chain shows at NOW_NS, refreshed first."""
     chain.refresh(NOW_NS, rules.rate, rules.max_quote_age_ns)
-    frames = empty_frames(1)
-    frames.now_ns[0] = frames.spot_ns[0] = NOW_NS
-    frames.open_ns[0], frames.close_ns[0] = SESSION_OPEN_NS, session_close_ns
-    frames.spot[0] = chain.spot
-    fill_frame(chain.columns, frames, 0, bars or flat_bars(), rules, fees, scratch())
-    return frames
+    snapshots = empty_snapshots(1)
+    snapshots.now_ns[0] = snapshots.spot_ns[0] = NOW_NS
+    snapshots.open_ns[0], snapshots.close_ns[0] = SESSION_OPEN_NS, session_close_ns
+    snapshots.spot[0] = chain.spot
+    fill_snapshot(chain.columns, snapshots, 0, bars or flat_bars(), rules, fees, scratch())
+    return snapshots
 
 
 def menu_for(
@@ -125,9 +131,11 @@ def menu_for(
     may_close: bool = True,
 ) -> Menu:
     """What an account sees and may order of the chain at NOW_NS."""
-    frames = frame_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
+    snapshots = snapshot_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
     held, money, views = position or no_holdings(1), balances or purse(), empty_views(1)
     money.may_open[0], money.may_close[0] = may_open, may_close
     first = np.zeros(1, dtype=np.int64)
-    observe_accounts(quote_arrays(chain.columns), frames, first, rules, held, money, first, views)
-    return Menu(frames, views.observations[0], views.units[0], views.mask[0])
+    observe_accounts(
+        quote_arrays(chain.columns), snapshots, first, rules, held, money, first, views
+    )
+    return Menu(snapshots, views.observations[0], views.units[0], views.mask[0])

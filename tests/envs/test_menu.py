@@ -6,7 +6,7 @@ import pytest
 from tests.envs.scene import NOW_NS, SESSION_CLOSE_NS, SPOT, Menu, menu_for, priced_chain, purse
 from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, SECURED, Strategy
 from trading.envs.defaults import DEFAULT_RULES
-from trading.envs.frames import RATIO
+from trading.envs.market_snapshots import RATIO
 from trading.envs.rules import STOCK_LEG
 from trading.execution.margin import max_loss_per_unit
 from trading.market.chain import Chain
@@ -101,7 +101,7 @@ def test_a_covered_call_buys_a_round_lot_for_every_call_it_sells() -> None:
         call, stock = menu.legs(a)
         assert stock == STOCK_LEG and chain.columns.right[call] == 1
         assert list(RATIO[a, :2]) == [-1, 1]
-        cost = menu.frames.unit_cost[0, a]
+        cost = menu.snapshots.unit_cost[0, a]
         assert SPOT * 95.0 < cost < SPOT * 100.0
         assert menu.units[a] * cost <= DEFAULT_RULES.secured_fraction * 100_000.0
 
@@ -112,8 +112,8 @@ def test_a_cash_secured_put_ties_up_its_strike() -> None:
     for a in opening(Strategy.CASH_SECURED_PUT):
         (strike,) = strikes(chain, menu, a)
         debit, _ = debit_and_loss(chain, menu, a)
-        assert menu.frames.unit_cost[0, a] == pytest.approx(100.0 * strike + debit, abs=2.0)
-        assert menu.units[a] == int(75_000.0 // menu.frames.unit_cost[0, a])
+        assert menu.snapshots.unit_cost[0, a] == pytest.approx(100.0 * strike + debit, abs=2.0)
+        assert menu.units[a] == int(75_000.0 // menu.snapshots.unit_cost[0, a])
 
 
 def test_no_order_risks_more_than_the_risk_fraction_or_the_buying_power() -> None:
@@ -127,7 +127,7 @@ def test_no_order_risks_more_than_the_risk_fraction_or_the_buying_power() -> Non
             secured = ACTIONS[a].strategy in SECURED
             share = DEFAULT_RULES.secured_fraction if secured else DEFAULT_RULES.risk_fraction
             assert 0.0 < loss * menu.units[a] <= share * cash + 1e-6
-            assert menu.frames.unit_cost[0, a] * menu.units[a] <= cash
+            assert menu.snapshots.unit_cost[0, a] * menu.units[a] <= cash
 
 
 def test_a_greek_limit_bounds_the_units() -> None:

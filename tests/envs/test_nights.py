@@ -15,8 +15,8 @@ from tests.envs.fortnight import CALENDAR, SYMBOL, days, in_batch, kinds, live, 
 from trading.envs.accounts import Accounts, new_accounts, open_accounts
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.frames import Frames, empty_frames
 from trading.envs.history import History, history_of_days, write_history
+from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.nights import close_accounts
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import STOCK_LEG
@@ -116,7 +116,7 @@ def test_sessions_go_on_from_each_other_up_to_a_corporate_action(week: Path) -> 
 def test_an_episode_is_at_most_so_many_sessions_as_there_are_in_a_row(week: Path) -> None:
     env = HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, week, sessions_per_episode=9)
     lived = in_batch(env, keeps(0))
-    assert len(lived.seen) == 4 * (History(week, RULES, DEFAULT_FEES).days[0].frames - 1)
+    assert len(lived.seen) == 4 * (History(week, RULES, DEFAULT_FEES).days[0].bars - 1)
 
 
 def test_a_history_without_nights_is_refused_where_episodes_are_to_have_some(
@@ -144,7 +144,7 @@ class Twins(NamedTuple):
     account: Account
     accounts: Accounts
     quotes: QuoteArrays
-    frames: Frames
+    snapshots: MarketSnapshots
 
 
 def twins(legs: list[tuple[int, int]], lots: int, units: int, spot: float) -> Twins:
@@ -153,9 +153,9 @@ def twins(legs: list[tuple[int, int]], lots: int, units: int, spot: float) -> Tw
     chain.columns.mark[:] = 1.0 + np.maximum(
         chain.columns.right * (spot - chain.columns.strike), 0.0
     )
-    frames, quotes = empty_frames(1), quote_arrays(chain.columns)
-    frames.now_ns[:] = frames.close_ns[:] = CLOSE_NS
-    frames.spot[:] = spot
+    snapshots, quotes = empty_snapshots(1), quote_arrays(chain.columns)
+    snapshots.now_ns[:] = snapshots.close_ns[:] = CLOSE_NS
+    snapshots.spot[:] = spot
     accounts = new_accounts(1)
     open_accounts(accounts, np.array([0]), 1e6)
     places = [STOCK_LEG] * bool(lots) + [each for each, _ in legs]
@@ -177,7 +177,7 @@ def twins(legs: list[tuple[int, int]], lots: int, units: int, spot: float) -> Tw
     reserve = account.strategies["A"].reserve_per_unit
     accounts.unit_reserve[0] = reserve
     accounts.moves[0] = not np.isfinite(reserve)
-    return Twins(account, accounts, quotes, frames)
+    return Twins(account, accounts, quotes, snapshots)
 
 
 @settings(max_examples=150, deadline=None)
@@ -196,7 +196,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
     legs: list[tuple[int, int]], lots: int, units: int, cents: int
 ) -> None:
     spot = cents / 100.0
-    account, accounts, quotes, frames = twins(legs, lots, units, spot)
+    account, accounts, quotes, snapshots = twins(legs, lots, units, spot)
     # Nothing without a greatest loss is ever opened here, but an expiry may leave it.
     assume(np.isfinite(account.strategies["A"].reserve_per_unit))
     symbols = [symbol for symbol in account.positions if symbol.startswith("O:")]
@@ -206,7 +206,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
         account.apply(event)
     only = np.array([0])
     close_accounts(
-        quotes, frames, np.zeros(1, np.int64), RULES, accounts, only, np.zeros(1),
+        quotes, snapshots, np.zeros(1, np.int64), RULES, accounts, only, np.zeros(1),
         np.zeros(1, np.bool_),
     )  # fmt: skip
     held = account.strategies.get("A")
@@ -226,9 +226,9 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
 
 def test_delivered_short_stock_holds_back_what_the_broker_holds_back() -> None:
     call, wing = (2 * (strike - 95) for strike in (100, 105))
-    account, accounts, quotes, frames = twins([(call, -1), (wing, 1)], 0, 3, 102.0)
+    account, accounts, quotes, snapshots = twins([(call, -1), (wing, 1)], 0, 3, 102.0)
     close_accounts(
-        quotes, frames, np.zeros(1, np.int64), RULES, accounts, np.array([0]), np.zeros(1),
+        quotes, snapshots, np.zeros(1, np.int64), RULES, accounts, np.array([0]), np.zeros(1),
         np.zeros(1, np.bool_),
     )  # fmt: skip
     assert accounts.holdings.ratio[0, 0] * accounts.holdings.units[0] == -3
@@ -247,7 +247,7 @@ def held_contracts(env: SimulatedOptionsVectorEnv) -> list[list[tuple[float, int
     """Strike, expiry and right of everything held, account by account."""
     quotes, holdings = env._markets.quotes, env._accounts.holdings
     found = []
-    for b, f in enumerate(env._markets.frame_of):
+    for b, f in enumerate(env._markets.snapshot_of):
         at = quotes.contract_offset[f] + holdings.legs[b][holdings.legs[b] >= 0]
         columns = (quotes.strike[at], quotes.expiry_ns[at], quotes.right[at])
         found.append([tuple(map(float, each)) for each in zip(*columns, strict=True)])
@@ -268,7 +268,7 @@ def test_simulated_markets_go_through_nights_with_what_is_held(
         after = held_contracts(env)
         for b in accounts.tolist():
             assert before[b] == after[b]
-            now_ns = env._markets.frames.now_ns[env._markets.frame_of[b]]
+            now_ns = env._markets.snapshots.now_ns[env._markets.snapshot_of[b]]
             assert all(expiry > now_ns for _, expiry, _ in after[b])
         passed.append(units[accounts])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.envs.scene import IV, NOW_NS, SPOT, frame_of, priced_chain
+from tests.envs.scene import IV, NOW_NS, SPOT, priced_chain, snapshot_of
 from trading.envs.account_view import Holdings, no_holdings
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.quote_arrays import quote_arrays
@@ -33,8 +33,8 @@ def held(*legs: int) -> Holdings:
 
 
 def reading(chain: Chain, holdings: Holdings) -> Reading:
-    frames = frame_of(chain)
-    return read(quote_arrays(chain.columns), frames, FIRST, holdings, DEFAULT_RULES)
+    snapshots = snapshot_of(chain)
+    return read(quote_arrays(chain.columns), snapshots, FIRST, holdings, DEFAULT_RULES)
 
 
 def part(parts: np.ndarray, name: str) -> float:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tests.envs.scene import EXPIRIES, NOW_NS, SESSION_CLOSE_NS, SPOT, frame_of, priced_chain
+from tests.envs.scene import EXPIRIES, NOW_NS, SESSION_CLOSE_NS, SPOT, priced_chain, snapshot_of
 from trading.envs.account_view import observe_accounts
 from trading.envs.accounts import Accounts, mark, new_accounts, open_accounts, trade
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.frames import RATIO
+from trading.envs.market_snapshots import RATIO
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import STOCK_LEG, TradingRules, stock_touch
 from trading.evaluation.attribution import COMPONENTS
@@ -41,10 +41,10 @@ def opened(
 ) -> Accounts:
     """An account of cash after the baseline's turn at NOW_NS."""
     chain = liquid_chain()
-    frames = frame_of(chain, rules=rules, session_close_ns=close_ns)
+    snapshots = snapshot_of(chain, rules=rules, session_close_ns=close_ns)
     accounts = new_accounts(1)
     open_accounts(accounts, FIRST, cash)
-    view = View(quote_arrays(chain.columns), frames, FIRST, ["XYZ"])
+    view = View(quote_arrays(chain.columns), snapshots, FIRST, ["XYZ"])
     standing.open_all(view, rules, DEFAULT_FEES, accounts)
     return accounts
 
@@ -52,10 +52,10 @@ def opened(
 def test_a_fill_is_booked_as_the_environment_books_it_to_the_last_bit() -> None:
     name = "covered_call_near_d30"
     chain = liquid_chain()
-    frames, quotes = frame_of(chain), quote_arrays(chain.columns)
+    snapshots, quotes = snapshot_of(chain), quote_arrays(chain.columns)
     accounts, action = new_accounts(1), np.array([action_named(name)])
     open_accounts(accounts, FIRST, 100_000.0)
-    view = (quotes, frames, FIRST, DEFAULT_RULES)
+    view = (quotes, snapshots, FIRST, DEFAULT_RULES)
     mark(*view, accounts, FIRST, np.zeros(1))
     observe_accounts(*view, accounts.holdings, accounts.balances, FIRST, accounts.views)
     trade(*view, DEFAULT_FEES, accounts, action, np.zeros(1, dtype=np.bool_))

@@ -91,7 +91,7 @@ def day_in_training(settings: Settings, recording: RecordedSession, folder: Path
     write_history(folder, [recording], rules, fees, CALENDAR)
     env = HistoricalOptionsVectorEnv(1, rules, fees, folder)
     policy = Policy(assembly.model_config(settings), settings.seed)
-    times = History(folder, rules, fees).frames.now_ns.tolist()
+    times = History(folder, rules, fees).snapshots.now_ns.tolist()
     accounts, day = env._accounts, Day([], [], [])
     state, first = policy.initial_state(1), np.ones(1, np.bool_)
     seen, _ = env.reset()

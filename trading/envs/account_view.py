@@ -1,4 +1,4 @@
-"""What an account sees and may do in a frame: observation, units and mask of every action.
+"""What an account sees and may do in a snapshot: observation, units and mask of every action.
 
 One kernel serves the live account and the batch. It is long because it is hot: a few hundred
 nanoseconds an account, of which each call that took arrays would cost tens.
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.features import FEATURE_COUNT
-from trading.envs.frames import ABOVE_ROUNDING, RATIO, Frames
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
+from trading.envs.market_snapshots import ABOVE_ROUNDING, RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.exposure import headroom
@@ -112,29 +112,33 @@ def keep_greeks(quotes: QuoteArrays, q: int, spot: float, known: F64) -> None:
 @njit(cache=True, error_model="numpy")
 def observe_accounts(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     holdings: Holdings,
     balances: AccountBalances,
     which: I64,
     views: AccountViews,
 ) -> None:
-    """Write what accounts `which` see in their frames, and what they may order.
+    """Write what accounts `which` see in their snapshots, and what they may order.
 
     Holding is always allowed; closing when every leg of the position can be traded, as far as the
     displayed sizes go; opening when no position is open on the underlying, as far as the risk
-    fraction, the greek limits, the buying power and the frame allow. Greeks that cannot be read now
-    are seen as they were last, the delta moved by what the underlying did since.
+    fraction, the greek limits, the buying power and the snapshot allow. Greeks that cannot be read
+    now are seen as they were last, the delta moved by what the underlying did since.
     """
     legs, ratio, held, known = holdings.legs, holdings.ratio, holdings.units, holdings.known
     out, units, mask = views.observations, views.units, views.mask
-    most_units, unit_cost, unit_need = frames.most_units, frames.unit_cost, frames.unit_need
-    market_features = frames.features
+    most_units, unit_cost, unit_need = (
+        snapshots.most_units,
+        snapshots.unit_cost,
+        snapshots.unit_need,
+    )
+    market_features = snapshots.features
     multiplier, max_age_ns = rules.multiplier, rules.max_quote_age_ns
     for b in which:
-        f = frame_of[b]
-        now_ns, spot = frames.now_ns[f], frames.spot[f]
+        f = snapshot_of[b]
+        now_ns, spot = snapshots.now_ns[f], snapshots.spot[f]
         equity, cash = balances.equity[b], balances.cash[b]
         buying_power = cash - balances.reserved[b]
 
@@ -148,7 +152,7 @@ def observe_accounts(
             shares = ratio[b, leg] * held[b] * multiplier
             if i == STOCK_LEG:
                 bid, ask = stock_touch(spot, rules.stock_half_spread)
-                size, quote_ns = STOCK_LOTS, frames.spot_ns[f]
+                size, quote_ns = STOCK_LOTS, snapshots.spot_ns[f]
                 value += shares * spot
                 net_delta += shares
             else:
@@ -195,7 +199,7 @@ def observe_accounts(
         while k < FEATURE_COUNT:
             k = put(out, b, k, 0.0)
 
-        trades = now_ns < frames.close_ns[f] and balances.may_close[b]
+        trades = now_ns < snapshots.close_ns[f] and balances.may_close[b]
         opens = trades and held[b] == 0 and balances.may_open[b] and equity > 0.0
         opens = opens and balances.open_positions[b] < rules.max_positions
         for a in range(ACTION_COUNT):
@@ -214,12 +218,12 @@ def observe_accounts(
 
 @njit(cache=True, error_model="numpy")
 def unit_greeks(
-    quotes: QuoteArrays, frames: Frames, f: int, multiplier: float, action: int
+    quotes: QuoteArrays, snapshots: MarketSnapshots, f: int, multiplier: float, action: int
 ) -> tuple[float, float, float]:
-    """Delta, gamma and vega of one unit of an opening action in frame `f`, USD."""
-    legs = frames.legs[f, action]
+    """Delta, gamma and vega of one unit of an opening action in snapshot `f`, USD."""
+    legs = snapshots.legs[f, action]
     greeks: tuple[float, float, float] = legs_greeks(
-        quotes, frames, f, multiplier, legs, RATIO[action]
+        quotes, snapshots, f, multiplier, legs, RATIO[action]
     )
     return greeks
 
@@ -227,18 +231,18 @@ def unit_greeks(
 @njit(cache=True, error_model="numpy")
 def legs_greeks(
     quotes: QuoteArrays,
-    frames: Frames,
+    snapshots: MarketSnapshots,
     f: int,
     multiplier: float,
     legs: NDArray[np.integer],
     ratio: NDArray[np.integer],
 ) -> tuple[float, float, float]:
-    """Delta, gamma and vega of one unit of legs in frame `f`, USD.
+    """Delta, gamma and vega of one unit of legs in snapshot `f`, USD.
 
     As `trading.execution.exposure.Greeks` counts them.
     """
     delta = gamma = vega = 0.0
-    spot = frames.spot[f]
+    spot = snapshots.spot[f]
     for leg in range(len(legs)):
         i = legs[leg]
         if i == NO_LEG:
@@ -260,8 +264,8 @@ def legs_greeks(
 @njit(cache=True, error_model="numpy")
 def cap_openings(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     balances: AccountBalances,
     b: int,
@@ -273,10 +277,10 @@ def cap_openings(
     `observe_accounts` takes an account that opens to hold nothing elsewhere; this is for one that
     does. The greeks are counted as `trading.execution.exposure.Greeks` does.
     """
-    f, base = frame_of[b], balances.equity[b] / ABOVE_ROUNDING
+    f, base = snapshot_of[b], balances.equity[b] / ABOVE_ROUNDING
     for a in range(CLOSE + 1, ACTION_COUNT):
         if views.mask[b, a]:
-            delta, gamma, vega = unit_greeks(quotes, frames, f, rules.multiplier, a)
+            delta, gamma, vega = unit_greeks(quotes, snapshots, f, rules.multiplier, a)
             room = min(
                 headroom(rules.max_delta * base, greeks[0], delta),
                 headroom(rules.max_gamma * base, greeks[1], gamma),

@@ -20,7 +20,7 @@ from trading.envs.account_view import (
     no_holdings,
 )
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
-from trading.envs.frames import RATIO, Frames
+from trading.envs.market_snapshots import RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.fees import FeeSchedule
@@ -100,21 +100,21 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
 @njit(cache=True, error_model="numpy")
 def trade(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     fees: FeeSchedule,
     accounts: Accounts,
     actions: I64,
     invalid: NDArray[np.bool_],
 ) -> None:
-    """Execute one action per account in its frame; one that is masked out is a hold.
+    """Execute one action per account in its snapshot; one that is masked out is a hold.
 
     What an expiry or assignment left behind is closed whatever the action.
 
     Parameters
     ----------
-    frame_of : [B], frame that each account is in
+    snapshot_of : [B], snapshot that each account is in
     actions : [B]
     invalid : [B], set where an action was masked out
     """
@@ -135,18 +135,18 @@ def trade(
         elif not allowed or action == HOLD:
             continue
 
-        f, closes, n_legs = frame_of[b], action == CLOSE, 0
+        f, closes, n_legs = snapshot_of[b], action == CLOSE, 0
         for leg in range(MAX_LEGS):
-            i = legs[b, leg] if closes else np.int64(frames.legs[f, action, leg])
+            i = legs[b, leg] if closes else np.int64(snapshots.legs[f, action, leg])
             if i == NO_LEG:
                 break
             n_legs += 1
             chosen[leg] = i
             lots[leg] = -ratio[b, leg] if closes else RATIO[action, leg]
             if i == STOCK_LEG:
-                bid[leg], ask[leg] = stock_touch(frames.spot[f], rules.stock_half_spread)
+                bid[leg], ask[leg] = stock_touch(snapshots.spot[f], rules.stock_half_spread)
                 bid_size[leg] = ask_size[leg] = STOCK_LOTS
-                quote_ns[leg], right[leg], strike[leg] = frames.spot_ns[f], 0, 0.0
+                quote_ns[leg], right[leg], strike[leg] = snapshots.spot_ns[f], 0, 0.0
                 continue
             q, listed = quotes.quote_offset[f] + i, quotes.contract_offset[f] + i
             bid[leg], ask[leg], quote_ns[leg] = quotes.bid[q], quotes.ask[q], quotes.quote_ns[q]
@@ -155,7 +155,7 @@ def trade(
 
         wanted = holdings.units[b] if liquidates else np.int64(views.units[b, action])
         code, units = match_legs(
-            lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, frames.now_ns[f],
+            lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, snapshots.now_ns[f],
             wanted, rules.max_quote_age_ns, rules.slippage, price,
             rules.fill_style, n_legs == 1 and chosen[0] == STOCK_LEG,
         )  # fmt: skip
@@ -172,7 +172,7 @@ def trade(
             accounts.exit_cash[b] = round_usd(accounts.exit_cash[b] + premium)
             accounts.fees[b] = round_usd(accounts.fees[b] + fee)
         else:
-            holdings.units[b], holdings.opened_ns[b] = units, frames.now_ns[f]
+            holdings.units[b], holdings.opened_ns[b] = units, snapshots.now_ns[f]
             accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
             reserve = reserve_per_unit(right, strike, lots, n_legs, rules.multiplier)
             accounts.unit_reserve[b] = reserve
@@ -183,7 +183,7 @@ def trade(
                 known[b, leg] = 0.0
                 if leg < n_legs and chosen[leg] != STOCK_LEG:
                     q = quotes.quote_offset[f] + chosen[leg]
-                    keep_greeks(quotes, q, frames.spot[f], known[b, leg])
+                    keep_greeks(quotes, q, snapshots.spot[f], known[b, leg])
         net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
         holdings.net_cash[b] = round_usd(net_cash)
         balances.open_positions[b] = 1 if holdings.units[b] > 0 else 0
@@ -193,14 +193,14 @@ def trade(
 @njit(cache=True, error_model="numpy")
 def mark(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     accounts: Accounts,
     which: I64,
     rewards: F64,
 ) -> None:
-    """Mark accounts `which` in their frames and restrict those that broke a limit of losses.
+    """Mark accounts `which` in their snapshots and restrict those that broke a limit of losses.
 
     `rewards[b]` is set to the change of profit since the last mark over the initial capital,
     scaled as the rules say.
@@ -209,13 +209,13 @@ def mark(
     balances, delivered = accounts.balances, accounts.delivered
     halted, reduced = accounts.halted, accounts.reduced
     for b in which:
-        f = frame_of[b]
+        f = snapshot_of[b]
         value = 0.0
         for leg in range(MAX_LEGS):
             i = legs[b, leg]
             if i == NO_LEG or held[b] == 0:
                 break
-            price = frames.spot[f] if i == STOCK_LEG else quotes.mark[quotes.quote_offset[f] + i]
+            price = snapshots.spot[f] if i == STOCK_LEG else quotes.mark[quotes.quote_offset[f] + i]
             value += ratio[b, leg] * held[b] * rules.multiplier * price
         profit = accounts.net_cash[b] + value
         rewards[b] = (profit - accounts.profit[b]) / rules.initial_capital * rules.reward_scale

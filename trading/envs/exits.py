@@ -5,7 +5,7 @@ from numba import njit
 
 from trading.envs.accounts import Accounts
 from trading.envs.catalogue import MAX_LEGS
-from trading.envs.frames import Frames
+from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules, stock_touch
 from trading.execution.endings import exercised
@@ -17,15 +17,15 @@ from trading.market.chain import F64, I64
 @njit(cache=True, error_model="numpy")
 def closed_equity(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     fees: FeeSchedule,
     accounts: Accounts,
     which: I64,
     out: F64,
 ) -> None:
-    """Write to `out[b]` the equity of accounts `which` with everything closed in their frames, USD.
+    """Write to `out[b]` the equity in USD of accounts `which` with everything closed.
 
     What expires with the bar is paid what it is worth, without a fee. All else trades at the touch,
     whatever size is displayed: what nobody bids for is sold for nothing, and what nobody offers is
@@ -35,8 +35,8 @@ def closed_equity(
     right, price = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS)
     lots = np.zeros(MAX_LEGS, np.int64)
     for b in which:
-        f, units, n, paid = frame_of[b], holdings.units[b], 0, 0.0
-        spot = frames.spot[f]
+        f, units, n, paid = snapshot_of[b], holdings.units[b], 0, 0.0
+        spot = snapshots.spot[f]
         for leg in range(MAX_LEGS):
             i = holdings.legs[b, leg]
             if i == NO_LEG or units == 0:
@@ -48,7 +48,7 @@ def closed_equity(
             else:
                 q, listed = quotes.quote_offset[f] + i, quotes.contract_offset[f] + i
                 right[n] = quotes.right[listed]
-                if quotes.expiry_ns[listed] <= frames.now_ns[f]:
+                if quotes.expiry_ns[listed] <= snapshots.now_ns[f]:
                     worth = exercised(np.int64(right[n]), quotes.strike[listed], spot)
                     paid += ratio * units * rules.multiplier * worth
                     continue

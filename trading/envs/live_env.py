@@ -31,9 +31,9 @@ from trading.envs.adjusted_contracts import (
     nearest_volatility,
 )
 from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
-from trading.envs.frames import RATIO
 from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
 from trading.envs.market_features import F32
+from trading.envs.market_snapshots import RATIO
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker
@@ -222,7 +222,7 @@ class LiveEnv:
         self._holdings = no_holdings(count)
         self._balances = empty_balances(count)
         self._views = empty_views(count)
-        self._frame_of = np.zeros(count, dtype=np.int64)
+        self._snapshot_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
         """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
         self._at_opening: dict[str, F64] = {}
@@ -1038,9 +1038,9 @@ class LiveEnv:
         if market is None:
             return self._adjusted.quote(symbol) if symbol in self._adjusted else NO_QUOTE
         if i == STOCK_LEG:
-            frames = market.frames
-            bid, ask = stock_touch(float(frames.spot[0]), self._rules.stock_half_spread)
-            return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[0]))
+            snapshots = market.snapshots
+            bid, ask = stock_touch(float(snapshots.spot[0]), self._rules.stock_half_spread)
+            return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(snapshots.spot_ns[0]))
         market.vet_news()
         columns = market.chain.columns
         return QuoteView(
@@ -1072,7 +1072,7 @@ class LiveEnv:
             if hidden or symbol in left or symbol in account.suspensions:
                 balances.may_open[u] = balances.may_close[u] = False
             market = self._markets[symbol]
-            view = (market.quotes, market.frames, self._frame_of, rules)
+            view = (market.quotes, market.snapshots, self._snapshot_of, rules)
             which = np.array([u], dtype=np.int64)
             observe_accounts(*view, self._holdings, balances, which, self._views)
             if account.positions:
@@ -1124,12 +1124,14 @@ class LiveEnv:
             units=units,
         )
         market = self._markets[underlying]
-        greeks = unit_greeks(market.quotes, market.frames, 0, self._rules.multiplier, action)
+        greeks = unit_greeks(market.quotes, market.snapshots, 0, self._rules.multiplier, action)
         result = self._submit(order, Greeks(*greeks))
         if isinstance(result, Fill):
             for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:
                 known = self._at_opening[symbol] = np.zeros(self._holdings.known.shape[-1])
-                keep_greeks(market.quotes, market.chain.index[symbol], market.frames.spot[0], known)
+                keep_greeks(
+                    market.quotes, market.chain.index[symbol], market.snapshots.spot[0], known
+                )
         return Outcome(action, masked=False, result=result)
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
@@ -1157,7 +1159,7 @@ class LiveEnv:
 
     def _opening_legs(self, underlying: str, action: int) -> tuple[Leg, ...]:
         market = self._markets[underlying]
-        chosen = [int(market.frames.legs[0, action, leg]) for leg in range(MAX_LEGS)]
+        chosen = [int(market.snapshots.legs[0, action, leg]) for leg in range(MAX_LEGS)]
         return tuple(
             Leg(
                 underlying if i == STOCK_LEG else market.chain.symbols[i],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trading.envs.accounts import Accounts
 from trading.envs.catalogue import MAX_LEGS
-from trading.envs.frames import Frames
+from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.execution.endings import (
@@ -178,8 +178,8 @@ def _end_legs(
 @njit(cache=True, error_model="numpy")
 def _close(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     accounts: Accounts,
     which: I64,
@@ -193,8 +193,8 @@ def _close(
     ends = np.zeros(MAX_LEGS, np.bool_)
     for k in range(len(which)):
         b = which[k]
-        f = frame_of[b]
-        spot, now_ns, listed = frames.spot[f], frames.now_ns[f], quotes.contract_offset[f]
+        f = snapshot_of[b]
+        spot, now_ns, listed = snapshots.spot[f], snapshots.now_ns[f], quotes.contract_offset[f]
         if held[b] == 0:
             legs[b] = NO_LEG
         if held[b] > 0 and dividend[k] > 0.0 and not in_cash[k]:
@@ -238,15 +238,15 @@ def _close(
 
 def close_accounts(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     accounts: Accounts,
     which: I64,
     dividend: F64,
     in_cash: NDArray[np.bool_],
 ) -> None:
-    """End a session for accounts `which`, marked in their frames, those of the close.
+    """End a session for accounts `which`, marked in their snapshots, those of the close.
 
     Sold calls that are worth less than tomorrow's dividend are assigned, what has expired is paid,
     delivered or assigned, and the equity then becomes the base of the daily loss and perhaps the
@@ -258,9 +258,9 @@ def close_accounts(
     in_cash : [len(which)], whether the options settle in cash
     """
     changed = np.zeros(len(which), np.bool_)
-    _close(quotes, frames, frame_of, rules, accounts, which, dividend, in_cash, changed)
+    _close(quotes, snapshots, snapshot_of, rules, accounts, which, dividend, in_cash, changed)
     for b in which[changed & accounts.moves[which]].tolist():
-        now = _unit_margin(quotes, frames, int(frame_of[b]), rules, accounts, b)
+        now = _unit_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
         if np.isfinite(now):
             accounts.unit_reserve[b] = now
             accounts.balances.reserved[b] = now * accounts.holdings.units[b]
@@ -288,8 +288,8 @@ def pay_dividends(accounts: Accounts, which: I64, dividend: F64, multiplier: flo
 
 def watch_margin(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     accounts: Accounts,
     which: I64,
@@ -305,7 +305,7 @@ def watch_margin(
         if not units:
             accounts.moves[b] = False
             continue
-        now = _unit_margin(quotes, frames, int(frame_of[b]), rules, accounts, b)
+        now = _unit_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
         power = float(round_usd(balances.cash[b] - balances.reserved[b]))
         if np.isfinite(now) and is_material(float(accounts.unit_reserve[b]), now, units, power):
             accounts.unit_reserve[b] = now
@@ -313,9 +313,14 @@ def watch_margin(
 
 
 def _unit_margin(
-    quotes: QuoteArrays, frames: Frames, f: int, rules: TradingRules, accounts: Accounts, b: int
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    f: int,
+    rules: TradingRules,
+    accounts: Accounts,
+    b: int,
 ) -> float:
-    """What one unit of the strategy of account `b` holds back in frame `f`, USD."""
+    """What one unit of the strategy of account `b` holds back in snapshot `f`, USD."""
     legs, marks = [], {}
     for i, ratio in zip(accounts.holdings.legs[b], accounts.holdings.ratio[b], strict=True):
         if i == NO_LEG:
@@ -329,5 +334,5 @@ def _unit_margin(
             symbol = OptionContract(_UNDERLYING, expiry, right, strike_milli).symbol
             marks[symbol] = float(quotes.mark[q])
         legs.append(Leg(symbol, int(ratio)))
-    spot = float(frames.spot[f])
+    spot = float(snapshots.spot[f])
     return cents_up(market_requirement(tuple(legs), rules.multiplier, spot, marks))

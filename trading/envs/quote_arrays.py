@@ -1,4 +1,4 @@
-"""The quotes of many frames side by side, as accounts trade and mark them."""
+"""The quotes of many snapshots side by side, as accounts trade and mark them."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ from trading.market.chain import F64, I8, I64, Columns
 
 
 class QuoteArrays(NamedTuple):
-    """Contracts and their quotes in frames 0 to K - 1, one after the other.
+    """Contracts and their quotes in snapshots 0 to K - 1, one after the other.
 
-    Contract `i` of frame `f` is entry `contract_offset[f] + i` of the contracts and entry
+    Contract `i` of snapshot `f` is entry `contract_offset[f] + i` of the contracts and entry
     `quote_offset[f] + i` of the quotes.
     """
 
@@ -51,7 +51,7 @@ QUOTED = (
 
 
 def quote_arrays(chains: Columns) -> QuoteArrays:
-    """Views of a batch of B chains of equal size, or of one chain; frame b shows chain b."""
+    """Views of a batch of B chains of equal size, or of one chain; snapshot b shows chain b."""
     count = len(chains.strike) if chains.strike.ndim == 2 else 1
     size = chains.strike.shape[-1]
     at = np.arange(count, dtype=np.int64) * size

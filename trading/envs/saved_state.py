@@ -17,7 +17,12 @@ _SINCE = {
 }
 """Parts that older states lack: they are 0, nothing known."""
 
-_FORMER_NAMES = {"purses": "balances", "sights": "views"}
+_FORMER_NAMES = {
+    "purses": "balances",
+    "sights": "views",
+    "frames": "snapshots",
+    "frame_of": "snapshot_of",
+}
 """What parts were called in older states, and are called now."""
 
 

@@ -18,9 +18,9 @@ from trading.envs.accounts import mark, new_accounts, open_accounts, trade
 from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.exits import closed_equity
 from trading.envs.features import FEATURE_COUNT
-from trading.envs.frames import Frames
 from trading.envs.history import HistoricalMarkets, history_with_nights
 from trading.envs.market_features import LIMIT
+from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.nights import close_accounts, pay_dividends, watch_margin
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import TradingRules
@@ -40,22 +40,22 @@ Observation = dict[str, NDArray[Any]]
 
 
 class Markets(Protocol):
-    """Where the frames of B accounts come from.
+    """Where the snapshots of B accounts come from.
 
     Attributes
     ----------
-    frames, quotes : the frames, and the quotes in them
-    frame_of : i64[B], the frame that each account is in
+    snapshots, quotes : the snapshots, and the quotes in them
+    snapshot_of : i64[B], the snapshot that each account is in
     """
 
     @property
-    def frames(self) -> Frames: ...
+    def snapshots(self) -> MarketSnapshots: ...
 
     @property
     def quotes(self) -> QuoteArrays: ...
 
     @property
-    def frame_of(self) -> I64: ...
+    def snapshot_of(self) -> I64: ...
 
     def reseed(self, rng: np.random.Generator) -> None:
         """Draw from another generator from now on."""
@@ -98,7 +98,7 @@ class Markets(Protocol):
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over a state in place, so that views of quotes and frames stay.
+        """Take over a state in place, so that views of quotes and snapshots stay.
 
         Raises
         ------
@@ -248,8 +248,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
     def _trade(self, actions: I64) -> None:
         trade(
             self._markets.quotes,
-            self._markets.frames,
-            self._markets.frame_of,
+            self._markets.snapshots,
+            self._markets.snapshot_of,
             self._rules,
             self._fees,
             self._accounts,
@@ -260,14 +260,14 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
     def _closed(self, which: I64) -> F64:
         """Equity of accounts with everything closed at the touch, USD, [B]; of others as marked."""
         worth, markets = self.equity.copy(), self._markets
-        view = (markets.quotes, markets.frames, markets.frame_of, self._rules)
+        view = (markets.quotes, markets.snapshots, markets.snapshot_of, self._rules)
         closed_equity(*view, self._fees, self._accounts, which, worth)
         return worth
 
     def _pass_night(self, which: I64) -> None:
         """Lead accounts at their session's close to the first bar of the next one."""
         accounts, markets = self._accounts, self._markets
-        view = (markets.quotes, markets.frames, markets.frame_of, self._rules)
+        view = (markets.quotes, markets.snapshots, markets.snapshot_of, self._rules)
         dividend, in_cash = markets.night(which)
         close_accounts(*view, accounts, which, dividend, in_cash)
         markets.pass_night(which, accounts.holdings)
@@ -276,7 +276,12 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
     def _observe(self, which: I64) -> None:
         accounts = self._accounts
-        view = (self._markets.quotes, self._markets.frames, self._markets.frame_of, self._rules)
+        view = (
+            self._markets.quotes,
+            self._markets.snapshots,
+            self._markets.snapshot_of,
+            self._rules,
+        )
         mark(*view, accounts, which, self._rewards)
         if accounts.moves.any():
             watch_margin(*view, accounts, which)

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from trading.envs.account_view import Holdings
 from trading.envs.catalogue import MAX_LEGS
-from trading.envs.frames import Frames
+from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.market.chain import F64, I64, MIN_TIME_VALUE
@@ -46,7 +46,7 @@ _QUOTES, UNEXPLAINED, SPREAD, FEES, ENDINGS = range(4, 9)
 
 
 class Reading(NamedTuple):
-    """The legs of B accounts in their frames; [B, L] unless it says otherwise."""
+    """The legs of B accounts in their snapshots; [B, L] unless it says otherwise."""
 
     now_ns: I64
     """[B]"""
@@ -75,14 +75,20 @@ class Reading(NamedTuple):
 
 
 def read(
-    quotes: QuoteArrays, frames: Frames, frame_of: I64, holdings: Holdings, rules: TradingRules
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
+    holdings: Holdings,
+    rules: TradingRules,
 ) -> Reading:
-    """Marks and greeks of all that is held, as the frames show them."""
-    shape = len(frame_of), MAX_LEGS
+    """Marks and greeks of all that is held, as the snapshots show them."""
+    shape = len(snapshot_of), MAX_LEGS
     reading = Reading(
-        frames.now_ns[frame_of], frames.spot[frame_of], *(np.zeros(shape) for _ in range(7))
+        snapshots.now_ns[snapshot_of],
+        snapshots.spot[snapshot_of],
+        *(np.zeros(shape) for _ in range(7)),
     )
-    _read(quotes, frames, frame_of, holdings, rules, reading)
+    _read(quotes, snapshots, snapshot_of, holdings, rules, reading)
     return reading
 
 
@@ -115,15 +121,15 @@ def greeks_of_mark(
 @njit(cache=True, error_model="numpy")
 def _read(
     quotes: QuoteArrays,
-    frames: Frames,
-    frame_of: I64,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     holdings: Holdings,
     rules: TradingRules,
     reading: Reading,
 ) -> None:
-    for b in range(len(frame_of)):
-        f, units = frame_of[b], holdings.units[b]
-        spot, now_ns = frames.spot[f], frames.now_ns[f]
+    for b in range(len(snapshot_of)):
+        f, units = snapshot_of[b], holdings.units[b]
+        spot, now_ns = snapshots.spot[f], snapshots.now_ns[f]
         for leg in range(MAX_LEGS):
             i = holdings.legs[b, leg]
             if i == NO_LEG or units == 0:

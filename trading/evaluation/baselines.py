@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from trading.envs.account_view import keep_greeks, legs_greeks
 from trading.envs.accounts import Accounts
 from trading.envs.catalogue import ACTIONS, HOLD
-from trading.envs.frames import ABOVE_ROUNDING, Frames
+from trading.envs.market_snapshots import ABOVE_ROUNDING, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.vector_env import Observation
@@ -81,8 +81,8 @@ class View:
     """The markets that B accounts trade, as they stand now."""
 
     quotes: QuoteArrays
-    frames: Frames
-    frame_of: I64
+    snapshots: MarketSnapshots
+    snapshot_of: I64
     """[B]"""
     underlyings: Sequence[str]
     """[B], tickers; an option's root decides its margin."""
@@ -114,18 +114,18 @@ class Standing:
         self, view: View, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
     ) -> None:
         """Open the position in every account that has not traded yet, as far as it may."""
-        balances, frames = accounts.balances, view.frames
+        balances, snapshots = accounts.balances, view.snapshots
         for b in np.flatnonzero((accounts.trades == 0) & balances.may_open).tolist():
-            f = int(view.frame_of[b])
-            legs = self._legs(frames, f)
-            closing = frames.close_ns[f] - frames.now_ns[f] <= rules.no_open_ns
+            f = int(view.snapshot_of[b])
+            legs = self._legs(snapshots, f)
+            closing = snapshots.close_ns[f] - snapshots.now_ns[f] <= rules.no_open_ns
             if legs[0] != NO_LEG and not closing:
                 _open(self, view, b, legs, rules, fees, accounts)
 
-    def _legs(self, frames: Frames, f: int) -> list[int]:
+    def _legs(self, snapshots: MarketSnapshots, f: int) -> list[int]:
         if self.contracts_of is None:
             return [STOCK_LEG]
-        row = frames.legs[f, action_named(self.contracts_of)]
+        row = snapshots.legs[f, action_named(self.contracts_of)]
         return [int(i) for i in row[: len(self.ratio)]]
 
 
@@ -151,10 +151,10 @@ def baselines(seed: int) -> Mapping[str, Trader]:
 
 def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:
     """What account `b` can trade a contract, or the stock, at."""
-    frames, quotes, f = view.frames, view.quotes, int(view.frame_of[b])
+    snapshots, quotes, f = view.snapshots, view.quotes, int(view.snapshot_of[b])
     if leg == STOCK_LEG:
-        bid, ask = stock_touch(float(frames.spot[f]), rules.stock_half_spread)
-        return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[f]))
+        bid, ask = stock_touch(float(snapshots.spot[f]), rules.stock_half_spread)
+        return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(snapshots.spot_ns[f]))
     q = int(quotes.quote_offset[f]) + leg
     return QuoteView(
         float(quotes.bid[q]),
@@ -175,11 +175,11 @@ def _open(
     accounts: Accounts,
 ) -> None:
     """Order as many units as the limits allow, and book what trades."""
-    f, underlying = int(view.frame_of[b]), view.underlyings[b]
+    f, underlying = int(view.snapshot_of[b]), view.underlyings[b]
     symbols = [_symbol(view, f, leg, underlying) for leg in legs]
     order = Order(
         order_id=f"{standing.name}-{b}",
-        ts_ns=int(view.frames.now_ns[f]),
+        ts_ns=int(view.snapshots.now_ns[f]),
         underlying=underlying,
         strategy=standing.name,
         intent=Intent.OPEN,
@@ -193,10 +193,10 @@ def _open(
     )  # fmt: skip
     if offered.units == 0:
         return
-    spot = float(view.frames.spot[f])
+    spot = float(view.snapshots.spot[f])
     margin = cents_up(market_requirement(order.legs, rules.multiplier, spot, offered.marks))
     greeks = legs_greeks(
-        view.quotes, view.frames, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
+        view.quotes, view.snapshots, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
     )
     balances = accounts.balances
     power = float(balances.cash[b] - balances.reserved[b])
@@ -283,5 +283,5 @@ def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: View, f:
     for place, leg in enumerate(legs):
         if leg != STOCK_LEG:
             keep_greeks(
-                quotes, int(quotes.quote_offset[f]) + leg, view.frames.spot[f], known[place]
+                quotes, int(quotes.quote_offset[f]) + leg, view.snapshots.spot[f], known[place]
             )

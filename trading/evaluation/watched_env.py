@@ -136,12 +136,12 @@ class WatchedEnv(OptionsVectorEnv):
 
     def _view(self) -> View:
         markets = self._markets
-        return View(markets.quotes, markets.frames, markets.frame_of, self._underlyings)
+        return View(markets.quotes, markets.snapshots, markets.snapshot_of, self._underlyings)
 
     def _read(self) -> Reading:
         markets = self._markets
         held = self._accounts.holdings
-        return read(markets.quotes, markets.frames, markets.frame_of, held, self._rules)
+        return read(markets.quotes, markets.snapshots, markets.snapshot_of, held, self._rules)
 
     def _traded(self, before: Holdings, filled: NDArray[np.bool_]) -> F64:
         """USD of options and stock that the accounts' orders moved, [B]."""
