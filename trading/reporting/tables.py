@@ -10,7 +10,7 @@ import pandas as pd
 
 from trading.execution.events import DecisionMade, Event, OrderAccepted, OrderFilled
 from trading.execution.journal import Journal
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.orders import Order
 from trading.execution.portfolio import Account
 from trading.reporting.ledger import Ledger, Trade
@@ -157,7 +157,7 @@ class JournalTables:
                     fill.units,
                     fill.premium,
                     fill.fees,
-                    usd(fill.premium - fill.fees),
+                    round_usd(fill.premium - fill.fees),
                 )
                 for event in self._fills
                 for fill, order in [(event.fill, self._orders[event.fill.order_id])]
