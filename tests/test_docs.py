@@ -111,7 +111,7 @@ def test_the_site_has_every_page_in_its_navigation() -> None:
     assert sorted(told) == sorted(str(p.relative_to(docs)) for p in docs.rglob("*.md"))
 
 
-@pytest.mark.parametrize("page", ["glossary.md", "architecture.md"])
+@pytest.mark.parametrize("page", ["glossary.md", "architecture.md", "parity.md"])
 def test_modules_that_a_page_names_exist(page: str) -> None:
     trading = ROOT / "trading"
     text = (ROOT / "docs" / page).read_text()
