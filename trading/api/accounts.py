@@ -29,7 +29,7 @@ def open_journal(source: str | Path | Settings) -> JournalTables:
     >>> import trading as td
     >>> journal = td.open_journal("var/journal-paper.sqlite")
     >>> int((journal.trades.strategy == "long_call").sum())
-    13
+    14
     >>> bool(journal.fills.fees.sum() == journal.account.fees_paid)
     True
     """
