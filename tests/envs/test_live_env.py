@@ -183,7 +183,7 @@ def test_a_covered_call_in_the_money_is_called_away_and_leaves_nothing(scene: Sc
     scene.close(MONDAY, SPOT)
     scene.begin(FRIDAY)
     scene.close(FRIDAY, strike_of(call) + 5.0)
-    assert account.positions == {} and account.reserved == 0.0
+    assert account.positions == {} and account.margin_used == 0.0
     profit = (strike_of(call) - paid) * fill.units * 100.0 - fill.fees
     assert account.cash == pytest.approx(100_000.0 + profit)
 

@@ -20,8 +20,8 @@ from trading.evaluation.baselines import (
     action_named,
     baselines,
 )
+from trading.execution.margin.reg_t import reg_t_margin
 from trading.execution.orders import Leg
-from trading.execution.requirement import market_requirement
 from trading.market.chain import Chain
 
 FIRST = np.zeros(1, dtype=np.int64)
@@ -77,7 +77,7 @@ def test_stock_is_bought_at_the_ask_in_round_lots_up_to_the_capital_it_may_tie_u
     assert accounts.holdings.legs[0, 0] == STOCK_LEG
     assert accounts.holdings.units[0] == 75_000 // (100 * ask) == 7
     assert accounts.balances.cash[0] == pytest.approx(100_000 - 700 * ask)
-    assert accounts.balances.reserved[0] == 0.0
+    assert accounts.balances.margin_used[0] == 0.0
 
 
 def test_a_short_strangle_reserves_reg_t_margin_and_is_sized_as_a_secured_put() -> None:
@@ -90,8 +90,8 @@ def test_a_short_strangle_reserves_reg_t_margin_and_is_sized_as_a_secured_put() 
     symbols = [chain.symbols[i] for i in (call, put)]
     assert f"{EXPIRIES[1]:%y%m%d}" in symbols[0]
     marks = {symbol: float(columns.bid[i]) for symbol, i in zip(symbols, (call, put), strict=True)}
-    margin = market_requirement(tuple(Leg(s, -1) for s in symbols), 100.0, SPOT, marks)
-    assert accounts.unit_reserve[0] == pytest.approx(margin, abs=0.01)
+    margin = reg_t_margin(tuple(Leg(s, -1) for s in symbols), 100.0, SPOT, marks)
+    assert accounts.margin_per_unit[0] == pytest.approx(margin, abs=0.01)
     credit = 100.0 * sum(marks.values())
     assert units == 75_000 // (100 * columns.strike[put] - credit + 2) == 7
     assert accounts.balances.cash[0] == pytest.approx(100_000 + units * credit, abs=20.0)

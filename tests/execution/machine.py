@@ -25,7 +25,6 @@ from tests.execution.scene import (
 )
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
-from trading.execution.buying_power import underlying_prices
 from trading.execution.events import (
     CashMoved,
     Converted,
@@ -40,12 +39,13 @@ from trading.execution.events import (
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.legs import is_stock
+from trading.execution.margin.buying_power import underlying_prices
+from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin
 from trading.execution.matching import MINIMUM_PRICE, MatchCode, check_quote
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.owner import Command, obey
 from trading.execution.portfolio import Account
-from trading.execution.requirement import legs_reserve, market_requirement
 from trading.execution.risk import RiskLimits, TradingState
 from trading.execution.settlement import value_at_expiry
 from trading.market.contracts import parse_symbol
@@ -469,7 +469,7 @@ class TradingMachine(RuleBasedStateMachine):
         account = broker.account
         assert not account.positions
         assert not account.strategies
-        assert account.reserved == 0.0
+        assert account.margin_used == 0.0
         earned = account.paid_in + account.realised_pnl
         assert account.buying_power == account.cash
         assert math.isclose(account.cash, earned, abs_tol=1e-5)
@@ -505,11 +505,11 @@ class TradingMachine(RuleBasedStateMachine):
     @invariant()
     def a_strategy_holds_back_its_greatest_loss_or_a_margin_that_moves(self) -> None:
         for held in self.broker.account.strategies.values():
-            greatest_loss = legs_reserve(held.legs, 100.0, self.broker.account.adjusted)
+            greatest_loss = defined_risk_margin(held.legs, 100.0, self.broker.account.adjusted)
             if held.margin_moves:
-                assert 0.0 <= held.reserve_per_unit < math.inf
+                assert 0.0 <= held.margin_per_unit < math.inf
             else:
-                assert held.reserve_per_unit == greatest_loss
+                assert held.margin_per_unit == greatest_loss
 
     @invariant()
     def buying_power_is_negative_only_after_the_market_moved_margin_and_then_calls(self) -> None:
@@ -525,8 +525,8 @@ class TradingMachine(RuleBasedStateMachine):
         for name, held in broker.account.strategies.items():
             if held.margin_moves and name in spots and name not in broker.account.suspensions:
                 adjusted = broker.account.adjusted
-                now = market_requirement(held.legs, 100.0, spots[name], broker.marks, adjusted)
-                assert math.isclose(held.reserve_per_unit, now, rel_tol=0.011, abs_tol=0.011)
+                now = reg_t_margin(held.legs, 100.0, spots[name], broker.marks, adjusted)
+                assert math.isclose(held.margin_per_unit, now, rel_tol=0.011, abs_tol=0.011)
 
     def is_free(self, underlying: str) -> bool:
         account = self.broker.account

@@ -118,7 +118,7 @@ def test_not_a_number_anywhere_suspends_or_halts_and_never_passes_a_limit(
         )  # fmt: skip
         if name == "spot" and isinstance(result, Fill):
             # Only where the greatest loss is known without a price of the underlying.
-            assert math.isfinite(broker.account.reserved)
+            assert math.isfinite(broker.account.margin_used)
             assert not broker.account.strategies["SPY"].margin_moves
             return
         assert isinstance(result, Rejection)
@@ -203,7 +203,7 @@ def outcome(steps: Sequence[tuple[str, tuple[str, int, int]]]) -> dict[str, Any]
             play(broker, underlying, step, NOW_NS + number * SECOND_NS)
         account = broker.account
         strategies = {
-            name: (held.legs, held.units, held.net_cash, held.fees, held.reserve_per_unit)
+            name: (held.legs, held.units, held.net_cash, held.fees, held.margin_per_unit)
             for name, held in account.strategies.items()
         }
         return {

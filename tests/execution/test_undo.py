@@ -48,7 +48,7 @@ def state(broker: PaperBroker) -> dict[str, object]:
         "deliverables": dict(account.deliverables),
         "lots": dict(account.stock_lots),
         "strategy": (held.strategy, held.units, held.legs, held.delivered, held.opened_ns),
-        "reserve": held.reserve,
+        "margin": held.margin,
         "cash": account.cash,
         "actions": [name for name in account.actions if not name.startswith("undone")],
     }
@@ -84,7 +84,7 @@ def test_an_action_taken_back_leaves_the_account_as_it_was(
         assert broker.equity() == pytest.approx(equity, abs=0.005)
         for name, part in parts.items():
             assert broker.account.contribution(name, broker.marks) == pytest.approx(part, abs=0.005)
-        assert state(broker) == {**before, "reserve": pytest.approx(before["reserve"], abs=0.01)}
+        assert state(broker) == {**before, "margin": pytest.approx(before["margin"], abs=0.01)}
         assert vars(broker.journal.fold()) == vars(broker.account)
         with pytest.raises(OwnerRefused, match="no corporate action was applied"):
             say(broker, "undo_action", "SPY")

@@ -44,7 +44,7 @@ class AccountBalances(NamedTuple):
 
     equity: F64
     cash: F64
-    reserved: F64
+    margin_used: F64
     """Cash set aside for what open positions may still cost."""
     open_positions: I64
     may_open: NDArray[np.bool_]
@@ -80,7 +80,7 @@ def empty_balances(count: int) -> AccountBalances:
     return AccountBalances(
         equity=np.zeros(count),
         cash=np.zeros(count),
-        reserved=np.zeros(count),
+        margin_used=np.zeros(count),
         open_positions=np.zeros(count, dtype=np.int64),
         may_open=np.ones(count, dtype=np.bool_),
         may_close=np.ones(count, dtype=np.bool_),
@@ -140,7 +140,7 @@ def observe_accounts(
         f = snapshot_of[b]
         now_ns, spot = snapshots.now_ns[f], snapshots.spot[f]
         equity, cash = balances.equity[b], balances.cash[b]
-        buying_power = cash - balances.reserved[b]
+        buying_power = cash - balances.margin_used[b]
 
         value = net_delta = net_gamma = net_vega = net_theta = 0.0
         expiry_ns = 0
@@ -183,7 +183,7 @@ def observe_accounts(
         worth = max(equity, 1.0)
         k = put(out, b, MARKET_FEATURE_COUNT, (equity / rules.initial_capital - 1.0) * 10.0)
         k = put(out, b, k, buying_power / worth)
-        k = put(out, b, k, balances.reserved[b] / worth)
+        k = put(out, b, k, balances.margin_used[b] / worth)
         k = put(out, b, k, balances.open_positions[b] / rules.max_positions)
         if held[b] > 0:
             days = (expiry_ns - now_ns) / DAY_NS if expiry_ns else np.nan

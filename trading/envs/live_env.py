@@ -1054,7 +1054,7 @@ class LiveEnv:
     def _observe(self) -> None:
         account, balances = self.broker.account, self._balances
         balances.equity[:], balances.cash[:] = self.equity(), account.cash
-        balances.reserved[:] = account.reserved
+        balances.margin_used[:] = account.margin_used
         balances.open_positions[:] = len(account.strategies)
         balances.may_open[:] = account.trading_state is TradingState.ACTIVE
         balances.may_close[:] = account.trading_state is not TradingState.HALTED

@@ -24,7 +24,7 @@ from trading.envs.catalogue import (
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, Bars, observe_market
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.fees import FeeSchedule
-from trading.execution.margin import payoff_range
+from trading.execution.margin.formulas import payoff_range
 from trading.execution.matching import fill_cash, fill_price, net_price
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, is_tradable, is_tradable_at

@@ -12,7 +12,7 @@ Arrays: TypeAlias = "NDArray[Any] | dict[str, Arrays]"
 
 
 _SINCE = {
-    *("known", "peak", "halted", "reduced", "delivered", "moves"),
+    *("known", "peak", "halted", "reduced", "delivered", "margin_moves"),
     *("sessions", "session", "extra", "later", "expiry"),
 }
 """Parts that older states lack: they are 0, nothing known."""
@@ -22,6 +22,9 @@ _FORMER_NAMES = {
     "sights": "views",
     "frames": "snapshots",
     "frame_of": "snapshot_of",
+    "reserved": "margin_used",
+    "unit_reserve": "margin_per_unit",
+    "moves": "margin_moves",
 }
 """What parts were called in older states, and are called now."""
 

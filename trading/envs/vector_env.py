@@ -283,7 +283,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             self._rules,
         )
         mark(*view, accounts, which, self._rewards)
-        if accounts.moves.any():
+        if accounts.margin_moves.any():
             watch_margin(*view, accounts, which)
         observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views)
 

@@ -20,16 +20,16 @@ from trading.envs.market_snapshots import ABOVE_ROUNDING, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.vector_env import Observation
-from trading.execution.buying_power import required
 from trading.execution.exposure import headroom
 from trading.execution.fees import FeeSchedule
 from trading.execution.legs import terms_of
-from trading.execution.margin_watch import cents_up
+from trading.execution.margin.buying_power import order_buying_power_effect
+from trading.execution.margin.maintenance import cents_up
+from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin, sells_short
 from trading.execution.matching import FillStyle
 from trading.execution.money import round_usd
 from trading.execution.order_matching import MatchResult, match_order
 from trading.execution.orders import Intent, Leg, Order, QuoteView
-from trading.execution.requirement import legs_reserve, market_requirement, sells_short
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import I64
 from trading.market.contracts import OptionContract, Right
@@ -194,12 +194,12 @@ def _open(
     if offered.units == 0:
         return
     spot = float(view.snapshots.spot[f])
-    margin = cents_up(market_requirement(order.legs, rules.multiplier, spot, offered.marks))
+    margin = cents_up(reg_t_margin(order.legs, rules.multiplier, spot, offered.marks))
     greeks = legs_greeks(
         view.quotes, view.snapshots, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
     )
     balances = accounts.balances
-    power = float(balances.cash[b] - balances.reserved[b])
+    power = float(balances.cash[b] - balances.margin_used[b])
     units = _units(offered, margin, greeks, float(balances.equity[b]), power, rules, fees)
     if units >= 1:
         premium, fee = offered.cash(fees, units, rules.multiplier)
@@ -218,10 +218,12 @@ def _units(
 ) -> int:
     """Units that the displayed sizes and every limit allow."""
     order = offered.order
-    cost = required(offered, 1, offered.net, margin, fees, rules.multiplier)
+    cost = order_buying_power_effect(offered, 1, offered.net, margin, fees, rules.multiplier)
     without_calls = tuple(leg for leg in order.legs if terms_of(leg.symbol).right <= 0)
-    secured = legs_reserve(without_calls, rules.multiplier)
-    tied_up = required(offered, 1, offered.net, max(margin, secured), fees, rules.multiplier)
+    secured = defined_risk_margin(without_calls, rules.multiplier)
+    tied_up = order_buying_power_effect(
+        offered, 1, offered.net, max(margin, secured), fees, rules.multiplier
+    )
     if not 0.0 < cost <= tied_up < math.inf:
         return 0
     if not equity >= rules.min_short_equity and sells_short(order.legs):
@@ -267,13 +269,13 @@ def _book(
     accounts.net_cash[b] = round_usd(accounts.net_cash[b] + (premium - fee))
     accounts.trades[b] += 1
     accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
-    accounts.unit_reserve[b] = margin
+    accounts.margin_per_unit[b] = margin
     holdings.units[b], holdings.opened_ns[b] = units, now_ns
     holdings.legs[b], holdings.ratio[b] = NO_LEG, 0
     holdings.legs[b, : len(legs)], holdings.ratio[b, : len(legs)] = legs, ratio
     holdings.net_cash[b] = round_usd(premium - fee)
     balances.open_positions[b] = 1
-    balances.reserved[b] = margin * units
+    balances.margin_used[b] = margin * units
 
 
 def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: View, f: int) -> None:

@@ -16,7 +16,7 @@ from trading.execution.events import (
     Settled,
 )
 from trading.execution.journal_writer import AccountJournalWriter
-from trading.execution.margin_watch import margins_after
+from trading.execution.margin.maintenance import margins_after
 from trading.execution.money import round_usd
 from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.settlement import settlements

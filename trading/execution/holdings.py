@@ -27,7 +27,7 @@ class StrategyPosition(msgspec.Struct, frozen=True):
 
     `legs` are signed as held, a unit, and change when some of them expire or are delivered: always
     `units` times `legs` are the positions. `entry_cash` and `exit_cash` are changes of cash before
-    fees (+ received), dividends in the latter; `reserve_per_unit` is what each open unit holds back
+    fees (+ received), dividends in the latter; `margin_per_unit` is what each open unit holds back
     from buying power, and `margin_moves` says that this follows the market. `delivered` says that
     there is stock from exercise or assignment, or left by options that ended: it is to be closed.
     """
@@ -41,14 +41,14 @@ class StrategyPosition(msgspec.Struct, frozen=True):
     entry_cash: float
     exit_cash: float
     fees: float
-    reserve_per_unit: float
+    margin_per_unit: float
     margin_moves: bool = False
     delivered: bool = False
 
     @property
-    def reserve(self) -> float:
+    def margin(self) -> float:
         """Buying power held back in USD."""
-        return self.reserve_per_unit * self.units
+        return self.margin_per_unit * self.units
 
     @property
     def net_cash(self) -> float:
@@ -89,12 +89,12 @@ class WorkingOrder(msgspec.Struct, frozen=True):
 
     order: Order
     remaining: int
-    reserved_per_unit: float
+    buying_power_per_unit: float
 
     @property
-    def reserved(self) -> float:
+    def buying_power_held(self) -> float:
         """Buying power held back in USD."""
-        return self.reserved_per_unit * self.remaining
+        return self.buying_power_per_unit * self.remaining
 
 
 def as_units(quantities: Mapping[str, int]) -> tuple[int, tuple[Leg, ...]]:

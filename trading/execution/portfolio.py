@@ -44,9 +44,9 @@ from trading.execution.events import (
 )
 from trading.execution.holdings import Position, StrategyPosition, WorkingOrder, as_units
 from trading.execution.legs import is_stock
+from trading.execution.margin.reg_t import defined_risk_margin
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, LegFill, Order
-from trading.execution.requirement import legs_reserve
 from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
 
 MINUTE_NS = 60_000_000_000
@@ -221,10 +221,10 @@ class Account:
         return [name for name in self.strategies if name in self.closing]
 
     @property
-    def reserved(self) -> float:
+    def margin_used(self) -> float:
         """USD held back by open strategies and working orders."""
-        strategies = sum(strategy.reserve for strategy in self.strategies.values())
-        working = sum(waiting.reserved for waiting in self.working_orders.values())
+        strategies = sum(strategy.margin for strategy in self.strategies.values())
+        working = sum(waiting.buying_power_held for waiting in self.working_orders.values())
         return strategies + working
 
     @property
@@ -234,7 +234,7 @@ class Account:
         Below zero only where margin moved with the market, stock was assigned, or a dividend was
         owed.
         """
-        return float(round_usd(self.cash - self.reserved))
+        return float(round_usd(self.cash - self.margin_used))
 
     @property
     def suspended(self) -> dict[str, str]:
@@ -451,7 +451,7 @@ class Account:
             raise JournalError(f"margin of {event.underlying} changes, where nothing is open")
         self.margin_changes += 1
         self.strategies[event.underlying] = msgspec.structs.replace(
-            held, reserve_per_unit=event.reserve_per_unit, margin_moves=True
+            held, margin_per_unit=event.reserve_per_unit, margin_moves=True
         )
 
     @staticmethod
@@ -607,9 +607,9 @@ class Account:
     def _opened(self, order: Order, event: OrderFilled) -> StrategyPosition:
         fill = event.fill
         moves = event.reserve_per_unit is not None
-        reserve = event.reserve_per_unit
-        if reserve is None:
-            reserve = legs_reserve(order.legs, self.multiplier, self.adjusted)
+        margin = event.reserve_per_unit
+        if margin is None:
+            margin = defined_risk_margin(order.legs, self.multiplier, self.adjusted)
         held = self.strategies.get(fill.underlying)
         if held is None:
             held = StrategyPosition(
@@ -622,7 +622,7 @@ class Account:
                 entry_cash=0.0,
                 exit_cash=0.0,
                 fees=0.0,
-                reserve_per_unit=reserve,
+                margin_per_unit=margin,
                 margin_moves=moves,
             )
         elif held.order_id != order.order_id or held.legs != order.legs:
@@ -632,13 +632,13 @@ class Account:
             )
         units = held.units + fill.units
         if moves:
-            reserve = (held.reserve + reserve * fill.units) / units
+            margin = (held.margin + margin * fill.units) / units
         return msgspec.structs.replace(
             held,
             units=units,
             entry_cash=round_usd(held.entry_cash + fill.premium),
             fees=round_usd(held.fees + fill.fees),
-            reserve_per_unit=reserve,
+            margin_per_unit=margin,
             margin_moves=moves or held.margin_moves,
         )
 
@@ -688,14 +688,14 @@ class Account:
         if not left:
             return None
         units, legs = as_units(left)
-        reserve = legs_reserve(legs, self.multiplier, self.adjusted)
-        moves = held.margin_moves or not math.isfinite(reserve)
+        margin = defined_risk_margin(legs, self.multiplier, self.adjusted)
+        moves = held.margin_moves or not math.isfinite(margin)
         arose = held.delivered or stock_moved or all(is_stock(symbol) for symbol in left)
         return msgspec.structs.replace(
             held,
             legs=legs,
             units=units,
-            reserve_per_unit=held.reserve / units if moves else reserve,
+            margin_per_unit=held.margin / units if moves else margin,
             margin_moves=moves,
             delivered=(arose and held.underlying in left) or self.adjusted.touches(legs),
         )
@@ -805,7 +805,7 @@ class Account:
                 entry_cash=0.0,
                 exit_cash=0.0,
                 fees=0.0,
-                reserve_per_unit=0.0,
+                margin_per_unit=0.0,
                 margin_moves=False,
             )
         entry_cash = round_usd(own.entry_cash - event.moved)
@@ -820,7 +820,7 @@ class Account:
                 entry_cash=round_usd(other.entry_cash + strategy.entry_cash),
                 exit_cash=round_usd(other.exit_cash + strategy.exit_cash),
                 fees=round_usd(other.fees + strategy.fees),
-                reserve_per_unit=(other.reserve + strategy.reserve) / other.units,
+                margin_per_unit=(other.margin + strategy.margin) / other.units,
                 margin_moves=other.margin_moves or strategy.margin_moves,
                 delivered=True,
             )
@@ -842,14 +842,14 @@ class Account:
             self._keep_strategy(strategy, closed=True)
             return
         units, legs = as_units(quantities)
-        reserve = legs_reserve(legs, self.multiplier, self.adjusted)
-        moves = strategy.margin_moves or not math.isfinite(reserve)
+        margin = defined_risk_margin(legs, self.multiplier, self.adjusted)
+        moves = strategy.margin_moves or not math.isfinite(margin)
         to_close = strategy.delivered or self.adjusted.touches(legs)
         self.strategies[strategy.underlying] = msgspec.structs.replace(
             strategy,
             legs=legs,
             units=units,
-            reserve_per_unit=strategy.reserve / units if moves else reserve,
+            margin_per_unit=strategy.margin / units if moves else margin,
             margin_moves=moves,
             delivered=to_close,
         )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from trading.errors import ConfigError
 from trading.execution.exposure import FLAT, Greeks, headroom
+from trading.execution.margin.reg_t import sells_short
 from trading.execution.orders import Intent, Order, Rejection, RejectReason
-from trading.execution.requirement import sells_short
 from trading.execution.states import TABLE, Cause, TradingState, owner_may_close
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ class RiskLimits:
             raise ConfigError(lines)
 
 
-def is_affordable(order: Order, required_cash: float, buying_power: float) -> bool:
+def is_affordable(order: Order, buying_power_effect: float, buying_power: float) -> bool:
     """Whether an order leaves no buying power below zero; one that closes may also just free some.
 
     So a position can be closed while a margin call stands. NaN is not affordable.
     """
-    frees = order.intent is Intent.CLOSE and required_cash <= 0.0
-    return frees or required_cash <= buying_power
+    frees = order.intent is Intent.CLOSE and buying_power_effect <= 0.0
+    return frees or buying_power_effect <= buying_power
 
 
 class RiskEngine:
@@ -141,7 +141,7 @@ class RiskEngine:
         self,
         order: Order,
         account: "Account",
-        required_cash: float,
+        buying_power_effect: float,
         notional: float,
         equity: float,
         now_ns: int,
@@ -156,7 +156,7 @@ class RiskEngine:
         ----------
         required_cash : float
             Buying power that the order consumes including fees, USD, see
-            `margin.required_cash`; inf for a position without a greatest loss.
+            `margin.formulas.buying_power_effect`; inf for a position without a greatest loss.
         notional : float
             Price of all legs and units added up, USD.
         equity : float
@@ -170,10 +170,10 @@ class RiskEngine:
             number holds it back.
         """
         if by_owner and order.intent is Intent.CLOSE:
-            broken = self._broken_by_owner(order, account, required_cash, notional, now_ns)
+            broken = self._broken_by_owner(order, account, buying_power_effect, notional, now_ns)
         else:
             broken = self._broken(
-                order, account, required_cash, notional, equity, now_ns, greeks, unit_greeks
+                order, account, buying_power_effect, notional, equity, now_ns, greeks, unit_greeks
             )
         return _first(order, now_ns, broken)
 
@@ -181,7 +181,7 @@ class RiskEngine:
         self,
         order: Order,
         account: "Account",
-        required_cash: float,
+        buying_power_effect: float,
         notional: float,
         equity: float,
         now_ns: int,
@@ -190,8 +190,8 @@ class RiskEngine:
     ) -> Broken:
         limits = self.limits
         yield from self._forbidden(order, account, by_owner=False)
-        if not math.isfinite(equity + notional) or math.isnan(required_cash):
-            yield RejectReason.NOT_A_NUMBER, f"{equity=} {notional=} {required_cash=}"
+        if not math.isfinite(equity + notional) or math.isnan(buying_power_effect):
+            yield RejectReason.NOT_A_NUMBER, f"{equity=} {notional=} {buying_power_effect=}"
         if self.daily_loss_breached(account, equity):
             yield (
                 RejectReason.DAILY_LOSS,
@@ -204,16 +204,21 @@ class RiskEngine:
         if order.intent is Intent.OPEN:
             yield from self._broken_by_opening(order, account, notional, equity)
             yield from self._broken_by_greeks(order, account, equity, greeks, unit_greeks)
-        yield from _unaffordable(order, account, required_cash)
+        yield from _unaffordable(order, account, buying_power_effect)
 
     def _broken_by_owner(
-        self, order: Order, account: "Account", required_cash: float, notional: float, now_ns: int
+        self,
+        order: Order,
+        account: "Account",
+        buying_power_effect: float,
+        notional: float,
+        now_ns: int,
     ) -> Broken:
         yield from self._forbidden(order, account, by_owner=True)
-        if not math.isfinite(notional) or math.isnan(required_cash):
-            yield RejectReason.NOT_A_NUMBER, f"{notional=} {required_cash=}"
+        if not math.isfinite(notional) or math.isnan(buying_power_effect):
+            yield RejectReason.NOT_A_NUMBER, f"{notional=} {buying_power_effect=}"
         yield from self._broken_by_rate(account, now_ns)
-        yield from _unaffordable(order, account, required_cash)
+        yield from _unaffordable(order, account, buying_power_effect)
 
     def _broken_by_rate(self, account: "Account", now_ns: int) -> Broken:
         recent = sum(now_ns - ts_ns < MINUTE_NS for ts_ns in account.recent_order_ns)
@@ -292,15 +297,15 @@ class RiskEngine:
                 yield reason, f"{detail}, at most {limit:.0f} ({percent} % of equity)"
 
 
-def _unaffordable(order: Order, account: "Account", required_cash: float) -> Broken:
-    if required_cash == math.inf:
+def _unaffordable(order: Order, account: "Account", buying_power_effect: float) -> Broken:
+    if buying_power_effect == math.inf:
         detail = (
             "no greatest loss: cover sold options and stock by bought ones that last as long, "
             "or allow uncovered sales with risk.allow_naked_shorts and give the spot"
         )
         yield RejectReason.UNDEFINED_RISK, detail
-    if not is_affordable(order, required_cash, account.buying_power):
-        detail = f"needs {required_cash:.2f} USD of {account.buying_power:.2f}"
+    if not is_affordable(order, buying_power_effect, account.buying_power):
+        detail = f"needs {buying_power_effect:.2f} USD of {account.buying_power:.2f}"
         yield RejectReason.BUYING_POWER, detail
 
 

@@ -128,7 +128,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "equity": env.equity(),
             "cash": account.cash,
             "buying_power": account.buying_power,
-            "reserved": account.reserved,
+            "reserved": account.margin_used,
             "initial_capital": account.initial_cash,
             "realised_pnl": account.realised_pnl,
             "fees_paid": account.fees_paid,

@@ -25,7 +25,7 @@ from typing import TypeAlias
 
 from trading.execution.deliverables import STANDARD, Adjusted
 from trading.execution.legs import STOCK_RIGHT, Terms, arrays_of, terms_of
-from trading.execution.margin import reserve_per_unit, uncovered_margin
+from trading.execution.margin.formulas import payoff_margin, uncovered_margin
 from trading.execution.orders import Leg
 from trading.market.products import product_of
 
@@ -33,7 +33,9 @@ SHORT_STOCK_RATE = 1.5
 """Regulation T, 12 CFR 220.12(c): 150 % of the market value, proceeds included."""
 
 
-def legs_reserve(legs: tuple[Leg, ...], multiplier: float, adjusted: Adjusted = STANDARD) -> float:
+def defined_risk_margin(
+    legs: tuple[Leg, ...], multiplier: float, adjusted: Adjusted = STANDARD
+) -> float:
     """Greatest loss of one unit of `legs` in USD, whatever was paid; inf when there is none.
 
     A bought option that expires after the sold ones covers them until then (its value is at least
@@ -50,7 +52,7 @@ def legs_reserve(legs: tuple[Leg, ...], multiplier: float, adjusted: Adjusted = 
     return _greatest_loss(legs, terms, multiplier)
 
 
-def market_requirement(
+def reg_t_margin(
     legs: tuple[Leg, ...],
     multiplier: float,
     spot: float,
@@ -136,7 +138,7 @@ def _worst(legs: tuple[Leg, ...], terms: _Terms, multiplier: float) -> float:
     if not legs:
         return 0.0
     arrays = arrays_of(legs, [terms[leg.symbol] for leg in legs])
-    return float(reserve_per_unit(*arrays, len(legs), multiplier))
+    return float(payoff_margin(*arrays, len(legs), multiplier))
 
 
 def _split(
@@ -186,7 +188,7 @@ def _uncovered(
     marks: Mapping[str, float],
 ) -> float:
     """Margin of sold legs without cover, USD."""
-    required = {1: 0.0, -1: 0.0}
+    uncovered_by_right = {1: 0.0, -1: 0.0}
     value = {1: 0.0, -1: 0.0}
     short_lots = -sum(leg.ratio for leg in legs if terms[leg.symbol].right == STOCK_RIGHT)
     stock = SHORT_STOCK_RATE * spot * short_lots if short_lots else 0.0
@@ -205,7 +207,7 @@ def _uncovered(
         value[right] += sold * mark
         broad = product_of(root).cash_settled
         if sold:
-            required[right] += sold * uncovered_margin(right, strike, spot, mark, broad)
-    larger, other = (1, -1) if required[1] >= required[-1] else (-1, 1)
-    total = required[larger] + value[other] + stock
-    return total * multiplier if math.isfinite(sum(required.values())) else math.nan
+            uncovered_by_right[right] += sold * uncovered_margin(right, strike, spot, mark, broad)
+    larger, other = (1, -1) if uncovered_by_right[1] >= uncovered_by_right[-1] else (-1, 1)
+    total = uncovered_by_right[larger] + value[other] + stock
+    return total * multiplier if math.isfinite(sum(uncovered_by_right.values())) else math.nan
