@@ -27,7 +27,7 @@ from trading.execution.orders import (
     RejectReason,
     TimeInForce,
 )
-from trading.execution.owner import Command, obey
+from trading.execution.owner import Command, execute_command
 from trading.execution.risk import RiskLimits, TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -428,7 +428,7 @@ def test_winding_down_keeps_to_what_restricts_trading(
     scene, _ = wound_down(tmp_path)
     scene.bar(MONDAY, 31, SPOT)
     now_ns = session(MONDAY).open_ns + 31 * MINUTE_NS
-    obey(scene.broker, Command(command, "alice"), now_ns, scene.env.equity(), "")
+    execute_command(scene.broker, Command(command, "alice"), now_ns, scene.env.equity(), "")
     scene.trade(MONDAY, 31, HOLD, HOLD)
     halted = command is OwnerCommand.HALT
     assert ("BBB" in scene.broker.account.strategies) is halted

@@ -15,8 +15,8 @@ from trading.evaluation.backtest import backtest_simulation
 from trading.evaluation.baselines import (
     BUY_AND_HOLD,
     SHORT_STRANGLE,
-    Standing,
-    View,
+    HeldToClose,
+    MarketView,
     action_named,
     baselines,
 )
@@ -34,7 +34,7 @@ def liquid_chain() -> Chain:
 
 
 def opened(
-    standing: Standing,
+    position: HeldToClose,
     rules: TradingRules = DEFAULT_RULES,
     cash: float = 100_000.0,
     close_ns: int = SESSION_CLOSE_NS,
@@ -44,8 +44,8 @@ def opened(
     snapshots = snapshot_of(chain, rules=rules, session_close_ns=close_ns)
     accounts = new_accounts(1)
     open_accounts(accounts, FIRST, cash)
-    view = View(quote_arrays(chain.columns), snapshots, FIRST, ["XYZ"])
-    standing.open_all(view, rules, DEFAULT_FEES, accounts)
+    view = MarketView(quote_arrays(chain.columns), snapshots, FIRST, ["XYZ"])
+    position.open_all(view, rules, DEFAULT_FEES, accounts)
     return accounts
 
 
@@ -61,7 +61,7 @@ def test_a_fill_is_booked_as_the_environment_books_it_to_the_last_bit() -> None:
     trade(*view, DEFAULT_FEES, accounts, action, np.zeros(1, dtype=np.bool_))
     assert accounts.trades[0] == 1
     ratio = tuple(RATIO[action[0], :2].tolist())
-    mine = opened(Standing("covered call", ratio, contracts_of=name))
+    mine = opened(HeldToClose("covered call", ratio, contracts_of=name))
     for theirs, ours in (
         (accounts.holdings, mine.holdings),
         (accounts.balances, mine.balances),
@@ -115,10 +115,10 @@ def test_every_limit_of_the_rules_holds_a_strangle_back(limits: dict, units: int
 
 
 @pytest.mark.parametrize("standing", [BUY_AND_HOLD, SHORT_STRANGLE], ids=lambda s: s.name)
-def test_nothing_is_opened_close_to_the_end_or_without_money(standing: Standing) -> None:
+def test_nothing_is_opened_close_to_the_end_or_without_money(position: HeldToClose) -> None:
     close_ns = NOW_NS + DEFAULT_RULES.no_open_ns
-    assert opened(standing, close_ns=close_ns).trades[0] == 0
-    assert opened(standing, cash=1_000.0).trades[0] == 0
+    assert opened(position, close_ns=close_ns).trades[0] == 0
+    assert opened(position, cash=1_000.0).trades[0] == 0
 
 
 def test_buying_and_holding_earns_what_the_stock_moves_and_pays_half_the_spread() -> None:

@@ -44,7 +44,7 @@ from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin
 from trading.execution.matching import MINIMUM_PRICE, MatchCode, check_quote
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
-from trading.execution.owner import Command, obey
+from trading.execution.owner import Command, execute_command
 from trading.execution.portfolio import Account
 from trading.execution.risk import RiskLimits, TradingState
 from trading.execution.settlement import value_at_expiry
@@ -366,7 +366,7 @@ class TradingMachine(RuleBasedStateMachine):
         before, digest = broker.equity(), broker.account.fingerprint()
         command = Command(OwnerCommand.UNDO_ACTION, "owner", "it was called off", symbol=name)
         try:
-            obey(broker, command, self.now_ns)
+            execute_command(broker, command, self.now_ns)
         except OwnerRefused:
             assert broker.account.fingerprint() == digest
             return
@@ -452,7 +452,8 @@ class TradingMachine(RuleBasedStateMachine):
         self.now_ns += 60 * SECOND_NS
         self.tell_quotes(size=1e6)
         broker = self.broker
-        broker.expire_day_orders(self.now_ns)
+        for order_id in list(broker.account.working_orders):
+            broker.cancel(order_id, self.now_ns)
         broker.mark(self.quotes)
         broker.reset_peak(broker.equity(), self.now_ns)
         self.end_session()

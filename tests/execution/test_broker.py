@@ -235,7 +235,10 @@ def test_limits_are_net_prices_of_the_style_of_fills(broker: PaperBroker) -> Non
 
 
 def test_waiting_orders_expire_with_the_session_and_can_be_cancelled(broker: PaperBroker) -> None:
-    for release in (broker.expire_day_orders, lambda ts_ns: broker.cancel("paper-2", ts_ns)):
+    def close_session(now_ns: int) -> None:
+        broker.close_session("2026-01-05", broker.equity(), now_ns)
+
+    for release in (close_session, lambda ts_ns: broker.cancel("paper-2", ts_ns)):
         order = open_order(broker, "long_call", limit=1.0, day=True)
         broker.submit(order, market(), True, NOW_NS)
         assert broker.account.buying_power == 9_900.0

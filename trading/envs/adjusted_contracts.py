@@ -112,7 +112,7 @@ def adjusted_greeks(
     vol: float,
     years: float,
 ) -> tuple[float, float, float, float]:
-    """Delta, gamma, vega and theta of one adjusted contract, as in `Columns` times its shares.
+    """Delta, gamma, vega and theta of one adjusted contract, as in `ChainColumns` times its shares.
 
     It is as `shares / 100` standard contracts at another strike, see `Deliverable`. Without a
     volatility (NaN) its delta is that of its intrinsic value.

@@ -23,18 +23,18 @@ from numpy.typing import NDArray
 from trading.data.recorded import RecordedSession
 from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE
+from trading.envs.consecutive_sessions import ConsecutiveSessions
 from trading.envs.features import FEATURES
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.quote_arrays import LISTED, QUOTED, QuoteArrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.runs import Runs
 from trading.envs.saved_state import Resumable
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.execution.matching import FillStyle
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import F64, I64, MARKS, MARKS_READ, Columns
+from trading.market.chain import F64, I64, MARKS, MARKS_READ, ChainColumns
 from trading.market.contracts import OptionContract
 from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
@@ -108,15 +108,15 @@ def write_history(
     is refused: with `each_trades`, where there is a session in which nothing could ever be opened.
 
     With `nights`, a session that follows the one before of its underlying goes on from it, see
-    `trading.envs.runs`: positions can be held through the night. `dividends` and `actions` are
-    those that may fall between them.
+    `trading.envs.consecutive_sessions`: positions can be held through the night. `dividends` and
+    `actions` are those that may fall between them.
 
     Raises
     ------
     DataError
         There is no session, one is refused, or the folder cannot be written.
     """
-    runs = Runs(rules, fees, calendar, dividends, actions)
+    runs = ConsecutiveSessions(rules, fees, calendar, dividends, actions)
     with new_history(folder, rules, fees) as writer:
         for recorded in sessions:
             night = runs.night(recorded) if nights else runs.none(recorded)
@@ -317,7 +317,10 @@ class HistoryWriter:
             file.close()
 
     def add_bar(
-        self, quotes: Columns | QuoteArrays, snapshots: MarketSnapshots, formerly: I64 | None = None
+        self,
+        quotes: ChainColumns | QuoteArrays,
+        snapshots: MarketSnapshots,
+        formerly: I64 | None = None,
     ) -> None:
         """Append one bar of one market; what is listed is read at the first bar of a day.
 
@@ -559,7 +562,7 @@ def _list_again(
 ) -> None:
     """Turn `legs` of another session's listing into those of the accounts' present snapshots.
 
-    What has expired is held no more; all else is listed, see `trading.envs.runs`.
+    What has expired is held no more; all else is listed, see `trading.envs.consecutive_sessions`.
     """
     for b in which:
         at = contract_offset[snapshot_of[b]]

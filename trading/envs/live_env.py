@@ -39,7 +39,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import (
     MAX_GAP,
-    Known,
+    KnownEvents,
     catch_up,
     is_a_gap,
     pending,
@@ -324,7 +324,7 @@ class LiveEnv:
         actions: Iterable[CorporateAction],
         told_since: Mapping[str, date] | None = None,
     ) -> None:
-        """Replace the corporate actions that are known; `told_since` as in `Known`."""
+        """Replace the corporate actions that are known; `told_since` as in `KnownEvents`."""
         self._actions = tuple(in_order(actions))
         self._told_since = dict(told_since or {})
 
@@ -335,9 +335,9 @@ class LiveEnv:
             self._closes[symbol, day] = close
 
     @property
-    def known(self) -> Known:
+    def known(self) -> KnownEvents:
         """What was told, for what falls due."""
-        return Known(
+        return KnownEvents(
             self._dividends,
             self._actions,
             self._closes,
@@ -989,7 +989,7 @@ class LiveEnv:
         return self._greeks.of(symbol, columns, i, market.spot, self._now_ns, age)
 
     def _sensitivities(self, symbol: str) -> tuple[float, float, float, float]:
-        """Delta, gamma, vega and theta of a holding, as in `Columns` times its shares."""
+        """Delta, gamma, vega and theta of a holding, as in `ChainColumns` times its shares."""
         account = self.broker.account
         shares = account.positions[symbol].quantity * account.size(symbol)
         delta, gamma, vega, theta = self._held_greeks(symbol)[0]

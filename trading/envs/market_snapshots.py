@@ -27,7 +27,7 @@ from trading.execution.fees import FeeSchedule
 from trading.execution.margin.formulas import payoff_range
 from trading.execution.matching import fill_cash, fill_price, net_price
 from trading.market.calendar import DAY_NS
-from trading.market.chain import F64, I64, Columns, is_tradable, is_tradable_at
+from trading.market.chain import F64, I64, ChainColumns, is_tradable, is_tradable_at
 
 DELTA_TOLERANCE = 0.15
 """A leg whose delta is further than this from its target is not that leg."""
@@ -138,7 +138,7 @@ def scratch() -> Scratch:
 
 
 @njit(cache=True, error_model="numpy")
-def _find_buckets(chain: Columns, now_ns: int, group: I64) -> None:
+def _find_buckets(chain: ChainColumns, now_ns: int, group: I64) -> None:
     """Write the expiry group of each bucket, or -1 where no expiry has a readable volatility."""
     iv, group_start = chain.iv, chain.group_start
     for b in range(len(_BUCKET_TARGET)):
@@ -159,7 +159,7 @@ def _find_buckets(chain: Columns, now_ns: int, group: I64) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _find_nearest(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch) -> None:
+def _find_nearest(chain: ChainColumns, now_ns: int, max_age_ns: int, s: Scratch) -> None:
     """Find the tradable contracts of each bucket nearest every delta target, within tolerance."""
     delta, right = chain.delta, chain.right
     bid, ask, quote_ns = chain.bid, chain.ask, chain.quote_ns
@@ -184,7 +184,13 @@ def _find_nearest(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch) -> N
 
 @njit(cache=True, error_model="numpy")
 def _nearest_beyond(
-    chain: Columns, g: int, right: int, target: float, before: float, now_ns: int, max_age_ns: int
+    chain: ChainColumns,
+    g: int,
+    right: int,
+    target: float,
+    before: float,
+    now_ns: int,
+    max_age_ns: int,
 ) -> int:
     """As `_find_nearest`, among strikes further out of the money than the strike `before`."""
     best = DELTA_TOLERANCE
@@ -201,7 +207,7 @@ def _nearest_beyond(
 
 @njit(cache=True, error_model="numpy")
 def _mirrored(
-    chain: Columns, g: int, right: int, wing: float, body: float, now_ns: int, max_age_ns: int
+    chain: ChainColumns, g: int, right: int, wing: float, body: float, now_ns: int, max_age_ns: int
 ) -> int:
     """The contract as far from the strike `body` as `wing` is, to the other side.
 
@@ -219,7 +225,7 @@ def _mirrored(
 
 
 @njit(cache=True, error_model="numpy")
-def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs: I32) -> None:
+def _choose_legs(chain: ChainColumns, now_ns: int, max_age_ns: int, s: Scratch, legs: I32) -> None:
     """Write the contracts of every opening action to legs[N, MAX_LEGS].
 
     An action whose contracts are not all to be had gets NO_LEG for its first one.
@@ -260,7 +266,7 @@ def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs:
 
 @njit(cache=True, error_model="numpy")
 def _price_units(
-    chain: Columns,
+    chain: ChainColumns,
     snapshots: MarketSnapshots,
     k: int,
     rules: TradingRules,
@@ -327,7 +333,7 @@ def _price_units(
 
 @njit(cache=True, error_model="numpy")
 def fill_snapshot(
-    chain: Columns,
+    chain: ChainColumns,
     snapshots: MarketSnapshots,
     k: int,
     bars: Bars,

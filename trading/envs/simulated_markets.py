@@ -21,13 +21,13 @@ from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.saved_state import Resumable
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
-from trading.market.chain import F64, I64, Columns, empty_columns, first_of, refresh, row
+from trading.market.chain import F64, I64, ChainColumns, empty_columns, first_of, refresh, row
 from trading.market.factors import (
     CALM,
     OWN_SHOCKS,
     STRESSED,
     Factors,
-    State,
+    FactorState,
     empty_factors,
     overnight,
     simulate_path,
@@ -100,7 +100,7 @@ def _fill_logs(spot: F64, which: I64, out: F64) -> None:
 
 @njit(cache=True, error_model="numpy")
 def _show_bar(
-    chains: Columns,
+    chains: ChainColumns,
     day: _Day,
     snapshots: MarketSnapshots,
     which: I64,
@@ -158,7 +158,7 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
         close_spot = factors.spot[m, last]
         regime = STRESSED if factors.regime[m, last] == STRESSED else CALM
         log_iv, gap = np.log(factors.atm_iv[m, last]), factors.gap[m, last]
-        close = State(close_spot, log_iv, factors.skew[m, last], regime, gap)
+        close = FactorState(close_spot, log_iv, factors.skew[m, last], regime, gap)
         close_ns = opened_ns + SESSION_BARS * BAR_NS
         state = overnight(model, rng, close, close_ns, open_ns, model.event_ns, OWN_SHOCKS, 0.0)
         for k in range(HISTORY_BARS):
@@ -413,7 +413,7 @@ def _strikes(spot: F64, iv: F64, days: I64) -> F64:
     return strikes
 
 
-def _empty_chains(count: int, accounts: int) -> Columns:
+def _empty_chains(count: int, accounts: int) -> ChainColumns:
     """Chains with room for what so many accounts of each may hold beside what is listed."""
     per_expiry = 2 * STRIKES_PER_EXPIRY
     expiries = np.repeat(np.arange(_EXPIRIES), per_expiry) + SESSION_CLOSE_NS
@@ -423,10 +423,10 @@ def _empty_chains(count: int, accounts: int) -> Columns:
         strikes = np.append(strikes, np.repeat(np.arange(1.0, MAX_LEGS + 1), 2))
     rights = np.tile(np.array([1, -1], dtype=np.int8), len(strikes) // 2)
     template = empty_columns(expiries.astype(np.int64), strikes, rights)
-    return Columns._make(np.repeat(column[None], count, axis=0) for column in template)
+    return ChainColumns._make(np.repeat(column[None], count, axis=0) for column in template)
 
 
-def _lay_out(chains: Columns, which: I64) -> None:
+def _lay_out(chains: ChainColumns, which: I64) -> None:
     """Give chains the usual expiries, each with the usual number of contracts."""
     chains.group_start[which, : _EXPIRIES + 1] = 2 * STRIKES_PER_EXPIRY * np.arange(_EXPIRIES + 1)
 

@@ -18,7 +18,7 @@ from trading.envs.history import (
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv
-from trading.evaluation.baselines import Standing, Trader
+from trading.evaluation.baselines import HeldToClose, Trader
 from trading.evaluation.simulated_history import SIMULATED
 from trading.evaluation.watched_env import WatchedBar, WatchedEnv
 from trading.execution.fees import FeeSchedule
@@ -130,7 +130,7 @@ def backtest_history(
     markets = EveryDay(history, sessions_per_episode)
     days = history.days
     underlyings = [days[k].underlying for k in markets.episodes.tolist()]
-    env = WatchedEnv(len(underlyings), rules, fees, markets, underlyings, _standing(trader))
+    env = WatchedEnv(len(underlyings), rules, fees, markets, underlyings, _held_to_close(trader))
 
     def named(episode: int, session: int) -> str:
         k = int(markets.episodes[episode])
@@ -156,7 +156,7 @@ def backtest_simulation(
     """
     episodes = -(-sessions // sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode)
-    env = WatchedEnv(episodes, rules, fees, markets, [SIMULATED] * episodes, _standing(trader))
+    env = WatchedEnv(episodes, rules, fees, markets, [SIMULATED] * episodes, _held_to_close(trader))
 
     def named(episode: int, session: int) -> str:
         later = f", session {session + 1}" if sessions_per_episode > 1 else ""
@@ -176,7 +176,7 @@ def history_returns(
 
     Fractions of the initial capital a session. Episodes of several sessions are closed at the
     touch, and count as the mean of their sessions, of which each depends on the one before.
-    `trader` acts: a `Standing` position is no action, and is not opened here.
+    `trader` acts: a `HeldToClose` position is no action, and is not opened here.
 
     Raises:
         DataError: There is no history in the folder, or it was written for other rules.
@@ -222,8 +222,8 @@ def learnt(policy: Policy) -> Trader:
     return trader
 
 
-def _standing(trader: Trader) -> Standing | None:
-    return trader if isinstance(trader, Standing) else None
+def _held_to_close(trader: Trader) -> HeldToClose | None:
+    return trader if isinstance(trader, HeldToClose) else None
 
 
 def _simulated(

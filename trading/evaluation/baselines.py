@@ -77,7 +77,7 @@ def random_masked(seed: int) -> Trader:
 
 
 @dataclass(frozen=True)
-class View:
+class MarketView:
     """The markets that B accounts trade, as they stand now."""
 
     quotes: QuoteArrays
@@ -89,7 +89,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Standing:
+class HeldToClose:
     """A position opened once a session, at the first bar that allows it, and kept to the close.
 
     Its greatest loss has no bound or is the whole price, so it is sized as the catalogue sizes
@@ -111,7 +111,7 @@ class Standing:
         return hold(observation, first)
 
     def open_all(
-        self, view: View, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
+        self, view: MarketView, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
     ) -> None:
         """Open the position in every account that has not traded yet, as far as it may."""
         balances, snapshots = accounts.balances, view.snapshots
@@ -129,8 +129,8 @@ class Standing:
         return [int(i) for i in row[: len(self.ratio)]]
 
 
-BUY_AND_HOLD = Standing("stock", (1,))
-SHORT_STRANGLE = Standing("short_strangle", (-1, -1), contracts_of="long_strangle_far_d30")
+BUY_AND_HOLD = HeldToClose("stock", (1,))
+SHORT_STRANGLE = HeldToClose("short_strangle", (-1, -1), contracts_of="long_strangle_far_d30")
 
 
 BENCHMARK = "buy and hold"
@@ -149,7 +149,7 @@ def baselines(seed: int) -> Mapping[str, Trader]:
     }
 
 
-def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:
+def quote_of(view: MarketView, b: int, leg: int, rules: TradingRules) -> QuoteView:
     """What account `b` can trade a contract, or the stock, at."""
     snapshots, quotes, f = view.snapshots, view.quotes, int(view.snapshot_of[b])
     if leg == STOCK_LEG:
@@ -166,8 +166,8 @@ def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:
 
 
 def _open(
-    standing: Standing,
-    view: View,
+    position: HeldToClose,
+    view: MarketView,
     b: int,
     legs: list[int],
     rules: TradingRules,
@@ -178,12 +178,12 @@ def _open(
     f, underlying = int(view.snapshot_of[b]), view.underlyings[b]
     symbols = [_symbol(view, f, leg, underlying) for leg in legs]
     order = Order(
-        order_id=f"{standing.name}-{b}",
+        order_id=f"{position.name}-{b}",
         ts_ns=int(view.snapshots.now_ns[f]),
         underlying=underlying,
-        strategy=standing.name,
+        strategy=position.name,
         intent=Intent.OPEN,
-        legs=tuple(Leg(s, r) for s, r in zip(symbols, standing.ratio, strict=True)),
+        legs=tuple(Leg(s, r) for s, r in zip(symbols, position.ratio, strict=True)),
         units=rules.max_contracts,
     )
     quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
@@ -196,14 +196,14 @@ def _open(
     spot = float(view.snapshots.spot[f])
     margin = cents_up(reg_t_margin(order.legs, rules.multiplier, spot, offered.marks))
     greeks = legs_greeks(
-        view.quotes, view.snapshots, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
+        view.quotes, view.snapshots, f, rules.multiplier, np.array(legs), np.array(position.ratio)
     )
     balances = accounts.balances
     power = float(balances.cash[b] - balances.margin_used[b])
     units = _units(offered, margin, greeks, float(balances.equity[b]), power, rules, fees)
     if units >= 1:
         premium, fee = offered.cash(fees, units, rules.multiplier)
-        _book(accounts, b, legs, standing.ratio, units, premium, fee, margin, order.ts_ns)
+        _book(accounts, b, legs, position.ratio, units, premium, fee, margin, order.ts_ns)
         _note_greeks(accounts, b, legs, view, f)
 
 
@@ -243,7 +243,7 @@ def _units(
     return int(most) if math.isfinite(most) else 0
 
 
-def _symbol(view: View, f: int, leg: int, underlying: str) -> str:
+def _symbol(view: MarketView, f: int, leg: int, underlying: str) -> str:
     if leg == STOCK_LEG:
         return underlying
     quotes, i = view.quotes, int(view.quotes.contract_offset[f]) + leg
@@ -278,7 +278,7 @@ def _book(
     balances.margin_used[b] = margin * units
 
 
-def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: View, f: int) -> None:
+def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: MarketView, f: int) -> None:
     """Keep the greeks that options are opened at, as `trading.envs.accounts.trade` does."""
     known, quotes = accounts.holdings.known[b], view.quotes
     known[:] = 0.0

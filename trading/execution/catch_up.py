@@ -4,7 +4,7 @@
 each open corporate actions and dividends, at each close early assignments and what expires, all at
 that session's own figures and journalled with that session's time. Every step is one transaction
 and is idempotent: a process that dies in between goes on where it died. Nothing here asks anybody
-for anything: `Known` holds what the sources told.
+for anything: `KnownEvents` holds what the sources told.
 
 What cannot be done is held back for its underlying, which is suspended with the reason, and all
 later steps of that underlying wait for it: an expiry without a closing price, and whatever happens
@@ -53,7 +53,7 @@ _SAME_ACTION_DAYS = 30
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownEvents:
     """What the sources have told.
 
     Parameters
@@ -108,24 +108,24 @@ def unexplained_since(account: Account, underlying: str) -> date | None:
 
 
 def suspend_unexplained(
-    books: AccountJournalWriter, underlying: str, day: date, what: str, now_ns: int
+    writer: AccountJournalWriter, underlying: str, day: date, what: str, now_ns: int
 ) -> None:
     """Let an underlying neither trade nor move in value since no action explains what it does.
 
     Nothing happens where that is so already, or its owner said that the move of `day` was real.
     """
     reason = f"{UNEXPLAINED} {day}:"
-    accepted = books.account.accepted.get(underlying, ())
+    accepted = writer.account.accepted.get(underlying, ())
     is_known = any(each.startswith(reason) for each in accepted)
-    if not is_known and unexplained_since(books.account, underlying) is None:
-        books.suspend(underlying, f"{reason} {what}", now_ns)
+    if not is_known and unexplained_since(writer.account, underlying) is None:
+        writer.suspend(underlying, f"{reason} {what}", now_ns)
 
 
-def lift(books: AccountJournalWriter, underlying: str, prefix: str, why: str, now_ns: int) -> None:
+def lift(writer: AccountJournalWriter, underlying: str, prefix: str, why: str, now_ns: int) -> None:
     """End the suspensions of an underlying whose reasons begin with `prefix`."""
-    for reason in list(books.account.suspensions.get(underlying, ())):
+    for reason in list(writer.account.suspensions.get(underlying, ())):
         if reason.startswith(prefix):
-            books.reinstate(underlying, why, now_ns, lifts=reason)
+            writer.reinstate(underlying, why, now_ns, lifts=reason)
 
 
 def is_a_gap(before: float, after: float, max_gap: float) -> bool:
@@ -143,7 +143,7 @@ def price_before(price: float, actions: Iterable[CorporateAction]) -> float:
 def wanted_closes(
     account: Account,
     calendar: ExchangeCalendar,
-    known: Known,
+    known: KnownEvents,
     session: Session,
 ) -> list[tuple[str, date]]:
     """Symbols and sessions whose closing prices `catch_up` needs up to the open of `session`.
@@ -179,7 +179,7 @@ def wanted_closes(
 
 
 def catch_up(
-    broker: Clearing, calendar: ExchangeCalendar, known: Known, session: Session
+    broker: Clearing, calendar: ExchangeCalendar, known: KnownEvents, session: Session
 ) -> list[CorporateActionApplied]:
     """Bring an account to the open of `session`, at which its actions and dividends come into it.
 
@@ -195,12 +195,12 @@ def catch_up(
     return work.applied
 
 
-def dispute(books: AccountJournalWriter, known: Known, session: Session) -> None:
+def dispute(writer: AccountJournalWriter, known: KnownEvents, session: Session) -> None:
     """Suspend what was converted by an action that is called off or told otherwise since.
 
     Until its owner takes the action back or keeps it, or it is told again as it was applied.
     """
-    account = books.account
+    account = writer.account
     stands: dict[str, list[str]] = {}
     for name, (terms, identifier) in account.actions.items():
         underlying, kind, ex_date = _parts(name)
@@ -221,7 +221,7 @@ def dispute(books: AccountJournalWriter, known: Known, session: Session) -> None
                 tuple(stands.get(underlying, ())) or "\0"
             ):
                 why = "the corporate action is undone, or told as it was applied"
-                books.reinstate(underlying, why, session.open_ns, lifts=reason)
+                writer.reinstate(underlying, why, session.open_ns, lifts=reason)
     for underlying, tails in stands.items():
         known_ones = [
             *account.suspensions.get(underlying, ()),
@@ -230,11 +230,11 @@ def dispute(books: AccountJournalWriter, known: Known, session: Session) -> None
         for tail in tails:
             if not any(each.endswith(tail) for each in known_ones):
                 reason = f"{UNEXPLAINED} {session.date}: {tail}"
-                books.suspend(underlying, reason, session.open_ns)
+                writer.suspend(underlying, reason, session.open_ns)
 
 
 def _contradiction(
-    known: Known,
+    known: KnownEvents,
     applied: tuple[str, str, date, str, str],
     today: date,
     *,
@@ -325,7 +325,7 @@ class _CatchUp:
     """One run of `catch_up`."""
 
     def __init__(
-        self, broker: Clearing, calendar: ExchangeCalendar, known: Known, session: Session
+        self, broker: Clearing, calendar: ExchangeCalendar, known: KnownEvents, session: Session
     ) -> None:
         self.broker = broker
         self.calendar = calendar

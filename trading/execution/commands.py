@@ -25,7 +25,7 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class CommandResult(msgspec.Struct, frozen=True):
     """What became of a command: a sentence, and where the account stands after it."""
 
     said: str

@@ -47,7 +47,7 @@ from trading.execution.legs import is_stock
 from trading.execution.margin.reg_t import defined_risk_margin
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, LegFill, Order
-from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
+from trading.execution.states import RESTRICTION_RULES, Cause, Restriction, TradingState, strictest
 
 MINUTE_NS = 60_000_000_000
 UNEXPLAINED = "unexplained since"
@@ -161,7 +161,6 @@ class Account:
         self.winning_trades = 0
         self.fills = 0
         self.decisions = 0
-        self.masked_decisions = 0
         self.orders = 0
         self.rejections = 0
         self.terms: dict[str, str] = {}
@@ -326,7 +325,6 @@ class Account:
             return
         self.last_decision_ns[event.underlying] = event.ts_ns
         self.decisions += 1
-        self.masked_decisions += event.masked
         self.reward_total += event.reward
         self.last_reward_ns = max(self.last_reward_ns, event.ts_ns)
         if event.profit is not None:
@@ -488,7 +486,7 @@ class Account:
     def _restrict_champion(self, ts_ns: int) -> None:
         cause = Cause.CHAMPION_DRAWDOWN
         if cause not in self.restrictions:
-            self._restrict(cause, TABLE[cause].state, str(cause), ts_ns)
+            self._restrict(cause, RESTRICTION_RULES[cause].state, str(cause), ts_ns)
 
     def _suspend(self, event: UnderlyingSuspended) -> None:
         if not self._is_next(event.number, self.suspension_changes, "suspension"):

@@ -9,7 +9,7 @@ from trading.errors import ConfigError
 from trading.execution.exposure import FLAT, Greeks, headroom
 from trading.execution.margin.reg_t import sells_short
 from trading.execution.orders import Intent, Order, Rejection, RejectReason
-from trading.execution.states import TABLE, Cause, TradingState, owner_may_close
+from trading.execution.states import RESTRICTION_RULES, Cause, TradingState, owner_may_close
 
 if TYPE_CHECKING:
     from trading.execution.portfolio import Account
@@ -79,7 +79,7 @@ class RiskEngine:
     """
 
     CONSEQUENCES: ClassVar[dict[RejectReason, TradingState]] = {
-        reason: TABLE[reason].state
+        reason: RESTRICTION_RULES[reason].state
         for reason in (
             RejectReason.DAILY_LOSS,
             RejectReason.NOT_A_NUMBER,
@@ -96,7 +96,7 @@ class RiskEngine:
         """Refuse what needs no price: by the trading state, or for a limit that is no number."""
         return _first(order, now_ns, self._forbidden(order, account, by_owner))
 
-    def standing(self, cause: str, account: "Account", equity: float | None) -> str:
+    def why_unresolved(self, cause: str, account: "Account", equity: float | None) -> str:
         """Why a cause still stands, with the way out; empty when it does not, or nobody can tell.
 
         `equity` is the account's now in USD, None where that is not known.

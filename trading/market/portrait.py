@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.market.factors import CALM, SESSIONS_PER_YEAR, STRESSED, State, advance
+from trading.market.factors import CALM, SESSIONS_PER_YEAR, STRESSED, FactorState, advance
 from trading.market.model import MarketModel
 from trading.market.surface import surface_iv
 
@@ -58,10 +58,10 @@ def _walk(model: MarketModel, rng: np.random.Generator, start_spot: float, paths
     night = model.overnight_share / SESSIONS_PER_YEAR
     step = (1.0 - model.overnight_share) / SESSIONS_PER_YEAR / _STEPS
     for p in range(count):
-        state = State(start_spot, log(model.calm_vol), model.calm_skew, CALM, 0.0)
+        state = FactorState(start_spot, log(model.calm_vol), model.calm_skew, CALM, 0.0)
         for s in range(-_WARM_SESSIONS, sessions):
             if s == 0:
-                state = State(start_spot, state.log_iv, state.skew, state.regime, state.gap)
+                state = FactorState(start_spot, state.log_iv, state.skew, state.regime, state.gap)
             opening = state
             for _ in range(_STEPS):
                 state, _, _ = advance(model, rng, state, step, 0.0)

@@ -184,7 +184,7 @@ class Family(NamedTuple):
 DEFAULT_FAMILY = Family()
 
 
-class Markets(NamedTuple):
+class SimulatedPaths(NamedTuple):
     """n markets, each as one episode begins in it."""
 
     models: F64
@@ -229,7 +229,7 @@ def sample_markets(
     close_ns: int = 0,
     ranges: ModelRanges = DEFAULT_RANGES,
     beginnings: Beginnings = DEFAULT_BEGINNINGS,
-) -> Markets:
+) -> SimulatedPaths:
     """n independent markets as their episodes begin: parameters, spot, volatility and tick class.
 
     `close_ns` is the close of the episode's session, which dates the news that some markets
@@ -255,7 +255,7 @@ def sample_markets(
     tick_class = rng.integers(0, TICK_CLASSES, n)
     if beginnings.tick_class != ANY_CLASS:
         tick_class[:] = beginnings.tick_class
-    return Markets(
+    return SimulatedPaths(
         models,
         np.exp(log_spot),
         log_iv,
@@ -333,7 +333,7 @@ def model_at(models: F64, row: int) -> MarketModel:
 
 @njit(cache=True, error_model="numpy")
 def simulate_markets(
-    markets: Markets,
+    markets: SimulatedPaths,
     which: I64,
     factors: Factors,
     step_seconds: float,

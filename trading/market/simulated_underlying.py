@@ -18,7 +18,7 @@ from trading.market.factors import (
     CALM,
     OWN_SHOCKS,
     Factors,
-    State,
+    FactorState,
     overnight,
     simulate_factors,
 )
@@ -71,7 +71,7 @@ NO_TIES = Ties()
 class Opening(NamedTuple):
     """One underlying at a session's open; `listing` is of its standard contracts."""
 
-    state: State
+    state: FactorState
     listing: Listing
     company: Company
 
@@ -118,7 +118,7 @@ class Underlying:
         return np.random.default_rng([self.seed, name, day.toordinal(), stream])
 
     def first(self, day: date) -> Opening:
-        state = State(self.spec.spot, log(self.spec.annual_vol), self.model.calm_skew, CALM)
+        state = FactorState(self.spec.spot, log(self.spec.annual_vol), self.model.calm_skew, CALM)
         company = Company(self.spec.symbol)
         company, _, _ = self._morning(company, day, self.spec.spot, self.spec.spot, {})
         return Opening(state, self._listed(day, self.spec.spot, {}), company)
@@ -148,7 +148,7 @@ class Underlying:
     def next(self, session: Session, following: date, opening: Opening) -> Opening:
         """The opening on the session after `session`, a night later."""
         paths = self.paths(session, opening)
-        close = State(
+        close = FactorState(
             float(paths.spot[0, -1]),
             log(paths.atm_iv[0, -1]),
             float(paths.skew[0, -1]),
@@ -159,7 +159,7 @@ class Underlying:
         shared, loading = self.shared(session.date, _NIGHT, 1), sqrt(self.ties.correlation)
         open_ns = self.calendar.next_session(session.date).open_ns
         event_ns, close_ns = float(self.model_on(session).event_ns), session.close_ns
-        state = State(
+        state = FactorState(
             *overnight(self.model, rng, close, close_ns, open_ns, event_ns, shared, loading)
         )
         halt = self.halt(session)
