@@ -41,7 +41,7 @@ def order(
 
 
 def reason(made: Order, held: Account | None = None, **changed: Any) -> RejectReason | None:
-    values = {"required_cash": 200.0, "notional": 400.0, "equity": 10_000.0} | changed
+    values = {"buying_power_effect": 200.0, "notional": 400.0, "equity": 10_000.0} | changed
     rejection = ENGINE.check(made, held or account(), now_ns=NOW_NS, **values)
     return rejection.reason if rejection else None
 
