@@ -114,7 +114,7 @@ def test_every_limit_of_the_rules_holds_a_strangle_back(limits: dict, units: int
     assert accounts.trades[0] == (units > 0)
 
 
-@pytest.mark.parametrize("standing", [BUY_AND_HOLD, SHORT_STRANGLE], ids=lambda s: s.name)
+@pytest.mark.parametrize("position", [BUY_AND_HOLD, SHORT_STRANGLE], ids=lambda s: s.name)
 def test_nothing_is_opened_close_to_the_end_or_without_money(position: HeldToClose) -> None:
     close_ns = NOW_NS + DEFAULT_RULES.no_open_ns
     assert opened(position, close_ns=close_ns).trades[0] == 0
