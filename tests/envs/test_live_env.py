@@ -28,7 +28,8 @@ from trading.execution.orders import (
     TimeInForce,
 )
 from trading.execution.owner import Command, execute_command
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
+from trading.execution.states import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.contracts import OptionContract, Right, parse_symbol

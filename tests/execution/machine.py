@@ -46,8 +46,9 @@ from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.owner import Command, execute_command
 from trading.execution.portfolio import Account
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
 from trading.execution.settlement import value_at_expiry
+from trading.execution.states import TradingState
 from trading.market.contracts import parse_symbol
 from trading.market.corporate_actions import (
     CorporateAction,

@@ -25,7 +25,8 @@ from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.matching import FillStyle
 from trading.execution.orders import Fill, Leg, Rejection, RejectReason
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
+from trading.execution.states import TradingState
 
 
 def fill(broker: PaperBroker, shape: str, units: int = 1) -> Fill:

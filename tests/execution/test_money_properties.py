@@ -27,7 +27,8 @@ from trading.execution.broker import PaperBroker
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.orders import Fill, QuoteView, Rejection, RejectReason
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
+from trading.execution.states import TradingState
 
 LIMITS = RiskLimits(
     max_contracts_per_order=1_000,

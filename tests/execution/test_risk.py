@@ -16,7 +16,8 @@ from trading.execution.exposure import FLAT, Greeks
 from trading.execution.holdings import Position
 from trading.execution.orders import Intent, Leg, Order, OrderType, RejectReason
 from trading.execution.portfolio import Account
-from trading.execution.risk import RiskEngine, RiskLimits, TradingState
+from trading.execution.risk import RiskEngine, RiskLimits
+from trading.execution.states import TradingState
 
 ENGINE = RiskEngine(RiskLimits(max_positions=1, max_orders_per_minute=2))
 

@@ -23,8 +23,8 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import Ending, Event, MarginChanged, Settled
 from trading.execution.holdings import Position
 from trading.execution.orders import Fill, Leg, Rejection, RejectReason
-from trading.execution.risk import TradingState
 from trading.execution.settlement import settlements
+from trading.execution.states import TradingState
 
 EXPIRING = [PUT_95, PUT_100, CALL_100, CALL_105]
 SPX_CALL = "O:SPXW260116C05000000"

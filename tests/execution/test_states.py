@@ -20,8 +20,8 @@ from trading.execution.events import (
 )
 from trading.execution.orders import Fill, Rejection, RejectReason
 from trading.execution.owner import Command, execute_command
-from trading.execution.risk import RiskLimits, TradingState
-from trading.execution.states import RESTRICTION_RULES, Cause
+from trading.execution.risk import RiskLimits
+from trading.execution.states import RESTRICTION_RULES, Cause, TradingState
 
 CAPITAL = 10_000.0
 LIMITS = RiskLimits(max_daily_loss_pct=20.0, max_drawdown_pct=25.0, allow_naked_shorts=True)

@@ -16,7 +16,7 @@ from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
 from trading.envs.market_snapshots import ABOVE_ROUNDING, RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
-from trading.execution.exposure import headroom
+from trading.execution.exposure import headroom, usd_greeks
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, is_tradable
 
@@ -188,9 +188,10 @@ def observe_accounts(
         if held[b] > 0:
             days = (expiry_ns - now_ns) / DAY_NS if expiry_ns else np.nan
             k = put(out, b, k, 1.0)
-            k = put(out, b, k, net_delta * spot / worth)
-            k = put(out, b, k, net_gamma * spot * spot * 0.01 / worth)
-            k = put(out, b, k, net_vega * 0.01 / (0.001 * worth))
+            delta, gamma, vega = usd_greeks(net_delta, net_gamma, net_vega, spot)
+            k = put(out, b, k, delta / worth)
+            k = put(out, b, k, gamma / worth)
+            k = put(out, b, k, vega / (0.001 * worth))
             k = put(out, b, k, net_theta / 365.0 / (0.001 * worth))
             k = put(out, b, k, value / (0.05 * worth))
             k = put(out, b, k, (value + holdings.net_cash[b]) / (0.01 * worth))
@@ -254,11 +255,10 @@ def legs_greeks(
         delta += ratio[leg] * quotes.delta[q]
         gamma += ratio[leg] * quotes.gamma[q]
         vega += ratio[leg] * quotes.vega[q]
-    return (
-        multiplier * delta * spot,
-        multiplier * gamma * spot * spot * 0.01,
-        multiplier * vega * 0.01,
+    greeks: tuple[float, float, float] = usd_greeks(
+        multiplier * delta, multiplier * gamma, multiplier * vega, spot
     )
+    return greeks
 
 
 @njit(cache=True, error_model="numpy")

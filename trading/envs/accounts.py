@@ -23,6 +23,7 @@ from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.market_snapshots import RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.execution.exposure import loss_floor
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin.formulas import payoff_margin
 from trading.execution.matching import MatchCode, fill_cash, match_legs
@@ -111,6 +112,9 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
         getattr(accounts, name)[which] = False
 
 
+# What is booked here `Account` books for a live account (`portfolio.py`: `_opened`, `_reduced`),
+# tied to it by `tests/live/test_parity.py` and `tests/envs/test_fill_styles.py`, and
+# `trading.evaluation.baselines` for positions outside of the catalogue, by its tests.
 # One loop body, as in `observe_accounts`: a call that takes the arrays of an account costs more
 # than the fill.
 @njit(cache=True, error_model="numpy")
@@ -237,9 +241,9 @@ def mark(
         rewards[b] = (profit - accounts.profit[b]) / rules.initial_capital * rules.reward_scale
         accounts.profit[b] = profit
         balances.equity[b] = balances.cash[b] + value
-        if not balances.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):
+        if not balances.equity[b] >= loss_floor(accounts.day_start[b], rules.max_daily_loss):
             halted[b] = True
-        if not balances.equity[b] >= accounts.peak[b] * (1.0 - rules.max_drawdown):
+        if not balances.equity[b] >= loss_floor(accounts.peak[b], rules.max_drawdown):
             reduced[b] = True
         balances.may_close[b] = not (halted[b] or delivered[b])
         balances.may_open[b] = balances.may_close[b] and not reduced[b]

@@ -49,7 +49,7 @@ from trading.execution.catch_up import (
     value_when_settled,
     wanted_closes,
 )
-from trading.execution.exposure import Greeks
+from trading.execution.exposure import Greeks, usd_greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.holdings import StrategyPosition
 from trading.execution.legs import is_stock
@@ -62,8 +62,7 @@ from trading.execution.orders import (
     Rejection,
     RejectReason,
 )
-from trading.execution.risk import TradingState
-from trading.execution.states import Cause
+from trading.execution.states import Cause, TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import F64, tradable_share
@@ -963,9 +962,8 @@ class LiveEnv:
         for symbol, position in self.broker.account.positions.items():
             spot = self._markets[position.underlying].spot
             leg_delta, leg_gamma, leg_vega, _ = self._sensitivities(symbol)
-            delta += leg_delta * spot
-            gamma += leg_gamma * spot * spot * 0.01
-            vega += leg_vega * 0.01
+            leg = usd_greeks(leg_delta, leg_gamma, leg_vega, spot)
+            delta, gamma, vega = delta + leg[0], gamma + leg[1], vega + leg[2]
         return Greeks(delta, gamma, vega)
 
     def greeks_not_quoted(self) -> dict[str, str]:

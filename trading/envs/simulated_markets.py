@@ -33,7 +33,7 @@ from trading.market.factors import (
     simulate_path,
 )
 from trading.market.model import YEAR_SECONDS, MarketModel
-from trading.market.quotes import quote_chain
+from trading.market.quotes import ChainQuotes, quote_chain
 from trading.market.randomisation import (
     DEFAULT_BEGINNINGS,
     Beginnings,
@@ -125,9 +125,12 @@ def _show_bar(
         factors = day.factors
         quote_chain(
             model, rng, factors.spot[m, last], factors.atm_iv[m, last], factors.skew[m, last],
-            now_ns, chain.strike, chain.expiry_ns, chain.right, chain.bid, chain.ask,
-            chain.bid_size, chain.ask_size, chain.quote_ns, day.tick_class[m], requote,
-            changed[:size],
+            now_ns,
+            ChainQuotes(
+                chain.strike, chain.expiry_ns, chain.right, chain.bid, chain.ask,
+                chain.bid_size, chain.ask_size, chain.quote_ns,
+            ),
+            day.tick_class[m], requote, changed[:size],
         )  # fmt: skip
         snapshots.now_ns[m] = snapshots.spot_ns[m] = now_ns
         snapshots.spot[m] = refresh(

@@ -7,7 +7,7 @@ import msgspec
 
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Leg, Order, QuoteView
-from trading.market.chain import _marked
+from trading.market.chain import mark_value
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -104,5 +104,5 @@ def as_units(quantities: Mapping[str, int]) -> tuple[int, tuple[Leg, ...]]:
 
 
 def marked(quote: QuoteView, last: float) -> float:
-    """Value of a holding in USD a share by the rule of `trading.market.chain`; see `_marked`."""
-    return float(_marked(quote.bid, quote.ask, quote.ts_ns, math.nan, last))
+    """Value of a holding in USD a share by the rule of `trading.market.chain`; see `mark_value`."""
+    return float(mark_value(quote.bid, quote.ask, quote.ts_ns, math.nan, last))

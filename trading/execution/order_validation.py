@@ -1,21 +1,18 @@
 """What is wrong with an order before prices matter."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from trading.errors import ContractError
 from trading.execution.legs import is_stock, terms_of
 from trading.execution.orders import Intent, Order, QuoteView, RejectReason
+from trading.execution.portfolio import Account
 from trading.execution.risk import Broken
 from trading.market.contracts import parse_symbol
 from trading.market.products import is_index
 
-if TYPE_CHECKING:
-    from trading.execution.portfolio import Account
-
 
 def validation_errors(
-    order: Order, account: "Account", quotes: Mapping[str, QuoteView], session_open: bool
+    order: Order, account: Account, quotes: Mapping[str, QuoteView], session_open: bool
 ) -> Broken:
     """Why an order is refused whatever the prices, the first reason first."""
     if not session_open:
@@ -71,14 +68,14 @@ def mixture_fault(order: Order) -> str:
     return ""
 
 
-def _not_openable(order: Order, account: "Account") -> Broken:
+def _not_openable(order: Order, account: Account) -> Broken:
     held = account.strategies.get(order.underlying)
     if held is not None:
         detail = f"{held.strategy} is open on {order.underlying}: close it first"
         yield RejectReason.POSITION_EXISTS, detail
 
 
-def _not_closable(order: Order, account: "Account") -> Broken:
+def _not_closable(order: Order, account: Account) -> Broken:
     held = account.strategies.get(order.underlying)
     units = held.units if held else 0
     if order.units > units:

@@ -3,18 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from trading.errors import ConfigError
-from trading.execution.exposure import FLAT, Greeks, headroom
+from trading.execution.exposure import FLAT, Greeks, headroom, loss_floor
 from trading.execution.margin.reg_t import sells_short
 from trading.execution.orders import Intent, Order, Rejection, RejectReason
+from trading.execution.portfolio import Account
 from trading.execution.states import RESTRICTION_RULES, Cause, TradingState, owner_may_close
-
-if TYPE_CHECKING:
-    from trading.execution.portfolio import Account
-
-__all__ = ["RiskEngine", "RiskLimits", "TradingState", "is_affordable"]
 
 MINUTE_NS = 60_000_000_000
 
@@ -91,12 +87,12 @@ class RiskEngine:
         self.limits = limits
 
     def gate(
-        self, order: Order, account: "Account", now_ns: int, *, by_owner: bool = False
+        self, order: Order, account: Account, now_ns: int, *, by_owner: bool = False
     ) -> Rejection | None:
         """Refuse what needs no price: by the trading state, or for a limit that is no number."""
         return _first(order, now_ns, self._forbidden(order, account, by_owner))
 
-    def why_unresolved(self, cause: str, account: "Account", equity: float | None) -> str:
+    def why_unresolved(self, cause: str, account: Account, equity: float | None) -> str:
         """Why a cause still stands, with the way out; empty when it does not, or nobody can tell.
 
         `equity` is the account's now in USD, None where that is not known.
@@ -124,23 +120,26 @@ class RiskEngine:
             )
         return ""
 
-    def daily_loss_breached(self, account: "Account", equity: float) -> bool:
+    def daily_loss_breached(self, account: Account, equity: float) -> bool:
         """Whether `equity` (USD) is below what the daily loss limit allows; NaN is a breach."""
-        return not equity >= _floor(account.day_start_equity, self.limits.max_daily_loss_pct)
+        return not equity >= loss_floor(
+            account.day_start_equity, self.limits.max_daily_loss_pct / 100.0
+        )
 
-    def drawdown_breached(self, account: "Account", equity: float) -> bool:
+    def drawdown_breached(self, account: Account, equity: float) -> bool:
         """Whether `equity` (USD) is too far below the account's peak; NaN is a breach."""
-        return not equity >= _floor(account.peak_equity, self.limits.max_drawdown_pct)
+        return not equity >= loss_floor(account.peak_equity, self.limits.max_drawdown_pct / 100.0)
 
-    def champion_breached(self, account: "Account", equity: float) -> bool:
+    def champion_breached(self, account: Account, equity: float) -> bool:
         """Whether `equity` (USD) is too far below the peak under the champion; NaN is a breach."""
-        limit = self.limits.max_champion_drawdown_pct
-        return account.champion > 0 and not equity >= _floor(account.champion_peak_equity, limit)
+        limit = self.limits.max_champion_drawdown_pct / 100.0
+        lowest = loss_floor(account.champion_peak_equity, limit)
+        return account.champion > 0 and not equity >= lowest
 
     def check(
         self,
         order: Order,
-        account: "Account",
+        account: Account,
         buying_power_effect: float,
         notional: float,
         equity: float,
@@ -180,7 +179,7 @@ class RiskEngine:
     def _broken(
         self,
         order: Order,
-        account: "Account",
+        account: Account,
         buying_power_effect: float,
         notional: float,
         equity: float,
@@ -209,7 +208,7 @@ class RiskEngine:
     def _broken_by_owner(
         self,
         order: Order,
-        account: "Account",
+        account: Account,
         buying_power_effect: float,
         notional: float,
         now_ns: int,
@@ -220,12 +219,12 @@ class RiskEngine:
         yield from self._broken_by_rate(account, now_ns)
         yield from _unaffordable(order, account, buying_power_effect)
 
-    def _broken_by_rate(self, account: "Account", now_ns: int) -> Broken:
+    def _broken_by_rate(self, account: Account, now_ns: int) -> Broken:
         recent = sum(now_ns - ts_ns < MINUTE_NS for ts_ns in account.recent_order_ns)
         if not recent < self.limits.max_orders_per_minute:
             yield RejectReason.ORDER_RATE, f"{recent} orders within a minute"
 
-    def _forbidden(self, order: Order, account: "Account", by_owner: bool) -> Broken:
+    def _forbidden(self, order: Order, account: Account, by_owner: bool) -> Broken:
         overrides = by_owner and order.intent is Intent.CLOSE
         overrides = overrides and owner_may_close(account.restrictions)
         if account.trading_state is TradingState.HALTED and not overrides:
@@ -239,7 +238,7 @@ class RiskEngine:
             yield RejectReason.NOT_A_NUMBER, f"limit price {order.limit_price}"
 
     def _broken_by_opening(
-        self, order: Order, account: "Account", notional: float, equity: float
+        self, order: Order, account: Account, notional: float, equity: float
     ) -> Broken:
         limits = self.limits
         if self.drawdown_breached(account, equity):
@@ -270,7 +269,7 @@ class RiskEngine:
     def _broken_by_greeks(
         self,
         order: Order,
-        account: "Account",
+        account: Account,
         equity: float,
         greeks: Greeks | None,
         unit_greeks: Greeks | None,
@@ -297,7 +296,7 @@ class RiskEngine:
                 yield reason, f"{detail}, at most {limit:.0f} ({percent} % of equity)"
 
 
-def _unaffordable(order: Order, account: "Account", buying_power_effect: float) -> Broken:
+def _unaffordable(order: Order, account: Account, buying_power_effect: float) -> Broken:
     if buying_power_effect == math.inf:
         detail = (
             "no greatest loss: cover sold options and stock by bought ones that last as long, "
@@ -307,11 +306,6 @@ def _unaffordable(order: Order, account: "Account", buying_power_effect: float) 
     if not is_affordable(order, buying_power_effect, account.buying_power):
         detail = f"needs {buying_power_effect:.2f} USD of {account.buying_power:.2f}"
         yield RejectReason.BUYING_POWER, detail
-
-
-def _floor(base: float, loss_pct: float) -> float:
-    """USD below which a loss from `base` is above `loss_pct`, also where the base is negative."""
-    return base - abs(base) * loss_pct / 100.0
 
 
 def _first(order: Order, now_ns: int, broken: Broken) -> Rejection | None:

@@ -148,7 +148,7 @@ MARKS_READ = (2, 3)
 
 
 @njit(cache=True)
-def _marked(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float) -> float:
+def mark_value(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float) -> float:
     """Value in the books, USD a share: the one rule, of environment, broker and margin.
 
     The mid, or the last value as far as the sides that are quoted allow it: a side that goes
@@ -217,7 +217,7 @@ def _mark_all(chain: ChainColumns, spot: float) -> None:
     iv, delta, gamma, vega, theta = chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta
     for i in range(len(strike)):
         intrinsic = max(right[i] * (spot - strike[i]), 0.0) if spot > 0.0 else np.nan
-        mark[i] = _marked(bid[i], ask[i], quote_ns[i], intrinsic, mark[i])
+        mark[i] = mark_value(bid[i], ask[i], quote_ns[i], intrinsic, mark[i])
         iv[i] = delta[i] = gamma[i] = vega[i] = theta[i] = np.nan
 
 
@@ -274,11 +274,11 @@ def refresh(
 ) -> float:
     """Fill forward, iv, greeks and mark in place; return the spot price that was used.
 
-    The forward comes from put-call parity. Where no pair can be read it is `spot` grown as the
-    last one that was read had grown, dividends included: `grown` [G] remembers that from call to
-    call (NaN before the first). Where nothing is remembered it grows at `rate`. An unknown (NaN)
-    `spot` is implied from the nearest forward. A volatility is read from the out-of-the-money
-    contract of each strike and serves both rights. For marks see `_marked`. Unknown values are NaN.
+    The forward comes from put-call parity. Where no pair can be read it is `spot` grown as the last
+    one that was read had grown, dividends included: `grown` [G] remembers that from call to call
+    (NaN before the first). Where nothing is remembered it grows at `rate`. An unknown (NaN) `spot`
+    is implied from the nearest forward. A volatility is read from the out-of-the-money contract of
+    each strike and serves both rights. For marks see `mark_value`. Unknown values are NaN.
     """
     n = len(chain.strike)
     known = np.full(len(chain.forward), np.nan) if grown is None else grown

@@ -1,6 +1,6 @@
 """What a simulated market is, measured: paths over years, and options held to their expiry."""
 
-from math import erfc, exp, log, sqrt
+from math import exp, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from trading.market.factors import CALM, SESSIONS_PER_YEAR, STRESSED, FactorState, advance
 from trading.market.model import MarketModel
+from trading.market.pricing import black_price
 from trading.market.surface import surface_iv
 
 F64 = NDArray[np.float64]
@@ -163,17 +164,6 @@ def _premiums(model: MarketModel, walk: Paths) -> dict[str, Measured]:
     }
 
 
-@njit(cache=True)
-def _black_call(forward: float, strike: float, deviation: float) -> float:
-    d1 = log(forward / strike) / deviation + 0.5 * deviation
-    return float(forward * _cdf(d1) - strike * _cdf(d1 - deviation))
-
-
-@njit(cache=True)
-def _cdf(x: float) -> float:
-    return float(0.5 * erfc(-x / sqrt(2.0)))
-
-
 def _held(model: MarketModel, walk: Paths, tenor: int) -> list[Measured]:
     """Percent gained on put, straddle and call that are bought at an open and held so long."""
     cost, paid = np.zeros((3, len(walk.spot))), np.zeros((3, len(walk.spot)))
@@ -196,7 +186,7 @@ def _hold(model: MarketModel, walk: Paths, tenor: int, cost: F64, paid: F64) -> 
                 log_moneyness = (k - 1) * _QUARTER * deviation
                 strike = forward * exp(log_moneyness)
                 vol = surface_iv(model, log_moneyness, t, iv, skew)
-                call = discount * _black_call(forward, strike, vol * sqrt(t))
+                call = black_price(1, forward, strike, t, discount, vol)
                 put = call - discount * (forward - strike)
                 worth, fell, rose = 0.0, max(strike - end, 0.0), max(end - strike, 0.0)
                 if k <= 1:

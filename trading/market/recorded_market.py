@@ -19,7 +19,7 @@ from trading.market.calendar import MINUTE_NS
 from trading.market.chain import Chain
 from trading.market.factors import CALM, SESSIONS_PER_YEAR, simulate_factors
 from trading.market.model import DEFAULT_MODEL, MarketModel
-from trading.market.quotes import TickClass, quote_chain, tick_cents
+from trading.market.quotes import ChainQuotes, TickClass, quote_chain, tick_cents
 from trading.market.session_statistics import Figure, Figures, Shown, session_figures
 
 F64 = NDArray[np.float64]
@@ -255,6 +255,9 @@ def _seen(
     )  # fmt: skip
     bid, ask, bid_size, ask_size = (np.zeros(n) for _ in range(4))
     quote_ns, changed = np.zeros(n, np.int64), np.zeros(n, np.bool_)
+    quotes = ChainQuotes(
+        columns.strike, columns.expiry_ns, columns.right, bid, ask, bid_size, ask_size, quote_ns
+    )
     shape = (len(moments), n)
     sides = np.zeros((4, *shape))
     shown = Shown(
@@ -265,8 +268,7 @@ def _seen(
     for step in range(int(moments[-1]) + 1):
         quote_chain(
             model, rng, paths.spot[0, step], paths.atm_iv[0, step], paths.skew[0, step],
-            watched.open_ns + step * MINUTE_NS, columns.strike, columns.expiry_ns, columns.right,
-            bid, ask, bid_size, ask_size, quote_ns, int(tick_class),
+            watched.open_ns + step * MINUTE_NS, quotes, int(tick_class),
             model.requote_per_bar if step else 1.0, changed,
         )  # fmt: skip
         if step in at:

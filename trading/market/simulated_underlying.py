@@ -25,7 +25,7 @@ from trading.market.factors import (
 from trading.market.listing import UnderlyingSpec, listing_expiries, listing_strikes
 from trading.market.model import MarketModel
 from trading.market.products import main_root
-from trading.market.quotes import quote_chain
+from trading.market.quotes import ChainQuotes, quote_chain
 from trading.market.rare_events import (
     NOTHING_RARE,
     BadPrint,
@@ -221,6 +221,10 @@ class Book:
         self._expiry_ns = np.array([expiries[c.expiry] for c in self.contracts], dtype=np.int64)
         self._bid, self._ask, self._bid_size, self._ask_size = np.zeros((4, n))
         self._quote_ns = np.zeros(n, dtype=np.int64)
+        self._quotes = ChainQuotes(
+            self._strike, self._expiry_ns, self._right,
+            self._bid, self._ask, self._bid_size, self._ask_size, self._quote_ns,
+        )  # fmt: skip
         self._changed = np.zeros(n, dtype=np.bool_)
         prints = rules.bad_prints(session) if self.company.listed else []
         self._bad_quotes = _by_time(each for each in prints if each.misprint != Misprint.WILD_BAR)
@@ -242,14 +246,7 @@ class Book:
             float(self.paths.atm_iv[0, step]),
             float(self.paths.skew[0, step]),
             now_ns,
-            self._strike,
-            self._expiry_ns,
-            self._right,
-            self._bid,
-            self._ask,
-            self._bid_size,
-            self._ask_size,
-            self._quote_ns,
+            self._quotes,
             int(self._rules.spec.tick_class),
             1.0 if was_halted else probability,
             self._changed,

@@ -19,7 +19,7 @@ sales are allowed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TypeAlias
 
@@ -90,15 +90,16 @@ def sells_short(legs: tuple[Leg, ...]) -> bool:
 
     Calls covered by stock and puts secured by cash do not, nor does anything bought.
     """
-    terms = [terms_of(leg.symbol) for leg in legs]
-    sold = [each for each, leg in zip(terms, legs, strict=True) if leg.ratio < 0]
-    lots = sum(
-        leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right == STOCK_RIGHT
-    )
-    calls = -sum(leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right > 0)
-    if not sold:
+    return shape_sells_short([(terms_of(leg.symbol).right, leg.ratio) for leg in legs])
+
+
+def shape_sells_short(shape: Sequence[tuple[int, int]]) -> bool:
+    """Return `sells_short` of legs of which only rights and signed ratios are known."""
+    if all(ratio > 0 for _, ratio in shape):
         return False
-    alone = all(each in sold or each.right == STOCK_RIGHT for each in terms)
+    lots = sum(ratio for right, ratio in shape if right == STOCK_RIGHT)
+    calls = -sum(ratio for right, ratio in shape if right > 0)
+    alone = all(ratio < 0 or right == STOCK_RIGHT for right, ratio in shape)
     return not (alone and lots >= 0 and calls <= lots)
 
 
