@@ -64,7 +64,7 @@ class AccountViews(NamedTuple):
 
 
 def no_holdings(count: int) -> Holdings:
-    """Holdings of accounts that hold nothing."""
+    """Return holdings of accounts that hold nothing."""
     return Holdings(
         legs=np.full((count, MAX_LEGS), NO_LEG, dtype=np.int64),
         ratio=np.zeros((count, MAX_LEGS), dtype=np.int64),
@@ -88,7 +88,7 @@ def empty_balances(count: int) -> AccountBalances:
 
 
 def empty_views(count: int) -> AccountViews:
-    """Views to be filled by `observe_accounts`."""
+    """Return views to be filled by `observe_accounts`."""
     return AccountViews(
         np.zeros((count, FEATURE_COUNT), dtype=np.float32),
         np.zeros((count, ACTION_COUNT), dtype=np.int32),

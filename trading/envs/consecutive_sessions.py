@@ -70,11 +70,11 @@ class ConsecutiveSessions:
         self._closed: dict[str, tuple[UnderlyingMarket, RecordedSession]] = {}
 
     def none(self, recorded: RecordedSession) -> SessionStart:
-        """A session by itself."""
+        """Return a session by itself."""
         return SessionStart(UnderlyingMarket(recorded.underlying, self._rules, self._fees))
 
     def night(self, recorded: RecordedSession) -> SessionStart:
-        """How a session begins after those that were closed before."""
+        """Return how a session begins after those that were closed before."""
         found = self._closed.get(recorded.underlying)
         if found is None or not self._goes_on(*found, recorded):
             return self.none(recorded)

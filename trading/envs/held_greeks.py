@@ -51,7 +51,7 @@ class HeldGreeks:
     def of(
         self, symbol: str, columns: ChainColumns, i: int, spot: float, now_ns: int, max_age_ns: int
     ) -> tuple[Sensitivities, Source]:
-        """The greeks of contract `i` at `spot` (USD a share), and where they come from."""
+        """Return the greeks of contract `i` at `spot` (USD a share), and where they come from."""
         if np.isfinite(spot):
             read = _read(columns, i)
             if read is None:

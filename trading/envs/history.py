@@ -73,7 +73,10 @@ _STYLE = "fill_style"
 
 
 def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
-    """What snapshots depend on besides the market: rules, fees, catalogue, features and marks."""
+    """Return what snapshots depend on besides the market.
+
+    Rules, fees, catalogue, features and marks.
+    """
     # Histories of before there was a style were written for the touch, and are still read.
     kept = tuple(value for name, value in rules._asdict().items() if name != _STYLE or value)
     parts = (marks, kept, tuple(fees), ACTIONS, FEATURES)
@@ -81,7 +84,7 @@ def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS)
 
 
 def snapshots_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
-    """The parts of that digest by name, so that a difference can be told."""
+    """Return the parts of that digest by name, so that a difference can be told."""
     named: dict[str, Any] = {f"rule {name}": value for name, value in rules._asdict().items()}
     named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
@@ -151,7 +154,7 @@ def _why_nothing_trades(recorded: RecordedSession, market: UnderlyingMarket) -> 
 
 @contextmanager
 def new_history(folder: Path, rules: TradingRules, fees: FeeSchedule) -> Iterator["HistoryWriter"]:
-    """A writer whose days become the history in `folder` when the block ends without an error.
+    """Yield a writer whose days become the history in `folder` when the block ends well.
 
     Raises
     ------
@@ -199,7 +202,7 @@ def history_of_days(source: Path, folder: Path, dates: Collection[date]) -> list
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when the block ends without an error."""
+    """Yield a folder beside `folder` that takes its place when the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -244,7 +247,7 @@ def _read_meta(folder: Path) -> Meta:
 
 
 def _told_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs, the first few by name; what is known."""
+    """Return what differs, the first few by name; what is known."""
     if not before:
         return "rules, fees or features"
     before = {f"rule {_STYLE}": FillStyle.TOUCH.name.lower(), **before}
@@ -417,7 +420,7 @@ class History:
 def history_with_nights(
     folder: Path, rules: TradingRules, fees: FeeSchedule, sessions_per_episode: int
 ) -> History:
-    """A history that is to be traded by episodes of at most so many sessions.
+    """Return a history that is to be traded by episodes of at most so many sessions.
 
     Raises
     ------
@@ -489,12 +492,12 @@ class HistoricalMarkets(Resumable):
         return self.snapshot_of >= self._ends
 
     def over(self) -> NDArray[np.bool_]:
-        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        """Return the accounts whose episode ends with the session that they are in, bool[B]."""
         over: NDArray[np.bool_] = self._sessions == 0
         return over
 
     def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
-        """What the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
+        """Return what the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
         day = self._day_of(accounts)
         return self._dividend[self._following[day]], self._in_cash[day]
 
@@ -546,7 +549,7 @@ class HistoricalMarkets(Resumable):
 
 
 def sessions_left(following: I64) -> I64:
-    """How many sessions go on from each day without a gap, [D]."""
+    """Return how many sessions go on from each day without a gap, [D]."""
     left = np.zeros(len(following), dtype=np.int64)
     for day in range(len(following)):
         k = int(following[day])

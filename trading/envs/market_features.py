@@ -78,7 +78,10 @@ class Bars(NamedTuple):
 
 @njit(cache=True, error_model="numpy")
 def log_price(price: float) -> float:
-    """The logarithm that bar histories keep; one function, so that all of them hold equal bits."""
+    """Return the logarithm that bar histories keep.
+
+    One function, so that all of them hold equal bits.
+    """
     return float(np.log(price))
 
 

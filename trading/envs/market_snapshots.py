@@ -211,7 +211,7 @@ def _nearest_beyond(
 def _mirrored(
     chain: ChainColumns, g: int, right: int, wing: float, body: float, now_ns: int, max_age_ns: int
 ) -> int:
-    """The contract as far from the strike `body` as `wing` is, to the other side.
+    """Return the contract as far from the strike `body` as `wing` is, to the other side.
 
     The nearest listed strike serves, up to half the width away.
     """

@@ -36,7 +36,7 @@ _UNDERLYING = "A"
 
 @njit(cache=True, error_model="numpy")
 def _mid(bid: float, ask: float, quote_ns: int) -> float:
-    """The mid of a quote with both sides, as `trading.execution.assignment` reads it."""
+    """Return the mid of a quote with both sides, as `trading.execution.assignment` reads it."""
     if not 0.0 < bid <= ask < np.inf or quote_ns <= 0:
         return np.nan
     return 0.5 * (bid + ask)
@@ -44,7 +44,7 @@ def _mid(bid: float, ask: float, quote_ns: int) -> float:
 
 @njit(cache=True, error_model="numpy")
 def _time_value(quotes: QuoteArrays, f: int, i: int, spot: float) -> float:
-    """What call `i` is worth above its intrinsic value; NaN where nothing says it."""
+    """Return what call `i` is worth above its intrinsic value; NaN where nothing says it."""
     listed, q = quotes.contract_offset[f] + i, quotes.quote_offset[f] + i
     strike, put = quotes.strike[listed], listed + 1
     if (
@@ -320,7 +320,7 @@ def _maintenance_margin(
     accounts: Accounts,
     b: int,
 ) -> float:
-    """What one unit of the strategy of account `b` holds back in snapshot `f`, USD."""
+    """Return what one unit of the strategy of account `b` holds back in snapshot `f`, USD."""
     legs, marks = [], {}
     for i, ratio in zip(accounts.holdings.legs[b], accounts.holdings.ratio[b], strict=True):
         if i == NO_LEG:

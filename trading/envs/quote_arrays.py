@@ -51,7 +51,10 @@ QUOTED = (
 
 
 def quote_arrays(chains: ChainColumns) -> QuoteArrays:
-    """Views of a batch of B chains of equal size, or of one chain; snapshot b shows chain b."""
+    """Return views of a batch of B chains of equal size, or of one chain.
+
+    Snapshot b shows chain b.
+    """
     count = len(chains.strike) if chains.strike.ndim == 2 else 1
     size = chains.strike.shape[-1]
     at = np.arange(count, dtype=np.int64) * size

@@ -30,7 +30,7 @@ _FORMER_NAMES = {
 
 
 def copy_state(state: Any) -> Arrays:
-    """Copies of an array, of a named tuple of arrays, or of a dict of them."""
+    """Return copies of an array, of a named tuple of arrays, or of a dict of them."""
     if isinstance(state, np.ndarray):
         return state.copy()
     return {name: copy_state(part) for name, part in _parts(state).items()}
@@ -55,7 +55,7 @@ class Resumable:
     _rng: np.random.Generator
 
     def get_state(self) -> dict[str, Any]:
-        """A copy of the arrays and of the generator."""
+        """Return a copy of the arrays and of the generator."""
         return {"rng": self._rng.bit_generator.state, "arrays": copy_state(self._arrays())}
 
     def set_state(self, state: dict[str, Any]) -> None:

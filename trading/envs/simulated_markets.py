@@ -259,12 +259,12 @@ class SimulatedMarkets(Resumable):
         return ended[self.snapshot_of]
 
     def over(self) -> NDArray[np.bool_]:
-        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        """Return the accounts whose episode ends with the session that they are in, bool[B]."""
         over: NDArray[np.bool_] = self._day.session >= self._per_episode - 1
         return over[self.snapshot_of]
 
     def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
-        """What the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
+        """Return what the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
         return np.zeros(len(accounts)), np.zeros(len(accounts), dtype=np.bool_)
 
     def pass_night(self, accounts: I64, holdings: Holdings) -> None:

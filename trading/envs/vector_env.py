@@ -70,7 +70,7 @@ class Markets(Protocol):
         ...
 
     def over(self) -> NDArray[np.bool_]:
-        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        """Return the accounts whose episode ends with the session that they are in, bool[B]."""
         ...
 
     def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
@@ -94,7 +94,7 @@ class Markets(Protocol):
         ...
 
     def get_state(self) -> dict[str, Any]:
-        """A copy of all that later bars depend on."""
+        """Return a copy of all that later bars depend on."""
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -209,7 +209,10 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         return self._current(), reward, terminated, truncated, info
 
     def get_state(self) -> dict[str, Any]:
-        """A copy of the accounts, the markets and the generator; some tens of kB an account."""
+        """Return a copy of the accounts, the markets and the generator.
+
+        Some tens of kB an account.
+        """
         return {"accounts": copy_state(self._own()), "markets": self._markets.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -224,7 +227,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         restore_state(self._own(), state["accounts"], "accounts")
 
     def _own(self) -> dict[str, Any]:
-        """The arrays that are not the markets'."""
+        """Return the arrays that are not the markets'."""
         return {
             "accounts": self._accounts,
             "invalid": self._invalid,

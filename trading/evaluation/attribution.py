@@ -81,7 +81,7 @@ def read(
     holdings: Holdings,
     rules: TradingRules,
 ) -> Reading:
-    """Marks and greeks of all that is held, as the snapshots show them."""
+    """Return marks and greeks of all that is held, as the snapshots show them."""
     shape = len(snapshot_of), MAX_LEGS
     reading = Reading(
         snapshots.now_ns[snapshot_of],

@@ -78,7 +78,7 @@ class Backtest:
         return self.returns + self.exits
 
     def frame(self) -> "pd.DataFrame":
-        """A table with a row for each session.
+        """Return a table with a row for each session.
 
         Its columns are `session`, what it was; `return` and `closed_return`, as the fields;
         `fills`; `traded` and `equity`, USD, of it and at its end; and `episode`.
@@ -120,7 +120,7 @@ class EveryDay(HistoricalMarkets):
 
 
 def _beginnings(following: I64, sessions: int) -> I64:
-    """The days on which episodes of at most so many sessions begin, so that each day is in one."""
+    """Return the days on which episodes of at most so many sessions begin, each day in one."""
     first = np.setdiff1d(np.arange(len(following)), following)
     begun = []
     for day in first.tolist():
@@ -197,7 +197,7 @@ def history_returns(
     trader: Trader,
     sessions_per_episode: int = 1,
 ) -> F64:
-    """What each episode of `backtest_history` returns, [E], without a note of every bar.
+    """Return what each episode of `backtest_history` returns, [E], without a note of every bar.
 
     Fractions of the initial capital a session. Episodes of several sessions are closed at the
     touch, and count as the mean of their sessions, of which each depends on the one before.
@@ -224,7 +224,7 @@ def simulation_returns(
     family: Family = DEFAULT_FAMILY,
     sessions_per_episode: int = 1,
 ) -> F64:
-    """What each episode of `backtest_simulation` returns, [E], as `history_returns`."""
+    """Return what each episode of `backtest_simulation` returns, [E], as `history_returns`."""
     episodes = -(-sessions // sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode)
     env = OptionsVectorEnv(episodes, rules, fees, markets)
@@ -232,7 +232,7 @@ def simulation_returns(
 
 
 def learnt(policy: Policy) -> Trader:
-    """The policy, acting as it trades live; its random numbers begin again."""
+    """Return the policy, acting as it trades live; its random numbers begin again."""
     state = policy.initial_state(0)
     policy.draw_again()
 
@@ -319,7 +319,7 @@ def _gathered(
     actions: I64,
     closed: F64,
 ) -> Backtest:
-    """The bars of each account's first `length` steps, session by session."""
+    """Return the bars of each account's first `length` steps, session by session."""
 
     def column(name: str) -> NDArray[np.float64]:
         return np.stack([getattr(bar, name) for bar in bars], axis=1).astype(np.float64)

@@ -159,7 +159,7 @@ def baselines(seed: int) -> Mapping[str, Trader]:
 
 
 def quote_of(view: MarketView, b: int, leg: int, rules: TradingRules) -> QuoteView:
-    """What account `b` can trade a contract, or the stock, at."""
+    """Return what account `b` can trade a contract, or the stock, at."""
     snapshots, quotes, f = view.snapshots, view.quotes, int(view.snapshot_of[b])
     if leg == STOCK_LEG:
         bid, ask = stock_touch(float(snapshots.spot[f]), rules.stock_half_spread)

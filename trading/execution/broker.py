@@ -239,7 +239,7 @@ class PaperBroker(Clearing):
         spots: Mapping[str, float] | None,
         by_owner: bool,
     ) -> "_Plan | _Refused":
-        """What an order would do, or why it is refused; nothing is written."""
+        """Return what an order would do, or why it is refused; nothing is written."""
         self.mark(quotes)
         gated = self.risk.gate(order, self.account, now_ns, by_owner=by_owner)
         if gated is not None:
@@ -328,7 +328,7 @@ class PaperBroker(Clearing):
         headroom(1.0, 0.0, 1.0)
 
     def _may_wait(self, matched: MatchResult) -> bool:
-        """Whether units that do not trade now may wait."""
+        """Return whether units that do not trade now may wait."""
         order = matched.order
         if order.time_in_force is not TimeInForce.DAY:
             return False

@@ -36,5 +36,5 @@ class CommandResult(msgspec.Struct, frozen=True):
 
 
 def now_utc() -> str:
-    """The wall clock's time, ISO 8601 in UTC."""
+    """Return the wall clock's time, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

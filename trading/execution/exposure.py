@@ -43,7 +43,7 @@ def loss_floor(base: float, fraction: float) -> float:
 
 @njit(cache=True)
 def headroom(limit: float, current: float, unit: float) -> float:
-    """How many units keep |current + units x unit| at most `limit`; whole units, or inf.
+    """Return how many units keep |current + units x unit| at most `limit`; whole units, or inf.
 
     Beyond the limit only units that lead back count, and only as many as do not pass the limit on
     the other side. 0 when anything is not a number.

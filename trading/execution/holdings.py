@@ -62,7 +62,7 @@ def profit_of_close(
     fill: Fill,
     size: Callable[[str], float],
 ) -> float:
-    """What a fill that closes units of a strategy gained, USD after fees.
+    """Return what a fill that closes units of a strategy gained, USD after fees.
 
     Of the fill that ends the strategy it is what is booked as realised: all cash of the strategy.
     One that leaves some of it open is measured against the average opening prices, less its own
@@ -98,7 +98,7 @@ class WorkingOrder(msgspec.Struct, frozen=True):
 
 
 def as_units(quantities: Mapping[str, int]) -> tuple[int, tuple[Leg, ...]]:
-    """Holdings as the most units of the same legs, in their order: `(units, legs)`."""
+    """Return holdings as the most units of the same legs, in their order: `(units, legs)`."""
     units = math.gcd(*quantities.values())
     return units, tuple(Leg(symbol, quantity // units) for symbol, quantity in quantities.items())
 

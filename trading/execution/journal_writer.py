@@ -60,7 +60,7 @@ class AccountJournalWriter:
         """Told of events once they are journalled and applied."""
 
     def next_order_id(self) -> str:
-        """The id that the next submitted order must carry; it continues after a restart."""
+        """Return the id that the next submitted order must carry; it continues after a restart."""
         return self.account.next_order_id
 
     def record(self, events: Sequence[Event]) -> None:
@@ -167,7 +167,9 @@ class AccountJournalWriter:
             self.reset_peak(equity, now_ns)
 
     def known_equity(self) -> float | None:
-        """What the account is worth without looking at any market; None where it holds something.
+        """Return what the account is worth without looking at any market.
+
+        None where it holds something.
 
         In USD.
         """
@@ -226,7 +228,7 @@ class AccountJournalWriter:
         instead_of: Sequence[str] = (),
         flatten: bool = False,
     ) -> list[Event]:
-        """A cause restricts trading, in place of others; waiting orders that it forbids end.
+        """Return a cause restricts trading, in place of others; waiting orders that it forbids end.
 
         None where it stands already as it is. State and reason are those of the table by default.
         """
@@ -270,5 +272,5 @@ class AccountJournalWriter:
 
     @staticmethod
     def cancellations(waiting: Iterable[WorkingOrder], now_ns: int, reason: str) -> list[Event]:
-        """The end of waiting orders."""
+        """Return the end of waiting orders."""
         return [OrderCancelled(now_ns, entry.order.order_id, reason) for entry in waiting]

@@ -45,7 +45,7 @@ class Holder(msgspec.Struct, frozen=True):
 
     @classmethod
     def this_process(cls) -> "Holder":
-        """This process, from now on."""
+        """Return this process, from now on."""
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -139,7 +139,7 @@ def wait_for_lease(
     timeout_s: float | None,
     tell: Callable[[AccountLeased], None],
 ) -> AccountLease | None:
-    """The lease as soon as it is free; None when `stop` was set before.
+    """Return the lease as soon as it is free; None when `stop` was set before.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def wait_for_lease(
 def wait_for_any(
     journals: Mapping[str, Path], stop: threading.Event, tell: Callable[[int], None]
 ) -> tuple[str, AccountLease] | None:
-    """The first lease of several accounts that is free, as soon as one is, and whose it is.
+    """Return the first lease of several accounts that is free, as soon as one is, and whose it is.
 
     Parameters
     ----------
@@ -199,7 +199,7 @@ def wait_for_any(
 
 
 def lease_path(journal: Path) -> Path:
-    """The lease's file, one for every name that the journal has by links."""
+    """Return the lease's file, one for every name that the journal has by links."""
     return beside(real(journal), ".lease")
 
 
@@ -226,7 +226,7 @@ def _request_path(lease: Path) -> Path:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether some process holds the exclusive lock of this file."""
+    """Return whether some process holds the exclusive lock of this file."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:

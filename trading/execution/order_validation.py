@@ -14,7 +14,7 @@ from trading.market.products import is_index
 def validation_errors(
     order: Order, account: Account, quotes: Mapping[str, QuoteView], session_open: bool
 ) -> Broken:
-    """Why an order is refused whatever the prices, the first reason first."""
+    """Yield why an order is refused whatever the prices, the first reason first."""
     if not session_open:
         yield RejectReason.OUTSIDE_SESSION, f"{order.underlying} does not trade now"
     for leg in order.legs:
@@ -38,7 +38,7 @@ def validation_errors(
 def leg_fault(
     symbol: str, underlying: str, quotes: Mapping[str, QuoteView], *, held: bool = False
 ) -> str:
-    """Why a contract or stock cannot be ordered; empty when it can.
+    """Return why a contract or stock cannot be ordered; empty when it can.
 
     What is `held` may be closed whatever it is.
     """
@@ -60,7 +60,7 @@ def leg_fault(
 
 
 def mixture_fault(order: Order) -> str:
-    """Why the legs cannot be one order; empty when they can."""
+    """Return why the legs cannot be one order; empty when they can."""
     # The stock BRK.B has options with the root BRKB.
     roots = {terms_of(leg.symbol).root.replace(".", "") for leg in order.legs}
     if len(roots) > 1:

@@ -103,7 +103,7 @@ def execute_command(
 
 
 def account_status(broker: PaperBroker, equity: float | None) -> dict[str, Any]:
-    """Where an account stands, as JSON values; money in USD, None where it is not known."""
+    """Return where an account stands, as JSON values; money in USD, None where it is not known."""
     account = broker.account
     return {
         "id": account.account_id,
@@ -169,7 +169,7 @@ def _order(
 
 
 def _others(broker: PaperBroker, but: set[str]) -> str:
-    """What else restricts trading."""
+    """Return what else restricts trading."""
     reasons = [
         each.reason for cause, each in broker.account.restrictions.items() if cause not in but
     ]

@@ -268,7 +268,7 @@ class Account:
         return Adjusted(self.deliverables, self.stock_lots)
 
     def size(self, symbol: str) -> float:
-        """What the price of one unit of a symbol is multiplied with, USD for each USD a share."""
+        """Return the multiplier of one unit of a symbol, USD for each USD a share."""
         return self.stock_lots.get(symbol, self.multiplier)
 
     def shares_held(self, underlying: str) -> float:
@@ -277,7 +277,7 @@ class Account:
         return position.quantity * self.size(underlying) if position else 0.0
 
     def has_paid(self, underlying: str, ex_date: str) -> bool:
-        """Whether a dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
+        """Return whether a dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
         return _dividend_id(underlying, ex_date) in self.dividends_paid
 
     def paid_so_far(self, underlying: str, ex_date: str) -> tuple[int, float, float, int]:
@@ -454,7 +454,7 @@ class Account:
 
     @staticmethod
     def _is_next(number: int, before: int, what: str) -> bool:
-        """Whether a numbered event is new; False when it was applied before."""
+        """Return whether a numbered event is new; False when it was applied before."""
         if number > before + 1:
             raise JournalError(f"{what} {number} follows number {before}: one is missing")
         return number == before + 1
@@ -677,7 +677,9 @@ class Account:
         self._keep_strategy(remaining or strategy, closed=remaining is None)
 
     def _remaining(self, held: StrategyPosition, *, stock_moved: bool) -> StrategyPosition | None:
-        """What is left of a strategy after some of its positions ended; None when nothing is.
+        """Return what is left of a strategy after some of its positions ended.
+
+        None when nothing is.
 
         Where margin depends on prices it stays what it was in total: a `MarginChanged` follows.
         """
@@ -767,7 +769,7 @@ class Account:
                 )
 
     def _carry_suspension(self, event: CorporateActionApplied) -> None:
-        """What is suspended stays so, at values that are converted too."""
+        """Keep suspended what is, at values that are converted too."""
         if self.kept_marks.pop(event.underlying, None) is None:
             return
         reasons = self.suspensions.pop(event.underlying)
@@ -853,7 +855,7 @@ class Account:
         )
 
     def _in_lots(self, ticker: str, quantity: int, lot: float) -> int:
-        """A quantity of stock that comes, in the unit that the books then count it in.
+        """Return a quantity of stock that comes, in the unit that the books then count it in.
 
         `lot` is the shares of one, 0 for a round lot. Where either what comes or what is held is
         counted in shares, both are from here on.
@@ -927,7 +929,10 @@ class Account:
 
 
 def unexplained_since(reason: str) -> str | None:
-    """Since which session (YYYY-MM-DD) nothing explains a move; None for any other reason."""
+    """Return since which session (YYYY-MM-DD) nothing explains a move.
+
+    None for any other reason.
+    """
     match = _SINCE.match(reason)
     return match.group(1) if match else None
 

@@ -59,7 +59,9 @@ class RiskLimits:
 
 
 def is_affordable(order: Order, buying_power_effect: float, buying_power: float) -> bool:
-    """Whether an order leaves no buying power below zero; one that closes may also just free some.
+    """Return whether an order leaves no buying power below zero.
+
+    One that closes may also just free some.
 
     So a position can be closed while a margin call stands. NaN is not affordable.
     """
@@ -93,7 +95,9 @@ class RiskEngine:
         return _first(order, now_ns, self._forbidden(order, account, by_owner))
 
     def why_unresolved(self, cause: str, account: Account, equity: float | None) -> str:
-        """Why a cause still stands, with the way out; empty when it does not, or nobody can tell.
+        """Return why a cause still stands, with the way out.
+
+        Empty when it does not, or nobody can tell.
 
         `equity` is the account's now in USD, None where that is not known.
         """
@@ -121,17 +125,23 @@ class RiskEngine:
         return ""
 
     def daily_loss_breached(self, account: Account, equity: float) -> bool:
-        """Whether `equity` (USD) is below what the daily loss limit allows; NaN is a breach."""
+        """Return whether `equity` (USD) is below what the daily loss limit allows.
+
+        NaN is a breach.
+        """
         return not equity >= loss_floor(
             account.day_start_equity, self.limits.max_daily_loss_pct / 100.0
         )
 
     def drawdown_breached(self, account: Account, equity: float) -> bool:
-        """Whether `equity` (USD) is too far below the account's peak; NaN is a breach."""
+        """Return whether `equity` (USD) is too far below the account's peak; NaN is a breach."""
         return not equity >= loss_floor(account.peak_equity, self.limits.max_drawdown_pct / 100.0)
 
     def champion_breached(self, account: Account, equity: float) -> bool:
-        """Whether `equity` (USD) is too far below the peak under the champion; NaN is a breach."""
+        """Return whether `equity` (USD) is too far below the peak under the champion.
+
+        NaN is a breach.
+        """
         limit = self.limits.max_champion_drawdown_pct / 100.0
         lowest = loss_floor(account.champion_peak_equity, limit)
         return account.champion > 0 and not equity >= lowest
@@ -149,7 +159,7 @@ class RiskEngine:
         *,
         by_owner: bool = False,
     ) -> Rejection | None:
-        """The first limit that the order breaks, or None.
+        """Return the first limit that the order breaks, or None.
 
         Parameters
         ----------

@@ -153,7 +153,7 @@ RESTRICTION_RULES: dict[str, RestrictionRule] = {
 
 
 def strictest(restrictions: Mapping[str, Restriction]) -> tuple[TradingState, str]:
-    """The state that holds and its reason; of equal ones the reason that stands longest.
+    """Return the state that holds and its reason; of equal ones the reason that stands longest.
 
     Of those since one instant it is what was set by hand, and else the first of the table.
     """
@@ -171,7 +171,7 @@ def strictest(restrictions: Mapping[str, Restriction]) -> tuple[TradingState, st
 
 
 def owner_may_close(restrictions: Mapping[str, Restriction]) -> bool:
-    """Whether the owner's closing orders trade, whatever halts the others.
+    """Return whether the owner's closing orders trade, whatever halts the others.
 
     A cause that is not in the table was set by its words alone, and the owner's order overrides it.
     """
@@ -183,7 +183,7 @@ def owner_may_close(restrictions: Mapping[str, Restriction]) -> bool:
 
 
 def state_table() -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     lines = [
         "| cause | state | entered when | left by itself at | the owner |",
         "|---|---|---|---|---|",

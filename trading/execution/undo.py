@@ -21,7 +21,7 @@ __all__ = ["undoing"]
 
 
 def undoing(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Adjustment:
-    """What takes the last corporate action of what is open on `underlying` back.
+    """Return what takes the last corporate action of what is open on `underlying` back.
 
     Nothing is changed here; the marks are those of what is held again, USD a share.
 
@@ -100,7 +100,7 @@ def undoing(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Adjus
 def _last(
     writer: AccountJournalWriter, underlying: str
 ) -> tuple[CorporateActionApplied, Account] | None:
-    """The last action that made what is open on an underlying, and the account before it."""
+    """Return the last action that made what is open on an underlying, and the account before it."""
     if underlying not in writer.account.strategies:
         return None
     last = 0

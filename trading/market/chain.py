@@ -31,7 +31,7 @@ MIN_TIME_VALUE = 0.005
 
 @njit(cache=True)
 def is_tradable(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) -> bool:
-    """Whether a quote is two-sided, finite, uncrossed, unlocked and fresh: the one rule.
+    """Return whether a quote is two-sided, finite, uncrossed, unlocked and fresh: the one rule.
 
     A quote that is dated ahead of `now_ns` is not fresh.
     """
@@ -408,7 +408,7 @@ class Chain:
         return len(self.symbols)
 
     def positions(self, in_other: "Chain") -> I64:
-        """Where each contract is in another chain, [N]; -1 where it is not."""
+        """Return where each contract is in another chain, [N]; -1 where it is not."""
         return np.array([in_other.index.get(each, -1) for each in self.symbols], dtype=np.int64)
 
     def adopt_quotes(self, previous: "Chain") -> None:

@@ -164,7 +164,7 @@ def advance(
     shared: F64 = OWN_SHOCKS,
     loading: float = 0.0,
 ) -> tuple[FactorState, float, float]:
-    """The state after `years` of variance time, with the highest and lowest spot on the way.
+    """Return the state after `years` of variance time, with the highest and lowest spot on the way.
 
     The volatility levels are the model's times the exponential of `log_scale`; `is_night` where
     the exchange is closed. `shared` and `loading` as in `simulate_path`, of one step.
@@ -194,7 +194,9 @@ def overnight(
     shared: F64,
     loading: float,
 ) -> FactorState:
-    """The state at the next open, from that at a close; news that falls between moves the spot.
+    """Return the state at the next open, from that at a close.
+
+    News that falls between moves the spot.
 
     `shared` and `loading` as in `simulate_path`, of one step.
     """
@@ -208,7 +210,10 @@ def overnight(
 
 @njit(cache=True, error_model="numpy")
 def _shared_at(shared: F64, step: int) -> tuple[float, float]:
-    """The shock of a step that all markets share, and what switches their regimes; NaN: own."""
+    """Return the shock of a step that all markets share, and what switches their regimes.
+
+    NaN: own.
+    """
     if shared.shape[1] == 0:
         return 0.0, np.nan
     return shared[0, step], shared[1, step]
@@ -216,7 +221,7 @@ def _shared_at(shared: F64, step: int) -> tuple[float, float]:
 
 @njit(cache=True, error_model="numpy")
 def _switched(model: MarketModel, law: _Law, state: FactorState) -> FactorState:
-    """The state as it enters the other regime."""
+    """Return the state as it enters the other regime."""
     spot, log_iv, skew, regime, gap = state
     log_iv += model.switch_shock * (law.other_level - log_iv)
     return FactorState(spot, log_iv, skew, STRESSED if regime == CALM else CALM, gap)

@@ -206,7 +206,7 @@ def _mean(values: F64) -> Measured:
 
 
 def _single(value: float) -> Measured:
-    """A figure of all paths together, whose error is not known."""
+    """Return a figure of all paths together, whose error is not known."""
     return Measured(value, float("nan"))
 
 

@@ -218,7 +218,7 @@ def sample_models(rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAUL
 
 
 def steep_enough(curvature: _Number, skew: _Number) -> _Number:
-    """The curvature, or what a skew asks for at least, so that its smile admits no butterfly."""
+    """Return the curvature, or the least with which a skew's smile admits no butterfly."""
     enough: _Number = np.maximum(curvature, -_SKEW_TO_CURVATURE * skew)
     return enough
 
@@ -266,7 +266,9 @@ def sample_markets(
 
 
 def _first_gaps(rng: np.random.Generator, models: F64, log_iv: F64) -> F64:
-    """How far each spot begins from its trailing mean: the stationary law at the first volatility.
+    """Return how far each spot begins from its trailing mean.
+
+    The stationary law at the first volatility.
 
     Nothing is drawn where no market has momentum.
     """
@@ -281,7 +283,7 @@ def _first_gaps(rng: np.random.Generator, models: F64, log_iv: F64) -> F64:
 
 @njit(cache=True, error_model="numpy")
 def model_at(models: F64, row: int) -> MarketModel:
-    """The model in one row of a table whose columns are in the order of `MarketModel._fields`."""
+    """Return the model in one row of a table with the columns `MarketModel._fields`."""
     m = models[row]
     return MarketModel(
         drift=m[0],

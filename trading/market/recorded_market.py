@@ -143,7 +143,7 @@ def _average(sessions: Sequence[Figures]) -> Figures:
 
 
 def _tick_class(watched: Sequence[Watched]) -> TickClass:
-    """The finest class whose ticks nearly all prices keep to."""
+    """Return the finest class whose ticks nearly all prices keep to."""
     prices = np.concatenate([np.ravel(side) for each in watched for side in each.shown[2:4]])
     cents = np.rint(100.0 * prices[prices > 0.0])[:20_000]
     for each in (TickClass.STANDARD, TickClass.PENNY_PROGRAM):
@@ -154,7 +154,7 @@ def _tick_class(watched: Sequence[Watched]) -> TickClass:
 
 
 def _first_guess(recorded: Figures, watched: Sequence[Watched], rate: float) -> MarketModel:
-    """What the figures say directly, without simulation."""
+    """Return what the figures say directly, without simulation."""
     days, levels = _by_days(recorded, "at-the-money IV")
     if not len(levels):
         raise DataError(

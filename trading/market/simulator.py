@@ -113,7 +113,7 @@ class SimulatedSession:
         return [Book(rules, self.session, opening) for rules, opening in pairs]
 
     def steps(self, from_ns: int | None = None) -> Iterator[MarketStep]:
-        """The session from its open, where everything is quoted, to its close, both included.
+        """Yield the session from its open, where everything is quoted, to its close, both included.
 
         With `from_ns`, only the steps at or after it; they equal those that an observer from the
         open sees. Every call starts over.
@@ -221,7 +221,7 @@ class SimulatedExchange:
         self._latest = self._first
 
     def session(self, day: date) -> SimulatedSession:
-        """The session of a New York date.
+        """Return the session of a New York date.
 
         Raises
         ------
@@ -256,7 +256,7 @@ class SimulatedExchange:
 
 
 def _level(model: MarketModel, spec: UnderlyingSpec) -> MarketModel:
-    """The model at the volatility level of one underlying."""
+    """Return the model at the volatility level of one underlying."""
     scale = log(spec.annual_vol / model.calm_vol)
     return model._replace(
         calm_vol=spec.annual_vol,

@@ -25,14 +25,14 @@ def maintenance_margin(
 
 
 def cents_up(amount: float) -> float:
-    """An amount in USD rounded up to the cent; what is not finite passes through."""
+    """Return an amount in USD rounded up to the cent; what is not finite passes through."""
     return math.ceil(100.0 * amount - 1e-6) / 100.0 if math.isfinite(amount) else amount
 
 
 def margin_changes(
     account: Account, marks: Mapping[str, float], spots: Mapping[str, float], now_ns: int
 ) -> list[MarginChanged]:
-    """What open strategies hold back now, where that moved materially.
+    """Return what open strategies hold back now, where that moved materially.
 
     Material is a change by `MATERIAL_CHANGE`, and any that decides whether buying power is below
     zero. A strategy whose underlying has no price in `spots` keeps its margin; where the margin
@@ -54,7 +54,7 @@ def margin_changes(
 
 
 def is_material(before: float, now: float, units: int, power: float) -> bool:
-    """Whether a margin a unit moved by enough to be written down, or decides a margin call.
+    """Return whether a margin a unit moved by enough to be written down, or decides a margin call.
 
     `power` is the buying power before, USD. A margin that is no number is material.
     """
@@ -67,7 +67,7 @@ def is_material(before: float, now: float, units: int, power: float) -> bool:
 def margins_after(
     account: Account, settlements: Iterable[Settled], marks: Mapping[str, float], now_ns: int
 ) -> list[MarginChanged]:
-    """What strategies hold back once `settlements` are booked, where prices decide it."""
+    """Return what strategies hold back once `settlements` are booked, where prices decide it."""
     changes: list[MarginChanged] = []
     ended = list(settlements)
     spots = {account.positions[each.symbol].underlying: each.underlying_price for each in ended}

@@ -86,7 +86,9 @@ def reg_t_margin(
 
 
 def sells_short(legs: tuple[Leg, ...]) -> bool:
-    """Whether opening `legs` needs a margin account: FINRA Rule 4210(b) then asks for equity.
+    """Return whether opening `legs` needs a margin account.
+
+    FINRA Rule 4210(b) then asks for equity.
 
     Calls covered by stock and puts secured by cash do not, nor does anything bought.
     """
