@@ -583,7 +583,7 @@ class LiveEnv:
         return self._markets[underlying].spot
 
     def listed_in(self, symbol: str) -> tuple[UnderlyingMarket, int] | None:
-        """Return the market that lists a symbol and its column (or `STOCK_LEG`), if there is one."""
+        """Return the market that lists a symbol and its column, or `STOCK_LEG`; else None."""
         return self._contracts.get(symbol)
 
     def market(self, underlying: str) -> UnderlyingMarket:
