@@ -31,6 +31,7 @@ from trading.execution.money import round_usd
 from trading.market.chain import F64, I64
 
 _FILLED = int(MatchCode.OK)
+SUMS = ("net_cash", "entry_cash", "exit_cash", "fees", "margin_per_unit", "profit")
 FLAGS = ("halted", "reduced", "delivered", "margin_moves")
 
 
@@ -67,16 +68,7 @@ class Accounts(NamedTuple):
 
 def new_accounts(count: int) -> Accounts:
     """Accounts to be opened by `open_accounts`."""
-    names = (
-        "net_cash",
-        "entry_cash",
-        "exit_cash",
-        "fees",
-        "margin_per_unit",
-        "profit",
-        "day_start",
-    )
-    columns: dict[str, Any] = {name: np.zeros(count) for name in (*names, "peak")}
+    columns: dict[str, Any] = {name: np.zeros(count) for name in (*SUMS, "day_start", "peak")}
     columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
@@ -98,15 +90,7 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
     accounts.peak[which] = cash
     balances.margin_used[which] = balances.open_positions[which] = 0
     balances.may_open[which] = balances.may_close[which] = True
-    for name in (
-        "net_cash",
-        "entry_cash",
-        "exit_cash",
-        "fees",
-        "margin_per_unit",
-        "profit",
-        "trades",
-    ):
+    for name in (*SUMS, "trades"):
         getattr(accounts, name)[which] = 0
     for name in FLAGS:
         getattr(accounts, name)[which] = False
