@@ -28,7 +28,7 @@ from trading.envs.features import FEATURES
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.quote_arrays import LISTED, QUOTED, QuoteArrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.saved_state import Resumable
+from trading.envs.saved_state import StatefulMarkets
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
@@ -444,7 +444,7 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype=dtype, mode="c")).reshape(shape)
 
 
-class HistoricalMarkets(Resumable):
+class HistoricalMarkets(StatefulMarkets):
     """Accounts on the days of a history; see `trading.envs.vector_env.Markets`.
 
     Every episode begins on a day drawn at random, at its first bar, and goes on through the nights

@@ -18,7 +18,7 @@ from trading.envs.market_snapshots import (
 )
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.saved_state import Resumable
+from trading.envs.saved_state import StatefulMarkets
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, ChainColumns, empty_columns, first_of, refresh, row
@@ -35,8 +35,8 @@ from trading.market.factors import (
 from trading.market.model import YEAR_SECONDS, MarketModel
 from trading.market.quotes import ChainQuotes, quote_chain
 from trading.market.randomisation import (
-    DEFAULT_BEGINNINGS,
-    Beginnings,
+    DEFAULT_INITIAL_CONDITIONS,
+    InitialConditions,
     ModelRanges,
     model_at,
     sample_markets,
@@ -183,7 +183,7 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
         day.session[m] += 1
 
 
-class SimulatedMarkets(Resumable):
+class SimulatedMarkets(StatefulMarkets):
     """M independent markets, each traded by `accounts_per_market` accounts.
 
     Every episode draws its own market, see `trading.market.randomisation`. Half of the episodes
@@ -207,7 +207,7 @@ class SimulatedMarkets(Resumable):
         fees: FeeSchedule,
         ranges: ModelRanges,
         rng: np.random.Generator,
-        beginnings: Beginnings = DEFAULT_BEGINNINGS,
+        initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
     ) -> None:
         markets = num_accounts // accounts_per_market
@@ -217,7 +217,7 @@ class SimulatedMarkets(Resumable):
         self.snapshots.open_ns[:] = SESSION_OPEN_NS
         self.snapshots.close_ns[:] = SESSION_CLOSE_NS
         self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
-        self._beginnings = beginnings
+        self._beginnings = initial_conditions
         held = accounts_per_market if sessions_per_episode > 1 else 0
         self._chains = _empty_chains(markets, held)
         self.quotes: QuoteArrays = quote_arrays(self._chains)

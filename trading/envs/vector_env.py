@@ -30,9 +30,9 @@ from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
 from trading.market.randomisation import (
-    DEFAULT_BEGINNINGS,
+    DEFAULT_INITIAL_CONDITIONS,
     DEFAULT_RANGES,
-    Beginnings,
+    InitialConditions,
     ModelRanges,
 )
 
@@ -337,7 +337,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         ranges: ModelRanges = DEFAULT_RANGES,
         seed: int = 0,
         accounts_per_market: int = 1,
-        beginnings: Beginnings = DEFAULT_BEGINNINGS,
+        initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
     ) -> None:
         if accounts_per_market < 1 or num_envs % accounts_per_market:
@@ -352,7 +352,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
             fees,
             ranges,
             rng,
-            beginnings,
+            initial_conditions,
             sessions_per_episode,
         )
         super().__init__(num_envs, rules, fees, markets)

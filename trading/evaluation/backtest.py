@@ -260,7 +260,9 @@ def _simulated(
     sessions: int,
 ) -> FromTheOpen:
     rng = np.random.default_rng(seed)
-    return FromTheOpen(episodes, 1, rules, fees, family.ranges, rng, family.beginnings, sessions)
+    return FromTheOpen(
+        episodes, 1, rules, fees, family.ranges, rng, family.initial_conditions, sessions
+    )
 
 
 class _Step(NamedTuple):

@@ -10,7 +10,7 @@ from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE, Strategy
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.envs.vector_env import Markets, OptionsVectorEnv
-from trading.evaluation.attribution import ENDINGS, Reading, explain, read
+from trading.evaluation.attribution import ENDINGS, PositionGreeks, explain, read
 from trading.evaluation.baselines import (
     BUY_AND_HOLD,
     SHORT_STRANGLE,
@@ -77,7 +77,7 @@ class WatchedEnv(OptionsVectorEnv):
         self.bars: list[WatchedBar] = []
         self._underlyings, self._held_to_close = underlyings, held_to_close
         self._position = np.zeros(num_envs, dtype=np.int64)
-        self._pending: tuple[Reading, F64, F64, F64] | None = None
+        self._pending: tuple[PositionGreeks, F64, F64, F64] | None = None
         self._session = np.zeros(num_envs, dtype=np.int64)
 
     def _trade(self, actions: I64) -> None:
@@ -144,7 +144,7 @@ class WatchedEnv(OptionsVectorEnv):
         markets = self._markets
         return MarketView(markets.quotes, markets.snapshots, markets.snapshot_of, self._underlyings)
 
-    def _read(self) -> Reading:
+    def _read(self) -> PositionGreeks:
         markets = self._markets
         held = self._accounts.holdings
         return read(markets.quotes, markets.snapshots, markets.snapshot_of, held, self._rules)

@@ -116,7 +116,7 @@ class AccountLease:
             return _request_path(self._path).read_text() == self.holder.key
         return False
 
-    def heed_requests(self, stop: threading.Event) -> None:
+    def answer_requests(self, stop: threading.Event) -> None:
         """Start a thread that sets `stop` when this holder is asked to; it ends with the lease."""
 
         def watch() -> None:

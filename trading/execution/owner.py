@@ -22,7 +22,7 @@ from trading.execution.events import (
 from trading.execution.money import round_usd
 from trading.execution.portfolio import unexplained_since
 from trading.execution.states import OWNER_ORDERS, RESTRICTION_RULES, Cause
-from trading.execution.undo import undoing
+from trading.execution.undo import undo_event
 
 __all__ = ["Command", "CommandResult", "account_status", "execute_command", "now_utc"]
 
@@ -254,7 +254,7 @@ def _undo_action(
     broker: PaperBroker, command: Command, now_ns: int, equity: float | None
 ) -> tuple[str, list[Event]]:
     """Turn what a corporate action made of positions back into what they were."""
-    event, marks = undoing(broker, command.symbol, now_ns)
+    event, marks = undo_event(broker, command.symbol, now_ns)
     why = f"{event.underlying}: {event.terms}"
     names = (event.underlying, event.after, event.spun_off)
     waiting = [

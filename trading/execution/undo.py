@@ -17,10 +17,10 @@ from trading.execution.legs import is_stock
 from trading.execution.money import round_usd
 from trading.execution.portfolio import Account
 
-__all__ = ["undoing"]
+__all__ = ["undo_event"]
 
 
-def undoing(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Adjustment:
+def undo_event(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Adjustment:
     """Return what takes the last corporate action of what is open on `underlying` back.
 
     Nothing is changed here; the marks are those of what is held again, USD a share.

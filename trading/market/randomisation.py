@@ -158,7 +158,7 @@ TICK_CLASSES = 3
 ANY_CLASS = -1
 
 
-class Beginnings(NamedTuple):
+class InitialConditions(NamedTuple):
     """How the episodes of training begin, beside the parameters of their markets."""
 
     spot: Range = SPOT
@@ -171,14 +171,14 @@ class Beginnings(NamedTuple):
     """TickClass of all, or ANY_CLASS."""
 
 
-DEFAULT_BEGINNINGS = Beginnings()
+DEFAULT_INITIAL_CONDITIONS = InitialConditions()
 
 
 class Family(NamedTuple):
     """Which markets the sessions of training are drawn from."""
 
     ranges: ModelRanges = DEFAULT_RANGES
-    beginnings: Beginnings = DEFAULT_BEGINNINGS
+    initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS
 
 
 DEFAULT_FAMILY = Family()
@@ -228,7 +228,7 @@ def sample_markets(
     n: int,
     close_ns: int = 0,
     ranges: ModelRanges = DEFAULT_RANGES,
-    beginnings: Beginnings = DEFAULT_BEGINNINGS,
+    initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
 ) -> SimulatedPaths:
     """n independent markets as their episodes begin: parameters, spot, volatility and tick class.
 
@@ -242,19 +242,21 @@ def sample_markets(
     True
     """
     models = sample_models(rng, n, ranges)
-    stressed = rng.random(n) < beginnings.stressed_share
+    stressed = rng.random(n) < initial_conditions.stressed_share
     level = models[np.arange(n), np.where(stressed, _STRESSED_VOL, _CALM_VOL)]
     log_iv = np.log(level) + LEVEL_NOISE * rng.standard_normal(n)
-    expects = rng.random(n) < beginnings.event_share
+    expects = rng.random(n) < initial_conditions.event_share
     days = rng.integers(*EVENT_DAYS, n)
     if close_ns > 0:
         models[:, _EVENT_NS] = np.where(expects, close_ns + days * DAY_NS + _HOUR_NS, 0.0)
     low, high = np.log(IV_BOUNDS)
-    log_spot = rng.uniform(np.log(beginnings.spot.low), np.log(beginnings.spot.high), n)
+    log_spot = rng.uniform(
+        np.log(initial_conditions.spot.low), np.log(initial_conditions.spot.high), n
+    )
     log_iv = np.minimum(np.maximum(log_iv, low), high)
     tick_class = rng.integers(0, TICK_CLASSES, n)
-    if beginnings.tick_class != ANY_CLASS:
-        tick_class[:] = beginnings.tick_class
+    if initial_conditions.tick_class != ANY_CLASS:
+        tick_class[:] = initial_conditions.tick_class
     return SimulatedPaths(
         models,
         np.exp(log_spot),

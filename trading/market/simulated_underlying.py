@@ -203,7 +203,7 @@ class Underlying:
         return listing
 
 
-class Book:
+class QuotedUnderlying:
     """The quotes of one underlying's chain through one session."""
 
     def __init__(self, rules: Underlying, session: Session, opening: Opening) -> None:
@@ -232,13 +232,13 @@ class Book:
         self._to_correct: list[int] = []
         self._was_halted = False
 
-    def requote(self, step: int, now_ns: int, probability: float) -> "Requoted":
+    def requote(self, step: int, now_ns: int, probability: float) -> "QuoteChanges":
         """Return the quotes that changed."""
         self._was_halted, was_halted = self._is_halted(now_ns), self._was_halted
         if self._was_halted or not self.contracts:
             nothing = np.empty(0, np.int64)
             none = np.empty(0)
-            return Requoted(nothing, none, none, none, none, nothing)
+            return QuoteChanges(nothing, none, none, none, none, nothing)
         quote_chain(
             self._model,
             self._rng,
@@ -265,7 +265,7 @@ class Book:
         for each, position in zip(bad, wrong, strict=True):
             at = int(np.searchsorted(k, position))
             bid[at], ask[at] = _misprinted(each, float(bid[at]), float(ask[at]))
-        return Requoted(k, bid, ask, self._bid_size[k], self._ask_size[k], self._quote_ns[k])
+        return QuoteChanges(k, bid, ask, self._bid_size[k], self._ask_size[k], self._quote_ns[k])
 
     def _is_halted(self, now_ns: int) -> bool:
         return self.halt is not None and self.halt.holds(now_ns)
@@ -315,7 +315,7 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Requoted:
+class QuoteChanges:
     """Quotes of one chain that changed; see `MarketStep`."""
 
     index: I64

@@ -35,9 +35,9 @@ from trading.market.rare_events import (
 )
 from trading.market.simulated_underlying import (
     NO_TIES,
-    Book,
     Opening,
-    Requoted,
+    QuoteChanges,
+    QuotedUnderlying,
     Ties,
     Underlying,
 )
@@ -108,9 +108,9 @@ class SimulatedSession:
         self.companies = [opening.company for opening in openings]
         self.contracts = [contract for book in self._books() for contract in book.contracts]
 
-    def _books(self) -> list[Book]:
+    def _books(self) -> list[QuotedUnderlying]:
         pairs = zip(self._rules, self._openings, strict=True)
-        return [Book(rules, self.session, opening) for rules, opening in pairs]
+        return [QuotedUnderlying(rules, self.session, opening) for rules, opening in pairs]
 
     def steps(self, from_ns: int | None = None) -> Iterator[MarketStep]:
         """Yield the session from its open, where everything is quoted, to its close, both included.
@@ -139,8 +139,8 @@ class SimulatedSession:
 
 def _gather(
     ts_ns: int,
-    books: Sequence[Book],
-    changes: Sequence[Requoted],
+    books: Sequence[QuotedUnderlying],
+    changes: Sequence[QuoteChanges],
     bars: list[StockBar],
     halts: list[HaltNews],
 ) -> MarketStep:
