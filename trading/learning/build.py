@@ -16,6 +16,7 @@ from trading.errors import CheckpointError, ConfigError, LearnerLostError, Learn
 from trading.execution.fees import FeeSchedule
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
+from trading.learning.noted_catalogue import check_catalogue
 from trading.learning.noted_settings import NOTED
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
@@ -198,10 +199,12 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
     found = store.latest()
     if found is not None:
         path, metadata = found
+        check_catalogue(path, metadata)
         _restore(algorithm, path)
         origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
         return Start(origin, metadata.get(PRETRAINED), metadata.get(NOTED, {}))
     if model_path is not None:
+        check_catalogue(model_path)
         weights = load_module_weights(model_path)
         try:
             algorithm.load_weights(weights)

@@ -36,6 +36,7 @@ from trading.learning.checkpoints import (
     verify,
     write_module_weights,
 )
+from trading.learning.noted_catalogue import CATALOGUE, check_catalogue, noted_catalogue
 
 if TYPE_CHECKING:
     from trading.learning.clstm import CLSTMConfig
@@ -100,7 +101,8 @@ class ChampionStore:
         newest_known: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME)
+        noted = {CATALOGUE: noted_catalogue()}
+        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME, noted)
         self.directory = self._store.directory
         self._newest_known = newest_known
         self._clock = clock
@@ -220,6 +222,7 @@ class ChampionStore:
             It is damaged, no checkpoint, or does not fit the network.
         """
         metadata = verify(path) if own or (path / MANIFEST).is_file() else {}
+        check_catalogue(path, metadata)
         version = int(metadata.get("version", metadata.get("step", 0)))
 
         def copy(directory: Path) -> None:
