@@ -139,7 +139,7 @@ def test_each_holds_its_accounts_lease_and_lets_go_of_it(
     assert all(fleet._standing(name).leased for name in NAMES)
     fleet.close()
     for settings in strategies.values():
-        AccountLease(assembly.journal_path(settings)).release()
+        AccountLease(assembly.journal_path(settings)).close()
 
 
 def test_an_account_that_somebody_trades_is_waited_for(

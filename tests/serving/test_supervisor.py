@@ -100,7 +100,7 @@ def test_it_stands_by_and_writes_nothing_until_the_account_is_free(journal: Path
         assert standing.reason == f"standby: the account is traded by {lease.holder}"
         assert not standing.leased
         assert {file.name for file in journal.parent.iterdir()} == {"journal-paper.sqlite.lease"}
-        lease.release()
+        lease.close()
         until(supervisor, TRADING)
     metrics = supervisor_text(Standing(STANDBY, "", leased=False, failures=0)).decode()
     samples = {

@@ -10,10 +10,6 @@ them.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trading.errors import DataError
-from trading.files import sync
+from trading.files import replace, staging_folder, sync
 
 FLAT_FILE = "flat-file"
 """Source of what was imported from the vendor's flat file of the day."""
@@ -238,8 +234,7 @@ class Catalog:
         files of several underlyings are complete on the disk before the first one is moved to its
         place, each in one step.
         """
-        folder, descriptor = _staging_folder(self.folder / _STAGING)
-        try:
+        with staging_folder(self.folder / _STAGING) as folder:
             writer = PartitionWriter(folder, kind)
             try:
                 yield writer
@@ -248,16 +243,12 @@ class Catalog:
                 writer.abandon()
                 raise
             self._commit(writer, kind, day, source)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(descriptor)
 
     def _commit(self, writer: PartitionWriter, kind: Kind, day: date, source: str) -> None:
         for underlying, staged in writer.files.items():
             final = self._folder(kind, day, underlying) / f"{source}.parquet"
             final.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(final)
-            sync(final.parent)
+            replace(staged, final)
         if writer.is_complete:
             for each in self.partitions(kind, day):
                 if each.underlying not in writer.files:
@@ -349,8 +340,7 @@ class PartitionWriter:
         self._flush(underlying)
         self._open.pop(underlying).close()
         del self._buffers[underlying], self._buffered[underlying]
-        with self.files[underlying].open("rb") as file:
-            os.fsync(file.fileno())
+        sync(self.files[underlying])
 
 
 def _read_file(file: Path, schema: Any, contracts: Collection[str] | None) -> Any:
@@ -408,38 +398,6 @@ def _without_repeated_quotes(quotes: Columns) -> Columns:
 def _as_numpy(column: Any) -> NDArray[Any]:
     values: NDArray[Any] = column.to_numpy()
     return values.astype(np.str_) if values.dtype == object else values
-
-
-def _staging_folder(staging: Path) -> tuple[Path, int]:
-    """A new folder below `staging`, and the open descriptor whose lock says that it is in use."""
-    staging.mkdir(parents=True, exist_ok=True)
-    guard = os.open(staging, os.O_RDONLY)
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # nobody tidies up between the folder and its lock
-        _remove_abandoned(staging)
-        folder = Path(tempfile.mkdtemp(dir=staging))
-        descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    finally:
-        os.close(guard)
-    return folder, descriptor
-
-
-def _remove_abandoned(staging: Path) -> None:
-    """Remove what processes left that died while they wrote: nobody holds its lock."""
-    for folder in staging.iterdir():
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)
 
 
 def _escaped(underlying: str) -> str:

@@ -16,12 +16,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.closing import Closing
 from trading.data.recorded import RecordedSession
 from trading.data.recording_files import (
     QUOTE_ROW,
@@ -47,7 +47,7 @@ _CARRIED = -1  # sequence: before any of the session's own
 logger = logging.getLogger(__name__)
 
 
-class Recorder:
+class Recorder(Closing):
     """Writes down what one environment is told, on the thread that tells it.
 
     Memory is bounded: at most 16 parts wait for the disk. When it cannot keep up, the recording
@@ -114,17 +114,6 @@ class Recorder:
         self._tapes: dict[str, _Tape] = {}
         self._places: dict[str, tuple[_Tape, int]] = {}
         self._writer = _Writer(folder, rows_per_part * _ROW_BYTES, self._fail, self._mend)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Write what is there and end."""

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from trading.closing import Closing
 from trading.data.admission import LAST_NS, is_bar
 from trading.data.massive.client.rest_actions import (
     TickerDetails,
@@ -210,7 +210,7 @@ class _StatusReply(msgspec.Struct, rename="camel"):
     after_hours: Any = False
 
 
-class RestClient:
+class RestClient(Closing):
     """Asks the vendor and pages to the end, or raises: a partial answer is never returned.
 
     Requests are made by the vendor's own client. Overload (429), passing failures (5xx) and broken
@@ -255,17 +255,6 @@ class RestClient:
     def rows_left_out(self) -> int:
         """Rows of answers that could not be read, since the start."""
         return self._transport.rows_left_out
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections."""

@@ -5,11 +5,11 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from threading import Event, Lock, Thread
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from trading.closing import Closing
 from trading.data.massive.client.connection import ConnectionHealth, ConnectionState, MassiveStream
 from trading.data.massive.client.stream_settings import StreamSettings
 from trading.data.massive.frames import FrameQueue, TaggedFrame
@@ -30,7 +30,7 @@ _THREAD_TIMEOUT_S = 10.0
 logger = logging.getLogger(__name__)
 
 
-class StreamClient:
+class StreamClient(Closing):
     """Receives the vendor's stream, one connection for each asset class subscribed to.
 
     An I/O thread with its own event loop reads the sockets into one bounded queue and decodes no
@@ -75,14 +75,6 @@ class StreamClient:
     def __enter__(self) -> Self:
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self) -> None:
         """Start the I/O thread; a client starts once.
