@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from trading.app.display import Display
+from trading.app.restarts import Restarts
 from trading.app.waiting import Heartbeat, ToldToStop, arrived, unless_stopped
 from trading.config import Settings
 from trading.config.settings import CredentialSettings
@@ -26,7 +27,7 @@ from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
 from trading.learning.precedence import LEARNING, give_way
 from trading.live import assembly
-from trading.live.faults import MOST_FAULTS, WINDOW_S, FaultNotes, described
+from trading.live.faults import FaultNotes, described
 
 log = structlog.get_logger(__name__)
 
@@ -156,7 +157,7 @@ class _Application:
         self._before = Account()
         self._last: Any = None
         self._faults = FaultNotes(assembly.journal_path(settings))
-        self._server_deaths: list[float] = []
+        self._server_restarts = Restarts()
         self._heard_s: float | None = None
         """When the live market's process answered last; None before this one ever did."""
         self._halted = ""
@@ -455,12 +456,11 @@ class _Application:
         Raises
         ------
         ApplicationFailed
-            It has died too often, or streams a recording, which has only one beginning.
+            It has died again and again without a bar in between, or streams a recording, which has
+            only one beginning.
         """
-        now = time.monotonic()
-        self._server_deaths = [each for each in self._server_deaths if now - each < WINDOW_S]
-        self._server_deaths.append(now)
-        if self._settings.data.source != "simulation" or len(self._server_deaths) > MOST_FAULTS:
+        decisions = self._last.decisions if self._last is not None else 0
+        if self._settings.data.source != "simulation" or self._server_restarts.is_spent(decisions):
             raise ApplicationFailed(
                 f"the market server died ({_cause(error)}): start again, which goes on from the "
                 "journal"
