@@ -24,14 +24,14 @@ from trading.errors import ConfigError
 from trading.execution.lease import AccountLease
 from trading.live import assembly
 from trading.live.actor import Progress
-from trading.serving.supervisor import RESTARTING, TRADING, Pauses, Standing
+from trading.serving.supervisor import RESTARTING, TRADING, Pauses, SupervisorState
 
 NAMES = ("plain", "small", "still")
 PROGRESS = Progress("trading", True, 1, 10, 20, 3, 4.5, 100_250.0, 2, 1_767_623_400_000_000_000)
 SUMMARY = Summary(1, 20, 3, 4.5, 100_250.0, 0, 0, 0, 0, None, 6.0)
 
 
-class Board:
+class FleetStates:
     """Takes what is posted."""
 
     class post:  # noqa: N801
@@ -79,7 +79,7 @@ def strategies(tmp_path: Path) -> dict[str, Settings]:
 @pytest.fixture
 def fleet(strategies: dict[str, Settings], trades: Trades) -> Iterator[Fleet]:
     made = Fleet(Settings(), strategies, None, shown(), threading.Event(), "here")
-    made._board = Board
+    made._fleet_states = FleetStates
     yield made
     made.close()
 
@@ -181,8 +181,8 @@ def test_replicas_claim_one_strategy_each_and_the_last_stands_by(
 
 def test_the_terminal_has_a_row_for_each_strategy_and_says_why_one_does_not_trade() -> None:
     display = shown(terminal=True)
-    trading = Standing(TRADING, "", leased=True, failures=0)
-    failed = Standing(RESTARTING, "failed 2 times: no disk", leased=True, failures=2)
+    trading = SupervisorState(TRADING, "", leased=True, failures=0)
+    failed = SupervisorState(RESTARTING, "failed 2 times: no disk", leased=True, failures=2)
     with display.running():
         display.of("plain").progress(PROGRESS, None)
         display.stand({"plain": trading, "small": failed}, "")

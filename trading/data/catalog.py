@@ -124,7 +124,7 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class Rows:
     """Rows of one partition as columns of equal length n, sorted by time.
 
     Quotes of equal time are in order of their sequence number, bars and snapshots in order of
@@ -192,7 +192,7 @@ class Catalog:
         *,
         contracts: Collection[str] | None = None,
         source: str | None = None,
-    ) -> Columns:
+    ) -> Rows:
         """The rows of a partition as NumPy columns.
 
         A quote that several sources have is one row.
@@ -221,7 +221,7 @@ class Catalog:
                 "get them with `trading download` or `trading import`"
             )
         rows = pa.concat_tables([_read_file(file, SCHEMAS[kind], contracts) for file in files])
-        columns = _sorted_columns(kind, rows)
+        columns = _sorted_rows(kind, rows)
         if kind is Kind.OPTION_QUOTES and len({_family(file) for file in files}) > 1:
             columns = _without_repeated_quotes(columns)
         return columns
@@ -362,7 +362,7 @@ def _read_file(file: Path, schema: Any, contracts: Collection[str] | None) -> An
         ) from error
 
 
-def _sorted_columns(kind: Kind, rows: Any) -> Columns:
+def _sorted_rows(kind: Kind, rows: Any) -> Rows:
     encoded = rows["symbol"].unify_dictionaries().combine_chunks()
     names: list[str] = encoded.dictionary.to_pylist()
     index = encoded.indices.to_numpy(zero_copy_only=False)
@@ -373,14 +373,14 @@ def _sorted_columns(kind: Kind, rows: Any) -> Columns:
     values = {name: _as_numpy(rows[name]) for name in rows.column_names if name != "symbol"}
     keys = [contract if name == "contract" else values[name] for name in _ORDER[kind]]
     order = np.lexsort(keys)
-    return Columns(
+    return Rows(
         symbols=[names[i] for i in used],
         contract=contract[order],
         values={name: column[order] for name, column in values.items()},
     )
 
 
-def _without_repeated_quotes(quotes: Columns) -> Columns:
+def _without_repeated_quotes(quotes: Rows) -> Rows:
     """One of each run of quotes with equal time, sequence number and contract."""
     keys = (quotes.contract, quotes["sequence"], quotes["ts_ns"])
     order = np.lexsort(keys)
@@ -388,7 +388,7 @@ def _without_repeated_quotes(quotes: Columns) -> Columns:
     for key in keys:
         repeated &= np.diff(key[order]) == 0
     order = order[np.concatenate([np.ones(min(len(order), 1), np.bool_), ~repeated])]
-    return Columns(
+    return Rows(
         symbols=quotes.symbols,
         contract=quotes.contract[order],
         values={name: column[order] for name, column in quotes.values.items()},

@@ -7,7 +7,6 @@ for that: it is decompressed and filtered while it streams, and only its wanted 
 from __future__ import annotations
 
 import io
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -33,9 +32,10 @@ from trading.data.flatfile_import import (
     import_stream,
 )
 from trading.data.gunzip import verify_gzip
-from trading.data.massive.endpoint import check_url, is_loopback
+from trading.data.massive.urls import check_url, is_loopback
 from trading.errors import AuthenticationFailed, FlatFileError, NotEntitled
 from trading.files import FileLock, LockHeld, replace
+from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
 
 ENDPOINT = "https://files.massive.com"
@@ -52,7 +52,7 @@ _NO_OTHER_SETTINGS = {
     "credentials_file": (None, None, os.devnull, None),
 }
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class FlatFileStore(Closing):
                 f"{failures} times in a row; what was downloaded is kept, so try again later"
             ) from None
         pause_s = min(0.5 * 2.0 ** (failures - 1), _LONGEST_PAUSE_S)
-        logger.warning("%s: %s; next attempt in %.1f s", key, reason, pause_s)
+        log.warning("download failed", file=key, reason=reason, next_attempt_s=pause_s)
         self._pause(pause_s)
 
     def _refusal(self, error: ClientError, kind: FlatFileKind, day: date) -> str:

@@ -7,7 +7,6 @@ stay on this machine and out of every repository.
 
 from __future__ import annotations
 
-import logging
 import math
 import queue
 import struct
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.closing import Closing
-from trading.data.recorded import RecordedSession
+from trading.data.recorded_session import RecordedSession
 from trading.data.recording_files import (
     QUOTE_ROW,
     Mark,
@@ -32,6 +31,7 @@ from trading.data.recording_files import (
     recorded_runs,
 )
 from trading.errors import DataError
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
 from trading.market.contracts import OptionContract
@@ -44,7 +44,7 @@ _WAITING_PARTS = 16
 _STOP_TIMEOUT_S = 20.0
 _CARRIED = -1  # sequence: before any of the session's own
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Recorder(Closing):
@@ -247,12 +247,12 @@ class Recorder(Closing):
     def _fail(self, reason: str) -> None:
         if reason != self.failure:
             self.failure = reason
-            logger.error("recording ends here, trading goes on: %s", reason)
+            log.error("recording ends here, trading goes on", reason=reason)
 
     def _mend(self) -> None:
         if self.failure and not self._lost:
             self.failure = ""
-            logger.warning("the disk takes recordings again")
+            log.warning("the disk takes recordings again")
 
 
 class _Tape:

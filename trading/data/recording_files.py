@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
+from trading.data.recorded_session import RecordedBars, RecordedQuotes, RecordedSession
 from trading.errors import ContractError, DataError
 from trading.files import place_folder, replacing, staging_folder
 from trading.market.bars import StockBar

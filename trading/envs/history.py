@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trading.closing import Closing
-from trading.data.recorded import RecordedSession
+from trading.data.recorded_session import RecordedSession
 from trading.envs.board import LISTED, QUOTED, Board
 from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.features import FEATURES

@@ -6,7 +6,6 @@ its size and SHA-256. It is written under another name, flushed to disk, and ren
 
 import hashlib
 import json
-import logging
 import pickle
 import re
 import shutil
@@ -26,12 +25,13 @@ from trading.files import (
     replacing,
     staging_folder,
 )
+from trading.logs import get_logger
 
 # A list of checkpoints is read without torch, which takes seconds to load.
 if TYPE_CHECKING:
     from trading.learning.policy import Weights
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MANIFEST = "manifest.json"
 WEIGHTS_SUFFIX = ".pt"

@@ -1,7 +1,6 @@
 """The streaming client: sockets on a thread of their own, frames for the thread that decodes."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable
 from threading import Event, Lock, Thread
@@ -14,6 +13,7 @@ from trading.data.massive.client.connection import ConnectionHealth, ConnectionS
 from trading.data.massive.client.stream_settings import StreamSettings
 from trading.data.massive.frames import FrameQueue, TaggedFrame
 from trading.errors import StreamError, TradingError
+from trading.logs import get_logger
 
 __all__ = [
     "ConnectionHealth",
@@ -27,7 +27,7 @@ __all__ = [
 ASSET_CLASSES = ("options", "stocks", "indices")
 _THREAD_TIMEOUT_S = 10.0
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class StreamClient(Closing):
@@ -125,13 +125,13 @@ class StreamClient(Closing):
             loop = self._running_loop()
             known = self._connections.get(asset_class)
             if known is not None:
-                if known.ledger.ask(names):
+                if known.subscriptions.ask(names):
                     loop.call_soon_threadsafe(known.subscriptions_changed)
                 return
             connection = MassiveStream(
                 asset_class, self._settings, self._queue, self._rng, self._clock
             )
-            connection.ledger.ask(names)
+            connection.subscriptions.ask(names)
             self._connections[asset_class] = connection
             loop.call_soon_threadsafe(self._open, connection)
 
@@ -146,7 +146,7 @@ class StreamClient(Closing):
         with self._lock:
             loop = self._running_loop()
             connection = self._connections.get(asset_class)
-            if connection is not None and connection.ledger.withdraw(names):
+            if connection is not None and connection.subscriptions.withdraw(names):
                 loop.call_soon_threadsafe(connection.subscriptions_changed)
 
     def rank(self, asset_class: str, names: Iterable[str]) -> None:
@@ -163,7 +163,7 @@ class StreamClient(Closing):
             loop = self._running_loop()
             connection = self._connections.get(asset_class)
             if connection is not None:
-                connection.ledger.rank(names)
+                connection.subscriptions.rank(names)
                 loop.call_soon_threadsafe(connection.subscriptions_changed)
 
     def opened(self, session: str) -> None:
@@ -219,7 +219,7 @@ class StreamClient(Closing):
         """Record for `health` that data arrived for `names`; the consumer knows, as it decodes."""
         connection = self._connections.get(asset_class)
         if connection is not None:
-            connection.ledger.tick(names)
+            connection.subscriptions.tick(names)
 
     def expect_data(self, expected: bool) -> None:
         """Say whether silence is a fault, for which the watchdog reconnects; at first it is."""
@@ -235,14 +235,14 @@ class StreamClient(Closing):
             return sum(connection.oversize for connection in self._connections.values())
 
     def refused(self, asset_class: str) -> list[str]:
-        """Return the names that the vendor seems to have refused (see `SubscriptionLedger`)."""
+        """Return the names that the vendor seems to have refused (see `SubscriptionTracker`)."""
         connection = self._connections.get(asset_class)
-        return [] if connection is None else connection.ledger.refused
+        return [] if connection is None else connection.subscriptions.refused
 
     def silent(self, asset_class: str) -> list[str]:
         """Return the names acknowledged for which `tick` was never told of data."""
         connection = self._connections.get(asset_class)
-        return [] if connection is None else connection.ledger.silent
+        return [] if connection is None else connection.subscriptions.silent
 
     def health(self) -> dict[str, ConnectionHealth]:
         """Return the state and the counts of each connection, by asset class."""
@@ -295,7 +295,7 @@ class StreamClient(Closing):
         if isinstance(error, TradingError):
             self._failure = error
         elif error is not None:
-            logger.error("a stream connection failed", exc_info=error)
+            log.error("a stream connection failed", exc_info=error)
             self._failure = StreamError(f"a stream connection failed: {type(error).__name__}")
         self._queue.wake()
 
