@@ -115,9 +115,7 @@ def test_an_empty_secret_hides_nothing() -> None:
     assert "***" not in out.getvalue()
 
 
-def test_what_sets_nothing_up_gets_warnings_on_standard_error_and_nothing_on_standard_output() -> (
-    None
-):
+def test_what_sets_nothing_up_has_warnings_on_standard_error_and_no_output() -> None:
     code = (
         "from trading.logs import get_logger; log = get_logger('trading.example');"
         "log.info('not shown'); log.warning('stream lost', next_attempt_s=0.5)"
@@ -130,9 +128,8 @@ def test_what_sets_nothing_up_gets_warnings_on_standard_error_and_nothing_on_sta
 
 def test_every_module_logs_through_the_one_logger() -> None:
     package = Path(__file__).parents[1] / "trading"
-    other = re.compile(
-        r"structlog\.get_logger|getLogger\(__name__\)|^import structlog$", re.MULTILINE
-    )
-    found = {str(file) for file in package.rglob("*.py") if other.search(file.read_text())}
+    own = r"structlog\.get_logger|getLogger\(__name__\)|^import structlog$"
+    own_logger = re.compile(own, re.MULTILINE)
+    found = {file.name for file in package.rglob("*.py") if own_logger.search(file.read_text())}
     # One binds what each line of its process says, and has no logger of its own.
-    assert {Path(file).name for file in found} == {"logs.py", "strategy_process.py"}
+    assert found == {"logs.py", "strategy_process.py"}
