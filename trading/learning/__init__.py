@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from trading.learning.checkpoints import load_module_weights as load_module_weights
     from trading.learning.clstm import CLSTM as CLSTM
     from trading.learning.clstm import CLSTMConfig as CLSTMConfig
-    from trading.learning.gate import Gate as Gate
-    from trading.learning.gate import GateLimits as GateLimits
-    from trading.learning.gate import GateResult as GateResult
     from trading.learning.module import CLSTMModule as CLSTMModule
     from trading.learning.online import OnlineLearner as OnlineLearner
     from trading.learning.online import OnlineRules as OnlineRules
@@ -31,9 +28,6 @@ _PLACES = {
     "load_module_weights": "checkpoints",
     "CLSTM": "clstm",
     "CLSTMConfig": "clstm",
-    "Gate": "gate",
-    "GateLimits": "gate",
-    "GateResult": "gate",
     "CLSTMModule": "module",
     "OnlineLearner": "online",
     "OnlineRules": "online",
