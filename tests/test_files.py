@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import stat
 import subprocess
@@ -258,3 +259,10 @@ def test_a_folder_is_the_old_or_the_new_one_whatever_moment_its_writer_dies(
     assert content_of(folder) == "newest"
     assert os.listdir(tmp_path) == ["folder"]
     assert not (tmp_path / f"folder{REPLACED}").exists()
+
+
+def test_no_other_module_locks_flushes_or_stages_files_by_itself() -> None:
+    package = Path(files.__file__).parent
+    own = re.compile(r"\bfcntl\b|os\.(replace|rename|fsync)\b|\bmkdtemp\b|\.replace\(\w*path\)")
+    found = {file.name for file in package.rglob("*.py") if own.search(file.read_text())}
+    assert found == {"files.py"}

@@ -8,7 +8,7 @@ import pytest
 
 TRADING = Path(__file__).parents[1] / "trading"
 LAYERS = [
-    {"errors", "closing"},
+    {"errors", "closing", "lazy"},
     {"files"},
     {"logs", "kernel_cache", "progress"},
     {"config", "market"},
