@@ -80,7 +80,7 @@ def test_the_official_client_and_ours_read_the_same_events_side_by_side() -> Non
             reading_on = asyncio.create_task(official.connect(keep))
             with our_client(port) as client:
                 client.subscribe("options", names)
-                await until(lambda: live(client) and feed.exposition().readers["options"] == 2)
+                await until(lambda: live(client) and feed.figures().readers["options"] == 2)
                 await until(
                     lambda: all(each["subscriptions"] == 40 for each in feed.status()["readers"])
                 )
@@ -239,7 +239,7 @@ def test_a_wrong_key_is_refused_for_both_clients_and_counted() -> None:
                 client.subscribe("options", NAMES[:1])
                 with pytest.raises(AuthenticationFailed):
                     await asyncio.to_thread(client.frames, 60.0)
-            await until(lambda: feed.exposition().refused_readers == 2)
+            await until(lambda: feed.figures().refused_readers == 2)
             assert feed.subscriptions("options") == set()
 
     play(body)
@@ -272,7 +272,7 @@ def test_no_more_readers_than_configured() -> None:
         async with running(Vendor(), max_readers=1) as (feed, port), reading(port, NAMES[0]):
             async with reading(port) as second:
                 await second.until(lambda: second.statuses[-1][0] == "max_connections")
-            await until(lambda: feed.exposition().refused_readers == 1)
+            await until(lambda: feed.figures().refused_readers == 1)
 
     play(body)
 
@@ -305,7 +305,7 @@ def test_a_slow_reader_delays_nobody_and_what_it_loses_is_counted() -> None:
             ):
                 sent = 0
                 # What is written to it fills the buffers of both kernels first.
-                while feed.exposition().replaced == 0:
+                while feed.figures().replaced == 0:
                     await vendor.send(*(quote(sent + n, CONTRACTS[n % 3]) for n in range(300)))
                     sent += 300
                     await quick.until(lambda count=sent: len(quick.events) == count)
@@ -322,10 +322,10 @@ def test_a_slow_reader_delays_nobody_and_what_it_loses_is_counted() -> None:
                 assert got == sorted(got)
                 assert len(got) + loss["replaced_quotes"] == sent
                 assert loss["dropped_events"] == 0
-                assert feed.exposition().replaced == loss["replaced_quotes"]
-            await until(lambda: feed.exposition().readers["options"] == 0)
+                assert feed.figures().replaced == loss["replaced_quotes"]
+            await until(lambda: feed.figures().readers["options"] == 0)
             # A reader that has left took nothing out of the totals.
-            assert feed.exposition().replaced == loss["replaced_quotes"]
+            assert feed.figures().replaced == loss["replaced_quotes"]
 
     play(body)
 
@@ -352,7 +352,7 @@ def test_quotes_beyond_the_limit_of_a_connection_go_by_rank_of_need() -> None:
                 await one.until(lambda: one.statuses[-1][0] == "displaced")
                 assert NAMES[2] in one.statuses[-1][1]
                 assert vendor.subscribed() == {NAMES[0], NAMES[1], NAMES[10], "T.*"}
-                assert feed.exposition().left_out["options"] == 2
+                assert feed.figures().left_out["options"] == 2
                 # What is asked for again is needed most.
                 await one.act("subscribe", NAMES[2])
                 await until(lambda: NAMES[2] in vendor.subscribed())
@@ -378,7 +378,7 @@ def test_several_keys_share_the_quotes_and_take_over_from_one_that_is_refused() 
             await vendor.send(*(quote(n, CONTRACTS[n]) for n in range(6)))
             await reader.until(lambda: len(reader.events) == 6)
             assert {each.q for each in reader.events} == set(range(6))
-            assert feed.exposition().left_out["options"] == 0
+            assert feed.figures().left_out["options"] == 0
 
     play(body)
 
@@ -403,7 +403,7 @@ def test_our_client_tells_what_it_needs_most_and_the_vendor_carries_that(chunk: 
                         and client.health()["options"]["acknowledged"] == 2
                     )
                 )
-                assert feed.exposition().left_out["options"] == 2
+                assert feed.figures().left_out["options"] == 2
 
     play(body)
 
@@ -454,7 +454,7 @@ def test_a_feed_that_is_gone_and_back_is_read_on_by_both_clients() -> None:
         reading_on = asyncio.create_task(official.connect(keep))
         with our_client(port) as client:
             client.subscribe("options", NAMES[:1])
-            await until(lambda: live(client) and feed.exposition().readers["options"] == 2)
+            await until(lambda: live(client) and feed.figures().readers["options"] == 2)
             await until(lambda: vendor.subscribed() == {NAMES[0]})
             await feed.stop()
             await until(lambda: vendor.subscribed() == set())
