@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import structlog
 
 from trading.config import Settings
 from trading.envs.history import history_with_nights
@@ -20,10 +19,11 @@ from trading.learning.noted_catalogue import check_catalogue
 from trading.learning.noted_settings import NOTED
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
+from trading.logs import get_logger
 from trading.market.randomisation import DEFAULT_FAMILY, Family
 from trading.progress import Pace
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _SIMULATED = "trading.envs.vector_env.SimulatedOptionsVectorEnv"
 _HISTORICAL = "trading.envs.vector_env.HistoricalOptionsVectorEnv"

@@ -73,7 +73,7 @@ def dividends(settings: Settings) -> "list[Dividend] | None":
     DataError
         The file is missing or wrong.
     """
-    from trading.data.dividends import read_dividends
+    from trading.data.dividend_file import read_dividends
 
     file = settings.data.dividends
     return None if file is None else read_dividends(file)
