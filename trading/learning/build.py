@@ -155,7 +155,7 @@ def build_algorithm(
         )
         .training(
             ppo=ppo_settings(settings),
-            gamma=learning.gamma,
+            gamma=settings.discount,
             torch_threads=learning.threads,
             overlap=learning.overlap,
             answer_timeout_s=learning.answer_timeout_s,
@@ -169,8 +169,9 @@ def build_algorithm(
 
 def ppo_settings(settings: Settings) -> PPOSettings:
     """Hyperparameters of the update."""
-    names = (field.name for field in fields(PPOSettings))
-    return PPOSettings(**{name: getattr(settings.learning, name) for name in names})
+    names = [field.name for field in fields(PPOSettings) if field.name != "gamma"]
+    values = {name: getattr(settings.learning, name) for name in names}
+    return PPOSettings(gamma=settings.discount, **values)
 
 
 class Start(NamedTuple):

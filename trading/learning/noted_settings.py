@@ -7,8 +7,8 @@ from trading.config import Settings
 
 _SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"}
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
-_NOT_NOTED = {"market.file"}
-"""Where a setting came from, which is none itself."""
+_NOT_NOTED = {"market.file", "learning.horizon"}
+"""Where a setting came from, and another word for one that is noted."""
 _ALWAYS_USUAL = ("execution.style", "market.")
 """What was not a setting once, and was as its default says."""
 NOTED = "settings"
@@ -16,12 +16,13 @@ NOTED = "settings"
 
 
 def noted_settings(settings: Settings) -> dict[str, Any]:
-    """What learning depends on, as JSON values by dotted name."""
-    return {
+    """What learning depends on, as JSON values by dotted name; a horizon as its discount."""
+    noted = {
         name: value
         for name, value in _leaves("", settings.model_dump(mode="json", exclude={"credentials"}))
         if name in _SINGLE or (name.partition(".")[0] in _SECTIONS and name not in _NOT_NOTED)
     }
+    return noted | {"learning.gamma": round(settings.discount, 9)}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
