@@ -19,7 +19,6 @@ from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
 from trading.envs.rules import stock_touch
-from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import Observation, OptionsVectorEnv, SimulatedOptionsVectorEnv
 from trading.evaluation.backtest import FromTheOpen
 from trading.evaluation.baselines import Trader, action_named
@@ -213,7 +212,8 @@ def play(
         [stock_touch(price, rules.stock_half_spread)[1] for price in markets.frames.spot]
     )
     first = np.ones(sessions, np.bool_)
-    for _ in range(SESSION_BARS * in_a_row):
+    info: dict[str, Any] = {}
+    while "episode" not in info:
         observation, _, _, first, info = env.step(trader(observation, first))
     episode = info["episode"]
     shares = np.floor(rules.initial_capital / asks)

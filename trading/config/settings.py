@@ -493,6 +493,17 @@ class EnvironmentSettings(Section):
     reward_scale: Annotated[
         Positive, _about("Factor on the change of equity over initial capital.")
     ] = 100.0
+    risk_aversion: Annotated[
+        NotNegative,
+        _about(
+            "How much the reward subtracts for the risk of each bar, as the coefficient of "
+            "mean-variance utility; 0: nothing. Gate and backtests judge money alone."
+        ),
+    ] = 0.0
+    risk_measure: Annotated[
+        Literal["variance", "downside"],
+        _about("What counts as a bar's risk: half its squared return, or the square of its loss."),
+    ] = "variance"
     sessions_per_episode: Annotated[
         Count,
         _about(

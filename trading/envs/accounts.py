@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.frames import RATIO, Frames
+from trading.envs.rewards import reward_of
 from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.sight import (
     Holdings,
@@ -201,12 +202,12 @@ def mark(
 ) -> None:
     """Mark accounts `which` in their frames and restrict those that broke a limit of losses.
 
-    `rewards[b]` is set to the change of profit since the last mark over the initial capital,
-    scaled as the rules say.
+    `rewards[b]` is set to what the change of profit since the last mark earns, see `reward_of`.
     """
     legs, ratio, held = accounts.holdings.legs, accounts.holdings.ratio, accounts.holdings.units
     purses, delivered = accounts.purses, accounts.delivered
     halted, reduced = accounts.halted, accounts.reduced
+    scale, aversion, measure = rules.reward_scale, rules.risk_aversion, rules.risk_measure
     for b in which:
         f = frame_of[b]
         value = 0.0
@@ -217,7 +218,8 @@ def mark(
             price = frames.spot[f] if i == STOCK else board.mark[board.quoted_at[f] + i]
             value += ratio[b, leg] * held[b] * rules.multiplier * price
         profit = accounts.net_cash[b] + value
-        rewards[b] = (profit - accounts.profit[b]) / rules.initial_capital * rules.reward_scale
+        change = (profit - accounts.profit[b]) / rules.initial_capital
+        rewards[b] = reward_of(change, scale, aversion, measure)
         accounts.profit[b] = profit
         purses.equity[b] = purses.cash[b] + value
         if not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):

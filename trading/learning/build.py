@@ -320,8 +320,9 @@ def pretrain(
 
 
 def _earned(algorithm: CLSTMPPO, results: dict[str, Any]) -> str:
-    episode = results["env_runners"].get("episode_return_mean", float("nan"))
-    percent = 100.0 * episode / algorithm.config.env_config["rules"].reward_scale
+    # Of equity: a reward may have the risk taken off.
+    equity = results["env_runners"].get("episode_equity_mean", float("nan"))
+    percent = 100.0 * (equity / algorithm.config.env_config["rules"].initial_capital - 1.0)
     return f", return a day {percent:+.2f} %" if np.isfinite(percent) else ""
 
 
