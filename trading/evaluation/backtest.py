@@ -87,7 +87,7 @@ class EveryDay(HistoricalMarkets):
 
     def start_all(self) -> None:
         """Begin every episode at its open."""
-        self.restart(np.arange(len(self.frame_of)))
+        self.restart(np.arange(len(self.snapshot_of)))
 
     def restart(self, accounts: I64) -> None:
         """Begin the accounts' own episodes again."""
@@ -111,7 +111,7 @@ class FromTheOpen(SimulatedMarkets):
 
     def start_all(self) -> None:
         """Begin a session in every market."""
-        self.restart(np.arange(len(self.frame_of)))
+        self.restart(np.arange(len(self.snapshot_of)))
 
 
 def backtest_history(
