@@ -19,7 +19,7 @@ from trading.errors import ConfigError
 
 
 def load_settings(
-    path: Path | None = None,
+    path: str | Path | None = None,
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -31,15 +31,29 @@ def load_settings(
     the section `strategies` of the file, goes before file and environment. Without, each of the
     strategies is checked as well.
 
-    Parameters:
-        path: YAML file; None: no file.
-        overrides: `section.key=value` texts; each value is YAML.
-        environ: environment variables by name; None: the process's own. An empty one is unset.
+    Parameters
+    ----------
+    path
+        YAML file; None: no file.
+    overrides
+        `section.key=value` texts; each value is YAML.
+    environ
+        Environment variables by name; None: the process's own. An empty one is unset.
 
-    Raises:
-        ConfigError: anything is wrong; holds one line for each mistake found, not just the first.
+    Raises
+    ------
+    ConfigError
+        Anything is wrong; holds one line for each mistake found, not just the first.
+
+    Examples
+    --------
+    >>> import trading as td
+    >>> settings = td.load_settings(overrides=["account.max_positions=3", "symbols=SPY,QQQ"])
+    >>> settings.account.max_positions, settings.symbols
+    (3, ('SPY', 'QQQ'))
     """
     sources = _Sources()
+    path = Path(path) if isinstance(path, str) else path
     if path is not None:
         sources.add_file(path)
     variables = os.environ if environ is None else environ
@@ -238,4 +252,7 @@ def absolute_paths(settings: Settings) -> Settings:
     held_out = settings.learning.gate.history and settings.learning.gate.history.resolve()
     gate = settings.learning.gate.model_copy(update={"history": held_out})
     learning = settings.learning.model_copy(update={"history": history, "gate": gate})
-    return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
+    plugins = tuple(each.resolve() for each in settings.plugins)
+    return settings.model_copy(
+        update={"paths": paths, "data": data, "learning": learning, "plugins": plugins}
+    )

@@ -7,7 +7,7 @@ lots, and marked and halted with the other accounts.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 
 from trading.envs.account_view import keep_greeks, legs_greeks
 from trading.envs.accounts import Accounts
-from trading.envs.catalogue import ACTIONS, HOLD
+from trading.envs.by_name import action as action_named
+from trading.envs.catalogue import HOLD
 from trading.envs.market_snapshots import ABOVE_ROUNDING, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.vector_env import Observation
+from trading.errors import PluginError
 from trading.execution.buying_power import required
 from trading.execution.exposure import headroom
 from trading.execution.fees import FeeSchedule
@@ -33,16 +35,10 @@ from trading.execution.requirement import legs_reserve, market_requirement, sell
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import I64
 from trading.market.contracts import OptionContract, Right
+from trading.plugins.registry import REGISTRY, Trader
+from trading.plugins.rule_based import RuleBased
 
 _CALENDAR = ExchangeCalendar()
-
-Trader = Callable[[Observation, NDArray[np.bool_]], NDArray[np.int64]]
-"""Chooses an action per account from observations, and where an episode begins, bool[B]."""
-
-
-def action_named(name: str) -> int:
-    """Index of an action of the catalogue."""
-    return next(i for i, action in enumerate(ACTIONS) if action.name == name)
 
 
 def hold(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -138,8 +134,16 @@ BENCHMARK = "buy and hold"
 
 
 def baselines(seed: int) -> Mapping[str, Trader]:
-    """Every baseline by name; `seed` is that of the random one. A trader serves one backtest."""
-    return {
+    """Every baseline by name; `seed` is that of random choices. A trader serves one backtest.
+
+    Those that plug-ins have registered come last.
+
+    Raises
+    ------
+    PluginError
+        A registered one cannot be made, or has the name of another.
+    """
+    own: dict[str, Trader] = {
         "hold cash": hold,
         BENCHMARK: BUY_AND_HOLD,
         "covered call": open_and_keep("covered_call_far_d30"),
@@ -147,6 +151,11 @@ def baselines(seed: int) -> Mapping[str, Trader]:
         "iron condor": open_and_keep("iron_condor_far_d30_15"),
         "random": random_masked(seed),
     }
+    for name, plugin in REGISTRY.baselines.items():
+        if name in own:
+            raise PluginError(f"{plugin}: there is a baseline of this name; choose another name")
+        own[name] = RuleBased(plugin, seed)
+    return own
 
 
 def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from trading.envs.catalogue import CLOSE
 from trading.execution.events import (
     AccountOpened,
     CashMoved,
@@ -319,6 +320,8 @@ class Ledger:
         decision = self._decisions.get(underlying)
         if decision is None or decision.ts_ns != ts_ns or decision.masked:
             return ""
+        if decision.trader:
+            return f"{decision.trader} chose {decision.action_name}"
         return f"policy chose {decision.action_name}, value {decision.value:+.3f}"
 
     def _end(self, event: Event, ended: int, gained: float) -> None:
@@ -340,7 +343,7 @@ class Ledger:
         if isinstance(event, CorporateActionApplied):
             return event.terms
         chosen = self._decided_on(underlying, event.ts_ns)
-        if chosen.startswith("policy chose close"):
+        if chosen and self._decisions[underlying].action == CLOSE:
             return chosen
         flattened = [each.reason for each in self.account.restrictions.values() if each.flatten]
         return "; ".join(flattened) or "closed by its owner, or wound down"
