@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.envs.goog import CALENDAR, recorded_goog
-from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
+from trading.data.recorded_session import RecordedBars, RecordedQuotes, RecordedSession
 from trading.envs.catalogue import ACTIONS
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES

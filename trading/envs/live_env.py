@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from trading.data.admission import Bands, Refusal, Refusals
@@ -65,6 +64,7 @@ from trading.execution.orders import (
 )
 from trading.execution.risk import TradingState
 from trading.execution.states import Cause
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import F64, tradable_share
@@ -83,7 +83,7 @@ from trading.market.corporate_actions import (
 from trading.market.dividends import Dividend
 from trading.market.pricing import YEAR_NS
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Observed(NamedTuple):
