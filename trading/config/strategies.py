@@ -11,7 +11,9 @@ from trading.config.settings import Settings
 from trading.config.tree import nested
 
 SECTION = "strategies"
-_COMMON = {"strategy", "strategies", "credentials", "log_level", "ray", "serving", "feed"}
+_COMMON = {
+    *("strategy", "strategies", "credentials", "log_level", "tune", "ray", "serving", "feed"),
+}
 """What strategies of one application share: settings and sections."""
 
 
