@@ -169,7 +169,9 @@ class _Reader:
         return Choices(tuple(checked)) if checked else None
 
     def _range(self, told: dict[Any, Any]) -> Range | None:
-        low, high, scale = told.get("low"), told.get("high"), told.get("scale", "linear")
+        low: Any = told.get("low")
+        high: Any = told.get("high")
+        scale = told.get("scale", "linear")
         if not self._setting.numeric:
             self._tell(told, "no number: give a list of choices in place of a range")
         elif set(told) - {"low", "high", "scale"} or not (_is_number(low) and _is_number(high)):
@@ -183,7 +185,7 @@ class _Reader:
         else:
             ends = [*self._checked(low), *self._checked(high)]
             if len(ends) == 2:
-                return Range(*ends, scale == "log", self._setting.whole)
+                return Range(ends[0], ends[1], scale == "log", self._setting.whole)
         return None
 
     def _checked(self, value: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from trading.config.space import Point
 from trading.evaluation.backtest import learnt
 from trading.evaluation.metrics import bootstrap_interval
 from trading.execution.events import Compared
-from trading.learning.gate import Returns, compare
+from trading.learning.champion.gate import Returns, compare
 
 GIVEN = 1
 """The trial of the settings as they were given."""

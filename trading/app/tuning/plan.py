@@ -10,7 +10,7 @@ from trading.config import Settings
 from trading.envs.history import history_of_days
 from trading.evaluation.evaluate import days_of
 from trading.evaluation.walk_forward import FoldsError, walk_forward
-from trading.learning.gate import Returns, SessionTrader
+from trading.learning.champion.gate import Returns, SessionTrader
 from trading.live.assembly import fee_schedule, trading_rules
 from trading.live.simulated_world import simulated_world
 

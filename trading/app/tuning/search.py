@@ -161,7 +161,7 @@ class _Halving(AsyncHyperBandScheduler):  # type: ignore[misc]
     ) -> str:
         decision: str = super().on_trial_result(tune_controller, trial, result)
         if number_of(trial) == GIVEN and result[_TIME] < self._max_t:
-            return TrialScheduler.CONTINUE
+            decision = TrialScheduler.CONTINUE
         return decision
 
 

@@ -22,8 +22,8 @@ from trading.config import Settings
 from trading.config.space import Point, with_point
 from trading.evaluation.backtest import learnt
 from trading.learning.build import pretrain
+from trading.learning.champion.gate import Returns
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
-from trading.learning.gate import Returns
 from trading.learning.policy import Policy
 from trading.learning.ppo import CLSTMPPO
 
