@@ -30,6 +30,7 @@ SMALL = [
     "model.critic_hidden=8",
     "tune.judgements=2",
     "tune.trials=2",
+    "tune.concurrent=1",
     "env.sessions_per_episode=1",
 ]
 SPACE: Space = {"learning.learning_rate": Range(1e-4, 1e-2, is_log=True)}

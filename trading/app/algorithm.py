@@ -11,6 +11,7 @@ from trading.app.waiting import await_room
 from trading.config import Settings
 from trading.envs.market_features import LIMIT
 from trading.learning import build
+from trading.learning.champion.card import LEARNT_FROM, markets_told
 from trading.learning.checkpoints import CheckpointStore
 from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.online import OnlineRules
@@ -83,7 +84,7 @@ def open_algorithm(
     stack.callback(algorithm.stop)
     noted = noted_settings(settings)
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    store = CheckpointStore(folder, keep, noted={NOTED: noted})
+    store = CheckpointStore(folder, keep, noted={NOTED: noted, LEARNT_FROM: markets_told(settings)})
     start = build.warm_start(algorithm, store, settings.paths.model_path)
     if start.settings is not None:
         for line in differences(start.settings, noted):

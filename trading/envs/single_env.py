@@ -25,7 +25,8 @@ Observation = dict[str, NDArray[Any]]
 class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
     """One simulated session day; it ends by truncation at the close and does not reset itself.
 
-    The first episode after a seeded reset begins at the open, and so do all others.
+    The first episode after a seeded reset begins at the open, and so do all others. With
+    `sessions_per_episode` it goes on through the nights, for so many sessions.
 
     Examples
     --------
@@ -39,9 +40,14 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
     render_mode = None
 
     def __init__(
-        self, rules: TradingRules = DEFAULT_RULES, fees: FeeSchedule = DEFAULT_FEES
+        self,
+        rules: TradingRules = DEFAULT_RULES,
+        fees: FeeSchedule = DEFAULT_FEES,
+        sessions_per_episode: int = 1,
     ) -> None:
-        self._env = SimulatedOptionsVectorEnv(1, rules, fees)
+        self._env = SimulatedOptionsVectorEnv(
+            1, rules, fees, sessions_per_episode=sessions_per_episode
+        )
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
 
@@ -60,6 +66,16 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
         seen = _first(info["final_obs"] if ended else observation)
         told = {"invalid_action": bool(info["invalid_action"][0])}
         return seen, float(reward[0]), bool(terminated[0]), ended, told
+
+
+def simulated_options(
+    num_envs: int,
+    rules: TradingRules = DEFAULT_RULES,
+    fees: FeeSchedule = DEFAULT_FEES,
+    **options: Any,
+) -> SimulatedOptionsVectorEnv:
+    """What `gymnasium.make_vec` makes of that name: markets that are stepped together."""
+    return SimulatedOptionsVectorEnv(num_envs, rules, fees, **options)
 
 
 def _first(batch: Observation) -> Observation:
