@@ -12,7 +12,15 @@ from trading.config.tree import nested
 
 SECTION = "strategies"
 _COMMON = {
-    *("strategy", "strategies", "credentials", "log_level", "tune", "ray", "serving", "feed"),
+    "strategy",
+    "strategies",
+    "credentials",
+    "log_level",
+    "ray",
+    "serving",
+    "feed",
+    "plugins",
+    "tune",
 }
 """What strategies of one application share: settings and sections."""
 
