@@ -8,6 +8,7 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
+from trading.api.reference import api_reference
 from trading.cli.reference import commands_page
 from trading.config.cost_sources import fees_table
 from trading.config.reference import reference_table
@@ -191,7 +192,18 @@ def pages() -> dict[Path, str]:
         "exit code 2 and one line that names the key, the value and what is allowed.\n\n"
         f"{_MADE}\n{reference_table()}"
     )
+    api = (
+        "# From Python\n\n"
+        "`import trading as td`. Each name is imported when it is first used, so importing the\n"
+        "package is light. Every example runs in a test, with its own `var/` and address. Two\n"
+        "notebooks show it at work:\n"
+        "[the first hour](../examples/first_hour.ipynb) and\n"
+        "[a strategy of one's own](../examples/own_strategy.ipynb); [plugins.md](plugins.md) says\n"
+        "how a trader of one's own trades live.\n\n"
+        f"{_MADE}\n{api_reference()}"
+    )
     return {
+        DOCS / "api.md": api,
         DOCS / "settings.md": settings,
         DOCS / "products.md": products,
         DOCS / "costs.md": costs,

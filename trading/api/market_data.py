@@ -42,8 +42,11 @@ def open_catalog(source: str | Path | Settings) -> Catalog:
     >>> from datetime import date
     >>> import trading as td
     >>> catalog = td.open_catalog("var/catalog")
-    >>> quotes = catalog.read("option_quotes", "SPY", date(2026, 1, 5))  # doctest: +SKIP
-    >>> quotes.to_pandas().groupby("symbol").ask.min()  # doctest: +SKIP
+    >>> bars = catalog.read("stock_bars", "SPY", date(2026, 1, 5))
+    >>> bars.to_pandas().close.tolist()
+    [2.5, 1.5]
+    >>> bars.to_arrow().column_names[:3]
+    ['symbol', 'start_ns', 'open']
     """
     if isinstance(source, Settings):
         source = source.paths.state_dir / "catalog"
@@ -140,9 +143,10 @@ def connect(
     Examples
     --------
     >>> import trading as td
-    >>> names = {"stocks": ["AM.SPY"]}
-    >>> with td.connect("ws://127.0.0.1:8765", "my-key", names) as feed:  # doctest: +SKIP
-    ...     for event in feed:
-    ...         print(event.sym, event.c)
+    >>> names = {"stocks": ["AM.AAA"]}
+    >>> with td.connect(address, "key-of-the-test", names, ends=True) as feed:
+    ...     bar = next(iter(feed))
+    >>> bar.sym, bar.c > 0.0
+    ('AAA', True)
     """
     return EventFeed(url, key, names, ends)

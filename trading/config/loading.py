@@ -32,13 +32,26 @@ def load_settings(
     the section `strategies` of the file, goes before file and environment. Without, each of the
     strategies is checked as well.
 
-    Parameters:
-        path: YAML file; None: no file.
-        overrides: `section.key=value` texts; each value is YAML.
-        environ: environment variables by name; None: the process's own. An empty one is unset.
+    Parameters
+    ----------
+    path
+        YAML file; None: no file.
+    overrides
+        `section.key=value` texts; each value is YAML.
+    environ
+        Environment variables by name; None: the process's own. An empty one is unset.
 
-    Raises:
-        ConfigError: anything is wrong; holds one line for each mistake found, not just the first.
+    Raises
+    ------
+    ConfigError
+        Anything is wrong; holds one line for each mistake found, not just the first.
+
+    Examples
+    --------
+    >>> import trading as td
+    >>> settings = td.load_settings(overrides=["account.max_positions=3", "symbols=SPY,QQQ"])
+    >>> settings.account.max_positions, settings.symbols
+    (3, ('SPY', 'QQQ'))
     """
     sources = _Sources()
     path = Path(path) if isinstance(path, str) else path

@@ -121,12 +121,20 @@ def register_baseline(name: str) -> Callable[[_Made], _Made]:
 
     Returns
     -------
-    A decorator of what `register_trader` takes.
+    A decorator of a function as `register_trader` takes it.
 
     Raises
     ------
     PluginError
         The name cannot be one or is taken, or the function takes other arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trading as td
+    >>> @td.register_baseline("nothing")
+    ... def nothing(seed):
+    ...     return lambda observation, first: np.full(len(first), td.HOLD)
     """
     return _registering("baseline", REGISTRY.baselines, name, "seed", "seed=7")
 
@@ -152,9 +160,9 @@ def register_fees(name: str) -> Callable[[_Made], _Made]:
     Examples
     --------
     >>> import trading as td
-    >>> @td.register_fees("no_commission")
-    ... def no_commission(configured):
-    ...     return configured._replace(commission=0.0)
+    >>> @td.register_fees("half_price")
+    ... def half_price(configured):
+    ...     return configured._replace(commission=configured.commission / 2)
     """
     return _registering(
         "fee schedule", REGISTRY.fee_schedules, name, "fees", "the configured FeeSchedule"
