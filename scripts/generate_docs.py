@@ -19,7 +19,13 @@ from trading.execution.events import Compared, Converted, Event
 from trading.execution.matching import SHARES
 from trading.execution.orders import Fill, Leg, LegFill, Order, Rejection
 from trading.execution.states import state_table
-from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
+from trading.live.metrics import (
+    AccountFigures,
+    FeedFigures,
+    ProcessFigures,
+    TradingMetrics,
+    UnderlyingFigures,
+)
 from trading.market.products import products_table
 from trading.serving.app import build_api
 from trading.serving.metrics import supervisor_families
@@ -509,6 +515,7 @@ def _runbooks() -> str:
 
 def _metric_table() -> str:
     metrics = TradingMetrics()
+    metrics.update_account(AccountFigures(underlyings={"SPY": UnderlyingFigures()}))
     live = {"options": True, "stocks": True}
     metrics.update_feed(FeedFigures(connected=live, silence_s=dict.fromkeys(live, 0.0)))
     disks = {"state": 0, "checkpoints": 0}

@@ -24,6 +24,7 @@ from tests.infra.prometheus import (
     tool,
 )
 from tests.waits import WAIT_S
+from trading.live.metrics import TradingMetrics
 
 RULE_TESTS = Path(__file__).parent / "alerts.promtool.yaml"
 DASHBOARDS = runpy.run_path(str(ROOT / "scripts" / "generate_dashboards.py"))["files"]()
@@ -233,6 +234,31 @@ def test_every_panel_shows_the_strategies_that_are_chosen(path: Path) -> None:
         for query in queries:
             names = re.findall(r"\btrading_bot[\w:]*", query)
             assert query.count('{strategy=~"$strategy"') == len(names), (title, query)
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_promotions_and_rollbacks_are_marked_on_the_time_axis(path: Path) -> None:
+    marked = {each["name"]: each for each in json.loads(path.read_text())["annotations"]["list"]}
+    assert {"Promotions", "Rollbacks"} <= set(marked)
+    known = {f"{family.name}_total" for family in TradingMetrics().families()}
+    for each in marked.values():
+        (name,) = re.findall(r"\btrading_bot\w*", each["expr"])
+        assert name in known
+        assert '{strategy=~"$strategy"}' in each["expr"]
+
+
+def test_tables_have_a_column_for_each_query() -> None:
+    (path,) = [path for path in DASHBOARDS if path.name == "trading.json"]
+    tables = {
+        panel["title"]: panel
+        for panel in json.loads(path.read_text())["panels"]
+        if panel["type"] == "table"
+    }
+    assert set(tables) == {"What is held", "What was done"}
+    for panel in tables.values():
+        columns = panel["transformations"][-1]["options"]["renameByName"]
+        assert [f"Value #{each['refId']}" for each in panel["targets"]] == list(columns)
+        assert all(each["instant"] and each["format"] == "table" for each in panel["targets"])
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda each: each.get("alert") or each["record"])
