@@ -28,8 +28,8 @@ from trading.live.metrics import (
 )
 from trading.market.products import products_table
 from trading.serving.app import build_api
-from trading.serving.metrics import supervisor_families
-from trading.serving.supervisor import TRADING, Standing
+from trading.serving.exposition import supervisor_families
+from trading.serving.supervisor import TRADING, SupervisorState
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -521,7 +521,7 @@ def _metric_table() -> str:
     disks = {"state": 0, "checkpoints": 0}
     metrics.update_process(ProcessFigures(disk_free_bytes=disks, disk_size_bytes=disks))
     lines = ["| name | type | unit | meaning |", "|---|---|---|---|"]
-    supervisor = supervisor_families(Standing(TRADING, "", leased=True, failures=0))
+    supervisor = supervisor_families(SupervisorState(TRADING, "", leased=True, failures=0))
     for family in [*metrics.registry.collect(), *supervisor]:
         if family.name.startswith("trading_bot_process_") or family.name.endswith("_created"):
             continue

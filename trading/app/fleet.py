@@ -30,16 +30,16 @@ from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
 from trading.feed.embedded import embedded_feed, reading_from
 from trading.live import assembly
-from trading.serving.board import BOARD, Board, Posted
 from trading.serving.service import serve_application
+from trading.serving.strategy_states import FLEET_STATES, FleetState, FleetStates
 from trading.serving.supervisor import (
     FINISHED,
     RESTARTING,
     STANDBY,
     STOPPED,
     Pauses,
-    Standing,
     Supervisor,
+    SupervisorState,
 )
 
 _POLL_S = 0.5
@@ -195,15 +195,15 @@ class Fleet:
         self._supervisors: dict[str, Supervisor] = {}
         self._outcomes: dict[str, _Outcome] = {}
         self._claimer: threading.Thread | None = None
-        self._board: Any = None
+        self._fleet_states: Any = None
 
     def begin(self, name: str) -> None:
-        """Start the board and the strategies."""
+        """Start the actor that knows their states, and the strategies."""
         import ray
 
-        board: Any = ray.remote(Board)
-        self._board = board.options(
-            name=BOARD,
+        states: Any = ray.remote(FleetStates)
+        self._fleet_states = states.options(
+            name=FLEET_STATES,
             namespace=name,
             num_cpus=0,
             max_restarts=-1,
@@ -311,7 +311,7 @@ class Fleet:
         A recording has one beginning: what failed in it ends with it. Otherwise one that fails is
         not waited for when the others have ended.
         """
-        phase = self._supervisors[name].standing.phase
+        phase = self._supervisors[name].state.phase
         if phase == RESTARTING:
             others = [each for each in begun if each != name]
             ended = all(self._ended(each) for each in others) and bool(others)
@@ -319,21 +319,21 @@ class Fleet:
         return phase not in (STOPPED, FINISHED)
 
     def _ended(self, name: str) -> bool:
-        return self._supervisors[name].standing.phase in (STOPPED, FINISHED)
+        return self._supervisors[name].state.phase in (STOPPED, FINISHED)
 
     def _post(self) -> None:
-        """Tell the board and the display where each stands."""
-        standings = {name: self._standing(name) for name in self._strategies}
+        """Tell the HTTP service and the display where each stands."""
+        states = {name: self._state(name) for name in self._strategies}
         ours = tuple(name for name in self._strategies if name in self._supervisors)
-        self._board.post.remote(Posted(standings, ours, self._waiting))
-        self._display.stand(standings, self._waiting)
+        self._fleet_states.post.remote(FleetState(states, ours, self._waiting))
+        self._display.stand(states, self._waiting)
 
-    def _standing(self, name: str) -> Standing:
+    def _state(self, name: str) -> SupervisorState:
         supervisor = self._supervisors.get(name)
         if supervisor is not None:
-            return supervisor.standing
+            return supervisor.state
         reason = self._elsewhere(name) if self._claim else "it is starting"
-        return Standing(STANDBY, reason, leased=False, failures=0)
+        return SupervisorState(STANDBY, reason, leased=False, failures=0)
 
     def _elsewhere(self, name: str) -> str:
         from trading.execution.lease import holder_of

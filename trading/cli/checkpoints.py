@@ -108,6 +108,7 @@ def show(
     settings = settings_for(config, overrides or [], strategy)
     from trading.learning.champion.card import LEARNT_FROM
     from trading.learning.checkpoints import load_module_weights, verify
+    from trading.learning.noted_catalogue import CATALOGUE
     from trading.learning.noted_settings import NOTED, shown
 
     with failures():
@@ -131,6 +132,9 @@ def show(
                 table.add_row("learnt with", "\n".join(told))
             elif name == LEARNT_FROM:
                 table.add_row("learnt from", "\n".join(value.values()))
+            elif name == CATALOGUE:
+                kinds = ", ".join(f"{len(known)} {kind}" for kind, known in value.items())
+                table.add_row("catalogue", kinds)
             elif name == "time":
                 table.add_row("written (UTC)", _utc(value))
             else:
