@@ -94,7 +94,7 @@ def test_what_is_not_known_is_said_to_be_unknown() -> None:
 
 
 def test_no_promotion_fails_for_want_of_a_card(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object, **__: object) -> str:
         raise OSError(28, "No space left on device")
@@ -105,8 +105,7 @@ def test_no_promotion_fails_for_want_of_a_card(
         assert champions.promote(write, GATE).champion == 1
     assert not (champions.path(1) / CARD).exists()
     assert champions.load(1).number == 1
-    told = capsys.readouterr().out
-    assert "no model card is written" in told and "No space left" in told
+    assert "no model card is written" in caplog.text and "No space left" in caplog.text
 
 
 def test_a_history_that_was_trained_on_is_named() -> None:

@@ -34,7 +34,6 @@ from trading.learning.checkpoints import (
     verify,
     write_module_weights,
 )
-from trading.learning.noted_catalogue import CATALOGUE, check_catalogue, noted_catalogue
 from trading.learning.noted_settings import NOTED
 
 if TYPE_CHECKING:
@@ -103,8 +102,7 @@ class ChampionStore:
         clock: Callable[[], float] = time.time,
         noted: Mapping[str, Any] | None = None,
     ) -> None:
-        catalogue = {CATALOGUE: noted_catalogue()}
-        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME, catalogue)
+        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME)
         self.directory = self._store.directory
         self._newest_known = newest_known
         self._clock = clock
@@ -228,6 +226,8 @@ class ChampionStore:
         CheckpointError
             It is damaged, no checkpoint, or does not fit the network.
         """
+        from trading.learning.noted_catalogue import check_catalogue
+
         metadata = verify(path) if own or (path / MANIFEST).is_file() else {}
         check_catalogue(path, metadata)
         version = int(metadata.get("version", metadata.get("step", 0)))
@@ -319,7 +319,9 @@ class ChampionStore:
     def _save(
         self, write: Callable[[Path], object], metadata: dict[str, Any], spared: Collection[int]
     ) -> None:
-        """Write a champion, and its card beside it."""
+        """Write a champion, with what it was learnt with, and its card beside it."""
+        # Champions are listed without the compiled functions that actions and features need.
+        from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
 
         def write_with_card(directory: Path) -> None:
             write(directory)
@@ -330,7 +332,7 @@ class ChampionStore:
                 lambda: weights_digest(load_module_weights(directory)),
             )
 
-        self._store.save(write_with_card, metadata, spared)
+        self._store.save(write_with_card, {CATALOGUE: noted_catalogue(), **metadata}, spared)
 
     def _go_back(
         self, now: ChampionPointer, number: int, by: RolledBackBy, reason: str
