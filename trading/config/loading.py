@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trading.config.layer import OVERRIDE, Layer, missing
+from trading.config.layer import OVERRIDE, Layer, contradictions, missing
 from trading.config.problems import problem_line, problem_lines, shown
 from trading.config.settings import Origin, Settings
 from trading.config.strategies import SECTION, refused, settings_of, shared_ports
@@ -178,6 +178,8 @@ class _Sources:
             found = Settings.model_validate(nested(values))
         except ValidationError as error:
             lines += problem_lines(error, self.tree.origins)
+        else:
+            lines += contradictions(found, self.tree.origins)
         lines += missing(values)
         if name is not None and name not in strategies:
             there = f"one of {', '.join(strategies)}" if strategies else "left out"

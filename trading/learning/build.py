@@ -156,7 +156,7 @@ def build_algorithm(
         )
         .training(
             ppo=ppo_settings(settings),
-            gamma=learning.gamma,
+            gamma=settings.discount,
             torch_threads=learning.threads,
             overlap=learning.overlap,
             answer_timeout_s=learning.answer_timeout_s,
@@ -170,8 +170,9 @@ def build_algorithm(
 
 def ppo_settings(settings: Settings) -> PPOSettings:
     """Hyperparameters of the update."""
-    names = (field.name for field in fields(PPOSettings))
-    return PPOSettings(**{name: getattr(settings.learning, name) for name in names})
+    names = [field.name for field in fields(PPOSettings) if field.name != "gamma"]
+    values = {name: getattr(settings.learning, name) for name in names}
+    return PPOSettings(gamma=settings.discount, **values)
 
 
 class Start(NamedTuple):
@@ -322,8 +323,9 @@ def pretrain(
 
 
 def _earned(algorithm: CLSTMPPO, results: dict[str, Any]) -> str:
-    episode = results["env_runners"].get("episode_return_mean", float("nan"))
-    percent = 100.0 * episode / algorithm.config.env_config["rules"].reward_scale
+    # Of equity: a reward may have the risk taken off.
+    equity = results["env_runners"].get("episode_equity_mean", float("nan"))
+    percent = 100.0 * (equity / algorithm.config.env_config["rules"].initial_capital - 1.0)
     return f", return a day {percent:+.2f} %" if np.isfinite(percent) else ""
 
 

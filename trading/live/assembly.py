@@ -228,6 +228,7 @@ def risk_limits(settings: Settings) -> "RiskLimits":
 
 def trading_rules(settings: Settings) -> "TradingRules":
     """Rules that the agent's actions are built by, live and in training."""
+    from trading.envs.rewards import RiskMeasure
     from trading.envs.rules import TradingRules
     from trading.execution.matching import FillStyle
 
@@ -253,6 +254,8 @@ def trading_rules(settings: Settings) -> "TradingRules":
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
         reward_scale=settings.env.reward_scale,
         fill_style=int(FillStyle[settings.execution.style.upper()]),
+        risk_aversion=settings.env.risk_aversion,
+        risk_measure=int(RiskMeasure[settings.env.risk_measure.upper()]),
     )
 
 
