@@ -307,7 +307,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
     accounts_per_market
         How many accounts trade the same market at the same time, each with its own orders; it
         divides `num_envs`. Making a market costs far more than trading in it.
-    beginnings
+    initial_conditions
         Spots, regimes and news that episodes begin with.
     sessions_per_episode
         So many sessions in a row make an episode.
