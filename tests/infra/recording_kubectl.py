@@ -121,6 +121,10 @@ def _get(arguments: list[str], _: str) -> int:
         print(2)
     elif arguments[:2] == ["secret", "trading-bot-secrets"]:
         print(json.dumps(_objects().get("secret/trading-bot-secrets", {}).get("data", "")))
+    elif "FEED_KEYS" in output:
+        print(
+            _objects().get("secret/trading-feed-secrets", {}).get("data", {}).get("FEED_KEYS", "")
+        )
     elif output.startswith("jsonpath"):
         print("trading-head" if "node-type=head" in " ".join(arguments) else "trading-live-market")
     return 0

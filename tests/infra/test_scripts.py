@@ -715,3 +715,40 @@ def test_update_model_takes_a_file_of_weights(place: Workplace, tmp_path: Path) 
     assert re.fullmatch(r"weights-\d{8}T\d{6}Z\.pt", model.name)
     assert model.read_bytes() == file.read_bytes()
     assert f"checkpoints promote /models/{model.name} " in place.calls()[-1]
+
+
+@pytest.mark.parametrize("variant", [[], ["--kuberay"], ["--rayservice"]])
+def test_a_feed_keeps_the_vendors_key_from_the_bot(
+    place: Workplace, env_file: str, variant: list[str]
+) -> None:
+    place.add_operator()
+    arguments = ("--yes", "--no-build", "--feed", "--env-file", env_file, *variant)
+    said = place.deploy(*arguments)
+    objects = place.objects()
+    bot, feed = (
+        {name: base64.b64decode(value).decode() for name, value in each["data"].items()}
+        for each in (objects["secret/trading-bot-secrets"], objects["secret/trading-feed-secrets"])
+    )
+    assert feed == {"MASSIVE_API_KEY": "topsecret", "FEED_KEYS": bot["MASSIVE_API_KEY"]}
+    assert bot.keys() == {"MASSIVE_API_KEY", "SYMBOLS"} and len(feed["FEED_KEYS"]) == 48
+    assert not {*feed.values()} & {*said.split()}
+    url = json.dumps({"name": "FEED_URL", "value": "http://trading-feed:8765"})
+    form = {"--kuberay": "raycluster.ray.io/trading", "--rayservice": "rayservice.ray.io/trading"}
+    owner = form[variant[0]] if variant else "deployment/paper-trading-bot"
+    assert url in json.dumps(objects[owner])
+    assert {"deployment/trading-feed", "service/trading-feed"} <= objects.keys()
+    assert "rollout status deployment/trading-feed -n trading-bot --timeout=900s" in place.calls()
+    place.deploy(*arguments)
+    assert place.objects() == objects
+    assert not [call for call in place.calls() if "rollout restart" in call]
+    Path(env_file).write_text("MASSIVE_API_KEYS=one two\n")
+    place.deploy(*arguments)
+    restarts = [call for call in place.calls() if "rollout restart deployment/trading-feed" in call]
+    assert len(restarts) == 1
+
+
+def test_a_feed_needs_the_vendors_key(place: Workplace, env_file: str) -> None:
+    Path(env_file).write_text("SYMBOLS=SPY\n")
+    arguments = ("--yes", "--no-build", "--feed", "--env-file", env_file)
+    assert "neither MASSIVE_API_KEY nor MASSIVE_API_KEYS" in place.deploy(*arguments, code=1)
+    assert not _changing(place.calls())
