@@ -467,7 +467,7 @@ kubectl -n bots set env deployment/bot-qqq SYMBOLS=QQQ"""
 
 
 def test_the_second_bot_of_three_lines_trades_its_symbol() -> None:
-    """The very lines of the page, what kubectl makes of them, and what the image starts by itself."""
+    """The very lines of the page, what kubectl makes of them, and what the image starts."""
     assert SECOND_BOT in (INFRA / "k8s/README.md").read_text()
     _, create, set_variable = (line.split() for line in SECOND_BOT.splitlines())
     made = _kubectl(*create[3:], "--dry-run=client", "-o", "yaml")
