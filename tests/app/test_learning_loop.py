@@ -13,11 +13,11 @@ from tests.learning.experience import SMALL, random_rollout
 from tests.waits import WAIT_S
 from trading.app.learning_loop import LearningLoop, learner_figures
 from trading.execution.events import ChallengerRefused, ChampionPromoted, PromotedBy
-from trading.learning.champions import ChampionStore, Promotion
+from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
+from trading.learning.champion.store import ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.online import LearnerReport
 from trading.learning.policy import Policy
-from trading.learning.succession import PromotionDecision, Reported, Succession
 from trading.live.trader import Fragment, FragmentId, LearnerReply
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
@@ -34,10 +34,10 @@ class Live:
         if not self._left:
             return None
         self._left -= 1
-        return Fragment(FragmentId(1, self._left), random_rollout(), self.reported())
+        return Fragment(FragmentId(1, self._left), random_rollout(), self.account_champion())
 
-    def reported(self) -> Reported:
-        return Reported(champion=1, newest=1, refusals=int(len(self.answers) >= 2))
+    def account_champion(self) -> AccountChampion:
+        return AccountChampion(champion=1, newest=1, refusals=int(len(self.answers) >= 2))
 
     def deliver(self, answer: LearnerReply, figures: Any, status: dict[str, Any]) -> None:
         self.answers.append(answer)
@@ -47,11 +47,11 @@ class Live:
 
 
 class Refuser:
-    """A learner whose first challenger is refused; everything else is the succession's."""
+    """A learner whose first challenger is refused; everything else is the manager's."""
 
-    def __init__(self, succession: Succession) -> None:
+    def __init__(self, manager: ChampionManager) -> None:
         self.report = LearnerReport()
-        self.moved, self.follow = succession.moved, succession.follow
+        self.moved, self.follow = manager.moved, manager.follow
         self.learned = 0
 
     def learn(self, rollout: object) -> PromotionDecision | None:
@@ -60,9 +60,9 @@ class Refuser:
         return PromotionDecision(event) if self.learned == 1 else None
 
 
-def succession(folder: Path) -> Succession:
-    made = Succession(ChampionStore(folder, 3), lambda reign: None)
-    made.begin(write(1), 1, "the beginning", Reported())
+def manager(folder: Path) -> ChampionManager:
+    made = ChampionManager(ChampionStore(folder, 3), lambda champion_state: None)
+    made.begin(write(1), 1, "the beginning", AccountChampion())
     return made
 
 
@@ -99,7 +99,7 @@ def run_until(
 
 def test_a_refusal_is_sent_again_until_the_account_counts_it(tmp_path: Path) -> None:
     live, stop = ray.remote(Live).options(num_cpus=0).remote(4), threading.Event()
-    present = succession(tmp_path)
+    present = manager(tmp_path)
     learner: Any = Refuser(present)
     loop = LearningLoop(live, present, learner, None, lockstep=True, stop=stop)
     answers = run_until(loop, stop, live, lambda told: len(told) == 4)
@@ -111,8 +111,8 @@ def test_a_refusal_is_sent_again_until_the_account_counts_it(tmp_path: Path) -> 
 class Hangs(Refuser):
     """A learner that is at its first fragment until it is let go."""
 
-    def __init__(self, succession: Succession) -> None:
-        super().__init__(succession)
+    def __init__(self, manager: ChampionManager) -> None:
+        super().__init__(manager)
         self.go_on = threading.Event()
 
     def learn(self, rollout: object) -> PromotionDecision | None:
@@ -124,7 +124,7 @@ def test_how_long_it_has_been_at_a_fragment_is_known_while_the_learner_hangs(
     tmp_path: Path,
 ) -> None:
     live, stop = ray.remote(Live).options(num_cpus=0).remote(1), threading.Event()
-    present = succession(tmp_path)
+    present = manager(tmp_path)
     learner: Any = Hangs(present)
     loop = LearningLoop(live, present, learner, None, lockstep=True, stop=stop)
     assert loop.busy_s == 0.0
@@ -139,7 +139,7 @@ def test_how_long_it_has_been_at_a_fragment_is_known_while_the_learner_hangs(
 
 def test_an_owners_promotion_reaches_a_frozen_live_market(tmp_path: Path) -> None:
     live, stop = ray.remote(Live).options(num_cpus=0).remote(0), threading.Event()
-    present = succession(tmp_path)
+    present = manager(tmp_path)
     ChampionStore(tmp_path, 3).promote(write(2), Promotion(2, PromotedBy.OWNER, "by hand"))
     loop = LearningLoop(live, present, None, None, lockstep=False, stop=stop)
     (answer,) = run_until(loop, stop, live, lambda told: len(told) == 1)
@@ -166,7 +166,7 @@ class DiesOnce(Live):
 def test_a_change_that_could_not_be_handed_over_is_sent_again(tmp_path: Path) -> None:
     actor = ray.remote(DiesOnce).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
     live, stop = actor.remote(tmp_path / "died"), threading.Event()
-    present = succession(tmp_path / "checkpoints")
+    present = manager(tmp_path / "checkpoints")
     owner = ChampionStore(tmp_path / "checkpoints", 3)
     owner.promote(write(2), Promotion(2, PromotedBy.OWNER, "by hand"))
     loop = LearningLoop(live, present, None, None, lockstep=False, stop=stop)
@@ -179,7 +179,7 @@ def test_a_change_that_could_not_be_handed_over_is_sent_again(tmp_path: Path) ->
 def test_the_loop_outlives_the_live_market(tmp_path: Path) -> None:
     actor = ray.remote(Live).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
     live, stop = actor.remote(10_000), threading.Event()
-    present = succession(tmp_path)
+    present = manager(tmp_path)
     learner: Any = Refuser(present)
     loop = LearningLoop(live, present, learner, None, lockstep=False, stop=stop)
     thread = threading.Thread(target=loop.run)

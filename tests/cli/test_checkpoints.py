@@ -21,7 +21,7 @@ from trading.execution.events import (
 )
 from trading.execution.journal import Journal
 from trading.execution.lease import AccountLease
-from trading.learning.champions import ChampionStore, Promotion, weights_digest
+from trading.learning.champion.store import ChampionStore, Promotion, weights_digest
 from trading.learning.checkpoints import CheckpointStore, write_module_weights
 from trading.learning.policy import Policy, Weights
 from trading.live import assembly
@@ -56,10 +56,10 @@ def run(state: Path, *arguments: str) -> Result:
 
 def trades(state: Path) -> tuple[int, int, str]:
     champions = ChampionStore(state / "checkpoints", 5)
-    standing = champions.standing()
-    assert standing is not None
-    digest = weights_digest(champions.load(standing.champion).weights)
-    return standing.champion, standing.before, digest
+    pointer = champions.pointer()
+    assert pointer is not None
+    digest = weights_digest(champions.load(pointer.champion).weights)
+    return pointer.champion, pointer.before, digest
 
 
 def test_list_tells_which_champion_trades_and_its_numbers(state: Path) -> None:

@@ -23,7 +23,7 @@ from trading.execution.events import DecisionMade
 from trading.execution.journal import Journal
 from trading.execution.lease import holder_of
 from trading.execution.portfolio import Account
-from trading.learning.champions import ChampionStore
+from trading.learning.champion.store import ChampionStore
 from trading.learning.checkpoints import CheckpointStore
 
 NO_NODES = why_no_nodes()
@@ -302,10 +302,10 @@ class Left(NamedTuple):
     @classmethod
     def by(cls, service: Service) -> "Left":
         checkpoints = service.journal.parent / "checkpoints"
-        standing = ChampionStore(checkpoints, 5).standing()
+        pointer = ChampionStore(checkpoints, 5).pointer()
         latest = CheckpointStore(checkpoints, 5).latest()
-        assert standing is not None and latest is not None
-        return cls(events(service.journal), standing.champion, latest[0].name)
+        assert pointer is not None and latest is not None
+        return cls(events(service.journal), pointer.champion, latest[0].name)
 
 
 def assert_goes_on(journal: Path, left: Left) -> None:

@@ -27,7 +27,7 @@ from tests.waits import WAIT_S
 from trading.execution.events import ChampionPromoted, ChampionRolledBack, PromotedBy, RolledBackBy
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
-from trading.learning.champions import ChampionStore
+from trading.learning.champion.store import ChampionStore
 from trading.learning.checkpoints import CheckpointStore
 
 pytestmark = pytest.mark.slow
@@ -293,21 +293,21 @@ def test_a_second_start_resumes_account_and_learner(application: Application) ->
 @pytest.mark.long
 def test_the_champion_is_taken_up_after_a_restart(application: Application) -> None:
     champions = ChampionStore(state_of(application) / "checkpoints", 5)
-    standing = champions.standing()
-    assert standing is not None
+    pointer = champions.pointer()
+    assert pointer is not None
     before = changes(application)
     folder = application.log.parent
     frozen = ("--set", "learning.online=false")
     with closing(Application.up(folder, *QUICK, *frozen)) as again:
         again.wait_ready()
-        await_champion(again, standing.champion)
+        await_champion(again, pointer.champion)
         # A promotion whose bar never came is journalled now; nothing else is.
         after = changes(again)
-        news = before[-1].champion != standing.champion
+        news = before[-1].champion != pointer.champion
         assert after[: len(before)] == before and len(after) == len(before) + news
-        assert after[-1].champion == standing.champion
+        assert after[-1].champion == pointer.champion
         refused_without_a_token(again)
-        own_words(again, standing.champion)
+        own_words(again, pointer.champion)
 
 
 def refused_without_a_token(application: Application) -> None:

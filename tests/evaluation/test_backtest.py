@@ -20,7 +20,7 @@ from trading.evaluation.baselines import (
     open_and_keep,
     random_masked,
 )
-from trading.learning.gate import Gate, GateLimits, HeldOut
+from trading.learning.champion.gate import Gate, GateLimits, HeldOut
 from trading.learning.policy import Policy
 from trading.live import assembly
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from trading.cli.main import app
 from trading.config import Settings
-from trading.learning.champions import weights_digest
+from trading.learning.champion.store import weights_digest
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
 from trading.live import assembly

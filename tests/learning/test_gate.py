@@ -8,7 +8,7 @@ import pytest
 from tests.learning.experience import SMALL
 from trading.errors import LearningError
 from trading.execution.events import Compared
-from trading.learning.gate import (
+from trading.learning.champion.gate import (
     DRIFTED,
     KL,
     MASK,

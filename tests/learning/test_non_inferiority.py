@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trading.execution.events import Compared
-from trading.learning.non_inferiority import (
+from trading.learning.champion.non_inferiority import (
     Levels,
     chances,
     compare,

@@ -12,9 +12,7 @@ from tests.learning.algorithms import NETWORK, Build, config, equal, live
 from tests.learning.recall_env import MaskedRecallVectorEnv
 from trading.errors import CheckpointError
 from trading.execution.events import ChallengerRefused, ChampionPromoted, PromotedBy
-from trading.learning.champions import ChampionStore
-from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
-from trading.learning.gate import (
+from trading.learning.champion.gate import (
     KL,
     NOT_FINITE,
     UNPROVEN,
@@ -24,13 +22,15 @@ from trading.learning.gate import (
     HeldOut,
     SessionTrader,
 )
+from trading.learning.champion.manager import AccountChampion, ChampionManager
+from trading.learning.champion.registry import ChampionState
+from trading.learning.champion.store import ChampionStore
+from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
 from trading.learning.online import OnlineLearner, OnlineRules
 from trading.learning.policy import Policy
 from trading.learning.ppo import CLSTMPPO
 from trading.learning.replay_mix import ReplayMix, columns_of
 from trading.learning.rollout import Rollout
-from trading.learning.succession import Reported, Succession
-from trading.learning.weights import Reign
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -55,15 +55,15 @@ class Course:
     algorithm: CLSTMPPO
     store: CheckpointStore
     champions: ChampionStore
-    succession: Succession
+    manager: ChampionManager
     gate: Gate
     rules: OnlineRules
-    published: list[Reign] = field(default_factory=list)
+    published: list[ChampionState] = field(default_factory=list)
     means: dict[int, float] = field(default_factory=dict)
 
     @property
     def learner(self) -> OnlineLearner:
-        return OnlineLearner(self.algorithm, self.store, self.succession, self.gate, self.rules)
+        return OnlineLearner(self.algorithm, self.store, self.manager, self.gate, self.rules)
 
     def clean(self) -> Rollout:
         (rollout,) = self.algorithm.sample()
@@ -72,11 +72,11 @@ class Course:
 
     def mean(self) -> float:
         """What the champion earns on the held-out sessions, in percent."""
-        reign = self.succession.reign.champion
-        if reign.number not in self.means:
-            verdict = self.gate.judge(reign.weights, reign.weights)
-            self.means[reign.number] = verdict.compared[0].champion
-        return self.means[reign.number]
+        champion = self.manager.state.champion
+        if champion.number not in self.means:
+            verdict = self.gate.judge(champion.weights, champion.weights)
+            self.means[champion.number] = verdict.compared[0].champion
+        return self.means[champion.number]
 
 
 @pytest.fixture
@@ -94,15 +94,15 @@ def course(build: Build, tmp_path: Path) -> Callable[..., Course]:
             algorithm.train()
         store = CheckpointStore(tmp_path, keep=3)
         champions = ChampionStore(tmp_path, keep=3)
-        published: list[Reign] = []
-        succession = Succession(champions, published.append)
+        published: list[ChampionState] = []
+        manager = ChampionManager(champions, published.append)
         version = algorithm.weights_version
-        succession.begin(algorithm.save_to_path, version, "the beginning", Reported())
+        manager.begin(algorithm.save_to_path, version, "the beginning", AccountChampion())
         limits = GateLimits(margin_pct=MARGIN_PCT, max_kl=max_kl)
         old_regime = HeldOut("old regime", lambda trader: recall(trader, length=7))
         gate = Gate(NETWORK, limits, [HeldOut("recall", recall), old_regime])
         rules = OnlineRules(10_000_000, share, updates, patience, max_reward=50.0)
-        return Course(algorithm, store, champions, succession, gate, rules, published)
+        return Course(algorithm, store, champions, manager, gate, rules, published)
 
     return begin
 
@@ -164,7 +164,7 @@ def test_a_fragment_that_no_market_can_have_made_is_refused(
 def test_a_harmful_challenger_is_reset_with_its_optimizer(course: Callable[..., Course]) -> None:
     at = course(max_kl=1e-9, trained=1)
     learner = at.learner
-    champion = at.succession.reign.champion
+    champion = at.manager.state.champion
     rollout = at.clean()
     decision = learner.learn(rollout)
     assert decision is not None and isinstance(decision.event, ChallengerRefused)
@@ -214,7 +214,7 @@ def test_weights_that_are_no_numbers_are_given_up(course: Callable[..., Course])
     decision = learner.learn(at.clean())
     assert decision is not None and isinstance(decision.event, ChallengerRefused)
     assert decision.event.failed == (NOT_FINITE,) and decision.event.reset
-    assert equal(at.algorithm.weights(), at.succession.reign.champion.weights)
+    assert equal(at.algorithm.weights(), at.manager.state.champion.weights)
 
 
 def test_an_owners_model_trades_and_is_learned_on_from(
@@ -249,7 +249,7 @@ def test_an_owners_damaged_champion_is_refused_and_told_once(
     number = at.champions.promote_checkpoint(folder, NETWORK, own=False).champion
     (at.champions.path(number) / "module_state.pkl").write_bytes(b"damaged")
     assert learner.moved() is None and learner.moved() is None
-    assert at.succession.reign.champion.number == 1
+    assert at.manager.state.champion.number == 1
     with pytest.raises(CheckpointError):
         at.champions.load(number)
 
@@ -257,14 +257,14 @@ def test_an_owners_damaged_champion_is_refused_and_told_once(
 def test_learning_goes_back_with_the_account(course: Callable[..., Course]) -> None:
     at = course()
     learner = at.learner
-    first = at.succession.reign.champion
-    while at.succession.reign.champion.number == 1:
+    first = at.manager.state.champion
+    while at.manager.state.champion.number == 1:
         learner.learn(at.clean())
-    fallen = at.succession.reign.champion.number
-    decision = learner.follow(Reported(champion=1, newest=fallen, discarded=fallen))
+    fallen = at.manager.state.champion.number
+    decision = learner.follow(AccountChampion(champion=1, newest=fallen, discarded=fallen))
     assert decision is not None and decision.champion is not None and decision.champion.number == 1
     assert equal(at.algorithm.weights(), first.weights)
-    assert learner.follow(Reported(champion=1, newest=fallen, discarded=fallen)) is None
+    assert learner.follow(AccountChampion(champion=1, newest=fallen, discarded=fallen)) is None
 
 
 def test_a_lost_learner_comes_back_and_the_fragment_is_learned(
@@ -289,7 +289,7 @@ def test_a_learner_that_dies_after_a_judgement_takes_no_decision_with_it(
     """The account's journal counts refusals: one that is missing would end trading."""
     at = course(learners=1)
     rules = at.rules._replace(save_frequency=1)
-    learner = OnlineLearner(at.algorithm, at.store, at.succession, at.gate, rules)
+    learner = OnlineLearner(at.algorithm, at.store, at.manager, at.gate, rules)
     fragments = [at.clean() for _ in range(3)]
 
     class Gallows:
@@ -316,7 +316,7 @@ def test_a_learner_that_stays_dead_ends_neither_learning_nor_the_run(
         waited.append(seconds)
         return False
 
-    learner = OnlineLearner(at.algorithm, at.store, at.succession, at.gate, at.rules, wait=wait)
+    learner = OnlineLearner(at.algorithm, at.store, at.manager, at.gate, at.rules, wait=wait)
     rollout = at.clean()
     ray.kill(at.algorithm.learner_group._workers[0])
     with monkeypatch.context() as patched:

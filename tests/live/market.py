@@ -21,9 +21,9 @@ from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.events import ChampionPromoted, PromotedBy
 from trading.execution.journal import Journal
-from trading.learning.champions import Champion, Standing
+from trading.learning.champion.registry import ChampionState
+from trading.learning.champion.store import Champion, ChampionPointer
 from trading.learning.policy import Policy
-from trading.learning.weights import Reign
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
@@ -136,20 +136,22 @@ def await_live(stream: StreamClient) -> None:
             raise TimeoutError(f"the stream did not come up: {stream.health()}")
 
 
-def reign_of(policy: Policy, number: int = 1) -> Reign:
-    """The reign of a policy that nobody preceded."""
+def champion_state_of(policy: Policy, number: int = 1) -> ChampionState:
+    """The champion state of a policy that nobody preceded."""
     change = ChampionPromoted(0, number, 0, 0, PromotedBy.START, "of the test", 0.0)
-    return Reign(Standing(1, number, 0, change), Champion(number, 0, policy.weights()), None)
+    return ChampionState(
+        ChampionPointer(1, number, 0, change), Champion(number, 0, policy.weights()), None
+    )
 
 
 class Registry:
-    """Hands out a reign as the weight registry does."""
+    """Hands out a champion state as the weight registry does."""
 
-    def __init__(self, reign: Reign) -> None:
-        self._reign = reign
+    def __init__(self, champion_state: ChampionState) -> None:
+        self._state = champion_state
 
-    def reign(self) -> Reign:
-        return self._reign
+    def state(self) -> ChampionState:
+        return self._state
 
 
 def await_that(what: str, condition: Callable[[], Any], within_s: float = WAIT_S) -> Any:
@@ -169,10 +171,10 @@ def trade(
     bars: Bars | None = None,
     learning: bool = False,
     recorder: Recorder | None = None,
-    reign: Reign | None = None,
+    champion_state: ChampionState | None = None,
     treasury_yields: bool = False,
 ) -> Run:
-    """Trade until the server's source ends; without a reign the policy has the settings' seed."""
+    """Trade until the server's source ends; by default with a policy of the settings' seed."""
     bars = bars or Bars()
     calendar = ExchangeCalendar()
     settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
@@ -206,7 +208,7 @@ def trade(
             directory,
             bars,
             now_ns,
-            reign or reign_of(policy),
+            champion_state or champion_state_of(policy),
         )
         trader.open()
         await_live(stream)

@@ -11,7 +11,7 @@ import pytest
 from ray import cloudpickle
 
 from tests.live import market as market_of_test
-from tests.live.market import FirstMinutes, Registry, reign_of, serving, settings_for
+from tests.live.market import FirstMinutes, Registry, champion_state_of, serving, settings_for
 from trading.app.driver import without_secrets
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
@@ -39,7 +39,7 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveMarket
     policy = Policy(assembly.model_config(settings), settings.seed)
     # Slow enough that the day is not over while it is commanded.
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
-        market = LiveMarket(settings, endpoint, Registry(reign_of(policy)))
+        market = LiveMarket(settings, endpoint, Registry(champion_state_of(policy)))
         await_that("trading", lambda: market.progress().connected)
         begin()
         await_that("a bar", lambda: market.progress().market_time_ns)
@@ -106,7 +106,9 @@ def test_without_its_secrets_it_waits_and_holds_none(
     policy = Policy(assembly.model_config(settings), settings.seed)
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
         key = endpoint.api_key
-        market = LiveMarket(told, replace(endpoint, api_key=""), Registry(reign_of(policy)))
+        market = LiveMarket(
+            told, replace(endpoint, api_key=""), Registry(champion_state_of(policy))
+        )
         assert market.progress().locked
         assert market.progress().phase == "starting"
         market.unlock(secrets, key)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.live.market import Bars, FirstMinutes, reign_of, serving, settings_for, trade
+from tests.live.market import Bars, FirstMinutes, champion_state_of, serving, settings_for, trade
 from trading.data.massive.server.source import SimulationSource, SourceStep
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv, Observed, Outcome
@@ -218,9 +218,11 @@ class _Life:
             nothing,
             nothing,
             self.bars[0].end_ns - MINUTE_NS,
-            reign_of(policy),
+            champion_state_of(policy),
         )
-        trader.championship.begin(max(self.bars[0].end_ns - MINUTE_NS, broker.account.last_ts_ns))
+        trader.champion_policy.begin(
+            max(self.bars[0].end_ns - MINUTE_NS, broker.account.last_ts_ns)
+        )
         return trader
 
 

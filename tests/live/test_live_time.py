@@ -12,7 +12,7 @@ from tests.live.market import (
     Bars,
     FirstMinutes,
     await_live,
-    reign_of,
+    champion_state_of,
     serving,
     settings_for,
 )
@@ -77,7 +77,7 @@ class Live:
             MarketDirectory(self.rest, self.stream, env, CALENDAR, 10_000),
             self.bars,
             self.open_ns,
-            reign_of(policy),
+            champion_state_of(policy),
         )
         self.trader.open()
         await_live(self.stream)

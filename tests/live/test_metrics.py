@@ -3,7 +3,7 @@ import math
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from trading.learning.gate import CHECKS
+from trading.learning.champion.gate import CHECKS
 from trading.live.metrics import (
     AccountFigures,
     FeedFigures,

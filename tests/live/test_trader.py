@@ -10,7 +10,7 @@ from tests.live.market import (
     Bars,
     FirstMinutes,
     Run,
-    reign_of,
+    champion_state_of,
     serving,
     settings_for,
     trade,
@@ -29,10 +29,10 @@ from trading.execution.events import (
 from trading.execution.journal import Journal
 from trading.execution.orders import Intent
 from trading.execution.risk import TradingState
-from trading.learning.champions import Champion, Standing
+from trading.learning.champion.registry import ChampionState
+from trading.learning.champion.store import Champion, ChampionPointer
 from trading.learning.policy import Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR
-from trading.learning.weights import Reign
 from trading.live import assembly
 from trading.live.endpoint import Endpoint
 from trading.market.calendar import ExchangeCalendar
@@ -78,7 +78,7 @@ def test_experience_says_whether_it_was_drawn_from_what_is_learned(
         result = trade(settings, endpoint, begin, learning=True)
     rollout = result.trader.fragments.get_nowait().rollout
     if acting == "sampled":
-        assert rollout.weights_version == result.trader.championship.version
+        assert rollout.weights_version == result.trader.champion_policy.version
     else:
         assert rollout.weights_version == OTHER_BEHAVIOUR
     assert (rollout.log_probs == 0.0).all() == (acting == "greedy")
@@ -165,20 +165,24 @@ def test_a_loss_under_the_champion_brings_the_one_before_back_and_a_restart_keep
     settings = settings_for(tmp_path, "learning.gate.max_drawdown_pct=0.01")
     before, present = (Policy(assembly.model_config(settings), seed) for seed in (21, 22))
     change = ChampionPromoted(0, 2, 20, 1, PromotedBy.GATE, "of the test", 0.0)
-    old = reign_of(before)
-    reigns = Reign(Standing(2, 2, 1, change), Champion(2, 20, present.weights()), old.champion)
+    old = champion_state_of(before)
+    champion_state = ChampionState(
+        ChampionPointer(2, 2, 1, change), Champion(2, 20, present.weights()), old.champion
+    )
     path = assembly.journal_path(settings)
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
-        trade(settings, endpoint, begin, bars=Bars(stop_after=1), reign=old)
+        trade(settings, endpoint, begin, bars=Bars(stop_after=1), champion_state=old)
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
-        first = trade(settings, endpoint, begin, bars=Bars(stop_after=7), reign=reigns)
+        first = trade(
+            settings, endpoint, begin, bars=Bars(stop_after=7), champion_state=champion_state
+        )
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
-        second = trade(settings, endpoint, begin, reign=reigns)
+        second = trade(settings, endpoint, begin, champion_state=champion_state)
     for result in (first, second):
         account = result.trader.env.broker.account
         assert (account.champion, account.discarded_champion, account.rollbacks) == (1, 2, 1)
         assert account.trading_state is TradingState.REDUCING
-        assert result.trader.championship.version == 0
+        assert result.trader.champion_policy.version == 0
         ours = result.trader.policy.weights()
         assert all(np.array_equal(ours[name], array) for name, array in before.weights().items())
     assert second.fold == second.trader.env.broker.account.fingerprint()

@@ -21,7 +21,7 @@ from tests.live.market import (
     FirstMinutes,
     Registry,
     await_that,
-    reign_of,
+    champion_state_of,
     serving,
     settings_for,
 )
@@ -121,7 +121,7 @@ def trading_in(folder: Path) -> Iterator[LiveMarketActor]:
     settings = settings.model_copy(update={"credentials": secrets})
     policy = Policy(assembly.model_config(settings), settings.seed)
     with serving(FirstMinutes(380), speed=60.0) as (endpoint, begin):
-        live = LiveMarketActor(settings, endpoint, Registry(reign_of(policy)))
+        live = LiveMarketActor(settings, endpoint, Registry(champion_state_of(policy)))
         await_that("trading", lambda: live.progress().connected)
         begin()
         await_that("a fill", lambda: live.progress().fills and live.progress().market_time_ns)

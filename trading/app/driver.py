@@ -146,7 +146,7 @@ class _Application:
         self._live: Any = None
         self._registry: Any = None
         self._registered: Any = None
-        self._succession: Any = None
+        self._champion_manager: Any = None
         self._held_out: Any = None
         self._learner: Any = None
         self._checkpoint: Path | None = None
@@ -238,11 +238,15 @@ class _Application:
     def _start_learner(self) -> None:
         from trading.app.algorithm import OpenAlgorithm, online_rules, open_algorithm
         from trading.app.held_out import HeldOutSessions
-        from trading.learning import weights
         from trading.learning.build import pretrain
-        from trading.learning.champions import ChampionStore
+        from trading.learning.champion import registry
+        from trading.learning.champion.manager import (
+            AccountChampion,
+            ChampionManager,
+            state_on_disk,
+        )
+        from trading.learning.champion.store import ChampionStore
         from trading.learning.online import OnlineLearner
-        from trading.learning.succession import Succession, reign_on_disk, reported_by
 
         settings, display = self._settings, self._display
         display.phase("building the algorithm")
@@ -274,10 +278,12 @@ class _Application:
             # What has not learned to the end does not become the champion: the next start goes on.
             raise ToldToStop("pre-training")
         refill = partial(
-            reign_on_disk, settings.paths.checkpoints, settings.learning.keep_checkpoints
+            state_on_disk, settings.paths.checkpoints, settings.learning.keep_checkpoints
         )
-        self._registered = weights.Registered(weights.new_name(), account_name(settings))
-        self._registry = weights.get_or_create(
+        self._registered = registry.RegistryAddress(
+            registry.registry_name(), account_name(settings)
+        )
+        self._registry = registry.create_registry(
             self._registered.namespace,
             self._actor_options(SMALL_SHARE),
             refill,
@@ -285,27 +291,27 @@ class _Application:
         )
         self._stack.callback(_kill, self._registry)
 
-        def publish(reign: Any) -> None:
+        def publish(champion_state: Any) -> None:
             # While it trades, a registry that is started again is waited for to the end.
             stop = self._stop if self._live is None else threading.Event()
-            _get(self._registry.publish.remote(reign), "the weight registry", stop)
+            _get(self._registry.publish.remote(champion_state), "the weight registry", stop)
 
         account = self._before
         champions = ChampionStore(
             settings.paths.checkpoints, settings.learning.keep_checkpoints, account.newest_champion
         )
-        self._succession = Succession(champions, publish)
-        self._succession.begin(
-            algorithm.save_to_path, algorithm.weights_version, origin, reported_by(account)
+        self._champion_manager = ChampionManager(champions, publish)
+        self._champion_manager.begin(
+            algorithm.save_to_path, algorithm.weights_version, origin, AccountChampion.of(account)
         )
-        reign = self._succession.reign.champion
-        display.note(f"champion: {reign.number} (version {reign.version})")
+        champion = self._champion_manager.state.champion
+        display.note(f"champion: {champion.number} (version {champion.version})")
         if settings.learning.online:
             self._held_out = HeldOutSessions(settings)
             self._learner = OnlineLearner(
                 algorithm,
                 store,
-                self._succession,
+                self._champion_manager,
                 self._held_out.gate,
                 online_rules(settings),
                 account.refusals,
@@ -478,7 +484,7 @@ class _Application:
         try:
             self._loop = LearningLoop(
                 self._live,
-                self._succession,
+                self._champion_manager,
                 self._learner,
                 self._held_out,
                 self._settings.lockstep,

@@ -14,7 +14,7 @@ from trading.envs.rules import TradingRules
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import history_returns, simulation_returns
 from trading.execution.fees import FeeSchedule
-from trading.learning.gate import Gate, GateLimits, HeldOut, Returns, SessionTrader
+from trading.learning.champion.gate import Gate, GateLimits, HeldOut, Returns, SessionTrader
 from trading.live import assembly
 from trading.live.simulated_world import simulated_world
 from trading.market.calendar import ExchangeCalendar

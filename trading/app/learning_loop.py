@@ -12,8 +12,8 @@ import structlog
 from trading.app.held_out import HeldOutSessions
 from trading.errors import DataError
 from trading.execution.events import ChallengerRefused
+from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
 from trading.learning.online import LearnerReport, OnlineLearner
-from trading.learning.succession import PromotionDecision, Reported, Succession
 from trading.live.metrics import LearnerFigures
 from trading.live.trader import FragmentId, LearnerReply
 
@@ -34,7 +34,7 @@ class LearningLoop:
     ----------
     live
         Handle of the live market.
-    succession
+    manager
         The champions.
     learner, held_out
         None where nothing is learned.
@@ -47,14 +47,14 @@ class LearningLoop:
     def __init__(
         self,
         live: Any,
-        succession: Succession,
+        manager: ChampionManager,
         learner: OnlineLearner | None,
         held_out: HeldOutSessions | None,
         lockstep: bool,
         stop: threading.Event,
     ) -> None:
         self._live = live
-        self._succession = succession
+        self._manager = manager
         self._learner = learner
         self._held_out = held_out
         self._lockstep = lockstep
@@ -93,30 +93,30 @@ class LearningLoop:
         self._attend()
         if fragment is None:
             return
-        self._heed(fragment.reported)
+        self._heed(fragment.account_champion)
         self._renew_held_out()
         decision = learner.learn(fragment.rollout)
         self._send(fragment.id, [decision] if decision else [])
 
     def _attend(self) -> None:
         """Heed what an owner's command, or a drawdown of the account, made of the champion."""
-        keeper = self._learner or self._succession
+        keeper = self._learner or self._manager
         decision = keeper.moved()
         if decision is not None or self._undelivered:
             self._send(None, [decision] if decision else [])
         if not self._lockstep:
-            reported = ray.get(self._live.reported.remote())
-            if reported is not None:
-                self._heed(reported)
+            account_champion = ray.get(self._live.account_champion.remote())
+            if account_champion is not None:
+                self._heed(account_champion)
 
-    def _heed(self, reported: Reported) -> None:
+    def _heed(self, account_champion: AccountChampion) -> None:
         self._unrecorded = [
             decision
             for decision in self._unrecorded
             if isinstance(decision.event, ChallengerRefused)
-            and decision.event.number > reported.refusals
+            and decision.event.number > account_champion.refusals
         ]
-        decision = (self._learner or self._succession).follow(reported)
+        decision = (self._learner or self._manager).follow(account_champion)
         if decision is not None:
             self._send(None, [decision])
 

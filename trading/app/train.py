@@ -36,7 +36,7 @@ def train(settings: Settings, display: Display) -> Path:
         stack.enter_context(stop_signals(stop))
         from trading.app.algorithm import open_algorithm
         from trading.learning.build import pretrain
-        from trading.learning.champions import FOLDER as CHAMPIONS
+        from trading.learning.champion.store import FOLDER as CHAMPIONS
         from trading.learning.checkpoints import load_module_weights, write_weights_file
 
         algorithm, _, origin, pretrained = open_algorithm(settings, display, stack, stop.is_set)

@@ -24,9 +24,9 @@ from trading.config import Settings
 from trading.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from trading.learning.champions import Standing
-    from trading.learning.choice import Choice
-    from trading.learning.succession import Reported
+    from trading.learning.champion.manager import AccountChampion
+    from trading.learning.champion.owner_choice import OwnerChoice
+    from trading.learning.champion.store import ChampionPointer
 
 checkpoints_app = typer.Typer(
     rich_markup_mode=None,
@@ -70,7 +70,7 @@ def list_(
             )
         choice = _choice(settings)
         champions, store = choice.champions, choice.store
-        standing = champions.standing()
+        pointer = champions.pointer()
         if as_json:
             print(json.dumps(_listed(choice)))
             return
@@ -79,7 +79,7 @@ def list_(
         for name in ("version", "written (UTC)", "by", "kl", "difference a session", "reason"):
             table.add_column(name, overflow="fold")
         for number in champions.numbers():
-            mark = _mark(standing, number)
+            mark = _mark(pointer, number)
             try:
                 row = _champion_row(champions.metadata(number))
             except CheckpointError as error:
@@ -198,32 +198,32 @@ def rollback(
         _change(settings, wait, _choice(settings).roll_back)
 
 
-def _choice(settings: Settings) -> "Choice":
-    from trading.learning.choice import Choice
+def _choice(settings: Settings) -> "OwnerChoice":
+    from trading.learning.champion.owner_choice import OwnerChoice
 
-    return Choice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+    return OwnerChoice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
 
 
 def _change(
-    settings: Settings, wait_s: float, move: Callable[["Reported | None"], "Standing"]
+    settings: Settings, wait_s: float, move: Callable[["AccountChampion | None"], "ChampionPointer"]
 ) -> None:
     """Move the pointer from where the account is, and tell once the account has followed."""
     from trading.execution.journal import Journal
     from trading.execution.lease import holder_of
-    from trading.learning.choice import told_of
-    from trading.learning.succession import reported_by
+    from trading.learning.champion.manager import AccountChampion
+    from trading.learning.champion.owner_choice import describe_pointer
     from trading.live.assembly import journal_path
 
-    journal, last_seq, account_has, reported = journal_path(settings), 0, 0, None
+    journal, last_seq, account_has, account_champion = journal_path(settings), 0, 0, None
     if journal.exists():
         with Journal(journal, read_only=True) as opened:
             account, last_seq = opened.fold(), opened.last_seq
-        reported, account_has = reported_by(account), account.champion
-    standing = move(reported)
-    name, told = told_of(standing)
+        account_champion, account_has = AccountChampion.of(account), account.champion
+    pointer = move(account_champion)
+    name, told = describe_pointer(pointer)
     if holder_of(journal) is None:
         print(f"{name} is to trade from the next start on {told}")
-    elif _follows(journal, last_seq, account_has, standing.champion, wait_s):
+    elif _follows(journal, last_seq, account_has, pointer.champion, wait_s):
         print(f"{name} trades {told}")
     else:
         print(
@@ -260,16 +260,16 @@ def _console() -> Console:
     return console
 
 
-def _listed(choice: "Choice") -> list[dict[str, Any]]:
+def _listed(choice: "OwnerChoice") -> list[dict[str, Any]]:
     """Champions and checkpoints as JSON values, the newest last; a damaged one says so."""
     from trading.learning.checkpoints import verify
 
     champions, store = choice.champions, choice.store
-    standing = champions.standing()
+    pointer = champions.pointer()
     paths = {f"champion-{each}": champions.path(each) for each in champions.numbers()}
     paths |= {f"step-{step}": store.path(step) for step in store.steps()}
-    trades = "" if standing is None else f"champion-{standing.champion}"
-    before = "" if standing is None else f"champion-{standing.before}"
+    trades = "" if pointer is None else f"champion-{pointer.champion}"
+    before = "" if pointer is None else f"champion-{pointer.before}"
     listed = []
     for name, path in paths.items():
         row: dict[str, Any] = {"name": name, "folder": str(path)}
@@ -282,10 +282,10 @@ def _listed(choice: "Choice") -> list[dict[str, Any]]:
     return listed
 
 
-def _mark(standing: "Standing | None", number: int) -> str:
-    if standing is None:
+def _mark(pointer: "ChampionPointer | None", number: int) -> str:
+    if pointer is None:
         return ""
-    return {standing.champion: "  trades", standing.before: "  before"}.get(number, "")
+    return {pointer.champion: "  trades", pointer.before: "  before"}.get(number, "")
 
 
 def _champion_row(metadata: dict[str, Any]) -> tuple[str, ...]:

@@ -241,7 +241,7 @@ def _policy_of_fold(
 
 def _about_model(model: Path) -> list[tuple[str, str]]:
     """What a model is known by: where it lies, its weights' digest, and what its manifest says."""
-    from trading.learning.champions import weights_digest
+    from trading.learning.champion.store import weights_digest
     from trading.learning.checkpoints import MANIFEST, load_module_weights, verify
 
     told = [("model", str(model)), ("weights", weights_digest(load_module_weights(model)))]

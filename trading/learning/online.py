@@ -16,13 +16,13 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN, LEA
 
 from trading.errors import LearnerLostError, LearningError
 from trading.execution.events import ChallengerRefused, PromotedBy
-from trading.learning.champions import Promotion
+from trading.learning.champion.gate import Gate, GateResult
+from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
+from trading.learning.champion.store import Promotion
 from trading.learning.checkpoints import CheckpointStore, holds_algorithm
-from trading.learning.gate import Gate, GateResult
 from trading.learning.ppo import CLSTMPPO, NUM_ENV_STEPS_MISSING_LIFETIME, CLSTMPPOLearner
 from trading.learning.replay_mix import ReplayMix
 from trading.learning.rollout import Rollout
-from trading.learning.succession import PromotionDecision, Reported, Succession
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +106,7 @@ class OnlineLearner:
         Built, and restored or pre-trained; it holds the challenger.
     store
         Where the challenger's checkpoints go.
-    succession, gate, rules
+    manager, gate, rules
         The champions, the judge, and how often he is asked.
     refusals, in_a_row
         How many the account's journal holds, in all and since the champion last changed.
@@ -118,7 +118,7 @@ class OnlineLearner:
         self,
         algorithm: CLSTMPPO,
         store: CheckpointStore,
-        succession: Succession,
+        manager: ChampionManager,
         gate: Gate,
         rules: OnlineRules,
         refusals: int = 0,
@@ -128,7 +128,7 @@ class OnlineLearner:
         self.report = LearnerReport(updates=algorithm.weights_version)
         self._algorithm = algorithm
         self._store = store
-        self._succession = succession
+        self._manager = manager
         self._gate = gate
         self._rules = rules
         self._rehearsal = ReplayMix(
@@ -181,17 +181,17 @@ class OnlineLearner:
     def moved(self) -> PromotionDecision | None:
         """What an owner's command made of the champion; learning then begins again from it."""
         with self._lock:
-            decision = self._succession.moved()
+            decision = self._manager.moved()
             if decision is not None:
                 self._begin_again()
             return decision
 
-    def follow(self, reported: Reported) -> PromotionDecision | None:
+    def follow(self, account_champion: AccountChampion) -> PromotionDecision | None:
         """Go back with the account to the champion that a drawdown brought back."""
         with self._lock:
-            decision = self._succession.follow(reported)
+            decision = self._manager.follow(account_champion)
             if decision is not None:
-                log.warning("the champion was rolled back", champion=reported.champion)
+                log.warning("the champion was rolled back", champion=account_champion.champion)
                 self._begin_again()
             return decision
 
@@ -257,7 +257,7 @@ class OnlineLearner:
     def _judge(self) -> PromotionDecision:
         self._unjudged = 0
         version = self._algorithm.weights_version
-        champion = self._succession.reign.champion
+        champion = self._manager.state.champion
         verdict = self._gate.judge(champion.weights, self._algorithm.weights())
         self.report = replace(
             self.report,
@@ -266,14 +266,14 @@ class OnlineLearner:
             verdict=verdict.told,
             kl_to_champion=_NAN if verdict.kl is None else verdict.kl,
         )
-        self._succession.publish()
+        self._manager.publish()
         if verdict.passed:
             return self._promote(verdict, version)
         return self._refuse(verdict, version)
 
     def _promote(self, verdict: GateResult, version: int) -> PromotionDecision:
         why = Promotion(version, PromotedBy.GATE, verdict.reason, verdict.kl, verdict.compared)
-        decision = self._succession.promote(self._algorithm.save_to_path, why)
+        decision = self._manager.promote(self._algorithm.save_to_path, why)
         if (
             not isinstance(decision.event, ChallengerRefused)
             and decision.event.by is PromotedBy.GATE
@@ -289,7 +289,7 @@ class OnlineLearner:
             ts_ns=0,
             number=self._refusals,
             version=version,
-            champion=self._succession.reign.champion.number,
+            champion=self._manager.state.champion.number,
             failed=verdict.failed,
             reason=verdict.reason,
             in_a_row=self._in_a_row,
@@ -303,13 +303,13 @@ class OnlineLearner:
     def _begin_again(self) -> None:
         """Learn on from the champion, which becomes the newest checkpoint."""
         self._in_a_row = self._unjudged = 0
-        path = self._succession.path
+        path = self._manager.path
         from_whole = path if holds_algorithm(path) else None
         try:
             if from_whole is not None:
                 self._algorithm.restore_from_path(from_whole)
             else:
-                self._algorithm.load_weights(self._succession.reign.champion.weights)
+                self._algorithm.load_weights(self._manager.state.champion.weights)
                 self._algorithm.learner_group.foreach_learner(_forget_moments)
         except LearnerLostError as error:
             if not self._revive(error, from_whole):
@@ -323,14 +323,14 @@ class OnlineLearner:
             if not self._revive(error, from_whole):
                 return
         self.report = replace(self.report, updates=version)
-        log.info("learning begins again", champion=self._succession.reign.champion.number)
+        log.info("learning begins again", champion=self._manager.state.champion.number)
 
     def _revive(self, lost: LearnerLostError, path: Path | None = None) -> bool:
         """Bring dead learners back from `path`, or the newest checkpoint, with growing pauses."""
         log.error("the learner is lost", reason=str(lost))
         if path is None:
             found = self._store.latest()
-            path = found[0] if found else self._succession.path
+            path = found[0] if found else self._manager.path
         for attempt in range(_REVIVALS):
             try:
                 self._algorithm.revive(path)

@@ -43,10 +43,10 @@ from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command
 from trading.files import takes
-from trading.learning.choice import Choice, told_of
+from trading.learning.champion.manager import AccountChampion
+from trading.learning.champion.owner_choice import OwnerChoice, describe_pointer
+from trading.learning.champion.registry import ChampionState, RegistryAddress
 from trading.learning.policy import Policy
-from trading.learning.succession import Reported
-from trading.learning.weights import Registered, Reign
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.chains import ChainsSeen, look, written
@@ -85,8 +85,8 @@ log = structlog.get_logger(__name__)
 ACTOR_NAME = "live-market"
 _LOCK_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 20.0
-_REIGN_TIMEOUT_S = 60.0
-_REIGN_POLL_S = 0.5
+_CHAMPION_TIMEOUT_S = 60.0
+_CHAMPION_POLL_S = 0.5
 _COMMAND_TIMEOUT_S = 10.0
 _DISKS_S = 60.0
 _ROOM_POLL_S = 2.0
@@ -137,7 +137,7 @@ class LiveMarket:
         Where the weight registry is found, which holds the champion to begin with.
     """
 
-    def __init__(self, settings: Settings, endpoint: Endpoint, registry: Registered) -> None:
+    def __init__(self, settings: Settings, endpoint: Endpoint, registry: RegistryAddress) -> None:
         configure_logging(settings.log_level, (*settings.credentials.values(), endpoint.api_key))
         torch.set_num_threads(1)
         self._settings = settings
@@ -247,7 +247,7 @@ class LiveMarket:
                 "trading": importlib.metadata.version("trading"),
                 "ray": ray.__version__,
                 "torch": torch.__version__,
-                "weights": self._trader.championship.version if self._trader else None,
+                "weights": self._trader.champion_policy.version if self._trader else None,
             },
             "market_open": not self._market_is_closed(),
             "process": os.getpid(),
@@ -363,9 +363,9 @@ class LiveMarket:
         self._learner_status = {**self._learner_status, "paused": fault}
         self._tell(fault or "the learner goes on")
 
-    def reported(self) -> Reported | None:
+    def account_champion(self) -> AccountChampion | None:
         """Where the account stands, None before it is open."""
-        return self._trader.championship.reported if self._trader is not None else None
+        return self._trader.champion_policy.account_champion if self._trader is not None else None
 
     def control_digest(self) -> bytes | None:
         """SHA-256 of the owner's token; None where none is configured."""
@@ -409,13 +409,13 @@ class LiveMarket:
     def _done_elsewhere(self, trader: Trader, command: Command, which: str) -> str:
         """Do what is no matter of the trading thread, and say what was done."""
         settings = self._settings
-        choice = Choice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
-        reported = trader.championship.reported
+        choice = OwnerChoice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+        account_champion = trader.champion_policy.account_champion
         if command.command is OwnerCommand.PROMOTE:
             config = assembly.model_config(settings)
-            name, told = told_of(choice.promote(which, config, reported))
+            name, told = describe_pointer(choice.promote(which, config, account_champion))
         elif command.command is OwnerCommand.ROLLBACK:
-            name, told = told_of(choice.roll_back(reported))
+            name, told = describe_pointer(choice.roll_back(account_champion))
         elif command.command is OwnerCommand.RELOAD:
             return self._reload(trader)
         else:
@@ -555,7 +555,7 @@ class LiveMarket:
         learning, trader = self._settings.learning, self._trader
         return replace(
             self._learner,
-            weights_version=trader.championship.version if trader else 0,
+            weights_version=trader.champion_policy.version if trader else 0,
             update_frequency=learning.update_frequency if learning.online else 0,
             backlog=trader.decisions - self._decisions_learned if trader else 0,
             dropped_fragments=trader.fragments_dropped if trader else 0,
@@ -691,7 +691,7 @@ class LiveMarket:
                 return
         settings = self._settings
         calendar = self._calendar
-        reign = self._await_reign()
+        champion_state = self._await_champion()
         with (
             RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
             self._open_journal() as journal,
@@ -751,7 +751,7 @@ class LiveMarket:
                 recorded_markets(directory, recorder),
                 self,
                 now_ns,
-                reign,
+                champion_state,
             )
             self._keep_daybook(trader)
             self._introduce(trader)
@@ -777,14 +777,14 @@ class LiveMarket:
         broker.followers.append(parts.follow)
         broker.followers.append(lambda events: self._daybook.follow(events, journal.last_seq))
 
-    def _await_reign(self) -> Reign:
+    def _await_champion(self) -> ChampionState:
         """Who is to trade; waits a while for a registry that was started again and is empty."""
-        deadline = time.monotonic() + _REIGN_TIMEOUT_S
+        deadline = time.monotonic() + _CHAMPION_TIMEOUT_S
         while True:
-            reign = self._registry.reign()
-            if reign is not None:
-                return reign
-            if time.monotonic() > deadline or self._stopping.wait(_REIGN_POLL_S):
+            champion_state = self._registry.state()
+            if champion_state is not None:
+                return champion_state
+            if time.monotonic() > deadline or self._stopping.wait(_CHAMPION_POLL_S):
                 raise LearningError(
                     "the weight registry is empty, and no champion on disk can be read: see the "
                     "checkpoints' folder by `trading checkpoints list`"

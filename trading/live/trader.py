@@ -32,12 +32,12 @@ from trading.execution.orders import Fill, Rejection
 from trading.execution.owner import Answer, Command, obey, standing
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import Cause
+from trading.learning.champion.manager import AccountChampion, PromotionDecision
+from trading.learning.champion.registry import ChampionState
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout, State
-from trading.learning.succession import PromotionDecision, Reported
-from trading.learning.weights import Reign
 from trading.live.bar_clock import MAX_AHEAD_NS, Bar, BarClock, first_bar_after
-from trading.live.championship import Championship
+from trading.live.champion_policy import ChampionPolicy
 from trading.live.clock import OFF_NS, LiveClock
 from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
@@ -66,7 +66,7 @@ class Fragment(NamedTuple):
 
     id: FragmentId
     rollout: Rollout
-    reported: Reported
+    account_champion: AccountChampion
 
 
 class LearnerReply(NamedTuple):
@@ -171,7 +171,7 @@ class Trader:
         Told of every bar.
     start_ns
         Exchange time now.
-    reign
+    champion_state
         Who is to trade, unless the account's journal knows better.
     """
 
@@ -185,13 +185,13 @@ class Trader:
         markets: Markets,
         observer: Observer,
         start_ns: int,
-        reign: Reign,
+        champion_state: ChampionState,
     ) -> None:
         self.env = env
         self.policy = policy
         self.fragments: queue.Queue[Fragment] = queue.Queue()
         self.fragments_dropped = 0
-        self.championship = Championship(env.broker, policy, reign)
+        self.champion_policy = ChampionPolicy(env.broker, policy, champion_state)
         self.decisions = 0
         self.barriers_missed = 0
         self.stopping = threading.Event()
@@ -289,7 +289,7 @@ class Trader:
         """List and subscribe the contracts of the first session, and get ready to decide."""
         bar = self.clock.bar
         last_ns = 0 if self.ahead_until_ns else self.env.broker.account.last_ts_ns
-        self.championship.begin(max(self._start_ns, last_ns))
+        self.champion_policy.begin(max(self._start_ns, last_ns))
         self._markets.open_session(bar)
         self.env.warm_up_kernels(bar.end_ns, bar.session)
 
@@ -461,7 +461,7 @@ class Trader:
         observations, mask, rewards = (
             self.env.close_bar(*told, False) if late else self.env.close_bar(*told)
         )
-        self.championship.follow_account(bar.end_ns)
+        self.champion_policy.follow_account(bar.end_ns)
         latency_s = None
         self.decided = None
         self._builder.reward(rewards, bar.end_ns)
@@ -496,7 +496,7 @@ class Trader:
                     decision,
                     self._first,
                     self._state,
-                    self.championship.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
+                    self.champion_policy.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
                     bar.end_ns,
                 )
             outcomes = self._trade(bar.end_ns, decision, rewards, late)
@@ -506,7 +506,7 @@ class Trader:
                 decision,
                 mask,
                 tuple(outcomes),
-                self.championship.version,
+                self.champion_policy.version,
             )
             self._state = state
             self._first[:] = False
@@ -558,7 +558,7 @@ class Trader:
                 underlying=symbol,
                 action=int(action),
                 action_name=ACTIONS[int(action)].name,
-                weights_version=self.championship.version,
+                weights_version=self.champion_policy.version,
                 value=float(decision.values[u]),
                 reward=float(rewards[u]),
                 fragment=self._builder.number,
@@ -633,7 +633,7 @@ class Trader:
     def _emit(self, last_values: np.ndarray) -> None:
         rollout = self._builder.take(last_values)
         fragment = FragmentId(os.getpid(), self._builder.number)
-        self.fragments.put(Fragment(fragment, rollout, self.championship.reported))
+        self.fragments.put(Fragment(fragment, rollout, self.champion_policy.account_champion))
         if self._settings.lockstep:
             self._await_answer(fragment)
         while self.fragments.qsize() > self._settings.fragment_backlog:
@@ -675,4 +675,4 @@ class Trader:
             except queue.Empty:
                 return
             for decision in answer.decisions:
-                self.championship.take(decision, now_ns, self.env.equity())
+                self.champion_policy.take(decision, now_ns, self.env.equity())

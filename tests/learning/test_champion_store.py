@@ -17,7 +17,7 @@ from trading.execution.events import (
     PromotedBy,
     RolledBackBy,
 )
-from trading.learning.champions import ChampionStore, Promotion, weights_digest
+from trading.learning.champion.store import ChampionStore, Promotion, weights_digest
 from trading.learning.checkpoints import CheckpointStore, write_module_weights
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy, Weights
@@ -42,21 +42,21 @@ def store(tmp_path: Path) -> ChampionStore:
 
 
 def pointed(store: ChampionStore) -> tuple[int, int]:
-    standing = store.standing()
-    assert standing is not None
-    return standing.champion, standing.before
+    pointer = store.pointer()
+    assert pointer is not None
+    return pointer.champion, pointer.before
 
 
 def test_before_the_first_there_is_none(tmp_path: Path) -> None:
-    assert ChampionStore(tmp_path, keep=2).standing() is None
+    assert ChampionStore(tmp_path, keep=2).pointer() is None
 
 
 def test_the_promoted_one_is_the_champion_with_its_numbers(store: ChampionStore) -> None:
-    standing = store.standing()
-    assert standing is not None and pointed(store) == (2, 1)
-    assert isinstance(standing.change, ChampionPromoted)
-    assert (standing.change.version, standing.change.before, standing.change.kl) == (20, 1, 0.01)
-    assert standing.change.compared[0].sessions == 64
+    pointer = store.pointer()
+    assert pointer is not None and pointed(store) == (2, 1)
+    assert isinstance(pointer.change, ChampionPromoted)
+    assert (pointer.change.version, pointer.change.before, pointer.change.kl) == (20, 1, 0.01)
+    assert pointer.change.compared[0].sessions == 64
     champion = store.load(2)
     assert weights_digest(champion.weights) == weights_digest(weights(2))
     metadata = store.metadata(2)
@@ -65,10 +65,10 @@ def test_the_promoted_one_is_the_champion_with_its_numbers(store: ChampionStore)
 
 def test_rolling_back_goes_on_as_far_as_champions_are_kept(store: ChampionStore) -> None:
     promote(store, 3)
-    standing = store.roll_back()
-    assert isinstance(standing.change, ChampionRolledBack)
-    assert (standing.champion, standing.change.discarded, standing.change.version) == (2, 3, 20)
-    assert standing.change.by is RolledBackBy.OWNER
+    pointer = store.roll_back()
+    assert isinstance(pointer.change, ChampionRolledBack)
+    assert (pointer.champion, pointer.change.discarded, pointer.change.version) == (2, 3, 20)
+    assert pointer.change.by is RolledBackBy.OWNER
     store.roll_back()
     assert pointed(store) == (1, 0)
     with pytest.raises(CheckpointError, match="no champion before"):
@@ -78,7 +78,7 @@ def test_rolling_back_goes_on_as_far_as_champions_are_kept(store: ChampionStore)
 def test_a_number_is_never_given_twice(store: ChampionStore, tmp_path: Path) -> None:
     store.roll_back()
     assert promote(store, 4) == 3
-    assert ChampionStore(tmp_path / "new", keep=2, newest_known=7).standing() is None
+    assert ChampionStore(tmp_path / "new", keep=2, newest_known=7).pointer() is None
     assert promote(ChampionStore(tmp_path / "new", keep=2, newest_known=7), 1) == 8
 
 
@@ -95,10 +95,10 @@ def test_the_one_that_trades_and_the_one_before_are_kept(store: ChampionStore) -
 def test_a_drawdown_moves_the_pointer_once(store: ChampionStore) -> None:
     assert store.follow(champion=2, newest=2, discarded=0) is None
     fallen = {"champion": 1, "newest": 2, "discarded": 2}
-    standing = store.follow(**fallen)
-    assert standing is not None and pointed(store) == (1, 0)
-    assert isinstance(standing.change, ChampionRolledBack)
-    assert standing.change.by is RolledBackBy.DRAWDOWN
+    pointer = store.follow(**fallen)
+    assert pointer is not None and pointed(store) == (1, 0)
+    assert isinstance(pointer.change, ChampionRolledBack)
+    assert pointer.change.by is RolledBackBy.DRAWDOWN
     assert store.follow(**fallen) is None
     promote(store, 3, PromotedBy.OWNER)
     assert store.follow(**fallen) is None and pointed(store) == (3, 1)
@@ -198,7 +198,7 @@ def test_an_unreadable_pointer_is_named(store: ChampionStore) -> None:
     for content in (b"{", odd):
         pointer.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"champion\.json"):
-            store.standing()
+            store.pointer()
 
 
 def test_an_own_checkpoint_is_copied_whole(store: ChampionStore, tmp_path: Path) -> None:
@@ -207,10 +207,10 @@ def test_an_own_checkpoint_is_copied_whole(store: ChampionStore, tmp_path: Path)
         (directory / "optimizer").write_bytes(b"moments")
 
     source = CheckpointStore(tmp_path, keep=3).save(fill, {"step": 60})
-    standing = store.promote_checkpoint(source, SMALL, own=True)
-    assert (standing.champion, standing.change.version) == (3, 60)
-    assert isinstance(standing.change, ChampionPromoted)
-    assert standing.change.by is PromotedBy.OWNER
+    pointer = store.promote_checkpoint(source, SMALL, own=True)
+    assert (pointer.champion, pointer.change.version) == (3, 60)
+    assert isinstance(pointer.change, ChampionPromoted)
+    assert pointer.change.by is PromotedBy.OWNER
     assert (store.path(3) / "optimizer").read_bytes() == b"moments"
     assert store.load(3).version == 60
 

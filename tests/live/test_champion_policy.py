@@ -20,13 +20,13 @@ from trading.execution.events import (
 from trading.execution.journal import Journal
 from trading.execution.orders import RejectReason
 from trading.execution.risk import RiskLimits, TradingState
-from trading.learning.champions import Champion, Standing, weights_digest
+from trading.learning.champion.manager import AccountChampion, PromotionDecision
+from trading.learning.champion.registry import ChampionState
+from trading.learning.champion.store import Champion, ChampionPointer, weights_digest
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy
-from trading.learning.succession import PromotionDecision, Reported
-from trading.learning.weights import Reign
 from trading.live import assembly
-from trading.live.championship import Championship
+from trading.live.champion_policy import ChampionPolicy
 
 CAPITAL = 10_000.0
 CONFIG = CLSTMConfig(2, 2, feature_hidden=2, actor_hidden=2, critic_hidden=2)
@@ -41,24 +41,24 @@ def promoted(number: int, before: int, by: PromotedBy = PromotedBy.GATE) -> Cham
     return ChampionPromoted(0, number, 10 * number, before, by, "because", 0.0)
 
 
-def reign(number: int, before: int = 0, change: object = None) -> Reign:
+def champion_state(number: int, before: int = 0, change: object = None) -> ChampionState:
     made = change or promoted(number, before)
-    standing = Standing(1, number, before, made)  # type: ignore[arg-type]
-    return Reign(standing, champion(number), champion(before) if before else None)
+    pointer = ChampionPointer(1, number, before, made)  # type: ignore[arg-type]
+    return ChampionState(pointer, champion(number), champion(before) if before else None)
 
 
 class Live:
-    """An account's championship, as a process that can die."""
+    """An account's champion_policy, as a process that can die."""
 
-    def __init__(self, folder: Path, present: Reign) -> None:
+    def __init__(self, folder: Path, present: ChampionState) -> None:
         self.broker = new_broker(folder, CAPITAL)
         self.policy = Policy(CONFIG, 99)
-        self.championship = Championship(self.broker, self.policy, present)
-        self.championship.begin(NOW_NS)
+        self.champion_policy = ChampionPolicy(self.broker, self.policy, present)
+        self.champion_policy.begin(NOW_NS)
 
     def take(self, event: object, number: int = 0, equity: float = CAPITAL) -> None:
         decision = PromotionDecision(event, champion(number) if number else None)  # type: ignore[arg-type]
-        self.championship.take(decision, NOW_NS + SECOND_NS, equity)
+        self.champion_policy.take(decision, NOW_NS + SECOND_NS, equity)
 
     def fall(self) -> None:
         """A drawdown under the champion, as the broker finds it at a bar."""
@@ -83,13 +83,13 @@ class Live:
 @pytest.fixture
 def live(tmp_path: Path) -> Live:
     """Champion 2 trades, after champion 1."""
-    made = Live(tmp_path, reign(1))
+    made = Live(tmp_path, champion_state(1))
     made.take(promoted(2, 1), 2)
     return made
 
 
 def test_the_first_champion_is_journalled_as_the_start(tmp_path: Path) -> None:
-    live = Live(tmp_path, reign(3, 2))
+    live = Live(tmp_path, champion_state(3, 2))
     (event,) = live.events(ChampionPromoted)
     assert isinstance(event, ChampionPromoted)
     assert (event.champion, event.by, event.equity) == (3, PromotedBy.START, CAPITAL)
@@ -97,11 +97,11 @@ def test_the_first_champion_is_journalled_as_the_start(tmp_path: Path) -> None:
     assert isinstance(adopted, WeightsAdopted)
     assert adopted.digest == weights_digest(champion(3).weights)
     assert live.trades() == 3
-    assert live.championship.reported == Reported(3, 3, 0, 0)
+    assert live.champion_policy.account_champion == AccountChampion(3, 3, 0, 0)
 
 
 def test_a_promotion_is_journalled_with_what_it_adopts(live: Live) -> None:
-    assert live.trades() == 2 and live.championship.version == 20
+    assert live.trades() == 2 and live.champion_policy.version == 20
     assert [type(each) for each in live.broker.journal.events()][-2:] == [
         ChampionPromoted,
         WeightsAdopted,
@@ -116,13 +116,13 @@ def test_a_ruling_that_comes_twice_is_journalled_once(live: Live) -> None:
     live.take(refusal)
     assert len(live.events(ChampionPromoted)) == 2
     assert len(live.events(ChallengerRefused)) == 1
-    assert live.championship.reported.refusals == 1
+    assert live.champion_policy.account_champion.refusals == 1
 
 
 def test_a_restart_goes_on_without_another_event(live: Live, tmp_path: Path) -> None:
     before = live.broker.journal.last_seq
     live.die()
-    again = Live(tmp_path, reign(2, 1))
+    again = Live(tmp_path, champion_state(2, 1))
     assert again.broker.journal.last_seq == before
     assert again.trades() == 2
 
@@ -131,7 +131,7 @@ def test_a_promotion_that_never_arrived_is_made_up_for_at_the_restart(
     live: Live, tmp_path: Path
 ) -> None:
     live.die()
-    again = Live(tmp_path, reign(3, 2))
+    again = Live(tmp_path, champion_state(3, 2))
     assert again.trades() == 3
     last = again.events(ChampionPromoted)[-1]
     assert isinstance(last, ChampionPromoted)
@@ -140,9 +140,9 @@ def test_a_promotion_that_never_arrived_is_made_up_for_at_the_restart(
 
 def test_a_drawdown_brings_the_champion_before_back(live: Live) -> None:
     live.fall()
-    live.championship.follow_account(NOW_NS + 3 * SECOND_NS)
-    assert live.trades() == 1 and live.championship.version == 10
-    assert live.championship.reported == Reported(1, 2, 2, 0)
+    live.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
+    assert live.trades() == 1 and live.champion_policy.version == 10
+    assert live.champion_policy.account_champion == AccountChampion(1, 2, 2, 0)
     assert live.broker.account.trading_state is TradingState.REDUCING
 
 
@@ -153,10 +153,10 @@ def test_a_death_after_a_drawdown_ends_in_the_same_state(
 ) -> None:
     live.fall()
     if adopted:
-        live.championship.follow_account(NOW_NS + 3 * SECOND_NS)
+        live.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
     live.die()
     rolled = ChampionRolledBack(0, 0, 1, 10, 2, RolledBackBy.DRAWDOWN, "lost", 0.0, 0.0)
-    again = Live(tmp_path, reign(1, 0, rolled) if driver_knows else reign(2, 1))
+    again = Live(tmp_path, champion_state(1, 0, rolled) if driver_knows else champion_state(2, 1))
     assert again.trades() == 1
     account = again.broker.account
     assert (account.champion, account.rollbacks, account.weights_version) == (1, 1, 10)
@@ -169,14 +169,14 @@ def test_a_death_after_a_drawdown_ends_in_the_same_state(
 
 def test_a_challenger_judged_against_a_fallen_champion_is_void(live: Live) -> None:
     live.fall()
-    live.championship.follow_account(NOW_NS + 3 * SECOND_NS)
+    live.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
     live.take(promoted(3, 2), 3)
     assert live.trades() == 1 and live.broker.account.champion == 1
 
 
 def test_an_owners_champion_trades_whatever_was_before_and_opens_again(live: Live) -> None:
     live.fall()
-    live.championship.follow_account(NOW_NS + 3 * SECOND_NS)
+    live.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
     live.take(promoted(3, 2, PromotedBy.OWNER), 3, equity=np.nan)
     assert live.trades() == 3
     assert live.broker.account.trading_state is TradingState.ACTIVE
@@ -194,16 +194,16 @@ def test_an_owners_rollback_is_numbered_and_tells_the_peak(live: Live) -> None:
 
 def test_weights_that_only_the_driver_has_are_loaded_when_they_come(tmp_path: Path) -> None:
     """The live market knows one champion only, and another one is the account's."""
-    live = Live(tmp_path, reign(2))
+    live = Live(tmp_path, champion_state(2))
     live.take(promoted(3, 2), 3)
     live.die()
-    fallen = Live(tmp_path, reign(3))
+    fallen = Live(tmp_path, champion_state(3))
     fallen.fall()
-    fallen.championship.follow_account(NOW_NS)
+    fallen.champion_policy.follow_account(NOW_NS)
     assert (fallen.broker.account.champion, fallen.trades()) == (2, 3)
     back = ChampionRolledBack(0, 0, 2, 20, 3, RolledBackBy.DRAWDOWN, "lost", 0.0, 0.0)
     fallen.take(back, 2)
-    fallen.championship.follow_account(NOW_NS + 5 * SECOND_NS)
+    fallen.champion_policy.follow_account(NOW_NS + 5 * SECOND_NS)
     assert fallen.trades() == 2
     assert len(fallen.events(ChampionRolledBack)) == 1
 

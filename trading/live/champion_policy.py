@@ -13,15 +13,15 @@ from trading.execution.events import (
     PromotedBy,
     WeightsAdopted,
 )
-from trading.learning.champions import Champion, weights_digest
+from trading.learning.champion.manager import AccountChampion, PromotionDecision
+from trading.learning.champion.registry import ChampionState
+from trading.learning.champion.store import Champion, weights_digest
 from trading.learning.policy import Policy
-from trading.learning.succession import PromotionDecision, Reported, reported_by
-from trading.learning.weights import Reign
 
 log = structlog.get_logger(__name__)
 
 
-class Championship:
+class ChampionPolicy:
     """Keeps the policy's weights those of the account's champion, on the trading thread.
 
     Parameters
@@ -30,19 +30,19 @@ class Championship:
         Of the account.
     policy
         What trades; its weights are replaced.
-    reign
+    champion_state
         Who is to trade as far as the driver knows.
     """
 
-    def __init__(self, broker: PaperBroker, policy: Policy, reign: Reign) -> None:
+    def __init__(self, broker: PaperBroker, policy: Policy, champion_state: ChampionState) -> None:
         self._broker = broker
         self._policy = policy
-        self._reign = reign
+        self._state = champion_state
         self._known: dict[int, Champion] = {}
         self._loaded = 0
-        self._remember(reign.champion)
-        if reign.before is not None:
-            self._remember(reign.before)
+        self._remember(champion_state.champion)
+        if champion_state.before is not None:
+            self._remember(champion_state.before)
 
     @property
     def version(self) -> int:
@@ -51,15 +51,15 @@ class Championship:
         return champion.version if champion else 0
 
     @property
-    def reported(self) -> Reported:
+    def account_champion(self) -> AccountChampion:
         """Where the account stands, for the driver."""
-        return reported_by(self._broker.account)
+        return AccountChampion.of(self._broker.account)
 
     def begin(self, now_ns: int) -> None:
         """Trade with the account's champion, or with the driver's where that is news."""
-        account, champion = self._broker.account, self._reign.champion
+        account, champion = self._broker.account, self._state.champion
         if account.champion not in self._known or self._is_news():
-            change = self._reign.standing.change
+            change = self._state.pointer.change
             if not account.champion:
                 change = ChampionPromoted(
                     0, champion.number, champion.version, 0, PromotedBy.START, change.reason, 0.0
@@ -106,8 +106,8 @@ class Championship:
 
     def _is_news(self) -> bool:
         """Whether the driver's champion is one that the account has not fallen back from."""
-        account, standing = self._broker.account, self._reign.standing
-        return standing.champion not in (account.champion, account.discarded_champion)
+        account, pointer = self._broker.account, self._state.pointer
+        return pointer.champion not in (account.champion, account.discarded_champion)
 
     def _change(
         self,

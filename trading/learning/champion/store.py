@@ -56,7 +56,7 @@ class Champion(NamedTuple):
     weights: "Weights"
 
 
-class Standing(msgspec.Struct, frozen=True):
+class ChampionPointer(msgspec.Struct, frozen=True):
     """Which champion trades, and what made it so: the pointer's content."""
 
     moves: int
@@ -105,7 +105,7 @@ class ChampionStore:
         self._newest_known = newest_known
         self._clock = clock
 
-    def standing(self) -> Standing | None:
+    def pointer(self) -> ChampionPointer | None:
         """What the pointer says now; None before the first champion.
 
         Raises
@@ -115,7 +115,7 @@ class ChampionStore:
         """
         path = self.directory / _POINTER
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Standing)
+            return msgspec.json.decode(path.read_bytes(), type=ChampionPointer)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -158,7 +158,7 @@ class ChampionStore:
         *,
         moves: int | None = None,
         before: int | None = None,
-    ) -> Standing:
+    ) -> ChampionPointer:
         """Write a new champion and let it trade.
 
         `write` fills the empty directory that it is given, as for `CheckpointStore.save`. A crash
@@ -180,7 +180,7 @@ class ChampionStore:
             The pointer was moved since `moves`; nothing was written.
         """
         with self._locked():
-            now = self.standing()
+            now = self.pointer()
             if moves is not None and moves != (now.moves if now else 0):
                 raise ChampionMoved(
                     f"{self.directory} has another champion since the decision was made"
@@ -206,7 +206,9 @@ class ChampionStore:
             )
             return self._point(now, number, before, change)
 
-    def promote_checkpoint(self, path: Path, config: "CLSTMConfig", *, own: bool) -> Standing:
+    def promote_checkpoint(
+        self, path: Path, config: "CLSTMConfig", *, own: bool
+    ) -> ChampionPointer:
         """Let the policy of a checkpoint or model trade, by its owner's word.
 
         An `own` checkpoint is copied whole, so that learning can go on from it; of any other only
@@ -233,7 +235,7 @@ class ChampionStore:
             copy, Promotion(version, PromotedBy.OWNER, f"promoted from {path.name}")
         )
 
-    def roll_back(self) -> Standing:
+    def roll_back(self) -> ChampionPointer:
         """Let the champion before trade again, by its owner's word.
 
         Raises
@@ -242,7 +244,7 @@ class ChampionStore:
             There is no earlier champion, or it is damaged.
         """
         with self._locked():
-            now = self.standing()
+            now = self.pointer()
             if now is None or not now.before:
                 raise CheckpointError(
                     f"{self.directory} knows no champion before the present one: name a "
@@ -250,7 +252,7 @@ class ChampionStore:
                 )
             return self._go_back(now, now.before, RolledBackBy.OWNER, "rolled back by its owner")
 
-    def follow(self, champion: int, newest: int, discarded: int) -> Standing | None:
+    def follow(self, champion: int, newest: int, discarded: int) -> ChampionPointer | None:
         """Point to where a drawdown brought the account back; None where nothing is to be done.
 
         The account trades with `champion` since `discarded` lost too much. A challenger that was
@@ -258,7 +260,7 @@ class ChampionStore:
         left behind with it.
         """
         with self._locked():
-            now = self.standing()
+            now = self.pointer()
             if now is None or not discarded or now.champion == champion:
                 return None
             void = now.before == discarded and now.champion > newest and _by_gate(now.change)
@@ -267,7 +269,7 @@ class ChampionStore:
             reason = f"equity fell too far under champion {discarded}"
             return self._go_back(now, champion, RolledBackBy.DRAWDOWN, reason)
 
-    def put_back(self, standing: Standing, champions: Sequence[Champion]) -> None:
+    def put_back(self, pointer: ChampionPointer, champions: Sequence[Champion]) -> None:
         """Write again what the disk has lost: champions that are in memory, and the pointer.
 
         Of their checkpoints only the network's weights are; what is whole on disk stays.
@@ -276,9 +278,9 @@ class ChampionStore:
         with self._locked():
             for champion in champions:
                 if not self._is_whole(champion.number):
-                    self._write_again(champion, standing)
-            if self.standing() is None:
-                self._write_pointer(standing)
+                    self._write_again(champion, pointer)
+            if self.pointer() is None:
+                self._write_pointer(pointer)
 
     def _is_whole(self, number: int) -> bool:
         try:
@@ -287,24 +289,26 @@ class ChampionStore:
             return False
         return True
 
-    def _write_again(self, champion: Champion, standing: Standing) -> None:
-        is_present = champion.number == standing.champion
+    def _write_again(self, champion: Champion, pointer: ChampionPointer) -> None:
+        is_present = champion.number == pointer.champion
         metadata = {
             "step": champion.number,
             "version": champion.version,
-            "before": standing.before if is_present else 0,
-            "by": str(standing.change.by) if is_present else "",
+            "before": pointer.before if is_present else 0,
+            "by": str(pointer.change.by) if is_present else "",
             "reason": "written again from memory: the folder had lost it",
             "kl": None,
             "compared": [],
             "time": self._clock(),
         }
-        spared = {standing.champion, standing.before}
+        spared = {pointer.champion, pointer.before}
         self._store.save(
             lambda directory: write_module_weights(directory, champion.weights), metadata, spared
         )
 
-    def _go_back(self, now: Standing, number: int, by: RolledBackBy, reason: str) -> Standing:
+    def _go_back(
+        self, now: ChampionPointer, number: int, by: RolledBackBy, reason: str
+    ) -> ChampionPointer:
         metadata = self.metadata(number)
         earlier = int(metadata["before"])
         before = earlier if earlier in self.numbers() else 0
@@ -315,19 +319,19 @@ class ChampionStore:
 
     def _point(
         self,
-        now: Standing | None,
+        now: ChampionPointer | None,
         champion: int,
         before: int,
         change: ChampionPromoted | ChampionRolledBack,
-    ) -> Standing:
-        standing = Standing((now.moves if now else 0) + 1, champion, before, change)
-        self._write_pointer(standing)
-        return standing
+    ) -> ChampionPointer:
+        pointer = ChampionPointer((now.moves if now else 0) + 1, champion, before, change)
+        self._write_pointer(pointer)
+        return pointer
 
-    def _write_pointer(self, standing: Standing) -> None:
+    def _write_pointer(self, pointer: ChampionPointer) -> None:
         path = self.directory / _POINTER
         unfinished = path.with_suffix(".writing")
-        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(standing)))
+        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(pointer)))
         sync(unfinished)
         os.replace(unfinished, path)
         sync(self.directory)

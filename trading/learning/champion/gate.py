@@ -14,9 +14,7 @@ import torch
 
 from trading.errors import LearningError
 from trading.execution.events import Compared
-from trading.learning.champions import weights_digest
-from trading.learning.clstm import CLSTMConfig
-from trading.learning.non_inferiority import (
+from trading.learning.champion.non_inferiority import (
     DRIFTED,
     UNPROVEN,
     WORSE,
@@ -27,6 +25,8 @@ from trading.learning.non_inferiority import (
     not_proven,
     spent_confidence,
 )
+from trading.learning.champion.store import weights_digest
+from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import ACTION_MASK, OBSERVATIONS, BoolArray, FloatArray, IntArray
 
@@ -176,16 +176,16 @@ class Gate:
         for held_out in self._held_out:
             if held_out.renew is not None:
                 held_out.renew()
-        reigning = self._reigning(champion)
+        incumbent = self._champion_trial(champion)
         self._judged += 1
-        faults, kl, policy = self._probe(reigning, challenger)
+        faults, kl, policy = self._probe(incumbent, challenger)
         compared: list[Compared] = []
         if policy is not None:
             trial = self._trade(challenger)
             if trial.fault is not None:
                 faults.append(trial.fault)
             else:
-                compared, worse = self._compare(reigning, trial)
+                compared, worse = self._compare(incumbent, trial)
                 faults += worse
         if not faults:
             self._levels.passed(weights_digest(challenger), compared)
@@ -203,7 +203,7 @@ class Gate:
         """Of the lower bounds of this judgement."""
         return spent_confidence(self.limits.confidence, self._judged)
 
-    def _reigning(self, champion: Weights) -> "_Trial":
+    def _champion_trial(self, champion: Weights) -> "_Trial":
         digest = weights_digest(champion)
         if self._levels.digest != digest:
             self._judged = 0
@@ -234,7 +234,7 @@ class Gate:
         return _Trial(weights_digest(weights), returns, probe, None)
 
     def _probe(
-        self, reigning: "_Trial", challenger: Weights
+        self, champion: "_Trial", challenger: Weights
     ) -> tuple[list[tuple[str, str]], float | None, Policy | None]:
         """Faults and KL in the champion's states, and the challenger if it can act at all."""
         for name, array in challenger.items():
@@ -242,7 +242,7 @@ class Gate:
                 return [(NOT_FINITE, f"weight {name} holds NaN or infinity")], None, None
         policy = Policy(self._config, _DRAWS_SEED)
         policy.load_weights(challenger)
-        probe = reigning.probe
+        probe = champion.probe
         assert probe is not None, "a trial without a fault has a probe"
         log_probs, values = probe.evaluate(policy)
         fault = output_fault(np.exp(log_probs), values, probe.mask)
@@ -254,12 +254,12 @@ class Gate:
         return [], kl, policy
 
     def _compare(
-        self, reigning: "_Trial", trial: "_Trial"
+        self, champion: "_Trial", trial: "_Trial"
     ) -> tuple[list[Compared], list[tuple[str, str]]]:
         compared, faults = [], []
         margin = self.limits.margin_pct
         for held_out, ours, theirs in zip(
-            self._held_out, reigning.returns, trial.returns, strict=True
+            self._held_out, champion.returns, trial.returns, strict=True
         ):
             limits = self.limits
             each = compare(held_out.name, ours, theirs, self._confidence, limits.confidence)

@@ -16,8 +16,8 @@ from trading.execution.events import (
     PromotedBy,
 )
 from trading.execution.portfolio import Account
-from trading.learning.champions import Champion, ChampionStore, Promotion, Standing
-from trading.learning.weights import Reign
+from trading.learning.champion.registry import ChampionState
+from trading.learning.champion.store import Champion, ChampionPointer, ChampionStore, Promotion
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +31,8 @@ class PromotionDecision(NamedTuple):
     """Whose weights trade from now on, where that changes."""
 
 
-class Reported(NamedTuple):
-    """Where the account stands, as its journal says."""
+class AccountChampion(NamedTuple):
+    """Which champion an account trades with, as its journal says."""
 
     champion: int = 0
     newest: int = 0
@@ -41,15 +41,15 @@ class Reported(NamedTuple):
     """The champion that the last drawdown ended."""
     refusals: int = 0
 
+    @classmethod
+    def of(cls, account: Account) -> "AccountChampion":
+        """Read it from an account."""
+        return cls(
+            account.champion, account.newest_champion, account.discarded_champion, account.refusals
+        )
 
-def reported_by(account: Account) -> Reported:
-    """Where an account stands."""
-    return Reported(
-        account.champion, account.newest_champion, account.discarded_champion, account.refusals
-    )
 
-
-class Succession:
+class ChampionManager:
     """The champions of one account, as the driver sees them.
 
     The pointer on disk says who is to trade; the account's journal says who does. Each move of the
@@ -62,13 +62,13 @@ class Succession:
     champions
         On disk.
     publish
-        Hands every new reign to the registry.
+        Hands every new state to the registry.
     """
 
-    def __init__(self, champions: ChampionStore, publish: Callable[[Reign], None]) -> None:
+    def __init__(self, champions: ChampionStore, publish: Callable[[ChampionState], None]) -> None:
         self._champions = champions
         self._publish = publish
-        self._reign: Reign | None = None
+        self._state: ChampionState | None = None
         self._looked = 0
         """Moves of the pointer that were heeded, or refused."""
         self._overriding: PromotionDecision | None = None
@@ -77,18 +77,22 @@ class Succession:
         self._fault = ""
 
     @property
-    def reign(self) -> Reign:
-        """The present reign, once it has begun."""
-        assert self._reign is not None, "begin comes first"
-        return self._reign
+    def state(self) -> ChampionState:
+        """The present champion state, once there is one."""
+        assert self._state is not None, "begin comes first"
+        return self._state
 
     @property
     def path(self) -> Path:
         """The checkpoint of the present champion."""
-        return self._champions.path(self.reign.champion.number)
+        return self._champions.path(self.state.champion.number)
 
     def begin(
-        self, write: Callable[[Path], object], version: int, origin: str, reported: Reported
+        self,
+        write: Callable[[Path], object],
+        version: int,
+        origin: str,
+        account_champion: AccountChampion,
     ) -> None:
         """Take up the champion on disk, or make the first one of what `write` writes.
 
@@ -100,22 +104,24 @@ class Succession:
         CheckpointError
             Neither can be read.
         """
-        self._champions.know(reported.newest)
-        if self._champions.standing() is None:
+        self._champions.know(account_champion.newest)
+        if self._champions.pointer() is None:
             self._champions.promote(write, Promotion(version, PromotedBy.START, origin))
-        self._champions.follow(*reported[:3])
-        standing = self._standing()
-        self._looked = standing.moves
+        self._champions.follow(*account_champion[:3])
+        pointer = self._pointer()
+        self._looked = pointer.moves
         try:
-            self._reign = self._reign_of(standing)
+            self._state = self._load_state(pointer)
         except CheckpointError as error:
-            if reported.champion in (0, standing.champion):
+            if account_champion.champion in (0, pointer.champion):
                 raise
-            self._reign = self._reign_of(
-                msgspec.structs.replace(standing, champion=reported.champion, before=0)
+            self._state = self._load_state(
+                msgspec.structs.replace(pointer, champion=account_champion.champion, before=0)
             )
-            log.error("the champion is refused", reason=str(error), trades=reported.champion)
-        self._publish(self._reign)
+            log.error(
+                "the champion is refused", reason=str(error), trades=account_champion.champion
+            )
+        self._publish(self._state)
         self._is_published = True
 
     def promote(self, write: Callable[[Path], object], why: Promotion) -> PromotionDecision:
@@ -129,9 +135,9 @@ class Succession:
         CheckpointError
             The champion cannot be written.
         """
-        number = self.reign.champion.number
+        number = self.state.champion.number
         try:
-            standing = self._champions.promote(write, why, moves=self._looked, before=number)
+            pointer = self._champions.promote(write, why, moves=self._looked, before=number)
         except ChampionMoved:
             decision = self.moved()
             if decision is None:
@@ -144,7 +150,7 @@ class Succession:
             raise CheckpointError(
                 f"no champion can be written to {self._champions.directory}: {error}"
             ) from error
-        return self._take_up(standing)
+        return self._take_up(pointer)
 
     def moved(self) -> PromotionDecision | None:
         """What an owner's command changed since the last look; None where nothing was.
@@ -154,32 +160,32 @@ class Succession:
         self._publish_again()
         told, self._overriding = self._overriding, None
         try:
-            standing = self._standing()
+            pointer = self._pointer()
         except (CheckpointError, OSError) as error:
             self._tell_fault(error)
             return told
         self._fault = ""
-        if standing.moves == self._looked:
+        if pointer.moves == self._looked:
             return told
-        self._looked = standing.moves
+        self._looked = pointer.moves
         try:
-            return self._take_up(standing)
+            return self._take_up(pointer)
         except CheckpointError as error:
             log.error("the owner's champion is refused", reason=str(error))
             return told
 
-    def follow(self, reported: Reported) -> PromotionDecision | None:
+    def follow(self, account_champion: AccountChampion) -> PromotionDecision | None:
         """Point to where a drawdown brought the account back; None where it points there."""
-        self._champions.know(reported.newest)
+        self._champions.know(account_champion.newest)
         try:
-            standing = self._followed(reported)
-            return None if standing is None else self._take_up(standing)
+            pointer = self._followed(account_champion)
+            return None if pointer is None else self._take_up(pointer)
         except (CheckpointError, OSError) as error:
             self._tell_fault(error)
             return None
 
     def publish(self) -> None:
-        """Hand the present reign to the registry again, in case it was lost."""
+        """Hand the present state to the registry again, in case it was lost."""
         self._is_published = False
         self._publish_again()
 
@@ -187,56 +193,56 @@ class Succession:
         if self._is_published:
             return
         try:
-            self._publish(self.reign)
+            self._publish(self.state)
         except Exception as error:
             log.error("the weight registry does not take the champion", reason=str(error))
         else:
             self._is_published = True
 
-    def _standing(self) -> Standing:
+    def _pointer(self) -> ChampionPointer:
         """The pointer; one that was lost while trading is written again."""
-        standing = self._champions.standing()
-        if standing is None and self._reign is not None:
+        pointer = self._champions.pointer()
+        if pointer is None and self._state is not None:
             log.error("the champions' folder was lost", folder=str(self._champions.directory))
             self._put_back()
-            standing = self._champions.standing()
-        if standing is None:
+            pointer = self._champions.pointer()
+        if pointer is None:
             raise CheckpointError(
                 f"{self._champions.directory} has lost its pointer: restore the folder"
             )
-        return standing
+        return pointer
 
     def _put_back(self) -> None:
-        champion, before = self.reign.champion, self.reign.before
+        champion, before = self.state.champion, self.state.before
         present = msgspec.structs.replace(
-            self.reign.standing,
+            self.state.pointer,
             moves=self._looked,
             champion=champion.number,
             before=before.number if before else 0,
         )
         self._champions.put_back(present, [champion, *([before] if before else [])])
 
-    def _followed(self, reported: Reported) -> Standing | None:
+    def _followed(self, account_champion: AccountChampion) -> ChampionPointer | None:
         try:
-            return self._champions.follow(*reported[:3])
+            return self._champions.follow(*account_champion[:3])
         except (CheckpointError, OSError):
             # Where the champion to go back to is gone from the disk, it may be in memory.
             self._put_back()
-            return self._champions.follow(*reported[:3])
+            return self._champions.follow(*account_champion[:3])
 
-    def _take_up(self, standing: Standing) -> PromotionDecision:
-        reign = self._reign_of(standing)
-        change = standing.change
-        if isinstance(change, ChampionPromoted) and self._reign is not None:
+    def _take_up(self, pointer: ChampionPointer) -> PromotionDecision:
+        champion_state = self._load_state(pointer)
+        change = pointer.change
+        if isinstance(change, ChampionPromoted) and self._state is not None:
             # Of several moves between two looks only the last one is decided.
-            before = self._reign.champion.number
+            before = self._state.champion.number
             change = msgspec.structs.replace(change, before=before)
-        self._reign, self._looked, self._overriding = reign, standing.moves, None
+        self._state, self._looked, self._overriding = champion_state, pointer.moves, None
         self.publish()
-        return PromotionDecision(change, reign.champion)
+        return PromotionDecision(change, champion_state.champion)
 
-    def _reign_of(self, standing: Standing) -> Reign:
-        return reign_of(self._champions, standing)
+    def _load_state(self, pointer: ChampionPointer) -> ChampionState:
+        return load_state(self._champions, pointer)
 
     def _tell_fault(self, error: Exception) -> None:
         if str(error) != self._fault:
@@ -244,31 +250,31 @@ class Succession:
             log.error("the champions' folder cannot be used", reason=self._fault)
 
 
-def reign_of(champions: ChampionStore, standing: Standing) -> Reign:
-    """Whose weights a pointer asks for.
+def load_state(champions: ChampionStore, pointer: ChampionPointer) -> ChampionState:
+    """Load the champion that a pointer names, and the one before it.
 
     Raises
     ------
     CheckpointError
         The champion cannot be read.
     """
-    champion = champions.load(standing.champion)
+    champion = champions.load(pointer.champion)
     for name, array in champion.weights.items():
         if not np.isfinite(array).all():
             raise CheckpointError(
                 f"champion {champion.number}: weight {name} holds NaN or infinity"
             )
     before: Champion | None = None
-    if standing.before:
+    if pointer.before:
         try:
-            before = champions.load(standing.before)
+            before = champions.load(pointer.before)
         except CheckpointError as error:
             log.warning("no champion to fall back to", reason=str(error))
-    return Reign(standing, champion, before)
+    return ChampionState(pointer, champion, before)
 
 
-def reign_on_disk(checkpoints: Path, keep: int) -> Reign | None:
-    """The reign that the pointer on disk asks for; None where there is none, or it cannot be read.
+def state_on_disk(checkpoints: Path, keep: int) -> ChampionState | None:
+    """Load what the pointer on disk names; None where there is none, or it cannot be read.
 
     Parameters
     ----------
@@ -277,8 +283,8 @@ def reign_on_disk(checkpoints: Path, keep: int) -> Reign | None:
     """
     champions = ChampionStore(checkpoints, keep)
     try:
-        standing = champions.standing()
-        return None if standing is None else reign_of(champions, standing)
+        pointer = champions.pointer()
+        return None if pointer is None else load_state(champions, pointer)
     except (CheckpointError, OSError) as error:
         log.error("no champion on disk for the weight registry", reason=str(error))
         return None

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trading.errors import CheckpointError
-from trading.learning.champions import ChampionStore, Standing
+from trading.learning.champion.store import ChampionPointer, ChampionStore
 from trading.learning.checkpoints import WEIGHTS_SUFFIX, CheckpointStore
 
 if TYPE_CHECKING:
+    from trading.learning.champion.manager import AccountChampion
     from trading.learning.clstm import CLSTMConfig
-    from trading.learning.succession import Reported
 
 CHAMPION, STEP = "champion-", "step-"
 
 
-class Choice:
+class OwnerChoice:
     """Moves the pointer of one folder of checkpoints by the owner's word.
 
     Parameters
@@ -58,16 +58,20 @@ class Choice:
             raise CheckpointError(f"there is no {path.name} in {path.parent}: there are {there}")
         return path, True
 
-    def promote(self, which: str, config: "CLSTMConfig", account: "Reported | None") -> Standing:
+    def promote(
+        self, which: str, config: "CLSTMConfig", account: "AccountChampion | None"
+    ) -> ChampionPointer:
         """Let a champion, checkpoint or model trade; raises CheckpointError where it cannot."""
         path, own = self.find(which)
         return self._move(lambda: self.champions.promote_checkpoint(path, config, own=own), account)
 
-    def roll_back(self, account: "Reported | None") -> Standing:
+    def roll_back(self, account: "AccountChampion | None") -> ChampionPointer:
         """Let the champion before trade again; raises CheckpointError where there is none."""
         return self._move(self.champions.roll_back, account)
 
-    def _move(self, move: Callable[[], Standing], account: "Reported | None") -> Standing:
+    def _move(
+        self, move: Callable[[], ChampionPointer], account: "AccountChampion | None"
+    ) -> ChampionPointer:
         """Move the pointer from where the account is."""
         if account is not None:
             self.champions.know(account.newest)
@@ -76,10 +80,10 @@ class Choice:
         return move()
 
 
-def told_of(standing: Standing) -> tuple[str, str]:
-    """The champion's name, and its version and the one before it in words."""
-    before = f"{CHAMPION}{standing.before}" if standing.before else "none"
+def describe_pointer(pointer: ChampionPointer) -> tuple[str, str]:
+    """Name the champion; say its version and the champion before it in words."""
+    before = f"{CHAMPION}{pointer.before}" if pointer.before else "none"
     return (
-        f"{CHAMPION}{standing.champion}",
-        f"(version {standing.change.version}); the one before it: {before}",
+        f"{CHAMPION}{pointer.champion}",
+        f"(version {pointer.change.version}); the one before it: {before}",
     )
