@@ -10,6 +10,7 @@ usage: scripts/deploy_k8s.sh [options]
   --kuberay           on a Ray cluster (needs the KubeRay operator) instead of as one pod
   --rayservice        on a Ray cluster, as a RayService: an upgrade hands the account over from one
                       cluster to the next, and the endpoints go on answering
+  --nodes             replicas on several nodes: a StatefulSet, a strategy and claims for each pod
   --gpu               learn on a GPU, with the CUDA image
   --image NAME:TAG    image to run (default: paper-trading-bot:VERSION, or VERSION-cuda with --gpu)
   --no-build          the image is there already: neither build nor load it
@@ -41,7 +42,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/names.sh"
 
 kuberay=false rayservice=false gpu=false build=true push=false monitoring=false yes=false dry_run=false feed=false
-image='' env_file='' config='' model='' context='' timeout=900
+nodes=false image='' env_file='' config='' model='' context='' timeout=900
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -56,6 +57,7 @@ while [ $# -gt 0 ]; do
     --push) push=true ;;
     --monitoring) monitoring=true ;;
     --feed) feed=true ;;
+    --nodes) nodes=true ;;
     --yes) yes=true ;;
     --dry-run) dry_run=true ;;
     --image) image=$2; shift ;;
@@ -73,6 +75,11 @@ while [ $# -gt 0 ]; do
 done
 
 set_names
+bot=deployment/$name
+if $nodes; then
+  ! $kuberay || misuse "--nodes is for the form of pods; a Ray cluster has several nodes anyway"
+  bot=statefulset/$name
+fi
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || misuse "--timeout is $timeout; it must be whole seconds"
 [ -z "$config" ] || [ -f "$config" ] || die "--config: $config is no file"
 [ -z "$model" ] || [ -e "$model" ] || die "--model: there is no $model"
@@ -144,6 +151,14 @@ check_tools() {
     if $rayservice; then other=raycluster/$cluster form=--kuberay; fi
     if exists "$other" -n "$namespace"; then
       die "the bot runs as $other: \`manage_k8s.sh $form --yes delete\` ends it, the account stays"
+    fi
+  fi
+  if ! $kuberay; then
+    local stands=statefulset/$name option='with'
+    if $nodes; then stands=deployment/$name option='without'; fi
+    if exists "$stands" -n "$namespace"; then
+      die "the bot runs as $stands, whose accounts are in other claims: deploy $option --nodes, or end it \
+by \`manage_k8s.sh --yes delete\` and begin with new accounts"
     fi
   fi
   if $feed; then
@@ -238,7 +253,11 @@ secrets_step() {
 
 # What is added to the chosen manifests.
 components() {
-  if $feed; then echo ../infra/k8s/components/feed; fi
+  local chosen=()
+  if $nodes; then chosen+=(../infra/k8s/components/nodes); fi
+  if $feed; then chosen+=(../infra/k8s/components/feed); fi
+  local IFS=,
+  echo "${chosen[*]}"
 }
 
 # A kustomization over the chosen manifests, with the image and the settings of this call.
@@ -292,8 +311,8 @@ YAML
 # Replicas stay as many as `manage_k8s.sh scale` asked for.
 keep_replicas() {
   local count
-  count=$("${kubectl[@]}" get "deployment/$name" -n "$namespace" --ignore-not-found \
-    -o 'jsonpath={.spec.replicas}') || die "cannot read how many replicas deployment/$name has"
+  count=$("${kubectl[@]}" get "$bot" -n "$namespace" --ignore-not-found \
+    -o 'jsonpath={.spec.replicas}') || die "cannot read how many replicas $bot has"
   if [[ $count =~ ^[1-9][0-9]*$ ]]; then
     printf 'replicas:\n  - {name: paper-trading-bot, count: %s}\n' "$count"
   fi

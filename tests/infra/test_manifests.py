@@ -146,6 +146,17 @@ def test_services_name_ports_of_their_pods_and_their_protocol(name: str) -> None
             assert all(port["targetPort"] in _ports(pod) for pod in chosen)
 
 
+def _own_claims(objects: list[Object], pod: PodTemplate) -> set[str]:
+    """Names of the claims that a StatefulSet makes for each pod."""
+    kind, _, name = pod.owner.partition("/")
+    return {
+        claim["metadata"]["name"]
+        for each in objects
+        if (each["kind"], each["metadata"]["name"]) == (kind, name)
+        for claim in each["spec"].get("volumeClaimTemplates", [])
+    }
+
+
 @pytest.mark.parametrize("name", BUILDS)
 def test_volumes_are_declared_and_claims_and_settings_exist(name: str) -> None:
     objects = build(name)
@@ -155,10 +166,11 @@ def test_volumes_are_declared_and_claims_and_settings_exist(name: str) -> None:
     made.add(("ConfigMap", "kube-root-ca.crt"))
     for pod in pod_templates(objects):
         volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", [])}
-        stateful = "data" if pod.owner.startswith("StatefulSet") else None
+        own = _own_claims(objects, pod)
+        assert not own & volumes.keys()
         for container in pod.containers:
             for mount in container.get("volumeMounts", []):
-                assert mount["name"] in volumes or mount["name"] == stateful, pod.owner
+                assert mount["name"] in volumes.keys() | own, pod.owner
         for volume in volumes.values():
             if "persistentVolumeClaim" in volume:
                 claim = volume["persistentVolumeClaim"]["claimName"]
@@ -459,6 +471,44 @@ def test_probes_of_the_feed_ask_what_does_not_tell_of_the_vendor() -> None:
     container = _feed()
     paths = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("liveness", "readiness")}
     assert paths == {"/status"}
+
+
+def test_on_several_nodes_each_pod_has_claims_and_a_strategy_of_its_own() -> None:
+    name = "k8s/overlays/nodes"
+    objects = build(name)
+    kinds = [each["kind"] for each in objects]
+    assert "Deployment" not in kinds and "PersistentVolumeClaim" not in kinds
+    replicas = one(name, "StatefulSet")
+    claims = {
+        claim["metadata"]["name"]: claim["spec"]
+        for claim in replicas["spec"]["volumeClaimTemplates"]
+    }
+    for claim in (each for each in build("k8s") if each["kind"] == "PersistentVolumeClaim"):
+        own = claims[claim["metadata"]["name"].removeprefix("trading-bot-")]
+        assert own == claim["spec"]
+    assert set(replicas["spec"]["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}
+    pod, single = replicas["spec"]["template"]["spec"], _bot()
+    assert "affinity" in single and "affinity" not in pod
+    (spread,) = pod["topologySpreadConstraints"]
+    selected = spread["labelSelector"]["matchLabels"]
+    assert selected.items() <= replicas["spec"]["template"]["metadata"]["labels"].items()
+    (ours,), (theirs,) = pod["containers"], single["containers"]
+    (place,) = ours["env"]
+    index = "metadata.labels['apps.kubernetes.io/pod-index']"
+    assert place == {"name": "PLACE", "valueFrom": {"fieldRef": {"fieldPath": index}}}
+    assert ours["args"] == ["up", "--place=$(PLACE)", *theirs["args"][2:]]
+    assert {key: each for key, each in ours.items() if key not in ("args", "env")} == {
+        key: each for key, each in theirs.items() if key != "args"
+    }
+    headless = replicas["spec"]["serviceName"]
+    (service,) = [
+        each
+        for each in objects
+        if each["kind"] == "Service" and each["metadata"]["name"] == headless
+    ]
+    assert service["spec"]["clusterIP"] == "None"
+    # Prometheus finds each pod once, by the other Service.
+    assert "app.kubernetes.io/part-of" not in service["metadata"]["labels"]
 
 
 SECOND_BOT = """kubectl create namespace bots

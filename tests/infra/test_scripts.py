@@ -752,3 +752,32 @@ def test_a_feed_needs_the_vendors_key(place: Workplace, env_file: str) -> None:
     arguments = ("--yes", "--no-build", "--feed", "--env-file", env_file)
     assert "neither MASSIVE_API_KEY nor MASSIVE_API_KEYS" in place.deploy(*arguments, code=1)
     assert not _changing(place.calls())
+
+
+def test_replicas_on_several_nodes_are_deployed_scaled_and_deleted(
+    place: Workplace, env_file: str
+) -> None:
+    config = ("--config", str(ROOT / "configs" / "strategies.yaml"))
+    arguments = ("--yes", "--no-build", "--nodes", "--feed", "--env-file", env_file, *config)
+    place.deploy(*arguments)
+    bot = place.objects()["statefulset/paper-trading-bot"]
+    assert "deployment/paper-trading-bot" not in place.objects()
+    (container,) = bot["spec"]["template"]["spec"]["containers"]
+    assert {each["name"] for each in container["env"]} == {"PLACE", "FEED_URL"}
+    place.manage("scale", "3")
+    assert place.objects()["statefulset/paper-trading-bot"]["spec"]["replicas"] == 3
+    assert "have 3 strategies" in place.manage("scale", "4", code=1)
+    place.deploy(*arguments)
+    assert place.objects()["statefulset/paper-trading-bot"]["spec"]["replicas"] == 3
+    assert "deploy with --nodes" in place.deploy("--yes", "--no-build", code=1)
+    place.forget()
+    place.manage("exec", "true")
+    assert place.calls()[-1].split()[:5] == [
+        *("-n", "trading-bot", "exec", "-i", "statefulset/paper-trading-bot"),
+    ]
+    place.manage("--yes", "--with-data", "delete")
+    assert "statefulset/paper-trading-bot" not in place.objects()
+    assert [call for call in place.calls() if "persistentvolumeclaims -l" in call] == [
+        "-n trading-bot delete persistentvolumeclaims -l app.kubernetes.io/name=paper-trading-bot "
+        "--ignore-not-found --timeout=900s"
+    ]
