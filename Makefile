@@ -13,7 +13,7 @@ THE_OTHERS = $(COMPILING:%=--ignore=%)
 ON_ITS_OWN = not soak and not faults and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint kernels test test-all soak year kills faults test-cluster test-kubernetes test-image sbom lock
+.PHONY: install run lint kernels test test-all soak year kills faults test-cluster test-kubernetes test-image sbom lock docs coverage wheel audit
 
 install: $(INSTALLED)
 
@@ -79,11 +79,35 @@ sbom:
 	"$$fresh"/tool/bin/cyclonedx-py environment --output-reproducible \
 	  --pyproject pyproject.toml --output-file sbom.cdx.json "$$fresh"/app/bin/python
 
+# The pages of docs/ as a site in var/site; a link or an anchor that leads nowhere ends it.
+docs: $(INSTALLED)
+	$(VENV)/bin/pip install -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
+
+# Lines and branches that the tests without a Ray runtime pass, of what is not compiled.
+coverage: kernels
+	$(VENV)/bin/coverage run -m pytest -m "not slow and not long and $(ON_ITS_OWN)"
+	$(VENV)/bin/coverage report
+
+# What a release is made of: an sdist and a wheel in dist/.
+wheel:
+	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(PYTHON) -m venv "$$fresh" && \
+	"$$fresh"/bin/pip install -q build==1.6.1 && \
+	"$$fresh"/bin/python -m build
+
+# Known faults of what the application and its tests are made of, as PyPI tells them.
+audit:
+	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(PYTHON) -m venv "$$fresh" && \
+	"$$fresh"/bin/pip install -q pip-audit==2.10.1 && \
+	"$$fresh"/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 # The newest versions that pyproject.toml allows. Platform builds (+cpu, CUDA) are left to pip.
 lock:
 	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(PYTHON) -m venv "$$fresh" && \
-	"$$fresh"/bin/pip install -e '.[dev,bench]' && \
+	"$$fresh"/bin/pip install -e '.[dev,bench,docs]' && \
 	"$$fresh"/bin/pip freeze --all --exclude-editable \
 	  | sed -E -e '/^(pip|nvidia-|cuda-|triton)/d' -e 's/\+[a-z0-9.]+$$//' > constraints.txt
 

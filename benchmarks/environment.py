@@ -47,8 +47,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES  # noqa: E402
-from trading.envs.frames import fill_frame, scratch  # noqa: E402
 from trading.envs.market_features import HISTORY_BARS, Bars  # noqa: E402
+from trading.envs.market_snapshots import fill_snapshot, scratch  # noqa: E402
 from trading.envs.simulated_markets import SimulatedMarkets  # noqa: E402
 from trading.envs.vector_env import (  # noqa: E402
     HistoricalOptionsVectorEnv,
@@ -415,16 +415,16 @@ class Stopwatch:
 
 
 @njit
-def refresh_all(chains, frames, rules):  # type: ignore[no-untyped-def]
-    for m in range(frames.now_ns.size):
+def refresh_all(chains, snapshots, rules):  # type: ignore[no-untyped-def]
+    for m in range(snapshots.now_ns.size):
         chain = row(chains, m)
-        refresh(chain, frames.now_ns[m], frames.spot[m], rules.rate, rules.max_quote_age_ns)
+        refresh(chain, snapshots.now_ns[m], snapshots.spot[m], rules.rate, rules.max_quote_age_ns)
 
 
 @njit
-def fill_all(chains, frames, bars, rules, fees, s):  # type: ignore[no-untyped-def]
-    for m in range(frames.now_ns.size):
-        fill_frame(row(chains, m), frames, m, bars, rules, fees, s)
+def fill_all(chains, snapshots, bars, rules, fees, s):  # type: ignore[no-untyped-def]
+    for m in range(snapshots.now_ns.size):
+        fill_snapshot(row(chains, m), snapshots, m, bars, rules, fees, s)
 
 
 def repeated(work: Callable[[], None], seconds: float) -> float:
@@ -438,20 +438,20 @@ def repeated(work: Callable[[], None], seconds: float) -> float:
 
 
 def market_kernels(markets: SimulatedMarkets, seconds: float) -> dict[str, float]:
-    """Seconds that all markets' implied values and frames take when computed once more.
+    """Seconds that all markets' implied values and snapshots take when computed once more.
 
     They are parts of one compiled function, in which no clock can run. The bars are others than the
     markets', which costs the same.
     """
     close = np.exp(np.random.default_rng(4).normal(4.0, 0.01, HISTORY_BARS))
     bars = Bars(close * 1.01, close * 0.99, close, np.log(close), HISTORY_BARS)
-    chains, frames, space = markets._chains, markets.frames, scratch()
+    chains, snapshots, space = markets._chains, markets.snapshots, scratch()
     return {
         "markets: implied values, greeks": repeated(
-            lambda: refresh_all(chains, frames, DEFAULT_RULES), seconds
+            lambda: refresh_all(chains, snapshots, DEFAULT_RULES), seconds
         ),
         "markets: features, legs of orders": repeated(
-            lambda: fill_all(chains, frames, bars, DEFAULT_RULES, DEFAULT_FEES, space), seconds
+            lambda: fill_all(chains, snapshots, bars, DEFAULT_RULES, DEFAULT_FEES, space), seconds
         ),
     }
 

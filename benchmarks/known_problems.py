@@ -168,7 +168,7 @@ class _WholeSessions(FromTheOpen):
     closes: F64
 
     def restart(self, accounts: I64) -> None:
-        self.closes = self.frames.spot.copy()
+        self.closes = self.snapshots.spot.copy()
         super().restart(accounts)
 
 
@@ -179,7 +179,7 @@ def play(trader: Trader, ranges: ModelRanges, sessions: int, seed: int) -> Sessi
     env = OptionsVectorEnv(sessions, rules, DEFAULT_FEES, markets)
     observation, _ = env.reset()
     asks = np.array(
-        [stock_touch(price, rules.stock_half_spread)[1] for price in markets.frames.spot]
+        [stock_touch(price, rules.stock_half_spread)[1] for price in markets.snapshots.spot]
     )
     first = np.ones(sessions, np.bool_)
     for _ in range(SESSION_BARS):

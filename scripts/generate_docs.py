@@ -1,19 +1,26 @@
 """Writes the pages of `docs/` that are made from code; a test holds them to it."""
 
+import inspect
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import yaml
 
+from trading.cli.reference import commands_page
 from trading.config.cost_sources import fees_table
 from trading.config.reference import reference_table
 from trading.envs.catalogue import action_table
 from trading.envs.features import feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT
+from trading.execution.events import Compared, Converted, Event
 from trading.execution.matching import SHARES
+from trading.execution.orders import Fill, Leg, LegFill, Order, Rejection
 from trading.execution.states import state_table
 from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
 from trading.market.products import products_table
+from trading.serving.app import build_api
 from trading.serving.metrics import supervisor_families
 from trading.serving.supervisor import TRADING, Standing
 
@@ -192,7 +199,180 @@ def pages() -> dict[Path, str]:
         DOCS / "actions.md": actions,
         DOCS / "monitoring.md": monitoring(),
         DOCS / "states.md": states(),
+        DOCS / "commands.md": commands(),
+        DOCS / "http.md": http(),
+        DOCS / "journal.md": journal(),
     }
+
+
+def commands() -> str:
+    """The page of the command line."""
+    return (
+        "# Commands\n\n"
+        "`trading VERB -h` says the same on the terminal; `trading --install-completion` lets\n"
+        "the shell complete verbs and options. Exit codes: 0 done, 1 it failed (one line says\n"
+        "what and the way out; `--debug` shows where), 2 it was called wrongly and nothing was\n"
+        "begun, 3 something hung while it was told to stop. `python -m trading` is the same.\n\n"
+        f"{_MADE}\n{commands_page()}"
+    )
+
+
+def http() -> str:
+    """The page of the HTTP service, from its OpenAPI document."""
+    document = build_api("live-market", "trading").openapi()
+    lines = [
+        "# HTTP",
+        "",
+        "What the application answers at `serving.host` and `serving.port`, by default",
+        "`http://127.0.0.1:8000`. `GET /openapi.json` is the same for programs. Answers are JSON",
+        "but for `/metrics`, `/events` and the page. Several strategies in one application:",
+        "[which paths they have](strategies.md#over-http).",
+        "",
+        _MADE,
+        "## Read",
+        "",
+        "`GET /` is [the page](page.md), `GET /events` what it shows, as server-sent events.",
+        "",
+    ]
+    commanded = []
+    for path, methods in document["paths"].items():
+        for method, route in methods.items():
+            if path.startswith("/control/"):
+                commanded.append((path, route))
+                continue
+            about = " ".join(route["description"].split())
+            lines += [f"### {method.upper()} {path}", "", about, ""]
+            lines += [*_parameters(route.get("parameters", [])), *_answers(route["responses"])]
+    lines += [
+        "## Command",
+        "",
+        "The owner's commands: [what each does](states.md). Each wants the header",
+        "`Authorization: Bearer TOKEN` with the application's `CONTROL_TOKEN`; without a token",
+        "set, all are refused.",
+        "",
+        *(f"- `POST {path}`" for path, _ in commanded),
+        "",
+        "The body is a JSON object, or nothing:",
+        "",
+        "| field | is |",
+        "|---|---|",
+    ]
+    (body,) = commanded[0][1]["requestBody"]["content"].values()
+    lines += [f"| `{name}` | {_BODY[name]} |" for name in body["schema"]["properties"]]
+    lines += ["", *_answers(commanded[0][1]["responses"])]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_BODY = {
+    "by": "who commands, for the journal",
+    "why": "the reason, for the journal",
+    "key": "the same key again is the same command, done once; also the header `Idempotency-Key`",
+    "symbol": "the underlying, for `close`, `reinstate` and `undo-action`",
+    "which": "for `promote`: `champion-3`, `step-120`, or a folder",
+}
+
+
+_FRAMEWORK_WORDS = {
+    "Successful Response": "It is so, or here it is",
+    "Validation Error": "A parameter is not in order",
+}
+
+
+def _parameters(told: list[dict[str, Any]]) -> list[str]:
+    if not told:
+        return []
+    lines = ["| parameter | in | is |", "|---|---|---|"]
+    for each in told:
+        kinds = each["schema"].get("anyOf", [each["schema"]])
+        kind = " or ".join(_kind(one) for one in kinds if one.get("type") != "null")
+        lines.append(f"| `{each['name']}` | {each['in']} | {kind} |")
+    return [*lines, ""]
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """What a parameter may be, in words."""
+    told = [str(schema.get("format", schema.get("type")))]
+    if "minimum" in schema:
+        told.append(f"{schema['minimum']} to {schema['maximum']}")
+    if "maxLength" in schema:
+        told.append(f"at most {schema['maxLength']} characters")
+    if schema.get("default") not in (None, ""):
+        told.append(f"default {schema['default']}")
+    return ", ".join(told)
+
+
+def _answers(responses: dict[str, dict[str, Any]]) -> list[str]:
+    lines = ["| status | means |", "|---|---|"]
+    for status, each in sorted(responses.items()):
+        about = _FRAMEWORK_WORDS.get(each["description"], each["description"])
+        lines.append(f"| {status} | {about} |")
+    return [*lines, ""]
+
+
+def journal() -> str:
+    """The page of the journal: every kind of event and its fields."""
+    shown = [*get_args(Event), Order, Leg, Fill, LegFill, Rejection, Converted, Compared]
+    return f"""# The journal
+
+The account is the fold of its journal: one SQLite file, `journal-ACCOUNT.sqlite` below
+`paths.state_dir`. Rows are never changed nor removed; the file refuses it.
+
+| column of `events` | is |
+|---|---|
+| `seq` | number of the row, from 1, without gaps |
+| `ts_ns` | exchange time, UTC nanoseconds |
+| `kind` | which of the events below |
+| `payload` | the event's fields, JSON |
+| `sum` | 64 bits of BLAKE2b over the four others |
+
+`trading journal export -o FILE.csv` writes a row for each event with `seq`, `time_utc`, `ts_ns`,
+`kind` and one column for each field below; fields of an order, a fill or a rejection are columns of
+their own, and lists are JSON. `trading journal export` writes the same as JSON lines, in which they
+are objects. `trading journal verify` checks every row, and that the account follows from them.
+
+Amounts are USD, prices USD a share, quantities contracts, or round lots of stock. Structures that
+several events hold (orders, legs, fills) are at the end.
+
+{_MADE}
+{_each_struct(shown)}"""
+
+
+def _each_struct(structs: list[type[msgspec.Struct]]) -> str:
+    lines: list[str] = []
+    for each in structs:
+        tag = each.__struct_config__.tag
+        title = f"`{tag}`" if tag else each.__name__
+        lines += [f"## {title}", "", _prose(inspect.getdoc(each) or ""), ""]
+        about = _field_docs(each)
+        lines += (
+            ["| field | type | is |", "|---|---|---|"]
+            if about
+            else ["| field | type |", "|---|---|"]
+        )
+        for field in msgspec.structs.fields(each):
+            row = f"| `{field.name}` | {_type_name(field.type)} |"
+            lines.append(f"{row} {about.get(field.name, '')} |" if about else row)
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _prose(text: str) -> str:
+    """The sentences of a docstring, without its sections of parameters."""
+    told = re.split(r"\n(?:Parameters|Attributes|Raises|Returns|Example)s?:?\n", text)[0]
+    return told.strip()
+
+
+def _field_docs(struct: type) -> dict[str, str]:
+    """The sentence below each field of a class."""
+    found = re.findall(
+        r'^    (\w+): [^\n]+\n    """(.+?)"""', inspect.getsource(struct), re.MULTILINE | re.DOTALL
+    )
+    return {name: " ".join(text.split()).replace("|", "\\|") for name, text in found}
+
+
+def _type_name(kind: Any) -> str:
+    text = kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+    return re.sub(r"[\w.]+\.(\w+)", r"\1", text).replace("NoneType", "None").replace("|", "or")
 
 
 def states() -> str:
@@ -274,6 +454,14 @@ panel and every rule for data.
 
 {_alert_table()}
 
+## Runbooks
+
+What to do about each. Every alert carries the address of its section as the annotation
+`runbook_url`. Where the logs lie is in [Troubleshooting](troubleshooting.md#where-each-log-lies);
+what `GET /status` says is on [the page](page.md) too.
+
+{_runbooks()}
+
 ## Metrics
 
 The account's totals go on after a restart, those of the feed and the learner count from the start
@@ -286,16 +474,25 @@ Ray's own, `ray_*`, on a port of every node.
 {_MADE}"""
 
 
-def _alert_table() -> str:
+def _alerts() -> list[dict[str, Any]]:
     groups = yaml.safe_load(ALERTS.read_text())["groups"]
-    rules: list[dict[str, Any]] = [rule for group in groups for rule in group["rules"]]
-    lines = ["| alert | severity | fires when | what to do |", "|---|---|---|---|"]
-    for rule in rules:
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def _alert_table() -> str:
+    lines = ["| alert | severity | fires when |", "|---|---|---|"]
+    for rule in _alerts():
+        name = f"[{rule['alert']}](#{rule['alert'].lower()})"
         lasts = f" for {rule['for']}" if "for" in rule else ""
         condition = f"`{rule['expr']}`{lasts}".replace("|", "\\|")
-        action = rule["annotations"]["description"].replace("|", "\\|")
-        lines.append(f"| {rule['alert']} | {rule['labels']['severity']} | {condition} | {action} |")
+        lines.append(f"| {name} | {rule['labels']['severity']} | {condition} |")
     return "\n".join(lines)
+
+
+def _runbooks() -> str:
+    return "\n\n".join(
+        f"### {rule['alert']}\n\n{rule['annotations']['description']}" for rule in _alerts()
+    )
 
 
 def _metric_table() -> str:

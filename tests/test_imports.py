@@ -13,11 +13,12 @@ LAYERS = [
     {"config", "market"},
     {"data", "execution"},
     {"envs", "feed"},
+    {"plugins"},
     {"learning"},
     {"evaluation"},
     {"reporting"},
     {"live"},
-    {"app", "serving"},
+    {"api", "app", "serving"},
     {"cli"},
 ]
 """From the lowest: a layer knows those before it, and its members do not know one another.

@@ -55,7 +55,7 @@ def compiled(cache: Path) -> set[Path]:
 
 def test_two_checkouts_share_their_kernels(checkout: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    code = "from trading.execution.money import usd; print(usd(1.0000004))"
+    code = "from trading.execution.money import round_usd; print(round_usd(1.0000004))"
     assert run(checkout, code, cache) == "1.0"
     made = compiled(cache)
     assert len(made) == 1
@@ -78,7 +78,7 @@ def test_the_digest_is_of_what_a_module_reaches_and_of_nothing_else(checkout: Pa
     digests = """
 from pathlib import Path
 from trading.kernel_cache import source_digest
-for name in ("envs/frames.py", "market/draws.py", "learning/kernels/network.py"):
+for name in ("envs/market_snapshots.py", "market/draws.py", "learning/kernels/network.py"):
     print(source_digest(Path("trading").resolve() / name))
 """
     cache = checkout / "cache"
@@ -99,7 +99,7 @@ def test_modules_imported_from_a_package_or_in_parentheses_count() -> None:
     assert source_digest(module) != source_digest(PACKAGE / "learning" / "kernels" / "lstm.py")
 
 
-USD = "from trading.execution.money import usd; print(usd(1.0000004))"
+USD = "from trading.execution.money import round_usd; print(round_usd(1.0000004))"
 AVX2 = "x86-64-v3"
 
 
@@ -152,7 +152,7 @@ def test_shipped_kernels_are_used_where_the_processor_is_one_of_theirs(
     # In a child that inherits what this process set, and for other arguments.
     child = (
         f"import subprocess, sys; subprocess.run([sys.executable, '-c', {USD!r}], check=True);"
-        "from trading.execution.money import usd; usd(3)"
+        "from trading.execution.money import round_usd; round_usd(3)"
     )
     assert installed(installation, checkout, child, {}) == "1.0"
     assert len(compiled(cache)) == len(names) + 1

@@ -88,6 +88,14 @@ class OwnerRefused(TradingError):
     """A command of the owner cannot be obeyed; nothing was changed."""
 
 
+class PluginError(TradingError):
+    """Something that a user's own file registered is missing or wrong."""
+
+
+class UnknownName(TradingError):
+    """No action, feature or column is called so."""
+
+
 class LearningError(TradingError):
     """A learning step failed or was given unusable data."""
 

@@ -74,7 +74,7 @@ def test_recorded_days_become_a_history_that_is_listed(recordings: Path, tmp_pat
     assert done.exit_code == 0, done.output
     assert "--set learning.history=" in done.output
     (day,) = History(folder, DEFAULT_RULES, DEFAULT_FEES).days
-    assert (day.underlying, day.date, day.frames) == ("AAA", str(DAY), MINUTES)
+    assert (day.underlying, day.date, day.bars) == ("AAA", str(DAY), MINUTES)
     shown = run("--show", "--into", str(folder))
     assert shown.exit_code == 0
     assert "AAA" in shown.output and str(DAY) in shown.output

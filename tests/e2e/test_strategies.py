@@ -1,4 +1,4 @@
-"""Three strategies in one application, each as it trades alone; replicas that claim one each."""
+"""Three strategies, one of rules, each as it trades alone; replicas that claim one each."""
 
 import os
 import signal
@@ -12,21 +12,27 @@ import pytest
 from tests.e2e.application import Application, environment
 from tests.sockets import descendants
 from trading.errors import JournalError
-from trading.execution.events import Event, SessionClosed
+from trading.execution.events import DecisionMade, Event, SessionClosed
 from trading.execution.journal import Journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-SETTINGS = """
+RULES = Path(__file__).parents[2] / "examples" / "plugins" / "calm_condor.py"
+SETTINGS = f"""
 symbols: [SPY]
+plugins: [{RULES}]
 data:
   bar_seconds: 300
-  simulation: {speed: 0, step_seconds: 60}
-learning: {pretrain_steps: 0, online: false, lockstep: true}
+  simulation: {{speed: 0, step_seconds: 60}}
+learning: {{pretrain_steps: 0, online: false, lockstep: true}}
 strategies:
   plain:
-  other: {symbols: [QQQ], seed: 8, account: {initial_capital: 50000}}
-  learns: {learning: {online: true, update_frequency: 39, gate: {sessions: 20}}}
+  other:
+    symbols: [QQQ]
+    seed: 8
+    account: {{initial_capital: 50000}}
+    policy: {{trader: calm_condor}}
+  learns: {{learning: {{online: true, update_frequency: 39, gate: {{sessions: 20}}}}}}
 """
 NAMES = ("plain", "other", "learns")
 
@@ -112,6 +118,11 @@ def test_each_strategy_trades_as_it_does_alone_and_the_death_of_one_does_not_tou
             day = run.wait_until("a day", lambda alone=alone, name=name: first_day(alone, name))
         assert day == days[name]
     assert len(days["plain"]) > 78 and days["plain"] != days["learns"]
+    by = {
+        name: {each.trader for each in day if isinstance(each, DecisionMade)}
+        for name, day in days.items()
+    }
+    assert by == {"plain": {""}, "other": {"calm_condor"}, "learns": {""}}
 
 
 def test_a_replica_without_a_free_strategy_stands_by_and_takes_over_when_another_dies(

@@ -190,8 +190,8 @@ def in_batch(env: OptionsVectorEnv, choose: Choose, account: int = 0) -> Lived:
                 observation["action_mask"][account].tobytes(),
                 reward[account].tobytes(),
                 float(env.equity[account]),
-                float(accounts.purses.cash[account]),
-                float(accounts.purses.reserved[account]),
+                float(accounts.balances.cash[account]),
+                float(accounts.balances.reserved[account]),
                 float(accounts.day_start[account]),
                 float(accounts.peak[account]),
             )

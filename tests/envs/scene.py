@@ -5,19 +5,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trading.envs.board import board_of
-from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.frames import RATIO, Frames, empty_frames, fill_frame, scratch
-from trading.envs.market_features import HISTORY_BARS, Bars
-from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.sight import (
+from trading.envs.account_view import (
+    AccountBalances,
     Holdings,
-    Purses,
-    empty_purses,
-    empty_sights,
+    empty_balances,
+    empty_views,
     no_holdings,
-    see,
+    observe_accounts,
 )
+from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.market_features import HISTORY_BARS, Bars
+from trading.envs.market_snapshots import (
+    RATIO,
+    MarketSnapshots,
+    empty_snapshots,
+    fill_snapshot,
+    scratch,
+)
+from trading.envs.quote_arrays import quote_arrays
+from trading.envs.rules import NO_LEG, TradingRules
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import Chain
@@ -58,30 +64,32 @@ def priced_chain(spot: float = SPOT, iv: float = IV, spread: float = 0.02) -> Ch
     return chain
 
 
-def purse(cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0) -> Purses:
+def purse(
+    cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0
+) -> AccountBalances:
     """An account of cash only."""
-    purses = empty_purses(1)
-    purses.equity[0] = purses.cash[0] = cash
-    purses.reserved[0], purses.open_positions[0] = reserved, open_positions
-    return purses
+    balances = empty_balances(1)
+    balances.equity[0] = balances.cash[0] = cash
+    balances.reserved[0], balances.open_positions[0] = reserved, open_positions
+    return balances
 
 
 class Menu(NamedTuple):
-    """What one account may order in a frame, with the frame and the board it is about."""
+    """What one account may order in a snapshot, with the snapshot and the quotes it is about."""
 
-    frames: Frames
+    snapshots: MarketSnapshots
     observation: np.ndarray
     units: np.ndarray
     mask: np.ndarray
 
     def legs(self, action: int) -> list[int]:
-        """Contract indices of an opening action; STOCK for the underlying."""
-        return [int(i) for i in self.frames.legs[0, action] if i != NO_LEG]
+        """Contract indices of an opening action; STOCK_LEG for the underlying."""
+        return [int(i) for i in self.snapshots.legs[0, action] if i != NO_LEG]
 
     def position(self, action: int, units: int, net_cash: float = -100.0) -> Holdings:
         """The position that an opening action leads to."""
         holdings = no_holdings(1)
-        holdings.legs[0], holdings.ratio[0] = self.frames.legs[0, action], RATIO[action]
+        holdings.legs[0], holdings.ratio[0] = self.snapshots.legs[0, action], RATIO[action]
         holdings.units[0], holdings.net_cash[0] = units, net_cash
         holdings.opened_ns[0] = NOW_NS
         return holdings
@@ -93,29 +101,29 @@ def flat_bars(price: float = SPOT) -> Bars:
     return Bars(column, column, column, np.log(column), HISTORY_BARS)
 
 
-def frame_of(
+def snapshot_of(
     chain: Chain,
     *,
     bars: Bars | None = None,
     session_close_ns: int = SESSION_CLOSE_NS,
     rules: TradingRules = DEFAULT_RULES,
     fees: FeeSchedule = DEFAULT_FEES,
-) -> Frames:
-    """The frame that a chain shows at NOW_NS, refreshed first."""
+) -> MarketSnapshots:
+    """The snapshot that a chain shows at NOW_NS, refreshed first."""
     chain.refresh(NOW_NS, rules.rate, rules.max_quote_age_ns)
-    frames = empty_frames(1)
-    frames.now_ns[0] = frames.spot_ns[0] = NOW_NS
-    frames.open_ns[0], frames.close_ns[0] = SESSION_OPEN_NS, session_close_ns
-    frames.spot[0] = chain.spot
-    fill_frame(chain.columns, frames, 0, bars or flat_bars(), rules, fees, scratch())
-    return frames
+    snapshots = empty_snapshots(1)
+    snapshots.now_ns[0] = snapshots.spot_ns[0] = NOW_NS
+    snapshots.open_ns[0], snapshots.close_ns[0] = SESSION_OPEN_NS, session_close_ns
+    snapshots.spot[0] = chain.spot
+    fill_snapshot(chain.columns, snapshots, 0, bars or flat_bars(), rules, fees, scratch())
+    return snapshots
 
 
 def menu_for(
     chain: Chain,
     *,
     bars: Bars | None = None,
-    purses: Purses | None = None,
+    balances: AccountBalances | None = None,
     position: Holdings | None = None,
     session_close_ns: int = SESSION_CLOSE_NS,
     rules: TradingRules = DEFAULT_RULES,
@@ -123,9 +131,11 @@ def menu_for(
     may_close: bool = True,
 ) -> Menu:
     """What an account sees and may order of the chain at NOW_NS."""
-    frames = frame_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
-    held, money, sights = position or no_holdings(1), purses or purse(), empty_sights(1)
+    snapshots = snapshot_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
+    held, money, views = position or no_holdings(1), balances or purse(), empty_views(1)
     money.may_open[0], money.may_close[0] = may_open, may_close
     first = np.zeros(1, dtype=np.int64)
-    see(board_of(chain.columns), frames, first, rules, held, money, first, sights)
-    return Menu(frames, sights.observations[0], sights.units[0], sights.mask[0])
+    observe_accounts(
+        quote_arrays(chain.columns), snapshots, first, rules, held, money, first, views
+    )
+    return Menu(snapshots, views.observations[0], views.units[0], views.mask[0])

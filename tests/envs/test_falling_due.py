@@ -738,7 +738,7 @@ def test_a_renamed_company_is_decided_on_in_its_place_without_a_restart(tmp_path
         earned += float(desk.rewards[0])
         desk.env.trade(now_ns, [HOLD])
     assert earned / scale == pytest.approx(desk.env.equity() - start, abs=0.05)
-    assert desk.env._sights.mask[0, CLOSE]
+    assert desk.env._views.mask[0, CLOSE]
     desk.journal.close()
     again = Desk(tmp_path)
     assert again.env.symbols == ("NEWCO",) and again.env.winding_down == set()
@@ -756,7 +756,7 @@ def test_a_renamed_company_of_which_nothing_is_held_is_followed_too(tmp_path: Pa
     renamed(desk)
     assert desk.env.symbols == ("NEWCO",) and desk.env.spot("NEWCO") == 100.0
     desk.bar(TUE, 1, 100.0)
-    assert desk.env._sights.mask[0].sum() > 1, "it is opened"
+    assert desk.env._views.mask[0].sum() > 1, "it is opened"
 
 
 def test_what_winds_down_goes_on_doing_so_under_another_symbol(tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 
 from tests.envs.scene import IV, menu_for, priced_chain
+from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, Strategy
 from trading.envs.features import FEATURE_COUNT, FEATURES, feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT, Bars
-from trading.envs.sight import Holdings
 from trading.market.chain import Chain
 
 INDEX = {feature.name: k for k, feature in enumerate(FEATURES)}

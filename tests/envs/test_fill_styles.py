@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from trading.config import load_settings
 from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.frames import RATIO
+from trading.envs.market_snapshots import RATIO
 from trading.envs.rules import NO_LEG
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.evaluation.baselines import View, _symbol, quote_of
-from trading.execution.crossing import Crossing, cross
 from trading.execution.matching import FillStyle
+from trading.execution.order_matching import MatchResult, match_order
 from trading.execution.orders import Intent, Leg, Order
 from trading.live.assembly import trading_rules
 
@@ -21,18 +21,18 @@ BATCH = 8
 
 def offered(
     env: SimulatedOptionsVectorEnv, b: int, legs: list[int], ratio: list[int], units: int
-) -> Crossing:
-    """What the broker's crossing says of an order of account `b`."""
+) -> MatchResult:
+    """What the broker's match says of an order of account `b`."""
     markets, rules = env._markets, env._rules
-    view = View(markets.board, markets.frames, markets.frame_of, ["SIM"] * BATCH)
-    f = int(view.frame_of[b])
+    view = View(markets.quotes, markets.snapshots, markets.snapshot_of, ["SIM"] * BATCH)
+    f = int(view.snapshot_of[b])
     symbols = [_symbol(view, f, leg, "SIM") for leg in legs]
     order = Order(
-        "o-1", int(view.frames.now_ns[f]), "SIM", "case", Intent.OPEN,
+        "o-1", int(view.snapshots.now_ns[f]), "SIM", "case", Intent.OPEN,
         tuple(Leg(symbol, each) for symbol, each in zip(symbols, ratio, strict=True)), units,
     )  # fmt: skip
     quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
-    return cross(
+    return match_order(
         order, units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage,
         style=FillStyle(rules.fill_style),
     )  # fmt: skip
@@ -54,24 +54,24 @@ def test_a_fill_of_the_batch_is_the_brokers_to_the_bit(
     accounts, compared = env._accounts, 0
     for _ in range(12):
         actions = np.array([rng.choice(np.flatnonzero(row)) for row in observation["action_mask"]])
-        expected: dict[int, tuple[Crossing, int, bool]] = {}
+        expected: dict[int, tuple[MatchResult, int, bool]] = {}
         for b, action in enumerate(actions.tolist()):
             if action == HOLD:
                 continue
-            closes, f = action == CLOSE, env._markets.frame_of[b]
+            closes, f = action == CLOSE, env._markets.snapshot_of[b]
             held = accounts.holdings
-            from_legs = held.legs[b] if closes else env._markets.frames.legs[f, action]
+            from_legs = held.legs[b] if closes else env._markets.snapshots.legs[f, action]
             legs = [int(leg) for leg in from_legs if leg != NO_LEG]
             signed = -held.ratio[b] if closes else RATIO[action]
-            units = int(accounts.sights.units[b, action])
+            units = int(accounts.views.units[b, action])
             ratio = [int(each) for each in signed[: len(legs)]]
             expected[b] = (offered(env, b, legs, ratio, units), units, closes)
-        before = accounts.purses.cash.copy()
+        before = accounts.balances.cash.copy()
         env._trade(actions)
-        for b, (crossing, _, _) in expected.items():
-            premium, fees = crossing.cash(DEFAULT_FEES, crossing.units, rules.multiplier)
-            assert accounts.purses.cash[b] == round(before[b] + (premium - fees), 2)
-            assert crossing.units >= 1
+        for b, (matched, _, _) in expected.items():
+            premium, fees = matched.cash(DEFAULT_FEES, matched.units, rules.multiplier)
+            assert accounts.balances.cash[b] == round(before[b] + (premium - fees), 2)
+            assert matched.units >= 1
             compared += 1
         env._markets.advance()
         env._observe(env._every)
@@ -80,14 +80,14 @@ def test_a_fill_of_the_batch_is_the_brokers_to_the_bit(
 
 
 def test_what_a_unit_may_cost_is_what_it_does_cost() -> None:
-    """A frame's price of one unit decides how many are ordered: it must be the fill's."""
+    """A snapshot's price of one unit decides how many are ordered: it must be the fill's."""
     rules = DEFAULT_RULES._replace(fill_style=int(FillStyle.SHARE_OF_SPREAD))
     costs = []
     for each in (rules, DEFAULT_RULES):
         env = SimulatedOptionsVectorEnv(BATCH, each, DEFAULT_FEES, seed=3)
         env.reset()
-        frames = env._markets.frames
-        costs.append(np.where(frames.most_units > 0.0, frames.unit_cost, np.nan))
+        snapshots = env._markets.snapshots
+        costs.append(np.where(snapshots.most_units > 0.0, snapshots.unit_cost, np.nan))
     known = np.isfinite(costs[0]) & np.isfinite(costs[1])
     assert known.any()
     # A dearer sale pays a cent more of the fees that are shares of its value.

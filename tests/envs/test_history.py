@@ -13,23 +13,23 @@ from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
 from trading.envs.catalogue import ACTIONS
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
-from trading.envs.frames import Frames
-from trading.envs.history import History, frames_digest, play, write_history
+from trading.envs.history import History, play, snapshots_digest, write_history
+from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.underlying import UnderlyingMarket
 from trading.envs.vector_env import HistoricalOptionsVectorEnv
 from trading.errors import DataError
 from trading.market.chain import MARKS
 
 
-def frames_of(recorded: RecordedSession, until: int) -> list[Frames]:
-    """Copies of the frames of the first `until` bars."""
+def frames_of(recorded: RecordedSession, until: int) -> list[MarketSnapshots]:
+    """Copies of the snapshots of the first `until` bars."""
     market = UnderlyingMarket(recorded.underlying, DEFAULT_RULES, DEFAULT_FEES)
-    frames = []
+    snapshots = []
     for bar in play(recorded, market, CALENDAR):
         if bar >= until:
             break
-        frames.append(Frames(*(column.copy() for column in market.frames)))
-    return frames
+        snapshots.append(MarketSnapshots(*(column.copy() for column in market.snapshots)))
+    return snapshots
 
 
 def first_bars(recorded: RecordedSession, count: int) -> RecordedSession:
@@ -41,11 +41,11 @@ def test_a_history_maps_the_frames_that_the_session_showed(goog: Path) -> None:
     history = History(goog, DEFAULT_RULES, DEFAULT_FEES)
     recorded = recorded_goog()
     (day,) = history.days
-    assert (day.underlying, day.frames) == ("GOOG", len(recorded.bar_end_ns))
-    assert not history.frames.features.flags.owndata
-    for k, frame in enumerate(frames_of(recorded, 20)):
-        for name, column in frame._asdict().items():
-            mapped = getattr(history.frames, name)[k]
+    assert (day.underlying, day.bars) == ("GOOG", len(recorded.bar_end_ns))
+    assert not history.snapshots.features.flags.owndata
+    for k, snapshot in enumerate(frames_of(recorded, 20)):
+        for name, column in snapshot._asdict().items():
+            mapped = getattr(history.snapshots, name)[k]
             assert np.array_equal(mapped, column[0], equal_nan=column.dtype.kind == "f"), name
 
 
@@ -60,7 +60,7 @@ def test_a_history_of_before_there_were_styles_is_read() -> None:
     parts = (MARKS, tuple(DEFAULT_RULES)[:-1], tuple(DEFAULT_FEES), ACTIONS, FEATURES)
     old = hashlib.sha256(repr(parts).encode()).hexdigest()
     assert DEFAULT_RULES._fields[-1] == "fill_style"
-    assert frames_digest(DEFAULT_RULES, DEFAULT_FEES) == old
+    assert snapshots_digest(DEFAULT_RULES, DEFAULT_FEES) == old
 
 
 def test_a_history_for_other_rules_is_refused_with_the_way_out(goog: Path) -> None:
@@ -82,7 +82,7 @@ def test_writing_nothing_leaves_what_was_there(goog: Path, tmp_path: Path) -> No
     write_history(folder, [first_bars(recorded_goog(), 3)], DEFAULT_RULES, DEFAULT_FEES, CALENDAR)
     with pytest.raises(DataError, match="no recorded session"):
         write_history(folder, [], DEFAULT_RULES, DEFAULT_FEES, CALENDAR)
-    assert History(folder, DEFAULT_RULES, DEFAULT_FEES).days[0].frames == 3
+    assert History(folder, DEFAULT_RULES, DEFAULT_FEES).days[0].bars == 3
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
@@ -154,7 +154,7 @@ def scripted_trades(history: Path, script: int) -> list[str]:
         ended = bool(truncated[0])
         if not ended and accounts.trades[0] > before:
             legs, units = accounts.holdings.legs[0].tolist(), accounts.holdings.units[0]
-            lines.append(f"{step} {action} {legs} {units} {accounts.purses.cash[0]:.6f}")
+            lines.append(f"{step} {action} {legs} {units} {accounts.balances.cash[0]:.6f}")
         step += 1
     return lines
 

@@ -55,7 +55,7 @@ def test_an_environment_costs_at_most_two_kilobytes_beside_the_history(goog: Pat
     env.reset()
     env.step(np.zeros(ACCOUNTS, dtype=np.int64))
     markets = env._markets
-    mapped = {id(array) for array in arrays_of((markets.frames, markets.board))}
+    mapped = {id(array) for array in arrays_of((markets.snapshots, markets.quotes))}
     held = arrays_of(env) + [each for each in arrays_of(markets) if id(each) not in mapped]
     assert sum(array.nbytes for array in held) <= ACCOUNTS * BYTES_PER_ACCOUNT
 

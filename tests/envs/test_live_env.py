@@ -243,10 +243,10 @@ def test_what_one_underlying_holds_leaves_less_room_below_the_greek_limits_for_a
     scene.begin(MONDAY)
     straddle = [a for a, each in enumerate(ACTIONS) if each.strategy is Strategy.LONG_STRADDLE][-1]
     scene.bar(MONDAY, 30, SPOT)
-    free = int(scene.env._sights.units[1, straddle])
+    free = int(scene.env._views.units[1, straddle])
     scene.trade(MONDAY, 30, straddle, HOLD)
     scene.bar(MONDAY, 31, SPOT)
-    assert int(scene.env._sights.units[1, straddle]) < free
+    assert int(scene.env._views.units[1, straddle]) < free
     vega = scene.env.exposure().vega
     assert 0.0 < vega <= 0.002 * 100_000.0
     scene.journal.close()
@@ -495,14 +495,14 @@ def test_limits_on_greeks_do_not_open_while_the_quotes_of_a_holding_are_late(
     scene.bar(MONDAY, 30, SPOT)
     scene.trade(MONDAY, 30, call, HOLD)
     scene.bar(MONDAY, 31, SPOT)
-    fresh, room = scene.env.exposure(), int(scene.env._sights.units[1, call])
+    fresh, room = scene.env.exposure(), int(scene.env._views.units[1, call])
     assert fresh.delta > 0.0
     assert scene.env.greeks_not_quoted() == {}
     scene.bar(MONDAY, 34, SPOT, quoted=("BBB",))
     (held,) = scene.broker.account.positions
     assert scene.env.greeks_not_quoted() == {held: "last"}
     assert scene.env.exposure() == pytest.approx(fresh)
-    assert int(scene.env._sights.units[1, call]) <= room
+    assert int(scene.env._views.units[1, call]) <= room
     _, bought = scene.trade(MONDAY, 34, HOLD, call)
     assert bought is None or isinstance(bought, Fill)
     scene.bar(MONDAY, 35, SPOT)
@@ -528,7 +528,7 @@ def test_the_policy_sees_the_last_greeks_while_quotes_are_late(tmp_path: Path, m
         scene.bar(MONDAY, 31, SPOT)
     scene.bar(MONDAY, minute + 4, SPOT + 1.0, quoted=())
     told, equity = scene.env.greeks("AAA"), scene.env.equity()
-    seen = scene.env._sights.observations[0, GREEKS]
+    seen = scene.env._views.observations[0, GREEKS]
     spot = scene.env.spot("AAA")
     if minute == 40:
         assert seen[0] == pytest.approx(told["delta"] * spot / equity, rel=1e-5)

@@ -6,8 +6,8 @@ import pytest
 from tests.envs.scene import NOW_NS, SESSION_CLOSE_NS, SPOT, Menu, menu_for, priced_chain, purse
 from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, SECURED, Strategy
 from trading.envs.defaults import DEFAULT_RULES
-from trading.envs.frames import RATIO
-from trading.envs.rules import STOCK
+from trading.envs.market_snapshots import RATIO
+from trading.envs.rules import STOCK_LEG
 from trading.execution.margin import max_loss_per_unit
 from trading.market.chain import Chain
 
@@ -19,7 +19,7 @@ def opening(strategy: Strategy) -> list[int]:
 
 
 def strikes(chain: Chain, menu: Menu, a: int) -> list[float]:
-    return [float(chain.columns.strike[i]) for i in menu.legs(a) if i != STOCK]
+    return [float(chain.columns.strike[i]) for i in menu.legs(a) if i != STOCK_LEG]
 
 
 def debit_and_loss(chain: Chain, menu: Menu, a: int) -> tuple[float, float]:
@@ -29,7 +29,7 @@ def debit_and_loss(chain: Chain, menu: Menu, a: int) -> tuple[float, float]:
     legs = menu.legs(a)
     for k, i in enumerate(legs):
         ratio = RATIO[a, k]
-        if i == STOCK:
+        if i == STOCK_LEG:
             price = SPOT * (1.0001 if ratio > 0 else 0.9999)
         else:
             right[k], strike[k] = columns.right[i], columns.strike[i]
@@ -99,9 +99,9 @@ def test_a_covered_call_buys_a_round_lot_for_every_call_it_sells() -> None:
     menu = menu_for(chain)
     for a in opening(Strategy.COVERED_CALL):
         call, stock = menu.legs(a)
-        assert stock == STOCK and chain.columns.right[call] == 1
+        assert stock == STOCK_LEG and chain.columns.right[call] == 1
         assert list(RATIO[a, :2]) == [-1, 1]
-        cost = menu.frames.unit_cost[0, a]
+        cost = menu.snapshots.unit_cost[0, a]
         assert SPOT * 95.0 < cost < SPOT * 100.0
         assert menu.units[a] * cost <= DEFAULT_RULES.secured_fraction * 100_000.0
 
@@ -112,14 +112,14 @@ def test_a_cash_secured_put_ties_up_its_strike() -> None:
     for a in opening(Strategy.CASH_SECURED_PUT):
         (strike,) = strikes(chain, menu, a)
         debit, _ = debit_and_loss(chain, menu, a)
-        assert menu.frames.unit_cost[0, a] == pytest.approx(100.0 * strike + debit, abs=2.0)
-        assert menu.units[a] == int(75_000.0 // menu.frames.unit_cost[0, a])
+        assert menu.snapshots.unit_cost[0, a] == pytest.approx(100.0 * strike + debit, abs=2.0)
+        assert menu.units[a] == int(75_000.0 // menu.snapshots.unit_cost[0, a])
 
 
 def test_no_order_risks_more_than_the_risk_fraction_or_the_buying_power() -> None:
     chain = priced_chain()
     for cash in (100_000.0, 3_000.0, 400.0):
-        menu = menu_for(chain, purses=purse(cash=cash))
+        menu = menu_for(chain, balances=purse(cash=cash))
         for a in OPENINGS:
             if not menu.mask[a]:
                 continue
@@ -127,7 +127,7 @@ def test_no_order_risks_more_than_the_risk_fraction_or_the_buying_power() -> Non
             secured = ACTIONS[a].strategy in SECURED
             share = DEFAULT_RULES.secured_fraction if secured else DEFAULT_RULES.risk_fraction
             assert 0.0 < loss * menu.units[a] <= share * cash + 1e-6
-            assert menu.frames.unit_cost[0, a] * menu.units[a] <= cash
+            assert menu.snapshots.unit_cost[0, a] * menu.units[a] <= cash
 
 
 def test_a_greek_limit_bounds_the_units() -> None:
@@ -179,4 +179,4 @@ def test_nothing_is_opened_just_before_the_close() -> None:
 
 def test_the_position_limit_masks_every_opening() -> None:
     full = purse(open_positions=DEFAULT_RULES.max_positions)
-    assert menu_for(priced_chain(), purses=full).mask.sum() == 1
+    assert menu_for(priced_chain(), balances=full).mask.sum() == 1

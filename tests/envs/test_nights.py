@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tests.envs.fortnight import CALENDAR, SYMBOL, days, in_batch, kinds, live, recorded_sessions
 from trading.envs.accounts import Accounts, new_accounts, open_accounts
-from trading.envs.board import Board, board_of
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.frames import Frames, empty_frames
 from trading.envs.history import History, history_of_days, write_history
+from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.nights import close_accounts
-from trading.envs.rules import STOCK
+from trading.envs.quote_arrays import QuoteArrays, quote_arrays
+from trading.envs.rules import STOCK_LEG
 from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import HistoricalOptionsVectorEnv, SimulatedOptionsVectorEnv
 from trading.errors import DataError
@@ -104,19 +104,19 @@ def test_sessions_go_on_from_each_other_up_to_a_corporate_action(week: Path) -> 
     assert history.following.tolist() == [1, 2, 3, -1, -1]
     assert [day.dividend for day in history.days] == [0.0, 1.5, 0.0, 1.5, 0.0]
     for before, day in zip(history.days[:3], history.days[1:4], strict=True):
-        ours, theirs = (history.board.listed_at[each.first] for each in (day, before))
+        ours, theirs = (history.quotes.contract_offset[each.first] for each in (day, before))
         formerly = history.formerly[ours : ours + day.contracts]
         known = np.flatnonzero(formerly >= 0)
         assert len(known) > 20
         for name in ("strike", "expiry_ns", "right"):
-            column = getattr(history.board, name)
+            column = getattr(history.quotes, name)
             assert (column[ours + known] == column[theirs + formerly[known]]).all()
 
 
 def test_an_episode_is_at_most_so_many_sessions_as_there_are_in_a_row(week: Path) -> None:
     env = HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, week, sessions_per_episode=9)
     lived = in_batch(env, keeps(0))
-    assert len(lived.seen) == 4 * (History(week, RULES, DEFAULT_FEES).days[0].frames - 1)
+    assert len(lived.seen) == 4 * (History(week, RULES, DEFAULT_FEES).days[0].bars - 1)
 
 
 def test_a_history_without_nights_is_refused_where_episodes_are_to_have_some(
@@ -143,8 +143,8 @@ class Twins(NamedTuple):
 
     account: Account
     accounts: Accounts
-    board: Board
-    frames: Frames
+    quotes: QuoteArrays
+    snapshots: MarketSnapshots
 
 
 def twins(legs: list[tuple[int, int]], lots: int, units: int, spot: float) -> Twins:
@@ -153,19 +153,19 @@ def twins(legs: list[tuple[int, int]], lots: int, units: int, spot: float) -> Tw
     chain.columns.mark[:] = 1.0 + np.maximum(
         chain.columns.right * (spot - chain.columns.strike), 0.0
     )
-    frames, board = empty_frames(1), board_of(chain.columns)
-    frames.now_ns[:] = frames.close_ns[:] = CLOSE_NS
-    frames.spot[:] = spot
+    snapshots, quotes = empty_snapshots(1), quote_arrays(chain.columns)
+    snapshots.now_ns[:] = snapshots.close_ns[:] = CLOSE_NS
+    snapshots.spot[:] = spot
     accounts = new_accounts(1)
     open_accounts(accounts, np.array([0]), 1e6)
-    places = [STOCK] * bool(lots) + [each for each, _ in legs]
+    places = [STOCK_LEG] * bool(lots) + [each for each, _ in legs]
     ratios = [lots] * bool(lots) + [each for _, each in legs]
     accounts.holdings.legs[0, : len(places)] = places
     accounts.holdings.ratio[0, : len(places)] = ratios
     accounts.holdings.units[0] = units
 
     named = [
-        Leg("A" if i == STOCK else chain.symbols[i], ratio)
+        Leg("A" if i == STOCK_LEG else chain.symbols[i], ratio)
         for i, ratio in zip(places, ratios, strict=True)
     ]
     account = Account()
@@ -177,7 +177,7 @@ def twins(legs: list[tuple[int, int]], lots: int, units: int, spot: float) -> Tw
     reserve = account.strategies["A"].reserve_per_unit
     accounts.unit_reserve[0] = reserve
     accounts.moves[0] = not np.isfinite(reserve)
-    return Twins(account, accounts, board, frames)
+    return Twins(account, accounts, quotes, snapshots)
 
 
 @settings(max_examples=150, deadline=None)
@@ -196,7 +196,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
     legs: list[tuple[int, int]], lots: int, units: int, cents: int
 ) -> None:
     spot = cents / 100.0
-    account, accounts, board, frames = twins(legs, lots, units, spot)
+    account, accounts, quotes, snapshots = twins(legs, lots, units, spot)
     # Nothing without a greatest loss is ever opened here, but an expiry may leave it.
     assume(np.isfinite(account.strategies["A"].reserve_per_unit))
     symbols = [symbol for symbol in account.positions if symbol.startswith("O:")]
@@ -206,19 +206,19 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
         account.apply(event)
     only = np.array([0])
     close_accounts(
-        board, frames, np.zeros(1, np.int64), RULES, accounts, only, np.zeros(1),
+        quotes, snapshots, np.zeros(1, np.int64), RULES, accounts, only, np.zeros(1),
         np.zeros(1, np.bool_),
     )  # fmt: skip
     held = account.strategies.get("A")
-    assert accounts.purses.cash[0] == account.cash
+    assert accounts.balances.cash[0] == account.cash
     assert accounts.net_cash[0] == account.net_cash["A"]
-    assert accounts.purses.reserved[0] == account.reserved
+    assert accounts.balances.reserved[0] == account.reserved
     assert accounts.holdings.units[0] == (held.units if held else 0)
-    assert accounts.purses.open_positions[0] == len(account.strategies)
+    assert accounts.balances.open_positions[0] == len(account.strategies)
     assert accounts.delivered[0] == bool(held and held.delivered)
     if held is not None:
         assert [leg.symbol for leg in held.legs] == ["A"]
-        assert accounts.holdings.legs[0].tolist() == [STOCK, -1, -1, -1]
+        assert accounts.holdings.legs[0].tolist() == [STOCK_LEG, -1, -1, -1]
         assert accounts.holdings.ratio[0, 0] == held.legs[0].ratio
         assert accounts.moves[0] == held.margin_moves
         assert accounts.holdings.net_cash[0] == held.net_cash
@@ -226,14 +226,14 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
 
 def test_delivered_short_stock_holds_back_what_the_broker_holds_back() -> None:
     call, wing = (2 * (strike - 95) for strike in (100, 105))
-    account, accounts, board, frames = twins([(call, -1), (wing, 1)], 0, 3, 102.0)
+    account, accounts, quotes, snapshots = twins([(call, -1), (wing, 1)], 0, 3, 102.0)
     close_accounts(
-        board, frames, np.zeros(1, np.int64), RULES, accounts, np.array([0]), np.zeros(1),
+        quotes, snapshots, np.zeros(1, np.int64), RULES, accounts, np.array([0]), np.zeros(1),
         np.zeros(1, np.bool_),
     )  # fmt: skip
     assert accounts.holdings.ratio[0, 0] * accounts.holdings.units[0] == -3
-    assert accounts.moves[0] and accounts.purses.reserved[0] == 1.5 * 102.0 * 300
-    assert account.cash + 100.0 * 300 == accounts.purses.cash[0]
+    assert accounts.moves[0] and accounts.balances.reserved[0] == 1.5 * 102.0 * 300
+    assert account.cash + 100.0 * 300 == accounts.balances.cash[0]
 
 
 def simulated(sessions: int, seed: int = 1) -> SimulatedOptionsVectorEnv:
@@ -245,11 +245,11 @@ def simulated(sessions: int, seed: int = 1) -> SimulatedOptionsVectorEnv:
 
 def held_contracts(env: SimulatedOptionsVectorEnv) -> list[list[tuple[float, int, int]]]:
     """Strike, expiry and right of everything held, account by account."""
-    board, holdings = env._markets.board, env._accounts.holdings
+    quotes, holdings = env._markets.quotes, env._accounts.holdings
     found = []
-    for b, f in enumerate(env._markets.frame_of):
-        at = board.listed_at[f] + holdings.legs[b][holdings.legs[b] >= 0]
-        columns = (board.strike[at], board.expiry_ns[at], board.right[at])
+    for b, f in enumerate(env._markets.snapshot_of):
+        at = quotes.contract_offset[f] + holdings.legs[b][holdings.legs[b] >= 0]
+        columns = (quotes.strike[at], quotes.expiry_ns[at], quotes.right[at])
         found.append([tuple(map(float, each)) for each in zip(*columns, strict=True)])
     return found
 
@@ -268,7 +268,7 @@ def test_simulated_markets_go_through_nights_with_what_is_held(
         after = held_contracts(env)
         for b in accounts.tolist():
             assert before[b] == after[b]
-            now_ns = env._markets.frames.now_ns[env._markets.frame_of[b]]
+            now_ns = env._markets.snapshots.now_ns[env._markets.snapshot_of[b]]
             assert all(expiry > now_ns for _, expiry, _ in after[b])
         passed.append(units[accounts])
 
@@ -288,7 +288,7 @@ def test_simulated_markets_go_through_nights_with_what_is_held(
             totals[truncated] = 0.0
             ended |= truncated
     assert sum(int((units > 0).sum()) for units in passed) >= 6
-    assert env._accounts.purses.equity.shape == (8,)
+    assert env._accounts.balances.equity.shape == (8,)
 
 
 def test_an_episode_is_so_many_simulated_sessions_and_a_restored_one_continues_to_the_bit() -> None:
@@ -309,7 +309,7 @@ def test_an_episode_is_so_many_simulated_sessions_and_a_restored_one_continues_t
 
     lengths: list[int] = []
     played(env, observation["action_mask"], SESSION_BARS + 30)
-    state, mask = env.get_state(), env._accounts.sights.mask.copy()
+    state, mask = env.get_state(), env._accounts.views.mask.copy()
     rng = np.random.default_rng(2)
     after = played(env, mask, SESSION_BARS + 100)
     other = simulated(2, seed=9)
@@ -317,7 +317,7 @@ def test_an_episode_is_so_many_simulated_sessions_and_a_restored_one_continues_t
     other.set_state(state)
     rng = np.random.default_rng(2)
     assert played(other, mask, SESSION_BARS + 100) == after
-    played(other, other._accounts.sights.mask.copy(), 2 * SESSION_BARS)
+    played(other, other._accounts.views.mask.copy(), 2 * SESSION_BARS)
     assert max(lengths) == 2 * SESSION_BARS - 1
 
 

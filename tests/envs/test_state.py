@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.envs.goog import CALENDAR, recorded_goog
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import write_history
+from trading.envs.saved_state import _FORMER_NAMES
 from trading.envs.vector_env import (
     HistoricalOptionsVectorEnv,
     OptionsVectorEnv,
@@ -53,7 +55,7 @@ def test_a_restored_environment_continues_to_the_last_bit(make: Make) -> None:
     observation, _ = env.reset()
     played(env, observation["action_mask"], 250, seed=1)
     state = pickle.loads(pickle.dumps(env.get_state()))
-    mask = env._accounts.sights.mask.copy()
+    mask = env._accounts.views.mask.copy()
     after = played(env, mask, 250, seed=2)
 
     other = make(seed=8)
@@ -76,6 +78,24 @@ def test_a_state_of_before_greeks_were_kept_is_taken_up(make: Make) -> None:
     other.set_state(state)
     assert (other._accounts.holdings.units == env._accounts.holdings.units).all()
     assert not other._accounts.holdings.known.any()
+
+
+def test_a_state_whose_parts_had_former_names_is_taken_up(make: Make) -> None:
+    def former(state: Any) -> Any:
+        if not isinstance(state, dict):
+            return state
+        names = {new: old for old, new in _FORMER_NAMES.items()}
+        return {names.get(name, name): former(part) for name, part in state.items()}
+
+    env = make(seed=3)
+    observation, _ = env.reset()
+    played(env, observation["action_mask"], 100, seed=1)
+    state = env.get_state()
+    assert "purses" in former(state)["accounts"]["accounts"]
+    other = make(seed=8)
+    other.reset()
+    other.set_state(former(state))
+    np.testing.assert_equal(other.get_state(), state)
 
 
 def test_a_state_of_another_number_of_accounts_is_refused(make: Make) -> None:

@@ -121,7 +121,7 @@ def test_the_future_of_a_simulated_market_changes_nothing_before_it() -> None:
             observation, reward, *_ = env.step(allowed(rng, observation["action_mask"]))
             seen.append(reward.tobytes())
         env.step(np.zeros(BATCH, dtype=np.int64))
-        seen.append(env._markets.frames.spot.tobytes())
+        seen.append(env._markets.snapshots.spot.tobytes())
         return seen
 
     plain, spoilt = run(False), run(True)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from tests.envs.scene import IV, NOW_NS, SPOT, frame_of, priced_chain
-from trading.envs.board import board_of
+from tests.envs.scene import IV, NOW_NS, SPOT, priced_chain, snapshot_of
+from trading.envs.account_view import Holdings, no_holdings
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.rules import STOCK
-from trading.envs.sight import Holdings, no_holdings
+from trading.envs.quote_arrays import quote_arrays
+from trading.envs.rules import STOCK_LEG
 from trading.evaluation.attribution import COMPONENTS, UNEXPLAINED, Reading, explain, read
 from trading.evaluation.backtest import backtest_simulation
 from trading.evaluation.baselines import SHORT_STRANGLE, Trader, open_and_keep, random_masked
@@ -33,8 +33,8 @@ def held(*legs: int) -> Holdings:
 
 
 def reading(chain: Chain, holdings: Holdings) -> Reading:
-    frames = frame_of(chain)
-    return read(board_of(chain.columns), frames, FIRST, holdings, DEFAULT_RULES)
+    snapshots = snapshot_of(chain)
+    return read(quote_arrays(chain.columns), snapshots, FIRST, holdings, DEFAULT_RULES)
 
 
 def part(parts: np.ndarray, name: str) -> float:
@@ -43,7 +43,7 @@ def part(parts: np.ndarray, name: str) -> float:
 
 def test_a_mark_gives_back_the_volatility_it_was_priced_at() -> None:
     chain = priced_chain(spread=1e-6)
-    seen = reading(chain, held(at_the_money_call(chain), STOCK))
+    seen = reading(chain, held(at_the_money_call(chain), STOCK_LEG))
     assert seen.iv[0, 0] == pytest.approx(IV, rel=1e-6)
     assert seen.delta[0, :2] == pytest.approx([0.54, 1.0], abs=0.03)
     assert seen.quantity[0].tolist() == [100.0, 100.0, 0.0, 0.0]
@@ -65,7 +65,10 @@ def test_greeks_explain_a_move_of_what_they_are_about(
 
 
 def test_stock_moves_by_delta_alone() -> None:
-    before, after = reading(priced_chain(), held(STOCK)), reading(priced_chain(101.0), held(STOCK))
+    before, after = (
+        reading(priced_chain(), held(STOCK_LEG)),
+        reading(priced_chain(101.0), held(STOCK_LEG)),
+    )
     parts = explain(before, after, NONE, NONE)
     assert part(parts, "delta") == pytest.approx(100.0) == parts.sum()
 

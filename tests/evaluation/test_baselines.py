@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from tests.envs.scene import EXPIRIES, NOW_NS, SESSION_CLOSE_NS, SPOT, frame_of, priced_chain
+from tests.envs.scene import EXPIRIES, NOW_NS, SESSION_CLOSE_NS, SPOT, priced_chain, snapshot_of
+from trading.envs.account_view import observe_accounts
 from trading.envs.accounts import Accounts, mark, new_accounts, open_accounts, trade
-from trading.envs.board import board_of
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.frames import RATIO
-from trading.envs.rules import STOCK, TradingRules, stock_touch
-from trading.envs.sight import see
+from trading.envs.market_snapshots import RATIO
+from trading.envs.quote_arrays import quote_arrays
+from trading.envs.rules import STOCK_LEG, TradingRules, stock_touch
 from trading.evaluation.attribution import COMPONENTS
 from trading.evaluation.backtest import backtest_simulation
 from trading.evaluation.baselines import (
@@ -41,10 +41,10 @@ def opened(
 ) -> Accounts:
     """An account of cash after the baseline's turn at NOW_NS."""
     chain = liquid_chain()
-    frames = frame_of(chain, rules=rules, session_close_ns=close_ns)
+    snapshots = snapshot_of(chain, rules=rules, session_close_ns=close_ns)
     accounts = new_accounts(1)
     open_accounts(accounts, FIRST, cash)
-    view = View(board_of(chain.columns), frames, FIRST, ["XYZ"])
+    view = View(quote_arrays(chain.columns), snapshots, FIRST, ["XYZ"])
     standing.open_all(view, rules, DEFAULT_FEES, accounts)
     return accounts
 
@@ -52,19 +52,19 @@ def opened(
 def test_a_fill_is_booked_as_the_environment_books_it_to_the_last_bit() -> None:
     name = "covered_call_near_d30"
     chain = liquid_chain()
-    frames, board = frame_of(chain), board_of(chain.columns)
+    snapshots, quotes = snapshot_of(chain), quote_arrays(chain.columns)
     accounts, action = new_accounts(1), np.array([action_named(name)])
     open_accounts(accounts, FIRST, 100_000.0)
-    view = (board, frames, FIRST, DEFAULT_RULES)
+    view = (quotes, snapshots, FIRST, DEFAULT_RULES)
     mark(*view, accounts, FIRST, np.zeros(1))
-    see(*view, accounts.holdings, accounts.purses, FIRST, accounts.sights)
+    observe_accounts(*view, accounts.holdings, accounts.balances, FIRST, accounts.views)
     trade(*view, DEFAULT_FEES, accounts, action, np.zeros(1, dtype=np.bool_))
     assert accounts.trades[0] == 1
     ratio = tuple(RATIO[action[0], :2].tolist())
     mine = opened(Standing("covered call", ratio, contracts_of=name))
     for theirs, ours in (
         (accounts.holdings, mine.holdings),
-        (accounts.purses, mine.purses),
+        (accounts.balances, mine.balances),
         (accounts[3:8], mine[3:8]),
     ):
         for expected, got in zip(theirs, ours, strict=True):
@@ -74,10 +74,10 @@ def test_a_fill_is_booked_as_the_environment_books_it_to_the_last_bit() -> None:
 def test_stock_is_bought_at_the_ask_in_round_lots_up_to_the_capital_it_may_tie_up() -> None:
     accounts = opened(BUY_AND_HOLD)
     _, ask = stock_touch(SPOT, DEFAULT_RULES.stock_half_spread)
-    assert accounts.holdings.legs[0, 0] == STOCK
+    assert accounts.holdings.legs[0, 0] == STOCK_LEG
     assert accounts.holdings.units[0] == 75_000 // (100 * ask) == 7
-    assert accounts.purses.cash[0] == pytest.approx(100_000 - 700 * ask)
-    assert accounts.purses.reserved[0] == 0.0
+    assert accounts.balances.cash[0] == pytest.approx(100_000 - 700 * ask)
+    assert accounts.balances.reserved[0] == 0.0
 
 
 def test_a_short_strangle_reserves_reg_t_margin_and_is_sized_as_a_secured_put() -> None:
@@ -94,7 +94,7 @@ def test_a_short_strangle_reserves_reg_t_margin_and_is_sized_as_a_secured_put() 
     assert accounts.unit_reserve[0] == pytest.approx(margin, abs=0.01)
     credit = 100.0 * sum(marks.values())
     assert units == 75_000 // (100 * columns.strike[put] - credit + 2) == 7
-    assert accounts.purses.cash[0] == pytest.approx(100_000 + units * credit, abs=20.0)
+    assert accounts.balances.cash[0] == pytest.approx(100_000 + units * credit, abs=20.0)
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_simulated_days_are_whole_sessions_in_a_row(history: Path) -> None:
     opened = History(history, *RULES)
     assert [day.date for day in opened.days][:3] == ["2026-01-05", "2026-01-06", "2026-01-07"]
-    frames = opened.frames
+    snapshots = opened.snapshots
     for day in opened.days:
-        of_day = slice(day.first, day.first + day.frames)
-        assert frames.now_ns[of_day][0] == frames.open_ns[day.first]
-        assert frames.now_ns[of_day][-1] == frames.close_ns[day.first]
+        of_day = slice(day.first, day.first + day.bars)
+        assert snapshots.now_ns[of_day][0] == snapshots.open_ns[day.first]
+        assert snapshots.now_ns[of_day][-1] == snapshots.close_ns[day.first]
     assert backtest_history(history, *RULES, BUY_AND_HOLD).trades.sum() > 1
 
 

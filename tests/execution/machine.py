@@ -41,7 +41,7 @@ from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.legs import is_stock
 from trading.execution.matching import MINIMUM_PRICE, MatchCode, check_quote
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.owner import Command, obey
 from trading.execution.portfolio import Account
@@ -473,7 +473,7 @@ class TradingMachine(RuleBasedStateMachine):
         earned = account.paid_in + account.realised_pnl
         assert account.buying_power == account.cash
         assert math.isclose(account.cash, earned, abs_tol=1e-5)
-        amount = usd(account.cash - self.cash) - 0.01
+        amount = round_usd(account.cash - self.cash) - 0.01
         broker.record([CashMoved(self.now_ns, account.cash_moves + 1, -amount, account.cash)])
 
     @invariant()

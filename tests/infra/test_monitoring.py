@@ -98,7 +98,15 @@ def test_an_alert_is_tested_both_ways(alert: str) -> None:
 def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: str) -> None:
     rule = ALERTS[alert]
     assert rule["labels"]["severity"] in ("warning", "critical")
-    assert set(rule["annotations"]) == {"summary", "description"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_names_its_section_of_the_runbooks(alert: str) -> None:
+    page, _, anchor = ALERTS[alert]["annotations"]["runbook_url"].partition("#")
+    heads = re.findall(r"^### (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert anchor == alert.lower()
+    assert alert in heads
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)

@@ -29,6 +29,7 @@ from trading.live.bar_clock import Bar
 from trading.live.endpoint import Endpoint
 from trading.live.markets import MarketDirectory
 from trading.live.recorded import recorded_env, recorded_markets
+from trading.live.rule_based import RuleBasedDecider
 from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
@@ -195,7 +196,13 @@ def trade(
             MarketDirectory(rest, stream, env, calendar, 10_000, treasury_yields=treasury_yields),
             recorder,
         )
-        policy = Policy(assembly.model_config(settings), settings.seed, acting=settings.policy.act)
+        policy: Policy | RuleBasedDecider
+        if settings.policy.trader is None:
+            config = assembly.model_config(settings)
+            policy = Policy(config, settings.seed, acting=settings.policy.act)
+            champion_state = champion_state or champion_state_of(policy)
+        else:
+            policy = RuleBasedDecider(assembly.rule_based(settings, settings.seed))
         trader_settings = replace(
             assembly.trader_settings(settings), learning=learning, lockstep=False
         )
@@ -208,7 +215,7 @@ def trade(
             directory,
             bars,
             now_ns,
-            champion_state or champion_state_of(policy),
+            champion_state,
         )
         trader.open()
         await_live(stream)

@@ -227,7 +227,7 @@ class Masks(Bars):
         env = trader.env
         self.held += self._underlying in env.broker.account.strategies
         u = env.symbols.index(self._underlying)
-        self.masks.append(set(np.flatnonzero(env._sights.mask[u]).tolist()))
+        self.masks.append(set(np.flatnonzero(env._views.mask[u]).tolist()))
 
 
 def test_a_price_that_nobody_tells_is_implied_by_the_chain_where_a_choice_must_be_made(

@@ -107,7 +107,7 @@ def test_a_deposit_changes_nothing_that_the_policy_sees_or_earns(tmp_path: Path)
         seen: list[np.ndarray] = []
 
         def look(trader: Trader) -> None:
-            seen.append(trader.env._sights.observations.copy())
+            seen.append(trader.env._views.observations.copy())
 
         def pay(trader: Trader) -> None:
             if amount:

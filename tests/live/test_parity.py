@@ -91,7 +91,7 @@ def day_in_training(settings: Settings, recording: RecordedSession, folder: Path
     write_history(folder, [recording], rules, fees, CALENDAR)
     env = HistoricalOptionsVectorEnv(1, rules, fees, folder)
     policy = Policy(assembly.model_config(settings), settings.seed)
-    times = History(folder, rules, fees).frames.now_ns.tolist()
+    times = History(folder, rules, fees).snapshots.now_ns.tolist()
     accounts, day = env._accounts, Day([], [], [])
     state, first = policy.initial_state(1), np.ones(1, np.bool_)
     seen, _ = env.reset()
@@ -101,14 +101,14 @@ def day_in_training(settings: Settings, recording: RecordedSession, folder: Path
         day.seen.append(Seen(end_ns, *parts, float(equity[0])))
         if truncated[0]:
             break
-        held, cash = int(accounts.holdings.units[0]), float(accounts.purses.cash[0])
+        held, cash = int(accounts.holdings.units[0]), float(accounts.balances.cash[0])
         decision, state = policy.act(seen["observations"], seen["action_mask"], state, first)
         day.actions.extend(decision.actions.tolist())
         first[:] = False
         env._trade(decision.actions)
-        if accounts.purses.cash[0] != cash:
+        if accounts.balances.cash[0] != cash:
             units = abs(int(accounts.holdings.units[0]) - held)
-            day.fills.append(Traded(end_ns, units, float(accounts.purses.cash[0])))
+            day.fills.append(Traded(end_ns, units, float(accounts.balances.cash[0])))
         seen, reward, _, truncated, info = env.step(np.zeros(1, np.int64))
         if truncated[0]:
             seen, equity = info["final_obs"], info["episode"]["equity"]

@@ -18,7 +18,7 @@ from tests.execution.scene import (
 )
 from trading.execution.events import CashMoved, DecisionMade
 from trading.execution.fees import FeeSchedule
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.portfolio import Account
 from trading.reporting.ledger import Ledger, read_ledger
 from trading.reporting.report import make_report
@@ -37,11 +37,11 @@ def agrees(ledger: Ledger, account: Account) -> None:
     assert all(
         trade.net_cash == account.strategies[trade.underlying].net_cash for trade in report.open
     )
-    fees = usd(sum(trade.fees for trade in [*report.trades, *report.open]))
-    late = usd(sum(note.amount for note in report.late))
+    fees = round_usd(sum(trade.fees for trade in [*report.trades, *report.open]))
+    late = round_usd(sum(note.amount for note in report.late))
     for groups in (report.by_underlying, report.by_strategy, report.by_day, report.by_hour):
         assert sum(group.trades for group in groups) == account.closed_trades
-        assert usd(sum(group.profit for group in groups) + late) == account.realised_pnl
+        assert round_usd(sum(group.profit for group in groups) + late) == account.realised_pnl
     assert fees == account.fees_paid
 
 

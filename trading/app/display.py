@@ -146,7 +146,8 @@ def figures_of(
         ("events", f"{progress.events:,}"),
         ("events/s", f"{events_per_s:,.0f}"),
     ]
-    figures.append(("champion", f"{progress.champion}"))
+    if progress.champion:
+        figures.append(("champion", f"{progress.champion}"))
     if progress.rollbacks:
         figures.append(("rollbacks", f"{progress.rollbacks:,}"))
     if report is not None:

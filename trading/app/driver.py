@@ -176,6 +176,7 @@ class _Application:
         from trading.live.terms import check_terms
 
         settings, display = self._settings, self._display
+        assembly.check_plugins(settings)
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self._faults.begin()
         self._before = _folded(settings, display, read_only=False)
@@ -187,7 +188,10 @@ class _Application:
             endpoint = self._endpoint = self._start_market_server(None)
         else:
             endpoint = _massive_endpoint(settings)
-        self._start_learner()
+        if settings.policy.trader is None:
+            self._start_learner()
+        else:
+            self._introduce_trader(settings.policy.trader)
         self._start_live_market(endpoint)
         if serve is not None:
             serve(self._stack)
@@ -234,6 +238,20 @@ class _Application:
             checkpoint=checkpoint,
             wall_s=time.monotonic() - started,
         )
+
+    def _introduce_trader(self, name: str) -> None:
+        """A rule-based trader trades: there is no algorithm, no champion, and nothing is learned.
+
+        Raises
+        ------
+        ConfigError
+            The account is the learned policy's.
+        """
+        from trading.live.rule_based import check_account
+
+        check_account(self._before, name)
+        (plugin,) = (p for p in assembly.chosen_plugins(self._settings) if p.kind == "trader")
+        self._display.note(f"{plugin} trades; nothing is learned (policy.trader)")
 
     def _start_learner(self) -> None:
         from trading.app.algorithm import OpenAlgorithm, online_rules, open_algorithm
@@ -306,7 +324,7 @@ class _Application:
         )
         champion = self._champion_manager.state.champion
         display.note(f"champion: {champion.number} (version {champion.version})")
-        if settings.learning.online:
+        if settings.learns:
             self._held_out = HeldOutSessions(settings)
             self._learner = OnlineLearner(
                 algorithm,
@@ -341,10 +359,11 @@ class _Application:
         )
         self._unlock()
         self._stack.callback(_kill, self._live)
-        self._learner_thread = threading.Thread(
-            target=self._learn_until_stopped, name="online-learner", daemon=True
-        )
-        self._learner_thread.start()
+        if self._champion_manager is not None:
+            self._learner_thread = threading.Thread(
+                target=self._learn_until_stopped, name="online-learner", daemon=True
+            )
+            self._learner_thread.start()
         self._stack.callback(self._end_learning)
 
     def _unlock(self) -> None:
@@ -405,7 +424,9 @@ class _Application:
         if self._served is not None and self._server_heartbeat.is_lost(self._server, now_s, hang_s):
             log.error("the market server hangs and is ended")
             ray.kill(self._server)
-        if self._registry_heartbeat.is_lost(self._registry, now_s, hang_s):
+        if self._registry is not None and self._registry_heartbeat.is_lost(
+            self._registry, now_s, hang_s
+        ):
             log.error("the weight registry hangs and is started again")
             ray.kill(self._registry, no_restart=False)
         self._mind_learning()

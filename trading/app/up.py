@@ -49,6 +49,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
     """
     settings = absolute_paths(settings)
     check_replay(settings)
+    assembly.check_plugins(settings)
     stop = threading.Event()
 
     def waiting(leased: AccountLeased) -> None:

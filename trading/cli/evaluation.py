@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from trading.evaluation.backtest import Backtest
     from trading.evaluation.evaluate import PolicyOfFold
     from trading.evaluation.summary import Figures
-    from trading.learning.policy import Policy
 
 _PAGES = (".html", ".htm")
 _WIDTH = 110
@@ -57,11 +56,14 @@ def backtest(
     model: Annotated[
         Path | None, typer.Option(help="Checkpoint of the policy; unset: baselines only.")
     ] = None,
+    trader: Annotated[
+        str | None, typer.Option(help="Rule-based trader that a file of plugins registers.")
+    ] = None,
     trials: TrialsOption = None,
     html: HtmlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Trade whole sessions with a policy and with baselines, and compare what they came to.
+    """Trade whole sessions with a policy, a trader of rules, and baselines, and compare them.
 
     The policy acts as it trades live (policy.act) in the first row, and the other way in the next.
     """
@@ -71,10 +73,13 @@ def backtest(
     settings = settings_for(config, overrides or [], several=True)
     with failures():
         from trading.evaluation.backtest import backtest_history, backtest_simulation, learnt
-        from trading.evaluation.baselines import Trader, baselines
-        from trading.live.assembly import fee_schedule, trading_rules
+        from trading.evaluation.baselines import baselines
+        from trading.live.assembly import fee_schedule, policy_of, rule_based, trading_rules
         from trading.live.simulated_world import simulated_world
+        from trading.plugins.loading import load_plugins
+        from trading.plugins.registry import Trader
 
+        load_plugins(settings)
         rules, fees = trading_rules(settings), fee_schedule(settings)
         family = simulated_world(settings.market).family
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
@@ -82,23 +87,28 @@ def backtest(
         traders: dict[str, Trader] = {}
         asked: str | None = None
         about = [("traded", told)]
+        if trader is not None:
+            asked = f"{trader}, rule-based"
+            traders[asked] = own = rule_based(settings, settings.seed, trader)
+            about.append(("trader", f"{own.plugin} (sha256 {own.plugin.digest})"))
         if model is not None:
             acting = settings.policy.act
             for each in (acting, "sampled" if acting == "greedy" else "greedy"):
-                traders[f"policy, {acts(each)}"] = learnt(_policy(settings, model, each))
-            asked = next(iter(traders))
+                traders[f"policy, {acts(each)}"] = learnt(policy_of(settings, model, each))
+            asked = asked or next(iter(traders))
             about += _about_model(model)
             if not as_json:
-                print(f"the policy trades {acts(acting)} (policy.act), which is the first row")
+                row = "which is the first row" if trader is None else "its first row"
+                print(f"the policy trades {acts(acting)} (policy.act), {row}")
         traders |= baselines(settings.seed)
         results: dict[str, Backtest] = {}
         with counted("backtest", "traders", len(traders)) as progress:
-            for done, (name, trader) in enumerate(traders.items(), 1):
+            for done, (name, each_trader) in enumerate(traders.items(), 1):
                 results[name] = (
-                    backtest_history(history, rules, fees, trader, in_a_row)
+                    backtest_history(history, rules, fees, each_trader, in_a_row)
                     if history is not None
                     else backtest_simulation(
-                        simulated or 1, settings.seed, rules, fees, trader, family, in_a_row
+                        simulated or 1, settings.seed, rules, fees, each_trader, family, in_a_row
                     )
                 )
                 progress(done)
@@ -176,7 +186,9 @@ def evaluate(
         from trading.evaluation.walk_forward import walk_forward
         from trading.live.assembly import fee_schedule, trading_rules
         from trading.live.simulated_world import simulated_world
+        from trading.plugins.loading import load_plugins
 
+        load_plugins(settings)
         rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
         check_unused(work)
         if history is None:
@@ -202,29 +214,15 @@ def acts(acting: str | float) -> str:
     return acting if isinstance(acting, str) else f"at temperature {acting:g}"
 
 
-def _policy(settings: Settings, model: Path, acting: str | float | None = None) -> "Policy":
-    """Of a checkpoint; it acts as it trades, or as `acting` says."""
-    import torch
-
-    from trading.learning.checkpoints import load_module_weights
-    from trading.learning.policy import Policy
-    from trading.live.assembly import model_config
-
-    # As in training and in trading: matrices this small are slower on several threads.
-    torch.set_num_threads(1)
-    acting = settings.policy.act if acting is None else acting
-    policy = Policy(model_config(settings), settings.seed, acting=acting)
-    policy.load_weights(load_module_weights(model))
-    return policy
-
-
 def _policy_of_fold(
     settings: Settings, training: bool, display: Display, stack: ExitStack
 ) -> "PolicyOfFold":
     """Learns with Ray, which runs until the stack ends; or the model as it is."""
     model = settings.paths.model_path
     if not training and model is not None:
-        policy = _policy(settings, model)
+        from trading.live.assembly import policy_of
+
+        policy = policy_of(settings, model)
         return lambda train, state: policy
     from trading.app.up import ray_runtime, stop_signals
     from trading.config import absolute_paths
@@ -265,6 +263,12 @@ def _about_settings(settings: Settings) -> list[tuple[str, str]]:
         f"{execution.sec_fee_per_million:g} a million of sales to the SEC; slippage "
         f"{execution.slippage:g} USD a share and leg"
     )
+    if execution.fee_schedule is not None:
+        from trading.live.assembly import fee_schedule
+
+        schedule = fee_schedule(settings)._asdict()
+        rates = ", ".join(f"{name} {rate:g}" for name, rate in schedule.items())
+        fees = f"{execution.fee_schedule} (execution.fee_schedule): {rates}"
     return [
         ("capital", f"{settings.account.initial_capital:,.0f} USD a session"),
         ("fees", fees),

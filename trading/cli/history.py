@@ -100,7 +100,7 @@ def _say(folder: Path, days: "list[HistoryDay]", as_json: bool) -> None:
         {
             "underlying": day.underlying,
             "date": day.date,
-            "bars": int(day.frames),
+            "bars": int(day.bars),
             "contracts": int(day.contracts),
         }
         for day in days
@@ -149,5 +149,5 @@ def _table(days: list["HistoryDay"]) -> Table:
     table.add_column("bars", justify="right")
     table.add_column("contracts", justify="right")
     for day in days:
-        table.add_row(day.underlying, day.date, f"{day.frames:,}", f"{day.contracts:,}")
+        table.add_row(day.underlying, day.date, f"{day.bars:,}", f"{day.contracts:,}")
     return table

@@ -19,7 +19,7 @@ def _check_symbol(value: str) -> str:
     return value
 
 
-def _split_symbols(value: object) -> object:
+def _split(value: object) -> object:
     """Accept a YAML list, or one text with commas as `SYMBOLS` and `--set` have it."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
@@ -86,13 +86,14 @@ def _check_scheme(*schemes: str) -> AfterValidator:
 Symbol = Annotated[str, AfterValidator(_check_symbol)]
 Symbols = Annotated[
     tuple[Symbol, ...],
-    BeforeValidator(_split_symbols),
+    BeforeValidator(_split),
     AfterValidator(_check_distinct),
 ]
 AccountId = Annotated[str, AfterValidator(_check_account_id)]
 StrategyName = Annotated[str, AfterValidator(_check_strategy_name)]
 Date = Annotated[dt.date, BeforeValidator(_read_date)]
 FilePath = Annotated[Path, BeforeValidator(_read_path)]
+FilePaths = Annotated[tuple[FilePath, ...], BeforeValidator(_split)]
 ExistingPath = Annotated[Path, BeforeValidator(_read_path), AfterValidator(_check_exists)]
 WebSocketUrl = Annotated[str, _check_scheme("ws", "wss")]
 HttpUrl = Annotated[str, _check_scheme("http", "https")]

@@ -19,7 +19,7 @@ from trading.errors import ConfigError
 
 
 def load_settings(
-    path: Path | None = None,
+    path: str | Path | None = None,
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
@@ -40,6 +40,7 @@ def load_settings(
         ConfigError: anything is wrong; holds one line for each mistake found, not just the first.
     """
     sources = _Sources()
+    path = Path(path) if isinstance(path, str) else path
     if path is not None:
         sources.add_file(path)
     variables = os.environ if environ is None else environ
@@ -236,4 +237,7 @@ def absolute_paths(settings: Settings) -> Settings:
     held_out = settings.learning.gate.history and settings.learning.gate.history.resolve()
     gate = settings.learning.gate.model_copy(update={"history": held_out})
     learning = settings.learning.model_copy(update={"history": history, "gate": gate})
-    return settings.model_copy(update={"paths": paths, "data": data, "learning": learning})
+    plugins = tuple(each.resolve() for each in settings.plugins)
+    return settings.model_copy(
+        update={"paths": paths, "data": data, "learning": learning, "plugins": plugins}
+    )

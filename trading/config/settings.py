@@ -16,6 +16,7 @@ from trading.config.fields import (
     Date,
     ExistingPath,
     FilePath,
+    FilePaths,
     Fraction,
     HttpUrl,
     NotNegative,
@@ -384,6 +385,13 @@ class ExecutionSettings(Section):
         NotNegative,
         _about("Half the spread of a stock around its last price, in basis points of it."),
     ] = 1.0
+    fee_schedule: Annotated[
+        Text | None,
+        _about(
+            "Fee schedule that takes the place of the fees above, by the name that a file of "
+            "plugins registers; unset: the fees above."
+        ),
+    ] = None
     max_quote_age_s: Annotated[
         Positive, _about("A quote older than so many seconds fills nothing.")
     ] = 90.0
@@ -532,6 +540,13 @@ class PolicySettings(Section):
             "temperature by which the log probabilities are divided before an action is drawn."
         ),
     ] = "sampled"
+    trader: Annotated[
+        Text | None,
+        _about(
+            "Rule-based trader that trades in place of the learned policy, by the name that a file "
+            "of plugins registers; nothing is learned then; unset: the policy."
+        ),
+    ] = None
 
 
 class GateSettings(Section):
@@ -801,6 +816,13 @@ class Settings(Section):
         dict[str, dict[str, Any]],
         _about("Accounts that trade side by side, by name: what each changes of this tree."),
     ] = {}
+    plugins: Annotated[
+        FilePaths,
+        _about(
+            "Python files that register traders, baselines and fee schedules of one's own; with "
+            "commas in text; beside them come installed packages' (entry points trading.plugins)."
+        ),
+    ] = ()
     account: AccountSettings = AccountSettings()
     paths: PathSettings = PathSettings()
     credentials: CredentialSettings = CredentialSettings()
@@ -826,6 +848,11 @@ class Settings(Section):
     def origin(self) -> Origin:
         """Where they were read from."""
         return self._origin
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything is learned while trading: `learning.online`, and by a policy."""
+        return self.learning.online and self.policy.trader is None
 
     @property
     def lockstep(self) -> bool:

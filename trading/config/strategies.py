@@ -11,7 +11,16 @@ from trading.config.settings import Settings
 from trading.config.tree import nested
 
 SECTION = "strategies"
-_COMMON = {"strategy", "strategies", "credentials", "log_level", "ray", "serving", "feed"}
+_COMMON = {
+    "strategy",
+    "strategies",
+    "credentials",
+    "log_level",
+    "ray",
+    "serving",
+    "feed",
+    "plugins",
+}
 """What strategies of one application share: settings and sections."""
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -31,6 +31,9 @@ from numpy.typing import NDArray
 
 from trading.errors import DataError
 from trading.files import sync
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FLAT_FILE = "flat-file"
 """Source of what was imported from the vendor's flat file of the day."""
@@ -153,6 +156,20 @@ class Columns:
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.values[name]
 
+    def to_arrow(self) -> Any:
+        """The rows as a `pyarrow.Table`: `symbol`, then the columns of `SCHEMAS[kind]`."""
+        symbol = pa.DictionaryArray.from_arrays(pa.array(self.contract), self.symbols)
+        columns = {name: pa.array(column) for name, column in self.values.items()}
+        return pa.table({"symbol": symbol, **columns})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a table: `symbol`, a category, then the columns of `SCHEMAS[kind]`.
+
+        Times stay int64 UTC nanoseconds; `pandas.to_datetime(..., utc=True)` reads them.
+        """
+        table: pd.DataFrame = self.to_arrow().to_pandas()
+        return table
+
 
 class Catalog:
     """Reads and writes partitions below `folder`.
@@ -190,7 +207,7 @@ class Catalog:
 
     def read(
         self,
-        kind: Kind,
+        kind: Kind | str,
         underlying: str,
         day: date,
         *,
@@ -203,6 +220,8 @@ class Catalog:
 
         Parameters
         ----------
+        kind : Kind or str
+            What to read, or its name, as in "option_quotes".
         contracts : collection of str, optional
             Only these symbols; those without a row are left out.
         source : str, optional
@@ -211,8 +230,11 @@ class Catalog:
         Raises
         ------
         DataError
-            Nothing of this was ever written, or a file is damaged.
+            Nothing of this was ever written, there is no such kind, or a file is damaged.
         """
+        if kind not in set(Kind):
+            raise DataError(f"there is no kind {kind!r} of rows: {', '.join(Kind)} are known")
+        kind = Kind(kind)
         folder = self._folder(kind, day, underlying)
         files = [
             file

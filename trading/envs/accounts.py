@@ -10,23 +10,23 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.board import Board
-from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
-from trading.envs.frames import RATIO, Frames
-from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
-from trading.envs.sight import (
+from trading.envs.account_view import (
+    AccountBalances,
+    AccountViews,
     Holdings,
-    Purses,
-    Sights,
-    empty_purses,
-    empty_sights,
+    empty_balances,
+    empty_views,
     keep_greeks,
     no_holdings,
 )
+from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
+from trading.envs.market_snapshots import RATIO, MarketSnapshots
+from trading.envs.quote_arrays import QuoteArrays
+from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin import reserve_per_unit
 from trading.execution.matching import MatchCode, fill_cash, match_legs
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.market.chain import F64, I64
 
 _FILLED = int(MatchCode.OK)
@@ -37,8 +37,8 @@ class Accounts(NamedTuple):
     """The state of B accounts, less than 1 KB each; amounts are USD."""
 
     holdings: Holdings
-    purses: Purses
-    sights: Sights
+    balances: AccountBalances
+    views: AccountViews
     net_cash: F64
     """[B]: all that trading has paid and received, after fees, and likewise the rest."""
     entry_cash: F64
@@ -71,8 +71,8 @@ def new_accounts(count: int) -> Accounts:
     columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
-        purses=empty_purses(count),
-        sights=empty_sights(count),
+        balances=empty_balances(count),
+        views=empty_views(count),
         trades=np.zeros(count, dtype=np.int64),
         **columns,
     )
@@ -80,44 +80,45 @@ def new_accounts(count: int) -> Accounts:
 
 def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
     """Open accounts `which` anew with nothing but cash."""
-    holdings, purses = accounts.holdings, accounts.purses
+    holdings, balances = accounts.holdings, accounts.balances
     for column in (holdings.ratio, holdings.units, holdings.net_cash, holdings.opened_ns):
         column[which] = 0
     holdings.legs[which] = NO_LEG
     holdings.known[which] = 0.0
-    purses.equity[which] = purses.cash[which] = accounts.day_start[which] = cash
+    balances.equity[which] = balances.cash[which] = accounts.day_start[which] = cash
     accounts.peak[which] = cash
-    purses.reserved[which] = purses.open_positions[which] = 0
-    purses.may_open[which] = purses.may_close[which] = True
+    balances.reserved[which] = balances.open_positions[which] = 0
+    balances.may_open[which] = balances.may_close[which] = True
     for name in ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "trades"):
         getattr(accounts, name)[which] = 0
     for name in FLAGS:
         getattr(accounts, name)[which] = False
 
 
-# One loop body, as in `see`: a call that takes the arrays of an account costs more than the fill.
+# One loop body, as in `observe_accounts`: a call that takes the arrays of an account costs more
+# than the fill.
 @njit(cache=True, error_model="numpy")
 def trade(
-    board: Board,
-    frames: Frames,
-    frame_of: I64,
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     fees: FeeSchedule,
     accounts: Accounts,
     actions: I64,
     invalid: NDArray[np.bool_],
 ) -> None:
-    """Execute one action per account in its frame; one that is masked out is a hold.
+    """Execute one action per account in its snapshot; one that is masked out is a hold.
 
     What an expiry or assignment left behind is closed whatever the action.
 
     Parameters
     ----------
-    frame_of : [B], frame that each account is in
+    snapshot_of : [B], snapshot that each account is in
     actions : [B]
     invalid : [B], set where an action was masked out
     """
-    holdings, purses, sights = accounts.holdings, accounts.purses, accounts.sights
+    holdings, balances, views = accounts.holdings, accounts.balances, accounts.views
     chosen, legs, ratio = np.zeros(MAX_LEGS, np.int64), holdings.legs, holdings.ratio
     known, delivered, halted = holdings.known, accounts.delivered, accounts.halted
     lots, quote_ns = np.zeros(MAX_LEGS, np.int64), np.zeros(MAX_LEGS, np.int64)
@@ -126,7 +127,7 @@ def trade(
     bid_size, ask_size = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     for b in range(len(actions)):
         action = actions[b]
-        allowed = 0 <= action < ACTION_COUNT and sights.mask[b, action]
+        allowed = 0 <= action < ACTION_COUNT and views.mask[b, action]
         invalid[b] = not allowed
         liquidates = delivered[b] and not halted[b]
         if liquidates:
@@ -134,44 +135,44 @@ def trade(
         elif not allowed or action == HOLD:
             continue
 
-        f, closes, n_legs = frame_of[b], action == CLOSE, 0
+        f, closes, n_legs = snapshot_of[b], action == CLOSE, 0
         for leg in range(MAX_LEGS):
-            i = legs[b, leg] if closes else np.int64(frames.legs[f, action, leg])
+            i = legs[b, leg] if closes else np.int64(snapshots.legs[f, action, leg])
             if i == NO_LEG:
                 break
             n_legs += 1
             chosen[leg] = i
             lots[leg] = -ratio[b, leg] if closes else RATIO[action, leg]
-            if i == STOCK:
-                bid[leg], ask[leg] = stock_touch(frames.spot[f], rules.stock_half_spread)
+            if i == STOCK_LEG:
+                bid[leg], ask[leg] = stock_touch(snapshots.spot[f], rules.stock_half_spread)
                 bid_size[leg] = ask_size[leg] = STOCK_LOTS
-                quote_ns[leg], right[leg], strike[leg] = frames.spot_ns[f], 0, 0.0
+                quote_ns[leg], right[leg], strike[leg] = snapshots.spot_ns[f], 0, 0.0
                 continue
-            q, listed = board.quoted_at[f] + i, board.listed_at[f] + i
-            bid[leg], ask[leg], quote_ns[leg] = board.bid[q], board.ask[q], board.quote_ns[q]
-            bid_size[leg], ask_size[leg] = board.bid_size[q], board.ask_size[q]
-            right[leg], strike[leg] = board.right[listed], board.strike[listed]
+            q, listed = quotes.quote_offset[f] + i, quotes.contract_offset[f] + i
+            bid[leg], ask[leg], quote_ns[leg] = quotes.bid[q], quotes.ask[q], quotes.quote_ns[q]
+            bid_size[leg], ask_size[leg] = quotes.bid_size[q], quotes.ask_size[q]
+            right[leg], strike[leg] = quotes.right[listed], quotes.strike[listed]
 
-        wanted = holdings.units[b] if liquidates else np.int64(sights.units[b, action])
+        wanted = holdings.units[b] if liquidates else np.int64(views.units[b, action])
         code, units = match_legs(
-            lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, frames.now_ns[f],
+            lots, bid, ask, bid_size, ask_size, quote_ns, n_legs, snapshots.now_ns[f],
             wanted, rules.max_quote_age_ns, rules.slippage, price,
-            rules.fill_style, n_legs == 1 and chosen[0] == STOCK,
+            rules.fill_style, n_legs == 1 and chosen[0] == STOCK_LEG,
         )  # fmt: skip
         if code != _FILLED or units < 1:
             continue
         premium, fee = fill_cash(right, lots, price, n_legs, units, rules.multiplier, fees)
 
-        purses.cash[b] = usd(purses.cash[b] + (premium - fee))
-        accounts.net_cash[b] = usd(accounts.net_cash[b] + (premium - fee))
+        balances.cash[b] = round_usd(balances.cash[b] + (premium - fee))
+        accounts.net_cash[b] = round_usd(accounts.net_cash[b] + (premium - fee))
         accounts.trades[b] += 1
         if closes:
             holdings.units[b] -= units
             delivered[b] = delivered[b] and holdings.units[b] > 0
-            accounts.exit_cash[b] = usd(accounts.exit_cash[b] + premium)
-            accounts.fees[b] = usd(accounts.fees[b] + fee)
+            accounts.exit_cash[b] = round_usd(accounts.exit_cash[b] + premium)
+            accounts.fees[b] = round_usd(accounts.fees[b] + fee)
         else:
-            holdings.units[b], holdings.opened_ns[b] = units, frames.now_ns[f]
+            holdings.units[b], holdings.opened_ns[b] = units, snapshots.now_ns[f]
             accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
             reserve = reserve_per_unit(right, strike, lots, n_legs, rules.multiplier)
             accounts.unit_reserve[b] = reserve
@@ -180,49 +181,49 @@ def trade(
                 legs[b, leg] = chosen[leg] if leg < n_legs else NO_LEG
                 ratio[b, leg] = lots[leg] if leg < n_legs else 0
                 known[b, leg] = 0.0
-                if leg < n_legs and chosen[leg] != STOCK:
-                    q = board.quoted_at[f] + chosen[leg]
-                    keep_greeks(board, q, frames.spot[f], known[b, leg])
+                if leg < n_legs and chosen[leg] != STOCK_LEG:
+                    q = quotes.quote_offset[f] + chosen[leg]
+                    keep_greeks(quotes, q, snapshots.spot[f], known[b, leg])
         net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
-        holdings.net_cash[b] = usd(net_cash)
-        purses.open_positions[b] = 1 if holdings.units[b] > 0 else 0
-        purses.reserved[b] = accounts.unit_reserve[b] * holdings.units[b]
+        holdings.net_cash[b] = round_usd(net_cash)
+        balances.open_positions[b] = 1 if holdings.units[b] > 0 else 0
+        balances.reserved[b] = accounts.unit_reserve[b] * holdings.units[b]
 
 
 @njit(cache=True, error_model="numpy")
 def mark(
-    board: Board,
-    frames: Frames,
-    frame_of: I64,
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     accounts: Accounts,
     which: I64,
     rewards: F64,
 ) -> None:
-    """Mark accounts `which` in their frames and restrict those that broke a limit of losses.
+    """Mark accounts `which` in their snapshots and restrict those that broke a limit of losses.
 
     `rewards[b]` is set to the change of profit since the last mark over the initial capital,
     scaled as the rules say.
     """
     legs, ratio, held = accounts.holdings.legs, accounts.holdings.ratio, accounts.holdings.units
-    purses, delivered = accounts.purses, accounts.delivered
+    balances, delivered = accounts.balances, accounts.delivered
     halted, reduced = accounts.halted, accounts.reduced
     for b in which:
-        f = frame_of[b]
+        f = snapshot_of[b]
         value = 0.0
         for leg in range(MAX_LEGS):
             i = legs[b, leg]
             if i == NO_LEG or held[b] == 0:
                 break
-            price = frames.spot[f] if i == STOCK else board.mark[board.quoted_at[f] + i]
+            price = snapshots.spot[f] if i == STOCK_LEG else quotes.mark[quotes.quote_offset[f] + i]
             value += ratio[b, leg] * held[b] * rules.multiplier * price
         profit = accounts.net_cash[b] + value
         rewards[b] = (profit - accounts.profit[b]) / rules.initial_capital * rules.reward_scale
         accounts.profit[b] = profit
-        purses.equity[b] = purses.cash[b] + value
-        if not purses.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):
+        balances.equity[b] = balances.cash[b] + value
+        if not balances.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):
             halted[b] = True
-        if not purses.equity[b] >= accounts.peak[b] * (1.0 - rules.max_drawdown):
+        if not balances.equity[b] >= accounts.peak[b] * (1.0 - rules.max_drawdown):
             reduced[b] = True
-        purses.may_close[b] = not (halted[b] or delivered[b])
-        purses.may_open[b] = purses.may_close[b] and not reduced[b]
+        balances.may_close[b] = not (halted[b] or delivered[b])
+        balances.may_open[b] = balances.may_close[b] and not reduced[b]

@@ -1,7 +1,7 @@
 """The agent's actions: named strategies in expiry buckets at delta targets.
 
-The catalogue says what an action is; `trading.envs.frames` chooses its contracts in a market and
-`trading.envs.sizing` says how much of it an account may order.
+The catalogue says what an action is; `trading.envs.market_snapshots` chooses its contracts in a
+market and `trading.envs.account_view` says how much of it an account may order.
 """
 
 from dataclasses import dataclass

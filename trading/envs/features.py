@@ -1,7 +1,7 @@
 """What the agent sees: one fixed-length float32 vector per underlying and decision.
 
 The market's part comes first, written by `trading.envs.market_features`; the account's part
-follows, written by `trading.envs.sight`. `FEATURES` names the entries in order.
+follows, written by `trading.envs.account_view`. `FEATURES` names the entries in order.
 """
 
 from trading.envs.market_features import MARKET_FEATURES, Feature

@@ -1,4 +1,4 @@
-"""Recorded markets as frames on disk, memory-mapped: workers share one copy of them.
+"""Recorded markets as snapshots on disk, memory-mapped: workers share one copy of them.
 
 A history is a folder of flat arrays, one file a column, and `meta.json`. It is written once from
 recorded sessions, through the code that live trading runs, and opened without reading it.
@@ -21,14 +21,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trading.data.recorded import RecordedSession
-from trading.envs.board import LISTED, QUOTED, Board
+from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.features import FEATURES
-from trading.envs.frames import Frames, empty_frames
+from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
+from trading.envs.quote_arrays import LISTED, QUOTED, QuoteArrays
 from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.runs import Runs
-from trading.envs.sight import Holdings
-from trading.envs.snapshots import Resumable
+from trading.envs.saved_state import Resumable
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
@@ -42,13 +42,18 @@ from trading.market.products import is_index
 
 _META = "meta.json"
 _FORMERLY = "formerly"
+_DISK_NAME = {"bars": "frames"}
+_FIELD = {disk: field for field, disk in _DISK_NAME.items()}
+"""Fields of `HistoryDay` that are written by another name."""
+_FILES = {"contract_offset": "listed_at", "quote_offset": "quoted_at"}
+"""Columns whose file has another name than the field of `QuoteArrays`."""
 _TOLD = 5
 """Differences that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryDay:
-    """One underlying's session in a history: frames `first` to `first + frames - 1`.
+    """One underlying's session in a history: snapshots `first` to `first + bars - 1`.
 
     `after` is the date of the session that it goes on from, in the same market: what was listed
     there and has not expired is listed here too. It is empty where nothing is known of the night
@@ -58,7 +63,7 @@ class HistoryDay:
     underlying: str
     date: str
     first: int
-    frames: int
+    bars: int
     contracts: int
     after: str = ""
     dividend: float = 0.0
@@ -67,15 +72,15 @@ class HistoryDay:
 _STYLE = "fill_style"
 
 
-def frames_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
-    """What frames depend on besides the market: rules, fees, catalogue, features and marks."""
+def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
+    """What snapshots depend on besides the market: rules, fees, catalogue, features and marks."""
     # Histories of before there was a style were written for the touch, and are still read.
     kept = tuple(value for name, value in rules._asdict().items() if name != _STYLE or value)
     parts = (marks, kept, tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def frames_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
+def snapshots_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
     """The parts of that digest by name, so that a difference can be told."""
     named: dict[str, Any] = {f"rule {name}": value for name, value in rules._asdict().items()}
     named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
@@ -97,7 +102,7 @@ def write_history(
     dividends: Iterable[Dividend] = (),
     actions: Iterable[CorporateAction] = (),
 ) -> list[HistoryDay]:
-    """Write the frames of recorded sessions to `folder`, which appears whole or not at all.
+    """Write the snapshots of recorded sessions to `folder`, which appears whole or not at all.
 
     One session at a time is in memory. An existing history there is replaced, but not by one that
     is refused: with `each_trades`, where there is a session in which nothing could ever be opened.
@@ -119,8 +124,8 @@ def write_history(
             before = market.chain
             for bar in play(recorded, market, calendar, night.kept):
                 formerly = market.chain.positions(before) if bar == 0 else None
-                writer.add_bar(market.chain.columns, market.frames, formerly)
-                trades = trades or bool((market.frames.most_units[0, CLOSE + 1 :] >= 1.0).any())
+                writer.add_bar(market.chain.columns, market.snapshots, formerly)
+                trades = trades or bool((market.snapshots.most_units[0, CLOSE + 1 :] >= 1.0).any())
             if each_trades and not trades:
                 raise DataError(_why_nothing_trades(recorded, market))
             name = recorded.session.date.isoformat()
@@ -159,7 +164,7 @@ def new_history(folder: Path, rules: TradingRules, fees: FeeSchedule) -> Iterato
                 yield writer
             if not writer.days:
                 raise DataError(f"cannot write history {folder}: there is no recorded session")
-            meta = Meta(frames_digest(rules, fees), writer.days, frames_terms(rules, fees))
+            meta = Meta(snapshots_digest(rules, fees), writer.days, snapshots_terms(rules, fees))
             _write_meta(staging, meta)
     except OSError as error:
         raise DataError(f"cannot write history {folder}: {error}") from error
@@ -212,13 +217,13 @@ class Meta(NamedTuple):
     digest: str
     days: list[HistoryDay]
     terms: dict[str, Any]
-    """As `frames_terms`; empty in histories of older versions."""
+    """As `snapshots_terms`; empty in histories of older versions."""
 
 
 def _write_meta(folder: Path, meta: Meta) -> None:
     content = {
         "digest": meta.digest,
-        "days": [asdict(day) for day in meta.days],
+        "days": [{_DISK_NAME.get(k, k): v for k, v in asdict(day).items()} for day in meta.days],
         "terms": meta.terms,
     }
     (folder / _META).write_text(json.dumps(content, indent=1))
@@ -231,7 +236,10 @@ def _read_meta(folder: Path) -> Meta:
         raise DataError(
             f"no history in {folder} ({error}): write one with `trading history`"
         ) from error
-    days = [HistoryDay(**day) for day in meta["days"]]
+    days = [
+        HistoryDay(**{_FIELD.get(name, name): value for name, value in day.items()})
+        for day in meta["days"]
+    ]
     return Meta(meta["digest"], days, meta.get("terms", {}))
 
 
@@ -298,7 +306,7 @@ class HistoryWriter:
         self.days: list[HistoryDay] = []
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
-        self._day_at = self._frames = self._listed = self._quoted = 0
+        self._day_at = self._snapshots = self._listed = self._quoted = 0
         self._contracts = 0
 
     def __enter__(self) -> "HistoryWriter":
@@ -308,35 +316,37 @@ class HistoryWriter:
         for file in self._files.values():
             file.close()
 
-    def add_bar(self, quotes: Columns | Board, frames: Frames, formerly: I64 | None = None) -> None:
+    def add_bar(
+        self, quotes: Columns | QuoteArrays, snapshots: MarketSnapshots, formerly: I64 | None = None
+    ) -> None:
         """Append one bar of one market; what is listed is read at the first bar of a day.
 
         `formerly` [listed] is where each contract was listed in the session before, -1 where it
         was not.
         """
-        if self._frames == self._day_at:
+        if self._snapshots == self._day_at:
             for name in LISTED:
                 self._write(name, getattr(quotes, name))
             self._contracts = len(quotes.strike)
             new = np.full(self._contracts, NO_LEG, dtype=np.int64)
             self._write(_FORMERLY, new if formerly is None else formerly)
-        self._write("listed_at", np.array([self._listed], dtype=np.int64))
-        self._write("quoted_at", np.array([self._quoted], dtype=np.int64))
+        for name, offset in (("contract_offset", self._listed), ("quote_offset", self._quoted)):
+            self._write(_FILES[name], np.array([offset], dtype=np.int64))
         for name in QUOTED:
             self._write(name, getattr(quotes, name))
-        for name, column in frames._asdict().items():
+        for name, column in snapshots._asdict().items():
             self._write(f"frame_{name}", column)
         self._quoted += self._contracts
-        self._frames += 1
+        self._snapshots += 1
 
     def end_day(self, underlying: str, day: str, after: str = "", dividend: float = 0.0) -> None:
         """Name the day whose bars were added since the last one; see `HistoryDay`."""
-        first, count = self._day_at, self._frames - self._day_at
+        first, count = self._day_at, self._snapshots - self._day_at
         self.days.append(
             HistoryDay(underlying, day, first, count, self._contracts, after, dividend)
         )
         self._listed += self._contracts
-        self._day_at = self._frames
+        self._day_at = self._snapshots
 
     def _write(self, name: str, column: NDArray[Any]) -> None:
         if name not in self._files:
@@ -349,10 +359,10 @@ class History:
 
     Attributes
     ----------
-    frames, board : Frames, Board
+    snapshots, quotes : Snapshots, QuoteArrays
         Over the whole history; the pages are shared with every process that opens it.
     days : list[HistoryDay]
-        In the order of their frames.
+        In the order of their snapshots.
     following : i64[D]
         Of each day the one that goes on from it, -1 where none does.
     formerly : i64[listed]
@@ -368,24 +378,27 @@ class History:
         meta = _read_meta(folder)
         self.folder = folder
         self.days = meta.days
-        if meta.digest not in {frames_digest(rules, fees, marks) for marks in MARKS_READ}:
-            told = _told_differences(meta.terms, frames_terms(rules, fees))
+        if meta.digest not in {snapshots_digest(rules, fees, marks) for marks in MARKS_READ}:
+            told = _told_differences(meta.terms, snapshots_terms(rules, fees))
             raise DataError(
                 f"history {folder} was written for other rules, fees or features ({told}): write "
                 "it again with `trading history`, or use the settings it was written with"
             )
-        template = empty_frames(1)
-        self.frames = Frames(
+        template = empty_snapshots(1)
+        self.snapshots = MarketSnapshots(
             **{
                 name: _mapped(folder / f"frame_{name}", column.dtype, (-1, *column.shape[1:]))
                 for name, column in template._asdict().items()
             }
         )
-        types: dict[str, Any] = dict.fromkeys(Board._fields, np.float64)
-        types |= dict.fromkeys(("listed_at", "quoted_at", "expiry_ns", "quote_ns"), np.int64)
+        types: dict[str, Any] = dict.fromkeys(QuoteArrays._fields, np.float64)
+        types |= dict.fromkeys((*_FILES, "expiry_ns", "quote_ns"), np.int64)
         types["right"] = np.int8
-        self.board = Board(
-            **{name: _mapped(folder / name, np.dtype(types[name]), (-1,)) for name in types}
+        self.quotes = QuoteArrays(
+            **{
+                name: _mapped(folder / _FILES.get(name, name), np.dtype(types[name]), (-1,))
+                for name in types
+            }
         )
         place = {(day.underlying, day.date): k for k, day in enumerate(meta.days)}
         self.following: I64 = np.full(len(meta.days), NO_LEG, dtype=np.int64)
@@ -440,10 +453,10 @@ class HistoricalMarkets(Resumable):
         rng: np.random.Generator,
         sessions_per_episode: int = 1,
     ) -> None:
-        self.frames, self.board = history.frames, history.board
-        self.frame_of: I64 = np.zeros(num_accounts, dtype=np.int64)
+        self.snapshots, self.quotes = history.snapshots, history.quotes
+        self.snapshot_of: I64 = np.zeros(num_accounts, dtype=np.int64)
         self._first = np.array([day.first for day in history.days], dtype=np.int64)
-        self._last = self._first + np.array([day.frames for day in history.days]) - 1
+        self._last = self._first + np.array([day.bars for day in history.days]) - 1
         self._ends = np.zeros(num_accounts, dtype=np.int64)
         self._sessions = np.zeros(num_accounts, dtype=np.int64)
         """Sessions of the episode that follow the present one."""
@@ -462,15 +475,15 @@ class HistoricalMarkets(Resumable):
 
     def start_all(self) -> None:
         """Begin an episode for every account; a single account begins at the open."""
-        count = len(self.frame_of)
+        count = len(self.snapshot_of)
         self.restart(np.arange(count))
         passed = self._rng.permutation(count) / count
-        self.frame_of += (passed * (self._ends - self.frame_of)).astype(np.int64)
+        self.snapshot_of += (passed * (self._ends - self.snapshot_of)).astype(np.int64)
 
     def advance(self) -> NDArray[np.bool_]:
         """Go on by one bar; returns the accounts whose day is over, bool[B]."""
-        self.frame_of += 1
-        return self.frame_of >= self._ends
+        self.snapshot_of += 1
+        return self.snapshot_of >= self._ends
 
     def over(self) -> NDArray[np.bool_]:
         """The accounts whose episode ends with the session that they are in, bool[B]."""
@@ -485,10 +498,12 @@ class HistoricalMarkets(Resumable):
     def pass_night(self, accounts: I64, holdings: Holdings) -> None:
         """Bring these accounts to the first bar of their next session, with what they hold."""
         following = self._following[self._day_of(accounts)]
-        self.frame_of[accounts] = self._first[following]
+        self.snapshot_of[accounts] = self._first[following]
         self._ends[accounts] = self._last[following]
         self._sessions[accounts] -= 1
-        _list_again(self.board.listed_at, self._formerly, self.frame_of, accounts, holdings.legs)
+        _list_again(
+            self.quotes.contract_offset, self._formerly, self.snapshot_of, accounts, holdings.legs
+        )
 
     def restart(self, accounts: I64) -> None:
         """Draw a new day for these accounts."""
@@ -510,7 +525,7 @@ class HistoricalMarkets(Resumable):
 
     def _begin(self, accounts: I64, days: I64) -> None:
         """Begin episodes of these accounts at the open of these days."""
-        self.frame_of[accounts] = self._first[days]
+        self.snapshot_of[accounts] = self._first[days]
         self._ends[accounts] = self._last[days]
         self._sessions[accounts] = np.minimum(self._left[days], self._per_episode - 1)
 
@@ -519,7 +534,7 @@ class HistoricalMarkets(Resumable):
 
     def _arrays(self) -> dict[str, Any]:
         return {
-            "frame_of": self.frame_of,
+            "snapshot_of": self.snapshot_of,
             "ends": self._ends,
             "first": self._first,
             "last": self._last,
@@ -539,13 +554,15 @@ def sessions_left(following: I64) -> I64:
 
 
 @njit(cache=True, error_model="numpy")
-def _list_again(listed_at: I64, formerly: I64, frame_of: I64, which: I64, legs: I64) -> None:
-    """Turn `legs` of another session's listing into those of the frames that accounts are in now.
+def _list_again(
+    contract_offset: I64, formerly: I64, snapshot_of: I64, which: I64, legs: I64
+) -> None:
+    """Turn `legs` of another session's listing into those of the accounts' present snapshots.
 
     What has expired is held no more; all else is listed, see `trading.envs.runs`.
     """
     for b in which:
-        at = listed_at[frame_of[b]]
+        at = contract_offset[snapshot_of[b]]
         for leg in range(legs.shape[1]):
             i = legs[b, leg]
             if i < 0:

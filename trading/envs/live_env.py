@@ -15,6 +15,15 @@ import structlog
 from numpy.typing import NDArray
 
 from trading.data.admission import Bands, Refusal, Refusals
+from trading.envs.account_view import (
+    cap_openings,
+    empty_balances,
+    empty_views,
+    keep_greeks,
+    no_holdings,
+    observe_accounts,
+    unit_greeks,
+)
 from trading.envs.adjusted_contracts import (
     NO_QUOTE,
     AdjustedContracts,
@@ -22,19 +31,10 @@ from trading.envs.adjusted_contracts import (
     nearest_volatility,
 )
 from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
-from trading.envs.frames import RATIO
 from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
 from trading.envs.market_features import F32
-from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
-from trading.envs.sight import (
-    cap_openings,
-    empty_purses,
-    empty_sights,
-    keep_greeks,
-    no_holdings,
-    see,
-    unit_greeks,
-)
+from trading.envs.market_snapshots import RATIO
+from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import (
@@ -220,9 +220,9 @@ class LiveEnv:
         """Why what the owner wants closed was not, by underlying."""
         count = len(self.symbols)
         self._holdings = no_holdings(count)
-        self._purses = empty_purses(count)
-        self._sights = empty_sights(count)
-        self._frame_of = np.zeros(count, dtype=np.int64)
+        self._balances = empty_balances(count)
+        self._views = empty_views(count)
+        self._snapshot_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
         """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
         self._at_opening: dict[str, F64] = {}
@@ -246,7 +246,7 @@ class LiveEnv:
                 symbol, self._rules, self._fees, self._bands, self.refused
             )
             self._markets[symbol].rate = self.rate
-            self._contracts[symbol] = (self._markets[symbol], STOCK)
+            self._contracts[symbol] = (self._markets[symbol], STOCK_LEG)
             # Of an older journal it is not known what the last reward was given for.
             unknown = float("nan") if symbol in account.last_decision_ns else 0.0
             self._profit[symbol] = account.rewarded_profit.get(symbol, unknown)
@@ -450,7 +450,7 @@ class LiveEnv:
             if event.what is ActionKind.RENAME and event.underlying in self._markets:
                 self._go_on_as(event.underlying, event.after)
         for symbol, market in self._markets.items():
-            self._contracts[symbol] = (market, STOCK)
+            self._contracts[symbol] = (market, STOCK_LEG)
         self._adjusted.keep(self.broker.account.deliverables)
 
     def _do_what_was_held_back(self) -> None:
@@ -581,7 +581,7 @@ class LiveEnv:
         return self._markets[underlying].spot
 
     def listed_in(self, symbol: str) -> tuple[UnderlyingMarket, int] | None:
-        """The market that lists a contract or stock, and its column (`STOCK`); None: none does."""
+        """The market that lists a contract or stock, and its column (or `STOCK_LEG`), if any."""
         return self._contracts.get(symbol)
 
     def market(self, underlying: str) -> UnderlyingMarket:
@@ -608,7 +608,7 @@ class LiveEnv:
         if market is None and symbol in self._adjusted:
             quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
             return self._apply_adjusted(symbol, quote, sequence)
-        if market is None or i == STOCK:
+        if market is None or i == STOCK_LEG:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
         return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
@@ -718,7 +718,7 @@ class LiveEnv:
         equity = account.equity(marks)
         self.broker.on_bar(quotes, now_ns, trades, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
-        return Observed(self._sights.observations.copy(), self._sights.mask.copy(), rewards)
+        return Observed(self._views.observations.copy(), self._views.mask.copy(), rewards)
 
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
         """Send the orders of one action per underlying, in the order of `symbols`.
@@ -886,7 +886,7 @@ class LiveEnv:
             wanted = set(self.broker.account.positions)
             for symbol in self.broker.account.positions:
                 market, i = self._contracts.get(symbol, (None, NO_LEG))
-                if market is None or i == STOCK:
+                if market is None or i == STOCK_LEG:
                     continue
                 if (pair := int(market.chain.columns.pair[i])) >= 0:
                     wanted.add(market.chain.symbols[pair])
@@ -915,7 +915,7 @@ class LiveEnv:
             known = self._adjusted.mark(symbol) if symbol in self._adjusted else float("nan")
             position = self.broker.account.positions[symbol]
             return self.broker.last_mark(position) if np.isnan(known) else known
-        if i != STOCK:
+        if i != STOCK_LEG:
             return float(market.chain.columns.mark[i])
         # Until its price is known, a stock is worth what was paid for it.
         spot = market.spot
@@ -983,7 +983,7 @@ class LiveEnv:
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None:
             return UNKNOWN, Source.UNKNOWN
-        if i == STOCK:
+        if i == STOCK_LEG:
             return Sensitivities(1.0, 0.0, 0.0, 0.0), Source.QUOTE
         columns, age = market.chain.columns, self._rules.max_quote_age_ns
         return self._greeks.of(symbol, columns, i, market.spot, self._now_ns, age)
@@ -1037,10 +1037,10 @@ class LiveEnv:
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None:
             return self._adjusted.quote(symbol) if symbol in self._adjusted else NO_QUOTE
-        if i == STOCK:
-            frames = market.frames
-            bid, ask = stock_touch(float(frames.spot[0]), self._rules.stock_half_spread)
-            return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[0]))
+        if i == STOCK_LEG:
+            snapshots = market.snapshots
+            bid, ask = stock_touch(float(snapshots.spot[0]), self._rules.stock_half_spread)
+            return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(snapshots.spot_ns[0]))
         market.vet_news()
         columns = market.chain.columns
         return QuoteView(
@@ -1052,12 +1052,12 @@ class LiveEnv:
         )
 
     def _observe(self) -> None:
-        account, purses = self.broker.account, self._purses
-        purses.equity[:], purses.cash[:] = self.equity(), account.cash
-        purses.reserved[:] = account.reserved
-        purses.open_positions[:] = len(account.strategies)
-        purses.may_open[:] = account.trading_state is TradingState.ACTIVE
-        purses.may_close[:] = account.trading_state is not TradingState.HALTED
+        account, balances = self.broker.account, self._balances
+        balances.equity[:], balances.cash[:] = self.equity(), account.cash
+        balances.reserved[:] = account.reserved
+        balances.open_positions[:] = len(account.strategies)
+        balances.may_open[:] = account.trading_state is TradingState.ACTIVE
+        balances.may_close[:] = account.trading_state is not TradingState.HALTED
         left = {*self.broker.stock_to_liquidate(), *self.to_close}
         greeks = np.array(self.exposure())
         rules = self._rules
@@ -1066,17 +1066,17 @@ class LiveEnv:
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
             if symbol in self.winding_down:
-                purses.may_open[u] = False
+                balances.may_open[u] = False
             strategy = account.strategies.get(symbol)
             hidden = strategy is not None and not self._is_shown(strategy)
             if hidden or symbol in left or symbol in account.suspensions:
-                purses.may_open[u] = purses.may_close[u] = False
+                balances.may_open[u] = balances.may_close[u] = False
             market = self._markets[symbol]
-            view = (market.board, market.frames, self._frame_of, rules)
+            view = (market.quotes, market.snapshots, self._snapshot_of, rules)
             which = np.array([u], dtype=np.int64)
-            see(*view, self._holdings, purses, which, self._sights)
+            observe_accounts(*view, self._holdings, balances, which, self._views)
             if account.positions:
-                cap_openings(*view, purses, u, greeks, self._sights)
+                cap_openings(*view, balances, u, greeks, self._views)
 
     def _hold(self, u: int, underlying: str) -> None:
         """Write the open strategy of an underlying as the kernels see it."""
@@ -1104,9 +1104,9 @@ class LiveEnv:
         return listed and not adjusted and len(strategy.legs) <= MAX_LEGS
 
     def _act(self, now_ns: int, u: int, underlying: str, action: int) -> Outcome:
-        if not self._sights.mask[u, action]:
+        if not self._views.mask[u, action]:
             return Outcome(action, masked=True)
-        units = int(self._sights.units[u, action])
+        units = int(self._views.units[u, action])
         if units == 0:
             return Outcome(action, masked=False)
         if action == CLOSE:
@@ -1124,12 +1124,14 @@ class LiveEnv:
             units=units,
         )
         market = self._markets[underlying]
-        greeks = unit_greeks(market.board, market.frames, 0, self._rules.multiplier, action)
+        greeks = unit_greeks(market.quotes, market.snapshots, 0, self._rules.multiplier, action)
         result = self._submit(order, Greeks(*greeks))
         if isinstance(result, Fill):
             for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:
                 known = self._at_opening[symbol] = np.zeros(self._holdings.known.shape[-1])
-                keep_greeks(market.board, market.chain.index[symbol], market.frames.spot[0], known)
+                keep_greeks(
+                    market.quotes, market.chain.index[symbol], market.snapshots.spot[0], known
+                )
         return Outcome(action, masked=False, result=result)
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
@@ -1157,10 +1159,10 @@ class LiveEnv:
 
     def _opening_legs(self, underlying: str, action: int) -> tuple[Leg, ...]:
         market = self._markets[underlying]
-        chosen = [int(market.frames.legs[0, action, leg]) for leg in range(MAX_LEGS)]
+        chosen = [int(market.snapshots.legs[0, action, leg]) for leg in range(MAX_LEGS)]
         return tuple(
             Leg(
-                underlying if i == STOCK else market.chain.symbols[i],
+                underlying if i == STOCK_LEG else market.chain.symbols[i],
                 int(RATIO[action, leg]),
             )
             for leg, i in enumerate(chosen)

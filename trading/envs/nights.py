@@ -12,10 +12,10 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trading.envs.accounts import Accounts
-from trading.envs.board import Board
 from trading.envs.catalogue import MAX_LEGS
-from trading.envs.frames import Frames
-from trading.envs.rules import NO_LEG, STOCK, TradingRules
+from trading.envs.market_snapshots import MarketSnapshots
+from trading.envs.quote_arrays import QuoteArrays
+from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.execution.endings import (
     cash_at_end,
     contracts_delivered,
@@ -24,7 +24,7 @@ from trading.execution.endings import (
 )
 from trading.execution.margin import reserve_per_unit
 from trading.execution.margin_watch import cents_up, is_material
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.orders import Leg
 from trading.execution.requirement import market_requirement
 from trading.market.chain import F64, I64
@@ -43,20 +43,20 @@ def _mid(bid: float, ask: float, quote_ns: int) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def _time_value(board: Board, f: int, i: int, spot: float) -> float:
+def _time_value(quotes: QuoteArrays, f: int, i: int, spot: float) -> float:
     """What call `i` is worth above its intrinsic value; NaN where nothing says it."""
-    listed, q = board.listed_at[f] + i, board.quoted_at[f] + i
-    strike, put = board.strike[listed], listed + 1
+    listed, q = quotes.contract_offset[f] + i, quotes.quote_offset[f] + i
+    strike, put = quotes.strike[listed], listed + 1
     if (
-        put < len(board.strike)
-        and board.right[put] < 0
-        and board.strike[put] == strike
-        and board.expiry_ns[put] == board.expiry_ns[listed]
+        put < len(quotes.strike)
+        and quotes.right[put] < 0
+        and quotes.strike[put] == strike
+        and quotes.expiry_ns[put] == quotes.expiry_ns[listed]
     ):
-        value = _mid(board.bid[q + 1], board.ask[q + 1], board.quote_ns[q + 1])
+        value = _mid(quotes.bid[q + 1], quotes.ask[q + 1], quotes.quote_ns[q + 1])
         if not np.isnan(value):
             return float(value)
-    value = _mid(board.bid[q], board.ask[q], board.quote_ns[q])
+    value = _mid(quotes.bid[q], quotes.ask[q], quotes.quote_ns[q])
     return float(value - max(0.0, spot - strike))
 
 
@@ -69,7 +69,7 @@ def _greatest_common_divisor(one: int, other: int) -> int:
 
 @njit(cache=True, error_model="numpy")
 def _pay(
-    board: Board,
+    quotes: QuoteArrays,
     f: int,
     spot: float,
     multiplier: float,
@@ -83,11 +83,11 @@ def _pay(
 
     Sold ones first, see `trading.execution.settlement`; `early` ones are assigned whole.
     """
-    holdings, purses, listed = accounts.holdings, accounts.purses, board.listed_at[f]
+    holdings, balances, listed = accounts.holdings, accounts.balances, quotes.contract_offset[f]
     legs, ratio, units = holdings.legs, holdings.ratio, holdings.units[b]
     stock, moved = 0, False
     for leg in range(MAX_LEGS):
-        if legs[b, leg] == STOCK:
+        if legs[b, leg] == STOCK_LEG:
             stock = ratio[b, leg] * units
     for sold in (True, False):
         for leg in range(MAX_LEGS):
@@ -95,7 +95,7 @@ def _pay(
             if not ends[leg] or (quantity < 0) != sold:
                 continue
             i = listed + legs[b, leg]
-            right, strike = np.int64(board.right[i]), board.strike[i]
+            right, strike = np.int64(quotes.right[i]), quotes.strike[i]
             price, contracts = exercised(right, strike, spot), quantity
             if not early:
                 contracts = contracts_delivered(
@@ -103,9 +103,9 @@ def _pay(
                 )
             aggregate = multiplier * strike
             cash = cash_at_end(quantity, contracts, right, price, multiplier, aggregate)
-            purses.cash[b] = usd(purses.cash[b] + cash)
-            accounts.net_cash[b] = usd(accounts.net_cash[b] + cash)
-            accounts.exit_cash[b] = usd(accounts.exit_cash[b] + cash)
+            balances.cash[b] = round_usd(balances.cash[b] + cash)
+            accounts.net_cash[b] = round_usd(accounts.net_cash[b] + cash)
+            accounts.exit_cash[b] = round_usd(accounts.exit_cash[b] + cash)
             stock += contracts * right
             moved = moved or contracts != 0
     return stock, moved
@@ -120,15 +120,15 @@ def _keep(ends: NDArray[np.bool_], stock: int, accounts: Accounts, b: int) -> in
     n, units, is_new = 0, 0, stock != 0
     for leg in range(MAX_LEGS):
         i = legs[b, leg]
-        if i == STOCK:
+        if i == STOCK_LEG:
             is_new = False
-        if i == NO_LEG or ends[leg] or (i == STOCK and stock == 0):
+        if i == NO_LEG or ends[leg] or (i == STOCK_LEG and stock == 0):
             continue
         left[n] = i
-        count[n] = stock if i == STOCK else ratio[b, leg] * holdings.units[b]
+        count[n] = stock if i == STOCK_LEG else ratio[b, leg] * holdings.units[b]
         n += 1
     if is_new:
-        left[n], count[n] = STOCK, stock
+        left[n], count[n] = STOCK_LEG, stock
         n += 1
     for leg in range(n):
         units = _greatest_common_divisor(units, abs(count[leg]))
@@ -141,7 +141,7 @@ def _keep(ends: NDArray[np.bool_], stock: int, accounts: Accounts, b: int) -> in
 
 @njit(cache=True, error_model="numpy")
 def _end_legs(
-    board: Board,
+    quotes: QuoteArrays,
     f: int,
     spot: float,
     multiplier: float,
@@ -152,18 +152,18 @@ def _end_legs(
     b: int,
 ) -> None:
     """End the marked legs of account `b` at a closing price, and go on with what is left."""
-    holdings, listed = accounts.holdings, board.listed_at[f]
+    holdings, listed = accounts.holdings, quotes.contract_offset[f]
     before = accounts.unit_reserve[b] * holdings.units[b]
-    stock, moved = _pay(board, f, spot, multiplier, in_cash, early, ends, accounts, b)
+    stock, moved = _pay(quotes, f, spot, multiplier, in_cash, early, ends, accounts, b)
     n = _keep(ends, stock, accounts, b)
     net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
-    holdings.net_cash[b] = usd(net_cash)
+    holdings.net_cash[b] = round_usd(net_cash)
     holdings.known[b] = 0.0
     right, strike, options = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), False
     for leg in range(n):
         i = holdings.legs[b, leg]
-        if i != STOCK:
-            right[leg], strike[leg] = board.right[listed + i], board.strike[listed + i]
+        if i != STOCK_LEG:
+            right[leg], strike[leg] = quotes.right[listed + i], quotes.strike[listed + i]
             options = True
     accounts.delivered[b] = stock != 0 and (accounts.delivered[b] or moved or not options)
     accounts.unit_reserve[b] = 0.0
@@ -177,9 +177,9 @@ def _end_legs(
 
 @njit(cache=True, error_model="numpy")
 def _close(
-    board: Board,
-    frames: Frames,
-    frame_of: I64,
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     accounts: Accounts,
     which: I64,
@@ -188,26 +188,29 @@ def _close(
     changed: NDArray[np.bool_],
 ) -> None:
     """`close_accounts` but for margins that follow the market; sets which accounts' legs ended."""
-    holdings, purses = accounts.holdings, accounts.purses
+    holdings, balances = accounts.holdings, accounts.balances
     legs, ratio, held = holdings.legs, holdings.ratio, holdings.units
     ends = np.zeros(MAX_LEGS, np.bool_)
     for k in range(len(which)):
         b = which[k]
-        f = frame_of[b]
-        spot, now_ns, listed = frames.spot[f], frames.now_ns[f], board.listed_at[f]
+        f = snapshot_of[b]
+        spot, now_ns, listed = snapshots.spot[f], snapshots.now_ns[f], quotes.contract_offset[f]
         if held[b] == 0:
             legs[b] = NO_LEG
         if held[b] > 0 and dividend[k] > 0.0 and not in_cash[k]:
             for leg in range(MAX_LEGS):
                 i = legs[b, leg]
                 ends[leg] = False
-                if i >= 0 and ratio[b, leg] < 0 and board.right[listed + i] > 0:
-                    ends[leg] = board.expiry_ns[listed + i] > now_ns and dividend_is_worth_it(
-                        spot, board.strike[listed + i], dividend[k], _time_value(board, f, i, spot)
+                if i >= 0 and ratio[b, leg] < 0 and quotes.right[listed + i] > 0:
+                    ends[leg] = quotes.expiry_ns[listed + i] > now_ns and dividend_is_worth_it(
+                        spot,
+                        quotes.strike[listed + i],
+                        dividend[k],
+                        _time_value(quotes, f, i, spot),
                     )
             if ends.any():
                 changed[k] = True
-                _end_legs(board, f, spot, rules.multiplier, False, True, ends, accounts, b)
+                _end_legs(quotes, f, spot, rules.multiplier, False, True, ends, accounts, b)
         value = 0.0
         for leg in range(MAX_LEGS):
             i = legs[b, leg]
@@ -215,35 +218,35 @@ def _close(
             if i == NO_LEG or held[b] == 0:
                 continue
             price = spot
-            if i != STOCK:
-                ends[leg] = board.expiry_ns[listed + i] <= now_ns
-                price = board.mark[board.quoted_at[f] + i]
+            if i != STOCK_LEG:
+                ends[leg] = quotes.expiry_ns[listed + i] <= now_ns
+                price = quotes.mark[quotes.quote_offset[f] + i]
                 if ends[leg]:
-                    right = np.int64(board.right[listed + i])
-                    price = exercised(right, board.strike[listed + i], spot)
+                    right = np.int64(quotes.right[listed + i])
+                    price = exercised(right, quotes.strike[listed + i], spot)
             value += ratio[b, leg] * held[b] * rules.multiplier * price
-        equity = purses.cash[b] + value
+        equity = balances.cash[b] + value
         accounts.day_start[b] = equity
         accounts.peak[b] = max(accounts.peak[b], equity)
         accounts.halted[b] = False
         if ends.any():
             changed[k] = True
-            _end_legs(board, f, spot, rules.multiplier, in_cash[k], False, ends, accounts, b)
-        purses.reserved[b] = accounts.unit_reserve[b] * held[b]
-        purses.open_positions[b] = 1 if held[b] > 0 else 0
+            _end_legs(quotes, f, spot, rules.multiplier, in_cash[k], False, ends, accounts, b)
+        balances.reserved[b] = accounts.unit_reserve[b] * held[b]
+        balances.open_positions[b] = 1 if held[b] > 0 else 0
 
 
 def close_accounts(
-    board: Board,
-    frames: Frames,
-    frame_of: I64,
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     accounts: Accounts,
     which: I64,
     dividend: F64,
     in_cash: NDArray[np.bool_],
 ) -> None:
-    """End a session for accounts `which`, marked in their frames, those of the close.
+    """End a session for accounts `which`, marked in their snapshots, those of the close.
 
     Sold calls that are worth less than tomorrow's dividend are assigned, what has expired is paid,
     delivered or assigned, and the equity then becomes the base of the daily loss and perhaps the
@@ -255,12 +258,12 @@ def close_accounts(
     in_cash : [len(which)], whether the options settle in cash
     """
     changed = np.zeros(len(which), np.bool_)
-    _close(board, frames, frame_of, rules, accounts, which, dividend, in_cash, changed)
+    _close(quotes, snapshots, snapshot_of, rules, accounts, which, dividend, in_cash, changed)
     for b in which[changed & accounts.moves[which]].tolist():
-        now = _unit_margin(board, frames, int(frame_of[b]), rules, accounts, b)
+        now = _unit_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
         if np.isfinite(now):
             accounts.unit_reserve[b] = now
-            accounts.purses.reserved[b] = now * accounts.holdings.units[b]
+            accounts.balances.reserved[b] = now * accounts.holdings.units[b]
 
 
 def pay_dividends(accounts: Accounts, which: I64, dividend: F64, multiplier: float) -> None:
@@ -271,22 +274,22 @@ def pay_dividends(accounts: Accounts, which: I64, dividend: F64, multiplier: flo
     holdings = accounts.holdings
     for k in np.flatnonzero(dividend):
         b, amount = which[k], round(float(dividend[k]), 6)
-        lots = int((holdings.ratio[b] * (holdings.legs[b] == STOCK)).sum() * holdings.units[b])
+        lots = int((holdings.ratio[b] * (holdings.legs[b] == STOCK_LEG)).sum() * holdings.units[b])
         if not lots or not amount:
             continue
-        cash = usd(lots * multiplier * amount)
-        accounts.purses.cash[b] = usd(accounts.purses.cash[b] + cash)
-        accounts.net_cash[b] = usd(accounts.net_cash[b] + cash)
-        accounts.exit_cash[b] = usd(accounts.exit_cash[b] + cash)
-        holdings.net_cash[b] = usd(
+        cash = round_usd(lots * multiplier * amount)
+        accounts.balances.cash[b] = round_usd(accounts.balances.cash[b] + cash)
+        accounts.net_cash[b] = round_usd(accounts.net_cash[b] + cash)
+        accounts.exit_cash[b] = round_usd(accounts.exit_cash[b] + cash)
+        holdings.net_cash[b] = round_usd(
             accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
         )
 
 
 def watch_margin(
-    board: Board,
-    frames: Frames,
-    frame_of: I64,
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     accounts: Accounts,
     which: I64,
@@ -296,35 +299,40 @@ def watch_margin(
     As `trading.execution.margin_watch` does; a margin call needs nothing more, since nothing can
     be opened where buying power is below zero.
     """
-    purses, holdings = accounts.purses, accounts.holdings
+    balances, holdings = accounts.balances, accounts.holdings
     for b in which[accounts.moves[which]].tolist():
         units = int(holdings.units[b])
         if not units:
             accounts.moves[b] = False
             continue
-        now = _unit_margin(board, frames, int(frame_of[b]), rules, accounts, b)
-        power = float(usd(purses.cash[b] - purses.reserved[b]))
+        now = _unit_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
+        power = float(round_usd(balances.cash[b] - balances.reserved[b]))
         if np.isfinite(now) and is_material(float(accounts.unit_reserve[b]), now, units, power):
             accounts.unit_reserve[b] = now
-            purses.reserved[b] = now * units
+            balances.reserved[b] = now * units
 
 
 def _unit_margin(
-    board: Board, frames: Frames, f: int, rules: TradingRules, accounts: Accounts, b: int
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    f: int,
+    rules: TradingRules,
+    accounts: Accounts,
+    b: int,
 ) -> float:
-    """What one unit of the strategy of account `b` holds back in frame `f`, USD."""
+    """What one unit of the strategy of account `b` holds back in snapshot `f`, USD."""
     legs, marks = [], {}
     for i, ratio in zip(accounts.holdings.legs[b], accounts.holdings.ratio[b], strict=True):
         if i == NO_LEG:
             break
         symbol = _UNDERLYING
-        if i != STOCK:
-            listed, q = int(board.listed_at[f] + i), int(board.quoted_at[f] + i)
-            expiry = datetime.fromtimestamp(int(board.expiry_ns[listed]) // 10**9, UTC).date()
-            right = Right(int(board.right[listed]))
-            strike_milli = round(1000 * float(board.strike[listed]))
+        if i != STOCK_LEG:
+            listed, q = int(quotes.contract_offset[f] + i), int(quotes.quote_offset[f] + i)
+            expiry = datetime.fromtimestamp(int(quotes.expiry_ns[listed]) // 10**9, UTC).date()
+            right = Right(int(quotes.right[listed]))
+            strike_milli = round(1000 * float(quotes.strike[listed]))
             symbol = OptionContract(_UNDERLYING, expiry, right, strike_milli).symbol
-            marks[symbol] = float(board.mark[q])
+            marks[symbol] = float(quotes.mark[q])
         legs.append(Leg(symbol, int(ratio)))
-    spot = float(frames.spot[f])
+    spot = float(snapshots.spot[f])
     return cents_up(market_requirement(tuple(legs), rules.multiplier, spot, marks))

@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 NO_LEG = -1
-STOCK = -2
+STOCK_LEG = -2
 """In the place of a contract's index: the leg is the underlying itself, in round lots."""
 
 STOCK_LOTS = 1_000_000.0

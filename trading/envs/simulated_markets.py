@@ -6,13 +6,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.board import Board, board_of
+from trading.envs.account_view import Holdings
 from trading.envs.catalogue import BUCKETS, MAX_LEGS
-from trading.envs.frames import Frames, Scratch, empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
+from trading.envs.market_snapshots import (
+    MarketSnapshots,
+    Scratch,
+    empty_snapshots,
+    fill_snapshot,
+    scratch,
+)
+from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.sight import Holdings
-from trading.envs.snapshots import Resumable
+from trading.envs.saved_state import Resumable
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, Columns, empty_columns, first_of, refresh, row
@@ -96,7 +102,7 @@ def _fill_logs(spot: F64, which: I64, out: F64) -> None:
 def _show_bar(
     chains: Columns,
     day: _Day,
-    frames: Frames,
+    snapshots: MarketSnapshots,
     which: I64,
     fresh: bool,
     rules: TradingRules,
@@ -105,7 +111,7 @@ def _show_bar(
     changed: NDArray[np.bool_],
     s: Scratch,
 ) -> None:
-    """Bring quotes, implied values and frames of markets `which` to their current bar.
+    """Bring quotes, implied values and snapshots of markets `which` to their current bar.
 
     `fresh` markets quote every contract anew.
     """
@@ -123,8 +129,8 @@ def _show_bar(
             chain.bid_size, chain.ask_size, chain.quote_ns, day.tick_class[m], requote,
             changed[:size],
         )  # fmt: skip
-        frames.now_ns[m] = frames.spot_ns[m] = now_ns
-        frames.spot[m] = refresh(
+        snapshots.now_ns[m] = snapshots.spot_ns[m] = now_ns
+        snapshots.spot[m] = refresh(
             chain, now_ns, factors.spot[m, last], rules.rate, rules.max_quote_age_ns
         )
         first = max(0, last - HISTORY_BARS)
@@ -135,7 +141,7 @@ def _show_bar(
             day.log_spot[m, first + 1 : last + 1],
             last - first,
         )
-        fill_frame(chain, frames, m, bars, rules, fees, s)
+        fill_snapshot(chain, snapshots, m, bars, rules, fees, s)
 
 
 @njit(cache=True, error_model="numpy")
@@ -184,9 +190,9 @@ class SimulatedMarkets(Resumable):
 
     Attributes
     ----------
-    frames, board : Frames, Board
+    snapshots, quotes : Snapshots, QuoteArrays
         Frame m shows market m at its current bar.
-    frame_of : i64[B]
+    snapshot_of : i64[B]
         Frame of each account.
     """
 
@@ -203,15 +209,15 @@ class SimulatedMarkets(Resumable):
     ) -> None:
         markets = num_accounts // accounts_per_market
         self._per_market, self._per_episode = accounts_per_market, sessions_per_episode
-        self.frame_of: I64 = np.repeat(np.arange(markets, dtype=np.int64), accounts_per_market)
-        self.frames = empty_frames(markets)
-        self.frames.open_ns[:] = SESSION_OPEN_NS
-        self.frames.close_ns[:] = SESSION_CLOSE_NS
+        self.snapshot_of: I64 = np.repeat(np.arange(markets, dtype=np.int64), accounts_per_market)
+        self.snapshots = empty_snapshots(markets)
+        self.snapshots.open_ns[:] = SESSION_OPEN_NS
+        self.snapshots.close_ns[:] = SESSION_CLOSE_NS
         self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
         self._beginnings = beginnings
         held = accounts_per_market if sessions_per_episode > 1 else 0
         self._chains = _empty_chains(markets, held)
-        self.board: Board = board_of(self._chains)
+        self.quotes: QuoteArrays = quote_arrays(self._chains)
         steps = SESSION_BARS + HISTORY_BARS
         self._day = _Day(
             empty_factors(markets, steps),
@@ -247,12 +253,12 @@ class SimulatedMarkets(Resumable):
         self._day.bar[:] += 1
         self._show(self._every, False)
         ended: NDArray[np.bool_] = self._day.bar >= SESSION_BARS
-        return ended[self.frame_of]
+        return ended[self.snapshot_of]
 
     def over(self) -> NDArray[np.bool_]:
         """The accounts whose episode ends with the session that they are in, bool[B]."""
         over: NDArray[np.bool_] = self._day.session >= self._per_episode - 1
-        return over[self.frame_of]
+        return over[self.snapshot_of]
 
     def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
         """What the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
@@ -260,7 +266,7 @@ class SimulatedMarkets(Resumable):
 
     def pass_night(self, accounts: I64, holdings: Holdings) -> None:
         """Bring the markets of these accounts to the first bar of their next session."""
-        which = np.unique(self.frame_of[accounts])
+        which = np.unique(self.snapshot_of[accounts])
         _go_overnight(self._day, which, self._rng)
         _fill_logs(self._day.factors.spot, which, self._day.log_spot)
         for m in which.tolist():
@@ -270,12 +276,12 @@ class SimulatedMarkets(Resumable):
 
     def restart(self, accounts: I64) -> None:
         """Begin new episodes at the open in the markets of these accounts, all of each market's."""
-        which = np.unique(self.frame_of[accounts])
+        which = np.unique(self.snapshot_of[accounts])
         none = np.zeros(len(which), dtype=np.int64)
         self._start(which, none, none)
 
     def _arrays(self) -> dict[str, Any]:
-        return {"day": self._day, "chains": self._chains, "frames": self.frames}
+        return {"day": self._day, "chains": self._chains, "snapshots": self.snapshots}
 
     def _start(self, which: I64, bar: I64, session: I64) -> None:
         n, rng, day = len(which), self._rng, self._day
@@ -293,8 +299,8 @@ class SimulatedMarkets(Resumable):
 
     def _date_frames(self, which: I64) -> None:
         open_ns = session_open_ns_of(self._day.session[which])
-        self.frames.open_ns[which] = open_ns
-        self.frames.close_ns[which] = open_ns + SESSION_BARS * BAR_NS
+        self.snapshots.open_ns[which] = open_ns
+        self.snapshots.close_ns[which] = open_ns + SESSION_BARS * BAR_NS
 
     def _list_contracts(self, which: I64) -> None:
         """List strikes around the spot of the episode's start, one random expiry a bucket."""
@@ -380,7 +386,7 @@ class SimulatedMarkets(Resumable):
         _show_bar(
             self._chains,
             self._day,
-            self.frames,
+            self.snapshots,
             which,
             fresh,
             self._rules,

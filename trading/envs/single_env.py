@@ -16,6 +16,12 @@ from trading.envs.registration import register_environments
 from trading.envs.rules import TradingRules
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.execution.fees import FeeSchedule
+from trading.market.randomisation import (
+    DEFAULT_BEGINNINGS,
+    DEFAULT_RANGES,
+    Beginnings,
+    ModelRanges,
+)
 
 register_environments()
 
@@ -39,9 +45,21 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
     render_mode = None
 
     def __init__(
-        self, rules: TradingRules = DEFAULT_RULES, fees: FeeSchedule = DEFAULT_FEES
+        self,
+        rules: TradingRules = DEFAULT_RULES,
+        fees: FeeSchedule = DEFAULT_FEES,
+        ranges: ModelRanges = DEFAULT_RANGES,
+        beginnings: Beginnings = DEFAULT_BEGINNINGS,
+        sessions_per_episode: int = 1,
     ) -> None:
-        self._env = SimulatedOptionsVectorEnv(1, rules, fees)
+        self._env = SimulatedOptionsVectorEnv(
+            1,
+            rules,
+            fees,
+            ranges,
+            beginnings=beginnings,
+            sessions_per_episode=sessions_per_episode,
+        )
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
 

@@ -1,7 +1,7 @@
-"""One underlying as an environment keeps it: its chain, its closed bars, and the frame they show.
+"""One underlying as an environment keeps it: its chain, its closed bars, and their snapshot.
 
 Live trading and the making of a recorded history both go through here, event by event, so a
-recording shows exactly the frames that were traded.
+recording shows exactly the snapshots that were traded.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -25,9 +25,9 @@ from trading.data.admission import (
     within,
 )
 from trading.data.massive.wire import MAX_PRICE
-from trading.envs.board import Board, board_of
-from trading.envs.frames import empty_frames, fill_frame, scratch
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
+from trading.envs.market_snapshots import empty_snapshots, fill_snapshot, scratch
+from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import TradingRules
 from trading.execution.fees import FeeSchedule
 from trading.market.bars import StockBar
@@ -136,15 +136,15 @@ def _joined(extremes: tuple[float, float] | None, high: float, low: float) -> tu
 
 
 class UnderlyingMarket:
-    """The chain, the bars and the frame of one underlying.
+    """The chain, the bars and the snapshot of one underlying.
 
     Attributes
     ----------
     chain : Chain
-    frames : Frames
-        K = 1: the frame of the last closed bar.
-    board : Board
-        The chain's quotes as accounts see them, in frame 0.
+    snapshots : Snapshots
+        K = 1: the snapshot of the last closed bar.
+    quotes : QuoteArrays
+        The chain's quotes as accounts see them, in snapshot 0.
 
     Parameters
     ----------
@@ -168,8 +168,8 @@ class UnderlyingMarket:
         self.rate = rules.rate
         """Risk-free rate that the options are read with, see `TradingRules.rate`."""
         self.chain = Chain(symbol, [], [])
-        self.frames = empty_frames(1)
-        self.board: Board = board_of(self.chain.columns)
+        self.snapshots = empty_snapshots(1)
+        self.quotes: QuoteArrays = quote_arrays(self.chain.columns)
         self.refused = Refusals() if refused is None else refused
         self._rules, self._fees = rules, fees
         self._bands = bands or Bands()
@@ -191,7 +191,7 @@ class UnderlyingMarket:
         """Last price before the session, and when it was known."""
 
     def set_rules(self, rules: TradingRules) -> None:
-        """Show frames by other rules from the next bar on."""
+        """Show snapshots by other rules from the next bar on."""
         self._rules = rules
 
     @property
@@ -239,7 +239,7 @@ class UnderlyingMarket:
         chain.last_price = chain.spot = price
         chain.last_price_ns = known_ns
         self.chain, self._kept, self._gap = chain, nothing_kept(0), None
-        self.board = board_of(chain.columns)
+        self.quotes = quote_arrays(chain.columns)
 
     def list_contracts(
         self,
@@ -259,7 +259,7 @@ class UnderlyingMarket:
         for column, old in zip(kept, self._kept, strict=True):
             column[mine] = old[theirs]
         self.chain, self._kept = chain, kept
-        self.board = board_of(chain.columns)
+        self.quotes = quote_arrays(chain.columns)
 
     def apply_quote(
         self,
@@ -415,16 +415,22 @@ class UnderlyingMarket:
         self._history.roll(self.spot, end_ns)
 
     def show(self, now_ns: int, session: Session) -> None:
-        """Fill the frame from the refreshed chain and the closed bars."""
-        frames, chain = self.frames, self.chain
-        frames.now_ns[0], frames.open_ns[0] = now_ns, session.open_ns
-        frames.close_ns[0] = session.close_ns
-        frames.spot[0] = chain.spot
-        frames.spot_ns[0] = chain.last_price_ns if chain.last_price > 0.0 else now_ns
+        """Fill the snapshot from the refreshed chain and the closed bars."""
+        snapshots, chain = self.snapshots, self.chain
+        snapshots.now_ns[0], snapshots.open_ns[0] = now_ns, session.open_ns
+        snapshots.close_ns[0] = session.close_ns
+        snapshots.spot[0] = chain.spot
+        snapshots.spot_ns[0] = chain.last_price_ns if chain.last_price > 0.0 else now_ns
         if is_index(self.symbol):
-            frames.spot_ns[0] = 0  # An index has no shares: what needs stock is not to be had.
-        fill_frame(
-            chain.columns, frames, 0, self._history.bars(), self._rules, self._fees, self._scratch
+            snapshots.spot_ns[0] = 0  # An index has no shares: what needs stock is not to be had.
+        fill_snapshot(
+            chain.columns,
+            snapshots,
+            0,
+            self._history.bars(),
+            self._rules,
+            self._fees,
+            self._scratch,
         )
 
     def close_bar(self, now_ns: int, session: Session) -> None:

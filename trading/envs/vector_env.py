@@ -13,19 +13,19 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from trading.envs.account_view import Holdings, observe_accounts
 from trading.envs.accounts import mark, new_accounts, open_accounts, trade
-from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.exits import closed_equity
 from trading.envs.features import FEATURE_COUNT
-from trading.envs.frames import Frames
 from trading.envs.history import HistoricalMarkets, history_with_nights
 from trading.envs.market_features import LIMIT
+from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.nights import close_accounts, pay_dividends, watch_margin
+from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import TradingRules
-from trading.envs.sight import Holdings, see
+from trading.envs.saved_state import copy_state, restore_state
 from trading.envs.simulated_markets import SimulatedMarkets
-from trading.envs.snapshots import copied, put_back
 from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
@@ -40,22 +40,22 @@ Observation = dict[str, NDArray[Any]]
 
 
 class Markets(Protocol):
-    """Where the frames of B accounts come from.
+    """Where the snapshots of B accounts come from.
 
     Attributes
     ----------
-    frames, board : the frames, and the quotes in them
-    frame_of : i64[B], the frame that each account is in
+    snapshots, quotes : the snapshots, and the quotes in them
+    snapshot_of : i64[B], the snapshot that each account is in
     """
 
     @property
-    def frames(self) -> Frames: ...
+    def snapshots(self) -> MarketSnapshots: ...
 
     @property
-    def board(self) -> Board: ...
+    def quotes(self) -> QuoteArrays: ...
 
     @property
-    def frame_of(self) -> I64: ...
+    def snapshot_of(self) -> I64: ...
 
     def reseed(self, rng: np.random.Generator) -> None:
         """Draw from another generator from now on."""
@@ -98,7 +98,7 @@ class Markets(Protocol):
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take over a state in place, so that views of the board and the frames stay.
+        """Take over a state in place, so that views of quotes and snapshots stay.
 
         Raises
         ------
@@ -155,7 +155,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
     @property
     def equity(self) -> F64:
         """Equity of every account at its last mark, USD, [B]; a view."""
-        return self._accounts.purses.equity
+        return self._accounts.balances.equity
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -210,7 +210,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
     def get_state(self) -> dict[str, Any]:
         """A copy of the accounts, the markets and the generator; some tens of kB an account."""
-        return {"accounts": copied(self._own()), "markets": self._markets.get_state()}
+        return {"accounts": copy_state(self._own()), "markets": self._markets.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on, to the last bit, where another environment of equal arguments stood.
@@ -221,7 +221,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             The state is of an environment of another size or kind; reset this one then.
         """
         self._markets.set_state(state["markets"])
-        put_back(self._own(), state["accounts"], "accounts")
+        restore_state(self._own(), state["accounts"], "accounts")
 
     def _own(self) -> dict[str, Any]:
         """The arrays that are not the markets'."""
@@ -235,8 +235,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
     def _current(self) -> Observation:
         return {
-            "observations": self._accounts.sights.observations.copy(),
-            "action_mask": self._accounts.sights.mask.copy(),
+            "observations": self._accounts.views.observations.copy(),
+            "action_mask": self._accounts.views.mask.copy(),
         }
 
     def _open(self, which: I64) -> None:
@@ -247,9 +247,9 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
     def _trade(self, actions: I64) -> None:
         trade(
-            self._markets.board,
-            self._markets.frames,
-            self._markets.frame_of,
+            self._markets.quotes,
+            self._markets.snapshots,
+            self._markets.snapshot_of,
             self._rules,
             self._fees,
             self._accounts,
@@ -260,14 +260,14 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
     def _closed(self, which: I64) -> F64:
         """Equity of accounts with everything closed at the touch, USD, [B]; of others as marked."""
         worth, markets = self.equity.copy(), self._markets
-        view = (markets.board, markets.frames, markets.frame_of, self._rules)
+        view = (markets.quotes, markets.snapshots, markets.snapshot_of, self._rules)
         closed_equity(*view, self._fees, self._accounts, which, worth)
         return worth
 
     def _pass_night(self, which: I64) -> None:
         """Lead accounts at their session's close to the first bar of the next one."""
         accounts, markets = self._accounts, self._markets
-        view = (markets.board, markets.frames, markets.frame_of, self._rules)
+        view = (markets.quotes, markets.snapshots, markets.snapshot_of, self._rules)
         dividend, in_cash = markets.night(which)
         close_accounts(*view, accounts, which, dividend, in_cash)
         markets.pass_night(which, accounts.holdings)
@@ -276,11 +276,16 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
     def _observe(self, which: I64) -> None:
         accounts = self._accounts
-        view = (self._markets.board, self._markets.frames, self._markets.frame_of, self._rules)
+        view = (
+            self._markets.quotes,
+            self._markets.snapshots,
+            self._markets.snapshot_of,
+            self._rules,
+        )
         mark(*view, accounts, which, self._rewards)
         if accounts.moves.any():
             watch_margin(*view, accounts, which)
-        see(*view, accounts.holdings, accounts.purses, which, accounts.sights)
+        observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views)
 
 
 class SimulatedOptionsVectorEnv(OptionsVectorEnv):

@@ -24,11 +24,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.board import Board
+from trading.envs.account_view import Holdings
 from trading.envs.catalogue import MAX_LEGS
-from trading.envs.frames import Frames
-from trading.envs.rules import NO_LEG, STOCK, TradingRules
-from trading.envs.sight import Holdings
+from trading.envs.market_snapshots import MarketSnapshots
+from trading.envs.quote_arrays import QuoteArrays
+from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.market.chain import F64, I64, MIN_TIME_VALUE
 from trading.market.pricing import YEAR_NS, greeks, implied_volatility
 
@@ -46,7 +46,7 @@ _QUOTES, UNEXPLAINED, SPREAD, FEES, ENDINGS = range(4, 9)
 
 
 class Reading(NamedTuple):
-    """The legs of B accounts in their frames; [B, L] unless it says otherwise."""
+    """The legs of B accounts in their snapshots; [B, L] unless it says otherwise."""
 
     now_ns: I64
     """[B]"""
@@ -75,14 +75,20 @@ class Reading(NamedTuple):
 
 
 def read(
-    board: Board, frames: Frames, frame_of: I64, holdings: Holdings, rules: TradingRules
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
+    holdings: Holdings,
+    rules: TradingRules,
 ) -> Reading:
-    """Marks and greeks of all that is held, as the frames show them."""
-    shape = len(frame_of), MAX_LEGS
+    """Marks and greeks of all that is held, as the snapshots show them."""
+    shape = len(snapshot_of), MAX_LEGS
     reading = Reading(
-        frames.now_ns[frame_of], frames.spot[frame_of], *(np.zeros(shape) for _ in range(7))
+        snapshots.now_ns[snapshot_of],
+        snapshots.spot[snapshot_of],
+        *(np.zeros(shape) for _ in range(7)),
     )
-    _read(board, frames, frame_of, holdings, rules, reading)
+    _read(quotes, snapshots, snapshot_of, holdings, rules, reading)
     return reading
 
 
@@ -114,33 +120,33 @@ def greeks_of_mark(
 
 @njit(cache=True, error_model="numpy")
 def _read(
-    board: Board,
-    frames: Frames,
-    frame_of: I64,
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     holdings: Holdings,
     rules: TradingRules,
     reading: Reading,
 ) -> None:
-    for b in range(len(frame_of)):
-        f, units = frame_of[b], holdings.units[b]
-        spot, now_ns = frames.spot[f], frames.now_ns[f]
+    for b in range(len(snapshot_of)):
+        f, units = snapshot_of[b], holdings.units[b]
+        spot, now_ns = snapshots.spot[f], snapshots.now_ns[f]
         for leg in range(MAX_LEGS):
             i = holdings.legs[b, leg]
             if i == NO_LEG or units == 0:
                 break
             reading.quantity[b, leg] = holdings.ratio[b, leg] * units * rules.multiplier
-            if i == STOCK:
+            if i == STOCK_LEG:
                 reading.mark[b, leg], reading.delta[b, leg] = spot, 1.0
                 continue
-            q, listed = board.quoted_at[f] + i, board.listed_at[f] + i
-            mark = reading.mark[b, leg] = board.mark[q]
+            q, listed = quotes.quote_offset[f] + i, quotes.contract_offset[f] + i
+            mark = reading.mark[b, leg] = quotes.mark[q]
             iv, delta, gamma, vega, theta = greeks_of_mark(
                 mark,
-                board.bid[q],
-                board.ask[q],
-                board.right[listed],
-                board.strike[listed],
-                (board.expiry_ns[listed] - now_ns) / YEAR_NS,
+                quotes.bid[q],
+                quotes.ask[q],
+                quotes.right[listed],
+                quotes.strike[listed],
+                (quotes.expiry_ns[listed] - now_ns) / YEAR_NS,
                 spot,
                 rules.rate,
             )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,17 @@ from trading.envs.history import (
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv
-from trading.evaluation.baselines import Standing, Trader
+from trading.evaluation.baselines import Standing
 from trading.evaluation.simulated_history import SIMULATED
 from trading.evaluation.watched_env import WatchedBar, WatchedEnv
 from trading.execution.fees import FeeSchedule
 from trading.learning.policy import Policy
 from trading.market.chain import F64, I64
 from trading.market.randomisation import DEFAULT_FAMILY, Family
+from trading.plugins.registry import Trader
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,27 @@ class Backtest:
         """`returns` with everything closed at the touch where an episode ends, [D]."""
         return self.returns + self.exits
 
+    def frame(self) -> "pd.DataFrame":
+        """A table with a row for each session.
+
+        Its columns are `session`, what it was; `return` and `closed_return`, as the fields;
+        `fills`; `traded` and `equity`, USD, of it and at its end; and `episode`.
+        """
+        import pandas as pd
+
+        last = np.isfinite(self.equity).sum(axis=1) - 1
+        return pd.DataFrame(
+            {
+                "session": self.names,
+                "return": self.returns,
+                "closed_return": self.closed_returns,
+                "fills": self.trades,
+                "traded": self.traded,
+                "equity": self.equity[np.arange(len(last)), last],
+                "episode": self.episode,
+            }
+        )
+
 
 class EveryDay(HistoricalMarkets):
     """All days of a history, each traded once, from its first bar to its last.
@@ -87,7 +112,7 @@ class EveryDay(HistoricalMarkets):
 
     def start_all(self) -> None:
         """Begin every episode at its open."""
-        self.restart(np.arange(len(self.frame_of)))
+        self.restart(np.arange(len(self.snapshot_of)))
 
     def restart(self, accounts: I64) -> None:
         """Begin the accounts' own episodes again."""
@@ -111,7 +136,7 @@ class FromTheOpen(SimulatedMarkets):
 
     def start_all(self) -> None:
         """Begin a session in every market."""
-        self.restart(np.arange(len(self.frame_of)))
+        self.restart(np.arange(len(self.snapshot_of)))
 
 
 def backtest_history(

@@ -7,42 +7,38 @@ lots, and marked and halted with the other accounts.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.envs.account_view import keep_greeks, legs_greeks
 from trading.envs.accounts import Accounts
-from trading.envs.board import Board
-from trading.envs.catalogue import ACTIONS, HOLD
-from trading.envs.frames import ABOVE_ROUNDING, Frames
-from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
-from trading.envs.sight import keep_greeks, legs_greeks
+from trading.envs.by_name import action as action_named
+from trading.envs.catalogue import HOLD
+from trading.envs.market_snapshots import ABOVE_ROUNDING, MarketSnapshots
+from trading.envs.quote_arrays import QuoteArrays
+from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.vector_env import Observation
+from trading.errors import PluginError
 from trading.execution.buying_power import required
-from trading.execution.crossing import Crossing, cross
 from trading.execution.exposure import headroom
 from trading.execution.fees import FeeSchedule
 from trading.execution.legs import terms_of
 from trading.execution.margin_watch import cents_up
 from trading.execution.matching import FillStyle
-from trading.execution.money import usd
+from trading.execution.money import round_usd
+from trading.execution.order_matching import MatchResult, match_order
 from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.requirement import legs_reserve, market_requirement, sells_short
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import I64
 from trading.market.contracts import OptionContract, Right
+from trading.plugins.registry import REGISTRY, Trader
+from trading.plugins.rule_based import RuleBased
 
 _CALENDAR = ExchangeCalendar()
-
-Trader = Callable[[Observation, NDArray[np.bool_]], NDArray[np.int64]]
-"""Chooses an action per account from observations, and where an episode begins, bool[B]."""
-
-
-def action_named(name: str) -> int:
-    """Index of an action of the catalogue."""
-    return next(i for i, action in enumerate(ACTIONS) if action.name == name)
 
 
 def hold(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -80,9 +76,9 @@ def random_masked(seed: int) -> Trader:
 class View:
     """The markets that B accounts trade, as they stand now."""
 
-    board: Board
-    frames: Frames
-    frame_of: I64
+    quotes: QuoteArrays
+    snapshots: MarketSnapshots
+    snapshot_of: I64
     """[B]"""
     underlyings: Sequence[str]
     """[B], tickers; an option's root decides its margin."""
@@ -114,18 +110,18 @@ class Standing:
         self, view: View, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
     ) -> None:
         """Open the position in every account that has not traded yet, as far as it may."""
-        purses, frames = accounts.purses, view.frames
-        for b in np.flatnonzero((accounts.trades == 0) & purses.may_open).tolist():
-            f = int(view.frame_of[b])
-            legs = self._legs(frames, f)
-            closing = frames.close_ns[f] - frames.now_ns[f] <= rules.no_open_ns
+        balances, snapshots = accounts.balances, view.snapshots
+        for b in np.flatnonzero((accounts.trades == 0) & balances.may_open).tolist():
+            f = int(view.snapshot_of[b])
+            legs = self._legs(snapshots, f)
+            closing = snapshots.close_ns[f] - snapshots.now_ns[f] <= rules.no_open_ns
             if legs[0] != NO_LEG and not closing:
                 _open(self, view, b, legs, rules, fees, accounts)
 
-    def _legs(self, frames: Frames, f: int) -> list[int]:
+    def _legs(self, snapshots: MarketSnapshots, f: int) -> list[int]:
         if self.contracts_of is None:
-            return [STOCK]
-        row = frames.legs[f, action_named(self.contracts_of)]
+            return [STOCK_LEG]
+        row = snapshots.legs[f, action_named(self.contracts_of)]
         return [int(i) for i in row[: len(self.ratio)]]
 
 
@@ -138,8 +134,16 @@ BENCHMARK = "buy and hold"
 
 
 def baselines(seed: int) -> Mapping[str, Trader]:
-    """Every baseline by name; `seed` is that of the random one. A trader serves one backtest."""
-    return {
+    """Every baseline by name; `seed` is that of random choices. A trader serves one backtest.
+
+    Those that plug-ins have registered come last.
+
+    Raises
+    ------
+    PluginError
+        A registered one cannot be made, or has the name of another.
+    """
+    own: dict[str, Trader] = {
         "hold cash": hold,
         BENCHMARK: BUY_AND_HOLD,
         "covered call": open_and_keep("covered_call_far_d30"),
@@ -147,21 +151,26 @@ def baselines(seed: int) -> Mapping[str, Trader]:
         "iron condor": open_and_keep("iron_condor_far_d30_15"),
         "random": random_masked(seed),
     }
+    for name, plugin in REGISTRY.baselines.items():
+        if name in own:
+            raise PluginError(f"{plugin}: there is a baseline of this name; choose another name")
+        own[name] = RuleBased(plugin, seed)
+    return own
 
 
 def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:
     """What account `b` can trade a contract, or the stock, at."""
-    frames, board, f = view.frames, view.board, int(view.frame_of[b])
-    if leg == STOCK:
-        bid, ask = stock_touch(float(frames.spot[f]), rules.stock_half_spread)
-        return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(frames.spot_ns[f]))
-    q = int(board.quoted_at[f]) + leg
+    snapshots, quotes, f = view.snapshots, view.quotes, int(view.snapshot_of[b])
+    if leg == STOCK_LEG:
+        bid, ask = stock_touch(float(snapshots.spot[f]), rules.stock_half_spread)
+        return QuoteView(bid, ask, STOCK_LOTS, STOCK_LOTS, int(snapshots.spot_ns[f]))
+    q = int(quotes.quote_offset[f]) + leg
     return QuoteView(
-        float(board.bid[q]),
-        float(board.ask[q]),
-        float(board.bid_size[q]),
-        float(board.ask_size[q]),
-        int(board.quote_ns[q]),
+        float(quotes.bid[q]),
+        float(quotes.ask[q]),
+        float(quotes.bid_size[q]),
+        float(quotes.ask_size[q]),
+        int(quotes.quote_ns[q]),
     )
 
 
@@ -175,11 +184,11 @@ def _open(
     accounts: Accounts,
 ) -> None:
     """Order as many units as the limits allow, and book what trades."""
-    f, underlying = int(view.frame_of[b]), view.underlyings[b]
+    f, underlying = int(view.snapshot_of[b]), view.underlyings[b]
     symbols = [_symbol(view, f, leg, underlying) for leg in legs]
     order = Order(
         order_id=f"{standing.name}-{b}",
-        ts_ns=int(view.frames.now_ns[f]),
+        ts_ns=int(view.snapshots.now_ns[f]),
         underlying=underlying,
         strategy=standing.name,
         intent=Intent.OPEN,
@@ -187,20 +196,20 @@ def _open(
         units=rules.max_contracts,
     )
     quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
-    offered = cross(
+    offered = match_order(
         order, order.units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage,
         style=FillStyle(rules.fill_style),
     )  # fmt: skip
     if offered.units == 0:
         return
-    spot = float(view.frames.spot[f])
+    spot = float(view.snapshots.spot[f])
     margin = cents_up(market_requirement(order.legs, rules.multiplier, spot, offered.marks))
     greeks = legs_greeks(
-        view.board, view.frames, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
+        view.quotes, view.snapshots, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
     )
-    purses = accounts.purses
-    power = float(purses.cash[b] - purses.reserved[b])
-    units = _units(offered, margin, greeks, float(purses.equity[b]), power, rules, fees)
+    balances = accounts.balances
+    power = float(balances.cash[b] - balances.reserved[b])
+    units = _units(offered, margin, greeks, float(balances.equity[b]), power, rules, fees)
     if units >= 1:
         premium, fee = offered.cash(fees, units, rules.multiplier)
         _book(accounts, b, legs, standing.ratio, units, premium, fee, margin, order.ts_ns)
@@ -208,7 +217,7 @@ def _open(
 
 
 def _units(
-    offered: Crossing,
+    offered: MatchResult,
     margin: float,
     greeks: tuple[float, float, float],
     equity: float,
@@ -242,12 +251,12 @@ def _units(
 
 
 def _symbol(view: View, f: int, leg: int, underlying: str) -> str:
-    if leg == STOCK:
+    if leg == STOCK_LEG:
         return underlying
-    board, i = view.board, int(view.board.listed_at[f]) + leg
-    expiry = _CALENDAR.date_of(int(board.expiry_ns[i]))
-    strike_milli = round(1000 * float(board.strike[i]))
-    return OptionContract(underlying, expiry, Right(int(board.right[i])), strike_milli).symbol
+    quotes, i = view.quotes, int(view.quotes.contract_offset[f]) + leg
+    expiry = _CALENDAR.date_of(int(quotes.expiry_ns[i]))
+    strike_milli = round(1000 * float(quotes.strike[i]))
+    return OptionContract(underlying, expiry, Right(int(quotes.right[i])), strike_milli).symbol
 
 
 def _book(
@@ -262,24 +271,26 @@ def _book(
     now_ns: int,
 ) -> None:
     """Write an opening fill to account `b`, as `trading.envs.accounts.trade` does."""
-    holdings, purses = accounts.holdings, accounts.purses
-    purses.cash[b] = usd(purses.cash[b] + (premium - fee))
-    accounts.net_cash[b] = usd(accounts.net_cash[b] + (premium - fee))
+    holdings, balances = accounts.holdings, accounts.balances
+    balances.cash[b] = round_usd(balances.cash[b] + (premium - fee))
+    accounts.net_cash[b] = round_usd(accounts.net_cash[b] + (premium - fee))
     accounts.trades[b] += 1
     accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
     accounts.unit_reserve[b] = margin
     holdings.units[b], holdings.opened_ns[b] = units, now_ns
     holdings.legs[b], holdings.ratio[b] = NO_LEG, 0
     holdings.legs[b, : len(legs)], holdings.ratio[b, : len(legs)] = legs, ratio
-    holdings.net_cash[b] = usd(premium - fee)
-    purses.open_positions[b] = 1
-    purses.reserved[b] = margin * units
+    holdings.net_cash[b] = round_usd(premium - fee)
+    balances.open_positions[b] = 1
+    balances.reserved[b] = margin * units
 
 
 def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: View, f: int) -> None:
     """Keep the greeks that options are opened at, as `trading.envs.accounts.trade` does."""
-    known, board = accounts.holdings.known[b], view.board
+    known, quotes = accounts.holdings.known[b], view.quotes
     known[:] = 0.0
     for place, leg in enumerate(legs):
-        if leg != STOCK:
-            keep_greeks(board, int(board.quoted_at[f]) + leg, view.frames.spot[f], known[place])
+        if leg != STOCK_LEG:
+            keep_greeks(
+                quotes, int(quotes.quote_offset[f]) + leg, view.snapshots.spot[f], known[place]
+            )

@@ -12,10 +12,11 @@ from trading.envs.history import History, history_of_days
 from trading.envs.rules import TradingRules
 from trading.errors import DataError
 from trading.evaluation.backtest import Backtest, backtest_history, learnt
-from trading.evaluation.baselines import Trader, baselines
+from trading.evaluation.baselines import baselines
 from trading.evaluation.walk_forward import Fold
 from trading.execution.fees import FeeSchedule
 from trading.learning.policy import Policy
+from trading.plugins.registry import Trader
 
 PolicyOfFold = Callable[[Path, Path], Policy]
 """Learns from the history in the first folder; may keep what it likes in the second."""

@@ -37,10 +37,10 @@ def write_simulated_history(
     with new_history(folder, rules, fees) as writer:
         for _ in range(sessions):
             markets.restart(np.zeros(1, dtype=np.int64))
-            writer.add_bar(markets.board, markets.frames)
+            writer.add_bar(markets.quotes, markets.snapshots)
             while not markets.advance().any():
-                writer.add_bar(markets.board, markets.frames)
-            writer.add_bar(markets.board, markets.frames)
+                writer.add_bar(markets.quotes, markets.snapshots)
+            writer.add_bar(markets.quotes, markets.snapshots)
             writer.end_day(SIMULATED, day.isoformat())
             day = calendar.next_session(day).date
     return writer.days

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE, Strategy
-from trading.envs.rules import NO_LEG, STOCK, TradingRules
-from trading.envs.sight import Holdings
+from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.envs.vector_env import Markets, OptionsVectorEnv
 from trading.evaluation.attribution import ENDINGS, Reading, explain, read
 from trading.evaluation.baselines import BUY_AND_HOLD, SHORT_STRANGLE, Standing, View, quote_of
@@ -136,12 +136,12 @@ class WatchedEnv(OptionsVectorEnv):
 
     def _view(self) -> View:
         markets = self._markets
-        return View(markets.board, markets.frames, markets.frame_of, self._underlyings)
+        return View(markets.quotes, markets.snapshots, markets.snapshot_of, self._underlyings)
 
     def _read(self) -> Reading:
         markets = self._markets
         held = self._accounts.holdings
-        return read(markets.board, markets.frames, markets.frame_of, held, self._rules)
+        return read(markets.quotes, markets.snapshots, markets.snapshot_of, held, self._rules)
 
     def _traded(self, before: Holdings, filled: NDArray[np.bool_]) -> F64:
         """USD of options and stock that the accounts' orders moved, [B]."""
@@ -159,7 +159,7 @@ class WatchedEnv(OptionsVectorEnv):
                 quote = quote_of(view, b, leg, rules)
                 price = fill_price(
                     quote.bid, quote.ask, lots > 0, rules.slippage, rules.fill_style, n_legs,
-                    n_legs == 1 and leg == STOCK,
+                    n_legs == 1 and leg == STOCK_LEG,
                 )  # fmt: skip
                 traded[b] += abs(lots) * rules.multiplier * price
         return traded

@@ -19,7 +19,7 @@ from trading.execution.deliverables import Deliverable, OtherShares
 from trading.execution.events import Converted, CorporateActionApplied
 from trading.execution.holdings import Position
 from trading.execution.legs import is_stock
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.portfolio import Account
 from trading.market.contracts import OptionContract, parse_symbol
 from trading.market.corporate_actions import (
@@ -82,9 +82,9 @@ def adjustment(
         terms=action.terms,
         converted=tuple(book.converted),
         after=book.after,
-        cash=usd(book.cash) + 0.0,
-        cash_in_lieu=usd(book.cash_in_lieu) + 0.0,
-        moved=usd(book.moved) + 0.0,
+        cash=round_usd(book.cash) + 0.0,
+        cash_in_lieu=round_usd(book.cash_in_lieu) + 0.0,
+        moved=round_usd(book.moved) + 0.0,
         spun_off=action.new_symbol if isinstance(action, SpinOff) and book.spun_off else "",
         identifier=action.identifier,
     )
@@ -229,7 +229,9 @@ class _Book:
         if isinstance(action, Rename | Delisting):
             return held and msgspec.structs.replace(held, underlying=self.after)
         if isinstance(action, SpecialDividend):
-            return msgspec.structs.replace(now, cash=usd(now.cash + now.shares * action.amount))
+            return msgspec.structs.replace(
+                now, cash=round_usd(now.cash + now.shares * action.amount)
+            )
         if isinstance(action, SpinOff):
             whole, fraction = _whole(Fraction(round(now.shares)) * action.ratio)
             price = (self.spot - action.price_after(self.spot)) / float(action.ratio)
@@ -240,7 +242,7 @@ class _Book:
             if whole:
                 price = self._price(price, action.new_symbol)
                 others = (*others, OtherShares(action.new_symbol, float(whole), price))
-            return msgspec.structs.replace(now, cash=usd(cash), others=others)
+            return msgspec.structs.replace(now, cash=round_usd(cash), others=others)
         ratio = action.ratio
         whole, fraction = _whole(Fraction(round(now.shares)) * ratio)
         cash = now.cash
@@ -249,7 +251,7 @@ class _Book:
         if fraction:
             price = self._price(action.price_after(self.spot), action.underlying)
             cash += float(fraction) * price
-        after = Deliverable(self.after, float(whole), usd(cash), now.others)
+        after = Deliverable(self.after, float(whole), round_usd(cash), now.others)
         return None if after == Deliverable(self.after, multiplier) else after
 
     def _keep(self, position: Position, mark: float, factor: float) -> None:

@@ -19,7 +19,6 @@ from trading.execution.buying_power import (
 )
 from trading.execution.carry import NO_CARRY, CarryRates, carried
 from trading.execution.clearing import Clearing
-from trading.execution.crossing import Crossing, cross, quoted
 from trading.execution.events import (
     Carried,
     Event,
@@ -35,6 +34,8 @@ from trading.execution.journal import Journal
 from trading.execution.margin import uncovered_margin
 from trading.execution.margin_watch import margin_changes
 from trading.execution.matching import FillStyle
+from trading.execution.order_matching import MatchResult, match_order, quoted
+from trading.execution.order_validation import validation_errors
 from trading.execution.orders import (
     Fill,
     Intent,
@@ -47,7 +48,6 @@ from trading.execution.orders import (
     TimeInForce,
 )
 from trading.execution.portfolio import Account
-from trading.execution.refusals import refusals
 from trading.execution.requirement import legs_reserve
 from trading.execution.risk import RiskEngine, RiskLimits, is_affordable
 from trading.execution.settlement import settlement_price
@@ -69,7 +69,7 @@ class _Refused(NamedTuple):
 class _Plan(NamedTuple):
     """What an order that passed every check does."""
 
-    crossing: Crossing
+    matched: MatchResult
     margin: float
     waits: bool
     """Units that do not trade now wait."""
@@ -187,12 +187,12 @@ class PaperBroker(Clearing):
         )
         if isinstance(plan, _Refused):
             return self._reject(*plan)
-        crossing, rest = plan.crossing, order.units - plan.crossing.units
+        matched, rest = plan.matched, order.units - plan.matched.units
         events: list[Event] = [OrderAccepted(now_ns, order, plan.reserved_per_unit)]
         fill = None
-        if crossing.units:
-            fill = crossing.fill(self.schedule, order.units, self.account.multiplier, now_ns)
-            moving = moving_margin(crossing, self.account, plan.margin)
+        if matched.units:
+            fill = matched.fill(self.schedule, order.units, self.account.multiplier, now_ns)
+            moving = moving_margin(matched, self.account, plan.margin)
             events.append(OrderFilled(now_ns, fill, moving))
         if rest and not plan.waits:
             missing = f"{rest} of {order.units} units were not displayed"
@@ -244,28 +244,28 @@ class PaperBroker(Clearing):
         gated = self.risk.gate(order, self.account, now_ns, by_owner=by_owner)
         if gated is not None:
             return _Refused(gated, order.underlying)
-        for reason, detail in refusals(order, self.account, quotes, session_open):
+        for reason, detail in validation_errors(order, self.account, quotes, session_open):
             refused = Rejection(order.order_id, now_ns, reason, detail)
             return _Refused(refused, order.underlying)
-        crossing = self._cross(order, order.units, quotes, now_ns)
-        waits = self._may_wait(crossing)
-        if crossing.reason is not None and not waits:
+        matched = self._match(order, order.units, quotes, now_ns)
+        waits = self._may_wait(matched)
+        if matched.reason is not None and not waits:
             detail = quoted(order, quotes)
-            refused = Rejection(order.order_id, now_ns, crossing.reason, detail)
+            refused = Rejection(order.order_id, now_ns, matched.reason, detail)
             return _Refused(refused, order.underlying)
-        margin = self._unit_margin(crossing, quotes, spots)
-        rest = order.units - crossing.units
+        margin = self._unit_margin(matched, quotes, spots)
+        rest = order.units - matched.units
         reserved_per_unit = 0.0
         if rest and waits:
             reserved_per_unit = reservation(
-                crossing, rest, margin, self.schedule, self.account.multiplier
+                matched, rest, margin, self.schedule, self.account.multiplier
             )
         equity = self.account.equity(self.marks) if equity is None else equity
         broken = self.risk.check(
             order,
             self.account,
-            required_cash=self._required(crossing, margin) + reserved_per_unit * rest,
-            notional=crossing.gross * self.account.multiplier * order.units,
+            required_cash=self._required(matched, margin) + reserved_per_unit * rest,
+            notional=matched.gross * self.account.multiplier * order.units,
             equity=equity,
             now_ns=now_ns,
             greeks=greeks,
@@ -275,7 +275,7 @@ class PaperBroker(Clearing):
         if broken is not None:
             is_known = all(math.isfinite(value) for value in (equity, *(greeks or ())))
             return _Refused(broken, order.underlying if is_known or by_owner else None)
-        return _Plan(crossing, margin, waits, reserved_per_unit)
+        return _Plan(matched, margin, waits, reserved_per_unit)
 
     def on_bar(
         self,
@@ -322,24 +322,24 @@ class PaperBroker(Clearing):
         symbol = OptionContract("A", date(2000, 1, 3), Right.CALL, 1000).symbol
         order = Order("rehearsal", 0, "A", "long_call", Intent.OPEN, (Leg(symbol, 1),), 1)
         quotes = {symbol: QuoteView(1.0, 1.1, 1.0, 1.0, 1)}
-        crossing = self._cross(order, 1, quotes, 1)
-        self._required(crossing, legs_reserve(order.legs, self.account.multiplier))
+        matched = self._match(order, 1, quotes, 1)
+        self._required(matched, legs_reserve(order.legs, self.account.multiplier))
         uncovered_margin(1, 1.0, 1.0, 1.0, False)
         headroom(1.0, 0.0, 1.0)
 
-    def _may_wait(self, crossing: Crossing) -> bool:
+    def _may_wait(self, matched: MatchResult) -> bool:
         """Whether units that do not trade now may wait."""
-        order = crossing.order
+        order = matched.order
         if order.time_in_force is not TimeInForce.DAY:
             return False
-        if crossing.reason is RejectReason.NOT_A_NUMBER:
+        if matched.reason is RejectReason.NOT_A_NUMBER:
             return False
-        return order.order_type is OrderType.LIMIT or crossing.units > 0
+        return order.order_type is OrderType.LIMIT or matched.units > 0
 
-    def _cross(
+    def _match(
         self, order: Order, units: int, quotes: Mapping[str, QuoteView], now_ns: int
-    ) -> Crossing:
-        return cross(
+    ) -> MatchResult:
+        return match_order(
             order,
             units,
             quotes,
@@ -353,18 +353,18 @@ class PaperBroker(Clearing):
 
     def _unit_margin(
         self,
-        crossing: Crossing,
+        matched: MatchResult,
         quotes: Mapping[str, QuoteView],
         spots: Mapping[str, float] | None,
     ) -> float:
         prices = underlying_prices(quotes, self.marks) if spots is None else spots
-        spot = prices.get(crossing.order.underlying)
+        spot = prices.get(matched.order.underlying)
         allow_naked = self.risk.limits.allow_naked_shorts
-        return unit_margin(crossing, self.account, spot, allow_naked=allow_naked)
+        return unit_margin(matched, self.account, spot, allow_naked=allow_naked)
 
-    def _required(self, crossing: Crossing, margin: float) -> float:
+    def _required(self, matched: MatchResult, margin: float) -> float:
         multiplier = self.account.multiplier
-        return required(crossing, crossing.units, crossing.net, margin, self.schedule, multiplier)
+        return required(matched, matched.units, matched.net, margin, self.schedule, multiplier)
 
     def _fill_waiting(
         self,
@@ -376,19 +376,19 @@ class PaperBroker(Clearing):
         order = waiting.order
         if any(leg.symbol not in quotes for leg in order.legs):
             return None
-        crossing = self._cross(order, waiting.remaining, quotes, now_ns)
-        if crossing.reason is RejectReason.NOT_A_NUMBER:
-            self.suspend(order.underlying, crossing.reason, now_ns)
-        if crossing.units == 0:
+        matched = self._match(order, waiting.remaining, quotes, now_ns)
+        if matched.reason is RejectReason.NOT_A_NUMBER:
+            self.suspend(order.underlying, matched.reason, now_ns)
+        if matched.units == 0:
             return None
-        margin = self._unit_margin(crossing, quotes, spots)
-        needed = self._required(crossing, margin)
-        available = self.account.buying_power + waiting.reserved_per_unit * crossing.units
+        margin = self._unit_margin(matched, quotes, spots)
+        needed = self._required(matched, margin)
+        available = self.account.buying_power + waiting.reserved_per_unit * matched.units
         if not is_affordable(order, needed, available):
             self.cancel(order.order_id, now_ns, RejectReason.BUYING_POWER)
             return None
-        fill = crossing.fill(self.schedule, waiting.remaining, self.account.multiplier, now_ns)
-        self.record([OrderFilled(now_ns, fill, moving_margin(crossing, self.account, margin))])
+        fill = matched.fill(self.schedule, waiting.remaining, self.account.multiplier, now_ns)
+        self.record([OrderFilled(now_ns, fill, moving_margin(matched, self.account, margin))])
         return fill
 
     def _watch_margin(

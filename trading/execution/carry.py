@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from trading.execution.events import Carried
 from trading.execution.legs import is_stock
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.portfolio import Account
 
 DAYS_OF_YEAR = 365.0
@@ -47,6 +47,6 @@ def carried(
         if is_stock(symbol) and position.quantity < 0:
             price = prices.get(symbol, position.average_price)
             worth = -position.quantity * account.size(symbol) * price
-            fees[symbol] = float(usd(worth * rates.borrow_fee * years))
-    interest = float(usd(max(account.cash, 0.0) * rates.cash_interest * years))
+            fees[symbol] = float(round_usd(worth * rates.borrow_fee * years))
+    interest = float(round_usd(max(account.cash, 0.0) * rates.cash_interest * years))
     return Carried(now_ns, today.isoformat(), through.isoformat(), interest, fees)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 from trading.errors import DataError
-from trading.execution.books import Books
 from trading.execution.clearing import Clearing
 from trading.execution.events import CorporateActionApplied
+from trading.execution.journal_writer import AccountJournalWriter
 from trading.execution.legs import is_stock
 from trading.execution.orders import QuoteView
 from trading.execution.portfolio import UNEXPLAINED, Account
@@ -107,7 +107,9 @@ def unexplained_since(account: Account, underlying: str) -> date | None:
     return min(dates, default=None)
 
 
-def suspend_unexplained(books: Books, underlying: str, day: date, what: str, now_ns: int) -> None:
+def suspend_unexplained(
+    books: AccountJournalWriter, underlying: str, day: date, what: str, now_ns: int
+) -> None:
     """Let an underlying neither trade nor move in value since no action explains what it does.
 
     Nothing happens where that is so already, or its owner said that the move of `day` was real.
@@ -119,7 +121,7 @@ def suspend_unexplained(books: Books, underlying: str, day: date, what: str, now
         books.suspend(underlying, f"{reason} {what}", now_ns)
 
 
-def lift(books: Books, underlying: str, prefix: str, why: str, now_ns: int) -> None:
+def lift(books: AccountJournalWriter, underlying: str, prefix: str, why: str, now_ns: int) -> None:
     """End the suspensions of an underlying whose reasons begin with `prefix`."""
     for reason in list(books.account.suspensions.get(underlying, ())):
         if reason.startswith(prefix):
@@ -193,7 +195,7 @@ def catch_up(
     return work.applied
 
 
-def dispute(books: Books, known: Known, session: Session) -> None:
+def dispute(books: AccountJournalWriter, known: Known, session: Session) -> None:
     """Suspend what was converted by an action that is called off or told otherwise since.
 
     Until its owner takes the action back or keeps it, or it is told again as it was applied.

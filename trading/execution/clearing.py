@@ -7,7 +7,6 @@ from datetime import date
 from trading.errors import OrderError
 from trading.execution.adjustment import adjustment
 from trading.execution.assignment import early_assignments
-from trading.execution.books import Books
 from trading.execution.events import (
     CorporateActionApplied,
     DividendPaid,
@@ -16,8 +15,9 @@ from trading.execution.events import (
     SessionClosed,
     Settled,
 )
+from trading.execution.journal_writer import AccountJournalWriter
 from trading.execution.margin_watch import margins_after
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.settlement import settlements
 from trading.execution.states import Cause, TradingState
@@ -33,8 +33,8 @@ from trading.market.corporate_actions import (
 from trading.market.dividends import Dividend
 
 
-class Clearing(Books):
-    """Books that expiry, assignment, dividends and corporate actions come into."""
+class Clearing(AccountJournalWriter):
+    """Writes what expiry, assignment, dividends and corporate actions do to an account."""
 
     def apply_action(
         self,
@@ -161,7 +161,7 @@ class Clearing(Books):
                 held = account.positions.get(underlying)
                 lots = held.quantity if held else 0
                 lot = account.stock_lots.get(underlying, 0.0)
-            cash = usd(lots * (lot or account.multiplier) * owed)
+            cash = round_usd(lots * (lot or account.multiplier) * owed)
             number = count + 1
             paid.append(
                 DividendPaid(now_ns, underlying, ex_date, lots, owed, cash, number=number, lot=lot)
@@ -320,7 +320,7 @@ def _paid_in_cash(
                 each.into,
                 each.into_quantity,
                 price,
-                usd(each.into_quantity * multiplier * price) + 0.0,
+                round_usd(each.into_quantity * multiplier * price) + 0.0,
                 share,
                 ending=Ending.CASH if price else Ending.WORTHLESS,
                 source=CloseSource.ACTION,

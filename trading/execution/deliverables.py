@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from trading.execution.legs import STOCK, Terms, is_stock, terms_of
+from trading.execution.legs import STOCK_RIGHT, Terms, is_stock, terms_of
 from trading.execution.orders import Leg
 
 
@@ -104,4 +104,4 @@ class Adjusted(NamedTuple):
 STANDARD = Adjusted()
 """No symbol that is not standard."""
 
-__all__ = ["STANDARD", "STOCK", "Adjusted", "Deliverable", "OtherShares", "is_stock"]
+__all__ = ["STANDARD", "STOCK_RIGHT", "Adjusted", "Deliverable", "OtherShares", "is_stock"]

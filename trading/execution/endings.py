@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 
 EXERCISE_THRESHOLD = 0.01
 """USD a share in the money from which the OCC exercises an expiring option (OCC Rule 805)."""
@@ -14,7 +14,7 @@ def exercised(right: int, strike: float, value: float) -> float:
 
     USD a share; `right` is +1 for a call and -1 for a put.
     """
-    intrinsic = usd(max(0.0, right * (value - strike)))
+    intrinsic = round_usd(max(0.0, right * (value - strike)))
     return float(intrinsic if intrinsic >= EXERCISE_THRESHOLD else 0.0)
 
 
@@ -48,7 +48,7 @@ def cash_at_end(
     """
     paid = (quantity - contracts) * multiplier * price
     # Adding zero turns -0.0 into 0.0.
-    return float(usd(paid - contracts * right * aggregate) + 0.0)
+    return float(round_usd(paid - contracts * right * aggregate) + 0.0)
 
 
 @njit(cache=True)

@@ -42,13 +42,14 @@ class AccountOpened(msgspec.Struct, frozen=True, tag_field="kind", tag="account_
 
 
 class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_made"):
-    """The policy chose an action for one underlying at one bar.
+    """The policy, or a rule-based trader, chose an action for one underlying at one bar.
 
     `reward` is the one that the previous decision of this underlying earned, `value` the policy's
     estimate at this one, `masked` says that the action was not allowed and became a hold, and
     `fragment` numbers the rollout fragment that the decision belongs to. `profit` is what the
     underlying has made since the account was opened, USD, up to which rewards are given; None where
-    it is not known.
+    it is not known. `probability` is the one that the action had (None in older journals), and
+    `trader` the rule-based trader's name, empty for the policy.
     """
 
     ts_ns: int
@@ -61,6 +62,8 @@ class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_
     masked: bool = False
     fragment: int = 0
     profit: float | None = None
+    probability: float | None = None
+    trader: str = ""
 
 
 class OrderAccepted(msgspec.Struct, frozen=True, tag_field="kind", tag="order_accepted"):

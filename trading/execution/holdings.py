@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Leg, Order, QuoteView
 from trading.market.chain import _marked
 
@@ -53,7 +53,7 @@ class StrategyPosition(msgspec.Struct, frozen=True):
     @property
     def net_cash(self) -> float:
         """Change of cash so far in USD, after fees; the profit once the strategy is closed."""
-        return float(usd(self.entry_cash + self.exit_cash - self.fees))
+        return float(round_usd(self.entry_cash + self.exit_cash - self.fees))
 
 
 def profit_of_close(
@@ -76,12 +76,12 @@ def profit_of_close(
         USD that one unit of a symbol is worth for each USD a share.
     """
     if fill.units == held.units:
-        return float(usd(held.net_cash + fill.premium - fill.fees))
+        return float(round_usd(held.net_cash + fill.premium - fill.fees))
     gained = sum(
         leg.quantity * (positions[leg.symbol].average_price - leg.price) * size(leg.symbol)
         for leg in fill.legs
     )
-    return float(usd(gained - fill.fees))
+    return float(round_usd(gained - fill.fees))
 
 
 class WorkingOrder(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from trading.execution.orders import Leg
 from trading.market.contracts import parse_symbol
 
-STOCK = 0
+STOCK_RIGHT = 0
 """The `right` of a stock leg; +1 is a call, -1 a put."""
 
 
@@ -31,7 +31,7 @@ def is_stock(symbol: str) -> bool:
 def terms_of(symbol: str) -> Terms:
     """The instrument behind a symbol; raises ContractError on a malformed option symbol."""
     if is_stock(symbol):
-        return Terms(STOCK, 0.0, date.max, symbol)
+        return Terms(STOCK_RIGHT, 0.0, date.max, symbol)
     contract = parse_symbol(symbol)
     return Terms(int(contract.right), contract.strike, contract.expiry, contract.root)
 

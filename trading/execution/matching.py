@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trading.execution.fees import FeeSchedule, order_fees
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.market.chain import is_tradable
 from trading.market.quotes import TickClass, tick_cents
 
@@ -265,6 +265,6 @@ def fill_cash(
             shares_sold += max(-quantity, 0) * multiplier
             stock_sale += max(-quantity, 0) * multiplier * leg_price[leg]
     # Adding zero turns -0.0 into 0.0.
-    premium = usd(-net_price(ratio, leg_price, n_legs) * multiplier * units) + 0.0
+    premium = round_usd(-net_price(ratio, leg_price, n_legs) * multiplier * units) + 0.0
     fees = order_fees(schedule, bought, sold, sale, shares_bought, shares_sold, stock_sale)
     return float(premium), float(fees)

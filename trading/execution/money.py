@@ -5,7 +5,7 @@ from numba import njit
 
 
 @njit(cache=True)
-def usd(amount: float) -> float:
+def round_usd(amount: float) -> float:
     """Nearest float to a whole number of micro-dollars, so that sums never drift.
 
     One kernel for the account, the broker and batched training: all of them book the same bits.

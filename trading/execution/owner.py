@@ -19,7 +19,7 @@ from trading.execution.events import (
     OwnerCommanded,
     UnderlyingReinstated,
 )
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.portfolio import unexplained_since
 from trading.execution.states import OWNER_ORDERS, TABLE, Cause
 from trading.execution.undo import undoing
@@ -296,11 +296,11 @@ def _cash(
     account = broker.account
     known = equity if equity is not None and math.isfinite(equity) else None
     event = CashMoved(now_ns, account.cash_moves + 1, amount, known)
-    return f"{done}: cash is {usd(account.cash + amount):.2f} USD", [event]
+    return f"{done}: cash is {round_usd(account.cash + amount):.2f} USD", [event]
 
 
 def _amount(command: Command) -> float:
-    amount = usd(command.amount) if math.isfinite(command.amount) else math.nan
+    amount = round_usd(command.amount) if math.isfinite(command.amount) else math.nan
     cents = round(command.amount * 100.0) if math.isfinite(command.amount) else 0
     if not 0.01 <= amount <= MOST_USD or abs(cents / 100.0 - command.amount) > 1e-9:
         raise OwnerRefused(

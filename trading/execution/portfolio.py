@@ -44,7 +44,7 @@ from trading.execution.events import (
 )
 from trading.execution.holdings import Position, StrategyPosition, WorkingOrder, as_units
 from trading.execution.legs import is_stock
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, LegFill, Order
 from trading.execution.requirement import legs_reserve
 from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
@@ -234,7 +234,7 @@ class Account:
         Below zero only where margin moved with the market, stock was assigned, or a dividend was
         owed.
         """
-        return float(usd(self.cash - self.reserved))
+        return float(round_usd(self.cash - self.reserved))
 
     @property
     def suspended(self) -> dict[str, str]:
@@ -398,25 +398,25 @@ class Account:
         if event.through <= self.carried_through:
             return
         self.carried_through = event.through
-        self.interest = usd(self.interest + event.interest)
-        self.cash = usd(self.cash + event.interest)
+        self.interest = round_usd(self.interest + event.interest)
+        self.cash = round_usd(self.cash + event.interest)
         for underlying, fee in event.borrow_fees.items():
-            self.borrow_fees = usd(self.borrow_fees + fee)
+            self.borrow_fees = round_usd(self.borrow_fees + fee)
             self._book_cash(underlying, -fee)
             held = self.strategies.get(underlying)
             if held is not None:
                 self.strategies[underlying] = msgspec.structs.replace(
-                    held, exit_cash=usd(held.exit_cash - fee)
+                    held, exit_cash=round_usd(held.exit_cash - fee)
                 )
 
     def _move_cash(self, event: CashMoved) -> None:
         if not self._is_next(event.number, self.cash_moves, "move of cash"):
             return
         self.cash_moves += 1
-        self.cash = usd(self.cash + event.amount)
-        self.paid_in = usd(self.paid_in + event.amount)
-        self.day_base = usd(self.day_base + event.amount)
-        self.unscaled_cash = usd(self.unscaled_cash + event.amount)
+        self.cash = round_usd(self.cash + event.amount)
+        self.paid_in = round_usd(self.paid_in + event.amount)
+        self.day_base = round_usd(self.day_base + event.amount)
+        self.unscaled_cash = round_usd(self.unscaled_cash + event.amount)
         if event.equity is not None:
             self._scale_bases(event.equity + event.amount)
 
@@ -599,7 +599,7 @@ class Account:
             self._trade(fill.underlying, leg)
         self._booked.add(fill.fill_id)
         self.fills += 1
-        self.fees_paid = usd(self.fees_paid + fill.fees)
+        self.fees_paid = round_usd(self.fees_paid + fill.fees)
         self._book_cash(fill.underlying, fill.premium - fill.fees)
         self._keep_working(waiting, fill.units)
         self._keep_strategy(strategy, closed=strategy.units == 0)
@@ -636,8 +636,8 @@ class Account:
         return msgspec.structs.replace(
             held,
             units=units,
-            entry_cash=usd(held.entry_cash + fill.premium),
-            fees=usd(held.fees + fill.fees),
+            entry_cash=round_usd(held.entry_cash + fill.premium),
+            fees=round_usd(held.fees + fill.fees),
             reserve_per_unit=reserve,
             margin_moves=moves or held.margin_moves,
         )
@@ -652,8 +652,8 @@ class Account:
         return msgspec.structs.replace(
             held,
             units=held.units - fill.units,
-            exit_cash=usd(held.exit_cash + fill.premium),
-            fees=usd(held.fees + fill.fees),
+            exit_cash=round_usd(held.exit_cash + fill.premium),
+            fees=round_usd(held.fees + fill.fees),
         )
 
     def _settle(self, event: Settled) -> None:
@@ -674,7 +674,7 @@ class Account:
             delivery = LegFill(position.underlying, lots, event.underlying_price)
             self._trade(position.underlying, delivery)
         self._book_cash(position.underlying, event.cash)
-        strategy = msgspec.structs.replace(held, exit_cash=usd(held.exit_cash + event.cash))
+        strategy = msgspec.structs.replace(held, exit_cash=round_usd(held.exit_cash + event.cash))
         remaining = self._remaining(strategy, stock_moved=event.lots != 0)
         self._keep_strategy(remaining or strategy, closed=remaining is None)
 
@@ -719,10 +719,10 @@ class Account:
         self._book_cash(event.underlying, event.cash)
         held = self.strategies.get(event.underlying)
         if held is None:  # A later payment, after the stock was sold.
-            self.realised_pnl = usd(self.realised_pnl + event.cash)
+            self.realised_pnl = round_usd(self.realised_pnl + event.cash)
             return
         self.strategies[event.underlying] = msgspec.structs.replace(
-            held, exit_cash=usd(held.exit_cash + event.cash)
+            held, exit_cash=round_usd(held.exit_cash + event.cash)
         )
 
     def _apply_action(self, event: CorporateActionApplied) -> None:
@@ -748,7 +748,9 @@ class Account:
         exit_cash = before.exit_cash + event.cash
         if event.spun_off:
             exit_cash += event.moved
-        after = msgspec.structs.replace(before, underlying=event.after, exit_cash=usd(exit_cash))
+        after = msgspec.structs.replace(
+            before, underlying=event.after, exit_cash=round_usd(exit_cash)
+        )
         if event.undoes:
             self.strategies.pop(event.spun_off, None)
             after = msgspec.structs.replace(after, delivered=event.to_close)
@@ -806,7 +808,7 @@ class Account:
                 reserve_per_unit=0.0,
                 margin_moves=False,
             )
-        entry_cash = usd(own.entry_cash - event.moved)
+        entry_cash = round_usd(own.entry_cash - event.moved)
         self._go_on(msgspec.structs.replace(own, entry_cash=entry_cash, delivered=True), event)
 
     def _go_on(self, strategy: StrategyPosition, event: CorporateActionApplied) -> None:
@@ -815,9 +817,9 @@ class Account:
         if other is not None:
             strategy = msgspec.structs.replace(
                 other,
-                entry_cash=usd(other.entry_cash + strategy.entry_cash),
-                exit_cash=usd(other.exit_cash + strategy.exit_cash),
-                fees=usd(other.fees + strategy.fees),
+                entry_cash=round_usd(other.entry_cash + strategy.entry_cash),
+                exit_cash=round_usd(other.exit_cash + strategy.exit_cash),
+                fees=round_usd(other.fees + strategy.fees),
                 reserve_per_unit=(other.reserve + strategy.reserve) / other.units,
                 margin_moves=other.margin_moves or strategy.margin_moves,
                 delivered=True,
@@ -900,11 +902,11 @@ class Account:
         self.positions[leg.symbol] = Position(leg.symbol, underlying, quantity, price)
 
     def _book_cash(self, underlying: str, amount: float) -> None:
-        self.cash = usd(self.cash + amount)
+        self.cash = round_usd(self.cash + amount)
         self._book_net(underlying, amount)
 
     def _book_net(self, underlying: str, amount: float) -> None:
-        self.net_cash[underlying] = usd(self.net_cash.get(underlying, 0.0) + amount)
+        self.net_cash[underlying] = round_usd(self.net_cash.get(underlying, 0.0) + amount)
 
     def _keep_working(self, waiting: WorkingOrder, filled: int) -> None:
         order_id = waiting.order.order_id
@@ -923,7 +925,7 @@ class Account:
         self.closing.pop(strategy.underlying, None)
         self.closed_trades += 1
         self.winning_trades += strategy.net_cash > 0.0
-        self.realised_pnl = usd(self.realised_pnl + strategy.net_cash)
+        self.realised_pnl = round_usd(self.realised_pnl + strategy.net_cash)
 
 
 def unexplained_since(reason: str) -> str | None:

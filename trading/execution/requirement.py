@@ -24,7 +24,7 @@ from datetime import date
 from typing import TypeAlias
 
 from trading.execution.deliverables import STANDARD, Adjusted
-from trading.execution.legs import STOCK, Terms, arrays_of, terms_of
+from trading.execution.legs import STOCK_RIGHT, Terms, arrays_of, terms_of
 from trading.execution.margin import reserve_per_unit, uncovered_margin
 from trading.execution.orders import Leg
 from trading.market.products import product_of
@@ -90,11 +90,13 @@ def sells_short(legs: tuple[Leg, ...]) -> bool:
     """
     terms = [terms_of(leg.symbol) for leg in legs]
     sold = [each for each, leg in zip(terms, legs, strict=True) if leg.ratio < 0]
-    lots = sum(leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right == STOCK)
+    lots = sum(
+        leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right == STOCK_RIGHT
+    )
     calls = -sum(leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right > 0)
     if not sold:
         return False
-    alone = all(each in sold or each.right == STOCK for each in terms)
+    alone = all(each in sold or each.right == STOCK_RIGHT for each in terms)
     return not (alone and lots >= 0 and calls <= lots)
 
 
@@ -127,7 +129,7 @@ def _greatest_loss(legs: tuple[Leg, ...], terms: _Terms, multiplier: float) -> f
 
 
 def _is_sold_option(terms: _Terms, leg: Leg) -> bool:
-    return leg.ratio < 0 and terms[leg.symbol].right != STOCK
+    return leg.ratio < 0 and terms[leg.symbol].right != STOCK_RIGHT
 
 
 def _worst(legs: tuple[Leg, ...], terms: _Terms, multiplier: float) -> float:
@@ -159,11 +161,11 @@ def _split(
             _, strike, expiry, root = terms[sold]
             broad = product_of(root).cash_settled
             alone = uncovered_margin(right, strike, spot, marks.get(sold, math.nan), broad)
-            for by in [*(ranked(STOCK) if right > 0 else []), *ranked(right)]:
+            for by in [*(ranked(STOCK_RIGHT) if right > 0 else []), *ranked(right)]:
                 units = min(-free[sold], free[by])
                 if units <= 0 or terms[by].expiry < expiry:
                     continue
-                if terms[by].right != STOCK:
+                if terms[by].right != STOCK_RIGHT:
                     width = max(right * (terms[by].strike - strike), 0.0)
                     if alone < width:
                         continue
@@ -186,11 +188,11 @@ def _uncovered(
     """Margin of sold legs without cover, USD."""
     required = {1: 0.0, -1: 0.0}
     value = {1: 0.0, -1: 0.0}
-    short_lots = -sum(leg.ratio for leg in legs if terms[leg.symbol].right == STOCK)
+    short_lots = -sum(leg.ratio for leg in legs if terms[leg.symbol].right == STOCK_RIGHT)
     stock = SHORT_STOCK_RATE * spot * short_lots if short_lots else 0.0
     for leg in legs:
         right, strike, _, root = terms[leg.symbol]
-        if right == STOCK:
+        if right == STOCK_RIGHT:
             continue
         sold = -leg.ratio
         if right < 0 and short_lots:

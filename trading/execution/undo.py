@@ -11,16 +11,16 @@ import math
 
 from trading.errors import OwnerRefused
 from trading.execution.adjustment import Adjustment
-from trading.execution.books import Books
 from trading.execution.events import Converted, CorporateActionApplied
+from trading.execution.journal_writer import AccountJournalWriter
 from trading.execution.legs import is_stock
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.portfolio import Account
 
 __all__ = ["undoing"]
 
 
-def undoing(books: Books, underlying: str, now_ns: int) -> Adjustment:
+def undoing(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Adjustment:
     """What takes the last corporate action of what is open on `underlying` back.
 
     Nothing is changed here; the marks are those of what is held again, USD a share.
@@ -30,8 +30,8 @@ def undoing(books: Books, underlying: str, now_ns: int) -> Adjustment:
     OwnerRefused
         None was applied, or what it made of the positions is not what is held now.
     """
-    account = books.account
-    found = _last(books, underlying)
+    account = writer.account
+    found = _last(writer, underlying)
     if found is None:
         known = ", ".join(account.actions) or "none"
         raise OwnerRefused(
@@ -41,7 +41,7 @@ def undoing(books: Books, underlying: str, now_ns: int) -> Adjustment:
     applied, before = found
     _check_unchanged(applied, account)
     worth = {
-        each.into: books.last_mark(account.positions[each.into])
+        each.into: writer.last_mark(account.positions[each.into])
         * account.positions[each.into].quantity
         * account.size(each.into)
         for each in applied.converted
@@ -87,9 +87,9 @@ def undoing(books: Books, underlying: str, now_ns: int) -> Adjustment:
         terms=f"{applied.terms}, taken back",
         converted=tuple(back),
         after=applied.underlying,
-        cash=usd(-applied.cash) + 0.0,
-        cash_in_lieu=usd(-applied.cash_in_lieu) + 0.0,
-        moved=usd(moved) + 0.0,
+        cash=round_usd(-applied.cash) + 0.0,
+        cash_in_lieu=round_usd(-applied.cash_in_lieu) + 0.0,
+        moved=round_usd(moved) + 0.0,
         spun_off=applied.spun_off,
         undoes=applied.action,
         to_close=before.strategies[applied.underlying].delivered,
@@ -97,25 +97,27 @@ def undoing(books: Books, underlying: str, now_ns: int) -> Adjustment:
     return Adjustment(event, marks)
 
 
-def _last(books: Books, underlying: str) -> tuple[CorporateActionApplied, Account] | None:
+def _last(
+    writer: AccountJournalWriter, underlying: str
+) -> tuple[CorporateActionApplied, Account] | None:
     """The last action that made what is open on an underlying, and the account before it."""
-    if underlying not in books.account.strategies:
+    if underlying not in writer.account.strategies:
         return None
     last = 0
-    for seq, event in enumerate(books.journal.events(), 1):
+    for seq, event in enumerate(writer.journal.events(), 1):
         if not isinstance(event, CorporateActionApplied) or event.undoes:
             continue
-        if event.after == underlying and event.action in books.account.actions:
+        if event.after == underlying and event.action in writer.account.actions:
             last = seq
     if not last:
         return None
     before = Account()
-    for seq, event in enumerate(books.journal.events(), 1):
+    for seq, event in enumerate(writer.journal.events(), 1):
         if seq == last:
             assert isinstance(event, CorporateActionApplied)
             return event, before
         before.apply(event)
-    raise AssertionError(f"event {last} of {books.journal.path} was there and is not")
+    raise AssertionError(f"event {last} of {writer.journal.path} was there and is not")
 
 
 def _check_unchanged(applied: CorporateActionApplied, account: Account) -> None:

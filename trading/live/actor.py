@@ -67,6 +67,7 @@ from trading.live.readiness import (
 )
 from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.reloading import reload
+from trading.live.rule_based import RuleBasedDecider, check_account
 from trading.live.status import (
     account_figures,
     describe_account,
@@ -134,10 +135,13 @@ class LiveMarket:
         Where market data comes from. Without a key it begins once `unlock` has handed over the
         secrets: Ray keeps an actor's arguments in the cluster's store, which may be on a disk.
     registry
-        Where the weight registry is found, which holds the champion to begin with.
+        Where the weight registry is found, which holds the champion to begin with; None for a
+        rule-based trader.
     """
 
-    def __init__(self, settings: Settings, endpoint: Endpoint, registry: RegistryAddress) -> None:
+    def __init__(
+        self, settings: Settings, endpoint: Endpoint, registry: RegistryAddress | None
+    ) -> None:
         configure_logging(settings.log_level, (*settings.credentials.values(), endpoint.api_key))
         torch.set_num_threads(1)
         self._settings = settings
@@ -409,6 +413,12 @@ class LiveMarket:
     def _done_elsewhere(self, trader: Trader, command: Command, which: str) -> str:
         """Do what is no matter of the trading thread, and say what was done."""
         settings = self._settings
+        moves = (OwnerCommand.PROMOTE, OwnerCommand.ROLLBACK)
+        if settings.policy.trader is not None and command.command in moves:
+            raise OwnerRefused(
+                f"the rule-based trader {settings.policy.trader} trades this account "
+                "(policy.trader), and there is no champion to change"
+            )
         choice = OwnerChoice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
         account_champion = trader.champion_policy.account_champion
         if command.command is OwnerCommand.PROMOTE:
@@ -556,7 +566,7 @@ class LiveMarket:
         return replace(
             self._learner,
             weights_version=trader.champion_policy.version if trader else 0,
-            update_frequency=learning.update_frequency if learning.online else 0,
+            update_frequency=learning.update_frequency if self._settings.learns else 0,
             backlog=trader.decisions - self._decisions_learned if trader else 0,
             dropped_fragments=trader.fragments_dropped if trader else 0,
         )
@@ -691,7 +701,8 @@ class LiveMarket:
                 return
         settings = self._settings
         calendar = self._calendar
-        champion_state = self._await_champion()
+        decider = settings.policy.trader
+        champion_state = self._await_champion() if decider is None else None
         with (
             RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
             self._open_journal() as journal,
@@ -706,7 +717,12 @@ class LiveMarket:
             account = journal.open_account(settings.account.id, capital, now_ns)
             self._restarts = journal.openings - 1
             seed = assembly.policy_seed(settings.seed, journal.last_seq)
-            policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
+            policy: Policy | RuleBasedDecider
+            if decider is None:
+                policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
+            else:
+                check_account(account, decider)
+                policy = RuleBasedDecider(assembly.rule_based(settings, seed))
             rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
             broker = assembly.paper_broker(settings, journal, account)
             terms = terms_of(settings)
@@ -779,6 +795,7 @@ class LiveMarket:
 
     def _await_champion(self) -> ChampionState:
         """Who is to trade; waits a while for a registry that was started again and is empty."""
+        assert self._registry is not None, "the learned policy has one"
         deadline = time.monotonic() + _CHAMPION_TIMEOUT_S
         while True:
             champion_state = self._registry.state()

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from trading.execution.portfolio import Account
     from trading.execution.risk import RiskLimits
     from trading.learning.clstm import CLSTMConfig
+    from trading.learning.policy import Policy
     from trading.live.closes import CloseFinder
     from trading.live.endpoint import Endpoint
     from trading.live.trader import TraderSettings
     from trading.market.calendar import ExchangeCalendar
     from trading.market.corporate_actions import CorporateAction
     from trading.market.dividends import Dividend
+    from trading.plugins.registry import Plugin
+    from trading.plugins.rule_based import RuleBased
 
 CONTRACT_MULTIPLIER = 100.0
 LOCKSTEP_TIMEOUT_S = 120.0
@@ -146,11 +149,17 @@ def takes_price_limits(settings: Settings) -> bool:
 
 
 def fee_schedule(settings: Settings) -> "FeeSchedule":
-    """Fees as configured."""
+    """Fees as configured.
+
+    Raises
+    ------
+    PluginError
+        `execution.fee_schedule` names none that a plug-in registers, or that one is no schedule.
+    """
     from trading.execution.fees import FeeSchedule
 
     execution = settings.execution
-    return FeeSchedule(
+    fees = FeeSchedule(
         commission=execution.commission,
         exchange_fee=execution.exchange_fee,
         orf_fee=execution.orf_fee,
@@ -161,6 +170,13 @@ def fee_schedule(settings: Settings) -> "FeeSchedule":
         stock_taf_fee=execution.stock_taf_fee,
         stock_taf_cap=execution.stock_taf_cap,
     )
+    if execution.fee_schedule is None:
+        return fees
+    from trading.plugins.loading import load_plugins
+    from trading.plugins.registry import chosen, fees_of
+
+    schedules, name = load_plugins(settings).fee_schedules, execution.fee_schedule
+    return fees_of(chosen(schedules, "fee schedule", name, "execution.fee_schedule"), fees)
 
 
 def carry_rates(settings: Settings) -> "CarryRates":
@@ -296,13 +312,90 @@ def trader_settings(settings: Settings) -> "TraderSettings":
         accept_journal_ahead=settings.data.accept_journal_ahead,
         lockstep=settings.lockstep,
         lockstep_timeout_s=LOCKSTEP_TIMEOUT_S,
-        learning=settings.learning.online,
+        learning=settings.learns,
         update_frequency=settings.learning.update_frequency,
         sessions_per_episode=settings.env.sessions_per_episode,
         patience_s=math.inf if minds_nothing else settings.safety.patience_s,
         flatten_unattended=settings.safety.unattended == "flatten",
         fragment_file=settings.paths.state_dir / f"fragment-{settings.account.id}.bin",
     )
+
+
+def chosen_plugins(settings: Settings) -> "list[Plugin]":
+    """The plug-ins that the settings name: the trader and the fee schedule, where they do.
+
+    Raises
+    ------
+    PluginError
+        A plug-in cannot be loaded, or none registers what is named.
+    """
+    trader, fees = settings.policy.trader, settings.execution.fee_schedule
+    if trader is None and fees is None:
+        return []
+    from trading.plugins.loading import load_plugins
+    from trading.plugins.registry import chosen
+
+    registry = load_plugins(settings)
+    asked = (
+        (registry.traders, "trader", trader, "policy.trader"),
+        (registry.fee_schedules, "fee schedule", fees, "execution.fee_schedule"),
+    )
+    return [chosen(known, kind, name, key) for known, kind, name, key in asked if name is not None]
+
+
+def check_plugins(settings: Settings) -> None:
+    """Find out before anything starts that a plug-in is missing or wrong.
+
+    Raises
+    ------
+    PluginError
+        It is.
+    """
+    if settings.plugins:
+        from trading.plugins.loading import load_plugins
+
+        load_plugins(settings)
+    fee_schedule(settings)
+    if settings.policy.trader is not None:
+        rule_based(settings, settings.seed)
+
+
+def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleBased":
+    """The rule-based trader of a name, or the one that the settings choose.
+
+    Raises
+    ------
+    PluginError
+        A plug-in cannot be loaded, none registers it, or it makes nothing that can act.
+    """
+    from trading.plugins.loading import load_plugins
+    from trading.plugins.registry import chosen
+    from trading.plugins.rule_based import RuleBased
+
+    key = "policy.trader" if name is None else "--trader"
+    wanted = name or settings.policy.trader or ""
+    return RuleBased(chosen(load_plugins(settings).traders, "trader", wanted, key), seed)
+
+
+def policy_of(settings: Settings, model: Path, acting: str | float | None = None) -> "Policy":
+    """The policy of a checkpoint; it acts as it trades, or as `acting` says.
+
+    Raises
+    ------
+    LearningError
+        There is none, it cannot be read, or it is of a network of another shape.
+    """
+    import torch
+
+    from trading.learning.checkpoints import load_module_weights
+    from trading.learning.policy import Policy
+
+    # As in training and in trading: matrices this small are slower on several threads.
+    torch.set_num_threads(1)
+    acting = settings.policy.act if acting is None else acting
+    policy = Policy(model_config(settings), settings.seed, acting=acting)
+    policy.load_weights(load_module_weights(model))
+    return policy
 
 
 def policy_seed(seed: int, journal_events: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trading.envs.live_env import LiveEnv
-from trading.envs.rules import STOCK
+from trading.envs.rules import STOCK_LEG
 from trading.evaluation.attribution import (
     COMPONENTS,
     FEES,
@@ -101,7 +101,7 @@ class ProfitParts:
         if found is None:
             return float("nan")
         market, i = found
-        return market.spot if i == STOCK else float(market.chain.columns.mark[i])
+        return market.spot if i == STOCK_LEG else float(market.chain.columns.mark[i])
 
     def _read(
         self, symbols: Sequence[str], quantity: np.ndarray, marks: dict[str, float], now_ns: int
@@ -121,7 +121,7 @@ class ProfitParts:
                 continue
             market, i = found
             reading.spot[row] = market.spot
-            if i == STOCK:
+            if i == STOCK_LEG:
                 reading.delta[row], reading.iv[row] = 1.0, 0.0
                 continue
             chain = market.chain.columns

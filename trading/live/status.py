@@ -153,6 +153,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "journal_events": env.broker.journal.last_seq,
             "fingerprint": account.fingerprint(),
         },
+        "trader": trader.trader or "policy",
         "champion": {
             "number": account.champion,
             "version": account.champion_version,

@@ -8,6 +8,7 @@ from trading.envs.catalogue import ACTIONS
 from trading.envs.features import FEATURES
 from trading.errors import ConfigError
 from trading.execution.portfolio import Account
+from trading.live.assembly import chosen_plugins
 
 _SETTINGS = (
     "data.bar_seconds",
@@ -15,6 +16,7 @@ _SETTINGS = (
     "env.",
     "execution.",
     "model.",
+    "policy.trader",
     "risk.",
 )
 """Keys, or beginnings of keys, of the settings that belong to it."""
@@ -25,11 +27,17 @@ _SHAPES = ("actions", "features", "model.")
 
 
 def terms_of(settings: Settings) -> dict[str, str]:
-    """What trading goes by: settings by their dotted key, and digests of actions and features."""
+    """What trading goes by: settings by their dotted key, and digests of actions and features.
+
+    What a plug-in registered stands there with the digest of its file.
+    """
     terms = {key: str(value) for key, value in settings.flat().items() if key.startswith(_SETTINGS)}
     for name, parts in (("actions", ACTIONS), ("features", FEATURES)):
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()
         terms[name] = f"{len(parts)} ({digest[:12]})"
+    for plugin in chosen_plugins(settings):
+        key = "policy.trader" if plugin.kind == "trader" else "execution.fee_schedule"
+        terms[key] = f"{plugin.name} ({plugin.digest})"
     return terms
 
 

@@ -42,6 +42,7 @@ from trading.live.clock import OFF_NS, LiveClock
 from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
 from trading.live.pulse import Pulse
+from trading.live.rule_based import Decider, NoChampion, RuleBasedDecider, WhoTrades
 from trading.market.calendar import ExchangeCalendar
 from trading.market.corporate_actions import first_name
 
@@ -172,26 +173,33 @@ class Trader:
     start_ns
         Exchange time now.
     champion_state
-        Who is to trade, unless the account's journal knows better.
+        Who is to trade, unless the account's journal knows better; None of a rule-based trader.
     """
 
     def __init__(
         self,
         settings: TraderSettings,
         env: LiveEnv,
-        policy: Policy,
+        policy: Policy | RuleBasedDecider,
         calendar: ExchangeCalendar,
         stream: StreamClient,
         markets: Markets,
         observer: Observer,
         start_ns: int,
-        champion_state: ChampionState,
+        champion_state: ChampionState | None,
     ) -> None:
         self.env = env
-        self.policy = policy
+        self.policy: Decider = policy
+        self.trader = policy.config if isinstance(policy, RuleBasedDecider) else ""
+        """Name of the rule-based trader; empty where the policy trades."""
         self.fragments: queue.Queue[Fragment] = queue.Queue()
         self.fragments_dropped = 0
-        self.champion_policy = ChampionPolicy(env.broker, policy, champion_state)
+        self.champion_policy: WhoTrades
+        if isinstance(policy, RuleBasedDecider):
+            self.champion_policy = NoChampion(env.broker)
+        else:
+            assert champion_state is not None, "a policy trades with a champion's weights"
+            self.champion_policy = ChampionPolicy(env.broker, policy, champion_state)
         self.decisions = 0
         self.barriers_missed = 0
         self.stopping = threading.Event()
@@ -563,6 +571,8 @@ class Trader:
                 reward=float(rewards[u]),
                 fragment=self._builder.number,
                 profit=self.env.profit(symbol),
+                probability=round(float(decision.probabilities[u, int(action)]), 6),
+                trader=self.trader,
             )
             for u, (symbol, action) in enumerate(
                 zip(self.env.symbols, decision.actions, strict=True)

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from trading.envs.catalogue import CLOSE
 from trading.execution.events import (
     AccountOpened,
     CashMoved,
@@ -30,7 +31,7 @@ from trading.execution.events import (
     Settled,
 )
 from trading.execution.holdings import StrategyPosition
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.orders import Intent
 from trading.execution.portfolio import Account
 
@@ -161,7 +162,7 @@ class Ledger:
         if isinstance(event, OrderFilled | Settled | CorporateActionApplied):
             underlying = held.underlying if held else ""
             self._follow(event, before, underlying)
-            gained = usd(account.realised_pnl - realised)
+            gained = round_usd(account.realised_pnl - realised)
             self._end(event, account.closed_trades - closed, gained)
         elif isinstance(event, SessionClosed) and account.last_session != session:
             self._close_day(event.date, event.equity)
@@ -217,7 +218,7 @@ class Ledger:
         self.rejections[str(event.rejection.reason)] += 1
 
     def _cash_moved(self, event: CashMoved) -> None:
-        self._moved = usd(self._moved + event.amount)
+        self._moved = round_usd(self._moved + event.amount)
         what = "paid in" if event.amount > 0.0 else "taken out"
         self.moves.append(Note(event.ts_ns, what, f"{event.amount:+,.2f} USD", event.amount))
 
@@ -268,7 +269,7 @@ class Ledger:
             trade.legs += [
                 LegDone(event.ts_ns, leg.symbol, leg.quantity, leg.price, what) for leg in fill.legs
             ]
-            trade.fees = usd(trade.fees + fill.fees)
+            trade.fees = round_usd(trade.fees + fill.fees)
             if fill.underlying in now:
                 trade.units = max(trade.units, now[fill.underlying].units)
         elif isinstance(event, Settled):
@@ -294,7 +295,7 @@ class Ledger:
         joined = self.open.get(event.after)
         if joined is not None:
             joined.legs += trade.legs
-            joined.fees = usd(joined.fees + trade.fees)
+            joined.fees = round_usd(joined.fees + trade.fees)
         else:
             trade.underlying = event.after
             self.open[event.after] = trade
@@ -319,6 +320,8 @@ class Ledger:
         decision = self._decisions.get(underlying)
         if decision is None or decision.ts_ns != ts_ns or decision.masked:
             return ""
+        if decision.trader:
+            return f"{decision.trader} chose {decision.action_name}"
         return f"policy chose {decision.action_name}, value {decision.value:+.3f}"
 
     def _end(self, event: Event, ended: int, gained: float) -> None:
@@ -340,7 +343,7 @@ class Ledger:
         if isinstance(event, CorporateActionApplied):
             return event.terms
         chosen = self._decided_on(underlying, event.ts_ns)
-        if chosen.startswith("policy chose close"):
+        if chosen and self._decisions[underlying].action == CLOSE:
             return chosen
         flattened = [each.reason for each in self.account.restrictions.values() if each.flatten]
         return "; ".join(flattened) or "closed by its owner, or wound down"
@@ -348,18 +351,18 @@ class Ledger:
     def _close_day(self, day: str, equity: float, *, is_over: bool = True) -> None:
         account = self.account
         realised, fees, fills, interest = self._before
-        base = usd(self._base + self._moved)
+        base = round_usd(self._base + self._moved)
         self.days.append(
             Day(
                 date=day,
                 equity=equity,
                 moved=self._moved,
-                profit=usd(equity - base),
+                profit=round_usd(equity - base),
                 base=base,
-                realised=usd(account.realised_pnl - realised),
-                fees=usd(account.fees_paid - fees),
+                realised=round_usd(account.realised_pnl - realised),
+                fees=round_usd(account.fees_paid - fees),
                 fills=account.fills - fills,
-                interest=usd(account.interest - account.borrow_fees - interest),
+                interest=round_usd(account.interest - account.borrow_fees - interest),
                 open_trades=len(account.strategies),
                 reserved=account.reserved,
                 is_over=is_over,
@@ -369,7 +372,7 @@ class Ledger:
             account.realised_pnl,
             account.fees_paid,
             account.fills,
-            usd(account.interest - account.borrow_fees),
+            round_usd(account.interest - account.borrow_fees),
         )
         self._base, self._moved = equity, 0.0
         self._last_close_ns = account.last_ts_ns

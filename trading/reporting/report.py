@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trading.evaluation import metrics
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.reporting import performance
 from trading.reporting.ledger import Day, Ledger, Note, Period, Trade, new_york
 from trading.reporting.stress import Stress
@@ -147,12 +147,12 @@ def _summary(period: Period, returns: metrics.Series) -> dict[str, float | int |
     figures: dict[str, float | int | None] = {
         "sessions": len(days),
         "equity": days[-1].equity if days else None,
-        "cash_moved": usd(sum(day.moved for day in days)),
-        "profit": usd(sum(day.profit for day in days)),
+        "cash_moved": round_usd(sum(day.moved for day in days)),
+        "profit": round_usd(sum(day.profit for day in days)),
         "return": growth,
-        "realised": usd(float(gains.sum()) + late),
-        "fees": usd(sum(day.fees for day in days)),
-        "interest": usd(sum(day.interest for day in days)),
+        "realised": round_usd(float(gains.sum()) + late),
+        "fees": round_usd(sum(day.fees for day in days)),
+        "interest": round_usd(sum(day.interest for day in days)),
         "volatility": performance.volatility(told),
         "sharpe": metrics.sharpe(told),
         "sortino": metrics.sortino(told),
@@ -206,8 +206,8 @@ def _in_order(trades: Iterable[Trade], key: Callable[[Trade], str]) -> list[Grou
             name,
             len(kind),
             sum(trade.profit > 0.0 for trade in kind),
-            usd(sum(trade.profit for trade in kind)),
-            usd(sum(trade.fees for trade in kind)),
+            round_usd(sum(trade.profit for trade in kind)),
+            round_usd(sum(trade.fees for trade in kind)),
             max(trade.profit for trade in kind),
             min(trade.profit for trade in kind),
         )

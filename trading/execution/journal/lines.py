@@ -55,10 +55,11 @@ def _opened(event: AccountOpened) -> str:
 
 def _decided(event: DecisionMade) -> str:
     masked = " (masked)" if event.masked else ""
-    return (
-        f"{event.underlying} {event.action_name}{masked}, value {event.value:+.4f}, reward "
-        f"{event.reward:+.4f}, weights {event.weights_version}"
-    )
+    chance = "" if event.probability is None else f" with probability {event.probability:.4f}"
+    by = f"value {event.value:+.4f}, reward {event.reward:+.4f}, weights {event.weights_version}"
+    if event.trader:
+        chance, by = "", f"reward {event.reward:+.4f}, by {event.trader}"
+    return f"{event.underlying} {event.action_name}{masked}{chance}, {by}"
 
 
 def _accepted(event: OrderAccepted) -> str:

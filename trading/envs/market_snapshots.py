@@ -1,9 +1,9 @@
 """What a closed bar shows of a market to every account alike.
 
-A frame holds the market's part of the observation and, for every opening action, the contracts it
-would trade and what one unit of it costs. What depends on an account is in `trading.envs.sight`.
-Live trading fills one frame a bar, a simulation one for each market,
-and a recorded history has all of its frames on disk.
+A snapshot holds the market's part of the observation and, for every opening action, the contracts
+it would trade and what one unit of it costs. What depends on an account is in
+`trading.envs.account_view`. Live trading fills one snapshot a bar, a simulation one for each
+market, and a recorded history has all of its snapshots on disk.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from trading.envs.catalogue import (
     LegChoice,
 )
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, Bars, observe_market
-from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin import payoff_range
 from trading.execution.matching import fill_cash, fill_price, net_price
@@ -68,7 +68,7 @@ _BEYOND, _PAIR, _MIRROR = int(LegChoice.BEYOND), int(LegChoice.PAIR), int(LegCho
 _STOCK_CHOICE = int(LegChoice.STOCK)
 
 
-class Frames(NamedTuple):
+class MarketSnapshots(NamedTuple):
     """K closed bars of any markets; unknown prices are NaN."""
 
     now_ns: I64
@@ -83,7 +83,7 @@ class Frames(NamedTuple):
     features: F32
     """[K, MARKET_FEATURE_COUNT]"""
     legs: I32
-    """[K, N, MAX_LEGS]: contract indices of every opening action, STOCK, or NO_LEG."""
+    """[K, N, MAX_LEGS]: contract indices of every opening action, STOCK_LEG, or NO_LEG."""
     most_units: F64
     """[K, N]: units that the displayed sizes and the limits of one order allow; 0: no order."""
     unit_cost: F64
@@ -92,9 +92,9 @@ class Frames(NamedTuple):
     """[K, N]: equity that one unit needs under the risk fraction and the greek limits, USD."""
 
 
-def empty_frames(count: int) -> Frames:
-    """Frames to be filled by `fill_frame`."""
-    return Frames(
+def empty_snapshots(count: int) -> MarketSnapshots:
+    """Snapshots to be filled by `fill_snapshot`."""
+    return MarketSnapshots(
         now_ns=np.zeros(count, dtype=np.int64),
         open_ns=np.zeros(count, dtype=np.int64),
         close_ns=np.zeros(count, dtype=np.int64),
@@ -109,7 +109,7 @@ def empty_frames(count: int) -> Frames:
 
 
 class Scratch(NamedTuple):
-    """Working arrays of `fill_frame`; one set serves any number of calls."""
+    """Working arrays of `fill_snapshot`; one set serves any number of calls."""
 
     group: I64
     """[BUCKETS]: expiry group of each bucket, or -1."""
@@ -125,7 +125,7 @@ class Scratch(NamedTuple):
 
 
 def scratch() -> Scratch:
-    """Working arrays for `fill_frame`."""
+    """Working arrays for `fill_snapshot`."""
     return Scratch(
         np.zeros(len(BUCKETS), dtype=np.int64),
         np.full((len(BUCKETS), 2, _N_DELTAS), NO_LEG, dtype=np.int64),
@@ -235,7 +235,7 @@ def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs:
             right, slot, choice = _RIGHT[a, leg], _SLOT[a, leg], _CHOICE[a, leg]
             i = NO_LEG
             if choice == _STOCK_CHOICE:
-                i = STOCK
+                i = STOCK_LEG
             elif choice == _PAIR:
                 j = pair[legs[a, leg - 1]]
                 if j >= 0 and is_tradable(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns):
@@ -261,17 +261,17 @@ def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs:
 @njit(cache=True, error_model="numpy")
 def _price_units(
     chain: Columns,
-    frames: Frames,
+    snapshots: MarketSnapshots,
     k: int,
     rules: TradingRules,
     fees: FeeSchedule,
     s: Scratch,
 ) -> None:
     """Write what one unit of every action costs and needs, and how many units could trade."""
-    legs, most_units = frames.legs, frames.most_units
-    unit_cost, unit_need = frames.unit_cost, frames.unit_need
+    legs, most_units = snapshots.legs, snapshots.most_units
+    unit_cost, unit_need = snapshots.unit_cost, snapshots.unit_need
     right, strike, price, ratio = s.right, s.strike, s.price, s.ratio
-    spot = frames.spot[k]
+    spot = snapshots.spot[k]
     stock_bid, stock_ask = stock_touch(spot, rules.stock_half_spread)
     for a in range(CLOSE + 1, ACTION_COUNT):
         most_units[k, a] = 0.0
@@ -287,7 +287,7 @@ def _price_units(
             right[leg] = _RIGHT[a, leg]
             lots = abs(ratio[leg])
             buys = ratio[leg] > 0
-            if i == STOCK:
+            if i == STOCK_LEG:
                 bid, ask, size, strike[leg] = stock_bid, stock_ask, STOCK_LOTS, 0.0
                 net_delta += ratio[leg]
             else:
@@ -298,7 +298,7 @@ def _price_units(
                 net_vega += ratio[leg] * chain.vega[i]
             price[leg] = fill_price(bid, ask, buys, rules.slippage, rules.fill_style, n_legs, False)
             gross += lots * price[leg]
-            contracts += 0 if i == STOCK else lots
+            contracts += 0 if i == STOCK_LEG else lots
             displayed = min(displayed, np.floor(size / lots))
         debit = net_price(ratio, price, n_legs)
         worst, best = payoff_range(right, strike, ratio, n_legs)
@@ -326,29 +326,29 @@ def _price_units(
 
 
 @njit(cache=True, error_model="numpy")
-def fill_frame(
+def fill_snapshot(
     chain: Columns,
-    frames: Frames,
+    snapshots: MarketSnapshots,
     k: int,
     bars: Bars,
     rules: TradingRules,
     fees: FeeSchedule,
     s: Scratch,
 ) -> None:
-    """Fill frame `k`, whose times and spot are set, from a refreshed chain and its closed bars."""
-    now_ns, age = frames.now_ns[k], rules.max_quote_age_ns
+    """Fill snapshot `k`, whose times and spot are set, from a refreshed chain and closed bars."""
+    now_ns, age = snapshots.now_ns[k], rules.max_quote_age_ns
     _find_buckets(chain, now_ns, s.group)
     _find_nearest(chain, now_ns, age, s)
     observe_market(
-        chain, now_ns, frames.open_ns[k], frames.close_ns[k], bars, age, s.group,
+        chain, now_ns, snapshots.open_ns[k], snapshots.close_ns[k], bars, age, s.group,
         s.nearest[:, _CALLS, ATM_SLOT], s.nearest[:, _CALLS, WING_SLOT],
-        s.nearest[:, _PUTS, WING_SLOT], frames.features, k,
+        s.nearest[:, _PUTS, WING_SLOT], snapshots.features, k,
     )  # fmt: skip
-    if frames.close_ns[k] - now_ns <= rules.no_open_ns:
-        frames.legs[k, :, :] = NO_LEG
+    if snapshots.close_ns[k] - now_ns <= rules.no_open_ns:
+        snapshots.legs[k, :, :] = NO_LEG
     else:
-        _choose_legs(chain, now_ns, age, s, frames.legs[k])
-    if now_ns - frames.spot_ns[k] > age:
+        _choose_legs(chain, now_ns, age, s, snapshots.legs[k])
+    if now_ns - snapshots.spot_ns[k] > age:
         for a in _HAS_STOCK:
-            frames.legs[k, a, 0] = NO_LEG
-    _price_units(chain, frames, k, rules, fees, s)
+            snapshots.legs[k, a, 0] = NO_LEG
+    _price_units(chain, snapshots, k, rules, fees, s)

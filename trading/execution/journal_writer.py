@@ -1,4 +1,4 @@
-"""The books of one account: its journal, its state in memory, and what its holdings are worth.
+"""Writes the journal of one account, and keeps its state in memory and its holdings' values.
 
 Every step is written to the journal in one transaction before it reaches the account, so the
 account in memory is never ahead of the disk.
@@ -30,8 +30,8 @@ from trading.execution.portfolio import Account
 from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
 
 
-class Books:
-    """One account with its journal.
+class AccountJournalWriter:
+    """The journal of one account, the account in memory, and the marks of its holdings.
 
     Parameters
     ----------

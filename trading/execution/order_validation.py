@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trading.execution.portfolio import Account
 
 
-def refusals(
+def validation_errors(
     order: Order, account: "Account", quotes: Mapping[str, QuoteView], session_open: bool
 ) -> Broken:
     """Why an order is refused whatever the prices, the first reason first."""

@@ -18,7 +18,7 @@ from trading.execution.matching import (
     match_legs,
     net_price,
 )
-from trading.execution.money import usd
+from trading.execution.money import round_usd
 from trading.execution.orders import Fill, LegFill, Order, QuoteView, RejectReason
 
 LIMIT_TOLERANCE = 1e-9
@@ -33,7 +33,7 @@ _NO_MATCH = {
 }
 
 
-class Crossing(NamedTuple):
+class MatchResult(NamedTuple):
     """What of an order trades now.
 
     `units` is 0 when `reason` says why nothing does. `prices` f64[legs] are USD a share, `net` is
@@ -93,7 +93,7 @@ class Crossing(NamedTuple):
             float(-(quantity * size)[~option & sold].sum()),
             float(-value[~option & sold].sum()),
         )
-        return float(usd(-float(value.sum()))) + 0.0, float(fees)
+        return float(round_usd(-float(value.sum()))) + 0.0, float(fees)
 
     def fill(self, schedule: FeeSchedule, remaining: int, multiplier: float, now_ns: int) -> Fill:
         """The trade of `units`, where `remaining` units of the order waited before it."""
@@ -114,7 +114,7 @@ class Crossing(NamedTuple):
         )
 
 
-def cross(
+def match_order(
     order: Order,
     units: int,
     quotes: Mapping[str, QuoteView],
@@ -124,7 +124,7 @@ def cross(
     adjusted: Adjusted = STANDARD,
     multiplier: float = 100.0,
     style: FillStyle = FillStyle.TOUCH,
-) -> Crossing:
+) -> MatchResult:
     """Match `units` of an order against `quotes`, which hold every leg; see `match_legs`.
 
     `adjusted` says which stock counts in other units than round lots of `multiplier` shares.
@@ -156,14 +156,14 @@ def cross(
     )
     if code != MatchCode.OK:
         reason = _NO_MATCH[MatchCode(code)]
-        return Crossing(order, 0, right, ratio, prices, math.nan, reason, weight)
+        return MatchResult(order, 0, right, ratio, prices, math.nan, reason, weight)
     net = float(net_price(ratio, prices, len(views)))
     if weight is not None:
         net = float((ratio * weight * prices).sum())
     if order.limit_price is not None and not net <= order.limit_price + LIMIT_TOLERANCE:
         reason = RejectReason.LIMIT_NOT_MARKETABLE
-        return Crossing(order, 0, right, ratio, prices, net, reason, weight)
-    return Crossing(order, int(fillable), right, ratio, prices, net, None, weight)
+        return MatchResult(order, 0, right, ratio, prices, net, reason, weight)
+    return MatchResult(order, int(fillable), right, ratio, prices, net, None, weight)
 
 
 def quoted(order: Order, quotes: Mapping[str, QuoteView]) -> str:

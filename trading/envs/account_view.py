@@ -1,4 +1,4 @@
-"""What an account sees and may do in a frame: observation, units and mask of every action.
+"""What an account sees and may do in a snapshot: observation, units and mask of every action.
 
 One kernel serves the live account and the batch. It is long because it is hot: a few hundred
 nanoseconds an account, of which each call that took arrays would cost tens.
@@ -10,12 +10,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.board import Board
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.features import FEATURE_COUNT
-from trading.envs.frames import ABOVE_ROUNDING, RATIO, Frames
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
-from trading.envs.rules import NO_LEG, STOCK, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.market_snapshots import ABOVE_ROUNDING, RATIO, MarketSnapshots
+from trading.envs.quote_arrays import QuoteArrays
+from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.exposure import headroom
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, is_tradable
@@ -25,7 +25,7 @@ class Holdings(NamedTuple):
     """The open strategies of B accounts in their markets; `units` is 0 where there is none."""
 
     legs: I64
-    """[B, MAX_LEGS]: contract indices, STOCK, or NO_LEG where unused."""
+    """[B, MAX_LEGS]: contract indices, STOCK_LEG, or NO_LEG where unused."""
     ratio: I64
     """[B, MAX_LEGS]: signed contracts or round lots of one unit."""
     units: I64
@@ -39,8 +39,8 @@ class Holdings(NamedTuple):
     the underlying's price then; 0 before."""
 
 
-class Purses(NamedTuple):
-    """What B accounts can do, [B] each; amounts are USD."""
+class AccountBalances(NamedTuple):
+    """What B accounts have to trade with, [B] each; amounts are USD."""
 
     equity: F64
     cash: F64
@@ -52,7 +52,7 @@ class Purses(NamedTuple):
     may_close: NDArray[np.bool_]
 
 
-class Sights(NamedTuple):
+class AccountViews(NamedTuple):
     """What B accounts see."""
 
     observations: F32
@@ -75,9 +75,9 @@ def no_holdings(count: int) -> Holdings:
     )
 
 
-def empty_purses(count: int) -> Purses:
-    """Purses without money that may trade."""
-    return Purses(
+def empty_balances(count: int) -> AccountBalances:
+    """Balances without money that may trade."""
+    return AccountBalances(
         equity=np.zeros(count),
         cash=np.zeros(count),
         reserved=np.zeros(count),
@@ -87,9 +87,9 @@ def empty_purses(count: int) -> Purses:
     )
 
 
-def empty_sights(count: int) -> Sights:
-    """Sights to be filled by `see`."""
-    return Sights(
+def empty_views(count: int) -> AccountViews:
+    """Views to be filled by `observe_accounts`."""
+    return AccountViews(
         np.zeros((count, FEATURE_COUNT), dtype=np.float32),
         np.zeros((count, ACTION_COUNT), dtype=np.int32),
         np.zeros((count, ACTION_COUNT), dtype=np.bool_),
@@ -97,46 +97,50 @@ def empty_sights(count: int) -> Sights:
 
 
 @njit(cache=True, error_model="numpy")
-def keep_greeks(board: Board, q: int, spot: float, known: F64) -> None:
+def keep_greeks(quotes: QuoteArrays, q: int, spot: float, known: F64) -> None:
     """Write the greeks of quote `q` and the underlying's price to a row of `Holdings.known`.
 
-    Where they cannot be read nothing is known. `see` does the same at every bar.
+    Where they cannot be read nothing is known. `observe_accounts` does the same at every bar.
     """
     known[:] = 0.0
-    if not np.isnan(board.delta[q]):
-        known[0], known[1] = board.delta[q], board.gamma[q]
-        known[2], known[3] = board.vega[q], board.theta[q]
+    if not np.isnan(quotes.delta[q]):
+        known[0], known[1] = quotes.delta[q], quotes.gamma[q]
+        known[2], known[3] = quotes.vega[q], quotes.theta[q]
         known[4] = spot
 
 
 @njit(cache=True, error_model="numpy")
-def see(
-    board: Board,
-    frames: Frames,
-    frame_of: I64,
+def observe_accounts(
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
     holdings: Holdings,
-    purses: Purses,
+    balances: AccountBalances,
     which: I64,
-    sights: Sights,
+    views: AccountViews,
 ) -> None:
-    """Write what accounts `which` see in their frames, and what they may order.
+    """Write what accounts `which` see in their snapshots, and what they may order.
 
     Holding is always allowed; closing when every leg of the position can be traded, as far as the
     displayed sizes go; opening when no position is open on the underlying, as far as the risk
-    fraction, the greek limits, the buying power and the frame allow. Greeks that cannot be read now
-    are seen as they were last, the delta moved by what the underlying did since.
+    fraction, the greek limits, the buying power and the snapshot allow. Greeks that cannot be read
+    now are seen as they were last, the delta moved by what the underlying did since.
     """
     legs, ratio, held, known = holdings.legs, holdings.ratio, holdings.units, holdings.known
-    out, units, mask = sights.observations, sights.units, sights.mask
-    most_units, unit_cost, unit_need = frames.most_units, frames.unit_cost, frames.unit_need
-    market_features = frames.features
+    out, units, mask = views.observations, views.units, views.mask
+    most_units, unit_cost, unit_need = (
+        snapshots.most_units,
+        snapshots.unit_cost,
+        snapshots.unit_need,
+    )
+    market_features = snapshots.features
     multiplier, max_age_ns = rules.multiplier, rules.max_quote_age_ns
     for b in which:
-        f = frame_of[b]
-        now_ns, spot = frames.now_ns[f], frames.spot[f]
-        equity, cash = purses.equity[b], purses.cash[b]
-        buying_power = cash - purses.reserved[b]
+        f = snapshot_of[b]
+        now_ns, spot = snapshots.now_ns[f], snapshots.spot[f]
+        equity, cash = balances.equity[b], balances.cash[b]
+        buying_power = cash - balances.reserved[b]
 
         value = net_delta = net_gamma = net_vega = net_theta = 0.0
         expiry_ns = 0
@@ -146,22 +150,25 @@ def see(
             if i == NO_LEG or held[b] == 0:
                 break
             shares = ratio[b, leg] * held[b] * multiplier
-            if i == STOCK:
+            if i == STOCK_LEG:
                 bid, ask = stock_touch(spot, rules.stock_half_spread)
-                size, quote_ns = STOCK_LOTS, frames.spot_ns[f]
+                size, quote_ns = STOCK_LOTS, snapshots.spot_ns[f]
                 value += shares * spot
                 net_delta += shares
             else:
-                q = board.quoted_at[f] + i
-                bid, ask, quote_ns = board.bid[q], board.ask[q], board.quote_ns[q]
-                size = board.bid_size[q] if shares > 0.0 else board.ask_size[q]
-                value += shares * board.mark[q]
-                expiry_ns = board.expiry_ns[board.listed_at[f] + i]
-                if not np.isnan(board.delta[q]):
-                    known[b, leg, 0], known[b, leg, 1] = board.delta[q], board.gamma[q]
-                    known[b, leg, 2], known[b, leg, 3] = board.vega[q], board.theta[q]
+                q = quotes.quote_offset[f] + i
+                bid, ask, quote_ns = quotes.bid[q], quotes.ask[q], quotes.quote_ns[q]
+                size = quotes.bid_size[q] if shares > 0.0 else quotes.ask_size[q]
+                value += shares * quotes.mark[q]
+                expiry_ns = quotes.expiry_ns[quotes.contract_offset[f] + i]
+                if not np.isnan(quotes.delta[q]):
+                    known[b, leg, 0], known[b, leg, 1] = quotes.delta[q], quotes.gamma[q]
+                    known[b, leg, 2], known[b, leg, 3] = quotes.vega[q], quotes.theta[q]
                     known[b, leg, 4] = spot
-                delta, low = known[b, leg, 0], min(board.right[board.listed_at[f] + i], 0) * 1.0
+                delta, low = (
+                    known[b, leg, 0],
+                    min(quotes.right[quotes.contract_offset[f] + i], 0) * 1.0,
+                )
                 moved = delta + known[b, leg, 1] * (spot - known[b, leg, 4])
                 net_delta += shares * min(max(moved, min(low, delta)), max(low + 1.0, delta))
                 net_gamma += shares * known[b, leg, 1]
@@ -176,8 +183,8 @@ def see(
         worth = max(equity, 1.0)
         k = put(out, b, MARKET_FEATURE_COUNT, (equity / rules.initial_capital - 1.0) * 10.0)
         k = put(out, b, k, buying_power / worth)
-        k = put(out, b, k, purses.reserved[b] / worth)
-        k = put(out, b, k, purses.open_positions[b] / rules.max_positions)
+        k = put(out, b, k, balances.reserved[b] / worth)
+        k = put(out, b, k, balances.open_positions[b] / rules.max_positions)
         if held[b] > 0:
             days = (expiry_ns - now_ns) / DAY_NS if expiry_ns else np.nan
             k = put(out, b, k, 1.0)
@@ -192,9 +199,9 @@ def see(
         while k < FEATURE_COUNT:
             k = put(out, b, k, 0.0)
 
-        trades = now_ns < frames.close_ns[f] and purses.may_close[b]
-        opens = trades and held[b] == 0 and purses.may_open[b] and equity > 0.0
-        opens = opens and purses.open_positions[b] < rules.max_positions
+        trades = now_ns < snapshots.close_ns[f] and balances.may_close[b]
+        opens = trades and held[b] == 0 and balances.may_open[b] and equity > 0.0
+        opens = opens and balances.open_positions[b] < rules.max_positions
         for a in range(ACTION_COUNT):
             n = 0.0
             if opens and a > CLOSE:
@@ -211,42 +218,42 @@ def see(
 
 @njit(cache=True, error_model="numpy")
 def unit_greeks(
-    board: Board, frames: Frames, f: int, multiplier: float, action: int
+    quotes: QuoteArrays, snapshots: MarketSnapshots, f: int, multiplier: float, action: int
 ) -> tuple[float, float, float]:
-    """Delta, gamma and vega of one unit of an opening action in frame `f`, USD."""
-    legs = frames.legs[f, action]
+    """Delta, gamma and vega of one unit of an opening action in snapshot `f`, USD."""
+    legs = snapshots.legs[f, action]
     greeks: tuple[float, float, float] = legs_greeks(
-        board, frames, f, multiplier, legs, RATIO[action]
+        quotes, snapshots, f, multiplier, legs, RATIO[action]
     )
     return greeks
 
 
 @njit(cache=True, error_model="numpy")
 def legs_greeks(
-    board: Board,
-    frames: Frames,
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
     f: int,
     multiplier: float,
     legs: NDArray[np.integer],
     ratio: NDArray[np.integer],
 ) -> tuple[float, float, float]:
-    """Delta, gamma and vega of one unit of legs in frame `f`, USD.
+    """Delta, gamma and vega of one unit of legs in snapshot `f`, USD.
 
     As `trading.execution.exposure.Greeks` counts them.
     """
     delta = gamma = vega = 0.0
-    spot = frames.spot[f]
+    spot = snapshots.spot[f]
     for leg in range(len(legs)):
         i = legs[leg]
         if i == NO_LEG:
             break
-        if i == STOCK:
+        if i == STOCK_LEG:
             delta += ratio[leg]
             continue
-        q = board.quoted_at[f] + i
-        delta += ratio[leg] * board.delta[q]
-        gamma += ratio[leg] * board.gamma[q]
-        vega += ratio[leg] * board.vega[q]
+        q = quotes.quote_offset[f] + i
+        delta += ratio[leg] * quotes.delta[q]
+        gamma += ratio[leg] * quotes.gamma[q]
+        vega += ratio[leg] * quotes.vega[q]
     return (
         multiplier * delta * spot,
         multiplier * gamma * spot * spot * 0.01,
@@ -256,28 +263,28 @@ def legs_greeks(
 
 @njit(cache=True, error_model="numpy")
 def cap_openings(
-    board: Board,
-    frames: Frames,
-    frame_of: I64,
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
     rules: TradingRules,
-    purses: Purses,
+    balances: AccountBalances,
     b: int,
     greeks: F64,
-    sights: Sights,
+    views: AccountViews,
 ) -> None:
     """Lower what account `b` may open to the room that its `greeks` [3] leave below the limits.
 
-    `see` takes an account that opens to hold nothing elsewhere; this is for one that does. The
-    greeks are counted as `trading.execution.exposure.Greeks` does.
+    `observe_accounts` takes an account that opens to hold nothing elsewhere; this is for one that
+    does. The greeks are counted as `trading.execution.exposure.Greeks` does.
     """
-    f, base = frame_of[b], purses.equity[b] / ABOVE_ROUNDING
+    f, base = snapshot_of[b], balances.equity[b] / ABOVE_ROUNDING
     for a in range(CLOSE + 1, ACTION_COUNT):
-        if sights.mask[b, a]:
-            delta, gamma, vega = unit_greeks(board, frames, f, rules.multiplier, a)
+        if views.mask[b, a]:
+            delta, gamma, vega = unit_greeks(quotes, snapshots, f, rules.multiplier, a)
             room = min(
                 headroom(rules.max_delta * base, greeks[0], delta),
                 headroom(rules.max_gamma * base, greeks[1], gamma),
                 headroom(rules.max_vega * base, greeks[2], vega),
             )
-            sights.units[b, a] = np.int32(min(np.float64(sights.units[b, a]), room))
-            sights.mask[b, a] = sights.units[b, a] >= 1
+            views.units[b, a] = np.int32(min(np.float64(views.units[b, a]), room))
+            views.mask[b, a] = views.units[b, a] >= 1

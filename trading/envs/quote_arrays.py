@@ -1,4 +1,4 @@
-"""The quotes of many frames side by side, as accounts trade and mark them."""
+"""The quotes of many snapshots side by side, as accounts trade and mark them."""
 
 from typing import NamedTuple
 
@@ -7,22 +7,23 @@ import numpy as np
 from trading.market.chain import F64, I8, I64, Columns
 
 
-class Board(NamedTuple):
-    """Contracts and their quotes in frames 0 to K - 1, one after the other.
+class QuoteArrays(NamedTuple):
+    """Contracts and their quotes in snapshots 0 to K - 1, one after the other.
 
-    Contract `i` of frame `f` is listed at `listed_at[f] + i` and quoted at `quoted_at[f] + i`.
+    Contract `i` of snapshot `f` is entry `contract_offset[f] + i` of the contracts and entry
+    `quote_offset[f] + i` of the quotes.
     """
 
-    listed_at: I64
+    contract_offset: I64
     """[K]"""
-    quoted_at: I64
+    quote_offset: I64
     """[K]"""
     strike: F64
-    """[listed], USD, and likewise the next two."""
+    """[contracts], USD, and likewise the next two."""
     expiry_ns: I64
     right: I8
     bid: F64
-    """[quoted], as in `Columns`, and likewise the rest."""
+    """[quotes], as in `Columns`, and likewise the rest."""
     ask: F64
     bid_size: F64
     ask_size: F64
@@ -49,10 +50,10 @@ QUOTED = (
 )
 
 
-def board_of(chains: Columns) -> Board:
-    """Views of a batch of B chains of equal size, or of one chain; frame b shows chain b."""
+def quote_arrays(chains: Columns) -> QuoteArrays:
+    """Views of a batch of B chains of equal size, or of one chain; snapshot b shows chain b."""
     count = len(chains.strike) if chains.strike.ndim == 2 else 1
     size = chains.strike.shape[-1]
     at = np.arange(count, dtype=np.int64) * size
     columns = {name: getattr(chains, name).reshape(-1) for name in LISTED + QUOTED}
-    return Board(at, at, **columns)
+    return QuoteArrays(at, at, **columns)

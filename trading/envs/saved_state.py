@@ -17,22 +17,31 @@ _SINCE = {
 }
 """Parts that older states lack: they are 0, nothing known."""
 
+_FORMER_NAMES = {
+    "purses": "balances",
+    "sights": "views",
+    "frames": "snapshots",
+    "frame_of": "snapshot_of",
+}
+"""What parts were called in older states, and are called now."""
 
-def copied(state: Any) -> Arrays:
+
+def copy_state(state: Any) -> Arrays:
     """Copies of an array, of a named tuple of arrays, or of a dict of them."""
     if isinstance(state, np.ndarray):
         return state.copy()
-    return {name: copied(part) for name, part in _parts(state).items()}
+    return {name: copy_state(part) for name, part in _parts(state).items()}
 
 
-def put_back(state: Any, saved: Any, name: str = "state") -> None:
-    """Write what `copied` returned into the arrays of `state`, of which others may hold views.
+def restore_state(state: Any, saved: Any, name: str = "state") -> None:
+    """Write what `copy_state` returned into the arrays of `state`, of which others may hold views.
 
     Raises
     ------
     DataError
         A name, a shape or a dtype differs; nothing is changed then.
     """
+    saved = _with_present_names(saved)
     _check(state, saved, name)
     _write(state, saved)
 
@@ -44,7 +53,7 @@ class Resumable:
 
     def get_state(self) -> dict[str, Any]:
         """A copy of the arrays and of the generator."""
-        return {"rng": self._rng.bit_generator.state, "arrays": copied(self._arrays())}
+        return {"rng": self._rng.bit_generator.state, "arrays": copy_state(self._arrays())}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a state in place.
@@ -54,12 +63,20 @@ class Resumable:
         DataError
             The state is of another size or kind; nothing is changed then.
         """
-        put_back(self._arrays(), state["arrays"], "markets")
+        restore_state(self._arrays(), state["arrays"], "markets")
         self._rng.bit_generator.state = state["rng"]
 
     def _arrays(self) -> dict[str, Any]:
-        """All that the state consists of beside the generator, as `copied` takes it."""
+        """All that the state consists of beside the generator, as `copy_state` takes it."""
         raise NotImplementedError
+
+
+def _with_present_names(saved: Any) -> Any:
+    if not isinstance(saved, dict):
+        return saved
+    return {
+        _FORMER_NAMES.get(name, name): _with_present_names(part) for name, part in saved.items()
+    }
 
 
 def _check(state: Any, saved: Any, name: str) -> None:

@@ -1,0 +1,89 @@
+"""Whole sessions traded by a trader of one's own, a registered one, or a policy."""
+
+from pathlib import Path
+from typing import TypeAlias
+
+from trading.config import Settings, load_settings
+from trading.errors import ConfigError
+from trading.evaluation.backtest import Backtest, backtest_history, backtest_simulation, learnt
+from trading.learning.policy import Policy
+from trading.live.assembly import fee_schedule, rule_based, trading_rules
+from trading.live.simulated_world import simulated_world
+from trading.plugins.loading import load_plugins
+from trading.plugins.registry import Trader, unregistered
+from trading.plugins.rule_based import RuleBased
+
+Tradable: TypeAlias = "str | Trader | Policy"
+
+
+def backtest(
+    trader: Tradable,
+    settings: Settings | None = None,
+    *,
+    simulated: int | None = None,
+    history: str | Path | None = None,
+) -> Backtest:
+    """Trade whole sessions, as `trading backtest` does.
+
+    Parameters
+    ----------
+    trader
+        A function `act(observation, first)` as of `register_trader`; the name of a registered
+        trader; or a policy.
+    settings
+        Rules, fees, market and seed; None: `load_settings()`. Equal seeds show every trader the
+        same markets.
+    simulated
+        Trade so many simulated sessions.
+    history
+        Trade every day of the history in this folder instead (`trading history`).
+
+    Returns
+    -------
+    What each session came to, as arrays; `frame()` makes a table of the sessions.
+
+    Raises
+    ------
+    ConfigError
+        Neither `simulated` nor `history` is given, or both are.
+    DataError
+        There is no history in the folder, or it was written for other rules.
+    PluginError
+        No trader is called so, or it fails, or it acts outside of the mask.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trading as td
+    >>> straddle = td.action("long_straddle_far_d50")
+    >>> def act(observation, first):
+    ...     may = observation["action_mask"][:, straddle]
+    ...     return np.where(may, straddle, td.HOLD)
+    >>> result = td.backtest(act, simulated=3)
+    >>> result.frame().columns.tolist()
+    ['session', 'return', 'closed_return', 'fills', 'traded', 'equity', 'episode']
+    >>> bool((result.trades >= 1).all())
+    True
+    """
+    if (simulated is None) == (history is None):
+        raise ConfigError(["give either simulated=SESSIONS or history=FOLDER"])
+    settings = load_settings() if settings is None else settings
+    load_plugins(settings)
+    rules, fees, in_a_row = (
+        trading_rules(settings),
+        fee_schedule(settings),
+        settings.env.sessions_per_episode,
+    )
+    acting = _acting(trader, settings)
+    if history is not None:
+        return backtest_history(Path(history), rules, fees, acting, in_a_row)
+    family = simulated_world(settings.market).family
+    return backtest_simulation(simulated or 1, settings.seed, rules, fees, acting, family, in_a_row)
+
+
+def _acting(trader: Tradable, settings: Settings) -> Trader:
+    if isinstance(trader, str):
+        return rule_based(settings, settings.seed, trader)
+    if isinstance(trader, Policy):
+        return learnt(trader)
+    return RuleBased(unregistered(trader), settings.seed)

@@ -1,0 +1,80 @@
+"""Imports the files and packages that register plug-ins, once a process."""
+
+import hashlib
+import importlib.util
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from trading.config import Settings
+from trading.errors import PluginError
+from trading.plugins.registry import REGISTRY, Registry, told
+
+GROUP = "trading.plugins"
+"""Of the entry points by which installed packages tell of their modules."""
+
+_loaded: set[str] = set()
+
+
+def load_plugins(settings: Settings) -> Registry:
+    """Everything that installed packages and the files of `plugins` register.
+
+    Raises
+    ------
+    PluginError
+        A file is not there, or one of them fails or registers what cannot be; nothing of that
+        one stays registered.
+    """
+    for entry in entry_points(group=GROUP):
+        _load_entry(entry)
+    for path in settings.plugins:
+        _load_file(path.resolve())
+    return REGISTRY
+
+
+def _load_entry(entry: EntryPoint) -> None:
+    if entry.value in _loaded:
+        return
+    package = entry.dist.name if entry.dist is not None else "an installed package"
+    try:
+        entry.load()
+    except (Exception, SystemExit) as error:
+        REGISTRY.forget(entry.module)
+        sys.modules.pop(entry.module, None)
+        raise PluginError(
+            f"the plug-in {entry.name} ({entry.value}) of {package} failed{told(error, '')}: mend "
+            "that package, or uninstall it"
+        ) from error
+    _loaded.add(entry.value)
+
+
+def _load_file(path: Path) -> None:
+    if str(path) in _loaded:
+        return
+    if not path.is_file() or path.suffix != ".py":
+        wrong = "is no Python file (.py)" if path.is_file() else "there is no such file"
+        raise PluginError(
+            f"plugins: {path}: {wrong}; name an existing one, which each machine that trades has "
+            "at this place"
+        )
+    name = f"trading_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "it is a Python file"
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except PluginError as error:
+        _unload(name)
+        raise PluginError(f"plugins: {error}") from error.__cause__
+    except (Exception, SystemExit) as error:
+        _unload(name)
+        raise PluginError(
+            f"plugins: {path} failed when it was imported,{told(error, str(path))}: mend it, or "
+            "take it out of plugins"
+        ) from error
+    _loaded.add(str(path))
+
+
+def _unload(name: str) -> None:
+    REGISTRY.forget(name)
+    del sys.modules[name]

@@ -1,0 +1,285 @@
+"""What has been registered, by kind and name; each registration is checked when it is made."""
+
+import hashlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from trading.errors import PluginError
+
+# A command that only asks what is registered loads no compiled kernel.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from trading.execution.fees import FeeSchedule
+
+Trader: TypeAlias = "Callable[[dict[str, NDArray[Any]], NDArray[np.bool_]], NDArray[np.int64]]"
+"""Chooses an action per account from observations, and where an episode begins, bool[B]."""
+
+_Made = TypeVar("_Made", bound=Callable[..., Any])
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_BY_HAND = "__main__"
+"""A script, or a notebook, whose cells may run more than once."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One thing that was registered.
+
+    Attributes
+    ----------
+    kind : what it is, in words
+    name : by which settings and commands call it
+    make : what was registered
+    module : in which it was
+    file : where that lies; "a notebook" or the like where it is no file
+    digest : 12 digits of a SHA-256 of that file
+    """
+
+    kind: str
+    name: str
+    make: Callable[..., Any]
+    module: str
+    file: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} of {self.file}"
+
+
+class Registry:
+    """Traders, baselines and fee schedules by name."""
+
+    def __init__(self) -> None:
+        self.traders: dict[str, Plugin] = {}
+        self.baselines: dict[str, Plugin] = {}
+        self.fee_schedules: dict[str, Plugin] = {}
+
+    def kinds(self) -> tuple[dict[str, Plugin], ...]:
+        """Every kind."""
+        return self.traders, self.baselines, self.fee_schedules
+
+    def forget(self, module: str) -> None:
+        """Take out what a module registered."""
+        for plugins in self.kinds():
+            for name in [name for name, each in plugins.items() if each.module == module]:
+                del plugins[name]
+
+
+REGISTRY = Registry()
+"""That of this process: importing a file is what registers its contents, as with any decorator."""
+
+
+def register_trader(name: str) -> Callable[[_Made], _Made]:
+    """Register a rule-based trader.
+
+    It trades live with `policy.trader`, in `trading backtest --trader`, and in `td.backtest`.
+
+    Parameters
+    ----------
+    name
+        1 to 32 letters, digits, `-` and `_`.
+
+    Returns
+    -------
+    A decorator of a function of one argument, the seed, that returns `act(observation, first)`.
+    `observation["observations"]` is float32 [B, F], `observation["action_mask"]` bool [B, N], and
+    `first`, bool [B], says where an episode begins, and what was remembered is void. `act` returns
+    one action per row, int64 [B], which the mask must allow.
+
+    Raises
+    ------
+    PluginError
+        The name cannot be one or is taken, or the function takes other arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import trading as td
+    >>> @td.register_trader("cautious")
+    ... def cautious(seed):
+    ...     return lambda observation, first: np.full(len(first), td.HOLD)
+    >>> td.backtest("cautious", simulated=1).trades.tolist()
+    [0]
+    """
+    return _registering("trader", REGISTRY.traders, name, "seed", "seed=7")
+
+
+def register_baseline(name: str) -> Callable[[_Made], _Made]:
+    """Register a baseline, which every backtest and evaluation shows beside the others.
+
+    Parameters
+    ----------
+    name
+        As of a trader.
+
+    Returns
+    -------
+    A decorator of what `register_trader` takes.
+
+    Raises
+    ------
+    PluginError
+        The name cannot be one or is taken, or the function takes other arguments.
+    """
+    return _registering("baseline", REGISTRY.baselines, name, "seed", "seed=7")
+
+
+def register_fees(name: str) -> Callable[[_Made], _Made]:
+    """Register a fee schedule, which `execution.fee_schedule` chooses.
+
+    Parameters
+    ----------
+    name
+        As of a trader.
+
+    Returns
+    -------
+    A decorator of a function of one argument, the `FeeSchedule` that the other settings of
+    `execution` make, that returns the one to trade with.
+
+    Raises
+    ------
+    PluginError
+        The name cannot be one or is taken, or the function takes other arguments.
+
+    Examples
+    --------
+    >>> import trading as td
+    >>> @td.register_fees("no_commission")
+    ... def no_commission(configured):
+    ...     return configured._replace(commission=0.0)
+    """
+    return _registering(
+        "fee schedule", REGISTRY.fee_schedules, name, "fees", "the configured FeeSchedule"
+    )
+
+
+def unregistered(act: Trader) -> Plugin:
+    """A trader that was handed over as it is, for messages about it."""
+    return _plugin("trader", getattr(act, "__name__", type(act).__name__), act, lambda _: act)
+
+
+def fees_of(plugin: Plugin, configured: "FeeSchedule") -> "FeeSchedule":
+    """What a registered schedule makes of the configured one.
+
+    Raises
+    ------
+    PluginError
+        It fails, or gives no schedule whose rates are numbers from 0 on.
+    """
+    from trading.execution.fees import FeeSchedule
+
+    made = called(plugin, configured)
+    if not isinstance(made, FeeSchedule):
+        raise PluginError(
+            f"{plugin} returned {made!r}: it must return a trading.FeeSchedule, as in "
+            "configured._replace(commission=0.0)"
+        )
+    wrong = [
+        f"{name}={value!r}"
+        for name, value in made._asdict().items()
+        if not isinstance(value, float | int) or not value >= 0
+    ]
+    if wrong:
+        raise PluginError(f"{plugin} has {', '.join(wrong)}: every rate must be a number from 0 on")
+    return FeeSchedule(*map(float, made))
+
+
+def called(plugin: Plugin, *arguments: Any) -> Any:
+    """What a plug-in's function returns.
+
+    Raises
+    ------
+    PluginError
+        It fails.
+    """
+    try:
+        return plugin.make(*arguments)
+    except Exception as error:
+        raise PluginError(f"{plugin} failed{told(error, plugin.file)}") from error
+
+
+def told(error: BaseException, file: str) -> str:
+    """Where in a file something failed, and why."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename == file:
+        line = error.lineno or 0
+    where = f" in line {line}" if line else ""
+    return f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # Compiled: it does not tell.
+    return True
+
+
+def chosen(plugins: Mapping[str, Plugin], kind: str, name: str, key: str) -> Plugin:
+    """The plug-in of a name.
+
+    Raises
+    ------
+    PluginError
+        There is none; names the setting or option `key` that asks for it.
+    """
+    if name in plugins:
+        return plugins[name]
+    known = f"registered are {', '.join(sorted(plugins))}" if plugins else "none is registered"
+    raise PluginError(
+        f"{key}: there is no {kind} {name}; {known}: name the file that registers it in plugins, "
+        "as in --set plugins=my_rules.py"
+    )
+
+
+def _registering(
+    kind: str, plugins: dict[str, Plugin], name: str, argument: str, means: str
+) -> Callable[[_Made], _Made]:
+    def register(make: _Made) -> _Made:
+        plugin = _plugin(kind, name, make)
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise PluginError(
+                f"{plugin}: a name is 1 to 32 of A-Z, a-z, 0-9, - and _, first a letter or digit"
+            )
+        other = plugins.get(name)
+        if other is not None and not plugin.module == other.module == _BY_HAND:
+            raise PluginError(f"{plugin}: the name is taken by {other}; choose another name")
+        if not callable(make) or not takes(make, 1):
+            raise PluginError(
+                f"{plugin}: it must be a function of one argument, {argument} ({means})"
+            )
+        plugins[name] = plugin
+        return make
+
+    return register
+
+
+def _plugin(kind: str, name: str, of: Any, make: Callable[..., Any] | None = None) -> Plugin:
+    """What stands for `of`, with where it lies."""
+    module = getattr(of, "__module__", None) or _BY_HAND
+    loaded: ModuleType | None = sys.modules.get(module)
+    file = getattr(loaded, "__file__", None)
+    if file is not None and Path(file).is_file():
+        content = Path(file).read_bytes()
+    else:
+        try:
+            content = inspect.getsource(of).encode()
+        except (OSError, TypeError):
+            content = b""
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    return Plugin(kind, str(name), make or of, module, file or "a notebook", digest)

@@ -1,0 +1,77 @@
+"""A registered trader that acts, held to what it may return."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trading.envs.catalogue import ACTION_COUNT, ACTIONS
+from trading.errors import PluginError
+from trading.plugins.registry import Plugin, called, takes, told
+
+
+class RuleBased:
+    """A `Trader`: one that was registered, made for one run.
+
+    Parameters
+    ----------
+    plugin
+        Which.
+    seed
+        What its function is given.
+
+    Raises
+    ------
+    PluginError
+        Its function fails, or makes nothing that can act.
+    """
+
+    def __init__(self, plugin: Plugin, seed: int) -> None:
+        self.plugin = plugin
+        self._act = called(plugin, seed)
+        if not callable(self._act) or not takes(self._act, 2):
+            raise PluginError(
+                f"{plugin} returned {self._act!r}: it must return a function of two arguments, "
+                "act(observation, first)"
+            )
+
+    def __call__(
+        self, observation: dict[str, NDArray[Any]], first: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """An action per account, int64 [B].
+
+        Raises
+        ------
+        PluginError
+            It fails, returns something else, or an action that the mask does not allow.
+        """
+        mask = observation["action_mask"]
+        shown = {name: column.copy() for name, column in observation.items()}
+        try:
+            found = np.asarray(self._act(shown, first.copy()))
+        except Exception as error:
+            raise PluginError(
+                f"{self.plugin} failed at a decision{told(error, self.plugin.file)}"
+            ) from error
+        if found.shape != first.shape or not np.issubdtype(found.dtype, np.integer):
+            raise PluginError(
+                f"{self.plugin} returned {found.dtype} {list(found.shape)}: act must return one "
+                f"action per row, int64 [{len(first)}]"
+            )
+        actions: NDArray[np.int64] = found.astype(np.int64)
+        outside = (actions < 0) | (actions >= ACTION_COUNT)
+        if outside.any():
+            raise PluginError(
+                f"{self.plugin} chose action {actions[outside][0]} in row "
+                f"{np.flatnonzero(outside)[0]}: actions are 0 to {ACTION_COUNT - 1} "
+                "(docs/actions.md)"
+            )
+        refused = np.flatnonzero(~mask[np.arange(len(actions)), actions])
+        if len(refused):
+            row = int(refused[0])
+            raise PluginError(
+                f"{self.plugin} chose {ACTIONS[int(actions[row])].name} in row {row}, where the "
+                'mask does not allow it: choose where observation["action_mask"] is True; holding '
+                "always is"
+            )
+        return actions
