@@ -307,6 +307,7 @@ delete() {
     [[ $answer == [yY]* ]] || die "nothing was deleted"
   fi
   local wait=(--ignore-not-found --timeout="${timeout}s")
+  find_bot
   at_rest
   if $kuberay; then
     # Redis last: the operator removes there what the cluster has left.
@@ -400,7 +401,7 @@ case $command in
   status|stop|start|restart|delete) [ $# -eq 0 ] || misuse "$command takes no argument" ;;
 esac
 case $command in
-  status|logs|metrics|scale|restart|stop|start|delete|exec|update-model) find_bot ;;
+  status|logs|metrics|scale|restart|stop|start|exec|update-model) find_bot ;;
 esac
 case $command in
   status|logs|scale|restart|stop|start|delete) "$command" "$@" ;;
