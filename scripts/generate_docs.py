@@ -8,6 +8,7 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
+from trading.api.reference import api_reference
 from trading.cli.reference import commands_page
 from trading.config.cost_sources import fees_table
 from trading.config.reference import reference_table
@@ -18,11 +19,17 @@ from trading.execution.events import Compared, Converted, Event
 from trading.execution.matching import SHARES
 from trading.execution.orders import Fill, Leg, LegFill, Order, Rejection
 from trading.execution.states import state_table
-from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
+from trading.live.metrics import (
+    AccountFigures,
+    FeedFigures,
+    ProcessFigures,
+    TradingMetrics,
+    UnderlyingFigures,
+)
 from trading.market.products import products_table
 from trading.serving.app import build_api
-from trading.serving.metrics import supervisor_families
-from trading.serving.supervisor import TRADING, Standing
+from trading.serving.exposition import supervisor_families
+from trading.serving.supervisor import TRADING, SupervisorState
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -191,7 +198,18 @@ def pages() -> dict[Path, str]:
         "exit code 2 and one line that names the key, the value and what is allowed.\n\n"
         f"{_MADE}\n{reference_table()}"
     )
+    api = (
+        "# From Python\n\n"
+        "`import trading as td`. Each name is imported when it is first used, so importing the\n"
+        "package is light. Every example runs in a test, with its own `var/` and address. Two\n"
+        "notebooks show it at work:\n"
+        "[the first hour](../examples/first_hour.ipynb) and\n"
+        "[a strategy of one's own](../examples/own_strategy.ipynb); [plugins.md](plugins.md) says\n"
+        "how a trader of one's own trades live.\n\n"
+        f"{_MADE}\n{api_reference()}"
+    )
     return {
+        DOCS / "api.md": api,
         DOCS / "settings.md": settings,
         DOCS / "products.md": products,
         DOCS / "costs.md": costs,
@@ -497,12 +515,13 @@ def _runbooks() -> str:
 
 def _metric_table() -> str:
     metrics = TradingMetrics()
+    metrics.update_account(AccountFigures(underlyings={"SPY": UnderlyingFigures()}))
     live = {"options": True, "stocks": True}
     metrics.update_feed(FeedFigures(connected=live, silence_s=dict.fromkeys(live, 0.0)))
     disks = {"state": 0, "checkpoints": 0}
     metrics.update_process(ProcessFigures(disk_free_bytes=disks, disk_size_bytes=disks))
     lines = ["| name | type | unit | meaning |", "|---|---|---|---|"]
-    supervisor = supervisor_families(Standing(TRADING, "", leased=True, failures=0))
+    supervisor = supervisor_families(SupervisorState(TRADING, "", leased=True, failures=0))
     for family in [*metrics.registry.collect(), *supervisor]:
         if family.name.startswith("trading_bot_process_") or family.name.endswith("_created"):
             continue

@@ -36,7 +36,7 @@ def trade(
     return SUMMARY
 
 
-class Board:
+class FleetStates:
     """In place of the actor."""
 
     class post:  # noqa: N801
@@ -49,7 +49,7 @@ class Board:
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "run_strategy", trade)
     monkeypatch.setattr(fleet, "Pauses", lambda: Pauses(first_s=0.01, longest_s=0.01))
-    monkeypatch.setattr(fleet.Fleet, "_start_board", lambda *_: Board)
+    monkeypatch.setattr(fleet.Fleet, "_start_states", lambda *_: FleetStates)
     monkeypatch.setattr(fleet_supervisor, "ray_address", lambda: "here")
 
 
@@ -71,7 +71,7 @@ class Closing(FleetSupervisor):
         super().close(timeout_s)
 
     def phases(self) -> dict[str, str]:
-        return {name: self._fleet._standing(name).phase for name in NAMES}
+        return {name: self._fleet._state(name).phase for name in NAMES}
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_each_account_changes_hands_by_its_own_lease(
     elsewhere = stack.enter_context(AccountLease(journals["plain"]))
     first = stack.enter_context(closing(Closing(strategies)))
     until(lambda: first.phases() == {"plain": STANDBY, "small": TRADING, "still": TRADING})
-    elsewhere.release()
+    elsewhere.close()
     until(lambda: set(first.phases().values()) == {TRADING})
 
     second = stack.enter_context(closing(Closing(strategies)))
@@ -109,17 +109,17 @@ def test_each_account_changes_hands_by_its_own_lease(
     second.check()
     second.close()
     for journal in journals.values():
-        AccountLease(journal).release()
+        AccountLease(journal).close()
 
 
 def test_what_only_a_new_process_mends_is_told_to_serve(
     strategies: dict[str, Settings], monkeypatch: pytest.MonkeyPatch, stack: ExitStack
 ) -> None:
     def fails(*_: object) -> None:
-        raise ApplicationFailed("no board")
+        raise ApplicationFailed("no actor")
 
-    monkeypatch.setattr(fleet.Fleet, "_start_board", fails)
+    monkeypatch.setattr(fleet.Fleet, "_start_states", fails)
     broken = stack.enter_context(closing(Closing(strategies)))
     until(lambda: bool(broken._fault))
-    with pytest.raises(SupervisorDied, match="no board"):
+    with pytest.raises(SupervisorDied, match="no actor"):
         broken.check()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession, bar_ends
+from trading.data.recorded_session import RecordedBars, RecordedQuotes, RecordedSession, bar_ends
 from trading.envs.live_env import LiveEnv
 from trading.envs.rules import TradingRules
 from trading.envs.vector_env import OptionsVectorEnv

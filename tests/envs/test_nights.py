@@ -19,6 +19,7 @@ from trading.envs.history import History, history_of_days, write_history
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.nights import close_accounts
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
+from trading.envs.rewards import RiskMeasure
 from trading.envs.rules import STOCK_LEG
 from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import HistoricalOptionsVectorEnv, SimulatedOptionsVectorEnv
@@ -63,6 +64,13 @@ SCRIPTS = {
 }
 
 
+RISKS = {
+    1: {"risk_aversion": 20.0, "risk_measure": int(RiskMeasure.VARIANCE)},
+    3: {"risk_aversion": 20.0, "risk_measure": int(RiskMeasure.DOWNSIDE)},
+}
+"""What some of these take off their rewards; the markets are the same for all."""
+
+
 def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> None:
     told = recorded_sessions(SESSIONS, 1, vol=0.45)
     history = tmp_path / "history"
@@ -71,9 +79,10 @@ def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> 
     for script, names in SCRIPTS.items():
         folder = tmp_path / str(script)
         folder.mkdir()
-        lived = live(folder, told, RULES, DEFAULT_FEES, keeps(script, *names), DIVIDENDS)
+        rules = RULES._replace(**RISKS.get(script, {}))
+        lived = live(folder, told, rules, DEFAULT_FEES, keeps(script, *names), DIVIDENDS)
         env = HistoricalOptionsVectorEnv(
-            1, RULES, DEFAULT_FEES, history, sessions_per_episode=SESSIONS
+            1, rules, DEFAULT_FEES, history, sessions_per_episode=SESSIONS
         )
         again = in_batch(env, keeps(script, *names))
         assert lived.actions == again.actions

@@ -98,8 +98,8 @@ def test_who_waits_gets_it_when_it_is_let_go(journal: Path) -> None:
     assert lease is not None
     assert [error.holder for error in told] == [str(holder)]
     assert not lease.is_asked_for  # the request was for the one before
-    lease.release()
-    lease.release()
+    lease.close()
+    lease.close()
 
 
 def test_waiting_ends_with_its_time_and_when_told(journal: Path) -> None:
@@ -169,11 +169,11 @@ def test_who_finds_no_free_account_is_told_and_takes_over_the_first_that_is_let_
 
         def tell(taken: int) -> None:
             told.append(taken)
-            held["b"].release()
+            held["b"].close()
 
         claimed = wait_for_any(journals, threading.Event(), tell)
         assert claimed is not None
-        claimed[1].release()
+        claimed[1].close()
     assert (claimed[0], told) == ("b", [2])
 
 

@@ -89,6 +89,7 @@ def test_credentials_reach_the_live_market_only() -> None:
     }
     assert holders == {
         "Deployment/paper-trading-bot",
+        "StatefulSet/paper-trading-bot",
         "RayCluster/trading/live-market",
         "RayService/trading/live-market",
     }

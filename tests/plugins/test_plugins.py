@@ -116,7 +116,10 @@ def test_a_trader_that_nobody_registered_is_told_with_those_there_are(tmp_path: 
         (lambda observation, first: np.array([0, 999]), "chose action 999 in row 1"),
         (lambda observation, first: np.array([0, -1]), "chose action -1 in row 1"),
         (lambda observation, first: np.array([0, CLOSE]), "chose close in row 1, where the mask"),
-        (lambda observation, first: observation["nothing"], "failed at a decision: KeyError"),
+        (
+            lambda observation, first: observation["nothing"],
+            "failed at a decision: KeyError: 'nothing': mend it, or .* policy.trader",
+        ),
     ],
 )
 def test_a_trader_is_held_to_what_it_may_return(act: object, told: str) -> None:

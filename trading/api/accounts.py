@@ -27,8 +27,11 @@ def open_journal(source: str | Path | Settings) -> JournalTables:
     Examples
     --------
     >>> import trading as td
-    >>> journal = td.open_journal(td.load_settings())  # doctest: +SKIP
-    >>> journal.trades.groupby("strategy").profit.sum()  # doctest: +SKIP
+    >>> journal = td.open_journal("var/journal-paper.sqlite")
+    >>> int((journal.trades.strategy == "long_call").sum())
+    14
+    >>> bool(journal.fills.fees.sum() == journal.account.fees_paid)
+    True
     """
     if isinstance(source, Settings):
         from trading.live.assembly import journal_path

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeAlias
 
+from trading.closing import Closing
 from trading.config import Settings
 from trading.data.catalog import Catalog
 from trading.data.massive.client.connection import ConnectionHealth
@@ -42,15 +42,18 @@ def open_catalog(source: str | Path | Settings) -> Catalog:
     >>> from datetime import date
     >>> import trading as td
     >>> catalog = td.open_catalog("var/catalog")
-    >>> quotes = catalog.read("option_quotes", "SPY", date(2026, 1, 5))  # doctest: +SKIP
-    >>> quotes.to_pandas().groupby("symbol").ask.min()  # doctest: +SKIP
+    >>> bars = catalog.read("stock_bars", "SPY", date(2026, 1, 5))
+    >>> bars.to_pandas().close.tolist()
+    [2.5, 1.5]
+    >>> bars.to_arrow().column_names[:3]
+    ['symbol', 'start_ns', 'open']
     """
     if isinstance(source, Settings):
         source = source.paths.state_dir / "catalog"
     return Catalog(Path(source))
 
 
-class EventFeed:
+class EventFeed(Closing):
     """Events of the vendor's stream, or of anything that speaks its protocol, one by one.
 
     Iterating waits for events, and reconnects where a connection is lost. A feed may be iterated
@@ -76,12 +79,8 @@ class EventFeed:
             self._client.subscribe(asset_class, names)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the stream."""
         self._client.close()
 
     def __iter__(self) -> Iterator[MarketEvent]:
@@ -140,9 +139,10 @@ def connect(
     Examples
     --------
     >>> import trading as td
-    >>> names = {"stocks": ["AM.SPY"]}
-    >>> with td.connect("ws://127.0.0.1:8765", "my-key", names) as feed:  # doctest: +SKIP
-    ...     for event in feed:
-    ...         print(event.sym, event.c)
+    >>> names = {"stocks": ["AM.AAA"]}
+    >>> with td.connect(address, "key-of-the-test", names, ends=True) as feed:
+    ...     bar = next(iter(feed))
+    >>> bar.sym, bar.c > 0.0
+    ('AAA', True)
     """
     return EventFeed(url, key, names, ends)

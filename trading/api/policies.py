@@ -38,14 +38,16 @@ def load_policy(
     --------
     >>> import numpy as np
     >>> import trading as td
-    >>> policy = td.load_policy("var/checkpoints/champion")  # doctest: +SKIP
-    >>> env = td.make_vector_env(4)  # doctest: +SKIP
-    >>> observation, _ = env.reset()  # doctest: +SKIP
-    >>> decision, state = policy.act(  # doctest: +SKIP
-    ...     observation["observations"], observation["action_mask"],
-    ...     policy.initial_state(4), np.ones(4, bool),
+    >>> policy = td.load_policy("var/model")
+    >>> env = td.make_vector_env(4)
+    >>> observation, _ = env.reset()
+    >>> decision, state = policy.act(
+    ...     observation["observations"],
+    ...     observation["action_mask"],
+    ...     policy.initial_state(4),
+    ...     np.ones(4, bool),
     ... )
-    >>> decision.probabilities.shape == (4, len(td.ACTIONS))  # doctest: +SKIP
+    >>> decision.probabilities.shape == (4, len(td.ACTIONS))
     True
     """
     settings = load_settings() if settings is None else settings

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import structlog
 from pydantic import SecretStr
 
 from trading.app.driver import CALL_TIMEOUT_S, SMALL_SHARE, actor_place, without_secrets
@@ -22,8 +21,9 @@ from trading.config import MassiveSettings, Settings
 from trading.config.settings import CredentialSettings
 from trading.errors import ConfigError, StreamError, TradingError
 from trading.feed.embedded import FeedThread, reading_from, vendor_feed
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 FEED_NAMESPACE = "trading-feed"
 """Ray namespace of the actors, which accounts have in common."""

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import structlog
-
 from trading.app.display import Display
 from trading.app.restarts import Restarts
 from trading.app.waiting import Heartbeat, ToldToStop, arrived, unless_stopped
@@ -28,8 +26,9 @@ from trading.execution.portfolio import Account
 from trading.learning.precedence import LEARNING, give_way
 from trading.live import assembly
 from trading.live.faults import FaultNotes, described
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 NAMESPACE = "trading"
 """What the name of every account on a Ray cluster begins with."""

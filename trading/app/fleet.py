@@ -37,16 +37,16 @@ from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
 from trading.feed.embedded import embedded_feed, reading_from
 from trading.live import assembly
-from trading.serving.board import BOARD, Board, Posted
 from trading.serving.service import serve_application
+from trading.serving.strategy_states import FLEET_STATES, FleetState, FleetStates
 from trading.serving.supervisor import (
     FINISHED,
     RESTARTING,
     STANDBY,
     STOPPED,
     Pauses,
-    Standing,
     Supervisor,
+    SupervisorState,
 )
 
 _POLL_S = 0.5
@@ -206,7 +206,7 @@ class Fleet:
         self._supervisors: dict[str, Supervisor] = {}
         self._outcomes: dict[str, _Outcome] = {}
         self._claimer: threading.Thread | None = None
-        self._board: Any = None
+        self._fleet_states: Any = None
         self._feed: ClusterFeed | None = None
 
     def read(self, feed: ClusterFeed) -> None:
@@ -214,8 +214,8 @@ class Fleet:
         self._feed = feed
 
     def begin(self, name: str) -> None:
-        """Start the board and the strategies."""
-        self._board = self._start_board(name)
+        """Start the actor that knows their states, and the strategies."""
+        self._fleet_states = self._start_states(name)
         if self._claim:
             self._claimer = threading.Thread(target=self._claim_one, name="claim", daemon=True)
             self._claimer.start()
@@ -224,12 +224,12 @@ class Fleet:
                 self.keep(each)
         self._post()
 
-    def _start_board(self, name: str) -> Any:
+    def _start_states(self, name: str) -> Any:
         import ray
 
-        board: Any = ray.remote(Board)
-        return board.options(
-            name=BOARD,
+        states: Any = ray.remote(FleetStates)
+        return states.options(
+            name=FLEET_STATES,
             namespace=name,
             num_cpus=0,
             max_restarts=-1,
@@ -348,7 +348,7 @@ class Fleet:
         A recording has one beginning: what failed in it ends with it. Otherwise one that fails is
         not waited for when the others have ended.
         """
-        phase = self._supervisors[name].standing.phase
+        phase = self._supervisors[name].state.phase
         if phase == RESTARTING:
             others = [each for each in begun if each != name]
             ended = all(self._ended(each) for each in others) and bool(others)
@@ -356,21 +356,21 @@ class Fleet:
         return phase not in (STOPPED, FINISHED)
 
     def _ended(self, name: str) -> bool:
-        return self._supervisors[name].standing.phase in (STOPPED, FINISHED)
+        return self._supervisors[name].state.phase in (STOPPED, FINISHED)
 
     def _post(self) -> None:
-        """Tell the board and the display where each stands."""
-        standings = {name: self._standing(name) for name in self._strategies}
+        """Tell the HTTP service and the display where each stands."""
+        states = {name: self._state(name) for name in self._strategies}
         ours = tuple(name for name in self._strategies if name in self._supervisors)
-        self._board.post.remote(Posted(standings, ours, self._waiting))
-        self._display.stand(standings, self._waiting)
+        self._fleet_states.post.remote(FleetState(states, ours, self._waiting))
+        self._display.stand(states, self._waiting)
 
-    def _standing(self, name: str) -> Standing:
+    def _state(self, name: str) -> SupervisorState:
         supervisor = self._supervisors.get(name)
         if supervisor is not None:
-            return supervisor.standing
+            return supervisor.state
         reason = self._elsewhere(name) if self._claim else "it is starting"
-        return Standing(STANDBY, reason, leased=False, failures=0)
+        return SupervisorState(STANDBY, reason, leased=False, failures=0)
 
     def _elsewhere(self, name: str) -> str:
         from trading.execution.lease import holder_of

@@ -8,15 +8,14 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-import structlog
-
 from trading.app.cluster_feed import cluster_feed
 from trading.app.fleet import Fleet, direct_readers, fleet_name, ray_address
 from trading.app.fleet_display import FleetDisplay
 from trading.config import Settings
+from trading.logs import get_logger
 from trading.serving.supervisor import SupervisorDied
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class FleetSupervisor:

@@ -5,7 +5,6 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import structlog
 
 from trading.config import Settings
 from trading.data.recording import load_recording, recorded_runs
@@ -17,9 +16,10 @@ from trading.execution.fees import FeeSchedule
 from trading.learning.champion.gate import Gate, GateLimits, HeldOut, Returns, SessionTrader
 from trading.live import assembly
 from trading.live.simulated_world import simulated_world
+from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _SIMULATED, _HISTORY, _RECENT = "simulated", "history", "recent"
 _SEED_KEY = 0x9A7E

@@ -107,6 +107,7 @@ def show(
     """Check one champion or checkpoint file by file, and print what its manifest says."""
     settings = settings_for(config, overrides or [], strategy)
     from trading.learning.checkpoints import load_module_weights, verify
+    from trading.learning.noted_catalogue import CATALOGUE
     from trading.learning.noted_settings import NOTED, shown
 
     with failures():
@@ -128,6 +129,9 @@ def show(
             elif name == NOTED:
                 told = (f"{setting}={shown(each)}" for setting, each in sorted(value.items()))
                 table.add_row("learnt with", "\n".join(told))
+            elif name == CATALOGUE:
+                kinds = ", ".join(f"{len(known)} {kind}" for kind, known in value.items())
+                table.add_row("catalogue", kinds)
             elif name == "time":
                 table.add_row("written (UTC)", _utc(value))
             else:

@@ -25,7 +25,7 @@ from trading.cli.data import (
 from trading.config import Settings
 
 if TYPE_CHECKING:
-    from trading.data.recorded import RecordedSession
+    from trading.data.recorded_session import RecordedSession
     from trading.market.portrait import Measured, Portrait
     from trading.market.recorded_market import Fit, Watched
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trading.config.layer import OVERRIDE, Layer, missing
+from trading.config.layer import OVERRIDE, Layer, contradictions, missing
 from trading.config.problems import problem_line, problem_lines, shown
 from trading.config.settings import Origin, Settings
 from trading.config.strategies import SECTION, refused, settings_of, shared_ports
@@ -31,13 +31,26 @@ def load_settings(
     the section `strategies` of the file, goes before file and environment. Without, each of the
     strategies is checked as well.
 
-    Parameters:
-        path: YAML file; None: no file.
-        overrides: `section.key=value` texts; each value is YAML.
-        environ: environment variables by name; None: the process's own. An empty one is unset.
+    Parameters
+    ----------
+    path
+        YAML file; None: no file.
+    overrides
+        `section.key=value` texts; each value is YAML.
+    environ
+        Environment variables by name; None: the process's own. An empty one is unset.
 
-    Raises:
-        ConfigError: anything is wrong; holds one line for each mistake found, not just the first.
+    Raises
+    ------
+    ConfigError
+        Anything is wrong; holds one line for each mistake found, not just the first.
+
+    Examples
+    --------
+    >>> import trading as td
+    >>> settings = td.load_settings(overrides=["account.max_positions=3", "symbols=SPY,QQQ"])
+    >>> settings.account.max_positions, settings.symbols
+    (3, ('SPY', 'QQQ'))
     """
     sources = _Sources()
     path = Path(path) if isinstance(path, str) else path
@@ -165,6 +178,8 @@ class _Sources:
             found = Settings.model_validate(nested(values))
         except ValidationError as error:
             lines += problem_lines(error, self.tree.origins)
+        else:
+            lines += contradictions(found, self.tree.origins)
         lines += missing(values)
         if name is not None and name not in strategies:
             there = f"one of {', '.join(strategies)}" if strategies else "left out"

@@ -176,7 +176,7 @@ def _shown(default: Any) -> str:
     if isinstance(default, bool):
         return str(default).lower()
     if isinstance(default, list | tuple):
-        return ", ".join(map(str, default))
+        return ", ".join(map(str, default)) or "none"
     if isinstance(default, float):
         return f"{default:g}" if abs(default) < 1e5 else f"{default:.0f}"
     return "none" if default == {} else str(default)

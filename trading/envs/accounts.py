@@ -22,6 +22,7 @@ from trading.envs.account_view import (
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.market_snapshots import RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
+from trading.envs.rewards import reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin import reserve_per_unit
@@ -202,12 +203,12 @@ def mark(
 ) -> None:
     """Mark accounts `which` in their snapshots and restrict those that broke a limit of losses.
 
-    `rewards[b]` is set to the change of profit since the last mark over the initial capital,
-    scaled as the rules say.
+    `rewards[b]` is set to what the change of profit since the last mark earns, see `reward_of`.
     """
     legs, ratio, held = accounts.holdings.legs, accounts.holdings.ratio, accounts.holdings.units
     balances, delivered = accounts.balances, accounts.delivered
     halted, reduced = accounts.halted, accounts.reduced
+    scale, aversion, measure = rules.reward_scale, rules.risk_aversion, rules.risk_measure
     for b in which:
         f = snapshot_of[b]
         value = 0.0
@@ -218,7 +219,8 @@ def mark(
             price = snapshots.spot[f] if i == STOCK_LEG else quotes.mark[quotes.quote_offset[f] + i]
             value += ratio[b, leg] * held[b] * rules.multiplier * price
         profit = accounts.net_cash[b] + value
-        rewards[b] = (profit - accounts.profit[b]) / rules.initial_capital * rules.reward_scale
+        change = (profit - accounts.profit[b]) / rules.initial_capital
+        rewards[b] = reward_of(change, scale, aversion, measure)
         accounts.profit[b] = profit
         balances.equity[b] = balances.cash[b] + value
         if not balances.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):

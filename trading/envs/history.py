@@ -6,9 +6,6 @@ recorded sessions, through the code that live trading runs, and opened without r
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +17,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.data.recorded import RecordedSession
+from trading.closing import Closing
+from trading.data.recorded_session import RecordedSession
 from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.features import FEATURES
@@ -33,6 +31,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.execution.matching import FillStyle
+from trading.files import folder_or_replaced, replace_folder, staging_folder
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import F64, I64, MARKS, MARKS_READ, Columns
 from trading.market.contracts import OptionContract
@@ -70,19 +69,25 @@ class HistoryDay:
 
 
 _STYLE = "fill_style"
+_OF_REWARDS = ("risk_aversion", "risk_measure")
+"""Rules that no frame depends on."""
+
+
+def _frame_rules(rules: TradingRules) -> dict[str, Any]:
+    return {name: value for name, value in rules._asdict().items() if name not in _OF_REWARDS}
 
 
 def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
     """What snapshots depend on besides the market: rules, fees, catalogue, features and marks."""
     # Histories of before there was a style were written for the touch, and are still read.
-    kept = tuple(value for name, value in rules._asdict().items() if name != _STYLE or value)
+    kept = tuple(value for name, value in _frame_rules(rules).items() if name != _STYLE or value)
     parts = (marks, kept, tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def snapshots_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
     """The parts of that digest by name, so that a difference can be told."""
-    named: dict[str, Any] = {f"rule {name}": value for name, value in rules._asdict().items()}
+    named: dict[str, Any] = {f"rule {name}": value for name, value in _frame_rules(rules).items()}
     named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
     named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(ACTIONS)}
@@ -181,6 +186,7 @@ def history_of_days(source: Path, folder: Path, dates: Collection[date]) -> list
         There is no history in `source`, none of its days has such a date, or the folder cannot be
         written.
     """
+    source = folder_or_replaced(source)
     meta = _read_meta(source)
     wanted = {day.isoformat() for day in dates}
     kept = [day for day in meta.days if day.date in wanted]
@@ -200,15 +206,9 @@ def history_of_days(source: Path, folder: Path, dates: Collection[date]) -> list
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` that takes its place when the block ends without an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with staging_folder(folder.parent, f".{folder.name}-") as staging:
         yield staging
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        replace_folder(staging, folder)
 
 
 class Meta(NamedTuple):
@@ -299,7 +299,7 @@ def play(
         yield bar
 
 
-class HistoryWriter:
+class HistoryWriter(Closing):
     """Writes the columns of a history, day after day and bar after bar, see `new_history`."""
 
     def __init__(self, folder: Path) -> None:
@@ -309,10 +309,8 @@ class HistoryWriter:
         self._day_at = self._snapshots = self._listed = self._quoted = 0
         self._contracts = 0
 
-    def __enter__(self) -> "HistoryWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the files."""
         for file in self._files.values():
             file.close()
 
@@ -375,6 +373,7 @@ class History:
     """
 
     def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
+        folder = folder_or_replaced(folder)
         meta = _read_meta(folder)
         self.folder = folder
         self.days = meta.days

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from trading.data.admission import Bands, Refusal, Refusals
@@ -34,6 +33,7 @@ from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
 from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
 from trading.envs.market_features import F32
 from trading.envs.market_snapshots import RATIO
+from trading.envs.rewards import reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker
@@ -64,6 +64,7 @@ from trading.execution.orders import (
 )
 from trading.execution.risk import TradingState
 from trading.execution.states import Cause
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.chain import F64, tradable_share
@@ -82,7 +83,7 @@ from trading.market.corporate_actions import (
 from trading.market.dividends import Dividend
 from trading.market.pricing import YEAR_NS
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Observed(NamedTuple):
@@ -688,6 +689,7 @@ class LiveEnv:
             market.refresh(bar_end_ns)
             market.show(bar_end_ns, session)
         self._observe()
+        self._reward(0.0)
         self.broker.warm_up_kernels()
 
     def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> Observed:
@@ -711,14 +713,19 @@ class LiveEnv:
             if not np.isfinite(profit):
                 continue  # Not valued now; the next reward covers this bar too.
             if np.isfinite(self._profit[symbol]):
-                change = (profit - self._profit[symbol]) / self._capital
-                rewards[u] = change * self._rules.reward_scale
+                rewards[u] = self._reward(profit - self._profit[symbol])
             self._profit[symbol] = profit
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
         self.broker.on_bar(quotes, now_ns, trades, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
         return Observed(self._views.observations.copy(), self._views.mask.copy(), rewards)
+
+    def _reward(self, earned: float) -> float:
+        """Of what an underlying earned since its last reward, USD."""
+        rules = self._rules
+        scale, aversion, measure = rules.reward_scale, rules.risk_aversion, rules.risk_measure
+        return float(reward_of(earned / self._capital, scale, aversion, measure))
 
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
         """Send the orders of one action per underlying, in the order of `symbols`.

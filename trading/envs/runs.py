@@ -11,7 +11,7 @@ from datetime import date
 
 import numpy as np
 
-from trading.data.recorded import RecordedSession
+from trading.data.recorded_session import RecordedSession
 from trading.envs.rules import TradingRules
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.clearing import added_up

@@ -10,7 +10,7 @@ from trading.execution.orders import Fill
 from trading.execution.owner import standing
 from trading.execution.risk import MINUTE_NS
 from trading.live.bar_clock import Bar
-from trading.live.metrics import AccountFigures
+from trading.live.metrics import AccountFigures, UnderlyingFigures
 from trading.live.trader import Trader
 
 
@@ -79,7 +79,29 @@ def account_figures(trader: Trader, restarts: int) -> AccountFigures:
         gamma=exposure.gamma,
         vega=exposure.vega,
         theta=sum(env.greeks(symbol)["theta"] for symbol in account.strategies),
+        underlyings=_underlying_figures(trader),
     )
+
+
+def _underlying_figures(trader: Trader) -> dict[str, UnderlyingFigures]:
+    """Of every underlying that is traded or ever brought the account anything."""
+    env, account, marks = trader.env, trader.env.broker.account, trader.env.marks()
+    found = {}
+    for symbol in dict.fromkeys((*env.symbols, *account.net_cash)):
+        profit = account.contribution(symbol, marks)
+        if symbol not in account.strategies:
+            found[symbol] = UnderlyingFigures(profit)
+            continue
+        greeks, spot = env.greeks(symbol), env.spot(symbol)
+        found[symbol] = UnderlyingFigures(
+            profit,
+            delta=greeks["delta"] * spot,
+            gamma=greeks["gamma"] * spot * spot * 0.01,
+            vega=greeks["vega"],
+            theta=greeks["theta"],
+            is_open=True,
+        )
+    return found
 
 
 def describe_account(trader: Trader) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import structlog
 
 from trading.data.massive.client.stream import StreamClient
 from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
@@ -43,10 +42,11 @@ from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
 from trading.live.pulse import Pulse
 from trading.live.rule_based import Decider, NoChampion, RuleBasedDecider, WhoTrades
+from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
 from trading.market.corporate_actions import first_name
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _FRAME_TIMEOUT_S = 0.25
 _BARRIER_TIMEOUT_S = 5.0

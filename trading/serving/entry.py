@@ -32,7 +32,7 @@ from trading.live.actor import ACTOR_NAME
 from trading.logs import configure_logging
 from trading.serving.app import SUPERVISOR, Supervised, build_api, service_of
 from trading.serving.strategies import build_strategies_api
-from trading.serving.supervisor import Pauses, Standing, Supervisor
+from trading.serving.supervisor import Pauses, Supervisor, SupervisorState
 
 CLOSE_TIMEOUT_S = 95.0
 """For the end of trading, of an update at hand, and for the last checkpoint."""
@@ -77,10 +77,10 @@ class ApplicationSupervisor:
                 assembly.journal_path(settings), partial(_trade, settings), Pauses()
             )
 
-    async def standing(self) -> Standing:
+    async def state(self) -> SupervisorState:
         """Where the application of one account stands."""
         assert isinstance(self._supervisor, Supervisor)
-        return self._supervisor.standing
+        return self._supervisor.state
 
     async def account(self) -> str:
         """Ray namespace of the one account's actors."""

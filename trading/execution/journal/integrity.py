@@ -5,7 +5,6 @@ be cut without losing later events is refused.
 """
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ from trading.execution.journal.schema import (
     structural_problem,
 )
 from trading.execution.journal.snapshots import damaged_snapshot, snapshots
-from trading.files import sync
+from trading.files import replace, sync
 
 WHOLE_CHECK_BYTES = 16 * 2**20
 """A writer checks a larger file from its newest snapshot on: reading all of it takes too long."""
@@ -359,7 +358,7 @@ def _rebuild(path: Path, events: int) -> None:
                     keep_ends(target, ends)
         target.execute("COMMIT")
     rebuilt = beside(path, ".rebuilt")
-    os.replace(unfinished, rebuilt)
+    replace(unfinished, rebuilt)
     _install(rebuilt, path)
 
 
@@ -388,8 +387,7 @@ def _install(rebuilt: Path, path: Path) -> None:
     for suffix in ("-wal", "-shm"):
         beside(path, suffix).unlink(missing_ok=True)
     sync(path.parent)
-    os.replace(rebuilt, path)
-    sync(path.parent)
+    replace(rebuilt, path)
 
 
 def _acknowledged(path: Path) -> int:

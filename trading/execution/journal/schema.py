@@ -304,8 +304,7 @@ def keep_copy(path: Path, label: str) -> Path:
         if (source := beside(path, suffix)).exists():
             copy = beside(kept, suffix)
             shutil.copy2(source, copy)
-            with copy.open("rb+") as file:
-                os.fsync(file.fileno())
+            sync(copy)
     sync(path.parent)
     return kept
 

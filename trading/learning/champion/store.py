@@ -7,13 +7,10 @@ A champion has a number, counted from 1 and never given twice. The learner and t
 `trading checkpoints promote|rollback` may move the pointer; a lock on the folder keeps them apart.
 """
 
-import fcntl
 import hashlib
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +25,7 @@ from trading.execution.events import (
     PromotedBy,
     RolledBackBy,
 )
-from trading.files import sync
+from trading.files import FileLock, write
 from trading.learning.checkpoints import (
     MANIFEST,
     CheckpointStore,
@@ -36,6 +33,7 @@ from trading.learning.checkpoints import (
     verify,
     write_module_weights,
 )
+from trading.learning.noted_catalogue import CATALOGUE, check_catalogue, noted_catalogue
 
 if TYPE_CHECKING:
     from trading.learning.clstm import CLSTMConfig
@@ -100,7 +98,8 @@ class ChampionStore:
         newest_known: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME)
+        noted = {CATALOGUE: noted_catalogue()}
+        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME, noted)
         self.directory = self._store.directory
         self._newest_known = newest_known
         self._clock = clock
@@ -220,6 +219,7 @@ class ChampionStore:
             It is damaged, no checkpoint, or does not fit the network.
         """
         metadata = verify(path) if own or (path / MANIFEST).is_file() else {}
+        check_catalogue(path, metadata)
         version = int(metadata.get("version", metadata.get("step", 0)))
 
         def copy(directory: Path) -> None:
@@ -329,21 +329,11 @@ class ChampionStore:
         return pointer
 
     def _write_pointer(self, pointer: ChampionPointer) -> None:
-        path = self.directory / _POINTER
-        unfinished = path.with_suffix(".writing")
-        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(pointer)))
-        sync(unfinished)
-        os.replace(unfinished, path)
-        sync(self.directory)
+        content = msgspec.json.format(msgspec.json.encode(pointer))
+        write(self.directory / _POINTER, content)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def _locked(self) -> FileLock:
+        return FileLock(self.directory / _LOCK, wait=True)
 
 
 def _by_gate(change: ChampionPromoted | ChampionRolledBack) -> bool:

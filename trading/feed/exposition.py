@@ -24,7 +24,7 @@ _TOTALS = (
 
 
 @dataclass(slots=True)
-class FeedFigures:
+class FeedCounts:
     """The feed at one instant; totals since its start, over all readers that there were."""
 
     readers: Mapping[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class FeedFigures:
     """Whether the vendor is expected to send."""
 
 
-def feed_text(figures: FeedFigures) -> bytes:
+def feed_text(figures: FeedCounts) -> bytes:
     """The feed's metrics as Prometheus text."""
     registry = CollectorRegistry()
     registry.register(_Families(figures))
@@ -63,7 +63,7 @@ def feed_text(figures: FeedFigures) -> bytes:
     return generate_latest(registry)
 
 
-def feed_families(figures: FeedFigures) -> Iterable[Metric]:
+def feed_families(figures: FeedCounts) -> Iterable[Metric]:
     """One metric family for each figure."""
     yield _by("readers", "Readers connected.", "asset_class", figures.readers)
     for name, about, value in _TOTALS:
@@ -98,7 +98,7 @@ def feed_families(figures: FeedFigures) -> Iterable[Metric]:
     yield from _connection_families(figures)
 
 
-def _connection_families(figures: FeedFigures) -> Iterable[Metric]:
+def _connection_families(figures: FeedCounts) -> Iterable[Metric]:
     labels = ["asset_class", "connection"]
     live = GaugeMetricFamily(
         f"{_PREFIX}connected", "1 while a connection to the vendor is live.", labels=labels
@@ -134,7 +134,7 @@ def _by(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:
 
 
 class _Families(Collector):
-    def __init__(self, figures: FeedFigures) -> None:
+    def __init__(self, figures: FeedCounts) -> None:
         self._figures = figures
 
     def collect(self) -> Iterable[Metric]:
