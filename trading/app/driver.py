@@ -606,7 +606,8 @@ def actor_place(settings: Settings, share: float) -> dict[str, Any]:
 
     here = ray.get_runtime_context().get_node_id()
     resources = share_of_node(settings, share)
-    has = next((each["Resources"] for each in ray.nodes() if each["NodeID"] == here), {})
+    nodes = {each["NodeID"]: each["Resources"] for each in ray.nodes()}
+    has: dict[str, float] = nodes.get(here, {})
     options: dict[str, Any] = {"num_cpus": 0, "resources": resources}
     if all(has.get(name) for name in resources):
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
