@@ -190,7 +190,8 @@ def other_version(path: Path, version: int) -> JournalError:
         )
     return JournalError(
         f"journal {path} has schema version {version}, this program reads {SCHEMA_VERSION}: open "
-        "it for writing once, which brings it up to date"
+        "it for writing once, by `trading up` or a command as `trading account resume`, which "
+        "brings it up to date and keeps the file as it was beside it"
     )
 
 
