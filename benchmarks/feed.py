@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 
 from trading.data.massive import protocol
 from trading.data.massive.protocol import FeedProtocol
-from trading.data.massive.server import door
+from trading.data.massive.server import handshake
 from trading.data.massive.wire import encode_action
 from trading.feed.server import FeedOptions, FeedServer
 
@@ -60,11 +60,11 @@ def vendor(ports: Any, rate: int, seconds: float, readers: int) -> None:
 
         async def converse(connection: ServerConnection) -> None:
             feed = FeedProtocol("options", {KEY}, len(NAMES))
-            await door.send_statuses(connection, [protocol.connected()])
-            await door.authenticate(connection, feed, 60.0, 5.0)
+            await handshake.send_statuses(connection, [protocol.connected()])
+            await handshake.authenticate(connection, feed, 60.0, 5.0)
             with suppress(ConnectionClosed):
                 async for message in connection:
-                    await door.send_statuses(connection, feed.receive(message).statuses)
+                    await handshake.send_statuses(connection, feed.receive(message).statuses)
                     if len(feed.symbols.get("Q", ())) == len(NAMES):
                         ready.append(connection)
                         if len(ready) == readers:

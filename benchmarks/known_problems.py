@@ -1,7 +1,7 @@
 """Problems whose answer is known, and controls that must fail or win at them.
 
 CartPole without velocities and recall need memory. Of the option markets one has an edge that is
-planted and pays its costs, one has none.
+planted and pays its costs, one has an edge that takes most of a session to pay them, one has none.
 """
 
 from math import sqrt
@@ -19,7 +19,6 @@ from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
 from trading.envs.rules import stock_touch
-from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import Observation, OptionsVectorEnv, SimulatedOptionsVectorEnv
 from trading.evaluation.backtest import FromTheOpen
 from trading.evaluation.baselines import Trader, action_named
@@ -128,13 +127,32 @@ At every moment options are priced fairly for the volatility of that moment, so 
 where it goes pays. It is known: the level is the same in all sessions, the volatility is seen.
 """
 
+SLOW_EDGE = ModelRanges(
+    **_FAIR | _always(calm_vol=0.15, vol_reversion=0.0, vol_of_vol=0.0, drift=1.5, spread_scale=3.0)
+)
+"""The price rises by 0.6 % a session, spreads are wide, and options are priced as if it did not.
+
+A call is worth buying, and only to be kept: getting in costs what two and a half hours earn, and
+getting out as much again.
+"""
+
 
 def option_markets(
-    num_envs: int, seed: int, ranges: ModelRanges, accounts_per_market: int = 8
+    num_envs: int,
+    seed: int,
+    ranges: ModelRanges,
+    accounts_per_market: int = 8,
+    sessions_per_episode: int = 1,
 ) -> SimulatedOptionsVectorEnv:
     """The environment of training, with the default rules and fees."""
     return SimulatedOptionsVectorEnv(
-        num_envs, DEFAULT_RULES, DEFAULT_FEES, ranges, seed, accounts_per_market
+        num_envs,
+        DEFAULT_RULES,
+        DEFAULT_FEES,
+        ranges,
+        seed,
+        accounts_per_market,
+        sessions_per_episode=sessions_per_episode,
     )
 
 
@@ -149,6 +167,14 @@ def buy_low_volatility(observation: Observation, first: NDArray[np.bool_]) -> ND
     buys = mask[:, _STRADDLE] & (deviation < -0.2)
     sells = mask[:, CLOSE] & (deviation > 0.1)
     return np.select([buys, sells], [_STRADDLE, CLOSE], HOLD)
+
+
+_CALL = action_named("long_call_far_d50")
+
+
+def buy_calls(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Holds a call for as long as it lasts."""
+    return np.where(observation["action_mask"][:, _CALL], _CALL, HOLD)
 
 
 class Sessions(NamedTuple):
@@ -172,17 +198,22 @@ class _WholeSessions(FromTheOpen):
         super().restart(accounts)
 
 
-def play(trader: Trader, ranges: ModelRanges, sessions: int, seed: int) -> Sessions:
-    """Trades whole sessions; equal seeds show every trader the same markets."""
-    rules = DEFAULT_RULES
-    markets = _WholeSessions(sessions, 1, rules, DEFAULT_FEES, ranges, np.random.default_rng(seed))
+def play(
+    trader: Trader, ranges: ModelRanges, sessions: int, seed: int, in_a_row: int = 1
+) -> Sessions:
+    """Trades whole sessions, or so many `in_a_row`; equal seeds show every trader the same."""
+    rules, rng = DEFAULT_RULES, np.random.default_rng(seed)
+    markets = _WholeSessions(
+        sessions, 1, rules, DEFAULT_FEES, ranges, rng, sessions_per_episode=in_a_row
+    )
     env = OptionsVectorEnv(sessions, rules, DEFAULT_FEES, markets)
     observation, _ = env.reset()
     asks = np.array(
         [stock_touch(price, rules.stock_half_spread)[1] for price in markets.snapshots.spot]
     )
     first = np.ones(sessions, np.bool_)
-    for _ in range(SESSION_BARS):
+    info: dict[str, Any] = {}
+    while "episode" not in info:
         observation, _, _, first, info = env.step(trader(observation, first))
     episode = info["episode"]
     shares = np.floor(rules.initial_capital / asks)

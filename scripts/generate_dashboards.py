@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from grafana_foundation_sdk.builders import dashboard as grafana
-from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
+from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizTooltipOptions
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.cog.builder import Builder
@@ -23,12 +23,15 @@ from grafana_foundation_sdk.models.common import (
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DataSourceRef,
+    DataTransformerConfig,
+    DynamicConfigValue,
     Threshold,
     ValueMap,
     ValueMappingResult,
     VariableOption,
     VariableRefresh,
 )
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 FOLDER = Path(__file__).parents[1] / "infra" / "k8s" / "monitoring" / "dashboards"
 _PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
@@ -39,7 +42,7 @@ _STRATEGY_LEGEND = " {{strategy}}"
 USD, SHARE, SECONDS, BYTES = "currencyUSD", "percentunit", "s", "bytes"
 PER_SECOND, PER_MINUTE = "cps", "cpm"
 
-Panel = stat.Panel | timeseries.Panel | statetimeline.Panel
+Panel = stat.Panel | timeseries.Panel | statetimeline.Panel | table.Panel
 
 
 class Line(NamedTuple):
@@ -47,6 +50,14 @@ class Line(NamedTuple):
 
     expr: str
     legend: str
+
+
+class Column(NamedTuple):
+    """A column of a table: a figure of each row's labels."""
+
+    title: str
+    metric: str
+    unit: str = "short"
 
 
 class Section(NamedTuple):
@@ -76,7 +87,9 @@ def trading() -> grafana.Dashboard:
                     ),
                     _figure("Drawdown", "trading_bot:drawdown:ratio", SHARE),
                     _figure("Win rate", "trading_bot_win_rate / 100", SHARE),
-                    _alarm("Alerts", 'sum(ALERTS{alertstate="firing"}) or vector(0)'),
+                    _alarm("Alerts", 'sum(ALERTS{alertstate="firing"}) or vector(0)').description(
+                        "What to do about each: docs/monitoring.md, Runbooks."
+                    ),
                 ),
             ),
             Section(
@@ -145,11 +158,45 @@ def trading() -> grafana.Dashboard:
                         Line("trading_bot_win_rate / 100", "since the start"),
                         Line("trading_bot:win_rate:ratio5d", "five days"),
                     ),
+                )
+                + _across(
+                    _graph(
+                        "P&L by underlying",
+                        USD,
+                        Line("trading_bot_underlying_pnl_usd", "{{underlying}}"),
+                        about="Since the account was opened, after fees, positions at their marks.",
+                    ),
+                    _table(
+                        "What is held",
+                        ("strategy", "underlying"),
+                        Column("open", "trading_bot_underlying_open_positions"),
+                        Column("P&L", "trading_bot_underlying_pnl_usd", USD),
+                        Column("delta", "trading_bot_underlying_delta_usd", USD),
+                        Column("gamma (1 %)", "trading_bot_underlying_gamma_usd", USD),
+                        Column("vega (point)", "trading_bot_underlying_vega_usd", USD),
+                        Column("theta (day)", "trading_bot_underlying_theta_usd", USD),
+                        about="Legs and prices: the page, GET /status.",
+                    ),
                 ),
             ),
             Section(
                 "Orders",
                 _across(
+                    _table(
+                        "What was done",
+                        ("strategy",),
+                        Column("decisions", "trading_bot_steps_total"),
+                        Column("orders", "trading_bot_orders_total"),
+                        Column("refused", "trading_bot_rejections_total"),
+                        Column("fills", "trading_bot_trades_total"),
+                        Column("closed", "trading_bot_closed_trades_total"),
+                        Column("won", "trading_bot_winning_trades_total"),
+                        Column("realised", "trading_bot_realised_pnl", USD),
+                        Column("fees", "trading_bot_fees_total", USD),
+                        about="Each fill with its legs and prices: the page, trading report.",
+                    ),
+                )
+                + _across(
                     _graph(
                         "Orders",
                         PER_MINUTE,
@@ -260,6 +307,56 @@ def trading() -> grafana.Dashboard:
                         Line("trading_bot_not_ready", "{{reason}}"),
                         no="transparent",
                         yes="dark-red",
+                    ),
+                ),
+            ),
+            Section(
+                "Feed of many readers, where one runs",
+                _across(
+                    _graph(
+                        "Readers",
+                        "short",
+                        Line("trading_feed_readers", "{{asset_class}}"),
+                    ),
+                    _graph(
+                        "From the vendor and to readers",
+                        PER_SECOND,
+                        Line("rate(trading_feed_events_total[$__rate_interval])", "from"),
+                        Line("rate(trading_feed_sent_events_total[$__rate_interval])", "to"),
+                    ),
+                    _graph(
+                        "What slow readers did not get",
+                        PER_MINUTE,
+                        Line(
+                            "60 * rate(trading_feed_replaced_quotes_total[$__rate_interval])",
+                            "quotes, for newer ones",
+                        ),
+                        Line(
+                            "60 * rate(trading_feed_dropped_events_total[$__rate_interval])",
+                            "trades and bars",
+                        ),
+                        about="GET /status of the feed says which reader.",
+                    ),
+                    _graph(
+                        "Contracts that there is no room for",
+                        "short",
+                        Line("trading_feed_left_out_contracts", "{{asset_class}}"),
+                    ),
+                )
+                + _across(
+                    _states(
+                        "Connections to the vendor",
+                        Line("trading_feed_connected", "{{asset_class}} {{connection}}"),
+                        no="dark-red",
+                        yes="green",
+                    ),
+                    _graph(
+                        "Connections opened anew",
+                        "short",
+                        Line(
+                            "increase(trading_feed_reconnects_total[1h])",
+                            "{{asset_class}} {{connection}}, in an hour",
+                        ),
                     ),
                 ),
             ),
@@ -481,6 +578,13 @@ def files() -> dict[Path, str]:
     }
 
 
+_EVENTS = (
+    ("Promotions", "trading_bot_promotions_total", "green"),
+    ("Rollbacks", "trading_bot_rollbacks_total", "red"),
+)
+"""What every panel marks on its time axis: name, total that rises, colour."""
+
+
 def _dashboard(uid: str, title: str, sections: Sequence[Section]) -> grafana.Dashboard:
     board = (
         grafana.Dashboard(title)
@@ -493,6 +597,15 @@ def _dashboard(uid: str, title: str, sections: Sequence[Section]) -> grafana.Das
         .readonly()
         .with_variable(_strategies())
     )
+    for name, total, colour in _EVENTS:
+        board.annotation(
+            grafana.AnnotationQuery()
+            .name(name)
+            .datasource(_PROMETHEUS)
+            .expr(_chosen(f"changes({total}[1m]) > 0"))
+            .icon_color(colour)
+            .enable(True)
+        )
     number = itertools.count(1)
     for section in sections:
         board.with_row(grafana.Row(section.title).id(next(number)))
@@ -572,6 +685,39 @@ def _graph(title: str, unit: str, *lines: Line, about: str = "") -> timeseries.P
         .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
     )
     return panel.description(about) if about else panel
+
+
+def _table(title: str, labels: Sequence[str], *columns: Column, about: str = "") -> table.Panel:
+    """A row for each combination of labels, as it is now."""
+    queries: list[Builder[AnyQuery]] = [
+        Dataquery()
+        .ref_id(chr(ord("A") + i))
+        .expr(f"sum by ({', '.join(labels)}) ({_chosen(column.metric)})")
+        .format(PromQueryFormat.TABLE)
+        .instant()
+        .datasource(_PROMETHEUS)
+        for i, column in enumerate(columns)
+    ]
+    titles = {f"Value #{chr(ord('A') + i)}": column.title for i, column in enumerate(columns)}
+    order = {name: place for place, name in enumerate((*labels, *titles))}
+    organised = {"excludeByName": {"Time": True}, "renameByName": titles, "indexByName": order}
+    panel = (
+        table.Panel()
+        .title(title)
+        .description(about)
+        .datasource(_PROMETHEUS)
+        .targets(queries)
+        .transformations(
+            [
+                DataTransformerConfig(id_val="merge", options={}),
+                DataTransformerConfig(id_val="organize", options=organised),
+            ]
+        )
+        .height(8)
+    )
+    for column in columns:
+        panel.override_by_name(column.title, [DynamicConfigValue("unit", column.unit)])
+    return panel
 
 
 def _states(title: str, *lines: Line, no: str, yes: str) -> statetimeline.Panel:

@@ -19,11 +19,17 @@ from trading.execution.events import Compared, Converted, Event
 from trading.execution.matching import SHARES
 from trading.execution.orders import Fill, Leg, LegFill, Order, Rejection
 from trading.execution.states import state_table
-from trading.live.metrics import FeedFigures, ProcessFigures, TradingMetrics
+from trading.live.metrics import (
+    AccountFigures,
+    FeedFigures,
+    ProcessFigures,
+    TradingMetrics,
+    UnderlyingFigures,
+)
 from trading.market.products import products_table
 from trading.serving.app import build_api
-from trading.serving.metrics import supervisor_families
-from trading.serving.supervisor import TRADING, Standing
+from trading.serving.exposition import supervisor_families
+from trading.serving.supervisor import TRADING, SupervisorState
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -509,12 +515,13 @@ def _runbooks() -> str:
 
 def _metric_table() -> str:
     metrics = TradingMetrics()
+    metrics.update_account(AccountFigures(underlyings={"SPY": UnderlyingFigures()}))
     live = {"options": True, "stocks": True}
     metrics.update_feed(FeedFigures(connected=live, silence_s=dict.fromkeys(live, 0.0)))
     disks = {"state": 0, "checkpoints": 0}
     metrics.update_process(ProcessFigures(disk_free_bytes=disks, disk_size_bytes=disks))
     lines = ["| name | type | unit | meaning |", "|---|---|---|---|"]
-    supervisor = supervisor_families(Standing(TRADING, "", leased=True, failures=0))
+    supervisor = supervisor_families(SupervisorState(TRADING, "", leased=True, failures=0))
     for family in [*metrics.registry.collect(), *supervisor]:
         if family.name.startswith("trading_bot_process_") or family.name.endswith("_created"):
             continue

@@ -5,11 +5,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
 import trading  # noqa: F401 - before numba is imported: it says where kernels are cached
 from tests.progress import Progress
 from trading.app import local_ray as ray_of_this_process
+from trading.logs import log_through_standard_library
 
 # Before NumPy and PyTorch are imported, here and in what tests start: threads that spin while they
 # wait for each other cost several times the work where other processes want the cores.
@@ -43,7 +43,7 @@ def _restore_logging() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(levels[0])
     package.setLevel(levels[1])
-    structlog.reset_defaults()
+    log_through_standard_library()
 
 
 @pytest.fixture(scope="session")

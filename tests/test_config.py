@@ -1,3 +1,4 @@
+import math
 import re
 from datetime import date
 from itertools import pairwise
@@ -402,3 +403,34 @@ def test_the_reference_explains_every_setting_once_with_what_the_checks_say() ->
     assert explained["data.source"].allowed == "simulation, massive, replay"
     assert explained["ray.address"].allowed == "text, or unset"
     assert explained["credentials.massive_api_key"].allowed.startswith("a secret")
+
+
+def test_the_discount_is_a_horizon_in_market_time() -> None:
+    def discount(*overrides: str) -> float:
+        return load_settings(None, overrides, {}).discount
+
+    assert discount("learning.horizon=100 minutes") == pytest.approx(math.exp(-1 / 100))
+    assert discount("learning.horizon=1 session") == discount("learning.horizon=6.5 hours")
+    assert discount("learning.horizon=5 sessions") == pytest.approx(math.exp(-1 / 1950))
+    # Ten bars of six seconds lose what one of a minute does.
+    short = discount("learning.horizon=2hours", "data.bar_seconds=6")
+    assert short**10 == pytest.approx(discount("learning.horizon=2 hours"))
+
+
+def test_a_discount_of_today_still_opens_and_holds(tmp_path: Path) -> None:
+    assert settings_from(tmp_path, "learning: {gamma: 0.97}").discount == 0.97
+    lines = mistakes_in(tmp_path, "learning: {gamma: 0.99, horizon: 5 sessions}")
+    assert lines == [
+        f"learning.gamma = 0.99 ({tmp_path / 'settings.yaml'}): learning.horizon is set as well: "
+        "keep one of the two; this is learning.horizon = 99.4992 minutes"
+    ]
+    told = only_mistake_in(
+        tmp_path, "strategies: {one: {learning: {gamma: 0.9}}}\nlearning: {horizon: 1 session}"
+    )
+    assert told.startswith("strategies.one.learning.gamma = 0.9") and "keep one" in told
+
+
+@pytest.mark.parametrize("wrong", ["5", "5 days", "0 sessions", "-1 hour", "inf hours"])
+def test_a_horizon_is_a_number_and_its_unit(tmp_path: Path, wrong: str) -> None:
+    told = only_mistake_in(tmp_path, f"learning: {{horizon: {wrong!r}}}")
+    assert "minutes, hours or sessions of market time" in told

@@ -8,8 +8,9 @@ import pytest
 
 TRADING = Path(__file__).parents[1] / "trading"
 LAYERS = [
-    {"errors"},
-    {"logs", "files", "kernel_cache", "progress"},
+    {"errors", "closing", "lazy"},
+    {"files"},
+    {"logs", "kernel_cache", "progress"},
     {"config", "market"},
     {"data", "execution"},
     {"envs", "feed"},

@@ -10,6 +10,7 @@ are for the processors in `BASELINES`. Where this machine is one of these they a
 and for arguments that nobody foresaw, kernels are compiled.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -17,11 +18,12 @@ import re
 import shutil
 import sys
 import tempfile
-import uuid
 from collections.abc import MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from trading.files import place_folder, staging_folder
 
 _PACKAGE = Path(__file__).parent
 _NO_VALUES = _PACKAGE / "errors.py"
@@ -155,12 +157,10 @@ def _begin_with(shipped: Path, folder: Path) -> None:
     """Copy a folder of shipped kernels where there is none yet, as a whole."""
     if folder.exists() or not shipped.is_dir():
         return
-    part = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
-    shutil.copytree(shipped, part, copy_function=shutil.copyfile)
-    try:
-        part.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(part, ignore_errors=True)
+    with staging_folder(folder.parent, f".{folder.name}-") as staged:
+        shutil.copytree(shipped, staged, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            place_folder(staged, folder)
 
 
 @cache

@@ -1,13 +1,13 @@
 """Structured logs: lines for people on a terminal, JSON elsewhere, and never a secret.
 
-Every module logs through `structlog.get_logger(__name__)`. Records of other libraries take the same
-way out, so what they say is redacted too.
+Every module logs through `get_logger(__name__)`, which is structlog on top of the standard library:
+a program that sets nothing up sees warnings on standard error. Records of other libraries take the
+same way out, so what they say is redacted too.
 
 Example:
-    >>> import structlog
-    >>> from trading.logs import configure_logging
+    >>> from trading.logs import configure_logging, get_logger
     >>> configure_logging("WARNING")
-    >>> structlog.get_logger("trading.example").info("not shown", symbol="SPY")
+    >>> get_logger("trading.example").info("not shown", symbol="SPY")
 """
 
 import json
@@ -39,6 +39,17 @@ def configure_logging(
     handler.setFormatter(_RedactingFormatter(_renderer(target.isatty()), secrets))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("trading").setLevel(level)
+    log_through_standard_library()
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of a module: `log.info("order filled", symbol=symbol)`."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    return logger
+
+
+def log_through_standard_library() -> None:
+    """Let structlog hand its records to `logging`, whose levels and handlers then hold."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -101,3 +112,7 @@ def _written_forms(secret: str) -> set[str]:
     """The ways in which a renderer may write `secret`: as it is, or escaped."""
     plain = {secret, repr(secret)[1:-1]}
     return plain | {json.dumps(form)[1:-1] for form in plain}
+
+
+if not structlog.is_configured():
+    log_through_standard_library()

@@ -13,6 +13,7 @@ from rich.console import Console
 from tests.test_strategies import THREE
 from tests.waits import WAIT_S
 from trading.app import fleet as module
+from trading.app.cluster_feed import ClusterFeed
 from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary
 from trading.app.fleet import Fleet
@@ -22,16 +23,17 @@ from trading.app.waiting import ToldToStop
 from trading.config import Settings, absolute_paths, load_settings
 from trading.errors import ConfigError
 from trading.execution.lease import AccountLease
+from trading.feed.embedded import reading_from
 from trading.live import assembly
 from trading.live.actor import Progress
-from trading.serving.supervisor import RESTARTING, TRADING, Pauses, Standing
+from trading.serving.supervisor import RESTARTING, TRADING, Pauses, SupervisorState
 
 NAMES = ("plain", "small", "still")
 PROGRESS = Progress("trading", True, 1, 10, 20, 3, 4.5, 100_250.0, 2, 1_767_623_400_000_000_000)
 SUMMARY = Summary(1, 20, 3, 4.5, 100_250.0, 0, 0, 0, 0, None, 6.0)
 
 
-class Board:
+class FleetStates:
     """Takes what is posted."""
 
     class post:  # noqa: N801
@@ -79,7 +81,7 @@ def strategies(tmp_path: Path) -> dict[str, Settings]:
 @pytest.fixture
 def fleet(strategies: dict[str, Settings], trades: Trades) -> Iterator[Fleet]:
     made = Fleet(Settings(), strategies, None, shown(), threading.Event(), "here")
-    made._board = Board
+    made._fleet_states = FleetStates
     yield made
     made.close()
 
@@ -97,7 +99,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def phase(fleet: Fleet, name: str) -> str:
-    return fleet._standing(name).phase
+    return fleet._state(name).phase
 
 
 def test_one_that_fails_is_started_again_and_the_others_do_not_notice(
@@ -108,7 +110,7 @@ def test_one_that_fails_is_started_again_and_the_others_do_not_notice(
         fleet.keep(name)
     until(lambda: trades.started.count("small") >= 3)
     assert trades.started.count("plain") == trades.started.count("still") == 1
-    until(lambda: "small has no disk" in fleet._standing("small").reason)
+    until(lambda: "small has no disk" in fleet._state("small").reason)
     trades.failing.clear()
     until(lambda: {phase(fleet, name) for name in NAMES} == {TRADING})
     assert fleet.goes_on
@@ -136,10 +138,10 @@ def test_each_holds_its_accounts_lease_and_lets_go_of_it(
     for name in NAMES:
         fleet.keep(name)
     until(lambda: {phase(fleet, name) for name in NAMES} == {TRADING})
-    assert all(fleet._standing(name).leased for name in NAMES)
+    assert all(fleet._state(name).leased for name in NAMES)
     fleet.close()
     for settings in strategies.values():
-        AccountLease(assembly.journal_path(settings)).release()
+        AccountLease(assembly.journal_path(settings)).close()
 
 
 def test_an_account_that_somebody_trades_is_waited_for(
@@ -148,7 +150,7 @@ def test_an_account_that_somebody_trades_is_waited_for(
     with AccountLease(assembly.journal_path(strategies["plain"])):
         for name in NAMES:
             fleet.keep(name)
-        until(lambda: "is traded by" in fleet._standing("plain").reason)
+        until(lambda: "is traded by" in fleet._state("plain").reason)
         until(lambda: {phase(fleet, name) for name in NAMES[1:]} == {TRADING})
     until(lambda: phase(fleet, "plain") == TRADING)
 
@@ -168,7 +170,7 @@ def test_replicas_claim_one_strategy_each_and_the_last_stands_by(
     until(lambda: sum(not each._supervisors for each in replicas) == 1)
     (idle,) = (each for each in replicas if not each._supervisors)
     assert idle._waiting == "no strategy is free: 3 of 3 taken" and idle.goes_on
-    assert "traded by" in idle._standing("small").reason
+    assert "traded by" in idle._state("small").reason
     ended = next(each for each in replicas if "small" in each._supervisors)
     ended.close()
     until(lambda: "small" in idle._supervisors and phase(idle, "small") == TRADING)
@@ -181,8 +183,8 @@ def test_replicas_claim_one_strategy_each_and_the_last_stands_by(
 
 def test_the_terminal_has_a_row_for_each_strategy_and_says_why_one_does_not_trade() -> None:
     display = shown(terminal=True)
-    trading = Standing(TRADING, "", leased=True, failures=0)
-    failed = Standing(RESTARTING, "failed 2 times: no disk", leased=True, failures=2)
+    trading = SupervisorState(TRADING, "", leased=True, failures=0)
+    failed = SupervisorState(RESTARTING, "failed 2 times: no disk", leased=True, failures=2)
     with display.running():
         display.of("plain").progress(PROGRESS, None)
         display.stand({"plain": trading, "small": failed}, "")
@@ -235,6 +237,64 @@ def test_strategies_that_would_share_the_vendors_one_connection_are_refused(
         assert sharing["a"].strategy == "a"
     with module._one_connection({"a": of()["a"]}) as alone:
         assert alone["a"].data.massive.feed_url is None
+
+
+class Feed(ClusterFeed):
+    """A feed of a cluster, without one; a test says where it is."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    @property
+    def url(self) -> str:
+        return self.at
+
+    def reading(self, settings: Settings) -> Settings:
+        return reading_from(settings, self.at)
+
+
+def test_strategies_read_the_clusters_feed_and_are_started_again_when_it_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        f"paths: {{state_dir: {tmp_path}}}\ndata: {{source: massive}}\n"
+        "strategies: {plain: , small: {data: {source: simulation}}, still: }"
+    )
+    environ = {"MASSIVE_API_KEY": "key"}
+    of = {name: load_settings(path, [f"strategy={name}"], environ) for name in NAMES}
+    seen: list[tuple[str, str | None]] = []
+
+    def run(
+        start: Start, display: Display, stop: threading.Event, traded: Callable[[], None]
+    ) -> Summary:
+        seen.append((start.settings.strategy or "", start.settings.data.massive.feed_url))
+        traded()
+        while not stop.wait(0.01):
+            pass
+        return SUMMARY
+
+    monkeypatch.setattr(module, "run_strategy", run)
+    monkeypatch.setattr(module, "Pauses", lambda: Pauses(first_s=0.01, longest_s=0.01))
+    fleet = Fleet(Settings(), of, None, shown(), threading.Event(), "here")
+    before, after = "http://10.0.0.1:8765", "http://10.0.0.2:8765"
+    feed = Feed(before)
+    fleet.read(feed)
+    for name in NAMES:
+        fleet.keep(name)
+    until(lambda: len(seen) == 3)
+    feed.at = after
+    until(lambda: len(seen) == 5)
+    until(lambda: {phase(fleet, name) for name in NAMES} == {TRADING})
+    fleet.close()
+    assert sorted(seen, key=str) == sorted(
+        [
+            *(("plain", url) for url in (before, after)),
+            *(("still", url) for url in (before, after)),
+            ("small", None),
+        ],
+        key=str,
+    )
 
 
 def test_who_is_told_to_stop_while_it_starts_ends_in_order(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.test_server import KEY, rest_client, run, running_server, scripted_source
-from trading.data.dividends import read_dividends
+from trading.data.dividend_file import read_dividends
 from trading.data.massive.client.rest import RestClient
 from trading.errors import DataError
 from trading.market.dividends import Dividend

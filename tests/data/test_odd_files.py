@@ -10,10 +10,10 @@ import pytest
 
 from trading.data.catalog import Catalog, Kind
 from trading.data.corporate_actions import read_corporate_actions
-from trading.data.dividends import read_dividends
+from trading.data.dividend_file import read_dividends
 from trading.data.flatfile_import import Selection, flat_file_key, import_flat_file
 from trading.data.flatfiles import load_minute_bars, load_quotes
-from trading.data.recorded import RecordedSession
+from trading.data.recorded_session import RecordedSession
 from trading.errors import DataError, FlatFileError
 from trading.market.calendar import ExchangeCalendar
 from trading.market.corporate_actions import Split

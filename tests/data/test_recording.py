@@ -19,7 +19,7 @@ from tests.waits import WAIT_S
 from trading.data.catalog import Catalog, Kind
 from trading.data.flatfile_import import flat_file_key, import_flat_file
 from trading.data.flatfiles import minute_bars_path, quotes_path
-from trading.data.recorded import RecordedBars, RecordedQuotes, bar_ends
+from trading.data.recorded_session import RecordedBars, RecordedQuotes, bar_ends
 from trading.data.recording import (
     RecordedSession,
     Recorder,

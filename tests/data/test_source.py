@@ -13,8 +13,12 @@ import pytest
 from trading.data.flatfiles import minute_bars_path, quotes_path
 from trading.data.massive.columns import Quotes, Trades
 from trading.data.massive.server.server import MarketServer
+from trading.data.massive.server.simulated_trades import (
+    MINUTE_NS,
+    MinuteAggregator,
+    SimulatedTrades,
+)
 from trading.data.massive.server.source import ReplaySource, SimulationSource, SourceStep
-from trading.data.massive.server.tape import MINUTE_NS, MinuteAggregator, SimulatedTape
 from trading.errors import CalendarError, FlatFileError
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
@@ -196,12 +200,12 @@ def quotes_of(bid: float, ask: float, size: int, count: int = 1) -> Quotes:
 def test_no_trade_happens_on_an_absent_locked_or_empty_quote(
     bid: float, ask: float, size: int
 ) -> None:
-    tape = SimulatedTape(0, probability=1.0)
+    tape = SimulatedTrades(0, probability=1.0)
     assert len(tape.trades(MINUTE_NS, quotes_of(bid, ask, size, 50)).price) == 0
 
 
 def test_no_trade_is_larger_than_the_displayed_size() -> None:
-    trades = SimulatedTape(0, probability=1.0).trades(MINUTE_NS, quotes_of(1.0, 1.1, 2, 200))
+    trades = SimulatedTrades(0, probability=1.0).trades(MINUTE_NS, quotes_of(1.0, 1.1, 2, 200))
     assert set(trades.size.tolist()) == {1, 2}
     assert set(trades.price.tolist()) == {1.0, 1.1}
     assert trades.sequence.tolist() == list(range(201, 401))

@@ -351,11 +351,9 @@ def test_pauses_grow_until_data_comes_whatever_authentication_says(
 def pauses(caplog: pytest.LogCaptureFixture) -> list[float]:
     """The pauses before reconnecting that were logged, in seconds."""
     return [
-        record.args[2]
+        record.msg["next_attempt_s"]
         for record in caplog.records
-        if "stream lost" in record.msg
-        and isinstance(record.args, tuple)
-        and isinstance(record.args[2], float)
+        if isinstance(record.msg, dict) and record.msg["event"] == "stream lost"
     ]
 
 

@@ -50,10 +50,10 @@ def test_a_supervisor_stops_while_it_starts(tmp_path: Path) -> None:
             START_S,
             lambda: True,
         )
-        assert supervisor.standing.phase == STARTING
+        assert supervisor.state.phase == STARTING
         assert "stopped: " in stopped(tmp_path)
-        assert supervisor.standing.phase == STOPPED
-        assert supervisor.standing.failures == 0
+        assert supervisor.state.phase == STOPPED
+        assert supervisor.state.failures == 0
         assert holder_of(assembly.journal_path(settings)) is None
     finally:
         supervisor.close(START_S)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trading.data.flatfiles import quotes_path
-from trading.data.recorded import RecordedSession
+from trading.data.recorded_session import RecordedSession
 from trading.market.calendar import ExchangeCalendar
 
 CALENDAR = ExchangeCalendar()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.envs.goog import CALENDAR, recorded_goog
-from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
+from trading.data.recorded_session import RecordedBars, RecordedQuotes, RecordedSession
 from trading.envs.catalogue import ACTIONS
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
@@ -57,9 +57,11 @@ def test_a_history_names_the_style_of_fills_that_it_was_not_written_for(goog: Pa
 
 def test_a_history_of_before_there_were_styles_is_read() -> None:
     """The digest of rules at the touch is the one that such a history has."""
-    parts = (MARKS, tuple(DEFAULT_RULES)[:-1], tuple(DEFAULT_FEES), ACTIONS, FEATURES)
+    then = DEFAULT_RULES._fields.index("fill_style")
+    parts = (MARKS, tuple(DEFAULT_RULES)[:then], tuple(DEFAULT_FEES), ACTIONS, FEATURES)
     old = hashlib.sha256(repr(parts).encode()).hexdigest()
-    assert DEFAULT_RULES._fields[-1] == "fill_style"
+    averse = DEFAULT_RULES._replace(risk_aversion=2.0, risk_measure=1)
+    assert snapshots_digest(averse, DEFAULT_FEES) == old, "no snapshot depends on rewards"
     assert snapshots_digest(DEFAULT_RULES, DEFAULT_FEES) == old
 
 

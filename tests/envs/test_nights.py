@@ -19,12 +19,13 @@ from trading.envs.history import History, history_of_days, write_history
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.nights import close_accounts
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
+from trading.envs.rewards import RiskMeasure
 from trading.envs.rules import STOCK_LEG
 from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import HistoricalOptionsVectorEnv, SimulatedOptionsVectorEnv
 from trading.errors import DataError
 from trading.execution.events import AccountOpened, OrderAccepted, OrderFilled
-from trading.execution.margin_watch import margins_after
+from trading.execution.margin.maintenance import margins_after
 from trading.execution.orders import Fill, Intent, Leg, LegFill, Order
 from trading.execution.portfolio import Account
 from trading.execution.settlement import settlements
@@ -63,6 +64,13 @@ SCRIPTS = {
 }
 
 
+RISKS = {
+    1: {"risk_aversion": 20.0, "risk_measure": int(RiskMeasure.VARIANCE)},
+    3: {"risk_aversion": 20.0, "risk_measure": int(RiskMeasure.DOWNSIDE)},
+}
+"""What some of these take off their rewards; the markets are the same for all."""
+
+
 def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> None:
     told = recorded_sessions(SESSIONS, 1, vol=0.45)
     history = tmp_path / "history"
@@ -71,9 +79,10 @@ def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> 
     for script, names in SCRIPTS.items():
         folder = tmp_path / str(script)
         folder.mkdir()
-        lived = live(folder, told, RULES, DEFAULT_FEES, keeps(script, *names), DIVIDENDS)
+        rules = RULES._replace(**RISKS.get(script, {}))
+        lived = live(folder, told, rules, DEFAULT_FEES, keeps(script, *names), DIVIDENDS)
         env = HistoricalOptionsVectorEnv(
-            1, RULES, DEFAULT_FEES, history, sessions_per_episode=SESSIONS
+            1, rules, DEFAULT_FEES, history, sessions_per_episode=SESSIONS
         )
         again = in_batch(env, keeps(script, *names))
         assert lived.actions == again.actions
@@ -174,9 +183,9 @@ def twins(legs: list[tuple[int, int]], lots: int, units: int, spot: float) -> Tw
     account.apply(OrderAccepted(2, order))
     filled = tuple(LegFill(leg.symbol, leg.ratio * units, 1.0) for leg in named)
     account.apply(OrderFilled(2, Fill("f", "paper-1", 2, "A", units, filled, 0.0, 0.0)))
-    reserve = account.strategies["A"].reserve_per_unit
-    accounts.unit_reserve[0] = reserve
-    accounts.moves[0] = not np.isfinite(reserve)
+    margin = account.strategies["A"].margin_per_unit
+    accounts.margin_per_unit[0] = margin
+    accounts.margin_moves[0] = not np.isfinite(margin)
     return Twins(account, accounts, quotes, snapshots)
 
 
@@ -198,7 +207,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
     spot = cents / 100.0
     account, accounts, quotes, snapshots = twins(legs, lots, units, spot)
     # Nothing without a greatest loss is ever opened here, but an expiry may leave it.
-    assume(np.isfinite(account.strategies["A"].reserve_per_unit))
+    assume(np.isfinite(account.strategies["A"].margin_per_unit))
     symbols = [symbol for symbol in account.positions if symbol.startswith("O:")]
     ended = settlements(account.positions, symbols, {"A": spot}, 100.0, CLOSE_NS)
     margins = margins_after(account, ended, {}, CLOSE_NS)
@@ -212,7 +221,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
     held = account.strategies.get("A")
     assert accounts.balances.cash[0] == account.cash
     assert accounts.net_cash[0] == account.net_cash["A"]
-    assert accounts.balances.reserved[0] == account.reserved
+    assert accounts.balances.margin_used[0] == account.margin_used
     assert accounts.holdings.units[0] == (held.units if held else 0)
     assert accounts.balances.open_positions[0] == len(account.strategies)
     assert accounts.delivered[0] == bool(held and held.delivered)
@@ -220,7 +229,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
         assert [leg.symbol for leg in held.legs] == ["A"]
         assert accounts.holdings.legs[0].tolist() == [STOCK_LEG, -1, -1, -1]
         assert accounts.holdings.ratio[0, 0] == held.legs[0].ratio
-        assert accounts.moves[0] == held.margin_moves
+        assert accounts.margin_moves[0] == held.margin_moves
         assert accounts.holdings.net_cash[0] == held.net_cash
 
 
@@ -232,7 +241,7 @@ def test_delivered_short_stock_holds_back_what_the_broker_holds_back() -> None:
         np.zeros(1, np.bool_),
     )  # fmt: skip
     assert accounts.holdings.ratio[0, 0] * accounts.holdings.units[0] == -3
-    assert accounts.moves[0] and accounts.balances.reserved[0] == 1.5 * 102.0 * 300
+    assert accounts.margin_moves[0] and accounts.balances.margin_used[0] == 1.5 * 102.0 * 300
     assert account.cash + 100.0 * 300 == accounts.balances.cash[0]
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from trading.execution.lease import AccountLease
 stop = threading.Event()
 with AccountLease(Path(sys.argv[1])) as lease:
-    lease.heed_requests(stop)
+    lease.answer_requests(stop)
     print("held", flush=True)
     stop.wait()
 """
@@ -98,8 +98,8 @@ def test_who_waits_gets_it_when_it_is_let_go(journal: Path) -> None:
     assert lease is not None
     assert [error.holder for error in told] == [str(holder)]
     assert not lease.is_asked_for  # the request was for the one before
-    lease.release()
-    lease.release()
+    lease.close()
+    lease.close()
 
 
 def test_waiting_ends_with_its_time_and_when_told(journal: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_request_is_for_one_holder_only(journal: Path) -> None:
         assert not first.is_asked_for
         ask_to_stop(journal, first.holder)
         assert first.is_asked_for
-        first.heed_requests(stop)
+        first.answer_requests(stop)
         assert stop.wait(WAIT_S)
     with AccountLease(journal) as second:
         assert not second.is_asked_for
@@ -169,11 +169,11 @@ def test_who_finds_no_free_account_is_told_and_takes_over_the_first_that_is_let_
 
         def tell(taken: int) -> None:
             told.append(taken)
-            held["b"].release()
+            held["b"].close()
 
         claimed = wait_for_any(journals, threading.Event(), tell)
         assert claimed is not None
-        claimed[1].release()
+        claimed[1].close()
     assert (claimed[0], told) == ("b", [2])
 
 

@@ -21,7 +21,7 @@ from trading.config import Settings, load_settings
 from trading.data.massive.client.stream import StreamClient, StreamSettings
 from trading.data.massive.wire import Quote, decode
 from trading.errors import AuthenticationFailed, ConfigError, StreamError
-from trading.feed.metrics import FeedFigures, feed_families
+from trading.feed.exposition import FeedCounts, feed_families
 from trading.feed.running import feed_options, run_feed
 from trading.feed.server import FeedOptions
 
@@ -127,8 +127,8 @@ def test_a_port_that_is_taken_is_named_with_the_way_out() -> None:
 
 def test_the_page_about_the_feed_names_every_metric() -> None:
     page = (ROOT / "docs" / "feed.md").read_text()
-    names = {sample.name for family in feed_families(FeedFigures()) for sample in family.samples}
-    names |= {family.name for family in feed_families(FeedFigures())}
+    names = {sample.name for family in feed_families(FeedCounts()) for sample in family.samples}
+    names |= {family.name for family in feed_families(FeedCounts())}
     assert [name for name in names if name.removesuffix("_total") not in page] == []
 
 

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.waits import WAIT_S
 from trading.data.massive import protocol
 from trading.data.massive.protocol import FeedProtocol
-from trading.data.massive.server import door
+from trading.data.massive.server import handshake
 from trading.data.massive.wire import Event, Status, decode, encode, encode_action
 from trading.feed.server import FeedOptions, FeedServer
 
@@ -86,17 +86,17 @@ class Vendor:
 
     async def _serve(self, connection: ServerConnection) -> None:
         self.attempts += 1
-        feed = FeedProtocol(door.asset_class_of(connection), self.keys, self.max_quotes)
+        feed = FeedProtocol(handshake.asset_class_of(connection), self.keys, self.max_quotes)
         with suppress(ConnectionClosed):
-            await door.send_statuses(connection, [protocol.connected()])
-            if not await door.authenticate(connection, feed, WAIT_S, WAIT_S):
+            await handshake.send_statuses(connection, [protocol.connected()])
+            if not await handshake.authenticate(connection, feed, WAIT_S, WAIT_S):
                 return
             if any(
                 (each.key, each.asset_class) == (feed.key, feed.asset_class)
                 for _, each in self.connections
             ):
-                await door.send_statuses(connection, [protocol.max_connections()])
-                await door.refuse(connection, WAIT_S)
+                await handshake.send_statuses(connection, [protocol.max_connections()])
+                await handshake.refuse(connection, WAIT_S)
                 return
             self.connections.append((connection, feed))
             try:
@@ -104,7 +104,7 @@ class Vendor:
                     assert isinstance(message, str)
                     action = protocol.decode_action(message)
                     self.asked.append((action.action, action.params))
-                    await door.send_statuses(connection, feed.receive(message).statuses)
+                    await handshake.send_statuses(connection, feed.receive(message).statuses)
             finally:
                 self.connections.remove((connection, feed))
 

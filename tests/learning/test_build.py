@@ -49,10 +49,11 @@ def test_the_placement_is_told_in_one_line() -> None:
 
 
 def test_every_setting_of_the_update_is_a_setting_of_the_system() -> None:
-    assert ppo_settings(load_settings(None, [], {})) == PPOSettings()
+    usual = load_settings(None, [], {})
+    assert ppo_settings(usual) == PPOSettings(gamma=usual.discount)
     changed = ["learning.burn_in=8", "learning.vtrace_rho=2", "learning.precision=bf16"]
     assert ppo_settings(load_settings(None, changed, {})) == PPOSettings(
-        burn_in=8, vtrace_rho=2.0, precision="bf16"
+        gamma=usual.discount, burn_in=8, vtrace_rho=2.0, precision="bf16"
     )
 
 

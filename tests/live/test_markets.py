@@ -371,7 +371,7 @@ def test_what_an_action_brings_during_a_session_is_listed_and_subscribed_to_at_o
         assert env.symbols == ("BBB",)
         listed = {f"Q.{name}" for name in env.listed_symbols()}
         assert listed == directory._subscribed and all("BBB" in name for name in listed)
-        assert "AM.BBB" in stream._connections["stocks"].ledger._asked
+        assert "AM.BBB" in stream._connections["stocks"].subscriptions._asked
         env.broker.journal.close()
 
 
@@ -390,26 +390,26 @@ def test_what_is_held_and_nearest_the_money_is_asked_for_first_and_anew_as_that_
         bar = first_bar_after(rest.market_status().server_ns, calendar, MINUTE_NS)
         monkeypatch.setattr(env, "spot", lambda _: 100.0)
         directory.open_session(bar)
-        ledger = stream._connections["options"].ledger
+        subscriptions = stream._connections["options"].subscriptions
 
         def strikes() -> list[float]:
-            names = [name.removeprefix("Q.") for name in ledger._asked]
+            names = [name.removeprefix("Q.") for name in subscriptions._asked]
             expiry = min(parse_symbol(name).expiry for name in names)
             contracts = [parse_symbol(name) for name in names]
             return [each.strike for each in contracts if each.expiry == expiry]
 
         away = [abs(math.log(strike / 100.0)) for strike in strikes()]
         assert away == sorted(away) and away[0] < away[-1]
-        before = list(ledger._asked)
+        before = list(subscriptions._asked)
         directory.follow(bar)
-        assert list(ledger._asked) == before and ledger.take_ranked(1) == []
+        assert list(subscriptions._asked) == before and subscriptions.take_ranked(1) == []
         monkeypatch.setattr(env, "spot", lambda _: 105.0)
         directory.follow(bar)
         moved = [abs(math.log(strike / 105.0)) for strike in strikes()]
         assert moved == sorted(moved)
-        farthest = list(ledger._asked)[-1]
+        farthest = list(subscriptions._asked)[-1]
         monkeypatch.setattr(env, "held_symbols", lambda _: [farthest.removeprefix("Q.")])
         directory.follow(bar)
-        assert next(iter(ledger._asked)) == farthest
-        assert set(ledger._asked) == set(before)
+        assert next(iter(subscriptions._asked)) == farthest
+        assert set(subscriptions._asked) == set(before)
         env.broker.journal.close()

@@ -10,6 +10,7 @@ from trading.live.metrics import (
     LearnerFigures,
     ProcessFigures,
     TradingMetrics,
+    UnderlyingFigures,
 )
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -50,6 +51,12 @@ def test_every_name_is_there_before_anything_happened() -> None:
         "pending_settlements",
         "fees",
         "trading_state",
+        "underlying_pnl_usd",
+        "underlying_open_positions",
+        "underlying_delta_usd",
+        "underlying_gamma_usd",
+        "underlying_vega_usd",
+        "underlying_theta_usd",
         "restarts",
         "feed_events",
         "feed_connected",
@@ -179,6 +186,17 @@ def test_the_account_is_shown_as_it_was_given() -> None:
     assert shown["open_positions"] == 2
     assert shown["fees_total"] == 12.34
     assert shown["restarts_total"] == 1
+
+
+def test_underlyings_are_a_label() -> None:
+    metrics = TradingMetrics()
+    held = {"SPY": UnderlyingFigures(12.5, delta=300.0, is_open=True), "QQQ": UnderlyingFigures()}
+    metrics.update_account(AccountFigures(underlyings=held))
+    shown = samples(metrics)
+    assert shown["underlying_pnl_usd", (("underlying", "SPY"),)] == 12.5
+    assert shown["underlying_delta_usd", (("underlying", "SPY"),)] == 300.0
+    assert shown["underlying_open_positions", (("underlying", "QQQ"),)] == 0
+    assert math.isnan(shown["underlying_pnl_usd", (("underlying", "QQQ"),)])
 
 
 def test_totals_survive_a_restart() -> None:

@@ -11,7 +11,7 @@ from tests.live.market import DAY as SIMULATED_DAY
 from tests.live.market import FirstMinutes, serving, settings_for, trade
 from trading.config import Settings
 from trading.data.massive.server.source import EventSource, ReplaySource
-from trading.data.recorded import RecordedSession
+from trading.data.recorded_session import RecordedSession
 from trading.data.recording import load_recording
 from trading.envs.history import History, write_history
 from trading.envs.live_env import LiveEnv, Observed

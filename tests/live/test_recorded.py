@@ -16,7 +16,7 @@ from trading.data.flatfiles import quotes_path
 from trading.data.massive.encoding import encode_bar, encode_quotes, frames
 from trading.data.massive.server.market_state import DayTotals
 from trading.data.massive.server.source import ReplaySource, SimulationSource
-from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
+from trading.data.recorded_session import RecordedBars, RecordedQuotes, RecordedSession
 from trading.data.recording import Recorder, load_recording
 from trading.envs.live_env import LiveEnv
 from trading.envs.market_features import HISTORY_BARS

@@ -211,3 +211,13 @@ def test_a_checkpoint_of_before_was_learnt_at_the_touch_in_the_default_market() 
         "market.premium.night_pct is 50.0; the checkpoint was learnt with unset",
     ]
     assert differences(old, noted_settings(load_settings(environ={}))) == []
+
+
+def test_a_checkpoint_notes_a_horizon_as_its_discount() -> None:
+    then = noted_settings(load_settings(overrides=["learning.gamma=0.99"], environ={}))
+    now = noted_settings(load_settings(overrides=["learning.horizon=1 session"], environ={}))
+    same = noted_settings(load_settings(overrides=["learning.horizon=390 minutes"], environ={}))
+    assert differences(then, now) == [
+        "learning.gamma is 0.997439182; the checkpoint was learnt with 0.99"
+    ]
+    assert differences(now, same) == []

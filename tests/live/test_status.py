@@ -69,6 +69,17 @@ def test_greeks_are_those_of_the_holdings_in_usd(moments: list[Moment]) -> None:
     assert any(each.figures.delta and each.figures.gamma and each.figures.vega for each in moments)
 
 
+def test_what_underlyings_made_and_hold_adds_up_to_the_account(moments: list[Moment]) -> None:
+    for each in moments:
+        figures, of = each.figures, each.figures.underlyings.values()
+        made = figures.portfolio_value - figures.initial_capital
+        assert sum(one.profit for one in of) == pytest.approx(made, abs=0.01)
+        for name in ("delta", "gamma", "vega", "theta"):
+            assert sum(getattr(one, name) for one in of) == pytest.approx(getattr(figures, name))
+        assert sum(one.is_open for one in of) == figures.open_positions
+    assert any(one.is_open for each in moments for one in each.figures.underlyings.values())
+
+
 def test_orders_end_as_fills_or_rejections_and_trades_as_wins_or_losses(
     moments: list[Moment],
 ) -> None:

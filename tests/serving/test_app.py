@@ -18,7 +18,7 @@ from trading.live.metrics import AccountFigures, TradingMetrics
 from trading.live.status_updates import INTERVAL_S, StatusPublisher, StatusUpdate
 from trading.serving.app import Supervised, build_api, build_app
 from trading.serving.live_market import LiveMarketUnavailable, StatusReader
-from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
+from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, SupervisorState
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -240,23 +240,23 @@ def test_an_actor_that_ray_restarts_is_answered_by_again(start: Callable[..., An
 class SupervisorDouble(Supervised):
     """A supervisor with a settable answer; None: it has not answered for a while."""
 
-    def __init__(self, standing: Standing | None) -> None:
+    def __init__(self, state: SupervisorState | None) -> None:
         super().__init__()
-        self.says = standing
+        self.says = state
 
-    async def standing(self) -> Standing:
+    async def state(self) -> SupervisorState:
         if self.says is None:
             raise LiveMarketUnavailable("the supervisor gives no answer")
         return self.says
 
 
-def supervised(standing: Standing | None) -> FastAPI:
-    return build_api(NAME, NAMESPACE, SupervisorDouble(standing))
+def supervised(state: SupervisorState | None) -> FastAPI:
+    return build_api(NAME, NAMESPACE, SupervisorDouble(state))
 
 
 @pytest.mark.parametrize("phase", [STANDBY, RESTARTING])
 def test_without_a_live_market_the_supervisor_answers(phase: str) -> None:
-    api = supervised(Standing(phase, "because", leased=False, failures=2))
+    api = supervised(SupervisorState(phase, "because", leased=False, failures=2))
     health, ready, status = (answer(api, path) for path in ("/health", "/ready", "/status"))
     assert (health.status_code, health.json()) == (200, {"status": phase})
     assert ready.status_code == 503
@@ -271,7 +271,7 @@ def test_without_a_live_market_the_supervisor_answers(phase: str) -> None:
 
 def test_while_it_trades_the_live_market_answers(start: Callable[..., Any]) -> None:
     start(LiveMarketDouble, 3)
-    api = supervised(Standing(TRADING, "", leased=True, failures=1))
+    api = supervised(SupervisorState(TRADING, "", leased=True, failures=1))
     assert answer(api, "/health").json() == {"status": "ok"}
     assert answer(api, "/ready").status_code == 200
     status = answer(api, "/status").json()
@@ -288,7 +288,7 @@ def test_while_it_trades_the_live_market_answers(start: Callable[..., Any]) -> N
 
 
 def test_either_keeps_the_service_healthy(start: Callable[..., Any]) -> None:
-    trades = Standing(TRADING, "", leased=True, failures=0)
+    trades = SupervisorState(TRADING, "", leased=True, failures=0)
     assert answer(supervised(None), "/health").status_code == 503
     assert answer(supervised(trades), "/health").status_code == 200
     assert answer(supervised(trades), "/ready").status_code == 503

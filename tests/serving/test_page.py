@@ -32,8 +32,8 @@ from trading.live import assembly
 from trading.live.actor import LiveMarket as LiveMarketActor
 from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving.app import Supervised, build_api
-from trading.serving.live_market import LiveMarket, LiveMarketGone
-from trading.serving.supervisor import STANDBY, Standing
+from trading.serving.live_market import LiveMarketGone, NamedActor
+from trading.serving.supervisor import STANDBY, SupervisorState
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 WAIT_MS = WAIT_S * 1000.0
 
 
-class Called(LiveMarket):
+class Called(NamedActor):
     """Asks a live market of this process, as its actor is asked; None: it is dead."""
 
     def __init__(self, live: LiveMarketActor) -> None:
@@ -57,7 +57,7 @@ class Called(LiveMarket):
         return await asyncio.to_thread(getattr(self.live, method), *arguments)
 
 
-class Told(LiveMarket):
+class Told(NamedActor):
     """A live market that tells one thing, again and again."""
 
     def __init__(self, news: StatusUpdate) -> None:
@@ -76,14 +76,16 @@ class StandsBy(Supervised):
     def begin(self) -> None:
         """There is no Serve to ask."""
 
-    async def standing(self) -> Standing:
-        return Standing(STANDBY, "another application holds the lease", leased=False, failures=0)
+    async def state(self) -> SupervisorState:
+        return SupervisorState(
+            STANDBY, "another application holds the lease", leased=False, failures=0
+        )
 
 
 class Server:
     """The HTTP service on a thread; it can be ended and begun again on the same port."""
 
-    def __init__(self, market: LiveMarket, supervisor: Supervised | None = None) -> None:
+    def __init__(self, market: NamedActor, supervisor: Supervised | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._market, self._supervisor = market, supervisor

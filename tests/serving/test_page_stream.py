@@ -18,7 +18,7 @@ from trading.errors import TradingError
 from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving import page_stream
 from trading.serving.app import build_api
-from trading.serving.live_market import LiveMarket
+from trading.serving.live_market import NamedActor
 from trading.serving.page_stream import PageStream, Told, merge_patch, squeezed
 
 LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3)
@@ -209,7 +209,7 @@ def test_a_day_of_bars_is_small() -> None:
     assert files + len(as_json(day)) < 300_000
 
 
-class Quiet(LiveMarket):
+class Quiet(NamedActor):
     """A live market whose journal is there, and whose chains are of one underlying."""
 
     def __init__(self, journal: str) -> None:

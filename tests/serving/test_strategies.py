@@ -1,4 +1,4 @@
-"""The HTTP service of several strategies, by doubles of their actors and of the board."""
+"""The HTTP service of several strategies, by doubles of their actors and the driver's."""
 
 import asyncio
 import math
@@ -12,14 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from trading.live.metrics import AccountFigures, TradingMetrics
 from trading.live.status_updates import as_json
 from trading.serving import strategies
-from trading.serving.board import BOARD, Board, Posted
+from trading.serving.exposition import merged, supervisor_text
 from trading.serving.live_market import LiveMarketGone
-from trading.serving.metrics import merged, supervisor_text
 from trading.serving.strategies import build_strategies_api
-from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, Standing
+from trading.serving.strategy_states import FLEET_STATES, FleetState, FleetStates
+from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, SupervisorState
 
-TRADES = Standing(TRADING, "", leased=True, failures=0)
-FAILED = Standing(RESTARTING, "failed 2 times: no disk", leased=True, failures=2)
+TRADES = SupervisorState(TRADING, "", leased=True, failures=0)
+FAILED = SupervisorState(RESTARTING, "failed 2 times: no disk", leased=True, failures=2)
 NAMES = {"index": "ns-index", "careful": "ns-careful"}
 
 
@@ -27,11 +27,11 @@ class Actors:
     """What the actors of a cluster would answer, by their namespace."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.posted: Posted | None = Posted(dict.fromkeys(NAMES, TRADES), tuple(NAMES))
+        self.posted: FleetState | None = FleetState(dict.fromkeys(NAMES, TRADES), tuple(NAMES))
         self.reasons: dict[str, tuple[str, ...]] = {}
         self.gone: set[str] = set()
         self.commanded: list[tuple[str, Any]] = []
-        monkeypatch.setattr(strategies, "LiveMarket", self.market)
+        monkeypatch.setattr(strategies, "NamedActor", self.market)
 
     def market(self, actor: str, namespace: str) -> Any:
         actors = self
@@ -44,7 +44,7 @@ class Actors:
 
     async def ask(self, actor: str, namespace: str, method: str, arguments: tuple[Any, ...]) -> Any:
         await asyncio.sleep(0)
-        if actor == BOARD:
+        if actor == FLEET_STATES:
             return self.posted
         if namespace in self.gone:
             raise LiveMarketGone(f"no actor in {namespace}")
@@ -81,7 +81,7 @@ def ask(api: FastAPI, path: str, method: str = "GET") -> httpx.Response:
 
 
 def test_health_tells_what_each_strategy_is_at(actors: Actors) -> None:
-    actors.posted = Posted({"index": TRADES, "careful": FAILED}, tuple(NAMES))
+    actors.posted = FleetState({"index": TRADES, "careful": FAILED}, tuple(NAMES))
     response = ask(actors.api, "/health")
     assert response.status_code == 200
     assert response.json() == {
@@ -115,7 +115,7 @@ def test_ready_says_which_strategy_is_not(actors: Actors) -> None:
 
 
 def test_a_strategy_that_fails_is_told_and_the_other_answers(actors: Actors) -> None:
-    actors.posted = Posted({"index": TRADES, "careful": FAILED}, tuple(NAMES))
+    actors.posted = FleetState({"index": TRADES, "careful": FAILED}, tuple(NAMES))
     actors.gone.add("ns-careful")
     assert ask(actors.api, "/ready").json()["reasons"] == [f"careful: {FAILED.reason}"]
     told = ask(actors.api, "/status").json()["strategies"]
@@ -125,9 +125,9 @@ def test_a_strategy_that_fails_is_told_and_the_other_answers(actors: Actors) -> 
 
 
 def test_a_replica_without_a_strategy_says_so_and_is_not_ready(actors: Actors) -> None:
-    taken = Standing(STANDBY, "traded by host a", leased=False, failures=0)
+    taken = SupervisorState(STANDBY, "traded by host a", leased=False, failures=0)
     waiting = "no strategy is free: 2 of 2 taken"
-    actors.posted = Posted(dict.fromkeys(NAMES, taken), (), waiting)
+    actors.posted = FleetState(dict.fromkeys(NAMES, taken), (), waiting)
     response = ask(actors.api, "/ready")
     assert (response.status_code, response.json()["reasons"]) == (503, [waiting])
     assert ask(actors.api, "/health").status_code == 200
@@ -137,8 +137,8 @@ def test_a_replica_without_a_strategy_says_so_and_is_not_ready(actors: Actors) -
 def test_a_strategy_that_another_replica_trades_does_not_make_this_one_unready(
     actors: Actors,
 ) -> None:
-    taken = Standing(STANDBY, "traded by host a", leased=False, failures=0)
-    actors.posted = Posted({"index": TRADES, "careful": taken}, ("index",))
+    taken = SupervisorState(STANDBY, "traded by host a", leased=False, failures=0)
+    actors.posted = FleetState({"index": TRADES, "careful": taken}, ("index",))
     response = ask(actors.api, "/ready")
     assert response.status_code == 200
     assert response.json()["strategies"]["careful"]["reasons"] == ["traded by host a"]
@@ -176,7 +176,7 @@ def test_commands_go_to_the_strategy_in_their_path(actors: Actors) -> None:
     refused = ask(actors.api, "/control/index/halt", "POST")
     assert refused.status_code == 403 and "CONTROL_TOKEN" in refused.json()["said"]
     assert ask(actors.api, "/control/halt", "POST").status_code in (404, 405)
-    actors.posted = Posted({"index": TRADES, "careful": FAILED}, tuple(NAMES))
+    actors.posted = FleetState({"index": TRADES, "careful": FAILED}, tuple(NAMES))
     idle = ask(actors.api, "/control/careful/halt", "POST")
     assert (idle.status_code, idle.json()["reason"]) == (503, FAILED.reason)
 
@@ -198,13 +198,13 @@ def test_texts_are_merged_by_family() -> None:
 
 def test_what_is_posted_too_long_ago_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("trading.serving.board.time.monotonic", lambda: now[0])
-    board, posted = Board(), Posted({"index": TRADES}, ("index",))
-    assert board.newest() is None
-    board.post(posted)
-    assert board.newest() == posted
+    monkeypatch.setattr("trading.serving.strategy_states.time.monotonic", lambda: now[0])
+    fleet_states, posted = FleetStates(), FleetState({"index": TRADES}, ("index",))
+    assert fleet_states.newest() is None
+    fleet_states.post(posted)
+    assert fleet_states.newest() == posted
     now[0] += 31.0
-    assert board.newest() is None
+    assert fleet_states.newest() is None
 
 
 def test_each_strategy_has_its_page_and_all_else_of_an_account_below_its_name(

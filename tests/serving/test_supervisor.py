@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.waits import WAIT_S
 from trading.errors import LearningError
 from trading.execution.lease import AccountLease, ask_to_stop, holder_of
-from trading.serving.metrics import supervisor_text
+from trading.serving.exposition import supervisor_text
 from trading.serving.supervisor import (
     FINISHED,
     RESTARTING,
@@ -26,9 +26,9 @@ from trading.serving.supervisor import (
     TRADING,
     Application,
     Pauses,
-    Standing,
     Supervisor,
     SupervisorDied,
+    SupervisorState,
 )
 
 NONE = Pauses(first_s=0.01, longest_s=0.01)
@@ -51,13 +51,13 @@ def supervised(
         supervisor.close(WAIT_S)
 
 
-def until(supervisor: Supervisor, phase: str) -> Standing:
+def until(supervisor: Supervisor, phase: str) -> SupervisorState:
     """Where the supervisor stands once it is in that phase."""
     deadline = time.monotonic() + WAIT_S
-    while (standing := supervisor.standing).phase != phase:
-        assert time.monotonic() < deadline, standing
+    while (state := supervisor.state).phase != phase:
+        assert time.monotonic() < deadline, state
         time.sleep(0.005)
-    return standing
+    return state
 
 
 def trade(stop: threading.Event, begin: Callable[[], None]) -> None:
@@ -80,29 +80,29 @@ def test_it_trades_while_it_holds_the_lease_and_stops_in_order(journal: Path) ->
     with supervised(journal, slow_to_begin_and_to_end) as supervisor:
         assert until(supervisor, STARTING).leased
         goes_on.set()
-        assert until(supervisor, TRADING) == Standing(TRADING, "", leased=True, failures=0)
+        assert until(supervisor, TRADING) == SupervisorState(TRADING, "", leased=True, failures=0)
         supervisor.check()
         supervisor.close(WAIT_S)
         assert ended.is_set()
-        standing = supervisor.standing
-        assert (standing.phase, standing.leased) == (STOPPED, False)
+        state = supervisor.state
+        assert (state.phase, state.leased) == (STOPPED, False)
         assert holder_of(journal) is None
         supervisor.check()
 
 
 def test_it_stands_by_and_writes_nothing_until_the_account_is_free(journal: Path) -> None:
     with AccountLease(journal) as lease, supervised(journal, trade) as supervisor:
-        standing = until(supervisor, STANDBY)
+        state = until(supervisor, STANDBY)
         deadline = time.monotonic() + WAIT_S
-        while "process" not in standing.reason:
+        while "process" not in state.reason:
             assert time.monotonic() < deadline
-            standing = supervisor.standing
-        assert standing.reason == f"standby: the account is traded by {lease.holder}"
-        assert not standing.leased
+            state = supervisor.state
+        assert state.reason == f"standby: the account is traded by {lease.holder}"
+        assert not state.leased
         assert {file.name for file in journal.parent.iterdir()} == {"journal-paper.sqlite.lease"}
-        lease.release()
+        lease.close()
         until(supervisor, TRADING)
-    metrics = supervisor_text(Standing(STANDBY, "", leased=False, failures=0)).decode()
+    metrics = supervisor_text(SupervisorState(STANDBY, "", leased=False, failures=0)).decode()
     samples = {
         sample.name: sample.value
         for family in text_string_to_metric_families(metrics)
@@ -120,7 +120,7 @@ def test_told_to_stop_it_stands_by_no_longer(journal: Path) -> None:
     with AccountLease(journal), supervised(journal, lambda *_: ran.set()) as supervisor:
         until(supervisor, STANDBY)
         supervisor.close(WAIT_S)
-        assert supervisor.standing.phase == STOPPED
+        assert supervisor.state.phase == STOPPED
     assert not ran.is_set()
 
 
@@ -147,13 +147,13 @@ def test_a_failure_is_named_and_the_application_starts_again(journal: Path) -> N
         trade(stop, begin)
 
     with supervised(journal, fails_twice, Pauses(first_s=0.5)) as supervisor:
-        standing = until(supervisor, RESTARTING)
-        assert standing.reason == "failed 1 times, again in 0.5 s at most: the learner is gone"
-        assert standing.leased
-        while supervisor.standing.failures < 2:
+        state = until(supervisor, RESTARTING)
+        assert state.reason == "failed 1 times, again in 0.5 s at most: the learner is gone"
+        assert state.leased
+        while supervisor.state.failures < 2:
             supervisor.check()
-        standing = supervisor.standing
-        assert standing.reason == "failed 2 times, again in 1 s at most: KeyError"
+        state = supervisor.state
+        assert state.reason == "failed 2 times, again in 1 s at most: KeyError"
         goes_on.set()
         assert until(supervisor, TRADING).failures == 2
     assert lives.qsize() == 3
@@ -162,16 +162,16 @@ def test_a_failure_is_named_and_the_application_starts_again(journal: Path) -> N
 def test_a_failure_to_take_the_lease_is_one_too(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with supervised(tmp_path / "file" / "journal", trade) as supervisor:
-        standing = until(supervisor, RESTARTING)
-        assert "file" in standing.reason and not standing.leased
+        state = until(supervisor, RESTARTING)
+        assert "file" in state.reason and not state.leased
         (tmp_path / "file").unlink()
         until(supervisor, TRADING)
 
 
 def test_it_does_not_begin_again_when_its_recording_has_ended(journal: Path) -> None:
     with supervised(journal, lambda _, begin: begin()) as supervisor:
-        standing = until(supervisor, FINISHED)
-        assert not standing.leased
+        state = until(supervisor, FINISHED)
+        assert not state.leased
         supervisor.check()
 
 

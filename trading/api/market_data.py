@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeAlias
 
+from trading.closing import Closing
 from trading.config import Settings
 from trading.data.catalog import Catalog
 from trading.data.massive.client.connection import ConnectionHealth
@@ -53,7 +53,7 @@ def open_catalog(source: str | Path | Settings) -> Catalog:
     return Catalog(Path(source))
 
 
-class EventFeed:
+class EventFeed(Closing):
     """Events of the vendor's stream, or of anything that speaks its protocol, one by one.
 
     Iterating waits for events, and reconnects where a connection is lost. A feed may be iterated
@@ -79,12 +79,8 @@ class EventFeed:
             self._client.subscribe(asset_class, names)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the stream."""
         self._client.close()
 
     def __iter__(self) -> Iterator[MarketEvent]:

@@ -10,8 +10,11 @@ from trading.app.display import Display
 from trading.app.waiting import await_room
 from trading.config import Settings
 from trading.envs.market_features import LIMIT
+from trading.envs.rewards import largest_reward
 from trading.learning import build
+from trading.learning.champion.card import LEARNT_FROM, markets_told
 from trading.learning.checkpoints import CheckpointStore
+from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
 from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.online import OnlineRules
 from trading.learning.ppo import CLSTMPPO
@@ -43,8 +46,7 @@ def online_rules(settings: Settings) -> OnlineRules:
         updates=learning.gate.updates,
         patience=learning.gate.patience,
         max_observation=LIMIT,
-        # No bar gains or loses more than the initial capital.
-        max_reward=settings.env.reward_scale,
+        max_reward=largest_reward(settings.env.reward_scale, settings.env.risk_aversion),
         first_rehearsal_s=None if settings.lockstep else _FIRST_REHEARSAL_S,
     )
 
@@ -83,7 +85,8 @@ def open_algorithm(
     stack.callback(algorithm.stop)
     noted = noted_settings(settings)
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    store = CheckpointStore(folder, keep, noted={NOTED: noted})
+    told = {LEARNT_FROM: markets_told(settings), CATALOGUE: noted_catalogue()}
+    store = CheckpointStore(folder, keep, noted={NOTED: noted, **told})
     start = build.warm_start(algorithm, store, settings.paths.model_path)
     if start.settings is not None:
         for line in differences(start.settings, noted):

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import structlog
-
 from trading.app.display import Display
 from trading.app.restarts import Restarts
 from trading.app.waiting import Heartbeat, ToldToStop, arrived, unless_stopped
@@ -28,8 +26,9 @@ from trading.execution.portfolio import Account
 from trading.learning.precedence import LEARNING, give_way
 from trading.live import assembly
 from trading.live.faults import FaultNotes, described
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 NAMESPACE = "trading"
 """What the name of every account on a Ray cluster begins with."""
@@ -258,12 +257,14 @@ class _Application:
         from trading.app.held_out import HeldOutSessions
         from trading.learning.build import pretrain
         from trading.learning.champion import registry
+        from trading.learning.champion.card import LEARNT_FROM, live_told
         from trading.learning.champion.manager import (
             AccountChampion,
             ChampionManager,
             state_on_disk,
         )
         from trading.learning.champion.store import ChampionStore
+        from trading.learning.noted_settings import NOTED, noted_settings
         from trading.learning.online import OnlineLearner
 
         settings, display = self._settings, self._display
@@ -316,7 +317,10 @@ class _Application:
 
         account = self._before
         champions = ChampionStore(
-            settings.paths.checkpoints, settings.learning.keep_checkpoints, account.newest_champion
+            settings.paths.checkpoints,
+            settings.learning.keep_checkpoints,
+            account.newest_champion,
+            noted={NOTED: noted_settings(settings), LEARNT_FROM: live_told(settings)},
         )
         self._champion_manager = ChampionManager(champions, publish)
         self._champion_manager.begin(
@@ -593,17 +597,26 @@ class _Application:
         _kill(self._server)
 
     def _actor_options(self, share: float) -> dict[str, Any]:
-        """Place an actor on the live market's node: by its resource, else beside the driver."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        return actor_place(self._settings, share)
 
-        if resources := share_of_node(self._settings, share):
-            return {"num_cpus": 0, "resources": resources}
-        node = ray.get_runtime_context().get_node_id()
-        return {
-            "num_cpus": 0,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
-        }
+
+def actor_place(settings: Settings, share: float) -> dict[str, Any]:
+    """Options that place an actor on the live market's node.
+
+    That is the driver's own where it has the resource, of however many that have: an account's
+    files are on one node. Where the driver is elsewhere the resource alone says which.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    resources = share_of_node(settings, share)
+    nodes = {each["NodeID"]: each["Resources"] for each in ray.nodes()}
+    has: dict[str, float] = nodes.get(here, {})
+    options: dict[str, Any] = {"num_cpus": 0, "resources": resources}
+    if all(has.get(name) for name in resources):
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+    return options
 
 
 def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account:

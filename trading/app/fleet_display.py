@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trading.app.display import REFRESH_A_SECOND, Display, figures_of
-from trading.serving.supervisor import TRADING, Standing
+from trading.serving.supervisor import TRADING, SupervisorState
 
 _COLUMNS = {
     "UTC": "market time, UTC",
@@ -42,7 +42,7 @@ class FleetDisplay:
         self._console = console
         self._live: Live | None = None
         self._notes: list[str] = []
-        self._standings: Mapping[str, Standing] = {}
+        self._states: Mapping[str, SupervisorState] = {}
         self._waiting = ""
         self._figures: dict[str, dict[str, str]] = {}
         self.common = _Row(self, console, "")
@@ -69,9 +69,9 @@ class FleetDisplay:
             yield
         self._live = None
 
-    def stand(self, standings: Mapping[str, Standing], waiting: str) -> None:
+    def stand(self, states: Mapping[str, SupervisorState], waiting: str) -> None:
         """Show where each strategy stands, and why this application has none."""
-        self._standings, self._waiting = standings, waiting
+        self._states, self._waiting = states, waiting
         self._update()
 
     def noted(self, text: str) -> None:
@@ -98,14 +98,14 @@ class FleetDisplay:
             table.add_column(column, justify="right")
         reasons = [self._waiting] if self._waiting else []
         for name in self._rows:
-            standing, figures = self._standings.get(name), self._figures.get(name, {})
-            state = standing.phase if standing is not None else ""
-            if state == TRADING:
-                state = figures.get("state", state)
-            elif standing is not None and standing.reason:
-                reasons.append(f"{name}: {standing.reason}")
+            state, figures = self._states.get(name), self._figures.get(name, {})
+            shown = state.phase if state is not None else ""
+            if shown == TRADING:
+                shown = figures.get("state", shown)
+            elif state is not None and state.reason:
+                reasons.append(f"{name}: {state.reason}")
             when, *others = (figures.get(figure, "-") for figure in _COLUMNS.values())
-            table.add_row(name, state, when[_YEAR:] or "-", *others)
+            table.add_row(name, shown, when[_YEAR:] or "-", *others)
         parts: list[Any] = [table]
         for lines in (reasons, self._notes):
             if lines:

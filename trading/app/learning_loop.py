@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import ray
-import structlog
 
 from trading.app.held_out import HeldOutSessions
 from trading.errors import DataError
@@ -16,8 +15,9 @@ from trading.learning.champion.manager import AccountChampion, ChampionManager, 
 from trading.learning.online import LearnerReport, OnlineLearner
 from trading.live.metrics import LearnerFigures
 from trading.live.trader import FragmentId, LearnerReply
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _FRAGMENT_TIMEOUT_S = 1.0
 _POLL_S = 0.5

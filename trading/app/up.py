@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from trading.app import local_ray
+from trading.app.cluster_feed import reading_the_clusters
 from trading.app.display import Display
 from trading.app.driver import Summary, account_name, run_application
 from trading.config import Settings, absolute_paths
@@ -59,13 +60,16 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         lease = wait_for_lease(journal, stop, _LEASE_TIMEOUT_S, waiting)
         assert lease is not None
         stack.enter_context(lease)
-        lease.heed_requests(stop)
+        lease.answer_requests(stop)
         stack.enter_context(ray_runtime(settings, display))
         stack.enter_context(stop_signals(stop))
+        read, until = settings, stop
+        if settings.ray.address or os.environ.get("RAY_ADDRESS"):
+            read, until = stack.enter_context(reading_the_clusters(settings, stop))
         summary = run_application(
-            settings,
+            read,
             display,
-            stop,
+            until,
             duration_s,
             lambda parts: serve_account(settings, display, parts, stop),
         )
@@ -75,11 +79,15 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
 
 @contextmanager
 def ray_runtime(
-    settings: Settings, display: Display, namespace: str | None = None
+    settings: Settings,
+    display: Display,
+    namespace: str | None = None,
+    shows_logs: bool | None = None,
 ) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one.
 
-    Its Ray namespace is the account's, where no other is named.
+    Its Ray namespace is the account's, where no other is named. What its processes log is shown
+    where `shows_logs` says so; None: where no terminal has people watching.
     """
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
     if not address:
@@ -92,7 +100,7 @@ def ray_runtime(
     common: dict[str, Any] = {
         "namespace": namespace or account_name(settings),
         "logging_level": "ERROR",
-        "log_to_driver": not display.is_terminal,
+        "log_to_driver": not display.is_terminal if shows_logs is None else shows_logs,
     }
     display.phase("joining Ray at " + address if address else "starting Ray")
     if address:

@@ -1,0 +1,19 @@
+"""`trading` and its verbs."""
+
+from typing import TYPE_CHECKING
+
+from trading.lazy import lazily
+
+# For type checkers and editors; `_PLACES` says the same to the interpreter.
+if TYPE_CHECKING:
+    from trading.cli.main import app as app
+
+_PLACES = {
+    "app": "main",
+}
+"""Each public name and the module that has it."""
+
+__all__ = [*_PLACES]  # noqa: PLE0604 - they are texts
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(__name__, _PLACES)

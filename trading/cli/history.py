@@ -25,7 +25,7 @@ from trading.cli.data import (
 from trading.config import Settings
 
 if TYPE_CHECKING:
-    from trading.data.recorded import RecordedSession
+    from trading.data.recorded_session import RecordedSession
     from trading.envs.history import HistoryDay
 
 
@@ -118,7 +118,7 @@ def recorded_sessions(
 ) -> Iterator["RecordedSession"]:
     """Every day of every symbol from the one source that was named."""
     from trading.data.catalog import Catalog
-    from trading.data.recorded import RecordedSession
+    from trading.data.recorded_session import RecordedSession
     from trading.data.recording import load_recording
     from trading.live.assembly import corporate_actions, recordings_path
     from trading.market.calendar import ExchangeCalendar

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from trading.cli.common import (
     settings_for,
 )
 from trading.errors import JournalError
+from trading.files import replacing
 
 if TYPE_CHECKING:
     from trading.execution.events import Event
@@ -89,7 +89,7 @@ def verify(
                 "digest": journal.digest(),
                 "account": account.account_id,
                 "cash": account.cash,
-                "reserved": account.reserved,
+                "reserved": account.margin_used,
                 "positions": len(account.positions),
                 "fills": account.fills,
                 "fees": account.fees_paid,
@@ -190,16 +190,14 @@ def _format_of(output: Path | None) -> ExportFormat:
 
 def _export_file(journal: "Journal", output: Path, chosen: ExportFormat) -> None:
     """Write a file that is there only once it is whole."""
-    unfinished = output.with_name(output.name + ".unfinished")
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
+        with (
+            replacing(output) as staged,
+            staged.open("w", encoding="utf-8", newline="") as file,
+        ):
             _WRITERS[chosen](_counted(journal), file)
-        os.replace(unfinished, output)
     except OSError as error:
         raise JournalError(f"cannot write {output}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 def _counted(journal: "Journal") -> "Iterator[Event]":

@@ -1,6 +1,7 @@
 """The value types of the settings tree, each with the sentence that says what is allowed."""
 
 import datetime as dt
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,39 @@ def _check_acting(value: str | float) -> str | float:
     raise ValueError("must be sampled, greedy, or a temperature above 0")
 
 
+_SECONDS = {"minute": 60.0, "hour": 3600.0, "session": 390 * 60.0}
+"""Of market time; a session is one of full length, a half-day is about half of one."""
+_HORIZON = re.compile(r"(\d+(?:\.\d+)?)\s*(minute|hour|session)s?")
+
+
+def horizon_seconds(horizon: str) -> float:
+    """Market time that a text such as `5 sessions` stands for, in s.
+
+    Raises:
+        ValueError: it is no such text.
+    """
+    found = _HORIZON.fullmatch(horizon.strip())
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise ValueError(
+            "must be a number above 0 and its unit, minutes, hours or sessions of market time, "
+            "as in 5 sessions"
+        )
+    return seconds
+
+
+def horizon_of(discount: float, bar_seconds: float) -> str | None:
+    """The horizon, in minutes, that a discount a bar stands for; None: there is none."""
+    if not 0.0 < discount < 1.0:
+        return None
+    return f"{-bar_seconds / math.log(discount) / 60.0:.6g} minutes"
+
+
+def _check_horizon(value: str) -> str:
+    horizon_seconds(value)
+    return value
+
+
 def _read_date(value: object) -> object:
     if isinstance(value, str):
         try:
@@ -98,6 +132,7 @@ ExistingPath = Annotated[Path, BeforeValidator(_read_path), AfterValidator(_chec
 WebSocketUrl = Annotated[str, _check_scheme("ws", "wss")]
 HttpUrl = Annotated[str, _check_scheme("http", "https")]
 Acting = Annotated[str | float, AfterValidator(_check_acting)]
+Horizon = Annotated[str, AfterValidator(_check_horizon)]
 Text = Annotated[str, Field(min_length=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from trading.config.fields import horizon_of
 from trading.config.problems import problem_line
+from trading.config.settings import Settings
 from trading.config.tree import section_keys, settings_by_key, suggestion
 
 OVERRIDE = "--set"
@@ -69,6 +71,21 @@ def missing(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         for key, example in (("folder", "a folder of flat files"), ("date", "YYYY-MM-DD")):
             if values.get(f"data.replay.{key}") is None:
                 yield needed(f"data.replay.{key}", example)
+
+
+def contradictions(
+    settings: Settings, origins: Mapping[str, str], prefix: str = ""
+) -> Iterator[str]:
+    """A line where the discount is set in both of its forms."""
+    learning = settings.learning
+    if learning.gamma is None or "horizon" not in learning.model_fields_set:
+        return
+    allowed = "learning.horizon is set as well: keep one of the two"
+    same = horizon_of(learning.gamma, settings.data.bar_seconds)
+    if same is not None:
+        allowed += f"; this is learning.horizon = {same}"
+    key = "learning.gamma"
+    yield problem_line(prefix + key, learning.gamma, origins.get(key, "default"), allowed)
 
 
 def _names_within(section: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The settings tree: every setting's type, default, and the one sentence that explains it."""
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from trading.config.fields import (
     FilePath,
     FilePaths,
     Fraction,
+    Horizon,
     HttpUrl,
     NotNegative,
     Percent,
@@ -27,6 +29,7 @@ from trading.config.fields import (
     Symbols,
     Text,
     WebSocketUrl,
+    horizon_seconds,
 )
 from trading.config.market import MarketSettings
 from trading.config.section import Section
@@ -498,6 +501,17 @@ class EnvironmentSettings(Section):
     reward_scale: Annotated[
         Positive, _about("Factor on the change of equity over initial capital.")
     ] = 100.0
+    risk_aversion: Annotated[
+        NotNegative,
+        _about(
+            "How much the reward subtracts for the risk of each bar, as the coefficient of "
+            "mean-variance utility; 0: nothing. Gate and backtests judge money alone."
+        ),
+    ] = 0.0
+    risk_measure: Annotated[
+        Literal["variance", "downside"],
+        _about("What counts as a bar's risk: half its squared return, or the square of its loss."),
+    ] = "variance"
     sessions_per_episode: Annotated[
         Count,
         _about(
@@ -662,7 +676,20 @@ class LearningSettings(Section):
     learner_resource: Annotated[
         Text | None, _about("Custom Ray resource of the nodes that may hold a learner.")
     ] = None
-    gamma: Annotated[Fraction, _about("Discount of the next decision's value.")] = 0.99
+    horizon: Annotated[
+        Horizon,
+        _about(
+            "Market time after which income counts 1/e of what it counts now, as in 5 sessions, "
+            "2 hours or 100 minutes; a night passes in one bar."
+        ),
+    ] = "100 minutes"
+    gamma: Annotated[
+        Fraction | None,
+        _about(
+            "Discount of the next decision's value, in place of a horizon; unset: it follows from "
+            "learning.horizon and data.bar_seconds."
+        ),
+    ] = None
     gae_lambda: Annotated[
         Fraction, _about("Decay of generalised advantage estimation (arXiv:1506.02438).")
     ] = 0.95
@@ -711,6 +738,44 @@ class LearningSettings(Section):
         bool,
         _about("Whether the learner goes through torch.compile, which needs a C++ compiler."),
     ] = False
+
+
+class TuneSettings(Section):
+    """What `trading tune` searches, and how; see docs/tuning.md."""
+
+    method: Annotated[
+        Literal["asha", "pbt", "random"],
+        _about(
+            "What becomes of trials that score low: with asha they end early, with pbt they go on "
+            "from a better one's weights with other settings, with random they learn to their end."
+        ),
+    ] = "asha"
+    trials: Annotated[
+        Count, _about("Settings that are tried, those that are given among them.")
+    ] = 16
+    judgements: Annotated[
+        Count,
+        _about("Times that a trial is scored, after equal parts of learning.pretrain_steps."),
+    ] = 4
+    reduction: Annotated[
+        int,
+        Field(ge=2),
+        _about(
+            "Of so many trials one goes on, with asha, at the first judgement and at each that "
+            "comes so many times as late."
+        ),
+    ] = 2
+    concurrent: Annotated[
+        Count | None,
+        _about("Trials at the same time; unset: as many as the cluster has CPUs for."),
+    ] = None
+    space: Annotated[
+        dict[str, Any],
+        _about(
+            "By key of learning, model or policy: a list of choices, or a range as in "
+            "{low: 1e-5, high: 1e-2, scale: log}."
+        ),
+    ] = {}
 
 
 class RaySettings(Section):
@@ -836,6 +901,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     policy: PolicySettings = PolicySettings()
     learning: LearningSettings = LearningSettings()
+    tune: TuneSettings = TuneSettings()
     ray: RaySettings = RaySettings()
     serving: ServingSettings = ServingSettings()
     feed: FeedSettings = FeedSettings()
@@ -848,6 +914,13 @@ class Settings(Section):
     def origin(self) -> Origin:
         """Where they were read from."""
         return self._origin
+
+    @property
+    def discount(self) -> float:
+        """Of the next decision's value, 0..1: exp(-bar / horizon), or `learning.gamma`."""
+        if self.learning.gamma is not None:
+            return self.learning.gamma
+        return math.exp(-self.data.bar_seconds / horizon_seconds(self.learning.horizon))
 
     @property
     def learns(self) -> bool:

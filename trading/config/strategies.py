@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trading.config.layer import OVERRIDE, Layer, missing
+from trading.config.layer import OVERRIDE, Layer, contradictions, missing
 from trading.config.problems import problem_line, problem_lines
 from trading.config.settings import Settings
 from trading.config.tree import nested
@@ -20,6 +20,7 @@ _COMMON = {
     "serving",
     "feed",
     "plugins",
+    "tune",
 }
 """What strategies of one application share: settings and sections."""
 
@@ -64,6 +65,8 @@ def settings_of(name: str, own: Layer, tree: Layer) -> tuple[Settings | None, li
             elif key == "strategy":
                 lines.append(problem_line(f"{SECTION}.{name}", name, "its name", _after(line)))
         return None, lines
+    if {"learning.gamma", "learning.horizon"} & {*changes}:
+        lines += contradictions(settings, {**tree.origins, **own.origins}, own.prefix)
     paths = settings.paths.model_copy(
         update={
             "state_dir": settings.paths.state_dir / name,

@@ -10,10 +10,6 @@ them.
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trading.errors import DataError
-from trading.files import sync
+from trading.files import replace, staging_folder, sync
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +127,7 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class Rows:
     """Rows of one partition as columns of equal length n, sorted by time.
 
     Quotes of equal time are in order of their sequence number, bars and snapshots in order of
@@ -213,7 +209,7 @@ class Catalog:
         *,
         contracts: Collection[str] | None = None,
         source: str | None = None,
-    ) -> Columns:
+    ) -> Rows:
         """The rows of a partition as NumPy columns.
 
         A quote that several sources have is one row.
@@ -247,7 +243,7 @@ class Catalog:
                 "get them with `trading download` or `trading import`"
             )
         rows = pa.concat_tables([_read_file(file, SCHEMAS[kind], contracts) for file in files])
-        columns = _sorted_columns(kind, rows)
+        columns = _sorted_rows(kind, rows)
         if kind is Kind.OPTION_QUOTES and len({_family(file) for file in files}) > 1:
             columns = _without_repeated_quotes(columns)
         return columns
@@ -260,8 +256,7 @@ class Catalog:
         files of several underlyings are complete on the disk before the first one is moved to its
         place, each in one step.
         """
-        folder, descriptor = _staging_folder(self.folder / _STAGING)
-        try:
+        with staging_folder(self.folder / _STAGING) as folder:
             writer = PartitionWriter(folder, kind)
             try:
                 yield writer
@@ -270,16 +265,12 @@ class Catalog:
                 writer.abandon()
                 raise
             self._commit(writer, kind, day, source)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(descriptor)
 
     def _commit(self, writer: PartitionWriter, kind: Kind, day: date, source: str) -> None:
         for underlying, staged in writer.files.items():
             final = self._folder(kind, day, underlying) / f"{source}.parquet"
             final.parent.mkdir(parents=True, exist_ok=True)
-            staged.replace(final)
-            sync(final.parent)
+            replace(staged, final)
         if writer.is_complete:
             for each in self.partitions(kind, day):
                 if each.underlying not in writer.files:
@@ -371,8 +362,7 @@ class PartitionWriter:
         self._flush(underlying)
         self._open.pop(underlying).close()
         del self._buffers[underlying], self._buffered[underlying]
-        with self.files[underlying].open("rb") as file:
-            os.fsync(file.fileno())
+        sync(self.files[underlying])
 
 
 def _read_file(file: Path, schema: Any, contracts: Collection[str] | None) -> Any:
@@ -394,7 +384,7 @@ def _read_file(file: Path, schema: Any, contracts: Collection[str] | None) -> An
         ) from error
 
 
-def _sorted_columns(kind: Kind, rows: Any) -> Columns:
+def _sorted_rows(kind: Kind, rows: Any) -> Rows:
     encoded = rows["symbol"].unify_dictionaries().combine_chunks()
     names: list[str] = encoded.dictionary.to_pylist()
     index = encoded.indices.to_numpy(zero_copy_only=False)
@@ -405,14 +395,14 @@ def _sorted_columns(kind: Kind, rows: Any) -> Columns:
     values = {name: _as_numpy(rows[name]) for name in rows.column_names if name != "symbol"}
     keys = [contract if name == "contract" else values[name] for name in _ORDER[kind]]
     order = np.lexsort(keys)
-    return Columns(
+    return Rows(
         symbols=[names[i] for i in used],
         contract=contract[order],
         values={name: column[order] for name, column in values.items()},
     )
 
 
-def _without_repeated_quotes(quotes: Columns) -> Columns:
+def _without_repeated_quotes(quotes: Rows) -> Rows:
     """One of each run of quotes with equal time, sequence number and contract."""
     keys = (quotes.contract, quotes["sequence"], quotes["ts_ns"])
     order = np.lexsort(keys)
@@ -420,7 +410,7 @@ def _without_repeated_quotes(quotes: Columns) -> Columns:
     for key in keys:
         repeated &= np.diff(key[order]) == 0
     order = order[np.concatenate([np.ones(min(len(order), 1), np.bool_), ~repeated])]
-    return Columns(
+    return Rows(
         symbols=quotes.symbols,
         contract=quotes.contract[order],
         values={name: column[order] for name, column in quotes.values.items()},
@@ -430,38 +420,6 @@ def _without_repeated_quotes(quotes: Columns) -> Columns:
 def _as_numpy(column: Any) -> NDArray[Any]:
     values: NDArray[Any] = column.to_numpy()
     return values.astype(np.str_) if values.dtype == object else values
-
-
-def _staging_folder(staging: Path) -> tuple[Path, int]:
-    """A new folder below `staging`, and the open descriptor whose lock says that it is in use."""
-    staging.mkdir(parents=True, exist_ok=True)
-    guard = os.open(staging, os.O_RDONLY)
-    try:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # nobody tidies up between the folder and its lock
-        _remove_abandoned(staging)
-        folder = Path(tempfile.mkdtemp(dir=staging))
-        descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    finally:
-        os.close(guard)
-    return folder, descriptor
-
-
-def _remove_abandoned(staging: Path) -> None:
-    """Remove what processes left that died while they wrote: nobody holds its lock."""
-    for folder in staging.iterdir():
-        try:
-            descriptor = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(descriptor)
 
 
 def _escaped(underlying: str) -> str:

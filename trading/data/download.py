@@ -6,18 +6,14 @@ for that: it is decompressed and filtered while it streams, and only its wanted 
 
 from __future__ import annotations
 
-import fcntl
 import io
-import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from boto3.session import Session  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
@@ -25,6 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from botocore.session import Session as BotocoreSession  # type: ignore[import-untyped]
 from urllib3.exceptions import HTTPError
 
+from trading.closing import Closing
 from trading.data.catalog import Catalog
 from trading.data.flatfile_import import (
     FlatFileKind,
@@ -35,8 +32,10 @@ from trading.data.flatfile_import import (
     import_stream,
 )
 from trading.data.gunzip import verify_gzip
-from trading.data.massive.endpoint import check_url, is_loopback
+from trading.data.massive.urls import check_url, is_loopback
 from trading.errors import AuthenticationFailed, FlatFileError, NotEntitled
+from trading.files import FileLock, LockHeld, replace
+from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
 
 ENDPOINT = "https://files.massive.com"
@@ -53,7 +52,7 @@ _NO_OTHER_SETTINGS = {
     "credentials_file": (None, None, os.devnull, None),
 }
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class RemoteFile:
     modified_s: int
 
 
-class FlatFileStore:
+class FlatFileStore(Closing):
     """The vendor's flat files behind an S3 endpoint.
 
     Broken connections, overload (429, 503) and passing failures (5xx) are tried again after a
@@ -138,15 +137,8 @@ class FlatFileStore:
             ),
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the connections."""
         self._s3.close()
 
     def find(self, kind: FlatFileKind, day: date) -> RemoteFile:
@@ -212,7 +204,7 @@ class FlatFileStore:
                 f"{failures} times in a row; what was downloaded is kept, so try again later"
             ) from None
         pause_s = min(0.5 * 2.0 ** (failures - 1), _LONGEST_PAUSE_S)
-        logger.warning("%s: %s; next attempt in %.1f s", key, reason, pause_s)
+        log.warning("download failed", file=key, reason=reason, next_attempt_s=pause_s)
         self._pause(pause_s)
 
     def _refusal(self, error: ClientError, kind: FlatFileKind, day: date) -> str:
@@ -328,7 +320,7 @@ def download_flat_file(
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(f"{final.name}.{remote.version}.part")
-    with _locked(part) as file:
+    with _locked(part), part.open("ab") as file:
         _fetch(store, remote, file, progress)
         try:
             verify_gzip(part, remote.key)
@@ -336,7 +328,7 @@ def download_flat_file(
             part.unlink()
             raise
         os.utime(part, (remote.modified_s, remote.modified_s))
-        part.replace(final)
+        replace(part, final)
     for stale in final.parent.glob(f"{final.name}.*.part"):
         stale.unlink()
     return final
@@ -360,17 +352,14 @@ def import_remote_file(
         return import_stream(catalog, reader, remote.key, kind, day, selection)
 
 
-@contextmanager
-def _locked(part: Path) -> Iterator[BinaryIO]:
-    """Open a partial file to append to it, for this process alone."""
-    with part.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FlatFileError(
-                f"flat file {part} is being downloaded by another process: wait for it"
-            ) from None
-        yield file
+def _locked(part: Path) -> FileLock:
+    """Have a partial file for this process alone."""
+    try:
+        return FileLock(part)
+    except LockHeld as held:
+        raise FlatFileError(
+            f"flat file {part} is being downloaded by another process ({held.holder}): wait for it"
+        ) from None
 
 
 def _fetch(
@@ -382,7 +371,6 @@ def _fetch(
         while piece := reader.read(_PIECE_BYTES):
             file.write(piece)
     file.flush()
-    os.fsync(file.fileno())
     size = os.fstat(file.fileno()).st_size
     if size != remote.size:
         raise FlatFileError(

@@ -21,12 +21,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import structlog
 from numpy.typing import NDArray
 
 from trading.data.flatfile_rows import BLOCK_BYTES, Column, FlatFileRows
 from trading.data.gunzip import GunzipReader
 from trading.errors import ContractError, FlatFileError
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.contracts import parse_symbol
 from trading.market.products import option_prefixes
@@ -37,7 +37,7 @@ _ASSET_FOLDERS: dict[AssetClass, str] = {
     "options": "us_options_opra",
     "stocks": "us_stocks_sip",
 }
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _TICKER = Column(pa.dictionary(pa.int32(), pa.string()))
 _QUOTE_COLUMNS = {

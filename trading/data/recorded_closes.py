@@ -3,16 +3,15 @@
 from datetime import date
 from pathlib import Path
 
-import structlog
-
 from trading.data.catalog import Catalog, Kind
-from trading.data.recorded import catalogued_bars
+from trading.data.recorded_session import catalogued_bars
 from trading.data.recording_files import load_recording, recorded_runs
 from trading.errors import DataError
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class RecordedCloses:

@@ -7,7 +7,6 @@ stay on this machine and out of every repository.
 
 from __future__ import annotations
 
-import logging
 import math
 import queue
 import struct
@@ -16,13 +15,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.data.recorded import RecordedSession
+from trading.closing import Closing
+from trading.data.recorded_session import RecordedSession
 from trading.data.recording_files import (
     QUOTE_ROW,
     Mark,
@@ -32,6 +31,7 @@ from trading.data.recording_files import (
     recorded_runs,
 )
 from trading.errors import DataError
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
 from trading.market.contracts import OptionContract
@@ -44,10 +44,10 @@ _WAITING_PARTS = 16
 _STOP_TIMEOUT_S = 20.0
 _CARRIED = -1  # sequence: before any of the session's own
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
-class Recorder:
+class Recorder(Closing):
     """Writes down what one environment is told, on the thread that tells it.
 
     Memory is bounded: at most 16 parts wait for the disk. When it cannot keep up, the recording
@@ -114,17 +114,6 @@ class Recorder:
         self._tapes: dict[str, _Tape] = {}
         self._places: dict[str, tuple[_Tape, int]] = {}
         self._writer = _Writer(folder, rows_per_part * _ROW_BYTES, self._fail, self._mend)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Write what is there and end."""
@@ -258,12 +247,12 @@ class Recorder:
     def _fail(self, reason: str) -> None:
         if reason != self.failure:
             self.failure = reason
-            logger.error("recording ends here, trading goes on: %s", reason)
+            log.error("recording ends here, trading goes on", reason=reason)
 
     def _mend(self) -> None:
         if self.failure and not self._lost:
             self.failure = ""
-            logger.warning("the disk takes recordings again")
+            log.warning("the disk takes recordings again")
 
 
 class _Tape:

@@ -16,8 +16,6 @@ of the quote, the start of the minute bar or the end of the decision bar.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -30,9 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trading.data.recorded import RecordedBars, RecordedQuotes, RecordedSession
+from trading.data.recorded_session import RecordedBars, RecordedQuotes, RecordedSession
 from trading.errors import ContractError, DataError
-from trading.files import sync
+from trading.files import place_folder, replacing, staging_folder
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
 from trading.market.contracts import OptionContract, parse_symbol
@@ -118,20 +116,16 @@ class RunWriter:
         )
         columns = RecordedBars.of(warm_up)[: len(_WARM_UP_SCHEMA)]
         day = _day_folder(folder, session.date, underlying)
-        day.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=".new-", dir=day))
-        _write(staged / _LISTING, listing)
-        _write(staged / _WARM_UP, pa.table(list(columns), schema=_WARM_UP_SCHEMA))
-        self.folder = _take_number(staged, day)
+        with staging_folder(day, ".new-") as staged:
+            _write(staged / _LISTING, listing)
+            _write(staged / _WARM_UP, pa.table(list(columns), schema=_WARM_UP_SCHEMA))
+            self.folder = _take_number(staged, day)
         self._parts = 0
 
     def write(self, quotes: NDArray[Any], marks: Sequence[Mark]) -> None:
         """Write a part: quotes (QUOTE_ROW [n]) and the marks between them, in order."""
-        name = _EVENTS.format(self._parts)
-        staged = self.folder / f".{name}"
-        _write(staged, _event_table(quotes, marks))
-        staged.replace(self.folder / name)
-        sync(self.folder)
+        with replacing(self.folder / _EVENTS.format(self._parts)) as staged:
+            _write(staged, _event_table(quotes, marks))
         self._parts += 1
 
 
@@ -290,8 +284,6 @@ def _write(path: Path, table: Any) -> None:
             },
             write_statistics=False,
         )
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: Path, schema: Any) -> Any:
@@ -310,13 +302,10 @@ def _take_number(staged: Path, day: Path) -> Path:
     while True:
         run = day / f"run={number}"
         try:
-            staged.rename(run)
-        except OSError:
-            if not run.is_dir():
-                raise
+            place_folder(staged, run)
+        except FileExistsError:
             number += 1
         else:
-            sync(day)
             return run
 
 

@@ -18,7 +18,7 @@ from trading.data.flatfiles import (
     minute_bars_path,
     quotes_path,
 )
-from trading.data.recorded import RecordedSession, catalogued_bars
+from trading.data.recorded_session import RecordedSession, catalogued_bars
 from trading.data.recording_files import load_recording, recorded_runs
 from trading.errors import FlatFileError
 from trading.market.bars import StockBar

@@ -56,6 +56,10 @@ class TradingRules(NamedTuple):
     """Reward is the change of equity over the initial capital, times this."""
     fill_style: int = 0
     """How much of the spread fills pay: a `trading.execution.matching.FillStyle`."""
+    risk_aversion: float = 0.0
+    """How much the risk of a bar weighs in its reward, see `trading.envs.rewards`."""
+    risk_measure: int = 0
+    """What counts as that risk: a `trading.envs.rewards.RiskMeasure`."""
 
 
 @njit(cache=True)

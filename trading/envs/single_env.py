@@ -17,9 +17,9 @@ from trading.envs.rules import TradingRules
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.execution.fees import FeeSchedule
 from trading.market.randomisation import (
-    DEFAULT_BEGINNINGS,
+    DEFAULT_INITIAL_CONDITIONS,
     DEFAULT_RANGES,
-    Beginnings,
+    InitialConditions,
     ModelRanges,
 )
 
@@ -31,7 +31,8 @@ Observation = dict[str, NDArray[Any]]
 class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
     """One simulated session day; it ends by truncation at the close and does not reset itself.
 
-    The first episode after a seeded reset begins at the open, and so do all others.
+    The first episode after a seeded reset begins at the open, and so do all others. With
+    `sessions_per_episode` it goes on through the nights, for so many sessions.
 
     Examples
     --------
@@ -49,7 +50,7 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
         rules: TradingRules = DEFAULT_RULES,
         fees: FeeSchedule = DEFAULT_FEES,
         ranges: ModelRanges = DEFAULT_RANGES,
-        beginnings: Beginnings = DEFAULT_BEGINNINGS,
+        initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
     ) -> None:
         self._env = SimulatedOptionsVectorEnv(
@@ -57,7 +58,7 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
             rules,
             fees,
             ranges,
-            beginnings=beginnings,
+            initial_conditions=initial_conditions,
             sessions_per_episode=sessions_per_episode,
         )
         self.observation_space = self._env.single_observation_space
@@ -78,6 +79,16 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
         seen = _first(info["final_obs"] if ended else observation)
         told = {"invalid_action": bool(info["invalid_action"][0])}
         return seen, float(reward[0]), bool(terminated[0]), ended, told
+
+
+def simulated_options(
+    num_envs: int,
+    rules: TradingRules = DEFAULT_RULES,
+    fees: FeeSchedule = DEFAULT_FEES,
+    **options: Any,
+) -> SimulatedOptionsVectorEnv:
+    """What `gymnasium.make_vec` makes of that name: markets that are stepped together."""
+    return SimulatedOptionsVectorEnv(num_envs, rules, fees, **options)
 
 
 def _first(batch: Observation) -> Observation:

@@ -11,7 +11,6 @@ journal, which is SQLite in WAL mode, it is not for a folder that several machin
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
 import socket
@@ -20,12 +19,13 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
+from trading.closing import Closing
 from trading.errors import AccountLeased, JournalError
 from trading.execution.journal.schema import beside, lock_path, real
+from trading.files import FileLock, LockHeld, is_locked, write
 
 _POLL_S = 0.25
 
@@ -45,7 +45,7 @@ class Holder(msgspec.Struct, frozen=True):
 
     @classmethod
     def this_process(cls) -> "Holder":
-        """This process, from now on."""
+        """Return this process, from now on."""
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -69,7 +69,7 @@ def this_cluster() -> str:
     return os.environ.get("RAY_CLUSTER_NAME", "")
 
 
-class AccountLease:
+class AccountLease(Closing):
     """The right to trade the account of one journal, while this object is open.
 
     Parameters
@@ -88,30 +88,24 @@ class AccountLease:
 
     def __init__(self, journal: Path) -> None:
         self._path = lease_path(journal)
-        self._lock = _FileLock(self._path)
-        if not self._lock.taken:
-            raise AccountLeased(journal, str(holder_of(journal) or "") or "somebody")
-        if _is_locked(lock_path(journal)):
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self._path)
+        except LockHeld as held:
+            # It may only just have taken it, and not said yet who it is.
+            raise AccountLeased(journal, str(holder_of(journal) or held.holder)) from None
+        except OSError as error:
+            raise JournalError(f"cannot create {self._path}: {error}") from error
+        if is_locked(lock_path(journal)):
             self._lock.close()
             raise AccountLeased(journal, "a process that writes the journal without the lease")
         self.holder = Holder.this_process()
         _request_path(self._path).unlink(missing_ok=True)
         self._lock.write(msgspec.json.encode(self.holder))
 
-    def __enter__(self) -> "AccountLease":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
-
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others have it; twice is allowed."""
-        if self._lock.taken:
+        if self._lock.is_open:
             self._lock.write(b"")
             self._lock.close()
 
@@ -122,11 +116,11 @@ class AccountLease:
             return _request_path(self._path).read_text() == self.holder.key
         return False
 
-    def heed_requests(self, stop: threading.Event) -> None:
+    def answer_requests(self, stop: threading.Event) -> None:
         """Start a thread that sets `stop` when this holder is asked to; it ends with the lease."""
 
         def watch() -> None:
-            while self._lock.taken and not stop.wait(_POLL_S):
+            while self._lock.is_open and not stop.wait(_POLL_S):
                 if self.is_asked_for:
                     stop.set()
 
@@ -139,7 +133,7 @@ def wait_for_lease(
     timeout_s: float | None,
     tell: Callable[[AccountLeased], None],
 ) -> AccountLease | None:
-    """The lease as soon as it is free; None when `stop` was set before.
+    """Return the lease as soon as it is free; None when `stop` was set before.
 
     Parameters
     ----------
@@ -175,7 +169,7 @@ def wait_for_lease(
 def wait_for_any(
     journals: Mapping[str, Path], stop: threading.Event, tell: Callable[[int], None]
 ) -> tuple[str, AccountLease] | None:
-    """The first lease of several accounts that is free, as soon as one is, and whose it is.
+    """Return the first lease of several accounts that is free, as soon as one is, and whose it is.
 
     Parameters
     ----------
@@ -199,7 +193,7 @@ def wait_for_any(
 
 
 def lease_path(journal: Path) -> Path:
-    """The lease's file, one for every name that the journal has by links."""
+    """Return the lease's file, one for every name that the journal has by links."""
     return beside(real(journal), ".lease")
 
 
@@ -210,59 +204,13 @@ def holder_of(journal: Path) -> Holder | None:
         holder = msgspec.json.decode(path.read_bytes(), type=Holder)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return holder if _is_locked(path) else None
+    return holder if is_locked(path) else None
 
 
 def ask_to_stop(journal: Path, holder: Holder) -> None:
     """Ask this holder, and no later one, to end in order."""
-    path = _request_path(lease_path(journal))
-    part = beside(path, f".{os.getpid()}")
-    part.write_text(holder.key)
-    part.replace(path)
+    write(_request_path(lease_path(journal)), holder.key.encode())
 
 
 def _request_path(lease: Path) -> Path:
     return beside(lease, ".stop")
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether some process holds the exclusive lock of this file."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-class _FileLock:
-    """An exclusive lock, if it could be had at once."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise JournalError(f"cannot create {path}: {error}") from error
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.close()
-
-    @property
-    def taken(self) -> bool:
-        return self._descriptor >= 0
-
-    def write(self, content: bytes) -> None:
-        """Replace what the file holds."""
-        os.pwrite(self._descriptor, content, 0)
-        os.ftruncate(self._descriptor, len(content))
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-        self._descriptor = -1

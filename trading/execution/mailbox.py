@@ -19,11 +19,12 @@ import msgspec
 from trading.errors import JournalError, OwnerRefused, TradingError
 from trading.execution.commands import Command
 from trading.execution.journal.schema import beside
+from trading.files import write
 
 POLL_S = 0.1
 _GRACE_S = 10.0
 """Once a request was taken, its answer is worth waiting so much longer for."""
-_REQUEST, _TAKEN, _ANSWER, _PART = ".request", ".taken", ".answer", ".part"
+_REQUEST, _TAKEN, _ANSWER = ".request", ".taken", ".answer"
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ class NotTaken(OwnerRefused):
 
 
 def mailbox_path(journal: Path) -> Path:
-    """The folder of requests and answers."""
+    """Return the folder of requests and answers."""
     return beside(journal, ".commands")
 
 
@@ -67,7 +68,7 @@ def ask(journal: Path, command: Command | None, timeout_s: float) -> Reply:
     request = base.with_suffix(_REQUEST)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(request, msgspec.json.encode(Request(command, time.time() + timeout_s)))
+        write(request, msgspec.json.encode(Request(command, time.time() + timeout_s)))
     except OSError as error:
         raise JournalError(f"cannot leave a command in {folder}: {error}") from error
     reply = _await(base.with_suffix(_ANSWER), timeout_s)
@@ -108,10 +109,10 @@ def _serve(request: Path, do: Callable[[Command | None], dict[str, Any]]) -> Non
                 reply = Reply(answer=do(asked.command))
             except TradingError as error:
                 reply = Reply(refused=str(error))
-            _write(request.with_suffix(_ANSWER), msgspec.json.encode(reply))
+            write(request.with_suffix(_ANSWER), msgspec.json.encode(reply))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         refused = Reply(refused=f"the request cannot be read: {error}")
-        _write(request.with_suffix(_ANSWER), msgspec.json.encode(refused))
+        write(request.with_suffix(_ANSWER), msgspec.json.encode(refused))
     finally:
         taken.unlink(missing_ok=True)
 
@@ -126,9 +127,3 @@ def _await(answer: Path, timeout_s: float) -> Reply | None:
         if time.monotonic() >= deadline:
             return None
         time.sleep(POLL_S)
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_suffix(path.suffix + _PART)
-    part.write_bytes(content)
-    part.replace(path)

@@ -1,1 +1,31 @@
 """One connection to the vendor, shared by many readers that connect to it as to the vendor."""
+
+from typing import TYPE_CHECKING
+
+from trading.lazy import lazily
+
+# For type checkers and editors; `_PLACES` says the same to the interpreter.
+if TYPE_CHECKING:
+    from trading.feed.embedded import embedded_feed as embedded_feed
+    from trading.feed.embedded import reading_from as reading_from
+    from trading.feed.exposition import FeedCounts as FeedCounts
+    from trading.feed.running import feed_options as feed_options
+    from trading.feed.running import run_feed as run_feed
+    from trading.feed.server import FeedOptions as FeedOptions
+    from trading.feed.server import FeedServer as FeedServer
+
+_PLACES = {
+    "embedded_feed": "embedded",
+    "reading_from": "embedded",
+    "FeedCounts": "exposition",
+    "feed_options": "running",
+    "run_feed": "running",
+    "FeedOptions": "server",
+    "FeedServer": "server",
+}
+"""Each public name and the module that has it."""
+
+__all__ = [*_PLACES]  # noqa: PLE0604 - they are texts
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(__name__, _PLACES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from collections import OrderedDict
@@ -18,7 +17,8 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from trading.data.massive.client.rest_transport import RequestPace
-from trading.data.massive.endpoint import check_api_key, check_url, proxy_of, redact
+from trading.data.massive.urls import check_api_key, check_url, proxy_of, redact
+from trading.logs import get_logger
 
 _NEVER_KEPT: Final = re.compile(r"/v1/marketstatus/")
 """Whoever asks what time it is, or whether the market is open, means now."""
@@ -28,7 +28,7 @@ _PASSED_ON: Final = ("Content-Type", "Date", "Retry-After")
 _MOST_KEPT: Final = 10_000
 _OK, _UNAUTHORIZED, _BAD_GATEWAY = 200, 401, 502
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Answer(NamedTuple):
@@ -151,7 +151,7 @@ class PassThrough:
         except (HTTPError, OSError) as error:
             self.counts["failed"] += 1
             reason = f"{type(error).__name__}: {redact(str(error), self._api_key)}"
-            logger.warning("REST: %s: %s", urlsplit(path).path, reason)
+            log.warning("REST call failed", path=urlsplit(path).path, reason=reason)
             return self._error(_BAD_GATEWAY, f"the vendor does not answer: {reason}")
         if answer.status == _OK and self._life_s(path) > 0.0:
             self._keep(path, answer)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from trading.config import Settings
-from trading.data.massive.endpoint import is_loopback
+from trading.data.massive.urls import is_loopback
 from trading.errors import AuthenticationFailed, ConfigError, StreamError
 from trading.feed.server import FeedOptions, FeedServer
 from trading.market.calendar import ExchangeCalendar

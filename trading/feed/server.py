@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -21,16 +20,17 @@ from websockets.http11 import Request, Response
 from trading.data.massive import protocol
 from trading.data.massive.client.connection import ConnectionState
 from trading.data.massive.client.stream_settings import StreamSettings
-from trading.data.massive.endpoint import check_api_key
-from trading.data.massive.server import door
+from trading.data.massive.server import handshake
+from trading.data.massive.urls import check_api_key
 from trading.data.massive.wire import Status, StatusCode
 from trading.errors import StreamError
-from trading.feed.metrics import FeedFigures, feed_text
+from trading.feed.exposition import FeedCounts, feed_text
 from trading.feed.pass_through import PassThrough
 from trading.feed.reader import Noted, Reader, ReaderProtocol
 from trading.feed.routes import Routes
 from trading.feed.splitting import Splitter
 from trading.feed.upstream import Upstream
+from trading.logs import get_logger
 
 _POLICY_VIOLATION: Final = 1008
 _SERVICE_RESTART: Final = 1012
@@ -42,7 +42,7 @@ _SEND_BUFFER_BYTES: Final = 256 << 10
 """What the kernel holds for a reader, which is out of reach for newer quotes."""
 _FOR_ALL = ("/health", "/metrics", "/status")
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class FeedServer:
             max_bytes=options.rest_max_bytes,
         )
         self._splitter = Splitter()
-        self._figures = FeedFigures()
+        self._figures = FeedCounts()
         self._numbers = 0
         self._changing: dict[str, asyncio.Handle] = {}
         self._connections: set[ServerConnection] = set()
@@ -188,7 +188,10 @@ class FeedServer:
             self._server.close(close_connections=False)
             limit_s = self._options.close_timeout_s
             await asyncio.gather(
-                *(door.close(each, _SERVICE_RESTART, "", limit_s) for each in self._connections)
+                *(
+                    handshake.close(each, _SERVICE_RESTART, "", limit_s)
+                    for each in self._connections
+                )
             )
             await self._server.wait_closed()
         for upstream in self._upstreams.values():
@@ -201,7 +204,7 @@ class FeedServer:
         """The names that are asked of the vendor now."""
         return self._upstreams[asset_class].subscriptions()
 
-    def figures(self) -> FeedFigures:
+    def figures(self) -> FeedCounts:
         """What the feed counts, now."""
         figures = self._figures
         readers = [reader for each in self._readers.values() for reader in each]
@@ -218,6 +221,7 @@ class FeedServer:
         figures.rest = dict(self.rest.counts)
         figures.rest_kept_bytes = self.rest.kept_bytes
         figures.now_ns = self._clock()
+        figures.market_open = self._expects_data(figures.now_ns)
         for reader in readers:
             self._note_losses(reader)
         return figures
@@ -298,7 +302,7 @@ class FeedServer:
         self._connections.add(connection)
         try:
             with suppress(ConnectionClosed):
-                await door.send_statuses(connection, [protocol.connected()])
+                await handshake.send_statuses(connection, [protocol.connected()])
                 reader = await self._admit(connection)
                 if reader is not None:
                     await self._converse(reader)
@@ -308,23 +312,25 @@ class FeedServer:
     async def _admit(self, connection: ServerConnection) -> Reader | None:
         """The reader, or None after the connection was refused and closed."""
         options = self._options
-        asset_class = door.asset_class_of(connection)
+        asset_class = handshake.asset_class_of(connection)
         asked = ReaderProtocol(asset_class, frozenset(options.reader_keys), options.max_quotes)
-        if not await door.authenticate(
+        if not await handshake.authenticate(
             connection, asked, options.auth_timeout_s, options.close_timeout_s
         ):
             self._figures.refused_readers += 1
             return None
         if sum(map(len, self._readers.values())) >= options.max_readers:
             self._figures.refused_readers += 1
-            logger.warning("a reader is refused: %d are connected", options.max_readers)
-            await door.send_statuses(connection, [protocol.max_connections()])
-            await door.refuse(connection, options.close_timeout_s)
+            log.warning(
+                "a reader is refused: as many as may are connected", max_readers=options.max_readers
+            )
+            await handshake.send_statuses(connection, [protocol.max_connections()])
+            await handshake.refuse(connection, options.close_timeout_s)
             return None
         failure = self._upstreams[asset_class].failure
         if failure is not None:
-            await door.send_statuses(connection, [_auth_failed(str(failure))])
-            await door.refuse(connection, options.close_timeout_s)
+            await handshake.send_statuses(connection, [_auth_failed(str(failure))])
+            await handshake.refuse(connection, options.close_timeout_s)
             return None
         self._numbers += 1
         return Reader(
@@ -352,7 +358,7 @@ class FeedServer:
                     reader.say(Status(StatusCode.ERROR, "a feed does not tell the time"))
                     reader.protocol.tells_time = False
                 if reply.refused:
-                    await door.refuse(reader.connection, self._options.close_timeout_s)
+                    await handshake.refuse(reader.connection, self._options.close_timeout_s)
                 if reader.protocol.revision != revision:
                     self._subscriptions_changed(reader)
                 await reader.may_ask()
@@ -418,8 +424,10 @@ class FeedServer:
 
     async def _send_away(self, reader: Reader, reason: str) -> None:
         with suppress(ConnectionClosed):
-            await door.send_statuses(reader.connection, [_auth_failed(reason)])
-        await door.close(reader.connection, _POLICY_VIOLATION, "", self._options.close_timeout_s)
+            await handshake.send_statuses(reader.connection, [_auth_failed(reason)])
+        await handshake.close(
+            reader.connection, _POLICY_VIOLATION, "", self._options.close_timeout_s
+        )
 
     def _note_losses(self, reader: Reader) -> None:
         """Move what a reader lost, and what it was sent, into the totals."""
@@ -443,20 +451,20 @@ class FeedServer:
         self, connection: ServerConnection, request: Request
     ) -> Response | None:
         """Answer REST and what the feed says of itself; None lets a handshake go on."""
-        if door.is_stream(request):
+        if handshake.is_stream(request):
             return None
         path = urlsplit(request.path).path
         if path in _FOR_ALL:
             return self._own(path)
         answer = await self.rest.get(request.path, request.headers)
-        return door.response(answer.status, answer.body, answer.headers)
+        return handshake.response(answer.status, answer.body, answer.headers)
 
     def _own(self, path: str) -> Response:
         if path == "/metrics":
             kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-            return door.response(200, feed_text(self.figures()), kind)
+            return handshake.response(200, feed_text(self.figures()), kind)
         if path == "/status":
-            return door.response(200, msgspec.json.encode(self.status()))
+            return handshake.response(200, msgspec.json.encode(self.status()))
         failed = [name for name, each in self._upstreams.items() if each.failure is not None]
         down = [
             name
@@ -465,7 +473,7 @@ class FeedServer:
             if health["state"] is not ConnectionState.LIVE
         ]
         body = {"status": "degraded" if failed or down else "ok", "refused": failed, "down": down}
-        return door.response(503 if failed else 200, msgspec.json.encode(body))
+        return handshake.response(503 if failed else 200, msgspec.json.encode(body))
 
 
 def needs_of(protocols: Sequence[ReaderProtocol]) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -15,10 +14,11 @@ from trading.data.massive.client.stream_settings import StreamSettings
 from trading.data.massive.frames import TaggedFrame
 from trading.errors import AuthenticationFailed
 from trading.feed.allotment import Allotment
+from trading.logs import get_logger
 
 _WILDCARD = "*"
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class UpstreamListener(Protocol):
@@ -204,8 +204,11 @@ class Upstream:
     def ended(self, number: int, error: BaseException) -> None:
         """A line has ended for good: others take over what it carried."""
         self._usable.remove(number)
-        logger.error(
-            "%s feed: connection %d has ended for good: %s", self.asset_class, number + 1, error
+        log.error(
+            "a connection has ended for good",
+            asset_class=self.asset_class,
+            number=number + 1,
+            reason=str(error),
         )
         if self._usable:
             self._share_out()
@@ -233,7 +236,7 @@ class _Line:
 
     def change(self, gone: Sequence[str], new: Sequence[str]) -> None:
         """Withdraw some names and ask for others, opening the connection for the first."""
-        if self.stream.ledger.withdraw(gone) + self.stream.ledger.ask(new) == 0:
+        if self.stream.subscriptions.withdraw(gone) + self.stream.subscriptions.ask(new) == 0:
             return
         if self.task is None:
             self.stream.expects_data = self._upstream.expects_data

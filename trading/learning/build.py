@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import structlog
 
 from trading.config import Settings
 from trading.envs.history import history_with_nights
@@ -16,13 +15,15 @@ from trading.errors import CheckpointError, ConfigError, LearnerLostError, Learn
 from trading.execution.fees import FeeSchedule
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
+from trading.learning.noted_catalogue import check_catalogue
 from trading.learning.noted_settings import NOTED
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
+from trading.logs import get_logger
 from trading.market.randomisation import DEFAULT_FAMILY, Family
 from trading.progress import Pace
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _SIMULATED = "trading.envs.vector_env.SimulatedOptionsVectorEnv"
 _HISTORICAL = "trading.envs.vector_env.HistoricalOptionsVectorEnv"
@@ -155,7 +156,7 @@ def build_algorithm(
         )
         .training(
             ppo=ppo_settings(settings),
-            gamma=learning.gamma,
+            gamma=settings.discount,
             torch_threads=learning.threads,
             overlap=learning.overlap,
             answer_timeout_s=learning.answer_timeout_s,
@@ -169,8 +170,9 @@ def build_algorithm(
 
 def ppo_settings(settings: Settings) -> PPOSettings:
     """Hyperparameters of the update."""
-    names = (field.name for field in fields(PPOSettings))
-    return PPOSettings(**{name: getattr(settings.learning, name) for name in names})
+    names = [field.name for field in fields(PPOSettings) if field.name != "gamma"]
+    values = {name: getattr(settings.learning, name) for name in names}
+    return PPOSettings(gamma=settings.discount, **values)
 
 
 class Start(NamedTuple):
@@ -198,10 +200,12 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
     found = store.latest()
     if found is not None:
         path, metadata = found
+        check_catalogue(path, metadata)
         _restore(algorithm, path)
         origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
         return Start(origin, metadata.get(PRETRAINED), metadata.get(NOTED, {}))
     if model_path is not None:
+        check_catalogue(model_path)
         weights = load_module_weights(model_path)
         try:
             algorithm.load_weights(weights)
@@ -319,8 +323,9 @@ def pretrain(
 
 
 def _earned(algorithm: CLSTMPPO, results: dict[str, Any]) -> str:
-    episode = results["env_runners"].get("episode_return_mean", float("nan"))
-    percent = 100.0 * episode / algorithm.config.env_config["rules"].reward_scale
+    # Of equity: a reward may have the risk taken off.
+    equity = results["env_runners"].get("episode_equity_mean", float("nan"))
+    percent = 100.0 * (equity / algorithm.config.env_config["rules"].initial_capital - 1.0)
     return f", return a day {percent:+.2f} %" if np.isfinite(percent) else ""
 
 

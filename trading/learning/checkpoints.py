@@ -4,11 +4,8 @@ A checkpoint is a directory such as `step-000000123` whose `manifest.json` lists
 its size and SHA-256. It is written under another name, flushed to disk, and renamed into place.
 """
 
-import fcntl
 import hashlib
 import json
-import logging
-import os
 import pickle
 import re
 import shutil
@@ -20,20 +17,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trading.errors import CheckpointError
-from trading.files import sync
+from trading.files import (
+    REPLACED,
+    FileLock,
+    LockHeld,
+    replace_folder,
+    replacing,
+    staging_folder,
+)
+from trading.logs import get_logger
 
 # A list of checkpoints is read without torch, which takes seconds to load.
 if TYPE_CHECKING:
     from trading.learning.policy import Weights
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MANIFEST = "manifest.json"
 WEIGHTS_SUFFIX = ".pt"
 """Of a file that holds the network's weights alone."""
 _FORMAT = 1
 _WRITING = ".writing-"
-_REPLACED = ".replaced"
 _OWNER = ".owner"
 _MODULE_STATE = "module_state.pkl"
 _LEARNERS = "learner_group"
@@ -67,7 +71,7 @@ class CheckpointStore:
         self.keep = keep
         self._name = name
         self._noted = dict(noted or {})
-        self._pattern = re.compile(rf"{name}-(\d{{9,}})(\.replaced)?")
+        self._pattern = re.compile(rf"{name}-(\d{{9,}})({re.escape(REPLACED)})?")
         self.directory.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
@@ -77,19 +81,15 @@ class CheckpointStore:
         Raises:
             CheckpointError: Another process has it.
         """
-        descriptor = os.open(self.directory / _OWNER, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+            lock = FileLock(self.directory / _OWNER)
+        except LockHeld as held:
             raise CheckpointError(
-                f"another process trains into {self.directory}: end it, or name another "
-                "paths.checkpoint_dir"
+                f"another process trains into {self.directory} ({held.holder}): end it, or name "
+                "another paths.checkpoint_dir"
             ) from None
-        try:
+        with lock:
             yield
-        finally:
-            os.close(descriptor)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies, if it exists."""
@@ -122,19 +122,11 @@ class CheckpointStore:
         step = metadata.get("step")
         if not isinstance(step, int) or step < 0:
             raise CheckpointError(f'metadata["step"] is {step!r}; it must be an integer >= 0')
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._remove_unfinished()
         target = self.path(step)
-        temporary = self.directory / f"{_WRITING}{target.name}"
-        temporary.mkdir()
-        write(temporary)
-        _write_manifest(temporary, {**self._noted, **metadata})
-        replaced = target.with_name(target.name + _REPLACED)
-        if target.exists():
-            target.rename(replaced)
-        temporary.rename(target)
-        sync(self.directory)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with staging_folder(self.directory, _WRITING) as temporary:
+            write(temporary)
+            _write_manifest(temporary, {**self._noted, **metadata})
+            replace_folder(temporary, target)
         for kept, path in self._found()[self.keep :]:
             if kept not in spared:
                 shutil.rmtree(path)
@@ -159,10 +151,6 @@ class CheckpointStore:
             if match := self._pattern.fullmatch(path.name):
                 found.append((int(match[1]), match[2] is None, path))
         return [(step, path) for step, _, path in sorted(found, reverse=True)]
-
-    def _remove_unfinished(self) -> None:
-        for path in self.directory.glob(f"{_WRITING}*"):
-            shutil.rmtree(path)
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -236,12 +224,9 @@ def write_weights_file(file: Path, weights: "Weights") -> None:
     """Writes the network's weights as one file of tensors by name (`torch.save`), as a whole."""
     import torch
 
-    unfinished = file.with_name(f".{file.name}.writing")
-    torch.save(
-        {name: torch.from_numpy(array.copy()) for name, array in weights.items()}, unfinished
-    )
-    sync(unfinished)
-    unfinished.replace(file)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+    with replacing(file) as staged:
+        torch.save(tensors, staged)
 
 
 def write_module_weights(directory: Path, weights: "Weights") -> None:
@@ -280,18 +265,12 @@ def _write_manifest(directory: Path, metadata: dict[str, Any]) -> None:
     files = sorted(_files(directory))
     if not files:
         raise CheckpointError(f"nothing was written to {directory}; a checkpoint needs a file")
-    for file in files:
-        sync(file)
     manifest = {
         "format": _FORMAT,
         "metadata": metadata,
         "files": {file.relative_to(directory).as_posix(): _describe(file) for file in files},
     }
-    path = directory / MANIFEST
-    path.write_text(json.dumps(manifest, indent=1, sort_keys=True))
-    sync(path)
-    for folder in sorted({file.parent for file in files} | {directory}, reverse=True):
-        sync(folder)
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
 
 
 def _files(directory: Path) -> Iterator[Path]:

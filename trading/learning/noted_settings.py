@@ -7,28 +7,29 @@ from trading.config import Settings
 
 _SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"}
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
-_NOT_NOTED = {"market.file"}
-"""Where a setting came from, which is none itself."""
-_ALWAYS_USUAL = ("execution.style", "market.")
+_NOT_NOTED = {"market.file", "learning.horizon"}
+"""Where a setting came from, and another word for one that is noted."""
+_ALWAYS_USUAL = ("execution.style", "env.risk_", "market.")
 """What was not a setting once, and was as its default says."""
 NOTED = "settings"
 """Of a checkpoint's metadata."""
 
 
 def noted_settings(settings: Settings) -> dict[str, Any]:
-    """What learning depends on, as JSON values by dotted name."""
-    return {
+    """What learning depends on, as JSON values by dotted name; a horizon as its discount."""
+    noted = {
         name: value
         for name, value in _leaves("", settings.model_dump(mode="json", exclude={"credentials"}))
         if name in _SINGLE or (name.partition(".")[0] in _SECTIONS and name not in _NOT_NOTED)
     }
+    return noted | {"learning.gamma": round(settings.discount, 9)}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A sentence for each setting that both know and that has changed.
 
-    A checkpoint that does not know a style of fills or a market was learnt at the touch and in the
-    default one, which is all there was.
+    A checkpoint that does not know a style of fills, a market or risk in its rewards was learnt at
+    the touch, in the default one and without, which is all there was.
     """
     usual = noted_settings(Settings())
     then = {name: usual[name] for name in usual if name.startswith(_ALWAYS_USUAL)} | {**then}

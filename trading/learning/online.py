@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import structlog
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN, LEARNER_RESULTS
 
@@ -23,8 +22,9 @@ from trading.learning.checkpoints import CheckpointStore, holds_algorithm
 from trading.learning.ppo import CLSTMPPO, NUM_ENV_STEPS_MISSING_LIFETIME, CLSTMPPOLearner
 from trading.learning.replay_mix import ReplayMix
 from trading.learning.rollout import Rollout
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _NAN = float("nan")
 _REVIVALS = 5

@@ -5,7 +5,6 @@ none, from rollouts sampled in simulated environments. Rollouts go from the samp
 learners without passing through the driver.
 """
 
-import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,10 +45,11 @@ from trading.learning.precedence import LEARNING, give_way
 from trading.learning.rollout import Rollout
 from trading.learning.runner import network_weights
 from trading.learning.sampling import RolloutSource, Sampler, fetched
+from trading.logs import get_logger
 
 __all__ = ["CLSTMPPO", "CLSTMPPOConfig", "CLSTMPPOLearner"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

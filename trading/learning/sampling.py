@@ -4,7 +4,6 @@ Every request carries the weights to act with, so the weights that each rollout 
 fixed by the order of calls alone, and equal seeds give equal rollouts.
 """
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,8 +13,9 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from trading.learning.rollout import Rollout
 from trading.learning.runner import BatchedEnvRunner
+from trading.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RolloutSource: TypeAlias = "Rollout | ray.ObjectRef"
 """A rollout, or a reference to a list of rollouts in Ray's object store."""

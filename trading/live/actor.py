@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import ray
-import structlog
 import torch
 
 from trading.config import Settings
@@ -78,10 +77,10 @@ from trading.live.status import (
 )
 from trading.live.status_updates import StatusPublisher, StatusUpdate
 from trading.live.trader import Fragment, LearnerReply, Trader
-from trading.logs import configure_logging
+from trading.logs import configure_logging, get_logger
 from trading.market.calendar import ExchangeCalendar
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ACTOR_NAME = "live-market"
 _LOCK_TIMEOUT_S = 10.0

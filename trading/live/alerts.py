@@ -86,13 +86,18 @@ def session_report(
         name: sum(each[name] for each in greeks) for name in ("delta", "gamma", "vega", "theta")
     }
     held = ", ".join(f"{each.strategy} on {name}" for name, each in account.strategies.items())
+    who = (
+        f"traded by {trader.trader}"
+        if trader.trader
+        else f"learner: {learner.updates} updates, {account.promotions - day.promotions} "
+        f"promotions, champion {account.champion}"
+    )
     percent = 100.0 * (equity - base) / base if base > 0.0 else math.nan
     return (
         f"{date}: {equity - base:+,.2f} USD ({percent:+.2f} %), equity {equity:,.2f}; "
         f"{account.fills - day.fills} fills, fees {account.fees_paid - day.fees:,.2f}, "
         f"{account.rejections - day.rejections} rejections; open: {held or 'nothing'}; "
         f"delta {total['delta']:+,.0f} shares, gamma {total['gamma']:+,.1f}, vega "
-        f"{total['vega']:+,.0f} USD a point, theta {total['theta']:+,.0f} USD a day; learner: "
-        f"{learner.updates} updates, {account.promotions - day.promotions} promotions, champion "
-        f"{account.champion}; {account.trading_state.upper()}"
+        f"{total['vega']:+,.0f} USD a point, theta {total['theta']:+,.0f} USD a day; {who}; "
+        f"{account.trading_state.upper()}"
     )

@@ -73,7 +73,7 @@ def dividends(settings: Settings) -> "list[Dividend] | None":
     DataError
         The file is missing or wrong.
     """
-    from trading.data.dividends import read_dividends
+    from trading.data.dividend_file import read_dividends
 
     file = settings.data.dividends
     return None if file is None else read_dividends(file)
@@ -228,6 +228,7 @@ def risk_limits(settings: Settings) -> "RiskLimits":
 
 def trading_rules(settings: Settings) -> "TradingRules":
     """Rules that the agent's actions are built by, live and in training."""
+    from trading.envs.rewards import RiskMeasure
     from trading.envs.rules import TradingRules
     from trading.execution.matching import FillStyle
 
@@ -253,6 +254,8 @@ def trading_rules(settings: Settings) -> "TradingRules":
         no_open_ns=settings.env.no_open_minutes_before_close * 60 * _SECOND_NS,
         reward_scale=settings.env.reward_scale,
         fill_style=int(FillStyle[settings.execution.style.upper()]),
+        risk_aversion=settings.env.risk_aversion,
+        risk_measure=int(RiskMeasure[settings.env.risk_measure.upper()]),
     )
 
 
@@ -383,15 +386,18 @@ def policy_of(settings: Settings, model: Path, acting: str | float | None = None
     Raises
     ------
     LearningError
-        There is none, it cannot be read, or it is of a network of another shape.
+        There is none, it cannot be read, or it is of a network of another shape, or of other
+        actions or features.
     """
     import torch
 
     from trading.learning.checkpoints import load_module_weights
+    from trading.learning.noted_catalogue import check_catalogue
     from trading.learning.policy import Policy
 
     # As in training and in trading: matrices this small are slower on several threads.
     torch.set_num_threads(1)
+    check_catalogue(model)
     acting = settings.policy.act if acting is None else acting
     policy = Policy(model_config(settings), settings.seed, acting=acting)
     policy.load_weights(load_module_weights(model))

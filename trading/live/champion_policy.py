@@ -3,7 +3,6 @@
 import math
 
 import msgspec
-import structlog
 
 from trading.execution.broker import PaperBroker
 from trading.execution.events import (
@@ -17,8 +16,9 @@ from trading.learning.champion.manager import AccountChampion, PromotionDecision
 from trading.learning.champion.registry import ChampionState
 from trading.learning.champion.store import Champion, weights_digest
 from trading.learning.policy import Policy
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class ChampionPolicy:

@@ -20,7 +20,7 @@ _SETTINGS = (
     "risk.",
 )
 """Keys, or beginnings of keys, of the settings that belong to it."""
-_ONCE_FIXED = {"execution.style": "touch"}
+_ONCE_FIXED = {"execution.style": "touch", "env.risk_aversion": "0.0"}
 """What was no setting when older journals were written."""
 _SHAPES = ("actions", "features", "model.")
 """Where these differ, weights that were learned before cannot be loaded."""

@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import structlog
-
 from trading.errors import TradingError
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _SECOND_NS = 1_000_000_000
 _HALF_SECOND_NS = _SECOND_NS // 2

@@ -2,15 +2,14 @@
 
 from datetime import date
 
-import structlog
-
 from trading.data.massive.client.rest import RestClient
 from trading.data.recorded_closes import RecordedCloses
 from trading.errors import AuthenticationFailed, NotEntitled, RestError
+from trading.logs import get_logger
 from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar, Session
 from trading.market.closes import CloseSource, OfficialClose
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class CloseFinder:

@@ -15,13 +15,13 @@ from zlib import crc32
 
 import msgspec
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from trading.learning.policy import Decision
 from trading.learning.rollout import BoolArray, FloatArray, IntArray, RecurrentState, Rollout
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(slots=True)

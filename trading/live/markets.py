@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import NamedTuple
 
-import structlog
-
 from trading.data.admission import Refusal
 from trading.data.massive.client.rest import ContractSnapshot, RestClient
 from trading.data.massive.client.stream import StreamClient
@@ -19,6 +17,7 @@ from trading.errors import AuthenticationFailed, ContractError, DataError, NotEn
 from trading.execution.catch_up import DELISTED
 from trading.live.bar_clock import Bar
 from trading.live.closes import CloseFinder
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.closes import OfficialClose
@@ -27,7 +26,7 @@ from trading.market.corporate_actions import CorporateAction, Delisting
 from trading.market.dividends import Dividend
 from trading.market.products import data_ticker, is_index
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _HORIZON_DAYS = max(bucket.max_days for bucket in BUCKETS)
 _LOOK_BACK = timedelta(days=5)

@@ -6,7 +6,7 @@ latency histogram and what the process uses start anew with each process.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
@@ -19,6 +19,21 @@ from trading.learning.champion.gate import CHECKS
 _PREFIX = "trading_bot_"
 _LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
 TRADING_STATES = ("ACTIVE", "REDUCING", "HALTED")
+
+
+@dataclass(frozen=True, slots=True)
+class UnderlyingFigures:
+    """What the account has in one underlying at one instant, USD."""
+
+    profit: float = math.nan
+    """What it made since the account was opened, fees and marks in it."""
+    delta: float = 0.0
+    gamma: float = 0.0
+    vega: float = 0.0
+    theta: float = 0.0
+    """As the account's."""
+    is_open: bool = False
+    """Whether a strategy is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +101,8 @@ class AccountFigures:
     """Change of value a volatility point."""
     theta: float = math.nan
     """Change of value a day."""
+    underlyings: Mapping[str, UnderlyingFigures] = field(default_factory=dict)
+    """Of those that are traded or were: as many as the settings name, and no contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +377,20 @@ def _account_families(figures: AccountFigures) -> Iterable[Metric]:
     yield _gauge("gamma_usd", "Change of delta_usd when the spots move by 1 %.", figures.gamma)
     yield _gauge("vega_usd", "Change of value a volatility point.", figures.vega)
     yield _gauge("theta_usd", "Change of value a day.", figures.theta)
+    for name, about, of in _OF_AN_UNDERLYING:
+        values = {each: of(each_figures) for each, each_figures in figures.underlyings.items()}
+        yield _labelled_gauge(f"underlying_{name}", about, "underlying", values)
+
+
+_OF_AN_UNDERLYING: tuple[tuple[str, str, Callable[[UnderlyingFigures], float]], ...] = (
+    ("pnl_usd", "What it made since the account was opened, marks in it.", lambda u: u.profit),
+    ("open_positions", "Open strategies in it.", lambda u: u.is_open),
+    ("delta_usd", "Value of the stock that what is held of it moves like.", lambda u: u.delta),
+    ("gamma_usd", "Change of that value when its spot moves by 1 %.", lambda u: u.gamma),
+    ("vega_usd", "Change of value of what is held of it a volatility point.", lambda u: u.vega),
+    ("theta_usd", "Change of value of what is held of it a day.", lambda u: u.theta),
+)
+"""Metrics that have the underlying as a label: name, meaning, where from."""
 
 
 def _feed_families(figures: FeedFigures) -> Iterable[Metric]:

@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import structlog
-
 from trading.execution.events import (
     ChampionPromoted,
     ChampionRolledBack,
@@ -26,8 +24,9 @@ from trading.execution.events import (
     UnderlyingReinstated,
     UnderlyingSuspended,
 )
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _MOST_LINES = 20
 """Of one digest; of more, the newest and how many there were."""

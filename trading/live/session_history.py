@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
 from trading.execution.events import (
     AccountOpened,
@@ -35,9 +34,10 @@ from trading.execution.events import (
     UnderlyingSuspended,
 )
 from trading.execution.journal.schema import DECODER, UNDECODABLE, UNREADABLE, open_reader, real
+from trading.logs import get_logger
 from trading.market.calendar import NEW_YORK
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 SHOWN = (
     OrderAccepted,

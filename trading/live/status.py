@@ -7,10 +7,10 @@ import numpy as np
 
 from trading.execution.legs import is_stock
 from trading.execution.orders import Fill
-from trading.execution.owner import standing
+from trading.execution.owner import account_status
 from trading.execution.risk import MINUTE_NS
 from trading.live.bar_clock import Bar
-from trading.live.metrics import AccountFigures
+from trading.live.metrics import AccountFigures, UnderlyingFigures
 from trading.live.trader import Trader
 
 
@@ -79,7 +79,29 @@ def account_figures(trader: Trader, restarts: int) -> AccountFigures:
         gamma=exposure.gamma,
         vega=exposure.vega,
         theta=sum(env.greeks(symbol)["theta"] for symbol in account.strategies),
+        underlyings=_underlying_figures(trader),
     )
+
+
+def _underlying_figures(trader: Trader) -> dict[str, UnderlyingFigures]:
+    """Of every underlying that is traded or ever brought the account anything."""
+    env, account, marks = trader.env, trader.env.broker.account, trader.env.marks()
+    found = {}
+    for symbol in dict.fromkeys((*env.symbols, *account.net_cash)):
+        profit = account.contribution(symbol, marks)
+        if symbol not in account.strategies:
+            found[symbol] = UnderlyingFigures(profit)
+            continue
+        greeks, spot = env.greeks(symbol), env.spot(symbol)
+        found[symbol] = UnderlyingFigures(
+            profit,
+            delta=greeks["delta"] * spot,
+            gamma=greeks["gamma"] * spot * spot * 0.01,
+            vega=greeks["vega"],
+            theta=greeks["theta"],
+            is_open=True,
+        )
+    return found
 
 
 def describe_account(trader: Trader) -> dict[str, Any]:
@@ -128,7 +150,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "equity": env.equity(),
             "cash": account.cash,
             "buying_power": account.buying_power,
-            "reserved": account.reserved,
+            "reserved": account.margin_used,
             "initial_capital": account.initial_cash,
             "realised_pnl": account.realised_pnl,
             "fees_paid": account.fees_paid,
@@ -143,7 +165,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "reward_total": account.reward_total,
             "trading_state": account.trading_state.value.upper(),
             "trading_state_reason": account.state_reason,
-            "restrictions": standing(env.broker, env.equity())["restrictions"],
+            "restrictions": account_status(env.broker, env.equity())["restrictions"],
             "to_close": {name: env.unclosed.get(name, "") for name in env.to_close},
             "paid_in": account.paid_in,
             "profit_today": env.equity() - account.day_base,

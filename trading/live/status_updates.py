@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
-import structlog
 
-log = structlog.get_logger(__name__)
+from trading.logs import get_logger
+
+log = get_logger(__name__)
 
 INTERVAL_S = 0.5
 """Between two editions without a bar."""

@@ -24,6 +24,11 @@ Trader: TypeAlias = "Callable[[dict[str, NDArray[Any]], NDArray[np.bool_]], NDAr
 
 _Made = TypeVar("_Made", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_KEYS = {
+    "trader": "policy.trader",
+    "baseline": "plugins",
+    "fee schedule": "execution.fee_schedule",
+}
 _BY_HAND = "__main__"
 """A script, or a notebook, whose cells may run more than once."""
 
@@ -51,6 +56,11 @@ class Plugin:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} of {self.file}"
+
+    @property
+    def way_out(self) -> str:
+        """What to do about one that fails."""
+        return f"mend it, or take it out of {_KEYS[self.kind]}"
 
 
 class Registry:
@@ -211,7 +221,7 @@ def called(plugin: Plugin, *arguments: Any) -> Any:
     try:
         return plugin.make(*arguments)
     except Exception as error:
-        raise PluginError(f"{plugin} failed{told(error, plugin.file)}") from error
+        raise PluginError(f"{plugin} failed{told(error, plugin.file)}: {plugin.way_out}") from error
 
 
 def told(error: BaseException, file: str) -> str:

@@ -51,7 +51,8 @@ class RuleBased:
             found = np.asarray(self._act(shown, first.copy()))
         except Exception as error:
             raise PluginError(
-                f"{self.plugin} failed at a decision{told(error, self.plugin.file)}"
+                f"{self.plugin} failed at a decision{told(error, self.plugin.file)}: "
+                f"{self.plugin.way_out}"
             ) from error
         if found.shape != first.shape or not np.issubdtype(found.dtype, np.integer):
             raise PluginError(

@@ -8,10 +8,10 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from trading.live.status_updates import as_json
-from trading.serving.live_market import LiveMarket, LiveMarketUnavailable, StatusReader
-from trading.serving.metrics import supervisor_text
+from trading.serving.exposition import supervisor_text
+from trading.serving.live_market import LiveMarketUnavailable, NamedActor, StatusReader
 from trading.serving.page_stream import Told
-from trading.serving.supervisor import TRADING, Standing
+from trading.serving.supervisor import TRADING, SupervisorState
 
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -23,7 +23,7 @@ class AccountAnswers:
     ----------
     market
         Its live market.
-    standing
+    state
         Tells where its supervisor stands; None where nobody supervises it.
     strategy
         What its metrics are labelled with; None: nothing.
@@ -31,13 +31,13 @@ class AccountAnswers:
 
     def __init__(
         self,
-        market: LiveMarket,
-        standing: Callable[[], Awaitable[Standing]] | None = None,
+        market: NamedActor,
+        state: Callable[[], Awaitable[SupervisorState]] | None = None,
         strategy: str | None = None,
     ) -> None:
         self._market = market
         self._status_reader = StatusReader(market)
-        self._supervised = standing
+        self._supervised = state
         self._strategy = strategy
 
     def begin(self) -> None:
@@ -47,7 +47,7 @@ class AccountAnswers:
     async def health(self) -> str:
         """What it is at, where anybody answers for it."""
         try:
-            at = await self._standing()
+            at = await self._state()
         except LiveMarketUnavailable:
             at = None
         if at is None:
@@ -56,7 +56,7 @@ class AccountAnswers:
 
     async def readiness(self) -> tuple[bool, list[str]]:
         """Whether the account can trade, and why not."""
-        at = await self._standing()
+        at = await self._state()
         if _idle(at):
             return False, [at.reason]
         news = await self._status_reader.newest()
@@ -64,7 +64,7 @@ class AccountAnswers:
 
     async def status(self) -> bytes:
         """The live market's own account of itself, as a JSON object."""
-        at = await self._standing()
+        at = await self._state()
         if at is None:
             return (await self._status_reader.newest()).status
         told = (
@@ -76,24 +76,24 @@ class AccountAnswers:
 
     async def metrics(self) -> bytes:
         """Prometheus text."""
-        at = await self._standing()
+        at = await self._state()
         text = b"" if _idle(at) else (await self._status_reader.newest()).metrics
         return text if at is None else text + supervisor_text(at, self._strategy)
 
     async def told(self) -> Told:
         """What the page shows."""
-        at = await self._standing()
+        at = await self._state()
         news = None if _idle(at) else await self._status_reader.newest()
         return Told(news, at._asdict() if at is not None else None)
 
     async def command(self, method: str, timeout_s: float, *arguments: object) -> Any:
         """The answer of the live market's `method`."""
-        at = await self._standing()
+        at = await self._state()
         if _idle(at):
             raise LiveMarketUnavailable(at.reason)
         return await self._market.ask(method, timeout_s, *arguments)
 
-    async def _standing(self) -> Standing | None:
+    async def _state(self) -> SupervisorState | None:
         return await self._supervised() if self._supervised is not None else None
 
 
@@ -141,9 +141,9 @@ METRICS: dict[int | str, dict[str, Any]] = {
 """Of the routes, for the document."""
 
 
-def _idle(standing: Standing | None) -> TypeGuard[Standing]:
+def _idle(state: SupervisorState | None) -> TypeGuard[SupervisorState]:
     """Whether there is no live market to ask, by what the supervisor says."""
-    return standing is not None and standing.phase != TRADING
+    return state is not None and state.phase != TRADING
 
 
 def _joined(one: bytes, other: bytes) -> bytes:

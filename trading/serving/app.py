@@ -33,16 +33,16 @@ from trading.serving.control import add_control
 from trading.serving.live_market import (
     ANSWER_S,
     Follower,
-    LiveMarket,
     LiveMarketUnavailable,
+    NamedActor,
 )
 from trading.serving.page_routes import add_page
-from trading.serving.supervisor import Standing
+from trading.serving.supervisor import SupervisorState
 
 SUPERVISOR = "supervisor"
 REPLICAS = 2
 """So that one answers while the other is started again."""
-_STANDING_S = 0.5
+_LOOK_S = 0.5
 _STALE_S = 30.0
 
 
@@ -54,20 +54,20 @@ class Supervised(Follower):
 
     def __init__(self) -> None:
         super().__init__()
-        self._standing: Standing | None = None
+        self._state: SupervisorState | None = None
         self._answered_s = 0.0
         self._fault = "it has not answered yet"
 
-    async def standing(self) -> Standing:
+    async def state(self) -> SupervisorState:
         """Where the application stands.
 
         Raises:
             LiveMarketUnavailable: the supervisor has not answered for longer than a while.
         """
         await self.first_known()
-        if self._standing is None or time.monotonic() - self._answered_s > _STALE_S:
+        if self._state is None or time.monotonic() - self._answered_s > _STALE_S:
             raise LiveMarketUnavailable(f"the supervisor gives no answer: {self._fault}")
-        return self._standing
+        return self._state
 
     async def namespace(self) -> str:
         """Ray namespace of the account's live market."""
@@ -84,19 +84,19 @@ class Supervised(Follower):
         while True:
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    self._standing = await serve.get_deployment_handle(SUPERVISOR).standing.remote()
+                    self._state = await serve.get_deployment_handle(SUPERVISOR).state.remote()
                 self._answered_s = time.monotonic()
             except Exception as error:
                 self._fault = type(error).__name__
             self._known.set()
-            await asyncio.sleep(_STANDING_S)
+            await asyncio.sleep(_LOOK_S)
 
 
 def build_api(
     live_actor_name: str,
     namespace: str | None,
     supervisor: Supervised | None = None,
-    market: LiveMarket | None = None,
+    market: NamedActor | None = None,
 ) -> FastAPI:
     """The HTTP routes, as an ASGI app that needs no more than a connection to Ray.
 
@@ -115,8 +115,8 @@ def build_api(
     `market` is who is asked, where it is not the actor of that name.
     """
     where = namespace if namespace is not None or supervisor is None else supervisor.namespace
-    market = market if market is not None else LiveMarket(live_actor_name, where or "")
-    answers = AccountAnswers(market, supervisor.standing if supervisor is not None else None)
+    market = market if market is not None else NamedActor(live_actor_name, where or "")
+    answers = AccountAnswers(market, supervisor.state if supervisor is not None else None)
 
     @asynccontextmanager
     async def following(_: FastAPI) -> AsyncIterator[None]:

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import ray
-import structlog
 from ray.exceptions import RayActorError, RayError
 
 from trading.errors import TradingError
 from trading.live.status_updates import StatusUpdate
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ANSWER_S = 4.0
 _FIRST_S = 4.5
@@ -32,7 +32,7 @@ class LiveMarketGone(LiveMarketUnavailable):
     """There is no such actor, or not any more."""
 
 
-class LiveMarket:
+class NamedActor:
     """Calls the live market's actor by its name, and finds its successor after it died.
 
     Parameters:
@@ -129,7 +129,7 @@ class StatusReader(Follower):
         market: whose.
     """
 
-    def __init__(self, market: LiveMarket) -> None:
+    def __init__(self, market: NamedActor) -> None:
         super().__init__()
         self._market = market
         self._news: StatusUpdate | None = None

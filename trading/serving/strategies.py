@@ -26,37 +26,37 @@ from trading.serving.answers import (
     readiness_answer,
 )
 from trading.serving.app import account_api, service_of
-from trading.serving.board import BOARD, STALE_S, Posted
 from trading.serving.control import add_control
+from trading.serving.exposition import merged, supervisor_text
 from trading.serving.live_market import (
     ANSWER_S,
     Follower,
-    LiveMarket,
     LiveMarketUnavailable,
+    NamedActor,
 )
-from trading.serving.metrics import merged, supervisor_text
-from trading.serving.supervisor import RESTARTING, Standing
+from trading.serving.strategy_states import FLEET_STATES, STALE_S, FleetState
+from trading.serving.supervisor import RESTARTING, SupervisorState
 
 _LOOK_S = 0.5
 
 
-class Reader(Follower):
-    """Reads the board twice a second.
+class FleetStatesReader(Follower):
+    """Reads the states of all strategies twice a second.
 
     Parameters
     ----------
-    board
-        The actor.
+    fleet_states
+        The actor that has them, see `FleetStates`.
     """
 
-    def __init__(self, board: LiveMarket) -> None:
+    def __init__(self, fleet_states: NamedActor) -> None:
         super().__init__()
-        self._board = board
-        self._posted: Posted | None = None
+        self._fleet_states = fleet_states
+        self._posted: FleetState | None = None
         self._read_s = 0.0
         self._fault = "it has not answered yet"
 
-    async def posted(self) -> Posted:
+    async def posted(self) -> FleetState:
         """What is posted.
 
         Raises
@@ -69,27 +69,27 @@ class Reader(Follower):
             raise LiveMarketUnavailable(f"the driver gives no answer: {self._fault}")
         return self._posted
 
-    async def standing(self, name: str) -> Standing:
+    async def state(self, name: str) -> SupervisorState:
         """Where one strategy stands."""
-        return (await self.posted()).standings[name]
+        return (await self.posted()).states[name]
 
     async def _follow(self) -> None:
         while True:
             try:
-                posted = await self._board.ask("newest", ANSWER_S)
+                posted = await self._fleet_states.ask("newest", ANSWER_S)
             except LiveMarketUnavailable as error:
                 self._fault = str(error)
             else:
                 if posted is None:
                     self._fault = "it is silent"
                 else:
-                    self._posted, self._read_s = Posted(*posted), time.monotonic()
+                    self._posted, self._read_s = FleetState(*posted), time.monotonic()
             self.known()
             await asyncio.sleep(_LOOK_S)
 
 
 def build_strategies_api(
-    live_actor_name: str, namespaces: Mapping[str, str], board_namespace: str
+    live_actor_name: str, namespaces: Mapping[str, str], driver_namespace: str
 ) -> FastAPI:
     """The HTTP routes of strategies, as an ASGI app that needs no more than a connection to Ray.
 
@@ -99,16 +99,16 @@ def build_strategies_api(
         Name of each live market's actor.
     namespaces
         Ray namespace of each strategy's actors, by its name.
-    board_namespace
-        Of the board.
+    driver_namespace
+        Of the driver's own actors, `FleetStates` among them.
     """
-    reader = Reader(LiveMarket(BOARD, board_namespace))
+    reader = FleetStatesReader(NamedActor(FLEET_STATES, driver_namespace))
 
     def answers_of(name: str, namespace: str) -> AccountAnswers:
-        async def standing() -> Standing:
-            return await reader.standing(name)
+        async def state() -> SupervisorState:
+            return await reader.state(name)
 
-        return AccountAnswers(LiveMarket(live_actor_name, namespace), standing, name)
+        return AccountAnswers(NamedActor(live_actor_name, namespace), state, name)
 
     each = {name: answers_of(name, namespace) for name, namespace in namespaces.items()}
 
@@ -129,7 +129,7 @@ def build_strategies_api(
     async def health() -> Response:
         """Whether anybody drives the strategies, and what each is at."""
         posted = await reader.posted()
-        phases = {name: standing.phase for name, standing in posted.standings.items()}
+        phases = {name: state.phase for name, state in posted.states.items()}
         return json_answer({"status": "ok", "strategies": phases})
 
     @api.get("/ready", responses=ANSWERS)
@@ -173,7 +173,7 @@ def build_strategies_api(
                 texts.append(await each[name].metrics())
             except LiveMarketUnavailable:
                 # Those of the others are told, and that it is not ready.
-                silent = posted.standings[name]._replace(phase=RESTARTING)
+                silent = posted.states[name]._replace(phase=RESTARTING)
                 texts.append(supervisor_text(silent, name))
         return metrics_answer(merged(texts))
 
@@ -193,13 +193,13 @@ def build_strategies_api(
 def build_strategies_app(
     live_actor_name: str,
     namespaces: Mapping[str, str],
-    board_namespace: str,
+    driver_namespace: str,
     resources: Mapping[str, float] | None = None,
 ) -> serve.Application:
     """The Serve application of `build_strategies_api`, for `ray.serve.run`."""
 
     def build() -> FastAPI:
-        return build_strategies_api(live_actor_name, namespaces, board_namespace)
+        return build_strategies_api(live_actor_name, namespaces, driver_namespace)
 
     return service_of(build, resources)
 

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
-import structlog
-
 from trading.errors import AccountLeased, TradingError
 from trading.execution.lease import AccountLease, wait_for_lease
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 STANDBY = "standby"
 STARTING = "starting"
@@ -49,7 +48,7 @@ class Pauses(NamedTuple):
         return min(2 * before_s, self.longest_s)
 
 
-class Standing(NamedTuple):
+class SupervisorState(NamedTuple):
     """Where the application stands."""
 
     phase: str
@@ -94,17 +93,17 @@ class Supervisor:
         self._application = application
         self._pauses = pauses
         self._stop = threading.Event()
-        self._standing = Standing(STANDBY, "standby", leased=False, failures=0)
+        self._state = SupervisorState(STANDBY, "standby", leased=False, failures=0)
         self._thread = threading.Thread(target=self._main, name="supervisor", daemon=True)
         self._thread.start()
 
     @property
-    def standing(self) -> Standing:
+    def state(self) -> SupervisorState:
         """Where the application stands now."""
-        standing = self._standing
-        if self._stop.is_set() and standing.phase not in (STOPPED, FINISHED):
-            return standing._replace(phase=STOPPING, reason="it is stopping")
-        return standing
+        state = self._state
+        if self._stop.is_set() and state.phase not in (STOPPED, FINISHED):
+            return state._replace(phase=STOPPING, reason="it is stopping")
+        return state
 
     def check(self) -> None:
         """Raise what only a new process can mend.
@@ -114,7 +113,7 @@ class Supervisor:
         SupervisorDied
             Nobody would start the application again.
         """
-        if not self._thread.is_alive() and self._standing.phase not in (STOPPED, FINISHED):
+        if not self._thread.is_alive() and self._state.phase not in (STOPPED, FINISHED):
             raise SupervisorDied("the supervisor's thread has ended: see its log")
 
     def close(self, timeout_s: float) -> None:
@@ -129,7 +128,7 @@ class Supervisor:
         lease = self._lease or self._repeat(self._wait_for_lease)
         if lease is not None:
             with lease:
-                lease.heed_requests(self._stop)
+                lease.answer_requests(self._stop)
                 finished = bool(self._repeat(self._trade))
         if finished:
             self._stand(FINISHED, "its recording has ended")
@@ -167,13 +166,13 @@ class Supervisor:
 
     def _fail(self, error: Exception, pause_s: float) -> None:
         log.error("the application failed", pause_s=pause_s, exc_info=error)
-        failures = self._standing.failures + 1
+        failures = self._state.failures + 1
         reason = f"failed {failures} times, again in {pause_s:g} s at most: {one_line(error)}"
-        leased = self._standing.leased
-        self._standing = Standing(RESTARTING, reason, leased, failures)
+        leased = self._state.leased
+        self._state = SupervisorState(RESTARTING, reason, leased, failures)
 
     def _stand(self, phase: str, reason: str, *, leased: bool = False) -> None:
-        self._standing = Standing(phase, reason, leased, self._standing.failures)
+        self._state = SupervisorState(phase, reason, leased, self._state.failures)
 
 
 def one_line(error: Exception) -> str:

@@ -11,18 +11,16 @@ many events were acknowledged in the lock file, so that rows missing at the end 
 """
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from trading.closing import Closing
 from trading.errors import JournalError, JournalLocked, JournalUnwritable, TradingError
 from trading.execution.events import AccountOpened, Event
 from trading.execution.journal.integrity import Repair, make_whole
@@ -45,13 +43,14 @@ from trading.execution.journal.schema import (
     refuse_another_name,
 )
 from trading.execution.journal.snapshots import forget_snapshots, keep_snapshot, snapshots
+from trading.files import FileLock, LockHeld
 
 # The fold's margin runs on compiled kernels; who only reads events loads no compiler.
 if TYPE_CHECKING:
     from trading.execution.portfolio import Account
 
 
-class Journal:
+class Journal(Closing):
     """Append-only store of an account's events.
 
     Parameters
@@ -84,9 +83,11 @@ class Journal:
         self._encoder = msgspec.json.Encoder(order="deterministic")
         self._decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
         self.repair: Repair | None = None
-        self._file_fd = self._lock_fd = -1
+        self._file_lock: FileLock | None = None
+        self._name_lock: FileLock | None = None
         self._know_by_its_name()
-        self._lock_fd = -1 if read_only else self._lock()
+        if not read_only:
+            self._lock_name()
         try:
             if not read_only:
                 self._lock_file()
@@ -108,17 +109,6 @@ class Journal:
         self._last_ts_ns: int = row[1] if row else 0
         self._ends = ends if ends and ends[-1] == self._last_seq else [self._last_seq]
         self._acknowledge()
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def last_seq(self) -> int:
@@ -182,20 +172,20 @@ class Journal:
                 raise JournalError(f"event {seq} of {self.path} is damaged: {error}") from error
 
     def fold(self) -> "Account":
-        """The account that the events describe, from the first one on."""
+        """Return the account that the events describe, from the first one on."""
         from trading.execution.portfolio import Account
 
         return self._fold(Account(), 0)
 
     def restore(self) -> "Account":
-        """The same account, from the newest snapshot on."""
+        """Return the same account, from the newest snapshot on."""
         from trading.execution.portfolio import Account
 
         seq, account = next(snapshots(self._connection), (0, Account()))
         return self._fold(account, seq)
 
     def checked_fold(self) -> "tuple[Account, int]":
-        """The fold from the first event on, and the number of snapshots, which all equal it.
+        """Return the fold from the first event on, and the number of snapshots, which all equal it.
 
         Raises
         ------
@@ -332,21 +322,21 @@ class Journal:
 
     def _acknowledge(self) -> None:
         """Note how many events are durable, for the check of the next writer."""
-        if self._lock_fd >= 0:
+        if self._name_lock is not None:
             # Only a help to notice a loss: where it cannot be written the events are still safe.
             with contextlib.suppress(OSError):
-                os.pwrite(self._lock_fd, b"%20d\n" % self._last_seq, 0)
+                self._name_lock.write(b"%20d\n" % self._last_seq)
 
-    def _lock(self) -> int:
-        # The kernel drops this lock when its holder dies, however it dies.
+    def _lock_name(self) -> None:
+        """Lock the file beside it that all its names by symbolic links share."""
         path = lock_path(self.path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._name_lock = FileLock(path)
+        except LockHeld as held:
+            raise self._locked(held) from held
         except OSError as error:
             raise _refused(f"cannot create journal {self.path}", error) from error
-        self._exclude(descriptor)
-        return descriptor
 
     def _know_by_its_name(self) -> None:
         try:
@@ -364,36 +354,26 @@ class Journal:
         path = real(self.path)
         if not path.exists():
             return
-        if self._file_fd >= 0:
-            if os.path.samestat(os.fstat(self._file_fd), path.stat()):
+        if self._file_lock is not None:
+            if self._file_lock.is_of_its_path:
                 return
-            os.close(self._file_fd)
-            self._file_fd = -1
-        descriptor = os.open(path, os.O_RDONLY)
-        self._exclude(descriptor)
-        self._file_fd = descriptor
-
-    def _exclude(self, descriptor: int) -> None:
-        """Take the exclusive lock of an open file, which is closed where that fails."""
+            self._file_lock.close()
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise JournalLocked(
-                f"journal {self.path} is being written by another owner: stop it, or open the "
-                "journal read-only"
-            ) from error
+            self._file_lock = FileLock(path, make=False)
+        except LockHeld as held:
+            raise self._locked(held) from held
 
-    def __del__(self) -> None:
-        # Whoever drops a journal without closing it keeps neither its locks nor their descriptors.
-        if hasattr(self, "_lock_fd"):
-            self._unlock()
+    def _locked(self, held: LockHeld) -> JournalLocked:
+        return JournalLocked(
+            f"journal {self.path} is being written by another owner, {held.holder}: stop it, or "
+            "open the journal read-only"
+        )
 
     def _unlock(self) -> None:
-        for descriptor in (self._file_fd, self._lock_fd):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._file_fd = self._lock_fd = -1
+        for lock in (self._file_lock, self._name_lock):
+            if lock is not None:
+                lock.close()
+        self._file_lock = self._name_lock = None
 
 
 _DISK_SAYS_NO = {
@@ -405,7 +385,10 @@ _DISK_SAYS_NO = {
 
 
 def _refused(what: str, error: BaseException) -> JournalError:
-    """The error of a file that could not be written or opened: whether it was the disk's fault."""
+    """Return the error of a file that could not be written or opened.
+
+    Whether it was the disk's fault.
+    """
     code = getattr(error, "sqlite_errorcode", None)
     # The lowest byte is the kind; the rest says more of it.
     is_disk = isinstance(error, OSError) or (code is not None and code & 0xFF in _DISK_SAYS_NO)

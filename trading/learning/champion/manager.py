@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import structlog
 
 from trading.errors import ChampionMoved, CheckpointError
 from trading.execution.events import (
@@ -18,8 +17,9 @@ from trading.execution.events import (
 from trading.execution.portfolio import Account
 from trading.learning.champion.registry import ChampionState
 from trading.learning.champion.store import Champion, ChampionPointer, ChampionStore, Promotion
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class PromotionDecision(NamedTuple):

@@ -47,7 +47,7 @@ export function Learner({ status, day }) {
   const judged = newest(day.judgements, 8);
   return html`<${Section} id="learner" title="Learner" wide note=${learner?.paused ? `paused: ${learner.paused}` : learns ? "" : "nothing is learned"}>
     <${Facts} rows=${[
-      ["Champion", `${champion?.number ?? "–"}, version ${champion?.version ?? "–"}`, "Who trades"],
+      status.trader && status.trader !== "policy" ? ["Rule-based trader", status.trader, "Who trades"] : ["Champion", `${champion?.number ?? "–"}, version ${champion?.version ?? "–"}`, "Who trades"],
       learns ? ["Challenger", `version ${number(learner.updates)}`, "Who learns"] : null,
       ["Promotions", number(champion?.promotions)],
       ["Refusals", `${number(champion?.refusals)}, ${number(champion?.refusals_in_a_row)} in a row`],

@@ -12,9 +12,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from trading.data.massive.client.stream_settings import StreamSettings
-from trading.data.massive.client.subscriptions import SubscriptionLedger
-from trading.data.massive.endpoint import is_loopback, redact
+from trading.data.massive.client.subscriptions import SubscriptionTracker
 from trading.data.massive.frames import FrameSink, TaggedFrame
+from trading.data.massive.urls import is_loopback, redact
 from trading.data.massive.wire import (
     DISPLACED,
     SUBSCRIBED,
@@ -24,6 +24,7 @@ from trading.data.massive.wire import (
     encode_action,
 )
 from trading.errors import AuthenticationFailed
+from trading.logs import get_logger
 
 _NORMAL_CLOSES = (1000, 1001)
 _POLICY_VIOLATION = 1008
@@ -31,7 +32,7 @@ _TOO_BIG = 1009
 _READABLE_FRAMES = 8
 """A frame of so many times the largest usable one is still read, so that the connection stands."""
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # At debug level the websockets library logs every message, the one with the key among them.
 _socket_logger = logging.getLogger(f"{__name__}.socket")
@@ -54,7 +55,8 @@ class ConnectionHealth(TypedDict):
 
     `last_frame_ns` is wall time (0: none yet), `reconnects` counts connections tried after the
     first, `frames` and `bytes` what was received, `dropped` the frames lost to a full queue;
-    `asked` to `ticking` are the ledger's counts. `last_error` is empty when there was none.
+    `asked` to `ticking` are the counts of `subscriptions`. `last_error` is empty when there was
+    none.
     """
 
     state: ConnectionState
@@ -83,7 +85,7 @@ class StreamListener(Protocol):
     """Who wants to know, on the event loop, what becomes of a connection and of each name."""
 
     def connected(self) -> None:
-        """It is authenticated anew; everything in the ledger is about to be asked for."""
+        """It is authenticated anew; everything in `subscriptions` is about to be asked for."""
 
     def acknowledged(self, name: str) -> None:
         """The vendor acknowledged a name."""
@@ -100,8 +102,8 @@ class MassiveStream:
 
     Its coroutines run on one event loop. It moves data frames to the queue untouched and reads only
     statuses. Losing the connection, at whatever step, leads to `BACKOFF` and then to a new one, on
-    which everything in `ledger` is asked for again. `CLOSED` is final: after `auth_failed`, after
-    the end of a replay, or when the task was cancelled.
+    which everything in `subscriptions` is asked for again. `CLOSED` is final: after `auth_failed`,
+    after the end of a replay, or when the task was cancelled.
 
     Parameters
     ----------
@@ -124,7 +126,7 @@ class MassiveStream:
         self.asset_class = asset_class
         self.expects_data = True
         """Whether silence is a fault; not so while the market is closed."""
-        self.ledger = SubscriptionLedger()
+        self.subscriptions = SubscriptionTracker()
         self.state = ConnectionState.CONNECTING
         self.opened = ""
         """The session (a date) that is listed and subscribed to, for our own market server."""
@@ -170,7 +172,7 @@ class MassiveStream:
             self._over.set()
 
     def subscriptions_changed(self) -> None:
-        """Send what is new in the ledger; to be called on the event loop."""
+        """Send what is new in `subscriptions`; to be called on the event loop."""
         self._subscriptions_changed.set()
 
     async def confirm(self) -> bool:
@@ -198,7 +200,7 @@ class MassiveStream:
 
     def health(self) -> ConnectionHealth:
         """Return the present state and counts; safe from any thread."""
-        counts = self.ledger.counts()
+        counts = self.subscriptions.counts()
         return ConnectionHealth(
             state=self.state,
             last_frame_ns=self._last_frame_ns,
@@ -273,7 +275,7 @@ class MassiveStream:
     async def _stream(self, socket: ClientConnection) -> None:
         settings = self._settings
         loop = asyncio.get_running_loop()
-        self.ledger.reconnected()
+        self.subscriptions.reconnected()
         self.state = ConnectionState.SUBSCRIBING
         self._socket = socket
         self._heard = loop.time()
@@ -330,11 +332,13 @@ class MassiveStream:
                 self._subscriptions_changed.clear()
                 # What is subscribed to when this is said is sent before it.
                 opened = self.opened
-                while names := self.ledger.take_withdrawn(chunk):
+                while names := self.subscriptions.take_withdrawn(chunk):
                     await socket.send(encode_action("unsubscribe", ",".join(names)))
-                while names := self.ledger.take_unsent(chunk):
+                while names := self.subscriptions.take_unsent(chunk):
                     await socket.send(encode_action("subscribe", ",".join(names)))
-                while self._settings.tells_need and (names := self.ledger.take_ranked(chunk)):
+                while self._settings.tells_need and (
+                    names := self.subscriptions.take_ranked(chunk)
+                ):
                     await socket.send(encode_action("subscribe", ",".join(names)))
                 if self._settings.asks_time and opened != told:
                     await socket.send(encode_action("clock", opened))
@@ -361,7 +365,7 @@ class MassiveStream:
             case StatusCode.SUCCESS:
                 if status.message.startswith(SUBSCRIBED):
                     for name in status.message.removeprefix(SUBSCRIBED).split(","):
-                        self.ledger.acknowledge(name.strip())
+                        self.subscriptions.acknowledge(name.strip())
                         if self._listener is not None:
                             self._listener.acknowledged(name.strip())
             case StatusCode.AUTH_FAILED:
@@ -375,24 +379,24 @@ class MassiveStream:
             case StatusCode.AUTH_TIMEOUT:
                 raise _ConnectionLost(f"auth_timeout: {message}")
             case StatusCode.ERROR:
-                charged = self.ledger.refuse()
+                charged = self.subscriptions.refuse()
                 self._last_error = f"refused ({charged or 'no subscription waits'}): {message}"
-                logger.warning("%s stream: %s", self.asset_class, self._last_error)
+                log.warning("stream", asset_class=self.asset_class, status=self._last_error)
                 if charged is not None and self._listener is not None:
                     self._listener.refused(charged, message)
             case StatusCode.DISPLACED:
                 name, _, reason = status.message.removeprefix(DISPLACED).partition(": ")
-                self.ledger.displace(name)
+                self.subscriptions.displace(name)
                 self._last_error = redact(f"displaced ({name}): {reason}", self._settings.api_key)
-                logger.info("%s stream: %s", self.asset_class, self._last_error)
+                log.info("stream", asset_class=self.asset_class, status=self._last_error)
             case _:
                 self._last_error = redact(
                     f"{status.status}: {status.message}", self._settings.api_key
                 )
-                logger.warning("%s stream: %s", self.asset_class, self._last_error)
+                log.warning("stream", asset_class=self.asset_class, status=self._last_error)
 
     def _settle(self) -> None:
-        if self.state is ConnectionState.SUBSCRIBING and self.ledger.is_answered:
+        if self.state is ConnectionState.SUBSCRIBING and self.subscriptions.is_answered:
             self._count_as_live()
 
     def _count_as_live(self) -> None:
@@ -404,7 +408,7 @@ class MassiveStream:
     def _idle_s(self) -> float:
         """For how long this side waited for data that it asked for."""
         now = asyncio.get_running_loop().time()
-        if self._waits_for_room or not self.expects_data or self.ledger.expects_nothing:
+        if self._waits_for_room or not self.expects_data or self.subscriptions.expects_nothing:
             self._heard = now
         return now - self._heard
 
@@ -419,11 +423,11 @@ class MassiveStream:
         self._losses = min(self._losses + 1, 30)
         if self._listener is not None:
             self._listener.lost(self._last_error)
-        logger.warning(
-            "%s stream lost: %s; next attempt in %.1f s",
-            self.asset_class,
-            self._last_error,
-            pause_s,
+        log.warning(
+            "stream lost",
+            asset_class=self.asset_class,
+            reason=self._last_error,
+            next_attempt_s=pause_s,
         )
         await asyncio.sleep(pause_s)
 

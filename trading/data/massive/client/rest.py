@@ -1,17 +1,16 @@
 """The vendor's REST service: contracts, chains, quotes, aggregates and the market's status."""
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from trading.closing import Closing
 from trading.data.admission import LAST_NS, is_bar
 from trading.data.massive.client.rest_actions import (
     TickerDetails,
@@ -24,6 +23,7 @@ from trading.data.massive.client.rest_actions import (
 from trading.data.massive.client.rest_transport import RequestPace, RestTransport
 from trading.data.massive.wire import MAX_PRICE, event_ns
 from trading.errors import ContractError, DataError, RestError
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.closes import OfficialClose
 from trading.market.contracts import OptionContract, Right, parse_symbol
@@ -43,7 +43,7 @@ _YIELDS_LOOK_BACK = timedelta(days=14)
 _SPECIAL = "special"
 """The `distribution_type` of a dividend outside of the regular ones."""
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ class _StatusReply(msgspec.Struct, rename="camel"):
     after_hours: Any = False
 
 
-class RestClient:
+class RestClient(Closing):
     """Asks the vendor and pages to the end, or raises: a partial answer is never returned.
 
     Requests are made by the vendor's own client. Overload (429), passing failures (5xx) and broken
@@ -255,17 +255,6 @@ class RestClient:
     def rows_left_out(self) -> int:
         """Rows of answers that could not be read, since the start."""
         return self._transport.rows_left_out
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections."""
@@ -339,7 +328,7 @@ class RestClient:
                     underlying, row.ex_dividend_date, row.cash_amount, special=kind == _SPECIAL
                 )
             except DataError as error:
-                logger.warning("dividend left out: %s", error)
+                log.warning("dividend left out", reason=str(error))
                 continue
             found.setdefault(dividend, set()).add(kind)
         # Told twice it is one; of the same amount but another kind it is another one.
@@ -371,7 +360,7 @@ class RestClient:
             try:
                 curves.append(YieldCurve(row.date, known))
             except DataError as error:
-                logger.warning("yields left out: %s", error)
+                log.warning("yields left out", reason=str(error))
         return max(curves, key=lambda curve: curve.day, default=None)
 
     def splits(self, underlying: str, from_date: date, to_date: date) -> list[Split]:
@@ -517,7 +506,7 @@ class RestClient:
             else:
                 odd += 1
         if odd:
-            logger.warning("%s: %d bars left out: their prices or times are none", path, odd)
+            log.warning("bars without price or time left out", path=path, bars=odd)
         return [bars[start_ns] for start_ns in sorted(bars)]
 
     def market_status(self) -> MarketStatus:
@@ -574,7 +563,7 @@ def _contract_of(ticker: str) -> OptionContract | None:
     try:
         return parse_symbol(ticker)
     except ContractError as error:
-        logger.warning("contract left out: %s", error)
+        log.warning("contract left out", reason=str(error))
         return None
 
 
@@ -624,10 +613,10 @@ def _size(value: Any) -> float:
 def _is_in_usd(row: _DividendRow) -> bool:
     if (row.currency or "USD").upper() == "USD":
         return True
-    logger.warning(
-        "dividend of %s with ex-date %s left out: it is in %s; name it in USD in data.dividends",
-        row.ticker,
-        row.ex_dividend_date,
-        row.currency,
+    log.warning(
+        "dividend in another currency left out: name it in USD in data.dividends",
+        symbol=row.ticker,
+        ex_date=row.ex_dividend_date,
+        currency=row.currency,
     )
     return False

@@ -1,6 +1,5 @@
 """The vendor's corporate actions and official closes, as values."""
 
-import logging
 import math
 from datetime import date
 from fractions import Fraction
@@ -12,6 +11,7 @@ import msgspec
 
 from trading.data.massive.client.rest_transport import Failure, RestTransport
 from trading.errors import DataError, RestError
+from trading.logs import get_logger
 from trading.market.closes import OfficialClose
 from trading.market.corporate_actions import Rename, Split
 from trading.market.products import underlying_named
@@ -20,7 +20,7 @@ _SPLITS_PER_PAGE = 1000
 _NOT_FOUND = "HTTP 404"
 _LARGEST_RATIO = 1_000_000
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class _SplitRow(msgspec.Struct):
@@ -102,7 +102,7 @@ def read_splits(
                 underlying, row.execution_date, ratio.numerator, ratio.denominator, row.id or ""
             )
         except (ValueError, ZeroDivisionError, DataError) as error:
-            logger.warning("split of %s left out: %s", underlying, error)
+            log.warning("split left out", symbol=underlying, reason=str(error))
             continue
         if ratio != 1:
             found.append(split)
@@ -160,7 +160,7 @@ def read_ticker_events(transport: RestTransport, underlying: str) -> list[Rename
             if ticker:
                 changes.append((date.fromisoformat(day), underlying_named(ticker)))
         except (AttributeError, KeyError, TypeError, ValueError):
-            logger.warning("event of %s left out: %r", underlying, event)
+            log.warning("event left out", symbol=underlying, event_was=event)
     changes.sort()
     return [
         Rename(before, day, after)
@@ -186,7 +186,7 @@ def read_official_close(transport: RestTransport, symbol: str, day: date) -> Off
     told = {"from": (reply.day, day.isoformat()), "symbol": (reply.symbol, symbol)}
     for name, (said, asked) in told.items():
         if isinstance(said, str) and not underlying_named(said).startswith(underlying_named(asked)):
-            logger.warning("%s: the reply is %s %r: left out", path, name, said)
+            log.warning("reply to another question left out", path=path, **{f"its_{name}": said})
             return None
     price = figure(reply.close)
     return OfficialClose(price) if price > 0.0 else None

@@ -5,7 +5,6 @@ ends without an error at a page that is no JSON or holds no rows, its error for 
 status, and it tries again without telling: here each is told, and a partial answer never returned.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,15 +18,16 @@ import msgspec
 from urllib3.exceptions import HTTPError
 
 from trading.data.massive.damaged import mended
-from trading.data.massive.endpoint import check_api_key, check_url, proxy_of, redact
+from trading.data.massive.urls import check_api_key, check_url, proxy_of, redact
 from trading.errors import AuthenticationFailed, NotEntitled, RestError
+from trading.logs import get_logger
 
 _GOOD_STATUSES = ("OK", "DELAYED")
 _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 _PASSING_FAILURES = (429, 500, 502, 503, 504)
 _LONGEST_PAUSE_S = 60.0
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Row = TypeVar("Row")
 Call = Callable[[massive.RESTClient], Any]
@@ -191,7 +191,7 @@ class RestTransport:
                 f"{path}: none of {len(faults)} rows is what the vendor documents: {faults[0]}"
             )
         if faults:
-            logger.warning("%s: %d rows left out, the first: %s", path, len(faults), faults[0])
+            log.warning("rows left out", path=path, rows=len(faults), first=faults[0])
             self.rows_left_out += len(faults)
 
     def whole_pages(
@@ -213,7 +213,7 @@ class RestTransport:
                     f"{path}, page {number}: none of {len(page)} rows is what the vendor documents"
                 )
             if odd := len(page) - len(sound):
-                logger.warning("%s, page %d: %d rows left out", path, number, odd)
+                log.warning("rows left out", path=path, page=number, rows=odd)
                 self.rows_left_out += odd
             yield sound
 
@@ -241,7 +241,7 @@ class RestTransport:
                 failure = f"{type(error).__name__}: {redact(str(error), self._api_key)}"
             if attempt >= self._attempts:
                 raise RestError(f"{where}: {failure}, after {attempt} attempts")
-            logger.warning("%s: %s; next attempt in %.1f s", where, failure, pause_s)
+            log.warning("REST call failed", what=where, reason=failure, next_attempt_s=pause_s)
             self._pause(pause_s)
             attempt += 1
 

@@ -1,19 +1,19 @@
 """The streaming client: sockets on a thread of their own, frames for the thread that decodes."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable
 from threading import Event, Lock, Thread
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from trading.closing import Closing
 from trading.data.massive.client.connection import ConnectionHealth, ConnectionState, MassiveStream
 from trading.data.massive.client.stream_settings import StreamSettings
 from trading.data.massive.frames import FrameQueue, TaggedFrame
 from trading.errors import StreamError, TradingError
+from trading.logs import get_logger
 
 __all__ = [
     "ConnectionHealth",
@@ -27,10 +27,10 @@ __all__ = [
 ASSET_CLASSES = ("options", "stocks", "indices")
 _THREAD_TIMEOUT_S = 10.0
 
-logger = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
-class StreamClient:
+class StreamClient(Closing):
     """Receives the vendor's stream, one connection for each asset class subscribed to.
 
     An I/O thread with its own event loop reads the sockets into one bounded queue and decodes no
@@ -75,14 +75,6 @@ class StreamClient:
     def __enter__(self) -> Self:
         self.start()
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self) -> None:
         """Start the I/O thread; a client starts once.
@@ -133,13 +125,13 @@ class StreamClient:
             loop = self._running_loop()
             known = self._connections.get(asset_class)
             if known is not None:
-                if known.ledger.ask(names):
+                if known.subscriptions.ask(names):
                     loop.call_soon_threadsafe(known.subscriptions_changed)
                 return
             connection = MassiveStream(
                 asset_class, self._settings, self._queue, self._rng, self._clock
             )
-            connection.ledger.ask(names)
+            connection.subscriptions.ask(names)
             self._connections[asset_class] = connection
             loop.call_soon_threadsafe(self._open, connection)
 
@@ -154,7 +146,7 @@ class StreamClient:
         with self._lock:
             loop = self._running_loop()
             connection = self._connections.get(asset_class)
-            if connection is not None and connection.ledger.withdraw(names):
+            if connection is not None and connection.subscriptions.withdraw(names):
                 loop.call_soon_threadsafe(connection.subscriptions_changed)
 
     def rank(self, asset_class: str, names: Iterable[str]) -> None:
@@ -171,7 +163,7 @@ class StreamClient:
             loop = self._running_loop()
             connection = self._connections.get(asset_class)
             if connection is not None:
-                connection.ledger.rank(names)
+                connection.subscriptions.rank(names)
                 loop.call_soon_threadsafe(connection.subscriptions_changed)
 
     def opened(self, session: str) -> None:
@@ -227,7 +219,7 @@ class StreamClient:
         """Record for `health` that data arrived for `names`; the consumer knows, as it decodes."""
         connection = self._connections.get(asset_class)
         if connection is not None:
-            connection.ledger.tick(names)
+            connection.subscriptions.tick(names)
 
     def expect_data(self, expected: bool) -> None:
         """Say whether silence is a fault, for which the watchdog reconnects; at first it is."""
@@ -243,14 +235,14 @@ class StreamClient:
             return sum(connection.oversize for connection in self._connections.values())
 
     def refused(self, asset_class: str) -> list[str]:
-        """Return the names that the vendor seems to have refused (see `SubscriptionLedger`)."""
+        """Return the names that the vendor seems to have refused (see `SubscriptionTracker`)."""
         connection = self._connections.get(asset_class)
-        return [] if connection is None else connection.ledger.refused
+        return [] if connection is None else connection.subscriptions.refused
 
     def silent(self, asset_class: str) -> list[str]:
         """Return the names acknowledged for which `tick` was never told of data."""
         connection = self._connections.get(asset_class)
-        return [] if connection is None else connection.ledger.silent
+        return [] if connection is None else connection.subscriptions.silent
 
     def health(self) -> dict[str, ConnectionHealth]:
         """Return the state and the counts of each connection, by asset class."""
@@ -303,7 +295,7 @@ class StreamClient:
         if isinstance(error, TradingError):
             self._failure = error
         elif error is not None:
-            logger.error("a stream connection failed", exc_info=error)
+            log.error("a stream connection failed", exc_info=error)
             self._failure = StreamError(f"a stream connection failed: {type(error).__name__}")
         self._queue.wake()
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, fields
 
-from trading.data.massive.endpoint import check_api_key, check_url
 from trading.data.massive.frames import MAX_BYTES
+from trading.data.massive.urls import check_api_key, check_url
 from trading.errors import StreamError
 
 

@@ -13,7 +13,7 @@ _WILDCARD_CHANNELS = ("T", "A", "AM")
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerCounts:
+class SubscriptionCounts:
     """How many names were asked for, and how many of them were answered in which way.
 
     `unanswered` counts the names that were sent on this connection and got no answer yet: the
@@ -45,7 +45,7 @@ def check_name(name: str) -> None:
         raise StreamError(f"subscription {name!r}: quotes take no wildcard, name each contract")
 
 
-class SubscriptionLedger:
+class SubscriptionTracker:
     """Keeps, for each subscription name (`Q.O:…`, `AM.SPY`), how far it got.
 
     The names asked for outlive the connection; whether they were sent, acknowledged or refused and
@@ -212,10 +212,10 @@ class SubscriptionLedger:
         with self._lock:
             return sorted(self._acknowledged - self._ticking)
 
-    def counts(self) -> LedgerCounts:
+    def counts(self) -> SubscriptionCounts:
         """Return the number of names in each state."""
         with self._lock:
-            return LedgerCounts(
+            return SubscriptionCounts(
                 asked=len(self._asked),
                 acknowledged=len(self._acknowledged),
                 refused=len(self._refused),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import time
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
@@ -27,13 +26,14 @@ from trading.data.massive.encoding import (
     frames,
 )
 from trading.data.massive.protocol import AssetClass, FeedProtocol
-from trading.data.massive.server import door
+from trading.data.massive.server import handshake
 from trading.data.massive.server.market_state import MarketState
 from trading.data.massive.server.rest_api import RestApi
 from trading.data.massive.server.source import EventSource, Listing, SourceStep
 from trading.data.massive.server.subscriber import Subscriber, pick_rows, union_of_rows
 from trading.data.massive.wire import TapeClock, encode
 from trading.errors import StreamError
+from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
@@ -50,7 +50,7 @@ _LISTING_TIMEOUT_S: Final = 30.0
 _PORT_RETRY_S: Final = 0.25
 _LISTING_POLL_S: Final = 0.001
 
-_log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class MarketServer:
@@ -246,7 +246,7 @@ class MarketServer:
                 self._next = await asyncio.to_thread(next, self._steps, None)
             code = _NORMAL_CLOSURE
         except Exception:
-            _log.exception("market server stopped: its source failed")
+            log.exception("market server stopped: its source failed")
             raise
         finally:
             if not _cancelling():
@@ -263,7 +263,7 @@ class MarketServer:
             client.is_open and "" < client.protocol.opened < today for client in self._clients
         ):
             if loop.time() > deadline:
-                _log.warning("a client has not listed the session of %s: going on", today)
+                log.warning("a client has not listed the session: going on", date=today)
                 return
             await asyncio.sleep(_LISTING_POLL_S)
 
@@ -336,21 +336,21 @@ class MarketServer:
             self._clients.remove(client)
 
     async def _cut(self, connection: ServerConnection) -> None:
-        _log.warning("client %s reads too slowly and is cut", connection.remote_address)
+        log.warning("client reads too slowly and is cut", address=str(connection.remote_address))
         with suppress(ConnectionClosed):
-            await door.send_statuses(connection, [protocol.slow_consumer()])
-        await door.close(connection, _POLICY_VIOLATION, "slow consumer", self._close_timeout_s)
+            await handshake.send_statuses(connection, [protocol.slow_consumer()])
+        await handshake.close(connection, _POLICY_VIOLATION, "slow consumer", self._close_timeout_s)
 
     async def _close_all(self, code: int, timeout_s: float | None) -> None:
         connections = list(self._connections)
-        await asyncio.gather(*(door.close(each, code, "", timeout_s) for each in connections))
+        await asyncio.gather(*(handshake.close(each, code, "", timeout_s) for each in connections))
 
     async def _serve(self, connection: ServerConnection) -> None:
         """One connection's life."""
         self._connections.add(connection)
         try:
             with suppress(ConnectionClosed):
-                await door.send_statuses(connection, [protocol.connected()])
+                await handshake.send_statuses(connection, [protocol.connected()])
                 client = await self._admit(connection)
                 if client is not None:
                     await self._converse(client)
@@ -362,29 +362,31 @@ class MarketServer:
         try:
             async for message in client.connection:
                 reply = client.protocol.receive(message)
-                await door.send_statuses(client.connection, reply.statuses, self._max_frame_events)
+                await handshake.send_statuses(
+                    client.connection, reply.statuses, self._max_frame_events
+                )
                 if reply.refused:
-                    await door.refuse(client.connection, self._close_timeout_s)
+                    await handshake.refuse(client.connection, self._close_timeout_s)
         finally:
             self._drop(client)
 
     async def _admit(self, connection: ServerConnection) -> Subscriber | None:
         """The authenticated client, or None after the connection was refused and closed."""
         feed = FeedProtocol(
-            door.asset_class_of(connection),
+            handshake.asset_class_of(connection),
             self._keys,
             max_quote_contracts=self._max_quote_contracts,
         )
-        if not await door.authenticate(
+        if not await handshake.authenticate(
             connection, feed, self._auth_timeout_s, self._close_timeout_s
         ):
             return None
         if any(other.is_open and other.is_same_account(feed) for other in self._clients):
-            await door.send_statuses(connection, [protocol.max_connections()])
-            await door.refuse(connection, self._close_timeout_s)
+            await handshake.send_statuses(connection, [protocol.max_connections()])
+            await handshake.refuse(connection, self._close_timeout_s)
             return None
         if self.finished.is_set():
-            await door.close(connection, _NORMAL_CLOSURE, "", self._close_timeout_s)
+            await handshake.close(connection, _NORMAL_CLOSURE, "", self._close_timeout_s)
             return None
         client = Subscriber(connection, feed)
         self._clients.append(client)
@@ -392,10 +394,10 @@ class MarketServer:
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answers REST; None lets a WebSocket handshake go on."""
-        if door.is_stream(request):
+        if handshake.is_stream(request):
             return None
         reply = self._rest.get(request.path, request.headers)
-        return door.response(reply.status, reply.body)
+        return handshake.response(reply.status, reply.body)
 
 
 class _Pacer:

@@ -12,7 +12,11 @@ import numpy as np
 
 from trading.data.flatfiles import QuoteTable
 from trading.data.massive.columns import Quotes, Trades
-from trading.data.massive.server.tape import MINUTE_NS, MinuteAggregator, SimulatedTape
+from trading.data.massive.server.simulated_trades import (
+    MINUTE_NS,
+    MinuteAggregator,
+    SimulatedTrades,
+)
 from trading.data.replayed_day import load_day
 from trading.errors import FlatFileError
 from trading.market.bars import StockBar
@@ -132,7 +136,7 @@ class SimulationSource:
         return session if ts_ns < session.open_ns else self._calendar.next_session(today)
 
     def _session_steps(self, day: SimulatedSession, listing: Listing) -> Iterator[SourceStep]:
-        tape = SimulatedTape(self._seed)
+        tape = SimulatedTrades(self._seed)
         minutes = MinuteAggregator(listing.symbols)
         sequence = 0
         for step in day.steps():

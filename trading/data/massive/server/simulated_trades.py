@@ -13,7 +13,7 @@ from trading.market.bars import StockBar
 MINUTE_NS: Final = 60_000_000_000
 
 
-class SimulatedTape:
+class SimulatedTrades:
     """Trades at the touch, for a market model that only quotes.
 
     Of the contracts requoted in a step with both sides present, each trades with a fixed

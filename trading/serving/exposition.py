@@ -7,13 +7,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from trading.live.metrics import text_of
-from trading.serving.supervisor import TRADING, Standing
+from trading.serving.supervisor import TRADING, SupervisorState
 
 
-def supervisor_text(standing: Standing, strategy: str | None = None) -> bytes:
+def supervisor_text(state: SupervisorState, strategy: str | None = None) -> bytes:
     """The supervisor's metrics as Prometheus text; while nobody trades, that it is not ready."""
     registry = CollectorRegistry()
-    registry.register(_Families(standing))
+    registry.register(_Families(state))
     return text_of(registry, strategy)
 
 
@@ -38,26 +38,26 @@ def merged(texts: Iterable[bytes]) -> bytes:
     return b"".join(line + b"\n" for line in every)
 
 
-def supervisor_families(standing: Standing) -> Iterable[Metric]:
+def supervisor_families(state: SupervisorState) -> Iterable[Metric]:
     """One metric family for each figure that only the supervisor has."""
     yield GaugeMetricFamily(
         "trading_bot_lease_held",
         "1 while this application holds the account's lease; with RayService or strategies only.",
-        value=float(standing.leased),
+        value=float(state.leased),
     )
     yield CounterMetricFamily(
         "trading_bot_application_failures_total",
         "Times that it failed and was started again; with RayService or strategies only.",
-        value=standing.failures,
+        value=state.failures,
     )
 
 
 class _Families(Collector):
-    def __init__(self, standing: Standing) -> None:
-        self._standing = standing
+    def __init__(self, state: SupervisorState) -> None:
+        self._state = state
 
     def collect(self) -> Iterable[Metric]:
-        yield from supervisor_families(self._standing)
-        if self._standing.phase != TRADING:
+        yield from supervisor_families(self._state)
+        if self._state.phase != TRADING:
             about = "1 while it trades, or the market is closed."
             yield GaugeMetricFamily("trading_bot_ready", about, value=0.0)

@@ -24,7 +24,7 @@ _TOTALS = (
 
 
 @dataclass(slots=True)
-class FeedFigures:
+class FeedCounts:
     """The feed at one instant; totals since its start, over all readers that there were."""
 
     readers: Mapping[str, int] = field(default_factory=dict)
@@ -51,9 +51,11 @@ class FeedFigures:
     """REST requests by what became of them."""
     rest_kept_bytes: int = 0
     now_ns: int = 0
+    market_open: bool = False
+    """Whether the vendor is expected to send."""
 
 
-def feed_text(figures: FeedFigures) -> bytes:
+def feed_text(figures: FeedCounts) -> bytes:
     """The feed's metrics as Prometheus text."""
     registry = CollectorRegistry()
     registry.register(_Families(figures))
@@ -61,11 +63,16 @@ def feed_text(figures: FeedFigures) -> bytes:
     return generate_latest(registry)
 
 
-def feed_families(figures: FeedFigures) -> Iterable[Metric]:
+def feed_families(figures: FeedCounts) -> Iterable[Metric]:
     """One metric family for each figure."""
     yield _by("readers", "Readers connected.", "asset_class", figures.readers)
     for name, about, value in _TOTALS:
         yield CounterMetricFamily(f"{_PREFIX}{name}_total", about, value=getattr(figures, value))
+    yield GaugeMetricFamily(
+        f"{_PREFIX}market_open",
+        "1 while the vendor is expected to send.",
+        value=float(figures.market_open),
+    )
     yield GaugeMetricFamily(
         f"{_PREFIX}waiting_events", "Events that wait for readers.", value=figures.waiting
     )
@@ -91,7 +98,7 @@ def feed_families(figures: FeedFigures) -> Iterable[Metric]:
     yield from _connection_families(figures)
 
 
-def _connection_families(figures: FeedFigures) -> Iterable[Metric]:
+def _connection_families(figures: FeedCounts) -> Iterable[Metric]:
     labels = ["asset_class", "connection"]
     live = GaugeMetricFamily(
         f"{_PREFIX}connected", "1 while a connection to the vendor is live.", labels=labels
@@ -127,7 +134,7 @@ def _by(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:
 
 
 class _Families(Collector):
-    def __init__(self, figures: FeedFigures) -> None:
+    def __init__(self, figures: FeedCounts) -> None:
         self._figures = figures
 
     def collect(self) -> Iterable[Metric]:

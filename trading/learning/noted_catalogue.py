@@ -1,0 +1,83 @@
+"""The actions and features that a model was learnt with, and what of them is another here.
+
+Weights say only how many there are. With other ones of the same number, they would be read as if
+nothing had changed.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trading.envs.catalogue import ACTIONS, Action
+from trading.envs.features import FEATURES
+from trading.envs.market_features import Feature
+from trading.errors import CheckpointError
+from trading.learning.checkpoints import MANIFEST, verify
+
+CATALOGUE = "catalogue"
+"""Of a checkpoint's metadata."""
+_MOST_TOLD = 4
+
+
+def noted_catalogue() -> dict[str, dict[str, str]]:
+    """A digest of each action and feature by its name, in order, as JSON values."""
+    kinds: dict[str, tuple[Action | Feature, ...]] = {"actions": ACTIONS, "features": FEATURES}
+    return {
+        kind: {each.name: f"{k}:{_digest(each)}" for k, each in enumerate(entries)}
+        for kind, entries in kinds.items()
+    }
+
+
+def check_catalogue(path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Whether a checkpoint or model was learnt with this program's actions and features.
+
+    One that does not tell, as those of before it was noted and files of weights alone, passes.
+
+    Parameters
+    ----------
+    path
+        Its folder or file.
+    metadata
+        What its manifest says, where that is known; None: it is read.
+
+    Raises
+    ------
+    CheckpointError
+        It was learnt with others; the message names them.
+    """
+    if metadata is None:
+        metadata = verify(path) if (path / MANIFEST).is_file() else {}
+    then = metadata.get(CATALOGUE)
+    if then is None:
+        return
+    told = [
+        line
+        for kind, now in noted_catalogue().items()
+        for line in _differences(kind, then.get(kind, {}), now)
+    ]
+    if told:
+        raise CheckpointError(
+            f"{path} was learnt with other actions or features ({'; '.join(told)}): use the "
+            "program that it was learnt with, or begin anew in another paths.checkpoint_dir"
+        )
+
+
+def _differences(kind: str, then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    common = then.keys() & now.keys()
+    groups = {
+        "only there": [name for name in then if name not in now],
+        "only here": [name for name in now if name not in then],
+        "another here": [name for name in now if name in common and now[name] != then[name]],
+    }
+    return [f"{kind} {what}: {_listed(names)}" for what, names in groups.items() if names]
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_MOST_TOLD])
+    more = len(names) - _MOST_TOLD
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _digest(entry: object) -> str:
+    return hashlib.sha256(repr(entry).encode()).hexdigest()[:8]
