@@ -93,6 +93,13 @@ def test_the_champion_is_chosen_and_limits_are_read_again(live: LiveMarket, tmp_
         "the limits of the settings' file",
         lambda: live._trader and live._trader.env.broker.risk.limits.max_daily_loss_pct == 5.0,
     )
+    trader = live._trader
+    assert trader is not None
+    known = live.stop(), live.account_champion()
+    # What the trading thread is in the midst of changing, no other thread sees.
+    account = trader.env.broker.account
+    account.fills, account.champion, account.discarded_champion = 99, 9, 9
+    assert (live.progress(), live.account_champion()) == known
 
 
 def test_without_its_secrets_it_waits_and_holds_none(

@@ -16,7 +16,7 @@ from trading.envs.features import FEATURE_COUNT
 from trading.errors import ConfigError, PluginError, TradingError, UnknownName
 from trading.evaluation.baselines import baselines
 from trading.live.assembly import check_plugins, fee_schedule, rule_based
-from trading.live.changed_settings import terms_of
+from trading.live.changed_settings import trading_settings
 from trading.plugins import loading
 from trading.plugins.loading import load_plugins
 from trading.plugins.registry import REGISTRY, Plugin
@@ -158,7 +158,7 @@ def test_a_fee_schedule_takes_the_place_of_the_configured_one(tmp_path: Path) ->
     )
     assert fee_schedule(settings).commission == 0.5
     assert fee_schedule(settings).orf_fee == settings.execution.orf_fee
-    told = terms_of(settings)["execution.fee_schedule"]
+    told = trading_settings(settings)["execution.fee_schedule"]
     assert told == f"mine ({REGISTRY.fee_schedules['mine'].digest})"
 
 
@@ -207,9 +207,9 @@ def test_an_installed_package_tells_of_its_modules_by_an_entry_point(
 
 def test_a_file_that_was_edited_is_loaded_again_and_its_digest_says_so(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, HOLDS, "policy.trader=holds")
-    before = terms_of(settings)["policy.trader"]
+    before = trading_settings(settings)["policy.trader"]
     settings_with(tmp_path, HOLDS.replace("td.HOLD)", "0 + 1  )"))
-    assert terms_of(settings)["policy.trader"] != before
+    assert trading_settings(settings)["policy.trader"] != before
     closes = situation(2, CLOSE), np.zeros(2, np.bool_)
     assert rule_based(settings, 7)(*closes).tolist() == [CLOSE, CLOSE]
     (tmp_path / "mine.py").write_text("1 / 0")

@@ -69,6 +69,7 @@ from trading.live.recorded import recorded_env, recorded_markets
 from trading.live.reloading import reload
 from trading.live.rule_based import RuleBasedDecider, check_account
 from trading.live.status import (
+    AccountSnapshot,
     account_figures,
     describe_account,
     describe_market,
@@ -124,7 +125,11 @@ class Progress(NamedTuple):
 
 
 class LiveMarket:
-    """Trades one account from its own thread; every method answers from snapshots.
+    """Trades one account from its own thread.
+
+    Every method tells of the account from snapshots that the trading thread takes after each bar
+    and each command. The feed's counters, the weights' version and the keys of commands are single
+    values, and read as they are.
 
     Parameters
     ----------
@@ -170,6 +175,7 @@ class LiveMarket:
         self._bar: Bar | None = None
         self._restarts = 0
         self._equity = float("nan")
+        self._account: AccountSnapshot | None = None
         self._recent_fills: tuple[str, ...] = ()
         self._profit_today = 0.0
         self._notices: Notices | None = None
@@ -314,7 +320,7 @@ class LiveMarket:
         trader = self._trader
         if trader is not None:
             trader.dead_man.driven()
-        account = trader.env.broker.account if trader else None
+        account = self._account
         return Progress(
             phase=self._phase,
             connected=not self._feed_reasons() and self._phase == "trading",
@@ -322,12 +328,12 @@ class LiveMarket:
             events=trader.clock.quotes + trader.clock.bars if trader else 0,
             decisions=account.decisions if account else 0,
             fills=account.fills if account else 0,
-            fees=account.fees_paid if account else 0.0,
+            fees=account.fees if account else 0.0,
             equity=self._equity,
-            open_positions=len(account.strategies) if account else 0,
+            open_positions=account.open_positions if account else 0,
             market_time_ns=self._bar.end_ns if self._bar else 0,
             recent_fills=self._recent_fills,
-            champion=account.champion if account else 0,
+            champion=account.champion.champion if account else 0,
             promotions=account.promotions if account else 0,
             rollbacks=account.rollbacks if account else 0,
             failure=str(self._failure or ""),
@@ -368,7 +374,8 @@ class LiveMarket:
 
     def account_champion(self) -> AccountChampion | None:
         """Where the account stands, None before it is open."""
-        return self._trader.champion_policy.account_champion if self._trader is not None else None
+        account = self._account
+        return account.champion if self._trader is not None and account is not None else None
 
     def control_digest(self) -> bytes | None:
         """SHA-256 of the owner's token; None where none is configured."""
@@ -419,7 +426,7 @@ class LiveMarket:
                 "(policy.trader), and there is no champion to change"
             )
         choice = OwnerChoice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
-        account_champion = trader.champion_policy.account_champion
+        account_champion = self.account_champion()
         if command.command is OwnerCommand.PROMOTE:
             config = assembly.model_config(settings)
             name, told = describe_pointer(choice.promote(which, config, account_champion))
@@ -546,6 +553,7 @@ class LiveMarket:
             self._notices.tell(line)
 
     def _take_snapshot(self, trader: Trader, bar: Bar) -> None:
+        self._account = AccountSnapshot.of(trader)
         figures = account_figures(trader, self._restarts)
         self._equity = figures.portfolio_value
         self._metrics.update_account(figures)
@@ -768,7 +776,7 @@ class LiveMarket:
                 now_ns,
                 champion_state,
             )
-            self._keep_daybook(trader)
+            self._keep_activity(trader)
             self._introduce(trader)
             self._phase = "connecting"
             threading.Thread(target=self._serve_commands, name="owner", daemon=True).start()
@@ -783,7 +791,7 @@ class LiveMarket:
             self._take_snapshot(trader, trader.clock.bar)
             self._phase = "finished" if trader.finished else "stopped"
 
-    def _keep_daybook(self, trader: Trader) -> None:
+    def _keep_activity(self, trader: Trader) -> None:
         """Note from here on what the account does; what it did before, its journal tells."""
         broker = trader.env.broker
         journal = broker.journal
@@ -830,6 +838,7 @@ class LiveMarket:
             for answer in self._early_replies:
                 trader.deliver(answer)
             self._early_replies.clear()
+            self._account = AccountSnapshot.of(trader)
             self._trader = trader
 
     def _open_recorder(self) -> Recorder | None:

@@ -1,7 +1,7 @@
 """What the live market tells about itself, taken on the trading thread after every bar."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,9 +9,36 @@ from trading.execution.legs import is_stock
 from trading.execution.orders import Fill
 from trading.execution.owner import account_status
 from trading.execution.risk import MINUTE_NS
+from trading.learning.champion.manager import AccountChampion
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures, UnderlyingFigures
 from trading.live.trader import Trader
+
+
+class AccountSnapshot(NamedTuple):
+    """What other threads may know of the account, as the trading thread last left it."""
+
+    decisions: int
+    fills: int
+    fees: float
+    open_positions: int
+    promotions: int
+    rollbacks: int
+    champion: AccountChampion
+
+    @classmethod
+    def of(cls, trader: Trader) -> "AccountSnapshot":
+        """Take it, on the trading thread."""
+        account = trader.env.broker.account
+        return cls(
+            account.decisions,
+            account.fills,
+            account.fees_paid,
+            len(account.strategies),
+            account.promotions,
+            account.rollbacks,
+            trader.champion_policy.account_champion,
+        )
 
 
 def iso_time(ts_ns: int) -> str | None:
