@@ -173,6 +173,11 @@ def pages() -> dict[Path, str]:
         "One decision per underlying and bar. An action chooses its contracts by expiry and\n"
         "delta; what cannot be ordered now is masked. At most one strategy is open per\n"
         "underlying.\n\n"
+        "The table's actions open all that the limits, the buying power and the displayed sizes\n"
+        "allow. With `env.size_levels` 3 there follow the same openings at a third of that\n"
+        "(`long_call_near_d30_1of3`), and then those at two thirds, in whole units rounded down;\n"
+        "a part of less than one unit is masked. A model is made for one number of levels, and\n"
+        "is refused under another one.\n\n"
         f"{_MADE}\n{action_table()}"
     )
     products = (
