@@ -43,7 +43,9 @@ def defaults_of(kind: type) -> dict[str, Any]:
     return dict(kind._field_defaults)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("kind", "sections", "apart"), TOLD, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(
+    ("kind", "sections", "apart"), TOLD, ids=lambda each: getattr(each, "__name__", "")
+)
 def test_an_internal_type_begins_with_the_defaults_of_its_settings(
     kind: type, sections: list[type[BaseModel]], apart: set[str]
 ) -> None:
