@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from tests.execution.scene import new_broker
 from trading.cli.main import app
 from trading.cli.reference import verbs
-from trading.config import environment_names, load_settings
+from trading.config import Settings, environment_names, load_settings
+from trading.config.tree import section_keys, settings_by_key
 from trading.execution.journal.schema import SCHEMA_VERSION
 from trading.learning.checkpoints import CheckpointStore
 
@@ -132,8 +133,6 @@ def test_the_readme_names_every_environment_variable() -> None:
 
 
 def test_the_default_settings_file_holds_the_defaults() -> None:
-    from trading.config import Settings
-
     assert load_settings(ROOT / "configs" / "local.yaml", (), {}) == Settings()
 
 
@@ -197,3 +196,11 @@ def test_what_the_first_hour_asks_of_an_account_runs(
         verbs_run.add(words[0])
     assert verbs_run >= {"account", "report", "journal", "checkpoints", "stop"}
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=named)
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    sections = "risk|env|model|learning|execution|paths|safety|policy|notify|serving"
+    told = re.findall(rf"`((?:{sections})\.[a-z_.]+)(?:[=:][^`]*)?`", page.read_text())
+    known = {*settings_by_key(), *section_keys()}
+    assert [key for key in told if key not in known and not key.endswith((".py", ".md"))] == []

@@ -38,7 +38,7 @@ def played(name: str) -> dict[str, Any]:
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind in ("traders", "baselines", "fee_schedules"):
         monkeypatch.setattr(REGISTRY, kind, {})
-    monkeypatch.setattr(loading, "_loaded", set())
+    monkeypatch.setattr(loading, "_loaded", {})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -35,7 +35,7 @@ def holds(seed):
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten with it."""
-    monkeypatch.setattr(loading, "_loaded", set())
+    monkeypatch.setattr(loading, "_loaded", {})
     for kind in ("traders", "baselines", "fee_schedules"):
         monkeypatch.setattr(REGISTRY, kind, {})
 
@@ -205,13 +205,18 @@ def test_an_installed_package_tells_of_its_modules_by_an_entry_point(
     assert not REGISTRY.traders
 
 
-def test_a_digest_says_that_the_file_has_changed(tmp_path: Path) -> None:
+def test_a_file_that_was_edited_is_loaded_again_and_its_digest_says_so(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, HOLDS, "policy.trader=holds")
     before = terms_of(settings)["policy.trader"]
-    loading._loaded.clear()
-    REGISTRY.traders.clear()
-    changed = settings_with(tmp_path, HOLDS + "\nx = 1\n", "policy.trader=holds")
-    assert terms_of(changed)["policy.trader"] != before
+    settings_with(tmp_path, HOLDS.replace("td.HOLD)", "0 + 1  )"))
+    assert terms_of(settings)["policy.trader"] != before
+    closes = situation(2, CLOSE), np.zeros(2, np.bool_)
+    assert rule_based(settings, 7)(*closes).tolist() == [CLOSE, CLOSE]
+    (tmp_path / "mine.py").write_text("1 / 0")
+    for _ in range(2):
+        with pytest.raises(PluginError, match="ZeroDivisionError"):
+            load_plugins(settings)
+    assert not REGISTRY.traders
 
 
 def test_a_name_that_is_none_is_told_with_those_near_it() -> None:

@@ -1,8 +1,9 @@
-"""Imports the files and packages that register plug-ins, once a process."""
+"""Imports the files and packages that register plug-ins; a file again once it has changed."""
 
 import hashlib
 import importlib.util
 import sys
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from trading.plugins.registry import REGISTRY, Registry, told
 GROUP = "trading.plugins"
 """Of the entry points by which installed packages tell of their modules."""
 
-_loaded: set[str] = set()
+_loaded: dict[str, str] = {}
+"""What was imported: a file with the digest of its contents, or a module of a package."""
 
 
 def load_plugins(settings: Settings) -> Registry:
@@ -45,12 +47,10 @@ def _load_entry(entry: EntryPoint) -> None:
             f"the plug-in {entry.name} ({entry.value}) of {package} failed{told(error, '')}: mend "
             "that package, or uninstall it"
         ) from error
-    _loaded.add(entry.value)
+    _loaded[entry.value] = ""
 
 
 def _load_file(path: Path) -> None:
-    if str(path) in _loaded:
-        return
     if not path.is_file() or path.suffix != ".py":
         wrong = "is no Python file (.py)" if path.is_file() else "there is no such file"
         raise PluginError(
@@ -58,11 +58,22 @@ def _load_file(path: Path) -> None:
             "at this place"
         )
     name = f"trading_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "it is a Python file"
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    before = _loaded.pop(str(path), None)
+    if before == digest:
+        _loaded[str(path)] = digest
+        return
+    if before is not None:
+        # It was edited since, as between two cells of a notebook.
+        _unload(name)
+    loader = SourceFileLoader(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None, "it has a loader"
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        # Of what was read: bytecode kept beside a file may be of what it was a second ago.
+        exec(loader.source_to_code(content, str(path)), module.__dict__)
     except PluginError as error:
         _unload(name)
         raise PluginError(f"plugins: {error}") from error.__cause__
@@ -72,7 +83,7 @@ def _load_file(path: Path) -> None:
             f"plugins: {path} failed when it was imported,{told(error, str(path))}: mend it, or "
             "take it out of plugins"
         ) from error
-    _loaded.add(str(path))
+    _loaded[str(path)] = digest
 
 
 def _unload(name: str) -> None:
