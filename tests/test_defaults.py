@@ -1,4 +1,4 @@
-"""What an internal type begins with, where a program makes it without settings, is what they say."""
+"""What an internal type begins with without settings is what they begin with."""
 
 import dataclasses
 from typing import Any
