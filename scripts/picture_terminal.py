@@ -77,11 +77,19 @@ def as_text(screen: pyte.Screen) -> Text:
     for row in range(LINES):
         for column in range(COLUMNS):
             cell = screen.buffer[row][column]
-            color = cell.fg if cell.fg != "default" else None
-            text.append(cell.data, Style(color=color, bold=cell.bold, dim=cell.blink))
+            text.append(cell.data, Style(color=_color(cell.fg), bold=cell.bold, dim=cell.blink))
         text.append("\n")
     text.rstrip()
     return text
+
+
+def _color(name: str) -> str | None:
+    """A colour of pyte as rich calls it."""
+    if name == "default":
+        return None
+    if re.fullmatch("[0-9a-f]{6}", name):
+        return f"#{name}"
+    return name.replace("brown", "yellow").replace("bright", "bright_")
 
 
 def write_picture(text: Text, path: Path) -> None:

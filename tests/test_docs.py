@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import trading
 from tests.execution.scene import new_broker
 from trading.cli.main import app
 from trading.cli.reference import verbs
@@ -114,13 +115,13 @@ def test_the_site_has_every_page_in_its_navigation() -> None:
 
 @pytest.mark.parametrize("page", ["glossary.md", "architecture.md", "parity.md"])
 def test_modules_that_a_page_names_exist(page: str) -> None:
-    trading = ROOT / "trading"
+    package = ROOT / "trading"
     text = (ROOT / "docs" / page).read_text()
     named = re.findall(r"`((?:tests/|[a-z_]+/)*[a-z_]+\.py|[a-z_]+(?:/[a-z_]+)*/)`", text)
     missing = [
         name
         for name in named
-        if not (trading / name).exists()
+        if not (package / name).exists()
         and not (ROOT / name).exists()
         and not any(ROOT.glob(f"t*/**/{name}"))
     ]
@@ -204,3 +205,9 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
     told = re.findall(rf"`((?:{sections})\.[a-z_.]+)(?:[=:][^`]*)?`", page.read_text())
     known = {*settings_by_key(), *section_keys()}
     assert [key for key in told if key not in known and not key.endswith((".py", ".md"))] == []
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=named)
+def test_names_of_the_package_that_a_page_uses_exist(page: Path) -> None:
+    told = set(re.findall(r"\btd\.([a-zA-Z_]+)", page.read_text()))
+    assert told <= set(trading.__all__)

@@ -73,6 +73,17 @@ def test_list_tells_which_champion_trades_and_its_numbers(state: Path) -> None:
     assert "30" in rows["step-30"]
 
 
+def test_card_prints_what_was_written_and_makes_what_was_not(state: Path) -> None:
+    written = run(state, "card", "champion-2")
+    assert written.exit_code == 0, written.output
+    file = state / "checkpoints" / "champions" / "champion-000000002" / "card.md"
+    assert written.output == file.read_text()
+    assert weights_digest(weights(2)) in written.output and "+0.125 to +0.375" in written.output
+    made = run(state, "card", "step-30")
+    assert made.exit_code == 0 and "# Model card: step-000000030" in made.output
+    assert weights_digest(weights(3)) in made.output
+
+
 def test_list_and_show_speak_json(state: Path) -> None:
     listed = {each["name"]: each for each in json.loads(run(state, "list", "--json").output)}
     assert list(listed) == ["champion-1", "champion-2", "step-30"]

@@ -1,5 +1,6 @@
 """The single environment keeps Gymnasium's contract and is the vector environment at B = 1."""
 
+import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
@@ -32,3 +33,22 @@ def test_an_episode_is_what_the_vector_environment_of_one_account_plays() -> Non
             assert np.array_equal(seen["observations"], info["final_obs"]["observations"][0])
             return
     raise AssertionError("the session never closed")
+
+
+def test_an_episode_goes_through_as_many_nights_as_it_is_asked_for() -> None:
+    env = gymnasium.make("trading/Options-v0", sessions_per_episode=2)
+    env.reset(seed=3)
+    bars, ended = 0, False
+    while not ended:
+        _, _, terminated, truncated, _ = env.step(0)
+        bars, ended = bars + 1, terminated or truncated
+    assert SESSION_BARS < bars <= 2 * SESSION_BARS + 2
+
+
+def test_gymnasium_makes_many_that_are_stepped_together() -> None:
+    env = gymnasium.make_vec(
+        "trading/Options-v0", num_envs=4, vectorization_mode="vector_entry_point", seed=2
+    )
+    assert isinstance(env.unwrapped, SimulatedOptionsVectorEnv)
+    same = SimulatedOptionsVectorEnv(4, DEFAULT_RULES, DEFAULT_FEES, seed=2)
+    np.testing.assert_array_equal(env.reset()[0]["observations"], same.reset()[0]["observations"])

@@ -12,6 +12,7 @@ from trading.config import Settings
 from trading.envs.market_features import LIMIT
 from trading.envs.rewards import largest_reward
 from trading.learning import build
+from trading.learning.champion.card import LEARNT_FROM, markets_told
 from trading.learning.checkpoints import CheckpointStore
 from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
 from trading.learning.noted_settings import NOTED, differences, noted_settings
@@ -84,7 +85,8 @@ def open_algorithm(
     stack.callback(algorithm.stop)
     noted = noted_settings(settings)
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    store = CheckpointStore(folder, keep, noted={NOTED: noted, CATALOGUE: noted_catalogue()})
+    told = {LEARNT_FROM: markets_told(settings), CATALOGUE: noted_catalogue()}
+    store = CheckpointStore(folder, keep, noted={NOTED: noted, **told})
     start = build.warm_start(algorithm, store, settings.paths.model_path)
     if start.settings is not None:
         for line in differences(start.settings, noted):

@@ -278,12 +278,14 @@ class _Application:
         from trading.app.held_out import HeldOutSessions
         from trading.learning.build import pretrain
         from trading.learning.champion import registry
+        from trading.learning.champion.card import LEARNT_FROM, live_told
         from trading.learning.champion.manager import (
             AccountChampion,
             ChampionManager,
             state_on_disk,
         )
         from trading.learning.champion.store import ChampionStore
+        from trading.learning.noted_settings import NOTED, noted_settings
         from trading.learning.online import OnlineLearner
 
         settings, display = self._settings, self._display
@@ -337,7 +339,10 @@ class _Application:
 
         account = self._before
         champions = ChampionStore(
-            settings.paths.checkpoints, settings.learning.keep_checkpoints, account.newest_champion
+            settings.paths.checkpoints,
+            settings.learning.keep_checkpoints,
+            account.newest_champion,
+            noted={NOTED: noted_settings(settings), LEARNT_FROM: live_told(settings)},
         )
         self._champion_manager = ChampionManager(champions, publish)
         self._champion_manager.begin(

@@ -18,6 +18,7 @@ from trading.live import assembly
 from trading.live.simulated_world import simulated_world
 from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
+from trading.market.randomisation import Family
 
 log = get_logger(__name__)
 
@@ -104,23 +105,39 @@ class HeldOutSessions:
     def _trade_simulated(self, trader: SessionTrader) -> Returns:
         """Sessions that are always the same, and as many that each judgement has for itself."""
         count = self._settings.learning.gate.sessions
-        parts = []
-        for sessions, judgement in ((count - count // 2, 0), (count // 2, self._judgements)):
-            seed = _held_out_seed(self._settings.seed, judgement)
-            rules = (self._rules, self._fees)
-            per_episode = self._settings.env.sessions_per_episode
-            parts.append(
-                simulation_returns(sessions, seed, *rules, trader, self._family, per_episode)
-            )
-        return np.concatenate(parts)
+        halves = ((count - count // 2, 0), (count // 2, self._judgements))
+        return np.concatenate([self._markets(*half)(trader) for half in halves])
 
-    def _days(self, folder: Path) -> "_Days":
+    def _markets(self, sessions: int, judgement: int) -> "HeldOutMarkets":
+        seed = held_out_seed(self._settings.seed, judgement)
         per_episode = self._settings.env.sessions_per_episode
-        return _Days(folder, self._rules, self._fees, per_episode)
+        return HeldOutMarkets(sessions, seed, self._rules, self._fees, self._family, per_episode)
+
+    def _days(self, folder: Path) -> "HeldOutDays":
+        per_episode = self._settings.env.sessions_per_episode
+        return HeldOutDays(folder, self._rules, self._fees, per_episode)
 
 
 @dataclass(frozen=True)
-class _Days:
+class HeldOutMarkets:
+    """Simulated sessions, the same ones each time, as one held-out set."""
+
+    sessions: int
+    seed: int
+    rules: TradingRules
+    fees: FeeSchedule
+    family: Family
+    sessions_per_episode: int
+
+    def __call__(self, trader: SessionTrader) -> Returns:
+        rules, per_episode = (self.rules, self.fees), self.sessions_per_episode
+        return simulation_returns(
+            self.sessions, self.seed, *rules, trader, self.family, per_episode
+        )
+
+
+@dataclass(frozen=True)
+class HeldOutDays:
     """Every day of a history, as one held-out set."""
 
     folder: Path
@@ -133,7 +150,7 @@ class _Days:
         return history_returns(self.folder, *rules, trader, self.sessions_per_episode)
 
 
-def _held_out_seed(seed: int, judgement: int) -> int:
+def held_out_seed(seed: int, judgement: int) -> int:
     """A seed that no runner has: theirs are small numbers beside the setting."""
     key = [seed, _SEED_KEY, *([judgement] if judgement else [])]
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])

@@ -10,7 +10,7 @@ from trading.config import Settings
 from trading.errors import LearningError
 from trading.evaluation.evaluate import PolicyOfFold
 from trading.learning.build import pretrain
-from trading.learning.policy import Policy
+from trading.learning.policy import Policy, Weights
 from trading.live import assembly
 
 
@@ -22,11 +22,8 @@ def retrained(settings: Settings, display: Display, stopped: Callable[[], bool])
     """
 
     def policy_of(train: Path, state: Path) -> Policy:
-        paths = settings.paths.model_copy(
-            update={"state_dir": state, "checkpoint_dir": state / "checkpoints"}
-        )
-        learning = settings.learning.model_copy(update={"history": train})
-        of_fold = settings.model_copy(update={"paths": paths, "learning": learning})
+        of_fold = settings_of_fold(settings, train, state)
+        learning = of_fold.learning
         with ExitStack() as stack:
             algorithm, store, _, _ = open_algorithm(of_fold, display, stack, stopped)
             pretrain(
@@ -39,9 +36,26 @@ def retrained(settings: Settings, display: Display, stopped: Callable[[], bool])
             )
             if stopped():
                 raise LearningError("the evaluation was stopped before its last fold was traded")
-            model, acting = assembly.model_config(settings), settings.policy.act
-            policy = Policy(model, settings.seed, acting=acting)
-            policy.load_weights(algorithm.weights())
-        return policy
+            return acting_policy(settings, algorithm.weights())
 
     return policy_of
+
+
+def settings_of_fold(settings: Settings, train: Path | None, state: Path) -> Settings:
+    """The settings of one fold: it learns from the history `train`, or from simulated markets.
+
+    Its checkpoints lie in `state`.
+    """
+    paths = settings.paths.model_copy(
+        update={"state_dir": state, "checkpoint_dir": state / "checkpoints"}
+    )
+    learning = settings.learning.model_copy(update={"history": train})
+    return settings.model_copy(update={"paths": paths, "learning": learning})
+
+
+def acting_policy(settings: Settings, weights: Weights) -> Policy:
+    """The policy of these weights, acting as it trades live."""
+    model, acting = assembly.model_config(settings), settings.policy.act
+    policy = Policy(model, settings.seed, acting=acting)
+    policy.load_weights(weights)
+    return policy

@@ -75,11 +75,15 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
 
 @contextmanager
 def ray_runtime(
-    settings: Settings, display: Display, namespace: str | None = None
+    settings: Settings,
+    display: Display,
+    namespace: str | None = None,
+    shows_logs: bool | None = None,
 ) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one.
 
-    Its Ray namespace is the account's, where no other is named.
+    Its Ray namespace is the account's, where no other is named. What its processes log is shown
+    where `shows_logs` says so; None: where no terminal has people watching.
     """
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
     if not address:
@@ -92,7 +96,7 @@ def ray_runtime(
     common: dict[str, Any] = {
         "namespace": namespace or account_name(settings),
         "logging_level": "ERROR",
-        "log_to_driver": not display.is_terminal,
+        "log_to_driver": not display.is_terminal if shows_logs is None else shows_logs,
     }
     display.phase("joining Ray at " + address if address else "starting Ray")
     if address:

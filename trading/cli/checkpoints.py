@@ -106,6 +106,7 @@ def show(
 ) -> None:
     """Check one champion or checkpoint file by file, and print what its manifest says."""
     settings = settings_for(config, overrides or [], strategy)
+    from trading.learning.champion.card import LEARNT_FROM
     from trading.learning.checkpoints import load_module_weights, verify
     from trading.learning.noted_catalogue import CATALOGUE
     from trading.learning.noted_settings import NOTED, shown
@@ -129,6 +130,8 @@ def show(
             elif name == NOTED:
                 told = (f"{setting}={shown(each)}" for setting, each in sorted(value.items()))
                 table.add_row("learnt with", "\n".join(told))
+            elif name == LEARNT_FROM:
+                table.add_row("learnt from", "\n".join(value.values()))
             elif name == CATALOGUE:
                 kinds = ", ".join(f"{len(known)} {kind}" for kind, known in value.items())
                 table.add_row("catalogue", kinds)
@@ -138,6 +141,34 @@ def show(
                 table.add_row(name, "" if value is None else str(value))
         table.add_row("parameters", f"{parameters:,}")
         _console().print(table)
+
+
+@checkpoints_app.command()
+def card(
+    which: WhichArgument,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    strategy: StrategyOption = None,
+) -> None:
+    """Print the model card: data, settings, digest, results and limits, as Markdown.
+
+    A champion's was written when it was promoted. That of anything else is made of what its
+    manifest says.
+    """
+    settings = settings_for(config, overrides or [], strategy)
+    from trading.learning.champion.card import CARD, model_card
+    from trading.learning.champion.store import weights_digest
+    from trading.learning.checkpoints import load_module_weights, verify
+
+    with failures():
+        path, _ = _choice(settings).find(which)
+        metadata = {} if path.is_file() else verify(path)
+        written = path / CARD
+        if written.is_file():
+            print(written.read_text(encoding="utf-8"), end="")
+            return
+        digest = weights_digest(load_module_weights(path))
+        print(model_card(path.name, metadata, digest), end="")
 
 
 @checkpoints_app.command()

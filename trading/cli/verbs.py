@@ -40,6 +40,7 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
     ),
     "Learn": (
         Verb("train", "learn on simulated markets or a history", "run", "train"),
+        Verb("tune", "search settings that learn better", "tune", "tune"),
         Verb("backtest", "trade whole sessions beside baselines", "evaluation", "backtest"),
         Verb("evaluate", "walk forward: learn, then trade later days", "evaluation", "evaluate"),
         Verb(
@@ -70,7 +71,6 @@ GROUPS: dict[str, tuple[Verb, ...]] = {
 EXAMPLES = (
     ("trading up", "trade a simulated exchange"),
     ("trading up --config configs/paper.yaml", "trade on quotes of Massive.com"),
-    ("trading report --html report.html", "what the account did"),
 )
 _FLAGS = "-h of any verb · --version · --debug · --install-completion"
 _ALSO_CALLED = {"run": "up", "start": "up", "trade": "up", "quit": "stop", "settings": "config"}

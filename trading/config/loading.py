@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from trading.config.layer import OVERRIDE, Layer, contradictions, missing
 from trading.config.problems import problem_line, problem_lines, shown
 from trading.config.settings import Origin, Settings
+from trading.config.space import SPACE, Space, read_space
 from trading.config.strategies import SECTION, refused, settings_of, shared_ports
 from trading.config.tree import nested, settings_by_key
 from trading.config.yaml_values import YamlProblem, parse_yaml
@@ -70,6 +71,19 @@ def load_settings(
     return settings
 
 
+def load_space(path: Path) -> Space:
+    """The space of a file: a mapping of what the setting `tune.space` holds.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no space; holds one line for each mistake.
+    """
+    sources = _Sources()
+    content = sources.content(path)
+    if sources.mistakes:
+        raise ConfigError(sources.mistakes)
+    return read_space(content, str(path))
+
+
 def environment_names() -> dict[str, str]:
     """The environment variables that are read, and the dotted key that each one sets."""
     return {s.environment: s.key for s in settings_by_key().values() if s.environment}
@@ -101,6 +115,11 @@ class _Sources:
         self.strategies: dict[str, Layer] = {}
 
     def add_file(self, path: Path) -> None:
+        for name, value in self.content(path).items():
+            self._add(str(name), value, str(path))
+
+    def content(self, path: Path) -> Mapping[str, object]:
+        """What a YAML file maps; nothing where it is empty, or wrong, which is told."""
         try:
             content = parse_yaml(_text(path))
         except FileNotFoundError:
@@ -114,11 +133,11 @@ class _Sources:
             self.mistakes.append(f"{path}: is not valid YAML: {error}")
         else:
             if isinstance(content, dict):
-                for name, value in content.items():
-                    self._add(str(name), value, str(path))
-            elif content is not None:
+                return content
+            if content is not None:
                 found = type(content).__name__
                 self.mistakes.append(f"{path}: must be a mapping of settings, is a {found}")
+        return {}
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
         for setting in settings_by_key().values():
@@ -181,6 +200,7 @@ class _Sources:
         else:
             lines += contradictions(found, self.tree.origins)
         lines += missing(values)
+        lines += self._mistakes_of_space()
         if name is not None and name not in strategies:
             there = f"one of {', '.join(strategies)}" if strategies else "left out"
             why = "" if strategies else ": the settings have no section strategies"
@@ -194,6 +214,15 @@ class _Sources:
         if lines or found is None:
             raise ConfigError(lines)
         return found
+
+    def _mistakes_of_space(self) -> Sequence[str]:
+        space = self.tree.values.get(SPACE)
+        if isinstance(space, dict):
+            try:
+                read_space(space, self.tree.origins[SPACE])
+            except ConfigError as error:
+                return error.lines
+        return ()
 
     def _add(self, key: str, value: object, origin: str) -> None:
         """Add a value to the tree, or what it says of a strategy to that one's."""

@@ -740,6 +740,44 @@ class LearningSettings(Section):
     ] = False
 
 
+class TuneSettings(Section):
+    """What `trading tune` searches, and how; see docs/tuning.md."""
+
+    method: Annotated[
+        Literal["asha", "pbt", "random"],
+        _about(
+            "What becomes of trials that score low: with asha they end early, with pbt they go on "
+            "from a better one's weights with other settings, with random they learn to their end."
+        ),
+    ] = "asha"
+    trials: Annotated[
+        Count, _about("Settings that are tried, those that are given among them.")
+    ] = 16
+    judgements: Annotated[
+        Count,
+        _about("Times that a trial is scored, after equal parts of learning.pretrain_steps."),
+    ] = 4
+    reduction: Annotated[
+        int,
+        Field(ge=2),
+        _about(
+            "Of so many trials one goes on, with asha, at the first judgement and at each that "
+            "comes so many times as late."
+        ),
+    ] = 2
+    concurrent: Annotated[
+        Count | None,
+        _about("Trials at the same time; unset: as many as the cluster has CPUs for."),
+    ] = None
+    space: Annotated[
+        dict[str, Any],
+        _about(
+            "By key of learning, model or policy: a list of choices, or a range as in "
+            "{low: 1e-5, high: 1e-2, scale: log}."
+        ),
+    ] = {}
+
+
 class RaySettings(Section):
     """The Ray runtime."""
 
@@ -863,6 +901,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     policy: PolicySettings = PolicySettings()
     learning: LearningSettings = LearningSettings()
+    tune: TuneSettings = TuneSettings()
     ray: RaySettings = RaySettings()
     serving: ServingSettings = ServingSettings()
     feed: FeedSettings = FeedSettings()

@@ -20,6 +20,7 @@ _COMMON = {
     "serving",
     "feed",
     "plugins",
+    "tune",
 }
 """What strategies of one application share: settings and sections."""
 

@@ -22,6 +22,7 @@ class Setting(NamedTuple):
         description: one sentence with the unit.
         secret: whether the value may come from the environment only.
         numeric: whether text from the environment is read as a number.
+        whole: whether a number must be a whole one.
         environment: name of its environment variable, if it has one.
     """
 
@@ -29,6 +30,7 @@ class Setting(NamedTuple):
     description: str
     secret: bool
     numeric: bool
+    whole: bool
     environment: str | None
 
 
@@ -55,6 +57,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[Setting | str]:
                 field.description or "",
                 secret=SecretStr in types,
                 numeric=int in types or float in types,
+                whole=int in types and float not in types,
                 environment=environment if isinstance(environment, str) else None,
             )
 

@@ -31,7 +31,8 @@ Observation = dict[str, NDArray[Any]]
 class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
     """One simulated session day; it ends by truncation at the close and does not reset itself.
 
-    The first episode after a seeded reset begins at the open, and so do all others.
+    The first episode after a seeded reset begins at the open, and so do all others. With
+    `sessions_per_episode` it goes on through the nights, for so many sessions.
 
     Examples
     --------
@@ -78,6 +79,16 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
         seen = _first(info["final_obs"] if ended else observation)
         told = {"invalid_action": bool(info["invalid_action"][0])}
         return seen, float(reward[0]), bool(terminated[0]), ended, told
+
+
+def simulated_options(
+    num_envs: int,
+    rules: TradingRules = DEFAULT_RULES,
+    fees: FeeSchedule = DEFAULT_FEES,
+    **options: Any,
+) -> SimulatedOptionsVectorEnv:
+    """What `gymnasium.make_vec` makes of that name: markets that are stepped together."""
+    return SimulatedOptionsVectorEnv(num_envs, rules, fees, **options)
 
 
 def _first(batch: Observation) -> Observation:

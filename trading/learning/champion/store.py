@@ -10,7 +10,7 @@ A champion has a number, counted from 1 and never given twice. The learner and t
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +26,7 @@ from trading.execution.events import (
     RolledBackBy,
 )
 from trading.files import FileLock, write
+from trading.learning.champion.card import CARD, LEARNT_FROM, write_card
 from trading.learning.checkpoints import (
     MANIFEST,
     CheckpointStore,
@@ -33,7 +34,7 @@ from trading.learning.checkpoints import (
     verify,
     write_module_weights,
 )
-from trading.learning.noted_catalogue import CATALOGUE, check_catalogue, noted_catalogue
+from trading.learning.noted_settings import NOTED
 
 if TYPE_CHECKING:
     from trading.learning.clstm import CLSTMConfig
@@ -89,6 +90,8 @@ class ChampionStore:
         The highest number that was ever given, as far as the account's journal knows.
     clock
         Seconds since 1970, for the time of a promotion.
+    noted
+        JSON values that the manifest of each champion tells of its origin.
     """
 
     def __init__(
@@ -97,12 +100,13 @@ class ChampionStore:
         keep: int,
         newest_known: int = 0,
         clock: Callable[[], float] = time.time,
+        noted: Mapping[str, Any] | None = None,
     ) -> None:
-        noted = {CATALOGUE: noted_catalogue()}
-        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME, noted)
+        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME)
         self.directory = self._store.directory
         self._newest_known = newest_known
         self._clock = clock
+        self._noted = dict(noted or {})
 
     def pointer(self) -> ChampionPointer | None:
         """What the pointer says now; None before the first champion.
@@ -157,6 +161,7 @@ class ChampionStore:
         *,
         moves: int | None = None,
         before: int | None = None,
+        noted: Mapping[str, Any] | None = None,
     ) -> ChampionPointer:
         """Write a new champion and let it trade.
 
@@ -172,6 +177,8 @@ class ChampionStore:
         before
             The champion that it is to take over from, and that it was compared with; None is the
             one that the pointer names.
+        noted
+            What its manifest and its card tell of its origin; None: what the store notes.
 
         Raises
         ------
@@ -198,8 +205,9 @@ class ChampionStore:
                 "compared": msgspec.to_builtins(why.compared),
                 "time": self._clock(),
             }
+            metadata = {**(self._noted if noted is None else noted), **metadata}
             spared = {before, *([now.before] if now else [])}
-            self._store.save(write, metadata, spared)
+            self._save(write, metadata, spared)
             change = ChampionPromoted(
                 0, number, why.version, before, why.by, why.reason, 0.0, why.kl, why.compared
             )
@@ -218,22 +226,24 @@ class ChampionStore:
         CheckpointError
             It is damaged, no checkpoint, or does not fit the network.
         """
+        from trading.learning.noted_catalogue import check_catalogue
+
         metadata = verify(path) if own or (path / MANIFEST).is_file() else {}
         check_catalogue(path, metadata)
         version = int(metadata.get("version", metadata.get("step", 0)))
 
         def copy(directory: Path) -> None:
             if own:
-                without = shutil.ignore_patterns(MANIFEST)
+                without = shutil.ignore_patterns(MANIFEST, CARD)
                 shutil.copytree(path, directory, dirs_exist_ok=True, ignore=without)
             weights = load_module_weights(directory if own else path)
             fits(weights, config, path)
             if not own:
                 write_module_weights(directory, weights)
 
-        return self.promote(
-            copy, Promotion(version, PromotedBy.OWNER, f"promoted from {path.name}")
-        )
+        why = Promotion(version, PromotedBy.OWNER, f"promoted from {path.name}")
+        noted = {key: metadata[key] for key in (NOTED, LEARNT_FROM) if key in metadata}
+        return self.promote(copy, why, noted=noted)
 
     def roll_back(self) -> ChampionPointer:
         """Let the champion before trade again, by its owner's word.
@@ -302,9 +312,27 @@ class ChampionStore:
             "time": self._clock(),
         }
         spared = {pointer.champion, pointer.before}
-        self._store.save(
+        self._save(
             lambda directory: write_module_weights(directory, champion.weights), metadata, spared
         )
+
+    def _save(
+        self, write: Callable[[Path], object], metadata: dict[str, Any], spared: Collection[int]
+    ) -> None:
+        """Write a champion, with what it was learnt with, and its card beside it."""
+        # Champions are listed without the compiled functions that actions and features need.
+        from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
+
+        def write_with_card(directory: Path) -> None:
+            write(directory)
+            write_card(
+                directory,
+                f"champion-{metadata['step']}",
+                metadata,
+                lambda: weights_digest(load_module_weights(directory)),
+            )
+
+        self._store.save(write_with_card, {CATALOGUE: noted_catalogue(), **metadata}, spared)
 
     def _go_back(
         self, now: ChampionPointer, number: int, by: RolledBackBy, reason: str

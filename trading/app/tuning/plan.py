@@ -1,0 +1,108 @@
+"""What every trial of a search learns from, and which sessions it is scored on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from trading.app.held_out import HeldOutDays, HeldOutMarkets, held_out_seed
+from trading.config import Settings
+from trading.envs.history import history_of_days
+from trading.evaluation.evaluate import days_of
+from trading.evaluation.walk_forward import FoldsError, walk_forward
+from trading.learning.champion.gate import Returns, SessionTrader
+from trading.live.assembly import fee_schedule, trading_rules
+from trading.live.simulated_world import simulated_world
+
+Trade: TypeAlias = Callable[[SessionTrader], Returns]
+"""Trades sessions that nothing is trained on, as the gate has them trade."""
+
+
+class Fold(NamedTuple):
+    """One policy of a trial."""
+
+    seed: int
+    learns_from: Path | None
+    """A history; None: simulated markets."""
+    trade: Trade
+    """What it is scored on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The same for every trial but for its point."""
+
+    settings: Settings
+    folds: tuple[Fold, ...]
+    last: Trade
+    """Sessions that no trial is scored on, for the winner."""
+    told: str
+    """For people."""
+
+
+def plan_of_days(
+    settings: Settings,
+    history: Path,
+    work: Path,
+    *,
+    folds: int,
+    test_days: int,
+    purge: int,
+    embargo: int,
+    last_days: int,
+) -> Plan:
+    """Folds of a walk forward over a history, whose last days no trial is scored on.
+
+    Raises
+    ------
+    DataError
+        There is no history, or it was written for other rules.
+    FoldsError
+        It has too few days.
+    """
+    history = history.resolve()
+    rules, fees = trading_rules(settings), fee_schedule(settings)
+    days = days_of(history, rules, fees)
+    if not 0 < last_days < len(days):
+        raise FoldsError(
+            f"--last-days {last_days} of the {len(days)} days of {history}: take fewer"
+        )
+    known, last = days[:-last_days], days[-last_days:]
+    made = walk_forward(known, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
+
+    def traded(folder: Path) -> HeldOutDays:
+        return HeldOutDays(folder, rules, fees, settings.env.sessions_per_episode)
+
+    found = []
+    for number, fold in enumerate(made, 1):
+        train, test = work / f"fold-{number}" / "train", work / f"fold-{number}" / "test"
+        history_of_days(history, train, fold.train)
+        history_of_days(history, test, fold.test)
+        found.append(Fold(settings.seed, train, traded(test)))
+    history_of_days(history, work / "last", last)
+    told = (
+        f"{folds} folds of {test_days} days each, of {history}; the winner trades its last "
+        f"{last_days}, {last[0]} to {last[-1]}"
+    )
+    return Plan(settings, tuple(found), traded(work / "last"), told)
+
+
+def plan_of_markets(settings: Settings, sessions: int, *, folds: int) -> Plan:
+    """Folds that learn in simulated markets, each of a seed of its own, and trade others.
+
+    There are at least so many `sessions` in each fold, and as many that no trial is scored on.
+    """
+    rules, fees = trading_rules(settings), fee_schedule(settings)
+    family = simulated_world(settings.market).family
+
+    def traded(number: int) -> HeldOutMarkets:
+        seed = held_out_seed(settings.seed, number)
+        per_episode = settings.env.sessions_per_episode
+        return HeldOutMarkets(sessions, seed, rules, fees, family, per_episode)
+
+    made = tuple(Fold(settings.seed + number, None, traded(number)) for number in range(folds))
+    told = (
+        f"{folds} folds that learn in simulated markets and trade {sessions} held-out sessions "
+        f"each; the winner trades {sessions} others"
+    )
+    return Plan(settings, made, traded(folds), told)
