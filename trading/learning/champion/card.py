@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from trading.config import Settings
+from trading.files import write
 from trading.learning.noted_settings import NOTED, noted_settings, shown
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CARD = "card.md"
 """In the folder of a champion."""
@@ -58,7 +58,7 @@ def write_card(
     """Write the card; where that fails it is told in the log, and nothing else fails of it."""
     card = directory / CARD
     try:
-        card.write_text(model_card(name, metadata, digest()), encoding="utf-8")
+        write(card, model_card(name, metadata, digest()).encode())
     except Exception as error:
         # Whatever is wrong with a description, the policy that it describes is whole.
         log.error("no model card is written", model=name, reason=str(error))
