@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from trading.config import Settings
-from trading.files import write
 from trading.learning.noted_settings import NOTED, noted_settings, shown
 from trading.logs import get_logger
 
@@ -58,7 +57,7 @@ def write_card(
     """Write the card; where that fails it is told in the log, and nothing else fails of it."""
     card = directory / CARD
     try:
-        write(card, model_card(name, metadata, digest()).encode())
+        card.write_text(model_card(name, metadata, digest()), encoding="utf-8")
     except Exception as error:
         # Whatever is wrong with a description, the policy that it describes is whole.
         log.error("no model card is written", model=name, reason=str(error))
