@@ -200,3 +200,17 @@ def test_the_feed_is_measured_beside_the_straight_way() -> None:
     assert number(cells[3]) > 0.0
     left_out, of_all = cells[4].split(" of ")
     assert left_out == "0" and number(of_all) > 400
+
+
+def test_the_slow_edge_measures_each_learner_after_as_many_steps_and_seconds() -> None:
+    short = ("--seeds", "1", "--steps", "4096", "--episodes", "2")
+    ours, peer = "this project, horizon 5 sessions", "sb3-contrib RecurrentPPO"
+    output = printed("slow_edge.py", *short, "--learners", ours, peer)
+    found = rows(output)
+    parameters, after, interval, _, in_seconds, _, decisions = found[ours]
+    assert decisions == "4,096" and after == in_seconds and " to " in interval
+    assert found["hold cash"][1] == "+0.000%"
+    if find_spec("sb3_contrib") is None:
+        assert f"Left out, as sb3_contrib is not installed: {peer}." in output
+    else:
+        assert number(found[peer][0]) == pytest.approx(number(parameters), rel=0.05)
