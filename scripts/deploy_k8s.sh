@@ -10,11 +10,15 @@ usage: scripts/deploy_k8s.sh [options]
   --kuberay           on a Ray cluster (needs the KubeRay operator) instead of as one pod
   --rayservice        on a Ray cluster, as a RayService: an upgrade hands the account over from one
                       cluster to the next, and the endpoints go on answering
+  --nodes             replicas on several nodes: a StatefulSet, a strategy and claims for each pod
   --gpu               learn on a GPU, with the CUDA image
   --image NAME:TAG    image to run (default: paper-trading-bot:VERSION, or VERSION-cuda with --gpu)
   --no-build          the image is there already: neither build nor load it
   --push              push the image to its registry instead of loading it into a local cluster
   --env-file FILE     makes the Secret trading-bot-secrets of it (default: .env where there is one)
+  --feed              a feed as well, which holds the connection to Massive.com, and the bot reads it: for
+                      several bots, or replicas, with one key. The vendor's keys of the env file become
+                      the feed's, the bot shows one of the feed's own
   --config FILE       the application's settings (default: those in the manifests)
   --model PATH        uploads a checkpoint or a file of weights and trades with it once the bot runs
   --monitoring        Prometheus and Grafana as well
@@ -37,8 +41,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/names.sh
 . "$root/scripts/names.sh"
 
-kuberay=false rayservice=false gpu=false build=true push=false monitoring=false yes=false dry_run=false
-image='' env_file='' config='' model='' context='' timeout=900
+kuberay=false rayservice=false gpu=false build=true push=false monitoring=false yes=false dry_run=false feed=false
+nodes=false image='' env_file='' config='' model='' context='' timeout=900
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -52,6 +56,8 @@ while [ $# -gt 0 ]; do
     --no-build) build=false ;;
     --push) push=true ;;
     --monitoring) monitoring=true ;;
+    --feed) feed=true ;;
+    --nodes) nodes=true ;;
     --yes) yes=true ;;
     --dry-run) dry_run=true ;;
     --image) image=$2; shift ;;
@@ -69,6 +75,11 @@ while [ $# -gt 0 ]; do
 done
 
 set_names
+bot=deployment/$name
+if $nodes; then
+  ! $kuberay || misuse "--nodes is for the form of pods; a Ray cluster has several nodes anyway"
+  bot=statefulset/$name
+fi
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || misuse "--timeout is $timeout; it must be whole seconds"
 [ -z "$config" ] || [ -f "$config" ] || die "--config: $config is no file"
 [ -z "$model" ] || [ -e "$model" ] || die "--model: there is no $model"
@@ -142,6 +153,22 @@ check_tools() {
       die "the bot runs as $other: \`manage_k8s.sh $form --yes delete\` ends it, the account stays"
     fi
   fi
+  if ! $kuberay; then
+    local stands=statefulset/$name option='with'
+    if $nodes; then stands=deployment/$name option='without'; fi
+    if exists "$stands" -n "$namespace"; then
+      die "the bot runs as $stands, whose accounts are in other claims: deploy $option --nodes, or end it \
+by \`manage_k8s.sh --yes delete\` and begin with new accounts"
+    fi
+  fi
+  if $feed; then
+    if [ -n "$env_file" ]; then
+      grep -qE '^MASSIVE_API_KEYS?=.' "$env_file" ||
+        die "--feed: $env_file has neither MASSIVE_API_KEY nor MASSIVE_API_KEYS, which the feed shows"
+    elif ! exists secret trading-feed-secrets -n "$namespace"; then
+      die "--feed needs the vendor's key: write MASSIVE_API_KEY=... into .env, or name an --env-file"
+    fi
+  fi
   confirm "deploy $image to the cluster of context $current?"
 }
 
@@ -177,6 +204,25 @@ password_secret() {
     --from-literal="password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" | apply
 }
 
+# The vendor's keys are the feed's alone; the bot gets one that opens nothing but the feed. Files, since
+# what stands on a command line all processes of this machine may read.
+feed_secrets() {
+  local key applied
+  key=$(sed -n 's/^FEED_KEYS=//p' "$env_file")
+  if [ -z "$key" ]; then
+    key=$("${kubectl[@]}" get secret trading-feed-secrets -n "$namespace" --ignore-not-found \
+      -o 'jsonpath={.data.FEED_KEYS}' | base64 -d) || die "cannot read the Secret trading-feed-secrets"
+  fi
+  key=${key:-$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')}
+  { grep -E '^MASSIVE_API_KEYS?=' "$env_file" || true; echo "FEED_KEYS=$key"; } >"$work/feed.env"
+  { grep -vE '^(MASSIVE_API_KEYS?|FEED_KEYS|FEED_URL)=' "$env_file" || true
+    echo "MASSIVE_API_KEY=${key%% *}"; } >"$work/bot.env"
+  applied=$("${kubectl[@]}" create secret generic trading-feed-secrets -n "$namespace" \
+    --from-env-file="$work/feed.env" --dry-run=client -o yaml | apply)
+  echo "$applied"
+  if [[ $applied == *" configured"* ]]; then feed_changed=true; fi
+}
+
 # Notes whether what the bot reads at its start is new.
 watch_settings() {
   if [[ $1 == *"configmap/$objects-config configured"* ]] ||
@@ -189,9 +235,13 @@ secrets_step() {
   say "namespace and secrets"
   named <"$root/infra/k8s/configs/namespace.yaml" | apply
   if [ -n "$env_file" ]; then
-    local applied
+    local applied variables=$env_file
+    if $feed; then
+      feed_secrets
+      variables=$work/bot.env
+    fi
     applied=$("${kubectl[@]}" create secret generic "$objects-secrets" -n "$namespace" \
-      --from-env-file="$env_file" --dry-run=client -o yaml | apply)
+      --from-env-file="$variables" --dry-run=client -o yaml | apply)
     echo "$applied"
     watch_settings "$applied"
   else
@@ -199,6 +249,15 @@ secrets_step() {
   fi
   if $kuberay; then password_secret "$redis"; fi
   if $monitoring; then password_secret trading-grafana; fi
+}
+
+# What is added to the chosen manifests.
+components() {
+  local chosen=()
+  if $nodes; then chosen+=(../infra/k8s/components/nodes); fi
+  if $feed; then chosen+=(../infra/k8s/components/feed); fi
+  local IFS=,
+  echo "${chosen[*]}"
 }
 
 # A kustomization over the chosen manifests, with the image and the settings of this call.
@@ -209,6 +268,7 @@ apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
 resources:
   - ../infra/$base
+components: [$(components)]
 images:
   - name: paper-trading-bot
     newName: ${image%:*}
@@ -251,8 +311,8 @@ YAML
 # Replicas stay as many as `manage_k8s.sh scale` asked for.
 keep_replicas() {
   local count
-  count=$("${kubectl[@]}" get "deployment/$name" -n "$namespace" --ignore-not-found \
-    -o 'jsonpath={.spec.replicas}') || die "cannot read how many replicas deployment/$name has"
+  count=$("${kubectl[@]}" get "$bot" -n "$namespace" --ignore-not-found \
+    -o 'jsonpath={.spec.replicas}') || die "cannot read how many replicas $bot has"
   if [[ $count =~ ^[1-9][0-9]*$ ]]; then
     printf 'replicas:\n  - {name: paper-trading-bot, count: %s}\n' "$count"
   fi
@@ -324,6 +384,12 @@ manage() {
 
 start_step() {
   say "waiting until it is ready"
+  if $feed; then
+    if $feed_changed; then
+      run "${kubectl[@]}" rollout restart deployment/trading-feed -n "$namespace"
+    fi
+    run "${kubectl[@]}" rollout status deployment/trading-feed -n "$namespace" --timeout="${timeout}s"
+  fi
   if $rayservice; then
     manage start
   elif $kuberay; then
@@ -370,7 +436,7 @@ addresses() {
 # Within the checkout: a kustomization names others by a relative path.
 work=$(mktemp -d "$root/.deploy.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-settings_changed=false cluster_changed=false
+settings_changed=false cluster_changed=false feed_changed=false
 
 check_tools
 image_step

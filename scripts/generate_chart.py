@@ -28,7 +28,7 @@ FORMS = {
     "service": ("kuberay/overlays/service-cpu-only", "kuberay/overlays/service-gpu"),
 }
 """For each form of the chart the kustomizations without and with a GPU."""
-MONITORING = "k8s/monitoring"
+MONITORING, FEED = "k8s/monitoring", "k8s/feed"
 
 _NAMES = [
     (r"\btrading-bot-secrets\b", '{{ include "trading.secret" . }}'),
@@ -80,11 +80,12 @@ def files() -> dict[Path, str]:
         made[CHART / "templates" / f"{form}.yaml"] = (
             HEADER.format(plain) + f'{{{{- if eq .Values.form "{form}" }}}}\n{body}{{{{- end }}}}\n'
         )
-    objects = build(MONITORING)
-    body = _objects("monitoring", objects, objects, made)
-    made[CHART / "templates" / "monitoring.yaml"] = (
-        HEADER.format(MONITORING) + f"{{{{- if .Values.monitoring }}}}\n{body}{{{{- end }}}}\n"
-    )
+    for name in (MONITORING, FEED):
+        objects, part = build(name), Path(name).name
+        body = _objects(part, objects, objects, made)
+        made[CHART / "templates" / f"{part}.yaml"] = (
+            HEADER.format(name) + f"{{{{- if .Values.{part} }}}}\n{body}{{{{- end }}}}\n"
+        )
     return made
 
 

@@ -311,6 +311,56 @@ def trading() -> grafana.Dashboard:
                 ),
             ),
             Section(
+                "Feed of many readers, where one runs",
+                _across(
+                    _graph(
+                        "Readers",
+                        "short",
+                        Line("trading_feed_readers", "{{asset_class}}"),
+                    ),
+                    _graph(
+                        "From the vendor and to readers",
+                        PER_SECOND,
+                        Line("rate(trading_feed_events_total[$__rate_interval])", "from"),
+                        Line("rate(trading_feed_sent_events_total[$__rate_interval])", "to"),
+                    ),
+                    _graph(
+                        "What slow readers did not get",
+                        PER_MINUTE,
+                        Line(
+                            "60 * rate(trading_feed_replaced_quotes_total[$__rate_interval])",
+                            "quotes, for newer ones",
+                        ),
+                        Line(
+                            "60 * rate(trading_feed_dropped_events_total[$__rate_interval])",
+                            "trades and bars",
+                        ),
+                        about="GET /status of the feed says which reader.",
+                    ),
+                    _graph(
+                        "Contracts that there is no room for",
+                        "short",
+                        Line("trading_feed_left_out_contracts", "{{asset_class}}"),
+                    ),
+                )
+                + _across(
+                    _states(
+                        "Connections to the vendor",
+                        Line("trading_feed_connected", "{{asset_class}} {{connection}}"),
+                        no="dark-red",
+                        yes="green",
+                    ),
+                    _graph(
+                        "Connections opened anew",
+                        "short",
+                        Line(
+                            "increase(trading_feed_reconnects_total[1h])",
+                            "{{asset_class}} {{connection}}, in an hour",
+                        ),
+                    ),
+                ),
+            ),
+            Section(
                 "Process",
                 _across(
                     _graph(

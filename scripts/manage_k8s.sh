@@ -86,6 +86,13 @@ k() {
   kubectl "${options[@]}" "$@"
 }
 
+# Where deploy_k8s.sh had --nodes, a StatefulSet stands for the Deployment, with claims for each pod.
+find_bot() {
+  if ! $kuberay && [ -n "$(k get "statefulset/$name" --ignore-not-found -o name)" ]; then
+    app=statefulset/$name
+  fi
+}
+
 # The name of the Ray cluster, of a RayService that of the one which answers.
 ray_cluster() {
   local found=$cluster
@@ -214,7 +221,7 @@ status() {
     k get rayclusters,pods,services,persistentvolumeclaims
     ray_job status "$job"
   else
-    k get deployments,pods,services,persistentvolumeclaims
+    k get deployments,statefulsets,pods,services,persistentvolumeclaims
   fi
   http /status
 }
@@ -247,7 +254,7 @@ scale_bot() {
     [ "$most" -gt 0 ] || die "scale $count: one account has one owner, so there is one pod or none; \
 several are for settings with strategies (configs/strategies.yaml)"
     [ "$count" -le "$most" ] || die "scale $count: the settings have $most strategies, and a \
-replica without one would stand by and never be ready"
+replica without one would never be ready"
   fi
   if [ "$count" = 0 ]; then
     stop
@@ -300,6 +307,7 @@ delete() {
     [[ $answer == [yY]* ]] || die "nothing was deleted"
   fi
   local wait=(--ignore-not-found --timeout="${timeout}s")
+  find_bot
   at_rest
   if $kuberay; then
     # Redis last: the operator removes there what the cluster has left.
@@ -310,7 +318,7 @@ delete() {
       "networkpolicy/${own}live-market-to-massive" "poddisruptionbudget/${own}trading-live-market" \
       "service/$name" "configmap/$objects-config" "${wait[@]}"
   else
-    k delete "$app" "service/$name" "configmap/$objects-config" \
+    k delete "$app" "service/$name" "service/$name-pods" "configmap/$objects-config" \
       "poddisruptionbudget/$name" "networkpolicy/$name" "${wait[@]}"
   fi
   if $with_data; then delete_data "${wait[@]}"; fi
@@ -321,6 +329,8 @@ delete_data() {
   k delete "persistentvolumeclaim/$objects-models" "persistentvolumeclaim/$objects-checkpoints" \
     "persistentvolumeclaim/$objects-logs" "persistentvolumeclaim/data-$redis-0" \
     "secret/$objects-secrets" "secret/$redis" "$@"
+  # Those that a StatefulSet made.
+  k delete persistentvolumeclaims -l "app.kubernetes.io/name=$name" "$@"
   others=$(k get persistentvolumeclaims -o name)
   if [ -n "$(grep -v '/prometheus$' <<<"$others" || true)" ]; then
     echo "the namespace $namespace stays: it holds claims of others"
@@ -389,6 +399,9 @@ update_model() {
 
 case $command in
   status|stop|start|restart|delete) [ $# -eq 0 ] || misuse "$command takes no argument" ;;
+esac
+case $command in
+  status|logs|metrics|scale|restart|stop|start|exec|update-model) find_bot ;;
 esac
 case $command in
   status|logs|scale|restart|stop|start|delete) "$command" "$@" ;;

@@ -1,13 +1,18 @@
 """The benchmarks run at the smallest sizes and print what they promise; speeds are not judged."""
 
 import os
+import runpy
 import subprocess
 import sys
+import time
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.waits import WAIT_S
+from trading.config import load_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -200,6 +205,27 @@ def test_the_feed_is_measured_beside_the_straight_way() -> None:
     assert number(cells[3]) > 0.0
     left_out, of_all = cells[4].split(" of ")
     assert left_out == "0" and number(of_all) > 400
+
+
+def test_the_strategies_benchmark_asks_for_what_its_row_says_and_counts_all_processes(
+    tmp_path: Path,
+) -> None:
+    """Without starting the application, which takes a minute for each row."""
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "strategies.py"))
+    file = tmp_path / "settings.yaml"
+    file.write_text(benchmark["settings_text"](10, 300, 30.0, learn=False))
+    settings = load_settings(file, (), {})
+    assert (len(settings.strategies), len(set(settings.symbols))) == (10, 300)
+    assert (settings.learning.online, settings.data.simulation.speed) == (False, 30.0)
+    work = "import time; until = time.process_time() + 0.3\nwhile time.process_time() < until: pass"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}]); input()"
+    with subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE) as process:
+        deadline = time.monotonic() + WAIT_S
+        while benchmark["cpu_s"](process) < 0.3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert benchmark["memory"](process) > 2**20
+        process.communicate(b"\n")
 
 
 def test_the_slow_edge_measures_each_learner_after_as_many_steps_and_seconds() -> None:

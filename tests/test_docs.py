@@ -113,6 +113,12 @@ def test_the_site_has_every_page_in_its_navigation() -> None:
     assert sorted(told) == sorted(str(p.relative_to(docs)) for p in docs.rglob("*.md"))
 
 
+def test_the_list_of_decisions_is_complete() -> None:
+    folder = ROOT / "docs" / "decisions"
+    told = re.findall(r"\]\(([^)]+)\)", (folder / "index.md").read_text())
+    assert sorted(told) == sorted(p.name for p in folder.glob("*.md") if p.name != "index.md")
+
+
 @pytest.mark.parametrize("page", ["glossary.md", "architecture.md", "parity.md"])
 def test_modules_that_a_page_names_exist(page: str) -> None:
     package = ROOT / "trading"

@@ -13,6 +13,7 @@ from rich.console import Console
 from tests.test_strategies import THREE
 from tests.waits import WAIT_S
 from trading.app import fleet as module
+from trading.app.cluster_feed import ClusterFeed
 from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary
 from trading.app.fleet import Fleet
@@ -22,6 +23,7 @@ from trading.app.waiting import ToldToStop
 from trading.config import Settings, absolute_paths, load_settings
 from trading.errors import ConfigError
 from trading.execution.lease import AccountLease
+from trading.feed.embedded import reading_from
 from trading.live import assembly
 from trading.live.actor import Progress
 from trading.serving.supervisor import RESTARTING, TRADING, Pauses, SupervisorState
@@ -235,6 +237,64 @@ def test_strategies_that_would_share_the_vendors_one_connection_are_refused(
         assert sharing["a"].strategy == "a"
     with module._one_connection({"a": of()["a"]}) as alone:
         assert alone["a"].data.massive.feed_url is None
+
+
+class Feed(ClusterFeed):
+    """A feed of a cluster, without one; a test says where it is."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    @property
+    def url(self) -> str:
+        return self.at
+
+    def reading(self, settings: Settings) -> Settings:
+        return reading_from(settings, self.at)
+
+
+def test_strategies_read_the_clusters_feed_and_are_started_again_when_it_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        f"paths: {{state_dir: {tmp_path}}}\ndata: {{source: massive}}\n"
+        "strategies: {plain: , small: {data: {source: simulation}}, still: }"
+    )
+    environ = {"MASSIVE_API_KEY": "key"}
+    of = {name: load_settings(path, [f"strategy={name}"], environ) for name in NAMES}
+    seen: list[tuple[str, str | None]] = []
+
+    def run(
+        start: Start, display: Display, stop: threading.Event, traded: Callable[[], None]
+    ) -> Summary:
+        seen.append((start.settings.strategy or "", start.settings.data.massive.feed_url))
+        traded()
+        while not stop.wait(0.01):
+            pass
+        return SUMMARY
+
+    monkeypatch.setattr(module, "run_strategy", run)
+    monkeypatch.setattr(module, "Pauses", lambda: Pauses(first_s=0.01, longest_s=0.01))
+    fleet = Fleet(Settings(), of, None, shown(), threading.Event(), "here")
+    before, after = "http://10.0.0.1:8765", "http://10.0.0.2:8765"
+    feed = Feed(before)
+    fleet.read(feed)
+    for name in NAMES:
+        fleet.keep(name)
+    until(lambda: len(seen) == 3)
+    feed.at = after
+    until(lambda: len(seen) == 5)
+    until(lambda: {phase(fleet, name) for name in NAMES} == {TRADING})
+    fleet.close()
+    assert sorted(seen, key=str) == sorted(
+        [
+            *(("plain", url) for url in (before, after)),
+            *(("still", url) for url in (before, after)),
+            ("small", None),
+        ],
+        key=str,
+    )
 
 
 def test_who_is_told_to_stop_while_it_starts_ends_in_order(

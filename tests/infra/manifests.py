@@ -22,7 +22,17 @@ Object = dict[str, Any]
 CLUSTERS = ["kuberay/cluster", "kuberay/overlays/cpu-only", "kuberay/overlays/gpu"]
 TRAININGS = ["kuberay/train", "kuberay/overlays/train-cpu-only", "kuberay/overlays/train-gpu"]
 SERVICES = ["kuberay/overlays/service-cpu-only", "kuberay/overlays/service-gpu"]
-BUILDS = ["k8s", "k8s/overlays/gpu", "k8s/monitoring", *CLUSTERS, *TRAININGS, *SERVICES]
+BUILDS = [
+    "k8s",
+    "k8s/overlays/gpu",
+    "k8s/overlays/feed",
+    "k8s/overlays/nodes",
+    "k8s/feed",
+    "k8s/monitoring",
+    *CLUSTERS,
+    *TRAININGS,
+    *SERVICES,
+]
 
 
 def kubectl() -> str:

@@ -119,8 +119,10 @@ def _get(arguments: list[str], _: str) -> int:
         print(_objects().get(arguments[0], {}).get("data", {}).get("config.yaml", ""))
     elif "generation" in output:
         print(2)
-    elif arguments[:2] == ["secret", "trading-bot-secrets"]:
-        print(json.dumps(_objects().get("secret/trading-bot-secrets", {}).get("data", "")))
+    elif arguments[0] == "secret":
+        data = _objects().get(f"secret/{arguments[1]}", {}).get("data", {})
+        one = output.removeprefix("jsonpath={.data").rstrip("}").removeprefix(".")
+        print(data.get(one, "") if one else json.dumps(data or ""))
     elif output.startswith("jsonpath"):
         print("trading-head" if "node-type=head" in " ".join(arguments) else "trading-live-market")
     return 0

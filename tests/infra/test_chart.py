@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from scripts.generate_chart import CHART, FORMS, MONITORING, files, linked
+from scripts.generate_chart import CHART, FEED, FORMS, MONITORING, files, linked
 from tests.infra.manifests import ROOT, Object, build
 from trading.config import load_settings
 
@@ -194,3 +194,21 @@ def test_replicas_are_for_strategies_and_no_more_than_these(helm: str) -> None:
         command = ["template", "bot", str(CHART), "--set-json", ",".join(_flat(values))]
         done = _run(helm, *command)
         assert done.returncode != 0 and "one account has one owner" in done.stderr
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_feed_is_the_one_of_the_manifests_and_the_settings_name_it(
+    helm: str, form: str, tmp_path: Path
+) -> None:
+    values = {"form": form, "feed": True, "settings": {"data": {"bar_seconds": 30}}}
+    rendered = _without_secrets(_comparable(_rendered(helm, values)))
+    feed = _comparable(build(FEED))
+    assert {key: rendered[key] for key in feed} == feed
+    file = tmp_path / "config.yaml"
+    file.write_text(rendered["ConfigMap", "trading-bot-config"]["data"]["config.yaml"])
+    shown = {"MASSIVE_API_KEY": "of the feed"}
+    settings = load_settings(file, ["data.source=massive"], shown)
+    ((_, service),) = [(key, each) for key, each in feed.items() if key[0] == "Service"]
+    (port,) = service["spec"]["ports"]
+    url = f"http://{service['metadata']['name']}:{port['port']}"
+    assert (settings.data.massive.rest_address, settings.data.bar_seconds) == (url, 30)

@@ -23,6 +23,7 @@ from tests.infra.manifests import (
     Object,
     PodTemplate,
     build,
+    kubectl,
     milli_cpus,
     one,
     pod_templates,
@@ -30,6 +31,7 @@ from tests.infra.manifests import (
 from trading.app.driver import CALL_TIMEOUT_S
 from trading.config import Settings, load_settings
 from trading.config.loading import environment_names
+from trading.feed.running import feed_options
 from trading.serving.app import build_api
 
 _OLDEST, _NEWEST = "1.30", "1.37"
@@ -144,6 +146,17 @@ def test_services_name_ports_of_their_pods_and_their_protocol(name: str) -> None
             assert all(port["targetPort"] in _ports(pod) for pod in chosen)
 
 
+def _own_claims(objects: list[Object], pod: PodTemplate) -> set[str]:
+    """Names of the claims that a StatefulSet makes for each pod."""
+    kind, _, name = pod.owner.partition("/")
+    return {
+        claim["metadata"]["name"]
+        for each in objects
+        if (each["kind"], each["metadata"]["name"]) == (kind, name)
+        for claim in each["spec"].get("volumeClaimTemplates", [])
+    }
+
+
 @pytest.mark.parametrize("name", BUILDS)
 def test_volumes_are_declared_and_claims_and_settings_exist(name: str) -> None:
     objects = build(name)
@@ -153,10 +166,11 @@ def test_volumes_are_declared_and_claims_and_settings_exist(name: str) -> None:
     made.add(("ConfigMap", "kube-root-ca.crt"))
     for pod in pod_templates(objects):
         volumes = {volume["name"]: volume for volume in pod.spec.get("volumes", [])}
-        stateful = "data" if pod.owner.startswith("StatefulSet") else None
+        own = _own_claims(objects, pod)
+        assert not own & volumes.keys()
         for container in pod.containers:
             for mount in container.get("volumeMounts", []):
-                assert mount["name"] in volumes or mount["name"] == stateful, pod.owner
+                assert mount["name"] in volumes.keys() | own, pod.owner
         for volume in volumes.values():
             if "persistentVolumeClaim" in volume:
                 claim = volume["persistentVolumeClaim"]["claimName"]
@@ -391,6 +405,11 @@ def test_prometheus_scrapes_the_application_and_every_ray_node() -> None:
             for port in each["spec"]["ports"]
         }
         assert [each for each in named if re.fullmatch(kept, each)]
+    kept = jobs["trading-feed"]["relabel_configs"][0]["regex"]
+    service = one("k8s/feed", "Service")
+    (port,) = service["spec"]["ports"]
+    part = service["metadata"]["labels"]["app.kubernetes.io/part-of"]
+    assert re.fullmatch(kept, f"{part};{port['name']}")
     ports = set(jobs["ray"]["relabel_configs"][0]["regex"].split("|"))
     head, *workers = [
         pod for pod in pod_templates(build("kuberay/cluster")) if pod.owner.startswith("RayCluster")
@@ -404,3 +423,122 @@ def test_the_pod_monitor_names_ports_of_ray_nodes() -> None:
     monitor = yaml.safe_load(file.read_text())
     ports = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
     assert ports <= set().union(*map(_ports, pod_templates(build("kuberay/cluster"))))
+
+
+def _feed() -> Object:
+    pod: Object = one("k8s/feed", "Deployment")["spec"]["template"]["spec"]
+    return pod["containers"][0]
+
+
+def test_the_feed_listens_where_its_service_and_its_readers_look() -> None:
+    container = _feed()
+    verb, *rest = container["args"]
+    assert verb == "feed" and rest[::2] == ["--set"] * (len(rest) // 2)
+    keys = {"MASSIVE_API_KEYS": "one two", "FEED_KEYS": "reader"}
+    settings = load_settings(None, rest[1::2], keys)
+    options = feed_options(settings)
+    assert (options.host, options.keys, options.reader_keys) == (
+        "0.0.0.0",
+        ("one", "two"),
+        ("reader",),
+    )
+    (port,) = container["ports"]
+    service = one("k8s/feed", "Service")
+    (served,) = service["spec"]["ports"]
+    assert (options.port, port["name"]) == (port["containerPort"], served["targetPort"])
+    deployment = one("k8s/feed", "Deployment")["spec"]
+    assert (deployment["replicas"], deployment["strategy"]["type"]) == (1, "Recreate")
+    url = f"http://{service['metadata']['name']}:{served['port']}"
+    (variable,) = _bot_of("k8s/overlays/feed")["env"]
+    assert variable == {"name": "FEED_URL", "value": url}
+    shown = {"FEED_URL": url, "MASSIVE_API_KEY": "reader"}
+    reading = load_settings(None, ["data.source=massive"], shown)
+    assert reading.data.massive.rest_address == url
+
+
+def _bot_of(name: str) -> Object:
+    (bot,) = [
+        pod
+        for pod in pod_templates(build(name))
+        if pod.owner.partition("/")[2] == "paper-trading-bot"
+    ]
+    container: Object = bot.spec["containers"][0]
+    return container
+
+
+def test_probes_of_the_feed_ask_what_does_not_tell_of_the_vendor() -> None:
+    """A new process does not mend a key that the vendor refuses."""
+    container = _feed()
+    paths = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("liveness", "readiness")}
+    assert paths == {"/status"}
+
+
+def test_on_several_nodes_each_pod_has_claims_and_a_strategy_of_its_own() -> None:
+    name = "k8s/overlays/nodes"
+    objects = build(name)
+    kinds = [each["kind"] for each in objects]
+    assert "Deployment" not in kinds and "PersistentVolumeClaim" not in kinds
+    replicas = one(name, "StatefulSet")
+    claims = {
+        claim["metadata"]["name"]: claim["spec"]
+        for claim in replicas["spec"]["volumeClaimTemplates"]
+    }
+    for claim in (each for each in build("k8s") if each["kind"] == "PersistentVolumeClaim"):
+        own = claims[claim["metadata"]["name"].removeprefix("trading-bot-")]
+        assert own == claim["spec"]
+    assert set(replicas["spec"]["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}
+    pod, single = replicas["spec"]["template"]["spec"], _bot()
+    assert "affinity" in single and "affinity" not in pod
+    (spread,) = pod["topologySpreadConstraints"]
+    selected = spread["labelSelector"]["matchLabels"]
+    assert selected.items() <= replicas["spec"]["template"]["metadata"]["labels"].items()
+    (ours,), (theirs,) = pod["containers"], single["containers"]
+    (place,) = ours["env"]
+    index = "metadata.labels['apps.kubernetes.io/pod-index']"
+    assert place == {"name": "PLACE", "valueFrom": {"fieldRef": {"fieldPath": index}}}
+    assert ours["args"] == ["up", "--place=$(PLACE)", *theirs["args"][2:]]
+    assert {key: each for key, each in ours.items() if key not in ("args", "env")} == {
+        key: each for key, each in theirs.items() if key != "args"
+    }
+    headless = replicas["spec"]["serviceName"]
+    (service,) = [
+        each
+        for each in objects
+        if each["kind"] == "Service" and each["metadata"]["name"] == headless
+    ]
+    assert service["spec"]["clusterIP"] == "None"
+    # Prometheus finds each pod once, by the other Service.
+    assert "app.kubernetes.io/part-of" not in service["metadata"]["labels"]
+
+
+SECOND_BOT = """kubectl create namespace bots
+kubectl -n bots create deployment bot-qqq --image=paper-trading-bot:0.1.0
+kubectl -n bots set env deployment/bot-qqq SYMBOLS=QQQ"""
+
+
+def test_the_second_bot_of_three_lines_trades_its_symbol() -> None:
+    """The very lines of the page, what kubectl makes of them, and what the image starts."""
+    assert SECOND_BOT in (INFRA / "k8s/README.md").read_text()
+    _, create, set_variable = (line.split() for line in SECOND_BOT.splitlines())
+    made = _kubectl(*create[3:], "--dry-run=client", "-o", "yaml")
+    variables = [word for word in set_variable[3:] if word != f"deployment/{create[5]}"]
+    bot = yaml.safe_load(_kubectl(*variables, "--local", "-f", "-", "-o", "yaml", given=made))
+    assert f"deployment/{bot['metadata']['name']}" in set_variable
+    assert bot["spec"]["replicas"] == 1
+    (container,) = bot["spec"]["template"]["spec"]["containers"]
+    assert container["image"].partition(":")[0] == "paper-trading-bot"
+    assert not container.keys() & {"args", "command"}
+    image = (ROOT / "Dockerfile").read_text()
+    (start,) = re.findall(r"^ENTRYPOINT (.*)$", image, re.MULTILINE)
+    command = [*json.loads(start), *json.loads(re.findall(r"^CMD (.*)$", image, re.MULTILINE)[-1])]
+    assert command[command.index("trading") + 1] == "up"
+    overrides = [command[i + 1] for i, word in enumerate(command) if word == "--set"]
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    settings = load_settings(None, overrides, environment)
+    assert (settings.symbols, settings.data.source) == (("QQQ",), "simulation")
+
+
+def _kubectl(*words: str, given: str = "") -> str:
+    """What the real one prints; it needs no cluster for that."""
+    command = [kubectl(), *words]
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout

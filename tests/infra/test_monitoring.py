@@ -24,6 +24,8 @@ from tests.infra.prometheus import (
     tool,
 )
 from tests.waits import WAIT_S
+from trading.data.massive.client.connection import ConnectionHealth, ConnectionState
+from trading.feed.exposition import FeedCounts, feed_text
 from trading.live.metrics import TradingMetrics
 
 RULE_TESTS = Path(__file__).parent / "alerts.promtool.yaml"
@@ -220,7 +222,7 @@ def test_every_panel_shows_data_of_the_running_application(
         query.replace("$__rate_interval", "30s").replace("$strategy", ".*")
         for _, targets in panels(path)
         for query in targets
-        if not any(name in query for name in _NOT_SIMULATED)
+        if not any(name in query for name in _NOT_SIMULATED) and "trading_feed_" not in query
     }
     assert queries
     wait_for_data(monitored, queries)
@@ -264,6 +266,36 @@ def test_tables_have_a_column_for_each_query() -> None:
 @pytest.mark.parametrize("rule", rules(), ids=lambda each: each.get("alert") or each["record"])
 def test_no_rule_adds_strategies_up(rule: dict[str, Any]) -> None:
     assert all("strategy" in by for by in re.findall(r"by \(([^)]*)\)", rule["expr"]))
+
+
+def test_what_is_asked_of_the_feed_is_what_it_tells() -> None:
+    """No feed runs beside a simulated market."""
+    health = ConnectionHealth(
+        state=ConnectionState.LIVE,
+        last_frame_ns=1,
+        reconnects=1,
+        frames=1,
+        bytes=1,
+        dropped=0,
+        asked=1,
+        acknowledged=1,
+        refused=0,
+        unanswered=0,
+        ticking=1,
+        last_error="",
+    )
+    told = FeedCounts(
+        readers={"options": 1},
+        wanted={"options": 1},
+        left_out={"options": 1},
+        connections={("options", 1): health},
+    )
+    names = set(re.findall(r"^(trading_feed_\w+?)(?:\{| )", feed_text(told).decode(), re.MULTILINE))
+    queries = [rule["expr"] for rule in rules()]
+    queries += [query for path in DASHBOARDS for _, asked in panels(path) for query in asked]
+    asked_for = {name for query in queries for name in re.findall(r"trading_feed_\w+", query)}
+    assert len(asked_for) > 6
+    assert asked_for <= names
 
 
 @pytest.mark.slow

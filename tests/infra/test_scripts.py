@@ -387,7 +387,8 @@ _POD = "-n trading-bot exec -i deployment/paper-trading-bot -c trading --"
 )
 def test_commands_call_kubectl(place: Workplace, command: list[str], expected: list[str]) -> None:
     place.manage(*command)
-    assert place.calls() == expected
+    looks = "get statefulset/paper-trading-bot --ignore-not-found -o name"
+    assert [call for call in place.calls() if looks not in call] == expected
 
 
 @pytest.mark.parametrize(("command", "path"), [("metrics", "/metrics"), ("status", "/status")])
@@ -686,7 +687,7 @@ def test_nothing_is_deleted_before_the_account_is_at_rest(
     deletes = [index for index, call in enumerate(calls) if " delete " in f"{call} "]
     assert at_rest < min(index for index in deletes if "--for=delete" not in calls[index])
     pods_gone = "wait pods -l app=paper-trading-bot --for=delete"
-    redis = [index for index, call in enumerate(calls) if "statefulset" in call]
+    redis = [index for index, call in enumerate(calls) if "statefulset/trading-redis" in call]
     assert not redis or calls.index(f"-n trading-bot {pods_gone} --timeout=900s") < redis[0]
 
 
@@ -715,3 +716,69 @@ def test_update_model_takes_a_file_of_weights(place: Workplace, tmp_path: Path) 
     assert re.fullmatch(r"weights-\d{8}T\d{6}Z\.pt", model.name)
     assert model.read_bytes() == file.read_bytes()
     assert f"checkpoints promote /models/{model.name} " in place.calls()[-1]
+
+
+@pytest.mark.parametrize("variant", [[], ["--kuberay"], ["--rayservice"]])
+def test_a_feed_keeps_the_vendors_key_from_the_bot(
+    place: Workplace, env_file: str, variant: list[str]
+) -> None:
+    place.add_operator()
+    arguments = ("--yes", "--no-build", "--feed", "--env-file", env_file, *variant)
+    said = place.deploy(*arguments)
+    objects = place.objects()
+    bot, feed = (
+        {name: base64.b64decode(value).decode() for name, value in each["data"].items()}
+        for each in (objects["secret/trading-bot-secrets"], objects["secret/trading-feed-secrets"])
+    )
+    assert feed == {"MASSIVE_API_KEY": "topsecret", "FEED_KEYS": bot["MASSIVE_API_KEY"]}
+    assert bot.keys() == {"MASSIVE_API_KEY", "SYMBOLS"} and len(feed["FEED_KEYS"]) == 48
+    assert not {*feed.values()} & {*said.split()}
+    url = json.dumps({"name": "FEED_URL", "value": "http://trading-feed:8765"})
+    form = {"--kuberay": "raycluster.ray.io/trading", "--rayservice": "rayservice.ray.io/trading"}
+    owner = form[variant[0]] if variant else "deployment/paper-trading-bot"
+    assert url in json.dumps(objects[owner])
+    assert {"deployment/trading-feed", "service/trading-feed"} <= objects.keys()
+    assert "rollout status deployment/trading-feed -n trading-bot --timeout=900s" in place.calls()
+    place.deploy(*arguments)
+    assert place.objects() == objects
+    assert not [call for call in place.calls() if "rollout restart" in call]
+    Path(env_file).write_text("MASSIVE_API_KEYS=one two\n")
+    place.deploy(*arguments)
+    restarts = [call for call in place.calls() if "rollout restart deployment/trading-feed" in call]
+    assert len(restarts) == 1
+
+
+def test_a_feed_needs_the_vendors_key(place: Workplace, env_file: str) -> None:
+    Path(env_file).write_text("SYMBOLS=SPY\n")
+    arguments = ("--yes", "--no-build", "--feed", "--env-file", env_file)
+    assert "neither MASSIVE_API_KEY nor MASSIVE_API_KEYS" in place.deploy(*arguments, code=1)
+    assert not _changing(place.calls())
+
+
+def test_replicas_on_several_nodes_are_deployed_scaled_and_deleted(
+    place: Workplace, env_file: str
+) -> None:
+    config = ("--config", str(ROOT / "configs" / "strategies.yaml"))
+    arguments = ("--yes", "--no-build", "--nodes", "--feed", "--env-file", env_file, *config)
+    place.deploy(*arguments)
+    bot = place.objects()["statefulset/paper-trading-bot"]
+    assert "deployment/paper-trading-bot" not in place.objects()
+    (container,) = bot["spec"]["template"]["spec"]["containers"]
+    assert {each["name"] for each in container["env"]} == {"PLACE", "FEED_URL"}
+    place.manage("scale", "3")
+    assert place.objects()["statefulset/paper-trading-bot"]["spec"]["replicas"] == 3
+    assert "have 3 strategies" in place.manage("scale", "4", code=1)
+    place.deploy(*arguments)
+    assert place.objects()["statefulset/paper-trading-bot"]["spec"]["replicas"] == 3
+    assert "deploy with --nodes" in place.deploy("--yes", "--no-build", code=1)
+    place.forget()
+    place.manage("exec", "true")
+    assert place.calls()[-1].split()[:5] == [
+        *("-n", "trading-bot", "exec", "-i", "statefulset/paper-trading-bot"),
+    ]
+    place.manage("--yes", "--with-data", "delete")
+    assert "statefulset/paper-trading-bot" not in place.objects()
+    assert [call for call in place.calls() if "persistentvolumeclaims -l" in call] == [
+        "-n trading-bot delete persistentvolumeclaims -l app.kubernetes.io/name=paper-trading-bot "
+        "--ignore-not-found --timeout=900s"
+    ]

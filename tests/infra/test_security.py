@@ -89,6 +89,7 @@ def test_credentials_reach_the_live_market_only() -> None:
     }
     assert holders == {
         "Deployment/paper-trading-bot",
+        "StatefulSet/paper-trading-bot",
         "RayCluster/trading/live-market",
         "RayService/trading/live-market",
     }
@@ -131,15 +132,44 @@ def test_the_bot_reaches_names_and_public_https_and_is_reached_by_prometheus() -
     assert [_reaches(rule) for rule in policy["ingress"]] == [({8000}, {"prometheus"}, False)]
     assert [_reaches(rule) for rule in policy["egress"]] == [
         ({53}, {"kube-system"}, False),
+        ({8765}, {"trading-feed"}, False),
         ({443}, set(), True),
     ]
 
 
+def test_the_feed_is_reached_by_bots_and_prometheus_and_alone_shows_the_vendors_key() -> None:
+    policy = _policies("k8s/feed")["trading-feed"]
+    (feed,) = pod_templates(build("k8s/feed"))
+    assert policy["podSelector"]["matchLabels"].items() <= feed.labels.items()
+    assert [_reaches(rule) for rule in policy["ingress"]] == [
+        ({8765}, {"paper-trading", "prometheus"}, False)
+    ]
+    assert [_reaches(rule) for rule in policy["egress"]] == [
+        ({53}, {"kube-system"}, False),
+        ({443}, set(), True),
+    ]
+    bots = [
+        next(each for each in pod_templates(build(name)) if each.owner.endswith(owner))
+        for name, owner in (
+            ("k8s", "Deployment/paper-trading-bot"),
+            ("kuberay/cluster", "/live-market"),
+            ("kuberay/overlays/service-cpu-only", "/live-market"),
+        )
+    ]
+    for bot in bots:
+        assert bot.labels["app.kubernetes.io/part-of"] == "paper-trading"
+    (secret,) = feed.spec["containers"][0]["envFrom"]
+    assert secret == {"secretRef": {"name": "trading-feed-secrets"}}
+
+
 def test_of_the_ray_nodes_only_the_live_market_reaches_outside() -> None:
     policies = _policies("kuberay/cluster")
-    assert policies["live-market-to-massive"]["podSelector"]["matchLabels"] == {
-        "ray.io/group": "live-market"
-    }
+    live = policies["live-market-to-massive"]
+    assert live["podSelector"]["matchLabels"] == {"ray.io/group": "live-market"}
+    assert [_reaches(rule) for rule in live["egress"]] == [
+        ({443}, set(), True),
+        ({8765}, {"trading-feed"}, False),
+    ]
     assert not any(_reaches(rule)[2] for rule in policies["ray-nodes"]["egress"])
     head = policies["ray-head-to-api-server"]
     assert head["podSelector"]["matchLabels"] == {"ray.io/node-type": "head"}

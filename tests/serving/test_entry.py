@@ -8,9 +8,17 @@ from ray import serve
 from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve._private.build_app import build_app
 
+from trading.app.fleet import namespaces_of
 from trading.errors import ConfigError
 from trading.serving.app import SUPERVISOR
-from trading.serving.entry import CLOSE_TIMEOUT_S, Arguments, application, read_settings
+from trading.serving.entry import (
+    CLOSE_TIMEOUT_S,
+    Arguments,
+    api_of,
+    application,
+    read_settings,
+    read_strategies,
+)
 
 ENVIRONMENT = ("MASSIVE_API_KEY", "DATA_SOURCE", "SYMBOLS", "MAX_POSITIONS")
 
@@ -69,11 +77,21 @@ def test_the_node_is_the_one_of_the_settings(config: Path) -> None:
         read_settings(Arguments(config=config))
 
 
-def test_a_file_of_strategies_runs_the_one_that_is_named(config: Path) -> None:
+def test_a_file_of_strategies_runs_all_of_them_or_the_one_that_is_named(config: Path) -> None:
     config.write_text(f"{config.read_text()}strategies: {{index: {{seed: 3}}, careful: }}\n")
     node = {"live_market_resource": "live_market"}
-    with pytest.raises(ConfigError, match="strategies index, careful, and one Serve application"):
-        read_settings(Arguments(config=config, **node))
+    every = Arguments(config=config, **node)
+    common = read_settings(every)
+    strategies = read_strategies(every, common)
+    assert [each.account.id for each in strategies.values()] == ["index", "careful"]
+    assert all(each.paths.state_dir.is_absolute() for each in strategies.values())
+    assert len(set(namespaces_of(strategies).values())) == 2
     one = Arguments(config=config, set=("strategy=index",), **node)
     assert read_settings(one).account.id == "index"
     assert built(config=str(config), set=["strategy=index"])
+    of_all, of_one = (
+        {getattr(route, "path", None) for route in api_of(arguments).routes}
+        for arguments in (every, one)
+    )
+    assert {"/status/{strategy}", "/ready/{strategy}", "/index"} <= of_all
+    assert "/status" in of_one and "/status/{strategy}" not in of_one

@@ -597,17 +597,26 @@ class _Application:
         _kill(self._server)
 
     def _actor_options(self, share: float) -> dict[str, Any]:
-        """Place an actor on the live market's node: by its resource, else beside the driver."""
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        return actor_place(self._settings, share)
 
-        if resources := share_of_node(self._settings, share):
-            return {"num_cpus": 0, "resources": resources}
-        node = ray.get_runtime_context().get_node_id()
-        return {
-            "num_cpus": 0,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
-        }
+
+def actor_place(settings: Settings, share: float) -> dict[str, Any]:
+    """Options that place an actor on the live market's node.
+
+    That is the driver's own where it has the resource, of however many that have: an account's
+    files are on one node. Where the driver is elsewhere the resource alone says which.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    resources = share_of_node(settings, share)
+    nodes = {each["NodeID"]: each["Resources"] for each in ray.nodes()}
+    has: dict[str, float] = nodes.get(here, {})
+    options: dict[str, Any] = {"num_cpus": 0, "resources": resources}
+    if all(has.get(name) for name in resources):
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+    return options
 
 
 def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account:

@@ -13,6 +13,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
+from trading.app.cluster_feed import (
+    ClusterFeed,
+    StoppedOrMoved,
+    cluster_feed,
+    moved,
+    reads_the_vendor,
+)
 from trading.app.driver import (
     NAMESPACE,
     SMALL_SHARE,
@@ -25,7 +32,7 @@ from trading.app.fleet_display import FleetDisplay
 from trading.app.strategy_process import Start, run_strategy
 from trading.app.up import STOP_LIMIT_S, check_replay, ray_runtime, stop_signals
 from trading.app.waiting import ToldToStop
-from trading.config import MassiveSettings, Settings, absolute_paths
+from trading.config import Settings, absolute_paths
 from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
 from trading.feed.embedded import embedded_feed, reading_from
@@ -86,12 +93,16 @@ def up_strategies(
     stop = threading.Event()
     name = fleet_name(common)
     with ExitStack() as stack:
-        if not claim and not (common.ray.address or os.environ.get("RAY_ADDRESS")):
-            strategies = stack.enter_context(_one_connection(strategies))
-        _check_connections(strategies)
+        joins = bool(common.ray.address or os.environ.get("RAY_ADDRESS"))
+        if not joins:
+            if not claim:
+                strategies = stack.enter_context(_one_connection(strategies))
+            _check_connections(strategies)
         stack.enter_context(ray_runtime(common, display.common, name))
         stack.enter_context(stop_signals(stop))
         fleet = Fleet(common, strategies, duration_s, display, stop, ray_address(), claim=claim)
+        if joins and (direct := direct_readers(strategies)):
+            fleet.read(stack.enter_context(cluster_feed(strategies[direct[0]])))
         stack.callback(fleet.close)
         with suppress(ToldToStop):
             fleet.begin(name)
@@ -100,14 +111,9 @@ def up_strategies(
     fleet.conclude()
 
 
-def _direct(strategies: Mapping[str, Settings]) -> list[str]:
+def direct_readers(strategies: Mapping[str, Settings]) -> list[str]:
     """The strategies that would connect to the vendor themselves."""
-    vendor = MassiveSettings().stream_address
-    return [
-        name
-        for name, each in strategies.items()
-        if each.data.source == "massive" and each.data.massive.stream_address == vendor
-    ]
+    return [name for name, each in strategies.items() if reads_the_vendor(each)]
 
 
 @contextmanager
@@ -116,7 +122,7 @@ def _one_connection(strategies: Mapping[str, Settings]) -> Iterator[Mapping[str,
 
     All of them run on this machine, which alone reaches that feed.
     """
-    direct = _direct(strategies)
+    direct = direct_readers(strategies)
     if len(direct) < 2:
         yield strategies
         return
@@ -135,7 +141,7 @@ def _check_connections(strategies: Mapping[str, Settings]) -> None:
     ConfigError
         More than one of them would connect to the vendor, which allows one connection a key.
     """
-    direct = _direct(strategies)
+    direct = direct_readers(strategies)
     if len(direct) > 1:
         raise ConfigError(
             [
@@ -144,6 +150,11 @@ def _check_connections(strategies: Mapping[str, Settings]) -> None:
                 "(data.massive.feed_url)"
             ]
         )
+
+
+def namespaces_of(strategies: Mapping[str, Settings]) -> dict[str, str]:
+    """Ray namespace of each strategy's actors, by its name."""
+    return {name: account_name(each) for name, each in strategies.items()}
 
 
 def fleet_name(common: Settings) -> str:
@@ -196,19 +207,15 @@ class Fleet:
         self._outcomes: dict[str, _Outcome] = {}
         self._claimer: threading.Thread | None = None
         self._fleet_states: Any = None
+        self._feed: ClusterFeed | None = None
+
+    def read(self, feed: ClusterFeed) -> None:
+        """Let strategies that would connect to the vendor read this feed."""
+        self._feed = feed
 
     def begin(self, name: str) -> None:
         """Start the actor that knows their states, and the strategies."""
-        import ray
-
-        states: Any = ray.remote(FleetStates)
-        self._fleet_states = states.options(
-            name=FLEET_STATES,
-            namespace=name,
-            num_cpus=0,
-            max_restarts=-1,
-            resources=share_of_node(self._common, SMALL_SHARE),
-        ).remote()
+        self._fleet_states = self._start_states(name)
         if self._claim:
             self._claimer = threading.Thread(target=self._claim_one, name="claim", daemon=True)
             self._claimer.start()
@@ -217,12 +224,24 @@ class Fleet:
                 self.keep(each)
         self._post()
 
+    def _start_states(self, name: str) -> Any:
+        import ray
+
+        states: Any = ray.remote(FleetStates)
+        return states.options(
+            name=FLEET_STATES,
+            namespace=name,
+            num_cpus=0,
+            max_restarts=-1,
+            resources=share_of_node(self._common, SMALL_SHARE),
+        ).remote()
+
     def serve(self, stack: ExitStack, name: str) -> None:
         """Start the HTTP service; the stack ends it."""
         from trading.live.actor import ACTOR_NAME
         from trading.serving.strategies import build_strategies_app
 
-        namespaces = {each: account_name(of) for each, of in self._strategies.items()}
+        namespaces = namespaces_of(self._strategies)
         resources = share_of_node(self._common, SMALL_SHARE)
         app = build_strategies_app(ACTOR_NAME, namespaces, name, resources)
         serve_application(
@@ -250,6 +269,17 @@ class Fleet:
             each.start()
         for each in closing:
             each.join()
+
+    def check(self) -> None:
+        """Raise what only a new process can mend.
+
+        Raises
+        ------
+        SupervisorDied
+            Nobody would start a strategy again.
+        """
+        for each in tuple(self._supervisors.values()):
+            each.check()
 
     @property
     def goes_on(self) -> bool:
@@ -294,11 +324,18 @@ class Fleet:
 
     def _trade(self, name: str, stop: threading.Event, traded: Callable[[], None]) -> None:
         """Run a strategy's process once; raises what it failed of."""
-        settings = self._strategies[name]
+        settings, feed = self._strategies[name], self._feed
+        until = stop
+        if feed is not None and reads_the_vendor(settings):
+            settings = feed.reading(settings)
+            until = StoppedOrMoved(stop, feed)
         log = settings.paths.state_dir / _LOG if self._display.is_terminal else None
         start = Start(settings, self._address, self._duration_s, log)
         try:
-            summary = run_strategy(start, self._display.of(name), stop, traded)
+            summary = run_strategy(start, self._display.of(name), until, traded)
+            if feed is not None and until.is_set() and not stop.is_set():
+                # Started again, it reads the feed where that is now.
+                raise ApplicationFailed(str(moved(feed)))
         except ApplicationFailed as error:
             self._outcomes[name] = _Outcome(None, str(error))
             self._display.of(name).note(f"failed: {error}")

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from trading.app import local_ray
+from trading.app.cluster_feed import reading_the_clusters
 from trading.app.display import Display
 from trading.app.driver import Summary, account_name, run_application
 from trading.config import Settings, absolute_paths
@@ -59,13 +60,16 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         lease = wait_for_lease(journal, stop, _LEASE_TIMEOUT_S, waiting)
         assert lease is not None
         stack.enter_context(lease)
-        lease.heed_requests(stop)
+        lease.answer_requests(stop)
         stack.enter_context(ray_runtime(settings, display))
         stack.enter_context(stop_signals(stop))
+        read, until = settings, stop
+        if settings.ray.address or os.environ.get("RAY_ADDRESS"):
+            read, until = stack.enter_context(reading_the_clusters(settings, stop))
         summary = run_application(
-            settings,
+            read,
             display,
-            stop,
+            until,
             duration_s,
             lambda parts: serve_account(settings, display, parts, stop),
         )

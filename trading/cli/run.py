@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from trading.cli.common import ConfigOption, SetOption, StrategyOption, failures, settings_for
+from trading.cli.common import (
+    ConfigOption,
+    SetOption,
+    StrategyOption,
+    failures,
+    misuse,
+    settings_for,
+)
 from trading.config import Settings
 
 
@@ -38,12 +45,24 @@ def up(
             "--claim", help="Of several strategies, trade the first that nobody else trades."
         ),
     ] = False,
+    place: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of several strategies, trade the one at this place in the settings, from 0.",
+        ),
+    ] = None,
 ) -> None:
     """Run the whole application: market data, trading, online learning and the HTTP service.
 
-    Settings that have strategies run all of them; --strategy runs one, --claim one that is free.
+    Settings that have strategies run all of them; --strategy and --place run one, --claim one that
+    is free.
     """
     flags = [*_flags(symbols, replay, date, speed, port, address), *(overrides or [])]
+    if place is not None:
+        if claim or strategy is not None:
+            misuse("--place says which strategy is traded: leave out --claim and --strategy")
+        strategy = _at(place, config, flags)
     settings = settings_for(config, flags, strategy, several=True)
     if replay is not None:
         settings = _own_state(settings, overrides or [])
@@ -65,6 +84,33 @@ def up(
 
     with failures():
         run(settings, duration, Display(console))
+
+
+def _at(place: int, config: Path | None, flags: list[str]) -> str | None:
+    """The strategy at this place, None where the settings have none.
+
+    The state's folder is the place's own: what it holds of another strategy's was moved there by
+    settings in another order.
+    """
+    from trading.live.assembly import journal_path
+
+    settings = settings_for(config, flags, several=True)
+    names = tuple(settings.strategies)
+    if not names and place == 0:
+        return None
+    if place >= len(names):
+        misuse(
+            f"--place {place}: the settings have {len(names)} strategies"
+            + (f", at the places 0 to {len(names) - 1}" if names else "")
+        )
+    for other in names:
+        journal = journal_path(settings_for(config, flags, other))
+        if other != names[place] and journal.exists():
+            misuse(
+                f"--place {place} is {names[place]}, and {journal} is the account of {other}: "
+                "strategies keep their places in the settings, and new ones come last"
+            )
+    return names[place]
 
 
 def train(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +13,7 @@ from trading.config import Settings
 from trading.config.settings import Origin
 from trading.errors import StreamError
 from trading.feed.running import feed_options, market_hours
-from trading.feed.server import FeedServer
+from trading.feed.server import FeedOptions, FeedServer
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
@@ -33,20 +33,69 @@ def embedded_feed(settings: Settings) -> Iterator[str]:
     StreamError
         It does not come up.
     """
-    massive, credentials = settings.data.massive, settings.credentials
-    own_key = credentials.massive_api_key
-    options = replace(
+    own_key = settings.credentials.massive_api_key
+    keys = (own_key.get_secret_value(),) if own_key else settings.credentials.vendor_keys
+    feed = FeedThread(vendor_feed(settings, keys), settings.seed)
+    try:
+        yield f"http://127.0.0.1:{feed.port}"
+    finally:
+        feed.stop()
+
+
+def vendor_feed(
+    settings: Settings, reader_keys: Sequence[str], host: str = "127.0.0.1", port: int = 0
+) -> FeedOptions:
+    """A feed of the vendor that `data.massive` names.
+
+    Raises
+    ------
+    AuthenticationFailed
+        There is no key of the vendor's.
+    """
+    massive = settings.data.massive
+    return replace(
         feed_options(settings),
         websocket_url=massive.websocket_url,
         rest_url=massive.rest_url,
-        reader_keys=(own_key.get_secret_value(),) if own_key else credentials.vendor_keys,
-        host="127.0.0.1",
-        port=0,
+        reader_keys=tuple(reader_keys),
+        host=host,
+        port=port,
     )
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
 
-    async def serve() -> None:
-        feed = FeedServer(options, market_hours(), settings.seed)
+
+class FeedThread:
+    """A feed on a thread of this process.
+
+    Raises
+    ------
+    StreamError
+        It does not come up.
+    """
+
+    def __init__(self, options: FeedOptions, seed: int) -> None:
+        self._options, self._seed = options, seed
+        started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = Future()
+        self._thread = Thread(
+            target=lambda: asyncio.run(self._serve(started)), name="feed", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._loop, self._stop, self.port = started.result(_START_TIMEOUT_S)
+        except (OSError, TimeoutError) as error:
+            raise StreamError(
+                f"the feed inside of the application did not start on {options.host}, port "
+                f"{options.port}: {error!r}"
+            ) from error
+
+    def stop(self) -> None:
+        """End it, and wait until it has told its readers."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_STOP_TIMEOUT_S)
+
+    async def _serve(
+        self, started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]]
+    ) -> None:
+        feed = FeedServer(self._options, market_hours(), self._seed)
         stop = asyncio.Event()
         try:
             port = await feed.start()
@@ -59,18 +108,6 @@ def embedded_feed(settings: Settings) -> Iterator[str]:
             await stop.wait()
         finally:
             await feed.stop()
-
-    thread = Thread(target=lambda: asyncio.run(serve()), name="feed", daemon=True)
-    thread.start()
-    try:
-        loop, stop, port = started.result(_START_TIMEOUT_S)
-    except (OSError, TimeoutError) as error:
-        raise StreamError(f"the embedded feed did not start: {error!r}") from error
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(_STOP_TIMEOUT_S)
 
 
 def reading_from(settings: Settings, url: str) -> Settings:

@@ -51,6 +51,8 @@ class FeedCounts:
     """REST requests by what became of them."""
     rest_kept_bytes: int = 0
     now_ns: int = 0
+    market_open: bool = False
+    """Whether the vendor is expected to send."""
 
 
 def feed_text(figures: FeedCounts) -> bytes:
@@ -66,6 +68,11 @@ def feed_families(figures: FeedCounts) -> Iterable[Metric]:
     yield _by("readers", "Readers connected.", "asset_class", figures.readers)
     for name, about, value in _TOTALS:
         yield CounterMetricFamily(f"{_PREFIX}{name}_total", about, value=getattr(figures, value))
+    yield GaugeMetricFamily(
+        f"{_PREFIX}market_open",
+        "1 while the vendor is expected to send.",
+        value=float(figures.market_open),
+    )
     yield GaugeMetricFamily(
         f"{_PREFIX}waiting_events", "Events that wait for readers.", value=figures.waiting
     )

@@ -221,6 +221,7 @@ class FeedServer:
         figures.rest = dict(self.rest.counts)
         figures.rest_kept_bytes = self.rest.kept_bytes
         figures.now_ns = self._clock()
+        figures.market_open = self._expects_data(figures.now_ns)
         for reader in readers:
             self._note_losses(reader)
         return figures

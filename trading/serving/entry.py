@@ -13,19 +13,25 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from rich.console import Console
 
+from trading.app.cluster_feed import reading_the_clusters
 from trading.app.display import Display
 from trading.app.driver import SMALL_SHARE, account_name, run_application
+from trading.app.fleet import fleet_name, namespaces_of
+from trading.app.fleet_display import FleetDisplay
+from trading.app.fleet_supervisor import FleetSupervisor
 from trading.config import Settings, absolute_paths, load_settings
 from trading.config.problems import problem_line
 from trading.errors import ConfigError
 from trading.live import assembly
 from trading.live.actor import ACTOR_NAME
 from trading.logs import configure_logging
-from trading.serving.app import SUPERVISOR, build_app
+from trading.serving.app import SUPERVISOR, Supervised, build_api, service_of
+from trading.serving.strategies import build_strategies_api
 from trading.serving.supervisor import Pauses, Supervisor, SupervisorState
 
 CLOSE_TIMEOUT_S = 95.0
@@ -49,7 +55,7 @@ class Arguments(BaseModel):
 
 
 class ApplicationSupervisor:
-    """The deployment that trades and learns, or stands by.
+    """The deployment that trades and learns, or stands by: one account, or each strategy.
 
     Raises
     ------
@@ -61,16 +67,23 @@ class ApplicationSupervisor:
         settings = read_settings(arguments)
         configure_logging(settings.log_level, settings.credentials.values())
         self._account = account_name(settings)
-        self._supervisor = Supervisor(
-            assembly.journal_path(settings), partial(_trade, settings), Pauses()
-        )
+        self._supervisor: Supervisor | FleetSupervisor
+        if settings.strategies:
+            strategies = read_strategies(arguments, settings)
+            display = FleetDisplay(Console(highlight=False), tuple(strategies))
+            self._supervisor = FleetSupervisor(settings, strategies, display)
+        else:
+            self._supervisor = Supervisor(
+                assembly.journal_path(settings), partial(_trade, settings), Pauses()
+            )
 
     async def state(self) -> SupervisorState:
-        """Where the application stands."""
+        """Where the application of one account stands."""
+        assert isinstance(self._supervisor, Supervisor)
         return self._supervisor.state
 
     async def account(self) -> str:
-        """Ray namespace of the account's actors."""
+        """Ray namespace of the one account's actors."""
         return self._account
 
     async def check_health(self) -> None:
@@ -106,7 +119,24 @@ def application(arguments: Arguments) -> serve.Application:
         ray_actor_options={"num_cpus": 0, "resources": node},
     )
     supervisor = deployment(ApplicationSupervisor).bind(arguments)
-    return build_app(ACTOR_NAME, None, node, supervisor)
+    return service_of(partial(api_of, arguments), node, supervisor)
+
+
+def api_of(arguments: Arguments) -> FastAPI:
+    """The HTTP routes: of each strategy where the settings have any, else of the account.
+
+    Called in a replica, which is where the settings are.
+
+    Raises
+    ------
+    ConfigError
+        One line for each mistake.
+    """
+    settings = read_settings(arguments)
+    if settings.strategies:
+        namespaces = namespaces_of(read_strategies(arguments, settings))
+        return build_strategies_api(ACTOR_NAME, namespaces, fleet_name(settings))
+    return build_api(ACTOR_NAME, None, Supervised())
 
 
 def read_settings(arguments: Arguments) -> Settings:
@@ -118,13 +148,6 @@ def read_settings(arguments: Arguments) -> Settings:
         One line for each mistake.
     """
     settings = load_settings(arguments.config, arguments.set, os.environ)
-    if settings.strategies:
-        allowed = (
-            f"the file has the strategies {', '.join(settings.strategies)}, and one Serve "
-            "application runs one of them: name it in `set`, as in strategy=NAME, and make an "
-            "application for each"
-        )
-        raise ConfigError([problem_line("strategy", None, str(arguments.config), allowed)])
     key, value = "ray.live_market_resource", settings.ray.live_market_resource
     if value != arguments.live_market_resource:
         allowed = (
@@ -133,6 +156,16 @@ def read_settings(arguments: Arguments) -> Settings:
         )
         raise ConfigError([problem_line(key, value, str(arguments.config), allowed)])
     return absolute_paths(settings)
+
+
+def read_strategies(arguments: Arguments, common: Settings) -> dict[str, Settings]:
+    """The settings of each strategy by its name, with absolute paths."""
+    return {
+        name: absolute_paths(
+            load_settings(arguments.config, [*arguments.set, f"strategy={name}"], os.environ)
+        )
+        for name in common.strategies
+    }
 
 
 def _check_overrides(overrides: tuple[str, ...]) -> None:
@@ -151,4 +184,5 @@ def _check_overrides(overrides: tuple[str, ...]) -> None:
 
 def _trade(settings: Settings, stop: threading.Event, traded: Callable[[], None]) -> None:
     display = Display(Console(highlight=False), line_interval_s=_LINE_INTERVAL_S)
-    display.summary(run_application(settings, display, stop, traded=traded))
+    with reading_the_clusters(settings, stop) as (read, until):
+        display.summary(run_application(read, display, until, traded=traded))

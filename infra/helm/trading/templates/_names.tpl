@@ -21,6 +21,9 @@
 {{- define "trading.settings" -}}
 {{- $values := (index . 0).Values -}}
 {{- $changes := deepCopy $values.settings -}}
+{{- if $values.feed -}}
+{{- $changes = mergeOverwrite (dict "data" (dict "massive" (dict "feed_url" "http://trading-feed:8765"))) $changes -}}
+{{- end -}}
 {{- if $values.account -}}
 {{- $changes = mergeOverwrite $changes (dict "account" (dict "id" $values.account)) -}}
 {{- end -}}

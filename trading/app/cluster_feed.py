@@ -1,0 +1,382 @@
+"""The feed of a Ray cluster: one actor holds the connection, applications of all nodes read it.
+
+Applications that would show the vendor the same keys find one another by the actor's name. The
+first makes it, each says every few seconds that it still reads it, and with the last it ends.
+"""
+
+import hashlib
+import hmac
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from pydantic import SecretStr
+
+from trading.app.driver import CALL_TIMEOUT_S, SMALL_SHARE, actor_place, without_secrets
+from trading.config import MassiveSettings, Settings
+from trading.config.settings import CredentialSettings
+from trading.errors import ConfigError, StreamError, TradingError
+from trading.feed.embedded import FeedThread, reading_from, vendor_feed
+from trading.logs import get_logger
+
+log = get_logger(__name__)
+
+FEED_NAMESPACE = "trading-feed"
+"""Ray namespace of the actors, which accounts have in common."""
+_HELD_EVERY_S = 2.0
+_LOOK_S = 0.1
+_FORGOTTEN_S = 120.0
+"""An application that has not been heard of for so long reads no more."""
+_START_TIMEOUT_S = 300.0
+
+
+class FeedAddress(NamedTuple):
+    """Where the feed listens."""
+
+    url: str
+    node: str
+    """Ray's name of its node."""
+
+    @property
+    def port(self) -> int:
+        """The port of `url`."""
+        return int(self.url.rpartition(":")[2])
+
+
+def reads_the_vendor(settings: Settings) -> bool:
+    """Whether an application with these settings would connect to the vendor itself."""
+    vendor = MassiveSettings().stream_address
+    return settings.data.source == "massive" and settings.data.massive.stream_address == vendor
+
+
+def reader_key(settings: Settings) -> str:
+    """What readers of a cluster's feed show it: of FEED_KEYS, else made of the vendor's keys.
+
+    Who knows the vendor's keys knows it; from it they are not to be had.
+    """
+    credentials = settings.credentials
+    if credentials.feed_keys is not None:
+        return credentials.reader_keys[0]
+    keys = " ".join(credentials.vendor_keys).encode()
+    return hmac.new(keys, b"trading feed", hashlib.sha256).hexdigest()
+
+
+def feed_name(settings: Settings) -> str:
+    """Name of the actor: the same for applications with the same vendor and the same keys."""
+    massive = settings.data.massive
+    what = f"{massive.websocket_url} {massive.rest_url} {reader_key(settings)}"
+    return f"feed-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
+
+
+class FeedActor:
+    """Runs the feed, on an actor that Ray starts again when it dies.
+
+    Parameters
+    ----------
+    settings
+        Those of the application that makes it, without secrets.
+    host
+        Gives the address to listen on.
+    end
+        Ends the actor for good; called when no application has been heard of for a while.
+    forgotten_s
+        So long.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: Callable[[], str],
+        end: Callable[[], None],
+        forgotten_s: float = _FORGOTTEN_S,
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._end = end
+        self._forgotten_s = forgotten_s
+        self._feed: FeedThread | None = None
+        self._url = ""
+        self._heard: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._begun_s = time.monotonic()
+        threading.Thread(target=self._mind, name="readers", daemon=True).start()
+
+    def hold(self, reader: str, credentials: CredentialSettings, port: int) -> str:
+        """Listen, unless it does; note that an application reads it.
+
+        Parameters
+        ----------
+        reader
+            Name of the application.
+        credentials
+            With the vendor's keys.
+        port
+            Where it listened before it was started again, or is to; 0: any free one.
+
+        Returns
+        -------
+        str
+            Its address.
+
+        Raises
+        ------
+        TradingError
+            It cannot start.
+        """
+        with self._lock:
+            if self._feed is None:
+                settings = self._settings.model_copy(update={"credentials": credentials})
+                host = self._host()
+                options = vendor_feed(settings, (reader_key(settings),), host, port)
+                self._feed = FeedThread(options, settings.seed)
+                self._url = f"http://{host}:{self._feed.port}"
+            self._heard[reader] = time.monotonic()
+            return self._url
+
+    def let_go(self, reader: str) -> bool:
+        """An application reads no more; whether that was the last one."""
+        with self._lock:
+            self._heard.pop(reader, None)
+            return not self._heard
+
+    def close(self) -> None:
+        """End the feed in order: its readers are told."""
+        with self._lock:
+            feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.stop()
+
+    def _mind(self) -> None:
+        """Forget applications that have died, and end with the last of them."""
+        while True:
+            time.sleep(min(_HELD_EVERY_S, self._forgotten_s / 4))
+            now_s = time.monotonic()
+            with self._lock:
+                self._heard = {
+                    reader: at_s
+                    for reader, at_s in self._heard.items()
+                    if now_s - at_s < self._forgotten_s
+                }
+                forgotten = not self._heard and now_s - self._begun_s > self._forgotten_s
+            if forgotten:
+                self._end()
+                return
+
+
+class RayFeedActor(FeedActor):
+    """The actor as Ray runs it.
+
+    Parameters
+    ----------
+    settings
+        Those of the application that makes it, without secrets.
+    beyond
+        Whether other nodes are to reach it.
+    """
+
+    def __init__(self, settings: Settings, *, beyond: bool) -> None:
+        import ray
+
+        def host() -> str:
+            return str(ray.util.get_node_ip_address()) if beyond else "127.0.0.1"
+
+        def end() -> None:
+            log.info("nobody reads the feed any more")
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+        super().__init__(settings, host, end)
+
+    def where(self, reader: str, credentials: CredentialSettings, port: int) -> tuple[str, str]:
+        """As `hold`, with the name of the node."""
+        import ray
+
+        return self.hold(reader, credentials, port), ray.get_runtime_context().get_node_id()
+
+    def process(self) -> int:
+        """Its process."""
+        return os.getpid()
+
+
+class ClusterFeed:
+    """An application's hold on the feed of its cluster.
+
+    Parameters
+    ----------
+    settings
+        With the vendor's keys, and where the vendor is.
+
+    Raises
+    ------
+    TradingError
+        The feed does not start, or cannot be reached from here.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._reader = uuid.uuid4().hex
+        self._actor: Any = None
+        self._stop = threading.Event()
+        self._address = self._hold(settings.feed.port)
+        self._check_reach()
+        self._thread = threading.Thread(target=self._keep, name="feed's holder", daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Address of the feed; another one after its node was lost."""
+        return self._address.url
+
+    def reading(self, settings: Settings) -> Settings:
+        """The settings with this feed in place of the vendor, and the key that it asks for."""
+        key = SecretStr(reader_key(self._settings))
+        credentials = settings.credentials.model_copy(update={"massive_api_key": key})
+        told = reading_from(settings, self.url)
+        shown = told.model_copy(update={"credentials": credentials})
+        shown._origin = told.origin
+        return shown
+
+    def close(self) -> None:
+        """Read it no more; the last one ends it."""
+        import ray
+
+        self._stop.set()
+        self._thread.join(CALL_TIMEOUT_S)
+        try:
+            if ray.get(self._actor.let_go.remote(self._reader), timeout=CALL_TIMEOUT_S):
+                ray.get(self._actor.close.remote(), timeout=CALL_TIMEOUT_S)
+                ray.kill(self._actor, no_restart=True)
+        except ray.exceptions.RayError as error:
+            log.warning("the feed did not hear the end", reason=str(error).splitlines()[0])
+
+    def _keep(self) -> None:
+        """Say again and again that this application reads it; make it anew where it is gone."""
+        while not self._stop.wait(_HELD_EVERY_S):
+            try:
+                address = self._hold(self._address.port)
+            except TradingError as error:
+                log.error("the feed is not held", reason=str(error))
+                continue
+            if address.url != self._address.url:
+                log.warning("the feed has moved", before=self._address.url, now=address.url)
+                self._address = address
+
+    def _hold(self, port: int) -> FeedAddress:
+        """Make the actor where there is none, and tell it of this application."""
+        import ray
+
+        credentials = self._settings.credentials
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            if self._actor is None:
+                self._actor = _feed_actor(self._settings)
+            asked = self._actor.where.remote(self._reader, credentials, port)
+            try:
+                return FeedAddress(*ray.get(asked, timeout=CALL_TIMEOUT_S))
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, TradingError):
+                    raise error.cause from None
+                raise StreamError(f"the cluster's feed failed: {error}") from error
+            except ray.exceptions.RayError as error:
+                if isinstance(error, ray.exceptions.ActorDiedError):
+                    self._actor = None
+                if self._stop.wait(0.2) or time.monotonic() > deadline:
+                    raise StreamError(f"the cluster's feed gives no answer: {error}") from error
+
+    def _check_reach(self) -> None:
+        import ray
+
+        here = ray.get_runtime_context().get_node_id()
+        if self._address.node != here and self.url.startswith("http://127.0.0.1"):
+            self._actor.let_go.remote(self._reader)
+            raise ConfigError(
+                [
+                    f"the cluster's feed ({feed_name(self._settings)}) listens on its own node "
+                    "alone, since the cluster had no other when it began: start the applications "
+                    "that read it again, or run `trading feed` and name it by FEED_URL"
+                ]
+            )
+
+
+@contextmanager
+def cluster_feed(settings: Settings) -> Iterator[ClusterFeed]:
+    """Read the feed of this cluster while the block runs; see `ClusterFeed`."""
+    feed = ClusterFeed(settings)
+    try:
+        yield feed
+    finally:
+        feed.close()
+
+
+@contextmanager
+def reading_the_clusters(
+    settings: Settings, stop: threading.Event
+) -> Iterator[tuple[Settings, threading.Event]]:
+    """The settings of one strategy with the cluster's feed for the vendor, and what is to end it.
+
+    Accounts that are no strategy connect to the vendor themselves.
+
+    Raises
+    ------
+    StreamError
+        The feed has moved: what reads it has to be started again.
+    TradingError
+        There is no feed to be had.
+    """
+    if settings.strategy is None or not reads_the_vendor(settings):
+        yield settings, stop
+        return
+    with cluster_feed(settings) as feed:
+        before, until = feed.url, StoppedOrMoved(stop, feed)
+        yield feed.reading(settings), until
+        if feed.url != before:
+            raise moved(feed)
+
+
+class StoppedOrMoved(threading.Event):
+    """Set with another event, or when a feed is no longer where it was."""
+
+    def __init__(self, stop: threading.Event, feed: ClusterFeed) -> None:
+        super().__init__()
+        self._other, self._feed, self._before = stop, feed, feed.url
+
+    def is_set(self) -> bool:
+        """Whether the end has come."""
+        return super().is_set() or self._other.is_set() or self._feed.url != self._before
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is set, or time is up."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set():
+            left_s = _LOOK_S if deadline is None else min(_LOOK_S, deadline - time.monotonic())
+            if left_s <= 0.0:
+                return False
+            self._other.wait(left_s)
+        return True
+
+
+def moved(feed: ClusterFeed) -> StreamError:
+    """What a strategy that read it fails of."""
+    return StreamError(f"the cluster's feed has moved to {feed.url} with the loss of its node")
+
+
+def _feed_actor(settings: Settings) -> Any:
+    """The actor of that name, made beside this driver where there is none."""
+    import ray
+
+    several = sum(bool(node["Alive"]) for node in ray.nodes()) > 1
+    options: Mapping[str, Any] = {
+        "name": feed_name(settings),
+        "namespace": FEED_NAMESPACE,
+        # Whoever made it may end before others that read it.
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_concurrency": 8,
+        **actor_place(settings, SMALL_SHARE),
+    }
+    actor: Any = ray.remote(RayFeedActor)
+    return actor.options(**options).remote(without_secrets(settings), beyond=several)
