@@ -13,8 +13,8 @@ iteration in which it reached either.
 
 The peers know no mask: they see it beside the observation, and what it forbids is a hold.
 sb3-contrib steps markets together as this project does, eight accounts to each; RLlib's runner
-steps Gymnasium environments one by one. Seconds are those of this process, on one thread, without the
-tests; Ray's own processes are not counted. A peer that is not installed is left out and named.
+steps Gymnasium environments one by one. Seconds are those of this process, on one thread, without
+the tests; Ray's own processes are not counted. A peer that is not installed is left out and named.
 """
 
 import argparse
