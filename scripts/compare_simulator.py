@@ -18,7 +18,7 @@ from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.chain import Chain
 from trading.market.contracts import parse_symbol
 from trading.market.factors import empty_factors
-from trading.market.quotes import TickClass, quote_chain
+from trading.market.quotes import ChainQuotes, TickClass, quote_chain
 from trading.market.randomisation import model_at, sample_markets, simulate_markets
 from trading.market.session_statistics import Figure, Figures, Shown, session_figures
 
@@ -77,13 +77,15 @@ def simulated_sessions(
         model = model_at(markets.models, b)
         bid, ask, bid_size, ask_size = (np.zeros(n) for _ in range(4))
         quote_ns, changed = np.zeros(n, np.int64), np.zeros(n, np.bool_)
+        quotes = ChainQuotes(
+            columns.strike, columns.expiry_ns, columns.right, bid, ask, bid_size, ask_size, quote_ns
+        )
         shown = _nothing_shown(open_ns + MINUTE_NS * np.array(MOMENTS), n)
         shown.spot[:] = factors.spot[b, MOMENTS]
         for step in range(n_steps + 1):
             quote_chain(
                 model, rng, factors.spot[b, step], factors.atm_iv[b, step], factors.skew[b, step],
-                open_ns + step * MINUTE_NS, columns.strike, columns.expiry_ns, columns.right,
-                bid, ask, bid_size, ask_size, quote_ns, int(TickClass.STANDARD),
+                open_ns + step * MINUTE_NS, quotes, int(TickClass.STANDARD),
                 model.requote_per_bar if step else 1.0, changed,
             )  # fmt: skip
             if step in MOMENTS:

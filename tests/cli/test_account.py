@@ -21,7 +21,8 @@ from trading.execution.journal import Journal
 from trading.execution.lease import AccountLease
 from trading.execution.mailbox import mailbox_path, serve
 from trading.execution.owner import Command
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
+from trading.execution.states import TradingState
 
 CAPITAL = 100_000.0
 WAIT_S = 30.0

@@ -32,7 +32,7 @@ def holding(journal: Path, heeds: bool = True) -> Iterator[AccountLease]:
     def hold() -> None:
         with AccountLease(journal) as lease:
             if heeds:
-                lease.heed_requests(stop)
+                lease.answer_requests(stop)
             leases.append(lease)
             held.set()
             stop.wait()

@@ -91,7 +91,7 @@ class Seen(NamedTuple):
     reward: bytes
     equity: float
     cash: float
-    reserved: float
+    margin_used: float
     day_start: float
     peak: float
 
@@ -166,7 +166,7 @@ def _live_session(
                 (carried + seen.rewards).astype(np.float32).tobytes(),
                 env.equity(),
                 account.cash,
-                account.reserved,
+                account.margin_used,
                 account.day_start_equity,
                 account.peak_equity,
             )
@@ -191,7 +191,7 @@ def in_batch(env: OptionsVectorEnv, choose: Choose, account: int = 0) -> Lived:
                 reward[account].tobytes(),
                 float(env.equity[account]),
                 float(accounts.balances.cash[account]),
-                float(accounts.balances.reserved[account]),
+                float(accounts.balances.margin_used[account]),
                 float(accounts.day_start[account]),
                 float(accounts.peak[account]),
             )

@@ -65,12 +65,12 @@ def priced_chain(spot: float = SPOT, iv: float = IV, spread: float = 0.02) -> Ch
 
 
 def purse(
-    cash: float = 100_000.0, reserved: float = 0.0, open_positions: int = 0
+    cash: float = 100_000.0, margin_used: float = 0.0, open_positions: int = 0
 ) -> AccountBalances:
     """An account of cash only."""
     balances = empty_balances(1)
     balances.equity[0] = balances.cash[0] = cash
-    balances.reserved[0], balances.open_positions[0] = reserved, open_positions
+    balances.margin_used[0], balances.open_positions[0] = margin_used, open_positions
     return balances
 
 

@@ -26,7 +26,7 @@ from trading.execution.events import (
 )
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
-from trading.execution.owner import Command, obey
+from trading.execution.owner import Command, execute_command
 from trading.execution.risk import RiskLimits
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -492,7 +492,7 @@ def test_dividends_of_a_suspension_are_paid_once_its_owner_explains_it(
     desk = held_back_with_dividends(tmp_path)
     if not stopped:
         desk.begin(FRI)
-    said = obey(
+    said = execute_command(
         desk.broker,
         Command(OwnerCommand.REINSTATE, "alice", symbol="ACME"),
         desk.broker.account.last_ts_ns,
@@ -645,10 +645,10 @@ def test_a_split_that_is_corrected_after_its_date_is_taken_back_and_done_again(
     assert f"the split of 2026-01-06 (10 for 1) was applied and is {why}" in desk.suspended
     assert desk.env.equity() == pytest.approx(before, abs=0.01)
     word = Command(OwnerCommand.UNDO_ACTION, "alice", symbol="ACME")
-    obey(desk.broker, word, desk.broker.account.last_ts_ns)
+    execute_command(desk.broker, word, desk.broker.account.last_ts_ns)
     assert desk.env.equity() == pytest.approx(before, abs=0.01)
     if not told:
-        obey(
+        execute_command(
             desk.broker,
             Command(OwnerCommand.REINSTATE, "alice", symbol="ACME"),
             desk.broker.account.last_ts_ns,

@@ -10,7 +10,7 @@ from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.market_snapshots import RATIO
 from trading.envs.rules import NO_LEG
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
-from trading.evaluation.baselines import View, _symbol, quote_of
+from trading.evaluation.baselines import MarketView, _symbol, quote_of
 from trading.execution.matching import FillStyle
 from trading.execution.order_matching import MatchResult, match_order
 from trading.execution.orders import Intent, Leg, Order
@@ -24,7 +24,7 @@ def offered(
 ) -> MatchResult:
     """What the broker's match says of an order of account `b`."""
     markets, rules = env._markets, env._rules
-    view = View(markets.quotes, markets.snapshots, markets.snapshot_of, ["SIM"] * BATCH)
+    view = MarketView(markets.quotes, markets.snapshots, markets.snapshot_of, ["SIM"] * BATCH)
     f = int(view.snapshot_of[b])
     symbols = [_symbol(view, f, leg, "SIM") for leg in legs]
     order = Order(

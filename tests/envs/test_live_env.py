@@ -27,8 +27,9 @@ from trading.execution.orders import (
     RejectReason,
     TimeInForce,
 )
-from trading.execution.owner import Command, obey
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.owner import Command, execute_command
+from trading.execution.risk import RiskLimits
+from trading.execution.states import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.contracts import OptionContract, Right, parse_symbol
@@ -183,7 +184,7 @@ def test_a_covered_call_in_the_money_is_called_away_and_leaves_nothing(scene: Sc
     scene.close(MONDAY, SPOT)
     scene.begin(FRIDAY)
     scene.close(FRIDAY, strike_of(call) + 5.0)
-    assert account.positions == {} and account.reserved == 0.0
+    assert account.positions == {} and account.margin_used == 0.0
     profit = (strike_of(call) - paid) * fill.units * 100.0 - fill.fees
     assert account.cash == pytest.approx(100_000.0 + profit)
 
@@ -428,7 +429,7 @@ def test_winding_down_keeps_to_what_restricts_trading(
     scene, _ = wound_down(tmp_path)
     scene.bar(MONDAY, 31, SPOT)
     now_ns = session(MONDAY).open_ns + 31 * MINUTE_NS
-    obey(scene.broker, Command(command, "alice"), now_ns, scene.env.equity(), "")
+    execute_command(scene.broker, Command(command, "alice"), now_ns, scene.env.equity(), "")
     scene.trade(MONDAY, 31, HOLD, HOLD)
     halted = command is OwnerCommand.HALT
     assert ("BBB" in scene.broker.account.strategies) is halted

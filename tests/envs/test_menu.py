@@ -8,7 +8,7 @@ from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, SECURED, 
 from trading.envs.defaults import DEFAULT_RULES
 from trading.envs.market_snapshots import RATIO
 from trading.envs.rules import STOCK_LEG
-from trading.execution.margin import max_loss_per_unit
+from trading.execution.margin.formulas import worst_payoff
 from trading.market.chain import Chain
 
 OPENINGS = range(CLOSE + 1, ACTION_COUNT)
@@ -35,7 +35,8 @@ def debit_and_loss(chain: Chain, menu: Menu, a: int) -> tuple[float, float]:
             right[k], strike[k] = columns.right[i], columns.strike[i]
             price = columns.ask[i] if ratio > 0 else columns.bid[i]
         debit += ratio * price
-    return debit * 100.0, max_loss_per_unit(right, strike, RATIO[a], len(legs), debit, 100.0)
+    loss = debit - worst_payoff(right, strike, RATIO[a], len(legs))
+    return debit * 100.0, max(0.0, loss) * 100.0
 
 
 def test_the_catalogue_starts_with_hold_and_close_and_names_are_unique() -> None:

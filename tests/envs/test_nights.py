@@ -25,7 +25,7 @@ from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import HistoricalOptionsVectorEnv, SimulatedOptionsVectorEnv
 from trading.errors import DataError
 from trading.execution.events import AccountOpened, OrderAccepted, OrderFilled
-from trading.execution.margin_watch import margins_after
+from trading.execution.margin.maintenance import margins_after
 from trading.execution.orders import Fill, Intent, Leg, LegFill, Order
 from trading.execution.portfolio import Account
 from trading.execution.settlement import settlements
@@ -183,9 +183,9 @@ def twins(legs: list[tuple[int, int]], lots: int, units: int, spot: float) -> Tw
     account.apply(OrderAccepted(2, order))
     filled = tuple(LegFill(leg.symbol, leg.ratio * units, 1.0) for leg in named)
     account.apply(OrderFilled(2, Fill("f", "paper-1", 2, "A", units, filled, 0.0, 0.0)))
-    reserve = account.strategies["A"].reserve_per_unit
-    accounts.unit_reserve[0] = reserve
-    accounts.moves[0] = not np.isfinite(reserve)
+    margin = account.strategies["A"].margin_per_unit
+    accounts.margin_per_unit[0] = margin
+    accounts.margin_moves[0] = not np.isfinite(margin)
     return Twins(account, accounts, quotes, snapshots)
 
 
@@ -207,7 +207,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
     spot = cents / 100.0
     account, accounts, quotes, snapshots = twins(legs, lots, units, spot)
     # Nothing without a greatest loss is ever opened here, but an expiry may leave it.
-    assume(np.isfinite(account.strategies["A"].reserve_per_unit))
+    assume(np.isfinite(account.strategies["A"].margin_per_unit))
     symbols = [symbol for symbol in account.positions if symbol.startswith("O:")]
     ended = settlements(account.positions, symbols, {"A": spot}, 100.0, CLOSE_NS)
     margins = margins_after(account, ended, {}, CLOSE_NS)
@@ -221,7 +221,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
     held = account.strategies.get("A")
     assert accounts.balances.cash[0] == account.cash
     assert accounts.net_cash[0] == account.net_cash["A"]
-    assert accounts.balances.reserved[0] == account.reserved
+    assert accounts.balances.margin_used[0] == account.margin_used
     assert accounts.holdings.units[0] == (held.units if held else 0)
     assert accounts.balances.open_positions[0] == len(account.strategies)
     assert accounts.delivered[0] == bool(held and held.delivered)
@@ -229,7 +229,7 @@ def test_an_expiry_leaves_in_the_batch_what_it_leaves_in_the_books(
         assert [leg.symbol for leg in held.legs] == ["A"]
         assert accounts.holdings.legs[0].tolist() == [STOCK_LEG, -1, -1, -1]
         assert accounts.holdings.ratio[0, 0] == held.legs[0].ratio
-        assert accounts.moves[0] == held.margin_moves
+        assert accounts.margin_moves[0] == held.margin_moves
         assert accounts.holdings.net_cash[0] == held.net_cash
 
 
@@ -241,7 +241,7 @@ def test_delivered_short_stock_holds_back_what_the_broker_holds_back() -> None:
         np.zeros(1, np.bool_),
     )  # fmt: skip
     assert accounts.holdings.ratio[0, 0] * accounts.holdings.units[0] == -3
-    assert accounts.moves[0] and accounts.balances.reserved[0] == 1.5 * 102.0 * 300
+    assert accounts.margin_moves[0] and accounts.balances.margin_used[0] == 1.5 * 102.0 * 300
     assert account.cash + 100.0 * 300 == accounts.balances.cash[0]
 
 

@@ -8,7 +8,7 @@ from trading.envs.account_view import Holdings, no_holdings
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import STOCK_LEG
-from trading.evaluation.attribution import COMPONENTS, UNEXPLAINED, Reading, explain, read
+from trading.evaluation.attribution import COMPONENTS, UNEXPLAINED, PositionGreeks, explain, read
 from trading.evaluation.backtest import backtest_simulation
 from trading.evaluation.baselines import SHORT_STRANGLE, Trader, open_and_keep, random_masked
 from trading.execution.fees import order_fees
@@ -32,7 +32,7 @@ def held(*legs: int) -> Holdings:
     return holdings
 
 
-def reading(chain: Chain, holdings: Holdings) -> Reading:
+def reading(chain: Chain, holdings: Holdings) -> PositionGreeks:
     snapshots = snapshot_of(chain)
     return read(quote_arrays(chain.columns), snapshots, FIRST, holdings, DEFAULT_RULES)
 

@@ -15,13 +15,13 @@ from trading.evaluation.backtest import backtest_simulation
 from trading.evaluation.baselines import (
     BUY_AND_HOLD,
     SHORT_STRANGLE,
-    Standing,
-    View,
+    HeldToClose,
+    MarketView,
     action_named,
     baselines,
 )
+from trading.execution.margin.reg_t import reg_t_margin
 from trading.execution.orders import Leg
-from trading.execution.requirement import market_requirement
 from trading.market.chain import Chain
 
 FIRST = np.zeros(1, dtype=np.int64)
@@ -34,7 +34,7 @@ def liquid_chain() -> Chain:
 
 
 def opened(
-    standing: Standing,
+    position: HeldToClose,
     rules: TradingRules = DEFAULT_RULES,
     cash: float = 100_000.0,
     close_ns: int = SESSION_CLOSE_NS,
@@ -44,8 +44,8 @@ def opened(
     snapshots = snapshot_of(chain, rules=rules, session_close_ns=close_ns)
     accounts = new_accounts(1)
     open_accounts(accounts, FIRST, cash)
-    view = View(quote_arrays(chain.columns), snapshots, FIRST, ["XYZ"])
-    standing.open_all(view, rules, DEFAULT_FEES, accounts)
+    view = MarketView(quote_arrays(chain.columns), snapshots, FIRST, ["XYZ"])
+    position.open_all(view, rules, DEFAULT_FEES, accounts)
     return accounts
 
 
@@ -61,7 +61,7 @@ def test_a_fill_is_booked_as_the_environment_books_it_to_the_last_bit() -> None:
     trade(*view, DEFAULT_FEES, accounts, action, np.zeros(1, dtype=np.bool_))
     assert accounts.trades[0] == 1
     ratio = tuple(RATIO[action[0], :2].tolist())
-    mine = opened(Standing("covered call", ratio, contracts_of=name))
+    mine = opened(HeldToClose("covered call", ratio, contracts_of=name))
     for theirs, ours in (
         (accounts.holdings, mine.holdings),
         (accounts.balances, mine.balances),
@@ -77,7 +77,7 @@ def test_stock_is_bought_at_the_ask_in_round_lots_up_to_the_capital_it_may_tie_u
     assert accounts.holdings.legs[0, 0] == STOCK_LEG
     assert accounts.holdings.units[0] == 75_000 // (100 * ask) == 7
     assert accounts.balances.cash[0] == pytest.approx(100_000 - 700 * ask)
-    assert accounts.balances.reserved[0] == 0.0
+    assert accounts.balances.margin_used[0] == 0.0
 
 
 def test_a_short_strangle_reserves_reg_t_margin_and_is_sized_as_a_secured_put() -> None:
@@ -90,8 +90,8 @@ def test_a_short_strangle_reserves_reg_t_margin_and_is_sized_as_a_secured_put() 
     symbols = [chain.symbols[i] for i in (call, put)]
     assert f"{EXPIRIES[1]:%y%m%d}" in symbols[0]
     marks = {symbol: float(columns.bid[i]) for symbol, i in zip(symbols, (call, put), strict=True)}
-    margin = market_requirement(tuple(Leg(s, -1) for s in symbols), 100.0, SPOT, marks)
-    assert accounts.unit_reserve[0] == pytest.approx(margin, abs=0.01)
+    margin = reg_t_margin(tuple(Leg(s, -1) for s in symbols), 100.0, SPOT, marks)
+    assert accounts.margin_per_unit[0] == pytest.approx(margin, abs=0.01)
     credit = 100.0 * sum(marks.values())
     assert units == 75_000 // (100 * columns.strike[put] - credit + 2) == 7
     assert accounts.balances.cash[0] == pytest.approx(100_000 + units * credit, abs=20.0)
@@ -114,11 +114,11 @@ def test_every_limit_of_the_rules_holds_a_strangle_back(limits: dict, units: int
     assert accounts.trades[0] == (units > 0)
 
 
-@pytest.mark.parametrize("standing", [BUY_AND_HOLD, SHORT_STRANGLE], ids=lambda s: s.name)
-def test_nothing_is_opened_close_to_the_end_or_without_money(standing: Standing) -> None:
+@pytest.mark.parametrize("position", [BUY_AND_HOLD, SHORT_STRANGLE], ids=lambda s: s.name)
+def test_nothing_is_opened_close_to_the_end_or_without_money(position: HeldToClose) -> None:
     close_ns = NOW_NS + DEFAULT_RULES.no_open_ns
-    assert opened(standing, close_ns=close_ns).trades[0] == 0
-    assert opened(standing, cash=1_000.0).trades[0] == 0
+    assert opened(position, close_ns=close_ns).trades[0] == 0
+    assert opened(position, cash=1_000.0).trades[0] == 0
 
 
 def test_buying_and_holding_earns_what_the_stock_moves_and_pays_half_the_spread() -> None:

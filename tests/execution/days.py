@@ -27,7 +27,7 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import OwnerCommand
 from trading.execution.journal import Journal
 from trading.execution.legs import is_stock
-from trading.execution.owner import Command, obey
+from trading.execution.owner import Command, execute_command
 from trading.execution.portfolio import Account
 from trading.execution.risk import RiskLimits
 from trading.live.bar_clock import BarClock, first_bar_after
@@ -513,7 +513,7 @@ class DaysMachine(RuleBasedStateMachine):
         command = Command(OwnerCommand.REINSTATE, "owner", symbol=name)
         before = self.broker.account.owner_commands
         try:
-            obey(self.broker, command, max(self.now_ns, self.broker.account.last_ts_ns))
+            execute_command(self.broker, command, max(self.now_ns, self.broker.account.last_ts_ns))
         except OwnerRefused:
             assert self.broker.account.owner_commands == before
         self.fresh = False

@@ -25,7 +25,6 @@ from tests.execution.scene import (
 )
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
-from trading.execution.buying_power import underlying_prices
 from trading.execution.events import (
     CashMoved,
     Converted,
@@ -40,14 +39,16 @@ from trading.execution.events import (
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.legs import is_stock
+from trading.execution.margin.buying_power import underlying_prices
+from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin
 from trading.execution.matching import MINIMUM_PRICE, MatchCode, check_quote
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
-from trading.execution.owner import Command, obey
+from trading.execution.owner import Command, execute_command
 from trading.execution.portfolio import Account
-from trading.execution.requirement import legs_reserve, market_requirement
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
 from trading.execution.settlement import value_at_expiry
+from trading.execution.states import TradingState
 from trading.market.contracts import parse_symbol
 from trading.market.corporate_actions import (
     CorporateAction,
@@ -366,7 +367,7 @@ class TradingMachine(RuleBasedStateMachine):
         before, digest = broker.equity(), broker.account.fingerprint()
         command = Command(OwnerCommand.UNDO_ACTION, "owner", "it was called off", symbol=name)
         try:
-            obey(broker, command, self.now_ns)
+            execute_command(broker, command, self.now_ns)
         except OwnerRefused:
             assert broker.account.fingerprint() == digest
             return
@@ -452,7 +453,8 @@ class TradingMachine(RuleBasedStateMachine):
         self.now_ns += 60 * SECOND_NS
         self.tell_quotes(size=1e6)
         broker = self.broker
-        broker.expire_day_orders(self.now_ns)
+        for order_id in list(broker.account.working_orders):
+            broker.cancel(order_id, self.now_ns)
         broker.mark(self.quotes)
         broker.reset_peak(broker.equity(), self.now_ns)
         self.end_session()
@@ -469,7 +471,7 @@ class TradingMachine(RuleBasedStateMachine):
         account = broker.account
         assert not account.positions
         assert not account.strategies
-        assert account.reserved == 0.0
+        assert account.margin_used == 0.0
         earned = account.paid_in + account.realised_pnl
         assert account.buying_power == account.cash
         assert math.isclose(account.cash, earned, abs_tol=1e-5)
@@ -505,11 +507,11 @@ class TradingMachine(RuleBasedStateMachine):
     @invariant()
     def a_strategy_holds_back_its_greatest_loss_or_a_margin_that_moves(self) -> None:
         for held in self.broker.account.strategies.values():
-            greatest_loss = legs_reserve(held.legs, 100.0, self.broker.account.adjusted)
+            greatest_loss = defined_risk_margin(held.legs, 100.0, self.broker.account.adjusted)
             if held.margin_moves:
-                assert 0.0 <= held.reserve_per_unit < math.inf
+                assert 0.0 <= held.margin_per_unit < math.inf
             else:
-                assert held.reserve_per_unit == greatest_loss
+                assert held.margin_per_unit == greatest_loss
 
     @invariant()
     def buying_power_is_negative_only_after_the_market_moved_margin_and_then_calls(self) -> None:
@@ -525,8 +527,8 @@ class TradingMachine(RuleBasedStateMachine):
         for name, held in broker.account.strategies.items():
             if held.margin_moves and name in spots and name not in broker.account.suspensions:
                 adjusted = broker.account.adjusted
-                now = market_requirement(held.legs, 100.0, spots[name], broker.marks, adjusted)
-                assert math.isclose(held.reserve_per_unit, now, rel_tol=0.011, abs_tol=0.011)
+                now = reg_t_margin(held.legs, 100.0, spots[name], broker.marks, adjusted)
+                assert math.isclose(held.margin_per_unit, now, rel_tol=0.011, abs_tol=0.011)
 
     def is_free(self, underlying: str) -> bool:
         account = self.broker.account

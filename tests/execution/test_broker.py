@@ -25,7 +25,8 @@ from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.matching import FillStyle
 from trading.execution.orders import Fill, Leg, Rejection, RejectReason
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
+from trading.execution.states import TradingState
 
 
 def fill(broker: PaperBroker, shape: str, units: int = 1) -> Fill:
@@ -65,7 +66,7 @@ def test_credit_vertical_keeps_its_credit_in_cash_and_reserves_its_width(
 
 def test_iron_condor_reserves_the_larger_side_alone(broker: PaperBroker) -> None:
     fill(broker, "iron_condor")
-    assert broker.account.reserved == 500.0
+    assert broker.account.margin_used == 500.0
 
 
 def test_closing_books_the_loss_of_the_spread_crossed(broker: PaperBroker) -> None:
@@ -90,7 +91,7 @@ def test_partial_close_leaves_the_other_units_open(broker: PaperBroker) -> None:
     fill(broker, "bear_call_credit", 4)
     broker.submit(close_order(broker), market(size=3.0), True, NOW_NS)
     assert broker.account.strategies["SPY"].units == 1
-    assert broker.account.reserved == 500.0
+    assert broker.account.margin_used == 500.0
     assert broker.account.closed_trades == 0
     broker.submit(close_order(broker), market(), True, NOW_NS)
     assert broker.account.closed_trades == 1
@@ -235,7 +236,10 @@ def test_limits_are_net_prices_of_the_style_of_fills(broker: PaperBroker) -> Non
 
 
 def test_waiting_orders_expire_with_the_session_and_can_be_cancelled(broker: PaperBroker) -> None:
-    for release in (broker.expire_day_orders, lambda ts_ns: broker.cancel("paper-2", ts_ns)):
+    def close_session(now_ns: int) -> None:
+        broker.close_session("2026-01-05", broker.equity(), now_ns)
+
+    for release in (close_session, lambda ts_ns: broker.cancel("paper-2", ts_ns)):
         order = open_order(broker, "long_call", limit=1.0, day=True)
         broker.submit(order, market(), True, NOW_NS)
         assert broker.account.buying_power == 9_900.0
@@ -350,11 +354,11 @@ def test_uncovered_straddle_holds_back_the_larger_side_and_the_value_of_the_othe
     broker = new_broker(tmp_path, limits=NAKED)
     fill(broker, "short_straddle")
     # Call at 3.00 and 20 % of 100.50; the put is 0.50 out of the money and worth 2.50.
-    assert broker.account.reserved == pytest.approx(300.0 + 2_010.0 + 250.0)
+    assert broker.account.margin_used == pytest.approx(300.0 + 2_010.0 + 250.0)
     assert broker.account.cash == 10_550.0
     assert broker.account.strategies["SPY"].margin_moves
     broker.submit(close_order(broker), market(), True, NOW_NS)
-    assert broker.account.reserved == 0.0
+    assert broker.account.margin_used == 0.0
 
 
 def test_short_stock_holds_back_half_its_value_beyond_the_proceeds(tmp_path: Path) -> None:
@@ -415,7 +419,7 @@ def test_a_waiting_uncovered_sale_is_charged_the_margin_of_its_fill(tmp_path: Pa
     held = broker.account.strategies["SPY"]
     assert held.units == 2
     # The first at its value of 3.35 in the second bar, the second at the 3.30 that it brought.
-    assert held.reserve == pytest.approx(335.0 + 2_060.0 + 330.0 + 2_060.0, abs=0.02)
+    assert held.margin == pytest.approx(335.0 + 2_060.0 + 330.0 + 2_060.0, abs=0.02)
 
 
 def test_a_drawdown_from_the_peak_leaves_only_closing_until_its_owner_resumes(

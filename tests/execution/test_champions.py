@@ -18,7 +18,7 @@ from trading.execution.events import (
 )
 from trading.execution.journal import Journal
 from trading.execution.orders import Rejection, RejectReason
-from trading.execution.risk import TradingState
+from trading.execution.states import TradingState
 
 CAPITAL = 10_000.0
 

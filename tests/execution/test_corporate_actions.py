@@ -119,7 +119,7 @@ def test_other_splits_change_what_a_contract_delivers(
         assert (booked.cash, booked.cash_in_lieu) == (0.0, 0.0)
         assert broker.equity() == pytest.approx(before, abs=0.005)
         # As covered as before: the stock that is left delivers every call.
-        assert broker.account.reserved == 0.0
+        assert broker.account.margin_used == 0.0
 
 
 def test_fractions_of_shares_are_paid_and_shown() -> None:
@@ -436,7 +436,7 @@ def test_equity_contributions_and_the_fold_survive_any_action(
                 for symbol, each in account.positions.items()
                 if each.underlying == name
             }
-            assert math.isfinite(strategy.reserve)
+            assert math.isfinite(strategy.margin)
         assert set(account.deliverables) <= set(account.positions)
         assert set(account.stock_lots) <= set(account.positions)
         assert broker.journal.fold().fingerprint() == account.fingerprint()

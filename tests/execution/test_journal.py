@@ -18,7 +18,7 @@ from trading.execution.events import (
     WeightsAdopted,
 )
 from trading.execution.journal import Journal
-from trading.execution.risk import TradingState
+from trading.execution.states import TradingState
 
 OPENED = AccountOpened(1, "paper", 1000.0)
 

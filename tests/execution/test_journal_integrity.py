@@ -21,7 +21,7 @@ from trading.execution.journal import schema as journal_schema
 from trading.execution.journal.integrity import Repair, inspect_journal
 from trading.execution.journal.schema import SCHEMA_VERSION
 from trading.execution.portfolio import Account
-from trading.execution.risk import TradingState
+from trading.execution.states import TradingState
 
 PAGE = 4096
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from trading.execution.lease import AccountLease
 stop = threading.Event()
 with AccountLease(Path(sys.argv[1])) as lease:
-    lease.heed_requests(stop)
+    lease.answer_requests(stop)
     print("held", flush=True)
     stop.wait()
 """
@@ -119,7 +119,7 @@ def test_a_request_is_for_one_holder_only(journal: Path) -> None:
         assert not first.is_asked_for
         ask_to_stop(journal, first.holder)
         assert first.is_asked_for
-        first.heed_requests(stop)
+        first.answer_requests(stop)
         assert stop.wait(WAIT_S)
     with AccountLease(journal) as second:
         assert not second.is_asked_for

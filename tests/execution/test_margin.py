@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trading.execution.margin import (
-    max_loss_per_unit,
-    required_cash,
-    reserve_per_unit,
+from trading.execution.margin.formulas import (
+    buying_power_effect,
+    payoff_margin,
     worst_payoff,
 )
 
@@ -22,7 +21,7 @@ def arrays(legs: Legs) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
 
 
 @pytest.mark.parametrize(
-    ("legs", "reserve"),
+    ("legs", "margin"),
     [
         ([(CALL, 100.0, 1)], 0.0),
         ([(PUT, 100.0, 1)], 0.0),
@@ -45,8 +44,8 @@ def arrays(legs: Legs) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         "put secured by cash", "stock", "covered call", "collar", "stock sold and a call bought",
     ],
 )  # fmt: skip
-def test_reserve_is_what_the_legs_can_cost_at_expiry(legs: Legs, reserve: float) -> None:
-    assert reserve_per_unit(*arrays(legs), 100.0) == reserve
+def test_margin_is_what_the_legs_can_cost_at_expiry(legs: Legs, margin: float) -> None:
+    assert payoff_margin(*arrays(legs), 100.0) == margin
 
 
 @pytest.mark.parametrize(
@@ -64,24 +63,12 @@ def test_reserve_is_what_the_legs_can_cost_at_expiry(legs: Legs, reserve: float)
     ],
 )
 def test_uncovered_calls_and_strikes_that_are_no_prices_are_undefined(legs: Legs) -> None:
-    assert reserve_per_unit(*arrays(legs), 100.0) == math.inf
-    assert max_loss_per_unit(*arrays(legs), 1.0, 100.0) == math.inf
-
-
-def test_debit_vertical_can_lose_its_debit_and_credit_vertical_its_width_less_the_credit() -> None:
-    debit = [(CALL, 100.0, 1), (CALL, 105.0, -1)]
-    credit = [(CALL, 100.0, -1), (CALL, 105.0, 1)]
-    assert max_loss_per_unit(*arrays(debit), 2.0, 100.0) == 200.0
-    assert max_loss_per_unit(*arrays(credit), -2.0, 100.0) == 300.0
-
-
-def test_a_debit_that_is_no_number_has_no_greatest_loss() -> None:
-    assert max_loss_per_unit(*arrays([(CALL, 100.0, 1)]), math.nan, 100.0) == math.inf
+    assert payoff_margin(*arrays(legs), 100.0) == math.inf
 
 
 def test_opening_a_credit_vertical_takes_width_less_credit_and_closing_frees_it() -> None:
-    assert required_cash(-2.0, 500.0, 3, 100.0, 4.0) == 904.0
-    assert required_cash(1.0, -500.0, 3, 100.0, 4.0) == -1196.0
+    assert buying_power_effect(-2.0, 500.0, 3, 100.0, 4.0) == 904.0
+    assert buying_power_effect(1.0, -500.0, 3, 100.0, 4.0) == -1196.0
 
 
 LEG = st.tuples(

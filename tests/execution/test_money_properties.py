@@ -27,7 +27,8 @@ from trading.execution.broker import PaperBroker
 from trading.execution.exposure import Greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.orders import Fill, QuoteView, Rejection, RejectReason
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
+from trading.execution.states import TradingState
 
 LIMITS = RiskLimits(
     max_contracts_per_order=1_000,
@@ -118,7 +119,7 @@ def test_not_a_number_anywhere_suspends_or_halts_and_never_passes_a_limit(
         )  # fmt: skip
         if name == "spot" and isinstance(result, Fill):
             # Only where the greatest loss is known without a price of the underlying.
-            assert math.isfinite(broker.account.reserved)
+            assert math.isfinite(broker.account.margin_used)
             assert not broker.account.strategies["SPY"].margin_moves
             return
         assert isinstance(result, Rejection)
@@ -203,7 +204,7 @@ def outcome(steps: Sequence[tuple[str, tuple[str, int, int]]]) -> dict[str, Any]
             play(broker, underlying, step, NOW_NS + number * SECOND_NS)
         account = broker.account
         strategies = {
-            name: (held.legs, held.units, held.net_cash, held.fees, held.reserve_per_unit)
+            name: (held.legs, held.units, held.net_cash, held.fees, held.margin_per_unit)
             for name, held in account.strategies.items()
         }
         return {

@@ -55,7 +55,7 @@ def folded(events: list[Event]) -> Account:
 def test_short_vertical_reserves_its_width() -> None:
     account = folded(opened())
     assert account.cash == 10_000.0 + 380.0 - 3.0
-    assert account.reserved == 1000.0
+    assert account.margin_used == 1000.0
     assert account.buying_power == 9377.0
     assert account.positions[CALL_100].quantity == -2
     assert account.positions[CALL_105].quantity == 2
@@ -126,7 +126,7 @@ def test_changes_of_margin_are_applied_once_and_in_their_order() -> None:
         account.apply(changes[1])
     for change in (*changes, *changes):
         account.apply(change)
-    assert account.reserved == 1400.0
+    assert account.margin_used == 1400.0
     with pytest.raises(JournalError, match="where nothing is open"):
         account.apply(MarginChanged(NOW_NS, 3, "QQQ", 1.0))
 

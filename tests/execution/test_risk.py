@@ -16,7 +16,8 @@ from trading.execution.exposure import FLAT, Greeks
 from trading.execution.holdings import Position
 from trading.execution.orders import Intent, Leg, Order, OrderType, RejectReason
 from trading.execution.portfolio import Account
-from trading.execution.risk import RiskEngine, RiskLimits, TradingState
+from trading.execution.risk import RiskEngine, RiskLimits
+from trading.execution.states import TradingState
 
 ENGINE = RiskEngine(RiskLimits(max_positions=1, max_orders_per_minute=2))
 
@@ -41,14 +42,14 @@ def order(
 
 
 def reason(made: Order, held: Account | None = None, **changed: Any) -> RejectReason | None:
-    values = {"required_cash": 200.0, "notional": 400.0, "equity": 10_000.0} | changed
+    values = {"buying_power_effect": 200.0, "notional": 400.0, "equity": 10_000.0} | changed
     rejection = ENGINE.check(made, held or account(), now_ns=NOW_NS, **values)
     return rejection.reason if rejection else None
 
 
 def test_an_order_within_every_limit_passes() -> None:
     assert reason(order()) is None
-    assert reason(order(limit=2.0), required_cash=10_000.0, notional=50_000.0) is None
+    assert reason(order(limit=2.0), buying_power_effect=10_000.0, notional=50_000.0) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -59,7 +60,7 @@ def test_what_is_no_number_never_passes(name: str, bad: float) -> None:
 
 
 def test_a_requirement_or_limit_price_that_is_no_number_never_passes() -> None:
-    assert reason(order(), required_cash=math.nan) is RejectReason.NOT_A_NUMBER
+    assert reason(order(), buying_power_effect=math.nan) is RejectReason.NOT_A_NUMBER
     assert reason(order(limit=math.nan)) is RejectReason.NOT_A_NUMBER
     assert ENGINE.daily_loss_breached(account(), math.nan)
     assert ENGINE.CONSEQUENCES[RejectReason.NOT_A_NUMBER] is TradingState.HALTED
@@ -76,12 +77,12 @@ def test_money_that_changes_hands_in_an_order_is_limited() -> None:
 
 
 def test_buying_power_is_limited() -> None:
-    assert reason(order(), required_cash=10_000.0) is None
-    assert reason(order(), required_cash=10_000.01) is RejectReason.BUYING_POWER
+    assert reason(order(), buying_power_effect=10_000.0) is None
+    assert reason(order(), buying_power_effect=10_000.01) is RejectReason.BUYING_POWER
 
 
 def test_a_loss_without_a_bound_has_its_own_reason() -> None:
-    assert reason(order(), required_cash=math.inf) is RejectReason.UNDEFINED_RISK
+    assert reason(order(), buying_power_effect=math.inf) is RejectReason.UNDEFINED_RISK
 
 
 def test_the_daily_loss_is_limited_for_every_order() -> None:
@@ -165,9 +166,9 @@ def test_selling_short_needs_the_least_equity_and_covered_sales_do_not() -> None
 def test_closing_may_free_buying_power_while_it_is_negative_and_opening_may_not() -> None:
     held = account()
     held.cash = -500.0
-    assert reason(order(Intent.CLOSE), held, required_cash=-1.0) is None
-    assert reason(order(Intent.CLOSE), held, required_cash=1.0) is RejectReason.BUYING_POWER
-    assert reason(order(), held, required_cash=-1.0) is RejectReason.BUYING_POWER
+    assert reason(order(Intent.CLOSE), held, buying_power_effect=-1.0) is None
+    assert reason(order(Intent.CLOSE), held, buying_power_effect=1.0) is RejectReason.BUYING_POWER
+    assert reason(order(), held, buying_power_effect=-1.0) is RejectReason.BUYING_POWER
 
 
 def test_stock_counts_towards_the_notional_and_not_as_contracts() -> None:
@@ -190,7 +191,7 @@ def test_order_rate_counts_the_last_minute_alone() -> None:
 
 def test_closing_is_free_of_size_limits() -> None:
     close = order(Intent.CLOSE, units=50)
-    assert reason(close, required_cash=-1.0, notional=1e6) is None
+    assert reason(close, buying_power_effect=-1.0, notional=1e6) is None
 
 
 def test_reducing_lets_only_closing_pass_and_halted_nothing() -> None:

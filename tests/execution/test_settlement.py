@@ -23,8 +23,8 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import Ending, Event, MarginChanged, Settled
 from trading.execution.holdings import Position
 from trading.execution.orders import Fill, Leg, Rejection, RejectReason
-from trading.execution.risk import TradingState
 from trading.execution.settlement import settlements
+from trading.execution.states import TradingState
 
 EXPIRING = [PUT_95, PUT_100, CALL_100, CALL_105]
 SPX_CALL = "O:SPXW260116C05000000"
@@ -111,7 +111,7 @@ def test_an_assigned_spread_leaves_stock_under_its_strategy_until_it_is_closed(
     assert account.strategies["SPY"].legs == (Leg("SPY", -1),)
     assert account.cash == cash + 10_000.0
     assert broker.equity() == cash + 10_000.0 - 10_300.0
-    assert account.strategies["SPY"].reserve_per_unit == 15_450.0
+    assert account.strategies["SPY"].margin_per_unit == 15_450.0
     assert broker.stock_to_liquidate() == ["SPY"]
     order = broker.liquidation("SPY", NOW_NS + SECOND_NS)
     assert isinstance(broker.submit(order, market(), True, NOW_NS), Fill)
@@ -136,7 +136,7 @@ def test_stock_that_liquidates_in_parts_stays_to_liquidate(broker: PaperBroker) 
 
 def test_a_covered_call_that_is_assigned_delivers_its_stock(broker: PaperBroker) -> None:
     opened(broker, "covered_call")
-    assert broker.account.reserved == 0.0
+    assert broker.account.margin_used == 0.0
     broker.settle(EXPIRING, {"SPY": 110.0}, NOW_NS)
     assert not broker.account.strategies
     assert broker.account.cash == 10_000.0 - 10_055.0 + 100.0 + 10_500.0
@@ -168,7 +168,7 @@ def test_an_assigned_calendar_is_liquidated_together_with_what_covers_it(
     opened(broker, "calendar")
     broker.settle(EXPIRING, {"SPY": 103.0}, NOW_NS)
     assert broker.account.strategies["SPY"].legs == (Leg(LATER_CALL_100, 1), Leg("SPY", -1))
-    assert broker.account.reserved == 10_000.0
+    assert broker.account.margin_used == 10_000.0
     order = broker.liquidation("SPY", NOW_NS)
     assert {leg.symbol: leg.ratio for leg in order.legs} == {LATER_CALL_100: -1, "SPY": 1}
     assert isinstance(broker.submit(order, market(), True, NOW_NS), Fill)

@@ -19,9 +19,9 @@ from trading.execution.events import (
     WeightsAdopted,
 )
 from trading.execution.orders import Fill, Rejection, RejectReason
-from trading.execution.owner import Command, obey
-from trading.execution.risk import RiskLimits, TradingState
-from trading.execution.states import TABLE, Cause
+from trading.execution.owner import Command, execute_command
+from trading.execution.risk import RiskLimits
+from trading.execution.states import RESTRICTION_RULES, Cause, TradingState
 
 CAPITAL = 10_000.0
 LIMITS = RiskLimits(max_daily_loss_pct=20.0, max_drawdown_pct=25.0, allow_naked_shorts=True)
@@ -53,7 +53,7 @@ class Scene:
 
     def say(self, command: str, equity: float | None = None, **what: object) -> str:
         word = Command(OwnerCommand(command), "alice", "of the test", **what)  # type: ignore[arg-type]
-        return obey(self.broker, word, self.now_ns, equity).said
+        return execute_command(self.broker, word, self.now_ns, equity).said
 
     def open(self, shape: str = "long_call", units: int = 1) -> Fill | Rejection | None:
         order = open_order(self.broker, shape, units, ts_ns=self.now_ns)
@@ -114,7 +114,7 @@ EITHER = pytest.mark.parametrize("restarts", [False, True])
 
 
 def test_every_row_of_the_table_is_played() -> None:
-    assert set(ENTERS) == set(TABLE) == set(Cause)
+    assert set(ENTERS) == set(RESTRICTION_RULES) == set(Cause)
 
 
 @EITHER
@@ -127,7 +127,7 @@ def test_a_cause_enters_its_state_and_a_restart_keeps_it(
     if restarts:
         scene.restart()
     assert scene.causes == [cause]
-    assert scene.state is TABLE[cause].state
+    assert scene.state is RESTRICTION_RULES[cause].state
     answer = scene.open("long_put")
     assert isinstance(answer, Rejection)
     assert answer.reason in (RejectReason.HALTED, RejectReason.REDUCING)
@@ -311,7 +311,11 @@ def test_the_owner_closes_in_spite_of_every_cause_but_the_own_halt(
     ENTERS[cause](scene)
     now_ns = scene.now_ns
     result = scene.broker.close_for_owner("SPY", market(now_ns), True, now_ns)
-    assert isinstance(result, Fill) is TABLE[cause].owner_closes is (cause != Cause.OWNER_HALT)
+    assert (
+        isinstance(result, Fill)
+        is RESTRICTION_RULES[cause].owner_closes
+        is (cause != Cause.OWNER_HALT)
+    )
     assert bool(scene.broker.account.strategies) is not isinstance(result, Fill)
 
 
@@ -363,14 +367,14 @@ def test_one_symbol_is_closed_and_others_go_on(scene: Scene) -> None:
 
 def test_the_same_key_is_the_same_command(scene: Scene) -> None:
     word = Command(OwnerCommand.DEPOSIT, "alice", key="d-1", amount=250.0)
-    first = obey(scene.broker, word, scene.now_ns)
+    first = execute_command(scene.broker, word, scene.now_ns)
     scene.restart()
-    again = obey(scene.broker, word, scene.now_ns)
+    again = execute_command(scene.broker, word, scene.now_ns)
     assert (again.said, again.number, again.repeated) == (first.said, 1, True)
     assert scene.broker.account.cash == CAPITAL + 250.0
     other = Command(OwnerCommand.DEPOSIT, "alice", key="d-1", amount=300.0)
     with pytest.raises(OwnerRefused, match="a key of its own"):
-        obey(scene.broker, other, scene.now_ns)
+        execute_command(scene.broker, other, scene.now_ns)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +385,9 @@ def test_a_command_that_cannot_be_written_down_is_refused(
     scene: Scene, what: dict[str, str]
 ) -> None:
     with pytest.raises(OwnerRefused):
-        obey(scene.broker, Command(OwnerCommand.HALT, **{"by": "alice", **what}), scene.now_ns)
+        execute_command(
+            scene.broker, Command(OwnerCommand.HALT, **{"by": "alice", **what}), scene.now_ns
+        )
     assert scene.state is ACTIVE
 
 

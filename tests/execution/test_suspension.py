@@ -23,7 +23,7 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import AccountOpened, UnderlyingReinstated, UnderlyingSuspended
 from trading.execution.orders import Fill, Leg, Order, Rejection, RejectReason
 from trading.execution.portfolio import Account
-from trading.execution.risk import TradingState
+from trading.execution.states import TradingState
 
 QQQ = (Leg(QQQ_CALL_100, 1),)
 

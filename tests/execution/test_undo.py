@@ -9,10 +9,10 @@ from tests.execution.scene import NOW_NS, market, open_order
 from tests.execution.test_corporate_actions import EX_DATE, LATER_NS, MARKS, account_with, split
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
-from trading.execution.catch_up import Known, dispute
+from trading.execution.catch_up import KnownEvents, dispute
 from trading.execution.events import OwnerCommand
 from trading.execution.orders import Fill
-from trading.execution.owner import Answer, Command, obey
+from trading.execution.owner import Command, CommandResult, execute_command
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.corporate_actions import (
     CorporateAction,
@@ -36,8 +36,10 @@ ACTIONS: list[CorporateAction] = [
 ]
 
 
-def say(broker: PaperBroker, command: str, symbol: str, now_ns: int = UNDO_NS) -> Answer:
-    return obey(broker, Command(OwnerCommand(command), "alice", "a test", symbol=symbol), now_ns)
+def say(broker: PaperBroker, command: str, symbol: str, now_ns: int = UNDO_NS) -> CommandResult:
+    return execute_command(
+        broker, Command(OwnerCommand(command), "alice", "a test", symbol=symbol), now_ns
+    )
 
 
 def state(broker: PaperBroker) -> dict[str, object]:
@@ -48,7 +50,7 @@ def state(broker: PaperBroker) -> dict[str, object]:
         "deliverables": dict(account.deliverables),
         "lots": dict(account.stock_lots),
         "strategy": (held.strategy, held.units, held.legs, held.delivered, held.opened_ns),
-        "reserve": held.reserve,
+        "margin": held.margin,
         "cash": account.cash,
         "actions": [name for name in account.actions if not name.startswith("undone")],
     }
@@ -84,7 +86,7 @@ def test_an_action_taken_back_leaves_the_account_as_it_was(
         assert broker.equity() == pytest.approx(equity, abs=0.005)
         for name, part in parts.items():
             assert broker.account.contribution(name, broker.marks) == pytest.approx(part, abs=0.005)
-        assert state(broker) == {**before, "reserve": pytest.approx(before["reserve"], abs=0.01)}
+        assert state(broker) == {**before, "margin": pytest.approx(before["margin"], abs=0.01)}
         assert vars(broker.journal.fold()) == vars(broker.account)
         with pytest.raises(OwnerRefused, match="no corporate action was applied"):
             say(broker, "undo_action", "SPY")
@@ -154,17 +156,17 @@ def test_an_action_that_is_called_off_or_corrected_suspends_until_its_owner_deci
     later = session(date(2026, 1, 8))
     with account_with("covered_call", 5) as broker:
         broker.apply_action(split(10, 1), LATER_NS, spot=100.5)
-        dispute(broker, Known(actions=[split(10, 1)], told_since=TOLD), session(EX_DATE))
+        dispute(broker, KnownEvents(actions=[split(10, 1)], told_since=TOLD), session(EX_DATE))
         assert broker.account.suspended == {}
-        dispute(broker, Known(actions=[], told_since={}), later)
+        dispute(broker, KnownEvents(actions=[], told_since={}), later)
         assert broker.account.suspended == {}, "nobody was asked"
-        dispute(broker, Known(actions=told, told_since=TOLD), later)
+        dispute(broker, KnownEvents(actions=told, told_since=TOLD), later)
         reason = broker.account.suspended["SPY"]
         assert reason.startswith("unexplained since 2026-01-08: the split of 2026-01-06 (10 for 1)")
         assert why in reason
         assert "trading account undo-action SPY" in reason
         number = broker.account.suspension_changes
-        dispute(broker, Known(actions=told, told_since=TOLD), later)
+        dispute(broker, KnownEvents(actions=told, told_since=TOLD), later)
         assert broker.account.suspension_changes == number
         equity = broker.equity()
         say(broker, "undo_action", "SPY")
@@ -172,12 +174,12 @@ def test_an_action_that_is_called_off_or_corrected_suspends_until_its_owner_deci
         assert broker.equity() == pytest.approx(equity, abs=0.005)
         broker.mark(market(later.open_ns))
         assert broker.equity() == pytest.approx(equity, abs=0.005), "its marks are kept"
-        dispute(broker, Known(actions=told, told_since=TOLD), later)
+        dispute(broker, KnownEvents(actions=told, told_since=TOLD), later)
         assert broker.account.suspended == {}
 
 
 def test_its_owner_may_keep_a_disputed_action() -> None:
-    known = Known(actions=[], told_since=TOLD)
+    known = KnownEvents(actions=[], told_since=TOLD)
     with account_with("covered_call", 5) as broker:
         broker.apply_action(split(10, 1), LATER_NS, spot=100.5)
         dispute(broker, known, session(date(2026, 1, 8)))
@@ -191,9 +193,9 @@ def test_its_owner_may_keep_a_disputed_action() -> None:
 def test_a_dispute_ends_when_the_action_is_told_again() -> None:
     with account_with("covered_call", 5) as broker:
         broker.apply_action(split(10, 1), LATER_NS, spot=100.5)
-        dispute(broker, Known(actions=[], told_since=TOLD), session(date(2026, 1, 8)))
+        dispute(broker, KnownEvents(actions=[], told_since=TOLD), session(date(2026, 1, 8)))
         assert broker.account.suspended
-        known = Known(actions=[split(10, 1)], told_since=TOLD)
+        known = KnownEvents(actions=[split(10, 1)], told_since=TOLD)
         dispute(broker, known, session(date(2026, 1, 8)))
         assert broker.account.suspended == {}
 

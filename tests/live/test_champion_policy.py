@@ -19,7 +19,8 @@ from trading.execution.events import (
 )
 from trading.execution.journal import Journal
 from trading.execution.orders import RejectReason
-from trading.execution.risk import RiskLimits, TradingState
+from trading.execution.risk import RiskLimits
+from trading.execution.states import TradingState
 from trading.learning.champion.manager import AccountChampion, PromotionDecision
 from trading.learning.champion.registry import ChampionState
 from trading.learning.champion.store import Champion, ChampionPointer, weights_digest

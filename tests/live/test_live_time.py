@@ -24,7 +24,7 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade, OrderAccepted, StateChanged, TimeTakenBack
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
-from trading.execution.risk import TradingState
+from trading.execution.states import TradingState
 from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.live.bar_clock import Bar, first_bar_after

@@ -18,7 +18,7 @@ from trading.execution.events import (
     PromotedBy,
     WeightsAdopted,
 )
-from trading.execution.owner import Command, obey
+from trading.execution.owner import Command, execute_command
 from trading.execution.risk import RiskLimits
 from trading.live.bar_clock import Bar
 from trading.live.metrics import LearnerFigures
@@ -138,8 +138,8 @@ def test_what_is_worth_a_message_is_told_from_the_journal(tmp_path: Path) -> Non
     told: list[str] = []
     broker = new_broker(tmp_path, limits=RiskLimits(max_contracts_per_order=1))
     broker.followers.append(Chronicle(told.append, rejections_in_a_row=3).follow)
-    obey(broker, Command(OwnerCommand.HALT, "alice", "news"), NOW_NS)
-    obey(broker, Command(OwnerCommand.RESUME, "alice"), NOW_NS)
+    execute_command(broker, Command(OwnerCommand.HALT, "alice", "news"), NOW_NS)
+    execute_command(broker, Command(OwnerCommand.RESUME, "alice"), NOW_NS)
     broker.suspend("QQQ", "not_a_number", NOW_NS)
     broker.reinstate("QQQ", "its values are numbers", NOW_NS)
     for number, by in enumerate((PromotedBy.START, PromotedBy.GATE), 1):

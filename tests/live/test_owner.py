@@ -16,7 +16,7 @@ from trading.execution.events import (
 )
 from trading.execution.journal import Journal
 from trading.execution.orders import Intent
-from trading.execution.owner import Command, obey
+from trading.execution.owner import Command, execute_command
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.trader import Trader
@@ -120,7 +120,7 @@ def test_a_deposit_changes_nothing_that_the_policy_sees_or_earns(tmp_path: Path)
             account = journal.open_account("paper", 100_000.0, source.start_ns)
             limits = assembly.risk_limits(settings)
             broker = PaperBroker(journal, account, assembly.fee_schedule(settings), limits)
-            obey(broker, Command(OwnerCommand.HALT, ALICE), source.start_ns)
+            execute_command(broker, Command(OwnerCommand.HALT, ALICE), source.start_ns)
         with serving(source) as (endpoint, begin):
             bars = Owner({2: pay, 1: look, 3: look, 4: look})
             result = trade(settings, endpoint, begin, bars=bars)

@@ -28,7 +28,7 @@ from trading.execution.events import (
 )
 from trading.execution.journal import Journal
 from trading.execution.orders import Intent
-from trading.execution.risk import TradingState
+from trading.execution.states import TradingState
 from trading.learning.champion.registry import ChampionState
 from trading.learning.champion.store import Champion, ChampionPointer
 from trading.learning.policy import Policy

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trading.market.quotes import TickClass, quote_chain
+from trading.market.quotes import ChainQuotes, TickClass, quote_chain
 from trading.market.randomisation import model_at, sample_markets
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,9 @@ def median_spreads(
         bid, ask, bid_size, ask_size = (np.zeros(n) for _ in range(4))
         quote_chain(
             model_at(markets.models, b), rng, spot, float(np.exp(markets.log_iv[b])), -0.1, NOW_NS,
-            strike, expiry_ns, right, bid, ask, bid_size, ask_size, np.zeros(n, np.int64),
+            ChainQuotes(
+                strike, expiry_ns, right, bid, ask, bid_size, ask_size, np.zeros(n, np.int64)
+            ),
             int(tick_class), 1.0, np.zeros(n, np.bool_),
         )  # fmt: skip
         mid = 0.5 * (bid + ask)

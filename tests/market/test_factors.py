@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trading.market.factors import CALM, STRESSED, Factors, State, advance, simulate_factors
+from trading.market.factors import CALM, STRESSED, Factors, FactorState, advance, simulate_factors
 from trading.market.model import DEFAULT_MODEL, YEAR_SECONDS, MarketModel
 
 
@@ -91,7 +91,7 @@ def test_path_is_a_chain_of_single_steps() -> None:
     model = DEFAULT_MODEL._replace(stress_rate=500.0, calm_rate=500.0, jump_rate=20_000.0)
     path = paths(1, 60, model, seed=4)
     rng = np.random.default_rng(4)
-    state = State(100.0, float(np.log(0.15)), model.calm_skew, CALM)
+    state = FactorState(100.0, float(np.log(0.15)), model.calm_skew, CALM)
     years = 60.0 / YEAR_SECONDS * (1.0 - model.overnight_share)
     regimes = set()
     for step in range(60):
@@ -170,7 +170,7 @@ def test_nights_pay_their_own_premium() -> None:
     model = DEFAULT_MODEL._replace(
         stress_rate=0.0, calm_premium=0.0, night_premium=0.5, jump_share=0.0, vol_of_vol=1e-9
     )
-    rng, start = np.random.default_rng(1), State(100.0, float(np.log(0.15)), -0.2, CALM)
+    rng, start = np.random.default_rng(1), FactorState(100.0, float(np.log(0.15)), -0.2, CALM)
     moves = {
         is_night: np.std(
             [

@@ -1,14 +1,12 @@
 """Simulated quotes look like those of real market makers."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from trading.market.model import DEFAULT_MODEL, MarketModel
 from trading.market.pricing import YEAR_NS, IvReason, black_price, implied_volatility
-from trading.market.quotes import TickClass, quote_chain, tick_cents
+from trading.market.quotes import ChainQuotes, TickClass, quote_chain, tick_cents
 from trading.market.surface import surface_iv, variance_years
 
 NOW_NS = 1_767_627_000_000_000_000
@@ -17,29 +15,18 @@ EXPIRY_NS = NOW_NS + 5_400 * 10**9 + 4 * 3600 * 10**9 + 29 * 86_400 * 10**9
 F64 = NDArray[np.float64]
 
 
-class Chain(NamedTuple):
-    strike: F64
-    expiry_ns: NDArray[np.int64]
-    right: NDArray[np.int8]
-    bid: F64
-    ask: F64
-    bid_size: F64
-    ask_size: F64
-    quote_ns: NDArray[np.int64]
-
-
-def empty_chain(strikes: F64, expiry_ns: int = EXPIRY_NS) -> Chain:
+def empty_chain(strikes: F64, expiry_ns: int = EXPIRY_NS) -> ChainQuotes:
     n = 2 * len(strikes)
     strike = np.repeat(strikes, 2)
     right = np.tile(np.array([1, -1], dtype=np.int8), len(strikes))
     expiries = np.full(n, expiry_ns, dtype=np.int64)
     bid, ask, bid_size, ask_size = np.zeros((4, n))
     quote_ns = np.zeros(n, dtype=np.int64)
-    return Chain(strike, expiries, right, bid, ask, bid_size, ask_size, quote_ns)
+    return ChainQuotes(strike, expiries, right, bid, ask, bid_size, ask_size, quote_ns)
 
 
 def quote(
-    chain: Chain,
+    chain: ChainQuotes,
     rng: np.random.Generator,
     spot: float = 600.0,
     atm_iv: float = 0.15,
@@ -50,7 +37,7 @@ def quote(
 ) -> NDArray[np.bool_]:
     changed = np.zeros(len(chain.strike), dtype=np.bool_)
     count = quote_chain(
-        model, rng, spot, atm_iv, -0.2, now_ns, *chain, int(tick_class), requote_prob, changed
+        model, rng, spot, atm_iv, -0.2, now_ns, chain, int(tick_class), requote_prob, changed
     )
     assert count == changed.sum()
     return changed

@@ -56,10 +56,10 @@ def quotes_of(session: SimulatedSession, symbol: str) -> list[tuple[str, int, fl
 
 
 def test_restart_at_a_later_time_continues_the_same_world() -> None:
-    walked = exchange()
+    simulate_paths = exchange()
     for session in CALENDAR.sessions(FIRST, LATER):
-        walked.session(session.date)
-    before = walked.session(LATER)
+        simulate_paths.session(session.date)
+    before = simulate_paths.session(LATER)
     after = exchange().session(LATER)
     assert after.contracts == before.contracts
     whole = list(before.steps())

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.execution.scene import NOW_NS, market, new_broker, open_order
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
-from trading.execution.owner import Command, obey
+from trading.execution.owner import Command, execute_command
 from trading.market.corporate_actions import Split
 from trading.serving.control import COMMANDS, MOST_BYTES, Bucket, Door, Refused, add_control
 
@@ -38,7 +38,7 @@ class Market:
         command, which = arguments
         assert isinstance(command, Command)
         try:
-            answer = obey(self.broker, command, NOW_NS, done=f"{which} is to trade")
+            answer = execute_command(self.broker, command, NOW_NS, done=f"{which} is to trade")
         except OwnerRefused as error:
             return str(error), {}
         return "", msgspec.to_builtins(answer)

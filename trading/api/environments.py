@@ -48,7 +48,7 @@ def make_env(settings: Settings | None = None) -> SimulatedOptionsEnv:
         trading_rules(settings),
         fee_schedule(settings),
         family.ranges,
-        family.beginnings,
+        family.initial_conditions,
         settings.env.sessions_per_episode,
     )
 
@@ -112,6 +112,6 @@ def make_vector_env(
         fees,
         family.ranges,
         seed,
-        beginnings=family.beginnings,
+        initial_conditions=family.initial_conditions,
         sessions_per_episode=in_a_row,
     )

@@ -60,7 +60,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         lease = wait_for_lease(journal, stop, _LEASE_TIMEOUT_S, waiting)
         assert lease is not None
         stack.enter_context(lease)
-        lease.heed_requests(stop)
+        lease.answer_requests(stop)
         stack.enter_context(ray_runtime(settings, display))
         stack.enter_context(stop_signals(stop))
         read, until = settings, stop

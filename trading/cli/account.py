@@ -71,7 +71,7 @@ def status(
     from trading.execution.journal import Journal
     from trading.execution.lease import holder_of
     from trading.execution.mailbox import NotTaken, ask
-    from trading.execution.owner import standing
+    from trading.execution.owner import account_status
     from trading.live import assembly
 
     with failures():
@@ -87,7 +87,7 @@ def status(
             with Journal(path, read_only=True) as journal:
                 limits = assembly.risk_limits(settings)
                 broker = PaperBroker(journal, journal.fold(), FeeSchedule(), limits)
-                account = standing(broker, broker.known_equity())
+                account = account_status(broker, broker.known_equity())
         account["traded_by"] = None if holder is None else str(holder)
     if as_json:
         print(json.dumps(account))
@@ -258,13 +258,15 @@ def _obey_here(settings: Settings, path: Path, command: "Command") -> dict[str, 
     from trading.execution.broker import PaperBroker
     from trading.execution.fees import FeeSchedule
     from trading.execution.journal import Journal
-    from trading.execution.owner import obey
+    from trading.execution.owner import execute_command
     from trading.live import assembly
 
     with Journal(path) as journal:
         account = journal.fold()
         broker = PaperBroker(journal, account, FeeSchedule(), assembly.risk_limits(settings))
-        answer: dict[str, Any] = msgspec.to_builtins(obey(broker, command, account.last_ts_ns))
+        answer: dict[str, Any] = msgspec.to_builtins(
+            execute_command(broker, command, account.last_ts_ns)
+        )
         return answer
 
 

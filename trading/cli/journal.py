@@ -89,7 +89,7 @@ def verify(
                 "digest": journal.digest(),
                 "account": account.account_id,
                 "cash": account.cash,
-                "reserved": account.reserved,
+                "reserved": account.margin_used,
                 "positions": len(account.positions),
                 "fills": account.fills,
                 "fees": account.fees_paid,

@@ -26,7 +26,7 @@ from trading.config import Settings
 
 if TYPE_CHECKING:
     from trading.data.recorded_session import RecordedSession
-    from trading.market.portrait import Measured, Portrait
+    from trading.market.model_statistics import Estimate, ModelStatistics
     from trading.market.recorded_market import Fit, Watched
 
 market_app = typer.Typer(
@@ -141,11 +141,11 @@ def _name(settings: Settings) -> str:
     return "the default market" if settings.market.is_default else "the market of the settings"
 
 
-def _portrait(settings: Settings, paths: int) -> "Portrait":
+def _portrait(settings: Settings, paths: int) -> "ModelStatistics":
     from trading.live.simulated_world import simulated_world
-    from trading.market.portrait import portrait
+    from trading.market.model_statistics import measure_model
 
-    return portrait(simulated_world(settings.market).model, settings.seed, paths)
+    return measure_model(simulated_world(settings.market).model, settings.seed, paths)
 
 
 def _print_given(console: Console, settings: Settings) -> None:
@@ -168,7 +168,7 @@ def _leaves(tree: dict[str, Any], prefix: str = "market.") -> dict[str, Any]:
     return found
 
 
-def _shown(measured: "Measured") -> str:
+def _shown(measured: "Estimate") -> str:
     value, error = measured
     if isnan(value):
         return "never"
@@ -189,8 +189,8 @@ def _table(
     return table
 
 
-def _held_table(found: "Portrait") -> Table:
-    from trading.market.portrait import STRIKES, TENORS
+def _held_table(found: "ModelStatistics") -> Table:
+    from trading.market.model_statistics import STRIKES, TENORS
 
     rows = {
         f"{tenor} sessions": tuple(_shown(found.held[tenor, strike]) for strike in STRIKES)

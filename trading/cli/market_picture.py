@@ -8,7 +8,7 @@ import numpy as np
 from trading.errors import ConfigError
 from trading.market.factors import SESSIONS_PER_YEAR, STRESSED
 from trading.market.model import MarketModel
-from trading.market.portrait import STRIKES, TENORS, Portrait, variance_ratio
+from trading.market.model_statistics import STRIKES, TENORS, ModelStatistics, variance_ratio
 from trading.market.quotes import TickClass, median_spread
 from trading.market.surface import surface_iv
 
@@ -22,7 +22,7 @@ _SHOWN = 3
 _HORIZONS = (1, 2, 3, 5, 10, 21, 42)
 
 
-def draw(model: MarketModel, found: Portrait, into: Path, name: str) -> None:
+def draw(model: MarketModel, found: ModelStatistics, into: Path, name: str) -> None:
     """Write the picture; its kind follows from the file's name.
 
     Raises
@@ -56,7 +56,7 @@ def draw(model: MarketModel, found: Portrait, into: Path, name: str) -> None:
         pyplot.close(sheet)
 
 
-def _paths(axis: Axes, found: Portrait) -> None:
+def _paths(axis: Axes, found: ModelStatistics) -> None:
     for p, colour in zip(range(_SHOWN), (_BLUE, _RED, _GREEN), strict=True):
         axis.plot(found.paths.spot[p], color=colour, linewidth=1.1)
     _shade_stress(axis, found)
@@ -64,7 +64,7 @@ def _paths(axis: Axes, found: Portrait) -> None:
     axis.set_xlabel("sessions")
 
 
-def _volatility(axis: Axes, found: Portrait) -> None:
+def _volatility(axis: Axes, found: ModelStatistics) -> None:
     for p, colour in zip(range(_SHOWN), (_BLUE, _RED, _GREEN), strict=True):
         axis.plot(100.0 * found.paths.atm_iv[p], color=colour, linewidth=1.1)
     _shade_stress(axis, found)
@@ -73,7 +73,7 @@ def _volatility(axis: Axes, found: Portrait) -> None:
     axis.set_xlabel("sessions")
 
 
-def _shade_stress(axis: Axes, found: Portrait) -> None:
+def _shade_stress(axis: Axes, found: ModelStatistics) -> None:
     stressed = found.paths.regime[0] == STRESSED
     axis.fill_between(
         np.arange(len(stressed)), 0, 1, where=stressed, transform=axis.get_xaxis_transform(),
@@ -81,7 +81,7 @@ def _shade_stress(axis: Axes, found: Portrait) -> None:
     )  # fmt: skip
 
 
-def _trend(axis: Axes, found: Portrait) -> None:
+def _trend(axis: Axes, found: ModelStatistics) -> None:
     returns = found.paths.by_day + found.paths.by_night
     ratios = [variance_ratio(returns, sessions) for sessions in _HORIZONS]
     axis.axhline(1.0, color="#888888", linewidth=0.8)
@@ -92,7 +92,7 @@ def _trend(axis: Axes, found: Portrait) -> None:
     axis.set_xlabel("sessions")
 
 
-def _premium(axis: Axes, found: Portrait) -> None:
+def _premium(axis: Axes, found: ModelStatistics) -> None:
     (figures,) = (each for group, each in found.figures.items() if group.startswith("implied"))
     known = {name: each for name, each in figures.items() if np.isfinite(each.value)}
     errors = [each.error for each in known.values()]
@@ -102,7 +102,7 @@ def _premium(axis: Axes, found: Portrait) -> None:
     axis.set_title("Implied over realised volatility, minus one, %", loc="left", fontsize=9.5)
 
 
-def _held(axis: Axes, found: Portrait) -> None:
+def _held(axis: Axes, found: ModelStatistics) -> None:
     for k, (strike, colour) in enumerate(zip(STRIKES, (_RED, _BLUE, _GREEN), strict=True)):
         each = [found.held[tenor, strike] for tenor in TENORS]
         axis.errorbar(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from trading.data.massive.wire import MAX_PRICE
 from trading.market.bars import StockBar
-from trading.market.chain import F64, I64, Columns, is_tradable
+from trading.market.chain import F64, I64, ChainColumns, is_tradable
 from trading.market.pricing import YEAR_NS
 
 LAST_NS = 4_102_444_800_000_000_000
@@ -144,7 +144,7 @@ def within(bar: StockBar, last: float, bands: Bands) -> tuple[float, float]:
 
 
 def gap_is_confirmed(
-    columns: Columns,
+    columns: ChainColumns,
     candidate: float,
     last: float,
     seconded: bool,
@@ -180,7 +180,7 @@ def _is_nearer(value: float, candidate: float, last: float) -> bool:
 
 @njit(cache=True, error_model="numpy")
 def parity_spot(
-    chain: Columns, now_ns: int, rate: float, max_age_ns: int, since_ns: int
+    chain: ChainColumns, now_ns: int, rate: float, max_age_ns: int, since_ns: int
 ) -> tuple[float, int]:
     """What put-call parity says the underlying is worth, and by how many pairs it does.
 
@@ -217,14 +217,19 @@ def parity_spot(
 
 
 @njit(cache=True)
-def _speaks(chain: Columns, i: int, now_ns: int, max_age_ns: int) -> bool:
+def _speaks(chain: ChainColumns, i: int, now_ns: int, max_age_ns: int) -> bool:
     """Whether contract `i` has a quote that says what it is worth now."""
     return bool(is_tradable(chain.bid[i], chain.ask[i], chain.quote_ns[i], now_ns, max_age_ns))
 
 
 @njit(cache=True, error_model="numpy")
 def _forward(
-    chain: Columns, first: int, last: int, discount: float, spoken: NDArray[np.bool_], work: F64
+    chain: ChainColumns,
+    first: int,
+    last: int,
+    discount: float,
+    spoken: NDArray[np.bool_],
+    work: F64,
 ) -> float:
     """Median of the forwards by put-call parity, NaN with fewer than three pairs."""
     count = 0
@@ -244,7 +249,7 @@ _REACH = 3
 
 @njit(cache=True, error_model="numpy")
 def _side(
-    chain: Columns,
+    chain: ChainColumns,
     i: int,
     right: int,
     step: int,
@@ -276,7 +281,7 @@ def _side(
 
 @njit(cache=True, error_model="numpy")
 def _interpolated(
-    chain: Columns,
+    chain: ChainColumns,
     i: int,
     right: int,
     first: int,
@@ -303,7 +308,7 @@ def _interpolated(
 
 @njit(cache=True, error_model="numpy")
 def _extended(
-    chain: Columns,
+    chain: ChainColumns,
     i: int,
     right: int,
     step: int,
@@ -350,7 +355,7 @@ def how_far_off(bid: float, ask: float, value: float, tolerance: float) -> float
 
 
 @njit(cache=True, error_model="numpy")
-def _restore(chain: Columns, kept: Kept) -> None:
+def _restore(chain: ChainColumns, kept: Kept) -> None:
     """Put what is kept apart back, where nothing newer came, to be looked at again."""
     for i in range(len(chain.bid)):
         alone = kept.apart_ns[i] > 0 and chain.quote_ns[i] == kept.apart_ns[i]
@@ -361,7 +366,7 @@ def _restore(chain: Columns, kept: Kept) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _is_new(chain: Columns, kept: Kept, i: int) -> bool:
+def _is_new(chain: ChainColumns, kept: Kept, i: int) -> bool:
     """Whether the quote of contract `i` has not been looked at."""
     return bool(
         chain.quote_ns[i] != kept.seen_ns[i]
@@ -372,7 +377,7 @@ def _is_new(chain: Columns, kept: Kept, i: int) -> bool:
 
 @njit(cache=True, error_model="numpy")
 def _from_chain(
-    chain: Columns,
+    chain: ChainColumns,
     kept: Kept,
     i: int,
     first: int,
@@ -419,7 +424,7 @@ def _from_chain(
 
 
 @njit(cache=True, error_model="numpy")
-def _keep_apart(chain: Columns, kept: Kept, i: int) -> bool:
+def _keep_apart(chain: ChainColumns, kept: Kept, i: int) -> bool:
     """Take the quote of contract `i` out of the chain; False when it was out before."""
     bid, ask = chain.bid[i], chain.ask[i]
     again = (
@@ -436,7 +441,7 @@ def _keep_apart(chain: Columns, kept: Kept, i: int) -> bool:
 
 @njit(cache=True, error_model="numpy")
 def _listen(
-    chain: Columns,
+    chain: ChainColumns,
     first: int,
     last: int,
     now_ns: int,
@@ -459,7 +464,7 @@ _ADMITTED, _APART, _UNCONFIRMED, _OUT_OF_BOUNDS = 0, 1, 2, 3
 
 @njit(cache=True, error_model="numpy")
 def _judge(
-    chain: Columns,
+    chain: ChainColumns,
     kept: Kept,
     i: int,
     first: int,
@@ -538,7 +543,7 @@ def _judge(
 
 @njit(cache=True, error_model="numpy")
 def vet(
-    chain: Columns,
+    chain: ChainColumns,
     kept: Kept,
     now_ns: int,
     spot: float,

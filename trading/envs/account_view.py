@@ -16,7 +16,7 @@ from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
 from trading.envs.market_snapshots import ABOVE_ROUNDING, RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
-from trading.execution.exposure import headroom
+from trading.execution.exposure import headroom, usd_greeks
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, is_tradable
 
@@ -44,7 +44,7 @@ class AccountBalances(NamedTuple):
 
     equity: F64
     cash: F64
-    reserved: F64
+    margin_used: F64
     """Cash set aside for what open positions may still cost."""
     open_positions: I64
     may_open: NDArray[np.bool_]
@@ -64,7 +64,7 @@ class AccountViews(NamedTuple):
 
 
 def no_holdings(count: int) -> Holdings:
-    """Holdings of accounts that hold nothing."""
+    """Return holdings of accounts that hold nothing."""
     return Holdings(
         legs=np.full((count, MAX_LEGS), NO_LEG, dtype=np.int64),
         ratio=np.zeros((count, MAX_LEGS), dtype=np.int64),
@@ -80,7 +80,7 @@ def empty_balances(count: int) -> AccountBalances:
     return AccountBalances(
         equity=np.zeros(count),
         cash=np.zeros(count),
-        reserved=np.zeros(count),
+        margin_used=np.zeros(count),
         open_positions=np.zeros(count, dtype=np.int64),
         may_open=np.ones(count, dtype=np.bool_),
         may_close=np.ones(count, dtype=np.bool_),
@@ -88,7 +88,7 @@ def empty_balances(count: int) -> AccountBalances:
 
 
 def empty_views(count: int) -> AccountViews:
-    """Views to be filled by `observe_accounts`."""
+    """Return views to be filled by `observe_accounts`."""
     return AccountViews(
         np.zeros((count, FEATURE_COUNT), dtype=np.float32),
         np.zeros((count, ACTION_COUNT), dtype=np.int32),
@@ -140,7 +140,7 @@ def observe_accounts(
         f = snapshot_of[b]
         now_ns, spot = snapshots.now_ns[f], snapshots.spot[f]
         equity, cash = balances.equity[b], balances.cash[b]
-        buying_power = cash - balances.reserved[b]
+        buying_power = cash - balances.margin_used[b]
 
         value = net_delta = net_gamma = net_vega = net_theta = 0.0
         expiry_ns = 0
@@ -183,14 +183,15 @@ def observe_accounts(
         worth = max(equity, 1.0)
         k = put(out, b, MARKET_FEATURE_COUNT, (equity / rules.initial_capital - 1.0) * 10.0)
         k = put(out, b, k, buying_power / worth)
-        k = put(out, b, k, balances.reserved[b] / worth)
+        k = put(out, b, k, balances.margin_used[b] / worth)
         k = put(out, b, k, balances.open_positions[b] / rules.max_positions)
         if held[b] > 0:
             days = (expiry_ns - now_ns) / DAY_NS if expiry_ns else np.nan
             k = put(out, b, k, 1.0)
-            k = put(out, b, k, net_delta * spot / worth)
-            k = put(out, b, k, net_gamma * spot * spot * 0.01 / worth)
-            k = put(out, b, k, net_vega * 0.01 / (0.001 * worth))
+            delta, gamma, vega = usd_greeks(net_delta, net_gamma, net_vega, spot)
+            k = put(out, b, k, delta / worth)
+            k = put(out, b, k, gamma / worth)
+            k = put(out, b, k, vega / (0.001 * worth))
             k = put(out, b, k, net_theta / 365.0 / (0.001 * worth))
             k = put(out, b, k, value / (0.05 * worth))
             k = put(out, b, k, (value + holdings.net_cash[b]) / (0.01 * worth))
@@ -254,11 +255,10 @@ def legs_greeks(
         delta += ratio[leg] * quotes.delta[q]
         gamma += ratio[leg] * quotes.gamma[q]
         vega += ratio[leg] * quotes.vega[q]
-    return (
-        multiplier * delta * spot,
-        multiplier * gamma * spot * spot * 0.01,
-        multiplier * vega * 0.01,
+    greeks: tuple[float, float, float] = usd_greeks(
+        multiplier * delta, multiplier * gamma, multiplier * vega, spot
     )
+    return greeks
 
 
 @njit(cache=True, error_model="numpy")

@@ -1,6 +1,6 @@
 """B paper accounts, each trading one market: the batch twin of `PaperBroker` and its account.
 
-Fills, fees, reserves and rounding are the broker's own kernels in the broker's own order, so an
+Fills, fees, margin and rounding are the broker's own kernels in the broker's own order, so an
 account here and one in the journal hold the same dollars to the last bit.
 """
 
@@ -24,14 +24,16 @@ from trading.envs.market_snapshots import RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rewards import reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.execution.exposure import loss_floor
 from trading.execution.fees import FeeSchedule
-from trading.execution.margin import reserve_per_unit
+from trading.execution.margin.formulas import payoff_margin
 from trading.execution.matching import MatchCode, fill_cash, match_legs
 from trading.execution.money import round_usd
 from trading.market.chain import F64, I64
 
 _FILLED = int(MatchCode.OK)
-FLAGS = ("halted", "reduced", "delivered", "moves")
+SUMS = ("net_cash", "entry_cash", "exit_cash", "fees", "margin_per_unit", "profit")
+FLAGS = ("halted", "reduced", "delivered", "margin_moves")
 
 
 class Accounts(NamedTuple):
@@ -46,7 +48,7 @@ class Accounts(NamedTuple):
     """Of the open strategy, and likewise the next three."""
     exit_cash: F64
     fees: F64
-    unit_reserve: F64
+    margin_per_unit: F64
     profit: F64
     """`net_cash` and the value of the position, at the last mark."""
     day_start: F64
@@ -61,14 +63,13 @@ class Accounts(NamedTuple):
     """[B]: the drawdown leaves only closing."""
     delivered: NDArray[np.bool_]
     """[B]: what is held is to be closed: stock that an expiry or assignment left."""
-    moves: NDArray[np.bool_]
-    """[B]: the reserve follows the market, see `StrategyPosition.margin_moves`."""
+    margin_moves: NDArray[np.bool_]
+    """[B]: the margin follows the market, see `StrategyPosition.margin_moves`."""
 
 
 def new_accounts(count: int) -> Accounts:
     """Accounts to be opened by `open_accounts`."""
-    names = ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "day_start")
-    columns: dict[str, Any] = {name: np.zeros(count) for name in (*names, "peak")}
+    columns: dict[str, Any] = {name: np.zeros(count) for name in (*SUMS, "day_start", "peak")}
     columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
@@ -88,14 +89,17 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
     holdings.known[which] = 0.0
     balances.equity[which] = balances.cash[which] = accounts.day_start[which] = cash
     accounts.peak[which] = cash
-    balances.reserved[which] = balances.open_positions[which] = 0
+    balances.margin_used[which] = balances.open_positions[which] = 0
     balances.may_open[which] = balances.may_close[which] = True
-    for name in ("net_cash", "entry_cash", "exit_cash", "fees", "unit_reserve", "profit", "trades"):
+    for name in (*SUMS, "trades"):
         getattr(accounts, name)[which] = 0
     for name in FLAGS:
         getattr(accounts, name)[which] = False
 
 
+# What is booked here `Account` books for a live account (`portfolio.py`: `_opened`, `_reduced`),
+# tied to it by `tests/live/test_parity.py` and `tests/envs/test_fill_styles.py`, and
+# `trading.evaluation.baselines` for positions outside of the catalogue, by its tests.
 # One loop body, as in `observe_accounts`: a call that takes the arrays of an account costs more
 # than the fill.
 @njit(cache=True, error_model="numpy")
@@ -175,9 +179,9 @@ def trade(
         else:
             holdings.units[b], holdings.opened_ns[b] = units, snapshots.now_ns[f]
             accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
-            reserve = reserve_per_unit(right, strike, lots, n_legs, rules.multiplier)
-            accounts.unit_reserve[b] = reserve
-            accounts.moves[b] = False
+            margin = payoff_margin(right, strike, lots, n_legs, rules.multiplier)
+            accounts.margin_per_unit[b] = margin
+            accounts.margin_moves[b] = False
             for leg in range(MAX_LEGS):
                 legs[b, leg] = chosen[leg] if leg < n_legs else NO_LEG
                 ratio[b, leg] = lots[leg] if leg < n_legs else 0
@@ -188,7 +192,7 @@ def trade(
         net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
         holdings.net_cash[b] = round_usd(net_cash)
         balances.open_positions[b] = 1 if holdings.units[b] > 0 else 0
-        balances.reserved[b] = accounts.unit_reserve[b] * holdings.units[b]
+        balances.margin_used[b] = accounts.margin_per_unit[b] * holdings.units[b]
 
 
 @njit(cache=True, error_model="numpy")
@@ -223,9 +227,9 @@ def mark(
         rewards[b] = reward_of(change, scale, aversion, measure)
         accounts.profit[b] = profit
         balances.equity[b] = balances.cash[b] + value
-        if not balances.equity[b] >= accounts.day_start[b] * (1.0 - rules.max_daily_loss):
+        if not balances.equity[b] >= loss_floor(accounts.day_start[b], rules.max_daily_loss):
             halted[b] = True
-        if not balances.equity[b] >= accounts.peak[b] * (1.0 - rules.max_drawdown):
+        if not balances.equity[b] >= loss_floor(accounts.peak[b], rules.max_drawdown):
             reduced[b] = True
         balances.may_close[b] = not (halted[b] or delivered[b])
         balances.may_open[b] = balances.may_close[b] and not reduced[b]

@@ -85,7 +85,7 @@ class AdjustedContracts:
         return None
 
     def quote(self, symbol: str) -> QuoteView:
-        """The last quote; one without sides before the first."""
+        """Return the last quote; one without sides before the first."""
         return self._held[symbol].quote
 
     def mark(self, symbol: str) -> float:
@@ -94,7 +94,7 @@ class AdjustedContracts:
 
 
 def _off(quote: QuoteView, mark: float, width: float) -> bool:
-    """Whether trading against a quote would pay by more than `width`, or its middle is as far."""
+    """Return whether a quote, or its middle, is off by more than `width`."""
     crossed = 0.0 < quote.ask < quote.bid
     return not crossed and bool(how_far_off(quote.bid, quote.ask, mark, width) > 0.0)
 
@@ -112,7 +112,7 @@ def adjusted_greeks(
     vol: float,
     years: float,
 ) -> tuple[float, float, float, float]:
-    """Delta, gamma, vega and theta of one adjusted contract, as in `Columns` times its shares.
+    """Delta, gamma, vega and theta of one adjusted contract, as in `ChainColumns` times its shares.
 
     It is as `shares / 100` standard contracts at another strike, see `Deliverable`. Without a
     volatility (NaN) its delta is that of its intrinsic value.

@@ -15,7 +15,7 @@ _FEATURES = {each.name: index for index, each in enumerate(FEATURES)}
 
 
 def action(name: str) -> int:
-    """The number of an action.
+    """Return the number of an action.
 
     Parameters
     ----------

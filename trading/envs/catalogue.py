@@ -73,7 +73,7 @@ class LegTemplate(NamedTuple):
     choice: LegChoice = LegChoice.DELTA
 
     def describe(self) -> str:
-        """The leg in words."""
+        """Return the leg in words."""
         if self.choice is LegChoice.STOCK:
             return f"{self.ratio:+d} round lot of stock"
         name = "call" if self.right == CALL else "put"
@@ -103,7 +103,7 @@ BUCKETS = (
 
 
 def _shapes() -> list[tuple[Strategy, str, tuple[LegTemplate, ...]]]:
-    """The opening strategies of one bucket: strategy, label of its deltas, legs."""
+    """Return the opening strategies of one bucket: strategy, label of its deltas, legs."""
     leg, beyond = LegTemplate, LegChoice.BEYOND
     shapes: list[tuple[Strategy, str, tuple[LegTemplate, ...]]] = []
     for delta in (0.30, 0.50):
@@ -156,7 +156,7 @@ ACTION_COUNT = len(ACTIONS)
 
 
 def action_table() -> str:
-    """The catalogue as a Markdown table, for `docs/actions.md`."""
+    """Return the catalogue as a Markdown table, for `docs/actions.md`."""
     rows = ["| index | name | legs | expiry |", "|---|---|---|---|"]
     for a, action in enumerate(ACTIONS):
         legs = ", ".join(leg.describe() for leg in action.legs)

@@ -26,6 +26,6 @@ FEATURE_COUNT = len(FEATURES)
 
 
 def feature_table() -> str:
-    """The observation as a Markdown table, for `docs/observation.md`."""
+    """Return the observation as a Markdown table, for `docs/observation.md`."""
     rows = [f"| {k} | `{f.name}` | {f.meaning} |" for k, f in enumerate(FEATURES)]
     return "\n".join(["| index | name | meaning |", "|---|---|---|", *rows]) + "\n"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trading.market.chain import MIN_TIME_VALUE, Columns
+from trading.market.chain import MIN_TIME_VALUE, ChainColumns
 
 NO_TIME_VALUE = 10.0 * MIN_TIME_VALUE
 """USD a share: an option quoted with no more above its intrinsic value moves as at its expiry."""
@@ -27,7 +27,7 @@ class Source(StrEnum):
 
 
 class Sensitivities(NamedTuple):
-    """Of one share, as in `trading.market.chain.Columns`; NaN: not known."""
+    """Of one share, as in `trading.market.chain.ChainColumns`; NaN: not known."""
 
     delta: float
     gamma: float
@@ -49,9 +49,9 @@ class HeldGreeks:
         self._last = {name: last for name, last in self._last.items() if name in symbols}
 
     def of(
-        self, symbol: str, columns: Columns, i: int, spot: float, now_ns: int, max_age_ns: int
+        self, symbol: str, columns: ChainColumns, i: int, spot: float, now_ns: int, max_age_ns: int
     ) -> tuple[Sensitivities, Source]:
-        """The greeks of contract `i` at `spot` (USD a share), and where they come from."""
+        """Return the greeks of contract `i` at `spot` (USD a share), and where they come from."""
         if np.isfinite(spot):
             read = _read(columns, i)
             if read is None:
@@ -70,13 +70,13 @@ class HeldGreeks:
         return kept._replace(delta=min(max(moved, bounds[0]), bounds[1])), Source.LAST
 
 
-def _read(columns: Columns, i: int) -> Sensitivities | None:
+def _read(columns: ChainColumns, i: int) -> Sensitivities | None:
     values = columns.delta[i], columns.gamma[i], columns.vega[i], columns.theta[i]
     return Sensitivities(*map(float, values)) if np.isfinite(values).all() else None
 
 
 def _without_time_value(
-    columns: Columns, i: int, spot: float, now_ns: int, max_age_ns: int
+    columns: ChainColumns, i: int, spot: float, now_ns: int, max_age_ns: int
 ) -> Sensitivities | None:
     """Those of an option that is quoted at hardly more than its intrinsic value; else None.
 

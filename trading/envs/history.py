@@ -21,19 +21,19 @@ from trading.closing import Closing
 from trading.data.recorded_session import RecordedSession
 from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE
+from trading.envs.consecutive_sessions import ConsecutiveSessions
 from trading.envs.features import FEATURES
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.quote_arrays import LISTED, QUOTED, QuoteArrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.runs import Runs
-from trading.envs.saved_state import Resumable
+from trading.envs.saved_state import StatefulMarkets
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.execution.matching import FillStyle
 from trading.files import folder_or_replaced, replace_folder, staging_folder
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import F64, I64, MARKS, MARKS_READ, Columns
+from trading.market.chain import F64, I64, MARKS, MARKS_READ, ChainColumns
 from trading.market.contracts import OptionContract
 from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
@@ -78,7 +78,10 @@ def _frame_rules(rules: TradingRules) -> dict[str, Any]:
 
 
 def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
-    """What snapshots depend on besides the market: rules, fees, catalogue, features and marks."""
+    """Return what snapshots depend on besides the market.
+
+    Rules, fees, catalogue, features and marks.
+    """
     # Histories of before there was a style were written for the touch, and are still read.
     kept = tuple(value for name, value in _frame_rules(rules).items() if name != _STYLE or value)
     parts = (marks, kept, tuple(fees), ACTIONS, FEATURES)
@@ -86,7 +89,7 @@ def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS)
 
 
 def snapshots_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
-    """The parts of that digest by name, so that a difference can be told."""
+    """Return the parts of that digest by name, so that a difference can be told."""
     named: dict[str, Any] = {f"rule {name}": value for name, value in _frame_rules(rules).items()}
     named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
@@ -113,15 +116,15 @@ def write_history(
     is refused: with `each_trades`, where there is a session in which nothing could ever be opened.
 
     With `nights`, a session that follows the one before of its underlying goes on from it, see
-    `trading.envs.runs`: positions can be held through the night. `dividends` and `actions` are
-    those that may fall between them.
+    `trading.envs.consecutive_sessions`: positions can be held through the night. `dividends` and
+    `actions` are those that may fall between them.
 
     Raises
     ------
     DataError
         There is no session, one is refused, or the folder cannot be written.
     """
-    runs = Runs(rules, fees, calendar, dividends, actions)
+    runs = ConsecutiveSessions(rules, fees, calendar, dividends, actions)
     with new_history(folder, rules, fees) as writer:
         for recorded in sessions:
             night = runs.night(recorded) if nights else runs.none(recorded)
@@ -156,7 +159,7 @@ def _why_nothing_trades(recorded: RecordedSession, market: UnderlyingMarket) -> 
 
 @contextmanager
 def new_history(folder: Path, rules: TradingRules, fees: FeeSchedule) -> Iterator["HistoryWriter"]:
-    """A writer whose days become the history in `folder` when the block ends without an error.
+    """Yield a writer whose days become the history in `folder` when the block ends well.
 
     Raises
     ------
@@ -205,7 +208,7 @@ def history_of_days(source: Path, folder: Path, dates: Collection[date]) -> list
 
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when the block ends without an error."""
+    """Yield a folder beside `folder` that takes its place when the block ends without an error."""
     with staging_folder(folder.parent, f".{folder.name}-") as staging:
         yield staging
         replace_folder(staging, folder)
@@ -244,7 +247,7 @@ def _read_meta(folder: Path) -> Meta:
 
 
 def _told_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs, the first few by name; what is known."""
+    """Return what differs, the first few by name; what is known."""
     if not before:
         return "rules, fees or features"
     before = {f"rule {_STYLE}": FillStyle.TOUCH.name.lower(), **before}
@@ -315,7 +318,10 @@ class HistoryWriter(Closing):
             file.close()
 
     def add_bar(
-        self, quotes: Columns | QuoteArrays, snapshots: MarketSnapshots, formerly: I64 | None = None
+        self,
+        quotes: ChainColumns | QuoteArrays,
+        snapshots: MarketSnapshots,
+        formerly: I64 | None = None,
     ) -> None:
         """Append one bar of one market; what is listed is read at the first bar of a day.
 
@@ -413,7 +419,7 @@ class History:
 def history_with_nights(
     folder: Path, rules: TradingRules, fees: FeeSchedule, sessions_per_episode: int
 ) -> History:
-    """A history that is to be traded by episodes of at most so many sessions.
+    """Return a history that is to be traded by episodes of at most so many sessions.
 
     Raises
     ------
@@ -437,7 +443,7 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype=dtype, mode="c")).reshape(shape)
 
 
-class HistoricalMarkets(Resumable):
+class HistoricalMarkets(StatefulMarkets):
     """Accounts on the days of a history; see `trading.envs.vector_env.Markets`.
 
     Every episode begins on a day drawn at random, at its first bar, and goes on through the nights
@@ -485,12 +491,12 @@ class HistoricalMarkets(Resumable):
         return self.snapshot_of >= self._ends
 
     def over(self) -> NDArray[np.bool_]:
-        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        """Return the accounts whose episode ends with the session that they are in, bool[B]."""
         over: NDArray[np.bool_] = self._sessions == 0
         return over
 
     def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
-        """What the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
+        """Return what the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
         day = self._day_of(accounts)
         return self._dividend[self._following[day]], self._in_cash[day]
 
@@ -542,7 +548,7 @@ class HistoricalMarkets(Resumable):
 
 
 def sessions_left(following: I64) -> I64:
-    """How many sessions go on from each day without a gap, [D]."""
+    """Return how many sessions go on from each day without a gap, [D]."""
     left = np.zeros(len(following), dtype=np.int64)
     for day in range(len(following)):
         k = int(following[day])
@@ -558,7 +564,7 @@ def _list_again(
 ) -> None:
     """Turn `legs` of another session's listing into those of the accounts' present snapshots.
 
-    What has expired is held no more; all else is listed, see `trading.envs.runs`.
+    What has expired is held no more; all else is listed, see `trading.envs.consecutive_sessions`.
     """
     for b in which:
         at = contract_offset[snapshot_of[b]]

@@ -39,7 +39,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import (
     MAX_GAP,
-    Known,
+    KnownEvents,
     catch_up,
     is_a_gap,
     pending,
@@ -49,7 +49,7 @@ from trading.execution.catch_up import (
     value_when_settled,
     wanted_closes,
 )
-from trading.execution.exposure import Greeks
+from trading.execution.exposure import Greeks, usd_greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.holdings import StrategyPosition
 from trading.execution.legs import is_stock
@@ -62,8 +62,7 @@ from trading.execution.orders import (
     Rejection,
     RejectReason,
 )
-from trading.execution.risk import TradingState
-from trading.execution.states import Cause
+from trading.execution.states import Cause, TradingState
 from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
@@ -109,7 +108,7 @@ class PriceLimits(NamedTuple):
     ts_ns: int = 0
 
     def stop(self, price: float) -> bool:
-        """Whether trading at a price has come to a halt."""
+        """Return whether trading at a price has come to a halt."""
         at_limit = 0.0 < self.low < self.high and not self.low < price < self.high
         return self.halted or (at_limit and price > 0.0)
 
@@ -325,7 +324,7 @@ class LiveEnv:
         actions: Iterable[CorporateAction],
         told_since: Mapping[str, date] | None = None,
     ) -> None:
-        """Replace the corporate actions that are known; `told_since` as in `Known`."""
+        """Replace the corporate actions that are known; `told_since` as in `KnownEvents`."""
         self._actions = tuple(in_order(actions))
         self._told_since = dict(told_since or {})
 
@@ -336,9 +335,9 @@ class LiveEnv:
             self._closes[symbol, day] = close
 
     @property
-    def known(self) -> Known:
+    def known(self) -> KnownEvents:
         """What was told, for what falls due."""
-        return Known(
+        return KnownEvents(
             self._dividends,
             self._actions,
             self._closes,
@@ -348,12 +347,12 @@ class LiveEnv:
         )
 
     def wanted_closes(self, session: Session) -> list[tuple[str, date]]:
-        """Closing prices that are missing to bring the account to the open of `session`."""
+        """Return closing prices that are missing to bring the account to the open of `session`."""
         wanted = wanted_closes(self.broker.account, self._calendar, self.known, session)
         return [each for each in wanted if each not in self._closes]
 
     def awaited_closes(self, now_ns: int) -> list[tuple[str, date]]:
-        """Closing prices that something which has expired waits for."""
+        """Return closing prices that something which has expired waits for."""
         late = pending(self.broker.account, self._calendar, now_ns + 1)
         return [
             (underlying, day)
@@ -382,7 +381,7 @@ class LiveEnv:
         return sum(len(symbols) for days in late.values() for symbols in days.values())
 
     def is_unexplained(self, underlying: str) -> bool:
-        """Whether an underlying is suspended because no corporate action explains what it does."""
+        """Return whether an underlying is suspended because no corporate action explains it."""
         return unexplained_since(self.broker.account, underlying) is not None
 
     def adjusts_today(self, today: date) -> set[str]:
@@ -455,7 +454,7 @@ class LiveEnv:
         self._adjusted.keep(self.broker.account.deliverables)
 
     def _do_what_was_held_back(self) -> None:
-        """What fell due on an underlying that its owner has reinstated is done before it trades."""
+        """Do what fell due on an underlying that its owner has reinstated, before it trades."""
         account = self.broker.account
         explained = {
             (name, since)
@@ -485,7 +484,10 @@ class LiveEnv:
                     self._convert_market(market, action, before, session)
 
     def _is_undone(self, action: CorporateAction) -> bool:
-        """Whether an action is not the one that was applied: told with other terms, or moved."""
+        """Return whether an action is not the one that was applied.
+
+        Told with other terms, or moved.
+        """
         applied = self.broker.account.actions
         prefix = f"{action.underlying}/{action.kind}/"
         told = {action_id(each) for each in self.known.all_actions()}
@@ -574,7 +576,7 @@ class LiveEnv:
         return listed + adjusted
 
     def listed_contracts(self, underlying: str) -> list[OptionContract]:
-        """What is listed of one underlying."""
+        """Return what is listed of one underlying."""
         return list(self._markets[underlying].chain.contracts)
 
     def spot(self, underlying: str) -> float:
@@ -582,15 +584,18 @@ class LiveEnv:
         return self._markets[underlying].spot
 
     def listed_in(self, symbol: str) -> tuple[UnderlyingMarket, int] | None:
-        """The market that lists a contract or stock, and its column (or `STOCK_LEG`), if any."""
+        """Return the market that lists a symbol and its column, or `STOCK_LEG`; else None."""
         return self._contracts.get(symbol)
 
     def market(self, underlying: str) -> UnderlyingMarket:
-        """The market of an underlying, to look at."""
+        """Return the market of an underlying, to look at."""
         return self._markets[underlying]
 
     def held_symbols(self, underlying: str) -> list[str]:
-        """What the open strategy on an underlying holds: contracts, and the stock by its ticker."""
+        """Return what the open strategy on an underlying holds.
+
+        Contracts, and the stock by its ticker.
+        """
         strategy = self.broker.account.strategies.get(underlying)
         return [leg.symbol for leg in strategy.legs] if strategy else []
 
@@ -776,7 +781,10 @@ class LiveEnv:
                 self.unclosed[underlying] = result
 
     def profit(self, underlying: str) -> float | None:
-        """What rewards were given for since the account was opened, USD; None if not known."""
+        """Return what rewards were given for since the account was opened, USD.
+
+        None if not known.
+        """
         profit = self._profit[underlying]
         return profit if np.isfinite(profit) else None
 
@@ -962,7 +970,9 @@ class LiveEnv:
         return totals
 
     def exposure(self) -> Greeks:
-        """The account's greeks: the last known ones, moved by spot, of what cannot be read now.
+        """Return the account's greeks.
+
+        The last known ones, moved by spot, of what cannot be read now.
 
         NaN where a holding's were never known: then no limit on greeks leaves any room.
         """
@@ -970,13 +980,12 @@ class LiveEnv:
         for symbol, position in self.broker.account.positions.items():
             spot = self._markets[position.underlying].spot
             leg_delta, leg_gamma, leg_vega, _ = self._sensitivities(symbol)
-            delta += leg_delta * spot
-            gamma += leg_gamma * spot * spot * 0.01
-            vega += leg_vega * 0.01
+            leg = usd_greeks(leg_delta, leg_gamma, leg_vega, spot)
+            delta, gamma, vega = delta + leg[0], gamma + leg[1], vega + leg[2]
         return Greeks(delta, gamma, vega)
 
     def greeks_not_quoted(self) -> dict[str, str]:
-        """Holdings whose greeks are not those of their quotes now: `last`, or `unknown`."""
+        """Return holdings whose greeks are not those of their quotes now: `last`, or `unknown`."""
         sources = {symbol: self._held_greeks(symbol)[1] for symbol in self.broker.account.positions}
         return {symbol: str(each) for symbol, each in sources.items() if each is not Source.QUOTE}
 
@@ -996,7 +1005,7 @@ class LiveEnv:
         return self._greeks.of(symbol, columns, i, market.spot, self._now_ns, age)
 
     def _sensitivities(self, symbol: str) -> tuple[float, float, float, float]:
-        """Delta, gamma, vega and theta of a holding, as in `Columns` times its shares."""
+        """Delta, gamma, vega and theta of a holding, as in `ChainColumns` times its shares."""
         account = self.broker.account
         shares = account.positions[symbol].quantity * account.size(symbol)
         delta, gamma, vega, theta = self._held_greeks(symbol)[0]
@@ -1061,7 +1070,7 @@ class LiveEnv:
     def _observe(self) -> None:
         account, balances = self.broker.account, self._balances
         balances.equity[:], balances.cash[:] = self.equity(), account.cash
-        balances.reserved[:] = account.reserved
+        balances.margin_used[:] = account.margin_used
         balances.open_positions[:] = len(account.strategies)
         balances.may_open[:] = account.trading_state is TradingState.ACTIVE
         balances.may_close[:] = account.trading_state is not TradingState.HALTED
@@ -1105,7 +1114,7 @@ class LiveEnv:
         holdings.opened_ns[u] = strategy.opened_ns
 
     def _is_shown(self, strategy: StrategyPosition) -> bool:
-        """Whether the kernels can read a strategy; others are closed without the agent."""
+        """Return whether the kernels can read a strategy; others are closed without the agent."""
         adjusted = self.broker.account.adjusted.touches(strategy.legs)
         listed = all(leg.symbol in self._contracts for leg in strategy.legs)
         return listed and not adjusted and len(strategy.legs) <= MAX_LEGS
@@ -1156,7 +1165,7 @@ class LiveEnv:
         )
 
     def _is_open(self, underlying: str, symbols: Iterable[str], now_ns: int) -> bool:
-        """Whether every leg may trade now: those on their last day may stop earlier."""
+        """Return whether every leg may trade now: those on their last day may stop earlier."""
         calendar = self._calendar
         hours = calendar.trading_hours(underlying, calendar.date_of(now_ns))
         if hours is None or not hours.open_ns <= now_ns <= hours.close_ns:

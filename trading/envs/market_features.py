@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trading.envs.catalogue import BUCKETS
 from trading.market.calendar import DAY_NS
-from trading.market.chain import F64, I64, Columns
+from trading.market.chain import F64, I64, ChainColumns
 
 F32 = NDArray[np.float32]
 
@@ -78,7 +78,10 @@ class Bars(NamedTuple):
 
 @njit(cache=True, error_model="numpy")
 def log_price(price: float) -> float:
-    """The logarithm that bar histories keep; one function, so that all of them hold equal bits."""
+    """Return the logarithm that bar histories keep.
+
+    One function, so that all of them hold equal bits.
+    """
     return float(np.log(price))
 
 
@@ -217,7 +220,7 @@ def _observe_bars(bars: Bars, out: F32, row: int, k: int) -> int:
 
 @njit(cache=True, error_model="numpy")
 def _observe_bucket(
-    chain: Columns,
+    chain: ChainColumns,
     g: int,
     atm_call: int,
     wing_call: int,
@@ -253,7 +256,7 @@ def _observe_bucket(
 
 @njit(cache=True, error_model="numpy")
 def observe_market(
-    chain: Columns,
+    chain: ChainColumns,
     now_ns: int,
     session_open_ns: int,
     session_close_ns: int,

@@ -23,11 +23,13 @@ from trading.envs.catalogue import (
 )
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, Bars, observe_market
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.execution.exposure import usd_greeks
 from trading.execution.fees import FeeSchedule
-from trading.execution.margin import payoff_range
+from trading.execution.margin.formulas import payoff_range
+from trading.execution.margin.reg_t import shape_sells_short
 from trading.execution.matching import fill_cash, fill_price, net_price
 from trading.market.calendar import DAY_NS
-from trading.market.chain import F64, I64, Columns, is_tradable, is_tradable_at
+from trading.market.chain import F64, I64, ChainColumns, is_tradable, is_tradable_at
 
 DELTA_TOLERANCE = 0.15
 """A leg whose delta is further than this from its target is not that leg."""
@@ -44,7 +46,7 @@ _N_LEGS = np.array([len(a.legs) for a in ACTIONS], dtype=np.int64)
 _BUCKET = np.array([a.bucket for a in ACTIONS], dtype=np.int64)
 _IS_SECURED = np.array([a.strategy in SECURED for a in ACTIONS])
 _SELLS_SHORT = np.array(
-    [a.strategy not in SECURED and any(leg.ratio < 0 for leg in a.legs) for a in ACTIONS]
+    [shape_sells_short([(leg.right, leg.ratio) for leg in a.legs]) for a in ACTIONS]
 )
 ABOVE_ROUNDING = 1.0 + 1e-9
 """So that what is allowed here does not exceed, by rounding, what the broker allows."""
@@ -138,7 +140,7 @@ def scratch() -> Scratch:
 
 
 @njit(cache=True, error_model="numpy")
-def _find_buckets(chain: Columns, now_ns: int, group: I64) -> None:
+def _find_buckets(chain: ChainColumns, now_ns: int, group: I64) -> None:
     """Write the expiry group of each bucket, or -1 where no expiry has a readable volatility."""
     iv, group_start = chain.iv, chain.group_start
     for b in range(len(_BUCKET_TARGET)):
@@ -159,7 +161,7 @@ def _find_buckets(chain: Columns, now_ns: int, group: I64) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _find_nearest(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch) -> None:
+def _find_nearest(chain: ChainColumns, now_ns: int, max_age_ns: int, s: Scratch) -> None:
     """Find the tradable contracts of each bucket nearest every delta target, within tolerance."""
     delta, right = chain.delta, chain.right
     bid, ask, quote_ns = chain.bid, chain.ask, chain.quote_ns
@@ -184,7 +186,13 @@ def _find_nearest(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch) -> N
 
 @njit(cache=True, error_model="numpy")
 def _nearest_beyond(
-    chain: Columns, g: int, right: int, target: float, before: float, now_ns: int, max_age_ns: int
+    chain: ChainColumns,
+    g: int,
+    right: int,
+    target: float,
+    before: float,
+    now_ns: int,
+    max_age_ns: int,
 ) -> int:
     """As `_find_nearest`, among strikes further out of the money than the strike `before`."""
     best = DELTA_TOLERANCE
@@ -201,9 +209,9 @@ def _nearest_beyond(
 
 @njit(cache=True, error_model="numpy")
 def _mirrored(
-    chain: Columns, g: int, right: int, wing: float, body: float, now_ns: int, max_age_ns: int
+    chain: ChainColumns, g: int, right: int, wing: float, body: float, now_ns: int, max_age_ns: int
 ) -> int:
-    """The contract as far from the strike `body` as `wing` is, to the other side.
+    """Return the contract as far from the strike `body` as `wing` is, to the other side.
 
     The nearest listed strike serves, up to half the width away.
     """
@@ -219,7 +227,7 @@ def _mirrored(
 
 
 @njit(cache=True, error_model="numpy")
-def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs: I32) -> None:
+def _choose_legs(chain: ChainColumns, now_ns: int, max_age_ns: int, s: Scratch, legs: I32) -> None:
     """Write the contracts of every opening action to legs[N, MAX_LEGS].
 
     An action whose contracts are not all to be had gets NO_LEG for its first one.
@@ -245,13 +253,10 @@ def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs:
                 i = _mirrored(chain, group[b], right, wing, body, now_ns, max_age_ns)
             else:
                 i = nearest[b, _CALLS if right > 0 else _PUTS, slot]
-                if choice == _BEYOND and i >= 0:
-                    before = strike[legs[a, leg - 1]]
-                    if not right * (strike[i] - before) > 0.0:
-                        target = _DELTAS[slot]
-                        i = _nearest_beyond(
-                            chain, group[b], right, target, before, now_ns, max_age_ns
-                        )
+                before = strike[legs[a, leg - 1]] if choice == _BEYOND else -right * np.inf
+                if i >= 0 and not right * (strike[i] - before) > 0.0:
+                    delta = _DELTAS[slot]
+                    i = _nearest_beyond(chain, group[b], right, delta, before, now_ns, max_age_ns)
             if i == NO_LEG:
                 legs[a, 0] = NO_LEG
                 break
@@ -260,7 +265,7 @@ def _choose_legs(chain: Columns, now_ns: int, max_age_ns: int, s: Scratch, legs:
 
 @njit(cache=True, error_model="numpy")
 def _price_units(
-    chain: Columns,
+    chain: ChainColumns,
     snapshots: MarketSnapshots,
     k: int,
     rules: TradingRules,
@@ -308,10 +313,11 @@ def _price_units(
         unit_cost[k, a] = (debit + max(0.0, -worst)) * rules.multiplier + fee
         at_risk = ((debit - worst) * rules.multiplier + fee) / rules.risk_fraction
         tied_up = unit_cost[k, a] / rules.secured_fraction
+        delta, gamma, vega = usd_greeks(net_delta, net_gamma, net_vega, spot)
         exposure = max(
-            rules.multiplier * abs(net_delta * spot) / rules.max_delta,
-            rules.multiplier * abs(net_gamma * spot * spot * 0.01) / rules.max_gamma,
-            rules.multiplier * abs(net_vega * 0.01) / rules.max_vega,
+            rules.multiplier * abs(delta) / rules.max_delta,
+            rules.multiplier * abs(gamma) / rules.max_gamma,
+            rules.multiplier * abs(vega) / rules.max_vega,
         )
         unit_need[k, a] = max(
             tied_up if _IS_SECURED[a] else at_risk,
@@ -327,7 +333,7 @@ def _price_units(
 
 @njit(cache=True, error_model="numpy")
 def fill_snapshot(
-    chain: Columns,
+    chain: ChainColumns,
     snapshots: MarketSnapshots,
     k: int,
     bars: Bars,

@@ -22,11 +22,11 @@ from trading.execution.endings import (
     dividend_is_worth_it,
     exercised,
 )
-from trading.execution.margin import reserve_per_unit
-from trading.execution.margin_watch import cents_up, is_material
+from trading.execution.margin.formulas import payoff_margin
+from trading.execution.margin.maintenance import cents_up, is_material
+from trading.execution.margin.reg_t import reg_t_margin
 from trading.execution.money import round_usd
 from trading.execution.orders import Leg
-from trading.execution.requirement import market_requirement
 from trading.market.chain import F64, I64
 from trading.market.contracts import OptionContract, Right
 
@@ -36,7 +36,7 @@ _UNDERLYING = "A"
 
 @njit(cache=True, error_model="numpy")
 def _mid(bid: float, ask: float, quote_ns: int) -> float:
-    """The mid of a quote with both sides, as `trading.execution.assignment` reads it."""
+    """Return the mid of a quote with both sides, as `trading.execution.assignment` reads it."""
     if not 0.0 < bid <= ask < np.inf or quote_ns <= 0:
         return np.nan
     return 0.5 * (bid + ask)
@@ -44,7 +44,7 @@ def _mid(bid: float, ask: float, quote_ns: int) -> float:
 
 @njit(cache=True, error_model="numpy")
 def _time_value(quotes: QuoteArrays, f: int, i: int, spot: float) -> float:
-    """What call `i` is worth above its intrinsic value; NaN where nothing says it."""
+    """Return what call `i` is worth above its intrinsic value; NaN where nothing says it."""
     listed, q = quotes.contract_offset[f] + i, quotes.quote_offset[f] + i
     strike, put = quotes.strike[listed], listed + 1
     if (
@@ -153,7 +153,7 @@ def _end_legs(
 ) -> None:
     """End the marked legs of account `b` at a closing price, and go on with what is left."""
     holdings, listed = accounts.holdings, quotes.contract_offset[f]
-    before = accounts.unit_reserve[b] * holdings.units[b]
+    before = accounts.margin_per_unit[b] * holdings.units[b]
     stock, moved = _pay(quotes, f, spot, multiplier, in_cash, early, ends, accounts, b)
     n = _keep(ends, stock, accounts, b)
     net_cash = accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
@@ -166,13 +166,13 @@ def _end_legs(
             right[leg], strike[leg] = quotes.right[listed + i], quotes.strike[listed + i]
             options = True
     accounts.delivered[b] = stock != 0 and (accounts.delivered[b] or moved or not options)
-    accounts.unit_reserve[b] = 0.0
+    accounts.margin_per_unit[b] = 0.0
     if n == 0:
-        accounts.moves[b] = False
+        accounts.margin_moves[b] = False
         return
-    reserve = reserve_per_unit(right, strike, holdings.ratio[b], n, multiplier)
-    accounts.moves[b] = accounts.moves[b] or not np.isfinite(reserve)
-    accounts.unit_reserve[b] = before / holdings.units[b] if accounts.moves[b] else reserve
+    margin = payoff_margin(right, strike, holdings.ratio[b], n, multiplier)
+    accounts.margin_moves[b] = accounts.margin_moves[b] or not np.isfinite(margin)
+    accounts.margin_per_unit[b] = before / holdings.units[b] if accounts.margin_moves[b] else margin
 
 
 @njit(cache=True, error_model="numpy")
@@ -232,7 +232,7 @@ def _close(
         if ends.any():
             changed[k] = True
             _end_legs(quotes, f, spot, rules.multiplier, in_cash[k], False, ends, accounts, b)
-        balances.reserved[b] = accounts.unit_reserve[b] * held[b]
+        balances.margin_used[b] = accounts.margin_per_unit[b] * held[b]
         balances.open_positions[b] = 1 if held[b] > 0 else 0
 
 
@@ -259,11 +259,11 @@ def close_accounts(
     """
     changed = np.zeros(len(which), np.bool_)
     _close(quotes, snapshots, snapshot_of, rules, accounts, which, dividend, in_cash, changed)
-    for b in which[changed & accounts.moves[which]].tolist():
-        now = _unit_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
+    for b in which[changed & accounts.margin_moves[which]].tolist():
+        now = _maintenance_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
         if np.isfinite(now):
-            accounts.unit_reserve[b] = now
-            accounts.balances.reserved[b] = now * accounts.holdings.units[b]
+            accounts.margin_per_unit[b] = now
+            accounts.balances.margin_used[b] = now * accounts.holdings.units[b]
 
 
 def pay_dividends(accounts: Accounts, which: I64, dividend: F64, multiplier: float) -> None:
@@ -296,23 +296,23 @@ def watch_margin(
 ) -> None:
     """Let what strategies without a greatest loss hold back follow the market.
 
-    As `trading.execution.margin_watch` does; a margin call needs nothing more, since nothing can
-    be opened where buying power is below zero.
+    As `trading.execution.margin.maintenance` does; a margin call needs nothing more, since nothing
+    can be opened where buying power is below zero.
     """
     balances, holdings = accounts.balances, accounts.holdings
-    for b in which[accounts.moves[which]].tolist():
+    for b in which[accounts.margin_moves[which]].tolist():
         units = int(holdings.units[b])
         if not units:
-            accounts.moves[b] = False
+            accounts.margin_moves[b] = False
             continue
-        now = _unit_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
-        power = float(round_usd(balances.cash[b] - balances.reserved[b]))
-        if np.isfinite(now) and is_material(float(accounts.unit_reserve[b]), now, units, power):
-            accounts.unit_reserve[b] = now
-            balances.reserved[b] = now * units
+        now = _maintenance_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
+        power = float(round_usd(balances.cash[b] - balances.margin_used[b]))
+        if np.isfinite(now) and is_material(float(accounts.margin_per_unit[b]), now, units, power):
+            accounts.margin_per_unit[b] = now
+            balances.margin_used[b] = now * units
 
 
-def _unit_margin(
+def _maintenance_margin(
     quotes: QuoteArrays,
     snapshots: MarketSnapshots,
     f: int,
@@ -320,7 +320,7 @@ def _unit_margin(
     accounts: Accounts,
     b: int,
 ) -> float:
-    """What one unit of the strategy of account `b` holds back in snapshot `f`, USD."""
+    """Return what one unit of the strategy of account `b` holds back in snapshot `f`, USD."""
     legs, marks = [], {}
     for i, ratio in zip(accounts.holdings.legs[b], accounts.holdings.ratio[b], strict=True):
         if i == NO_LEG:
@@ -335,4 +335,4 @@ def _unit_margin(
             marks[symbol] = float(quotes.mark[q])
         legs.append(Leg(symbol, int(ratio)))
     spot = float(snapshots.spot[f])
-    return cents_up(market_requirement(tuple(legs), rules.multiplier, spot, marks))
+    return cents_up(reg_t_margin(tuple(legs), rules.multiplier, spot, marks))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trading.market.chain import F64, I8, I64, Columns
+from trading.market.chain import F64, I8, I64, ChainColumns
 
 
 class QuoteArrays(NamedTuple):
@@ -23,7 +23,7 @@ class QuoteArrays(NamedTuple):
     expiry_ns: I64
     right: I8
     bid: F64
-    """[quotes], as in `Columns`, and likewise the rest."""
+    """[quotes], as in `ChainColumns`, and likewise the rest."""
     ask: F64
     bid_size: F64
     ask_size: F64
@@ -50,8 +50,11 @@ QUOTED = (
 )
 
 
-def quote_arrays(chains: Columns) -> QuoteArrays:
-    """Views of a batch of B chains of equal size, or of one chain; snapshot b shows chain b."""
+def quote_arrays(chains: ChainColumns) -> QuoteArrays:
+    """Return views of a batch of B chains of equal size, or of one chain.
+
+    Snapshot b shows chain b.
+    """
     count = len(chains.strike) if chains.strike.ndim == 2 else 1
     size = chains.strike.shape[-1]
     at = np.arange(count, dtype=np.int64) * size

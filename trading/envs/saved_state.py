@@ -12,7 +12,7 @@ Arrays: TypeAlias = "NDArray[Any] | dict[str, Arrays]"
 
 
 _SINCE = {
-    *("known", "peak", "halted", "reduced", "delivered", "moves"),
+    *("known", "peak", "halted", "reduced", "delivered", "margin_moves"),
     *("sessions", "session", "extra", "later", "expiry"),
 }
 """Parts that older states lack: they are 0, nothing known."""
@@ -22,12 +22,15 @@ _FORMER_NAMES = {
     "sights": "views",
     "frames": "snapshots",
     "frame_of": "snapshot_of",
+    "reserved": "margin_used",
+    "unit_reserve": "margin_per_unit",
+    "moves": "margin_moves",
 }
 """What parts were called in older states, and are called now."""
 
 
 def copy_state(state: Any) -> Arrays:
-    """Copies of an array, of a named tuple of arrays, or of a dict of them."""
+    """Return copies of an array, of a named tuple of arrays, or of a dict of them."""
     if isinstance(state, np.ndarray):
         return state.copy()
     return {name: copy_state(part) for name, part in _parts(state).items()}
@@ -46,13 +49,13 @@ def restore_state(state: Any, saved: Any, name: str = "state") -> None:
     _write(state, saved)
 
 
-class Resumable:
+class StatefulMarkets:
     """What consists of arrays and a generator, and can go on where another one stood."""
 
     _rng: np.random.Generator
 
     def get_state(self) -> dict[str, Any]:
-        """A copy of the arrays and of the generator."""
+        """Return a copy of the arrays and of the generator."""
         return {"rng": self._rng.bit_generator.state, "arrays": copy_state(self._arrays())}
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -18,25 +18,25 @@ from trading.envs.market_snapshots import (
 )
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.saved_state import Resumable
+from trading.envs.saved_state import StatefulMarkets
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
-from trading.market.chain import F64, I64, Columns, empty_columns, first_of, refresh, row
+from trading.market.chain import F64, I64, ChainColumns, empty_columns, first_of, refresh, row
 from trading.market.factors import (
     CALM,
     OWN_SHOCKS,
     STRESSED,
     Factors,
-    State,
+    FactorState,
     empty_factors,
     overnight,
     simulate_path,
 )
 from trading.market.model import YEAR_SECONDS, MarketModel
-from trading.market.quotes import quote_chain
+from trading.market.quotes import ChainQuotes, quote_chain
 from trading.market.randomisation import (
-    DEFAULT_BEGINNINGS,
-    Beginnings,
+    DEFAULT_INITIAL_CONDITIONS,
+    InitialConditions,
     ModelRanges,
     model_at,
     sample_markets,
@@ -100,7 +100,7 @@ def _fill_logs(spot: F64, which: I64, out: F64) -> None:
 
 @njit(cache=True, error_model="numpy")
 def _show_bar(
-    chains: Columns,
+    chains: ChainColumns,
     day: _Day,
     snapshots: MarketSnapshots,
     which: I64,
@@ -125,9 +125,12 @@ def _show_bar(
         factors = day.factors
         quote_chain(
             model, rng, factors.spot[m, last], factors.atm_iv[m, last], factors.skew[m, last],
-            now_ns, chain.strike, chain.expiry_ns, chain.right, chain.bid, chain.ask,
-            chain.bid_size, chain.ask_size, chain.quote_ns, day.tick_class[m], requote,
-            changed[:size],
+            now_ns,
+            ChainQuotes(
+                chain.strike, chain.expiry_ns, chain.right, chain.bid, chain.ask,
+                chain.bid_size, chain.ask_size, chain.quote_ns,
+            ),
+            day.tick_class[m], requote, changed[:size],
         )  # fmt: skip
         snapshots.now_ns[m] = snapshots.spot_ns[m] = now_ns
         snapshots.spot[m] = refresh(
@@ -158,7 +161,7 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
         close_spot = factors.spot[m, last]
         regime = STRESSED if factors.regime[m, last] == STRESSED else CALM
         log_iv, gap = np.log(factors.atm_iv[m, last]), factors.gap[m, last]
-        close = State(close_spot, log_iv, factors.skew[m, last], regime, gap)
+        close = FactorState(close_spot, log_iv, factors.skew[m, last], regime, gap)
         close_ns = opened_ns + SESSION_BARS * BAR_NS
         state = overnight(model, rng, close, close_ns, open_ns, model.event_ns, OWN_SHOCKS, 0.0)
         for k in range(HISTORY_BARS):
@@ -180,7 +183,7 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
         day.session[m] += 1
 
 
-class SimulatedMarkets(Resumable):
+class SimulatedMarkets(StatefulMarkets):
     """M independent markets, each traded by `accounts_per_market` accounts.
 
     Every episode draws its own market, see `trading.market.randomisation`. Half of the episodes
@@ -204,7 +207,7 @@ class SimulatedMarkets(Resumable):
         fees: FeeSchedule,
         ranges: ModelRanges,
         rng: np.random.Generator,
-        beginnings: Beginnings = DEFAULT_BEGINNINGS,
+        initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
     ) -> None:
         markets = num_accounts // accounts_per_market
@@ -214,7 +217,7 @@ class SimulatedMarkets(Resumable):
         self.snapshots.open_ns[:] = SESSION_OPEN_NS
         self.snapshots.close_ns[:] = SESSION_CLOSE_NS
         self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
-        self._beginnings = beginnings
+        self._beginnings = initial_conditions
         held = accounts_per_market if sessions_per_episode > 1 else 0
         self._chains = _empty_chains(markets, held)
         self.quotes: QuoteArrays = quote_arrays(self._chains)
@@ -256,12 +259,12 @@ class SimulatedMarkets(Resumable):
         return ended[self.snapshot_of]
 
     def over(self) -> NDArray[np.bool_]:
-        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        """Return the accounts whose episode ends with the session that they are in, bool[B]."""
         over: NDArray[np.bool_] = self._day.session >= self._per_episode - 1
         return over[self.snapshot_of]
 
     def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
-        """What the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
+        """Return what the night of these accounts brings; see `trading.envs.vector_env.Markets`."""
         return np.zeros(len(accounts)), np.zeros(len(accounts), dtype=np.bool_)
 
     def pass_night(self, accounts: I64, holdings: Holdings) -> None:
@@ -413,7 +416,7 @@ def _strikes(spot: F64, iv: F64, days: I64) -> F64:
     return strikes
 
 
-def _empty_chains(count: int, accounts: int) -> Columns:
+def _empty_chains(count: int, accounts: int) -> ChainColumns:
     """Chains with room for what so many accounts of each may hold beside what is listed."""
     per_expiry = 2 * STRIKES_PER_EXPIRY
     expiries = np.repeat(np.arange(_EXPIRIES), per_expiry) + SESSION_CLOSE_NS
@@ -423,10 +426,10 @@ def _empty_chains(count: int, accounts: int) -> Columns:
         strikes = np.append(strikes, np.repeat(np.arange(1.0, MAX_LEGS + 1), 2))
     rights = np.tile(np.array([1, -1], dtype=np.int8), len(strikes) // 2)
     template = empty_columns(expiries.astype(np.int64), strikes, rights)
-    return Columns._make(np.repeat(column[None], count, axis=0) for column in template)
+    return ChainColumns._make(np.repeat(column[None], count, axis=0) for column in template)
 
 
-def _lay_out(chains: Columns, which: I64) -> None:
+def _lay_out(chains: ChainColumns, which: I64) -> None:
     """Give chains the usual expiries, each with the usual number of contracts."""
     chains.group_start[which, : _EXPIRIES + 1] = 2 * STRIKES_PER_EXPIRY * np.arange(_EXPIRIES + 1)
 

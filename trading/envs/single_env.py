@@ -17,9 +17,9 @@ from trading.envs.rules import TradingRules
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.execution.fees import FeeSchedule
 from trading.market.randomisation import (
-    DEFAULT_BEGINNINGS,
+    DEFAULT_INITIAL_CONDITIONS,
     DEFAULT_RANGES,
-    Beginnings,
+    InitialConditions,
     ModelRanges,
 )
 
@@ -50,7 +50,7 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
         rules: TradingRules = DEFAULT_RULES,
         fees: FeeSchedule = DEFAULT_FEES,
         ranges: ModelRanges = DEFAULT_RANGES,
-        beginnings: Beginnings = DEFAULT_BEGINNINGS,
+        initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
     ) -> None:
         self._env = SimulatedOptionsVectorEnv(
@@ -58,7 +58,7 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
             rules,
             fees,
             ranges,
-            beginnings=beginnings,
+            initial_conditions=initial_conditions,
             sessions_per_episode=sessions_per_episode,
         )
         self.observation_space = self._env.single_observation_space

@@ -126,7 +126,7 @@ class BarHistory:
         return self._count
 
     def bars(self) -> Bars:
-        """The closed bars; views that the next `roll` changes."""
+        """Return the closed bars; views that the next `roll` changes."""
         high, low, close, log_close = self._columns
         return Bars(high, low, close, log_close, self._count)
 

@@ -30,9 +30,9 @@ from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
 from trading.market.randomisation import (
-    DEFAULT_BEGINNINGS,
+    DEFAULT_INITIAL_CONDITIONS,
     DEFAULT_RANGES,
-    Beginnings,
+    InitialConditions,
     ModelRanges,
 )
 
@@ -70,7 +70,7 @@ class Markets(Protocol):
         ...
 
     def over(self) -> NDArray[np.bool_]:
-        """The accounts whose episode ends with the session that they are in, bool[B]."""
+        """Return the accounts whose episode ends with the session that they are in, bool[B]."""
         ...
 
     def night(self, accounts: I64) -> tuple[F64, NDArray[np.bool_]]:
@@ -94,7 +94,7 @@ class Markets(Protocol):
         ...
 
     def get_state(self) -> dict[str, Any]:
-        """A copy of all that later bars depend on."""
+        """Return a copy of all that later bars depend on."""
         ...
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -209,7 +209,10 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         return self._current(), reward, terminated, truncated, info
 
     def get_state(self) -> dict[str, Any]:
-        """A copy of the accounts, the markets and the generator; some tens of kB an account."""
+        """Return a copy of the accounts, the markets and the generator.
+
+        Some tens of kB an account.
+        """
         return {"accounts": copy_state(self._own()), "markets": self._markets.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -224,7 +227,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         restore_state(self._own(), state["accounts"], "accounts")
 
     def _own(self) -> dict[str, Any]:
-        """The arrays that are not the markets'."""
+        """Return the arrays that are not the markets'."""
         return {
             "accounts": self._accounts,
             "invalid": self._invalid,
@@ -283,7 +286,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             self._rules,
         )
         mark(*view, accounts, which, self._rewards)
-        if accounts.moves.any():
+        if accounts.margin_moves.any():
             watch_margin(*view, accounts, which)
         observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views)
 
@@ -304,7 +307,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
     accounts_per_market
         How many accounts trade the same market at the same time, each with its own orders; it
         divides `num_envs`. Making a market costs far more than trading in it.
-    beginnings
+    initial_conditions
         Spots, regimes and news that episodes begin with.
     sessions_per_episode
         So many sessions in a row make an episode.
@@ -334,7 +337,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         ranges: ModelRanges = DEFAULT_RANGES,
         seed: int = 0,
         accounts_per_market: int = 1,
-        beginnings: Beginnings = DEFAULT_BEGINNINGS,
+        initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
     ) -> None:
         if accounts_per_market < 1 or num_envs % accounts_per_market:
@@ -349,7 +352,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
             fees,
             ranges,
             rng,
-            beginnings,
+            initial_conditions,
             sessions_per_episode,
         )
         super().__init__(num_envs, rules, fees, markets)

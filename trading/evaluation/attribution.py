@@ -45,7 +45,7 @@ _QUOTES, UNEXPLAINED, SPREAD, FEES, ENDINGS = range(4, 9)
 """Places in `COMPONENTS`."""
 
 
-class Reading(NamedTuple):
+class PositionGreeks(NamedTuple):
     """The legs of B accounts in their snapshots; [B, L] unless it says otherwise."""
 
     now_ns: I64
@@ -80,10 +80,10 @@ def read(
     snapshot_of: I64,
     holdings: Holdings,
     rules: TradingRules,
-) -> Reading:
-    """Marks and greeks of all that is held, as the snapshots show them."""
+) -> PositionGreeks:
+    """Return marks and greeks of all that is held, as the snapshots show them."""
     shape = len(snapshot_of), MAX_LEGS
-    reading = Reading(
+    reading = PositionGreeks(
         snapshots.now_ns[snapshot_of],
         snapshots.spot[snapshot_of],
         *(np.zeros(shape) for _ in range(7)),
@@ -125,7 +125,7 @@ def _read(
     snapshot_of: I64,
     holdings: Holdings,
     rules: TradingRules,
-    reading: Reading,
+    reading: PositionGreeks,
 ) -> None:
     for b in range(len(snapshot_of)):
         f, units = snapshot_of[b], holdings.units[b]
@@ -155,12 +155,12 @@ def _read(
             reading.vega[b, leg], reading.theta[b, leg] = vega, theta
 
 
-def explain(before: Reading, after: Reading, paid: F64, fees: F64) -> F64:
+def explain(before: PositionGreeks, after: PositionGreeks, paid: F64, fees: F64) -> F64:
     """Split the profit of one bar, USD, [B, len(COMPONENTS)]; each row sums to that profit.
 
     Parameters
     ----------
-    before, after : Reading
+    before, after : PositionGreeks
         The same legs, when the bar began (after its order) and when it closed.
     paid : f64[B]
         What the order cost against the marks it met, fees included, USD; below zero where a fill

@@ -18,7 +18,7 @@ from trading.envs.history import (
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv
-from trading.evaluation.baselines import Standing
+from trading.evaluation.baselines import HeldToClose
 from trading.evaluation.simulated_history import SIMULATED
 from trading.evaluation.watched_env import WatchedBar, WatchedEnv
 from trading.execution.fees import FeeSchedule
@@ -78,7 +78,7 @@ class Backtest:
         return self.returns + self.exits
 
     def frame(self) -> "pd.DataFrame":
-        """A table with a row for each session.
+        """Return a table with a row for each session.
 
         Its columns are `session`, what it was; `return` and `closed_return`, as the fields;
         `fills`; `traded` and `equity`, USD, of it and at its end; and `episode`.
@@ -120,7 +120,7 @@ class EveryDay(HistoricalMarkets):
 
 
 def _beginnings(following: I64, sessions: int) -> I64:
-    """The days on which episodes of at most so many sessions begin, so that each day is in one."""
+    """Return the days on which episodes of at most so many sessions begin, each day in one."""
     first = np.setdiff1d(np.arange(len(following)), following)
     begun = []
     for day in first.tolist():
@@ -155,7 +155,7 @@ def backtest_history(
     markets = EveryDay(history, sessions_per_episode)
     days = history.days
     underlyings = [days[k].underlying for k in markets.episodes.tolist()]
-    env = WatchedEnv(len(underlyings), rules, fees, markets, underlyings, _standing(trader))
+    env = WatchedEnv(len(underlyings), rules, fees, markets, underlyings, _held_to_close(trader))
 
     def named(episode: int, session: int) -> str:
         k = int(markets.episodes[episode])
@@ -181,7 +181,7 @@ def backtest_simulation(
     """
     episodes = -(-sessions // sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode)
-    env = WatchedEnv(episodes, rules, fees, markets, [SIMULATED] * episodes, _standing(trader))
+    env = WatchedEnv(episodes, rules, fees, markets, [SIMULATED] * episodes, _held_to_close(trader))
 
     def named(episode: int, session: int) -> str:
         later = f", session {session + 1}" if sessions_per_episode > 1 else ""
@@ -197,11 +197,11 @@ def history_returns(
     trader: Trader,
     sessions_per_episode: int = 1,
 ) -> F64:
-    """What each episode of `backtest_history` returns, [E], without a note of every bar.
+    """Return what each episode of `backtest_history` returns, [E], without a note of every bar.
 
     Fractions of the initial capital a session. Episodes of several sessions are closed at the
     touch, and count as the mean of their sessions, of which each depends on the one before.
-    `trader` acts: a `Standing` position is no action, and is not opened here.
+    `trader` acts: a `HeldToClose` position is no action, and is not opened here.
 
     Raises:
         DataError: There is no history in the folder, or it was written for other rules.
@@ -224,7 +224,7 @@ def simulation_returns(
     family: Family = DEFAULT_FAMILY,
     sessions_per_episode: int = 1,
 ) -> F64:
-    """What each episode of `backtest_simulation` returns, [E], as `history_returns`."""
+    """Return what each episode of `backtest_simulation` returns, [E], as `history_returns`."""
     episodes = -(-sessions // sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode)
     env = OptionsVectorEnv(episodes, rules, fees, markets)
@@ -232,7 +232,7 @@ def simulation_returns(
 
 
 def learnt(policy: Policy) -> Trader:
-    """The policy, acting as it trades live; its random numbers begin again."""
+    """Return the policy, acting as it trades live; its random numbers begin again."""
     state = policy.initial_state(0)
     policy.draw_again()
 
@@ -247,8 +247,8 @@ def learnt(policy: Policy) -> Trader:
     return trader
 
 
-def _standing(trader: Trader) -> Standing | None:
-    return trader if isinstance(trader, Standing) else None
+def _held_to_close(trader: Trader) -> HeldToClose | None:
+    return trader if isinstance(trader, HeldToClose) else None
 
 
 def _simulated(
@@ -260,7 +260,9 @@ def _simulated(
     sessions: int,
 ) -> FromTheOpen:
     rng = np.random.default_rng(seed)
-    return FromTheOpen(episodes, 1, rules, fees, family.ranges, rng, family.beginnings, sessions)
+    return FromTheOpen(
+        episodes, 1, rules, fees, family.ranges, rng, family.initial_conditions, sessions
+    )
 
 
 class _Step(NamedTuple):
@@ -319,7 +321,7 @@ def _gathered(
     actions: I64,
     closed: F64,
 ) -> Backtest:
-    """The bars of each account's first `length` steps, session by session."""
+    """Return the bars of each account's first `length` steps, session by session."""
 
     def column(name: str) -> NDArray[np.float64]:
         return np.stack([getattr(bar, name) for bar in bars], axis=1).astype(np.float64)

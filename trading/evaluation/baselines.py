@@ -22,16 +22,16 @@ from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.vector_env import Observation
 from trading.errors import PluginError
-from trading.execution.buying_power import required
 from trading.execution.exposure import headroom
 from trading.execution.fees import FeeSchedule
 from trading.execution.legs import terms_of
-from trading.execution.margin_watch import cents_up
+from trading.execution.margin.buying_power import order_buying_power_effect
+from trading.execution.margin.maintenance import cents_up
+from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin, sells_short
 from trading.execution.matching import FillStyle
 from trading.execution.money import round_usd
 from trading.execution.order_matching import MatchResult, match_order
 from trading.execution.orders import Intent, Leg, Order, QuoteView
-from trading.execution.requirement import legs_reserve, market_requirement, sells_short
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import I64
 from trading.market.contracts import OptionContract, Right
@@ -73,7 +73,7 @@ def random_masked(seed: int) -> Trader:
 
 
 @dataclass(frozen=True)
-class View:
+class MarketView:
     """The markets that B accounts trade, as they stand now."""
 
     quotes: QuoteArrays
@@ -85,7 +85,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Standing:
+class HeldToClose:
     """A position opened once a session, at the first bar that allows it, and kept to the close.
 
     Its greatest loss has no bound or is the whole price, so it is sized as the catalogue sizes
@@ -107,7 +107,7 @@ class Standing:
         return hold(observation, first)
 
     def open_all(
-        self, view: View, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
+        self, view: MarketView, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
     ) -> None:
         """Open the position in every account that has not traded yet, as far as it may."""
         balances, snapshots = accounts.balances, view.snapshots
@@ -125,8 +125,8 @@ class Standing:
         return [int(i) for i in row[: len(self.ratio)]]
 
 
-BUY_AND_HOLD = Standing("stock", (1,))
-SHORT_STRANGLE = Standing("short_strangle", (-1, -1), contracts_of="long_strangle_far_d30")
+BUY_AND_HOLD = HeldToClose("stock", (1,))
+SHORT_STRANGLE = HeldToClose("short_strangle", (-1, -1), contracts_of="long_strangle_far_d30")
 
 
 BENCHMARK = "buy and hold"
@@ -158,8 +158,8 @@ def baselines(seed: int) -> Mapping[str, Trader]:
     return own
 
 
-def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:
-    """What account `b` can trade a contract, or the stock, at."""
+def quote_of(view: MarketView, b: int, leg: int, rules: TradingRules) -> QuoteView:
+    """Return what account `b` can trade a contract, or the stock, at."""
     snapshots, quotes, f = view.snapshots, view.quotes, int(view.snapshot_of[b])
     if leg == STOCK_LEG:
         bid, ask = stock_touch(float(snapshots.spot[f]), rules.stock_half_spread)
@@ -175,8 +175,8 @@ def quote_of(view: View, b: int, leg: int, rules: TradingRules) -> QuoteView:
 
 
 def _open(
-    standing: Standing,
-    view: View,
+    position: HeldToClose,
+    view: MarketView,
     b: int,
     legs: list[int],
     rules: TradingRules,
@@ -187,12 +187,12 @@ def _open(
     f, underlying = int(view.snapshot_of[b]), view.underlyings[b]
     symbols = [_symbol(view, f, leg, underlying) for leg in legs]
     order = Order(
-        order_id=f"{standing.name}-{b}",
+        order_id=f"{position.name}-{b}",
         ts_ns=int(view.snapshots.now_ns[f]),
         underlying=underlying,
-        strategy=standing.name,
+        strategy=position.name,
         intent=Intent.OPEN,
-        legs=tuple(Leg(s, r) for s, r in zip(symbols, standing.ratio, strict=True)),
+        legs=tuple(Leg(s, r) for s, r in zip(symbols, position.ratio, strict=True)),
         units=rules.max_contracts,
     )
     quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
@@ -203,16 +203,16 @@ def _open(
     if offered.units == 0:
         return
     spot = float(view.snapshots.spot[f])
-    margin = cents_up(market_requirement(order.legs, rules.multiplier, spot, offered.marks))
+    margin = cents_up(reg_t_margin(order.legs, rules.multiplier, spot, offered.marks))
     greeks = legs_greeks(
-        view.quotes, view.snapshots, f, rules.multiplier, np.array(legs), np.array(standing.ratio)
+        view.quotes, view.snapshots, f, rules.multiplier, np.array(legs), np.array(position.ratio)
     )
     balances = accounts.balances
-    power = float(balances.cash[b] - balances.reserved[b])
+    power = float(balances.cash[b] - balances.margin_used[b])
     units = _units(offered, margin, greeks, float(balances.equity[b]), power, rules, fees)
     if units >= 1:
         premium, fee = offered.cash(fees, units, rules.multiplier)
-        _book(accounts, b, legs, standing.ratio, units, premium, fee, margin, order.ts_ns)
+        _book(accounts, b, legs, position.ratio, units, premium, fee, margin, order.ts_ns)
         _note_greeks(accounts, b, legs, view, f)
 
 
@@ -227,10 +227,12 @@ def _units(
 ) -> int:
     """Units that the displayed sizes and every limit allow."""
     order = offered.order
-    cost = required(offered, 1, offered.net, margin, fees, rules.multiplier)
+    cost = order_buying_power_effect(offered, 1, offered.net, margin, fees, rules.multiplier)
     without_calls = tuple(leg for leg in order.legs if terms_of(leg.symbol).right <= 0)
-    secured = legs_reserve(without_calls, rules.multiplier)
-    tied_up = required(offered, 1, offered.net, max(margin, secured), fees, rules.multiplier)
+    secured = defined_risk_margin(without_calls, rules.multiplier)
+    tied_up = order_buying_power_effect(
+        offered, 1, offered.net, max(margin, secured), fees, rules.multiplier
+    )
     if not 0.0 < cost <= tied_up < math.inf:
         return 0
     if not equity >= rules.min_short_equity and sells_short(order.legs):
@@ -250,7 +252,7 @@ def _units(
     return int(most) if math.isfinite(most) else 0
 
 
-def _symbol(view: View, f: int, leg: int, underlying: str) -> str:
+def _symbol(view: MarketView, f: int, leg: int, underlying: str) -> str:
     if leg == STOCK_LEG:
         return underlying
     quotes, i = view.quotes, int(view.quotes.contract_offset[f]) + leg
@@ -276,16 +278,16 @@ def _book(
     accounts.net_cash[b] = round_usd(accounts.net_cash[b] + (premium - fee))
     accounts.trades[b] += 1
     accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
-    accounts.unit_reserve[b] = margin
+    accounts.margin_per_unit[b] = margin
     holdings.units[b], holdings.opened_ns[b] = units, now_ns
     holdings.legs[b], holdings.ratio[b] = NO_LEG, 0
     holdings.legs[b, : len(legs)], holdings.ratio[b, : len(legs)] = legs, ratio
     holdings.net_cash[b] = round_usd(premium - fee)
     balances.open_positions[b] = 1
-    balances.reserved[b] = margin * units
+    balances.margin_used[b] = margin * units
 
 
-def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: View, f: int) -> None:
+def _note_greeks(accounts: Accounts, b: int, legs: Sequence[int], view: MarketView, f: int) -> None:
     """Keep the greeks that options are opened at, as `trading.envs.accounts.trade` does."""
     known, quotes = accounts.holdings.known[b], view.quotes
     known[:] = 0.0

@@ -23,7 +23,7 @@ PolicyOfFold = Callable[[Path, Path], Policy]
 
 
 def days_of(history: Path, rules: TradingRules, fees: FeeSchedule) -> list[date]:
-    """The dates of a history in order, each once.
+    """Return the dates of a history in order, each once.
 
     Raises:
         DataError: There is no history in the folder, or it was written for other rules.

@@ -93,7 +93,7 @@ class Figure:
         return self
 
     def draw(self, height: int = _HEIGHT, label: str = "") -> str:
-        """The chart as HTML; `label` says what it shows to who cannot see it."""
+        """Return the chart as HTML; `label` says what it shows to who cannot see it."""
         layout = {**self.layout, "height": height}
         told = json.dumps(_plain({"data": self.data, "layout": layout}), separators=(",", ":"))
         safe = told.replace("<", "\\u003c")
@@ -104,7 +104,7 @@ class Figure:
 
 
 def page(title: str, intro: str, sections: Sequence[Section]) -> str:
-    """A whole page; `intro` is HTML below the title."""
+    """Return a whole page; `intro` is HTML below the title."""
     body = "".join(
         f"<h2>{escape(each.heading)}</h2><p>{escape(each.told)}</p>{each.content}"
         for each in sections
@@ -125,7 +125,7 @@ def table(
     text: Sequence[int] = (0,),
     more: Sequence[str] = (),
 ) -> str:
-    """A table; the columns in `text` hold words, all others numbers, signed ones coloured.
+    """Return a table; the columns in `text` hold words, all others numbers, signed ones coloured.
 
     `more` is what is told below each row, where it is given.
     """
@@ -146,7 +146,7 @@ def table(
 
 
 def cards(figures: Iterable[tuple[str, str]]) -> str:
-    """The most important figures, large."""
+    """Return the most important figures, large."""
     shown = "".join(
         f'<div><span>{escape(name)}</span><b class="{_sign(value)}">{escape(value)}</b></div>'
         for name, value in figures
@@ -164,7 +164,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def folded(summary: str, content: str) -> str:
-    """What is shown once it is asked for."""
+    """Return what is shown once it is asked for."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
@@ -185,7 +185,7 @@ def _sign(value: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it, its numbers as short as a chart can show."""
+    """Return a value as JSON has it, its numbers as short as a chart can show."""
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

@@ -166,7 +166,7 @@ _FEWEST_SESSIONS = 4
 
 
 def _jackknife_influence(returns: Series, statistic: Callable[[Series], float]) -> Series:
-    """How much each session moves the statistic, [n], with mean 0."""
+    """Return how much each session moves the statistic, [n], with mean 0."""
     n = len(returns)
     without = np.array([statistic(np.delete(returns, i)) for i in range(n)])
     influence: Series = (n - 1) * (without.mean() - without)
@@ -188,7 +188,7 @@ def _variance_of_mean(influence: Series, end: float) -> float:
 
 
 def _errors_by_blocks(influence: NDArray[np.float64], begins: NDArray[np.bool_]) -> Series:
-    """Standard error of each resample's mean, [R], from the sums of its blocks."""
+    """Return standard error of each resample's mean, [R], from the sums of its blocks."""
     rows, n = influence.shape
     centred = influence - influence.mean(axis=1, keepdims=True)
     sums = np.add.reduceat(centred.ravel(), np.flatnonzero(begins.ravel()))

@@ -32,7 +32,7 @@ def write_simulated_history(
         DataError: There is no session, or the folder cannot be written.
     """
     rng, calendar = np.random.default_rng(seed), ExchangeCalendar()
-    markets = SimulatedMarkets(1, 1, rules, fees, family.ranges, rng, family.beginnings)
+    markets = SimulatedMarkets(1, 1, rules, fees, family.ranges, rng, family.initial_conditions)
     day = calendar.date_of(SESSION_OPEN_NS)
     with new_history(folder, rules, fees) as writer:
         for _ in range(sessions):

@@ -79,7 +79,7 @@ _BESIDE = f"Beside {BENCHMARK}, a session"
 
 
 def _beside(result: Backtest, benchmark: Backtest, seed: int) -> Figures:
-    """What it made beyond the benchmark in the same sessions, and how it moves with it."""
+    """Return what it made beyond the benchmark in the same sessions, and how it moves with it."""
     difference = result.returns - benchmark.returns
     low, high = metrics.bootstrap_interval(
         difference, lambda r: float(np.mean(r)), generator=np.random.default_rng(seed)

@@ -39,7 +39,7 @@ def tear_sheet(
     about: Sequence[tuple[str, str]] = (),
     looked_at: str | None = None,
 ) -> str:
-    """The page; one result is looked at closely.
+    """Return the page; one result is looked at closely.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def tear_sheet(
 
 
 def _figures(tables: Mapping[str, Mapping[str, Figures]], first: str) -> str:
-    """A table under each heading, that of the trader looked at in its first row."""
+    """Return a table under each heading, that of the trader looked at in its first row."""
     parts = []
     for heading, traders in tables.items():
         heads = [figure for figure, _ in next(iter(traders.values()))]
@@ -310,7 +310,7 @@ def _range(group: slice, names: Sequence[str]) -> str:
 
 
 def _names(results: Mapping[str, Backtest]) -> Sequence[str]:
-    """What the sessions were: their days, where they are of a history."""
+    """Return what the sessions were: their days, where they are of a history."""
     return next(iter(results.values())).names
 
 
@@ -322,7 +322,7 @@ def _mean_of_open(values: F64) -> F64:
 
 
 def _lines(series: Mapping[str, F64], x_title: str, names: Sequence[str] = ()) -> str:
-    """A line for each trader, over the sessions of these names, else over bars."""
+    """Return a line for each trader, over the sessions of these names, else over bars."""
     figure = Figure()
     for name, values in series.items():
         mode = "lines+markers" if len(values) <= _MOST_MARKERS else "lines"

@@ -10,8 +10,14 @@ from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE, Strategy
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.envs.vector_env import Markets, OptionsVectorEnv
-from trading.evaluation.attribution import ENDINGS, Reading, explain, read
-from trading.evaluation.baselines import BUY_AND_HOLD, SHORT_STRANGLE, Standing, View, quote_of
+from trading.evaluation.attribution import ENDINGS, PositionGreeks, explain, read
+from trading.evaluation.baselines import (
+    BUY_AND_HOLD,
+    SHORT_STRANGLE,
+    HeldToClose,
+    MarketView,
+    quote_of,
+)
 from trading.execution.fees import FeeSchedule
 from trading.execution.matching import fill_price
 from trading.market.chain import F64, I64
@@ -54,8 +60,8 @@ class WatchedBar:
 class WatchedEnv(OptionsVectorEnv):
     """An `OptionsVectorEnv` that appends each of its steps to `bars`.
 
-    With a `standing` position it opens that one by itself wherever it may, and the actions should
-    hold. `underlyings` are the accounts' tickers, [B].
+    With a `held_to_close` position it opens that one by itself wherever it may, and the actions
+    should hold. `underlyings` are the accounts' tickers, [B].
     """
 
     def __init__(
@@ -65,13 +71,13 @@ class WatchedEnv(OptionsVectorEnv):
         fees: FeeSchedule,
         markets: Markets,
         underlyings: Sequence[str],
-        standing: Standing | None = None,
+        held_to_close: HeldToClose | None = None,
     ) -> None:
         super().__init__(num_envs, rules, fees, markets)
         self.bars: list[WatchedBar] = []
-        self._underlyings, self._standing = underlyings, standing
+        self._underlyings, self._held_to_close = underlyings, held_to_close
         self._position = np.zeros(num_envs, dtype=np.int64)
-        self._pending: tuple[Reading, F64, F64, F64] | None = None
+        self._pending: tuple[PositionGreeks, F64, F64, F64] | None = None
         self._session = np.zeros(num_envs, dtype=np.int64)
 
     def _trade(self, actions: I64) -> None:
@@ -79,13 +85,13 @@ class WatchedEnv(OptionsVectorEnv):
         before = Holdings._make(column.copy() for column in accounts.holdings)
         fees, trades = accounts.fees.copy(), accounts.trades.copy()
         super()._trade(actions)
-        if self._standing is not None:
-            self._standing.open_all(self._view(), self._rules, self._fees, accounts)
+        if self._held_to_close is not None:
+            self._held_to_close.open_all(self._view(), self._rules, self._fees, accounts)
         filled = accounts.trades != trades
         opened = filled & (before.units == 0)
         kind = _OF_ACTION[np.clip(actions, 0, len(ACTIONS) - 1)]
-        if self._standing is not None:
-            kind = np.full(self.num_envs, POSITIONS.index(self._standing.name))
+        if self._held_to_close is not None:
+            kind = np.full(self.num_envs, POSITIONS.index(self._held_to_close.name))
         self._position[opened] = kind[opened]
         self._position[accounts.holdings.units == 0] = 0
         reading = self._read()
@@ -134,11 +140,11 @@ class WatchedEnv(OptionsVectorEnv):
         parts[ended, ENDINGS] = change[ended]
         bar.parts[which] += parts[which]
 
-    def _view(self) -> View:
+    def _view(self) -> MarketView:
         markets = self._markets
-        return View(markets.quotes, markets.snapshots, markets.snapshot_of, self._underlyings)
+        return MarketView(markets.quotes, markets.snapshots, markets.snapshot_of, self._underlyings)
 
-    def _read(self) -> Reading:
+    def _read(self) -> PositionGreeks:
         markets = self._markets
         held = self._accounts.holdings
         return read(markets.quotes, markets.snapshots, markets.snapshot_of, held, self._rules)

@@ -51,7 +51,7 @@ def adjustment(
     *,
     adjusted_root: str = "",
 ) -> Adjustment:
-    """What `action` makes of the account's positions; nothing is changed here.
+    """Return what `action` makes of the account's positions; nothing is changed here.
 
     Parameters
     ----------
@@ -216,14 +216,17 @@ class _Book:
             self.moved += position.quantity * self.account.multiplier * mark
 
     def _root(self, before: str) -> str:
-        """The root of adjusted contracts: one for each before, as they deliver different things."""
+        """Return the root of adjusted contracts.
+
+        One for each before, as they deliver different things.
+        """
         if before not in self.roots:
             free = _free_root(self.account, self.after, set(self.roots.values()))
             self.roots[before] = free if self.roots else self.adjusted_root or free
         return self.roots[before]
 
     def _deliverable(self, held: Deliverable | None) -> Deliverable | None:
-        """What a contract delivers after the action; None for what is standard."""
+        """Return what a contract delivers after the action; None for what is standard."""
         action, multiplier = self.action, self.account.multiplier
         now = held or Deliverable(action.underlying, multiplier)
         if isinstance(action, Rename | Delisting):
@@ -285,7 +288,7 @@ class _Book:
         self.marks[into] = mark
 
     def _joined(self, symbol: str, quantity: int, lot: float, mark: float) -> float:
-        """The mark of what comes together with what is held of the same symbol already.
+        """Return the mark of what comes together with what is held of the same symbol already.
 
         There is one mark for all of it, at which all of it is worth what both were.
         """
@@ -330,7 +333,7 @@ def _free_root(account: Account, ticker: str, besides: Collection[str]) -> str:
 
 
 def _symbol(contract: OptionContract, ticker: str, strike_milli: int, root: str = "") -> str:
-    """A contract's symbol with another strike, or under another ticker."""
+    """Return a contract's symbol with another strike, or under another ticker."""
     same = contract.underlying.replace(".", "") == ticker.replace(".", "")
     root = (root or contract.root) if same else ticker.replace(".", "")
     return OptionContract(root, contract.expiry, contract.right, strike_milli).symbol

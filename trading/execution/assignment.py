@@ -28,7 +28,7 @@ from trading.market.products import product_of
 def is_assigned_early(
     contract: OptionContract, spot: float, dividend: float, time_value: float
 ) -> bool:
-    """Whether a sold call is assigned when the stock goes ex-dividend at the next session.
+    """Return whether a sold call is assigned when the stock goes ex-dividend at the next session.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def is_assigned_early(
 
 
 def time_value(contract: OptionContract, spot: float, quotes: Mapping[str, QuoteView]) -> float:
-    """What a call is worth above its intrinsic value, USD a share; NaN when nothing says it.
+    """Return what a call is worth above its intrinsic value, USD a share; NaN when nothing says it.
 
     The mid of the put with the same strike and expiry, or of the call less intrinsic value.
     """
@@ -66,7 +66,7 @@ def early_assignments(
     adjusted: Adjusted = STANDARD,
     source: CloseSource = CloseSource.OFFICIAL,
 ) -> list[Settled]:
-    """The sold calls of a dividend's underlying that are assigned at the close before its ex-date.
+    """Return the sold calls that are assigned at the close before a dividend's ex-date.
 
     Those that expire before the ex-date are left to expiry.
 
@@ -99,7 +99,7 @@ def early_assignments(
 
 
 def _mid(quote: QuoteView | None) -> float:
-    """The mid of a quote with both sides; NaN where one of them says nothing."""
+    """Return the mid of a quote with both sides; NaN where one of them says nothing."""
     if quote is None or not 0.0 < quote.bid <= quote.ask < math.inf:
         return math.nan
     return marked(quote, math.nan)

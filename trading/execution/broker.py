@@ -10,13 +10,6 @@ from datetime import date
 from typing import NamedTuple
 
 from trading.errors import OrderError
-from trading.execution.buying_power import (
-    moving_margin,
-    required,
-    reservation,
-    underlying_prices,
-    unit_margin,
-)
 from trading.execution.carry import NO_CARRY, CarryRates, carried
 from trading.execution.clearing import Clearing
 from trading.execution.events import (
@@ -31,8 +24,16 @@ from trading.execution.exposure import Greeks, headroom
 from trading.execution.fees import FeeSchedule
 from trading.execution.holdings import WorkingOrder
 from trading.execution.journal import Journal
-from trading.execution.margin import uncovered_margin
-from trading.execution.margin_watch import margin_changes
+from trading.execution.margin.buying_power import (
+    initial_margin,
+    margin_to_journal,
+    order_buying_power_effect,
+    underlying_prices,
+    working_order_effect,
+)
+from trading.execution.margin.formulas import uncovered_margin
+from trading.execution.margin.maintenance import margin_changes
+from trading.execution.margin.reg_t import defined_risk_margin
 from trading.execution.matching import FillStyle
 from trading.execution.order_matching import MatchResult, match_order, quoted
 from trading.execution.order_validation import validation_errors
@@ -48,7 +49,6 @@ from trading.execution.orders import (
     TimeInForce,
 )
 from trading.execution.portfolio import Account
-from trading.execution.requirement import legs_reserve
 from trading.execution.risk import RiskEngine, RiskLimits, is_affordable
 from trading.execution.settlement import settlement_price
 from trading.execution.states import Cause
@@ -73,7 +73,7 @@ class _Plan(NamedTuple):
     margin: float
     waits: bool
     """Units that do not trade now wait."""
-    reserved_per_unit: float
+    buying_power_per_unit: float
 
 
 class PaperBroker(Clearing):
@@ -188,11 +188,11 @@ class PaperBroker(Clearing):
         if isinstance(plan, _Refused):
             return self._reject(*plan)
         matched, rest = plan.matched, order.units - plan.matched.units
-        events: list[Event] = [OrderAccepted(now_ns, order, plan.reserved_per_unit)]
+        events: list[Event] = [OrderAccepted(now_ns, order, plan.buying_power_per_unit)]
         fill = None
         if matched.units:
             fill = matched.fill(self.schedule, order.units, self.account.multiplier, now_ns)
-            moving = moving_margin(matched, self.account, plan.margin)
+            moving = margin_to_journal(matched, self.account, plan.margin)
             events.append(OrderFilled(now_ns, fill, moving))
         if rest and not plan.waits:
             missing = f"{rest} of {order.units} units were not displayed"
@@ -239,7 +239,7 @@ class PaperBroker(Clearing):
         spots: Mapping[str, float] | None,
         by_owner: bool,
     ) -> "_Plan | _Refused":
-        """What an order would do, or why it is refused; nothing is written."""
+        """Return what an order would do, or why it is refused; nothing is written."""
         self.mark(quotes)
         gated = self.risk.gate(order, self.account, now_ns, by_owner=by_owner)
         if gated is not None:
@@ -253,18 +253,18 @@ class PaperBroker(Clearing):
             detail = quoted(order, quotes)
             refused = Rejection(order.order_id, now_ns, matched.reason, detail)
             return _Refused(refused, order.underlying)
-        margin = self._unit_margin(matched, quotes, spots)
+        margin = self._initial_margin(matched, quotes, spots)
         rest = order.units - matched.units
-        reserved_per_unit = 0.0
+        buying_power_per_unit = 0.0
         if rest and waits:
-            reserved_per_unit = reservation(
+            buying_power_per_unit = working_order_effect(
                 matched, rest, margin, self.schedule, self.account.multiplier
             )
         equity = self.account.equity(self.marks) if equity is None else equity
         broken = self.risk.check(
             order,
             self.account,
-            required_cash=self._required(matched, margin) + reserved_per_unit * rest,
+            buying_power_effect=self._effect(matched, margin) + buying_power_per_unit * rest,
             notional=matched.gross * self.account.multiplier * order.units,
             equity=equity,
             now_ns=now_ns,
@@ -275,7 +275,7 @@ class PaperBroker(Clearing):
         if broken is not None:
             is_known = all(math.isfinite(value) for value in (equity, *(greeks or ())))
             return _Refused(broken, order.underlying if is_known or by_owner else None)
-        return _Plan(matched, margin, waits, reserved_per_unit)
+        return _Plan(matched, margin, waits, buying_power_per_unit)
 
     def on_bar(
         self,
@@ -323,12 +323,12 @@ class PaperBroker(Clearing):
         order = Order("rehearsal", 0, "A", "long_call", Intent.OPEN, (Leg(symbol, 1),), 1)
         quotes = {symbol: QuoteView(1.0, 1.1, 1.0, 1.0, 1)}
         matched = self._match(order, 1, quotes, 1)
-        self._required(matched, legs_reserve(order.legs, self.account.multiplier))
+        self._effect(matched, defined_risk_margin(order.legs, self.account.multiplier))
         uncovered_margin(1, 1.0, 1.0, 1.0, False)
         headroom(1.0, 0.0, 1.0)
 
     def _may_wait(self, matched: MatchResult) -> bool:
-        """Whether units that do not trade now may wait."""
+        """Return whether units that do not trade now may wait."""
         order = matched.order
         if order.time_in_force is not TimeInForce.DAY:
             return False
@@ -351,7 +351,7 @@ class PaperBroker(Clearing):
             self.style,
         )
 
-    def _unit_margin(
+    def _initial_margin(
         self,
         matched: MatchResult,
         quotes: Mapping[str, QuoteView],
@@ -360,11 +360,13 @@ class PaperBroker(Clearing):
         prices = underlying_prices(quotes, self.marks) if spots is None else spots
         spot = prices.get(matched.order.underlying)
         allow_naked = self.risk.limits.allow_naked_shorts
-        return unit_margin(matched, self.account, spot, allow_naked=allow_naked)
+        return initial_margin(matched, self.account, spot, allow_naked=allow_naked)
 
-    def _required(self, matched: MatchResult, margin: float) -> float:
+    def _effect(self, matched: MatchResult, margin: float) -> float:
         multiplier = self.account.multiplier
-        return required(matched, matched.units, matched.net, margin, self.schedule, multiplier)
+        return order_buying_power_effect(
+            matched, matched.units, matched.net, margin, self.schedule, multiplier
+        )
 
     def _fill_waiting(
         self,
@@ -381,14 +383,14 @@ class PaperBroker(Clearing):
             self.suspend(order.underlying, matched.reason, now_ns)
         if matched.units == 0:
             return None
-        margin = self._unit_margin(matched, quotes, spots)
-        needed = self._required(matched, margin)
-        available = self.account.buying_power + waiting.reserved_per_unit * matched.units
+        margin = self._initial_margin(matched, quotes, spots)
+        needed = self._effect(matched, margin)
+        available = self.account.buying_power + waiting.buying_power_per_unit * matched.units
         if not is_affordable(order, needed, available):
             self.cancel(order.order_id, now_ns, RejectReason.BUYING_POWER)
             return None
         fill = matched.fill(self.schedule, waiting.remaining, self.account.multiplier, now_ns)
-        self.record([OrderFilled(now_ns, fill, moving_margin(matched, self.account, margin))])
+        self.record([OrderFilled(now_ns, fill, margin_to_journal(matched, self.account, margin))])
         return fill
 
     def _watch_margin(

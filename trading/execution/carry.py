@@ -32,7 +32,9 @@ def carried(
     through: date,
     now_ns: int,
 ) -> Carried | None:
-    """What the days up to `through`, the next session, earn and cost; None where that is nothing.
+    """Return what the days up to `through`, the next session, earn and cost.
+
+    None where that is nothing.
 
     They begin where the last booking ended, or `today`: days on which nothing ran are made up for.
     Stock without a price (USD a share) in `prices` counts at what was paid for it.

@@ -4,7 +4,7 @@
 each open corporate actions and dividends, at each close early assignments and what expires, all at
 that session's own figures and journalled with that session's time. Every step is one transaction
 and is idempotent: a process that dies in between goes on where it died. Nothing here asks anybody
-for anything: `Known` holds what the sources told.
+for anything: `KnownEvents` holds what the sources told.
 
 What cannot be done is held back for its underlying, which is suspended with the reason, and all
 later steps of that underlying wait for it: an expiry without a closing price, and whatever happens
@@ -53,7 +53,7 @@ _SAME_ACTION_DAYS = 30
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownEvents:
     """What the sources have told.
 
     Parameters
@@ -108,33 +108,36 @@ def unexplained_since(account: Account, underlying: str) -> date | None:
 
 
 def suspend_unexplained(
-    books: AccountJournalWriter, underlying: str, day: date, what: str, now_ns: int
+    writer: AccountJournalWriter, underlying: str, day: date, what: str, now_ns: int
 ) -> None:
     """Let an underlying neither trade nor move in value since no action explains what it does.
 
     Nothing happens where that is so already, or its owner said that the move of `day` was real.
     """
     reason = f"{UNEXPLAINED} {day}:"
-    accepted = books.account.accepted.get(underlying, ())
+    accepted = writer.account.accepted.get(underlying, ())
     is_known = any(each.startswith(reason) for each in accepted)
-    if not is_known and unexplained_since(books.account, underlying) is None:
-        books.suspend(underlying, f"{reason} {what}", now_ns)
+    if not is_known and unexplained_since(writer.account, underlying) is None:
+        writer.suspend(underlying, f"{reason} {what}", now_ns)
 
 
-def lift(books: AccountJournalWriter, underlying: str, prefix: str, why: str, now_ns: int) -> None:
+def lift(writer: AccountJournalWriter, underlying: str, prefix: str, why: str, now_ns: int) -> None:
     """End the suspensions of an underlying whose reasons begin with `prefix`."""
-    for reason in list(books.account.suspensions.get(underlying, ())):
+    for reason in list(writer.account.suspensions.get(underlying, ())):
         if reason.startswith(prefix):
-            books.reinstate(underlying, why, now_ns, lifts=reason)
+            writer.reinstate(underlying, why, now_ns, lifts=reason)
 
 
 def is_a_gap(before: float, after: float, max_gap: float) -> bool:
-    """Whether a price moved by more than `max_gap` of what it was; unknown ones (NaN) did not."""
+    """Return whether a price moved by more than `max_gap` of what it was.
+
+    Unknown ones (NaN) did not.
+    """
     return before > 0.0 and after > 0.0 and abs(after / before - 1.0) > max_gap + 1e-9
 
 
 def price_before(price: float, actions: Iterable[CorporateAction]) -> float:
-    """What a price of before `actions` is after them."""
+    """Return what a price of before `actions` is after them."""
     for action in in_order(actions):
         price = action.price_after(price)
     return price
@@ -143,7 +146,7 @@ def price_before(price: float, actions: Iterable[CorporateAction]) -> float:
 def wanted_closes(
     account: Account,
     calendar: ExchangeCalendar,
-    known: Known,
+    known: KnownEvents,
     session: Session,
 ) -> list[tuple[str, date]]:
     """Symbols and sessions whose closing prices `catch_up` needs up to the open of `session`.
@@ -179,7 +182,7 @@ def wanted_closes(
 
 
 def catch_up(
-    broker: Clearing, calendar: ExchangeCalendar, known: Known, session: Session
+    broker: Clearing, calendar: ExchangeCalendar, known: KnownEvents, session: Session
 ) -> list[CorporateActionApplied]:
     """Bring an account to the open of `session`, at which its actions and dividends come into it.
 
@@ -195,12 +198,12 @@ def catch_up(
     return work.applied
 
 
-def dispute(books: AccountJournalWriter, known: Known, session: Session) -> None:
+def dispute(writer: AccountJournalWriter, known: KnownEvents, session: Session) -> None:
     """Suspend what was converted by an action that is called off or told otherwise since.
 
     Until its owner takes the action back or keeps it, or it is told again as it was applied.
     """
-    account = books.account
+    account = writer.account
     stands: dict[str, list[str]] = {}
     for name, (terms, identifier) in account.actions.items():
         underlying, kind, ex_date = _parts(name)
@@ -221,7 +224,7 @@ def dispute(books: AccountJournalWriter, known: Known, session: Session) -> None
                 tuple(stands.get(underlying, ())) or "\0"
             ):
                 why = "the corporate action is undone, or told as it was applied"
-                books.reinstate(underlying, why, session.open_ns, lifts=reason)
+                writer.reinstate(underlying, why, session.open_ns, lifts=reason)
     for underlying, tails in stands.items():
         known_ones = [
             *account.suspensions.get(underlying, ()),
@@ -230,17 +233,17 @@ def dispute(books: AccountJournalWriter, known: Known, session: Session) -> None
         for tail in tails:
             if not any(each.endswith(tail) for each in known_ones):
                 reason = f"{UNEXPLAINED} {session.date}: {tail}"
-                books.suspend(underlying, reason, session.open_ns)
+                writer.suspend(underlying, reason, session.open_ns)
 
 
 def _contradiction(
-    known: Known,
+    known: KnownEvents,
     applied: tuple[str, str, date, str, str],
     today: date,
     *,
     renamed: bool,
 ) -> str:
-    """How what is told contradicts an action that was applied; empty where it does not."""
+    """Return how what is told contradicts an action that was applied; empty where it does not."""
     underlying, kind, ex_date, terms, identifier = applied
     told = [
         each for each in known.all_actions() if each.underlying == underlying and each.kind == kind
@@ -276,7 +279,7 @@ def _starts(
     session: Session,
     actions: Sequence[CorporateAction],
 ) -> dict[str, date]:
-    """The last session whose steps are done, of each underlying that is held."""
+    """Return the last session whose steps are done, of each underlying that is held."""
     late = pending(account, calendar, session.open_ns)
     last = date.fromisoformat(account.last_session) if account.last_session else None
     starts = {}
@@ -297,7 +300,7 @@ def _starts(
 
 
 def _was_undone(account: Account, action: CorporateAction) -> bool:
-    """Whether an action was taken back that was told otherwise then."""
+    """Return whether an action was taken back that was told otherwise then."""
     return _has_undone(account, action) and action_id(action) not in account.actions
 
 
@@ -306,7 +309,7 @@ def _has_undone(account: Account, action: CorporateAction) -> bool:
 
 
 def _is_told_late(account: Account, action: CorporateAction, opened: date, done: date) -> bool:
-    """Whether an action converts what is held since before it, and its session passed without."""
+    """Return whether an action that converts what is held was missed in its session."""
     if isinstance(action, Delisting) or not opened < action.ex_date <= done:
         return False
     return action_id(action) not in account.actions and not _has_undone(account, action)
@@ -325,7 +328,7 @@ class _CatchUp:
     """One run of `catch_up`."""
 
     def __init__(
-        self, broker: Clearing, calendar: ExchangeCalendar, known: Known, session: Session
+        self, broker: Clearing, calendar: ExchangeCalendar, known: KnownEvents, session: Session
     ) -> None:
         self.broker = broker
         self.calendar = calendar
@@ -338,7 +341,7 @@ class _CatchUp:
         self.held_back = dict(broker.account.held_back)
 
     def days(self) -> list[Session]:
-        """The sessions to go through, up to the one that opens.
+        """Return the sessions to go through, up to the one that opens.
 
         Where nothing is held, nothing falls due: the one before is closed, at what there is.
         """
@@ -353,7 +356,7 @@ class _CatchUp:
         return self.calendar.sessions(min(starts), self.session.date)
 
     def open(self, day: Session) -> None:
-        """What comes into the books when a session opens."""
+        """Book what comes when a session opens."""
         account = self.broker.account
         before = self._session_before(day)
         self._mark(before)
@@ -395,7 +398,7 @@ class _CatchUp:
                     lift(broker, name, UNEXPLAINED, _told(explains), day.open_ns)
 
     def _explains(self, action: CorporateAction, since: date | None) -> bool:
-        """Whether an action may explain a move; one that was applied before it does not.
+        """Return whether an action may explain a move; one that was applied before it does not.
 
         But where it was put off after it was applied, that explains why prices did not follow.
         """
@@ -444,7 +447,7 @@ class _CatchUp:
         return True
 
     def _was_moved(self, action: CorporateAction) -> bool:
-        """Whether an action was applied under another date, which the vendor no longer tells."""
+        """Return whether an action was applied under a date that the vendor no longer tells."""
         told = {action_id(each) for each in self.actions}
         prefix = f"{action.underlying}/{action.kind}/"
         for other, (terms, identifier) in self.broker.account.actions.items():
@@ -457,7 +460,7 @@ class _CatchUp:
         return False
 
     def close(self, day: Session) -> None:
-        """What ends when a session that nothing traded any more closes."""
+        """Book what ends when a session that nothing traded any more closes."""
         broker, account = self.broker, self.broker.account
         for underlying in list(account.strategies):
             is_new = day.date > self.done.get(underlying, date.min)
@@ -478,7 +481,7 @@ class _CatchUp:
         broker.close_session(day.date.isoformat(), account.equity(marks), day.close_ns)
 
     def _was_closed(self, underlying: str, day: Session) -> bool:
-        """Whether what a session's end brings an underlying was done when it closed."""
+        """Return whether what a session's end brings an underlying was done when it closed."""
         date_ = day.date.isoformat()
         since = self.held_back.get(underlying)
         return date_ <= self.last_session and (since is None or date_ < since)
@@ -566,5 +569,5 @@ def settle_expired(
 
 
 def value_when_settled(account: Account, symbol: str, spot: float) -> float:
-    """What a held contract is worth when it settles at `spot`, in USD a share as it is marked."""
+    """Return what a held contract is worth when it settles at `spot`, USD a share as marked."""
     return value_at_expiry(symbol, spot, account.multiplier, account.adjusted)

@@ -16,7 +16,7 @@ from trading.execution.events import (
     Settled,
 )
 from trading.execution.journal_writer import AccountJournalWriter
-from trading.execution.margin_watch import margins_after
+from trading.execution.margin.maintenance import margins_after
 from trading.execution.money import round_usd
 from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.execution.settlement import settlements
@@ -226,7 +226,7 @@ class Clearing(AccountJournalWriter):
         ]
 
     def liquidation(self, underlying: str, now_ns: int) -> Order:
-        """The order that closes everything on an underlying at the market, options and stock.
+        """Return the order that closes all options and stock of an underlying at the market.
 
         It is for `submit` at once, as it carries the next order id. What does not trade is left
         for another one at the next bar.
@@ -305,7 +305,10 @@ def added_up(dividends: Iterable[Dividend]) -> list[Dividend]:
 def _paid_in_cash(
     event: CorporateActionApplied, multiplier: float, share: float, now_ns: int
 ) -> list[Settled]:
-    """The end of contracts that deliver only cash: what they are worth is fixed, so it is paid."""
+    """Return the end of contracts that deliver only cash.
+
+    What they are worth is fixed, so it is paid.
+    """
     ended = []
     for each in event.converted:
         if each.deliverable is None or each.deliverable.shares or each.deliverable.others:

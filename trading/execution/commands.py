@@ -25,7 +25,7 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: str = ""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class CommandResult(msgspec.Struct, frozen=True):
     """What became of a command: a sentence, and where the account stands after it."""
 
     said: str
@@ -36,5 +36,5 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def now_utc() -> str:
-    """The wall clock's time, ISO 8601 in UTC."""
+    """Return the wall clock's time, ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

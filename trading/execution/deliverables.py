@@ -62,13 +62,13 @@ class Adjusted(NamedTuple):
     lots: Mapping[str, float] = {}
 
     def touches(self, legs: tuple[Leg, ...]) -> bool:
-        """Whether any leg is not standard."""
+        """Return whether any leg is not standard."""
         if not self.deliverables and not self.lots:
             return False
         return any(leg.symbol in self.deliverables or leg.symbol in self.lots for leg in legs)
 
     def size(self, symbol: str, multiplier: float) -> float:
-        """What the price of one unit is multiplied with: USD for each USD a share."""
+        """Return what the price of one unit is multiplied with: USD for each USD a share."""
         return self.lots.get(symbol, multiplier)
 
     def shares(self, symbol: str, multiplier: float) -> float:
@@ -78,7 +78,7 @@ class Adjusted(NamedTuple):
         return self.size(symbol, multiplier)
 
     def terms(self, symbol: str, multiplier: float) -> Terms:
-        """The instrument as it is held against shares of its underlying."""
+        """Return the instrument as it is held against shares of its underlying."""
         terms = terms_of(symbol)
         delivered = self.deliverables.get(symbol)
         if delivered is None:

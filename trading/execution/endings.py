@@ -53,7 +53,9 @@ def cash_at_end(
 
 @njit(cache=True)
 def dividend_is_worth_it(spot: float, strike: float, dividend: float, time_value: float) -> bool:
-    """Whether who holds a call takes the stock for the dividend; an unknown time value is none.
+    """Return whether who holds a call takes the stock for the dividend.
+
+    An unknown time value is none.
 
     All in USD a share.
     """

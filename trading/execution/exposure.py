@@ -23,8 +23,27 @@ FLAT = Greeks(0.0, 0.0, 0.0)
 
 
 @njit(cache=True)
+def usd_greeks(delta: float, gamma: float, vega: float, spot: float) -> tuple[float, float, float]:
+    """Sensitivities in USD of a share's delta, gamma and vega, in the units of `Greeks`.
+
+    `vega` is a unit of volatility's (100 points). What stands for more than a share may come
+    multiplied, or multiply what returns.
+    """
+    return delta * spot, gamma * spot * spot * 0.01, vega * 0.01
+
+
+@njit(cache=True)
+def loss_floor(base: float, fraction: float) -> float:
+    """USD below which a loss from `base` is more than a fraction of it, also of a negative base.
+
+    The one rule of the daily loss and of the drawdown, of broker and training alike.
+    """
+    return base - abs(base) * fraction
+
+
+@njit(cache=True)
 def headroom(limit: float, current: float, unit: float) -> float:
-    """How many units keep |current + units x unit| at most `limit`; whole units, or inf.
+    """Return how many units keep |current + units x unit| at most `limit`; whole units, or inf.
 
     Beyond the limit only units that lead back count, and only as many as do not pass the limit on
     the other side. 0 when anything is not a number.

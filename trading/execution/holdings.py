@@ -7,7 +7,7 @@ import msgspec
 
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Leg, Order, QuoteView
-from trading.market.chain import _marked
+from trading.market.chain import mark_value
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class StrategyPosition(msgspec.Struct, frozen=True):
 
     `legs` are signed as held, a unit, and change when some of them expire or are delivered: always
     `units` times `legs` are the positions. `entry_cash` and `exit_cash` are changes of cash before
-    fees (+ received), dividends in the latter; `reserve_per_unit` is what each open unit holds back
+    fees (+ received), dividends in the latter; `margin_per_unit` is what each open unit holds back
     from buying power, and `margin_moves` says that this follows the market. `delivered` says that
     there is stock from exercise or assignment, or left by options that ended: it is to be closed.
     """
@@ -41,14 +41,14 @@ class StrategyPosition(msgspec.Struct, frozen=True):
     entry_cash: float
     exit_cash: float
     fees: float
-    reserve_per_unit: float
+    margin_per_unit: float
     margin_moves: bool = False
     delivered: bool = False
 
     @property
-    def reserve(self) -> float:
+    def margin(self) -> float:
         """Buying power held back in USD."""
-        return self.reserve_per_unit * self.units
+        return self.margin_per_unit * self.units
 
     @property
     def net_cash(self) -> float:
@@ -62,7 +62,7 @@ def profit_of_close(
     fill: Fill,
     size: Callable[[str], float],
 ) -> float:
-    """What a fill that closes units of a strategy gained, USD after fees.
+    """Return what a fill that closes units of a strategy gained, USD after fees.
 
     Of the fill that ends the strategy it is what is booked as realised: all cash of the strategy.
     One that leaves some of it open is measured against the average opening prices, less its own
@@ -89,20 +89,20 @@ class WorkingOrder(msgspec.Struct, frozen=True):
 
     order: Order
     remaining: int
-    reserved_per_unit: float
+    buying_power_per_unit: float
 
     @property
-    def reserved(self) -> float:
+    def buying_power_held(self) -> float:
         """Buying power held back in USD."""
-        return self.reserved_per_unit * self.remaining
+        return self.buying_power_per_unit * self.remaining
 
 
 def as_units(quantities: Mapping[str, int]) -> tuple[int, tuple[Leg, ...]]:
-    """Holdings as the most units of the same legs, in their order: `(units, legs)`."""
+    """Return holdings as the most units of the same legs, in their order: `(units, legs)`."""
     units = math.gcd(*quantities.values())
     return units, tuple(Leg(symbol, quantity // units) for symbol, quantity in quantities.items())
 
 
 def marked(quote: QuoteView, last: float) -> float:
-    """Value of a holding in USD a share by the rule of `trading.market.chain`; see `_marked`."""
-    return float(_marked(quote.bid, quote.ask, quote.ts_ns, math.nan, last))
+    """Value of a holding in USD a share by the rule of `trading.market.chain`; see `mark_value`."""
+    return float(mark_value(quote.bid, quote.ask, quote.ts_ns, math.nan, last))

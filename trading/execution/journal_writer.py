@@ -27,7 +27,7 @@ from trading.execution.holdings import Position, WorkingOrder, marked
 from trading.execution.journal import Journal
 from trading.execution.orders import Intent, QuoteView
 from trading.execution.portfolio import Account
-from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
+from trading.execution.states import RESTRICTION_RULES, Cause, Restriction, TradingState, strictest
 
 
 class AccountJournalWriter:
@@ -60,7 +60,7 @@ class AccountJournalWriter:
         """Told of events once they are journalled and applied."""
 
     def next_order_id(self) -> str:
-        """The id that the next submitted order must carry; it continues after a restart."""
+        """Return the id that the next submitted order must carry; it continues after a restart."""
         return self.account.next_order_id
 
     def record(self, events: Sequence[Event]) -> None:
@@ -99,10 +99,6 @@ class AccountJournalWriter:
         """Cash plus positions at their last known value (their price at opening before that)."""
         self.mark({})
         return self.account.equity(self.marks)
-
-    def expire_day_orders(self, now_ns: int) -> None:
-        """Cancel every waiting order: the session is over."""
-        self.record(self.cancellations(self.account.working_orders.values(), now_ns, "expired"))
 
     def set_trading_state(self, state: TradingState, reason: str, now_ns: int) -> None:
         """Restrict trading by hand, for `reason`; ACTIVE ends every restriction there is.
@@ -171,7 +167,9 @@ class AccountJournalWriter:
             self.reset_peak(equity, now_ns)
 
     def known_equity(self) -> float | None:
-        """What the account is worth without looking at any market; None where it holds something.
+        """Return what the account is worth without looking at any market.
+
+        None where it holds something.
 
         In USD.
         """
@@ -230,12 +228,14 @@ class AccountJournalWriter:
         instead_of: Sequence[str] = (),
         flatten: bool = False,
     ) -> list[Event]:
-        """A cause restricts trading, in place of others; waiting orders that it forbids end.
+        """Return a cause restricts trading, in place of others; waiting orders that it forbids end.
 
         None where it stands already as it is. State and reason are those of the table by default.
         """
-        flatten = flatten or (cause in TABLE and TABLE[cause].flatten)
-        new = Restriction(state or TABLE[cause].state, reason or str(cause), now_ns, flatten)
+        flatten = flatten or (cause in RESTRICTION_RULES and RESTRICTION_RULES[cause].flatten)
+        new = Restriction(
+            state or RESTRICTION_RULES[cause].state, reason or str(cause), now_ns, flatten
+        )
         standing = self.account.restrictions
         old = standing.get(cause)
         replaced = [each for each in instead_of if each in standing and each != cause]
@@ -272,5 +272,5 @@ class AccountJournalWriter:
 
     @staticmethod
     def cancellations(waiting: Iterable[WorkingOrder], now_ns: int, reason: str) -> list[Event]:
-        """The end of waiting orders."""
+        """Return the end of waiting orders."""
         return [OrderCancelled(now_ns, entry.order.order_id, reason) for entry in waiting]

@@ -45,7 +45,7 @@ class Holder(msgspec.Struct, frozen=True):
 
     @classmethod
     def this_process(cls) -> "Holder":
-        """This process, from now on."""
+        """Return this process, from now on."""
         return cls(
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -116,7 +116,7 @@ class AccountLease(Closing):
             return _request_path(self._path).read_text() == self.holder.key
         return False
 
-    def heed_requests(self, stop: threading.Event) -> None:
+    def answer_requests(self, stop: threading.Event) -> None:
         """Start a thread that sets `stop` when this holder is asked to; it ends with the lease."""
 
         def watch() -> None:
@@ -133,7 +133,7 @@ def wait_for_lease(
     timeout_s: float | None,
     tell: Callable[[AccountLeased], None],
 ) -> AccountLease | None:
-    """The lease as soon as it is free; None when `stop` was set before.
+    """Return the lease as soon as it is free; None when `stop` was set before.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def wait_for_lease(
 def wait_for_any(
     journals: Mapping[str, Path], stop: threading.Event, tell: Callable[[int], None]
 ) -> tuple[str, AccountLease] | None:
-    """The first lease of several accounts that is free, as soon as one is, and whose it is.
+    """Return the first lease of several accounts that is free, as soon as one is, and whose it is.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def wait_for_any(
 
 
 def lease_path(journal: Path) -> Path:
-    """The lease's file, one for every name that the journal has by links."""
+    """Return the lease's file, one for every name that the journal has by links."""
     return beside(real(journal), ".lease")
 
 

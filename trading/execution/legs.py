@@ -24,12 +24,12 @@ class Terms(NamedTuple):
 
 
 def is_stock(symbol: str) -> bool:
-    """Whether a symbol is a plain ticker, as in `GOOG`; options are written `O:GOOG...`."""
+    """Return whether a symbol is a plain ticker, as in `GOOG`; options are written `O:GOOG...`."""
     return not symbol.startswith("O:")
 
 
 def terms_of(symbol: str) -> Terms:
-    """The instrument behind a symbol; raises ContractError on a malformed option symbol."""
+    """Return the instrument behind a symbol; raises ContractError on a malformed option symbol."""
     if is_stock(symbol):
         return Terms(STOCK_RIGHT, 0.0, date.max, symbol)
     contract = parse_symbol(symbol)
@@ -46,7 +46,7 @@ def as_arrays(
 def arrays_of(
     legs: Sequence[Leg], terms: Sequence[Terms]
 ) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.int64]]:
-    """The same where the terms of each leg are known."""
+    """Return the same where the terms of each leg are known."""
     return (
         np.array([each.right for each in terms], dtype=np.int8),
         np.array([each.strike for each in terms], dtype=np.float64),

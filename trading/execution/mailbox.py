@@ -47,7 +47,7 @@ class NotTaken(OwnerRefused):
 
 
 def mailbox_path(journal: Path) -> Path:
-    """The folder of requests and answers."""
+    """Return the folder of requests and answers."""
     return beside(journal, ".commands")
 
 

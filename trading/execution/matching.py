@@ -92,7 +92,7 @@ def touch_price(bid: float, ask: float, buys: bool, slippage: float) -> float:
 
 @njit(cache=True)
 def shown_class(bid: float, ask: float) -> int:
-    """The coarsest `TickClass` whose ticks both sides of a quote keep to.
+    """Return the coarsest `TickClass` whose ticks both sides of a quote keep to.
 
     A feed does not tell the class of a contract; its quotes keep to its ticks. Where a quote would
     do in a coarser class by chance, the coarser one is assumed, which fills worse.
@@ -236,7 +236,7 @@ def fill_cash(
     multiplier: float,
     schedule: FeeSchedule,
 ) -> tuple[float, float]:
-    """What `units` of an order change in cash: `(premium_usd, fees_usd)`.
+    """Return what `units` of an order change in cash: `(premium_usd, fees_usd)`.
 
     `premium_usd` is before fees, + received, and always computed in this order of operations, so
     that a fill in training books the same bits as one in the account. NaN prices give NaN.

@@ -96,7 +96,7 @@ class MatchResult(NamedTuple):
         return float(round_usd(-float(value.sum()))) + 0.0, float(fees)
 
     def fill(self, schedule: FeeSchedule, remaining: int, multiplier: float, now_ns: int) -> Fill:
-        """The trade of `units`, where `remaining` units of the order waited before it."""
+        """Return the trade of `units`, where `remaining` units of the order waited before it."""
         order = self.order
         premium, fees = self.cash(schedule, self.units, multiplier)
         return Fill(
@@ -167,6 +167,6 @@ def match_order(
 
 
 def quoted(order: Order, quotes: Mapping[str, QuoteView]) -> str:
-    """The quotes of an order's legs, for people."""
+    """Return the quotes of an order's legs, for people."""
     views = ((leg.symbol, quotes[leg.symbol]) for leg in order.legs)
     return ", ".join(f"{symbol} {view.bid} x {view.ask}" for symbol, view in views)

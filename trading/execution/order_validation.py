@@ -1,23 +1,20 @@
 """What is wrong with an order before prices matter."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from trading.errors import ContractError
 from trading.execution.legs import is_stock, terms_of
 from trading.execution.orders import Intent, Order, QuoteView, RejectReason
+from trading.execution.portfolio import Account
 from trading.execution.risk import Broken
 from trading.market.contracts import parse_symbol
 from trading.market.products import is_index
 
-if TYPE_CHECKING:
-    from trading.execution.portfolio import Account
-
 
 def validation_errors(
-    order: Order, account: "Account", quotes: Mapping[str, QuoteView], session_open: bool
+    order: Order, account: Account, quotes: Mapping[str, QuoteView], session_open: bool
 ) -> Broken:
-    """Why an order is refused whatever the prices, the first reason first."""
+    """Yield why an order is refused whatever the prices, the first reason first."""
     if not session_open:
         yield RejectReason.OUTSIDE_SESSION, f"{order.underlying} does not trade now"
     for leg in order.legs:
@@ -41,7 +38,7 @@ def validation_errors(
 def leg_fault(
     symbol: str, underlying: str, quotes: Mapping[str, QuoteView], *, held: bool = False
 ) -> str:
-    """Why a contract or stock cannot be ordered; empty when it can.
+    """Return why a contract or stock cannot be ordered; empty when it can.
 
     What is `held` may be closed whatever it is.
     """
@@ -63,7 +60,7 @@ def leg_fault(
 
 
 def mixture_fault(order: Order) -> str:
-    """Why the legs cannot be one order; empty when they can."""
+    """Return why the legs cannot be one order; empty when they can."""
     # The stock BRK.B has options with the root BRKB.
     roots = {terms_of(leg.symbol).root.replace(".", "") for leg in order.legs}
     if len(roots) > 1:
@@ -71,14 +68,14 @@ def mixture_fault(order: Order) -> str:
     return ""
 
 
-def _not_openable(order: Order, account: "Account") -> Broken:
+def _not_openable(order: Order, account: Account) -> Broken:
     held = account.strategies.get(order.underlying)
     if held is not None:
         detail = f"{held.strategy} is open on {order.underlying}: close it first"
         yield RejectReason.POSITION_EXISTS, detail
 
 
-def _not_closable(order: Order, account: "Account") -> Broken:
+def _not_closable(order: Order, account: Account) -> Broken:
     held = account.strategies.get(order.underlying)
     units = held.units if held else 0
     if order.units > units:

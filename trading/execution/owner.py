@@ -10,7 +10,7 @@ from typing import Any
 
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
-from trading.execution.commands import Answer, Command, now_utc
+from trading.execution.commands import Command, CommandResult, now_utc
 from trading.execution.events import (
     CashMoved,
     CorporateActionApplied,
@@ -21,10 +21,10 @@ from trading.execution.events import (
 )
 from trading.execution.money import round_usd
 from trading.execution.portfolio import unexplained_since
-from trading.execution.states import OWNER_ORDERS, TABLE, Cause
-from trading.execution.undo import undoing
+from trading.execution.states import OWNER_ORDERS, RESTRICTION_RULES, Cause
+from trading.execution.undo import undo_event
 
-__all__ = ["Answer", "Command", "now_utc", "obey", "standing"]
+__all__ = ["Command", "CommandResult", "account_status", "execute_command", "now_utc"]
 
 MOST_USD = 1e12
 """Nothing above this is paid in at once: it is a slip of the keyboard."""
@@ -38,13 +38,13 @@ _ORDERS = {
 }
 
 
-def obey(
+def execute_command(
     broker: PaperBroker,
     command: Command,
     now_ns: int,
     equity: float | None = None,
     done: str = "",
-) -> Answer:
+) -> CommandResult:
     """Do what the owner wants.
 
     Parameters
@@ -77,7 +77,7 @@ def obey(
                 f"the key {command.key!r} was the one of {before.command} before: give every "
                 "command a key of its own"
             )
-        return Answer(before.answer, before.number, True, standing(broker, equity))
+        return CommandResult(before.answer, before.number, True, account_status(broker, equity))
     does = _DOES.get(command.command)
     said, events = does(broker, command, now_ns, equity) if does else (done, [])
     number = account.owner_commands + 1
@@ -99,11 +99,11 @@ def obey(
         broker.know_equity(equity, now_ns)
     if any(isinstance(event, CashMoved | CorporateActionApplied) for event in events):
         broker.call_margin(now_ns)
-    return Answer(said, number, False, standing(broker, equity))
+    return CommandResult(said, number, False, account_status(broker, equity))
 
 
-def standing(broker: PaperBroker, equity: float | None) -> dict[str, Any]:
-    """Where an account stands, as JSON values; money in USD, None where it is not known."""
+def account_status(broker: PaperBroker, equity: float | None) -> dict[str, Any]:
+    """Return where an account stands, as JSON values; money in USD, None where it is not known."""
     account = broker.account
     return {
         "id": account.account_id,
@@ -114,8 +114,12 @@ def standing(broker: PaperBroker, equity: float | None) -> dict[str, Any]:
                 "cause": cause,
                 "state": each.state.upper(),
                 "reason": each.reason,
-                "leaves": TABLE[cause].leaves if cause in TABLE else "nothing",
-                "owner": TABLE[cause].owner if cause in TABLE else "`resume`",
+                "leaves": RESTRICTION_RULES[cause].leaves
+                if cause in RESTRICTION_RULES
+                else "nothing",
+                "owner": RESTRICTION_RULES[cause].owner
+                if cause in RESTRICTION_RULES
+                else "`resume`",
             }
             for cause, each in account.restrictions.items()
         ],
@@ -165,7 +169,7 @@ def _order(
 
 
 def _others(broker: PaperBroker, but: set[str]) -> str:
-    """What else restricts trading."""
+    """Return what else restricts trading."""
     reasons = [
         each.reason for cause, each in broker.account.restrictions.items() if cause not in but
     ]
@@ -179,7 +183,7 @@ def _resume(
     account = broker.account
     stands: dict[str, str] = {}
     for cause in account.restrictions:
-        if why := broker.risk.standing(cause, account, equity):
+        if why := broker.risk.why_unresolved(cause, account, equity):
             stands[cause] = why
     ended = [cause for cause in account.restrictions if cause not in stands]
     told = "; ".join(f"{cause} stands: {why}" for cause, why in stands.items())
@@ -250,7 +254,7 @@ def _undo_action(
     broker: PaperBroker, command: Command, now_ns: int, equity: float | None
 ) -> tuple[str, list[Event]]:
     """Turn what a corporate action made of positions back into what they were."""
-    event, marks = undoing(broker, command.symbol, now_ns)
+    event, marks = undo_event(broker, command.symbol, now_ns)
     why = f"{event.underlying}: {event.terms}"
     names = (event.underlying, event.after, event.spun_off)
     waiting = [

@@ -44,10 +44,10 @@ from trading.execution.events import (
 )
 from trading.execution.holdings import Position, StrategyPosition, WorkingOrder, as_units
 from trading.execution.legs import is_stock
+from trading.execution.margin.reg_t import defined_risk_margin
 from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, LegFill, Order
-from trading.execution.requirement import legs_reserve
-from trading.execution.states import TABLE, Cause, Restriction, TradingState, strictest
+from trading.execution.states import RESTRICTION_RULES, Cause, Restriction, TradingState, strictest
 
 MINUTE_NS = 60_000_000_000
 UNEXPLAINED = "unexplained since"
@@ -161,7 +161,6 @@ class Account:
         self.winning_trades = 0
         self.fills = 0
         self.decisions = 0
-        self.masked_decisions = 0
         self.orders = 0
         self.rejections = 0
         self.terms: dict[str, str] = {}
@@ -221,10 +220,10 @@ class Account:
         return [name for name in self.strategies if name in self.closing]
 
     @property
-    def reserved(self) -> float:
+    def margin_used(self) -> float:
         """USD held back by open strategies and working orders."""
-        strategies = sum(strategy.reserve for strategy in self.strategies.values())
-        working = sum(waiting.reserved for waiting in self.working_orders.values())
+        strategies = sum(strategy.margin for strategy in self.strategies.values())
+        working = sum(waiting.buying_power_held for waiting in self.working_orders.values())
         return strategies + working
 
     @property
@@ -234,7 +233,7 @@ class Account:
         Below zero only where margin moved with the market, stock was assigned, or a dividend was
         owed.
         """
-        return float(round_usd(self.cash - self.reserved))
+        return float(round_usd(self.cash - self.margin_used))
 
     @property
     def suspended(self) -> dict[str, str]:
@@ -269,7 +268,7 @@ class Account:
         return Adjusted(self.deliverables, self.stock_lots)
 
     def size(self, symbol: str) -> float:
-        """What the price of one unit of a symbol is multiplied with, USD for each USD a share."""
+        """Return the multiplier of one unit of a symbol, USD for each USD a share."""
         return self.stock_lots.get(symbol, self.multiplier)
 
     def shares_held(self, underlying: str) -> float:
@@ -278,7 +277,7 @@ class Account:
         return position.quantity * self.size(underlying) if position else 0.0
 
     def has_paid(self, underlying: str, ex_date: str) -> bool:
-        """Whether a dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
+        """Return whether a dividend of an underlying's ex-date (YYYY-MM-DD) is booked."""
         return _dividend_id(underlying, ex_date) in self.dividends_paid
 
     def paid_so_far(self, underlying: str, ex_date: str) -> tuple[int, float, float, int]:
@@ -326,7 +325,6 @@ class Account:
             return
         self.last_decision_ns[event.underlying] = event.ts_ns
         self.decisions += 1
-        self.masked_decisions += event.masked
         self.reward_total += event.reward
         self.last_reward_ns = max(self.last_reward_ns, event.ts_ns)
         if event.profit is not None:
@@ -451,12 +449,12 @@ class Account:
             raise JournalError(f"margin of {event.underlying} changes, where nothing is open")
         self.margin_changes += 1
         self.strategies[event.underlying] = msgspec.structs.replace(
-            held, reserve_per_unit=event.reserve_per_unit, margin_moves=True
+            held, margin_per_unit=event.reserve_per_unit, margin_moves=True
         )
 
     @staticmethod
     def _is_next(number: int, before: int, what: str) -> bool:
-        """Whether a numbered event is new; False when it was applied before."""
+        """Return whether a numbered event is new; False when it was applied before."""
         if number > before + 1:
             raise JournalError(f"{what} {number} follows number {before}: one is missing")
         return number == before + 1
@@ -488,7 +486,7 @@ class Account:
     def _restrict_champion(self, ts_ns: int) -> None:
         cause = Cause.CHAMPION_DRAWDOWN
         if cause not in self.restrictions:
-            self._restrict(cause, TABLE[cause].state, str(cause), ts_ns)
+            self._restrict(cause, RESTRICTION_RULES[cause].state, str(cause), ts_ns)
 
     def _suspend(self, event: UnderlyingSuspended) -> None:
         if not self._is_next(event.number, self.suspension_changes, "suspension"):
@@ -607,9 +605,9 @@ class Account:
     def _opened(self, order: Order, event: OrderFilled) -> StrategyPosition:
         fill = event.fill
         moves = event.reserve_per_unit is not None
-        reserve = event.reserve_per_unit
-        if reserve is None:
-            reserve = legs_reserve(order.legs, self.multiplier, self.adjusted)
+        margin = event.reserve_per_unit
+        if margin is None:
+            margin = defined_risk_margin(order.legs, self.multiplier, self.adjusted)
         held = self.strategies.get(fill.underlying)
         if held is None:
             held = StrategyPosition(
@@ -622,7 +620,7 @@ class Account:
                 entry_cash=0.0,
                 exit_cash=0.0,
                 fees=0.0,
-                reserve_per_unit=reserve,
+                margin_per_unit=margin,
                 margin_moves=moves,
             )
         elif held.order_id != order.order_id or held.legs != order.legs:
@@ -632,13 +630,13 @@ class Account:
             )
         units = held.units + fill.units
         if moves:
-            reserve = (held.reserve + reserve * fill.units) / units
+            margin = (held.margin + margin * fill.units) / units
         return msgspec.structs.replace(
             held,
             units=units,
             entry_cash=round_usd(held.entry_cash + fill.premium),
             fees=round_usd(held.fees + fill.fees),
-            reserve_per_unit=reserve,
+            margin_per_unit=margin,
             margin_moves=moves or held.margin_moves,
         )
 
@@ -679,7 +677,9 @@ class Account:
         self._keep_strategy(remaining or strategy, closed=remaining is None)
 
     def _remaining(self, held: StrategyPosition, *, stock_moved: bool) -> StrategyPosition | None:
-        """What is left of a strategy after some of its positions ended; None when nothing is.
+        """Return what is left of a strategy after some of its positions ended.
+
+        None when nothing is.
 
         Where margin depends on prices it stays what it was in total: a `MarginChanged` follows.
         """
@@ -688,14 +688,14 @@ class Account:
         if not left:
             return None
         units, legs = as_units(left)
-        reserve = legs_reserve(legs, self.multiplier, self.adjusted)
-        moves = held.margin_moves or not math.isfinite(reserve)
+        margin = defined_risk_margin(legs, self.multiplier, self.adjusted)
+        moves = held.margin_moves or not math.isfinite(margin)
         arose = held.delivered or stock_moved or all(is_stock(symbol) for symbol in left)
         return msgspec.structs.replace(
             held,
             legs=legs,
             units=units,
-            reserve_per_unit=held.reserve / units if moves else reserve,
+            margin_per_unit=held.margin / units if moves else margin,
             margin_moves=moves,
             delivered=(arose and held.underlying in left) or self.adjusted.touches(legs),
         )
@@ -769,7 +769,7 @@ class Account:
                 )
 
     def _carry_suspension(self, event: CorporateActionApplied) -> None:
-        """What is suspended stays so, at values that are converted too."""
+        """Keep suspended what is, at values that are converted too."""
         if self.kept_marks.pop(event.underlying, None) is None:
             return
         reasons = self.suspensions.pop(event.underlying)
@@ -805,7 +805,7 @@ class Account:
                 entry_cash=0.0,
                 exit_cash=0.0,
                 fees=0.0,
-                reserve_per_unit=0.0,
+                margin_per_unit=0.0,
                 margin_moves=False,
             )
         entry_cash = round_usd(own.entry_cash - event.moved)
@@ -820,7 +820,7 @@ class Account:
                 entry_cash=round_usd(other.entry_cash + strategy.entry_cash),
                 exit_cash=round_usd(other.exit_cash + strategy.exit_cash),
                 fees=round_usd(other.fees + strategy.fees),
-                reserve_per_unit=(other.reserve + strategy.reserve) / other.units,
+                margin_per_unit=(other.margin + strategy.margin) / other.units,
                 margin_moves=other.margin_moves or strategy.margin_moves,
                 delivered=True,
             )
@@ -842,20 +842,20 @@ class Account:
             self._keep_strategy(strategy, closed=True)
             return
         units, legs = as_units(quantities)
-        reserve = legs_reserve(legs, self.multiplier, self.adjusted)
-        moves = strategy.margin_moves or not math.isfinite(reserve)
+        margin = defined_risk_margin(legs, self.multiplier, self.adjusted)
+        moves = strategy.margin_moves or not math.isfinite(margin)
         to_close = strategy.delivered or self.adjusted.touches(legs)
         self.strategies[strategy.underlying] = msgspec.structs.replace(
             strategy,
             legs=legs,
             units=units,
-            reserve_per_unit=strategy.reserve / units if moves else reserve,
+            margin_per_unit=strategy.margin / units if moves else margin,
             margin_moves=moves,
             delivered=to_close,
         )
 
     def _in_lots(self, ticker: str, quantity: int, lot: float) -> int:
-        """A quantity of stock that comes, in the unit that the books then count it in.
+        """Return a quantity of stock that comes, in the unit that the books then count it in.
 
         `lot` is the shares of one, 0 for a round lot. Where either what comes or what is held is
         counted in shares, both are from here on.
@@ -929,7 +929,10 @@ class Account:
 
 
 def unexplained_since(reason: str) -> str | None:
-    """Since which session (YYYY-MM-DD) nothing explains a move; None for any other reason."""
+    """Return since which session (YYYY-MM-DD) nothing explains a move.
+
+    None for any other reason.
+    """
     match = _SINCE.match(reason)
     return match.group(1) if match else None
 

@@ -3,18 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from trading.errors import ConfigError
-from trading.execution.exposure import FLAT, Greeks, headroom
+from trading.execution.exposure import FLAT, Greeks, headroom, loss_floor
+from trading.execution.margin.reg_t import sells_short
 from trading.execution.orders import Intent, Order, Rejection, RejectReason
-from trading.execution.requirement import sells_short
-from trading.execution.states import TABLE, Cause, TradingState, owner_may_close
-
-if TYPE_CHECKING:
-    from trading.execution.portfolio import Account
-
-__all__ = ["RiskEngine", "RiskLimits", "TradingState", "is_affordable"]
+from trading.execution.portfolio import Account
+from trading.execution.states import RESTRICTION_RULES, Cause, TradingState, owner_may_close
 
 MINUTE_NS = 60_000_000_000
 
@@ -62,13 +58,15 @@ class RiskLimits:
             raise ConfigError(lines)
 
 
-def is_affordable(order: Order, required_cash: float, buying_power: float) -> bool:
-    """Whether an order leaves no buying power below zero; one that closes may also just free some.
+def is_affordable(order: Order, buying_power_effect: float, buying_power: float) -> bool:
+    """Return whether an order leaves no buying power below zero.
+
+    One that closes may also just free some.
 
     So a position can be closed while a margin call stands. NaN is not affordable.
     """
-    frees = order.intent is Intent.CLOSE and required_cash <= 0.0
-    return frees or required_cash <= buying_power
+    frees = order.intent is Intent.CLOSE and buying_power_effect <= 0.0
+    return frees or buying_power_effect <= buying_power
 
 
 class RiskEngine:
@@ -79,7 +77,7 @@ class RiskEngine:
     """
 
     CONSEQUENCES: ClassVar[dict[RejectReason, TradingState]] = {
-        reason: TABLE[reason].state
+        reason: RESTRICTION_RULES[reason].state
         for reason in (
             RejectReason.DAILY_LOSS,
             RejectReason.NOT_A_NUMBER,
@@ -91,13 +89,15 @@ class RiskEngine:
         self.limits = limits
 
     def gate(
-        self, order: Order, account: "Account", now_ns: int, *, by_owner: bool = False
+        self, order: Order, account: Account, now_ns: int, *, by_owner: bool = False
     ) -> Rejection | None:
         """Refuse what needs no price: by the trading state, or for a limit that is no number."""
         return _first(order, now_ns, self._forbidden(order, account, by_owner))
 
-    def standing(self, cause: str, account: "Account", equity: float | None) -> str:
-        """Why a cause still stands, with the way out; empty when it does not, or nobody can tell.
+    def why_unresolved(self, cause: str, account: Account, equity: float | None) -> str:
+        """Return why a cause still stands, with the way out.
+
+        Empty when it does not, or nobody can tell.
 
         `equity` is the account's now in USD, None where that is not known.
         """
@@ -124,24 +124,33 @@ class RiskEngine:
             )
         return ""
 
-    def daily_loss_breached(self, account: "Account", equity: float) -> bool:
-        """Whether `equity` (USD) is below what the daily loss limit allows; NaN is a breach."""
-        return not equity >= _floor(account.day_start_equity, self.limits.max_daily_loss_pct)
+    def daily_loss_breached(self, account: Account, equity: float) -> bool:
+        """Return whether `equity` (USD) is below what the daily loss limit allows.
 
-    def drawdown_breached(self, account: "Account", equity: float) -> bool:
-        """Whether `equity` (USD) is too far below the account's peak; NaN is a breach."""
-        return not equity >= _floor(account.peak_equity, self.limits.max_drawdown_pct)
+        NaN is a breach.
+        """
+        return not equity >= loss_floor(
+            account.day_start_equity, self.limits.max_daily_loss_pct / 100.0
+        )
 
-    def champion_breached(self, account: "Account", equity: float) -> bool:
-        """Whether `equity` (USD) is too far below the peak under the champion; NaN is a breach."""
-        limit = self.limits.max_champion_drawdown_pct
-        return account.champion > 0 and not equity >= _floor(account.champion_peak_equity, limit)
+    def drawdown_breached(self, account: Account, equity: float) -> bool:
+        """Return whether `equity` (USD) is too far below the account's peak; NaN is a breach."""
+        return not equity >= loss_floor(account.peak_equity, self.limits.max_drawdown_pct / 100.0)
+
+    def champion_breached(self, account: Account, equity: float) -> bool:
+        """Return whether `equity` (USD) is too far below the peak under the champion.
+
+        NaN is a breach.
+        """
+        limit = self.limits.max_champion_drawdown_pct / 100.0
+        lowest = loss_floor(account.champion_peak_equity, limit)
+        return account.champion > 0 and not equity >= lowest
 
     def check(
         self,
         order: Order,
-        account: "Account",
-        required_cash: float,
+        account: Account,
+        buying_power_effect: float,
         notional: float,
         equity: float,
         now_ns: int,
@@ -150,13 +159,13 @@ class RiskEngine:
         *,
         by_owner: bool = False,
     ) -> Rejection | None:
-        """The first limit that the order breaks, or None.
+        """Return the first limit that the order breaks, or None.
 
         Parameters
         ----------
         required_cash : float
             Buying power that the order consumes including fees, USD, see
-            `margin.required_cash`; inf for a position without a greatest loss.
+            `margin.formulas.buying_power_effect`; inf for a position without a greatest loss.
         notional : float
             Price of all legs and units added up, USD.
         equity : float
@@ -170,18 +179,18 @@ class RiskEngine:
             number holds it back.
         """
         if by_owner and order.intent is Intent.CLOSE:
-            broken = self._broken_by_owner(order, account, required_cash, notional, now_ns)
+            broken = self._broken_by_owner(order, account, buying_power_effect, notional, now_ns)
         else:
             broken = self._broken(
-                order, account, required_cash, notional, equity, now_ns, greeks, unit_greeks
+                order, account, buying_power_effect, notional, equity, now_ns, greeks, unit_greeks
             )
         return _first(order, now_ns, broken)
 
     def _broken(
         self,
         order: Order,
-        account: "Account",
-        required_cash: float,
+        account: Account,
+        buying_power_effect: float,
         notional: float,
         equity: float,
         now_ns: int,
@@ -190,8 +199,8 @@ class RiskEngine:
     ) -> Broken:
         limits = self.limits
         yield from self._forbidden(order, account, by_owner=False)
-        if not math.isfinite(equity + notional) or math.isnan(required_cash):
-            yield RejectReason.NOT_A_NUMBER, f"{equity=} {notional=} {required_cash=}"
+        if not math.isfinite(equity + notional) or math.isnan(buying_power_effect):
+            yield RejectReason.NOT_A_NUMBER, f"{equity=} {notional=} {buying_power_effect=}"
         if self.daily_loss_breached(account, equity):
             yield (
                 RejectReason.DAILY_LOSS,
@@ -204,23 +213,28 @@ class RiskEngine:
         if order.intent is Intent.OPEN:
             yield from self._broken_by_opening(order, account, notional, equity)
             yield from self._broken_by_greeks(order, account, equity, greeks, unit_greeks)
-        yield from _unaffordable(order, account, required_cash)
+        yield from _unaffordable(order, account, buying_power_effect)
 
     def _broken_by_owner(
-        self, order: Order, account: "Account", required_cash: float, notional: float, now_ns: int
+        self,
+        order: Order,
+        account: Account,
+        buying_power_effect: float,
+        notional: float,
+        now_ns: int,
     ) -> Broken:
         yield from self._forbidden(order, account, by_owner=True)
-        if not math.isfinite(notional) or math.isnan(required_cash):
-            yield RejectReason.NOT_A_NUMBER, f"{notional=} {required_cash=}"
+        if not math.isfinite(notional) or math.isnan(buying_power_effect):
+            yield RejectReason.NOT_A_NUMBER, f"{notional=} {buying_power_effect=}"
         yield from self._broken_by_rate(account, now_ns)
-        yield from _unaffordable(order, account, required_cash)
+        yield from _unaffordable(order, account, buying_power_effect)
 
-    def _broken_by_rate(self, account: "Account", now_ns: int) -> Broken:
+    def _broken_by_rate(self, account: Account, now_ns: int) -> Broken:
         recent = sum(now_ns - ts_ns < MINUTE_NS for ts_ns in account.recent_order_ns)
         if not recent < self.limits.max_orders_per_minute:
             yield RejectReason.ORDER_RATE, f"{recent} orders within a minute"
 
-    def _forbidden(self, order: Order, account: "Account", by_owner: bool) -> Broken:
+    def _forbidden(self, order: Order, account: Account, by_owner: bool) -> Broken:
         overrides = by_owner and order.intent is Intent.CLOSE
         overrides = overrides and owner_may_close(account.restrictions)
         if account.trading_state is TradingState.HALTED and not overrides:
@@ -234,7 +248,7 @@ class RiskEngine:
             yield RejectReason.NOT_A_NUMBER, f"limit price {order.limit_price}"
 
     def _broken_by_opening(
-        self, order: Order, account: "Account", notional: float, equity: float
+        self, order: Order, account: Account, notional: float, equity: float
     ) -> Broken:
         limits = self.limits
         if self.drawdown_breached(account, equity):
@@ -265,7 +279,7 @@ class RiskEngine:
     def _broken_by_greeks(
         self,
         order: Order,
-        account: "Account",
+        account: Account,
         equity: float,
         greeks: Greeks | None,
         unit_greeks: Greeks | None,
@@ -292,21 +306,16 @@ class RiskEngine:
                 yield reason, f"{detail}, at most {limit:.0f} ({percent} % of equity)"
 
 
-def _unaffordable(order: Order, account: "Account", required_cash: float) -> Broken:
-    if required_cash == math.inf:
+def _unaffordable(order: Order, account: Account, buying_power_effect: float) -> Broken:
+    if buying_power_effect == math.inf:
         detail = (
             "no greatest loss: cover sold options and stock by bought ones that last as long, "
             "or allow uncovered sales with risk.allow_naked_shorts and give the spot"
         )
         yield RejectReason.UNDEFINED_RISK, detail
-    if not is_affordable(order, required_cash, account.buying_power):
-        detail = f"needs {required_cash:.2f} USD of {account.buying_power:.2f}"
+    if not is_affordable(order, buying_power_effect, account.buying_power):
+        detail = f"needs {buying_power_effect:.2f} USD of {account.buying_power:.2f}"
         yield RejectReason.BUYING_POWER, detail
-
-
-def _floor(base: float, loss_pct: float) -> float:
-    """USD below which a loss from `base` is above `loss_pct`, also where the base is negative."""
-    return base - abs(base) * loss_pct / 100.0
 
 
 def _first(order: Order, now_ns: int, broken: Broken) -> Rejection | None:

@@ -32,12 +32,12 @@ __all__ += ["value_at_expiry"]
 
 
 def settlement_price(contract: OptionContract, spot: float) -> float:
-    """What a contract is worth when it expires at `spot`, USD a share."""
+    """Return what a contract is worth when it expires at `spot`, USD a share."""
     return _exercised(contract, spot)
 
 
 def value_at_expiry(symbol: str, spot: float, multiplier: float, adjusted: Adjusted) -> float:
-    """What a held contract, adjusted or not, is worth when it expires at `spot`.
+    """Return what a held contract, adjusted or not, is worth when it expires at `spot`.
 
     USD a share of the standard deliverable: its price times `multiplier` is its value.
     """
@@ -59,7 +59,7 @@ def settlements(
     adjusted: Adjusted = STANDARD,
     sources: Mapping[str, CloseSource] | None = None,
 ) -> list[Settled]:
-    """What the end of `symbols` does to an account, sold options first.
+    """Return what the end of `symbols` does to an account, sold options first.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def settled(
     adjusted: Adjusted = STANDARD,
     source: CloseSource = CloseSource.OFFICIAL,
 ) -> Settled:
-    """The end of a position: signed `contracts` are delivered, the others paid in cash."""
+    """Return the end of a position: signed `contracts` are delivered, the others paid in cash."""
     contract = parse_symbol(position.symbol)
     delivered = adjusted.deliverables.get(position.symbol)
     price = value_at_expiry(position.symbol, spot, multiplier, adjusted)

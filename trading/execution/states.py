@@ -53,7 +53,7 @@ class Restriction(msgspec.Struct, frozen=True):
     """Whether every open strategy is to be closed while it stands."""
 
 
-class Row(NamedTuple):
+class RestrictionRule(NamedTuple):
     """One row of the table: a cause, what enters and leaves it, and what its owner may do."""
 
     cause: Cause
@@ -68,10 +68,10 @@ class Row(NamedTuple):
     flatten: bool = False
 
 
-TABLE: dict[str, Row] = {
+RESTRICTION_RULES: dict[str, RestrictionRule] = {
     row.cause: row
     for row in (
-        Row(
+        RestrictionRule(
             Cause.NOT_A_NUMBER,
             TradingState.HALTED,
             "equity, or a price, greek or margin that an order of the whole account needs, is no "
@@ -80,7 +80,7 @@ TABLE: dict[str, Row] = {
             "`resume` once equity is a number again; `close`, `flatten` of what is quoted",
             owner_closes=True,
         ),
-        Row(
+        RestrictionRule(
             Cause.DAILY_LOSS,
             TradingState.HALTED,
             "equity is more than `risk.max_daily_loss_pct` below that of the last session's close",
@@ -88,7 +88,7 @@ TABLE: dict[str, Row] = {
             "`close`, `flatten`; `resume` once equity is back above the limit",
             owner_closes=True,
         ),
-        Row(
+        RestrictionRule(
             Cause.MAX_DRAWDOWN,
             TradingState.REDUCING,
             "equity is more than `risk.max_drawdown_pct` below its peak",
@@ -96,7 +96,7 @@ TABLE: dict[str, Row] = {
             "`reset-peak`; `resume` once equity is back above the limit",
             owner_closes=True,
         ),
-        Row(
+        RestrictionRule(
             Cause.CHAMPION_DRAWDOWN,
             TradingState.REDUCING,
             "equity is more than `learning.gate.max_drawdown_pct` below its peak under the "
@@ -105,7 +105,7 @@ TABLE: dict[str, Row] = {
             "`promote` or `rollback` to a champion of choice, or `resume` with the present one",
             owner_closes=True,
         ),
-        Row(
+        RestrictionRule(
             Cause.MARGIN_CALL,
             TradingState.REDUCING,
             "buying power is below zero",
@@ -113,7 +113,7 @@ TABLE: dict[str, Row] = {
             "`close`, `flatten`, `deposit`; `resume` only once it is met",
             owner_closes=True,
         ),
-        Row(
+        RestrictionRule(
             Cause.UNATTENDED,
             TradingState.REDUCING,
             "with positions open in market hours, no decision, nothing from the feed, no word of "
@@ -123,7 +123,7 @@ TABLE: dict[str, Row] = {
             "`resume`: it enters again while it holds",
             owner_closes=True,
         ),
-        Row(
+        RestrictionRule(
             Cause.OWNER_HALT,
             TradingState.HALTED,
             "`halt`",
@@ -131,7 +131,7 @@ TABLE: dict[str, Row] = {
             "`resume`, or replace it by `reduce` or `flatten`",
             owner_closes=False,
         ),
-        Row(
+        RestrictionRule(
             Cause.OWNER_REDUCE,
             TradingState.REDUCING,
             "`reduce`",
@@ -139,7 +139,7 @@ TABLE: dict[str, Row] = {
             "`resume`, or replace it by `halt` or `flatten`",
             owner_closes=True,
         ),
-        Row(
+        RestrictionRule(
             Cause.OWNER_FLATTEN,
             TradingState.REDUCING,
             "`flatten`: all is closed, bar by bar, and nothing is opened",
@@ -153,17 +153,17 @@ TABLE: dict[str, Row] = {
 
 
 def strictest(restrictions: Mapping[str, Restriction]) -> tuple[TradingState, str]:
-    """The state that holds and its reason; of equal ones the reason that stands longest.
+    """Return the state that holds and its reason; of equal ones the reason that stands longest.
 
     Of those since one instant it is what was set by hand, and else the first of the table.
     """
     if not restrictions:
         return TradingState.ACTIVE, ""
-    order = list(TABLE)
+    order = list(RESTRICTION_RULES)
 
     def rank(cause: str) -> tuple[int, int, int, str]:
         each = restrictions[cause]
-        place = order.index(cause) if cause in TABLE else -1
+        place = order.index(cause) if cause in RESTRICTION_RULES else -1
         return -_STRICTNESS[each.state], each.since_ns, place, cause
 
     first = restrictions[min(restrictions, key=rank)]
@@ -171,24 +171,24 @@ def strictest(restrictions: Mapping[str, Restriction]) -> tuple[TradingState, st
 
 
 def owner_may_close(restrictions: Mapping[str, Restriction]) -> bool:
-    """Whether the owner's closing orders trade, whatever halts the others.
+    """Return whether the owner's closing orders trade, whatever halts the others.
 
     A cause that is not in the table was set by its words alone, and the owner's order overrides it.
     """
     return all(
-        TABLE[cause].owner_closes
+        RESTRICTION_RULES[cause].owner_closes
         for cause, each in restrictions.items()
-        if each.state is TradingState.HALTED and cause in TABLE
+        if each.state is TradingState.HALTED and cause in RESTRICTION_RULES
     )
 
 
 def state_table() -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     lines = [
         "| cause | state | entered when | left by itself at | the owner |",
         "|---|---|---|---|---|",
     ]
-    for row in TABLE.values():
+    for row in RESTRICTION_RULES.values():
         lines.append(
             f"| `{row.cause}` | {row.state.upper()} | {row.enters} | {row.leaves} | {row.owner} |"
         )

@@ -17,11 +17,11 @@ from trading.execution.legs import is_stock
 from trading.execution.money import round_usd
 from trading.execution.portfolio import Account
 
-__all__ = ["undoing"]
+__all__ = ["undo_event"]
 
 
-def undoing(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Adjustment:
-    """What takes the last corporate action of what is open on `underlying` back.
+def undo_event(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Adjustment:
+    """Return what takes the last corporate action of what is open on `underlying` back.
 
     Nothing is changed here; the marks are those of what is held again, USD a share.
 
@@ -100,7 +100,7 @@ def undoing(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Adjus
 def _last(
     writer: AccountJournalWriter, underlying: str
 ) -> tuple[CorporateActionApplied, Account] | None:
-    """The last action that made what is open on an underlying, and the account before it."""
+    """Return the last action that made what is open on an underlying, and the account before it."""
     if underlying not in writer.account.strategies:
         return None
     last = 0

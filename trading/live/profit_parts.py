@@ -15,7 +15,7 @@ from trading.evaluation.attribution import (
     COMPONENTS,
     FEES,
     SPREAD,
-    Reading,
+    PositionGreeks,
     explain,
     greeks_of_mark,
 )
@@ -48,7 +48,7 @@ class ProfitParts:
         self._fills: list[Fill] = []
         self._held: list[str] = []
         self._quantity = np.zeros(0)
-        self._before: Reading | None = None
+        self._before: PositionGreeks | None = None
 
     def follow(self, events: Sequence[Event]) -> None:
         """Note the fills of what was journalled."""
@@ -105,10 +105,10 @@ class ProfitParts:
 
     def _read(
         self, symbols: Sequence[str], quantity: np.ndarray, marks: dict[str, float], now_ns: int
-    ) -> Reading:
+    ) -> PositionGreeks:
         count = len(symbols)
         columns = [np.full((count, 1), np.nan) for _ in range(6)]
-        reading = Reading(
+        reading = PositionGreeks(
             np.full(count, now_ns, dtype=np.int64),
             np.full(count, np.nan),
             quantity.reshape(count, 1),

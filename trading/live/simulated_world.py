@@ -12,10 +12,10 @@ from trading.market.listing import UnderlyingSpec, default_spec
 from trading.market.model import DEFAULT_MODEL, MarketModel
 from trading.market.quotes import TickClass
 from trading.market.randomisation import (
-    DEFAULT_BEGINNINGS,
+    DEFAULT_INITIAL_CONDITIONS,
     DEFAULT_RANGES,
-    Beginnings,
     Family,
+    InitialConditions,
     ModelRanges,
     Range,
     steep_enough,
@@ -98,11 +98,13 @@ def simulated_world(market: MarketSettings) -> World:
         Ties(market.ties.correlation, market.ties.regimes, market.news.every_days),
         Family(
             _ranges(model, values, shifts, as_live=market.unset == "live"),
-            Beginnings(
-                spot=_range(given["price.spot"], DEFAULT_BEGINNINGS.spot),
+            InitialConditions(
+                spot=_range(given["price.spot"], DEFAULT_INITIAL_CONDITIONS.spot),
                 stressed_share=market.regimes.begins_stressed,
                 event_share=market.news.share,
-                tick_class=DEFAULT_BEGINNINGS.tick_class if tick is None else int(_TICKS[tick]),
+                tick_class=DEFAULT_INITIAL_CONDITIONS.tick_class
+                if tick is None
+                else int(_TICKS[tick]),
             ),
         ),
     )

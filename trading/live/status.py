@@ -7,7 +7,7 @@ import numpy as np
 
 from trading.execution.legs import is_stock
 from trading.execution.orders import Fill
-from trading.execution.owner import standing
+from trading.execution.owner import account_status
 from trading.execution.risk import MINUTE_NS
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures, UnderlyingFigures
@@ -150,7 +150,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "equity": env.equity(),
             "cash": account.cash,
             "buying_power": account.buying_power,
-            "reserved": account.reserved,
+            "reserved": account.margin_used,
             "initial_capital": account.initial_cash,
             "realised_pnl": account.realised_pnl,
             "fees_paid": account.fees_paid,
@@ -165,7 +165,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "reward_total": account.reward_total,
             "trading_state": account.trading_state.value.upper(),
             "trading_state_reason": account.state_reason,
-            "restrictions": standing(env.broker, env.equity())["restrictions"],
+            "restrictions": account_status(env.broker, env.equity())["restrictions"],
             "to_close": {name: env.unclosed.get(name, "") for name in env.to_close},
             "paid_in": account.paid_in,
             "profit_today": env.equity() - account.day_base,

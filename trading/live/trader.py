@@ -28,7 +28,7 @@ from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed, TimeTakenBack
 from trading.execution.holdings import Position, StrategyPosition, profit_of_close
 from trading.execution.orders import Fill, Rejection
-from trading.execution.owner import Answer, Command, obey, standing
+from trading.execution.owner import Command, CommandResult, account_status, execute_command
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import Cause
 from trading.learning.champion.manager import AccountChampion, PromotionDecision
@@ -207,7 +207,7 @@ class Trader:
         self.profits: dict[str, float] = {}
         """USD, of those of them that close, by fill id."""
         """Exchange time, fill, and name of the action, oldest first."""
-        self._commands: queue.Queue[tuple[Future[Answer], Command | None, str]]
+        self._commands: queue.Queue[tuple[Future[CommandResult], Command | None, str]]
         self._commands = queue.Queue()
         self.dead_man = DeadMan(settings.patience_s)
         self.pulse = Pulse()
@@ -276,12 +276,12 @@ class Trader:
         before = self._calendar.sessions(now.session.date - _LONGEST_BREAK, now.session.date)[-2]
         self.env.broker.record([TimeTakenBack(self._start_ns, before.date.isoformat())])
 
-    def command(self, command: Command | None, done: str = "") -> "Future[Answer]":
+    def command(self, command: Command | None, done: str = "") -> "Future[CommandResult]":
         """Hand over the owner's word (None: only how the account stands), obeyed between bars.
 
-        `done` as in `owner.obey`. Cancelled before it was obeyed, it never is.
+        `done` as in `owner.execute_command`. Cancelled before it was obeyed, it never is.
         """
-        future: Future[Answer] = Future()
+        future: Future[CommandResult] = Future()
         self._commands.put((future, command, done))
         return future
 
@@ -375,10 +375,10 @@ class Trader:
             equity = self.env.equity() if self._has_closed else broker.known_equity()
             try:
                 if command is None:
-                    answer = Answer("", 0, False, standing(broker, equity))
+                    answer = CommandResult("", 0, False, account_status(broker, equity))
                 else:
                     now_ns = max(self._now_ns, broker.account.last_ts_ns)
-                    answer = obey(broker, command, now_ns, equity, done)
+                    answer = execute_command(broker, command, now_ns, equity, done)
                     log.info("the owner commands", command=command.command, said=answer.said)
                     self._observer.on_command(self)
             except TradingError as error:

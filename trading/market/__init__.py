@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from trading.market.calendar import ExchangeCalendar as ExchangeCalendar
     from trading.market.calendar import Session as Session
     from trading.market.chain import Chain as Chain
-    from trading.market.chain import Columns as Columns
+    from trading.market.chain import ChainColumns as ChainColumns
     from trading.market.contracts import OptionContract as OptionContract
     from trading.market.contracts import Right as Right
     from trading.market.contracts import parse_symbol as parse_symbol
@@ -38,7 +38,7 @@ _PLACES = {
     "ExchangeCalendar": "calendar",
     "Session": "calendar",
     "Chain": "chain",
-    "Columns": "chain",
+    "ChainColumns": "chain",
     "OptionContract": "contracts",
     "Right": "contracts",
     "parse_symbol": "contracts",

@@ -20,7 +20,7 @@ class StockBar(NamedTuple):
     vwap: float
 
     def times(self, factor: float) -> "StockBar":
-        """The same bar in shares of which one costs `factor` as much, as after a split."""
+        """Return the same bar in shares of which one costs `factor` as much, as after a split."""
         prices = (self.open * factor, self.high * factor, self.low * factor, self.close * factor)
         volume = self.volume / factor
         return StockBar(self.symbol, self.start_ns, *prices, volume, self.vwap * factor)

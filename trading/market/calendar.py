@@ -53,18 +53,18 @@ class ExchangeCalendar:
         self._others: dict[str, ExchangeCalendar] = {}
 
     def session_on(self, day: date) -> Session | None:
-        """The session of a New York date, or None on a weekend or holiday."""
+        """Return the session of a New York date, or None on a weekend or holiday."""
         return self._year(day.year).get(day)
 
     def session_at(self, ts_ns: int) -> Session | None:
-        """The session that is open at a time, both ends included, or None."""
+        """Return the session that is open at a time, both ends included, or None."""
         session = self.session_on(self.date_of(ts_ns))
         if session is None or not session.open_ns <= ts_ns <= session.close_ns:
             return None
         return session
 
     def next_session(self, after: date) -> Session:
-        """The first session on a date strictly later than `after`."""
+        """Return the first session on a date strictly later than `after`."""
         for year in (after.year, after.year + 1):
             days = list(self._year(year))
             position = bisect_left(days, after + timedelta(days=1))
@@ -113,7 +113,7 @@ class ExchangeCalendar:
         return self._others.setdefault(name, ExchangeCalendar(name))
 
     def date_of(self, ts_ns: int) -> date:
-        """The date in New York at a time."""
+        """Return the date in New York at a time."""
         return datetime.fromtimestamp(ts_ns // SECOND_NS, NEW_YORK).date()
 
     def _year(self, year: int) -> dict[date, Session]:

@@ -31,7 +31,7 @@ MIN_TIME_VALUE = 0.005
 
 @njit(cache=True)
 def is_tradable(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) -> bool:
-    """Whether a quote is two-sided, finite, uncrossed, unlocked and fresh: the one rule.
+    """Return whether a quote is two-sided, finite, uncrossed, unlocked and fresh: the one rule.
 
     A quote that is dated ahead of `now_ns` is not fresh.
     """
@@ -39,7 +39,7 @@ def is_tradable(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: 
     return bid > 0.0 and ask > bid and ask < np.inf and fresh
 
 
-class Columns(NamedTuple):
+class ChainColumns(NamedTuple):
     """The columns of one chain: [N] per contract, sorted by expiry, then strike; [G] per expiry.
 
     A batch of B chains holds the same columns with a leading axis B; `row` views one of them.
@@ -71,9 +71,9 @@ class Columns(NamedTuple):
 
 
 @njit(cache=True)
-def row(batch: Columns, b: int) -> Columns:
+def row(batch: ChainColumns, b: int) -> ChainColumns:
     """View of chain `b` of a batch."""
-    return Columns(
+    return ChainColumns(
         batch.group_start[b],
         batch.strike[b],
         batch.expiry_ns[b],
@@ -95,9 +95,9 @@ def row(batch: Columns, b: int) -> Columns:
 
 
 @njit(cache=True)
-def first_of(chain: Columns, contracts: int, expiries: int) -> Columns:
+def first_of(chain: ChainColumns, contracts: int, expiries: int) -> ChainColumns:
     """View of the first contracts and expiries of a chain."""
-    return Columns(
+    return ChainColumns(
         chain.group_start[: expiries + 1],
         chain.strike[:contracts],
         chain.expiry_ns[:contracts],
@@ -119,13 +119,13 @@ def first_of(chain: Columns, contracts: int, expiries: int) -> Columns:
 
 
 @njit(cache=True)
-def is_tradable_at(chain: Columns, i: int, now_ns: int, max_age_ns: int) -> bool:
+def is_tradable_at(chain: ChainColumns, i: int, now_ns: int, max_age_ns: int) -> bool:
     """`is_tradable` of contract `i`."""
     return bool(is_tradable(chain.bid[i], chain.ask[i], chain.quote_ns[i], now_ns, max_age_ns))
 
 
 @njit(cache=True)
-def tradable_share(chain: Columns, now_ns: int, max_age_ns: int) -> float:
+def tradable_share(chain: ChainColumns, now_ns: int, max_age_ns: int) -> float:
     """Share of the chain's contracts that could be traded now, 0 for an empty chain."""
     n = len(chain.bid)
     count = 0
@@ -148,7 +148,7 @@ MARKS_READ = (2, 3)
 
 
 @njit(cache=True)
-def _marked(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float) -> float:
+def mark_value(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float) -> float:
     """Value in the books, USD a share: the one rule, of environment, broker and margin.
 
     The mid, or the last value as far as the sides that are quoted allow it: a side that goes
@@ -171,7 +171,7 @@ def _marked(bid: float, ask: float, quote_ns: int, intrinsic: float, last: float
 
 @njit(cache=True, error_model="numpy")
 def _imply_forwards(
-    chain: Columns, now_ns: int, spot: float, rate: float, max_age_ns: int, carry: F64
+    chain: ChainColumns, now_ns: int, spot: float, rate: float, max_age_ns: int, carry: F64
 ) -> float:
     """Fill `forward` by the call and put of each expiry whose mids are closest; return the spot.
 
@@ -210,20 +210,20 @@ def _imply_forwards(
 
 
 @njit(cache=True, error_model="numpy")
-def _mark_all(chain: Columns, spot: float) -> None:
+def _mark_all(chain: ChainColumns, spot: float) -> None:
     """Fill `mark`, and forget what was implied before."""
     strike, right, bid, ask = chain.strike, chain.right, chain.bid, chain.ask
     quote_ns, mark = chain.quote_ns, chain.mark
     iv, delta, gamma, vega, theta = chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta
     for i in range(len(strike)):
         intrinsic = max(right[i] * (spot - strike[i]), 0.0) if spot > 0.0 else np.nan
-        mark[i] = _marked(bid[i], ask[i], quote_ns[i], intrinsic, mark[i])
+        mark[i] = mark_value(bid[i], ask[i], quote_ns[i], intrinsic, mark[i])
         iv[i] = delta[i] = gamma[i] = vega[i] = theta[i] = np.nan
 
 
 @njit(cache=True, error_model="numpy")
 def _invert(
-    chain: Columns, now_ns: int, rate: float, max_age_ns: int, line: I64, price: F64, vol: F64
+    chain: ChainColumns, now_ns: int, rate: float, max_age_ns: int, line: I64, price: F64, vol: F64
 ) -> int:
     """Imply the volatility of every strike that has a price to read; returns how many have.
 
@@ -265,7 +265,7 @@ def _invert(
 # Arrays are taken out of `chain` once: each pass of the tuple to a function counts references.
 @njit(cache=True, error_model="numpy")
 def refresh(
-    chain: Columns,
+    chain: ChainColumns,
     now_ns: int,
     spot: float,
     rate: float,
@@ -274,11 +274,11 @@ def refresh(
 ) -> float:
     """Fill forward, iv, greeks and mark in place; return the spot price that was used.
 
-    The forward comes from put-call parity. Where no pair can be read it is `spot` grown as the
-    last one that was read had grown, dividends included: `grown` [G] remembers that from call to
-    call (NaN before the first). Where nothing is remembered it grows at `rate`. An unknown (NaN)
-    `spot` is implied from the nearest forward. A volatility is read from the out-of-the-money
-    contract of each strike and serves both rights. For marks see `_marked`. Unknown values are NaN.
+    The forward comes from put-call parity. Where no pair can be read it is `spot` grown as the last
+    one that was read had grown, dividends included: `grown` [G] remembers that from call to call
+    (NaN before the first). Where nothing is remembered it grows at `rate`. An unknown (NaN) `spot`
+    is implied from the nearest forward. A volatility is read from the out-of-the-money contract of
+    each strike and serves both rights. For marks see `mark_value`. Unknown values are NaN.
     """
     n = len(chain.strike)
     known = np.full(len(chain.forward), np.nan) if grown is None else grown
@@ -408,7 +408,7 @@ class Chain:
         return len(self.symbols)
 
     def positions(self, in_other: "Chain") -> I64:
-        """Where each contract is in another chain, [N]; -1 where it is not."""
+        """Return where each contract is in another chain, [N]; -1 where it is not."""
         return np.array([in_other.index.get(each, -1) for each in self.symbols], dtype=np.int64)
 
     def adopt_quotes(self, previous: "Chain") -> None:
@@ -452,7 +452,7 @@ def group_and_pair(
     return np.array(starts, dtype=np.int64), pair
 
 
-def empty_columns(expiry_ns: I64, strike: F64, right: I8, kind: I64 | None = None) -> Columns:
+def empty_columns(expiry_ns: I64, strike: F64, right: I8, kind: I64 | None = None) -> ChainColumns:
     """Columns of a listing without any quote; contracts sorted as for `group_and_pair`."""
     n = len(expiry_ns)
     group_start, pair = group_and_pair(expiry_ns, strike, right, kind)
@@ -460,7 +460,7 @@ def empty_columns(expiry_ns: I64, strike: F64, right: I8, kind: I64 | None = Non
     def unknown(size: int) -> F64:
         return np.full(size, np.nan)
 
-    return Columns(
+    return ChainColumns(
         group_start=group_start,
         strike=strike,
         expiry_ns=expiry_ns,

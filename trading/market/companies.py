@@ -92,7 +92,7 @@ class Morning(NamedTuple):
 
 
 def alias_of(symbol: str) -> str:
-    """The symbol that a simulated company takes when it is renamed."""
+    """Return the symbol that a simulated company takes when it is renamed."""
     return symbol.replace(".", "")[: _LONGEST_ROOT - 1] + "X"
 
 
@@ -107,7 +107,7 @@ def morning(
     rng: np.random.Generator,
     calendar: ExchangeCalendar,
 ) -> Morning:
-    """The company at the open of the session `day`.
+    """Return the company at the open of the session `day`.
 
     `home` is its first symbol, `spot` the price at the open in shares of the evening before,
     `close` the closing price of that evening, `listing` the standard contracts then.
@@ -166,7 +166,7 @@ def _announcing(
 def _planned(
     events: RareEvents, home: str, day: date, calendar: ExchangeCalendar
 ) -> tuple[RareKind | None, date]:
-    """What is planned to be announced on `day`, if anything, and the ex-date of what is."""
+    """Return what is planned to be announced on `day`, if anything, and the ex-date of what is."""
     actions = (
         RareKind.SPLIT,
         RareKind.UNEVEN_SPLIT,

@@ -63,7 +63,7 @@ class OptionContract:
         return underlying_of(self.root)
 
     def is_on(self, underlying: str) -> bool:
-        """Whether this is an option on `underlying`: `BRKB` on `BRK.B`, `SPXW` on `SPX`."""
+        """Return whether this is an option on `underlying`: `BRKB` on `BRK.B`, `SPXW` on `SPX`."""
         return is_root_of(self.root, underlying)
 
     @property

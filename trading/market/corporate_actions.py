@@ -86,7 +86,7 @@ class Split:
         return f"{self.ratio.numerator} for {self.ratio.denominator}"
 
     def price_after(self, price: float) -> float:
-        """What a price of before is in shares of after, USD."""
+        """Return what a price of before is in shares of after, USD."""
         return price * self.ratio.denominator / self.ratio.numerator
 
 
@@ -113,7 +113,7 @@ class SpecialDividend:
         return f"{self.amount:.10g} USD a share"
 
     def price_after(self, price: float) -> float:
-        """What a price of before is without the dividend, USD; never below a cent."""
+        """Return what a price of before is without the dividend, USD; never below a cent."""
         return max(price - self.amount, min(price, 0.01))
 
 
@@ -140,7 +140,7 @@ class SpinOff:
         return f"{self.ratio} {self.new_symbol} a share, at {self.price:.10g} USD"
 
     def price_after(self, price: float) -> float:
-        """What a price of before is without the spun-off shares, USD; never below a cent."""
+        """Return what a price of before is without the spun-off shares, USD; never below a cent."""
         return max(price - float(self.ratio) * self.price, min(price, 0.01))
 
 
@@ -183,7 +183,7 @@ class Merger:
         return " and ".join(filter(None, (shares, cash))) + " a share"
 
     def price_after(self, price: float) -> float:
-        """The price of a share of the new company that makes both sides worth the same, USD."""
+        """Return the price of a new company's share that makes both sides worth the same, USD."""
         if self.ratio == 0:
             return self.cash
         return max(price - self.cash, min(price, 0.01)) / float(self.ratio)
@@ -213,7 +213,7 @@ class Rename:
         return f"{_NOW}{self.new_symbol}"
 
     def price_after(self, price: float) -> float:
-        """The same."""
+        """Return the same."""
         return price
 
 
@@ -233,7 +233,7 @@ class Delisting:
         return "delisted"
 
     def price_after(self, price: float) -> float:
-        """The same."""
+        """Return the same."""
         return price
 
 
@@ -265,7 +265,7 @@ def renames(applied: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, str]]
 
 
 def first_name(symbol: str, applied: Mapping[str, tuple[str, str]]) -> str:
-    """The symbol that a held company had before all changes that were `applied` to an account."""
+    """Return the symbol that a held company had before all changes that were `applied`."""
     name = symbol
     for before, after in reversed(list(renames(applied))):
         name = before if after == name else name
@@ -283,7 +283,7 @@ def in_order(actions: Iterable[CorporateAction]) -> list[CorporateAction]:
 
 
 def special_dividends(dividends: Iterable[Dividend]) -> list[SpecialDividend]:
-    """What the special ones among `dividends` do to contracts, those of one ex-date added up."""
+    """Return what special `dividends` do to contracts, those of one ex-date added up."""
     totals: dict[tuple[str, date], float] = {}
     for each in dividends:
         if each.special:
@@ -308,7 +308,7 @@ def without_adjusting(dividends: Iterable[Dividend]) -> list[Dividend]:
 
 
 def adjusted_strike(action: CorporateAction, strike_milli: int) -> int | None:
-    """The strike of a standard contract that stays standard through an action, in thousandths.
+    """Return the strike, in thousandths, of a contract that stays standard through an action.
 
     To the cent, halves up (OCC By-Laws Article VI, section 11A). None where the action changes what
     the contract delivers instead, or leaves less than a cent.
@@ -328,7 +328,7 @@ def _cents(milli: Fraction) -> int:
 
 
 def price_factor(actions: Sequence[CorporateAction], price: float) -> float:
-    """What prices of before `actions` are multiplied with to go on without a jump.
+    """Return what prices of before `actions` are multiplied with to go on without a jump.
 
     `price` is the last one before them, USD; without one (NaN) only splits count.
     """

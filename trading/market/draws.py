@@ -29,7 +29,7 @@ _EXPONENTIAL /= _EXPONENTIAL.mean()
 
 @njit(cache=True, error_model="numpy")
 def draw_key(rng: np.random.Generator) -> np.uint64:
-    """A key for `bits_at`, from one draw of the generator."""
+    """Return a key for `bits_at`, from one draw of the generator."""
     return np.uint64(rng.random() * 9007199254740992.0)
 
 
@@ -44,14 +44,14 @@ def bits_at(key: np.uint64, position: int) -> np.uint64:
 
 @njit(cache=True, error_model="numpy")
 def uniform_of(bits: np.uint64, shift: int, width: int) -> float:
-    """Number in [0, 1) from the `width` bits that begin at bit `shift`."""
+    """Return number in [0, 1) from the `width` bits that begin at bit `shift`."""
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     return np.int64((bits >> np.uint64(shift)) & mask) / float(1 << width)
 
 
 @njit(cache=True, error_model="numpy")
 def normal_of(bits: np.uint64, shift: int) -> float:
-    """Standard normal draw, at most 3.3 in size, from the ten bits that begin at bit `shift`."""
+    """Return a standard normal draw, at most 3.3 in size, from the ten bits from `shift` on."""
     return float(_NORMAL[np.int64((bits >> np.uint64(shift)) & _MASK)])
 
 

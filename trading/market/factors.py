@@ -44,7 +44,7 @@ class Factors(NamedTuple):
     """[B, T + 1], log of the spot over its trailing mean."""
 
 
-class State(NamedTuple):
+class FactorState(NamedTuple):
     """One market at one time."""
 
     spot: float
@@ -125,11 +125,11 @@ def _step(
     model: MarketModel,
     law: _Law,
     rng: np.random.Generator,
-    state: State,
+    state: FactorState,
     iv: float,
     common: float,
     loading: float,
-) -> tuple[State, float, float]:
+) -> tuple[FactorState, float, float]:
     """`advance` without a switch, by the law of the state's regime; `iv` is exp(state.log_iv)."""
     spot, log_iv, skew, regime, gap = state
     variance = iv * iv * law.variance_per_iv2
@@ -149,7 +149,7 @@ def _step(
     log_iv = min(max(log_iv, _MIN_LOG_IV), _MAX_LOG_IV)
     skew += law.skew_pull * (law.skew_level - skew) + law.skew_scale * rng.standard_normal()
     skew = min(max(skew, _MIN_SKEW), _MAX_SKEW)
-    following = State(spot * exp(move), log_iv, skew, regime, (gap + move) * law.fade)
+    following = FactorState(spot * exp(move), log_iv, skew, regime, (gap + move) * law.fade)
     return following, spot * exp(max(highest, move)), spot * exp(min(lowest, move))
 
 
@@ -157,14 +157,14 @@ def _step(
 def advance(
     model: MarketModel,
     rng: np.random.Generator,
-    state: State,
+    state: FactorState,
     years: float,
     log_scale: float,
     is_night: bool = False,
     shared: F64 = OWN_SHOCKS,
     loading: float = 0.0,
-) -> tuple[State, float, float]:
-    """The state after `years` of variance time, with the highest and lowest spot on the way.
+) -> tuple[FactorState, float, float]:
+    """Return the state after `years` of variance time, with the highest and lowest spot on the way.
 
     The volatility levels are the model's times the exponential of `log_scale`; `is_night` where
     the exchange is closed. `shared` and `loading` as in `simulate_path`, of one step.
@@ -187,39 +187,44 @@ def advance(
 def overnight(
     model: MarketModel,
     rng: np.random.Generator,
-    close: State,
+    close: FactorState,
     close_ns: int,
     open_ns: int,
     event_ns: float,
     shared: F64,
     loading: float,
-) -> State:
-    """The state at the next open, from that at a close; news that falls between moves the spot.
+) -> FactorState:
+    """Return the state at the next open, from that at a close.
+
+    News that falls between moves the spot.
 
     `shared` and `loading` as in `simulate_path`, of one step.
     """
     years = model.overnight_share / SESSIONS_PER_YEAR
-    state: State = advance(model, rng, close, years, 0.0, True, shared, loading)[0]
+    state: FactorState = advance(model, rng, close, years, 0.0, True, shared, loading)[0]
     if close_ns < event_ns <= open_ns:
         spot = state.spot * exp(model.event_move * rng.standard_normal())
-        state = State(spot, state.log_iv, state.skew, state.regime, state.gap)
+        state = FactorState(spot, state.log_iv, state.skew, state.regime, state.gap)
     return state
 
 
 @njit(cache=True, error_model="numpy")
 def _shared_at(shared: F64, step: int) -> tuple[float, float]:
-    """The shock of a step that all markets share, and what switches their regimes; NaN: own."""
+    """Return the shock of a step that all markets share, and what switches their regimes.
+
+    NaN: own.
+    """
     if shared.shape[1] == 0:
         return 0.0, np.nan
     return shared[0, step], shared[1, step]
 
 
 @njit(cache=True, error_model="numpy")
-def _switched(model: MarketModel, law: _Law, state: State) -> State:
-    """The state as it enters the other regime."""
+def _switched(model: MarketModel, law: _Law, state: FactorState) -> FactorState:
+    """Return the state as it enters the other regime."""
     spot, log_iv, skew, regime, gap = state
     log_iv += model.switch_shock * (law.other_level - log_iv)
-    return State(spot, log_iv, skew, STRESSED if regime == CALM else CALM, gap)
+    return FactorState(spot, log_iv, skew, STRESSED if regime == CALM else CALM, gap)
 
 
 @njit(cache=True, error_model="numpy")
@@ -248,7 +253,7 @@ def simulate_path(
     volume_level = model.daily_volume * share / model.calm_vol * exp(-0.5 * noise * noise)
     iv, gap = factors.atm_iv[b, first], factors.gap[b, first]
     regime = STRESSED if factors.regime[b, first] == STRESSED else CALM
-    state = State(factors.spot[b, first], log(iv), factors.skew[b, first], regime, gap)
+    state = FactorState(factors.spot[b, first], log(iv), factors.skew[b, first], regime, gap)
     law = _law(model, regime, step_years, log_scale)
     for step in range(first, factors.high.shape[1]):
         passed = (step - first) * step_seconds

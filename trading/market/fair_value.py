@@ -35,8 +35,9 @@ _LANES = 4
 
 @njit(cache=True, error_model="numpy")
 def normal_cdf(x: float) -> float:
-    """Standard normal distribution function, to within 1e-10.
+    """Return standard normal distribution function, to within 1e-10.
 
+    `trading.market.pricing` has the exact one; `tests/market/test_fair_value.py` ties the two.
     Four terms of the Taylor series around the nearest of 513 tabulated points.
     """
     size = min(abs(x), _REACH)
@@ -67,7 +68,7 @@ def fast_log(x: float) -> float:
 
 @njit(cache=True, error_model="numpy")
 def _in_pairs(strike: F64) -> bool:
-    """Whether contracts 0 and 1, 2 and 3, and so on share their strikes."""
+    """Return whether contracts 0 and 1, 2 and 3, and so on share their strikes."""
     odd = len(strike) % 2
     for j in range(len(strike) // 2):
         odd += strike[2 * j] != strike[2 * j + 1]

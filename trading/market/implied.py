@@ -2,7 +2,7 @@
 
 The same equation as in `trading.market.pricing`, with the same first guess and steps, but a fixed
 number of them for all. What has not settled by then is left to `implied_volatility`, so the answers
-are its answers, to about 1e-10.
+are its answers, to about 1e-10: `tests/market/test_chain_refresh.py` ties the two.
 """
 
 from math import erfc, exp, pi, sqrt

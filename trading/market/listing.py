@@ -71,7 +71,7 @@ _KNOWN = {
 
 
 def default_spec(symbol: str) -> UnderlyingSpec:
-    """The usual spec of a well-known underlying, and a made-up but fixed one of any other."""
+    """Return the usual spec of a well-known underlying, a made-up but fixed one of any other."""
     known = _KNOWN.get(symbol)
     if known is not None:
         return known

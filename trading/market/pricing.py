@@ -52,6 +52,7 @@ _NOT_CONVERGED = int(IvReason.NOT_CONVERGED)
 
 @njit(cache=True, error_model="numpy")
 def _normal_cdf(x: float) -> float:
+    # `fair_value.normal_cdf` is a faster one, for simulated quotes alone.
     return 0.5 * erfc(-x * _SQRT_HALF)
 
 
@@ -184,7 +185,7 @@ def inverse_normal_model(away: float, scale: float) -> float:
 
 @njit(cache=True, error_model="numpy")
 def _first_guess(x: float, target: float) -> float:
-    """Where the search for a total deviation begins."""
+    """Return where the search for a total deviation begins."""
     if -x <= 1e-9 * target:
         return target * _SQRT_2PI
     return float(inverse_normal_model(-x, log1p(-0.4 * x / target)))
@@ -238,7 +239,7 @@ def refusal(
     discount: float,
     min_time_value: float,
 ) -> int:
-    """Why a price has no volatility, an `IvReason`, or OK; see `implied_volatility`."""
+    """Return why a price has no volatility, an `IvReason`, or OK; see `implied_volatility`."""
     reason = _OK
     quoted = 0.0 < price < inf and 0.0 < forward < inf and 0.0 < strike < inf
     if not (quoted and 0.0 < discount < inf and isfinite(t)):
@@ -266,7 +267,7 @@ def implied_volatility(
     discount: float,
     min_time_value: float,
 ) -> tuple[float, int]:
-    """The volatility at which `black_price` gives `price`, and an `IvReason`.
+    """Return the volatility at which `black_price` gives `price`, and an `IvReason`.
 
     The out-of-the-money option of the same strike is inverted, which put-call parity prices from
     the time value alone.

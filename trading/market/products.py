@@ -84,18 +84,18 @@ _INDEX_OF = {root: index for index, roots in INDEX_ROOTS.items() for root in roo
 
 
 def product_of(root: str) -> Product:
-    """The product of an option root or underlying, as in `SPXW` or `GOOG`."""
+    """Return the product of an option root or underlying, as in `SPXW` or `GOOG`."""
     found = _PRODUCTS.get(root)
     return found if found is not None else _PRODUCTS.get(root.rstrip(_DIGITS), EQUITY)
 
 
 def is_index(underlying: str) -> bool:
-    """Whether an underlying is an index, which has options and no shares."""
+    """Return whether an underlying is an index, which has options and no shares."""
     return product_of(underlying).cash_settled
 
 
 def roots_of(underlying: str) -> tuple[str, ...]:
-    """The roots of the standard options on an underlying.
+    """Return the roots of the standard options on an underlying.
 
     Options on one class of a stock have no dot in their root: those on `BRK.B` are `BRKB`. An
     index may have several roots: `SPX` has `SPX` and `SPXW`.
@@ -105,13 +105,13 @@ def roots_of(underlying: str) -> tuple[str, ...]:
 
 
 def main_root(underlying: str) -> str:
-    """The root of those of an underlying's options that may be opened, or else its first one."""
+    """Return the root of an underlying's options that may be opened, else its first one."""
     roots = roots_of(underlying)
     return next((root for root in roots if not product_of(root).refusal), roots[0])
 
 
 def underlying_of(root: str) -> str:
-    """The underlying of a root, adjusted or not, as far as the root alone says it.
+    """Return the underlying of a root, adjusted or not, as far as the root alone says it.
 
     That of `BRKB` is told by its listing only, see `is_root_of`.
     """
@@ -120,7 +120,7 @@ def underlying_of(root: str) -> str:
 
 
 def is_root_of(root: str, underlying: str) -> bool:
-    """Whether options with this root, adjusted or not, are options on this underlying.
+    """Return whether options with this root, adjusted or not, are options on this underlying.
 
     An option root also counts as an underlying of its own: `SPXW` lists `SPXW`.
     """
@@ -129,13 +129,18 @@ def is_root_of(root: str, underlying: str) -> bool:
 
 
 def option_prefixes(underlyings: Iterable[str]) -> tuple[str, ...]:
-    """What the symbols of all options on these underlyings begin with; others' may as well."""
+    """Return what the symbols of all options on these underlyings begin with.
+
+    Others' may as well.
+    """
     names = (root for name in underlyings for root in (name, *roots_of(name)))
     return tuple(dict.fromkeys(f"O:{name}" for name in names))
 
 
 def data_ticker(underlying: str) -> str:
-    """The vendor's ticker for an underlying's prices: `I:SPX` for the index `SPX`, `GOOG` for GOOG.
+    """Return the vendor's ticker for an underlying's prices.
+
+    `I:SPX` for the index `SPX`, `GOOG` for GOOG.
 
     Reference data of options knows an index by its plain name.
     """
@@ -144,7 +149,10 @@ def data_ticker(underlying: str) -> str:
 
 
 def underlying_named(ticker: str) -> str:
-    """The underlying that the vendor's ticker means: `SPX` for `I:SPX`, `BRK.B` for `BRK/B`."""
+    """Return the underlying that the vendor's ticker means.
+
+    `SPX` for `I:SPX`, `BRK.B` for `BRK/B`.
+    """
     return ticker.removeprefix("I:").replace("/", ".")
 
 
@@ -153,7 +161,7 @@ def _undotted(name: str) -> str:
 
 
 def products_table() -> str:
-    """What can be traded and what not, as a Markdown table, for `docs/products.md`."""
+    """Return what can be traded and what not, as a Markdown table, for `docs/products.md`."""
     rows = [
         "| underlying | root of the options | settlement | exercise | last trade of a day | "
         "opened |",

@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 from math import exp, inf, pow, sqrt
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -31,6 +32,22 @@ class TickClass(IntEnum):
     """A cent below 3 dollars, five above."""
     STANDARD = 2
     """Five cents below 3 dollars, ten above."""
+
+
+class ChainQuotes(NamedTuple):
+    """Contracts of one chain and their quotes, [N] each."""
+
+    strike: F64
+    """USD a share."""
+    expiry_ns: I64
+    right: I8
+    bid: F64
+    """USD a share; an absent side is 0."""
+    ask: F64
+    bid_size: F64
+    ask_size: F64
+    quote_ns: I64
+    """0 before the first quote."""
 
 
 _CLASS_PENNY = int(TickClass.PENNY)
@@ -199,14 +216,7 @@ def quote_chain(
     atm_iv: float,
     skew: float,
     now_ns: int,
-    strike: F64,
-    expiry_ns: I64,
-    right: I8,
-    bid: F64,
-    ask: F64,
-    bid_size: F64,
-    ask_size: F64,
-    quote_ns: I64,
+    quotes: ChainQuotes,
     tick_class: int,
     requote_prob: float,
     changed: NDArray[np.bool_],
@@ -222,12 +232,14 @@ def quote_chain(
 
     Parameters
     ----------
-    strike, expiry_ns, right : [N], the contracts; fastest when sorted by expiry, then strike
-    bid, ask, bid_size, ask_size, quote_ns : [N], overwritten where a quote changes; an absent
-        side is 0, and `quote_ns` is 0 before the first quote
+    quotes : the contracts, fastest when sorted by expiry, then strike; a quote is overwritten where
+        it changes
     tick_class : TickClass of the whole chain
     changed : bool[N], set to which quotes changed
     """
+    strike, expiry_ns, right = quotes.strike, quotes.expiry_ns, quotes.right
+    bid, ask, quote_ns = quotes.bid, quotes.ask, quotes.quote_ns
+    bid_size, ask_size = quotes.bid_size, quotes.ask_size
     key = draw_key(rng)
     n = len(strike)
     work = np.empty((5, n))

@@ -158,7 +158,7 @@ TICK_CLASSES = 3
 ANY_CLASS = -1
 
 
-class Beginnings(NamedTuple):
+class InitialConditions(NamedTuple):
     """How the episodes of training begin, beside the parameters of their markets."""
 
     spot: Range = SPOT
@@ -171,20 +171,20 @@ class Beginnings(NamedTuple):
     """TickClass of all, or ANY_CLASS."""
 
 
-DEFAULT_BEGINNINGS = Beginnings()
+DEFAULT_INITIAL_CONDITIONS = InitialConditions()
 
 
 class Family(NamedTuple):
     """Which markets the sessions of training are drawn from."""
 
     ranges: ModelRanges = DEFAULT_RANGES
-    beginnings: Beginnings = DEFAULT_BEGINNINGS
+    initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS
 
 
 DEFAULT_FAMILY = Family()
 
 
-class Markets(NamedTuple):
+class SimulatedPaths(NamedTuple):
     """n markets, each as one episode begins in it."""
 
     models: F64
@@ -218,7 +218,7 @@ def sample_models(rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAUL
 
 
 def steep_enough(curvature: _Number, skew: _Number) -> _Number:
-    """The curvature, or what a skew asks for at least, so that its smile admits no butterfly."""
+    """Return the curvature, or the least with which a skew's smile admits no butterfly."""
     enough: _Number = np.maximum(curvature, -_SKEW_TO_CURVATURE * skew)
     return enough
 
@@ -228,8 +228,8 @@ def sample_markets(
     n: int,
     close_ns: int = 0,
     ranges: ModelRanges = DEFAULT_RANGES,
-    beginnings: Beginnings = DEFAULT_BEGINNINGS,
-) -> Markets:
+    initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
+) -> SimulatedPaths:
     """n independent markets as their episodes begin: parameters, spot, volatility and tick class.
 
     `close_ns` is the close of the episode's session, which dates the news that some markets
@@ -242,20 +242,22 @@ def sample_markets(
     True
     """
     models = sample_models(rng, n, ranges)
-    stressed = rng.random(n) < beginnings.stressed_share
+    stressed = rng.random(n) < initial_conditions.stressed_share
     level = models[np.arange(n), np.where(stressed, _STRESSED_VOL, _CALM_VOL)]
     log_iv = np.log(level) + LEVEL_NOISE * rng.standard_normal(n)
-    expects = rng.random(n) < beginnings.event_share
+    expects = rng.random(n) < initial_conditions.event_share
     days = rng.integers(*EVENT_DAYS, n)
     if close_ns > 0:
         models[:, _EVENT_NS] = np.where(expects, close_ns + days * DAY_NS + _HOUR_NS, 0.0)
     low, high = np.log(IV_BOUNDS)
-    log_spot = rng.uniform(np.log(beginnings.spot.low), np.log(beginnings.spot.high), n)
+    log_spot = rng.uniform(
+        np.log(initial_conditions.spot.low), np.log(initial_conditions.spot.high), n
+    )
     log_iv = np.minimum(np.maximum(log_iv, low), high)
     tick_class = rng.integers(0, TICK_CLASSES, n)
-    if beginnings.tick_class != ANY_CLASS:
-        tick_class[:] = beginnings.tick_class
-    return Markets(
+    if initial_conditions.tick_class != ANY_CLASS:
+        tick_class[:] = initial_conditions.tick_class
+    return SimulatedPaths(
         models,
         np.exp(log_spot),
         log_iv,
@@ -266,7 +268,9 @@ def sample_markets(
 
 
 def _first_gaps(rng: np.random.Generator, models: F64, log_iv: F64) -> F64:
-    """How far each spot begins from its trailing mean: the stationary law at the first volatility.
+    """Return how far each spot begins from its trailing mean.
+
+    The stationary law at the first volatility.
 
     Nothing is drawn where no market has momentum.
     """
@@ -281,7 +285,7 @@ def _first_gaps(rng: np.random.Generator, models: F64, log_iv: F64) -> F64:
 
 @njit(cache=True, error_model="numpy")
 def model_at(models: F64, row: int) -> MarketModel:
-    """The model in one row of a table whose columns are in the order of `MarketModel._fields`."""
+    """Return the model in one row of a table with the columns `MarketModel._fields`."""
     m = models[row]
     return MarketModel(
         drift=m[0],
@@ -333,7 +337,7 @@ def model_at(models: F64, row: int) -> MarketModel:
 
 @njit(cache=True, error_model="numpy")
 def simulate_markets(
-    markets: Markets,
+    markets: SimulatedPaths,
     which: I64,
     factors: Factors,
     step_seconds: float,

@@ -66,7 +66,7 @@ class RareEvents:
         return self.splits + self.special_dividends + self.renames + self.delistings
 
     def drawn_action(self, uniform: float) -> RareKind | None:
-        """The action that a session's draw, uniform on [0, 1), stands for."""
+        """Return the action that a session's draw, uniform on [0, 1), stands for."""
         left = uniform * SESSIONS_PER_YEAR
         for kind, rate in (
             (RareKind.SPLIT, self.splits),
@@ -90,7 +90,7 @@ class Halt(NamedTuple):
     end_ns: int
 
     def holds(self, ts_ns: int) -> bool:
-        """Whether nothing trades at a time."""
+        """Return whether nothing trades at a time."""
         return self.start_ns <= ts_ns < self.end_ns
 
 
@@ -133,7 +133,7 @@ _BURST = 6
 def halt_of(
     events: RareEvents, symbol: str, session: Session, rng: np.random.Generator
 ) -> Halt | None:
-    """The halt of an underlying in a session; most last for minutes, some for all of it."""
+    """Return the halt of an underlying in a session; most last for minutes, some for all of it."""
     chance, when, how_long = rng.random(3).tolist()
     planned = events.planned.get((symbol, session.date))
     whole = Halt(session.open_ns, session.close_ns + 1)
@@ -152,7 +152,7 @@ def halt_of(
 def bad_prints_of(
     events: RareEvents, symbol: str, session: Session, step_ns: int, rng: np.random.Generator
 ) -> list[BadPrint]:
-    """The bad prints of an underlying in a session, in order of time, on steps of `step_ns`."""
+    """Return an underlying's bad prints of a session in order of time, on steps of `step_ns`."""
     chance = rng.random()
     planned = events.planned.get((symbol, session.date)) is RareKind.BAD_PRINTS
     if not planned and chance >= events.bad_prints / SESSIONS_PER_YEAR:

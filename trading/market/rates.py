@@ -57,5 +57,5 @@ class YieldCurve:
 
 
 def yield_of(rate: float) -> float:
-    """The yield in percent that `YieldCurve.rate` makes a continuously compounded rate of."""
+    """Return the yield, percent, that `YieldCurve.rate` makes a continuous rate of."""
     return 200.0 * math.expm1(rate / 2.0)

@@ -19,7 +19,7 @@ from trading.market.calendar import MINUTE_NS
 from trading.market.chain import Chain
 from trading.market.factors import CALM, SESSIONS_PER_YEAR, simulate_factors
 from trading.market.model import DEFAULT_MODEL, MarketModel
-from trading.market.quotes import TickClass, quote_chain, tick_cents
+from trading.market.quotes import ChainQuotes, TickClass, quote_chain, tick_cents
 from trading.market.session_statistics import Figure, Figures, Shown, session_figures
 
 F64 = NDArray[np.float64]
@@ -143,7 +143,7 @@ def _average(sessions: Sequence[Figures]) -> Figures:
 
 
 def _tick_class(watched: Sequence[Watched]) -> TickClass:
-    """The finest class whose ticks nearly all prices keep to."""
+    """Return the finest class whose ticks nearly all prices keep to."""
     prices = np.concatenate([np.ravel(side) for each in watched for side in each.shown[2:4]])
     cents = np.rint(100.0 * prices[prices > 0.0])[:20_000]
     for each in (TickClass.STANDARD, TickClass.PENNY_PROGRAM):
@@ -154,7 +154,7 @@ def _tick_class(watched: Sequence[Watched]) -> TickClass:
 
 
 def _first_guess(recorded: Figures, watched: Sequence[Watched], rate: float) -> MarketModel:
-    """What the figures say directly, without simulation."""
+    """Return what the figures say directly, without simulation."""
     days, levels = _by_days(recorded, "at-the-money IV")
     if not len(levels):
         raise DataError(
@@ -255,6 +255,9 @@ def _seen(
     )  # fmt: skip
     bid, ask, bid_size, ask_size = (np.zeros(n) for _ in range(4))
     quote_ns, changed = np.zeros(n, np.int64), np.zeros(n, np.bool_)
+    quotes = ChainQuotes(
+        columns.strike, columns.expiry_ns, columns.right, bid, ask, bid_size, ask_size, quote_ns
+    )
     shape = (len(moments), n)
     sides = np.zeros((4, *shape))
     shown = Shown(
@@ -265,8 +268,7 @@ def _seen(
     for step in range(int(moments[-1]) + 1):
         quote_chain(
             model, rng, paths.spot[0, step], paths.atm_iv[0, step], paths.skew[0, step],
-            watched.open_ns + step * MINUTE_NS, columns.strike, columns.expiry_ns, columns.right,
-            bid, ask, bid_size, ask_size, quote_ns, int(tick_class),
+            watched.open_ns + step * MINUTE_NS, quotes, int(tick_class),
             model.requote_per_bar if step else 1.0, changed,
         )  # fmt: skip
         if step in at:

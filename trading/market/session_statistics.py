@@ -51,7 +51,7 @@ Figures = dict[Figure, float]
 
 
 def session_figures(chain: Chain, shown: Shown, rate: float) -> Figures:
-    """The figures of a session; a bucket without enough quotes is left out.
+    """Return the figures of a session; a bucket without enough quotes is left out.
 
     Spreads by price, in and out of the money; quote ages in whole minutes and missing sides by
     distance from the money; displayed sizes; at-the-money volatility and 25-delta skew by expiry.

@@ -18,14 +18,14 @@ from trading.market.factors import (
     CALM,
     OWN_SHOCKS,
     Factors,
-    State,
+    FactorState,
     overnight,
     simulate_factors,
 )
 from trading.market.listing import UnderlyingSpec, listing_expiries, listing_strikes
 from trading.market.model import MarketModel
 from trading.market.products import main_root
-from trading.market.quotes import quote_chain
+from trading.market.quotes import ChainQuotes, quote_chain
 from trading.market.rare_events import (
     NOTHING_RARE,
     BadPrint,
@@ -71,7 +71,7 @@ NO_TIES = Ties()
 class Opening(NamedTuple):
     """One underlying at a session's open; `listing` is of its standard contracts."""
 
-    state: State
+    state: FactorState
     listing: Listing
     company: Company
 
@@ -89,7 +89,7 @@ class Underlying:
     ties: Ties = NO_TIES
 
     def model_on(self, session: Session) -> MarketModel:
-        """The model with the news that are next at a session's open."""
+        """Return the model with the news that are next at a session's open."""
         every = self.ties.news_every_days
         if not every:
             return self.model
@@ -104,7 +104,7 @@ class Underlying:
         return self.model._replace(event_ns=float(dated.close_ns + _HOUR_NS))
 
     def shared(self, day: date, stream: int, count: int) -> NDArray[np.float64]:
-        """The shocks that all underlyings of the world share, see `simulate_path`."""
+        """Return the shocks that all underlyings of the world share, see `simulate_path`."""
         if not self.ties.any:
             return OWN_SHOCKS
         rng = np.random.default_rng([self.seed, _COMMON, day.toordinal(), stream])
@@ -118,7 +118,7 @@ class Underlying:
         return np.random.default_rng([self.seed, name, day.toordinal(), stream])
 
     def first(self, day: date) -> Opening:
-        state = State(self.spec.spot, log(self.spec.annual_vol), self.model.calm_skew, CALM)
+        state = FactorState(self.spec.spot, log(self.spec.annual_vol), self.model.calm_skew, CALM)
         company = Company(self.spec.symbol)
         company, _, _ = self._morning(company, day, self.spec.spot, self.spec.spot, {})
         return Opening(state, self._listed(day, self.spec.spot, {}), company)
@@ -139,16 +139,16 @@ class Underlying:
         return halt_of(self.rare, self.spec.symbol, session, self.rng(session.date, _HALTS))
 
     def bad_prints(self, session: Session) -> list[BadPrint]:
-        """What is printed wrong in a session."""
+        """Return what is printed wrong in a session."""
         if not self.rare.any:
             return []
         rng, step_ns = self.rng(session.date, _PRINTS), self.step_seconds * SECOND_NS
         return bad_prints_of(self.rare, self.spec.symbol, session, step_ns, rng)
 
     def next(self, session: Session, following: date, opening: Opening) -> Opening:
-        """The opening on the session after `session`, a night later."""
+        """Return the opening on the session after `session`, a night later."""
         paths = self.paths(session, opening)
-        close = State(
+        close = FactorState(
             float(paths.spot[0, -1]),
             log(paths.atm_iv[0, -1]),
             float(paths.skew[0, -1]),
@@ -159,7 +159,7 @@ class Underlying:
         shared, loading = self.shared(session.date, _NIGHT, 1), sqrt(self.ties.correlation)
         open_ns = self.calendar.next_session(session.date).open_ns
         event_ns, close_ns = float(self.model_on(session).event_ns), session.close_ns
-        state = State(
+        state = FactorState(
             *overnight(self.model, rng, close, close_ns, open_ns, event_ns, shared, loading)
         )
         halt = self.halt(session)
@@ -174,7 +174,7 @@ class Underlying:
         return Opening(state._replace(spot=spot), listing, company)
 
     def paths(self, session: Session, opening: Opening) -> Factors:
-        """The session's factors as one market, B = 1."""
+        """Return the session's factors as one market, B = 1."""
         spot, log_iv, skew, regime, gap = opening.state
         n_steps = (session.close_ns - session.open_ns) // (self.step_seconds * SECOND_NS)
         return simulate_factors(
@@ -192,7 +192,7 @@ class Underlying:
         )
 
     def _listed(self, day: date, spot: float, before: Listing) -> Listing:
-        """What was listed and has not expired, with the strikes that this open adds."""
+        """Return what was listed and has not expired, with the strikes that this open adds."""
         listing = {expiry: strikes for expiry, strikes in before.items() if expiry >= day}
         for expiry in listing_expiries(day, self.calendar):
             years = max((expiry - day).days, 1) / 365
@@ -203,7 +203,7 @@ class Underlying:
         return listing
 
 
-class Book:
+class QuotedUnderlying:
     """The quotes of one underlying's chain through one session."""
 
     def __init__(self, rules: Underlying, session: Session, opening: Opening) -> None:
@@ -221,6 +221,10 @@ class Book:
         self._expiry_ns = np.array([expiries[c.expiry] for c in self.contracts], dtype=np.int64)
         self._bid, self._ask, self._bid_size, self._ask_size = np.zeros((4, n))
         self._quote_ns = np.zeros(n, dtype=np.int64)
+        self._quotes = ChainQuotes(
+            self._strike, self._expiry_ns, self._right,
+            self._bid, self._ask, self._bid_size, self._ask_size, self._quote_ns,
+        )  # fmt: skip
         self._changed = np.zeros(n, dtype=np.bool_)
         prints = rules.bad_prints(session) if self.company.listed else []
         self._bad_quotes = _by_time(each for each in prints if each.misprint != Misprint.WILD_BAR)
@@ -228,13 +232,13 @@ class Book:
         self._to_correct: list[int] = []
         self._was_halted = False
 
-    def requote(self, step: int, now_ns: int, probability: float) -> "Requoted":
-        """The quotes that changed."""
+    def requote(self, step: int, now_ns: int, probability: float) -> "QuoteChanges":
+        """Return the quotes that changed."""
         self._was_halted, was_halted = self._is_halted(now_ns), self._was_halted
         if self._was_halted or not self.contracts:
             nothing = np.empty(0, np.int64)
             none = np.empty(0)
-            return Requoted(nothing, none, none, none, none, nothing)
+            return QuoteChanges(nothing, none, none, none, none, nothing)
         quote_chain(
             self._model,
             self._rng,
@@ -242,14 +246,7 @@ class Book:
             float(self.paths.atm_iv[0, step]),
             float(self.paths.skew[0, step]),
             now_ns,
-            self._strike,
-            self._expiry_ns,
-            self._right,
-            self._bid,
-            self._ask,
-            self._bid_size,
-            self._ask_size,
-            self._quote_ns,
+            self._quotes,
             int(self._rules.spec.tick_class),
             1.0 if was_halted else probability,
             self._changed,
@@ -268,13 +265,13 @@ class Book:
         for each, position in zip(bad, wrong, strict=True):
             at = int(np.searchsorted(k, position))
             bid[at], ask[at] = _misprinted(each, float(bid[at]), float(ask[at]))
-        return Requoted(k, bid, ask, self._bid_size[k], self._ask_size[k], self._quote_ns[k])
+        return QuoteChanges(k, bid, ask, self._bid_size[k], self._ask_size[k], self._quote_ns[k])
 
     def _is_halted(self, now_ns: int) -> bool:
         return self.halt is not None and self.halt.holds(now_ns)
 
     def bars(self, first: int, last: int, start_ns: int) -> list[StockBar]:
-        """The bar over steps `first` to `last`, where trading was not halted."""
+        """Return the bar over steps `first` to `last`, where trading was not halted."""
         end_ns = start_ns + MINUTE_NS
         if not self.company.listed or self._is_halted(start_ns) or self._is_halted(end_ns - 1):
             return []
@@ -285,7 +282,10 @@ class Book:
         return [bar]
 
     def halt_news(self, now_ns: int) -> list[HaltNews]:
-        """What the exchange tells of a halt at a step: its begin, its end, and every minute."""
+        """Return what the exchange tells of a halt at a step.
+
+        Its begin, its end, and every minute.
+        """
         if self.halt is None:
             return []
         is_minute = (now_ns - self.halt.start_ns) % MINUTE_NS == 0
@@ -294,7 +294,7 @@ class Book:
         return [HaltNews(self.company.symbol, now_ns, False)] * (now_ns == self.halt.end_ns)
 
     def bar(self, first: int, last: int, start_ns: int) -> StockBar:
-        """The bar over steps `first` to `last`, the last one excluded, in whole cents."""
+        """Return the bar over steps `first` to `last`, the last one excluded, in whole cents."""
         paths = self.paths
         volume = paths.volume[0, first:last]
         closes = paths.spot[0, first + 1 : last + 1]
@@ -315,7 +315,7 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Requoted:
+class QuoteChanges:
     """Quotes of one chain that changed; see `MarketStep`."""
 
     index: I64
@@ -327,7 +327,7 @@ class Requoted:
 
 
 def _contracts(opening: Opening) -> tuple[list[OptionContract], list[float], list[float]]:
-    """What is listed, and of each the strike and the share of a contract that it is quoted as.
+    """Return what is listed, with the strike and the share of a contract it is quoted as.
 
     An adjusted contract is a share of a standard one with another strike, see `Deliverable`.
     """
@@ -364,7 +364,7 @@ def _by_time(prints: Iterable[BadPrint]) -> dict[int, list[BadPrint]]:
 
 
 def _misprinted(bad: BadPrint, bid: float, ask: float) -> tuple[float, float]:
-    """A quote as it is printed wrongly."""
+    """Return a quote as it is printed wrongly."""
     if bad.misprint is Misprint.CROSSED:
         return ask + 0.05, max(bid, 0.05)
     if bad.factor == 0.0:

@@ -35,9 +35,9 @@ from trading.market.rare_events import (
 )
 from trading.market.simulated_underlying import (
     NO_TIES,
-    Book,
     Opening,
-    Requoted,
+    QuoteChanges,
+    QuotedUnderlying,
     Ties,
     Underlying,
 )
@@ -108,12 +108,12 @@ class SimulatedSession:
         self.companies = [opening.company for opening in openings]
         self.contracts = [contract for book in self._books() for contract in book.contracts]
 
-    def _books(self) -> list[Book]:
+    def _books(self) -> list[QuotedUnderlying]:
         pairs = zip(self._rules, self._openings, strict=True)
-        return [Book(rules, self.session, opening) for rules, opening in pairs]
+        return [QuotedUnderlying(rules, self.session, opening) for rules, opening in pairs]
 
     def steps(self, from_ns: int | None = None) -> Iterator[MarketStep]:
-        """The session from its open, where everything is quoted, to its close, both included.
+        """Yield the session from its open, where everything is quoted, to its close, both included.
 
         With `from_ns`, only the steps at or after it; they equal those that an observer from the
         open sees. Every call starts over.
@@ -139,8 +139,8 @@ class SimulatedSession:
 
 def _gather(
     ts_ns: int,
-    books: Sequence[Book],
-    changes: Sequence[Requoted],
+    books: Sequence[QuotedUnderlying],
+    changes: Sequence[QuoteChanges],
     bars: list[StockBar],
     halts: list[HaltNews],
 ) -> MarketStep:
@@ -221,7 +221,7 @@ class SimulatedExchange:
         self._latest = self._first
 
     def session(self, day: date) -> SimulatedSession:
-        """The session of a New York date.
+        """Return the session of a New York date.
 
         Raises
         ------
@@ -256,7 +256,7 @@ class SimulatedExchange:
 
 
 def _level(model: MarketModel, spec: UnderlyingSpec) -> MarketModel:
-    """The model at the volatility level of one underlying."""
+    """Return the model at the volatility level of one underlying."""
     scale = log(spec.annual_vol / model.calm_vol)
     return model._replace(
         calm_vol=spec.annual_vol,

@@ -98,7 +98,7 @@ class Day:
     fills: int
     interest: float
     open_trades: int
-    reserved: float
+    margin_used: float
     """Buying power that positions hold back at the close."""
     is_over: bool = True
 
@@ -364,7 +364,7 @@ class Ledger:
                 fills=account.fills - fills,
                 interest=round_usd(account.interest - account.borrow_fees - interest),
                 open_trades=len(account.strategies),
-                reserved=account.reserved,
+                margin_used=account.margin_used,
                 is_over=is_over,
             )
         )

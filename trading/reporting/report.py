@@ -188,7 +188,7 @@ def _mean_hours(trades: Sequence[Trade]) -> float | None:
 
 
 def _mean_margin(days: Sequence[Day]) -> float | None:
-    used = [day.reserved / day.equity for day in days if day.equity > 0.0]
+    used = [day.margin_used / day.equity for day in days if day.equity > 0.0]
     return float(np.mean(used)) if used else None
 
 

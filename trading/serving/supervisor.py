@@ -128,7 +128,7 @@ class Supervisor:
         lease = self._lease or self._repeat(self._wait_for_lease)
         if lease is not None:
             with lease:
-                lease.heed_requests(self._stop)
+                lease.answer_requests(self._stop)
                 finished = bool(self._repeat(self._trade))
         if finished:
             self._stand(FINISHED, "its recording has ended")

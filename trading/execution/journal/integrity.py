@@ -192,7 +192,7 @@ def make_whole(path: Path) -> Repair | None:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether SQLite sees no database in a file, and would delete its log when it opens it.
+    """Return whether SQLite sees no database in a file, and would delete its log when it opens it.
 
     A file of one byte counts as empty there: see `unixFileSize` in SQLite's `os_unix.c`.
     """
@@ -200,7 +200,7 @@ def _is_empty(path: Path) -> bool:
 
 
 def _newest_snapshot(path: Path) -> int:
-    """The event that the newest usable snapshot follows; 0 where there is none."""
+    """Return the event that the newest usable snapshot follows; 0 where there is none."""
     with contextlib.closing(open_reader(path)) as connection, contextlib.suppress(*UNREADABLE):
         return next(snapshots(connection), (0, None))[0]
     return 0
@@ -276,7 +276,7 @@ class _Prefix:
 
 
 def _last_whole(prefix: _Prefix, ends: list[int], damaged_ns: int | None) -> int:
-    """The end of the last whole transaction of `prefix`.
+    """Return the end of the last whole transaction of `prefix`.
 
     `damaged_ns` is the time of the row after it where that can be read. Where the ends of
     transactions are not known, events of one exchange time count as one transaction.
@@ -291,7 +291,7 @@ def _last_whole(prefix: _Prefix, ends: list[int], damaged_ns: int | None) -> int
 
 
 def _highest(connection: sqlite3.Connection) -> int:
-    """The highest number of a row, 0 where that cannot be read."""
+    """Return the highest number of a row, 0 where that cannot be read."""
     try:
         row = connection.execute("SELECT max(seq) FROM events").fetchone()
     except UNREADABLE:
@@ -321,7 +321,7 @@ def _why_not_cut(
     damaged_ns: int | None,
     events: int,
 ) -> str:
-    """What would be lost by cutting after `events`; empty when the damage is at the end."""
+    """Return what would be lost by cutting after `events`; empty when the damage is at the end."""
     pages = pages_later_than(path, prefix.ts_ns)
     unreachable = f"{pages} pages hold events that SQLite cannot reach any more"
     if is_truncated(path):
@@ -365,7 +365,7 @@ def _rebuild(path: Path, events: int) -> None:
 def _survivors(
     source: sqlite3.Connection, path: Path, events: int
 ) -> Iterator[tuple[int, int, str, str, int]]:
-    """The first `events` rows of a damaged file, read as the check did."""
+    """Yield the first `events` rows of a damaged file, read as the check did."""
     seq = 0
     with contextlib.suppress(*UNREADABLE):
         for row in source.execute(SELECT, (0,)):

@@ -172,20 +172,20 @@ class Journal(Closing):
                 raise JournalError(f"event {seq} of {self.path} is damaged: {error}") from error
 
     def fold(self) -> "Account":
-        """The account that the events describe, from the first one on."""
+        """Return the account that the events describe, from the first one on."""
         from trading.execution.portfolio import Account
 
         return self._fold(Account(), 0)
 
     def restore(self) -> "Account":
-        """The same account, from the newest snapshot on."""
+        """Return the same account, from the newest snapshot on."""
         from trading.execution.portfolio import Account
 
         seq, account = next(snapshots(self._connection), (0, Account()))
         return self._fold(account, seq)
 
     def checked_fold(self) -> "tuple[Account, int]":
-        """The fold from the first event on, and the number of snapshots, which all equal it.
+        """Return the fold from the first event on, and the number of snapshots, which all equal it.
 
         Raises
         ------
@@ -385,7 +385,10 @@ _DISK_SAYS_NO = {
 
 
 def _refused(what: str, error: BaseException) -> JournalError:
-    """The error of a file that could not be written or opened: whether it was the disk's fault."""
+    """Return the error of a file that could not be written or opened.
+
+    Whether it was the disk's fault.
+    """
     code = getattr(error, "sqlite_errorcode", None)
     # The lowest byte is the kind; the rest says more of it.
     is_disk = isinstance(error, OSError) or (code is not None and code & 0xFF in _DISK_SAYS_NO)

@@ -35,12 +35,12 @@ from trading.execution.events import (
 
 
 def kind_of(event: Event) -> str:
-    """The name that the journal has for this kind of event."""
+    """Return the name that the journal has for this kind of event."""
     return str(event.__struct_config__.tag)
 
 
 def described(event: Event) -> str:
-    """What an event says, without its time and kind."""
+    """Return what an event says, without its time and kind."""
     return _DESCRIBED[kind_of(event)](event)
 
 
@@ -198,7 +198,7 @@ def _champion_rolled_back(event: ChampionRolledBack) -> str:
 
 
 def _numbers(kl: float | None, compared: tuple[Compared, ...]) -> str:
-    """What the gate measured, in percent of the initial capital a session."""
+    """Return what the gate measured, in percent of the initial capital a session."""
     parts = [] if kl is None else [f"kl {kl:.4f}"]
     for each in compared:
         bounds = (

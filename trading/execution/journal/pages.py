@@ -20,7 +20,7 @@ SMALLEST_ROW = 64
 
 
 def is_truncated(path: Path) -> bool:
-    """Whether the file is shorter than its header says, and no log holds later pages."""
+    """Return whether the file is shorter than its header says, and no log holds later pages."""
     log = beside(path, "-wal")
     if log.exists() and log.stat().st_size:
         return False
@@ -64,7 +64,7 @@ def rows_on_pages(path: Path) -> dict[int, Row]:
 
 
 def _row_at(page: bytes, at: int) -> Row | None:
-    """The events row of the cell that begins at `at`; None where there is none.
+    """Return the events row of the cell that begins at `at`; None where there is none.
 
     See https://www.sqlite.org/fileformat.html, sections 1.6 and 2.1.
     """
@@ -95,7 +95,7 @@ def _integer(kind: int, content: bytes) -> int:
 
 
 def _varint(page: bytes, at: int) -> tuple[int, int]:
-    """An integer of one to eight bytes, and where it ends; event numbers need no ninth."""
+    """Return an integer of one to eight bytes, and where it ends; event numbers need no ninth."""
     value = 0
     for place in range(at, at + 8):
         value = value << 7 | page[place] & 0x7F

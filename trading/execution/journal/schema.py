@@ -113,7 +113,7 @@ def _note_sum(key: str | bytes, value: str | bytes) -> int:
 
 
 def fault_of(row: Row) -> str:
-    """Why a row is not the event that was written; empty when it is."""
+    """Return why a row is not the event that was written; empty when it is."""
     seq, ts_ns, kind, payload, summed = row
     try:
         event = DECODER.decode(payload)
@@ -129,7 +129,7 @@ def fault_of(row: Row) -> str:
 
 
 def structural_problem(connection: sqlite3.Connection) -> str:
-    """What SQLite's own check says; empty when it finds nothing."""
+    """Return what SQLite's own check says; empty when it finds nothing."""
     try:
         found = str(as_text(connection.execute("PRAGMA quick_check(1)").fetchone()[0]))
     except UNREADABLE as error:
@@ -138,12 +138,12 @@ def structural_problem(connection: sqlite3.Connection) -> str:
 
 
 def is_blank(connection: sqlite3.Connection) -> bool:
-    """Whether a writer died before it had created the tables."""
+    """Return whether a writer died before it had created the tables."""
     return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
 def readable_version(path: Path, connection: sqlite3.Connection) -> int:
-    """The schema version; this program's when damage hides it.
+    """Return the schema version; this program's when damage hides it.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def _schema_version(connection: sqlite3.Connection) -> str:
 
 
 def other_version(path: Path, version: int) -> JournalError:
-    """Why a journal of this version cannot be read."""
+    """Return why a journal of this version cannot be read."""
     if version > SCHEMA_VERSION:
         return JournalError(
             f"journal {path} has schema version {version}, written by a newer program; this one "
@@ -190,7 +190,8 @@ def other_version(path: Path, version: int) -> JournalError:
         )
     return JournalError(
         f"journal {path} has schema version {version}, this program reads {SCHEMA_VERSION}: open "
-        "it for writing once, which brings it up to date"
+        "it for writing once, by `trading up` or a command as `trading account resume`, which "
+        "brings it up to date and keeps the file as it was beside it"
     )
 
 
@@ -229,7 +230,7 @@ def create_schema(connection: sqlite3.Connection) -> None:
 
 
 def _statements() -> Iterator[str]:
-    """What creates the tables, one statement each."""
+    """Yield what creates the tables, one statement each."""
     rest = _SCHEMA
     while rest.strip():
         end = rest.index(";") + 1
@@ -240,7 +241,7 @@ def _statements() -> Iterator[str]:
 
 
 def altered(connection: sqlite3.Connection) -> str:
-    """What of the tables' definitions or of the notes beside the events is not as written."""
+    """Return what of the tables' definitions, or the notes beside events, is not as written."""
     try:
         found = {
             _plain(as_text(row[0]))
@@ -282,7 +283,7 @@ def recorded_ends(connection: sqlite3.Connection) -> list[int]:
 
 
 def count_openings(connection: sqlite3.Connection) -> int:
-    """How often the account was opened; 0 where that is not known."""
+    """Return how often the account was opened; 0 where that is not known."""
     try:
         return int(_note(connection, "openings") or 0)
     except (sqlite3.Error, ValueError):
@@ -290,7 +291,7 @@ def count_openings(connection: sqlite3.Connection) -> int:
 
 
 def _note(connection: sqlite3.Connection, key: str) -> str:
-    """A note; empty where there is none, or a damaged one."""
+    """Return a note; empty where there is none, or a damaged one."""
     row = connection.execute("SELECT value, sum FROM meta WHERE key = ?", (key,)).fetchone()
     return as_text(row[0]) if row and _note_sum(key, row[0]) == row[1] else ""
 
@@ -310,7 +311,7 @@ def keep_copy(path: Path, label: str) -> Path:
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that changes neither the file nor its log, and gives text as bytes."""
+    """Return a connection that changes neither the file nor its log, and gives text as bytes."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     connection.text_factory = bytes
@@ -318,12 +319,15 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def lock_path(path: Path) -> Path:
-    """Where writers exclude each other: one file for every name that a journal has by links."""
+    """Return where writers exclude each other.
+
+    One file for every name that a journal has by links.
+    """
     return beside(real(path), ".lock")
 
 
 def real(path: Path) -> Path:
-    """The file that a name leads to, through symbolic links."""
+    """Return the file that a name leads to, through symbolic links."""
     return Path(os.path.realpath(path))
 
 

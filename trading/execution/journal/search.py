@@ -97,7 +97,7 @@ def _search(connection: sqlite3.Connection, query: Query) -> Found:
 
 
 def _conditions(query: Query) -> tuple[str, list[object]]:
-    """SQL beside the numbers, and its values."""
+    """Return SQL beside the numbers, and its values."""
     parts: list[str] = []
     values: list[object] = []
 

@@ -33,7 +33,7 @@ DELETE FROM snapshots
 
 @cache
 def fold_digest() -> str:
-    """What the fold of this program depends on: the sources of its package."""
+    """Return what the fold of this program depends on: the sources of its package."""
     digest = blake2b(digest_size=16)
     package = Path(__file__).parents[1]
     for file in sorted(package.rglob("*.py")):
@@ -94,7 +94,10 @@ def _account(state: str | bytes) -> "Account":
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON that says what JSON cannot: a list that begins with the type's name."""
+    """Return a value as JSON that says what JSON cannot.
+
+    A list that begins with the type's name.
+    """
     if isinstance(value, Enum):
         return ["enum", _name(type(value)), value.value]
     if isinstance(value, msgspec.Struct):
@@ -112,7 +115,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(value: Any) -> Any:
-    """What `_plain` was given."""
+    """Return what `_plain` was given."""
     if isinstance(value, dict):
         return {key: _typed(each) for key, each in value.items()}
     if not isinstance(value, list):

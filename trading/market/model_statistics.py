@@ -1,14 +1,15 @@
 """What a simulated market is, measured: paths over years, and options held to their expiry."""
 
-from math import erfc, exp, log, sqrt
+from math import exp, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.market.factors import CALM, SESSIONS_PER_YEAR, STRESSED, State, advance
+from trading.market.factors import CALM, SESSIONS_PER_YEAR, STRESSED, FactorState, advance
 from trading.market.model import MarketModel
+from trading.market.pricing import black_price
 from trading.market.surface import surface_iv
 
 F64 = NDArray[np.float64]
@@ -35,20 +36,20 @@ class Paths(NamedTuple):
     regime: NDArray[np.int8]
 
 
-class Measured(NamedTuple):
+class Estimate(NamedTuple):
     """A figure and half the width of its 95 % interval over independent paths."""
 
     value: float
     error: float
 
 
-class Portrait(NamedTuple):
+class ModelStatistics(NamedTuple):
     """The figures of a market."""
 
     paths: Paths
-    figures: dict[str, dict[str, Measured]]
+    figures: dict[str, dict[str, Estimate]]
     """By group and name; percentages are numbers like 12.3."""
-    held: dict[tuple[int, str], Measured]
+    held: dict[tuple[int, str], Estimate]
     """Percent that an option gains that is bought at an open and held for so many sessions."""
 
 
@@ -58,10 +59,10 @@ def _walk(model: MarketModel, rng: np.random.Generator, start_spot: float, paths
     night = model.overnight_share / SESSIONS_PER_YEAR
     step = (1.0 - model.overnight_share) / SESSIONS_PER_YEAR / _STEPS
     for p in range(count):
-        state = State(start_spot, log(model.calm_vol), model.calm_skew, CALM, 0.0)
+        state = FactorState(start_spot, log(model.calm_vol), model.calm_skew, CALM, 0.0)
         for s in range(-_WARM_SESSIONS, sessions):
             if s == 0:
-                state = State(start_spot, state.log_iv, state.skew, state.regime, state.gap)
+                state = FactorState(start_spot, state.log_iv, state.skew, state.regime, state.gap)
             opening = state
             for _ in range(_STEPS):
                 state, _, _ = advance(model, rng, state, step, 0.0)
@@ -76,7 +77,7 @@ def _walk(model: MarketModel, rng: np.random.Generator, start_spot: float, paths
                 paths.by_night[p, s] = log(state.spot / closing.spot)
 
 
-def walked(
+def simulate_paths(
     model: MarketModel, seed: int, paths: int = 400, sessions: int = 252, spot: float = 100.0
 ) -> Paths:
     """Independent paths from the calm level on, after two months that are not shown."""
@@ -87,9 +88,11 @@ def walked(
     return found
 
 
-def portrait(model: MarketModel, seed: int, paths: int = 400, sessions: int = 252) -> Portrait:
+def measure_model(
+    model: MarketModel, seed: int, paths: int = 400, sessions: int = 252
+) -> ModelStatistics:
     """Measure a market; equal seeds give equal figures."""
-    walk = walked(model, seed, paths, sessions)
+    walk = simulate_paths(model, seed, paths, sessions)
     returns = walk.by_day + walk.by_night
     figures = {
         "price": _price(walk, returns),
@@ -101,7 +104,7 @@ def portrait(model: MarketModel, seed: int, paths: int = 400, sessions: int = 25
         for tenor in TENORS
         for strike, value in zip(STRIKES, _held(model, walk, tenor), strict=True)
     }
-    return Portrait(walk, figures, held)
+    return ModelStatistics(walk, figures, held)
 
 
 def variance_ratio(returns: F64, sessions: int) -> float:
@@ -112,7 +115,7 @@ def variance_ratio(returns: F64, sessions: int) -> float:
     return float(sums.var()) / (sessions * single)
 
 
-def _price(walk: Paths, returns: F64) -> dict[str, Measured]:
+def _price(walk: Paths, returns: F64) -> dict[str, Estimate]:
     stressed = walk.regime == STRESSED
     centred = returns - returns.mean()
     deviation = float(centred.std())
@@ -133,7 +136,7 @@ def _price(walk: Paths, returns: F64) -> dict[str, Measured]:
     }
 
 
-def _volatility(walk: Paths, returns: F64) -> dict[str, Measured]:
+def _volatility(walk: Paths, returns: F64) -> dict[str, Estimate]:
     stressed, log_iv = walk.regime == STRESSED, np.log(walk.atm_iv)
     changes = np.diff(log_iv, axis=1)
     rows = zip(returns[:, :-1], changes, strict=True)
@@ -148,7 +151,7 @@ def _volatility(walk: Paths, returns: F64) -> dict[str, Measured]:
     }
 
 
-def _premiums(model: MarketModel, walk: Paths) -> dict[str, Measured]:
+def _premiums(model: MarketModel, walk: Paths) -> dict[str, Estimate]:
     stressed, share = walk.regime == STRESSED, model.overnight_share
     implied = walk.atm_iv**2 / SESSIONS_PER_YEAR
     all_day, night = walk.by_day**2, walk.by_night**2
@@ -163,18 +166,7 @@ def _premiums(model: MarketModel, walk: Paths) -> dict[str, Measured]:
     }
 
 
-@njit(cache=True)
-def _black_call(forward: float, strike: float, deviation: float) -> float:
-    d1 = log(forward / strike) / deviation + 0.5 * deviation
-    return float(forward * _cdf(d1) - strike * _cdf(d1 - deviation))
-
-
-@njit(cache=True)
-def _cdf(x: float) -> float:
-    return float(0.5 * erfc(-x / sqrt(2.0)))
-
-
-def _held(model: MarketModel, walk: Paths, tenor: int) -> list[Measured]:
+def _held(model: MarketModel, walk: Paths, tenor: int) -> list[Estimate]:
     """Percent gained on put, straddle and call that are bought at an open and held so long."""
     cost, paid = np.zeros((3, len(walk.spot))), np.zeros((3, len(walk.spot)))
     _hold(model, walk, tenor, cost, paid)
@@ -196,7 +188,7 @@ def _hold(model: MarketModel, walk: Paths, tenor: int, cost: F64, paid: F64) -> 
                 log_moneyness = (k - 1) * _QUARTER * deviation
                 strike = forward * exp(log_moneyness)
                 vol = surface_iv(model, log_moneyness, t, iv, skew)
-                call = discount * _black_call(forward, strike, vol * sqrt(t))
+                call = black_price(1, forward, strike, t, discount, vol)
                 put = call - discount * (forward - strike)
                 worth, fell, rose = 0.0, max(strike - end, 0.0), max(end - strike, 0.0)
                 if k <= 1:
@@ -208,43 +200,43 @@ def _hold(model: MarketModel, walk: Paths, tenor: int, cost: F64, paid: F64) -> 
                 paid[k, p] += discount * worth / spot
 
 
-def _mean(values: F64) -> Measured:
+def _mean(values: F64) -> Estimate:
     known = values[np.isfinite(values)]
     if len(known) < 2:
-        return Measured(float("nan"), float("nan"))
-    return Measured(float(known.mean()), 1.96 * float(known.std(ddof=1)) / sqrt(len(known)))
+        return Estimate(float("nan"), float("nan"))
+    return Estimate(float(known.mean()), 1.96 * float(known.std(ddof=1)) / sqrt(len(known)))
 
 
-def _single(value: float) -> Measured:
-    """A figure of all paths together, whose error is not known."""
-    return Measured(value, float("nan"))
+def _single(value: float) -> Estimate:
+    """Return a figure of all paths together, whose error is not known."""
+    return Estimate(value, float("nan"))
 
 
-def _vol(returns: F64, chosen: NDArray[np.bool_]) -> Measured:
+def _vol(returns: F64, chosen: NDArray[np.bool_]) -> Estimate:
     """Annualised root of the mean square where chosen, with its error over paths."""
     square = _where(returns**2, chosen)
     value = 100.0 * sqrt(SESSIONS_PER_YEAR * square.value) if square.value > 0.0 else float("nan")
-    return Measured(value, 0.5 * value * square.error / square.value)
+    return Estimate(value, 0.5 * value * square.error / square.value)
 
 
-def _where(values: F64, chosen: NDArray[np.bool_]) -> Measured:
+def _where(values: F64, chosen: NDArray[np.bool_]) -> Estimate:
     """Mean over what is chosen; the error treats paths as independent, not sessions."""
     counts = chosen.sum(axis=1)
     if not counts.sum():
-        return Measured(float("nan"), float("nan"))
+        return Estimate(float("nan"), float("nan"))
     sums = np.where(chosen, values, 0.0).sum(axis=1)
     mean = float(sums.sum() / counts.sum())
     spread = (sums - mean * counts) / counts.mean()
-    return Measured(mean, 1.96 * float(spread.std()) / sqrt(len(values)))
+    return Estimate(mean, 1.96 * float(spread.std()) / sqrt(len(values)))
 
 
-def _over(implied: F64, realised: F64, chosen: NDArray[np.bool_]) -> Measured:
+def _over(implied: F64, realised: F64, chosen: NDArray[np.bool_]) -> Estimate:
     """Percent that implied volatility lies above the root of what was realised."""
     asked, came = _where(implied, chosen), _where(realised, chosen)
     if not came.value > 0.0:
-        return Measured(float("nan"), float("nan"))
+        return Estimate(float("nan"), float("nan"))
     ratio = sqrt(asked.value / came.value)
-    return Measured(100.0 * (ratio - 1.0), 100.0 * 0.5 * ratio * came.error / came.value)
+    return Estimate(100.0 * (ratio - 1.0), 100.0 * 0.5 * ratio * came.error / came.value)
 
 
 def _autocorrelation(values: F64) -> F64:

@@ -3,7 +3,7 @@
 import pytest
 
 from trading.market.model import DEFAULT_MODEL, MarketModel
-from trading.market.portrait import STRIKES, Portrait, portrait, variance_ratio
+from trading.market.model_statistics import STRIKES, ModelStatistics, measure_model, variance_ratio
 
 _CALM = DEFAULT_MODEL._replace(
     stress_rate=0.0, calm_premium=0.0, drift=0.0, rate=0.0, jump_share=0.0, vol_of_vol=1e-6,
@@ -12,8 +12,8 @@ _CALM = DEFAULT_MODEL._replace(
 )  # fmt: skip
 
 
-def seen(model: MarketModel) -> Portrait:
-    return portrait(model, 3, paths=300, sessions=126)
+def seen(model: MarketModel) -> ModelStatistics:
+    return measure_model(model, 3, paths=300, sessions=126)
 
 
 def test_a_market_without_an_edge_pays_no_option() -> None:
@@ -45,5 +45,5 @@ def test_trends_and_reversion_show_in_the_variance_ratio() -> None:
 
 
 def test_equal_seeds_give_equal_figures() -> None:
-    first, again = (portrait(_CALM, 3, 20, 60) for _ in range(2))
+    first, again = (measure_model(_CALM, 3, 20, 60) for _ in range(2))
     assert first.held == again.held

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from trading.execution.deliverables import STANDARD, Adjusted
 from trading.execution.events import MarginChanged, Settled
 from trading.execution.holdings import StrategyPosition, as_units
+from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin
 from trading.execution.portfolio import Account
-from trading.execution.requirement import legs_reserve, market_requirement
 
 MATERIAL_CHANGE = 0.01
 """Share of a strategy's margin by which it must move to be written down."""
 
 
-def unit_margin(
+def maintenance_margin(
     strategy: StrategyPosition,
     multiplier: float,
     spot: float,
@@ -21,18 +21,18 @@ def unit_margin(
     adjusted: Adjusted = STANDARD,
 ) -> float:
     """Margin of one unit of an open strategy now, USD in whole cents; NaN when not known."""
-    return cents_up(market_requirement(strategy.legs, multiplier, spot, marks, adjusted))
+    return cents_up(reg_t_margin(strategy.legs, multiplier, spot, marks, adjusted))
 
 
 def cents_up(amount: float) -> float:
-    """An amount in USD rounded up to the cent; what is not finite passes through."""
+    """Return an amount in USD rounded up to the cent; what is not finite passes through."""
     return math.ceil(100.0 * amount - 1e-6) / 100.0 if math.isfinite(amount) else amount
 
 
 def margin_changes(
     account: Account, marks: Mapping[str, float], spots: Mapping[str, float], now_ns: int
 ) -> list[MarginChanged]:
-    """What open strategies hold back now, where that moved materially.
+    """Return what open strategies hold back now, where that moved materially.
 
     Material is a change by `MATERIAL_CHANGE`, and any that decides whether buying power is below
     zero. A strategy whose underlying has no price in `spots` keeps its margin; where the margin
@@ -45,16 +45,16 @@ def margin_changes(
         if not held.margin_moves or underlying not in spots:
             continue
         spot = spots[underlying]
-        now = unit_margin(held, account.multiplier, spot, marks, account.adjusted)
-        if is_material(held.reserve_per_unit, now, held.units, power):
+        now = maintenance_margin(held, account.multiplier, spot, marks, account.adjusted)
+        if is_material(held.margin_per_unit, now, held.units, power):
             number = account.margin_changes + len(changes) + 1
             changes.append(MarginChanged(now_ns, number, underlying, now))
-            power -= (now - held.reserve_per_unit) * held.units
+            power -= (now - held.margin_per_unit) * held.units
     return changes
 
 
 def is_material(before: float, now: float, units: int, power: float) -> bool:
-    """Whether a margin a unit moved by enough to be written down, or decides a margin call.
+    """Return whether a margin a unit moved by enough to be written down, or decides a margin call.
 
     `power` is the buying power before, USD. A margin that is no number is material.
     """
@@ -67,7 +67,7 @@ def is_material(before: float, now: float, units: int, power: float) -> bool:
 def margins_after(
     account: Account, settlements: Iterable[Settled], marks: Mapping[str, float], now_ns: int
 ) -> list[MarginChanged]:
-    """What strategies hold back once `settlements` are booked, where prices decide it."""
+    """Return what strategies hold back once `settlements` are booked, where prices decide it."""
     changes: list[MarginChanged] = []
     ended = list(settlements)
     spots = {account.positions[each.symbol].underlying: each.underlying_price for each in ended}
@@ -89,10 +89,10 @@ def margins_after(
         _, legs = as_units(left)
         lots = account.stock_lots | ({underlying: unit} if unit != account.multiplier else {})
         adjusted = Adjusted(account.deliverables, lots)
-        bounded = math.isfinite(legs_reserve(legs, account.multiplier, adjusted))
+        bounded = math.isfinite(defined_risk_margin(legs, account.multiplier, adjusted))
         if not held.margin_moves and bounded:
             continue
-        now = cents_up(market_requirement(legs, account.multiplier, spot, marks, adjusted))
+        now = cents_up(reg_t_margin(legs, account.multiplier, spot, marks, adjusted))
         if math.isfinite(now):
             number = account.margin_changes + len(changes) + 1
             changes.append(MarginChanged(now_ns, number, underlying, now))

@@ -3,14 +3,14 @@
 A position is charged its greatest loss at expiry (Cboe Rule 10.3(c)(5): spreads, condors and
 butterflies at their maximum loss, long options and long stock in full, puts secured by cash, calls
 covered by stock). Sold calls that neither bought calls nor stock cover have no greatest loss; what
-they are charged is `uncovered_margin`; `trading.execution.requirement` says which applies.
+they are charged is `uncovered_margin`; `trading.execution.margin.reg_t` says which applies.
 
 A leg is a call (`right` +1), a put (-1) or stock (0, its strike is not read), which pays the spot
 a share and counts in round lots of `multiplier` shares.
 
-Cash holds the premium, and the *reserve* of a position is what its legs may still cost at expiry:
-buying power = cash - reserves. So a debit spread reserves nothing beyond the premium it paid, and
-a credit spread reserves its width because the credit is already in the cash.
+Cash holds the premium, and the *margin* of a position is what its legs may still cost at expiry:
+buying power = cash - margin. So a debit spread takes no margin beyond the premium it paid, and the
+margin of a credit spread is its width because the credit is already in the cash.
 """
 
 import numpy as np
@@ -67,52 +67,25 @@ def worst_payoff(right: I8, strike: F64, ratio: I64, n_legs: int) -> float:
 
 
 @njit(cache=True)
-def reserve_per_unit(right: I8, strike: F64, ratio: I64, n_legs: int, multiplier: float) -> float:
-    """Cash that one open unit keeps reserved until it is closed, USD >= 0; inf when undefined."""
+def payoff_margin(right: I8, strike: F64, ratio: I64, n_legs: int, multiplier: float) -> float:
+    """Margin of one unit by its worst payoff, USD >= 0; inf when there is none."""
     return float(max(0.0, -worst_payoff(right, strike, ratio, n_legs)) * multiplier)
 
 
 @njit(cache=True)
-def max_loss_per_unit(
-    right: I8,
-    strike: F64,
-    ratio: I64,
-    n_legs: int,
+def buying_power_effect(
     net_debit_per_share: float,
-    multiplier: float,
-) -> float:
-    """Greatest loss of one unit at expiry before fees, USD >= 0; inf when undefined.
-
-    Parameters
-    ----------
-    right, strike, ratio : i8[L], f64[L], i64[L]
-        +1 call, -1 put or 0 stock; USD; signed contracts or round lots a unit. The first
-        `n_legs` count.
-    net_debit_per_share : float
-        Net price paid (a credit is negative), USD a share; NaN gives inf.
-    multiplier : float
-        Shares of a contract and of a round lot.
-    """
-    if np.isnan(net_debit_per_share):
-        return np.inf
-    loss = net_debit_per_share - worst_payoff(right, strike, ratio, n_legs)
-    return float(max(0.0, loss) * multiplier)
-
-
-@njit(cache=True)
-def required_cash(
-    net_debit_per_share: float,
-    reserve_change_usd: float,
+    margin_change_usd: float,
     units: int,
     multiplier: float,
     fees: float,
 ) -> float:
     """Buying power that a trade consumes in USD; negative when it frees buying power.
 
-    `reserve_change_usd` is the change of the reserve a unit: `reserve_per_unit` when opening, its
-    negative when closing. A trade is affordable when this is at most cash - reserves.
+    `margin_change_usd` is the change of the margin a unit: `payoff_margin` when opening, its
+    negative when closing. A trade is affordable when this is at most cash - margin.
     """
-    return (net_debit_per_share * multiplier + reserve_change_usd) * units + fees
+    return (net_debit_per_share * multiplier + margin_change_usd) * units + fees
 
 
 @njit(cache=True)

@@ -19,13 +19,13 @@ sales are allowed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TypeAlias
 
 from trading.execution.deliverables import STANDARD, Adjusted
 from trading.execution.legs import STOCK_RIGHT, Terms, arrays_of, terms_of
-from trading.execution.margin import reserve_per_unit, uncovered_margin
+from trading.execution.margin.formulas import payoff_margin, uncovered_margin
 from trading.execution.orders import Leg
 from trading.market.products import product_of
 
@@ -33,7 +33,9 @@ SHORT_STOCK_RATE = 1.5
 """Regulation T, 12 CFR 220.12(c): 150 % of the market value, proceeds included."""
 
 
-def legs_reserve(legs: tuple[Leg, ...], multiplier: float, adjusted: Adjusted = STANDARD) -> float:
+def defined_risk_margin(
+    legs: tuple[Leg, ...], multiplier: float, adjusted: Adjusted = STANDARD
+) -> float:
     """Greatest loss of one unit of `legs` in USD, whatever was paid; inf when there is none.
 
     A bought option that expires after the sold ones covers them until then (its value is at least
@@ -50,7 +52,7 @@ def legs_reserve(legs: tuple[Leg, ...], multiplier: float, adjusted: Adjusted = 
     return _greatest_loss(legs, terms, multiplier)
 
 
-def market_requirement(
+def reg_t_margin(
     legs: tuple[Leg, ...],
     multiplier: float,
     spot: float,
@@ -84,19 +86,22 @@ def market_requirement(
 
 
 def sells_short(legs: tuple[Leg, ...]) -> bool:
-    """Whether opening `legs` needs a margin account: FINRA Rule 4210(b) then asks for equity.
+    """Return whether opening `legs` needs a margin account.
+
+    FINRA Rule 4210(b) then asks for equity.
 
     Calls covered by stock and puts secured by cash do not, nor does anything bought.
     """
-    terms = [terms_of(leg.symbol) for leg in legs]
-    sold = [each for each, leg in zip(terms, legs, strict=True) if leg.ratio < 0]
-    lots = sum(
-        leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right == STOCK_RIGHT
-    )
-    calls = -sum(leg.ratio for leg, each in zip(legs, terms, strict=True) if each.right > 0)
-    if not sold:
+    return shape_sells_short([(terms_of(leg.symbol).right, leg.ratio) for leg in legs])
+
+
+def shape_sells_short(shape: Sequence[tuple[int, int]]) -> bool:
+    """Return `sells_short` of legs of which only rights and signed ratios are known."""
+    if all(ratio > 0 for _, ratio in shape):
         return False
-    alone = all(each in sold or each.right == STOCK_RIGHT for each in terms)
+    lots = sum(ratio for right, ratio in shape if right == STOCK_RIGHT)
+    calls = -sum(ratio for right, ratio in shape if right > 0)
+    alone = all(ratio < 0 or right == STOCK_RIGHT for right, ratio in shape)
     return not (alone and lots >= 0 and calls <= lots)
 
 
@@ -136,7 +141,7 @@ def _worst(legs: tuple[Leg, ...], terms: _Terms, multiplier: float) -> float:
     if not legs:
         return 0.0
     arrays = arrays_of(legs, [terms[leg.symbol] for leg in legs])
-    return float(reserve_per_unit(*arrays, len(legs), multiplier))
+    return float(payoff_margin(*arrays, len(legs), multiplier))
 
 
 def _split(
@@ -186,7 +191,7 @@ def _uncovered(
     marks: Mapping[str, float],
 ) -> float:
     """Margin of sold legs without cover, USD."""
-    required = {1: 0.0, -1: 0.0}
+    uncovered_by_right = {1: 0.0, -1: 0.0}
     value = {1: 0.0, -1: 0.0}
     short_lots = -sum(leg.ratio for leg in legs if terms[leg.symbol].right == STOCK_RIGHT)
     stock = SHORT_STOCK_RATE * spot * short_lots if short_lots else 0.0
@@ -205,7 +210,7 @@ def _uncovered(
         value[right] += sold * mark
         broad = product_of(root).cash_settled
         if sold:
-            required[right] += sold * uncovered_margin(right, strike, spot, mark, broad)
-    larger, other = (1, -1) if required[1] >= required[-1] else (-1, 1)
-    total = required[larger] + value[other] + stock
-    return total * multiplier if math.isfinite(sum(required.values())) else math.nan
+            uncovered_by_right[right] += sold * uncovered_margin(right, strike, spot, mark, broad)
+    larger, other = (1, -1) if uncovered_by_right[1] >= uncovered_by_right[-1] else (-1, 1)
+    total = uncovered_by_right[larger] + value[other] + stock
+    return total * multiplier if math.isfinite(sum(uncovered_by_right.values())) else math.nan

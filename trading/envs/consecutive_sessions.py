@@ -23,7 +23,7 @@ from trading.market.dividends import Dividend
 
 
 @dataclass(frozen=True)
-class Night:
+class SessionStart:
     """How a session begins.
 
     Attributes
@@ -44,7 +44,7 @@ class Night:
     dividend: float = 0.0
 
 
-class Runs:
+class ConsecutiveSessions:
     """Recorded sessions of any underlyings, told one after the other.
 
     Parameters
@@ -69,12 +69,12 @@ class Runs:
         self._actions = [*actions, *special_dividends(told)]
         self._closed: dict[str, tuple[UnderlyingMarket, RecordedSession]] = {}
 
-    def none(self, recorded: RecordedSession) -> Night:
-        """A session by itself."""
-        return Night(UnderlyingMarket(recorded.underlying, self._rules, self._fees))
+    def none(self, recorded: RecordedSession) -> SessionStart:
+        """Return a session by itself."""
+        return SessionStart(UnderlyingMarket(recorded.underlying, self._rules, self._fees))
 
-    def night(self, recorded: RecordedSession) -> Night:
-        """How a session begins after those that were closed before."""
+    def night(self, recorded: RecordedSession) -> SessionStart:
+        """Return how a session begins after those that were closed before."""
         found = self._closed.get(recorded.underlying)
         if found is None or not self._goes_on(*found, recorded):
             return self.none(recorded)
@@ -87,7 +87,7 @@ class Runs:
             if expiry_ns > close_ns
         ]
         due = [each for each in self._dividends if self._is_between(each, recorded, first, last)]
-        return Night(market, kept, first.isoformat(), round(sum(d.amount for d in due), 6))
+        return SessionStart(market, kept, first.isoformat(), round(sum(d.amount for d in due), 6))
 
     def close(self, recorded: RecordedSession, market: UnderlyingMarket) -> None:
         """Remember how a session ended."""
