@@ -51,7 +51,7 @@ def reason(made: Order, held: Account | None = None, **changed: Any) -> RejectRe
 
 def test_an_order_within_every_limit_passes() -> None:
     assert reason(order()) is None
-    assert reason(order(limit=2.0), buying_power_effect=10_000.0, notional=100_000.0) is None
+    assert reason(order(limit=2.0), buying_power_effect=10_000.0, notional=50_000.0) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -74,8 +74,8 @@ def test_contracts_of_an_order_are_limited() -> None:
 
 
 def test_money_that_changes_hands_in_an_order_is_limited() -> None:
-    assert reason(order(), notional=100_000.0) is None
-    assert reason(order(), notional=100_000.01) is RejectReason.MAX_NOTIONAL
+    assert reason(order(), notional=50_000.0) is None
+    assert reason(order(), notional=50_000.01) is RejectReason.MAX_NOTIONAL
 
 
 def test_buying_power_is_limited() -> None:
