@@ -17,6 +17,7 @@ from trading.cli.common import (
     misuse,
     settings_for,
 )
+from trading.files import write
 
 if TYPE_CHECKING:
     from trading.config import Settings
@@ -64,7 +65,7 @@ def report(
         if html is not None:
             from trading.reporting.sheet import report_page
 
-            html.write_text(report_page(made), encoding="utf-8")
+            write(html, report_page(made).encode())
         if as_json:
             print(json.dumps(made.plain()))
         else:
