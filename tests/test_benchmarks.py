@@ -226,3 +226,17 @@ def test_the_strategies_benchmark_asks_for_what_its_row_says_and_counts_all_proc
             time.sleep(0.05)
         assert benchmark["memory"](process) > 2**20
         process.communicate(b"\n")
+
+
+def test_the_slow_edge_measures_each_learner_after_as_many_steps_and_seconds() -> None:
+    short = ("--seeds", "1", "--steps", "4096", "--episodes", "2")
+    ours, peer = "this project, horizon 5 sessions", "sb3-contrib RecurrentPPO"
+    output = printed("slow_edge.py", *short, "--learners", ours, peer)
+    found = rows(output)
+    parameters, after, interval, _, in_seconds, _, decisions = found[ours]
+    assert decisions == "4,096" and after == in_seconds and " to " in interval
+    assert found["hold cash"][1] == "+0.000%"
+    if find_spec("sb3_contrib") is None:
+        assert f"Left out, as sb3_contrib is not installed: {peer}." in output
+    else:
+        assert number(found[peer][0]) == pytest.approx(number(parameters), rel=0.05)

@@ -19,7 +19,9 @@ from trading.execution.portfolio import Account
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import TradingState
 
-ENGINE = RiskEngine(RiskLimits(max_positions=1, max_orders_per_minute=2))
+ENGINE = RiskEngine(
+    RiskLimits(max_positions=1, max_orders_per_minute=2, max_order_notional=50_000.0)
+)
 
 
 def account() -> Account:

@@ -68,7 +68,7 @@ def sessions() -> Sessions:
 
 def gate(*sets: Callable[[SessionTrader], np.ndarray], **limits: float) -> Gate:
     named = [HeldOut(f"set {number}", each) for number, each in enumerate(sets, 1)]
-    return Gate(SMALL, GateLimits(**limits), named)
+    return Gate(SMALL, GateLimits(**{"margin_pct": 0.5, **limits}), named)
 
 
 def test_the_champion_itself_passes_with_all_numbers(sessions: Sessions) -> None:
@@ -131,7 +131,7 @@ def test_a_set_is_renewed_for_each_judgement_and_both_trade_the_same(sessions: S
         traded.append(renewed)
         return Sessions(seed=renewed)(trader)
 
-    judge = Gate(SMALL, GateLimits(max_kl=99.0), [HeldOut("fresh", trade, renew)])
+    judge = Gate(SMALL, GateLimits(margin_pct=0.5, max_kl=99.0), [HeldOut("fresh", trade, renew)])
     results = [judge.judge(weights(), weights(seed)) for seed in (1, 2)]
     assert traded == [1, 1, 2, 2]
     assert results[0].compared[0].champion != results[1].compared[0].champion

@@ -5,6 +5,8 @@ Serve application (`trading.serving.supervisor`). The driver places the parts on
 the learner going on a thread of its own, and takes everything down in order.
 """
 
+from __future__ import annotations
+
 import hashlib
 import threading
 import time
@@ -13,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trading.app.display import Display
 from trading.app.restarts import Restarts
@@ -27,6 +29,25 @@ from trading.learning.precedence import LEARNING, give_way
 from trading.live import assembly
 from trading.live.faults import FaultNotes, described
 from trading.logs import get_logger
+
+# Settings become parts before Ray and torch are imported, see `up.ray_runtime`.
+if TYPE_CHECKING:
+    from trading.app.handles import (
+        Answering,
+        LiveMarketHandle,
+        MarketServerHandle,
+        Reference,
+        RegistryHandle,
+    )
+    from trading.app.held_out import HeldOutSessions
+    from trading.app.learning_loop import LearningLoop
+    from trading.learning.champion.manager import ChampionManager
+    from trading.learning.champion.registry import ChampionState, RegistryAddress
+    from trading.learning.online import OnlineLearner
+    from trading.live.actor import Progress
+    from trading.live.endpoint import Endpoint
+
+Told = TypeVar("Told")
 
 log = get_logger(__name__)
 
@@ -139,29 +160,29 @@ class _Application:
         self._display = display
         self._stop = stop
         self._stack = stack
-        self._server: Any = None
-        self._endpoint: Any = None
+        self._server: MarketServerHandle | None = None
+        self._endpoint: Endpoint | None = None
         self._key = ""
-        self._live: Any = None
-        self._registry: Any = None
-        self._registered: Any = None
-        self._champion_manager: Any = None
-        self._held_out: Any = None
-        self._learner: Any = None
+        self._live: LiveMarketHandle | None = None
+        self._registered: RegistryAddress | None = None
+        self._registry: RegistryHandle | None = None
+        self._champion_manager: ChampionManager | None = None
+        self._held_out: HeldOutSessions | None = None
+        self._learner: OnlineLearner | None = None
         self._checkpoint: Path | None = None
         self._learner_thread: threading.Thread | None = None
         self._stop_learning = threading.Event()
         self._learner_failure: Exception | None = None
-        self._served: Any = None
+        self._served: Reference[None] | None = None
         self._before = Account()
-        self._last: Any = None
+        self._last: Progress | None = None
         self._faults = FaultNotes(assembly.journal_path(settings))
         self._server_restarts = Restarts()
         self._heard_s: float | None = None
         """When the live market's process answered last; None before this one ever did."""
         self._halted = ""
         self._server_heartbeat, self._registry_heartbeat = Heartbeat(), Heartbeat()
-        self._loop: Any = None
+        self._loop: LearningLoop | None = None
         self._learning_hangs = ""
 
     def start(self, serve: Callable[[ExitStack], None] | None) -> None:
@@ -302,18 +323,19 @@ class _Application:
         self._registered = registry.RegistryAddress(
             registry.registry_name(), account_name(settings)
         )
-        self._registry = registry.create_registry(
+        actor: RegistryHandle = registry.create_registry(
             self._registered.namespace,
             self._actor_options(SMALL_SHARE),
             refill,
             self._registered.name,
         )
-        self._stack.callback(_kill, self._registry)
+        self._registry = actor
+        self._stack.callback(_kill, actor)
 
-        def publish(champion_state: Any) -> None:
+        def publish(champion_state: ChampionState) -> None:
             # While it trades, a registry that is started again is waited for to the end.
             stop = self._stop if self._live is None else threading.Event()
-            _get(self._registry.publish.remote(champion_state), "the weight registry", stop)
+            _get(actor.publish.remote(champion_state), "the weight registry", stop)
 
         account = self._before
         champions = ChampionStore(
@@ -341,7 +363,7 @@ class _Application:
                 self._stop_learning.wait,
             )
 
-    def _start_live_market(self, endpoint: Any) -> None:
+    def _start_live_market(self, endpoint: Endpoint) -> None:
         import ray
 
         from trading.live.actor import ACTOR_NAME, LiveMarket
@@ -365,13 +387,17 @@ class _Application:
         self._stack.callback(_kill, self._live)
         if self._champion_manager is not None:
             self._learner_thread = threading.Thread(
-                target=self._learn_until_stopped, name="online-learner", daemon=True
+                target=self._learn_until_stopped,
+                args=(self._live, self._champion_manager),
+                name="online-learner",
+                daemon=True,
             )
             self._learner_thread.start()
         self._stack.callback(self._end_learning)
 
     def _unlock(self) -> None:
         """Hand the live market its secrets, from process to process."""
+        assert self._live is not None
         self._live.unlock.remote(self._settings.credentials, self._key)
 
     def _await_trading(self) -> None:
@@ -394,9 +420,7 @@ class _Application:
             if progress is not None and progress.phase != shown:
                 shown = progress.phase
                 self._display.phase(f"the live market is {shown}")
-        if self._server is not None:
-            self._served = self._server.wait_finished.remote()
-            _get(self._server.begin.remote(), "the market server", self._stop)
+        self._begin_market_server()
 
     def _check_parts(self) -> None:
         """Raise what ended the learner's thread or the market server."""
@@ -425,9 +449,10 @@ class _Application:
         import ray
 
         now_s, hang_s = time.monotonic(), self._settings.safety.hang_s
-        if self._served is not None and self._server_heartbeat.is_lost(self._server, now_s, hang_s):
+        server = self._server if self._served is not None else None
+        if server is not None and self._server_heartbeat.is_lost(server, now_s, hang_s):
             log.error("the market server hangs and is ended")
-            ray.kill(self._server)
+            ray.kill(server)
         if self._registry is not None and self._registry_heartbeat.is_lost(
             self._registry, now_s, hang_s
         ):
@@ -457,9 +482,10 @@ class _Application:
         if reason:
             log.error("the learner hangs", reason=reason)
             self._display.note(reason)
+        assert self._live is not None
         self._live.learner_fault.remote(reason)
 
-    def _tell_halt(self, progress: Any) -> None:
+    def _tell_halt(self, progress: Progress) -> None:
         """Say once that trading halts for want of a disk, and that it goes on."""
         halted = progress.failure if progress.phase == "halted" else ""
         if halted and not self._halted:
@@ -468,18 +494,25 @@ class _Application:
             self._display.note("the journal's disk has room again: trading goes on")
         self._halted = halted
 
-    def _start_market_server(self, former: Any) -> Any:
+    def _start_market_server(self, former: Endpoint | None) -> Endpoint:
         """Start it, where it was before if there is a former endpoint; returns the endpoint."""
         import ray
 
         from trading.live.market_server import MarketServerHost
 
-        self._server = (
+        server: MarketServerHandle = (
             ray.remote(MarketServerHost)
             .options(**self._actor_options(SMALL_SHARE))
             .remote(without_secrets(self._settings), assembly.journal_path(self._settings))
         )
-        return _get(self._server.start.remote(former), "the market server", self._stop)
+        self._server = server
+        return _get(server.start.remote(former), "the market server", self._stop)
+
+    def _begin_market_server(self) -> None:
+        """Start the clock of our own server, where there is one, and hear of its end."""
+        if self._server is not None:
+            self._served = self._server.wait_finished.remote()
+            _get(self._server.begin.remote(), "the market server", self._stop)
 
     def _revive_market_server(self, error: Exception) -> None:
         """Start a simulated exchange again where it was: it goes on where the journal ends.
@@ -499,17 +532,16 @@ class _Application:
         log.warning("the market server died and is started again", reason=_cause(error))
         self._display.note("the market server died and is started again")
         self._start_market_server(self._endpoint)
-        self._served = self._server.wait_finished.remote()
-        _get(self._server.begin.remote(), "the market server", self._stop)
+        self._begin_market_server()
 
-    def _learn_until_stopped(self) -> None:
+    def _learn_until_stopped(self, live: LiveMarketHandle, manager: ChampionManager) -> None:
         from trading.app.learning_loop import LearningLoop
 
         give_way(LEARNING)
         try:
             self._loop = LearningLoop(
-                self._live,
-                self._champion_manager,
+                live,
+                manager,
                 self._learner,
                 self._held_out,
                 self._settings.lockstep,
@@ -526,7 +558,7 @@ class _Application:
         if self._learner_thread is not None:
             self._learner_thread.join(CALL_TIMEOUT_S)
 
-    def _progress(self) -> Any:
+    def _progress(self) -> Progress | None:
         """The live market's figures, None while it restarts.
 
         Raises
@@ -537,9 +569,10 @@ class _Application:
         import ray
 
         try:
+            assert self._live is not None
             asked = self._live.progress.remote()
             arrived(asked, "the live market", self._stop.is_set, CALL_TIMEOUT_S)
-            progress = ray.get(asked, timeout=0)
+            progress: Progress = ray.get(asked, timeout=0)
         except ray.exceptions.ActorDiedError as error:
             raise ApplicationFailed(f"the live market ended: {_cause(error)}") from error
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
@@ -576,7 +609,7 @@ class _Application:
             self._heard_s = None
             ray.kill(self._live, no_restart=False)
 
-    def _stop_live_market(self) -> Any:
+    def _stop_live_market(self) -> Progress | None:
         import ray
 
         if self._live is None:
@@ -590,6 +623,8 @@ class _Application:
     def _stop_market_server(self) -> None:
         import ray
 
+        if self._server is None:
+            return
         try:
             ray.get(self._server.stop.remote(), timeout=CALL_TIMEOUT_S)
         except ray.exceptions.RayError as error:
@@ -633,7 +668,7 @@ def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account
         return journal.fold()
 
 
-def _massive_endpoint(settings: Settings) -> Any:
+def _massive_endpoint(settings: Settings) -> Endpoint:
     from trading.live.endpoint import Endpoint
 
     key = settings.credentials.massive_api_key
@@ -646,12 +681,12 @@ def _massive_endpoint(settings: Settings) -> Any:
     return Endpoint(massive.stream_address, massive.rest_address, key.get_secret_value())
 
 
-def _failure(progress: Any) -> TradingError:
+def _failure(progress: Progress) -> TradingError:
     kind = AuthenticationFailed if progress.failure_kind == "AuthenticationFailed" else None
     return (kind or ApplicationFailed)(progress.failure)
 
 
-def _get(reference: Any, what: str, stop: threading.Event) -> Any:
+def _get(reference: Reference[Told], what: str, stop: threading.Event) -> Told:
     """The result of a remote call, with its own error or one that names the part.
 
     Raises
@@ -664,7 +699,8 @@ def _get(reference: Any, what: str, stop: threading.Event) -> Any:
     if not arrived(reference, what, stop.is_set, _START_TIMEOUT_S):
         raise ApplicationFailed(f"{what} gave no answer within {_START_TIMEOUT_S:g} s")
     try:
-        return ray.get(reference)
+        answer: Told = ray.get(reference)
+        return answer
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, TradingError):
             raise error.cause from None
@@ -681,7 +717,7 @@ def _cause(error: Any) -> str:
     return " ".join(str(error).split())[:500]
 
 
-def _kill(actor: Any) -> None:
+def _kill(actor: Answering) -> None:
     import ray
 
     ray.kill(actor, no_restart=True)

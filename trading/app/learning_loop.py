@@ -4,17 +4,17 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import ray
 
+from trading.app.handles import LiveMarketHandle
 from trading.app.held_out import HeldOutSessions
 from trading.errors import DataError
 from trading.execution.events import ChallengerRejected
 from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
 from trading.learning.online import LearnerReport, OnlineLearner
 from trading.live.metrics import LearnerFigures
-from trading.live.trader import FragmentId, LearnerReply
+from trading.live.trader import Fragment, FragmentId, LearnerReply
 from trading.logs import get_logger
 
 log = get_logger(__name__)
@@ -46,7 +46,7 @@ class LearningLoop:
 
     def __init__(
         self,
-        live: Any,
+        live: LiveMarketHandle,
         manager: ChampionManager,
         learner: OnlineLearner | None,
         held_out: HeldOutSessions | None,
@@ -88,7 +88,7 @@ class LearningLoop:
                 self._stop.wait(_POLL_S)
 
     def _learn(self, learner: OnlineLearner) -> None:
-        fragment = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
+        fragment: Fragment | None = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
         self._began_s = time.monotonic()
         self._poll()
         if fragment is None:
@@ -105,7 +105,7 @@ class LearningLoop:
         if decision is not None or self._undelivered:
             self._send(None, [decision] if decision else [])
         if not self._lockstep:
-            account_champion = ray.get(self._live.account_champion.remote())
+            account_champion: AccountChampion | None = ray.get(self._live.account_champion.remote())
             if account_champion is not None:
                 self._follow_account(account_champion)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
+from trading.app.handles import Answering, Reference
 from trading.errors import TradingError
 
 _POLL_S = 0.1
@@ -20,7 +21,9 @@ class ToldToStop(TradingError):
         super().__init__(f"told to stop while it waited for {awaited}")
 
 
-def arrived(reference: Any, awaited: str, stopped: Callable[[], bool], timeout_s: float) -> bool:
+def arrived(
+    reference: Reference[object], awaited: str, stopped: Callable[[], bool], timeout_s: float
+) -> bool:
     """Wait for what a remote call returns; whether it is there.
 
     Raises
@@ -43,10 +46,10 @@ class Heartbeat:
     """Asks an actor for a sign of life, its `ping`, again and again; never waits for it."""
 
     def __init__(self) -> None:
-        self._asked: Any = None
+        self._asked: Reference[object] | None = None
         self._asked_s = 0.0
 
-    def is_lost(self, actor: Any, now_s: float, most_s: float) -> bool:
+    def is_lost(self, actor: Answering, now_s: float, most_s: float) -> bool:
         """Whether the last question has had no answer for longer than `most_s` seconds.
 
         After that it begins anew. One that is dead answers: who holds it hears of its death.

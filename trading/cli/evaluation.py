@@ -23,6 +23,7 @@ from trading.cli.common import (
     settings_for,
 )
 from trading.config import Settings
+from trading.files import write
 from trading.progress import counted
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def _report(
     tables = summaries(results, trials or default_trials(results), seed)
     if output.html is not None:
         sheet = tear_sheet(output.title, results, tables, output.about, output.asked)
-        output.html.write_text(sheet, encoding="utf-8")
+        write(output.html, sheet.encode())
     if output.as_json:
         print(json.dumps(_plain(output, results, tables)))
         return

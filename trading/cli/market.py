@@ -23,6 +23,7 @@ from trading.cli.data import (
     with_symbols,
 )
 from trading.config import Settings
+from trading.files import write
 
 if TYPE_CHECKING:
     from trading.data.recorded_session import RecordedSession
@@ -124,7 +125,7 @@ def fit(
         if into is None:
             console.print(text, markup=False)
             return
-        into.write_text(f"# Fitted to {found.sessions} recorded session(s).\n{text}", "utf-8")
+        write(into, f"# Fitted to {found.sessions} recorded session(s).\n{text}".encode())
         console.print(f"market: trade it with --set market.file={into}", soft_wrap=True)
 
 

@@ -27,6 +27,7 @@ from trading.config import Settings, absolute_paths
 from trading.config.loading import load_space
 from trading.config.space import SPACE, Point, Space, points, read_space
 from trading.errors import ConfigError, DataError
+from trading.files import write
 
 if TYPE_CHECKING:
     from trading.app.tuning.outcome import Elsewhere
@@ -180,7 +181,7 @@ def _begin(work: Path, plan: "Plan", made: list[Point], resume: bool) -> None:
                 "folder by --into"
             )
         work.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write(file, (json.dumps(told, indent=1) + "\n").encode())
         return
     try:
         then = json.loads(file.read_text(encoding="utf-8"))
@@ -252,7 +253,7 @@ def _finish(output: _Output, space: Space, kept: Mapping[int, Path], is_stopped:
         best = output.best or work / "best.yaml"
         layer = settings_layer(output.settings, winner.newest.point)
         heading = f"# Trial {winner.number} of {work}: {winner.newest.score:+.3f} % a session\n"
-        best.write_text(heading + yaml.safe_dump(layer, sort_keys=False), encoding="utf-8")
+        write(best, (heading + yaml.safe_dump(layer, sort_keys=False)).encode())
         files["best"] = str(best)
     in_order = ranked(trials)
     if any(trial.judged for trial in in_order):

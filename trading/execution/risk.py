@@ -26,7 +26,7 @@ class RiskLimits:
     """Open strategies, counting orders that wait to open one."""
     max_contracts_per_order: int = 20
     """Option contracts of an opening order, all legs together."""
-    max_order_notional: float = 50_000.0
+    max_order_notional: float = 100_000.0
     """USD that change hands in an opening order: premiums, and the price of stock, added up."""
     max_daily_loss_pct: float = 5.0
     """Loss since the last session's close, in percent of the equity there, that halts trading."""

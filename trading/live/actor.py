@@ -27,6 +27,7 @@ from trading.data.massive.client.connection import ConnectionHealth, ConnectionS
 from trading.data.massive.client.rest import RestClient
 from trading.data.massive.client.stream import StreamClient
 from trading.data.recording import Recorder
+from trading.envs.catalogue import action_count
 from trading.envs.live_env import LiveEnv
 from trading.errors import (
     DataError,
@@ -184,7 +185,7 @@ class LiveMarket:
         self._stopping = threading.Event()
         self._warn_after_s = settings.safety.hang_s / 4
         """A trading thread that is silent for longer is told of."""
-        self._activity = RecentActivity()
+        self._activity = RecentActivity(action_count(settings.env.size_levels))
         self._profit_parts: ProfitParts | None = None
         self._chains: ChainsSeen | None = None
         journal = assembly.journal_path(settings)

@@ -1,11 +1,12 @@
 """What the trials of a search came to, on disk as it becomes known."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from trading.files import sync
 
 
 class Judged(msgspec.Struct, frozen=True, tag="judged"):
@@ -61,8 +62,7 @@ class Record:
                     # The rest of a line that a kill cut off.
                     file.write(b"\n")
             file.write(msgspec.json.encode(entry) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        sync(self.path)
 
     def trials(self) -> dict[int, Trial]:
         """Every trial by its number; of a judgement that was made twice the later one counts."""

@@ -18,9 +18,11 @@ from trading.app.algorithm import open_algorithm
 from trading.app.display import Display
 from trading.app.retraining import acting_policy, settings_of_fold
 from trading.app.tuning.plan import Fold, Plan
+from trading.closing import Closing
 from trading.config import Settings
 from trading.config.space import Point, with_point
 from trading.evaluation.backtest import learnt
+from trading.files import write
 from trading.learning.build import pretrain
 from trading.learning.champion.gate import Returns
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
@@ -60,7 +62,7 @@ def trial(config: Point, plan: Plan) -> None:
             steps = settings.learning.pretrain_steps * judgement // judgements
             returns = 100.0 * np.concatenate([each.learn_and_trade(steps) for each in opened])
             now = Progress(judgement, [each.done for each in opened])
-            (work / _PROGRESS).write_bytes(msgspec.json.encode(now))
+            write(work / _PROGRESS, msgspec.json.encode(now))
             tune.report(
                 {
                     "judgement": judgement,
@@ -118,7 +120,7 @@ def _restored(work: Path) -> Progress | None:
     return msgspec.json.decode((work / _PROGRESS).read_bytes(), type=Progress)
 
 
-class _Learning:
+class _Learning(Closing):
     """A fold's algorithm, open while the trial runs."""
 
     def __init__(self, settings: Settings, fold: Fold, state: Path, done: int) -> None:
@@ -137,7 +139,8 @@ class _Learning:
         self._algorithm, self._store = opened.algorithm, opened.store
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the algorithm."""
         self._stack.close()
 
     def learn_and_trade(self, steps: int) -> Returns:

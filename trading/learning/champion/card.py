@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from trading.config import Settings
 from trading.learning.noted_settings import NOTED, noted_settings, shown
+from trading.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 CARD = "card.md"
 """In the folder of a champion."""

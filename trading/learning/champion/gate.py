@@ -71,7 +71,7 @@ class GateLimits:
 
     confidence: float = 0.95
     """That none of all challengers judged against one champion is promoted who loses the margin."""
-    margin_pct: float = 0.5
+    margin_pct: float = 0.02
     """Percent of the initial capital a session by which a challenger may be worse."""
     max_kl: float = 0.1
     """Nats, mean over the states that the champion comes to."""

@@ -58,7 +58,7 @@ class StreamSettings:
     auth_timeout_s: float = 10.0
     subscribe_timeout_s: float = 15.0
     close_timeout_s: float = 1.0
-    silence_timeout_s: float | None = 60.0
+    silence_timeout_s: float | None = 120.0
     ping_interval_s: float | None = 20.0
     backoff_initial_s: float = 0.5
     backoff_max_s: float = 30.0

@@ -1,0 +1,50 @@
+"""What the driver asks of each part is what the part's class has."""
+
+import inspect
+from typing import get_args, get_type_hints
+
+import pytest
+
+from trading.app import handles
+from trading.config.settings import CredentialSettings
+from trading.learning.champion.manager import AccountChampion
+from trading.learning.champion.registry import ChampionState, WeightRegistry
+from trading.live.actor import LiveMarket, Progress
+from trading.live.endpoint import Endpoint
+from trading.live.market_server import MarketServerHost
+from trading.live.metrics import LearnerFigures
+from trading.live.trader import Fragment, LearnerReply
+
+TYPES = {
+    each.__name__: each
+    for each in (
+        AccountChampion,
+        ChampionState,
+        CredentialSettings,
+        Endpoint,
+        Fragment,
+        LearnerFigures,
+        LearnerReply,
+        Progress,
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("handle", "kind"),
+    [
+        (handles.LiveMarketHandle, LiveMarket),
+        (handles.MarketServerHandle, MarketServerHost),
+        (handles.RegistryHandle, WeightRegistry),
+    ],
+)
+def test_a_handle_has_the_methods_of_its_actor_with_their_types(handle: type, kind: type) -> None:
+    calls = get_type_hints(handle, {**vars(handles), **TYPES})
+    assert len(calls) > 2
+    for name, call in calls.items():
+        method = getattr(kind, name)
+        own = get_type_hints(method)
+        taken, told = get_args(call)
+        given = list(inspect.signature(method).parameters)[1:]
+        assert [own[each] for each in given] == list(taken)
+        assert told in (own["return"], object)
