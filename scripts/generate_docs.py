@@ -166,13 +166,24 @@ def pages() -> dict[Path, str]:
         "# What the policy sees\n\n"
         "One float32 vector per underlying and decision. All of it is known when the decision\n"
         f"is made. Price indicators use the last {HISTORY_BARS} closed bars; every entry is\n"
-        f"clipped to ±{LIMIT:g}; what is unknown is 0.\n\n{_MADE}\n{feature_table()}"
+        f"clipped to ±{LIMIT:g}; what is unknown is 0.\n\n"
+        "`equity`, `buying_power`, `reserved` and `slots_used` are of the whole account, whatever\n"
+        "underlyings it trades; the entries that begin with `position` are of this underlying\n"
+        "alone. The mask leaves what the greeks of the whole account leave below their limits.\n"
+        "Greeks of positions in other underlyings are not shown: accounts in training trade one\n"
+        "underlying each, and could not learn what they mean.\n\n"
+        f"{_MADE}\n{feature_table()}"
     )
     actions = (
         "# What the policy may do\n\n"
         "One decision per underlying and bar. An action chooses its contracts by expiry and\n"
         "delta; what cannot be ordered now is masked. At most one strategy is open per\n"
         "underlying.\n\n"
+        "The table's actions open all that the limits, the buying power and the displayed sizes\n"
+        "allow. With `env.size_levels` 3 there follow the same openings at a third of that\n"
+        "(`long_call_near_d30_1of3`), and then those at two thirds, in whole units rounded down;\n"
+        "a part of less than one unit is masked. A model is made for one number of levels, and\n"
+        "is refused under another one.\n\n"
         f"{_MADE}\n{action_table()}"
     )
     products = (

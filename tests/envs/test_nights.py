@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.envs.fortnight import CALENDAR, SYMBOL, days, in_batch, kinds, live, recorded_sessions
 from trading.envs.accounts import Accounts, new_accounts, open_accounts
-from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
+from trading.envs.catalogue import CLOSE, HOLD, action_names
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import History, history_of_days, write_history
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
@@ -44,10 +44,11 @@ DIVIDENDS = [Dividend(SYMBOL, day, 1.5) for day in days(SESSIONS)[1::2]]
 def keeps(seed: int, *names: str, closing: float = 0.03) -> Callable[[np.ndarray], int]:
     """Opens what has such a name wherever it may, at random, and closes hardly ever."""
     rng = np.random.default_rng(seed)
-    wanted = [k for k, a in enumerate(ACTIONS) if k > CLOSE and any(n in a.name for n in names)]
 
     def choose(mask: np.ndarray) -> int:
         draws = rng.random(2)
+        called = enumerate(action_names(len(mask)))
+        wanted = [k for k, name in called if k > CLOSE and any(n in name for n in names)]
         opening = [action for action in wanted if mask[action]]
         if mask[CLOSE] and draws[0] < closing:
             return CLOSE
@@ -64,11 +65,12 @@ SCRIPTS = {
 }
 
 
-RISKS = {
+OTHERWISE = {
+    0: {"size_levels": 3},
     1: {"risk_aversion": 20.0, "risk_measure": int(RiskMeasure.VARIANCE)},
     3: {"risk_aversion": 20.0, "risk_measure": int(RiskMeasure.DOWNSIDE)},
 }
-"""What some of these take off their rewards; the markets are the same for all."""
+"""What some of these open a part of, and take off their rewards; the markets are the same."""
 
 
 def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> 
     for script, names in SCRIPTS.items():
         folder = tmp_path / str(script)
         folder.mkdir()
-        rules = RULES._replace(**RISKS.get(script, {}))
+        rules = RULES._replace(**OTHERWISE.get(script, {}))
         lived = live(folder, told, rules, DEFAULT_FEES, keeps(script, *names), DIVIDENDS)
         env = HistoricalOptionsVectorEnv(
             1, rules, DEFAULT_FEES, history, sessions_per_episode=SESSIONS

@@ -226,7 +226,7 @@ def test_the_docstring_example_runs() -> None:
     ("other", "told"),
     [
         ({"observation_size": 3}, r"it reads 3 features, this program shows \d+"),
-        ({"action_count": 2}, r"it has 2 actions, this program \d+"),
+        ({"action_count": 2}, r"it has 2 actions and \d+ are asked for; env.size_levels"),
         ({"feature_hidden": 9}, r"model\.feature_hidden is 9 there and \d+ here"),
         ({"actor_hidden": 9}, r"model\.actor_hidden is 9 there and \d+ here"),
     ],

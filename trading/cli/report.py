@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,14 +21,16 @@ from trading.cli.common import (
 from trading.files import write
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from trading.config import Settings
     from trading.execution.journal import Journal
-    from trading.reporting.ledger import Ledger
+    from trading.reporting.ledger import Day, Ledger, Trade
     from trading.reporting.report import Group, Report
 
 _STATUS_TIMEOUT_S = 3.0
 _WIDTH = 110
-_MOST_TRADES = 10
+_MOST_ROWS = 10
 
 
 def report(
@@ -109,71 +112,90 @@ def _status(settings: "Settings", path: str) -> dict[str, Any]:
 
 
 def _print(made: "Report") -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
-
-    from trading.reporting.ledger import new_york
-    from trading.reporting.sheet import figure_text, money, percent, share
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
     period = f"{made.first} to {made.last}" if made.first else "no session yet"
     console.print(f"account {made.account}, {period}; USD after fees")
+    console.print(_figures(made))
+    if made.by_underlying:
+        console.print(_groups("By underlying", made.by_underlying))
+    if made.by_strategy:
+        console.print(_groups("By strategy", made.by_strategy))
+    if made.days:
+        console.print(_days(made.days[-_MOST_ROWS:]))
+    if made.trades:
+        console.print(_trades(made.trades[-_MOST_ROWS:]))
 
-    figures = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+
+def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for name in texts:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _figures(made: "Report") -> "Table":
+    """The summary, two figures a row."""
+    from rich import box
+    from rich.table import Table
+
+    from trading.reporting.sheet import figure_text
+
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     for _ in range(2):
-        figures.add_column(style="dim", no_wrap=True)
-        figures.add_column(justify="right", no_wrap=True)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
     told = [(n.replace("_", " "), figure_text(n, v)) for n, v in made.summary.items()]
     half = (len(told) + 1) // 2
     for place in range(half):
         right = told[half + place] if half + place < len(told) else ("", "")
-        figures.add_row(*told[place], *right)
-    console.print(figures)
+        table.add_row(*told[place], *right)
+    return table
 
-    def groups(title: str, rows: "list[Group]") -> None:
-        if not rows:
-            return
-        table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-        table.add_column("", no_wrap=True)
-        for name in ("trades", "won", "profit", "fees"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for each in rows:
-            fees = f"{each.fees:,.2f}"
-            table.add_row(
-                each.name, str(each.trades), share(each.won_share), money(each.profit), fees
-            )
-        console.print(table)
 
-    groups("By underlying", made.by_underlying)
-    groups("By strategy", made.by_strategy)
-    if made.days:
-        table = Table(title="Last days", title_justify="left", box=box.SIMPLE, pad_edge=False)
-        table.add_column("", no_wrap=True)
-        for name in ("equity", "profit", "return", "fills", "fees"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for day in made.days[-_MOST_TRADES:]:
-            over = "" if day.is_over else " (not over)"
-            table.add_row(
-                day.date + over,
-                f"{day.equity:,.2f}",
-                money(day.profit),
-                percent(day.gain),
-                str(day.fills),
-                f"{day.fees:,.2f}",
-            )
-        console.print(table)
-    if made.trades:
-        table = Table(title="Last trades", title_justify="left", box=box.SIMPLE, pad_edge=False)
-        for name in ("closed, New York", "underlying", "strategy"):
-            table.add_column(name, no_wrap=True)
-        table.add_column("profit", justify="right", no_wrap=True)
-        table.add_column("why closed", overflow="fold")
-        for trade in made.trades[-_MOST_TRADES:]:
-            when = f"{new_york(trade.closed_ns):%Y-%m-%d %H:%M}"
-            table.add_row(
-                when, trade.underlying, trade.strategy, money(trade.profit), trade.reason_close
-            )
-        console.print(table)
+def _groups(title: str, rows: Sequence["Group"]) -> "Table":
+    from trading.reporting.sheet import money, share
+
+    table = _table(title, [""], ["trades", "won", "profit", "fees"])
+    for each in rows:
+        fees = f"{each.fees:,.2f}"
+        table.add_row(each.name, str(each.trades), share(each.won_share), money(each.profit), fees)
+    return table
+
+
+def _days(days: Sequence["Day"]) -> "Table":
+    from trading.reporting.sheet import money, percent
+
+    table = _table("Last days", [""], ["equity", "profit", "return", "fills", "fees"])
+    for day in days:
+        table.add_row(
+            day.date + ("" if day.is_over else " (not over)"),
+            f"{day.equity:,.2f}",
+            money(day.profit),
+            percent(day.gain),
+            str(day.fills),
+            f"{day.fees:,.2f}",
+        )
+    return table
+
+
+def _trades(trades: Sequence["Trade"]) -> "Table":
+    from trading.reporting.ledger import new_york
+    from trading.reporting.sheet import money
+
+    table = _table("Last trades", ["closed, New York", "underlying", "strategy"], ["profit"])
+    table.add_column("why closed", overflow="fold")
+    for trade in trades:
+        when = f"{new_york(trade.closed_ns):%Y-%m-%d %H:%M}"
+        table.add_row(
+            when, trade.underlying, trade.strategy, money(trade.profit), trade.reason_close
+        )
+    return table

@@ -512,6 +512,14 @@ class EnvironmentSettings(Section):
         Literal["variance", "downside"],
         _about("What counts as a bar's risk: half its squared return, or the square of its loss."),
     ] = "variance"
+    size_levels: Annotated[
+        int,
+        Field(ge=1, le=10),
+        _about(
+            "Sizes of each opening action: all that is allowed, and equal parts of it; models are "
+            "made for one number."
+        ),
+    ] = 1
     sessions_per_episode: Annotated[
         Count,
         _about(

@@ -10,12 +10,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
+from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS, action_count
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
 from trading.envs.market_snapshots import ABOVE_ROUNDING, RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.size_levels import allow_parts
 from trading.execution.exposure import headroom, usd_greeks
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, is_tradable
@@ -87,12 +88,13 @@ def empty_balances(count: int) -> AccountBalances:
     )
 
 
-def empty_views(count: int) -> AccountViews:
+def empty_views(count: int, size_levels: int = 1) -> AccountViews:
     """Return views to be filled by `observe_accounts`."""
+    actions = action_count(size_levels)
     return AccountViews(
         np.zeros((count, FEATURE_COUNT), dtype=np.float32),
-        np.zeros((count, ACTION_COUNT), dtype=np.int32),
-        np.zeros((count, ACTION_COUNT), dtype=np.bool_),
+        np.zeros((count, actions), dtype=np.int32),
+        np.zeros((count, actions), dtype=np.bool_),
     )
 
 
@@ -135,7 +137,7 @@ def observe_accounts(
         snapshots.unit_need,
     )
     market_features = snapshots.features
-    multiplier, max_age_ns = rules.multiplier, rules.max_quote_age_ns
+    multiplier, max_age_ns, levels = rules.multiplier, rules.max_quote_age_ns, rules.size_levels
     for b in which:
         f = snapshot_of[b]
         now_ns, spot = snapshots.now_ns[f], snapshots.spot[f]
@@ -211,6 +213,7 @@ def observe_accounts(
                 n = min(most_units[f, a], by_equity, by_cash)
             units[b, a] = np.int32(max(n, 0.0))
             mask[b, a] = n >= 1.0
+        allow_parts(b, levels, units, mask)
         mask[b, HOLD] = True
         if trades and held[b] > 0:
             units[b, CLOSE] = np.int32(closable)
@@ -288,3 +291,4 @@ def cap_openings(
             )
             views.units[b, a] = np.int32(min(np.float64(views.units[b, a]), room))
             views.mask[b, a] = views.units[b, a] >= 1
+    allow_parts(b, rules.size_levels, views.units, views.mask)

@@ -19,11 +19,12 @@ from trading.envs.account_view import (
     keep_greeks,
     no_holdings,
 )
-from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
+from trading.envs.catalogue import CLOSE, HOLD, MAX_LEGS
 from trading.envs.market_snapshots import RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rewards import reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.size_levels import of_full_size
 from trading.execution.exposure import loss_floor
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin.formulas import payoff_margin
@@ -67,14 +68,14 @@ class Accounts(NamedTuple):
     """[B]: the margin follows the market, see `StrategyPosition.margin_moves`."""
 
 
-def new_accounts(count: int) -> Accounts:
+def new_accounts(count: int, size_levels: int = 1) -> Accounts:
     """Accounts to be opened by `open_accounts`."""
     columns: dict[str, Any] = {name: np.zeros(count) for name in (*SUMS, "day_start", "peak")}
     columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
         balances=empty_balances(count),
-        views=empty_views(count),
+        views=empty_views(count, size_levels),
         trades=np.zeros(count, dtype=np.int64),
         **columns,
     )
@@ -132,7 +133,7 @@ def trade(
     bid_size, ask_size = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     for b in range(len(actions)):
         action = actions[b]
-        allowed = 0 <= action < ACTION_COUNT and views.mask[b, action]
+        allowed = 0 <= action < views.mask.shape[1] and views.mask[b, action]
         invalid[b] = not allowed
         liquidates = delivered[b] and not halted[b]
         if liquidates:
@@ -141,13 +142,14 @@ def trade(
             continue
 
         f, closes, n_legs = snapshot_of[b], action == CLOSE, 0
+        opening = of_full_size(action)
         for leg in range(MAX_LEGS):
-            i = legs[b, leg] if closes else np.int64(snapshots.legs[f, action, leg])
+            i = legs[b, leg] if closes else np.int64(snapshots.legs[f, opening, leg])
             if i == NO_LEG:
                 break
             n_legs += 1
             chosen[leg] = i
-            lots[leg] = -ratio[b, leg] if closes else RATIO[action, leg]
+            lots[leg] = -ratio[b, leg] if closes else RATIO[opening, leg]
             if i == STOCK_LEG:
                 bid[leg], ask[leg] = stock_touch(snapshots.spot[f], rules.stock_half_spread)
                 bid_size[leg] = ask_size[leg] = STOCK_LOTS

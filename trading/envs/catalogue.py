@@ -6,7 +6,10 @@ market and `trading.envs.account_view` says how much of it an account may order.
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import cache
 from typing import NamedTuple
+
+from trading.errors import ConfigError
 
 MAX_LEGS = 4
 HOLD = 0
@@ -153,6 +156,30 @@ ACTIONS = (
     ),
 )
 ACTION_COUNT = len(ACTIONS)
+"""Actions of one size, as much as is allowed."""
+OPENING_COUNT = ACTION_COUNT - CLOSE - 1
+MOST_SIZE_LEVELS = 10
+
+
+def action_count(size_levels: int = 1) -> int:
+    """Actions where openings have so many sizes: those of the catalogue, then of each smaller part.
+
+    After the `ACTION_COUNT` of full size come the openings at 1/levels of it, 2/levels, and so on.
+    """
+    return ACTION_COUNT + (size_levels - 1) * OPENING_COUNT
+
+
+@cache
+def action_names(count: int = ACTION_COUNT) -> tuple[str, ...]:
+    """Names of `count` actions; one that opens less than is allowed says which part of it."""
+    levels = (count - ACTION_COUNT) // OPENING_COUNT + 1
+    if action_count(levels) != count:
+        raise ConfigError([f"{count} actions: no number of env.size_levels gives so many"])
+    whole = [action.name for action in ACTIONS]
+    parts = [
+        f"{name}_{level}of{levels}" for level in range(1, levels) for name in whole[CLOSE + 1 :]
+    ]
+    return (*whole, *parts)
 
 
 def action_table() -> str:

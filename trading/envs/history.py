@@ -69,12 +69,12 @@ class HistoryDay:
 
 
 _STYLE = "fill_style"
-_OF_REWARDS = ("risk_aversion", "risk_measure")
-"""Rules that no frame depends on."""
+_OF_ACCOUNTS = ("risk_aversion", "risk_measure", "size_levels")
+"""Rules that no snapshot depends on."""
 
 
-def _frame_rules(rules: TradingRules) -> dict[str, Any]:
-    return {name: value for name, value in rules._asdict().items() if name not in _OF_REWARDS}
+def _snapshot_rules(rules: TradingRules) -> dict[str, Any]:
+    return {name: value for name, value in rules._asdict().items() if name not in _OF_ACCOUNTS}
 
 
 def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
@@ -83,14 +83,16 @@ def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS)
     Rules, fees, catalogue, features and marks.
     """
     # Histories of before there was a style were written for the touch, and are still read.
-    kept = tuple(value for name, value in _frame_rules(rules).items() if name != _STYLE or value)
+    kept = tuple(value for name, value in _snapshot_rules(rules).items() if name != _STYLE or value)
     parts = (marks, kept, tuple(fees), ACTIONS, FEATURES)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def snapshots_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
     """Return the parts of that digest by name, so that a difference can be told."""
-    named: dict[str, Any] = {f"rule {name}": value for name, value in _frame_rules(rules).items()}
+    named: dict[str, Any] = {
+        f"rule {name}": value for name, value in _snapshot_rules(rules).items()
+    }
     named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
     named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(ACTIONS)}

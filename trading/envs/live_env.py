@@ -29,12 +29,13 @@ from trading.envs.adjusted_contracts import (
     adjusted_greeks,
     nearest_volatility,
 )
-from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS
+from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS, action_names
 from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
 from trading.envs.market_features import F32
 from trading.envs.market_snapshots import RATIO
 from trading.envs.rewards import reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.size_levels import of_full_size
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import (
@@ -221,7 +222,7 @@ class LiveEnv:
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._balances = empty_balances(count)
-        self._views = empty_views(count)
+        self._views = empty_views(count, rules.size_levels)
         self._snapshot_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
         """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
@@ -232,6 +233,11 @@ class LiveEnv:
     def underlyings(self) -> tuple[str, ...]:
         """All that are listed and marked: `symbols`, and what the account came to hold since."""
         return tuple(self._markets)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Of every action, in the order of the mask."""
+        return action_names(self._views.mask.shape[1])
 
     def set_rate(self, rate: float) -> None:
         """Read options with another risk-free rate from here on, see `TradingRules.rate`."""
@@ -310,8 +316,11 @@ class LiveEnv:
             self._include(extra)
 
     def set_rules(self, rules: TradingRules) -> None:
-        """Trade by other rules from the next bar on; the capital that they name stays."""
-        self._rules = rules._replace(initial_capital=self._rules.initial_capital)
+        """Trade by other rules from the next bar on; capital and number of actions stay."""
+        own = self._rules
+        self._rules = rules._replace(
+            initial_capital=own.initial_capital, size_levels=own.size_levels
+        )
         for market in self._markets.values():
             market.set_rules(self._rules)
 
@@ -1130,17 +1139,18 @@ class LiveEnv:
                 self.broker.liquidation(underlying, now_ns), units=units
             )
             return Outcome(action, masked=False, result=self._submit(order))
+        opening = of_full_size(action)
         order = Order(
             order_id=self.broker.next_order_id(),
             ts_ns=now_ns,
             underlying=underlying,
-            strategy=ACTIONS[action].name,
+            strategy=ACTIONS[opening].name,
             intent=Intent.OPEN,
-            legs=self._opening_legs(underlying, action),
+            legs=self._opening_legs(underlying, opening),
             units=units,
         )
         market = self._markets[underlying]
-        greeks = unit_greeks(market.quotes, market.snapshots, 0, self._rules.multiplier, action)
+        greeks = unit_greeks(market.quotes, market.snapshots, 0, self._rules.multiplier, opening)
         result = self._submit(order, Greeks(*greeks))
         if isinstance(result, Fill):
             for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:

@@ -60,6 +60,8 @@ class TradingRules(NamedTuple):
     """How much the risk of a bar weighs in its reward, see `trading.envs.rewards`."""
     risk_measure: int = 0
     """What counts as that risk: a `trading.envs.rewards.RiskMeasure`."""
+    size_levels: int = 1
+    """Sizes of each opening, see `trading.envs.size_levels`."""
 
 
 @njit(cache=True)

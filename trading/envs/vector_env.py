@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trading.envs.account_view import Holdings, observe_accounts
 from trading.envs.accounts import mark, new_accounts, open_accounts, trade
-from trading.envs.catalogue import ACTION_COUNT
+from trading.envs.catalogue import action_count
 from trading.envs.exits import closed_equity
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.history import HistoricalMarkets, history_with_nights
@@ -133,19 +133,20 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         self, num_envs: int, rules: TradingRules, fees: FeeSchedule, markets: Markets
     ) -> None:
         self.num_envs = num_envs
+        actions = action_count(rules.size_levels)
         self.single_observation_space = gym.spaces.Dict(
             {
                 "observations": gym.spaces.Box(-LIMIT, LIMIT, (FEATURE_COUNT,), np.float32),
-                "action_mask": gym.spaces.Box(0, 1, (ACTION_COUNT,), np.bool_),
+                "action_mask": gym.spaces.Box(0, 1, (actions,), np.bool_),
             }
         )
-        self.single_action_space = gym.spaces.Discrete(ACTION_COUNT)
+        self.single_action_space = gym.spaces.Discrete(actions)
         self.observation_space = gym.vector.utils.batch_space(
             self.single_observation_space, num_envs
         )
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
         self._rules, self._fees, self._markets = rules, fees, markets
-        self._accounts = new_accounts(num_envs)
+        self._accounts = new_accounts(num_envs, rules.size_levels)
         self._every = np.arange(num_envs, dtype=np.int64)
         self._invalid = np.zeros(num_envs, dtype=np.bool_)
         self._rewards = np.zeros(num_envs)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.history import (
     HistoricalMarkets,
     History,
@@ -290,11 +289,11 @@ def _play(env: OptionsVectorEnv, trader: Trader) -> Iterator[_Step]:
 def _run(
     env: WatchedEnv, named: Callable[[int, int], str], capital: float, trader: Trader
 ) -> Backtest:
-    length, taken = np.zeros(env.num_envs, np.int64), np.zeros(ACTION_COUNT, np.int64)
+    length, taken = np.zeros(env.num_envs, np.int64), np.zeros(env.single_action_space.n, np.int64)
     closed = np.zeros(env.num_envs)
     for step in _play(env, trader):
         allowed = step.running & ~step.info["invalid_action"]
-        taken += np.bincount(step.actions[allowed], minlength=ACTION_COUNT)
+        taken += np.bincount(step.actions[allowed], minlength=len(taken))
         length += step.running
         if step.ended.any():
             closed[step.ended] = step.info["episode"]["closed_equity"][step.ended]

@@ -5,7 +5,7 @@ from html import escape
 
 import numpy as np
 
-from trading.envs.catalogue import ACTIONS, HOLD
+from trading.envs.catalogue import HOLD, action_names
 from trading.evaluation.attribution import COMPONENTS, FEES
 from trading.evaluation.backtest import Backtest
 from trading.evaluation.baselines import BENCHMARK
@@ -215,7 +215,8 @@ def _positions(main: Backtest) -> str:
 
 
 def _actions(main: Backtest) -> str:
-    taken = [(int(n), ACTIONS[a].name) for a, n in enumerate(main.actions) if n and a != HOLD]
+    called = action_names(len(main.actions))
+    taken = [(int(n), called[a]) for a, n in enumerate(main.actions) if n and a != HOLD]
     if not taken:
         return "<p>It took no other.</p>"
     counts, names = zip(*sorted(taken), strict=True)

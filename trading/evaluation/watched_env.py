@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.account_view import Holdings
-from trading.envs.catalogue import ACTIONS, CLOSE, Strategy
+from trading.envs.catalogue import ACTIONS, CLOSE, MOST_SIZE_LEVELS, Strategy, action_count
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
+from trading.envs.size_levels import of_full_size
 from trading.envs.vector_env import Markets, OptionsVectorEnv
 from trading.evaluation.attribution import ENDINGS, PositionGreeks, explain, read
 from trading.evaluation.baselines import (
@@ -31,7 +32,10 @@ POSITIONS = (
 """What an account may hold."""
 
 _OF_ACTION = np.array(
-    [POSITIONS.index(a.strategy) if i > CLOSE else 0 for i, a in enumerate(ACTIONS)]
+    [
+        POSITIONS.index(ACTIONS[a].strategy) if a > CLOSE else 0
+        for a in map(of_full_size.py_func, range(action_count(MOST_SIZE_LEVELS)))
+    ]
 )
 
 
@@ -89,7 +93,7 @@ class WatchedEnv(OptionsVectorEnv):
             self._held_to_close.open_all(self._view(), self._rules, self._fees, accounts)
         filled = accounts.trades != trades
         opened = filled & (before.units == 0)
-        kind = _OF_ACTION[np.clip(actions, 0, len(ACTIONS) - 1)]
+        kind = _OF_ACTION[np.clip(actions, 0, len(_OF_ACTION) - 1)]
         if self._held_to_close is not None:
             kind = np.full(self.num_envs, POSITIONS.index(self._held_to_close.name))
         self._position[opened] = kind[opened]

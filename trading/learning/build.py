@@ -28,6 +28,7 @@ log = get_logger(__name__)
 _SIMULATED = "trading.envs.vector_env.SimulatedOptionsVectorEnv"
 _HISTORICAL = "trading.envs.vector_env.HistoricalOptionsVectorEnv"
 
+_SIZE_LEVELS = "env.size_levels"
 PRETRAINED = "pretrained"
 """In a checkpoint's metadata: decisions that a pre-training which has not ended learned from."""
 
@@ -201,6 +202,7 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
     if found is not None:
         path, metadata = found
         check_catalogue(path, metadata)
+        _check_size_levels(algorithm, path, metadata)
         _restore(algorithm, path)
         origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
         return Start(origin, metadata.get(PRETRAINED), metadata.get(NOTED, {}))
@@ -327,6 +329,16 @@ def _earned(algorithm: CLSTMPPO, results: dict[str, Any]) -> str:
     equity = results["env_runners"].get("episode_equity_mean", float("nan"))
     percent = 100.0 * (equity / algorithm.config.env_config["rules"].initial_capital - 1.0)
     return f", return a day {percent:+.2f} %" if np.isfinite(percent) else ""
+
+
+def _check_size_levels(algorithm: CLSTMPPO, path: Path, metadata: Mapping[str, Any]) -> None:
+    then = metadata.get(NOTED, {}).get(_SIZE_LEVELS, 1)
+    now = algorithm.config.env_config["rules"].size_levels
+    if then != now:
+        raise CheckpointError(
+            f"checkpoint {path} was learnt with {_SIZE_LEVELS} {then}, and {now} is set: set it "
+            "back, or begin anew in another paths.checkpoint_dir"
+        )
 
 
 def _restore(algorithm: CLSTMPPO, path: Path) -> None:

@@ -9,7 +9,7 @@ _SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
 _NOT_NOTED = {"market.file", "learning.horizon"}
 """Where a setting came from, and another word for one that is noted."""
-_ALWAYS_USUAL = ("execution.style", "env.risk_", "market.")
+_ALWAYS_USUAL = ("execution.style", "env.risk_", "env.size_levels", "market.")
 """What was not a setting once, and was as its default says."""
 NOTED = "settings"
 """Of a checkpoint's metadata."""

@@ -246,7 +246,10 @@ def _misfit(name: str, there: tuple[int, ...], here: tuple[int, ...]) -> str:
     if len(there) != len(here):
         return ""
     if name == "policy_head.weight" and there[0] != here[0]:
-        return f": it has {there[0]} actions, this program {here[0]} (docs/actions.md)"
+        return (
+            f": it has {there[0]} actions and {here[0]} are asked for; env.size_levels says how "
+            "many sizes each opening has (docs/actions.md)"
+        )
     if name.startswith(("input_norm.", "feature.weight_ih_l0")) and there[-1] != here[-1]:
         return (
             f": it reads {there[-1]} features, this program shows {here[-1]} (docs/observation.md)"

@@ -27,6 +27,7 @@ from trading.data.massive.client.connection import ConnectionHealth, ConnectionS
 from trading.data.massive.client.rest import RestClient
 from trading.data.massive.client.stream import StreamClient
 from trading.data.recording import Recorder
+from trading.envs.catalogue import action_count
 from trading.envs.live_env import LiveEnv
 from trading.errors import (
     DataError,
@@ -178,7 +179,7 @@ class LiveMarket:
         self._stopping = threading.Event()
         self._told_s = settings.safety.hang_s / 4
         """A trading thread that is silent for longer is told of."""
-        self._daybook = Daybook()
+        self._daybook = Daybook(action_count(settings.env.size_levels))
         self._profit_parts: ProfitParts | None = None
         self._chains: ChainsSeen | None = None
         journal = assembly.journal_path(settings)

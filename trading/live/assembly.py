@@ -256,6 +256,7 @@ def trading_rules(settings: Settings) -> "TradingRules":
         fill_style=int(FillStyle[settings.execution.style.upper()]),
         risk_aversion=settings.env.risk_aversion,
         risk_measure=int(RiskMeasure[settings.env.risk_measure.upper()]),
+        size_levels=settings.env.size_levels,
     )
 
 
@@ -269,13 +270,13 @@ def bands(settings: Settings) -> "Bands":
 
 def model_config(settings: Settings) -> "CLSTMConfig":
     """Shape of the network."""
-    from trading.envs.catalogue import ACTION_COUNT
+    from trading.envs.catalogue import action_count
     from trading.envs.features import FEATURE_COUNT
     from trading.learning.clstm import CLSTMConfig
 
     return CLSTMConfig(
         observation_size=FEATURE_COUNT,
-        action_count=ACTION_COUNT,
+        action_count=action_count(settings.env.size_levels),
         **settings.model.model_dump(),
     )
 

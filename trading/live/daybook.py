@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trading.envs.catalogue import ACTIONS
+from trading.envs.catalogue import ACTION_COUNT, action_names
 from trading.execution.events import (
     ChallengerRefused,
     ChampionPromoted,
@@ -79,7 +79,8 @@ class Daybook:
     Tables are objects by number, so that what changed between two readings is what was added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, actions: int = ACTION_COUNT) -> None:
+        self._actions = actions
         self._waiting: deque[_Opened | _Closed | _Journalled | _Learned] = deque(maxlen=_WAITING)
         self._session = ""
         self._base = float("nan")
@@ -150,7 +151,7 @@ class Daybook:
             "notes": self._notes,
             "judgements": self._judgements,
             "learning": self._learning,
-            "actions": [action.name for action in ACTIONS],
+            "actions": [*action_names(self._actions)],
         }
 
     def _recall(self, before: Recalled) -> None:

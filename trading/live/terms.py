@@ -20,9 +20,9 @@ _SETTINGS = (
     "risk.",
 )
 """Keys, or beginnings of keys, of the settings that belong to it."""
-_ONCE_FIXED = {"execution.style": "touch", "env.risk_aversion": "0.0"}
+_ONCE_FIXED = {"execution.style": "touch", "env.risk_aversion": "0.0", "env.size_levels": "1"}
 """What was no setting when older journals were written."""
-_SHAPES = ("actions", "features", "model.")
+_SHAPES = ("actions", "features", "model.", "env.size_levels")
 """Where these differ, weights that were learned before cannot be loaded."""
 
 

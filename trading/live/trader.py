@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from trading.data.massive.client.stream import StreamClient
-from trading.envs.catalogue import ACTIONS, CLOSE, HOLD
+from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.live_env import LiveEnv, Outcome
 from trading.envs.rules import TradingRules
 from trading.errors import LearningError, TradingError
@@ -560,12 +560,13 @@ class Trader:
         self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool
     ) -> list[Outcome]:
         """Journal a bar's decisions and send their orders; nothing is sent where it is too late."""
+        names = self.env.action_names
         events = [
             DecisionMade(
                 ts_ns=now_ns,
                 underlying=symbol,
                 action=int(action),
-                action_name=ACTIONS[int(action)].name,
+                action_name=names[int(action)],
                 weights_version=self.champion_policy.version,
                 value=float(decision.values[u]),
                 reward=float(rewards[u]),
@@ -591,7 +592,7 @@ class Trader:
             log.info("closed by the owner", underlying=fill.underlying, units=fill.units)
         for outcome in outcomes:
             if isinstance(outcome.result, Fill):
-                name = ACTIONS[outcome.action].name
+                name = names[outcome.action]
                 self._note(now_ns, outcome.result, name, *before)
                 log.info(
                     "filled",

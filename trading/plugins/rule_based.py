@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.envs.catalogue import ACTION_COUNT, ACTIONS
+from trading.envs.catalogue import action_names
 from trading.errors import PluginError
 from trading.plugins.registry import Plugin, called, takes, told
 
@@ -60,18 +60,19 @@ class RuleBased:
                 f"action per row, int64 [{len(first)}]"
             )
         actions: NDArray[np.int64] = found.astype(np.int64)
-        outside = (actions < 0) | (actions >= ACTION_COUNT)
+        outside = (actions < 0) | (actions >= mask.shape[1])
         if outside.any():
             raise PluginError(
                 f"{self.plugin} chose action {actions[outside][0]} in row "
-                f"{np.flatnonzero(outside)[0]}: actions are 0 to {ACTION_COUNT - 1} "
+                f"{np.flatnonzero(outside)[0]}: actions are 0 to {mask.shape[1] - 1} "
                 "(docs/actions.md)"
             )
         refused = np.flatnonzero(~mask[np.arange(len(actions)), actions])
         if len(refused):
             row = int(refused[0])
+            name = action_names(mask.shape[1])[int(actions[row])]
             raise PluginError(
-                f"{self.plugin} chose {ACTIONS[int(actions[row])].name} in row {row}, where the "
+                f"{self.plugin} chose {name} in row {row}, where the "
                 'mask does not allow it: choose where observation["action_mask"] is True; holding '
                 "always is"
             )

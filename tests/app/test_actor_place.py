@@ -1,0 +1,48 @@
+"""Where the actors of an account are placed, on a cluster with several live-market nodes."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from trading.app.driver import LIVE_SHARE, actor_place
+from trading.config import load_settings
+
+FIRST, SECOND, HEAD = (letter * 56 for letter in "abc")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = {"live_market": 1.0}
+    resources: dict[str, dict[str, float]] = {FIRST: live, SECOND: live, HEAD: {}}
+    nodes = [{"NodeID": node, "Resources": has} for node, has in resources.items()]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+
+
+def placed(monkeypatch: pytest.MonkeyPatch, driver: str, resource: str | None) -> dict[str, Any]:
+    context = SimpleNamespace(get_node_id=lambda: driver)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    lines = [f"ray.live_market_resource={resource}"] if resource else []
+    return actor_place(load_settings(None, lines, {}), LIVE_SHARE)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("driver", [FIRST, SECOND])
+def test_an_accounts_actors_are_where_its_files_are(
+    monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    options = placed(monkeypatch, driver, "live_market")
+    strategy = options["scheduling_strategy"]
+    assert (strategy.node_id, strategy.soft) == (driver, False)
+    assert options["resources"] == {"live_market": LIVE_SHARE}
+    assert placed(monkeypatch, driver, None)["scheduling_strategy"].node_id == driver
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_driver_elsewhere_leaves_the_node_to_the_resource(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = placed(monkeypatch, HEAD, "live_market")
+    assert "scheduling_strategy" not in options
+    assert options["resources"] == {"live_market": LIVE_SHARE}
