@@ -1,10 +1,13 @@
 """Where the learner runs."""
 
+from pathlib import Path
+
 import pytest
 
 from trading.config import load_settings
-from trading.errors import ConfigError
-from trading.learning.build import Placement, place_learner, ppo_settings
+from trading.envs.defaults import DEFAULT_RULES
+from trading.errors import CheckpointError, ConfigError
+from trading.learning.build import Placement, check_size_levels, place_learner, ppo_settings
 from trading.learning.ppo_update import PPOSettings
 from trading.live.assembly import model_config
 
@@ -61,3 +64,14 @@ def test_every_option_of_the_network_is_a_setting_of_the_system() -> None:
     changed = ["model.window=30", "model.residual=true", "model.layer_norm=true"]
     config = model_config(load_settings(None, changed, {}))
     assert (config.window, config.residual, config.layer_norm) == (30, True, True)
+
+
+def test_a_checkpoint_of_another_number_of_sizes_is_refused_by_the_settings_name() -> None:
+    three = DEFAULT_RULES._replace(size_levels=3)
+    with pytest.raises(CheckpointError, match=r"env\.size_levels 1, and 3 is set"):
+        check_size_levels(three, Path("old"), {})
+    noted = {"settings": {"env.size_levels": 3}}
+    check_size_levels(three, Path("fits"), noted)
+    with pytest.raises(CheckpointError, match=r"env\.size_levels 3, and 1 is set"):
+        check_size_levels(DEFAULT_RULES, Path("new"), noted)
+    check_size_levels(None, Path("of another environment"), {})

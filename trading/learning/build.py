@@ -202,7 +202,7 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
     if found is not None:
         path, metadata = found
         check_catalogue(path, metadata)
-        _check_size_levels(algorithm, path, metadata)
+        check_size_levels(algorithm.config.env_config.get("rules"), path, metadata)
         _restore(algorithm, path)
         origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
         return Start(origin, metadata.get(PRETRAINED), metadata.get(NOTED, {}))
@@ -331,9 +331,16 @@ def _earned(algorithm: CLSTMPPO, results: dict[str, Any]) -> str:
     return f", return a day {percent:+.2f} %" if np.isfinite(percent) else ""
 
 
-def _check_size_levels(algorithm: CLSTMPPO, path: Path, metadata: Mapping[str, Any]) -> None:
+def check_size_levels(rules: TradingRules | None, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose openings have another number of sizes than the rules ask for.
+
+    Raises
+    ------
+    CheckpointError
+        It has; the message names the setting.
+    """
     then = metadata.get(NOTED, {}).get(_SIZE_LEVELS, 1)
-    now = algorithm.config.env_config["rules"].size_levels
+    now = 1 if rules is None else rules.size_levels
     if then != now:
         raise CheckpointError(
             f"checkpoint {path} was learnt with {_SIZE_LEVELS} {then}, and {now} is set: set it "
