@@ -275,7 +275,7 @@ def test_the_rate_is_the_newest_yield_and_is_recorded(tmp_path: Path) -> None:
     market = UnderlyingMarket("AAA", DEFAULT_RULES, DEFAULT_FEES)
     list(play(recording, market, ExchangeCalendar()))
     traded = run.trader.env._markets["AAA"]
-    assert np.array_equal(market.frames.features, traded.frames.features)
+    assert np.array_equal(market.snapshots.features, traded.snapshots.features)
     assert np.array_equal(market.chain.columns.forward, traded.chain.columns.forward)
 
 
