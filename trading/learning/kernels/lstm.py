@@ -89,7 +89,10 @@ class Layer(NamedTuple):
 
 @kernel
 def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: Weights) -> Layer:
-    """A layer before its first step, from the state [B, H]; it changes that state."""
+    """A layer before its first step, from the state [B, H]; it changes that state.
+
+    Twin of one layer of `torch.nn.LSTM` with its `h_0` and `c_0`.
+    """
     rows, units = hidden.shape
     columns, inputs = weights.inputs.shape
     both = np.empty((inputs + units, columns), np.float32)
@@ -114,6 +117,8 @@ def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: Weights) ->
 @kernel
 def forward(layer: Layer, t: int, inputs: FloatArray, begins: BoolArray) -> None:
     """A step: `inputs` [B, I] to `layer.hidden`, from a state of zeros in rows that begin.
+
+    Twin of `torch.lstm_cell`.
 
     Args:
         layer: What it needs later is kept at `t`.
@@ -147,6 +152,8 @@ def backward(
 ) -> None:
     """The step backward: gradients of the state after it to those of the state before it.
 
+    Twin of what autograd makes of `torch.lstm_cell`.
+
     Args:
         layer: After `forward`; `layer.gates[t]` becomes the gradients of the gates' arguments.
         t: The step's place.
@@ -169,7 +176,7 @@ def backward(
 
 @kernel
 def multiply(left: FloatArray, right: FloatArray, product: FloatArray) -> None:
-    """The matrix product, in pieces of rows that are small to BLAS."""
+    """The matrix product, in pieces of rows that are small to BLAS; twin of `torch.mm`."""
     piece = max(FEWEST_ROWS, SMALL_PRODUCT // right.size // FEWEST_ROWS * FEWEST_ROWS)
     for start in range(0, len(left), piece):
         np.dot(left[start : start + piece], right, product[start : start + piece])
@@ -178,6 +185,8 @@ def multiply(left: FloatArray, right: FloatArray, product: FloatArray) -> None:
 @kernel
 def tanh(x: np.float32) -> np.float32:
     """Hyperbolic tangent to 3e-7, as a ratio of polynomials that compilers turn into vectors.
+
+    Twin of `torch.tanh`.
 
     The coefficients are Eigen's (generic_fast_tanh_float in its MathFunctionsImpl.h).
     """

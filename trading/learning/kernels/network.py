@@ -108,7 +108,9 @@ def evaluate(
     first: BoolArray,
     state: CellStates,
 ) -> tuple[FloatArray, FloatArray]:
-    """Runs T steps of B sequences.
+    """Run T steps of B sequences.
+
+    Twin of `trading.learning.clstm.CLSTM.forward`.
 
     Args:
         network: The weights.
@@ -150,6 +152,8 @@ def learn(
     coefficients: Coefficients,
 ) -> Gradients:
     """Gradients of the summed PPO loss over some of the sequences.
+
+    Twin of what `torch.Tensor.backward` makes of that loss.
 
     The loss is that of `trading.learning.ppo_update.ppo_loss`, times the number of valid steps.
 
@@ -304,7 +308,10 @@ def _back(of: Layer, t: int, begins: BoolArray, by: _Backward) -> None:
 def _normalise(
     observations: FloatArray, network: Network, normed: FloatArray, scaled: FloatArray
 ) -> None:
-    """LayerNorm of each row [B, F]: `normed` before weight and bias, `scaled` after."""
+    """Normalise each row [B, F]: `normed` before weight and bias, `scaled` after.
+
+    Twin of `torch.nn.functional.layer_norm`.
+    """
     count = np.float32(observations.shape[1])
     for row in range(len(observations)):
         seen, unit, out = observations[row], normed[row], scaled[row]
