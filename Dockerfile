@@ -2,7 +2,7 @@
 #
 #   docker build -t paper-trading-bot:0.1.0 .
 #   docker build -t paper-trading-bot:0.1.0-cuda --build-arg VARIANT=cuda .
-#   docker run --rm -p 8000:8000 --shm-size 1g -v trading-state:/var/lib/trading paper-trading-bot:0.1.0
+#   docker run --rm -p 127.0.0.1:8000:8000 --shm-size 1g -v trading-state:/var/lib/trading paper-trading-bot:0.1.0
 #
 # BASE is any Debian image with Python 3.11 and venv. A build secret `pip` is a pip.conf and `ca` a
 # bundle of certificates, for networks that need them; neither stays in the image. KERNELS=no leaves

@@ -200,8 +200,9 @@ image_step() {
 # A Secret with a random password, made once.
 password_secret() {
   if exists secret "$1" -n "$namespace"; then return; fi
+  (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$work/password")
   "${kubectl[@]}" create secret generic "$1" -n "$namespace" --dry-run=client -o yaml \
-    --from-literal="password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')" | apply
+    --from-file=password="$work/password" | apply
 }
 
 # The vendor's keys are the feed's alone; the bot gets one that opens nothing but the feed. Files, since

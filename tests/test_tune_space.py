@@ -45,6 +45,7 @@ WRONG = {
     "learning.pretrain_steps": ([10], "by --steps"),
     "learning.history": (["a"], "by --history"),
     "learning.gate.sessions": ([20], "no trial depends on it"),
+    "policy.trader": (["a", "b"], "no trial depends on it"),
     "serving.port": ([1, 2], "no trial depends on it"),
     "credentials.massive_api_key": (["abc"], "only from the environment variable"),
 }

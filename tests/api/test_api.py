@@ -6,6 +6,7 @@ import inspect
 import shutil
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from trading.config import Settings, load_settings
 from trading.data.catalog import SCHEMAS, Kind
 from trading.data.massive.wire import Aggregate
 from trading.envs.features import FEATURE_COUNT
-from trading.errors import ConfigError, DataError, JournalError
+from trading.errors import ConfigError, DataError, JournalError, StreamError
 from trading.execution.journal import Journal
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
@@ -177,6 +178,9 @@ def test_a_backtest_is_of_simulated_sessions_or_of_a_history() -> None:
         td.backtest(lambda observation, first: first)
     with pytest.raises(DataError, match="no history in"):
         td.backtest(lambda observation, first: first, history="/nowhere")
+    for sessions in (0, -3):
+        with pytest.raises(ConfigError, match=f"simulated: {sessions}: must be 1 session or more"):
+            td.backtest(lambda observation, first: first, simulated=sessions)
 
 
 def test_a_catalogue_gives_arrow_and_pandas(state: Path) -> None:
@@ -202,3 +206,12 @@ def test_a_feed_tells_events_until_a_told_day_ends() -> None:
     assert {type(each) for each in events} == {Aggregate}
     assert {each.sym for each in events} == {"AAA", "BBB"}
     assert health["stocks"]["acknowledged"] == 2
+
+
+def test_a_feed_with_a_wrong_name_leaves_no_connection() -> None:
+    with serving(FirstMinutes(2)) as (endpoint, _):
+        names = {"stocks": ["AM.AAA"], "options": ["Q.no such contract"]}
+        feed = td.connect(endpoint.websocket_url, KEY, names)
+        with pytest.raises(StreamError, match="no such contract"), feed:
+            pass
+        assert "massive-stream" not in {each.name for each in threading.enumerate()}

@@ -99,7 +99,9 @@ def test_readers_share_one_connection_and_find_the_feed_again_where_it_was() -> 
 def test_the_vendors_key_opens_nothing_and_the_readers_key_does_not_tell_it() -> None:
     settings = settings_of()
     feed = actor_of(settings)
+    assert feed.hold("a", None, 0) == "", "it asks for the keys that it has not"
     url = feed.hold("a", settings.credentials, 0)
+    assert feed.hold("a", None, 0) == url, "and for none that it has"
     asked = f"{url}/v3/reference/options/contracts"
     answer = httpx.get(asked, headers={"Authorization": f"Bearer {KEYS[0]}"}, timeout=WAIT_S)
     assert answer.status_code == 401

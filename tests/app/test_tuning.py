@@ -1,6 +1,7 @@
 """A search: its plan, its record, its order, what it writes, and one run of Ray Tune."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from trading.config.space import Choices, Range, Space, with_point
 from trading.envs.history import History
 from trading.evaluation.simulated_history import write_simulated_history
 from trading.evaluation.walk_forward import FoldsError
+from trading.files import FileLock
 from trading.live.assembly import fee_schedule, trading_rules
 from trading.live.simulated_world import simulated_world
 
@@ -193,6 +195,22 @@ def run(*arguments: object) -> Result:
             "take tune.method asha",
         ),
         (
+            (
+                *("--simulated", 9, "--set", "tune.method=pbt", "--set"),
+                "tune.space={learning.target_kl: {low: 0.01, high: 0.1}}",
+            ),
+            2,
+            "multiplies the value that is set, which is None: set a number of the range",
+        ),
+        (
+            (
+                *("--simulated", 9, "--set", "learning.gamma=0.9", "--set"),
+                "tune.space={learning.horizon: [10 minutes, 1 session]}",
+            ),
+            2,
+            "two forms of one setting: search and set one of them",
+        ),
+        (
             ("--simulated", 9, "--resume", "--set", "tune.space={learning.epochs: [2]}"),
             1,
             "holds no search",
@@ -207,6 +225,20 @@ def test_a_wrong_call_is_refused_before_the_work_with_the_way_out(
     assert done.exit_code == code
     assert told in done.stderr
     assert not (tmp_path / "work").exists()
+
+
+def test_a_search_is_not_begun_where_one_is_or_runs(tmp_path: Path) -> None:
+    searched = ("--set", "tune.space={learning.epochs: [2]}", "--history", tmp_path / "none")
+    kept = tmp_path / "folds" / "last"
+    kept.mkdir(parents=True)
+    (tmp_path / "search.json").write_text("{}")
+    done = run(*searched, "--into", tmp_path)
+    assert done.exit_code == 1 and "holds a search: go on with it by --resume" in done.stderr
+    assert kept.exists(), "nothing of the other search has changed"
+    with FileLock(tmp_path / ".lock"):
+        done = run(*searched, "--resume", "--into", tmp_path)
+    assert done.exit_code == 1
+    assert f"another search runs in {tmp_path} (process {os.getpid()}" in done.stderr
 
 
 @pytest.mark.slow

@@ -168,6 +168,8 @@ def test_a_fee_schedule_takes_the_place_of_the_configured_one(tmp_path: Path) ->
         ("0.0", "returned 0.0: it must return a trading.FeeSchedule"),
         ("configured._replace(commission=-1.0)", "commission=-1.0: every rate must be"),
         ("configured._replace(orf_fee=float('nan'))", "orf_fee=nan"),
+        ("configured._replace(orf_fee=float('inf'))", "orf_fee=inf"),
+        ("configured._replace(commission=True)", "commission=True"),
         ("configured.nothing", "line 6: AttributeError"),
     ],
 )

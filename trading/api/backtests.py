@@ -77,8 +77,11 @@ def backtest(
     acting = _acting(trader, settings)
     if history is not None:
         return backtest_history(Path(history), rules, fees, acting, in_a_row)
+    sessions = 1 if simulated is None else simulated
+    if sessions < 1:
+        raise ConfigError([f"simulated: {simulated}: must be 1 session or more"])
     family = simulated_world(settings.market).family
-    return backtest_simulation(simulated or 1, settings.seed, rules, fees, acting, family, in_a_row)
+    return backtest_simulation(sessions, settings.seed, rules, fees, acting, family, in_a_row)
 
 
 def _acting(trader: Tradable, settings: Settings) -> Trader:

@@ -75,8 +75,12 @@ class EventFeed(Closing):
 
     def __enter__(self) -> Self:
         self._client.start()
-        for asset_class, names in self._names.items():
-            self._client.subscribe(asset_class, names)
+        try:
+            for asset_class, names in self._names.items():
+                self._client.subscribe(asset_class, names)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def close(self) -> None:

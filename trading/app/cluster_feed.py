@@ -21,7 +21,7 @@ from trading.config import MassiveSettings, Settings
 from trading.config.settings import CredentialSettings
 from trading.errors import ConfigError, StreamError, TradingError
 from trading.feed.embedded import FeedThread, reading_from, vendor_feed
-from trading.logs import get_logger
+from trading.logs import configure_logging, get_logger
 
 log = get_logger(__name__)
 
@@ -105,7 +105,7 @@ class FeedActor:
         self._begun_s = time.monotonic()
         threading.Thread(target=self._mind, name="readers", daemon=True).start()
 
-    def hold(self, reader: str, credentials: CredentialSettings, port: int) -> str:
+    def hold(self, reader: str, credentials: CredentialSettings | None, port: int) -> str:
         """Listen, unless it does; note that an application reads it.
 
         Parameters
@@ -113,14 +113,14 @@ class FeedActor:
         reader
             Name of the application.
         credentials
-            With the vendor's keys.
+            The vendor's keys; None where it should have them already.
         port
             Where it listened before it was started again, or is to; 0: any free one.
 
         Returns
         -------
         str
-            Its address.
+            Its address; empty where it has to be given the keys.
 
         Raises
         ------
@@ -129,6 +129,8 @@ class FeedActor:
         """
         with self._lock:
             if self._feed is None:
+                if credentials is None:
+                    return ""
                 settings = self._settings.model_copy(update={"credentials": credentials})
                 host = self._host()
                 options = vendor_feed(settings, (reader_key(settings),), host, port)
@@ -188,12 +190,17 @@ class RayFeedActor(FeedActor):
             log.info("nobody reads the feed any more")
             ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
 
+        configure_logging(settings.log_level)
         super().__init__(settings, host, end)
 
-    def where(self, reader: str, credentials: CredentialSettings, port: int) -> tuple[str, str]:
+    def where(
+        self, reader: str, credentials: CredentialSettings | None, port: int
+    ) -> tuple[str, str]:
         """As `hold`, with the name of the node."""
         import ray
 
+        if credentials is not None:
+            configure_logging(self._settings.log_level, credentials.values())
         return self.hold(reader, credentials, port), ray.get_runtime_context().get_node_id()
 
     def process(self) -> int:
@@ -268,23 +275,35 @@ class ClusterFeed:
         """Make the actor where there is none, and tell it of this application."""
         import ray
 
-        credentials = self._settings.credentials
+        credentials = None
         deadline = time.monotonic() + _START_TIMEOUT_S
         while True:
             if self._actor is None:
                 self._actor = _feed_actor(self._settings)
             asked = self._actor.where.remote(self._reader, credentials, port)
             try:
-                return FeedAddress(*ray.get(asked, timeout=CALL_TIMEOUT_S))
+                url, node = ray.get(asked, timeout=CALL_TIMEOUT_S)
+                if url:
+                    return FeedAddress(url, node)
+                credentials = self._vendor_keys()
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, TradingError):
                     raise error.cause from None
                 raise StreamError(f"the cluster's feed failed: {error}") from error
             except ray.exceptions.RayError as error:
                 if isinstance(error, ray.exceptions.ActorDiedError):
-                    self._actor = None
+                    self._actor, credentials = None, None
                 if self._stop.wait(0.2) or time.monotonic() > deadline:
                     raise StreamError(f"the cluster's feed gives no answer: {error}") from error
+
+    def _vendor_keys(self) -> CredentialSettings:
+        """What the actor has to know of this application's secrets, and nothing else."""
+        ours = self._settings.credentials
+        return CredentialSettings(
+            massive_api_key=ours.massive_api_key,
+            massive_api_keys=ours.massive_api_keys,
+            feed_keys=ours.feed_keys,
+        )
 
     def _check_reach(self) -> None:
         import ray

@@ -90,6 +90,7 @@ def up_strategies(
     strategies = {name: absolute_paths(each) for name, each in strategies.items()}
     for each in strategies.values():
         check_replay(each)
+        assembly.check_plugins(each)
     stop = threading.Event()
     name = fleet_name(common)
     with ExitStack() as stack:

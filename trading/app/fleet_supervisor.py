@@ -12,6 +12,7 @@ from trading.app.cluster_feed import cluster_feed
 from trading.app.fleet import Fleet, direct_readers, fleet_name, ray_address
 from trading.app.fleet_display import FleetDisplay
 from trading.config import Settings
+from trading.live import assembly
 from trading.logs import get_logger
 from trading.serving.supervisor import SupervisorDied
 
@@ -29,11 +30,18 @@ class FleetSupervisor:
         The settings of each, by its name.
     display
         Where they tell what they do.
+
+    Raises
+    ------
+    PluginError
+        A strategy's plug-in is missing or wrong.
     """
 
     def __init__(
         self, common: Settings, strategies: Mapping[str, Settings], display: FleetDisplay
     ) -> None:
+        for each in strategies.values():
+            assembly.check_plugins(each)
         self._common, self._strategies = common, strategies
         self._stop = threading.Event()
         self._fleet = Fleet(common, strategies, None, display, self._stop, ray_address())

@@ -1,8 +1,8 @@
 """`trading tune`: searches settings that learn better, and says what the best are worth."""
 
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -25,9 +25,9 @@ from trading.cli.common import (
 )
 from trading.config import Settings, absolute_paths
 from trading.config.loading import load_space
-from trading.config.space import SPACE, Point, Space, points, read_space
+from trading.config.space import SPACE, Point, Range, Space, points, read_space
 from trading.errors import ConfigError, DataError
-from trading.files import write
+from trading.files import FileLock, LockHeld, write
 
 if TYPE_CHECKING:
     from trading.app.tuning.outcome import Elsewhere
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _PICTURES = (".png", ".svg", ".pdf")
 _LAYERS = (".yaml", ".yml")
 _SEARCH = "search.json"
+_LOCK = ".lock"
 _WIDTH = 160
 """Characters of a line where no terminal says how many there are."""
 
@@ -117,6 +118,7 @@ def tune(
         from trading.app.tuning.plan import plan_of_days, plan_of_markets
 
         given, settings = settings, absolute_paths(settings)
+        stack.enter_context(_owned(work, resume=resume))
         if history is not None:
             days = {"test_days": test_days, "purge": purge, "embargo": embargo}
             plan = plan_of_days(
@@ -148,9 +150,29 @@ def _space(settings: Settings, file: Path | None) -> Space:
             f"{SPACE}.{fixed[0]}: with tune.method pbt a trial goes on from another one's weights, "
             "which do not fit then: leave it out, or take tune.method asha"
         )
+    values = settings.flat()
+    unset = [
+        key
+        for key, each in found.items()
+        if isinstance(each, Range) and not isinstance(values[key], int | float)
+    ]
+    if settings.tune.method == "pbt" and unset:
+        misuse(
+            f"{SPACE}.{unset[0]}: tune.method pbt multiplies the value that is set, which is "
+            f"{values[unset[0]]!r}: set a number of the range, or give a list of choices"
+        )
+    searched = _DISCOUNTS & {*found}
+    own = {f"learning.{name}" for name in settings.learning.model_fields_set}
+    given = {key for key in _DISCOUNTS & own if values[key] is not None}
+    if searched and len(searched | given) > 1:
+        misuse(
+            f"{SPACE}.{min(searched)}: learning.gamma and learning.horizon are two forms of one "
+            "setting: search and set one of them"
+        )
     return found
 
 
+_DISCOUNTS = {"learning.gamma", "learning.horizon"}
 _SHAPES = {"learning.num_envs", "learning.rollout_length", "learning.accounts_per_market"}
 
 
@@ -160,6 +182,38 @@ def _points(settings: Settings, space: Space) -> list[Point]:
     values = settings.flat()
     given = {key: values[key] for key in space}
     return points(space, settings.tune.trials, given, np.random.default_rng(settings.seed))
+
+
+@contextmanager
+def _owned(work: Path, *, resume: bool) -> Iterator[None]:
+    """Have a search's folder while the block runs, before anything in it is written anew.
+
+    Raises
+    ------
+    DataError
+        Another search runs there, or one is there that is not to be gone on with.
+    """
+    is_new = not work.exists()
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(work / _LOCK)
+    except LockHeld as held:
+        raise DataError(
+            f"another search runs in {work} ({held.holder}): end it, or name another folder by "
+            "--into"
+        ) from None
+    with lock:
+        try:
+            if not resume and (work / _SEARCH).exists():
+                raise DataError(
+                    f"{work} holds a search: go on with it by --resume, remove it, or name "
+                    "another folder by --into"
+                )
+            yield
+        finally:
+            if is_new and [each.name for each in work.iterdir()] == [_LOCK]:
+                (work / _LOCK).unlink()
+                work.rmdir()
 
 
 def _begin(work: Path, plan: "Plan", made: list[Point], resume: bool) -> None:
@@ -175,12 +229,6 @@ def _begin(work: Path, plan: "Plan", made: list[Point], resume: bool) -> None:
     }
     told = json.loads(json.dumps(told))
     if not resume:
-        if file.exists():
-            raise DataError(
-                f"{work} holds a search: go on with it by --resume, remove it, or name another "
-                "folder by --into"
-            )
-        work.mkdir(parents=True, exist_ok=True)
         write(file, (json.dumps(told, indent=1) + "\n").encode())
         return
     try:

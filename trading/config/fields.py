@@ -80,7 +80,8 @@ def horizon_of(discount: float, bar_seconds: float) -> str | None:
     """The horizon, in minutes, that a discount a bar stands for; None: there is none."""
     if not 0.0 < discount < 1.0:
         return None
-    return f"{-bar_seconds / math.log(discount) / 60.0:.6g} minutes"
+    minutes = f"{-bar_seconds / math.log(discount) / 60.0:.4f}"
+    return f"{minutes.rstrip('0').rstrip('.')} minutes"
 
 
 def _check_horizon(value: str) -> str:

@@ -20,7 +20,7 @@ _TRIALS_OWN = {
     "learning.pretrain_steps": "it is what each trial learns: set it outside, or by --steps",
     "learning.history": "every trial learns from the folds' days: name them by --history",
 }
-_WITHOUT_EFFECT = {
+_WITHOUT_EFFECT = {"policy.trader"} | {
     f"learning.{name}"
     for name in (
         *("online", "update_frequency", "save_frequency", "keep_checkpoints", "lockstep"),

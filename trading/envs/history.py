@@ -365,7 +365,7 @@ class History:
 
     Attributes
     ----------
-    snapshots, quotes : Snapshots, QuoteArrays
+    snapshots, quotes : MarketSnapshots, QuoteArrays
         Over the whole history; the pages are shared with every process that opens it.
     days : list[HistoryDay]
         In the order of their snapshots.

@@ -193,10 +193,10 @@ class SimulatedMarkets(StatefulMarkets):
 
     Attributes
     ----------
-    snapshots, quotes : Snapshots, QuoteArrays
-        Frame m shows market m at its current bar.
+    snapshots, quotes : MarketSnapshots, QuoteArrays
+        Snapshot m shows market m at its current bar.
     snapshot_of : i64[B]
-        Frame of each account.
+        Snapshot of each account.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class SimulatedMarkets(StatefulMarkets):
         self.snapshots.open_ns[:] = SESSION_OPEN_NS
         self.snapshots.close_ns[:] = SESSION_CLOSE_NS
         self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
-        self._beginnings = initial_conditions
+        self._initial_conditions = initial_conditions
         held = accounts_per_market if sessions_per_episode > 1 else 0
         self._chains = _empty_chains(markets, held)
         self.quotes: QuoteArrays = quote_arrays(self._chains)
@@ -274,7 +274,7 @@ class SimulatedMarkets(StatefulMarkets):
         _fill_logs(self._day.factors.spot, which, self._day.log_spot)
         for m in which.tolist():
             self._list_again(m, holdings)
-        self._date_frames(which)
+        self._date_snapshots(which)
         self._show(which, True)
 
     def restart(self, accounts: I64) -> None:
@@ -288,7 +288,7 @@ class SimulatedMarkets(StatefulMarkets):
 
     def _start(self, which: I64, bar: I64, session: I64) -> None:
         n, rng, day = len(which), self._rng, self._day
-        markets = sample_markets(rng, n, SESSION_CLOSE_NS, self._ranges, self._beginnings)
+        markets = sample_markets(rng, n, SESSION_CLOSE_NS, self._ranges, self._initial_conditions)
         simulate_markets(markets, which, day.factors, float(BAR_SECONDS), rng)
         _fill_logs(day.factors.spot, which, day.log_spot)
         day.models[which] = markets.models
@@ -297,10 +297,10 @@ class SimulatedMarkets(StatefulMarkets):
         day.offset[which] = np.where(rng.random(n) < WARM_SHARE, HISTORY_BARS, 0)
         day.session[which] = session
         self._list_contracts(which)
-        self._date_frames(which)
+        self._date_snapshots(which)
         self._show(which, True)
 
-    def _date_frames(self, which: I64) -> None:
+    def _date_snapshots(self, which: I64) -> None:
         open_ns = session_open_ns_of(self._day.session[which])
         self.snapshots.open_ns[which] = open_ns
         self.snapshots.close_ns[which] = open_ns + SESSION_BARS * BAR_NS

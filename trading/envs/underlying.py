@@ -141,7 +141,7 @@ class UnderlyingMarket:
     Attributes
     ----------
     chain : Chain
-    snapshots : Snapshots
+    snapshots : MarketSnapshots
         K = 1: the snapshot of the last closed bar.
     quotes : QuoteArrays
         The chain's quotes as accounts see them, in snapshot 0.

@@ -228,7 +228,9 @@ class AccountJournalWriter:
         instead_of: Sequence[str] = (),
         flatten: bool = False,
     ) -> list[Event]:
-        """Return a cause restricts trading, in place of others; waiting orders that it forbids end.
+        """Return the events by which a cause restricts trading in place of others.
+
+        Waiting orders that it forbids end.
 
         None where it stands already as it is. State and reason are those of the table by default.
         """

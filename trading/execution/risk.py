@@ -163,7 +163,7 @@ class RiskEngine:
 
         Parameters
         ----------
-        required_cash : float
+        buying_power_effect : float
             Buying power that the order consumes including fees, USD, see
             `margin.formulas.buying_power_effect`; inf for a position without a greatest loss.
         notional : float

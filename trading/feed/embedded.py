@@ -84,7 +84,7 @@ class FeedThread:
         except (OSError, TimeoutError) as error:
             raise StreamError(
                 f"the feed inside of the application did not start on {options.host}, port "
-                f"{options.port}: {error!r}"
+                f"{options.port} ({error!r}): end what uses the port, or choose another feed.port"
             ) from error
 
     def stop(self) -> None:

@@ -225,6 +225,8 @@ def stepped_env(config: Any, seed: int, worker: tuple[int, int] = (0, 0)) -> Ste
         There is none, it cannot be made, or it is of a kind that does not work here.
     """
     arguments = dict(config.env_config)
+    if "beginnings" in arguments:  # of an older checkpoint
+        arguments["initial_conditions"] = arguments.pop("beginnings")
     factory = arguments.pop("factory", None)
     envs: int = config.num_envs_per_env_runner
     if factory is not None and config.env is not None:

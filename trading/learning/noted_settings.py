@@ -13,6 +13,8 @@ _ALWAYS_USUAL = ("execution.style", "env.risk_", "env.size_levels", "market.")
 """What was not a setting once, and was as its default says."""
 NOTED = "settings"
 """Of a checkpoint's metadata."""
+_ROUNDED = 1e-4
+"""Discounts that differ by less are one horizon, which is written with few digits."""
 
 
 def noted_settings(settings: Settings) -> dict[str, Any]:
@@ -36,8 +38,13 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} is {shown(now[name])}; the checkpoint was learnt with {shown(then[name])}"
         for name in sorted(then.keys() & now.keys())
-        if then[name] != now[name]
+        if then[name] != now[name] and not _same_discount(name, then[name], now[name])
     ]
+
+
+def _same_discount(name: str, then: Any, now: Any) -> bool:
+    """Whether two discounts differ by no more than a horizon that was rounded to write it down."""
+    return name == "learning.gamma" and abs(then - now) < _ROUNDED
 
 
 def _leaves(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

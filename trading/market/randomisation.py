@@ -172,6 +172,8 @@ class InitialConditions(NamedTuple):
 
 
 DEFAULT_INITIAL_CONDITIONS = InitialConditions()
+Beginnings = InitialConditions
+"""Its name in the configuration of an algorithm that older checkpoints hold."""
 
 
 class Family(NamedTuple):

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -203,7 +204,10 @@ def fees_of(plugin: Plugin, configured: "FeeSchedule") -> "FeeSchedule":
     wrong = [
         f"{name}={value!r}"
         for name, value in made._asdict().items()
-        if not isinstance(value, float | int) or not value >= 0
+        if isinstance(value, bool)
+        or not isinstance(value, float | int)
+        or not 0 <= value <= math.inf
+        or (value == math.inf and not name.endswith("_cap"))
     ]
     if wrong:
         raise PluginError(f"{plugin} has {', '.join(wrong)}: every rate must be a number from 0 on")
