@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trading.config import Settings, environment_names, load_settings
+from trading.config.fields import horizon_of, horizon_seconds
 from trading.config.tree import settings_by_key
 from trading.errors import ConfigError
 
@@ -428,6 +429,7 @@ def test_a_discount_of_today_still_opens_and_holds(tmp_path: Path) -> None:
         tmp_path, "strategies: {one: {learning: {gamma: 0.9}}}\nlearning: {horizon: 1 session}"
     )
     assert told.startswith("strategies.one.learning.gamma = 0.9") and "keep one" in told
+    assert horizon_seconds(horizon_of(1.0 - 1e-9, 60.0) or "") == pytest.approx(60e9)
 
 
 @pytest.mark.parametrize("wrong", ["5", "5 days", "0 sessions", "-1 hour", "inf hours"])

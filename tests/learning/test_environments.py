@@ -9,11 +9,14 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.tune.registry import register_env
 
+from tests.learning.algorithms import OPTIONS
 from tests.learning.counting_env import Counting, OfRLlib, counting, recorded
 from trading.errors import LearningError
+from trading.learning.environments import stepped_env
 from trading.learning.ppo import CLSTMPPOConfig
 from trading.learning.rollout import Rollout, vtrace
 from trading.learning.runner import BatchedEnvRunner
+from trading.market import randomisation
 
 STEPS, ENVS = 23, 3
 MODES = ["SAME_STEP", "NEXT_STEP", "DISABLED"]
@@ -246,6 +249,13 @@ def test_what_does_not_work_is_refused_with_the_reason(name: str) -> None:
         env = name
     with pytest.raises((LearningError, gym.error.Error), match=reason):
         of(env, **env_config).rollout()
+
+
+def test_the_environment_of_an_older_checkpoint_begins_as_it_did() -> None:
+    older = {"beginnings": randomisation.Beginnings(event_share=1.0)}
+    config = CLSTMPPOConfig().environment(env_config={**OPTIONS, **older})
+    config.env_runners(num_envs_per_env_runner=2)
+    assert stepped_env(config, 1).env.num_envs == 2
 
 
 def test_a_run_goes_on_with_the_returns_of_episodes_in_mid_course() -> None:

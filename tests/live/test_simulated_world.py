@@ -221,3 +221,4 @@ def test_a_checkpoint_notes_a_horizon_as_its_discount() -> None:
         "learning.gamma is 0.997439182; the checkpoint was learnt with 0.99"
     ]
     assert differences(now, same) == []
+    assert differences(then, noted_settings(load_settings(environ={}))) == [], "but for rounding"
