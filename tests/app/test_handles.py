@@ -1,6 +1,5 @@
 """What the driver asks of each part is what the part's class has."""
 
-import inspect
 from typing import get_args, get_type_hints
 
 import pytest
@@ -45,6 +44,6 @@ def test_a_handle_has_the_methods_of_its_actor_with_their_types(handle: type, ki
         method = getattr(kind, name)
         own = get_type_hints(method)
         taken, told = get_args(call)
-        given = list(inspect.signature(method).parameters)[1:]
-        assert [own[each] for each in given] == list(taken)
+        # Not by the signature: Ray adds to that of an actor's method once it has made one.
+        assert [hint for each, hint in own.items() if each != "return"] == list(taken)
         assert told in (own["return"], object)
