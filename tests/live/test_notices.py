@@ -84,7 +84,7 @@ def test_within_the_interval_nothing_goes_out_and_the_end_sends_what_is_left() -
 
 
 def test_what_did_not_go_out_is_sent_again_and_no_address_is_logged(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     post = Post(fails=2)
     notices = Notices(post, "paper", 0.01)
@@ -93,8 +93,8 @@ def test_what_did_not_go_out_is_sent_again_and_no_address_is_logged(
     notices.close()
     assert post.sent == [("trading, account paper: one", "one")]
     out = capsys.readouterr()
-    assert "secret" not in out.out + out.err
-    assert "RuntimeError" in out.out + out.err
+    assert "secret" not in out.out + out.err + caplog.text
+    assert "RuntimeError" in caplog.text
 
 
 @pytest.fixture
@@ -121,7 +121,9 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def test_a_webhook_is_reached_by_apprise(
-    webhook: tuple[str, list[dict[str, Any]]], capfd: pytest.CaptureFixture[str]
+    webhook: tuple[str, list[dict[str, Any]]],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     address, got = webhook
     send = by_apprise([address, "no-such-service://s3cret"])
@@ -130,8 +132,8 @@ def test_a_webhook_is_reached_by_apprise(
     # One that nobody listens at.
     assert not by_apprise(["json://user:s3cret@127.0.0.1:9/"])("title", "body")
     out = capfd.readouterr()
-    assert "s3cret" not in out.out + out.err
-    assert "NOTIFY_URLS" in out.out + out.err
+    assert "s3cret" not in out.out + out.err + caplog.text
+    assert "NOTIFY_URLS" in caplog.text
 
 
 def test_what_is_worth_a_message_is_told_from_the_journal(tmp_path: Path) -> None:
