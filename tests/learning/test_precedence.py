@@ -17,10 +17,12 @@ def niceness() -> int:
 
 def test_a_thread_gives_way_and_its_process_does_not() -> None:
     found: list[int] = []
+    policies: list[int] = []
 
     def learn() -> None:
         give_way(LEARNING)
         found.append(niceness())
+        policies.append(os.sched_getscheduler(threading.get_native_id()))
         child = threading.Thread(target=lambda: found.append(niceness()))
         child.start()
         child.join()
@@ -32,5 +34,7 @@ def test_a_thread_gives_way_and_its_process_does_not() -> None:
     thread.start()
     thread.join()
     assert found == [LEARNING] * 3, "its own threads too, and nothing is taken back"
+    assert policies == [os.SCHED_IDLE], "it leaves its core at once to whoever wakes up"
     assert niceness() == before
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
     assert ANSWERS < LEARNING
