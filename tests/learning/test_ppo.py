@@ -191,7 +191,9 @@ def test_remote_learner_and_runner_work_and_go_on_after_a_refusal(
 def test_a_killed_runner_is_replaced_and_what_it_owed_is_counted(
     build: Build, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     algorithm = build(config().env_runners(num_env_runners=1))
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before, "the driver gives way to nobody"
     algorithm.train()
     runner = algorithm.env_runner_group._worker_manager.actors()[1]
     ray.kill(runner, no_restart=False)

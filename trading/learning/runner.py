@@ -85,7 +85,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        if self.config.num_env_runners > 0:
+        if self.worker_index:  # Not the one on the driver, which watches over all other parts.
             give_way(LEARNING)
         if self.config.torch_threads is not None:
             torch.set_num_threads(self.config.torch_threads)
