@@ -193,11 +193,13 @@ def test_a_killed_driver_leaves_nothing_behind_and_a_new_one_goes_on(tmp_path: P
             began_s = time.monotonic()
             running.process.kill()
             running.process.wait(STOP_S)
-            await_gone(started)
+            # At once, as whoever watches over it does: Ray's agents, which trade nothing, take a
+            # minute to find out.
             running = Application.up(tmp_path, *pairs(SETTINGS))
             running.wait_ready()
             after = await_decisions(running)
             took["driver"].append(time.monotonic() - began_s)
+            await_gone(started)
             assert after["account"]["decisions"] > before["account"]["decisions"]
             check_account(running)
         assert running.terminate() == 0, running.output()
