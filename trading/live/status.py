@@ -1,10 +1,12 @@
 """What the live market tells about itself, taken on the trading thread after every bar."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from trading.execution.exposure import usd_greeks
 from trading.execution.legs import is_stock
 from trading.execution.orders import Fill
 from trading.execution.owner import account_status
@@ -71,6 +73,7 @@ def account_figures(trader: Trader, restarts: int) -> AccountFigures:
     """The account's figures for the metrics."""
     env, account = trader.env, trader.env.broker.account
     exposure, limits = env.exposure(), env.broker.risk.limits
+    greeks = {symbol: env.greeks(symbol) for symbol in account.strategies}
     return AccountFigures(
         trades=account.fills,
         portfolio_value=env.equity(),
@@ -105,28 +108,29 @@ def account_figures(trader: Trader, restarts: int) -> AccountFigures:
         delta=exposure.delta,
         gamma=exposure.gamma,
         vega=exposure.vega,
-        theta=sum(env.greeks(symbol)["theta"] for symbol in account.strategies),
-        underlyings=_underlying_figures(trader),
+        theta=sum(each["theta"] for each in greeks.values()),
+        underlyings=_underlying_figures(trader, greeks),
     )
 
 
-def _underlying_figures(trader: Trader) -> dict[str, UnderlyingFigures]:
-    """Of every underlying that is traded or ever brought the account anything."""
+def _underlying_figures(
+    trader: Trader, greeks: Mapping[str, Mapping[str, float]]
+) -> dict[str, UnderlyingFigures]:
+    """Of every underlying that is traded or ever brought the account anything.
+
+    `greeks` has those of each underlying with a position, as `LiveEnv.greeks` tells them.
+    """
     env, account, marks = trader.env, trader.env.broker.account, trader.env.marks()
     found = {}
     for symbol in dict.fromkeys((*env.symbols, *account.net_cash)):
         profit = account.contribution(symbol, marks)
-        if symbol not in account.strategies:
+        if symbol not in greeks:
             found[symbol] = UnderlyingFigures(profit)
             continue
-        greeks, spot = env.greeks(symbol), env.spot(symbol)
+        held = greeks[symbol]
+        delta, gamma, _ = usd_greeks(held["delta"], held["gamma"], 0.0, env.spot(symbol))
         found[symbol] = UnderlyingFigures(
-            profit,
-            delta=greeks["delta"] * spot,
-            gamma=greeks["gamma"] * spot * spot * 0.01,
-            vega=greeks["vega"],
-            theta=greeks["theta"],
-            is_open=True,
+            profit, delta, gamma, vega=held["vega"], theta=held["theta"], is_open=True
         )
     return found
 
