@@ -25,7 +25,7 @@ from trading.learning.champion.non_inferiority import (
     not_proven,
     spent_confidence,
 )
-from trading.learning.champion.store import weights_digest
+from trading.learning.champion.store import not_finite, weights_digest
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import ACTION_MASK, OBSERVATIONS, BoolArray, FloatArray, IntArray
@@ -237,9 +237,8 @@ class Gate:
         self, champion: "_Trial", challenger: Weights
     ) -> tuple[list[tuple[str, str]], float | None, Policy | None]:
         """Faults and KL in the champion's states, and the challenger if it can act at all."""
-        for name, array in challenger.items():
-            if not np.isfinite(array).all():
-                return [(NOT_FINITE, f"weight {name} holds NaN or infinity")], None, None
+        if wrong := not_finite(challenger):
+            return [(NOT_FINITE, wrong)], None, None
         policy = Policy(self._config, _DRAWS_SEED)
         policy.load_weights(challenger)
         probe = champion.probe

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from trading.errors import ChampionMoved, CheckpointError
 from trading.execution.events import (
@@ -16,7 +15,13 @@ from trading.execution.events import (
 )
 from trading.execution.portfolio import Account
 from trading.learning.champion.registry import ChampionState
-from trading.learning.champion.store import Champion, ChampionPointer, ChampionStore, Promotion
+from trading.learning.champion.store import (
+    Champion,
+    ChampionPointer,
+    ChampionStore,
+    Promotion,
+    not_finite,
+)
 from trading.logs import get_logger
 
 log = get_logger(__name__)
@@ -259,11 +264,8 @@ def load_state(champions: ChampionStore, pointer: ChampionPointer) -> ChampionSt
         The champion cannot be read.
     """
     champion = champions.load(pointer.champion)
-    for name, array in champion.weights.items():
-        if not np.isfinite(array).all():
-            raise CheckpointError(
-                f"champion {champion.number}: weight {name} holds NaN or infinity"
-            )
+    if wrong := not_finite(champion.weights):
+        raise CheckpointError(f"champion {champion.number}: {wrong}")
     before: Champion | None = None
     if pointer.before:
         try:

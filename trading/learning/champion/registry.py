@@ -8,10 +8,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from trading.errors import LearningError
-from trading.learning.champion.store import Champion, ChampionPointer
+from trading.learning.champion.store import Champion, ChampionPointer, not_finite
 
 
 class ChampionState(NamedTuple):
@@ -46,11 +44,8 @@ class WeightRegistry:
             A weight is not finite; the present state stays.
         """
         champion = champion_state.champion
-        for name, array in champion.weights.items():
-            if not np.isfinite(array).all():
-                raise LearningError(
-                    f"champion {champion.number}: weight {name} holds NaN or infinity"
-                )
+        if wrong := not_finite(champion.weights):
+            raise LearningError(f"champion {champion.number}: {wrong}")
         self._state = champion_state
 
     def state(self) -> ChampionState | None:

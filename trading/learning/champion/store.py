@@ -384,6 +384,14 @@ def fits(weights: "Weights", config: "CLSTMConfig", origin: Path) -> None:
         raise CheckpointError(f"{origin} does not fit the configured network: {error}") from error
 
 
+def not_finite(weights: "Weights") -> str:
+    """What is wrong with weights of which one is no number, for people; empty where none is."""
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            return f"weight {name} holds NaN or infinity"
+    return ""
+
+
 def weights_digest(weights: "Weights") -> str:
     """SHA-256 over names and values, for the journal."""
     digest = hashlib.sha256()
