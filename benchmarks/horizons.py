@@ -9,6 +9,7 @@ same episodes.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import exp
@@ -20,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.known_problems import SLOW_EDGE, buy_calls, option_markets, play
+from benchmarks.known_problems import SLOW_EDGE, Sessions, buy_calls, option_markets, play
 from benchmarks.learning_curves import TEST_SEED, Problem, interval, train, write_csv
 from benchmarks.learning_curves import Run as Training
 from trading.config.fields import horizon_seconds
@@ -41,6 +42,16 @@ PROBLEM = Problem(
     rollout_length=16,
     markets=SLOW_EDGE,
 )
+
+
+BEST = "rule: buy calls and keep them"
+RULES = {"hold cash": hold, BEST: buy_calls}
+"""What stands beside the learners."""
+
+
+def test_of(episodes: int) -> Callable[..., Sessions]:
+    """How a trader is tested: so many episodes of markets that nothing is learnt from."""
+    return partial(play, ranges=SLOW_EDGE, sessions=episodes, in_a_row=SESSIONS_PER_EPISODE)
 
 
 def trained(horizon: str, seed: int, steps: int, gae_lambda: float) -> Training:
@@ -64,11 +75,9 @@ def main() -> None:
     console = Console(width=140)
     torch.set_num_threads(1)
     seeds = range(1, arguments.seeds + 1)
-    test = partial(
-        play, ranges=SLOW_EDGE, sessions=arguments.episodes, in_a_row=SESSIONS_PER_EPISODE
-    )
+    test = test_of(arguments.episodes)
     returns, fills = {}, {}
-    for name, rule in (("hold cash", hold), ("rule: buy calls and keep them", buy_calls)):
+    for name, rule in RULES.items():
         played = [test(rule, seed=TEST_SEED + seed) for seed in seeds]
         returns[name] = np.stack([each.returns for each in played])
         fills[name] = np.stack([each.fills for each in played])
@@ -88,7 +97,7 @@ def main() -> None:
     table = Table("trader", title=f"{PROBLEM.title}: {shape}")
     for column in ("mean return", "95 %", "of the rule", "fills", "each seed"):
         table.add_column(column, justify="right")
-    best = returns["rule: buy calls and keep them"].mean()
+    best = returns[BEST].mean()
     for name, each in returns.items():
         low, high = interval(each, rng)
         table.add_row(

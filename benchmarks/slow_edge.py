@@ -34,14 +34,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.horizons import BAR_SECONDS, PROBLEM, SESSIONS_PER_EPISODE
-from benchmarks.known_problems import SLOW_EDGE, buy_calls, play
+from benchmarks.horizons import BAR_SECONDS, PROBLEM, RULES, SESSIONS_PER_EPISODE, test_of
+from benchmarks.known_problems import SLOW_EDGE
 from benchmarks.learning_curves import TEST_SEED, Problem, interval, train
 from trading.config.fields import horizon_seconds
 from trading.envs.single_env import SimulatedOptionsEnv
 from trading.envs.vector_env import Observation
 from trading.evaluation.backtest import learnt
-from trading.evaluation.baselines import Trader, hold
+from trading.evaluation.baselines import Trader
 from trading.learning.policy import Policy
 
 HORIZON, SHORT = "5 sessions", 0.99
@@ -360,9 +360,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # What is compiled or loaded at the first step is no part of learning.
     Ours(PROBLEM, 0).iterate()
-    test = partial(
-        play, ranges=SLOW_EDGE, sessions=arguments.episodes, in_a_row=SESSIONS_PER_EPISODE
-    )
+    test = test_of(arguments.episodes)
     runs: dict[str, list[Run]] = {}
     rules: dict[str, list[NDArray[np.float64]]] = {}
     missing: dict[str, str] = {}
@@ -370,7 +368,7 @@ def main() -> None:
     names = [first, *(name for name in arguments.learners if name != first)]
     for seed in range(1, arguments.seeds + 1):
         test_of_seed = partial(test, seed=TEST_SEED + seed)
-        for rule, trader in (("hold cash", hold), ("rule: buy calls and keep them", buy_calls)):
+        for rule, trader in RULES.items():
             rules.setdefault(rule, []).append(test_of_seed(trader).returns)
         allowed: float | None = None
         for name in names:
