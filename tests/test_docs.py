@@ -113,6 +113,15 @@ def test_the_site_has_every_page_in_its_navigation() -> None:
     assert sorted(told) == sorted(str(p.relative_to(docs)) for p in docs.rglob("*.md"))
 
 
+def test_docstrings_have_sections_of_numpydoc() -> None:
+    """Ruff does not know `Args:` as a section, so it says nothing of one."""
+    other = re.compile(r"^ *(?:Args|Parameters|Attributes|Returns|Yields|Raises|Examples?):$", re.M)
+    found = [
+        named(path) for path in (ROOT / "trading").rglob("*.py") if other.search(path.read_text())
+    ]
+    assert not found
+
+
 def test_the_list_of_decisions_is_complete() -> None:
     folder = ROOT / "docs" / "decisions"
     told = re.findall(r"\]\(([^)]+)\)", (folder / "index.md").read_text())

@@ -89,7 +89,7 @@ def compile_for(cpu: str, environment: MutableMapping[str, str]) -> None:
 
 
 def best_shipped(shipped: Path, supported: list[str]) -> str | None:
-    """The most capable processor that kernels were shipped for, of those that this machine is."""
+    """Return the most capable of this machine's processors that kernels were shipped for."""
     try:
         names = (shipped / CPUS_FILE).read_text().split()
     except OSError:
@@ -98,7 +98,7 @@ def best_shipped(shipped: Path, supported: list[str]) -> str | None:
 
 
 def supported_cpus() -> list[str]:
-    """The baselines whose every feature this machine has, the most capable first."""
+    """Return the baselines whose every feature this machine has, the most capable first."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -141,7 +141,7 @@ class BySource:
             pass
 
     def get_cache_path(self) -> str:
-        """The folder."""
+        """Return the folder."""
         return str(self._folder)
 
     def get_source_stamp(self) -> str:
@@ -174,7 +174,7 @@ def source_digest(file: Path) -> str:
 
 
 def _reached(file: Path) -> set[Path]:
-    """The module and all that it imports of this package, directly or not."""
+    """Return the module and all that it imports of this package, directly or not."""
     found, left = set[Path](), [file]
     while left:
         module = left.pop()

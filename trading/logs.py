@@ -4,10 +4,11 @@ Every module logs through `get_logger(__name__)`, which is structlog on top of t
 a program that sets nothing up sees warnings on standard error. Records of other libraries take the
 same way out, so what they say is redacted too.
 
-Example:
-    >>> from trading.logs import configure_logging, get_logger
-    >>> configure_logging("WARNING")
-    >>> get_logger("trading.example").info("not shown", symbol="SPY")
+Examples
+--------
+>>> from trading.logs import configure_logging, get_logger
+>>> configure_logging("WARNING")
+>>> get_logger("trading.example").info("not shown", symbol="SPY")
 """
 
 import json
@@ -27,11 +28,15 @@ def configure_logging(
 ) -> None:
     """Set up logging for this process; call it again to change the set-up.
 
-    Parameters:
-        level: least severe level that is shown of this package; of other libraries, warnings are.
-        secrets: values that are replaced by `***` wherever they occur in a line.
-        stream: where lines go; None: standard error, also one that replaces a terminal later, as
-            the display does to keep its figures in place.
+    Parameters
+    ----------
+    level
+        Least severe level that is shown of this package; of other libraries, warnings are.
+    secrets
+        Values that are replaced by `***` wherever they occur in a line.
+    stream
+        Where lines go; None: standard error, also one that replaces a terminal later, as the
+        display does to keep its figures in place.
     """
     target = sys.stderr if stream is None else stream
     follows = stream is None and target.isatty()
@@ -43,7 +48,7 @@ def configure_logging(
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module: `log.info("order filled", symbol=symbol)`."""
+    """Return the logger of a module: `log.info("order filled", symbol=symbol)`."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
 
@@ -109,7 +114,7 @@ class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
 
 
 def _written_forms(secret: str) -> set[str]:
-    """The ways in which a renderer may write `secret`: as it is, or escaped."""
+    """Return the ways in which a renderer may write `secret`: as it is, or escaped."""
     plain = {secret, repr(secret)[1:-1]}
     return plain | {json.dumps(form)[1:-1] for form in plain}
 

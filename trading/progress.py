@@ -43,7 +43,7 @@ class Pace:
 
 @contextmanager
 def counted(text: str, unit: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error for the length of the block, moved by calls with how many are done.
+    """Yield a bar on standard error, moved by calls with how many are done.
 
     Parameters
     ----------

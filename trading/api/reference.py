@@ -43,7 +43,7 @@ def api_reference() -> str:
 
 
 def documented() -> set[str]:
-    """The names that the page has."""
+    """Return the names that the page has."""
     return {name for names in _GROUPS.values() for name in names} | set(_VALUES)
 
 
@@ -59,7 +59,7 @@ def _signature(function: Any) -> str:
 
 
 def _markdown(docstring: str) -> str:
-    """A numpydoc docstring as Markdown."""
+    """Return a numpydoc docstring as Markdown."""
     first, *rest = _HEADING.split(docstring)
     parts = [first.strip()]
     for heading, body in zip(rest[::2], rest[1::2], strict=True):

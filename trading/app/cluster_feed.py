@@ -54,7 +54,9 @@ def reads_the_vendor(settings: Settings) -> bool:
 
 
 def reader_key(settings: Settings) -> str:
-    """What readers of a cluster's feed show it: of FEED_KEYS, else made of the vendor's keys.
+    """Return what readers of a cluster's feed show it.
+
+    Of FEED_KEYS, else made of the vendor's keys.
 
     Who knows the vendor's keys knows it; from it they are not to be had.
     """
@@ -140,7 +142,7 @@ class FeedActor:
             return self._url
 
     def let_go(self, reader: str) -> bool:
-        """An application reads no more; whether that was the last one."""
+        """Note that an application reads no more; return whether that was the last one."""
         with self._lock:
             self._heard.pop(reader, None)
             return not self._heard
@@ -238,7 +240,7 @@ class ClusterFeed:
         return self._address.url
 
     def reading(self, settings: Settings) -> Settings:
-        """The settings with this feed in place of the vendor, and the key that it asks for."""
+        """Return the settings with this feed for the vendor, and the key that it asks for."""
         key = SecretStr(reader_key(self._settings))
         credentials = settings.credentials.model_copy(update={"massive_api_key": key})
         told = reading_from(settings, self.url)
@@ -297,7 +299,7 @@ class ClusterFeed:
                     raise StreamError(f"the cluster's feed gives no answer: {error}") from error
 
     def _vendor_keys(self) -> CredentialSettings:
-        """What the actor has to know of this application's secrets, and nothing else."""
+        """Return what the actor has to know of this application's secrets, and nothing else."""
         ours = self._settings.credentials
         return CredentialSettings(
             massive_api_key=ours.massive_api_key,
@@ -334,7 +336,7 @@ def cluster_feed(settings: Settings) -> Iterator[ClusterFeed]:
 def reading_the_clusters(
     settings: Settings, stop: threading.Event
 ) -> Iterator[tuple[Settings, threading.Event]]:
-    """The settings of one strategy with the cluster's feed for the vendor, and what is to end it.
+    """Yield one strategy's settings with the cluster's feed for the vendor, and what ends it.
 
     Accounts that are no strategy connect to the vendor themselves.
 
@@ -378,12 +380,12 @@ class StoppedOrMoved(threading.Event):
 
 
 def moved(feed: ClusterFeed) -> StreamError:
-    """What a strategy that read it fails of."""
+    """Return what a strategy that read it fails of."""
     return StreamError(f"the cluster's feed has moved to {feed.url} with the loss of its node")
 
 
 def _feed_actor(settings: Settings) -> Any:
-    """The actor of that name, made beside this driver where there is none."""
+    """Return the actor of that name, made beside this driver where there is none."""
     import ray
 
     several = sum(bool(node["Alive"]) for node in ray.nodes()) > 1

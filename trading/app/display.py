@@ -39,11 +39,11 @@ class Display:
         return self.console.is_terminal
 
     def phase(self, text: str) -> None:
-        """What is being done now."""
+        """Show what is being done now."""
         self.console.print(Text("· " + text, style="dim"))
 
     def note(self, text: str) -> None:
-        """A fact worth keeping in view."""
+        """Show a fact worth keeping in view."""
         self._notes.append(text)
         self.console.print(Text("• " + text))
 
@@ -74,7 +74,7 @@ class Display:
             self.console.print(line, soft_wrap=True)
 
     def summary(self, summary: Any) -> None:
-        """What the run did."""
+        """Show what the run did."""
         table = Table(title="Summary", show_header=False, title_justify="left")
         table.add_column(style="dim")
         table.add_column(justify="right")
@@ -122,7 +122,7 @@ class Display:
 
 
 def fold(text: str, width: int) -> list[str]:
-    """The text in lines of at most so many characters, with nothing left out."""
+    """Return the text in lines of at most so many characters, with nothing left out."""
     return wrap(text, width, break_on_hyphens=False) or [""]
 
 

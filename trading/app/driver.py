@@ -129,12 +129,12 @@ def run_application(
 
 
 def without_secrets(settings: Settings) -> Settings:
-    """The same settings, to be kept where others may read them."""
+    """Return the same settings, to be kept where others may read them."""
     return settings.model_copy(update={"credentials": CredentialSettings()})
 
 
 def account_name(settings: Settings) -> str:
-    """What all that belongs to one account is called on its Ray cluster.
+    """Name all that belongs to one account, on its Ray cluster.
 
     It is the Ray namespace of the account's actors and the name of its Serve application: accounts
     of one cluster never meet. Two journals are two accounts, whatever they are called.
@@ -260,7 +260,7 @@ class _Application:
         )
 
     def _introduce_trader(self, name: str) -> None:
-        """A rule-based trader trades: there is no algorithm, no champion, and nothing is learned.
+        """Let a rule-based trader trade: no algorithm, no champion, and nothing is learned.
 
         Raises
         ------
@@ -559,7 +559,7 @@ class _Application:
             self._learner_thread.join(CALL_TIMEOUT_S)
 
     def _progress(self) -> Progress | None:
-        """The live market's figures, None while it restarts.
+        """Return the live market's figures, None while it restarts.
 
         Raises
         ------
@@ -655,7 +655,7 @@ def actor_place(settings: Settings, share: float) -> dict[str, Any]:
 
 
 def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account:
-    """The account that the journal describes, a new one without a journal.
+    """Return the account that the journal describes, a new one without a journal.
 
     Opened for writing, a damaged journal is made whole first; what was cut is told.
     """
@@ -687,7 +687,7 @@ def _failure(progress: Progress) -> TradingError:
 
 
 def _get(reference: Reference[Told], what: str, stop: threading.Event) -> Told:
-    """The result of a remote call, with its own error or one that names the part.
+    """Return the result of a remote call, with its own error or one that names the part.
 
     Raises
     ------
@@ -710,7 +710,10 @@ def _get(reference: Reference[Told], what: str, stop: threading.Event) -> Told:
 
 
 def _cause(error: Any) -> str:
-    """What a remote call failed of, in one line: a remote error's text is a whole traceback."""
+    """Return what a remote call failed of, in one line.
+
+    A remote error's text is a whole traceback.
+    """
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
         return described(cause)

@@ -113,13 +113,13 @@ def up_strategies(
 
 
 def direct_readers(strategies: Mapping[str, Settings]) -> list[str]:
-    """The strategies that would connect to the vendor themselves."""
+    """Return the strategies that would connect to the vendor themselves."""
     return [name for name, each in strategies.items() if reads_the_vendor(each)]
 
 
 @contextmanager
 def _one_connection(strategies: Mapping[str, Settings]) -> Iterator[Mapping[str, Settings]]:
-    """The strategies with a feed of this process in place of the vendor, where several read it.
+    """Yield the strategies, with a feed of this process for the vendor where several read it.
 
     All of them run on this machine, which alone reaches that feed.
     """
@@ -159,7 +159,7 @@ def namespaces_of(strategies: Mapping[str, Settings]) -> dict[str, str]:
 
 
 def fleet_name(common: Settings) -> str:
-    """What belongs to the strategies of one state folder together is called so on their cluster."""
+    """Name what belongs to the strategies of one state folder together, on their cluster."""
     folder = common.paths.state_dir.resolve()
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     return f"{NAMESPACE}-strategies-{digest}"

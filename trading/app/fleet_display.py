@@ -54,7 +54,7 @@ class FleetDisplay:
         return self._console.is_terminal
 
     def of(self, name: str) -> Display:
-        """What shows one strategy."""
+        """Return what shows one strategy."""
         return self._rows[name]
 
     @contextmanager
@@ -90,7 +90,7 @@ class FleetDisplay:
             live.update(self.panel())
 
     def panel(self) -> Panel:
-        """The table, why strategies do not trade, and the newest notes."""
+        """Return the table, why strategies do not trade, and the newest notes."""
         table = Table(box=None, padding=(0, 1), pad_edge=False)
         table.add_column("strategy")
         table.add_column("state")

@@ -151,7 +151,7 @@ class HeldOutDays:
 
 
 def held_out_seed(seed: int, judgement: int) -> int:
-    """A seed that no runner has: theirs are small numbers beside the setting."""
+    """Return a seed that no runner has: theirs are small numbers beside the setting."""
     key = [seed, _SEED_KEY, *([judgement] if judgement else [])]
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 

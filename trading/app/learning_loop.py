@@ -140,7 +140,7 @@ class LearningLoop:
 
 
 def learner_figures(report: LearnerReport) -> LearnerFigures:
-    """The learner's figures for the metrics."""
+    """Return the learner's figures for the metrics."""
     return LearnerFigures(
         updates=report.live_updates,
         samples=report.live_samples,

@@ -188,7 +188,7 @@ def children() -> set[int]:
 
 
 def family() -> set[Process]:
-    """The processes that this one started, that these started, and so on."""
+    """Return the processes that this one started, that these started, and so on."""
     parents, known = _processes(), {os.getpid()}
     found: set[Process] = set()
     while more := {each for each, parent in parents.items() if parent in known} - found:

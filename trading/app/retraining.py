@@ -42,7 +42,9 @@ def retrained(settings: Settings, display: Display, stopped: Callable[[], bool])
 
 
 def settings_of_fold(settings: Settings, train: Path | None, state: Path) -> Settings:
-    """The settings of one fold: it learns from the history `train`, or from simulated markets.
+    """Return the settings of one fold.
+
+    It learns from the history `train`, or from simulated markets.
 
     Its checkpoints lie in `state`.
     """
@@ -54,7 +56,7 @@ def settings_of_fold(settings: Settings, train: Path | None, state: Path) -> Set
 
 
 def acting_policy(settings: Settings, weights: Weights) -> Policy:
-    """The policy of these weights, acting as it trades live."""
+    """Return the policy of these weights, acting as it trades live."""
     model, acting = assembly.model_config(settings), settings.policy.act
     policy = Policy(model, settings.seed, acting=acting)
     policy.load_weights(weights)

@@ -67,7 +67,7 @@ class Heartbeat:
 def unless_stopped(
     call: Callable[[], T], awaited: str, stopped: Callable[[], bool], undo: Callable[[T], object]
 ) -> T:
-    """What `call` returns, or raises, on a thread of its own: it cannot be told to stop.
+    """Make `call` on a thread of its own and return what it does: it cannot be told to stop.
 
     Parameters
     ----------

@@ -42,13 +42,20 @@ def settings_for(
     *,
     several: bool = False,
 ) -> "Settings":
-    """The settings, with logging set up by them; a mistake ends the command with exit code 2.
+    """Return the settings, with logging set up by them.
 
-    Parameters:
-        config: YAML file; None: the default one, where it is.
-        overrides: `section.key=value` texts.
-        strategy: the one of the settings' strategies that it is about; None: as they say.
-        several: whether settings that have strategies, none of them chosen, are no mistake.
+    A mistake ends the command with exit code 2.
+
+    Parameters
+    ----------
+    config
+        YAML file; None: the default one, where it is.
+    overrides
+        `section.key=value` texts.
+    strategy
+        The one of the settings' strategies that it is about; None: as they say.
+    several
+        Whether settings that have strategies, none of them chosen, are no mistake.
     """
     from trading.config import load_settings
 
@@ -70,7 +77,9 @@ def settings_for(
 def each_strategy(
     config: Path | None, overrides: Sequence[str], strategy: str | None = None
 ) -> "dict[str, Settings]":
-    """The settings of each strategy by its name; where there are none, or one is chosen, its own.
+    """Return the settings of each strategy by its name.
+
+    Where there are none, or one is chosen, its own.
 
     Those of an account that is no strategy have an empty name.
     """
@@ -119,7 +128,7 @@ def failures() -> Iterator[None]:
 
 
 def _said(error: Exception) -> str:
-    """What went wrong, for people; a fault of the application says that it is one."""
+    """Return what went wrong, for people; a fault of the application says that it is one."""
     text = " ".join(str(error).split())
     if isinstance(error, TradingError | OSError):
         return text or type(error).__name__

@@ -261,7 +261,7 @@ def _store(settings: Settings, endpoint: str | None) -> "FlatFileStore":
 def _bar(
     console: Console, text: str, *counts: ProgressColumn
 ) -> Iterator[Callable[[int, int], None]]:
-    """A bar for the length of the block, moved by calls with what is done and the total.
+    """Yield a bar for the length of the block, moved by calls with what is done and the total.
 
     `counts` show these numbers; by default they are bytes.
     """
@@ -296,7 +296,10 @@ def _tell(console: Console, plain: dict[str, Any], told: str) -> None:
 
 
 def sessions_between(first: Date, last: Date) -> list[Date]:
-    """The sessions of these days, both included; raises FlatFileError where there is none."""
+    """Return the sessions of these days, both included.
+
+    Raises FlatFileError where there is none.
+    """
     from trading.errors import FlatFileError
     from trading.market.calendar import ExchangeCalendar
 
@@ -319,7 +322,7 @@ def _selection(settings: Settings, contracts: Path | None) -> "Selection":
 
 
 def _named_in(contracts: Path) -> list[str]:
-    """The option symbols of a text file."""
+    """Return the option symbols of a text file."""
     try:
         symbols = contracts.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
@@ -330,7 +333,10 @@ def _named_in(contracts: Path) -> list[str]:
 
 
 def day_of(option: str, text: str | None) -> Date | None:
-    """The day that an option names; one that is no date ends the command with exit code 2."""
+    """Return the day that an option names.
+
+    One that is no date ends the command with exit code 2.
+    """
     try:
         return None if text is None else Date.fromisoformat(text)
     except ValueError:
@@ -344,6 +350,6 @@ def _required(secret: SecretStr | None, variable: str) -> str:
 
 
 def with_symbols(symbols: str | None, overrides: list[str] | None) -> list[str]:
-    """The overrides, with `--symbols` among them."""
+    """Return the overrides, with `--symbols` among them."""
     flags = [] if symbols is None else [f"symbols={symbols}"]
     return [*flags, *(overrides or [])]

@@ -239,7 +239,10 @@ def _policy_of_fold(
 
 
 def _about_model(model: Path) -> list[tuple[str, str]]:
-    """What a model is known by: where it lies, its weights' digest, and what its manifest says."""
+    """Return what a model is known by.
+
+    Where it lies, its weights' digest, and what its manifest says.
+    """
     from trading.learning.champion.store import weights_digest
     from trading.learning.checkpoints import MANIFEST, load_module_weights, verify
 

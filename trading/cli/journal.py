@@ -167,7 +167,7 @@ def tail(
 
 
 def _own(config: Path | None, overrides: list[str] | None, strategy: str | None) -> Path:
-    """The journal of the settings' account."""
+    """Return the journal of the settings' account."""
     from trading.live.assembly import journal_path
 
     return journal_path(settings_for(config, overrides or [], strategy))
@@ -217,7 +217,7 @@ def _write_json_lines(events: "Iterable[Event]", file: TextIO) -> None:
 
 
 def _json_line(seq: int, event: "Event") -> str:
-    """The event as the journal stores it, with its number before."""
+    """Return the event as the journal stores it, with its number before."""
     return msgspec.json.encode({"seq": seq, **msgspec.to_builtins(event)}).decode()
 
 
@@ -248,7 +248,7 @@ def _csv_fields() -> list[str]:
 
 
 def _cell(value: object) -> object:
-    """A number or text as it is; lists as JSON, nothing as an empty cell."""
+    """Return a number or text as it is; lists as JSON, nothing as an empty cell."""
     if isinstance(value, list | tuple | dict):
         return msgspec.json.encode(value).decode()
     return "" if value is None else value

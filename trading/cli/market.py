@@ -150,7 +150,7 @@ def _portrait(settings: Settings, paths: int) -> "ModelStatistics":
 
 
 def _print_given(console: Console, settings: Settings) -> None:
-    """The settings that make it another market than the default one."""
+    """Print the settings that make it another market than the default one."""
     from trading.config import MarketSettings
 
     usual = _leaves(MarketSettings().model_dump(mode="json", exclude={"file"}))

@@ -66,6 +66,6 @@ def _cell(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """A help text with its lines joined, as Markdown that shows what it says."""
+    """Return a help text with its lines joined, as Markdown that shows what it says."""
     paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.replace("\f", ""))]
     return "\n\n".join(paragraphs).replace("<", "&lt;").replace("[", "\\[")

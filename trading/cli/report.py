@@ -99,7 +99,7 @@ def _stress(settings: "Settings", ledger: "Ledger") -> Any:
 
 
 def _status(settings: "Settings", path: str) -> dict[str, Any]:
-    """What an application tells of itself; nothing where none answers."""
+    """Return what an application tells of itself; nothing where none answers."""
     serving = settings.serving
     host = "127.0.0.1" if serving.host == "0.0.0.0" else serving.host
     try:
@@ -143,7 +143,7 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> "Table":
 
 
 def _figures(made: "Report") -> "Table":
-    """The summary, two figures a row."""
+    """Return the summary, two figures a row."""
     from rich import box
     from rich.table import Table
 

@@ -87,7 +87,7 @@ def up(
 
 
 def _at(place: int, config: Path | None, flags: list[str]) -> str | None:
-    """The strategy at this place, None where the settings have none.
+    """Return the strategy at this place, None where the settings have none.
 
     The state's folder is the place's own: what it holds of another strategy's was moved there by
     settings in another order.
@@ -149,7 +149,10 @@ def _flags(
     port: int | None,
     address: str | None,
 ) -> list[str]:
-    """The command-line flags as overrides; a replay subscribes to the whole recorded chain."""
+    """Return the command-line flags as overrides.
+
+    A replay subscribes to the whole recorded chain.
+    """
     source = "simulation" if replay is None else "replay"
     flags = []
     if replay is not None:

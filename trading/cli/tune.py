@@ -134,7 +134,7 @@ def tune(
 
 
 def _space(settings: Settings, file: Path | None) -> Space:
-    """What is searched; a mistake ends the command with exit code 2."""
+    """Return what is searched; a mistake ends the command with exit code 2."""
     try:
         found = load_space(file) if file is not None else read_space(settings.tune.space, SPACE)
     except ConfigError as error:
@@ -405,7 +405,7 @@ def _shown(value: Any) -> str:
 def _said(
     plan: "Plan", winner: "Trial | None", last: "Elsewhere | None", is_stopped: bool
 ) -> list[str]:
-    """What it means, a sentence a line."""
+    """Return what it means, a sentence a line."""
     import numpy as np
 
     if is_stopped:

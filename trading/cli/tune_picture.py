@@ -95,7 +95,7 @@ def _growth(axis: Axes, trials: Sequence[Trial], winner: int | None) -> None:
 def _setting(
     axis: Axes, trials: Sequence[Trial], key: str, dimension: Dimension, winner: int | None
 ) -> None:
-    """The last score of each trial over one setting; hollow where it ended before its end."""
+    """Draw the last score of each trial over one setting; hollow where it ended early."""
     most = max(max(trial.judged) for trial in trials)
     names: list[str] = []
     if isinstance(dimension, Choices):
@@ -130,7 +130,7 @@ def _named(value: object) -> str:
 
 
 def _range(axis: Axes, dimension: Range, values: Sequence[float]) -> None:
-    """The whole range, and what was given beyond it."""
+    """Show the whole range, and what was given beyond it."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     low, high = min(dimension.low, *values), max(dimension.high, *values)

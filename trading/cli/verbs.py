@@ -81,16 +81,16 @@ class Verbs(TyperGroup):
     """The group of all verbs."""
 
     def list_commands(self, ctx: Context) -> list[str]:
-        """The names, in the order of the help."""
+        """Return the names, in the order of the help."""
         return list(_VERBS)
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
-        """The verb of that name, imported now."""
+        """Return the verb of that name, imported now."""
         verb = _VERBS.get(cmd_name)
         return None if verb is None else _loaded(verb)
 
     def resolve_command(self, ctx: Context, args: list[str]) -> Any:
-        """The verb that is called; a wrong name ends with what may have been meant."""
+        """Return the verb that is called; a wrong name ends with what may have been meant."""
         if args[0] not in _VERBS:
             near = _meant(ctx, self, args[0])
             hint = f"did you mean `{PROGRAM} {near}`?" if near else f"see `{PROGRAM} --help`"
@@ -123,7 +123,7 @@ def _loaded(verb: Verb) -> Command:
 
 
 def _meant(ctx: Context, group: Verbs, name: str) -> str:
-    """A verb, with the one that it is part of, that is called much like this; or nothing."""
+    """Return a verb, with the one that it is part of, that is called much like this; or nothing."""
     names = {**{verb: verb for verb in _VERBS}, **_ALSO_CALLED}
     for verb in _VERBS.values():
         if verb.attribute.endswith("_app"):

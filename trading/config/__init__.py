@@ -1,9 +1,10 @@
 """One typed, validated settings tree, read from YAML, environment variables and `--set`.
 
-Example:
-    >>> from trading.config import load_settings
-    >>> load_settings(overrides=["account.max_positions=3"], environ={}).account.max_positions
-    3
+Examples
+--------
+>>> from trading.config import load_settings
+>>> load_settings(overrides=["account.max_positions=3"], environ={}).account.max_positions
+3
 """
 
 from trading.config.loading import absolute_paths, environment_names, load_settings

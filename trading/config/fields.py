@@ -63,8 +63,10 @@ _HORIZON = re.compile(r"(\d+(?:\.\d+)?)\s*(minute|hour|session)s?")
 def horizon_seconds(horizon: str) -> float:
     """Market time that a text such as `5 sessions` stands for, in s.
 
-    Raises:
-        ValueError: it is no such text.
+    Raises
+    ------
+    ValueError
+        It is no such text.
     """
     found = _HORIZON.fullmatch(horizon.strip())
     seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
@@ -77,7 +79,7 @@ def horizon_seconds(horizon: str) -> float:
 
 
 def horizon_of(discount: float, bar_seconds: float) -> str | None:
-    """The horizon, in minutes, that a discount a bar stands for; None: there is none."""
+    """Return the horizon, in minutes, that a discount a bar stands for; None: there is none."""
     if not 0.0 < discount < 1.0:
         return None
     minutes = f"{-bar_seconds / math.log(discount) / 60.0:.4f}"

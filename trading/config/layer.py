@@ -15,10 +15,14 @@ OVERRIDE = "--set"
 class Layer:
     """Values by dotted key, and where each came from.
 
-    Parameters:
-        mistakes: where what is no setting is told.
-        prefix: what mistakes put before each key.
-        refused: why a key may not be set here; empty: it may.
+    Parameters
+    ----------
+    mistakes
+        Where what is no setting is told.
+    prefix
+        What mistakes put before each key.
+    refused
+        Why a key may not be set here; empty: it may.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Layer:
 
 
 def missing(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """What the chosen data source needs and is not set, a line each."""
+    """Yield what the chosen data source needs and is not set, a line each."""
     source = values.get("data.source")
 
     def needed(key: str, example: str) -> str:
@@ -76,7 +80,7 @@ def missing(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def contradictions(
     settings: Settings, origins: Mapping[str, str], prefix: str = ""
 ) -> Iterator[str]:
-    """A line where the discount is set in both of its forms."""
+    """Yield a line where the discount is set in both of its forms."""
     learning = settings.learning
     if learning.gamma is None or "horizon" not in learning.model_fields_set:
         return

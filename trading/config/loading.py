@@ -72,10 +72,12 @@ def load_settings(
 
 
 def load_space(path: Path) -> Space:
-    """The space of a file: a mapping of what the setting `tune.space` holds.
+    """Return the space of a file: a mapping of what the setting `tune.space` holds.
 
-    Raises:
-        ConfigError: the file cannot be read, or is no space; holds one line for each mistake.
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or is no space; holds one line for each mistake.
     """
     sources = _Sources()
     content = sources.content(path)
@@ -85,7 +87,7 @@ def load_space(path: Path) -> Space:
 
 
 def environment_names() -> dict[str, str]:
-    """The environment variables that are read, and the dotted key that each one sets."""
+    """Return the environment variables that are read, and the dotted key that each one sets."""
     return {s.environment: s.key for s in settings_by_key().values() if s.environment}
 
 
@@ -119,7 +121,7 @@ class _Sources:
             self._add(str(name), value, str(path))
 
     def content(self, path: Path) -> Mapping[str, object]:
-        """What a YAML file maps; nothing where it is empty, or wrong, which is told."""
+        """Return what a YAML file maps; nothing where it is empty, or wrong, which is told."""
         try:
             content = parse_yaml(_text(path))
         except FileNotFoundError:
@@ -260,7 +262,7 @@ def _number(text: str) -> object:
 
 
 def absolute_paths(settings: Settings) -> Settings:
-    """The same settings with every path absolute: workers have other working directories."""
+    """Return the same settings with every path absolute: workers have other working directories."""
     paths = settings.paths.model_copy(
         update={
             "state_dir": settings.paths.state_dir.resolve(),

@@ -46,14 +46,14 @@ def between(low: float, high: float) -> BeforeValidator:
 
 
 def ends(value: Drawn, otherwise: float) -> Pair:
-    """The lowest and the highest that a figure may be."""
+    """Return the lowest and the highest that a figure may be."""
     if value is None:
         return otherwise, otherwise
     return value if isinstance(value, tuple) else (value, value)
 
 
 def _check_momentum(value: Drawn, info: ValidationInfo) -> Drawn:
-    """A trend that feeds itself faster than its mean follows grows without end."""
+    """Refuse a trend that feeds itself faster than its mean follows: it grows without end."""
     sessions = info.data.get("trend_sessions", DEFAULT_TREND_SESSIONS)
     _, longest = ends(sessions, DEFAULT_TREND_SESSIONS)
     if ends(value, 0.0)[1] >= 1.0 / longest:

@@ -94,7 +94,7 @@ def _explained(key: str, field: FieldInfo) -> Explained:
 
 
 def _unit(key: str, about: str) -> str:
-    """The unit that a number's name or its sentence tells; a count or a ratio has none."""
+    """Return the unit that a number's name or its sentence tells; a count or a ratio has none."""
     for suffix, unit in _SUFFIXES:
         if key.endswith(suffix):
             return unit
@@ -105,7 +105,7 @@ def _unit(key: str, about: str) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
-    """What a value must be, as its type and its own check say."""
+    """Return what a value must be, as its type and its own check say."""
     parts = [_one(each, list(field.metadata)) for each in _alternatives(field.annotation)]
     said = [part for part in parts if part]
     return " or ".join(dict.fromkeys(said)) + (", or unset" if len(said) < len(parts) else "")
@@ -156,7 +156,7 @@ def _bounds(metadata: list[Any]) -> Iterator[str]:
 
 
 def _said_by_check(annotation: Any, metadata: list[Any]) -> str:
-    """The sentence of a check of its own, from the error that a wrong value gets."""
+    """Return the sentence of a check of its own, from the error that a wrong value gets."""
     if not any(hasattr(each, "func") for each in metadata) or annotation is SecretStr:
         return ""
     checked = TypeAdapter(Annotated[(annotation, *metadata)])

@@ -12,7 +12,7 @@ class Section(BaseModel):
 
 
 def about(description: str, *, env: str | None = None) -> FieldInfo:
-    """A field's one sentence and, where it has one, its environment variable."""
+    """Return a field's one sentence and, where it has one, its environment variable."""
     extra: JsonDict | None = {"environment": env} if env else None
     field: FieldInfo = Field(description=description, json_schema_extra=extra)
     return field

@@ -138,7 +138,7 @@ class CredentialSettings(Section):
         return tuple(keys.get_secret_value().split()) if keys else self.vendor_keys
 
     def values(self) -> tuple[str, ...]:
-        """The secrets that are set, in clear, for redaction."""
+        """Return the secrets that are set, in clear, for redaction."""
         secrets = (
             self.massive_api_key,
             self.s3_access_key,
@@ -843,10 +843,14 @@ class FeedSettings(Section):
 class Origin:
     """Where settings were read from, so that they can be read again; no part of what they are.
 
-    Parameters:
-        path: the YAML file, absolute; None: no file.
-        overrides: `section.key=value` texts.
-        environment: variables that were set, without secrets.
+    Parameters
+    ----------
+    path
+        The YAML file, absolute; None: no file.
+    overrides
+        `section.key=value` texts.
+    environment
+        Variables that were set, without secrets.
     """
 
     def __init__(

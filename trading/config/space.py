@@ -64,7 +64,7 @@ class Range(NamedTuple):
         return self.within(rng.uniform(self.low, self.high))
 
     def within(self, value: float) -> int | float:
-        """The number of the range that is nearest to `value`."""
+        """Return the number of the range that is nearest to `value`."""
         bounded = min(max(value, self.low), self.high)
         return round(bounded) if self.is_whole else float(bounded)
 
@@ -76,12 +76,14 @@ Point: TypeAlias = dict[str, Any]
 
 
 def read_space(found: Mapping[str, Any], origin: str) -> Space:
-    """The space that a mapping tells, by dotted keys or by sections; it may be empty.
+    """Return the space that a mapping tells, by dotted keys or by sections; it may be empty.
 
     Each choice, and both ends of a range, must be what the setting allows.
 
-    Raises:
-        ConfigError: it is none; holds one line for each mistake.
+    Raises
+    ------
+    ConfigError
+        It is none; holds one line for each mistake.
     """
     mistakes: list[str] = []
     layer = Layer(mistakes, f"{SPACE}.", _refused)
@@ -112,7 +114,7 @@ def points(space: Space, count: int, given: Point, rng: np.random.Generator) -> 
 
 
 def with_point(settings: Settings, point: Point) -> Settings:
-    """The settings with a point's values in place of theirs."""
+    """Return the settings with a point's values in place of theirs."""
     changed: Settings = _with(settings, nested(dict(point)))
     return changed
 
@@ -189,7 +191,7 @@ class _Reader:
         return None
 
     def _checked(self, value: Any) -> list[Any]:
-        """The value as the setting has it; none where it is not allowed, which is told."""
+        """Return the value as the setting has it; none where it is not allowed, which is told."""
         try:
             settings = Settings.model_validate(nested({self._key: value}))
         except ValidationError as error:

@@ -40,7 +40,7 @@ def refused(key: str) -> str:
 
 
 def settings_of(name: str, own: Layer, tree: Layer) -> tuple[Settings | None, list[str]]:
-    """The settings of one strategy, and a line for each mistake in what it changes.
+    """Return the settings of one strategy, and a line for each mistake in what it changes.
 
     Its changes go before the file and the environment, and `--set` goes before them. Its account
     is named after it, and its state lies in a folder of its own below `paths.state_dir`.
@@ -77,7 +77,7 @@ def settings_of(name: str, own: Layer, tree: Layer) -> tuple[Settings | None, li
 
 
 def shared_ports(tree: Layer, strategies: Mapping[str, Layer]) -> Iterator[str]:
-    """A line for each strategy whose market server would listen where another one's does."""
+    """Yield a line for each strategy whose market server would listen where another one's does."""
     key = "data.server.port"
     taken: dict[object, str] = {}
     for name, own in strategies.items():

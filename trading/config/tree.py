@@ -17,13 +17,20 @@ from trading.config.settings import Settings
 class Setting(NamedTuple):
     """One leaf of the tree.
 
-    Attributes:
-        key: dotted key.
-        description: one sentence with the unit.
-        secret: whether the value may come from the environment only.
-        numeric: whether text from the environment is read as a number.
-        whole: whether a number must be a whole one.
-        environment: name of its environment variable, if it has one.
+    Attributes
+    ----------
+    key
+        Dotted key.
+    description
+        One sentence with the unit.
+    secret
+        Whether the value may come from the environment only.
+    numeric
+        Whether text from the environment is read as a number.
+    whole
+        Whether a number must be a whole one.
+    environment
+        Name of its environment variable, if it has one.
     """
 
     key: str
@@ -35,7 +42,7 @@ class Setting(NamedTuple):
 
 
 def _alternatives(annotation: object) -> tuple[object, ...]:
-    """The types that an annotation allows, without their conditions."""
+    """Return the types that an annotation allows, without their conditions."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return tuple(each for part in get_args(annotation) for each in _alternatives(part))
@@ -70,12 +77,12 @@ def settings_by_key() -> dict[str, Setting]:
 
 @cache
 def section_keys() -> frozenset[str]:
-    """The dotted key of every section."""
+    """Return the dotted key of every section."""
     return frozenset(node for node in _walk(Settings, "") if isinstance(node, str))
 
 
 def suggestion(key: str) -> str:
-    """What to write instead of the unknown `key`, as the end of a sentence."""
+    """Return what to write instead of the unknown `key`, as the end of a sentence."""
     parent, _, name = key.rpartition(".")
     known = [*settings_by_key(), *section_keys()]
     siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == parent}
@@ -88,7 +95,7 @@ def suggestion(key: str) -> str:
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """The mapping of mappings that `flat` has dotted keys into."""
+    """Return the mapping of mappings that `flat` has dotted keys into."""
     tree: dict[str, Any] = {}
     for key, value in flat.items():
         *sections, name = key.split(".")

@@ -60,10 +60,12 @@ class YamlProblem(Exception):
 
 
 def parse_yaml(text: str) -> object:
-    """The value that `text` means.
+    """Return the value that `text` means.
 
-    Raises:
-        YamlProblem: the text is malformed; names the line and column.
+    Raises
+    ------
+    YamlProblem
+        The text is malformed; names the line and column.
     """
     try:
         return yaml.load(text, Loader=_Loader)

@@ -97,7 +97,7 @@ class Kept(NamedTuple):
 
 
 def nothing_kept(count: int) -> Kept:
-    """The state of `count` contracts that nothing was heard of."""
+    """Return the state of `count` contracts that nothing was heard of."""
     times = (np.zeros(count, np.int64) for _ in range(2))
     values = (np.zeros(count) for _ in range(6))
     seen_ns, apart_ns = times
@@ -182,7 +182,7 @@ def _is_nearer(value: float, candidate: float, last: float) -> bool:
 def parity_spot(
     chain: ChainColumns, now_ns: int, rate: float, max_age_ns: int, since_ns: int
 ) -> tuple[float, int]:
-    """What put-call parity says the underlying is worth, and by how many pairs it does.
+    """Return what put-call parity says the underlying is worth, and by how many pairs it does.
 
     The median over the pairs of the nearest expiry that has at least three with fresh quotes of
     both rights, dated after `since_ns`; NaN and 0 where there is none.
@@ -319,7 +319,7 @@ def _extended(
     above: F64,
     spoken: NDArray[np.bool_],
 ) -> float:
-    """What the line through the next two strikes to one side comes to at the strike of `i`.
+    """Return what the line through the next two strikes to one side comes to at the strike of `i`.
 
     Prices are convex in the strike, so that no contract is worth less. NaN with fewer than two.
     """

@@ -153,13 +153,13 @@ class Rows:
         return self.values[name]
 
     def to_arrow(self) -> Any:
-        """The rows as a `pyarrow.Table`: `symbol`, then the columns of `SCHEMAS[kind]`."""
+        """Return the rows as a `pyarrow.Table`: `symbol`, then the columns of `SCHEMAS[kind]`."""
         symbol = pa.DictionaryArray.from_arrays(pa.array(self.contract), self.symbols)
         columns = {name: pa.array(column) for name, column in self.values.items()}
         return pa.table({"symbol": symbol, **columns})
 
     def to_pandas(self) -> pd.DataFrame:
-        """The rows as a table: `symbol`, a category, then the columns of `SCHEMAS[kind]`.
+        """Return the rows as a table: `symbol`, a category, then the columns of `SCHEMAS[kind]`.
 
         Times stay int64 UTC nanoseconds; `pandas.to_datetime(..., utc=True)` reads them.
         """
@@ -186,7 +186,7 @@ class Catalog:
     def partitions(
         self, kind: Kind | None = None, day: date | None = None, underlying: str | None = None
     ) -> list[Partition]:
-        """The partitions that exist, sorted by kind, date and underlying."""
+        """Return the partitions that exist, sorted by kind, date and underlying."""
         folders = self.folder.glob(
             f"{kind or '*'}/date={day or '*'}/underlying={_escaped(underlying or '*')}"
         )
@@ -198,7 +198,7 @@ class Catalog:
         return sorted(found, key=lambda each: (each.kind, each.day, each.underlying))
 
     def sources(self, kind: Kind, underlying: str, day: date) -> list[str]:
-        """The sources that a partition was written from, sorted."""
+        """Return the sources that a partition was written from, sorted."""
         return sorted(each.stem for each in self._folder(kind, day, underlying).glob("*.parquet"))
 
     def read(
@@ -210,7 +210,7 @@ class Catalog:
         contracts: Collection[str] | None = None,
         source: str | None = None,
     ) -> Rows:
-        """The rows of a partition as NumPy columns.
+        """Return the rows of a partition as NumPy columns.
 
         A quote that several sources have is one row.
 
@@ -427,7 +427,7 @@ def _escaped(underlying: str) -> str:
 
 
 def _family(file: Path) -> str:
-    """What a source is named after: `rest` of `rest.SPY260116C00680000`."""
+    """Return what a source is named after: `rest` of `rest.SPY260116C00680000`."""
     return file.stem.partition(".")[0]
 
 

@@ -22,7 +22,7 @@ _SEPARATOR_LINE = re.compile(r"\ufeff?\"?sep=(.)\"?", re.IGNORECASE)
 
 
 def number(cell: str) -> float:
-    """The number in a cell, with a point or, as half of the world has it, a decimal comma.
+    """Return the number in a cell, with a point or, as half of the world has it, a decimal comma.
 
     Raises ValueError for anything else, and where a comma may stand before thousands.
 
@@ -38,7 +38,7 @@ def number(cell: str) -> float:
 
 
 def ticker(cell: str) -> str:
-    """The ticker in a cell, `BRK.B` for `brk/b`; raises ValueError where it is none."""
+    """Return the ticker in a cell, `BRK.B` for `brk/b`; raises ValueError where it is none."""
     name = cell.upper().replace("/", ".")
     if not _TICKER.fullmatch(name):
         raise ValueError(
@@ -48,7 +48,7 @@ def ticker(cell: str) -> str:
 
 
 def day(cell: str) -> date:
-    """The date in a cell: `2026-01-05`, also with a time of midnight, or `20260105`.
+    """Return the date in a cell: `2026-01-05`, also with a time of midnight, or `20260105`.
 
     Raises ValueError for anything else: 03/04 is March to some and April to others.
     """
@@ -59,7 +59,7 @@ def day(cell: str) -> date:
 
 
 def header_names(line: str) -> list[str]:
-    """The column names of a first line: without a byte-order mark, spaces and capitals."""
+    """Return the column names of a first line: without a byte-order mark, spaces and capitals."""
     try:
         cells = next(csv.reader([line.lstrip("\ufeff")], skipinitialspace=True), [])
     except csv.Error:

@@ -170,7 +170,7 @@ class FlatFileStore(Closing):
         return RemoteReader(self, file, offset, progress)
 
     def body(self, file: RemoteFile, offset: int) -> Any:
-        """The rest of a file from a byte on, as long as the connection holds."""
+        """Return the rest of a file from a byte on, as long as the connection holds."""
         reply = self._s3.get_object(
             Bucket=self._bucket, Key=file.key, Range=f"bytes={offset}-{file.size - 1}"
         )

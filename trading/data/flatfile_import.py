@@ -107,7 +107,7 @@ class Selection:
     contracts: Collection[str] | None = None
 
     def named_underlyings(self, kind: Kind) -> frozenset[str]:
-        """The underlyings that get a partition even if the file has no row of them."""
+        """Return the underlyings that get a partition even if the file has no row of them."""
         names = set(self.underlyings or ())
         if kind is not Kind.STOCK_BARS and self.contracts is not None:
             contracts = [parse_symbol(each) for each in self.contracts]
@@ -132,12 +132,12 @@ class ImportReport:
 
 
 def flat_file_key(kind: FlatFileKind, day: date) -> str:
-    """The path of a day's file, below the bucket or below a folder of downloaded files."""
+    """Return the path of a day's file, below the bucket or below a folder of downloaded files."""
     return f"{FOLDERS[kind]}/{day:%Y/%m/%Y-%m-%d}.csv.gz"
 
 
 def find_flat_files(folder: Path) -> list[tuple[FlatFileKind, date, Path]]:
-    """The flat files below `folder`, which has the vendor's layout, by kind and date."""
+    """Return the flat files below `folder`, which has the vendor's layout, by kind and date."""
     found = []
     for kind, below in FOLDERS.items():
         for path in (folder / below).glob("*/*/*.csv.gz"):
@@ -244,7 +244,7 @@ class _Wanted:
         self._decided: dict[str, str] = {}
 
     def underlying_of(self, ticker: str) -> str:
-        """The underlying of a wanted ticker, else an empty string."""
+        """Return the underlying of a wanted ticker, else an empty string."""
         underlying = self._decided.get(ticker)
         if underlying is None:
             if len(self._decided) >= _MOST_DECISIONS:
@@ -304,7 +304,7 @@ def _write_batch(writer: PartitionWriter, batch: Any, kind: FlatFileKind, wanted
 
 
 def _typed(batch: Any, kind: FlatFileKind) -> Any:
-    """A batch of the file as one of the catalogue: its names and its types."""
+    """Return a batch of the file as one of the catalogue: its names and its types."""
     schema = SCHEMAS[kind]
     columns: dict[str, Any] = {}
     for file_name, field in _FIELDS[kind].items():

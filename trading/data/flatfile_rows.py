@@ -184,7 +184,7 @@ class FlatFileRows:
             yield batch
 
     def _parsed(self, block: bytes) -> Any:
-        """The block by the columnar parser, times in nanoseconds."""
+        """Return the block by the columnar parser, times in nanoseconds."""
         table = pa_csv.read_csv(
             io.BytesIO(block),
             read_options=pa_csv.ReadOptions(column_names=self._names, use_threads=False),
@@ -319,7 +319,7 @@ def _calendar() -> ExchangeCalendar:
 
 
 def day_bounds_ns(name: str, day: date) -> tuple[int, int]:
-    """The first instant of a New York date, and of the next one.
+    """Return the first instant of a New York date, and of the next one.
 
     Raises
     ------
@@ -339,7 +339,7 @@ def day_bounds_ns(name: str, day: date) -> tuple[int, int]:
 
 
 def _in_nanoseconds(column: Any) -> NDArray[np.int64]:
-    """Times told in seconds, milliseconds, microseconds or nanoseconds, told apart by magnitude."""
+    """Return times of any unit from seconds to nanoseconds, told apart by magnitude, in ns."""
     told: NDArray[np.int64] = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
     factor = np.ones_like(told)
     for limit, times in reversed(_UNITS):
@@ -353,7 +353,7 @@ def _nulls(column: Any) -> NDArray[np.bool_]:
 
 
 def _value(text: str, column: Column) -> tuple[Any, str]:
-    """A cell as its column's type, or why it is not one."""
+    """Return a cell as its column's type, or why it is not one."""
     whole = pa.types.is_integer(column.parsed)
     if not text or not (whole or pa.types.is_floating(column.parsed)):
         return text or None, ""

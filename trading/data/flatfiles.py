@@ -100,7 +100,7 @@ def minute_bars_path(folder: Path, day: date, asset_class: AssetClass = "stocks"
 
 
 def load_quotes(folder: Path, day: date, underlyings: Collection[str]) -> QuoteTable:
-    """Reads the quotes of all contracts on `underlyings`.
+    """Read the quotes of all contracts on `underlyings`.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def load_minute_bars(
     symbols: Collection[str],
     asset_class: AssetClass = "stocks",
 ) -> list[StockBar]:
-    """Reads minute bars sorted by start, then by symbol.
+    """Read minute bars sorted by start, then by symbol.
 
     `symbols` names stocks; with `asset_class="options"` it names the underlyings whose
     contracts are read, and a bar's symbol is the contract's. The files carry no volume
@@ -216,7 +216,7 @@ def _read(
     wanted: Callable[[str], bool],
     fault_of: Callable[[str], str],
 ) -> Any:
-    """The rows of `path` whose ticker is `wanted`, as one Arrow table."""
+    """Return the rows of `path` whose ticker is `wanted`, as one Arrow table."""
     if not path.is_file():
         raise FlatFileError(
             f"flat file {path} does not exist: download that day or choose another folder or date"
@@ -272,6 +272,6 @@ def _encode_tickers(ticker: Any) -> tuple[list[str], NDArray[np.int32]]:
 
 
 def _column(rows: Any, name: str, dtype: type[Any]) -> NDArray[Any]:
-    """A column as NumPy; of a fractional size only whole contracts count."""
+    """Return a column as NumPy; of a fractional size only whole contracts count."""
     values: NDArray[Any] = rows[name].to_numpy()
     return values.astype(dtype)

@@ -33,7 +33,7 @@ class RecordedCloses:
         self._recordings, self._catalog, self._calendar = recordings, catalog, calendar
 
     def find(self, symbol: str, day: date) -> float | None:
-        """The closing price of a stock in the session of `day`, USD; None where none is known."""
+        """Return a stock's closing price on `day`, USD; None where none is known."""
         session = self._calendar.session_on(day)
         if session is None or symbol.startswith("O:"):
             return None
@@ -64,7 +64,7 @@ class RecordedCloses:
 
 
 def close_of(bars: list[StockBar], session: Session) -> float | None:
-    """The closing price that minute bars of a stock tell; None where they do not."""
+    """Return the closing price that minute bars of a stock tell; None where they do not."""
     first_ns = max(session.open_ns, session.close_ns - 60 * MINUTE_NS)
     auction = [bar.open for bar in bars if bar.start_ns == session.close_ns]
     last = [

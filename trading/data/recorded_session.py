@@ -73,7 +73,7 @@ class RecordedBars(NamedTuple):
     quotes_before: NDArray[np.int64]
 
     def stock_bars(self, symbol: str) -> list[StockBar]:
-        """The rows as values."""
+        """Return the rows as values."""
         columns = (column.tolist() for column in self[:7])
         return [StockBar(symbol, *row) for row in zip(*columns, strict=True)]
 
@@ -141,7 +141,7 @@ class RecordedSession:
         bar_ns: int = MINUTE_NS,
         actions: Sequence[CorporateAction] = (),
     ) -> Self:
-        """The session as flat files below `folder` tell it, in the vendor's layout.
+        """Return the session as flat files below `folder` tell it, in the vendor's layout.
 
         Listed is every contract that the file quotes, sorted by symbol, but no adjusted one.
         Events are cut into bars of `bar_ns` by their time as in live trading: one that is not
@@ -182,7 +182,7 @@ class RecordedSession:
         source: str | None = None,
         actions: Sequence[CorporateAction] = (),
     ) -> Self:
-        """The same from the catalogue; quotes are those of `source`, or of all.
+        """Return the same from the catalogue; quotes are those of `source`, or of all.
 
         Raises
         ------
@@ -256,7 +256,7 @@ class _Quotes:
 
 
 def bar_ends(session: Session, bar_ns: int) -> NDArray[np.int64]:
-    """The decision times i64[T] of a whole session: every `bar_ns` from the open, and the close."""
+    """Return a session's decision times i64[T]: every `bar_ns` from the open, and the close."""
     inner = np.arange(session.open_ns + bar_ns, session.close_ns, bar_ns, dtype=np.int64)
     return np.append(inner, session.close_ns)
 
@@ -276,7 +276,7 @@ def _session_before(calendar: ExchangeCalendar, day: date) -> Session:
 def _listed(
     underlying: str, session: Session, quotes: _Quotes
 ) -> tuple[list[OptionContract], dict[str, NDArray[Any]]]:
-    """The contracts of a file that are not adjusted, and their quotes up to the close."""
+    """Return the contracts of a file that are not adjusted, and their quotes up to the close."""
     parsed = [parse_symbol(symbol) for symbol in quotes.symbols]
     contracts = [contract for contract in parsed if not contract.is_adjusted]
     if not contracts:

@@ -122,7 +122,7 @@ class Recorder(Closing):
         self._writer.stop()
 
     def begin_session(self, session: Session) -> None:
-        """What is listed from now on trades in `session`."""
+        """Have what is listed from now on trade in `session`."""
         self._session = session
         self._closed_ns = session.open_ns
 
@@ -131,11 +131,11 @@ class Recorder(Closing):
         self._rate = rate
 
     def warm_up(self, underlying: str, bars: Iterable[StockBar]) -> None:
-        """The environment's bar history begins with these, oldest first."""
+        """Begin the environment's bar history with these, oldest first."""
         self._tape(underlying).history.extend(bars)
 
     def convert(self, underlying: str, factor: float, open_ns: int) -> None:
-        """A corporate action multiplied prices up to `open_ns`; quotes are forgotten."""
+        """Note that a corporate action multiplied prices up to `open_ns`; quotes are forgotten."""
         tape = self._tape(underlying)
         converted = [bar.times(factor) if bar.start_ns < open_ns else bar for bar in tape.history]
         tape.history.clear()
@@ -177,7 +177,7 @@ class Recorder(Closing):
         ts_ns: int,
         sequence: int,
     ) -> None:
-        """A quote of a listed contract was applied; one of any other is not recorded."""
+        """Note that a quote of a listed contract was applied; one of any other is not recorded."""
         place = self._places.get(symbol)
         if place is None:
             return
@@ -199,14 +199,14 @@ class Recorder(Closing):
             self._hand_over(tape)
 
     def bar(self, bar: StockBar) -> None:
-        """A minute bar of an underlying was applied; one of any other is not recorded."""
+        """Note that a minute bar of an underlying was applied; one of any other is not recorded."""
         tape = self._tapes.get(bar.symbol)
         if tape is not None:
             tape.marks.append((tape.rows, bar))
             tape.building = bar if tape.building is None else _merged(tape.building, bar)
 
     def close_bar(self, end_ns: int, prices: Mapping[str, float] | None = None) -> None:
-        """A decision bar was closed at `end_ns`, in every underlying.
+        """Note that a decision bar was closed at `end_ns`, in every underlying.
 
         `prices` are what the environment takes the underlyings to be worth: it goes into the
         history where no minute bar came.
@@ -367,7 +367,7 @@ class _Writer:
         self._thread.start()
 
     def buffer(self) -> bytearray:
-        """A buffer of one part, used before where possible."""
+        """Return a buffer of one part, used before where possible."""
         try:
             return self._free.pop()
         except IndexError:

@@ -132,7 +132,7 @@ class RunWriter:
 def recorded_runs(
     folder: Path, day: date | None = None, underlying: str | None = None
 ) -> list[Run]:
-    """The recordings below `folder`, sorted by date, underlying and time."""
+    """Return the recordings below `folder`, sorted by date, underlying and time."""
     name = "*" if underlying is None else quote(underlying, safe="")
     return sorted(
         Run(
@@ -231,7 +231,7 @@ def _event_table(quotes: NDArray[Any], marks: Sequence[Mark]) -> Any:
 
 
 def _spread(values: NDArray[Any], rows: NDArray[np.bool_]) -> Any:
-    """A column with `values` in the rows that are True and null in the others."""
+    """Return a column with `values` in the rows that are True and null in the others."""
     column = np.zeros(len(rows), values.dtype)
     column[rows] = values
     return pa.array(column, mask=~rows)
@@ -243,7 +243,7 @@ def _taken(events: Any, name: str, rows: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def _kinds(column: Any) -> NDArray[np.int64]:
-    """What `range(3)` calls each row, i64[n]."""
+    """Return what `range(3)` calls each row, i64[n]."""
     encoded = column.unify_dictionaries().combine_chunks()
     code_of = np.array(
         [_KINDS.index(name) for name in encoded.dictionary.to_pylist()] or [0], np.int64

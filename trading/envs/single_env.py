@@ -87,7 +87,7 @@ def simulated_options(
     fees: FeeSchedule = DEFAULT_FEES,
     **options: Any,
 ) -> SimulatedOptionsVectorEnv:
-    """What `gymnasium.make_vec` makes of that name: markets that are stepped together."""
+    """Return what `gymnasium.make_vec` makes of that name: markets that are stepped together."""
     return SimulatedOptionsVectorEnv(num_envs, rules, fees, **options)
 
 

@@ -14,7 +14,7 @@ from trading.envs.catalogue import ACTION_COUNT, CLOSE, OPENING_COUNT
 
 @njit(cache=True, error_model="numpy")
 def of_full_size(action: int) -> int:
-    """The action of the catalogue whose contracts an action trades."""
+    """Return the action of the catalogue whose contracts an action trades."""
     if action < ACTION_COUNT:
         return action
     return (action - ACTION_COUNT) % OPENING_COUNT + CLOSE + 1

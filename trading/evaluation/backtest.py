@@ -147,8 +147,10 @@ def backtest_history(
 ) -> Backtest:
     """Trade every day of a history, at most so many in a row by one account.
 
-    Raises:
-        DataError: There is no history in the folder, or it was written for other rules.
+    Raises
+    ------
+    DataError
+        There is no history in the folder, or it was written for other rules.
     """
     history = history_with_nights(folder, rules, fees, sessions_per_episode)
     markets = EveryDay(history, sessions_per_episode)
@@ -202,8 +204,10 @@ def history_returns(
     touch, and count as the mean of their sessions, of which each depends on the one before.
     `trader` acts: a `HeldToClose` position is no action, and is not opened here.
 
-    Raises:
-        DataError: There is no history in the folder, or it was written for other rules.
+    Raises
+    ------
+    DataError
+        There is no history in the folder, or it was written for other rules.
     """
     history = History(folder, rules, fees)
     markets = EveryDay(history, sessions_per_episode)

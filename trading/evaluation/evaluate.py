@@ -25,8 +25,10 @@ PolicyOfFold = Callable[[Path, Path], Policy]
 def days_of(history: Path, rules: TradingRules, fees: FeeSchedule) -> list[date]:
     """Return the dates of a history in order, each once.
 
-    Raises:
-        DataError: There is no history in the folder, or it was written for other rules.
+    Raises
+    ------
+    DataError
+        There is no history in the folder, or it was written for other rules.
     """
     return sorted({date.fromisoformat(day.date) for day in History(history, rules, fees).days})
 
@@ -34,8 +36,10 @@ def days_of(history: Path, rules: TradingRules, fees: FeeSchedule) -> list[date]
 def check_unused(work: Path) -> None:
     """Refuse a folder that holds folds: what was learnt there may know other folds' test days.
 
-    Raises:
-        DataError: It does.
+    Raises
+    ------
+    DataError
+        It does.
     """
     if any(work.glob("fold-*")):
         raise DataError(f"{work} holds an evaluation: remove it, or name another folder by --into")
@@ -57,8 +61,10 @@ def evaluate(
     At most `sessions_per_episode` days in a row are traded by one account. Folder `work`, see
     `check_unused`, keeps of each fold its two histories, as links, and what `policy_of` leaves.
 
-    Raises:
-        DataError: A history cannot be read or written.
+    Raises
+    ------
+    DataError
+        A history cannot be read or written.
     """
     parts: dict[str, list[Backtest]] = {}
     for number, fold in enumerate(folds, 1):

@@ -28,8 +28,10 @@ def write_simulated_history(
     They are named by sessions of the exchange in a row; the clock inside each is that of every
     simulated session, see `trading.envs.simulated_markets`.
 
-    Raises:
-        DataError: There is no session, or the folder cannot be written.
+    Raises
+    ------
+    DataError
+        There is no session, or the folder cannot be written.
     """
     rng, calendar = np.random.default_rng(seed), ExchangeCalendar()
     markets = SimulatedMarkets(1, 1, rules, fees, family.ranges, rng, family.initial_conditions)

@@ -29,9 +29,11 @@ def walk_forward(
     `embargo` days after the test of every earlier fold (López de Prado 2018, chapter 7). Counts
     are of days that are present.
 
-    Raises:
-        FoldsError: a count is out of range, days are not in strict order, or a fold would have
-            no day to train on.
+    Raises
+    ------
+    FoldsError
+        A count is out of range, days are not in strict order, or a fold would have no day to train
+        on.
     """
     if folds < 1 or test_days < 1 or purge < 0 or embargo < 0:
         raise FoldsError(

@@ -45,7 +45,7 @@ def embedded_feed(settings: Settings) -> Iterator[str]:
 def vendor_feed(
     settings: Settings, reader_keys: Sequence[str], host: str = "127.0.0.1", port: int = 0
 ) -> FeedOptions:
-    """A feed of the vendor that `data.massive` names.
+    """Return a feed of the vendor that `data.massive` names.
 
     Raises
     ------
@@ -111,7 +111,7 @@ class FeedThread:
 
 
 def reading_from(settings: Settings, url: str) -> Settings:
-    """The settings with a feed at `url` in place of the vendor."""
+    """Return the settings with a feed at `url` in place of the vendor."""
     massive = settings.data.massive.model_copy(update={"feed_url": url})
     data = settings.data.model_copy(update={"massive": massive})
     told = settings.model_copy(update={"data": data})

@@ -56,7 +56,7 @@ class FeedCounts:
 
 
 def feed_text(figures: FeedCounts) -> bytes:
-    """The feed's metrics as Prometheus text."""
+    """Return the feed's metrics as Prometheus text."""
     registry = CollectorRegistry()
     registry.register(_Families(figures))
     ProcessCollector(registry=registry)

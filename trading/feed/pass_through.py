@@ -189,7 +189,7 @@ class PassThrough:
             self._kept_bytes -= len(gone.body)
 
     def _with_own_pages(self, body: bytes, host: str) -> bytes:
-        """The body with the next page's address leading here, where the reader's key counts."""
+        """Return the body with the next page's address leading here, where the key counts."""
 
         def ours(found: re.Match[bytes]) -> bytes:
             where = found.group(2).replace(b"\\", b"").decode("ascii", "replace")

@@ -15,7 +15,7 @@ from trading.market.calendar import ExchangeCalendar
 
 
 def feed_options(settings: Settings) -> FeedOptions:
-    """What the settings ask of a feed.
+    """Return what the settings ask of a feed.
 
     Raises
     ------

@@ -201,11 +201,11 @@ class FeedServer:
         self.rest.close()
 
     def subscriptions(self, asset_class: str) -> set[str]:
-        """The names that are asked of the vendor now."""
+        """Return the names that are asked of the vendor now."""
         return self._upstreams[asset_class].subscriptions()
 
     def figures(self) -> FeedCounts:
-        """What the feed counts, now."""
+        """Return what the feed counts, now."""
         figures = self._figures
         readers = [reader for each in self._readers.values() for reader in each]
         figures.readers = {name: len(each) for name, each in self._readers.items()}
@@ -227,7 +227,7 @@ class FeedServer:
         return figures
 
     def status(self) -> dict[str, Any]:
-        """What the feed says of itself and of each reader, without any key."""
+        """Return what the feed says of itself and of each reader, without any key."""
         return {
             "connections": [
                 {"asset_class": name, "number": number, **health}
@@ -310,7 +310,7 @@ class FeedServer:
             self._connections.discard(connection)
 
     async def _admit(self, connection: ServerConnection) -> Reader | None:
-        """The reader, or None after the connection was refused and closed."""
+        """Return the reader, or None after the connection was refused and closed."""
         options = self._options
         asset_class = handshake.asset_class_of(connection)
         asked = ReaderProtocol(asset_class, frozenset(options.reader_keys), options.max_quotes)

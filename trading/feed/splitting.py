@@ -43,7 +43,7 @@ class Splitter:
         self.malformed = 0
 
     def split(self, frame: bytes) -> list[Event]:
-        """The events of a frame in order; a damaged one costs only itself. Never raises.
+        """Return the events of a frame in order; a damaged one costs only itself. Never raises.
 
         >>> Splitter().split(b'[{"ev":"Q","sym":"O:X","bp":1.0}, {"ev":"LULD","T":"SPY"}]')
         [Event(channel='Q', symbol='O:X', data=b'{"ev":"Q","sym":"O:X","bp":1.0}'), \
@@ -72,7 +72,10 @@ Event(channel='LULD', symbol='SPY', data=b'{"ev":"LULD","T":"SPY"}')]
 
 
 def _as_text(frame: bytes) -> bytes:
-    """The frame with what is no UTF-8 replaced: such bytes in a text message end a connection."""
+    """Return the frame with what is no UTF-8 replaced.
+
+    Such bytes in a text message end a connection.
+    """
     if frame.isascii():
         return frame
     try:

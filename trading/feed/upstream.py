@@ -28,13 +28,13 @@ class UpstreamListener(Protocol):
         """There is news about these names, see `Upstream.answer`."""
 
     def lost(self, asset_class: str, reason: str) -> None:
-        """A connection is down and another is tried; told once."""
+        """Note that a connection is down and another is tried; told once."""
 
     def back(self, asset_class: str) -> None:
-        """A connection that was down is up again."""
+        """Note that a connection that was down is up again."""
 
     def closed(self, asset_class: str, error: BaseException) -> None:
-        """The last connection has ended for good."""
+        """Note that the last connection has ended for good."""
 
 
 class Upstream:
@@ -115,11 +115,11 @@ class Upstream:
         return len(self._allotment.left_out)
 
     def subscriptions(self) -> set[str]:
-        """The names that are asked of the vendor now."""
+        """Return the names that are asked of the vendor now."""
         return set(self._allotment.placed)
 
     def health(self) -> list[ConnectionHealth]:
-        """The state of each connection that was opened."""
+        """Return the state of each connection that was opened."""
         return [line.stream.health() for line in self._lines.values() if line.task is not None]
 
     async def stop(self) -> None:
@@ -169,7 +169,7 @@ class Upstream:
     # What a line hears
 
     def connected(self, number: int) -> None:
-        """A line is up again: what it carries is asked for anew."""
+        """Note that a line is up again: what it carries is asked for anew."""
         for name, at in self._allotment.placed.items():
             if at == number:
                 self._forget(name)
@@ -178,7 +178,7 @@ class Upstream:
             self._listener.back(self.asset_class)
 
     def acknowledged(self, name: str) -> None:
-        """The vendor acknowledged a name."""
+        """Note that the vendor acknowledged a name."""
         if name in self._allotment.placed:
             self._acknowledged.add(name)
             self._refused.pop(name, None)
@@ -187,7 +187,7 @@ class Upstream:
                 self.share_out_soon()
 
     def refused(self, name: str, reason: str) -> None:
-        """The vendor refused a name."""
+        """Note that the vendor refused a name."""
         if name in self._allotment.placed:
             self._acknowledged.discard(name)
             self._refused[name] = reason
@@ -196,13 +196,13 @@ class Upstream:
                 self.share_out_soon()
 
     def lost(self, number: int, reason: str) -> None:
-        """A line is down, and another connection is tried."""
+        """Note that a line is down, and another connection is tried."""
         if number not in self._down:
             self._down.add(number)
             self._listener.lost(self.asset_class, reason)
 
     def ended(self, number: int, error: BaseException) -> None:
-        """A line has ended for good: others take over what it carried."""
+        """Note that a line has ended for good: others take over what it carried."""
         self._usable.remove(number)
         log.error(
             "a connection has ended for good",

@@ -18,7 +18,9 @@ def keep_freed_memory() -> bool:
     Every minibatch of an update frees a few MiB. By default glibc returns them to the system, whose
     zeroed pages then cost the next minibatch a page fault each: a tenth of an update on CPU.
 
-    Returns:
+    Returns
+    -------
+    bool
         Whether this C library can be told so; on others nothing is changed.
     """
     if not sys.platform.startswith("linux"):

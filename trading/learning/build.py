@@ -95,7 +95,7 @@ def place_learner(settings: Settings, cluster_gpus: float) -> Placement:
 def training_environment(
     settings: Settings, rules: TradingRules, fees: FeeSchedule, family: Family = DEFAULT_FAMILY
 ) -> dict[str, Any]:
-    """The markets that are trained on, as RLlib's `env_config`.
+    """Return the markets that are trained on, as RLlib's `env_config`.
 
     Raises
     ------
@@ -139,7 +139,10 @@ def build_algorithm(
     placement: Placement,
     family: Family = DEFAULT_FAMILY,
 ) -> CLSTMPPO:
-    """The algorithm as configured, with new weights from the seed; it learns in this family."""
+    """Return the algorithm as configured, with new weights from the seed.
+
+    It learns in this family.
+    """
     learning = settings.learning
     config = (
         CLSTMPPOConfig()

@@ -48,14 +48,21 @@ _NETWORK_PREFIX = "clstm."
 class CheckpointStore:
     """Keeps the last K checkpoints of one writer in one directory.
 
-    Parameters:
-        directory: Made when missing. One process writes, see `owned`; any may read.
-        keep: Checkpoints kept, at least 1; older ones are removed after each save.
-        name: What their directories' names begin with.
-        noted: JSON values that every checkpoint's metadata tells beside its own.
+    Parameters
+    ----------
+    directory
+        Made when missing. One process writes, see `owned`; any may read.
+    keep
+        Checkpoints kept, at least 1; older ones are removed after each save.
+    name
+        What their directories' names begin with.
+    noted
+        JSON values that every checkpoint's metadata tells beside its own.
 
-    Raises:
-        CheckpointError: `keep` is less than 1.
+    Raises
+    ------
+    CheckpointError
+        `keep` is less than 1.
     """
 
     def __init__(
@@ -76,10 +83,12 @@ class CheckpointStore:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Keeps out other writers that ask for it, until the body or the process ends.
+        """Keep out other writers that ask for it, until the body or the process ends.
 
-        Raises:
-            CheckpointError: Another process has it.
+        Raises
+        ------
+        CheckpointError
+            Another process has it.
         """
         try:
             lock = FileLock(self.directory / _OWNER)
@@ -96,7 +105,7 @@ class CheckpointStore:
         return self.directory / f"{self._name}-{step:09d}"
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints on disk, rising; damaged ones too."""
+        """Return steps of the checkpoints on disk, rising; damaged ones too."""
         return sorted({step for step, _ in self._found()})
 
     def save(
@@ -105,19 +114,27 @@ class CheckpointStore:
         metadata: dict[str, Any],
         spared: Collection[int] = (),
     ) -> Path:
-        """Writes one checkpoint; a crash at any instant leaves the earlier ones whole.
+        """Write one checkpoint; a crash at any instant leaves the earlier ones whole.
 
-        Args:
-            write: Fills the empty directory that it is given.
-            metadata: JSON values; `metadata["step"]` is an integer >= 0 and names the checkpoint.
-                A checkpoint of the same step is replaced.
-            spared: Steps that are kept however old they are.
+        Parameters
+        ----------
+        write
+            Fills the empty directory that it is given.
+        metadata
+            JSON values; `metadata["step"]` is an integer >= 0 and names the checkpoint. A
+            checkpoint of the same step is replaced.
+        spared
+            Steps that are kept however old they are.
 
-        Returns:
+        Returns
+        -------
+        Path
             The checkpoint's directory.
 
-        Raises:
-            CheckpointError: `metadata` lacks a valid step, or `write` wrote nothing.
+        Raises
+        ------
+        CheckpointError
+            `metadata` lacks a valid step, or `write` wrote nothing.
         """
         step = metadata.get("step")
         if not isinstance(step, int) or step < 0:
@@ -133,7 +150,7 @@ class CheckpointStore:
         return target
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint that is whole, with its metadata; None when there is none.
+        """Return the newest checkpoint that is whole, with its metadata; None when there is none.
 
         A damaged one is skipped with a warning.
         """
@@ -145,7 +162,7 @@ class CheckpointStore:
         return None
 
     def _found(self) -> list[tuple[int, Path]]:
-        """Steps and directories, the newest first."""
+        """Return steps and directories, the newest first."""
         found = []
         for path in self.directory.iterdir():
             if match := self._pattern.fullmatch(path.name):
@@ -154,10 +171,12 @@ class CheckpointStore:
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Checks every file of a checkpoint against its manifest; returns the metadata.
+    """Check every file of a checkpoint against its manifest; return the metadata.
 
-    Raises:
-        CheckpointError: The manifest or a file is missing or differs.
+    Raises
+    ------
+    CheckpointError
+        The manifest or a file is missing or differs.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
@@ -179,11 +198,13 @@ def verify(path: Path) -> dict[str, Any]:
 
 
 def load_module_weights(path: Path) -> "Weights":
-    """The network's weights from an algorithm's checkpoint, an RLModule's, or a file of weights.
+    """Read the weights of an algorithm's checkpoint, an RLModule's, or a file of weights.
 
-    Raises:
-        CheckpointError: There is no module state at `path`, it cannot be read, or it holds
-            something else than arrays.
+    Raises
+    ------
+    CheckpointError
+        There is no module state at `path`, it cannot be read, or it holds something else than
+        arrays.
     """
     path = Path(path)
     if path.is_file():
@@ -221,7 +242,7 @@ def _load_weights_file(file: Path) -> "Weights":
 
 
 def write_weights_file(file: Path, weights: "Weights") -> None:
-    """Writes the network's weights as one file of tensors by name (`torch.save`), as a whole."""
+    """Write the network's weights as one file of tensors by name (`torch.save`), as a whole."""
     import torch
 
     tensors = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
@@ -230,7 +251,7 @@ def write_weights_file(file: Path, weights: "Weights") -> None:
 
 
 def write_module_weights(directory: Path, weights: "Weights") -> None:
-    """Writes the network's weights as an RLModule's checkpoint keeps them."""
+    """Write the network's weights as an RLModule's checkpoint keeps them."""
     state = {f"{_NETWORK_PREFIX}{name}": array for name, array in weights.items()}
     (directory / _MODULE_STATE).write_bytes(pickle.dumps(state))
 

@@ -30,8 +30,10 @@ _NOT_COMPILED = ("_segments", "_run")
 class CLSTMConfig:
     """The shape of a `CLSTM`.
 
-    Raises:
-        LearningError: A size is not a positive integer, or a switch not a bool.
+    Raises
+    ------
+    LearningError
+        A size is not a positive integer, or a switch not a bool.
     """
 
     observation_size: int
@@ -64,7 +66,7 @@ class CLSTMConfig:
                 raise LearningError(f"CLSTM {name} is {value!r}; it must be a positive integer")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain values, for a model config or a checkpoint's metadata."""
+        """Return the fields as plain values, for a model config or a checkpoint's metadata."""
         return asdict(self)
 
     def architecture(self) -> dict[str, Any]:
@@ -112,16 +114,17 @@ class CLSTM(nn.Module):
     All time-major tensors are [T, B, ...]. The state is a dict of tensors [layers, B, hidden], as
     `CLSTMConfig.state_shapes` lists them.
 
-    Example:
-        >>> model = CLSTM(CLSTMConfig(observation_size=3, action_count=2))
-        >>> logits, value, state = model(
-        ...     torch.zeros(5, 4, 3),
-        ...     torch.ones(5, 4, 2, dtype=torch.bool),
-        ...     model.initial_state(4),
-        ...     torch.zeros(5, 4, dtype=torch.bool),
-        ... )
-        >>> tuple(logits.shape), tuple(value.shape), tuple(state["actor_h"].shape)
-        ((5, 4, 2), (5, 4), (1, 4, 64))
+    Examples
+    --------
+    >>> model = CLSTM(CLSTMConfig(observation_size=3, action_count=2))
+    >>> logits, value, state = model(
+    ...     torch.zeros(5, 4, 3),
+    ...     torch.ones(5, 4, 2, dtype=torch.bool),
+    ...     model.initial_state(4),
+    ...     torch.zeros(5, 4, dtype=torch.bool),
+    ... )
+    >>> tuple(logits.shape), tuple(value.shape), tuple(state["actor_h"].shape)
+    ((5, 4, 2), (5, 4), (1, 4, 64))
     """
 
     def __init__(self, config: CLSTMConfig) -> None:
@@ -162,7 +165,7 @@ class CLSTM(nn.Module):
             nn.init.orthogonal_(self.feature_skip.weight)
 
     def initial_state(self, batch_size: int) -> TensorState:
-        """The state at the start of an episode: zeros [layers, batch_size, hidden]."""
+        """Return the state at the start of an episode: zeros [layers, batch_size, hidden]."""
         return self._zeros(self.config.state_shapes, batch_size)
 
     def _zeros(self, shapes: dict[str, tuple[int, int]], batch_size: int) -> TensorState:
@@ -189,18 +192,23 @@ class CLSTM(nn.Module):
     def forward(
         self, observations: Tensor, action_mask: Tensor, state: TensorState, first: Tensor
     ) -> tuple[Tensor, Tensor, TensorState]:
-        """Evaluates T steps of B sequences.
+        """Evaluate T steps of B sequences.
 
-        Args:
-            observations: float32 [T, B, F].
-            action_mask: bool [T, B, N], True where the action is allowed.
-            state: Tensors [layers, B, hidden] before the first step.
-            first: bool [T, B], True where an episode starts: that sequence's state is zeroed
-                before that step.
+        Parameters
+        ----------
+        observations : float32 [T, B, F]
+        action_mask : bool [T, B, N]
+            True where the action is allowed.
+        state
+            Tensors [layers, B, hidden] before the first step.
+        first : bool [T, B]
+            True where an episode starts: that sequence's state is zeroed before that step.
 
-        Returns:
-            Logits float32 [T, B, N] with `finfo.min` where not allowed, values float32 [T, B],
-            and the state after the last step, all of float32 under autocast too.
+        Returns
+        -------
+        tuple[Tensor, Tensor, TensorState]
+            Logits float32 [T, B, N] with `finfo.min` where not allowed, values float32 [T, B], and
+            the state after the last step, all of float32 under autocast too.
         """
         if self.config.window is None:
             hidden, segments = self.input_norm(observations), self._segments(first)
@@ -215,7 +223,7 @@ class CLSTM(nn.Module):
     def _windowed(
         self, observations: Tensor, state: TensorState, first: Tensor
     ) -> tuple[Tensor, Tensor, TensorState]:
-        """What actor and critic make of each step's window, [T, B, hidden], and the next state."""
+        """Return what actor and critic make of each window, [T, B, hidden], and the next state."""
         steps, rows = first.shape
         windows = _windows(observations, state, first)
         hidden = self.input_norm(windows.history)
@@ -266,7 +274,7 @@ class CLSTM(nn.Module):
         segments: _Segments,
         new_state: TensorState,
     ) -> Tensor:
-        """Runs one LSTM over every segment; the state is zeroed at a segment's resets."""
+        """Run one LSTM over every segment; the state is zeroed at a segment's resets."""
         h, c = state[f"{name}_h"], state[f"{name}_c"]
         outputs = []
         for start, end, reset in segments.pieces:
@@ -288,13 +296,17 @@ def _single_step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step by the cell kernel: for acting, half the cost of the sequence kernel.
 
-    Args:
-        lstm: The layers to run.
-        inputs: float32 [B, I].
-        h: float32 [layers, B, hidden].
-        c: float32 [layers, B, hidden].
+    Parameters
+    ----------
+    lstm
+        The layers to run.
+    inputs : float32 [B, I]
+    h : float32 [layers, B, hidden]
+    c : float32 [layers, B, hidden]
 
-    Returns:
+    Returns
+    -------
+    tuple[Tensor, Tensor, Tensor]
         The output [1, B, hidden] and the new h and c.
     """
     hidden, cells = [], []

@@ -80,13 +80,19 @@ class CompiledNetwork:
     ) -> tuple[FloatArray, FloatArray, RecurrentState]:
         """T steps of B sequences.
 
-        Args:
-            observations: float32 [T, B, F].
-            action_mask: bool [T, B, N], True where the action is allowed.
-            state: float32 [1, B, hidden] before the first step; it is kept.
-            first: bool [T, B], True where an episode starts.
+        Parameters
+        ----------
+        observations : float32 [T, B, F]
+        action_mask : bool [T, B, N]
+            True where the action is allowed.
+        state : float32 [1, B, hidden]
+            Before the first step; it is kept.
+        first : bool [T, B]
+            True where an episode starts.
 
-        Returns:
+        Returns
+        -------
+        tuple[FloatArray, FloatArray, RecurrentState]
             Masked logits float32 [T, B, N], values float32 [T, B], and the state after the last
             step.
         """
@@ -104,15 +110,22 @@ class CompiledNetwork:
         state: TensorState,
         coefficients: network.Coefficients,
     ) -> tuple[FloatArray, FloatArray]:
-        """The PPO loss of some sequences and its gradient, summed over valid steps.
+        """Return the PPO loss of some sequences and its gradient, summed over valid steps.
 
-        Args:
-            steps: Of all sequences.
-            columns: int64 [B], those to learn from.
-            state: float32 [1, B, hidden] before their first step; it is kept.
-            coefficients: Of the loss.
+        Parameters
+        ----------
+        steps
+            Of all sequences.
+        columns : int64 [B]
+            Those to learn from.
+        state : float32 [1, B, hidden]
+            Before their first step; it is kept.
+        coefficients
+            Of the loss.
 
-        Returns:
+        Returns
+        -------
+        tuple[FloatArray, FloatArray]
             Policy loss, value loss, entropy, KL divergence, steps clipped and steps, float32 [6];
             and the gradient by all parameters of the module, one after another.
         """
@@ -152,10 +165,12 @@ def _weights(layer: nn.LSTM) -> lstm.Weights:
 
 
 def _view(parameter: Tensor) -> FloatArray:
-    """The parameter's own memory.
+    """Return the parameter's own memory.
 
-    Raises:
-        ValueError: It is not contiguous, so there is no such array.
+    Raises
+    ------
+    ValueError
+        It is not contiguous, so there is no such array.
     """
     array: FloatArray = parameter.detach().numpy()
     if not array.flags.c_contiguous:
@@ -164,6 +179,9 @@ def _view(parameter: Tensor) -> FloatArray:
 
 
 def _plain(array: Any) -> Any:
-    """The array, or a copy where it is read-only or strided: those would be compiled for anew."""
+    """Return the array, or a copy where it is read-only or strided.
+
+    Those would be compiled for anew.
+    """
     flags = array.flags
     return array if flags.c_contiguous and flags.writeable else array.copy(order="C")

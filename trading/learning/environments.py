@@ -208,7 +208,7 @@ class _View:
 
 
 def stepped_env(config: Any, seed: int, worker: tuple[int, int] = (0, 0)) -> SteppedEnv:
-    """The environments that a config names.
+    """Return the environments that a config names.
 
     Parameters
     ----------
@@ -305,7 +305,7 @@ def _vectorised(config: Any, named: Any, context: EnvContext) -> Any:
 
 
 def _constructed(cls: Any, context: EnvContext) -> Any:
-    """An environment of a class: of RLlib's kind, with one dict, or of Gymnasium's, with names."""
+    """Make an environment of a class, of RLlib's kind with a dict or Gymnasium's with names."""
     parameters = list(inspect.signature(cls).parameters.values())
     if not parameters:
         return cls()

@@ -29,14 +29,18 @@ def single_threaded() -> Iterator[int]:
 
 
 def shared_out(work: Callable[[Tensor], Tensor], columns: Tensor, threads: int) -> list[Tensor]:
-    """Calls `work` on equal shares of `columns`, one a thread; results in the order of the shares.
+    """Call `work` on equal shares of `columns`, one a thread; results in the shares' order.
 
     The first is the calling thread's.
 
-    Args:
-        work: Called with int64 [share]; it runs with one thread of PyTorch's own.
-        columns: int64 [V], the sequences of a minibatch.
-        threads: The most to use; fewer where a share would be below `SMALLEST_SHARE`.
+    Parameters
+    ----------
+    work
+        Called with int64 [share]; it runs with one thread of PyTorch's own.
+    columns : int64 [V]
+        The sequences of a minibatch.
+    threads
+        The most to use; fewer where a share would be below `SMALLEST_SHARE`.
     """
     count = min(threads, len(columns) // SMALLEST_SHARE)
     if count < 2:

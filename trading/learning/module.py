@@ -25,20 +25,22 @@ class CLSTMModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
     space `Discrete(N)`. `model_config` takes the fields of `CLSTMConfig.architecture`; other keys,
     such as RLlib's own defaults, are ignored. RLlib's batches are batch-major: [B, T, ...].
 
-    Raises:
-        LearningError: The spaces are of another kind.
+    Raises
+    ------
+    LearningError
+        The spaces are of another kind.
     """
 
     clstm: CLSTM
 
     def setup(self) -> None:
-        """Builds the network from the spaces and the model config."""
+        """Build the network from the spaces and the model config."""
         self.clstm = CLSTM(
             clstm_config(self.observation_space, self.action_space, dict(self.model_config or {}))
         )
 
     def get_initial_state(self) -> dict[str, Tensor]:
-        """The unbatched start state: zeros [layers, hidden]."""
+        """Return the unbatched start state: zeros [layers, hidden]."""
         return {k: tensor.squeeze(1) for k, tensor in self.clstm.initial_state(1).items()}
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -72,10 +74,12 @@ class CLSTMModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
 def clstm_config(
     observation_space: gym.Space[Any], action_space: gym.Space[Any], model_config: dict[str, Any]
 ) -> CLSTMConfig:
-    """The network's shape: sizes from the spaces, architecture from `model_config`.
+    """Return the network's shape: sizes from the spaces, architecture from `model_config`.
 
-    Raises:
-        LearningError: The spaces are not Dict(observations [F], action_mask [N]) and Discrete(N).
+    Raises
+    ------
+    LearningError
+        The spaces are not Dict(observations [F], action_mask [N]) and Discrete(N).
     """
     if not isinstance(action_space, gym.spaces.Discrete):
         raise LearningError(f"the action space is {action_space}; the CLSTM wants Discrete(N)")

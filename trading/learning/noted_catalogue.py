@@ -21,7 +21,7 @@ _MOST_TOLD = 4
 
 
 def noted_catalogue() -> dict[str, dict[str, str]]:
-    """A digest of each action and feature by its name, in order, as JSON values."""
+    """Return a digest of each action and feature by its name, in order, as JSON values."""
     kinds: dict[str, tuple[Action | Feature, ...]] = {"actions": ACTIONS, "features": FEATURES}
     return {
         kind: {each.name: f"{k}:{_digest(each)}" for k, each in enumerate(entries)}

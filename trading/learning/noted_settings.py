@@ -18,7 +18,7 @@ _ROUNDED = 1e-4
 
 
 def noted_settings(settings: Settings) -> dict[str, Any]:
-    """What learning depends on, as JSON values by dotted name; a horizon as its discount."""
+    """Return what learning depends on, as JSON values by dotted name; a horizon as its discount."""
     noted = {
         name: value
         for name, value in _leaves("", settings.model_dump(mode="json", exclude={"credentials"}))
@@ -28,7 +28,7 @@ def noted_settings(settings: Settings) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A sentence for each setting that both know and that has changed.
+    """Return a sentence for each setting that both know and that has changed.
 
     A checkpoint that does not know a style of fills, a market or risk in its rewards was learnt at
     the touch, in the default one and without, which is all there was.
@@ -56,7 +56,7 @@ def _leaves(prefix: str, tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def shown(value: Any) -> str:
-    """A value as `--set` takes it."""
+    """Return a value as `--set` takes it."""
     if isinstance(value, list):
         return ",".join(map(str, value))
     return "unset" if value is None else str(value)

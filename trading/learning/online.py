@@ -168,7 +168,7 @@ class OnlineLearner:
             return decision
 
     def _judged(self) -> PromotionDecision | None:
-        """What the gate decided; None where it cannot, which stops neither learning nor saving."""
+        """Ask the gate; None where it cannot decide, which stops neither learning nor saving."""
         try:
             return self._judge()
         except LearnerLostError:
@@ -179,7 +179,10 @@ class OnlineLearner:
             return None
 
     def poll(self) -> PromotionDecision | None:
-        """What an owner's command made of the champion; learning then begins again from it."""
+        """Return what an owner's command made of the champion.
+
+        Learning then begins again from it.
+        """
         with self._lock:
             decision = self._manager.poll()
             if decision is not None:
@@ -393,7 +396,7 @@ class OnlineLearner:
 
 
 def _of_the_disk(error: BaseException) -> str | None:
-    """What the disk said, also in another process; None where it is another fault."""
+    """Return what the disk said, also in another process; None where it is another fault."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError):

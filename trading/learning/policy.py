@@ -33,23 +33,29 @@ class Decision(NamedTuple):
 class Policy:
     """Acts for B rows at once; one row is one underlying (live) or one environment (training).
 
-    Parameters:
-        config: Shape of the network.
-        seed: Seeds the initial weights and the sampling, apart from torch's global generator.
-        model: A network to act with instead of a new one; it is shared, not copied.
-        acting: How actions follow from the network's distribution: "sampled", "greedy" (the most
-            likely one), or a temperature that the logits are divided by before one is drawn.
+    Parameters
+    ----------
+    config
+        Shape of the network.
+    seed
+        Seeds the initial weights and the sampling, apart from torch's global generator.
+    model
+        A network to act with instead of a new one; it is shared, not copied.
+    acting
+        How actions follow from the network's distribution: "sampled", "greedy" (the most likely
+        one), or a temperature that the logits are divided by before one is drawn.
 
-    Example:
-        >>> policy = Policy(CLSTMConfig(observation_size=3, action_count=2), seed=7)
-        >>> decision, state = policy.act(
-        ...     np.zeros((1, 3), np.float32),
-        ...     np.array([[False, True]]),
-        ...     policy.initial_state(1),
-        ...     np.array([True]),
-        ... )
-        >>> int(decision.actions[0])
-        1
+    Examples
+    --------
+    >>> policy = Policy(CLSTMConfig(observation_size=3, action_count=2), seed=7)
+    >>> decision, state = policy.act(
+    ...     np.zeros((1, 3), np.float32),
+    ...     np.array([[False, True]]),
+    ...     policy.initial_state(1),
+    ...     np.array([True]),
+    ... )
+    >>> int(decision.actions[0])
+    1
     """
 
     def __init__(
@@ -77,7 +83,7 @@ class Policy:
         self.generator.manual_seed(self._seed)
 
     def initial_state(self, batch_size: int) -> RecurrentState:
-        """The state at the start of an episode: zeros [layers, B, hidden]."""
+        """Return the state at the start of an episode: zeros [layers, B, hidden]."""
         return {
             key: np.zeros((layers, batch_size, hidden), np.float32)
             for key, (layers, hidden) in self.config.state_shapes.items()
@@ -94,20 +100,28 @@ class Policy:
     ) -> tuple[Decision, RecurrentState]:
         """Chooses one allowed action per row.
 
-        Args:
-            observations: float32 [B, F].
-            action_mask: bool [B, N], at least one True per row.
-            state: Arrays [layers, B, hidden], from `initial_state` or the last call.
-            first: bool [B], True where an episode starts.
-            greedy: Take the most likely action, whatever `acting` says. Neither it nor "greedy"
-                draws a random number.
+        Parameters
+        ----------
+        observations : float32 [B, F]
+        action_mask : bool [B, N]
+            At least one True per row.
+        state
+            Arrays [layers, B, hidden], from `initial_state` or the last call.
+        first : bool [B]
+            True where an episode starts.
+        greedy
+            Take the most likely action, whatever `acting` says. Neither it nor "greedy" draws a
+            random number.
 
-        Returns:
+        Returns
+        -------
+        tuple[Decision, RecurrentState]
             The decision and the state to pass next time.
 
-        Raises:
-            LearningError: A shape does not fit, an observation is not finite, or a row allows no
-                action.
+        Raises
+        ------
+        LearningError
+            A shape does not fit, an observation is not finite, or a row allows no action.
         """
         self._check(observations, action_mask)
         logits, values, new_state = self._evaluate(observations, action_mask, state, first)
@@ -127,8 +141,10 @@ class Policy:
     ) -> FloatArray:
         """Value float32 [B] of the observations that follow `state`; changes nothing.
 
-        Raises:
-            LearningError: As `act`, except that a row may allow no action.
+        Raises
+        ------
+        LearningError
+            As `act`, except that a row may allow no action.
         """
         self._check(observations, action_mask, need_action=False)
         first = np.zeros(observations.shape[0], np.bool_)
@@ -136,18 +152,19 @@ class Policy:
         return values
 
     def weights(self) -> Weights:
-        """A copy of the weights by parameter name."""
+        """Return a copy of the weights by parameter name."""
         return {
             name: tensor.detach().cpu().numpy().copy()
             for name, tensor in self.model.state_dict().items()
         }
 
     def load_weights(self, weights: Weights) -> None:
-        """Takes over weights of the same shape.
+        """Take over weights of the same shape.
 
-        Raises:
-            LearningError: A name or a shape does not fit, or a weight is not finite; nothing is
-                changed then.
+        Raises
+        ------
+        LearningError
+            A name or a shape does not fit, or a weight is not finite; nothing is changed then.
         """
         load_weights(self.model, weights)
 
@@ -178,7 +195,7 @@ class Policy:
         return np.maximum(tempered, np.finfo(np.float32).min, dtype=np.float32)
 
     def _draws(self, rows: int) -> npt.NDArray[np.float64]:
-        """A uniform number a row: the only source of randomness."""
+        """Return a uniform number a row: the only source of randomness."""
         return torch.rand(rows, generator=self.generator, dtype=torch.float64).numpy()
 
     def _warm_up(self) -> None:
@@ -212,17 +229,22 @@ class Policy:
 
 
 def seeded_clstm(config: CLSTMConfig, seed: int) -> CLSTM:
-    """A CLSTM whose initial weights depend on `seed` only; torch's global generator is kept."""
+    """Return a CLSTM whose initial weights depend on `seed` only.
+
+    Torch's global generator is kept.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return CLSTM(config)
 
 
 def load_weights(model: CLSTM, weights: Weights) -> None:
-    """Copies `weights` into `model` in place, all or nothing.
+    """Copy `weights` into `model` in place, all or nothing.
 
-    Raises:
-        LearningError: A name or a shape does not fit, or a weight is not finite.
+    Raises
+    ------
+    LearningError
+        A name or a shape does not fit, or a weight is not finite.
     """
     own = model.state_dict()
     if missing := sorted(own.keys() - weights.keys()):
@@ -244,7 +266,7 @@ def load_weights(model: CLSTM, weights: Weights) -> None:
 
 
 def _misfit(name: str, there: tuple[int, ...], here: tuple[int, ...]) -> str:
-    """What a shape that differs means, where that can be told."""
+    """Return what a shape that differs means, where that can be told."""
     if len(there) != len(here):
         return ""
     if name == "policy_head.weight" and there[0] != here[0]:

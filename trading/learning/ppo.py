@@ -70,7 +70,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
     """
 
     def build(self) -> None:
-        """Builds the network and the optimizer."""
+        """Build the network and the optimizer."""
         if self.config.torch_threads is not None:
             torch.set_num_threads(self.config.torch_threads)
         if self.config.num_learners > 0:
@@ -80,7 +80,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         super().build()
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Takes over the optimizer's moments; its step size is the configured one."""
+        """Take over the optimizer's moments; its step size is the configured one."""
         super()._set_optimizer_state(state)
         self._set_learning_rate(0)
 
@@ -90,7 +90,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         return rate
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Registers one Adam, which RLlib saves in checkpoints."""
+        """Register one Adam, which RLlib saves in checkpoints."""
         parameters = self.get_parameters(self._module[module_id])
         self.register_optimizer(
             module_id=module_id,
@@ -102,8 +102,10 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
     def compute_loss_for_module(self, **_: Any) -> Any:
         """Not part of this learner.
 
-        Raises:
-            LearningError: Always; rollouts are learned from by `update_from_rollouts`.
+        Raises
+        ------
+        LearningError
+            Always; rollouts are learned from by `update_from_rollouts`.
         """
         raise LearningError("this learner learns from rollouts; call update_from_rollouts")
 
@@ -130,16 +132,23 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         The order of minibatches depends on the seed and the weights version only, so a restored
         learner continues exactly as it would have.
 
-        Args:
-            rollouts: At least one.
-            decisions: That were learned from before: where schedules stand.
+        Parameters
+        ----------
+        rollouts
+            At least one.
+        decisions
+            That were learned from before: where schedules stand.
 
-        Returns:
+        Returns
+        -------
+        dict[str, float]
             The statistics of `ppo_update.update`, `weights_version`, the new one, and the
             `learning_rate`.
 
-        Raises:
-            LearningError: A rollout is unusable or the loss is not finite; nothing has changed.
+        Raises
+        ------
+        LearningError
+            A rollout is unusable or the loss is not finite; nothing has changed.
         """
         for rollout in rollouts:
             rollout.validate()
@@ -160,7 +169,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         return {**stats, WEIGHTS_VERSION: float(self.weights_version), "learning_rate": rate}
 
     def _settings_of(self, rollout: Rollout, decisions: int) -> PPOSettings:
-        """The settings of one update, where they follow from its size or from a schedule."""
+        """Return the settings of one update, where they follow from its size or from a schedule."""
         settings: PPOSettings = self.config.ppo
         coefficient = scheduled(self.config.entropy_coeff, decisions)
         settings = replace(settings, entropy_coefficient=coefficient)
@@ -174,26 +183,27 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
 class CLSTMPPO(Algorithm):  # type: ignore[misc]
     """Proximal policy optimisation of a CLSTM policy, from simulated and from live experience.
 
-    Example:
-        ```
-        algorithm = CLSTMPPOConfig().environment("CartPole-v1").build_algo()
-        algorithm.train()               # one update on sampled rollouts
-        algorithm.feed(live_rollout)
-        algorithm.train()               # one update on the live rollout
-        algorithm.evaluate()            # greedy episodes, which leave training as it was
-        algorithm.save_to_path(path)
-        ```
+    Examples
+    --------
+    ```
+    algorithm = CLSTMPPOConfig().environment("CartPole-v1").build_algo()
+    algorithm.train()               # one update on sampled rollouts
+    algorithm.feed(live_rollout)
+    algorithm.train()               # one update on the live rollout
+    algorithm.evaluate()            # greedy episodes, which leave training as it was
+    algorithm.save_to_path(path)
+    ```
     """
 
     @classmethod
     def get_default_config(cls) -> CLSTMPPOConfig:
-        """A config with the defaults."""
+        """Return a config with the defaults."""
         return CLSTMPPOConfig()
 
     learner_group: LearnerGroup
 
     def setup(self, config: Any) -> None:
-        """Builds runners and learners."""
+        """Build runners and learners."""
         self._fed: list[RolloutSource] = []
         super().setup(config)
         self._limit_answers()
@@ -202,27 +212,35 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     def feed(self, rollout: RolloutSource) -> None:
         """Queues experience for the next iteration, which then does not sample.
 
-        Args:
-            rollout: Any T and B, or a reference to a list of such rollouts.
+        Parameters
+        ----------
+        rollout
+            Any T and B, or a reference to a list of such rollouts.
 
-        Raises:
-            LearningError: The rollout is malformed or not finite; it is not queued.
+        Raises
+        ------
+        LearningError
+            The rollout is malformed or not finite; it is not queued.
         """
         if isinstance(rollout, Rollout):
             rollout.validate()
         self._fed.append(rollout)
 
     def sample(self, first_wait_s: float | None = None) -> list[RolloutSource]:
-        """Samples one rollout from every runner without learning from it.
+        """Sample one rollout from every runner without learning from it.
 
         What is returned may be fed beside other rollouts, so that one update learns from both:
         live experience and a rehearsal of what it does not hold.
 
-        Args:
-            first_wait_s: Seconds to wait for remote runners of which none has delivered yet; None:
-                `sample_timeout_s`, as for all later ones.
+        Parameters
+        ----------
+        first_wait_s
+            Seconds to wait for remote runners of which none has delivered yet; None:
+            `sample_timeout_s`, as for all later ones.
 
-        Returns:
+        Returns
+        -------
+        list[RolloutSource]
             A source for each runner that delivered: a rollout, or a reference to a list of one.
         """
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
@@ -248,10 +266,13 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     def training_step(self) -> None:
         """One update: fed rollouts if there are any, else sampled ones; then new weights for all.
 
-        Raises:
-            LearnerLostError: A learner has died; see `revive`.
-            LearningError: No learner could do the update, or every fed rollout is lost. The
-                rollouts are dropped, the weights are unchanged, the next iteration may be tried.
+        Raises
+        ------
+        LearnerLostError
+            A learner has died; see `revive`.
+        LearningError
+            No learner could do the update, or every fed rollout is lost. The rollouts are dropped,
+            the weights are unchanged, the next iteration may be tried.
         """
         fed, self._fed = self._fed, []
         sources = fed or [each for _ in range(self.config.rounds) for each in self.sample()]
@@ -293,9 +314,10 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     def save_to_path(self, *args: Any, **kwargs: Any) -> str:
         """As RLlib's, and what it wrote is whole.
 
-        Raises:
-            LearnerLostError: A learner has died, which RLlib would not say: what was written may
-                lack its weights.
+        Raises
+        ------
+        LearnerLostError
+            A learner has died, which RLlib would not say: what was written may lack its weights.
         """
         with self._learners_stay():
             path: str = super().save_to_path(*args, **kwargs)
@@ -304,16 +326,17 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     def restore_from_path(self, *args: Any, **kwargs: Any) -> None:
         """As RLlib's, and every learner has taken its weights over.
 
-        Raises:
-            LearnerLostError: A learner has died, or could not take the weights over and so ended
-                itself.
+        Raises
+        ------
+        LearnerLostError
+            A learner has died, or could not take the weights over and so ended itself.
         """
         with self._learners_stay():
             super().restore_from_path(*args, **kwargs)
 
     @contextmanager
     def _learners_stay(self) -> Iterator[None]:
-        """Raises LearnerLostError where a learner is lost before the body, in it or by its end."""
+        """Raise LearnerLostError where a learner is lost before the body, in it or by its end."""
         self._ask_learners(_version_of)
         try:
             yield
@@ -343,16 +366,19 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         manager.foreach_actor = ask_in_time
 
     def revive(self, checkpoint: Path | str) -> None:
-        """Builds new learners in place of lost ones and goes on from a checkpoint.
+        """Build new learners in place of lost ones and go on from a checkpoint.
 
         What was fed and not yet learned from stays queued.
 
-        Args:
-            checkpoint: Of this algorithm, from `save_to_path`.
+        Parameters
+        ----------
+        checkpoint
+            Of this algorithm, from `save_to_path`.
 
-        Raises:
-            LearnerLostError: No new learner could be started, for want of room perhaps; call this
-                again.
+        Raises
+        ------
+        LearnerLostError
+            No new learner could be started, for want of room perhaps; call this again.
         """
         self.learner_group.shutdown()
         try:
@@ -369,15 +395,17 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         self.restore_from_path(str(checkpoint))
 
     def weights(self) -> Weights:
-        """A copy of the learner's weights, as `Policy.load_weights` takes them."""
+        """Return a copy of the learner's weights, as `Policy.load_weights` takes them."""
         state = self._acting_state()[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
         return {name: array.copy() for name, array in network_weights(state).items()}
 
     def load_weights(self, weights: Weights) -> None:
-        """Gives learners and runners these weights; optimizer and version stay.
+        """Give learners and runners these weights; optimizer and version stay.
 
-        Raises:
-            LearningError: A name or a shape does not fit; nothing is changed then.
+        Raises
+        ------
+        LearningError
+            A name or a shape does not fit; nothing is changed then.
         """
         self._ask_learners(_load_weights, weights=weights)
         self._sampler.drop_ahead()
@@ -394,11 +422,11 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         return int(self.metrics.peek(_STEPS_TRAINED, default=0))
 
     def _acting_state(self) -> dict[str, Any]:
-        """The learner's weights and their version, as `BatchedEnvRunner.set_state` takes them."""
+        """Return weights of the learner and their version, for `BatchedEnvRunner.set_state`."""
         return self._ask_learners(_acting_state)[0]
 
     def _update_local_runner(self) -> None:
-        """Gives the driver's runner the weights; remote ones get them when they sample."""
+        """Give the driver's runner the weights; remote ones get them when they sample."""
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             if self.env_runner is not None:
                 self.env_runner.set_state(self._acting_state())
@@ -410,14 +438,17 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         return self._ask_learners(_update_learner, sources=sources, decisions=decisions)[0]
 
     def _ask_learners(self, question: Callable[..., T], **kwargs: Any) -> list[T]:
-        """Calls `question(learner)` on every learner.
+        """Call `question(learner)` on every learner.
 
         An error is returned, not raised, on the learner: RLlib takes an actor that raises out of
         service for good.
 
-        Raises:
-            LearnerLostError: A learner has died, now or before.
-            LearningError: What a learner answered.
+        Raises
+        ------
+        LearnerLostError
+            A learner has died, now or before.
+        LearningError
+            What a learner answered.
         """
         results = self.learner_group.foreach_learner(_answer, question=question, **kwargs)
         answers = []
@@ -475,7 +506,7 @@ def _load_weights(learner: CLSTMPPOLearner, weights: Weights) -> None:
 def _update_learner(
     learner: CLSTMPPOLearner, sources: list[RolloutSource], decisions: int
 ) -> dict[str, float]:
-    """Fetches the rollouts and learns from them; those whose runner failed are counted as lost."""
+    """Fetch the rollouts and learn from them; those whose runner failed are counted as lost."""
     rollouts, lost = fetched(sources)
     stats = learner.update_from_rollouts(rollouts, decisions) if rollouts else {"samples": 0.0}
     return {**stats, NUM_ROLLOUTS_LOST_LIFETIME: float(lost)}

@@ -97,7 +97,7 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         self.evaluation(evaluation_config={"explore": False})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Opens a config that was pickled when it held `ppo` as one value."""
+        """Open a config that was pickled when it held `ppo` as one value."""
         ppo = state.pop("ppo", None)
         if ppo is not None:
             now = CLSTMPPOConfig()
@@ -113,8 +113,10 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
     def ppo(self) -> PPOSettings:
         """Hyperparameters of the update; of a schedule the first value.
 
-        Raises:
-            LearningError: A value is outside its range.
+        Raises
+        ------
+        LearningError
+            A value is outside its range.
         """
         values = {name: getattr(self, _OWN_NAMES.get(name, name)) for name in _PPO}
         values["learning_rate"] = scheduled(self.lr, 0)
@@ -141,21 +143,31 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         answer_timeout_s: float | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
-        """Sets the update.
+        """Set the update.
 
-        Args:
-            ppo: Hyperparameters of the update; one that is given by its own name beside it holds.
-            lambda_: Weight of longer advantage estimates, 0..1.
-            clip_param: A probability ratio counts only within 1 ± clip_param.
-            entropy_coeff: Weight of the entropy bonus, or a schedule of it.
-            vf_loss_coeff: Weight of the value loss beside the policy loss.
-            torch_threads: Threads of each sampling and learning process; None leaves torch's own
-                choice. A learner's threads share out the sequences of a minibatch.
-            overlap: Whether remote runners sample while the learners update, with the weights
-                before the update.
-            answer_timeout_s: Seconds that a learner's actor may take to answer, an update included,
-                until it counts as lost; None: for ever.
-            **kwargs: RLlib's own settings, and fields of `PPOSettings` that RLlib has no name for.
+        Parameters
+        ----------
+        ppo
+            Hyperparameters of the update; one that is given by its own name beside it holds.
+        lambda_
+            Weight of longer advantage estimates, 0..1.
+        clip_param
+            A probability ratio counts only within 1 ± clip_param.
+        entropy_coeff
+            Weight of the entropy bonus, or a schedule of it.
+        vf_loss_coeff
+            Weight of the value loss beside the policy loss.
+        torch_threads
+            Threads of each sampling and learning process; None leaves torch's own choice. A
+            learner's threads share out the sequences of a minibatch.
+        overlap
+            Whether remote runners sample while the learners update, with the weights before the
+            update.
+        answer_timeout_s
+            Seconds that a learner's actor may take to answer, an update included, until it counts
+            as lost; None: for ever.
+        **kwargs
+            RLlib's own settings, and fields of `PPOSettings` that RLlib has no name for.
         """
         if ppo is not NotProvided:
             self.ppo = ppo
@@ -181,10 +193,12 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         return self
 
     def validate(self) -> None:
-        """Checks the settings, and that each has an effect.
+        """Check the settings, and that each has an effect.
 
-        Raises:
-            SettingRefused: One has none, or is outside its range; says what to do instead.
+        Raises
+        ------
+        SettingRefused
+            One has none, or is outside its range; says what to do instead.
         """
         super().validate()
         problems = list(without_effect(self, type(self)(), _OWN))
@@ -208,7 +222,7 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
             raise SettingRefused("\n".join(problems))
 
     def _batch_problems(self) -> Iterator[str]:
-        """What is wrong with the sizes of rollout, batch and minibatch."""
+        """Yield what is wrong with the sizes of rollout, batch and minibatch."""
         batch = self._train_batch_size_per_learner
         if self.rollout_fragment_length == "auto":
             if batch is None:
@@ -251,16 +265,16 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         return max(1, math.ceil(decisions / self.decisions_per_round))
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """The CLSTM, shaped by the spaces and `model_config`."""
+        """Return the CLSTM, shaped by the spaces and `model_config`."""
         return RLModuleSpec(module_class=CLSTMModule)
 
     def get_default_learner_class(self) -> type[TorchLearner]:
-        """The learner that understands rollouts."""
+        """Return the learner that understands rollouts."""
         from trading.learning.ppo import CLSTMPPOLearner
 
         return CLSTMPPOLearner
 
 
 def scheduled(value: Schedule, decisions: int) -> float:
-    """The value of a setting after so many decisions."""
+    """Return the value of a setting after so many decisions."""
     return float(Scheduler(fixed_value_or_schedule=value).update(timestep=decisions))

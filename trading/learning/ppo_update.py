@@ -52,8 +52,10 @@ _RANGES: dict[str, tuple[float, float, str]] = {
 class PPOSettings:
     """Hyperparameters of the update.
 
-    Raises:
-        LearningError: A value is outside its range.
+    Raises
+    ------
+    LearningError
+        A value is outside its range.
     """
 
     gamma: float = 0.99
@@ -105,7 +107,7 @@ class PPOSettings:
 
 
 class Replica(NamedTuple):
-    """This process's place among the learners that update the same weights together."""
+    """The place of this process among the learners that update the same weights together."""
 
     rank: int = 0
     size: int = 1
@@ -132,19 +134,27 @@ def ppo_loss(
     valid: Tensor,
     settings: PPOSettings,
 ) -> tuple[Tensor, LossParts]:
-    """The clipped surrogate loss, averaged over valid steps (arXiv:1707.06347, eq. 7 and 9).
+    """Return the clipped surrogate loss, averaged over valid steps (arXiv:1707.06347, eq. 7 and 9).
 
-    Args:
-        logits: float32 [T, B, N], masked.
-        values: float32 [T, B].
-        actions: int64 [T, B].
-        old_log_probs: float32 [T, B], when the actions were taken.
-        advantages: float32 [T, B].
-        returns: float32 [T, B], the target of `values`.
-        valid: float32 [T, B], 1 where the step counts, 0 for padding.
-        settings: Coefficients.
+    Parameters
+    ----------
+    logits : float32 [T, B, N]
+        Masked.
+    values : float32 [T, B]
+    actions : int64 [T, B]
+    old_log_probs : float32 [T, B]
+        When the actions were taken.
+    advantages : float32 [T, B]
+    returns : float32 [T, B]
+        The target of `values`.
+    valid : float32 [T, B]
+        1 where the step counts, 0 for padding.
+    settings
+        Coefficients.
 
-    Returns:
+    Returns
+    -------
+    tuple[Tensor, LossParts]
         The loss to minimise and its parts. The KL divergence from the old policy is estimated by
         mean((r - 1) - log r), r the probability ratio (http://joschu.net/blog/kl-approx.html).
     """
@@ -182,25 +192,37 @@ def update(
     With several learners every one of them is given the same rollout and an equal generator; each
     takes its share of the sequences, and gradients are averaged over `torch.distributed`.
 
-    Args:
-        module: The network, on any device.
-        optimizer: Over the parameters of `module`.
-        rollout: Any T and B; the module's sizes must fit.
-        settings: Hyperparameters. The learning rate is the optimizer's own.
-        generator: Orders the sequences (CPU).
-        replica: This process among the learners.
-        version: Of the weights in `module`. A rollout of another version is evaluated once more by
-            these weights and corrected by V-trace; None says that these weights acted.
+    Parameters
+    ----------
+    module
+        The network, on any device.
+    optimizer
+        Over the parameters of `module`.
+    rollout
+        Any T and B; the module's sizes must fit.
+    settings
+        Hyperparameters. The learning rate is the optimizer's own.
+    generator
+        Orders the sequences (CPU).
+    replica
+        This process among the learners.
+    version
+        Of the weights in `module`. A rollout of another version is evaluated once more by these
+        weights and corrected by V-trace; None says that these weights acted.
 
-    Returns:
+    Returns
+    -------
+    dict[str, float]
         Means over the minibatches: `loss`, `policy_loss`, `value_loss`, `entropy`, `kl` (of the
         last pass), `clip_fraction`, `grad_norm` (before clipping); of the rollout:
         `explained_variance`, `samples`, and `behaviour_kl`, the KL divergence of these weights from
         those that acted; and `epochs` done.
 
-    Raises:
-        LearningError: The rollout is unusable, or the loss is not finite. Weights and optimizer
-            are then what they were before.
+    Raises
+    ------
+    LearningError
+        The rollout is unusable, or the loss is not finite. Weights and optimizer are then what they
+        were before.
     """
     rollout.validate()
     if rollout.steps == 0:
@@ -247,7 +269,7 @@ def _passes(
     generator: torch.Generator,
     replica: Replica,
 ) -> dict[str, float]:
-    """Takes `step` over minibatches of all sequences, as often as the settings say."""
+    """Take `step` over minibatches of all sequences, as often as the settings say."""
     actions = experience.batch.actions
     sequences = actions.shape[1]
     minibatches = min(settings.minibatches, max(1, sequences // replica.size))
@@ -399,7 +421,7 @@ def bf16_kernels(device: torch.device, precision: Precision) -> Iterator[None]:
 
 @contextmanager
 def _all_or_nothing(module: CLSTM, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Puts weights and optimizer back to what they were when the body raises."""
+    """Put weights and optimizer back to what they were when the body raises."""
     weights = [parameter.detach().clone() for parameter in module.parameters()]
     optimizer_state = copy.deepcopy(optimizer.state_dict())
     try:

@@ -33,7 +33,9 @@ class ReplayMix:
         self._dealt = 0
 
     def beside(self, decisions: int) -> list[Rollout]:
-        """What to learn beside so many live decisions; at least a column where there is a share.
+        """Return what to learn beside so many live decisions.
+
+        At least a column where there is a share.
 
         Empty where no runner delivers.
         """
@@ -63,7 +65,7 @@ class ReplayMix:
 
 
 def columns_of(rollout: Rollout, which: slice) -> Rollout:
-    """Some of a rollout's sequences; views of its arrays."""
+    """Return some of a rollout's sequences; views of its arrays."""
     chosen: dict[str, Any] = {}
     for field in fields(rollout):
         value = getattr(rollout, field.name)

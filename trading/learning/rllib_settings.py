@@ -117,7 +117,7 @@ _EPISODE_EVENTS = ("on_episode_created", "on_episode_start", "on_episode_step", 
 
 
 def without_effect(config: Any, default: Any, own: frozenset[str]) -> Iterator[str]:
-    """A sentence for each setting that differs from its default and would have no effect.
+    """Yield a sentence for each setting that differs from its default and would have no effect.
 
     Parameters
     ----------

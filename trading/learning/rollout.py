@@ -97,10 +97,12 @@ class Rollout:
         return int(self.valid.sum())
 
     def validate(self) -> None:
-        """Checks dtypes, shapes and contents.
+        """Check dtypes, shapes and contents.
 
-        Raises:
-            LearningError: Names the field and what is wrong with it.
+        Raises
+        ------
+        LearningError
+            Names the field and what is wrong with it.
         """
         self._validate_shapes()
         valid = self.valid
@@ -151,10 +153,12 @@ class Rollout:
                 )
 
     def padded(self, steps: int) -> "Rollout":
-        """The same rollout with invalid steps appended up to `steps`.
+        """Return the same rollout with invalid steps appended up to `steps`.
 
-        Raises:
-            LearningError: The rollout is already longer than `steps`.
+        Raises
+        ------
+        LearningError
+            The rollout is already longer than `steps`.
         """
         extra = steps - self.shape[0]
         if extra < 0:
@@ -171,10 +175,12 @@ class Rollout:
 
     @staticmethod
     def concatenate(rollouts: Sequence["Rollout"]) -> "Rollout":
-        """Joins rollouts of equal T along B; the weights version is the oldest of them.
+        """Join rollouts of equal T along B; the weights version is the oldest of them.
 
-        Raises:
-            LearningError: There is no rollout, or their T differ (`padded` makes them equal).
+        Raises
+        ------
+        LearningError
+            There is no rollout, or their T differ (`padded` makes them equal).
         """
         if not rollouts:
             raise LearningError("there is no rollout to concatenate")
@@ -215,10 +221,12 @@ def cut_at_episodes(first: BoolArray, burn_in: int = 0) -> Sequences:
     A network then runs over all steps at once instead of stopping wherever one column resets.
     Columns stay whole when cutting would more than double the places to compute.
 
-    Args:
-        first: bool [T, B].
-        burn_in: Steps left out at the start of a column that goes on with an episode, as far as
-            that episode goes. A column of which nothing remains is left out.
+    Parameters
+    ----------
+    first : bool [T, B]
+    burn_in
+        Steps left out at the start of a column that goes on with an episode, as far as that episode
+        goes. A column of which nothing remains is left out.
     """
     steps, columns = first.shape
     time = np.arange(steps)[:, None]
@@ -261,16 +269,25 @@ def vtrace(
     `final_values` where it was truncated, and else the next valid step's value (`last_values` after
     the last one).
 
-    Args:
-        rollout: T steps of B sequences; its `values` are V.
-        gamma: Discount per step, 0..1.
-        lam: Weight of longer estimates, 0..1.
-        ratios: float32 [T, B], probability of the action under the policy that learns over that
-            under the policy that acted; None where they are the same.
-        rho_clip: At most so much does one step's error count.
-        c_clip: At most so much of the later steps' correction is carried over a step.
+    Parameters
+    ----------
+    rollout
+        T steps of B sequences; its `values` are V.
+    gamma
+        Discount per step, 0..1.
+    lam
+        Weight of longer estimates, 0..1.
+    ratios : float32 [T, B]
+        Probability of the action under the policy that learns over that under the policy that
+        acted; None where they are the same.
+    rho_clip
+        At most so much does one step's error count.
+    c_clip
+        At most so much of the later steps' correction is carried over a step.
 
-    Returns:
+    Returns
+    -------
+    tuple[FloatArray, FloatArray]
         Advantages v - V and returns v, float32 [T, B]; 0 on invalid steps.
     """
     ratios = np.ones_like(rollout.values) if ratios is None else ratios

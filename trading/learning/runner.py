@@ -64,7 +64,7 @@ class Evaluated:
         return self.steps
 
     def agent_steps(self) -> int:
-        """The same: there is one agent."""
+        """Return the same: there is one agent."""
         return self.steps
 
 
@@ -135,8 +135,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     ) -> list[Rollout] | list[Evaluated]:
         """RLlib's verb: one rollout, or where a duration is given, an evaluation.
 
-        Raises:
-            LearningError: As `rollout`.
+        Raises
+        ------
+        LearningError
+            As `rollout`.
         """
         if num_timesteps is not None or num_episodes is not None:
             return [self.evaluate(num_timesteps, num_episodes)]
@@ -144,13 +146,17 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
 
     @single_threaded()  # the products of one step are too small to share out
     def rollout(self) -> Rollout:
-        """Steps every environment `rollout_fragment_length` times from where it stands.
+        """Step every environment `rollout_fragment_length` times from where it stands.
 
-        Returns:
+        Returns
+        -------
+        Rollout
             What was experienced, [T, B].
 
-        Raises:
-            LearningError: This runner has no environment.
+        Raises
+        ------
+        LearningError
+            This runner has no environment.
         """
         env = self._running_env()
         steps, envs = self.config.get_rollout_fragment_length(self.worker_index), env.num_envs
@@ -173,9 +179,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         the runner's be. Every environment plays an equal share of the episodes, so short ones count
         no more than long ones.
 
-        Args:
-            num_timesteps: Decisions to take, in all environments together; or
-            num_episodes: Episodes to finish.
+        Parameters
+        ----------
+        num_timesteps
+            Decisions to take, in all environments together; or
+        num_episodes
+            Episodes to finish.
         """
         env = self._make_env(self._evaluation_seed)
         policy = Policy(self.policy.config, self._evaluation_seed, self.policy.model)
@@ -263,7 +272,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     def _log_episodes(
         self, episode: dict[str, Any], done: np.ndarray[Any, Any], window: int | None = None
     ) -> None:
-        """Logs the return and length of ended episodes, and what the environment tells of them.
+        """Log the return and length of ended episodes, and what the environment tells of them.
 
         The mean is over the last `window` of them, where that is given, else as RLlib's config has
         it.
@@ -305,10 +314,12 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes over weights, of an older version too (a restore goes back), and counters.
+        """Take over weights, of an older version too (a restore goes back), and counters.
 
-        Raises:
-            LearningError: The weights do not fit.
+        Raises
+        ------
+        LearningError
+            The weights do not fit.
         """
         if COMPONENT_RL_MODULE in state:
             weights = state[COMPONENT_RL_MODULE]
@@ -338,7 +349,9 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     def set_sampling_state(self, state: dict[str, Any] | None) -> str | None:
         """Goes on in the episodes of `get_sampling_state`, to the last bit.
 
-        Returns:
+        Returns
+        -------
+        str | None
             None, or why that cannot be; the next rollout starts new episodes then.
         """
         self._current = None
@@ -372,15 +385,17 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         return (), {"config": self.config}
 
     def assert_healthy(self) -> None:
-        """The constructor ran to its end.
+        """Do nothing: the constructor ran to its end.
 
-        Raises:
-            AssertionError: It did not.
+        Raises
+        ------
+        AssertionError
+            It did not.
         """
         assert hasattr(self, "policy")
 
     def stop(self) -> None:
-        """Closes the environment."""
+        """Close the environment."""
         if self.env is not None:
             self.env.close()
 
@@ -388,8 +403,10 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
 class _Episodes:
     """Return and length of the running episodes, counted here: no environment needs to tell them.
 
-    Args:
-        envs: Number of environments.
+    Parameters
+    ----------
+    envs
+        Number of environments.
     """
 
     def __init__(self, envs: int) -> None:
@@ -409,7 +426,7 @@ class _Episodes:
             setattr(self, name, array.copy())
 
     def add(self, step: Step, resetting: BoolArray) -> dict[str, Any]:
-        """Counts one step; what there is to tell of the episodes that ended with it."""
+        """Count one step; return what there is to tell of the episodes that ended with it."""
         ended = step.terminated | step.truncated
         self._returns += np.where(resetting, 0.0, step.rewards)
         self._lengths += ~resetting
@@ -434,7 +451,7 @@ def _explores_in_evaluation(config: Any) -> bool:
 
 
 def network_weights(module_state: dict[str, Any]) -> Weights:
-    """The network's weights from an RLModule's state: the module's own prefix removed."""
+    """Return the network's weights from an RLModule's state: the module's own prefix removed."""
     return {name.removeprefix(f"{NETWORK}."): array for name, array in module_state.items()}
 
 

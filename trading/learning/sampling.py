@@ -49,10 +49,13 @@ class Sampler:
     Without remote runners the local one samples. A rollout of weights that are more than one
     update old is dropped.
 
-    Parameters:
-        group: The runners, all of them `BatchedEnvRunner`.
-        config: A `CLSTMPPOConfig`; `overlap` lets remote runners go on sampling while the learners
-            update, with the weights before the update.
+    Parameters
+    ----------
+    group
+        The runners, all of them `BatchedEnvRunner`.
+    config
+        A `CLSTMPPOConfig`; `overlap` lets remote runners go on sampling while the learners update,
+        with the weights before the update.
     """
 
     def __init__(self, group: EnvRunnerGroup, config: Any) -> None:
@@ -70,11 +73,13 @@ class Sampler:
     ) -> Taken:
         """One rollout of every runner that delivers within `sample_timeout_s`.
 
-        Args:
-            weights: Gives the runners' state with the learner's weights; asked only for remote
-                runners.
-            first_wait_s: Seconds to wait until one has delivered for the first time, None: as
-                ever. Their nodes may come minutes later than the driver.
+        Parameters
+        ----------
+        weights
+            Gives the runners' state with the learner's weights; asked only for remote runners.
+        first_wait_s
+            Seconds to wait until one has delivered for the first time, None: as ever. Their nodes
+            may come minutes later than the driver.
         """
         if not self._remote:
             runner = self._group.local_env_runner
@@ -97,7 +102,7 @@ class Sampler:
         )
 
     def drop_ahead(self) -> None:
-        """Drops what was sampled ahead: it was acted by weights that were given up."""
+        """Drop what was sampled ahead: it was acted by weights that were given up."""
         self._collect()
         self._kept = []
 
@@ -167,7 +172,7 @@ class Sampler:
         self._asked = version
 
     def _collect(self, oldest: int = 0, first_wait_s: float | None = None) -> None:
-        """Waits for the rollouts that were asked for, and keeps those of a version not older."""
+        """Wait for the rollouts that were asked for, and keep those of a version not older."""
         wait_s = self._config.sample_timeout_s
         if first_wait_s is not None and not self._has_delivered:
             wait_s = min(wait_s, first_wait_s)
@@ -180,7 +185,7 @@ class Sampler:
 
 
 def fetched(sources: Iterable[RolloutSource]) -> tuple[list[Rollout], int]:
-    """The rollouts of sources, and how many sources are lost with the runner that owned them."""
+    """Return the rollouts of sources, and how many sources are lost with their runner."""
     rollouts: list[Rollout] = []
     lost = 0
     for source in sources:
@@ -215,7 +220,10 @@ def _take_over(
 
 
 def _by_value(kept: _Delivery) -> tuple[Any, ...] | None:
-    """The parts of a delivery with the rollout itself; None when it is lost with its runner."""
+    """Return the parts of a delivery with the rollout itself.
+
+    None when it is lost with its runner.
+    """
     try:
         return tuple(kept._replace(source=ray.get(kept.source)))
     except ray.exceptions.RayError as error:

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     returns: Tensor
 
     def select(self, columns: Tensor) -> "Batch":
-        """The sequences int64 [...] alone."""
+        """Return the sequences int64 [...] alone."""
         return Batch(*(tensor.index_select(1, columns) for tensor in self))
 
 
@@ -59,7 +59,7 @@ class Experience(NamedTuple):
     """None when every sequence is learned from as it begins."""
 
     def state_of(self, columns: Tensor) -> TensorState:
-        """A copy of the state before the sequences int64 [...]."""
+        """Return a copy of the state before the sequences int64 [...]."""
         return {key: tensor.index_select(1, columns) for key, tensor in self.state.items()}
 
 
@@ -71,13 +71,15 @@ def arrange(
     device: torch.device,
     whole: bool = False,
 ) -> Experience:
-    """The rollout's sequences on `device`, in fresh memory (Ray's own is read-only).
+    """Return the rollout's sequences on `device`, in fresh memory (Ray's own is read-only).
 
     They are cut where episodes start, or are whole columns without a burn-in where `whole`.
     Advantages are brought to mean 0 and standard deviation 1 over the steps that are learned from.
 
-    Raises:
-        LearningError: `burn_in` leaves no step to learn from.
+    Raises
+    ------
+    LearningError
+        `burn_in` leaves no step to learn from.
     """
     whole = whole and not burn_in
     cut = whole_columns(rollout.shape) if whole else cut_at_episodes(rollout.first, burn_in)
@@ -112,7 +114,7 @@ def arrange(
 
 @torch.no_grad()
 def evaluated(module: CLSTM, rollout: Rollout, device: torch.device) -> Rollout:
-    """The rollout with the values and log probabilities of `module` in place of its own.
+    """Return the rollout with the values and log probabilities of `module` in place of its own.
 
     `final_values` and `last_values` stay: what they are of is not in the rollout.
     """
@@ -140,7 +142,7 @@ def evaluated(module: CLSTM, rollout: Rollout, device: torch.device) -> Rollout:
 def refresh(
     module: CLSTM, state: TensorState, burn_in: BurnIn, columns: Tensor, first: Tensor
 ) -> None:
-    """Runs the burn-in of sequences that do not begin with an episode; changes `state` in place.
+    """Run the burn-in of sequences that do not begin with an episode; change `state` in place.
 
     Older weights left the state that was carried into them (Kapturowski et al. 2019, "Recurrent
     experience replay in distributed reinforcement learning", section 3).
@@ -169,7 +171,7 @@ def _normalised(advantages: FloatArray, counted: BoolArray) -> FloatArray:
 
 
 def _placed(array: npt.NDArray[np.generic], cut: Sequences, device: torch.device) -> Tensor:
-    """Steps [T, B, ...] at their places in the sequences, [L, V, ...]."""
+    """Return steps [T, B, ...] at their places in the sequences, [L, V, ...]."""
     flat = array.reshape(-1, *array.shape[2:])
     return torch.from_numpy(flat[cut.steps]).to(device)
 

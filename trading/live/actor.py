@@ -214,7 +214,7 @@ class LiveMarket:
         return not reasons, [each.text for each in reasons]
 
     def _unready(self) -> list[Reason]:
-        """What keeps it from being ready; a closed market needs its clock and subscriptions."""
+        """Return what keeps it from being ready; a closed market needs clock and subscriptions."""
         trades = self._phase == "trading"
         is_closed = trades and self._market_is_closed()
         reasons = []
@@ -309,7 +309,7 @@ class LiveMarket:
         return self._metrics.text()
 
     def news(self, after: int, timeout_s: float) -> StatusUpdate | None:
-        """What is answered for the account, once it is another edition; None where time is up."""
+        """Return the account's answer once it is another edition; None where time is up."""
         return self._publisher.after(after, timeout_s)
 
     def chains(self) -> dict[str, bytes]:
@@ -317,7 +317,7 @@ class LiveMarket:
         return {} if self._chains is None else written(self._chains)
 
     def progress(self) -> Progress:
-        """The figures that the driver shows; asking is its sign of life."""
+        """Return the figures that the driver shows; asking is its sign of life."""
         trader = self._trader
         if trader is not None:
             trader.dead_man.driven()
@@ -344,7 +344,7 @@ class LiveMarket:
         )
 
     def next_fragment(self, timeout_s: float) -> Fragment | None:
-        """The oldest fragment of experience that nobody took yet, or None in time."""
+        """Return the oldest fragment of experience that nobody took yet, or None in time."""
         if self._trader is None:
             self._stopping.wait(timeout_s)
             return None
@@ -569,7 +569,7 @@ class LiveMarket:
         return *self.readiness(), self.status(), self.metrics()
 
     def _learner_figures(self) -> LearnerFigures:
-        """The learner's own figures, and what the live market knows about its experience."""
+        """Return the learner's own figures, and what the live market knows about its experience."""
         learning, trader = self._settings.learning, self._trader
         return replace(
             self._learner,
@@ -629,7 +629,7 @@ class LiveMarket:
         }
 
     def _describe_clock(self, trader: Trader) -> dict[str, Any] | None:
-        """The clock that a live market goes by; None where the tape is the clock."""
+        """Return the clock that a live market goes by; None where the tape is the clock."""
         clock = trader.live_clock
         if clock is None:
             return None
@@ -696,7 +696,10 @@ class LiveMarket:
         return False
 
     def _halted_status(self) -> dict[str, Any]:
-        """What of `/status` a journal that cannot be written changes; the journal has it not."""
+        """Return what of `/status` a journal that cannot be written changes.
+
+        The journal has it not.
+        """
         if self._phase != "halted" or "account" not in self._status:
             return {}
         state = {"trading_state": "HALTED", "trading_state_reason": str(self._failure)}
@@ -843,7 +846,7 @@ class LiveMarket:
             self._trader = trader
 
     def _open_recorder(self) -> Recorder | None:
-        """The recorder of live days; without room for it trading goes on unrecorded."""
+        """Return the recorder of live days; without room for it trading goes on unrecorded."""
         try:
             return assembly.recorder(self._settings)
         except DataError as error:

@@ -75,7 +75,9 @@ class SessionStart(NamedTuple):
 def session_report(
     trader: Trader, day: SessionStart, base: float, date: str, learner: LearnerFigures
 ) -> str:
-    """A day's report in one line: profit, fills, fees, positions, greeks, what the learner did.
+    """Return a day's report in one line.
+
+    Profit, fills, fees, positions, greeks, what the learner did.
 
     `base` is `day.base` with the cash that was moved since.
     """

@@ -36,17 +36,17 @@ _SECOND_NS = 1_000_000_000
 
 
 def journal_path(settings: Settings) -> Path:
-    """The journal of the settings' account."""
+    """Return the journal of the settings' account."""
     return settings.paths.state_dir / f"journal-{settings.account.id}.sqlite"
 
 
 def recordings_path(settings: Settings) -> Path:
-    """The folder of recorded live days."""
+    """Return the folder of recorded live days."""
     return settings.paths.state_dir / "recordings"
 
 
 def recorder(settings: Settings) -> "Recorder | None":
-    """A recorder of live days, or None where the settings ask for none.
+    """Return a recorder of live days, or None where the settings ask for none.
 
     Raises
     ------
@@ -134,7 +134,10 @@ def close_finder(
 
 
 def halt_indicators(settings: Settings) -> frozenset[int]:
-    """What says that a stock is halted: the vendor's indicators, or those of our own server."""
+    """Return what says that a stock is halted.
+
+    The vendor's indicators, or those of our own server.
+    """
     from trading.data.massive.encoding import HALT_INDICATOR
 
     if settings.data.source == "massive":
@@ -188,7 +191,7 @@ def carry_rates(settings: Settings) -> "CarryRates":
 
 
 def paper_broker(settings: Settings, journal: "Journal", account: "Account") -> "PaperBroker":
-    """The broker of an account that trades."""
+    """Return the broker of an account that trades."""
     from trading.execution.broker import PaperBroker
     from trading.execution.matching import FillStyle
 
@@ -326,7 +329,7 @@ def trader_settings(settings: Settings) -> "TraderSettings":
 
 
 def chosen_plugins(settings: Settings) -> "list[Plugin]":
-    """The plug-ins that the settings name: the trader and the fee schedule, where they do.
+    """Return the plug-ins that the settings name: the trader and the fee schedule, where they do.
 
     Raises
     ------
@@ -365,7 +368,7 @@ def check_plugins(settings: Settings) -> None:
 
 
 def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleBased":
-    """The rule-based trader of a name, or the one that the settings choose.
+    """Return the rule-based trader of a name, or the one that the settings choose.
 
     Raises
     ------
@@ -382,7 +385,7 @@ def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleB
 
 
 def policy_of(settings: Settings, model: Path, acting: str | float | None = None) -> "Policy":
-    """The policy of a checkpoint; it acts as it trades, or as `acting` says.
+    """Return the policy of a checkpoint; it acts as it trades, or as `acting` says.
 
     Raises
     ------

@@ -37,7 +37,7 @@ class Bar(NamedTuple):
 
 
 def first_bar_after(ts_ns: int, calendar: ExchangeCalendar, bar_ns: int) -> Bar:
-    """The earliest bar that ends strictly after `ts_ns`."""
+    """Return the earliest bar that ends strictly after `ts_ns`."""
     session = calendar.session_at(ts_ns)
     if session is None or ts_ns >= session.close_ns:
         day = calendar.date_of(ts_ns)
@@ -211,6 +211,9 @@ class BarClock:
 
 
 def stock_bar(event: Aggregate) -> StockBar:
-    """The bar that an aggregate event describes; one of a part of a minute counts by its end."""
+    """Return the bar that an aggregate event describes.
+
+    One of a part of a minute counts by its end.
+    """
     start_ns = max(event_ns(event.s), event_ns(event.e) - MINUTE_NS)
     return StockBar(event.sym, start_ns, event.o, event.h, event.l, event.c, event.v, event.vw)

@@ -27,7 +27,9 @@ _SHAPES = ("actions", "features", "model.", "env.size_levels")
 
 
 def trading_settings(settings: Settings) -> dict[str, str]:
-    """What trading goes by: settings by their dotted key, and digests of actions and features.
+    """Return what trading goes by.
+
+    Settings by their dotted key, and digests of actions and features.
 
     What a plug-in registered stands there with the digest of its file.
     """
@@ -42,7 +44,7 @@ def trading_settings(settings: Settings) -> dict[str, str]:
 
 
 def changed_settings(settings: Settings, account: Account) -> list[str]:
-    """What has changed since the account last traded, in words, and what no longer fits.
+    """Return what has changed since the account last traded, in words, and what no longer fits.
 
     Nothing for a new account, and nothing of what a journal of an older version does not hold.
 

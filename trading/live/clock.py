@@ -76,7 +76,7 @@ class LiveClock:
         self._reconnects = 0
 
     def now_ns(self) -> int:
-        """What time it is; looks at the machine's clock only to see whether it was set."""
+        """Return what time it is; looks at the machine's clock only to see whether it was set."""
         steady_ns = self._steady_ns()
         now_ns = _at(self._anchor, steady_ns)
         drift_ns = self._machine_ns() - now_ns
@@ -141,7 +141,7 @@ class LiveClock:
             self._checking.release()
 
     def _ask(self, vendor_ns: Callable[[], int]) -> tuple[int, _Anchor, _Anchor]:
-        """The time that the answer took, and both clocks in the middle of it."""
+        """Return the time that the answer took, and both clocks in the middle of it."""
         sent_ns = self._steady_ns()
         told_ns = vendor_ns() + _HALF_SECOND_NS
         machine_ns, got_ns = self._machine_ns(), self._steady_ns()

@@ -44,7 +44,7 @@ class CloseFinder:
         self._delay_ns = round(delay_s * SECOND_NS)
 
     def find(self, symbol: str, day: date, now_ns: int) -> OfficialClose | None:
-        """The closing price of a stock or contract in the session of `day`; None: not yet.
+        """Return the closing price of a stock or contract in the session of `day`; None: not yet.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class CloseFinder:
     def _ask(
         self, symbol: str, day: date, session: Session, *, is_later: bool
     ) -> OfficialClose | None:
-        """What the vendor tells."""
+        """Return what the vendor tells."""
         try:
             close = self._rest.official_close(symbol, day)
             if close is not None or not is_later:

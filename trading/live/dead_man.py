@@ -35,19 +35,19 @@ class DeadMan:
         self._off_by_s = 0.0
 
     def framed(self) -> None:
-        """The feed has brought something."""
+        """Note that the feed has brought something."""
         self._framed_s = self._clock()
 
     def decided(self) -> None:
-        """A bar was closed and decided on."""
+        """Note that a bar was closed and decided on."""
         self._decided_s = self._clock()
 
     def driven(self) -> None:
-        """The driver has asked; safe on any thread."""
+        """Note that the driver has asked; safe on any thread."""
         self._driven_s = self._clock()
 
     def timed(self, off_by_s: float) -> None:
-        """The clock was looked at; seconds that it is off by, 0 where nothing is wrong with it."""
+        """Note how many seconds the clock is off by; 0 where nothing is wrong with it."""
         if off_by_s == 0.0:
             self._off_since_s = None
         elif self._off_since_s is None:
@@ -57,7 +57,7 @@ class DeadMan:
     def missing(
         self, market_ns: int | None, decided_ns: int, opened_ns: int, seen_ns: int
     ) -> list[str]:
-        """What was not seen for longer than the patience, in words.
+        """Return what was not seen for longer than the patience, in words.
 
         Parameters
         ----------

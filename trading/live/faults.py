@@ -76,6 +76,6 @@ class FaultNotes:
 
 
 def described(error: BaseException) -> str:
-    """An error in one line: its type, and what it says."""
+    """Return an error in one line: its type, and what it says."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -327,7 +327,7 @@ _FRAME = 8
 
 
 def _framed(content: bytes, at: int) -> bytes | None:
-    """The whole record that begins at `at`; None where there is none."""
+    """Return the whole record that begins at `at`; None where there is none."""
     size = int.from_bytes(content[at : at + 4], "big")
     body = content[at + _FRAME : at + _FRAME + size]
     if (

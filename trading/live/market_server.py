@@ -30,7 +30,7 @@ def resume_ns(journal: Path) -> int:
 
 
 def streamed_symbols(settings: Settings, journal: Path) -> tuple[str, ...]:
-    """The underlyings that are traded, and those that are held besides and wind down.
+    """Return the underlyings that are traded, and those that are held besides and wind down.
 
     A company that was renamed is named as it was at first: the simulated world renames it again.
     """
@@ -45,7 +45,7 @@ def streamed_symbols(settings: Settings, journal: Path) -> tuple[str, ...]:
 
 
 def _simulated_yields(settings: Settings) -> list[YieldCurve]:
-    """The rate that the simulated world is priced with, as one flat curve; of no other market."""
+    """Return the simulated world's rate as one flat curve; of no other market."""
     if settings.data.source != "simulation":
         return []
     percent = yield_of(simulated_world(settings.market).model.rate)
@@ -53,7 +53,7 @@ def _simulated_yields(settings: Settings) -> list[YieldCurve]:
 
 
 def event_source(settings: Settings, journal: Path) -> EventSource:
-    """What the settings ask to stream; a simulated world goes on where the journal ended.
+    """Return what the settings ask to stream; a simulated world goes on where the journal ended.
 
     Raises
     ------

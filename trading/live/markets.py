@@ -171,7 +171,7 @@ class MarketDirectory:
         )
 
     def vendor_ns(self) -> int:
-        """The vendor's clock, cut to a second; raises RestError when it does not answer."""
+        """Return the vendor's clock, cut to a second; raises RestError when it does not answer."""
         return self._rest.clock_ns()
 
     def settle(self, now_ns: int) -> None:
@@ -199,7 +199,7 @@ class MarketDirectory:
         return self._asker
 
     def _find(self, wanted: Sequence[tuple[str, date]], now_ns: int) -> "list[_Found]":
-        """Closing prices, those that are known by now; asks and changes nothing."""
+        """Return closing prices, those that are known by now; asks and changes nothing."""
         assert self._closes is not None
         found = []
         for symbol, day in wanted:
@@ -254,7 +254,7 @@ class MarketDirectory:
         self._env.set_actions([*self._actions, *told_by_all], told_since)
 
     def _left_or_gone(self, symbol: str, since: date, today: date) -> list[CorporateAction]:
-        """The change by which a company gave a symbol up since it was held, or its delisting.
+        """Return the change by which a company gave up a symbol that is held, or its delisting.
 
         By its own symbol the vendor tells only what a company that has it now was called before:
         one that has another one now is found by its identifier.
@@ -379,7 +379,7 @@ class MarketDirectory:
         self._subscribed = names
 
     def _by_need(self) -> list[str]:
-        """The subscriptions of all that is listed: what is held, then what matters most."""
+        """Return the subscriptions of all that is listed: what is held, then what matters most."""
         today = self._today
         needs: dict[str, tuple[bool, bool, float, str]] = {}
         for underlying in self._env.underlyings:
@@ -454,7 +454,7 @@ class MarketDirectory:
         return self._told_dividends
 
     def _look_up(self, symbol: str, bar: Bar) -> "_Listing":
-        """What the vendor lists of an underlying that may be opened; asks and changes nothing.
+        """Return what may be opened of what the vendor lists; ask and change nothing.
 
         Raises
         ------
@@ -619,7 +619,7 @@ def with_named(told: Sequence[Dividend], named: Sequence[Dividend]) -> list[Divi
 
 
 def not_ahead(quoted: Sequence[ContractSnapshot], end_ns: int) -> list[ContractSnapshot]:
-    """The snapshots whose quotes are not dated ahead: one that is keeps all until then out.
+    """Return the snapshots whose quotes are not dated ahead: one that is keeps all until then out.
 
     Quotes up to the bar's end are not. Where a tape has run ahead of its bars most of them are
     later: then those up to the time of nine in ten are not.
@@ -633,7 +633,9 @@ def not_ahead(quoted: Sequence[ContractSnapshot], end_ns: int) -> list[ContractS
 def nearest_the_money(
     contracts: Sequence[OptionContract], spot: float, today: date, count: int
 ) -> list[OptionContract]:
-    """The `count` contracts that matter most: tradable expiries first, then nearest the money.
+    """Return the `count` contracts that matter most.
+
+    Tradable expiries first, then nearest the money.
 
     Distance from the money is counted in standard deviations at a typical volatility.
 

@@ -197,14 +197,17 @@ class TradingMetrics:
 
     Figures are replaced as a whole, so a scrape from another thread sees one instant of each.
 
-    Parameters:
-        strategy: what each sample is labelled with; None: nothing.
+    Parameters
+    ----------
+    strategy
+        What each sample is labelled with; None: nothing.
 
-    Example:
-        >>> metrics = TradingMetrics()
-        >>> metrics.update_account(AccountFigures(trades=3, portfolio_value=100_250.0))
-        >>> b"trading_bot_trades_total 3.0" in metrics.text()
-        True
+    Examples
+    --------
+    >>> metrics = TradingMetrics()
+    >>> metrics.update_account(AccountFigures(trades=3, portfolio_value=100_250.0))
+    >>> b"trading_bot_trades_total 3.0" in metrics.text()
+    True
     """
 
     def __init__(self, strategy: str | None = None) -> None:
@@ -256,7 +259,7 @@ class TradingMetrics:
 
 
 def text_of(registry: CollectorRegistry, strategy: str | None = None) -> bytes:
-    """A registry in the text format, each sample labelled with the strategy where there is one."""
+    """Return a registry in the text format, with the strategy as a label where there is one."""
     return generate_latest(registry if strategy is None else _Labelled(registry, strategy))
 
 

@@ -107,7 +107,10 @@ class Notices:
 
 
 def by_apprise(addresses: Sequence[str]) -> Callable[[str, str], bool]:
-    """What sends to these addresses of Apprise; one that is none is told by its place, once."""
+    """Return what sends to these addresses of Apprise.
+
+    One that is none is told by its place, once.
+    """
     import apprise
 
     # Its log holds addresses.
@@ -156,7 +159,7 @@ class JournalNotices:
 
 
 def line_of(event: Event) -> str:
-    """An event in words; empty where it is worth no message."""
+    """Return an event in words; empty where it is worth no message."""
     told = _TOLD.get(type(event))
     return told(event) if told else ""
 

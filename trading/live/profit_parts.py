@@ -55,7 +55,7 @@ class ProfitParts:
         self._fills += [event.fill for event in events if isinstance(event, OrderFilled)]
 
     def bar(self, now_ns: int, session: str) -> None:
-        """A bar was closed, and its orders are out."""
+        """Note that a bar was closed, and its orders are out."""
         if session != self._session:
             self._session = session
             self.parts = dict.fromkeys(COMPONENTS, 0.0)
@@ -84,7 +84,7 @@ class ProfitParts:
             self._before = self._read(self._held, self._quantity, marks, now_ns)
 
     def _gained(self, fill: Fill, marks: dict[str, float]) -> float:
-        """What a fill brought beyond the marks it met, fees aside, USD; below zero as a rule."""
+        """Return what a fill brought beyond its marks, fees aside, USD; below zero as a rule."""
         account = self._env.broker.account
         worth = [
             leg.quantity * self._mark(leg.symbol, marks) * account.size(leg.symbol)

@@ -19,11 +19,11 @@ class Pulse:
         """None while there is no loop that could hang."""
 
     def beat(self) -> None:
-        """The loop goes round."""
+        """Note that the loop goes round."""
         self._beat_s = self._clock()
 
     def rest(self) -> None:
-        """The loop has ended, and is missed no more."""
+        """Note that the loop has ended, and is missed no more."""
         self._beat_s = None
 
     @property

@@ -45,7 +45,7 @@ class Reason(NamedTuple):
 
 
 def connection_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Reason]:
-    """Connections that are not live, and why they were lost."""
+    """Return connections that are not live, and why they were lost."""
     return [
         Reason(
             Unready.CONNECTION,
@@ -58,7 +58,7 @@ def connection_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Reas
 
 
 def subscription_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Reason]:
-    """Connections that are live, with subscriptions that are refused or got no answer."""
+    """Return connections that are live, with subscriptions that are refused or got no answer."""
     reasons = []
     for asset_class, health in connections.items():
         if health["state"] is not ConnectionState.LIVE:
@@ -75,7 +75,7 @@ def subscription_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Re
 
 
 def clock_reasons(trader: Trader, calendar: ExchangeCalendar) -> list[Reason]:
-    """A clock that is off, a journal that is ahead of it, and a market that does not tick."""
+    """Return that a clock is off, a journal ahead of it, or a market does not tick."""
     reasons = []
     clock = trader.live_clock
     if trader.ahead_until_ns:

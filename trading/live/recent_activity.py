@@ -121,12 +121,12 @@ class RecentActivity:
         parts: dict[str, float],
         parts_since_ns: int,
     ) -> None:
-        """A bar was closed: equity, what the day's profit is measured from, and its parts, USD."""
+        """Note a closed bar: equity, what the day's profit is measured from, its parts, USD."""
         told = _Closed(ts_ns, session, equity, base, decided, dict(parts), parts_since_ns)
         self._waiting.append(told)
 
     def learned(self, report: dict[str, Any]) -> None:
-        """The learner tells of itself; put down from any thread."""
+        """Put down what the learner tells of itself, from any thread."""
         self._waiting.append(_Learned(report))
 
     def as_values(self) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class RecentActivity:
         self._bars[str(self._seen)] = [_seconds(ts_ns), round(equity, 2)]
 
     def _profit(self) -> dict[str, Any]:
-        """The day's profit and where it came from; `other` is what nothing else explains."""
+        """Return the day's profit and where it came from; `other` is what nothing else explains."""
         total = self._equity - self._base
         amounts = {name: each for name, each in self._parts.items() if name != "since"}
         other = total - sum(amounts.values())
@@ -261,7 +261,7 @@ class RecentActivity:
                     _put(self._judgements, seq, _judged(event), MOST_JUDGEMENTS)
 
     def _filled(self, event: OrderFilled) -> dict[str, Any]:
-        """A fill, with the profit of the trade where it ends one whose opening is known."""
+        """Return a fill, with the profit of the trade where it ends one whose opening is known."""
         fill = event.fill
         accepted = self._orders.get(fill.order_id)
         cash = fill.premium - fill.fees

@@ -80,7 +80,10 @@ class SessionHistory(NamedTuple):
 
 
 def read_history(path: Path, seq: int) -> SessionHistory:
-    """What the journal at `path` tells up to its event `seq`; nothing where it cannot be read."""
+    """Return what the journal at `path` tells up to its event `seq`.
+
+    Nothing where it cannot be read.
+    """
     try:
         with closing(open_reader(real(path))) as connection:
             return _load_history(connection, seq)
@@ -128,7 +131,7 @@ def _tags(*kinds: type[msgspec.Struct]) -> list[str]:
 def _newest(
     connection: sqlite3.Connection, seq: int, kinds: Sequence[str], most: int, since: int = 0
 ) -> list[tuple[int, Event]]:
-    """The newest events of some kinds after `since` and up to `seq`, newest first."""
+    """Return the newest events of some kinds after `since` and up to `seq`, newest first."""
     places = ",".join("?" * len(kinds))
     rows = connection.execute(
         f"SELECT seq, payload FROM events WHERE seq > ? AND seq <= ? AND kind IN ({places}) "

@@ -87,7 +87,10 @@ class World(NamedTuple):
 
 
 def simulated_world(market: MarketSettings) -> World:
-    """The world of these settings; of the default ones what it always was, to the last bit."""
+    """Return the world of these settings.
+
+    Of the default ones what it always was, to the last bit.
+    """
     given = drawn_settings(market)
     values = {_FIELDS[key][0]: _scaled(given[key], _FIELDS[key][1]) for key in _FIELDS}
     shifts = {field: ends(given[key], 0.0) for key, field in _SHIFTS.items()}
@@ -111,7 +114,7 @@ def simulated_world(market: MarketSettings) -> World:
 
 
 def simulated_spec(market: MarketSettings, symbol: str) -> UnderlyingSpec:
-    """An underlying of the live exchange."""
+    """Return an underlying of the live exchange."""
     usual, own = default_spec(symbol), market.underlyings.get(symbol)
     spot = _middle(market.price.spot, usual.spot)
     volatility = _middle(market.volatility.calm, usual.annual_vol)
@@ -154,7 +157,7 @@ def _live_model(values: dict[str, Drawn], shifts: dict[str, Pair]) -> MarketMode
 def _ranges(
     model: MarketModel, values: dict[str, Drawn], shifts: dict[str, Pair], *, as_live: bool
 ) -> ModelRanges:
-    """What training draws from, some parameters relative to others as `sample_models` does."""
+    """Return what training draws from; some parameters are relative, as in `sample_models`."""
     ranges = DEFAULT_RANGES
     if as_live:
         relative = model._asdict() | {
@@ -198,7 +201,7 @@ def _given(value: _T | None, otherwise: _T) -> _T:
 
 
 def settings_of_model(model: MarketModel, tick: TickClass) -> dict[str, dict[str, float | str]]:
-    """The `market` section, by section and key, of a model where it is not the default one."""
+    """Return the `market` section by key, where a model is not the default one."""
     found: dict[str, dict[str, float | str]] = {}
     for key, (field, unit) in _FIELDS.items():
         value, usual = _relative(model, field), _relative(DEFAULT_MODEL, field)
@@ -210,7 +213,7 @@ def settings_of_model(model: MarketModel, tick: TickClass) -> dict[str, dict[str
 
 
 def _relative(model: MarketModel, field: str) -> float:
-    """A parameter as the settings give it."""
+    """Return a parameter as the settings give it."""
     value = float(getattr(model, field))
     if field in _MULTIPLES:
         return value / float(getattr(model, _MULTIPLES[field]))
@@ -218,7 +221,7 @@ def _relative(model: MarketModel, field: str) -> float:
 
 
 def quoted_session(settings: Settings) -> tuple[Chain, Shown, float]:
-    """What the first symbol's chain shows every 19 minutes of its first session, and the rate."""
+    """Return what the first symbol's chain shows every 19 minutes of a session, and the rate."""
     market, symbol = settings.market, settings.symbols[0]
     world, calendar = simulated_world(market), ExchangeCalendar()
     day = settings.data.simulation.first_session

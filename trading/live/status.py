@@ -62,7 +62,7 @@ def fill_line(ts_ns: int, fill: Fill, action: str, profit: float | None = None) 
 
 
 def fill_lines(trader: Trader) -> tuple[str, ...]:
-    """The last fills, one line each."""
+    """Return the last fills, one line each."""
     return tuple(
         fill_line(ts_ns, fill, action, trader.profits.get(fill.fill_id))
         for ts_ns, fill, action in trader.recent_fills
@@ -70,7 +70,7 @@ def fill_lines(trader: Trader) -> tuple[str, ...]:
 
 
 def account_figures(trader: Trader, restarts: int) -> AccountFigures:
-    """The account's figures for the metrics."""
+    """Return the account's figures for the metrics."""
     env, account = trader.env, trader.env.broker.account
     exposure, limits = env.exposure(), env.broker.risk.limits
     greeks = {symbol: env.greeks(symbol) for symbol in account.strategies}
@@ -136,7 +136,7 @@ def _underlying_figures(
 
 
 def describe_account(trader: Trader) -> dict[str, Any]:
-    """The account, its positions and their greeks as JSON values; money in USD."""
+    """Return the account, its positions and their greeks as JSON values; money in USD."""
     env, account = trader.env, trader.env.broker.account
     marks = env.marks()
     positions = [

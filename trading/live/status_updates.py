@@ -66,7 +66,7 @@ class StatusPublisher:
         self._due.set()
 
     def after(self, number: int, timeout_s: float) -> StatusUpdate | None:
-        """The newest edition as soon as it is another than that; None where time is up."""
+        """Return the newest edition as soon as it is another than that; None where time is up."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while self._newest is None or self._newest.number == number:

@@ -133,11 +133,11 @@ class ReferenceData(Protocol):
         ...
 
     def follow(self, bar: Bar) -> None:
-        """A bar was closed: ask again for what could not be listed."""
+        """Ask again for what could not be listed: a bar was closed."""
         ...
 
     def vendor_ns(self) -> int:
-        """The vendor's clock, cut to a second; asked from any thread."""
+        """Return the vendor's clock, cut to a second; asked from any thread."""
         ...
 
     def settle(self, now_ns: int) -> None:
@@ -149,11 +149,11 @@ class Observer(Protocol):
     """Who is told what happened, on the loop's thread."""
 
     def on_bar(self, trader: "Trader", bar: Bar, latency_s: float | None) -> None:
-        """A bar was closed; `latency_s` is from the last frame to the last order, if any."""
+        """Note a closed bar; `latency_s` is from the last frame to the last order, if any."""
         ...
 
     def on_command(self, trader: "Trader") -> None:
-        """The owner's word was obeyed, or what restricts trading has changed between bars."""
+        """Note that the owner was obeyed, or that what restricts trading has changed."""
         ...
 
 
@@ -335,7 +335,7 @@ class Trader:
                 return
 
     def _keep_time(self, clock: LiveClock) -> None:
-        """What a live market does by the clock: sessions, silence, waiting for the journal."""
+        """Do what is due by the clock: sessions, silence, waiting for the journal."""
         now_ns = clock.now_ns()
         if self.ahead_until_ns:
             self._pass_bars(now_ns)
@@ -447,7 +447,10 @@ class Trader:
         return self.live_clock.now_ns() - bar.end_ns > self._settings.max_decision_lag_ns
 
     def _allowed(self, mask: np.ndarray, late: bool) -> np.ndarray:
-        """What may be decided: nothing but holding when late, no opening by a clock that is off."""
+        """Return what may be decided.
+
+        Nothing but holding when late, no opening by a clock that is off.
+        """
         allowed = mask.copy()
         if late:
             allowed[:] = False
@@ -614,7 +617,7 @@ class Trader:
         return outcomes
 
     def _first_names(self, symbols: Iterable[str]) -> list[str]:
-        """What companies were called at first: a fragment goes on though one is renamed."""
+        """Return what companies were called at first: a fragment goes on through a renaming."""
         applied = self.env.broker.account.actions
         return [first_name(symbol, applied) for symbol in symbols]
 

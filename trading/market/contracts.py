@@ -58,8 +58,11 @@ class OptionContract:
 
     @property
     def underlying(self) -> str:
-        """The stock, fund or index, as far as the root alone says it: without the digit of an
-        adjusted contract, `SPX` for `SPXW`. That of `BRKB` is told by its listing only."""
+        """The stock, fund or index, as far as the root alone says it.
+
+        Without the digit of an adjusted contract, and `SPX` for `SPXW`. That of `BRKB` is told by
+        its listing only.
+        """
         return underlying_of(self.root)
 
     def is_on(self, underlying: str) -> bool:

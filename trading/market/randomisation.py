@@ -204,7 +204,7 @@ class SimulatedPaths(NamedTuple):
 
 
 def sample_models(rng: np.random.Generator, n: int, ranges: ModelRanges = DEFAULT_RANGES) -> F64:
-    """n independent draws of `MarketModel`, f64[n, K], columns in the order of its fields."""
+    """Draw n independent `MarketModel`s, f64[n, K], columns in the order of its fields."""
     low, width, in_logs = _bounds(ranges)
     models: F64 = np.repeat(low[None], n, axis=0)
     models[:, :_ALWAYS_DRAWN] += width[:_ALWAYS_DRAWN] * rng.random((n, _ALWAYS_DRAWN))
@@ -232,7 +232,7 @@ def sample_markets(
     ranges: ModelRanges = DEFAULT_RANGES,
     initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
 ) -> SimulatedPaths:
-    """n independent markets as their episodes begin: parameters, spot, volatility and tick class.
+    """Draw n independent markets at their start: parameters, spot, volatility and tick class.
 
     `close_ns` is the close of the episode's session, which dates the news that some markets
     expect; at 0 none does.

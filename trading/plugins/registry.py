@@ -181,12 +181,12 @@ def register_fees(name: str) -> Callable[[_Made], _Made]:
 
 
 def unregistered(act: Trader) -> Plugin:
-    """A trader that was handed over as it is, for messages about it."""
+    """Return a trader that was handed over as it is, for messages about it."""
     return _plugin("trader", getattr(act, "__name__", type(act).__name__), act, lambda _: act)
 
 
 def fees_of(plugin: Plugin, configured: "FeeSchedule") -> "FeeSchedule":
-    """What a registered schedule makes of the configured one.
+    """Return what a registered schedule makes of the configured one.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def fees_of(plugin: Plugin, configured: "FeeSchedule") -> "FeeSchedule":
 
 
 def called(plugin: Plugin, *arguments: Any) -> Any:
-    """What a plug-in's function returns.
+    """Return what a plug-in's function returns.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def takes(function: Callable[..., Any], count: int) -> bool:
 
 
 def chosen(plugins: Mapping[str, Plugin], kind: str, name: str, key: str) -> Plugin:
-    """The plug-in of a name.
+    """Return the plug-in of a name.
 
     Raises
     ------
@@ -292,7 +292,7 @@ def _registering(
 
 
 def _plugin(kind: str, name: str, of: Any, make: Callable[..., Any] | None = None) -> Plugin:
-    """What stands for `of`, with where it lies."""
+    """Return what stands for `of`, with where it lies."""
     module = getattr(of, "__module__", None) or _BY_HAND
     loaded: ModuleType | None = sys.modules.get(module)
     file = getattr(loaded, "__file__", None)

@@ -38,7 +38,7 @@ class RuleBased:
     def __call__(
         self, observation: dict[str, NDArray[Any]], first: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
-        """An action per account, int64 [B].
+        """Return an action per account, int64 [B].
 
         Raises
         ------

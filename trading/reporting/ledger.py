@@ -177,7 +177,7 @@ class Ledger:
         return self
 
     def between(self, first: date | None, last: date | None) -> "Period":
-        """What falls on days from `first` to `last`, both included; None: no bound."""
+        """Return what falls on days from `first` to `last`, both included; None: no bound."""
 
         def holds(day: str) -> bool:
             return (first is None or str(first) <= day) and (last is None or day <= str(last))
@@ -278,7 +278,7 @@ class Ledger:
             )
 
     def _converted(self, event: CorporateActionApplied) -> None:
-        """A trade goes on under the name that its underlying has now."""
+        """Let a trade go on under the name that its underlying has now."""
         trade = self.open.pop(event.underlying, None)
         if trade is None:
             return
@@ -316,7 +316,7 @@ class Ledger:
         )
 
     def _decided_on(self, underlying: str, ts_ns: int) -> str:
-        """The decision of that instant, for people; empty where there was none."""
+        """Return the decision of that instant, for people; empty where there was none."""
         decision = self._decisions.get(underlying)
         if decision is None or decision.ts_ns != ts_ns or decision.masked:
             return ""
@@ -394,7 +394,7 @@ class Period:
 def read_ledger(
     events: Iterable[Event], progress: Callable[[int], None] = lambda _: None
 ) -> Ledger:
-    """The history that events tell; `progress` is called with how many were read.
+    """Return the history that events tell; `progress` is called with how many were read.
 
     Raises
     ------

@@ -67,7 +67,7 @@ def falls(returns: Series) -> Series:
 
 
 def drawdowns(returns: Series, most: int = 5) -> list[Drawdown]:
-    """The deepest falls, the deepest first."""
+    """Return the deepest falls, the deepest first."""
     below = falls(returns)
     found, begins = [], None
     for place, fall in enumerate([*below, 0.0]):

@@ -66,7 +66,7 @@ class Report:
         return np.array([day.gain for day in self.days])
 
     def plain(self) -> dict[str, Any]:
-        """The report as JSON values; times are ISO 8601 in UTC, amounts USD."""
+        """Return the report as JSON values; times are ISO 8601 in UTC, amounts USD."""
         dates = [day.date for day in self.days]
         return {
             "account": self.account,
@@ -193,7 +193,7 @@ def _mean_margin(days: Sequence[Day]) -> float | None:
 
 
 def _grouped(trades: Iterable[Trade], key: Callable[[Trade], str]) -> list[Group]:
-    """The most profitable first."""
+    """Sort the most profitable first."""
     return sorted(_in_order(trades, key), key=lambda group: -group.profit)
 
 

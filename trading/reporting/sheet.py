@@ -31,7 +31,7 @@ _MOST_SHOWN = 25
 
 
 def report_page(report: Report) -> str:
-    """The page, from what came of it down to each trade."""
+    """Return the page, from what came of it down to each trade."""
     told = f"{report.first} to {report.last}" if report.first else "no session yet"
     intro = (
         f"<p>Paper account <b>{report.account}</b>, {told}. Amounts are USD after fees, times New "
@@ -63,17 +63,17 @@ def money(value: float | int | None) -> str:
 
 
 def percent(value: float | int | None) -> str:
-    """A fraction as signed percent."""
+    """Return a fraction as signed percent."""
     return "-" if value is None or not math.isfinite(value) else f"{value:+.2%}"
 
 
 def ratio(value: float | int | None) -> str:
-    """A plain number."""
+    """Return a plain number."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
 def share(value: float | int | None) -> str:
-    """A fraction as percent without a sign."""
+    """Return a fraction as percent without a sign."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.1%}"
 
 
@@ -289,7 +289,7 @@ def _trade_table(trades: Sequence[Trade]) -> str:
 
 
 def _legs(trade: Trade) -> str:
-    """What happened to its legs, by the minute and in what way."""
+    """Return what happened to its legs, by the minute and in what way."""
     told: dict[tuple[str, str], list[str]] = {}
     for leg in trade.legs:
         when = f"{new_york(leg.ts_ns):%m-%d %H:%M}"

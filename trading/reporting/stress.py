@@ -64,7 +64,7 @@ def stress(legs: Sequence[HeldLeg], now_ns: int, rate: float, taken: str = "") -
 
 
 def legs_of_status(status: Mapping[str, Any], multiplier: float) -> list[HeldLeg]:
-    """The positions that `GET /status` tells, with the spots of their underlyings."""
+    """Return the positions that `GET /status` tells, with the spots of their underlyings."""
     spots = {name: each["spot"] for name, each in status["market"]["underlyings"].items()}
     return [
         HeldLeg(
@@ -79,7 +79,7 @@ def legs_of_status(status: Mapping[str, Any], multiplier: float) -> list[HeldLeg
 
 
 def stress_of_status(status: Mapping[str, Any], multiplier: float) -> Stress | None:
-    """The stress of what `GET /status` tells; None where a figure is missing, or nothing open."""
+    """Stress what `GET /status` tells; None where a figure is missing, or nothing open."""
     try:
         legs = legs_of_status(status, multiplier)
         taken, rate = status["market"]["time"], status["market"]["risk_free_rate"]

@@ -257,6 +257,6 @@ def _series(kind: str, values: Sequence[Any]) -> "pd.Series[Any]":
 
 
 def columns_table(name: str) -> str:
-    """The columns of a table as a Markdown table, for `docs/api.md`."""
+    """Return the columns of a table as a Markdown table, for `docs/api.md`."""
     rows = [f"| `{each.name}` | {each.kind} | {each.meaning} |" for each in TABLES[name]]
     return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows]) + "\n"

@@ -45,7 +45,7 @@ class AccountAnswers:
         self._status_reader.begin()
 
     async def health(self) -> str:
-        """What it is at, where anybody answers for it."""
+        """Return what it is at, where anybody answers for it."""
         try:
             at = await self._state()
         except LiveMarketUnavailable:
@@ -63,7 +63,7 @@ class AccountAnswers:
         return news.ready, list(news.reasons)
 
     async def status(self) -> bytes:
-        """The live market's own account of itself, as a JSON object."""
+        """Return the live market's own account of itself, as a JSON object."""
         at = await self._state()
         if at is None:
             return (await self._status_reader.newest()).status
@@ -81,13 +81,13 @@ class AccountAnswers:
         return text if at is None else text + supervisor_text(at, self._strategy)
 
     async def told(self) -> Told:
-        """What the page shows."""
+        """Return what the page shows."""
         at = await self._state()
         news = None if _idle(at) else await self._status_reader.newest()
         return Told(news, at._asdict() if at is not None else None)
 
     async def command(self, method: str, timeout_s: float, *arguments: object) -> Any:
-        """The answer of the live market's `method`."""
+        """Return the answer of the live market's `method`."""
         at = await self._state()
         if _idle(at):
             raise LiveMarketUnavailable(at.reason)
@@ -98,7 +98,7 @@ class AccountAnswers:
 
 
 def new_api(lifespan: Lifespan | None = None) -> FastAPI:
-    """An application without routes, which answers 503 where nobody answers for an account."""
+    """Return an application without routes: it answers 503 where nobody answers for an account."""
     api = FastAPI(title="trading", docs_url=None, redoc_url=None, lifespan=lifespan)
 
     @api.exception_handler(LiveMarketUnavailable)

@@ -61,8 +61,10 @@ class Supervised(Follower):
     async def state(self) -> SupervisorState:
         """Where the application stands.
 
-        Raises:
-            LiveMarketUnavailable: the supervisor has not answered for longer than a while.
+        Raises
+        ------
+        LiveMarketUnavailable
+            The supervisor has not answered for longer than a while.
         """
         await self.first_known()
         if self._state is None or time.monotonic() - self._answered_s > _STALE_S:
@@ -98,7 +100,7 @@ def build_api(
     supervisor: Supervised | None = None,
     market: NamedActor | None = None,
 ) -> FastAPI:
-    """The HTTP routes, as an ASGI app that needs no more than a connection to Ray.
+    """Return the HTTP routes, as an ASGI app that needs no more than a connection to Ray.
 
     `GET /` is the page, `GET /events` what it shows as server-sent events, `GET /chain/...` an
     option chain and `GET /journal` a search of the journal, see `page_routes`.
@@ -130,7 +132,7 @@ def build_api(
 
 
 def account_api(answers: AccountAnswers, lifespan: Lifespan | None = None) -> FastAPI:
-    """The HTTP routes of one account."""
+    """Return the HTTP routes of one account."""
     api = new_api(lifespan)
 
     @api.get("/health", responses=ANSWERS)
@@ -164,13 +166,18 @@ def build_app(
     resources: Mapping[str, float] | None = None,
     supervisor: serve.Application | None = None,
 ) -> serve.Application:
-    """The Serve application of `build_api`, for `ray.serve.run`.
+    """Return the Serve application of `build_api`, for `ray.serve.run`.
 
-    Parameters:
-        live_actor_name: name of the live market's actor.
-        namespace: Ray namespace of that actor; None: the supervisor tells.
-        resources: custom resources of the node that its replicas run on; unset: any node.
-        supervisor: the bound deployment named `SUPERVISOR`, where there is one.
+    Parameters
+    ----------
+    live_actor_name
+        Name of the live market's actor.
+    namespace
+        Ray namespace of that actor; None: the supervisor tells.
+    resources
+        Custom resources of the node that its replicas run on; unset: any node.
+    supervisor
+        The bound deployment named `SUPERVISOR`, where there is one.
     """
     supervised = supervisor is not None
 
@@ -185,12 +192,16 @@ def service_of(
     resources: Mapping[str, float] | None = None,
     *behind: serve.Application | None,
 ) -> serve.Application:
-    """The Serve application of what `build` makes in each replica.
+    """Return the Serve application of what `build` makes in each replica.
 
-    Parameters:
-        build: called in the replica.
-        resources: custom resources of the node that its replicas run on; unset: any node.
-        behind: bound deployments that it goes with; None: none.
+    Parameters
+    ----------
+    build
+        Called in the replica.
+    resources
+        Custom resources of the node that its replicas run on; unset: any node.
+    behind
+        Bound deployments that it goes with; None: none.
     """
     deployment = serve.deployment(
         name="api",
@@ -205,7 +216,7 @@ def service_of(
     )
 
     def built() -> FastAPI:
-        """Called in the replica, before it listens."""
+        """Make the application in the replica, before it listens."""
         give_way(ANSWERS_LAST)
         keep_replica_on_loopback()
         return build()

@@ -1,6 +1,6 @@
-"""`POST /control/...`: the owner's commands by HTTP.
+r"""`POST /control/...`: the owner's commands by HTTP.
 
-    curl -X POST -H "Authorization: Bearer $CONTROL_TOKEN" -d '{"why": "holiday"}' \\
+    curl -X POST -H "Authorization: Bearer $CONTROL_TOKEN" -d '{"why": "holiday"}' \
         http://127.0.0.1:8000/control/flatten
 
 The token comes from `CONTROL_TOKEN` where the live market runs; without one every command is
@@ -101,7 +101,7 @@ class Door:
         self._asked_s = -_DIGEST_KEPT_S
 
     async def admit(self, authorization: str) -> None:
-        """Raises Refused unless the header carries the owner's token, and not too often."""
+        """Raise Refused unless the header carries the owner's token, and not too often."""
         if self._clock() - self._asked_s >= _DIGEST_KEPT_S:
             self._digest = await self._ask("control_digest", _DIGEST_TIMEOUT_S)
             self._asked_s = self._clock()
@@ -170,7 +170,7 @@ def add_control(api: FastAPI, ask: Callable[..., Any], strategy: str | None = No
 
 
 async def _bounded(request: Request) -> bytes:
-    """The body, read no further than it may be long."""
+    """Return the body, read no further than it may be long."""
     content = b""
     async for chunk in request.stream():
         content += chunk
@@ -197,7 +197,7 @@ def _json(content: object, status: int, headers: dict[str, str]) -> Response:
 
 
 def _object(*texts: str, **fields: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema's object: fields of text, and others."""
+    """Return a JSON schema's object: fields of text, and others."""
     return {
         "type": "object",
         "properties": {**{each: {"type": "string"} for each in texts}, **fields},

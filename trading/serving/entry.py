@@ -87,18 +87,18 @@ class ApplicationSupervisor:
         return self._account
 
     async def check_health(self) -> None:
-        """Called by Serve, which replaces the replica when it raises."""
+        """Raise where the replica is ill; Serve calls this, and replaces the replica then."""
         self._supervisor.check()
 
     async def __del__(self) -> None:
-        """Called by Serve before it ends the replica."""
+        """End what the replica began; Serve calls this before it ends the replica."""
         supervisor = getattr(self, "_supervisor", None)
         if supervisor is not None:
             await asyncio.to_thread(supervisor.close, CLOSE_TIMEOUT_S)
 
 
 def application(arguments: Arguments) -> serve.Application:
-    """The Serve application: the HTTP service as ingress, and the supervisor behind it.
+    """Return the Serve application: the HTTP service as ingress, and the supervisor behind it.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def application(arguments: Arguments) -> serve.Application:
 
 
 def api_of(arguments: Arguments) -> FastAPI:
-    """The HTTP routes: of each strategy where the settings have any, else of the account.
+    """Return the HTTP routes: of each strategy where the settings have any, else of the account.
 
     Called in a replica, which is where the settings are.
 
@@ -140,7 +140,7 @@ def api_of(arguments: Arguments) -> FastAPI:
 
 
 def read_settings(arguments: Arguments) -> Settings:
-    """The settings, with absolute paths.
+    """Return the settings, with absolute paths.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def read_settings(arguments: Arguments) -> Settings:
 
 
 def read_strategies(arguments: Arguments, common: Settings) -> dict[str, Settings]:
-    """The settings of each strategy by its name, with absolute paths."""
+    """Return the settings of each strategy by its name, with absolute paths."""
     return {
         name: absolute_paths(
             load_settings(arguments.config, [*arguments.set, f"strategy={name}"], os.environ)

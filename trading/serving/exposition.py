@@ -11,7 +11,7 @@ from trading.serving.supervisor import TRADING, SupervisorState
 
 
 def supervisor_text(state: SupervisorState, strategy: str | None = None) -> bytes:
-    """The supervisor's metrics as Prometheus text; while nobody trades, that it is not ready."""
+    """Return the metrics as Prometheus text; while nobody trades, that it is not ready."""
     registry = CollectorRegistry()
     registry.register(_Families(state))
     return text_of(registry, strategy)

@@ -35,9 +35,12 @@ class LiveMarketGone(LiveMarketUnavailable):
 class NamedActor:
     """Calls the live market's actor by its name, and finds its successor after it died.
 
-    Parameters:
-        actor_name: name that the actor was created with.
-        namespace: Ray namespace of the actor, or who tells it.
+    Parameters
+    ----------
+    actor_name
+        Name that the actor was created with.
+    namespace
+        Ray namespace of the actor, or who tells it.
     """
 
     def __init__(self, actor_name: str, namespace: str | Namespace) -> None:
@@ -46,10 +49,12 @@ class NamedActor:
         self._actor: Any = None
 
     async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
-        """The answer of the actor's `method`.
+        """Return the answer of the actor's `method`.
 
-        Raises:
-            LiveMarketUnavailable: no such actor, it died, it failed, or it gave no answer in time.
+        Raises
+        ------
+        LiveMarketUnavailable
+            No such actor, it died, it failed, or it gave no answer in time.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -109,7 +114,7 @@ class Follower:
         self._known.set()
 
     async def first_known(self) -> None:
-        """Returns when there is something to tell, or after a while."""
+        """Wait until there is something to tell, or for a while."""
         self.begin()
         if not self._known.is_set():
             try:
@@ -125,8 +130,10 @@ class Follower:
 class StatusReader(Follower):
     """The newest news of the live market, or why there is none.
 
-    Parameters:
-        market: whose.
+    Parameters
+    ----------
+    market
+        Whose.
     """
 
     def __init__(self, market: NamedActor) -> None:
@@ -137,10 +144,12 @@ class StatusReader(Follower):
         self._fault = "it has not answered yet"
 
     async def newest(self) -> StatusUpdate:
-        """The newest edition.
+        """Return the newest edition.
 
-        Raises:
-            LiveMarketUnavailable: there is none, or the actor has been silent since too long.
+        Raises
+        ------
+        LiveMarketUnavailable
+            There is none, or the actor has been silent since too long.
         """
         await self.first_known()
         silent_s = time.monotonic() - self._heard_s

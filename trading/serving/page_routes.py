@@ -78,7 +78,7 @@ def add_page(
 
     @api.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        """The page; its addresses are below the account's own path."""
+        """Return the page; its addresses are below the account's own path."""
         root = html.escape(request.scope.get("root_path", "").rstrip("/"), quote=True)
         found = files["index.html"]
         content = found.content.replace(b'<base href="/">', f'<base href="{root}/">'.encode())
@@ -86,13 +86,13 @@ def add_page(
 
     @api.get("/page/{name:path}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
-        """A file of the page."""
+        """Return a file of the page."""
         found = files.get(name)
         return Response(status_code=404) if found is None else _answer(request, found)
 
     @api.get("/events", include_in_schema=False)
     async def events(request: Request) -> Response:
-        """What the page shows, see `page_stream`."""
+        """Return what the page shows, see `page_stream`."""
         if stream.viewers >= MOST_VIEWERS:
             return _json({"reason": f"{MOST_VIEWERS} look at it already"}, 503, _LATER)
         last = request.headers.get("last-event-id", "")
@@ -113,7 +113,7 @@ def _add_chain(api: FastAPI, stream: PageStream, ask: Callable[..., Awaitable[An
 
     @api.get("/chain/{underlying}", responses=_FOUND)
     async def chain(underlying: str) -> Response:
-        """The option chain of an underlying at the last bar: quotes, volatilities, deltas."""
+        """Return an underlying's option chain at the last bar: quotes, volatilities, deltas."""
         edition = await stream.newest()
         status = edition.content["status"]
         bar = f"{status.get('process')} {status.get('market', {}).get('time')}"

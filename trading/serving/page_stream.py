@@ -65,7 +65,7 @@ class PageStream:
         self.viewers = 0
 
     async def newest(self) -> Edition:
-        """The newest edition.
+        """Return the newest edition.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class PageStream:
 
 
 async def squeezed(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same in gzip, each event as soon as it is there: what repeats costs little."""
+    """Yield the same in gzip, each event as soon as it is there: what repeats costs little."""
     gzip = zlib.compressobj(wbits=31)
     async for event in events:
         yield gzip.compress(event) + gzip.flush(zlib.Z_SYNC_FLUSH)
@@ -137,7 +137,7 @@ async def squeezed(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def merge_patch(before: Any, after: Any) -> Any:
-    """The JSON merge patch (RFC 7396) that leads from one object to another.
+    """Return the JSON merge patch (RFC 7396) that leads from one object to another.
 
     What is null counts as absent, as it does for who applies it.
     """
@@ -162,7 +162,7 @@ def _is_restless(patch: dict[str, Any]) -> bool:
 
 
 def _edition(told: Told) -> Edition:
-    """An edition of the same news has the same name whichever replica tells of it."""
+    """Name an edition of the same news alike, whichever replica tells of it."""
     supervisor = {} if told.supervisor is None else {"supervisor": told.supervisor}
     said = zlib.crc32(as_json(supervisor))
     if told.news is None:

@@ -57,7 +57,7 @@ class FleetStatesReader(Follower):
         self._fault = "it has not answered yet"
 
     async def posted(self) -> FleetState:
-        """What is posted.
+        """Return what is posted.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class FleetStatesReader(Follower):
 def build_strategies_api(
     live_actor_name: str, namespaces: Mapping[str, str], driver_namespace: str
 ) -> FastAPI:
-    """The HTTP routes of strategies, as an ASGI app that needs no more than a connection to Ray.
+    """Return the HTTP routes of strategies as an ASGI app, which needs a connection to Ray alone.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def build_strategies_api(
 
     @api.get("/status", responses=ANSWERS)
     async def status() -> Response:
-        """The status of each strategy, by its name."""
+        """Return the status of each strategy, by its name."""
         told = [as_json(name) + b":" + await _status(each[name]) for name in each]
         return answer(b'{"strategies":{' + b",".join(told) + b"}}")
 
@@ -179,7 +179,7 @@ def build_strategies_api(
 
     @api.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
-        """The strategies' pages."""
+        """Return the strategies' pages."""
         root = request.scope.get("root_path", "").rstrip("/")
         return Response(_index(root, tuple(each)), headers=_HEADERS, media_type="text/html")
 
@@ -196,7 +196,7 @@ def build_strategies_app(
     driver_namespace: str,
     resources: Mapping[str, float] | None = None,
 ) -> serve.Application:
-    """The Serve application of `build_strategies_api`, for `ray.serve.run`."""
+    """Return the Serve application of `build_strategies_api`, for `ray.serve.run`."""
 
     def build() -> FastAPI:
         return build_strategies_api(live_actor_name, namespaces, driver_namespace)
@@ -215,7 +215,7 @@ _HEADERS = {
 
 
 def _index(root: str, names: tuple[str, ...]) -> str:
-    """A list of links: each strategy has a page of its own."""
+    """Return a list of links: each strategy has a page of its own."""
     links = "".join(
         f'<li><a href="{html.escape(f"{root}/{name}/", quote=True)}">{html.escape(name)}</a></li>'
         for name in names

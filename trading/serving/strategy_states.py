@@ -35,5 +35,5 @@ class FleetStates:
         self._posted, self._at_s = posted, time.monotonic()
 
     def newest(self) -> FleetState | None:
-        """What was posted last; None before the first, or when the driver is silent."""
+        """Return what was posted last; None before the first, or when the driver is silent."""
         return self._posted if time.monotonic() - self._at_s < STALE_S else None

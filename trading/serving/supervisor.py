@@ -42,7 +42,7 @@ class Pauses(NamedTuple):
     """After so long a life the next failure counts as the first."""
 
     def after(self, before_s: float, lived_s: float) -> float:
-        """The pause that follows the last one, of `before_s`; 0 before the first."""
+        """Return the pause that follows the last one, of `before_s`; 0 before the first."""
         if not before_s or lived_s >= self.steady_s:
             return self.first_s
         return min(2 * before_s, self.longest_s)
@@ -136,7 +136,7 @@ class Supervisor:
             self._stand(STOPPED, "it was told to stop")
 
     def _repeat(self, attempt: Callable[[], T | None]) -> T | None:
-        """What `attempt` returns, tried again after failures; None when told to stop."""
+        """Return what `attempt` returns, tried again after failures; None when told to stop."""
         pause_s = 0.0
         while not self._stop.is_set():
             began_s = time.monotonic()
@@ -176,7 +176,7 @@ class Supervisor:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, for people; its type, where the text is not meant for them."""
+    """Return what an error says, for people; its type, where the text is not meant for them."""
     if isinstance(error, TradingError):
         return " ".join(str(error).split())
     return type(error).__name__

@@ -42,7 +42,7 @@ class Elsewhere(NamedTuple):
 
 
 def ranked(trials: Mapping[int, Trial]) -> list[Trial]:
-    """The best first: by how far they came, then by their score there; failures last."""
+    """Sort the best first: by how far they came, then by their score; failures last."""
 
     def place(trial: Trial) -> tuple[bool, int, float]:
         newest = trial.newest
@@ -56,7 +56,7 @@ def ranked(trials: Mapping[int, Trial]) -> list[Trial]:
 
 
 def winner_of(trials: Mapping[int, Trial], judgements: int) -> Trial | None:
-    """The best of those that learned to their end; None where none has."""
+    """Return the best of those that learned to their end; None where none has."""
     for trial in ranked(trials):
         if trial.newest is not None and trial.newest.judgement == judgements and not trial.failure:
             return trial
@@ -102,7 +102,7 @@ def elsewhere(
 
 
 def settings_layer(settings: Settings, point: Point) -> dict[str, Any]:
-    """The settings with a point's values, as a file of settings has them.
+    """Return the settings with a point's values, as a file of settings has them.
 
     What is a default, a secret, or an environment variable's is left out.
     """

@@ -131,7 +131,7 @@ def _mutations(space: Space, seed: int) -> dict[str, Any]:
 
 
 def within(space: Space, point: Mapping[str, Any]) -> Point:
-    """The point with every number brought back into its range."""
+    """Return the point with every number brought back into its range."""
     bounded = dict(point)
     for key, each in space.items():
         if not isinstance(each, Choices):
@@ -224,7 +224,7 @@ class _Telling(tune.Callback):  # type: ignore[misc]
 
 
 def _last_line(trial: TuneTrial) -> str:
-    """What its process said at its end."""
+    """Return what its process said at its end."""
     try:
         lines = Path(trial.error_file or "").read_text().strip().splitlines()
     except OSError:

@@ -75,7 +75,7 @@ def trial(config: Point, plan: Plan) -> None:
 
 
 def settings_of_trial(settings: Settings, point: Point) -> Settings:
-    """The settings of a trial, which learns and samples in its own process, on CPUs."""
+    """Return the settings of a trial, which learns and samples in its own process, on CPUs."""
     changed = with_point(settings, point)
     learning = changed.learning.model_copy(
         update={
@@ -95,7 +95,7 @@ def folder_of_fold(checkpoint: Path, fold: int) -> Path:
 
 
 def policy_of(checkpoint: Path, fold: int, settings: Settings) -> Policy:
-    """What one fold of a trial learnt, acting as the trial's settings say.
+    """Return what one fold of a trial learnt, acting as the trial's settings say.
 
     Raises
     ------

@@ -24,7 +24,7 @@ _HALF = re.compile(
 
 
 def mended(body: bytes) -> bytes:
-    """A JSON text without what other programs write and JSON has not.
+    """Return a JSON text without what other programs write and JSON has not.
 
     A byte-order mark is left out, NaN and Infinity become `null`, halves of surrogate pairs the
     replacement character.
@@ -43,7 +43,7 @@ def _mended_token(found: re.Match[bytes]) -> bytes:
 
 
 def elements(frame: bytes) -> list[bytes] | None:
-    """The elements of the JSON array `frame`, each unread; None when it is no array.
+    """Return the elements of the JSON array `frame`, each unread; None when it is no array.
 
     Where the array as a whole cannot be read, its objects are found by their brackets. From one
     whose brackets do not close, the search goes on at the next thing that looks like an event.

@@ -29,7 +29,7 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 def encode_quotes(quotes: Quotes, rows: NDArray[np.intp], symbols: Sequence[str]) -> list[bytes]:
-    """The chosen `rows` of `quotes` as `Q` events; `symbols` by position in the listing."""
+    """Return the chosen `rows` of `quotes` as `Q` events; `symbols` by position in the listing."""
     columns = zip(
         quotes.contract[rows].tolist(),
         (quotes.ts_ns[rows] // _NS_PER_MS).tolist(),
@@ -47,7 +47,7 @@ def encode_quotes(quotes: Quotes, rows: NDArray[np.intp], symbols: Sequence[str]
 
 
 def encode_trades(trades: Trades, rows: NDArray[np.intp], symbols: Sequence[str]) -> list[bytes]:
-    """The chosen `rows` of `trades` as `T` events; `symbols` by position in the listing."""
+    """Return the chosen `rows` of `trades` as `T` events; `symbols` by position in the listing."""
     columns = zip(
         trades.contract[rows].tolist(),
         (trades.ts_ns[rows] // _NS_PER_MS).tolist(),
@@ -63,7 +63,7 @@ def encode_trades(trades: Trades, rows: NDArray[np.intp], symbols: Sequence[str]
 
 
 def encode_bar(bar: StockBar, end_ns: int, totals: DayTotals) -> bytes:
-    """A minute bar as an `AM` event.
+    """Return a minute bar as an `AM` event.
 
     Volumes are whole numbers on the wire. The average trade size `z` is 0, which stands for
     unknown: a bar does not say how many trades made it.
@@ -88,12 +88,12 @@ def encode_bar(bar: StockBar, end_ns: int, totals: DayTotals) -> bytes:
 
 
 def encode_halt(news: HaltNews) -> bytes:
-    """What is told of a halt as a `LULD` event without limits."""
+    """Return what is told of a halt as a `LULD` event without limits."""
     indicators = (HALT_INDICATOR,) if news.halted else ()
     return _ENCODE(PriceBand(news.symbol, news.ts_ns // _NS_PER_MS, i=indicators))
 
 
 def frames(events: Sequence[bytes], max_events: int) -> Iterator[bytes]:
-    """Encoded events joined to frames, JSON arrays of at most `max_events`."""
+    """Yield encoded events joined to frames, JSON arrays of at most `max_events`."""
     for begin in range(0, len(events), max_events):
         yield b"[" + b",".join(events[begin : begin + max_events]) + b"]"

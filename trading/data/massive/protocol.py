@@ -53,17 +53,27 @@ class Reply(NamedTuple):
 class FeedProtocol:
     """One connection's state: who it is and what it asked for.
 
-    Parameters:
-        asset_class: the path of the connection.
-        keys: API keys that are accepted.
-        max_quote_contracts: contracts of `Q` that one connection may subscribe to.
+    Parameters
+    ----------
+    asset_class
+        The path of the connection.
+    keys
+        API keys that are accepted.
+    max_quote_contracts
+        Contracts of `Q` that one connection may subscribe to.
 
-    Attributes:
-        key: the API key once authenticated, else None.
-        symbols: subscribed symbols by channel; `*` stands for all of a channel.
-        revision: rises with every change of `symbols`.
-        tells_time: whether every frame is to begin with the server's clock, see `TapeClock`.
-        opened: the session that the client said last it has listed, as a date; empty at first.
+    Attributes
+    ----------
+    key
+        The API key once authenticated, else None.
+    symbols
+        Subscribed symbols by channel; `*` stands for all of a channel.
+    revision
+        Rises with every change of `symbols`.
+    tells_time
+        Whether every frame is to begin with the server's clock, see `TapeClock`.
+    opened
+        The session that the client said last it has listed, as a date; empty at first.
     """
 
     asset_class: AssetClass
@@ -76,7 +86,7 @@ class FeedProtocol:
     opened: str = ""
 
     def receive(self, message: str | bytes) -> Reply:
-        """Takes one message of the client and says what to answer."""
+        """Take one message of the client and say what to answer."""
         try:
             command = decode_action(message)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -150,7 +160,7 @@ class FeedProtocol:
 
 
 def connected() -> Status:
-    """The first status of every connection."""
+    """Return the first status of every connection."""
     return Status(StatusCode.CONNECTED, "Connected Successfully")
 
 

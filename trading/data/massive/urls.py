@@ -35,7 +35,10 @@ def is_loopback(url: str) -> bool:
 
 
 def proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for `url`; clients of HTTP do not all look there."""
+    """Return the proxy that the environment names for `url`.
+
+    Clients of HTTP do not all look there.
+    """
     parts = urlsplit(url)
     if is_loopback(url) or proxy_bypass(parts.hostname or ""):
         return None

@@ -245,7 +245,10 @@ class _Mistimed(DataError):
 
 
 def _read(raw: bytes) -> Event | None:
-    """The event that `raw` holds, None for one of an unknown kind; raises for a damaged one."""
+    """Return the event that `raw` holds, None for one of an unknown kind.
+
+    Raises for a damaged one.
+    """
     event: Event
     try:
         event = _EVENT.decode(raw)
@@ -267,7 +270,7 @@ _NUMBER = re.compile(r"-?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def _told(value: Any) -> Any:
-    """A number that came as text, as the number; empty text as nothing; else what came."""
+    """Return a number that came as text, as the number; empty text as nothing; else what came."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -289,7 +292,7 @@ def _time(value: Any) -> int:
 
 
 def _number(value: Any, most: float) -> float:
-    """A price or size; `None`, which stands for an absent one, is 0."""
+    """Return a price or size; `None`, which stands for an absent one, is 0."""
     value = _told(value)
     if value is None:
         return 0.0
@@ -313,7 +316,7 @@ def _price_or(value: Any, instead: float) -> float:
 
 
 def _size(value: Any) -> float:
-    """A size; one that is no number displays nothing."""
+    """Return a size; one that is no number displays nothing."""
     try:
         return _number(value, 1e18)
     except DataError:
@@ -321,7 +324,7 @@ def _size(value: Any) -> float:
 
 
 def _whole(value: Any) -> int:
-    """A number that nobody needs, or can do without: 0 where it is odd."""
+    """Return a number that can be done without: 0 where it is odd."""
     value = _told(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)

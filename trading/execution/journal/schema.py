@@ -222,6 +222,7 @@ def migrate(path: Path, version: int) -> None:
 
 
 def create_schema(connection: sqlite3.Connection) -> None:
+    """Make the tables of the newest version in an empty file, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     for statement in _statements():
         connection.execute(statement)
@@ -363,8 +364,10 @@ def _is_written_by(name: Path) -> bool:
 
 
 def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a file beside this one, as in `NAME-wal`."""
     return path.with_name(path.name + suffix)
 
 
 def as_text(value: object) -> str:
+    """Return a column's value as text, whatever bytes a damaged one holds."""
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

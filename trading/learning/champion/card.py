@@ -28,13 +28,13 @@ _HELD_OUT = {
 
 
 def markets_told(settings: Settings) -> dict[str, str]:
-    """What is trained in, for a checkpoint's metadata."""
+    """Return what is trained in, for a checkpoint's metadata."""
     history = settings.learning.history
     return {"markets": "simulated markets" if history is None else f"history {history}"}
 
 
 def live_told(settings: Settings) -> dict[str, str]:
-    """What is trained in, and the account whose decisions are learned from beside it."""
+    """Return what is trained in, and the account whose decisions are learned from beside it."""
     if not settings.learning.online:
         return markets_told(settings)
     live = f"data.source {settings.data.source}: {', '.join(settings.symbols)}"
@@ -103,7 +103,7 @@ def _settings(metadata: Mapping[str, Any]) -> str:
 
 
 def _changed(settings: Mapping[str, Any], prefix: str) -> list[str]:
-    """Noted settings that differ from their defaults; the market's where they are asked for."""
+    """Return noted settings that are not the defaults; the market's where asked for."""
     usual = noted_settings(Settings())
     return [
         key

@@ -286,7 +286,10 @@ class Gate:
 def output_fault(
     probabilities: FloatArray, values: FloatArray, mask: BoolArray
 ) -> tuple[str, str] | None:
-    """What is wrong with a policy's outputs: no numbers, or a chance for what is forbidden."""
+    """Return what is wrong with a policy's outputs.
+
+    No numbers, or a chance for what is forbidden.
+    """
     if not (np.isfinite(probabilities).all() and np.isfinite(values).all()):
         return NOT_FINITE, "the policy's outputs hold NaN or infinity"
     chance = float(np.where(mask, 0.0, probabilities).max())
@@ -370,6 +373,6 @@ class _Watched:
         return decision.actions
 
     def probe(self) -> _Probe:
-        """The states that the first accounts came to."""
+        """Return the states that the first accounts came to."""
         seen, mask, first, log_probs = zip(*self._kept, strict=True)
         return _Probe(np.stack(seen), np.stack(mask), np.stack(first), np.stack(log_probs))

@@ -158,7 +158,7 @@ class ChampionManager:
         return self._take_up(pointer)
 
     def poll(self) -> PromotionDecision | None:
-        """What an owner's command changed since the last look; None where nothing was.
+        """Return what an owner's command changed since the last look; None where nothing was.
 
         A champion that cannot be read is refused, and told in the log once for each move.
         """
@@ -205,7 +205,7 @@ class ChampionManager:
             self._is_published = True
 
     def _pointer(self) -> ChampionPointer:
-        """The pointer; one that was lost while trading is written again."""
+        """Return the pointer; one that was lost while trading is written again."""
         pointer = self._champions.pointer()
         if pointer is None and self._state is not None:
             log.error("the champions' folder was lost", folder=str(self._champions.directory))

@@ -51,7 +51,7 @@ class Levels:
         self.digest, self._passed = digest, {}
 
     def passed(self, digest: str, compared: Sequence[Compared]) -> None:
-        """A challenger passed."""
+        """Note that a challenger passed."""
         self._passed = {digest: tuple(compared)}
 
     def below_best(self, each: Compared) -> float:

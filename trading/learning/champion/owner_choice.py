@@ -31,7 +31,7 @@ class OwnerChoice:
         self.store = CheckpointStore(checkpoints, keep)
 
     def find(self, which: str) -> tuple[Path, bool]:
-        """The folder that is meant, and whether it is one of our own.
+        """Return the folder that is meant, and whether it is one of our own.
 
         Raises
         ------

@@ -109,7 +109,7 @@ class ChampionStore:
         self._noted = dict(noted or {})
 
     def pointer(self) -> ChampionPointer | None:
-        """What the pointer says now; None before the first champion.
+        """Return what the pointer says now; None before the first champion.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class ChampionStore:
         return self._store.path(number)
 
     def metadata(self, number: int) -> dict[str, Any]:
-        """What a champion's manifest says: version, by, reason, kl, compared, before, time.
+        """Return what a champion's manifest says: version, by, reason, kl, compared, before, time.
 
         Raises
         ------
@@ -146,7 +146,7 @@ class ChampionStore:
         return verify(self.path(number))
 
     def load(self, number: int) -> Champion:
-        """A champion's weights, checked against its manifest; raises CheckpointError."""
+        """Return a champion's weights, checked against its manifest; raises CheckpointError."""
         metadata = self.metadata(number)
         return Champion(number, int(metadata["version"]), load_module_weights(self.path(number)))
 
@@ -385,7 +385,7 @@ def fits(weights: "Weights", config: "CLSTMConfig", origin: Path) -> None:
 
 
 def not_finite(weights: "Weights") -> str:
-    """What is wrong with weights of which one is no number, for people; empty where none is."""
+    """Say which weight is no number, for people; empty where none is."""
     for name, array in weights.items():
         if not np.isfinite(array).all():
             return f"weight {name} holds NaN or infinity"

@@ -89,7 +89,7 @@ class Layer(NamedTuple):
 
 @kernel
 def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: Weights) -> Layer:
-    """A layer before its first step, from the state [B, H]; it changes that state.
+    """Prepare a layer before its first step, from the state [B, H]; it changes that state.
 
     Twin of one layer of `torch.nn.LSTM` with its `h_0` and `c_0`.
     """
@@ -116,15 +116,19 @@ def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: Weights) ->
 
 @kernel
 def forward(layer: Layer, t: int, inputs: FloatArray, begins: BoolArray) -> None:
-    """A step: `inputs` [B, I] to `layer.hidden`, from a state of zeros in rows that begin.
+    """Take a step: `inputs` [B, I] to `layer.hidden`, from zeros in rows that begin.
 
     Twin of `torch.lstm_cell`.
 
-    Args:
-        layer: What it needs later is kept at `t`.
-        t: The step's place.
-        inputs: float32 [B, I].
-        begins: bool [B], where an episode starts.
+    Parameters
+    ----------
+    layer
+        What it needs later is kept at `t`.
+    t
+        The step's place.
+    inputs : float32 [B, I]
+    begins : bool [B]
+        Where an episode starts.
     """
     seen, before, gates = layer.seen[t], layer.before[t], layer.gates[t]
     width = inputs.shape[1]
@@ -150,18 +154,26 @@ def backward(
     d_cell: FloatArray,
     d_seen: FloatArray,
 ) -> None:
-    """The step backward: gradients of the state after it to those of the state before it.
+    """Step backward: gradients of the state after the step to those of the state before it.
 
     Twin of what autograd makes of `torch.lstm_cell`.
 
-    Args:
-        layer: After `forward`; `layer.gates[t]` becomes the gradients of the gates' arguments.
-        t: The step's place.
-        begins: bool [B], as in `forward`.
-        weights: float32 [4H, I + H], `layer.weights` transposed.
-        d_hidden: float32 [B, H], of the hidden state, by later steps and by the outputs.
-        d_cell: float32 [B, H], of the cells.
-        d_seen: float32 [B, I + H], filled; its first columns are the inputs' gradients.
+    Parameters
+    ----------
+    layer
+        After `forward`; `layer.gates[t]` becomes the gradients of the gates' arguments.
+    t
+        The step's place.
+    begins : bool [B]
+        As in `forward`.
+    weights : float32 [4H, I + H]
+        `layer.weights` transposed.
+    d_hidden : float32 [B, H]
+        Of the hidden state, by later steps and by the outputs.
+    d_cell : float32 [B, H]
+        Of the cells.
+    d_seen : float32 [B, I + H]
+        Filled; its first columns are the inputs' gradients.
     """
     _close(layer.gates[t], layer.before[t], layer.squashed[t], d_hidden, d_cell)
     multiply(layer.gates[t], weights, d_seen)
@@ -176,7 +188,7 @@ def backward(
 
 @kernel
 def multiply(left: FloatArray, right: FloatArray, product: FloatArray) -> None:
-    """The matrix product, in pieces of rows that are small to BLAS; twin of `torch.mm`."""
+    """Multiply matrices, in pieces of rows that are small to BLAS; twin of `torch.mm`."""
     piece = max(FEWEST_ROWS, SMALL_PRODUCT // right.size // FEWEST_ROWS * FEWEST_ROWS)
     for start in range(0, len(left), piece):
         np.dot(left[start : start + piece], right, product[start : start + piece])

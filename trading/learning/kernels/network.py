@@ -112,14 +112,21 @@ def evaluate(
 
     Twin of `trading.learning.clstm.CLSTM.forward`.
 
-    Args:
-        network: The weights.
-        observations: float32 [T, B, F].
-        action_mask: bool [T, B, N], True where the action is allowed.
-        first: bool [T, B], True where the state is zeroed before the step.
-        state: Before the first step; becomes that after the last.
+    Parameters
+    ----------
+    network
+        The weights.
+    observations : float32 [T, B, F]
+    action_mask : bool [T, B, N]
+        True where the action is allowed.
+    first : bool [T, B]
+        True where the state is zeroed before the step.
+    state
+        Before the first step; becomes that after the last.
 
-    Returns:
+    Returns
+    -------
+    tuple[FloatArray, FloatArray]
         Logits float32 [T, B, N], `finfo.min` where not allowed, and values float32 [T, B].
     """
     steps, rows = first.shape
@@ -157,12 +164,18 @@ def learn(
 
     The loss is that of `trading.learning.ppo_update.ppo_loss`, times the number of valid steps.
 
-    Args:
-        network: The weights.
-        steps: Of all sequences.
-        columns: int64 [B], the sequences to learn from.
-        state: Of those sequences [B, H] before their first step; it is changed.
-        coefficients: Of the loss.
+    Parameters
+    ----------
+    network
+        The weights.
+    steps
+        Of all sequences.
+    columns : int64 [B]
+        The sequences to learn from.
+    state
+        Of those sequences [B, H] before their first step; it is changed.
+    coefficients
+        Of the loss.
     """
     length, rows = len(steps.first), len(columns)
     features, actions = steps.observations.shape[2], steps.action_mask.shape[2]
@@ -245,12 +258,18 @@ def decide(
     A draw below 1 times a row's total stays below it, and an index is taken only where the sum
     steps over the draw, so an index of probability 0 is never drawn.
 
-    Args:
-        logits: float32 [B, N], `finfo.min` where not allowed.
-        draws: float64 [B], uniform in [0, 1); not looked at when `greedy`.
-        greedy: Take the most likely action, of equal ones the first.
+    Parameters
+    ----------
+    logits : float32 [B, N]
+        `finfo.min` where not allowed.
+    draws : float64 [B]
+        Uniform in [0, 1); not looked at when `greedy`.
+    greedy
+        Take the most likely action, of equal ones the first.
 
-    Returns:
+    Returns
+    -------
+    tuple[IntArray, FloatArray, FloatArray]
         Actions int64 [B], their log probabilities float32 [B], and the distribution [B, N].
     """
     rows, count = logits.shape
@@ -361,7 +380,7 @@ def _loss(
     coefficients: Coefficients,
     losses: npt.NDArray[np.float64],
 ) -> np.float32:
-    """Adds one step's losses, turns its logits into the gradient by them; returns that by value."""
+    """Add one step's losses, turn its logits into the gradient by them; return that by value."""
     weight = steps.valid[t, column]
     mask = steps.action_mask[t, column]
     action = steps.actions[t, column]
@@ -397,7 +416,7 @@ def _loss(
 
 @kernel
 def _add(into: FloatArray, what: FloatArray) -> None:
-    """Adds the first columns of `what` [B, I] to `into` [B, H]."""
+    """Add the first columns of `what` [B, I] to `into` [B, H]."""
     for row in range(len(into)):
         left, right = into[row], what[row]
         for j in range(len(left)):

@@ -85,16 +85,16 @@ class StreamListener(Protocol):
     """Who wants to know, on the event loop, what becomes of a connection and of each name."""
 
     def connected(self) -> None:
-        """It is authenticated anew; everything in `subscriptions` is about to be asked for."""
+        """Note that it is authenticated anew; all in `subscriptions` is about to be asked for."""
 
     def acknowledged(self, name: str) -> None:
-        """The vendor acknowledged a name."""
+        """Note that the vendor acknowledged a name."""
 
     def refused(self, name: str, reason: str) -> None:
-        """The vendor seems to have refused a name."""
+        """Note that the vendor seems to have refused a name."""
 
     def lost(self, reason: str) -> None:
-        """It is down; another is tried."""
+        """Note that it is down; another is tried."""
 
 
 class MassiveStream:

@@ -605,7 +605,7 @@ def _is_quote(quote: HistoricalQuote) -> bool:
 
 
 def _size(value: Any) -> float:
-    """A size; one that is no number displays nothing."""
+    """Return a size; one that is no number displays nothing."""
     size = figure(value)
     return size if size >= 0.0 else 0.0
 

@@ -66,7 +66,7 @@ class _OpenClose(Failure):
 
 
 def figure(value: Any) -> float:
-    """A number of a reply, also one that is told as text; NaN where it is none."""
+    """Return a number of a reply, also one that is told as text; NaN where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:
@@ -79,7 +79,7 @@ def figure(value: Any) -> float:
 def read_splits(
     transport: RestTransport, underlying: str, from_date: date, to_date: date
 ) -> list[Split]:
-    """Splits of a stock by execution date, both dates included, oldest first."""
+    """Return splits of a stock by execution date, both dates included, oldest first."""
     query = {
         "ticker": underlying,
         "execution_date.gte": from_date.isoformat(),
@@ -137,7 +137,7 @@ def read_ticker_details(
 
 
 def read_ticker_events(transport: RestTransport, underlying: str) -> list[Rename]:
-    """The changes of a company's symbol, by the one that it has now or its identifier.
+    """Return the changes of a company's symbol, by the one that it has now or its identifier.
 
     Oldest first.
     """
@@ -170,7 +170,7 @@ def read_ticker_events(transport: RestTransport, underlying: str) -> list[Rename
 
 
 def read_official_close(transport: RestTransport, symbol: str, day: date) -> OfficialClose | None:
-    """The official close of a stock or contract in a session, None while the vendor has none."""
+    """Return the official close of a session, None while the vendor has none."""
     name = quote(symbol, safe=":")
     path = f"/v1/open-close/{name}/{day}"
     try:

@@ -339,7 +339,7 @@ def _date_ns(headers: Mapping[str, str]) -> int | None:
 
 
 def _getting(url: str) -> Call:
-    """Gets a page by its address, over the client's connections and with its headers."""
+    """Get a page by its address, over the client's connections and with its headers."""
     return lambda client: client.client.request("GET", url, headers=client.headers)
 
 

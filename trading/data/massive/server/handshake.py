@@ -25,7 +25,7 @@ def is_stream(request: Request) -> bool:
 
 
 def asset_class_of(connection: ServerConnection) -> AssetClass:
-    """What a connection that was opened asks for."""
+    """Return what a connection that was opened asks for."""
     assert connection.request is not None  # the handshake is over
     path = urlsplit(connection.request.path).path.strip("/")
     return next(name for name in protocol.ASSET_CLASSES if name == path)
@@ -75,7 +75,7 @@ async def close(
 
 
 def response(status: int, body: bytes, more: Mapping[str, str] | None = None) -> Response:
-    """A whole HTTP answer, JSON unless `more` headers say otherwise; the connection ends then."""
+    """Return a whole HTTP answer that ends the connection; JSON unless `more` says otherwise."""
     headers = Headers(
         {
             "Content-Type": "application/json",

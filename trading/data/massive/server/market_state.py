@@ -41,7 +41,7 @@ class DayTotals:
     updated_ns: int = 0
 
     def add(self, bar: StockBar, end_ns: int) -> None:
-        """Adds the session's next bar."""
+        """Add the session's next bar."""
         self.high = max(self.high, bar.high)
         self.low = min(self.low, bar.low)
         self.close = bar.close
@@ -76,7 +76,7 @@ class MarketState:
         self._list(source.listing)
 
     def apply(self, step: SourceStep) -> None:
-        """Takes the step's events; `now_ns` becomes the step's time."""
+        """Take the step's events; `now_ns` becomes the step's time."""
         if step.listing is not self.listing:
             self._list(step.listing)
         self.now_ns = step.ts_ns
@@ -92,11 +92,11 @@ class MarketState:
             self._add_bar(bar)
 
     def bars(self, symbol: str) -> list[StockBar]:
-        """The minute bars of `symbol` so far, oldest first."""
+        """Return the minute bars of `symbol` so far, oldest first."""
         return list(self._bars.get(symbol, ()))
 
     def quotes(self, symbol: str) -> Quotes:
-        """The session's quotes of a contract so far, oldest first; none of an unknown one."""
+        """Return a contract's quotes of the session, oldest first; none of an unknown one."""
         position = self._positions.get(symbol, -1)
         found = [np.flatnonzero(kept.contract == position) for kept in self._quotes]
         parts = [

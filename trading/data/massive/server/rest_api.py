@@ -317,7 +317,7 @@ class RestApi:
         return [*self.actions, *self._state.listing.actions]
 
     def _renames(self, until: date) -> list[Rename]:
-        """Changes of symbols up to a day, the newest first."""
+        """Return changes of symbols up to a day, the newest first."""
         changes = [
             each
             for each in self._told_actions()
@@ -326,7 +326,7 @@ class RestApi:
         return sorted(changes, key=lambda each: each.ex_date, reverse=True)
 
     def _first_name(self, ticker: str, on: date) -> str | None:
-        """The first symbol of the company that has a symbol on a day; None where none has it."""
+        """Return the first symbol of a company by the one of a day; None where none has it."""
         name, day = ticker, on
         for each in self._renames(on):
             if each.underlying == ticker == name:
@@ -336,7 +336,7 @@ class RestApi:
         return name
 
     def _ticker_events(self, request: _Request) -> Json:
-        """The symbols that a company has had, by its symbol now or by its identifier."""
+        """Return the symbols that a company has had, by its symbol now or by its identifier."""
         asked = request.path["ticker"]
         today = self._state.listing.session.date
         first = asked.removeprefix(_FIGI)
@@ -378,7 +378,7 @@ class RestApi:
         return {"status": "OK", "request_id": self._request_id(), "results": details}
 
     def _open_close(self, request: _Request) -> Json:
-        """A symbol's session as its minute bars tell it; the close is the last one's.
+        """Return a symbol's session as its minute bars tell it; the close is the last one's.
 
         A session that is not over has none, as the vendor's.
         """
@@ -406,7 +406,7 @@ class RestApi:
         }
 
     def _treasury_yields(self, request: _Request) -> Json:
-        """The newest yields of the days asked for, observed on the last of them."""
+        """Return the newest yields of the days asked for, observed on the last of them."""
         today = self._state.listing.session.date
         last = min(request.day("date.lte", today), today)
         newest = [curve for curve in self._yields if curve.day <= last][-1:]
@@ -422,7 +422,7 @@ class RestApi:
         return self._page(request, rows, default=100, maximum=50_000)
 
     def _quotes(self, request: _Request) -> Json:
-        """The session's quotes of a contract, newest first unless asked otherwise."""
+        """Return the session's quotes of a contract, newest first unless asked otherwise."""
         quotes = self._state.quotes(request.path["contract"])
         rows = np.flatnonzero(_in_window(quotes.ts_ns, request.query))
         if request.query.get("order", "desc") != "asc":
@@ -480,7 +480,7 @@ class _Request(NamedTuple):
 
 
 def _resume(query: Query) -> Query:
-    """The query that a `cursor` stands for, or the query itself."""
+    """Return the query that a `cursor` stands for, or the query itself."""
     cursor = query.get("cursor")
     if cursor is None:
         return query
@@ -491,7 +491,7 @@ def _resume(query: Query) -> Query:
 
 
 def _select(contracts: Iterable[OptionContract], request: _Request) -> list[OptionContract]:
-    """The contracts that pass the query's filters, in the order it asks for."""
+    """Return the contracts that pass the query's filters, in the order it asks for."""
     conditions = list(_conditions(request.query))
     rows = [row for row in contracts if all(condition(row) for condition in conditions)]
     sort = request.query.get("sort", "ticker")
@@ -644,7 +644,7 @@ def _parse_number(name: str, text: str) -> float:
 
 
 def _window_ms(text: str, *, end: bool) -> int:
-    """A bound of `/v2/aggs`: milliseconds, or a date in New York, with `end` its last ms."""
+    """Return a bound of `/v2/aggs`: milliseconds, or a date in New York, with `end` its last ms."""
     if text.isdecimal():
         return int(text)
     day = _parse_day("date", text)

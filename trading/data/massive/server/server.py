@@ -151,7 +151,7 @@ class MarketServer:
         }
 
     async def start(self, port_wait_s: float = 0.0) -> int:
-        """Listens, with the clock standing still, and returns the port.
+        """Return listens, with the clock standing still, and returns the port.
 
         The session's past, if the source begins within one, is known from here on.
 
@@ -195,12 +195,12 @@ class MarketServer:
         )
 
     async def begin(self) -> None:
-        """Starts the exchange clock; does nothing when it already runs."""
+        """Start the exchange clock; do nothing when it already runs."""
         if self._pacing is None:
             self._pacing = asyncio.create_task(self._pace())
 
     async def wait_finished(self) -> None:
-        """Waits for the end of the source.
+        """Wait for the end of the source.
 
         Raises
         ------
@@ -212,7 +212,7 @@ class MarketServer:
             self._pacing.result()
 
     async def stop(self) -> None:
-        """Stops the clock, closes every connection (1001) and the port."""
+        """Stop the clock, close every connection (1001) and the port."""
         if self._pacing is not None:
             self._pacing.cancel()
             await asyncio.wait([self._pacing])
@@ -314,7 +314,7 @@ class MarketServer:
         ]
 
     async def _send(self, client: Subscriber, events: Sequence[bytes]) -> None:
-        """Writes `events` to the socket; while `wait`ing, returns once the client caught up."""
+        """Write `events` to the socket; with `wait`, return once the client caught up."""
         for piece in frames(events, self._max_frame_events):
             frame = piece
             if client.protocol.tells_time:
@@ -371,7 +371,7 @@ class MarketServer:
             self._drop(client)
 
     async def _admit(self, connection: ServerConnection) -> Subscriber | None:
-        """The authenticated client, or None after the connection was refused and closed."""
+        """Return the authenticated client, or None after the connection was refused and closed."""
         feed = FeedProtocol(
             handshake.asset_class_of(connection),
             self._keys,
@@ -414,7 +414,7 @@ class _Pacer:
         self._listing: Listing | None = None
 
     async def wait_for(self, step: SourceStep) -> None:
-        """Returns when the wall clock reaches the step's time."""
+        """Wait until the wall clock reaches the step's time."""
         if self._speed == 0.0:
             return
         loop = asyncio.get_running_loop()

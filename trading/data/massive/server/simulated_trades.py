@@ -32,7 +32,7 @@ class SimulatedTrades:
         self._probability = probability
 
     def trades(self, ts_ns: int, quotes: Quotes) -> Trades:
-        """The trades among the `quotes` of the step that ends at `ts_ns`.
+        """Return the trades among the `quotes` of the step that ends at `ts_ns`.
 
         A trade's sequence number follows that of every quote of the step.
         """
@@ -70,7 +70,7 @@ class MinuteAggregator:
         self._closed_until_ns = 0
 
     def advance(self, ts_ns: int, trades: Trades) -> list[StockBar]:
-        """Adds `trades` and returns the bars of the windows that ended by `ts_ns`.
+        """Add `trades` and return the bars of the windows that ended by `ts_ns`.
 
         A trade that is older than the windows already returned counts in the next one.
         Contracts without a trade in a window have no bar.

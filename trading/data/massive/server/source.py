@@ -83,7 +83,7 @@ class EventSource(Protocol):
     def listing(self) -> Listing: ...
 
     def steps(self) -> Iterator[SourceStep]:
-        """Yields the steps, `ts_ns` strictly rising, at each call from the beginning.
+        """Yield the steps, `ts_ns` strictly rising, at each call from the beginning.
 
         Steps before `start_ns` are the session's past: they make the state of the market but
         are not streamed.
@@ -118,7 +118,7 @@ class SimulationSource:
         self.listing = _listing(self._first)
 
     def steps(self) -> Iterator[SourceStep]:
-        """Yields the steps from the open of the first session on; never ends."""
+        """Yield the steps from the open of the first session on; never ends."""
         yield from self._session_steps(self._first, self.listing)
         session = self.listing.session
         while True:
@@ -127,7 +127,7 @@ class SimulationSource:
             yield from self._session_steps(day, _listing(day))
 
     def _session_from(self, ts_ns: int) -> Session:
-        """The session that is open at `ts_ns`, or the next one."""
+        """Return the session that is open at `ts_ns`, or the next one."""
         session = self._calendar.session_at(ts_ns)
         if session is not None and ts_ns < session.close_ns:
             return session
@@ -187,7 +187,7 @@ class ReplaySource:
         self.start_ns = first
 
     def steps(self) -> Iterator[SourceStep]:
-        """Yields the recorded day, from its start at each call."""
+        """Yield the recorded day, from its start at each call."""
         times = np.union1d(self._step_ns, np.fromiter(self._bars, np.int64, len(self._bars)))
         ends = np.searchsorted(self._step_ns, times, side="right")
         begin = 0
@@ -214,7 +214,7 @@ def _listing(day: SimulatedSession) -> Listing:
 
 
 def _step_quotes(step: MarketStep, last_sequence: int) -> Quotes:
-    """The requoted contracts of a simulated step, in order of time."""
+    """Return the requoted contracts of a simulated step, in order of time."""
     order = np.argsort(step.quote_ns, kind="stable")
     return Quotes(
         contract=step.index[order],
