@@ -23,14 +23,17 @@ if TYPE_CHECKING:
     from trading.config.settings import Settings as Settings
     from trading.envs.by_name import action as action
     from trading.envs.by_name import feature as feature
+    from trading.envs.by_name import feature_index as feature_index
     from trading.envs.catalogue import ACTIONS as ACTIONS
     from trading.envs.catalogue import CLOSE as CLOSE
     from trading.envs.catalogue import HOLD as HOLD
     from trading.envs.features import FEATURES as FEATURES
+    from trading.envs.rewards import BarEarnings as BarEarnings
     from trading.errors import TradingError as TradingError
     from trading.execution.fees import FeeSchedule as FeeSchedule
     from trading.plugins.registry import register_baseline as register_baseline
     from trading.plugins.registry import register_fees as register_fees
+    from trading.plugins.registry import register_reward as register_reward
     from trading.plugins.registry import register_trader as register_trader
 
 _PLACES = {
@@ -44,14 +47,17 @@ _PLACES = {
     "connect": "api.market_data",
     "action": "envs.by_name",
     "feature": "envs.by_name",
+    "feature_index": "envs.by_name",
     "register_trader": "plugins.registry",
     "register_baseline": "plugins.registry",
     "register_fees": "plugins.registry",
+    "register_reward": "plugins.registry",
     "ACTIONS": "envs.catalogue",
     "FEATURES": "envs.features",
     "HOLD": "envs.catalogue",
     "CLOSE": "envs.catalogue",
     "FeeSchedule": "execution.fees",
+    "BarEarnings": "envs.rewards",
     "Settings": "config.settings",
     "TradingError": "errors",
 }

@@ -189,7 +189,14 @@ def trade(
         fees = assembly.fee_schedule(settings)
         broker = PaperBroker(journal, account, fees, assembly.risk_limits(settings))
         env = recorded_env(
-            LiveEnv(settings.symbols, assembly.trading_rules(settings), fees, calendar, broker),
+            LiveEnv(
+                settings.symbols,
+                assembly.trading_rules(settings),
+                fees,
+                calendar,
+                broker,
+                reward=assembly.own_reward(settings),
+            ),
             recorder,
         )
         directory = recorded_markets(

@@ -89,7 +89,8 @@ def day_in_training(settings: Settings, recording: RecordedSession, folder: Path
     """The same session in the training environment; the policy has the same weights and seed."""
     rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
     write_history(folder, [recording], rules, fees, CALENDAR)
-    env = HistoricalOptionsVectorEnv(1, rules, fees, folder)
+    reward = assembly.own_reward(settings)
+    env = HistoricalOptionsVectorEnv(1, rules, fees, folder, reward=reward)
     policy = Policy(assembly.model_config(settings), settings.seed)
     times = History(folder, rules, fees).snapshots.now_ns.tolist()
     accounts, day = env._accounts, Day([], [], [])
@@ -123,12 +124,34 @@ def assert_same_day(one: Day, other: Day) -> None:
         assert seen == again
 
 
+OWN = """
+import numpy as np
+import trading as td
+
+DELTA = td.feature_index("position_delta")
+
+@td.register_reward("mine")
+def mine(bar):
+    lost = min(bar.equity / bar.capital - 1.0, 0.0)
+    return np.tanh(bar.reward) + lost / 3.0 - 0.1 * abs(bar.observation[DELTA])
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("own", [False, True], ids=["as it is", "with plug-ins"])
 def test_a_simulated_live_day_is_the_same_day_in_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
+    plugins = []
+    if own:
+        (tmp_path / "own.py").write_text(OWN)
+        plugins = [f"plugins={tmp_path / 'own.py'}", "env.reward=mine"]
     settings = settings_for(
-        tmp_path / "live", "symbols=[AAA]", "data.record=true", f"data.replay.date={SIMULATED_DAY}"
+        tmp_path / "live",
+        "symbols=[AAA]",
+        "data.record=true",
+        f"data.replay.date={SIMULATED_DAY}",
+        *plugins,
     )
     source = FirstMinutes(SESSION_MINUTES, symbols=("AAA",))
     live, recording = live_day(settings, source, "AAA", monkeypatch)

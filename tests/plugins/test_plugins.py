@@ -36,7 +36,7 @@ def holds(seed):
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten with it."""
     monkeypatch.setattr(loading, "_loaded", {})
-    for kind in ("traders", "baselines", "fee_schedules"):
+    for kind in vars(REGISTRY):
         monkeypatch.setattr(REGISTRY, kind, {})
 
 

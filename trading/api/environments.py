@@ -9,7 +9,7 @@ from trading.envs.vector_env import (
     OptionsVectorEnv,
     SimulatedOptionsVectorEnv,
 )
-from trading.live.assembly import fee_schedule, trading_rules
+from trading.live.assembly import fee_schedule, own_reward, trading_rules
 from trading.live.simulated_world import simulated_world
 
 
@@ -29,7 +29,7 @@ def make_env(settings: Settings | None = None) -> SimulatedOptionsEnv:
     Raises
     ------
     PluginError
-        The settings name a fee schedule that is missing or wrong.
+        The settings name a fee schedule or a reward that is missing or wrong.
 
     Examples
     --------
@@ -50,6 +50,7 @@ def make_env(settings: Settings | None = None) -> SimulatedOptionsEnv:
         family.ranges,
         family.initial_conditions,
         settings.env.sessions_per_episode,
+        own_reward(settings),
     )
 
 
@@ -83,7 +84,7 @@ def make_vector_env(
     DataError
         There is no history in the folder, or it was written for other rules.
     PluginError
-        The settings name a fee schedule that is missing or wrong.
+        The settings name a fee schedule or a reward that is missing or wrong.
 
     Examples
     --------
@@ -102,9 +103,9 @@ def make_vector_env(
         fee_schedule(settings),
         settings.env.sessions_per_episode,
     )
-    seed = settings.seed if seed is None else seed
+    seed, reward = settings.seed if seed is None else seed, own_reward(settings)
     if history is not None:
-        return HistoricalOptionsVectorEnv(num_envs, rules, fees, history, seed, in_a_row)
+        return HistoricalOptionsVectorEnv(num_envs, rules, fees, history, seed, in_a_row, reward)
     family = simulated_world(settings.market).family
     return SimulatedOptionsVectorEnv(
         num_envs,
@@ -114,4 +115,5 @@ def make_vector_env(
         seed,
         initial_conditions=family.initial_conditions,
         sessions_per_episode=in_a_row,
+        reward=reward,
     )

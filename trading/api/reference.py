@@ -12,9 +12,14 @@ _GROUPS = {
     "Settings": ("load_settings",),
     "Accounts": ("open_journal",),
     "Markets and policies": ("make_env", "make_vector_env", "load_policy", "backtest"),
-    "Actions and features by name": ("action", "feature"),
+    "Actions and features by name": ("action", "feature", "feature_index"),
     "Market data": ("open_catalog", "connect"),
-    "Code of one's own": ("register_trader", "register_baseline", "register_fees"),
+    "Code of one's own": (
+        "register_trader",
+        "register_baseline",
+        "register_fees",
+        "register_reward",
+    ),
 }
 _VALUES = {
     "ACTIONS": "Every action in order: `name`, `strategy`, `bucket`, `legs` ([table](actions.md)).",
@@ -22,6 +27,8 @@ _VALUES = {
     "HOLD": "The action that changes nothing, which the mask always allows.",
     "CLOSE": "The action that closes what is open on the underlying.",
     "FeeSchedule": "What one order pays: a named tuple of rates ([costs](costs.md)).",
+    "BarEarnings": "What one bar brought, which a reward of one's own is made of "
+    "([fields](plugins.md#a-reward)).",
     "Settings": "All settings, frozen ([list](settings.md)); `load_settings` makes them.",
     "TradingError": "Base of every error that this package raises on purpose.",
 }

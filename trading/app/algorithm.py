@@ -81,6 +81,7 @@ def open_algorithm(
         assembly.fee_schedule(settings),
         placement,
         simulated_world(settings.market).family,
+        assembly.own_reward(settings),
     )
     stack.callback(algorithm.stop)
     noted = noted_settings(settings)

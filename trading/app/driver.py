@@ -270,7 +270,7 @@ class _Application:
         from trading.live.rule_based import check_account
 
         check_account(self._before, name)
-        (plugin,) = (p for p in assembly.chosen_plugins(self._settings) if p.kind == "trader")
+        plugin = assembly.rule_based(self._settings, self._settings.seed).plugin
         self._display.note(f"{plugin} trades; nothing is learned (policy.trader)")
 
     def _start_learner(self) -> None:

@@ -8,6 +8,7 @@ from trading.app.display import Display
 from trading.app.up import ray_runtime, stop_signals
 from trading.config import Settings, absolute_paths
 from trading.learning.checkpoints import CheckpointStore
+from trading.live import assembly
 
 WEIGHTS_FILE = "weights.pt"
 """Beside the checkpoints: the newest one's weights, for `promote` and MODEL_PATH."""
@@ -24,8 +25,11 @@ def train(settings: Settings, display: Display) -> Path:
     ------
     CheckpointError
         Another training has the folder, or what it holds does not fit the settings.
+    PluginError
+        A plug-in is missing or wrong.
     """
     settings = absolute_paths(settings)
+    assembly.check_plugins(settings)
     learning = settings.learning
     steps = learning.pretrain_steps
     stop = Event()

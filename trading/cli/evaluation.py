@@ -185,11 +185,12 @@ def evaluate(
         from trading.evaluation.simulated_history import write_simulated_history
         from trading.evaluation.summary import default_trials
         from trading.evaluation.walk_forward import walk_forward
-        from trading.live.assembly import fee_schedule, trading_rules
+        from trading.live.assembly import check_plugins, fee_schedule, trading_rules
         from trading.live.simulated_world import simulated_world
         from trading.plugins.loading import load_plugins
 
         load_plugins(settings)
+        check_plugins(settings)
         rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
         check_unused(work)
         if history is None:

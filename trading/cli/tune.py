@@ -116,8 +116,10 @@ def tune(
     stop = Event()
     with failures(), ExitStack() as stack:
         from trading.app.tuning.plan import plan_of_days, plan_of_markets
+        from trading.live.assembly import check_plugins
 
         given, settings = settings, absolute_paths(settings)
+        check_plugins(settings)
         stack.enter_context(_owned(work, resume=resume))
         if history is not None:
             days = {"test_days": test_days, "purge": purge, "embargo": embargo}

@@ -512,6 +512,13 @@ class EnvironmentSettings(Section):
         Literal["variance", "downside"],
         _about("What counts as a bar's risk: half its squared return, or the square of its loss."),
     ] = "variance"
+    reward: Annotated[
+        Text | None,
+        _about(
+            "Reward that takes the place of this one, by the name that a file of plugins "
+            "registers; unset: this one."
+        ),
+    ] = None
     size_levels: Annotated[
         int,
         Field(ge=1, le=10),
@@ -896,8 +903,9 @@ class Settings(Section):
     plugins: Annotated[
         FilePaths,
         _about(
-            "Python files that register traders, baselines and fee schedules of one's own; with "
-            "commas in text; beside them come installed packages' (entry points trading.plugins)."
+            "Python files that register traders, baselines, fee schedules and rewards of one's "
+            "own; with commas in text; beside them come installed packages' (entry points "
+            "trading.plugins)."
         ),
     ] = ()
     account: AccountSettings = AccountSettings()

@@ -64,10 +64,30 @@ def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     >>> td.feature(observation, "position_open").tolist()
     [0.0, 0.0]
     """
-    column: NDArray[Any] = observation["observations"][
-        ..., _found(_FEATURES, name, "feature", "docs/observation.md")
-    ]
+    column: NDArray[Any] = observation["observations"][..., feature_index(name)]
     return column
+
+
+def feature_index(name: str) -> int:
+    """Return the place of a feature in a row of observations.
+
+    Parameters
+    ----------
+    name
+        As `docs/observation.md` has it.
+
+    Raises
+    ------
+    UnknownName
+        No feature is called so.
+
+    Examples
+    --------
+    >>> import trading as td
+    >>> td.FEATURES[td.feature_index("rsi")].name
+    'rsi'
+    """
+    return _found(_FEATURES, name, "feature", "docs/observation.md")
 
 
 def _found(known: Mapping[str, int], name: str, kind: str, page: str) -> int:

@@ -33,7 +33,7 @@ from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS, action_names
 from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
 from trading.envs.market_features import F32
 from trading.envs.market_snapshots import RATIO
-from trading.envs.rewards import reward_of
+from trading.envs.rewards import RewardRule, largest_reward, reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.size_levels import of_full_size
 from trading.envs.underlying import UnderlyingMarket
@@ -67,7 +67,7 @@ from trading.execution.states import Cause, TradingState
 from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import ExchangeCalendar, Session
-from trading.market.chain import F64, tradable_share
+from trading.market.chain import F64, I64, tradable_share
 from trading.market.closes import CloseSource, OfficialClose
 from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.corporate_actions import (
@@ -150,6 +150,8 @@ class LiveEnv:
         action, before it is suspended.
     bands
         How far prices may lie from what their chain implies before they are kept apart.
+    reward
+        What turns the rewards of the rules into others, as in training; None: nothing.
 
     Attributes
     ----------
@@ -169,12 +171,13 @@ class LiveEnv:
         official_closes: bool = False,
         max_gap: float = MAX_GAP,
         bands: Bands | None = None,
+        reward: RewardRule | None = None,
     ) -> None:
         self.broker = broker
         self.winding_down: frozenset[str] = frozenset()
         """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
-        self._fees, self._bands = fees, bands
+        self._fees, self._bands, self._own_reward = fees, bands, reward
         self.refused = Refusals()
         self.rate = rules.rate
         """Risk-free rate that options are read with, a year."""
@@ -703,7 +706,7 @@ class LiveEnv:
             market.refresh(bar_end_ns)
             market.show(bar_end_ns, session)
         self._observe()
-        self._reward(0.0)
+        self._rewards(np.zeros(len(self.symbols)), np.arange(len(self.symbols)))
         self.broker.warm_up_kernels()
 
     def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> Observed:
@@ -721,25 +724,39 @@ class LiveEnv:
         self._suspend_jumps(now_ns, session)
         self._suspend_halted(now_ns)
         account, marks = self.broker.account, self.marks()
-        rewards = np.zeros(len(self.symbols), dtype=np.float32)
+        changes, rewarded = np.zeros(len(self.symbols)), []
         for u, symbol in enumerate(self.symbols):
             profit = account.contribution(symbol, marks)
             if not np.isfinite(profit):
                 continue  # Not valued now; the next reward covers this bar too.
             if np.isfinite(self._profit[symbol]):
-                rewards[u] = self._reward(profit - self._profit[symbol])
+                changes[u] = (profit - self._profit[symbol]) / self._capital
+                rewarded.append(u)
             self._profit[symbol] = profit
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
         self.broker.on_bar(quotes, now_ns, trades, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
+        rewards = self._rewards(changes, np.array(rewarded, dtype=np.int64))
         return Observed(self._views.observations.copy(), self._views.mask.copy(), rewards)
 
-    def _reward(self, earned: float) -> float:
-        """Of what an underlying earned since its last reward, USD."""
-        rules = self._rules
+    def _rewards(self, changes: F64, which: I64) -> F32:
+        """Rewards [U] of what underlyings `which` earned since their last, over the capital."""
+        rules, rewards = self._rules, np.zeros(len(changes))
         scale, aversion, measure = rules.reward_scale, rules.risk_aversion, rules.risk_measure
-        return float(reward_of(earned / self._capital, scale, aversion, measure))
+        for u in which.tolist():
+            rewards[u] = reward_of(float(changes[u]), scale, aversion, measure)
+        if self._own_reward is not None:
+            self._own_reward.pay(
+                changes,
+                self._balances.equity,
+                self._capital,
+                self._views.observations,
+                which,
+                largest_reward(scale, aversion),
+                rewards,
+            )
+        return rewards.astype(np.float32)
 
     def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
         """Send the orders of one action per underlying, in the order of `symbols`.

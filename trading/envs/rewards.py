@@ -10,11 +10,54 @@ Summed over the bars of a stretch of time, the first is half of its realised var
 `risk_aversion` is the coefficient of mean-variance utility (Markowitz 1952; 1 is about that of the
 logarithm of wealth, Kelly 1956) whatever the bar. The second is the semivariance below zero, the
 same on average where gains and losses are symmetric.
+
+A rule of a user's own, see `trading.plugins`, makes something else of that.
 """
 
 from enum import IntEnum
+from typing import NamedTuple, Protocol
 
+import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+
+from trading.market.chain import F64, I64
+
+
+class BarEarnings(NamedTuple):
+    """What one bar brought one account in one underlying, for a reward of one's own."""
+
+    change: float
+    """Change of the underlying's profit since its last reward, marked to mid, with spread and fees
+    paid: a fraction of the initial capital."""
+    reward: float
+    """What the reward of the settings makes of it: scale and aversion to risk applied."""
+    equity: float
+    """Of the whole account at the bar's close, USD."""
+    capital: float
+    """What the account began with, and what was paid in since, USD."""
+    observation: NDArray[np.float32]
+    """[F]: what is seen at the bar's close, after the action of its beginning."""
+
+
+class RewardRule(Protocol):
+    """A reward of a user's own, the same one live and in training."""
+
+    def pay(
+        self,
+        changes: F64,
+        equity: F64,
+        capital: float,
+        observations: NDArray[np.float32],
+        which: I64,
+        limit: float,
+        rewards: F64,
+    ) -> None:
+        """Turn `rewards` [B] of accounts `which` into its own, no larger than `limit`.
+
+        The others are as in `BarEarnings`, [B] each.
+        """
+        ...
 
 
 class RiskMeasure(IntEnum):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.registration import register_environments
+from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.execution.fees import FeeSchedule
@@ -52,6 +53,7 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
         ranges: ModelRanges = DEFAULT_RANGES,
         initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
+        reward: RewardRule | None = None,
     ) -> None:
         self._env = SimulatedOptionsVectorEnv(
             1,
@@ -60,6 +62,7 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
             ranges,
             initial_conditions=initial_conditions,
             sessions_per_episode=sessions_per_episode,
+            reward=reward,
         )
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space

@@ -23,6 +23,7 @@ from trading.envs.market_features import LIMIT
 from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.nights import close_accounts, pay_dividends, watch_margin
 from trading.envs.quote_arrays import QuoteArrays
+from trading.envs.rewards import RewardRule, largest_reward
 from trading.envs.rules import TradingRules
 from trading.envs.saved_state import copy_state, restore_state
 from trading.envs.simulated_markets import SimulatedMarkets
@@ -125,12 +126,19 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         The limits and fees of the account, as in live trading.
     markets
         What is traded.
+    reward
+        What turns the rewards of the rules into others; None: nothing.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(
-        self, num_envs: int, rules: TradingRules, fees: FeeSchedule, markets: Markets
+        self,
+        num_envs: int,
+        rules: TradingRules,
+        fees: FeeSchedule,
+        markets: Markets,
+        reward: RewardRule | None = None,
     ) -> None:
         self.num_envs = num_envs
         actions = action_count(rules.size_levels)
@@ -146,6 +154,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         )
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
         self._rules, self._fees, self._markets = rules, fees, markets
+        self._reward = reward
         self._accounts = new_accounts(num_envs, rules.size_levels)
         self._every = np.arange(num_envs, dtype=np.int64)
         self._invalid = np.zeros(num_envs, dtype=np.bool_)
@@ -286,10 +295,22 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             self._markets.snapshot_of,
             self._rules,
         )
+        profit = None if self._reward is None else accounts.profit.copy()
         mark(*view, accounts, which, self._rewards)
         if accounts.margin_moves.any():
             watch_margin(*view, accounts, which)
         observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views)
+        if self._reward is not None and profit is not None:
+            capital = self._rules.initial_capital
+            self._reward.pay(
+                (accounts.profit - profit) / capital,
+                accounts.balances.equity,
+                capital,
+                accounts.views.observations,
+                which,
+                largest_reward(self._rules.reward_scale, self._rules.risk_aversion),
+                self._rewards,
+            )
 
 
 class SimulatedOptionsVectorEnv(OptionsVectorEnv):
@@ -312,6 +333,8 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         Spots, regimes and news that episodes begin with.
     sessions_per_episode
         So many sessions in a row make an episode.
+    reward
+        As in `OptionsVectorEnv`.
 
     Raises
     ------
@@ -340,6 +363,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         accounts_per_market: int = 1,
         initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
+        reward: RewardRule | None = None,
     ) -> None:
         if accounts_per_market < 1 or num_envs % accounts_per_market:
             raise ConfigError(
@@ -356,7 +380,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
             initial_conditions,
             sessions_per_episode,
         )
-        super().__init__(num_envs, rules, fees, markets)
+        super().__init__(num_envs, rules, fees, markets, reward)
 
 
 class HistoricalOptionsVectorEnv(OptionsVectorEnv):
@@ -372,6 +396,8 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
         Seeds the choice of days; `reset(seed=...)` starts over from another.
     sessions_per_episode
         At most so many sessions in a row make an episode.
+    reward
+        As in `OptionsVectorEnv`.
 
     Raises
     ------
@@ -388,8 +414,9 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
         history: str | Path,
         seed: int = 0,
         sessions_per_episode: int = 1,
+        reward: RewardRule | None = None,
     ) -> None:
         opened = history_with_nights(Path(history), rules, fees, sessions_per_episode)
         rng = np.random.default_rng(seed)
         markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode)
-        super().__init__(num_envs, rules, fees, markets)
+        super().__init__(num_envs, rules, fees, markets, reward)

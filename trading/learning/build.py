@@ -10,6 +10,7 @@ import numpy as np
 
 from trading.config import Settings
 from trading.envs.history import history_with_nights
+from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
 from trading.errors import CheckpointError, ConfigError, LearnerLostError, LearningError
 from trading.execution.fees import FeeSchedule
@@ -93,7 +94,11 @@ def place_learner(settings: Settings, cluster_gpus: float) -> Placement:
 
 
 def training_environment(
-    settings: Settings, rules: TradingRules, fees: FeeSchedule, family: Family = DEFAULT_FAMILY
+    settings: Settings,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    family: Family = DEFAULT_FAMILY,
+    reward: RewardRule | None = None,
 ) -> dict[str, Any]:
     """Return the markets that are trained on, as RLlib's `env_config`.
 
@@ -104,7 +109,7 @@ def training_environment(
     DataError
         The history is missing, was written for other rules, or has no nights and is to have some.
     """
-    learning = settings.learning
+    learning, own = settings.learning, {} if reward is None else {"reward": reward}
     if learning.history is not None:
         history_with_nights(learning.history, rules, fees, settings.env.sessions_per_episode)
         return {
@@ -113,6 +118,7 @@ def training_environment(
             "fees": fees,
             "history": str(learning.history),
             "sessions_per_episode": settings.env.sessions_per_episode,
+            **own,
         }
     if learning.num_envs % learning.accounts_per_market:
         raise ConfigError(
@@ -128,6 +134,7 @@ def training_environment(
         "accounts_per_market": learning.accounts_per_market,
         "sessions_per_episode": settings.env.sessions_per_episode,
         **family._asdict(),
+        **own,
     }
 
 
@@ -138,6 +145,7 @@ def build_algorithm(
     fees: FeeSchedule,
     placement: Placement,
     family: Family = DEFAULT_FAMILY,
+    reward: RewardRule | None = None,
 ) -> CLSTMPPO:
     """Return the algorithm as configured, with new weights from the seed.
 
@@ -146,7 +154,7 @@ def build_algorithm(
     learning = settings.learning
     config = (
         CLSTMPPOConfig()
-        .environment(env_config=training_environment(settings, rules, fees, family))
+        .environment(env_config=training_environment(settings, rules, fees, family, reward))
         .env_runners(
             num_env_runners=learning.num_env_runners,
             num_envs_per_env_runner=learning.num_envs,

@@ -9,7 +9,7 @@ _SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
 _NOT_NOTED = {"market.file", "learning.horizon"}
 """Where a setting came from, and another word for one that is noted."""
-_ALWAYS_USUAL = ("execution.style", "env.risk_", "env.size_levels", "market.")
+_ALWAYS_USUAL = ("execution.style", "env.reward", "env.risk_", "env.size_levels", "market.")
 """What was not a setting once, and was as its default says."""
 NOTED = "settings"
 """Of a checkpoint's metadata."""
@@ -18,12 +18,25 @@ _ROUNDED = 1e-4
 
 
 def noted_settings(settings: Settings) -> dict[str, Any]:
-    """Return what learning depends on, as JSON values by dotted name; a horizon as its discount."""
+    """Return what learning depends on, as JSON values by dotted name; a horizon as its discount.
+
+    A reward of one's own stands there with a digest of its code.
+
+    Raises
+    ------
+    PluginError
+        It is missing.
+    """
     noted = {
         name: value
         for name, value in _leaves("", settings.model_dump(mode="json", exclude={"credentials"}))
         if name in _SINGLE or (name.partition(".")[0] in _SECTIONS and name not in _NOT_NOTED)
     }
+    if settings.env.reward is not None:
+        from trading.envs.features import FEATURE_COUNT
+        from trading.plugins.own_reward import KEY, own_reward
+
+        noted[KEY] = str(own_reward(settings, FEATURE_COUNT))
     return noted | {"learning.gamma": round(settings.discount, 9)}
 
 

@@ -751,6 +751,7 @@ class LiveMarket:
                 official_closes=settings.data.source == "massive",
                 max_gap=settings.data.unexplained_gap_pct / 100.0,
                 bands=assembly.bands(settings),
+                reward=assembly.own_reward(settings),
             )
             markets.halt_indicators = assembly.halt_indicators(settings)
             markets.closes_winding_down = settings.risk.wind_down == "close"

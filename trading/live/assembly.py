@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trading.market.calendar import ExchangeCalendar
     from trading.market.corporate_actions import CorporateAction
     from trading.market.dividends import Dividend
-    from trading.plugins.registry import Plugin
+    from trading.plugins.own_reward import OwnReward
     from trading.plugins.rule_based import RuleBased
 
 CONTRACT_MULTIPLIER = 100.0
@@ -328,8 +328,8 @@ def trader_settings(settings: Settings) -> "TraderSettings":
     )
 
 
-def chosen_plugins(settings: Settings) -> "list[Plugin]":
-    """Return the plug-ins that the settings name: the trader and the fee schedule, where they do.
+def chosen_plugins(settings: Settings) -> dict[str, str]:
+    """Return the plug-ins that the settings name by key, each with a digest of its code.
 
     Raises
     ------
@@ -337,17 +337,20 @@ def chosen_plugins(settings: Settings) -> "list[Plugin]":
         A plug-in cannot be loaded, or none registers what is named.
     """
     trader, fees = settings.policy.trader, settings.execution.fee_schedule
-    if trader is None and fees is None:
-        return []
-    from trading.plugins.loading import load_plugins
-    from trading.plugins.registry import chosen
+    told = {}
+    if trader is not None or fees is not None:
+        from trading.plugins.loading import load_plugins
+        from trading.plugins.registry import chosen
 
-    registry = load_plugins(settings)
-    asked = (
-        (registry.traders, "trader", trader, "policy.trader"),
-        (registry.fee_schedules, "fee schedule", fees, "execution.fee_schedule"),
-    )
-    return [chosen(known, kind, name, key) for known, kind, name, key in asked if name is not None]
+        registry = load_plugins(settings)
+        for known, kind, name, key in (
+            (registry.traders, "trader", trader, "policy.trader"),
+            (registry.fee_schedules, "fee schedule", fees, "execution.fee_schedule"),
+        ):
+            if name is not None:
+                told[key] = f"{name} ({chosen(known, kind, name, key).digest})"
+    reward = own_reward(settings)
+    return told if reward is None else {**told, "env.reward": str(reward)}
 
 
 def check_plugins(settings: Settings) -> None:
@@ -363,8 +366,27 @@ def check_plugins(settings: Settings) -> None:
 
         load_plugins(settings)
     fee_schedule(settings)
+    reward = own_reward(settings)
+    if reward is not None:
+        reward.prepare()
     if settings.policy.trader is not None:
         rule_based(settings, settings.seed)
+
+
+def own_reward(settings: Settings) -> "OwnReward | None":
+    """Return the reward of a plug-in that the settings name; None: that of the settings.
+
+    Raises
+    ------
+    PluginError
+        A plug-in cannot be loaded, or none registers it.
+    """
+    if settings.env.reward is None:
+        return None
+    from trading.envs.features import FEATURE_COUNT
+    from trading.plugins.own_reward import own_reward
+
+    return own_reward(settings, FEATURE_COUNT)
 
 
 def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleBased":

@@ -20,7 +20,12 @@ _SETTINGS = (
     "risk.",
 )
 """Keys, or beginnings of keys, of the settings that belong to it."""
-_ONCE_FIXED = {"execution.style": "touch", "env.risk_aversion": "0.0", "env.size_levels": "1"}
+_ONCE_FIXED = {
+    "execution.style": "touch",
+    "env.risk_aversion": "0.0",
+    "env.reward": "None",
+    "env.size_levels": "1",
+}
 """What was no setting when older journals were written."""
 _SHAPES = ("actions", "features", "model.", "env.size_levels")
 """Where these differ, weights that were learned before cannot be loaded."""
@@ -31,16 +36,13 @@ def trading_settings(settings: Settings) -> dict[str, str]:
 
     Settings by their dotted key, and digests of actions and features.
 
-    What a plug-in registered stands there with the digest of its file.
+    What a plug-in registered stands there with the digest of its code.
     """
     terms = {key: str(value) for key, value in settings.flat().items() if key.startswith(_SETTINGS)}
     for name, parts in (("actions", ACTIONS), ("features", FEATURES)):
         digest = hashlib.sha256(repr(parts).encode()).hexdigest()
         terms[name] = f"{len(parts)} ({digest[:12]})"
-    for plugin in chosen_plugins(settings):
-        key = "policy.trader" if plugin.kind == "trader" else "execution.fee_schedule"
-        terms[key] = f"{plugin.name} ({plugin.digest})"
-    return terms
+    return terms | chosen_plugins(settings)
 
 
 def changed_settings(settings: Settings, account: Account) -> list[str]:

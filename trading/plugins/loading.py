@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -19,7 +20,12 @@ _loaded: dict[str, str] = {}
 
 
 def load_plugins(settings: Settings) -> Registry:
-    """Everything that installed packages and the files of `plugins` register.
+    """Everything that installed packages and the files of `plugins` register, see `load_files`."""
+    return load_files(settings.plugins)
+
+
+def load_files(files: Iterable[Path]) -> Registry:
+    """Everything that installed packages and these files register.
 
     Raises
     ------
@@ -29,7 +35,7 @@ def load_plugins(settings: Settings) -> Registry:
     """
     for entry in entry_points(group=GROUP):
         _load_entry(entry)
-    for path in settings.plugins:
+    for path in files:
         _load_file(path.resolve())
     return REGISTRY
 

@@ -29,6 +29,7 @@ _KEYS = {
     "trader": "policy.trader",
     "baseline": "plugins",
     "fee schedule": "execution.fee_schedule",
+    "reward": "env.reward",
 }
 _BY_HAND = "__main__"
 """A script, or a notebook, whose cells may run more than once."""
@@ -65,16 +66,17 @@ class Plugin:
 
 
 class Registry:
-    """Traders, baselines and fee schedules by name."""
+    """Traders, baselines, fee schedules and rewards by name."""
 
     def __init__(self) -> None:
         self.traders: dict[str, Plugin] = {}
         self.baselines: dict[str, Plugin] = {}
         self.fee_schedules: dict[str, Plugin] = {}
+        self.rewards: dict[str, Plugin] = {}
 
     def kinds(self) -> tuple[dict[str, Plugin], ...]:
         """Every kind."""
-        return self.traders, self.baselines, self.fee_schedules
+        return self.traders, self.baselines, self.fee_schedules, self.rewards
 
     def forget(self, module: str) -> None:
         """Take out what a module registered."""
@@ -178,6 +180,35 @@ def register_fees(name: str) -> Callable[[_Made], _Made]:
     return _registering(
         "fee schedule", REGISTRY.fee_schedules, name, "fees", "the configured FeeSchedule"
     )
+
+
+def register_reward(name: str) -> Callable[[_Made], _Made]:
+    """Register a reward, which `env.reward` chooses: what the policy learns from, bar by bar.
+
+    Parameters
+    ----------
+    name
+        As of a trader.
+
+    Returns
+    -------
+    A decorator of a function of one argument, the `BarEarnings` of a bar, that returns the reward,
+    a float. numba compiles it, so it is written with numbers, NumPy and what it is given.
+
+    Raises
+    ------
+    PluginError
+        The name cannot be one or is taken, or the function takes other arguments.
+
+    Examples
+    --------
+    >>> import trading as td
+    >>> DELTA = td.feature_index("position_delta")
+    >>> @td.register_reward("neutral")
+    ... def neutral(bar):
+    ...     return bar.reward - 0.001 * abs(bar.observation[DELTA])
+    """
+    return _registering("reward", REGISTRY.rewards, name, "bar", "the BarEarnings")
 
 
 def unregistered(act: Trader) -> Plugin:

@@ -1,0 +1,141 @@
+"""Functions of a user's own that run inside compiled loops: compiled, tried out, and told apart."""
+
+import hashlib
+import inspect
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from trading.errors import PluginError
+from trading.plugins.registry import Plugin, told
+
+_MOST_TOLD = 300
+_AT = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def code_digest(function: Callable[..., Any]) -> str:
+    """Return 12 digits of a SHA-256 of a function and of all that it uses of its own file.
+
+    Its text, and that of functions and the values of names it refers to: another function in the
+    same file changes nothing. A compiled function has no more than these, since numba takes the
+    values of names for constants.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(_plain(function), set()):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def compiled(plugin: Plugin) -> Any:
+    """Return the function of a plug-in, which numba compiles for what it is called with.
+
+    An index beyond an array is an error there too, and no number that happens to lie behind it.
+    """
+    from numba import njit
+
+    return njit(error_model="numpy", boundscheck=True)(_plain(plugin.make))
+
+
+def tried(plugin: Plugin, function: Any, argument: Any, known: bool = True) -> float:
+    """Return what a compiled function makes of an argument, before it is used in earnest.
+
+    Parameters
+    ----------
+    plugin, function
+        Whose, and as `compiled` made it.
+    argument
+        Its arrays are to be read-only, so that a function which writes to one cannot be compiled.
+    known
+        Whether the result must be a finite number.
+
+    Raises
+    ------
+    PluginError
+        It cannot be compiled, fails, gives no number, or another one for the same argument.
+    """
+    from numba.core import types
+    from numba.core.errors import NumbaError
+    from numba.core.types.misc import unliteral
+
+    try:
+        first, second = function(argument), function(argument)
+    except NumbaError as error:
+        raise PluginError(
+            f"{plugin} cannot be compiled{_why(error, plugin.file)}: write it with numbers, NumPy, "
+            "functions under numba.njit, and the arrays that it is given, which it may only read"
+        ) from error
+    except Exception as error:
+        raise PluginError(f"{plugin} failed{told(error, plugin.file)}: {plugin.way_out}") from error
+    (given,) = {unliteral(each.signature.return_type) for each in function.overloads.values()}
+    if not isinstance(given, types.Float):
+        raise PluginError(f"{plugin} returns {given}: it must return one float, as in 0.0")
+    if first != second and not (math.isnan(first) and math.isnan(second)):
+        raise PluginError(
+            f"{plugin} gave {first!r} and then {second!r} for the same bar: it must depend on "
+            "nothing but what it is given"
+        )
+    if known and not math.isfinite(first):
+        raise PluginError(f"{plugin} gave {first!r} where all is known: it must give a number")
+    return float(first)
+
+
+def read_only(values: Any) -> Any:
+    """Return a named tuple with its arrays as views that nobody may write to."""
+    import numpy as np
+
+    def shown(value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        view = value.view()
+        view.flags.writeable = False
+        return view
+
+    return type(values)._make(map(shown, values))
+
+
+def _plain(function: Any) -> Any:
+    """Return a function without a decorator of numba's that its owner has put there."""
+    return getattr(function, "py_func", function)
+
+
+def _parts(function: Any, seen: set[int]) -> Iterator[str]:
+    """Yield the text of a function, and of what it refers to by name."""
+    seen.add(id(function))
+    code: CodeType = function.__code__
+    try:
+        text = textwrap.dedent(inspect.getsource(function))
+        # Without decorators: a feature that is called otherwise is still the same function.
+        yield text[text.index("def ") :] if "def " in text else text
+    except (OSError, TypeError):
+        yield code.co_code.hex() + repr(code.co_consts)
+    closure = inspect.getclosurevars(function)
+    for name, found in sorted({**closure.globals, **closure.nonlocals}.items()):
+        value = _plain(found)
+        if inspect.isfunction(value):
+            if value.__module__ == function.__module__ and id(value) not in seen:
+                yield from _parts(value, seen)
+            else:
+                yield f"{name}={value.__module__}.{value.__qualname__}"
+        elif isinstance(value, ModuleType):
+            yield f"{name}={value.__name__}"
+        else:
+            yield f"{name}={value.tobytes().hex() if hasattr(value, 'tobytes') else repr(value)}"
+
+
+def _why(error: BaseException, file: str) -> str:
+    """Return the line of a file at which numba gave up, and the first sentence of why."""
+    text = str(error)
+    # Paths are told relative to where one stands.
+    name = Path(file).name
+    lines = [int(at["line"]) for at in _AT.finditer(text) if Path(at["file"]).name == name]
+    said = [
+        line.strip(" -")
+        for line in text.splitlines()
+        if line.strip() and not line.startswith(("Failed in", "File ", "During", " "))
+    ]
+    where = f" (line {lines[-1]})" if lines else ""
+    return f"{where}: {' '.join(said[:1]).rstrip(':')[:_MOST_TOLD]}"
