@@ -1,4 +1,4 @@
-"""Takes the picture of the page: `docs/images/page.png`.
+"""Takes the pictures of the page: `docs/images/page.png`, or `strategies.png` of several.
 
     python scripts/picture_page.py [http://127.0.0.1:8000/]
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "page.png"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SIZE = {"width": 1360, "height": 1280}
 
 
@@ -24,9 +24,13 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport=SIZE)
         page.goto(address)
-        page.wait_for_selector("#equity .uplot", timeout=120_000)
-        page.wait_for_selector("#positions tr.leg", timeout=120_000)
-        page.screenshot(path=PICTURE)
+        page.wait_for_selector(".uplot", timeout=120_000)
+        if page.locator(".strategy").count():
+            page.set_viewport_size(SIZE | {"height": 600})
+            page.screenshot(path=IMAGES / "strategies.png", full_page=True)
+        else:
+            page.wait_for_selector("#positions tr.leg", timeout=120_000)
+            page.screenshot(path=IMAGES / "page.png")
         browser.close()
 
 

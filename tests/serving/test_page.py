@@ -1,60 +1,29 @@
-"""The page in a real browser, of a real live market that runs here without Ray around it."""
+"""The page of one account, in a real browser."""
 
 import asyncio
 import json
-import os
-import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from pydantic import SecretStr
+from playwright.sync_api import expect
 
-from tests.live.market import (
-    FirstMinutes,
-    Registry,
-    await_that,
-    champion_state_of,
-    serving,
-    settings_for,
-)
-from tests.ports import free_port
+from tests.serving.browsing import TOKEN, Called, Server, Watched, trading_in
 from tests.waits import WAIT_S
-from trading.learning.policy import Policy
-from trading.live import assembly
 from trading.live.actor import LiveMarket as LiveMarketActor
 from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving.app import Supervised, build_api
-from trading.serving.live_market import LiveMarketGone, NamedActor
+from trading.serving.live_market import NamedActor
 from trading.serving.supervisor import STANDBY, SupervisorState
 
 pytestmark = pytest.mark.slow
 
-TOKEN = "token-of-the-page-0123456789"
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-WAIT_MS = WAIT_S * 1000.0
 
-
-class Called(NamedActor):
-    """Asks a live market of this process, as its actor is asked; None: it is dead."""
-
-    def __init__(self, live: LiveMarketActor) -> None:
-        super().__init__("live-market", "")
-        self.live: LiveMarketActor | None = live
-        self.asked: list[str] = []
-
-    async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
-        self.asked.append(method)
-        if self.live is None:
-            raise LiveMarketGone("the actor is dead or restarting")
-        return await asyncio.to_thread(getattr(self.live, method), *arguments)
+def served(market: NamedActor, supervisor: Supervised | None = None) -> Server:
+    """The HTTP service of one account."""
+    return Server(lambda: build_api("live-market", "", supervisor, market))
 
 
 class Told(NamedActor):
@@ -82,53 +51,13 @@ class StandsBy(Supervised):
         )
 
 
-class Server:
-    """The HTTP service on a thread; it can be ended and begun again on the same port."""
-
-    def __init__(self, market: NamedActor, supervisor: Supervised | None = None) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self._market, self._supervisor = market, supervisor
-        self.begin()
-
-    def begin(self) -> None:
-        api = build_api("live-market", "", self._supervisor, self._market)
-        config = uvicorn.Config(
-            api, port=self.port, log_level="warning", timeout_graceful_shutdown=1
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        await_that("the server listens", lambda: self._server.started)
-
-    def end(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(WAIT_S)
-
-
 class Scene:
     """A live market that trades, and who serves it."""
 
     def __init__(self, live: LiveMarketActor) -> None:
         self.live = live
         self.market = Called(live)
-        self.server = Server(self.market)
-
-
-@contextmanager
-def trading_in(folder: Path) -> Iterator[LiveMarketActor]:
-    """A live market with some bars behind it, slow enough to look at."""
-    settings = settings_for(folder, "learning.lockstep=false")
-    secrets = settings.credentials.model_copy(update={"control_token": SecretStr(TOKEN)})
-    settings = settings.model_copy(update={"credentials": secrets})
-    policy = Policy(assembly.model_config(settings), settings.seed)
-    with serving(FirstMinutes(380), speed=60.0) as (endpoint, begin):
-        live = LiveMarketActor(settings, endpoint, Registry(champion_state_of(policy)))
-        await_that("trading", lambda: live.progress().connected)
-        begin()
-        await_that("a fill", lambda: live.progress().fills and live.progress().market_time_ns)
-        yield live
-        live.stop()
+        self.server = served(self.market)
 
 
 @pytest.fixture(scope="module")
@@ -137,41 +66,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         made = Scene(live)
         yield made
         made.server.end()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium on PATH: .ci/run installs Debian's package chromium")
-        pytest.skip("no Chromium on PATH: apt-get install chromium")
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-
-
-class Watched:
-    """A page, and what went wrong on it."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.received: list[tuple[str, int]] = []
-        page.on("console", self._said)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-
-    def _said(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.errors.append(f"{message.text} {message.location}")
-
-
-@pytest.fixture
-def watched(browser: Browser) -> Iterator[Watched]:
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
-    context.set_default_timeout(WAIT_MS)
-    expect.set_options(timeout=WAIT_MS)
-    yield Watched(context.new_page())
-    context.close()
 
 
 def test_it_shows_the_account_and_what_every_bar_changes(scene: Scene, watched: Watched) -> None:
@@ -324,7 +218,7 @@ def test_closed_suspended_halted_and_standing_by_are_said_in_words(
     }
     status["limits"]["max_delta_pct"] = {"limit": 200.0, "used": None}
     odd = news._replace(ready=False, reasons=("halted: daily loss",), status=as_json(status))
-    server = Server(Told(odd))
+    server = served(Told(odd))
     page = watched.page
     page.goto(server.url)
     banner = page.locator(".banner")
@@ -339,7 +233,7 @@ def test_closed_suspended_halted_and_standing_by_are_said_in_words(
     expect(page.locator(".figure").first).to_contain_text("–")  # noqa: RUF001
     expect(page.locator("#limits")).to_contain_text("not known: counts as used up")
 
-    waiting = Server(Told(odd), StandsBy())
+    waiting = served(Told(odd), StandsBy())
     page.goto(waiting.url)
     expect(banner).to_contain_text("standby: another application holds the lease")
     expect(page.locator("#main")).to_contain_text("No account is open yet.")

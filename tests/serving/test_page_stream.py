@@ -19,7 +19,13 @@ from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving import page_stream
 from trading.serving.app import build_api
 from trading.serving.live_market import NamedActor
-from trading.serving.page_stream import PageStream, Told, merge_patch, squeezed
+from trading.serving.page_stream import (
+    PageStream,
+    Told,
+    account_edition,
+    merge_patch,
+    squeezed,
+)
 
 LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3)
 JSON = st.recursive(
@@ -88,7 +94,7 @@ def events(
 
     async def read() -> list[Any]:
         found = []
-        made = stream or PageStream(desk.tell)
+        made = stream or PageStream(desk.tell, account_edition)
         async for text in made.events(last_id):
             fields = dict(line.split(": ", 1) for line in text.decode().strip().split("\n"))
             if "event" in fields:
@@ -121,7 +127,7 @@ def test_a_viewer_is_told_the_whole_and_then_what_changed() -> None:
 
 def test_a_viewer_goes_on_from_the_edition_that_it_has() -> None:
     desk = Desk(news(1, {}, a=1))
-    stream = PageStream(desk.tell)
+    stream = PageStream(desk.tell, account_edition)
     ((_, known, _),) = events(desk, 1, stream=stream)
     desk.editions = [news(2, {}, a=2)]
     ((kind, _, patch),) = events(desk, 1, known, stream)
@@ -163,7 +169,7 @@ def test_squeezed_events_come_one_by_one() -> None:
 def test_an_answer_ends_before_serve_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_stream, "STREAM_S", 0.0)
     desk = Desk(news(1, {}))
-    stream = PageStream(desk.tell)
+    stream = PageStream(desk.tell, account_edition)
     assert events(desk, 1, stream=stream) == []
     assert stream.viewers == 0
 

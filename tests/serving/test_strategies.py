@@ -10,10 +10,12 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from trading.live.metrics import AccountFigures, TradingMetrics
-from trading.live.status_updates import as_json
+from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving import strategies
 from trading.serving.exposition import merged, supervisor_text
+from trading.serving.fleet_editions import FleetEditions, FleetTold
 from trading.serving.live_market import LiveMarketGone
+from trading.serving.page_stream import Told, merge_patch
 from trading.serving.strategies import build_strategies_api
 from trading.serving.strategy_states import FLEET_STATES, FleetState, FleetStates
 from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, SupervisorState
@@ -210,9 +212,41 @@ def test_what_is_posted_too_long_ago_counts_no_more(monkeypatch: pytest.MonkeyPa
 def test_each_strategy_has_its_page_and_all_else_of_an_account_below_its_name(
     actors: Actors,
 ) -> None:
-    index = ask(actors.api, "/").text
-    assert all(f'href="/{name}/"' in index for name in NAMES)
+    together = ask(actors.api, "/").text
+    assert '<base href="/">' in together and "page/strategies.js" in together
+    assert ask(actors.api, "/page/strategies.js").status_code == 200
     page = ask(actors.api, "/index/")
     assert page.status_code == 200 and '<base href="/index/">' in page.text
     assert ask(actors.api, "/careful/status").json()["account"]["id"] == "careful"
     assert ask(actors.api, "/careful/ready").status_code == 200
+
+
+def news(number: int, **day: Any) -> StatusUpdate:
+    account = {"id": "index", "equity": 101.0, "paid_in": 100.0, "trading_state": "ACTIVE"}
+    status = {"process": 7, "account": account, "trader": "policy"}
+    return StatusUpdate(number, True, (), as_json(status), b"", as_json(day))
+
+
+def test_side_by_side_only_what_changed_is_told_again() -> None:
+    editions = FleetEditions()
+    one, two = Told(news(1, bars={"1": [60, 100.0]}), TRADES._asdict(), "index"), "no actor"
+    first = editions(FleetTold({"index": one, "careful": two}, ("index",), ""))
+    again = FleetEditions()(FleetTold({"index": one, "careful": two}, ("index",), ""))
+    assert again == first, "another replica names the same news otherwise"
+    later = one._replace(news=news(2, bars={"1": [60, 100.0], "2": [120, 101.0]}))
+    second = editions(FleetTold({"index": later, "careful": two}, ("index",), ""))
+    assert second.id != first.id
+    patch = merge_patch(first.content, second.content)
+    assert patch == {"strategies": {"index": {"bars": {"2": [120, 101.0]}}}}
+    shown = second.content["strategies"]
+    assert shown["careful"] == {"gone": "no actor", "ours": False}
+    assert shown["index"]["account"]["equity"] == 101.0 and shown["index"]["phase"] == "trading"
+
+
+def test_side_by_side_a_strategy_that_waits_says_why() -> None:
+    waits = Told(None, FAILED._asdict(), "index")
+    content = FleetEditions()(FleetTold({"index": waits}, (), "none is free")).content
+    assert content["waiting"] == "none is free"
+    told = content["strategies"]["index"]
+    assert (told["phase"], told["reason"]) == ("restarting", FAILED.reason)
+    assert "account" not in told

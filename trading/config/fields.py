@@ -46,6 +46,8 @@ def _check_strategy_name(value: str) -> str:
     if value in _STATE_FOLDERS:
         folders = ", ".join(_STATE_FOLDERS)
         raise ValueError(f"must not be one of {folders}: these are folders of paths.state_dir")
+    if value == "page":
+        raise ValueError("must not be page: /page/ of the HTTP service has the page's own files")
     return _check_account_id(value)
 
 

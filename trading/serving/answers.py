@@ -84,7 +84,7 @@ class AccountAnswers:
         """Return what the page shows."""
         at = await self._state()
         news = None if _idle(at) else await self._status_reader.newest()
-        return Told(news, at._asdict() if at is not None else None)
+        return Told(news, at._asdict() if at is not None else None, self._strategy or "")
 
     async def command(self, method: str, timeout_s: float, *arguments: object) -> Any:
         """Return the answer of the live market's `method`."""

@@ -19,7 +19,13 @@ from fastapi.responses import StreamingResponse
 from trading.errors import JournalError
 from trading.execution.journal import search as journal_search
 from trading.live.status_updates import as_json
-from trading.serving.page_stream import MOST_VIEWERS, PageStream, Told, squeezed
+from trading.serving.page_stream import (
+    MOST_VIEWERS,
+    PageStream,
+    Told,
+    account_edition,
+    squeezed,
+)
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -69,18 +75,33 @@ def add_page(
     Parameters
     ----------
     tell
-        As in `PageStream`.
+        The newest that is known of the account; raises TradingError where nothing is.
     ask
         `ask(method, timeout_s)` of the live market.
     """
+    stream = PageStream(tell, account_edition)
+    add_document(api, "index.html", stream)
+    _add_chain(api, stream, ask)
+    _add_journal(api, tell)
+
+
+def add_document(api: FastAPI, name: str, stream: PageStream[Any]) -> None:
+    """Add a page at `/`, the files that it is made of, and what it shows at `/events`.
+
+    Parameters
+    ----------
+    name
+        Of its document in `trading/serving/page`.
+    stream
+        Editions of what it shows.
+    """
     files = _page_files()
-    stream = PageStream(tell)
 
     @api.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        """Return the page; its addresses are below the account's own path."""
+        """Return the page; its addresses are below the application's own path."""
         root = html.escape(request.scope.get("root_path", "").rstrip("/"), quote=True)
-        found = files["index.html"]
+        found = files[name]
         content = found.content.replace(b'<base href="/">', f'<base href="{root}/">'.encode())
         return _answer(request, _file(content, found.media_type))
 
@@ -102,11 +123,8 @@ def add_page(
             told, headers["content-encoding"] = squeezed(told), "gzip"
         return StreamingResponse(told, media_type="text/event-stream", headers=headers)
 
-    _add_chain(api, stream, ask)
-    _add_journal(api, tell)
 
-
-def _add_chain(api: FastAPI, stream: PageStream, ask: Callable[..., Awaitable[Any]]) -> None:
+def _add_chain(api: FastAPI, stream: PageStream[Told], ask: Callable[..., Awaitable[Any]]) -> None:
     sheets: dict[str, dict[str, bytes]] = {}
     """The chains at the last bar that they were asked for; one question a bar, whoever looks."""
     asking = asyncio.Lock()

@@ -11,7 +11,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -39,6 +39,8 @@ class Told(NamedTuple):
     news: StatusUpdate | None
     """None: nobody trades, by the supervisor's word."""
     supervisor: dict[str, Any] | None = None
+    strategy: str = ""
+    """Which of several strategies it is; empty where an account is alone."""
 
 
 class Edition(NamedTuple):
@@ -48,18 +50,24 @@ class Edition(NamedTuple):
     content: dict[str, Any]
 
 
-class PageStream:
-    """Editions of the page, and who looks at them.
+_T = TypeVar("_T")
+
+
+class PageStream(Generic[_T]):
+    """Editions of a page, and who looks at them.
 
     Parameters
     ----------
     tell
         The newest that is known; raises TradingError with the reason where nothing is.
+    make
+        Makes an edition of it, where it is not equal to what was told before. One of the same news
+        has the same name whichever replica tells of it.
     """
 
-    def __init__(self, tell: Callable[[], Awaitable[Told]]) -> None:
-        self._tell = tell
-        self._last: tuple[Told, Edition] | None = None
+    def __init__(self, tell: Callable[[], Awaitable[_T]], make: Callable[[_T], Edition]) -> None:
+        self._tell, self._make = tell, make
+        self._last: tuple[_T, Edition] | None = None
         self._kept: OrderedDict[str, Edition] = OrderedDict()
         self._changes: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self.viewers = 0
@@ -74,8 +82,8 @@ class PageStream:
         """
         told = await self._tell()
         last = self._last
-        if last is None or last[0].news is not told.news or last[0].supervisor != told.supervisor:
-            edition = _edition(told)
+        if last is None or last[0] != told:
+            edition = self._make(told)
             self._last = last = told, edition
             self._kept[edition.id] = edition
             while len(self._kept) > _KEPT:
@@ -161,9 +169,11 @@ def _is_restless(patch: dict[str, Any]) -> bool:
     return patch.keys() <= {"status"} and patch.get("status", {}).keys() <= _RESTLESS
 
 
-def _edition(told: Told) -> Edition:
-    """Name an edition of the same news alike, whichever replica tells of it."""
-    supervisor = {} if told.supervisor is None else {"supervisor": told.supervisor}
+def account_edition(told: Told) -> Edition:
+    """Return what the page of one account shows."""
+    supervisor: dict[str, Any] = {"strategy": told.strategy} if told.strategy else {}
+    if told.supervisor is not None:
+        supervisor["supervisor"] = told.supervisor
     said = zlib.crc32(as_json(supervisor))
     if told.news is None:
         nothing: dict[str, Any] = {"ready": False, "reasons": [], "status": {}, "day": {}}

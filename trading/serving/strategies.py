@@ -6,12 +6,11 @@ What a single account is asked at `/status`, `/ready` and `/control/...` a strat
 """
 
 import asyncio
-import html
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from ray import serve
 
 from trading.live.status_updates import as_json
@@ -28,12 +27,15 @@ from trading.serving.answers import (
 from trading.serving.app import account_api, service_of
 from trading.serving.control import add_control
 from trading.serving.exposition import merged, supervisor_text
+from trading.serving.fleet_editions import FleetEditions, FleetTold, told_or_why
 from trading.serving.live_market import (
     ANSWER_S,
     Follower,
     LiveMarketUnavailable,
     NamedActor,
 )
+from trading.serving.page_routes import add_document
+from trading.serving.page_stream import PageStream
 from trading.serving.strategy_states import FLEET_STATES, STALE_S, FleetState
 from trading.serving.supervisor import RESTARTING, SupervisorState
 
@@ -177,11 +179,16 @@ def build_strategies_api(
                 texts.append(supervisor_text(silent, name))
         return metrics_answer(merged(texts))
 
-    @api.get("/", include_in_schema=False)
-    async def index(request: Request) -> Response:
-        """Return the strategies' pages."""
-        root = request.scope.get("root_path", "").rstrip("/")
-        return Response(_index(root, tuple(each)), headers=_HEADERS, media_type="text/html")
+    async def told() -> FleetTold:
+        posted = await reader.posted()
+        return FleetTold(
+            {name: await told_or_why(answers) for name, answers in each.items()},
+            posted.ours,
+            posted.waiting,
+        )
+
+    # All of them side by side.
+    add_document(api, "strategies.html", PageStream(told, FleetEditions()))
 
     for name, answers in each.items():
         add_control(api, answers.command, name)
@@ -205,26 +212,6 @@ def build_strategies_app(
 
 
 _NAMED = {**ANSWERS, 404: {**ANSWERS[503], "description": "There is no such strategy"}}
-
-
-_HEADERS = {
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-cache",
-}
-
-
-def _index(root: str, names: tuple[str, ...]) -> str:
-    """Return a list of links: each strategy has a page of its own."""
-    links = "".join(
-        f'<li><a href="{html.escape(f"{root}/{name}/", quote=True)}">{html.escape(name)}</a></li>'
-        for name in names
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Strategies</title>'
-        '<meta name="viewport" content="width=device-width"></head>'
-        f"<body><main><h1>Strategies</h1><ul>{links}</ul></main></body></html>"
-    )
 
 
 async def _readiness(answers: AccountAnswers) -> tuple[bool, list[str]]:

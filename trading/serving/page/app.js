@@ -1,7 +1,7 @@
 // The page: one document from the server, and the sections that show it, the most important first.
 import { html, render, useState, useEffect } from "./vendor/preact.js";
 import { follow } from "./live.js";
-import { Masthead, Banner, Figures } from "./standing.js";
+import { Masthead, Banner, Figures, Skip } from "./standing.js";
 import { Equity, ProfitParts } from "./equity.js";
 import { Positions, Limits } from "./positions.js";
 import { Controls } from "./controls.js";
@@ -22,10 +22,7 @@ function App() {
     document.title = `${status.account.trading_state} · trading ${status.account.id}`;
   }
   return html`
-    <a class="skip" href="#main" onClick=${(event) => {
-      event.preventDefault();
-      document.getElementById("main").focus();
-    }}>Skip to the account</a>
+    <${Skip} to="the account" />
     <${Masthead} state=${state} />
     <main id="main" tabindex="-1">
       <${Banner} state=${state} />

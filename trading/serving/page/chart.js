@@ -1,6 +1,7 @@
 // Line charts by uPlot, in the theme's colours, as wide as their place.
 import { html, useEffect, useRef } from "./vendor/preact.js";
 import { useTheme } from "./parts.js";
+import { day, minute } from "./format.js";
 
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
@@ -14,6 +15,18 @@ export const axis = (more = {}) => ({
   ticks: { stroke: colour("line"), width: 1 },
   ...more,
 });
+
+/** What an axis of time says: the clock within a session, else dates. */
+export const timeAxis = (isSession) => ({
+  values: (_, splits) => splits.map(isSession ? minute : (t) => day(t).slice(0, 6)),
+});
+
+/** Points of time and worth at the closes of sessions, and now. */
+export function closes(sessions, now, equity) {
+  const points = Object.entries(sessions ?? {}).map(([date, worth]) => [Date.parse(`${date}T21:00:00Z`) / 1000, worth]);
+  if (Number.isFinite(now) && now > (points.at(-1)?.[0] ?? 0)) points.push([now, equity]);
+  return points;
+}
 
 /**
  * `make()` gives uPlot's options without size; it is called again when the theme or `kind` changes.

@@ -1,8 +1,8 @@
 // The account's worth over the session and over sessions, its drawdown, and what the day is made of.
 import { html, useMemo, useRef, useState } from "./vendor/preact.js";
-import { Chart, axis, colour, newYork } from "./chart.js";
+import { Chart, axis, closes, colour, newYork, timeAxis } from "./chart.js";
 import { Choice, Section, Table } from "./parts.js";
-import { clock, day as dateOf, minute, number, percent, signedUsd, short, trend, usd } from "./format.js";
+import { clock, day as dateOf, number, percent, signedUsd, short, trend, usd } from "./format.js";
 
 /** Rows of time, worth and drawdown (percent). `peak` is the highest worth before them, if known. */
 function curve(points, peak) {
@@ -14,12 +14,6 @@ function curve(points, peak) {
     return Math.min(0, 100 * (equity / highest - 1));
   });
   return { times, worth, drawdown };
-}
-
-function sessionsOf(sessions, now, equity) {
-  const points = Object.entries(sessions ?? {}).map(([date, worth]) => [Date.parse(`${date}T21:00:00Z`) / 1000, worth]);
-  if (Number.isFinite(now) && now > (points.at(-1)?.[0] ?? 0)) points.push([now, equity]);
-  return points;
 }
 
 /** Draws fills as triangles on the curve, and changes of the champion as upright lines. */
@@ -81,7 +75,7 @@ export function Equity({ status, day }) {
   const shown = useMemo(
     () => isToday
       ? curve(Object.values(day.bars ?? {}), status.account.peak_equity)
-      : curve(sessionsOf(day.sessions, now, status.account.equity)),
+      : curve(closes(day.sessions, now, status.account.equity)),
     [isToday, day.bars, day.sessions, now],
   );
   const inRange = ({ t }) => t >= (shown.times[0] ?? Infinity) - 60;
@@ -92,7 +86,7 @@ export function Equity({ status, day }) {
   latest.current = { fills, changes };
   const worth = useMemo(() => [shown.times, shown.worth], [shown, fills.length, changes.length]);
   const loss = useMemo(() => [shown.times, shown.drawdown], [shown]);
-  const times = { values: (_, splits) => splits.map(isToday ? minute : (t) => dateOf(t).slice(0, 6)) };
+  const times = timeAxis(isToday);
   const base = { tzDate: newYork, padding: [10, 14, 0, 0], legend: { show: true, live: true }, cursor: { sync: { key: "equity" } } };
   const when = { label: isToday ? "Time" : "Session", value: (_, t) => (t == null ? "–" : isToday ? clock(t) : dateOf(t)) };
   const last = shown.worth.at(-1);

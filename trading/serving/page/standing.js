@@ -4,7 +4,8 @@ import { isCut } from "./live.js";
 import { Figure, useTheme } from "./parts.js";
 import { age, clock, moment, number, percent, seconds, signed, signedUsd, trend, usd } from "./format.js";
 
-const STATES = {
+/** Tone, mark and words of each trading state. */
+export const STATES = {
   ACTIVE: ["good", "●", "trading"],
   REDUCING: ["warn", "◐", "closing only"],
   HALTED: ["bad", "■", "nothing trades"],
@@ -21,20 +22,47 @@ function connection(state) {
   return ["good", "live", ""];
 }
 
-export function Masthead({ state }) {
-  const theme = useTheme();
+/** Drawn anew every second, for ages that are told. */
+function useTick() {
   const [, tick] = useState(0);
   useEffect(() => {
     const timer = setInterval(() => tick((n) => n + 1), 1000);
     return () => clearInterval(timer);
   }, []);
-  const { status } = state.content ?? { status: {} };
+}
+
+/** Whether the page is told anything, in words. */
+export function Connection({ state }) {
+  useTick();
+  const [wire, said, more] = connection(state);
+  return html`<p class=${`pill ${wire}`} id="connection" role="status">
+    <span aria-hidden="true">${wire === "good" ? "●" : "▲"}</span> ${said}${more ? html`<span class="what"> ${more}</span>` : ""}
+  </p>`;
+}
+
+export function ThemeButton() {
+  const theme = useTheme();
+  return html`<button type="button" class="quiet" onClick=${() => window.toggleTheme()}>
+    ${theme === "dark" ? "Light" : "Dark"} theme
+  </button>`;
+}
+
+/** Leads past the head of the page to what it shows. */
+export function Skip({ to }) {
+  return html`<a class="skip" href="#main" onClick=${(event) => {
+    event.preventDefault();
+    document.getElementById("main").focus();
+  }}>Skip to ${to}</a>`;
+}
+
+export function Masthead({ state }) {
+  const { status, strategy } = state.content ?? { status: {} };
   const account = status.account;
   const [tone, mark, what] = STATES[account?.trading_state] ?? ["warn", "○", status.phase ?? "unknown"];
-  const [wire, said, more] = connection(state);
-  const stale = wire !== "good" && account;
+  const stale = connection(state)[0] !== "good" && account;
   return html`<header>
-    <div class="brand"><h1>trading</h1>${account ? html`<span class="account">${account.id}</span>` : null}</div>
+    <div class="brand"><h1>trading</h1>${account ? html`<span class="account">${account.id}</span>` : null}
+      ${strategy ? html`<a class="others" href="../">all strategies</a>` : null}</div>
     <p class=${`pill ${stale ? "old" : tone}`} id="state" role="status">
       <span aria-hidden="true">${mark}</span>${" "}<strong>${account?.trading_state ?? "STARTING"}</strong>
       ${" "}<span class="what">${stale ? "when last heard" : what}</span>
@@ -42,12 +70,8 @@ export function Masthead({ state }) {
     <p class="market">${status.market_open === false ? "market closed · " : ""}${
       status.market?.time ? html`<span class="unseen">Market time </span>${moment(seconds(status.market.time))}` : ""
     }</p>
-    <p class=${`pill ${wire}`} id="connection" role="status">
-      <span aria-hidden="true">${wire === "good" ? "●" : "▲"}</span> ${said}${more ? html`<span class="what"> ${more}</span>` : ""}
-    </p>
-    <button type="button" class="quiet" onClick=${() => window.toggleTheme()}>
-      ${theme === "dark" ? "Light" : "Dark"} theme
-    </button>
+    <${Connection} state=${state} />
+    <${ThemeButton} />
   </header>`;
 }
 
