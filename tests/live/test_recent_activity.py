@@ -13,20 +13,23 @@ from trading.envs.catalogue import ACTIONS
 from trading.execution.events import (
     ChallengerRejected,
     Compared,
+    DecisionMade,
     OrderFilled,
     SessionClosed,
     StateChanged,
 )
 from trading.execution.journal import Journal
+from trading.execution.money import round_usd
 from trading.execution.orders import Fill, LegFill
 from trading.execution.states import TradingState
 from trading.live import assembly
 from trading.live.bar_clock import Bar
 from trading.live.chains import MOST_STRIKES, look, written
-from trading.live.profit_parts import ProfitParts
+from trading.live.profit_parts import OF_A_TRADE
 from trading.live.recent_activity import MOST_BARS, MOST_FILLS, MOST_NOTES, RecentActivity
 from trading.live.session_history import read_history
 from trading.live.trader import Trader
+from trading.reporting.ledger import PARTS, read_ledger
 
 SECOND_NS = 1_000_000_000
 
@@ -37,7 +40,8 @@ class Kept(Bars):
     def __init__(self) -> None:
         super().__init__()
         self.book = RecentActivity()
-        self.parts: ProfitParts | None = None
+        self.is_open = False
+        self.last: Trader
         self.sums: list[tuple[float, float]] = []
         self.chains: dict[str, bytes] = {}
         self.spots: dict[str, float] = {}
@@ -46,23 +50,21 @@ class Kept(Bars):
         super().on_bar(trader, bar, latency_s)
         env = trader.env
         journal = env.broker.journal
-        if self.parts is None:
-            self.parts = ProfitParts(env)
-            env.broker.followers.append(self.parts.follow)
+        self.last, parts = trader, trader.profit_parts
+        if not self.is_open:
+            self.is_open = True
             self.book.open(journal.path, journal.last_seq)
             env.broker.followers.append(lambda events: self.book.follow(events, journal.last_seq))
-        session = str(bar.session.date)
-        self.parts.bar(bar.end_ns, session)
-        self.sums.append((env.equity(), sum(self.parts.parts.values())))
+        self.sums.append((env.equity(), sum(parts.parts.values())))
         base = env.broker.account.day_base
         self.book.bar(
             bar.end_ns,
-            session,
+            str(bar.session.date),
             env.equity(),
             base,
             trader.decided,
-            self.parts.parts,
-            self.parts.since_ns,
+            parts.parts,
+            parts.since_ns,
         )
         self.chains = written(look(env, bar.end_ns))
         self.spots = {name: env.spot(name) for name in env.underlyings}
@@ -85,6 +87,34 @@ def test_the_parts_of_the_profit_add_up_to_it(kept: tuple[Kept, Path]) -> None:
     assert told["parts"]["fees"] < 0.0 and told["parts"]["spread"] < 0.0
     assert any(abs(told["parts"][name]) > 0.0 for name in ("delta", "theta", "vega"))
     assert sum(told["parts"].values()) == pytest.approx(told["total"], abs=0.1)
+
+
+def test_what_each_trade_earned_by_what_is_journalled(kept: tuple[Kept, Path]) -> None:
+    """Between them the trades earned what the day did, and each adds up to its own profit."""
+    observer, path = kept
+    with Journal(path, read_only=True) as journal:
+        ledger = read_ledger(journal.events())
+        decided = [each for each in journal.events() if isinstance(each, DecisionMade)]
+    trades = [*ledger.trades, *ledger.open.values()]
+    assert len(ledger.trades) > 2
+    # Of a trade that the very last bar opened nothing is known yet.
+    assert all(each.parts for each in trades if each.opened_ns < decided[-1].ts_ns)
+    explained = left_over = 0.0
+    for each in ledger.trades:
+        assert each.parts is not None
+        assert round_usd(sum(each.parts.values())) == each.profit
+        if each.closed_ns < decided[-1].ts_ns:
+            explained += sum(abs(each.parts[name]) for name in PARTS if name != "rest")
+            left_over += abs(each.parts["rest"])
+    # What is left when greeks, spread and fees are told is small beside them.
+    assert left_over < 0.25 * explained
+    day = observer.last.profit_parts.parts
+    names = ("delta", "gamma", "theta", "vega", "spread")
+    left = observer.last.profit_parts.take_earned(observer.last.env.symbols)
+    for name in names:
+        journalled = sum(each.earned.get(name, 0.0) for each in trades)
+        waiting = sum(e[OF_A_TRADE.index(name)] for each in left for e in each.values())
+        assert journalled + waiting == pytest.approx(day[name], abs=0.05)
 
 
 def test_every_bar_decision_and_fill_is_told(kept: tuple[Kept, Path]) -> None:

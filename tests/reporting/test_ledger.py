@@ -4,7 +4,8 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.execution.machine import TradingMachine
@@ -20,7 +21,8 @@ from trading.execution.events import CashMoved, DecisionMade
 from trading.execution.fees import FeeSchedule
 from trading.execution.money import round_usd
 from trading.execution.portfolio import Account
-from trading.reporting.ledger import Ledger, read_ledger
+from trading.live.profit_parts import OF_A_TRADE
+from trading.reporting.ledger import PARTS, Ledger, Trade, read_ledger
 from trading.reporting.report import make_report
 
 DAY_NS = 24 * 3600 * SECOND_NS
@@ -121,3 +123,52 @@ def test_a_session_that_has_not_ended_is_told_as_such(tmp_path: Path) -> None:
     broker.record([DecisionMade(NOW_NS, "SPY", 0, "hold", 1, 0.0, 0.0, profit=12.5)])
     (day,) = read_ledger(broker.journal.events()).days
     assert (day.date, day.equity, day.profit, day.is_over) == ("2026-01-05", 10_012.5, 12.5, False)
+
+
+AMOUNTS = st.floats(-1e5, 1e5).map(lambda amount: round(amount, 4))
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    bars=st.lists(st.tuples(*[AMOUNTS] * len(OF_A_TRADE)), max_size=5),
+    profit=st.integers(-(10**8), 10**8).map(lambda cents: cents / 100.0),
+    fees=st.integers(0, 10**6).map(lambda cents: cents / 100.0),
+)
+def test_the_parts_of_a_trade_add_up_to_its_profit_to_the_cent(
+    bars: list[tuple[float, ...]], profit: float, fees: float
+) -> None:
+    trade = Trade("SPY", "long_call", "a-1", 1, "", 1, fees=fees, closed_ns=2, profit=profit)
+    for amounts in bars:
+        trade.earn(amounts)
+    if not bars:
+        assert trade.parts is None
+        return
+    assert trade.parts is not None and tuple(trade.parts) == PARTS
+    assert round_usd(sum(trade.parts.values())) == profit
+    assert trade.parts["fees"] == -fees
+    assert all(each == round_usd(each) for each in trade.parts.values())
+
+
+def test_what_comes_after_the_end_of_a_trade_is_still_its_own(tmp_path: Path) -> None:
+    """The last bar of a trade is known at the decision after its close."""
+    broker = new_broker(tmp_path, 10_000.0, schedule=FeeSchedule())
+    order = open_order(broker, "long_call")
+    broker.submit(order, market(), True, NOW_NS)
+    first, last = (1.0, 2.0, -3.0, 4.0, 0.0, 0.5, -6.0), (0.25, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+    at_ns = [NOW_NS + bar * 60 * SECOND_NS for bar in range(1, 3)]
+    earned = {order.order_id: first}
+    broker.record([DecisionMade(at_ns[0], "SPY", 1, "close", 1, 0.0, 0.0, earned=earned)])
+    ledger = read_ledger(broker.journal.events())
+    (held,) = ledger.open.values()
+    assert held.parts is not None and "rest" not in held.parts
+    broker.submit(close_order(broker, ts_ns=at_ns[0]), market(at_ns[0]), True, at_ns[0])
+    earned = {order.order_id: last, "unknown-1": first}
+    broker.record([DecisionMade(at_ns[1], "SPY", 0, "hold", 1, 0.0, 0.0, earned=earned)])
+    ledger = read_ledger(broker.journal.events())
+    (trade,) = ledger.trades
+    assert trade.parts is not None
+    assert (trade.parts["delta"], trade.parts["vega"], trade.parts["spread"]) == (1.25, 4.0, -7.0)
+    assert round_usd(sum(trade.parts.values())) == trade.profit
+    report = make_report(ledger, ledger.between(None, None))
+    assert report.by_part == trade.parts
+    assert report.plain()["trades"][0]["parts"] == trade.parts

@@ -124,6 +124,8 @@ def _print(made: "Report") -> None:
         console.print(_groups("By underlying", made.by_underlying))
     if made.by_strategy:
         console.print(_groups("By strategy", made.by_strategy))
+    if made.by_part:
+        console.print(_by_part(made))
     if made.days:
         console.print(_days(made.days[-_MOST_ROWS:]))
     if made.trades:
@@ -168,6 +170,14 @@ def _groups(title: str, rows: Sequence["Group"]) -> "Table":
     for each in rows:
         fees = f"{each.fees:,.2f}"
         table.add_row(each.name, str(each.trades), share(each.won_share), money(each.profit), fees)
+    return table
+
+
+def _by_part(made: "Report") -> "Table":
+    from trading.reporting.sheet import money
+
+    table = _table("Closed trades, by what they earned it", [], list(made.by_part))
+    table.add_row(*(money(each) for each in made.by_part.values()))
     return table
 
 

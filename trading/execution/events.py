@@ -50,6 +50,10 @@ class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_
     underlying has made since the account was opened, USD, up to which rewards are given; None where
     it is not known. `probability` is the one that the action had (None in older journals), and
     `trader` the rule-based trader's name, empty for the policy.
+
+    `earned` is what the underlying's trades earned since the decision before, by the order that
+    opened each: USD by delta, gamma, theta, vega, quotes, unexplained and spread, as
+    `trading.evaluation.attribution` has them. Trades of which nothing is known are left out.
     """
 
     ts_ns: int
@@ -64,6 +68,7 @@ class DecisionMade(msgspec.Struct, frozen=True, tag_field="kind", tag="decision_
     profit: float | None = None
     probability: float | None = None
     trader: str = ""
+    earned: dict[str, tuple[float, ...]] = {}
 
 
 class OrderAccepted(msgspec.Struct, frozen=True, tag_field="kind", tag="order_accepted"):

@@ -57,7 +57,6 @@ from trading.live.faults import FaultNotes, described
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.notices import JournalNotices, Notices, by_apprise
-from trading.live.profit_parts import ProfitParts
 from trading.live.readiness import (
     Reason,
     Unready,
@@ -186,7 +185,6 @@ class LiveMarket:
         self._warn_after_s = settings.safety.hang_s / 4
         """A trading thread that is silent for longer is told of."""
         self._activity = RecentActivity(action_count(settings.env.size_levels))
-        self._profit_parts: ProfitParts | None = None
         self._chains: ChainsSeen | None = None
         journal = assembly.journal_path(settings)
         self._publisher = StatusPublisher(self._edition, self._activity.as_values, str(journal))
@@ -469,17 +467,15 @@ class LiveMarket:
 
     def _record_bar(self, trader: Trader, bar: Bar) -> None:
         """Keep what the page shows of a bar; called on the trading thread."""
-        assert self._profit_parts is not None, "it is made before trading begins"
-        session = str(bar.session.date)
-        self._profit_parts.bar(bar.end_ns, session)
+        parts = trader.profit_parts
         self._activity.bar(
             bar.end_ns,
-            session,
+            str(bar.session.date),
             self._equity,
             trader.env.broker.account.day_base,
             trader.decided,
-            self._profit_parts.parts,
-            self._profit_parts.since_ns,
+            parts.parts,
+            parts.since_ns,
         )
         self._chains = look(trader.env, bar.end_ns)
 
@@ -800,9 +796,7 @@ class LiveMarket:
         """Note from here on what the account does; what it did before, its journal tells."""
         broker = trader.env.broker
         journal = broker.journal
-        self._profit_parts = parts = ProfitParts(trader.env)
         self._activity.open(journal.path, journal.last_seq)
-        broker.followers.append(parts.follow)
         broker.followers.append(lambda events: self._activity.follow(events, journal.last_seq))
 
     def _await_champion(self) -> ChampionState:

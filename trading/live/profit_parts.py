@@ -2,7 +2,7 @@
 
 Every leg is a row of `trading.evaluation.attribution`, read at the close of two bars that follow
 each other. What fills paid beyond the marks they met is their spread. What neither explains, such
-as interest, dividends and settlements, is the difference to the day's profit.
+as interest, dividends and settlements, is the difference to the day's profit, or to the trade's.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,9 @@ from trading.evaluation.attribution import (
 from trading.execution.events import Event, OrderFilled
 from trading.execution.orders import Fill
 from trading.market.pricing import YEAR_NS
+
+OF_A_TRADE = COMPONENTS[: SPREAD + 1]
+"""Components that a trade's profit is split by; its fees are known by its fills."""
 
 
 class ProfitParts:
@@ -45,14 +48,47 @@ class ProfitParts:
         self.since_ns = 0
         self._env = env
         self._session = ""
-        self._fills: list[Fill] = []
+        self._fills: list[tuple[str, Fill]] = []
+        """With the order that opened the trade of each."""
         self._held: list[str] = []
+        self._underlying_of_leg: list[str] = []
+        self._trade_of_leg: list[str] = []
+        """The order that opened the trade of each leg that is held; empty for what is in none."""
+        self._trade_of: dict[str, str] = {}
+        """The newest trade of each underlying."""
+        self._earned: dict[tuple[str, str], np.ndarray] = {}
         self._quantity = np.zeros(0)
         self._before: PositionGreeks | None = None
 
     def follow(self, events: Sequence[Event]) -> None:
-        """Note the fills of what was journalled."""
-        self._fills += [event.fill for event in events if isinstance(event, OrderFilled)]
+        """Note the fills of what was journalled, and applied."""
+        for event in events:
+            if isinstance(event, OrderFilled):
+                self._know_trades()
+                trade = self._trade_of.get(event.fill.underlying, "")
+                self._fills.append((trade, event.fill))
+
+    def take_earned(self, underlyings: Sequence[str]) -> list[dict[str, tuple[float, ...]]]:
+        """Return what trades earned since this was last asked, and forget it.
+
+        Parameters
+        ----------
+        underlyings
+            One or more.
+
+        Returns
+        -------
+        list
+            For each underlying its trades by the order that opened them, USD by `OF_A_TRADE`;
+            trades of others are with the first.
+        """
+        taken: list[dict[str, tuple[float, ...]]] = [{} for _ in underlyings]
+        places = {name: place for place, name in enumerate(underlyings)}
+        for (underlying, trade), amounts in self._earned.items():
+            told = tuple(round(float(amount), 4) for amount in amounts)
+            taken[places.get(underlying, 0)][trade] = told
+        self._earned.clear()
+        return taken
 
     def bar(self, now_ns: int, session: str) -> None:
         """Note that a bar was closed, and its orders are out."""
@@ -70,18 +106,41 @@ class ProfitParts:
             ended = np.isnan(after.mark[:, 0]) | np.isnan(self._before.mark[:, 0])
             for name, amount in zip(COMPONENTS, rows[~ended].sum(axis=0), strict=True):
                 self.parts[name] += float(amount)
-        for fill in self._fills:
+            for leg in np.flatnonzero(~ended):
+                self._earn(self._underlying_of_leg[leg], self._trade_of_leg[leg], rows[leg])
+        for trade, fill in self._fills:
+            gained = self._gained(fill, marks)
             self.parts[COMPONENTS[FEES]] -= fill.fees
-            self.parts[COMPONENTS[SPREAD]] += self._gained(fill, marks)
+            self.parts[COMPONENTS[SPREAD]] += gained
+            paid = np.zeros(len(COMPONENTS))
+            paid[SPREAD] = gained
+            self._earn(fill.underlying, trade, paid)
         self._fills.clear()
+        self._know_trades()
         account = self._env.broker.account
         self._held = list(account.positions)
+        self._underlying_of_leg = [each.underlying for each in account.positions.values()]
+        self._trade_of_leg = [
+            account.strategies[name].order_id if name in account.strategies else ""
+            for name in self._underlying_of_leg
+        ]
         self._quantity = np.array(
             [each.quantity * account.size(name) for name, each in account.positions.items()]
         )
         self._before = None
         if self._held:
             self._before = self._read(self._held, self._quantity, marks, now_ns)
+
+    def _know_trades(self) -> None:
+        strategies = self._env.broker.account.strategies
+        self._trade_of |= {name: each.order_id for name, each in strategies.items()}
+
+    def _earn(self, underlying: str, trade: str, amounts: np.ndarray) -> None:
+        """Add amounts by `COMPONENTS` to what a trade earned."""
+        if trade:
+            nothing = np.zeros(len(OF_A_TRADE))
+            before = self._earned.get((underlying, trade), nothing)
+            self._earned[underlying, trade] = before + amounts[: len(OF_A_TRADE)]
 
     def _gained(self, fill: Fill, marks: dict[str, float]) -> float:
         """Return what a fill brought beyond its marks, fees aside, USD; below zero as a rule."""

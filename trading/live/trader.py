@@ -40,6 +40,7 @@ from trading.live.champion_policy import ChampionPolicy
 from trading.live.clock import OFF_NS, LiveClock
 from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
+from trading.live.profit_parts import ProfitParts
 from trading.live.pulse import Pulse
 from trading.live.rule_based import Decider, NoChampion, RuleBasedDecider, WhoTrades
 from trading.logs import get_logger
@@ -189,6 +190,9 @@ class Trader:
         champion_state: ChampionState | None,
     ) -> None:
         self.env = env
+        self.profit_parts = ProfitParts(env)
+        """What the day and each trade earned by what."""
+        env.broker.followers.append(self.profit_parts.follow)
         self.policy: Decider = policy
         self.trader = policy.config if isinstance(policy, RuleBasedDecider) else ""
         """Name of the rule-based trader; empty where the policy trades."""
@@ -526,6 +530,7 @@ class Trader:
         self._now_ns, self._has_closed = bar.end_ns, True
         self.dead_man.decided()
         self._markets.follow(bar)
+        self.profit_parts.bar(bar.end_ns, str(bar.session.date))
         self._observer.on_bar(self, bar, latency_s)
         following = first_bar_after(bar.end_ns, self._calendar, self._settings.bar_ns)
         if following.session != bar.session:
@@ -564,6 +569,7 @@ class Trader:
     ) -> list[Outcome]:
         """Journal a bar's decisions and send their orders; nothing is sent where it is too late."""
         names = self.env.action_names
+        earned = self.profit_parts.take_earned(self.env.symbols)
         events = [
             DecisionMade(
                 ts_ns=now_ns,
@@ -577,6 +583,7 @@ class Trader:
                 profit=self.env.profit(symbol),
                 probability=round(float(decision.probabilities[u, int(action)]), 6),
                 trader=self.trader,
+                earned=earned[u],
             )
             for u, (symbol, action) in enumerate(
                 zip(self.env.symbols, decision.actions, strict=True)

@@ -6,7 +6,7 @@ account agree to the cent.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -37,6 +37,11 @@ from trading.execution.portfolio import Account
 
 NEW_YORK = ZoneInfo("America/New_York")
 _SECOND_NS = 1_000_000_000
+GREEKS = ("delta", "gamma", "theta", "vega")
+PARTS = (*GREEKS, "spread", "fees", "rest")
+"""What the profit of a trade is split into, see `Trade.parts`."""
+_EARNED = (*GREEKS, "quotes", "unexplained", "spread")
+"""Of `DecisionMade.earned`, in order."""
 
 
 def new_york(ts_ns: int) -> datetime:
@@ -79,6 +84,30 @@ class Trade:
     """After all fees; 0 while it is open."""
     net_cash: float = 0.0
     """Change of cash so far, after fees."""
+    earned: dict[str, float] = field(default_factory=dict)
+    """What its bars earned by what, unrounded; empty where the journal tells nothing of it."""
+
+    def earn(self, amounts: Sequence[float]) -> None:
+        """Add what a bar earned, USD by the parts that `DecisionMade.earned` has."""
+        for name, amount in zip(_EARNED, amounts, strict=True):
+            self.earned[name] = self.earned.get(name, 0.0) + amount
+
+    @property
+    def parts(self) -> dict[str, float] | None:
+        """Its profit by `PARTS`, which add up to it to the cent.
+
+        The greeks and the spread are what the bars brought while the account was watched. The rest
+        is of higher order, marks without a two-sided quote, settlements and dividends, and bars
+        that nobody watched; it is not known before the trade ends, and not told then. None where
+        an older journal tells nothing of it.
+        """
+        if not self.earned:
+            return None
+        told = {name: round_usd(self.earned.get(name, 0.0)) for name in (*GREEKS, "spread")}
+        told["fees"] = round_usd(-self.fees)
+        if self.closed_ns:
+            told["rest"] = round_usd(self.profit - sum(told.values()))
+        return told
 
 
 @dataclass(frozen=True)
@@ -141,6 +170,8 @@ class Ledger:
         self._last_close_ns = 0
         self._decisions: dict[str, DecisionMade] = {}
         self._intents: dict[str, Intent] = {}
+        self._by_order: dict[str, Trade] = {}
+        """Every trade, by the order that opened it."""
 
     def take(self, event: Event) -> None:
         """Fold one event.
@@ -201,6 +232,10 @@ class Ledger:
 
     def _decided(self, event: DecisionMade) -> None:
         self._decisions[event.underlying] = event
+        for order_id, amounts in event.earned.items():
+            trade = self._by_order.get(order_id)
+            if trade is not None:
+                trade.earn(amounts)
         account = self.account
         if event.profit is None:
             return
@@ -261,6 +296,7 @@ class Ledger:
         for name, strategy in now.items():
             if name not in self.open:
                 self.open[name] = self._begun(name, strategy, event)
+                self._by_order[strategy.order_id] = self.open[name]
         if isinstance(event, OrderFilled):
             fill = event.fill
             trade = self.open[fill.underlying]

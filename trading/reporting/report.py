@@ -10,7 +10,7 @@ import numpy as np
 from trading.evaluation import metrics
 from trading.execution.money import round_usd
 from trading.reporting import performance
-from trading.reporting.ledger import Day, Ledger, Note, Period, Trade, new_york
+from trading.reporting.ledger import PARTS, Day, Ledger, Note, Period, Trade, new_york
 from trading.reporting.stress import Stress
 
 
@@ -49,6 +49,8 @@ class Report:
     by_strategy: list[Group]
     by_day: list[Group]
     by_hour: list[Group]
+    by_part: dict[str, float]
+    """What closed trades earned by what, USD by `PARTS`; of those of which it is known."""
     months: dict[int, dict[int, float]]
     drawdowns: list[performance.Drawdown]
     rolling_sharpe: list[float]
@@ -80,6 +82,7 @@ class Report:
                 name: [asdict(group) for group in getattr(self, name)]
                 for name in ("by_underlying", "by_strategy", "by_day", "by_hour")
             },
+            "by_part": self.by_part,
             "months": self.months,
             "drawdowns": [
                 {
@@ -121,6 +124,7 @@ def make_report(ledger: Ledger, period: Period, stress: Stress | None = None) ->
         by_strategy=_grouped(period.trades, lambda trade: trade.strategy),
         by_day=_in_order(period.trades, lambda trade: str(new_york(trade.closed_ns).date())),
         by_hour=_in_order(period.trades, lambda trade: f"{new_york(trade.closed_ns):%H}:00"),
+        by_part=_by_part(period.trades),
         months=performance.by_month(dates, returns),
         drawdowns=performance.drawdowns(returns) if len(returns) else [],
         rolling_sharpe=sharpe.tolist(),
@@ -132,6 +136,13 @@ def make_report(ledger: Ledger, period: Period, stress: Stress | None = None) ->
         equity=period.equity,
         stress=stress,
     )
+
+
+def _by_part(trades: Iterable[Trade]) -> dict[str, float]:
+    known = [trade.parts for trade in trades if trade.parts is not None]
+    if not known:
+        return {}
+    return {name: round_usd(sum(parts[name] for parts in known)) for name in PARTS}
 
 
 def _summary(period: Period, returns: metrics.Series) -> dict[str, float | int | None]:
@@ -220,7 +231,8 @@ def _iso(ts_ns: int) -> str | None:
 
 
 def _plain_trade(trade: Trade) -> dict[str, Any]:
-    plain = asdict(trade)
+    plain = asdict(trade) | {"parts": trade.parts}
+    del plain["earned"]
     plain["opened"], plain["closed"] = _iso(plain.pop("opened_ns")), _iso(plain.pop("closed_ns"))
     for leg in plain["legs"]:
         leg["time"] = _iso(leg.pop("ts_ns"))

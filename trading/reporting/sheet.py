@@ -45,6 +45,7 @@ def report_page(report: Report) -> str:
         _groups("By underlying", "Closed trades.", "underlying", report.by_underlying),
         _groups("By strategy", "Closed trades.", "strategy", report.by_strategy),
         *_by_time(report),
+        _by_part(report),
         _open(report),
         _stress(report.stress),
         _trades(report),
@@ -223,6 +224,29 @@ def _by_time(report: Report) -> list[Section]:
     ]
 
 
+def _by_part(report: Report) -> Section:
+    """Return what closed trades earned by what."""
+    heading = "By what it was earned"
+    known = [trade for trade in report.trades if trade.parts is not None]
+    if not known:
+        told = "Not known: no trade was closed, or the journal is of a version that tells nothing."
+        return Section(heading, told, "")
+    told = (
+        f"Of {len(known)} closed trades, {money(sum(trade.profit for trade in known))} in all: "
+        "moves of the underlying, their curvature, time, volatility, what fills paid beyond the "
+        "marks, and the rest, which is of higher order, settlements, dividends, and what nobody watched."
+    )
+    figure = Figure().bar(
+        list(report.by_part),
+        list(report.by_part.values()),
+        marker={"color": [GAIN if each >= 0.0 else LOSS for each in report.by_part.values()]},
+    )
+    figure.layout["showlegend"] = False
+    figure.axes("", "USD", type="category")
+    rows = [(name, money(amount)) for name, amount in report.by_part.items()]
+    return Section(heading, told, figure.draw(240) + table(("part", "USD"), rows))
+
+
 def _open(report: Report) -> Section:
     if not report.open:
         return Section("Open", "Nothing is open.", "")
@@ -238,7 +262,7 @@ def _open(report: Report) -> Section:
         for trade in report.open
     ]
     heads = ("underlying", "strategy", "units", "opened", "so far", "fees")
-    more = [f"{trade.reason_open}. {_legs(trade)}" for trade in report.open]
+    more = [f"{trade.reason_open}.{_parts(trade)} {_legs(trade)}" for trade in report.open]
     return Section("Open", "So far is after fees.", table(heads, rows, (0, 1, 3, 4), more))
 
 
@@ -281,11 +305,18 @@ def _trade_table(trades: Sequence[Trade]) -> str:
         for trade in trades
     ]
     more = [
-        f"Opened: {trade.reason_open}. Closed: {trade.reason_close}. {_legs(trade)}"
+        f"Opened: {trade.reason_open}. Closed: {trade.reason_close}.{_parts(trade)} {_legs(trade)}"
         for trade in trades
     ]
     heads = ("closed", "opened", "underlying", "strategy", "units", "fees", "profit")
     return table(heads, rows, (0, 1, 2, 3), more)
+
+
+def _parts(trade: Trade) -> str:
+    """Tell what it earned by what, as a sentence after others; empty where that is not known."""
+    if trade.parts is None:
+        return ""
+    return f" Earned by {', '.join(f'{name} {money(each)}' for name, each in trade.parts.items())}."
 
 
 def _legs(trade: Trade) -> str:

@@ -13,7 +13,7 @@ from trading.execution.journal import Journal
 from trading.execution.money import round_usd
 from trading.execution.orders import Order
 from trading.execution.portfolio import Account
-from trading.reporting.ledger import Ledger, Trade
+from trading.reporting.ledger import GREEKS, Ledger, Trade
 
 
 class Column(NamedTuple):
@@ -77,6 +77,12 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         ("profit", "float64", "after all fees, USD; NaN while it is open"),
         ("fees", "float64", "USD"),
         ("net_cash", "float64", "change of cash so far, after fees, USD"),
+        ("delta", "float64", "part of the profit, USD: moves of the underlying; NaN: not known"),
+        ("gamma", "float64", "curvature of such moves"),
+        ("theta", "float64", "passing of time"),
+        ("vega", "float64", "changes of volatility"),
+        ("spread", "float64", "what fills brought beyond the marks, below 0 as a rule"),
+        ("rest", "float64", "the profit without these and the fees; NaN while it is open"),
         ("champion", "int64", "that was the account's when it was opened; 0: none"),
         ("reason_open", "str", "why it was opened"),
         ("reason_close", "str", "why it ended; empty while it is open"),
@@ -220,7 +226,7 @@ class JournalTables:
 
 
 def _trade(trade: Trade) -> tuple[Any, ...]:
-    is_open = not trade.closed_ns
+    is_open, parts = not trade.closed_ns, trade.parts or {}
     return (
         trade.underlying,
         trade.strategy,
@@ -231,6 +237,7 @@ def _trade(trade: Trade) -> tuple[Any, ...]:
         float("nan") if is_open else trade.profit,
         trade.fees,
         trade.net_cash,
+        *(parts.get(name, float("nan")) for name in (*GREEKS, "spread", "rest")),
         trade.champion,
         trade.reason_open,
         trade.reason_close,
