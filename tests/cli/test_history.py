@@ -23,6 +23,7 @@ from trading.errors import ConfigError, DataError, FlatFileError
 from trading.learning.build import training_environment
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.contracts import parse_symbol
+from trading.market.option_quote import OptionQuote
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 ROOT = Path(__file__).parents[2]
@@ -49,15 +50,10 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for step in market.steps():
             for row, contract in enumerate(step.index.tolist()):
                 sequence += 1
-                recorder.quote(
-                    market.contracts[contract].symbol,
-                    float(step.bid[row]),
-                    float(step.ask[row]),
-                    float(step.bid_size[row]),
-                    float(step.ask_size[row]),
-                    int(step.quote_ns[row]),
-                    sequence,
-                )
+                columns = (step.bid, step.ask, step.bid_size, step.ask_size, step.quote_ns)
+                quote = (column[row].item() for column in columns)
+                symbol = market.contracts[contract].symbol
+                recorder.quote(OptionQuote(symbol, *quote, sequence))
             for bar in step.bars:
                 recorder.bar(bar)
             if step.bars:

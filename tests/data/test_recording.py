@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -31,6 +32,7 @@ from trading.errors import DataError, FlatFileError
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.contracts import parse_symbol
+from trading.market.option_quote import OptionQuote
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "flatfiles"
@@ -59,17 +61,15 @@ def end_of(minute: int, session: Session = MONDAY) -> int:
     return session.open_ns + (minute + 1) * MINUTE_NS
 
 
-Told = tuple[str, float, float, float, float, int, int]
+def told(symbol: str, number: int, session: Session = MONDAY) -> OptionQuote:
+    ts_ns = session.open_ns + number
+    return OptionQuote(symbol, 1.0 + number, 1.5 + number, 3.0, 4.0, ts_ns, number)
 
 
-def told(symbol: str, number: int, session: Session = MONDAY) -> Told:
-    return (symbol, 1.0 + number, 1.5 + number, 3.0, 4.0, session.open_ns + number, number)
-
-
-def quotes_of(session: RecordedSession) -> list[Told]:
+def quotes_of(session: RecordedSession) -> list[OptionQuote]:
     columns = [column.tolist() for column in session.quotes[1:7]]
     symbols = [session.contracts[i].symbol for i in session.quotes.contract.tolist()]
-    return list(zip(symbols, *columns, strict=True))
+    return [OptionQuote(*each) for each in zip(symbols, *columns, strict=True)]
 
 
 def await_that(condition: Callable[[], object]) -> None:
@@ -92,12 +92,12 @@ def test_a_session_is_read_back_event_by_event(tmp_path: Path) -> None:
         recorder.warm_up("SPY", warm_up)
         recorder.list_contracts("SPY", CALLS)
         for each in quotes[:2]:
-            recorder.quote(*each)
+            recorder.quote(each)
         recorder.bar(bar(0, 681.0))
-        recorder.quote(*quotes[2])
+        recorder.quote(quotes[2])
         recorder.close_bar(end_of(0))
         for each in quotes[3:]:
-            recorder.quote(*each)
+            recorder.quote(each)
         recorder.close_bar(end_of(1))
         recorder.bar(bar(2, 682.0))
     found = load_recording(tmp_path, DAY, "SPY")
@@ -115,7 +115,7 @@ def test_a_session_is_read_back_event_by_event(tmp_path: Path) -> None:
 def test_columns_have_the_documented_types(tmp_path: Path) -> None:
     with Recorder(tmp_path) as recorder:
         begin(recorder)
-        recorder.quote(*told(CALLS[0].symbol, 1))
+        recorder.quote(told(CALLS[0].symbol, 1))
         recorder.bar(bar(0, 681.0))
         recorder.close_bar(end_of(0))
     found = load_recording(tmp_path, DAY, "SPY")
@@ -140,9 +140,9 @@ def test_underlyings_are_recorded_side_by_side(tmp_path: Path) -> None:
         begin(recorder)
         recorder.list_contracts("QQQ", [other])
         for number in range(4):
-            recorder.quote(*told((CALLS[0], other)[number % 2].symbol, number))
+            recorder.quote(told((CALLS[0], other)[number % 2].symbol, number))
         recorder.bar(bar(0, 600.0, symbol="QQQ"))
-        recorder.quote(*told("O:IWM260116C00240000", 9))
+        recorder.quote(told("O:IWM260116C00240000", 9))
         recorder.bar(bar(0, 240.0, symbol="IWM"))
         recorder.close_bar(end_of(0))
     assert recorded_runs(tmp_path) == [Run(DAY, "QQQ", 0), Run(DAY, "SPY", 0)]
@@ -159,16 +159,16 @@ def test_a_later_session_begins_with_what_the_environment_keeps(tmp_path: Path) 
         recorder.warm_up("SPY", [bar(-1, 670.0)])
         recorder.list_contracts("SPY", CALLS)
         for each in (told(CALLS[0].symbol, 1), told(CALLS[1].symbol, 2), told(CALLS[0].symbol, 3)):
-            recorder.quote(*each)
+            recorder.quote(each)
         recorder.bar(bar(0, 681.0))
         recorder.close_bar(end_of(0), {"SPY": 681.0})
         recorder.close_bar(end_of(1), {"SPY": 681.25})
         recorder.close_bar(MONDAY.close_ns, {"SPY": math.nan})
-        recorder.quote(*told(CALLS[1].symbol, 5))
+        recorder.quote(told(CALLS[1].symbol, 5))
         recorder.bar(bar(-30, 690.0, TUESDAY))
         recorder.begin_session(TUESDAY)
         recorder.list_contracts("SPY", [PUT, CALLS[1], CALLS[0]])
-        recorder.quote(*told(PUT.symbol, 1, TUESDAY))
+        recorder.quote(told(PUT.symbol, 1, TUESDAY))
         recorder.close_bar(end_of(0, TUESDAY))
     monday = load_recording(tmp_path, DAY, "SPY")
     assert monday.is_complete
@@ -176,7 +176,8 @@ def test_a_later_session_begins_with_what_the_environment_keeps(tmp_path: Path) 
     tuesday = load_recording(tmp_path, NEXT_DAY, "SPY")
     assert tuesday.warm_up.close.tolist() == [670.0, 681.0, 681.25]
     assert tuesday.warm_up.volume.tolist() == [100.0, 100.0, 0.0]
-    carried = [(*told(CALLS[k].symbol, n)[:-1], -1) for k, n in ((1, 5), (0, 3))]
+    kept = (told(CALLS[1].symbol, 5), told(CALLS[0].symbol, 3))
+    carried = [msgspec.structs.replace(each, sequence=-1) for each in kept]
     assert quotes_of(tuesday) == [*carried, told(PUT.symbol, 1, TUESDAY)]
     assert tuesday.quotes.bar.tolist() == [0, 0, 0]
     assert tuesday.bars.stock_bars("SPY") == [bar(-30, 690.0, TUESDAY)]
@@ -197,7 +198,7 @@ def test_of_several_runs_the_longest_is_read_unless_one_is_named(tmp_path: Path)
 def test_the_files_are_plain_parquet_with_a_row_for_each_event(tmp_path: Path) -> None:
     with Recorder(tmp_path) as recorder:
         begin(recorder)
-        recorder.quote(*told(CALLS[2].symbol, 1))
+        recorder.quote(told(CALLS[2].symbol, 1))
         recorder.bar(bar(0, 681.0))
         recorder.close_bar(end_of(0))
     events = pq.read_table(next(tmp_path.rglob("events-*.parquet"))).to_pylist()
@@ -216,7 +217,7 @@ begin(recorder)
 for number in range(1050):
     if number == 500:
         recorder.close_bar(end_of(0))
-    recorder.quote(*told(CALLS[number % 3].symbol, number))
+    recorder.quote(told(CALLS[number % 3].symbol, number))
 tenth = Path(sys.argv[1]) / "date=2026-01-05/underlying=SPY/run=0/events-000009.parquet"
 while not tenth.is_file():
     time.sleep(0.001)
@@ -243,7 +244,7 @@ def test_a_part_that_was_being_written_is_not_there(tmp_path: Path) -> None:
     with Recorder(tmp_path, rows_per_part=2) as recorder:
         begin(recorder)
         for number in range(6):
-            recorder.quote(*told(CALLS[0].symbol, number))
+            recorder.quote(told(CALLS[0].symbol, number))
     folder = tmp_path / f"date={DAY}" / "underlying=SPY" / "run=0"
     last = folder / "events-000002.parquet"
     last.rename(folder / ".events-000002.parquet")
@@ -254,7 +255,7 @@ def test_a_part_that_was_being_written_is_not_there(tmp_path: Path) -> None:
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     with Recorder(tmp_path) as recorder:
         begin(recorder)
-        recorder.quote(*told(CALLS[0].symbol, 1))
+        recorder.quote(told(CALLS[0].symbol, 1))
     part = next(tmp_path.rglob("events-*.parquet"))
     part.write_bytes(part.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"events-000000\.parquet cannot be read"):
@@ -269,7 +270,7 @@ def test_a_disk_that_fails_ends_the_recording_and_not_the_caller(
         (tmp_path / "recordings").write_text("a file where the folder was")
         begin(recorder)
         for number in range(500):
-            recorder.quote(*told(CALLS[0].symbol, number))
+            recorder.quote(told(CALLS[0].symbol, number))
     assert "the next session is recorded again" in recorder.failure
     assert "recording ends here" in caplog.text
 
@@ -278,26 +279,26 @@ def test_the_next_session_is_recorded_once_the_disk_takes_it(tmp_path: Path) -> 
     folder = tmp_path / "recordings"
     with Recorder(folder, rows_per_part=2, waits=True) as recorder:
         begin(recorder)
-        recorder.quote(*told(CALLS[0].symbol, 0))
-        recorder.quote(*told(CALLS[0].symbol, 1))
+        recorder.quote(told(CALLS[0].symbol, 0))
+        recorder.quote(told(CALLS[0].symbol, 1))
         await_that(lambda: any(folder.rglob("events-*")))
         folder.rename(tmp_path / "away")
         folder.write_text("a file where the folder was")
-        recorder.quote(*told(CALLS[0].symbol, 2))
-        recorder.quote(*told(CALLS[1].symbol, 3))
+        recorder.quote(told(CALLS[0].symbol, 2))
+        recorder.quote(told(CALLS[1].symbol, 3))
         await_that(lambda: recorder.failure)
         for number in range(4, 12):
-            recorder.quote(*told(CALLS[0].symbol, number))
+            recorder.quote(told(CALLS[0].symbol, number))
         recorder.close_bar(MONDAY.close_ns)
         folder.unlink()
         (tmp_path / "away").rename(folder)
         begin(recorder, TUESDAY)
-        recorder.quote(*told(CALLS[2].symbol, 100, TUESDAY))
+        recorder.quote(told(CALLS[2].symbol, 100, TUESDAY))
     assert not recorder.failure
     monday, tuesday = load_recording(folder, DAY, "SPY"), load_recording(folder, NEXT_DAY, "SPY")
     assert quotes_of(monday) == [told(CALLS[0].symbol, k) for k in range(2)]
     # What the environment keeps of Monday is there, also what was never recorded of it.
-    kept = {quote[0]: quote[1] for quote in quotes_of(tuesday)}
+    kept = {quote.symbol: quote.bid for quote in quotes_of(tuesday)}
     assert kept == {CALLS[0].symbol: 12.0, CALLS[1].symbol: 4.0, CALLS[2].symbol: 101.0}
 
 
@@ -305,7 +306,7 @@ def test_a_recorder_that_waits_loses_nothing_to_a_slow_disk(tmp_path: Path) -> N
     with Recorder(tmp_path, rows_per_part=2, bars_per_part=1, waits=True) as recorder:
         begin(recorder)
         for number in range(300):
-            recorder.quote(*told(CALLS[0].symbol, number))
+            recorder.quote(told(CALLS[0].symbol, number))
             recorder.close_bar(end_of(number))
     found = load_recording(tmp_path, DAY, "SPY")
     assert found.quotes.sequence.tolist() == found.quotes.bar.tolist() == list(range(300))

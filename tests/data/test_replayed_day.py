@@ -24,6 +24,7 @@ from trading.data.replayed_day import load_day
 from trading.errors import DataError
 from trading.market.calendar import ExchangeCalendar
 from trading.market.contracts import parse_symbol
+from trading.market.option_quote import OptionQuote
 
 
 @pytest.fixture
@@ -50,17 +51,12 @@ def recorded(flat: Path, folder: Path) -> Path:
         recorder.begin_session(session)
         recorder.list_contracts("ACME", [parse_symbol(symbol) for symbol in table.symbols])
         known = (0.9, 1.0, 1.0, 1.0, session.open_ns - 1, 0)
-        recorder.quote(table.symbols[0], *known)
+        recorder.quote(OptionQuote(table.symbols[0], *known))
         for row in range(len(table)):
-            recorder.quote(
-                table.symbols[table.contract[row]],
-                float(table.bid[row]),
-                float(table.ask[row]),
-                float(table.bid_size[row]),
-                float(table.ask_size[row]),
-                int(table.ts_ns[row]),
-                int(table.sequence[row]) + 1,
-            )
+            columns = (table.bid, table.ask, table.bid_size, table.ask_size, table.ts_ns)
+            quote = (column[row].item() for column in columns)
+            sequence = int(table.sequence[row]) + 1
+            recorder.quote(OptionQuote(table.symbols[table.contract[row]], *quote, sequence))
         for bar in day.bars:
             recorder.bar(bar)
         recorder.close_bar(session.close_ns)

@@ -16,6 +16,7 @@ from trading.execution.risk import RiskLimits
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.contracts import OptionContract, Right
+from trading.market.option_quote import OptionQuote
 from trading.market.pricing import YEAR_NS, black_price
 
 CALENDAR = ExchangeCalendar()
@@ -63,7 +64,8 @@ class Desk:
 
     def quote(self, bid: float, ask: float, minute: float, symbol: str = CALL) -> bool:
         self._told += 1
-        return self.env.apply_quote(symbol, bid, ask, 50.0, 50.0, at(minute), self._told)
+        quote = OptionQuote(symbol, bid, ask, 50.0, 50.0, at(minute), self._told)
+        return self.env.apply_quote(quote)
 
     def chain(self, minute: float, spot: float, without: Collection[str] = ()) -> None:
         for contract in LISTING:

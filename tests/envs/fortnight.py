@@ -20,6 +20,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.dividends import Dividend
 from trading.market.model import DEFAULT_MODEL
+from trading.market.option_quote import OptionQuote
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 CALENDAR = ExchangeCalendar()
@@ -149,7 +150,7 @@ def _live_session(
     for bar, end_ns in enumerate(recorded.bar_end_ns.tolist()):
         while told < len(quotes) and quotes[told] <= bar:
             contract, *quote = next(rows)
-            env.apply_quote(symbols[contract], *quote)
+            env.apply_quote(OptionQuote(symbols[contract], *quote))
             told += 1
         while shown < len(bars) and bars[shown] <= bar:
             env.apply_bar(stock[shown])

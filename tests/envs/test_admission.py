@@ -20,6 +20,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.execution.orders import Fill
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS
+from trading.market.option_quote import OptionQuote
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 ABSURD = [(500.0, 500.05), (40.0, 40.2), (6.0, 6.1), (0.01, 0.02), (0.0, 0.02), (40.0, 0.0)]
@@ -239,7 +240,8 @@ def test_the_quote_held_is_the_newest_by_its_own_time(
     held = (0, -1, 0.0)
     for second, sequence, bid in told:
         older = is_older(second, sequence, held[0], held[1])
-        assert market.apply_quote(0, bid, bid + 1.0, 1.0, 1.0, second, sequence) is not older
+        quote = OptionQuote(LISTING[0].symbol, bid, bid + 1.0, 1.0, 1.0, second, sequence)
+        assert market.apply_quote(0, quote) is not older
         if not older:
             held = (second, sequence, bid)
         columns = market.chain.columns
@@ -298,8 +300,9 @@ def test_the_simulated_exchange_is_admitted() -> None:
         if step.ts_ns > session().close_ns or step.listing is not source.listing:
             break
         for row in zip(*(column.tolist() for column in step.quotes), strict=True):
-            contract, bid, ask, bid_size, ask_size, ts_ns, sequence = row
-            market.apply_quote(places[contract], bid, ask, bid_size, ask_size, ts_ns, sequence)
+            contract, *quote = row
+            symbol = source.listing.symbols[contract]
+            market.apply_quote(places[contract], OptionQuote(symbol, *quote))
         for bar in step.bars:
             if bar.symbol == SYMBOL:
                 market.apply_bar(bar)

@@ -40,6 +40,7 @@ from trading.market.corporate_actions import (
     Split,
 )
 from trading.market.dividends import Dividend
+from trading.market.option_quote import OptionQuote
 from trading.market.pricing import YEAR_NS, black_price
 
 CALENDAR = ExchangeCalendar()
@@ -120,7 +121,7 @@ class Desk:
 
     def quote(self, symbol: str, bid: float, ask: float, now_ns: int) -> None:
         self._sequence += 1
-        self.env.apply_quote(symbol, bid, ask, 50.0, 50.0, now_ns, self._sequence)
+        self.env.apply_quote(OptionQuote(symbol, bid, ask, 50.0, 50.0, now_ns, self._sequence))
 
     def buy(self, day: date, minute: int, legs: Sequence[tuple[str, int]], units: int = 5) -> None:
         now_ns = session(day).open_ns + minute * MINUTE_NS
@@ -851,9 +852,10 @@ def test_an_adjusted_contract_is_neither_traded_nor_marked_at_an_odd_price(
     desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), [(CALL, 1)], 66.67, strikes)
     adjusted = "O:ACME1260109C00100000"
     now_ns = session(TUE).open_ns + 2 * MINUTE_NS
-    assert desk.env.apply_quote(adjusted, 1.2, 1.3, 50.0, 50.0, now_ns - 5, 7)
+    good = OptionQuote(adjusted, 1.2, 1.3, 50.0, 50.0, now_ns - 5, 7)
+    assert desk.env.apply_quote(good)
     before = desk.env.equity()
-    assert not desk.env.apply_quote(adjusted, *quote, 50.0, 50.0, now_ns - 4, 8)
+    assert not desk.env.apply_quote(OptionQuote(adjusted, *quote, 50.0, 50.0, now_ns - 4, 8))
     assert desk.env.refused[reason] == 1
     desk.bar(TUE, 2, 66.67)
     assert desk.env.marks()[adjusted] == pytest.approx(1.25)
@@ -871,7 +873,8 @@ def test_quotes_of_an_adjusted_contract_go_by_time_and_a_second_one_confirms(
     now_ns = session(TUE).open_ns + 2 * MINUTE_NS
 
     def tell(bid: float, ts_ns: int, sequence: int) -> bool:
-        return desk.env.apply_quote(adjusted, bid, bid + 0.1, 50.0, 50.0, ts_ns, sequence)
+        quote = OptionQuote(adjusted, bid, bid + 0.1, 50.0, 50.0, ts_ns, sequence)
+        return desk.env.apply_quote(quote)
 
     assert not tell(1.0, 0, 9)
     assert tell(1.2, now_ns, 9)

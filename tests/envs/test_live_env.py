@@ -34,6 +34,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.dividends import Dividend
+from trading.market.option_quote import OptionQuote
 from trading.market.pricing import YEAR_NS, black_price
 
 CALENDAR = ExchangeCalendar()
@@ -100,9 +101,8 @@ class Scene:
                 )
                 bid = round(max(fair - 0.02, 0.0), 2)
                 self._sequence += 1
-                self.env.apply_quote(
-                    contract.symbol, bid, bid + 0.04, 50.0, 50.0, now_ns, self._sequence
-                )
+                quote = (bid, bid + 0.04, 50.0, 50.0, now_ns, self._sequence)
+                self.env.apply_quote(OptionQuote(contract.symbol, *quote))
         for symbol in self.symbols:
             bar = StockBar(symbol, now_ns - MINUTE_NS, spot, spot, spot, spot, 1e4, spot)
             assert self.env.apply_bar(bar)

@@ -30,6 +30,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.contracts import OptionContract, Right
 from trading.market.corporate_actions import Split
+from trading.market.option_quote import OptionQuote
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 MINUTES = 12
@@ -106,7 +107,8 @@ def tell(env: LiveEnv, session: RecordedSession, bar: int) -> None:
     quotes = session.quotes
     for row in np.flatnonzero(quotes.bar == bar).tolist():
         symbol = session.contracts[quotes.contract[row]].symbol
-        assert env.apply_quote(symbol, *(column[row].item() for column in quotes[1:7]))
+        quote = OptionQuote(symbol, *(column[row].item() for column in quotes[1:7]))
+        assert env.apply_quote(quote)
     stock_bars = session.bars.stock_bars(session.underlying)
     for row in np.flatnonzero(session.bars.bar == bar).tolist():
         assert env.apply_bar(stock_bars[row])
@@ -209,15 +211,9 @@ def told_by_hand(env: LiveEnv, session: Session, price: float) -> list[np.ndarra
         for symbol in SYMBOLS:
             for contract in env.listed_contracts(symbol):
                 value = max(int(contract.right) * (spot - contract.strike), 0.0) + 0.02 * price
-                env.apply_quote(
-                    contract.symbol,
-                    round(0.99 * value, 2),
-                    round(1.01 * value, 2) + 0.01,
-                    10.0,
-                    10.0,
-                    now_ns,
-                    minute,
-                )
+                bid, ask = round(0.99 * value, 2), round(1.01 * value, 2) + 0.01
+                quote = OptionQuote(contract.symbol, bid, ask, 10.0, 10.0, now_ns, minute)
+                env.apply_quote(quote)
             env.apply_bar(StockBar(symbol, now_ns - MINUTE_NS, spot, spot, spot, spot, 100.0, spot))
         seen.append(env.close_bar(now_ns, session).observations)
     return seen
@@ -253,7 +249,7 @@ def simulated_observations(
             listed = True
         for row in range(len(step.quotes.ts_ns)):
             contract, *quote = (column[row].item() for column in step.quotes)
-            env.apply_quote(step.listing.symbols[contract], *quote)
+            env.apply_quote(OptionQuote(step.listing.symbols[contract], *quote))
         for bar in step.bars:
             env.apply_bar(bar)
         if step.ts_ns % MINUTE_NS == 0:
@@ -272,7 +268,7 @@ class Ears:
     """An environment that accepts everything and remembers it."""
 
     symbols: tuple[str, ...] = ("GOOG",)
-    quotes: list[tuple[Any, ...]] = field(default_factory=list)
+    quotes: list[OptionQuote] = field(default_factory=list)
     bars: list[StockBar] = field(default_factory=list)
     listed: list[str] = field(default_factory=list)
 
@@ -282,7 +278,7 @@ class Ears:
     def listed_symbols(self) -> list[str]:
         return self.listed
 
-    def apply_quote(self, *quote: Any) -> bool:
+    def apply_quote(self, quote: OptionQuote) -> bool:
         self.quotes.append(quote)
         return True
 
@@ -313,8 +309,8 @@ def test_a_real_day_streamed_and_recorded_is_the_day_of_the_flat_files(tmp_path:
     assert_same_columns(recorded.bars, history.bars)
     columns = [column.tolist() for column in recorded.quotes[1:7]]
     symbols = [recorded.contracts[i].symbol for i in recorded.quotes.contract.tolist()]
-    told = [quote for quote in ears.quotes if quote[5] <= recorded.session.close_ns]
-    assert list(zip(symbols, *columns, strict=True)) == told
+    told = [quote for quote in ears.quotes if quote.ts_ns <= recorded.session.close_ns]
+    assert [OptionQuote(*each) for each in zip(symbols, *columns, strict=True)] == told
 
 
 def stream_through_a_bar_clock(source: ReplaySource, ears: Ears, recorder: Recorder) -> None:

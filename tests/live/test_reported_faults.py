@@ -13,6 +13,7 @@ import pytest
 from tests.envs.desk import CALL, SYMBOL, Desk, at, desk
 from tests.live.test_bar_clock import bar, clock_of, quote
 from trading.execution.orders import Fill, Rejection, RejectReason
+from trading.market.option_quote import OptionQuote
 
 HOUR = 3_600_000_000_000
 
@@ -109,7 +110,8 @@ def test_a_first_quote_of_weeks_ago(tmp_path: Path) -> None:
     with desk(tmp_path) as market:
         market.chain(30, 100.0, without=[CALL])
         market.stock(30, 100.0)
-        market.env.apply_quote(CALL, 3.6, 3.7, 50.0, 50.0, at(30) - 38 * 24 * HOUR, 0)
+        old = OptionQuote(CALL, 3.6, 3.7, 50.0, 50.0, at(30) - 38 * 24 * HOUR, 0)
+        market.env.apply_quote(old)
         market.close_bar(30)
         refused = market.order(30, 1)
         assert isinstance(refused, Rejection) and refused.reason is RejectReason.STALE_QUOTE

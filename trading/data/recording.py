@@ -35,6 +35,7 @@ from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
 from trading.market.contracts import OptionContract
+from trading.market.option_quote import OptionQuote
 
 __all__ = ["RecordedSession", "Recorder", "Run", "load_recording", "recorded_runs"]
 
@@ -81,7 +82,7 @@ class Recorder(Closing):
     ...     recorder.begin_session(session)
     ...     recorder.warm_up("SPY", bars)
     ...     recorder.list_contracts("SPY", contracts)
-    ...     recorder.quote("O:SPY260109C00680000", 1.0, 1.1, 5.0, 7.0, ts_ns, 1)
+    ...     recorder.quote(OptionQuote("O:SPY260109C00680000", 1.0, 1.1, 5.0, 7.0, ts_ns, 1))
     ...     recorder.close_bar(session.open_ns + 60_000_000_000)
     """
 
@@ -167,18 +168,9 @@ class Recorder(Closing):
             _Listing(underlying, self._session, list(contracts), history, self._rate, forgets)
         )
 
-    def quote(
-        self,
-        symbol: str,
-        bid: float,
-        ask: float,
-        bid_size: float,
-        ask_size: float,
-        ts_ns: int,
-        sequence: int,
-    ) -> None:
+    def quote(self, quote: OptionQuote) -> None:
         """Note that a quote of a listed contract was applied; one of any other is not recorded."""
-        place = self._places.get(symbol)
+        place = self._places.get(quote.symbol)
         if place is None:
             return
         tape, position = place
@@ -187,12 +179,12 @@ class Recorder(Closing):
             tape.buffer,
             rows * _ROW_BYTES,
             position,
-            bid,
-            ask,
-            bid_size,
-            ask_size,
-            ts_ns,
-            sequence,
+            quote.bid,
+            quote.ask,
+            quote.bid_size,
+            quote.ask_size,
+            quote.ts_ns,
+            quote.sequence,
         )
         tape.rows = rows + 1
         if rows + 1 == self._rows_per_part:

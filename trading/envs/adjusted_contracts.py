@@ -16,6 +16,7 @@ from trading.execution.deliverables import Adjusted
 from trading.execution.holdings import marked
 from trading.execution.orders import QuoteView
 from trading.market.chain import Chain
+from trading.market.option_quote import OptionQuote
 from trading.market.pricing import greeks
 
 NO_QUOTE = QuoteView(0.0, 0.0, 0.0, 0.0, 0)
@@ -52,9 +53,7 @@ class AdjustedContracts:
 
     def apply_quote(
         self,
-        symbol: str,
-        quote: QuoteView,
-        sequence: int,
+        told: OptionQuote,
         worth: float,
         unit: float,
         most: float = math.inf,
@@ -66,21 +65,22 @@ class AdjustedContracts:
         has no quote, until a later one says the same; but one above `most`, which nothing can make
         it worth, is not confirmed by being repeated.
         """
-        held = self._held[symbol]
-        if not 0 < quote.ts_ns < LAST_NS:
+        held = self._held[told.symbol]
+        if not 0 < told.ts_ns < LAST_NS:
             return Refusal.MISTIMED
-        if is_older(quote.ts_ns, sequence, held.quote.ts_ns, held.sequence):
+        if is_older(told.ts_ns, told.sequence, held.quote.ts_ns, held.sequence):
             return Refusal.OLDER
-        if not (0.0 <= quote.bid <= MAX_PRICE and 0.0 <= quote.ask <= MAX_PRICE):
+        if not (0.0 <= told.bid <= MAX_PRICE and 0.0 <= told.ask <= MAX_PRICE):
             return Refusal.NOT_A_PRICE
+        quote = QuoteView(told.bid, told.ask, told.bid_size, told.ask_size, told.ts_ns)
         mark = worth if math.isnan(held.mark) else held.mark
         width = max(unit, 0.5 * mark)
         beyond = quote.bid > most + unit
         if beyond or (_off(quote, mark, width) and not _is_same(quote, held.apart, width)):
-            held.apart, held.sequence = quote, sequence
-            held.quote = NO_QUOTE._replace(ts_ns=quote.ts_ns)
+            held.apart, held.sequence = quote, told.sequence
+            held.quote = NO_QUOTE._replace(ts_ns=told.ts_ns)
             return Refusal.OUT_OF_BOUNDS if beyond else Refusal.UNCONFIRMED
-        held.quote, held.sequence, held.apart = quote, sequence, NO_QUOTE
+        held.quote, held.sequence, held.apart = quote, told.sequence, NO_QUOTE
         held.mark = marked(quote, held.mark)
         return None
 

@@ -37,6 +37,7 @@ from trading.market.chain import F64, I64, MARKS, MARKS_READ, ChainColumns
 from trading.market.contracts import OptionContract
 from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
+from trading.market.option_quote import OptionQuote
 from trading.market.products import is_index
 
 _META = "meta.json"
@@ -280,12 +281,13 @@ def play(
         market.rate = recorded.rate
     if kept is None:
         market.warm_up(recorded.warm_up.stock_bars(recorded.underlying))
-    symbols = {contract.symbol for contract in recorded.contracts}
-    listed = [*recorded.contracts, *(each for each in kept or () if each.symbol not in symbols)]
+    symbols = [contract.symbol for contract in recorded.contracts]
+    known = set(symbols)
+    listed = [*recorded.contracts, *(each for each in kept or () if each.symbol not in known)]
     held = {contract.symbol for contract in listed}
     market.list_contracts(listed, calendar.expiry_ns, held)
     index = market.chain.index
-    place = [index[contract.symbol] for contract in recorded.contracts]
+    place = [index[symbol] for symbol in symbols]
     quotes, stock_bars = recorded.quotes, recorded.bars.stock_bars(recorded.underlying)
     count = len(recorded.bar_end_ns)
     quote_ends = np.searchsorted(quotes.bar, np.arange(count), side="right")
@@ -295,7 +297,7 @@ def play(
     for bar, end_ns in enumerate(recorded.bar_end_ns.tolist()):
         while applied < quote_ends[bar]:
             contract, *quote = next(rows)
-            market.apply_quote(place[contract], *quote)
+            market.apply_quote(place[contract], OptionQuote(symbols[contract], *quote))
             applied += 1
         for each in stock_bars[told : bar_ends[bar]]:
             market.apply_bar(each)

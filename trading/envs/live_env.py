@@ -81,6 +81,7 @@ from trading.market.corporate_actions import (
     renames,
 )
 from trading.market.dividends import Dividend
+from trading.market.option_quote import OptionQuote
 from trading.market.pricing import YEAR_NS
 
 log = get_logger(__name__)
@@ -611,28 +612,19 @@ class LiveEnv:
         strategy = self.broker.account.strategies.get(underlying)
         return [leg.symbol for leg in strategy.legs] if strategy else []
 
-    def apply_quote(
-        self,
-        symbol: str,
-        bid: float,
-        ask: float,
-        bid_size: float,
-        ask_size: float,
-        ts_ns: int,
-        sequence: int,
-    ) -> bool:
+    def apply_quote(self, quote: OptionQuote) -> bool:
         """Take over a quote; False when it is refused."""
-        market, i = self._contracts.get(symbol, (None, NO_LEG))
-        if market is None and symbol in self._adjusted:
-            quote = QuoteView(bid, ask, bid_size, ask_size, ts_ns)
-            return self._apply_adjusted(symbol, quote, sequence)
-        if market is None or i == STOCK_LEG:
+        listed = self._contracts.get(quote.symbol)
+        if listed is None and quote.symbol in self._adjusted:
+            return self._apply_adjusted(quote)
+        if listed is None or listed[1] == STOCK_LEG:
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
             return False
-        return market.apply_quote(i, bid, ask, bid_size, ask_size, ts_ns, sequence)
+        market, i = listed
+        return market.apply_quote(i, quote)
 
-    def _apply_adjusted(self, symbol: str, quote: QuoteView, sequence: int) -> bool:
-        account = self.broker.account
+    def _apply_adjusted(self, quote: OptionQuote) -> bool:
+        account, symbol = self.broker.account, quote.symbol
         position = account.positions.get(symbol)
         if position is None:  # It was closed since the session began.
             self.refused.count(Refusal.UNKNOWN_CONTRACT)
@@ -649,7 +641,7 @@ class LiveEnv:
         if contract.right is Right.CALL:
             value = delivered.value(spot) / account.multiplier
             most = value if np.isfinite(value) else np.inf
-        refusal = self._adjusted.apply_quote(symbol, quote, sequence, worth, unit, most)
+        refusal = self._adjusted.apply_quote(quote, worth, unit, most)
         if refusal is not None:
             self.refused.count(refusal)
         return refusal is None

@@ -7,6 +7,7 @@ recording shows exactly the snapshots that were traded.
 from collections.abc import Callable, Collection, Iterable
 from datetime import date
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, Session
 from trading.market.chain import Chain
 from trading.market.contracts import OptionContract
+from trading.market.option_quote import OptionQuote
 from trading.market.products import is_index
 
 
@@ -167,9 +169,8 @@ class UnderlyingMarket:
         self.symbol = symbol
         self.rate = rules.rate
         """Risk-free rate that the options are read with, see `TradingRules.rate`."""
-        self.chain = Chain(symbol, [], [])
+        self._show(Chain(symbol, [], []))
         self.snapshots = empty_snapshots(1)
-        self.quotes: QuoteArrays = quote_arrays(self.chain.columns)
         self.refused = Refusals() if refused is None else refused
         self._rules, self._fees = rules, fees
         self._bands = bands or Bands()
@@ -238,8 +239,17 @@ class UnderlyingMarket:
         chain = Chain(self.symbol, [], [])
         chain.last_price = chain.spot = price
         chain.last_price_ns = known_ns
-        self.chain, self._kept, self._gap = chain, nothing_kept(0), None
-        self.quotes = quote_arrays(chain.columns)
+        self._kept, self._gap = nothing_kept(0), None
+        self._show(chain)
+
+    def _show(self, chain: Chain) -> None:
+        """Let this be the chain, with the views of its columns."""
+        self.chain = chain
+        self.quotes: QuoteArrays = quote_arrays(chain.columns)
+        c = chain.columns
+        told = (c.bid, c.ask, c.bid_size, c.ask_size, c.quote_ns, chain.sequence)
+        self._told_columns: tuple[Any, ...] = tuple(column.data for column in told)
+        """What quotes are written into: a memoryview takes a number in half an array's time."""
 
     def list_contracts(
         self,
@@ -258,37 +268,23 @@ class UnderlyingMarket:
         theirs = [former[chain.symbols[i]] for i in mine]
         for column, old in zip(kept, self._kept, strict=True):
             column[mine] = old[theirs]
-        self.chain, self._kept = chain, kept
-        self.quotes = quote_arrays(chain.columns)
+        self._kept = kept
+        self._show(chain)
 
-    def apply_quote(
-        self,
-        i: int,
-        bid: float,
-        ask: float,
-        bid_size: float,
-        ask_size: float,
-        ts_ns: int,
-        sequence: int,
-    ) -> bool:
-        """Take over a quote of contract `i`; False when it is refused."""
-        chain = self.chain
-        columns = chain.columns
-        held_ns = columns.quote_ns.item(i)
-        if ts_ns <= held_ns and (
-            ts_ns <= 0 or is_older(ts_ns, sequence, held_ns, chain.sequence[i])
-        ):
+    def apply_quote(self, i: int, quote: OptionQuote) -> bool:
+        """Take over a quote of contract `i` of the chain; False when it is refused."""
+        bids, asks, bid_sizes, ask_sizes, times, sequences = self._told_columns
+        bid, ask, ts_ns, sequence = quote.bid, quote.ask, quote.ts_ns, quote.sequence
+        held_ns = times[i]
+        if ts_ns <= held_ns and (ts_ns <= 0 or is_older(ts_ns, sequence, held_ns, sequences[i])):
             self.refused.count(Refusal.OLDER if ts_ns > 0 else Refusal.MISTIMED)
             return False
         if not (0.0 <= bid <= MAX_PRICE and 0.0 <= ask <= MAX_PRICE) or ts_ns >= LAST_NS:
             self.refused.count(Refusal.MISTIMED if ts_ns >= LAST_NS else Refusal.NOT_A_PRICE)
             return False
-        chain.sequence[i] = sequence
-        columns.bid[i] = bid
-        columns.ask[i] = ask
-        columns.bid_size[i] = bid_size
-        columns.ask_size[i] = ask_size
-        columns.quote_ns[i] = ts_ns
+        bids[i], asks[i] = bid, ask
+        bid_sizes[i], ask_sizes[i] = quote.bid_size, quote.ask_size
+        times[i], sequences[i] = ts_ns, sequence
         self._told = True
         return True
 

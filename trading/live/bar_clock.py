@@ -20,6 +20,7 @@ from trading.data.massive.wire import (
 from trading.envs.live_env import LiveEnv
 from trading.market.bars import StockBar
 from trading.market.calendar import DAY_NS, MINUTE_NS, ExchangeCalendar, Session
+from trading.market.option_quote import OptionQuote
 
 MAX_AHEAD_NS = 2_000_000_000
 
@@ -196,7 +197,7 @@ class BarClock:
             self.quotes += 1
             symbol = event.sym
             accepted = self._apply_quote(
-                symbol, event.bp, event.ap, event.bs, event.as_, ts_ns, event.q
+                OptionQuote(symbol, event.bp, event.ap, event.bs, event.as_, ts_ns, event.q)
             )
             if accepted and symbol not in self._heard:
                 self._heard.add(symbol)

@@ -497,15 +497,7 @@ class MarketDirectory:
         usable = not_ahead(quoted, bar.end_ns)
         self._env.refused.count(Refusal.AHEAD, len(quoted) - len(usable))
         for each in usable:
-            self._env.apply_quote(
-                each.contract.symbol,
-                each.bid,
-                each.ask,
-                each.bid_size,
-                each.ask_size,
-                each.quote_ns,
-                sequence=0,
-            )
+            self._env.apply_quote(each.quote)
         self._left_out.pop(symbol, None)
         lifted = self._unlisted_reasons(symbol)
         if symbol not in self._delisted:

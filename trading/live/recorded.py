@@ -10,6 +10,7 @@ from trading.live.trader import ReferenceData
 from trading.market.bars import StockBar
 from trading.market.calendar import Session
 from trading.market.contracts import OptionContract, parse_symbol
+from trading.market.option_quote import OptionQuote
 
 
 def recorded_env(env: LiveEnv, recorder: Recorder | None) -> LiveEnv:
@@ -58,19 +59,10 @@ class _RecordedEnv:
         }
         self._recorder.list_contracts(underlying, list(listed.values()))
 
-    def apply_quote(
-        self,
-        symbol: str,
-        bid: float,
-        ask: float,
-        bid_size: float,
-        ask_size: float,
-        ts_ns: int,
-        sequence: int,
-    ) -> bool:
-        accepted = self._apply_quote(symbol, bid, ask, bid_size, ask_size, ts_ns, sequence)
+    def apply_quote(self, quote: OptionQuote) -> bool:
+        accepted = self._apply_quote(quote)
         if accepted:
-            self._record_quote(symbol, bid, ask, bid_size, ask_size, ts_ns, sequence)
+            self._record_quote(quote)
         return accepted
 
     def apply_bar(self, bar: StockBar) -> bool:

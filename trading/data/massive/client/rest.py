@@ -29,6 +29,7 @@ from trading.market.closes import OfficialClose
 from trading.market.contracts import OptionContract, Right, parse_symbol
 from trading.market.corporate_actions import Rename, Split
 from trading.market.dividends import Dividend
+from trading.market.option_quote import OptionQuote
 from trading.market.products import underlying_named
 from trading.market.rates import YieldCurve
 
@@ -94,6 +95,12 @@ class ContractSnapshot:
     vega: float
     open_interest: float
     underlying_price: float
+
+    @property
+    def quote(self) -> OptionQuote:
+        """The quote as the feed would have told it; a snapshot has no sequence number."""
+        sizes = self.bid_size, self.ask_size
+        return OptionQuote(self.contract.symbol, self.bid, self.ask, *sizes, self.quote_ns, 0)
 
 
 @dataclass(frozen=True, slots=True)
