@@ -31,7 +31,6 @@ from rich.table import Table  # noqa: E402
 from trading.market.american import american_price  # noqa: E402
 from trading.market.pricing import (  # noqa: E402
     black_price,
-    further_greeks,
     greeks,
     implied_volatility,
 )
@@ -82,7 +81,7 @@ def price_american(right, spot, strike, t, rate, div, iv, out):  # type: ignore[
 
 
 @njit
-def invert(price, right, forward, spot, strike, t, discount, with_rho, out):  # type: ignore[no-untyped-def]
+def invert(price, right, forward, spot, strike, t, discount, out):  # type: ignore[no-untyped-def]
     for i in range(price.size):
         contract = (right[i], forward[i], spot[i], strike[i], t[i], discount[i])
         iv, _ = implied_volatility(
@@ -90,14 +89,12 @@ def invert(price, right, forward, spot, strike, t, discount, with_rho, out):  # 
         )
         out[i, 0] = iv
         out[i, 1], out[i, 2], out[i, 3], out[i, 4] = greeks(*contract, iv)
-        if with_rho:
-            out[i, 5], out[i, 6], out[i, 7] = further_greeks(*contract, iv)
 
 
-def ours(market: Columns, price: np.ndarray, with_rho: bool) -> np.ndarray:
+def ours(market: Columns, price: np.ndarray) -> np.ndarray:
     names = ("right", "forward", "spot", "strike", "t", "discount")
-    out = np.zeros((price.size, 8))
-    invert(price, *(market[name] for name in names), with_rho, out)
+    out = np.zeros((price.size, 5))
+    invert(price, *(market[name] for name in names), out)
     return out[:, 0]
 
 
@@ -176,8 +173,7 @@ def inversion(count: int, rounds: int) -> Table:
     few = max(count // 10, 1)
     part = {name: column[:few] for name, column in market.items()}
     contenders: list[Contender] = [
-        ("this project", count, partial(ours, market, price, False)),
-        ("this project, with rho, vanna, volga", count, partial(ours, market, price, True)),
+        ("this project", count, partial(ours, market, price)),
         ("QuantLib", few, partial(quantlib_rows, part, price[:few])),
     ]
     if fast_vollib is not None:

@@ -8,7 +8,7 @@ import pytest
 import QuantLib as ql  # noqa: N813 (the package's own short name)
 from numba import njit
 
-from trading.market.american import american_price
+from trading.market.american import american_price, american_volatility
 from trading.market.pricing import bsm_price
 
 GRID = 100_000
@@ -201,3 +201,25 @@ def test_price_stays_finite_for_extreme_contracts() -> None:
                 for strike in (1e-3, 1.0, 1e3):
                     price = american_price(-1, 1.0, strike, t, rate, div, volatility)
                     assert max(strike - 1.0, 0.0) <= price <= strike
+
+
+@pytest.mark.parametrize("right", [1, -1])
+@pytest.mark.parametrize("iv", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("strike", [85.0, 100.0, 115.0])
+def test_a_volatility_is_the_one_that_a_price_was_made_with(
+    right: int, iv: float, strike: float
+) -> None:
+    option = (right, 100.0, strike, 0.25, 0.04, 0.02)
+    price = american_price(*option, iv)
+    found = american_volatility(price, *option, 0.005)
+    if price - max(right * (100.0 - strike), 0.0) > 0.005:
+        assert american_price(*option, found) == pytest.approx(price, abs=1e-9)
+        assert found == pytest.approx(iv, abs=1e-4)
+    else:
+        assert math.isnan(found)
+
+
+@pytest.mark.parametrize("price", [0.0, 15.0, 15.004, 115.0, math.nan])
+def test_a_price_that_says_nothing_has_no_volatility(price: float) -> None:
+    assert math.isnan(american_volatility(price, -1, 100.0, 115.0, 0.25, 0.04, 0.0, 0.005))
+    assert math.isnan(american_volatility(20.0, -1, 100.0, 115.0, 0.0, 0.04, 0.0, 0.005))

@@ -15,7 +15,6 @@ from trading.market.pricing import (
     IvReason,
     black_price,
     bsm_price,
-    further_greeks,
     greeks,
     implied_volatility,
 )
@@ -181,11 +180,11 @@ def grid() -> dict[str, np.ndarray]:
 
 @cache
 def quantlib_grid() -> np.ndarray:
-    """Rows (price, delta, gamma, vega, theta, rho, vanna, volga) by QuantLib's BlackCalculator.
+    """Rows (price, delta, gamma, vega, theta) by QuantLib's BlackCalculator.
 
     It is what AnalyticEuropeanEngine computes with, and takes any time to expiry, not days alone.
     """
-    rows = np.empty((GRID, 8))
+    rows = np.empty((GRID, 5))
     columns = [column.tolist() for column in grid().values()]
     contracts = zip(*columns[:7], strict=True)
     for i, (right, forward, spot, strike, t, discount, iv) in enumerate(contracts):
@@ -197,9 +196,6 @@ def quantlib_grid() -> np.ndarray:
         rows[i, 2] = oracle.gamma(spot)
         rows[i, 3] = oracle.vega(t)
         rows[i, 4] = oracle.theta(spot, t)
-        rows[i, 5] = oracle.rho(t)
-        rows[i, 6] = oracle.vanna(spot, t)
-        rows[i, 7] = oracle.volga(t) * math.sqrt(t)  # QuantLib's is per total deviation
     return rows
 
 
@@ -213,8 +209,7 @@ def price_grid(right, spot, strike, t, rate, div, iv, out):  # type: ignore[no-u
 def greeks_grid(right, forward, spot, strike, t, discount, iv, out):  # type: ignore[no-untyped-def]
     for i in range(right.size):
         contract = (right[i], forward[i], spot[i], strike[i], t[i], discount[i], iv[i])
-        out[i, :4] = greeks(*contract)
-        out[i, 4:] = further_greeks(*contract)
+        out[i] = greeks(*contract)
 
 
 @njit
@@ -244,7 +239,7 @@ def test_prices_match_quantlib_on_100_000_contracts() -> None:
 @pytest.mark.slow
 def test_greeks_match_quantlib_on_100_000_contracts() -> None:
     names = ("right", "forward", "spot", "strike", "t", "discount", "iv")
-    found = np.empty((GRID, 7))
+    found = np.empty((GRID, 4))
     greeks_grid(*(grid()[name] for name in names), found)
     size = grid()["spot"] + grid()["strike"]
     time = grid()["t"]
@@ -253,9 +248,6 @@ def test_greeks_match_quantlib_on_100_000_contracts() -> None:
         "gamma": 1.0 / grid()["spot"],
         "vega": size,
         "theta": size / time,
-        "rho": size * time,
-        "vanna": np.ones(GRID),
-        "volga": size,
     }
     for i, (name, unit) in enumerate(units.items()):
         wanted = quantlib_grid()[:, 1 + i]
@@ -289,30 +281,3 @@ def test_price_outside_the_bounds_is_refused_on_100_000_contracts() -> None:
     iv, reason = implied_volatilities(upper * (1.0 + 1e-9))
     assert np.all(np.isnan(iv))
     assert np.all(reason == IvReason.ABOVE_MAXIMUM)
-
-
-@pytest.mark.parametrize("right", [1, -1])
-def test_further_greeks_are_slopes_of_price_and_vega(right: int) -> None:
-    spot, strike, t, rate, div, iv = 100.0, 110.0, 0.4, 0.05, 0.02, 0.3
-
-    def price(rate: float) -> float:
-        return float(bsm_price(right, spot, strike, t, rate, div, iv))
-
-    def vega(spot: float, iv: float) -> float:
-        forward = spot * math.exp((rate - div) * t)
-        return float(greeks(right, forward, spot, strike, t, math.exp(-rate * t), iv)[2])
-
-    forward, h = spot * math.exp((rate - div) * t), 1e-4
-    found = further_greeks(right, forward, spot, strike, t, math.exp(-rate * t), iv)
-    rho = (price(rate + h) - price(rate - h)) / (2 * h)
-    vanna = (vega(spot + h, iv) - vega(spot - h, iv)) / (2 * h)
-    volga = (vega(spot, iv + h) - vega(spot, iv - h)) / (2 * h)
-    assert found == pytest.approx((rho, vanna, volga), rel=1e-5)
-
-
-@pytest.mark.parametrize(("right", "rho"), [(1, 0.98 * 96.0 * 0.25), (-1, 0.0)])
-def test_rate_sensitivity_without_volatility_is_that_of_the_intrinsic_value(
-    right: int, rho: float
-) -> None:
-    found = further_greeks(right, 101.0, 100.0, 96.0, 0.25, 0.98, 0.0)
-    assert found == pytest.approx((rho, 0.0, 0.0))

@@ -3,6 +3,7 @@
 import math
 from datetime import date
 
+import numpy as np
 import pytest
 
 from trading.market.calendar import ExchangeCalendar
@@ -31,6 +32,42 @@ def test_a_long_call_is_priced_anew_at_its_own_volatility() -> None:
             assert held.changes[v][s] == pytest.approx(200.0 * (after - before), abs=1e-4)
     unmoved = held.changes[VOLATILITIES.index(0.0)][SPOTS.index(0.0)]
     assert unmoved == pytest.approx(0.0, abs=1e-9)
+
+
+def american_put(spot: float, strike: float, vol: float, steps: int = 1500) -> float:
+    """Value by the tree of Cox, Ross and Rubinstein, which shares nothing with the report's."""
+    dt = T / steps
+    up = math.exp(vol * math.sqrt(dt))
+    chance = (math.exp(RATE * dt) - 1.0 / up) / (up - 1.0 / up)
+    nodes = spot * up ** np.arange(-steps, steps + 1.0)
+    value = np.maximum(strike - nodes[::2], 0.0)
+    for step in range(steps - 1, -1, -1):
+        kept = math.exp(-RATE * dt) * (chance * value[1:] + (1.0 - chance) * value[:-1])
+        value = np.maximum(kept, strike - nodes[steps - step : steps + step + 1 : 2])
+    return float(value[0])
+
+
+def test_a_put_on_stock_is_priced_as_one_that_may_be_exercised_at_any_time() -> None:
+    strike = 112.0
+    mark = american_put(SPOT, strike, IV)
+    assert mark > bsm_price(-1, SPOT, strike, T, RATE, 0.0, IV) + 0.05
+    held = stress([HeldLeg("O:SPY260220P00112000", 100.0, mark, SPOT)], NOW_NS, RATE)
+    for vol in (-0.5, 0.0, 0.5):
+        for spot in (-0.1, 0.0, 0.1):
+            after = american_put(SPOT * (1.0 + spot), strike, IV * (1.0 + vol))
+            change = held.changes[VOLATILITIES.index(vol)][SPOTS.index(spot)]
+            assert change == pytest.approx(100.0 * (after - mark), abs=1.0)
+
+
+def test_a_put_on_an_index_may_be_worth_less_than_its_exercise_value() -> None:
+    strike = 125.0
+    t = (ExchangeCalendar().expiry_ns(date(2026, 2, 20), "SPXW") - NOW_NS) / YEAR_NS
+    mark = bsm_price(-1, SPOT, strike, t, RATE, 0.0, IV)
+    assert mark < strike - SPOT
+    held = stress([HeldLeg("O:SPXW260220P00125000", 100.0, mark, SPOT)], NOW_NS, RATE)
+    after = bsm_price(-1, SPOT * 0.8, strike, t, RATE, 0.0, IV)
+    change = held.changes[VOLATILITIES.index(0.0)][SPOTS.index(-0.2)]
+    assert change == pytest.approx(100.0 * (after - mark), abs=1e-3)
 
 
 def test_a_credit_spread_loses_no_more_than_its_width() -> None:

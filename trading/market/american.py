@@ -45,6 +45,9 @@ _LEAST_DEVIATION = 1e-6
 """With less volatility than this to expiry the stock is taken to move on a fixed path."""
 _LEAST_BOUNDARY = 1e-100
 """Keeps logarithms finite where the boundary vanishes."""
+_GREATEST_VOLATILITY = 64.0
+_HALVINGS = 50
+"""Of the bracket around an implied volatility, which leaves rounding errors of it."""
 
 _SQRT_2PI = sqrt(2.0 * pi)
 
@@ -285,3 +288,43 @@ def american_price(
     elif r >= 0.0:
         price = max(k * _put_over_strike(s / k, t, r, q, iv), intrinsic)
     return price
+
+
+@njit(cache=True, error_model="numpy")
+def american_volatility(
+    price: float,
+    right: int,
+    spot: float,
+    strike: float,
+    t: float,
+    rate: float,
+    div: float,
+    min_time_value: float,
+) -> float:
+    """Return the volatility at which `american_price` gives `price`, by bisection.
+
+    Parameters
+    ----------
+    price : USD per share
+    min_time_value : what a price must exceed the exercise value by, USD per share, to be read
+
+    Returns
+    -------
+    iv : per square root of year; NaN where the price says nothing: it exceeds the exercise value
+        by too little, or is that of no volatility up to 6,400 %
+    """
+    if not (t > 0.0 and price - max(right * (spot - strike), 0.0) > min_time_value):
+        return nan
+    high = 0.25
+    while american_price(right, spot, strike, t, rate, div, high) < price:
+        if high >= _GREATEST_VOLATILITY:
+            return nan
+        high *= 2.0
+    low = 0.0
+    for _ in range(_HALVINGS):
+        iv = 0.5 * (low + high)
+        if american_price(right, spot, strike, t, rate, div, iv) < price:
+            low = iv
+        else:
+            high = iv
+    return high

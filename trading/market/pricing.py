@@ -135,41 +135,6 @@ def greeks(
 
 
 @njit(cache=True, error_model="numpy")
-def further_greeks(
-    right: int,
-    forward: float,
-    spot: float,
-    strike: float,
-    t: float,
-    discount: float,
-    iv: float,
-) -> tuple[float, float, float]:
-    """More sensitivities of the option of `greeks`: (rho, vanna, volga).
-
-    Source: E. Haug, "The Complete Guide to Option Pricing Formulas", chapter 2.
-
-    Returns
-    -------
-    rho : USD per 1.00 of the interest rate (10,000 basis points), spot and dividend yield held
-    vanna : delta per 1.00 of volatility, which is also vega per dollar of spot
-    volga : vega per 1.00 of volatility
-
-    Without time or volatility left, rho is that of the intrinsic value and the rest are zero.
-    """
-    deviation = iv * sqrt(max(t, 0.0))
-    if deviation <= 0.0:
-        in_the_money = right * (forward - strike) > 0.0
-        return (right * strike * max(t, 0.0) * discount if in_the_money else 0.0), 0.0, 0.0
-    d1 = log(forward / strike) / deviation + 0.5 * deviation
-    d2 = d1 - deviation
-    rho = right * strike * t * discount * _normal_cdf(right * d2)
-    forward_density = discount * forward * _normal_pdf(d1)
-    vanna = -forward_density * d2 / (spot * iv)
-    volga = forward_density * sqrt(t) * d1 * d2 / iv
-    return rho, vanna, volga
-
-
-@njit(cache=True, error_model="numpy")
 def inverse_normal_model(away: float, scale: float) -> float:
     """Total deviation at which the normal (Bachelier) model has a price.
 

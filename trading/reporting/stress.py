@@ -1,9 +1,10 @@
 """What the open position would be worth if prices and volatilities moved at once.
 
-Each option is read at the volatility that its mark implies (Black 1976, with a forward that grows
-from the spot at the risk-free rate) and priced anew with the spot and that volatility changed, at
-the same instant. Nothing is worth less than its exercise value. Where no volatility can be read
-from a mark, its exercise value alone moves.
+Each option is read at the volatility that its mark implies and priced anew with the spot and that
+volatility changed, at the same instant: American ones as American, which are never worth less than
+their exercise value, those on indices as European by Black's formula. The spot grows at the
+risk-free rate; dividends are left out. Where no volatility can be read from a mark, the exercise
+value alone moves.
 """
 
 import math
@@ -13,10 +14,12 @@ from datetime import datetime
 from typing import Any
 
 from trading.execution.legs import is_stock
+from trading.market.american import american_price, american_volatility
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import MIN_TIME_VALUE
 from trading.market.contracts import parse_symbol
 from trading.market.pricing import YEAR_NS, black_price, implied_volatility
+from trading.market.products import product_of
 
 SPOTS = (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2)
 VOLATILITIES = (-0.5, -0.25, 0.0, 0.25, 0.5)
@@ -56,9 +59,10 @@ def stress(legs: Sequence[HeldLeg], now_ns: int, rate: float, taken: str = "") -
         Risk-free, continuously compounded, a year.
     """
     calendar = ExchangeCalendar()
+    tables = [_changes(leg, now_ns, rate, calendar) for leg in legs]
     changes = [
-        [sum(_change(leg, spot, vol, now_ns, rate, calendar) for leg in legs) for spot in SPOTS]
-        for vol in VOLATILITIES
+        [sum(table[v][s] for table in tables) for s in range(len(SPOTS))]
+        for v in range(len(VOLATILITIES))
     ]
     return Stress(SPOTS, VOLATILITIES, changes, taken)
 
@@ -92,25 +96,32 @@ def stress_of_status(status: Mapping[str, Any], multiplier: float) -> Stress | N
     return stress(legs, now_ns, float(rate), taken)
 
 
-def _change(
-    leg: HeldLeg, spot: float, vol: float, now_ns: int, rate: float, calendar: ExchangeCalendar
-) -> float:
+def _changes(
+    leg: HeldLeg, now_ns: int, rate: float, calendar: ExchangeCalendar
+) -> list[list[float]]:
+    """Return changes of one leg's value, USD, by volatility, then spot."""
     if is_stock(leg.symbol):
-        return leg.shares * leg.spot * spot
+        return [[leg.shares * leg.spot * spot for spot in SPOTS] for _ in VOLATILITIES]
     contract = parse_symbol(leg.symbol)
     t = max(0, calendar.expiry_ns(contract.expiry, contract.root) - now_ns) / YEAR_NS
-    right, strike = int(contract.right), contract.strike
-    discount = math.exp(-rate * t)
-    iv, _ = implied_volatility(
-        leg.mark, right, leg.spot / discount, strike, t, discount, MIN_TIME_VALUE
-    )
-    moved = leg.spot * (1.0 + spot)
+    right, strike, discount = int(contract.right), contract.strike, math.exp(-rate * t)
+    european = product_of(contract.root).european
+    if european:
+        forward = leg.spot / discount
+        iv, _ = implied_volatility(leg.mark, right, forward, strike, t, discount, MIN_TIME_VALUE)
+    else:
+        option = (right, leg.spot, strike, t, rate, 0.0)
+        iv = american_volatility(leg.mark, *option, MIN_TIME_VALUE)
 
-    def worth(price: float, volatility: float) -> float:
-        exercised = max(0.0, right * (price - strike))
-        if not volatility > 0.0:
-            return exercised
-        fair = black_price(right, price / discount, strike, t, discount, volatility)
-        return max(exercised, float(fair))
+    def worth(spot: float, vol: float) -> float:
+        if not vol > 0.0:
+            return max(0.0, right * (spot - strike))
+        if european:
+            return float(black_price(right, spot / discount, strike, t, discount, vol))
+        return float(american_price(right, spot, strike, t, rate, 0.0, vol))
 
-    return leg.shares * (worth(moved, iv * (1.0 + vol)) - worth(leg.spot, iv))
+    now = worth(leg.spot, iv)
+    return [
+        [leg.shares * (worth(leg.spot * (1.0 + spot), iv * (1.0 + vol)) - now) for spot in SPOTS]
+        for vol in VOLATILITIES
+    ]
