@@ -234,7 +234,8 @@ def _by_part(report: Report) -> Section:
     told = (
         f"Of {len(known)} closed trades, {money(sum(trade.profit for trade in known))} in all: "
         "moves of the underlying, their curvature, time, volatility, what fills paid beyond the "
-        "marks, and the rest, which is of higher order, settlements, dividends, and what nobody watched."
+        "marks, and the rest, which is of higher order, settlements, dividends, and what nobody "
+        "watched."
     )
     figure = Figure().bar(
         list(report.by_part),
