@@ -6,8 +6,8 @@ import pytest
 
 from tests.live.market import FirstMinutes, await_that, serving, settings_for, trade
 from trading.config import Settings
-from trading.envs.catalogue import ACTIONS
-from trading.errors import ConfigError, PluginError
+from trading.envs.catalogue import ACTIONS, MOST_SIZE_LEVELS, action_count, action_names
+from trading.errors import ConfigError, PluginError, UnknownName
 from trading.execution.events import (
     AccountOpened,
     ChampionPromoted,
@@ -125,3 +125,35 @@ def test_every_action_can_be_called_by_its_name() -> None:
     import trading as td
 
     assert [td.action(each.name) for each in ACTIONS] == list(range(len(ACTIONS)))
+
+
+@pytest.mark.parametrize("levels", [2, 3, MOST_SIZE_LEVELS])
+def test_every_smaller_size_can_be_called_by_its_name(levels: int) -> None:
+    import trading as td
+
+    names = action_names(action_count(levels))
+    assert [td.action(name) for name in names] == list(range(len(names)))
+    assert [td.action(name, levels) for name in names] == list(range(len(names)))
+    settings = td.load_settings(None, [f"env.size_levels={levels}"])
+    mask = td.make_vector_env(1, settings, seed=1).reset()[0]["action_mask"]
+    assert td.action(names[-1]) == mask.shape[1] - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "said"),
+    [
+        (
+            "long_call_near_d30_1of3",
+            2,
+            r"env\.size_levels is 2: set that to 3, or name a part of 2",
+        ),
+        ("long_call_near_d30_3of3", None, r"long_call_near_d30.*docs/actions\.md"),
+        ("long_call_near_d30_1of99", None, r"near it are .*docs/actions\.md"),
+        ("close_1of3", None, r"no action 'close_1of3'"),
+    ],
+)
+def test_a_size_that_there_is_not_is_told(name: str, levels: int | None, said: str) -> None:
+    import trading as td
+
+    with pytest.raises(UnknownName, match=said):
+        td.action(name, levels)

@@ -1,26 +1,31 @@
 """Actions and features by their names, for traders that are written by people."""
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from numpy.typing import NDArray
 
-from trading.envs.catalogue import ACTIONS
+from trading.envs.catalogue import MOST_SIZE_LEVELS, action_count, action_names
 from trading.envs.features import FEATURES
 from trading.errors import UnknownName
 
-_ACTIONS = {each.name: index for index, each in enumerate(ACTIONS)}
+_SIZES = re.compile(r"_\d+of(\d+)$")
 _FEATURES = {each.name: index for index, each in enumerate(FEATURES)}
 
 
-def action(name: str) -> int:
+def action(name: str, size_levels: int | None = None) -> int:
     """Return the number of an action.
 
     Parameters
     ----------
     name
-        As `docs/actions.md` has it.
+        As `docs/actions.md` has it; of a smaller size with its part, as `long_call_near_d30_1of3`.
+    size_levels
+        `env.size_levels` of the environment that is acted in, so that a part that it does not have
+        is refused; unset: the number that the name says.
 
     Raises
     ------
@@ -34,8 +39,18 @@ def action(name: str) -> int:
     True
     >>> td.ACTIONS[td.action("iron_condor_far_d30_15")].legs[0].describe()
     '-1 put at delta 0.30'
+    >>> td.action("long_call_near_d30_1of3") == len(td.ACTIONS)
+    True
     """
-    return _found(_ACTIONS, name, "action", "docs/actions.md")
+    part = _SIZES.search(name)
+    named = int(part[1]) if part else 1
+    if size_levels is not None and part and named != size_levels:
+        raise UnknownName(
+            f"there is no action {name!r} where env.size_levels is {size_levels}: set that to "
+            f"{named}, or name a part of {size_levels}"
+        )
+    levels = named if 1 <= named <= MOST_SIZE_LEVELS else 1
+    return _found(_actions(levels), name, "action", "docs/actions.md")
 
 
 def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
@@ -88,6 +103,12 @@ def feature_index(name: str) -> int:
     'rsi'
     """
     return _found(_FEATURES, name, "feature", "docs/observation.md")
+
+
+@cache
+def _actions(size_levels: int) -> dict[str, int]:
+    names = action_names(action_count(size_levels))
+    return {name: index for index, name in enumerate(names)}
 
 
 def _found(known: Mapping[str, int], name: str, kind: str, page: str) -> int:
