@@ -21,7 +21,7 @@ import multiprocessing
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import date
 from itertools import islice, product
@@ -37,6 +37,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 import numpy as np  # noqa: E402 (threads are set before it loads its libraries)
 import torch  # noqa: E402
+from ray.rllib.core import DEFAULT_MODULE_ID  # noqa: E402
+from ray.rllib.utils.metrics import LEARNER_RESULTS  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -67,6 +69,8 @@ class Work(NamedTuple):
     decisions: int
     wall_s: float
     cpu_s: dict[str, float]
+    rollout_bytes: float = 0.0
+    """That learners fetched, all together."""
 
     def microseconds(self, role: str) -> float:
         """Of the processor, for each decision."""
@@ -104,10 +108,12 @@ def train(runners: int, learners: int, envs: int, iterations: int) -> Work:
         roles["Ray"] = [each for each in _descendants(os.getpid()) if each not in known]
         before = {role: _cpu_s(processes) for role, processes in roles.items()}
         steps, started = algorithm.steps_trained, perf_counter()
+        fetched = 0.0
         for _ in range(iterations):
-            algorithm.train()
+            fetched += algorithm.train()[LEARNER_RESULTS][DEFAULT_MODULE_ID]["rollout_bytes"]
         spent = {role: _cpu_s(processes) - before[role] for role, processes in roles.items()}
-        return Work(algorithm.steps_trained - steps, perf_counter() - started, spent)
+        wall_s = perf_counter() - started
+        return Work(algorithm.steps_trained - steps, wall_s, spent, fetched)
     finally:
         algorithm.stop()
 
@@ -223,10 +229,11 @@ def table(title: str, columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -
 
 
 def training_row(count: int, work: Work) -> tuple[str, ...]:
-    """Microseconds of each role for each decision."""
+    """Microseconds of each role, and bytes that learners fetched, for each decision."""
     roles = ("runner", "learner", "driver", "Ray")
     spent = [f"{work.microseconds(role):.1f}" for role in roles]
-    return (str(count), *spent, f"{work.decisions / work.wall_s:,.0f}")
+    fetched = f"{work.rollout_bytes / work.decisions:.0f}"
+    return (str(count), *spent, fetched, f"{work.decisions / work.wall_s:,.0f}")
 
 
 def market_row(count: int, results: list[Market]) -> tuple[str, ...]:
@@ -255,11 +262,26 @@ def show_markets(console: Console, options: argparse.Namespace) -> None:
     )
 
 
-def show_training(console: Console, options: argparse.Namespace) -> None:
-    """More and more runners, then more and more learners."""
+def show_runners(console: Console, options: argparse.Namespace) -> None:
+    """More and more runners."""
+    show_training(console, options, "environment runners, one learner", lambda n: (n, 1))
+
+
+def show_learners(console: Console, options: argparse.Namespace) -> None:
+    """More and more learners."""
+    show_training(console, options, "learners, two environment runners", lambda n: (2, n))
+
+
+def show_training(
+    console: Console,
+    options: argparse.Namespace,
+    title: str,
+    sizes: Callable[[int], tuple[int, int]],
+) -> None:
+    """Numbers of runners and learners, by the count that is varied."""
     import ray
 
-    columns = ("µs: runner", "learner", "driver", "Ray", "decisions/s")
+    columns = ("µs: runner", "learner", "driver", "Ray", "bytes", "decisions/s")
     envs, iterations = options.envs, options.iterations
     ray.init(
         num_cpus=2 * max(options.counts) + 1,
@@ -269,25 +291,15 @@ def show_training(console: Console, options: argparse.Namespace) -> None:
         object_store_memory=400_000_000,
     )
     try:
-        console.print(
-            table(
-                "environment runners, one learner",
-                ("runners", *columns),
-                [training_row(n, train(n, 1, envs, iterations)) for n in options.counts],
-            ),
-            table(
-                "learners, two environment runners",
-                ("learners", *columns),
-                [training_row(n, train(2, n, envs, iterations)) for n in options.counts],
-            ),
-        )
+        rows = [training_row(n, train(*sizes(n), envs, iterations)) for n in options.counts]
+        console.print(table(title, ("processes", *columns), rows))
     finally:
         ray.shutdown()
 
 
 def main() -> None:
     """Measure and print."""
-    parts = {"markets": show_markets, "training": show_training}
+    parts = {"markets": show_markets, "runners": show_runners, "learners": show_learners}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4], help="of processes")

@@ -187,7 +187,8 @@ def test_the_scaling_benchmark_measures_every_role() -> None:
         assert microseconds * rate == pytest.approx(1e6, rel=0.05)
         assert milliseconds > 0
     for row in (runners, learners):
-        assert len(row) == 6 and min(row) >= 0 and row[-1] > 0
+        assert len(row) == 7 and min(row) >= 0 and row[-1] > 0
+        assert row[5] > 100, "each decision is fetched once"
 
 
 def test_a_years_journal_is_measured() -> None:

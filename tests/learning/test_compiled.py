@@ -14,7 +14,7 @@ from trading.learning.kernels.lstm import tanh
 from trading.learning.policy import Policy, seeded_clstm
 from trading.learning.ppo_update import PPOSettings, _by_autograd, _by_compiled
 from trading.learning.rollout import Rollout
-from trading.learning.sequences import arrange
+from trading.learning.sequences import arrange, learned_from
 
 SIZES = {
     "small": SMALL,
@@ -70,7 +70,8 @@ def test_gradients_are_those_of_autograd(config: CLSTMConfig, burn_in: int) -> N
     rollout.log_probs[:] += np.random.default_rng(1).normal(scale=0.3, size=rollout.shape)
     settings = PPOSettings(entropy_coefficient=0.05, burn_in=burn_in)
     advantages, returns = np.random.default_rng(0).normal(size=(2, 13, 9)).astype(np.float32)
-    experience = arrange(rollout, advantages, returns, burn_in, torch.device("cpu"), whole=True)
+    cut, _ = learned_from(rollout, burn_in, whole=True)
+    experience = arrange(rollout, cut, advantages, returns, burn_in, torch.device("cpu"))
     columns = torch.tensor([4, 1, 0, 3])
     expected = _by_autograd(network, experience, settings)(columns)
     found = _by_compiled(network, experience, settings)(columns)

@@ -19,6 +19,8 @@ from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy
 from trading.learning.ppo import CLSTMPPO
 from trading.learning.ppo_update import PPOSettings
+from trading.learning.sampling import fetched
+from trading.learning.shards import Replica
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -216,11 +218,12 @@ def test_two_learners_learn_as_one_and_stay_equal(build: Build) -> None:
         build(config().training(ppo=whole).learners(num_learners=n, num_cpus_per_learner=0.5))
         for n in (0, 2)
     )
-    stats = []
+    stats, fed = [], live(1, steps=16, sequences=4)
     for algorithm in (one, two):
         algorithm.load_weights(Policy(NETWORK, seed=11).weights())
-        algorithm.feed(live(1, steps=16, sequences=4))
+        algorithm.feed(fed)
         stats.append(learned(algorithm.train()))
+    assert stats[1]["rollout_bytes"] == stats[0]["rollout_bytes"] == fed.nbytes, "once, not twice"
     for name in ("loss", "policy_loss", "value_loss", "entropy", "kl", "samples"):
         assert stats[1][name] == pytest.approx(stats[0][name], rel=1e-3, abs=1e-5), name
     copies = [r.get() for r in two.learner_group.foreach_learner(lambda le: le.get_state())]
@@ -230,6 +233,30 @@ def test_two_learners_learn_as_one_and_stay_equal(build: Build) -> None:
     together = two.weights()
     for name, array in one.weights().items():
         np.testing.assert_allclose(together[name], array, atol=5e-5)
+
+
+def test_one_runners_rollouts_are_shared_out_among_two_learners(
+    build: Build, tmp_path: Path
+) -> None:
+    algorithm = build(
+        config().env_runners(num_env_runners=1).learners(num_learners=2, num_cpus_per_learner=0.5)
+    )
+    learned(algorithm.train())
+    shares = [
+        [rollout.shape for rollout in fetched(Replica(rank, 2).share(algorithm.sample()))[0]]
+        for rank in range(2)
+    ]
+    assert shares == [[(32, 16)], [(32, 16)]]
+    path = algorithm.save_to_path(tmp_path / "checkpoint")
+    assert learned(algorithm.train())["samples"] == 1024
+    algorithm.restore_from_path(path)
+    assert learned(algorithm.train())["samples"] == 1024
+    wrong = live(1, sequences=4)
+    algorithm.feed(wrong)
+    wrong.rewards[0, 3] = np.nan
+    with pytest.raises(LearningError, match="rewards holds NaN"):
+        algorithm.train()
+    assert learned(algorithm.train())["samples"] == 1024
 
 
 def test_a_lost_learner_is_told_and_the_algorithm_revives_from_its_checkpoint(

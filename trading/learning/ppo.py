@@ -2,11 +2,11 @@
 
 One iteration learns from the rollouts that were fed to it (live experience) or, when there are
 none, from rollouts sampled in simulated environments. Rollouts go from the sampling actors to the
-learners without passing through the driver.
+learners without passing through the driver, each to one of them.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,11 +40,12 @@ from trading.learning.allocator import keep_freed_memory, leave_new_memory_as_it
 from trading.learning.clstm import CLSTM
 from trading.learning.policy import Weights, load_weights
 from trading.learning.ppo_config import CLSTMPPOConfig, scheduled
-from trading.learning.ppo_update import PPOSettings, Replica, update
+from trading.learning.ppo_update import PPOSettings, update
 from trading.learning.precedence import LEARNING, give_way
 from trading.learning.rollout import Rollout
 from trading.learning.runner import network_weights
 from trading.learning.sampling import RolloutSource, Sampler, fetched
+from trading.learning.shards import RefusedElsewhere, Replica
 from trading.logs import get_logger
 
 __all__ = ["CLSTMPPO", "CLSTMPPOConfig", "CLSTMPPOLearner"]
@@ -65,8 +66,8 @@ _STEPS_TRAINED = (LEARNER_RESULTS, ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME)
 class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
     """Holds network and optimizer, and improves them by `ppo_update.update`.
 
-    Several learners are each given the same rollouts and average their gradients themselves, so
-    the module is not wrapped in DistributedDataParallel.
+    Of several learners each is given rollouts of its own. They average their gradients themselves,
+    so the module is not wrapped in DistributedDataParallel.
     """
 
     def build(self) -> None:
@@ -127,7 +128,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
     def update_from_rollouts(
         self, rollouts: Sequence[Rollout], decisions: int = 0
     ) -> dict[str, float]:
-        """One PPO update on all rollouts together; shorter ones are padded.
+        """One PPO update on the rollouts of all learners together; shorter ones are padded.
 
         The order of minibatches depends on the seed and the weights version only, so a restored
         learner continues exactly as it would have.
@@ -135,49 +136,81 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         Parameters
         ----------
         rollouts
-            At least one.
+            This learner's; there may be none where another one has some.
         decisions
             That were learned from before: where schedules stand.
 
         Returns
         -------
         dict[str, float]
-            The statistics of `ppo_update.update`, `weights_version`, the new one, and the
-            `learning_rate`.
+            The statistics of `ppo_update.update`, `weights_version`, the new one, the
+            `learning_rate`, and `rollout_bytes`, which the learners fetched; of no rollout at all
+            0 `samples` alone.
 
         Raises
         ------
         LearningError
             A rollout is unusable or the loss is not finite; nothing has changed.
         """
-        for rollout in rollouts:
-            rollout.validate()
-        steps = max((rollout.shape[0] for rollout in rollouts), default=0)
-        joined = Rollout.concatenate([rollout.padded(steps) for rollout in rollouts])
-        entropy = np.random.SeedSequence([self.config.seed or 0, self.weights_version])
+        replica, device = self.replica, self.device
+        joined = replica.agreed(device, lambda: _joined(rollouts))
+        steps, count, sizes = replica.total(
+            device,
+            float(joined.steps if joined else 0),
+            float(len(rollouts)),
+            float(sum(rollout.nbytes for rollout in rollouts)),
+        )
+        if not count:
+            return {"samples": 0.0}
+        own = [replica.rank] if replica.rank else []
+        entropy = np.random.SeedSequence([self.config.seed or 0, self.weights_version, *own])
         rate = self._set_learning_rate(decisions)
         stats = update(
             self.network,
             self.get_optimizer(DEFAULT_MODULE_ID),
             joined,
-            self._settings_of(joined, decisions),
+            self._settings_of(steps, decisions),
             torch.Generator().manual_seed(int(entropy.generate_state(1)[0])),
-            Replica(self._learner_index, max(1, self.config.num_learners)),
+            replica,
             self.weights_version,
         )
         self._weights_seq_no += 1
-        return {**stats, WEIGHTS_VERSION: float(self.weights_version), "learning_rate": rate}
+        return {
+            **stats,
+            WEIGHTS_VERSION: float(self.weights_version),
+            "learning_rate": rate,
+            "rollout_bytes": sizes,
+        }
 
-    def _settings_of(self, rollout: Rollout, decisions: int) -> PPOSettings:
+    @property
+    def replica(self) -> Replica:
+        """Place among the learners."""
+        return Replica(self._learner_index, max(1, self.config.num_learners))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def _settings_of(self, steps: float, decisions: int) -> PPOSettings:
         """Return the settings of one update, where they follow from its size or from a schedule."""
         settings: PPOSettings = self.config.ppo
         coefficient = scheduled(self.config.entropy_coeff, decisions)
         settings = replace(settings, entropy_coefficient=coefficient)
         if self.config.minibatch_size is None:
             return settings
-        of_learner = rollout.steps / max(1, self.config.num_learners)
+        of_learner = steps / max(1, self.config.num_learners)
         minibatches = max(1, math.ceil(of_learner / self.config.minibatch_size))
         return replace(settings, minibatches=minibatches)
+
+
+def _joined(rollouts: Sequence[Rollout]) -> Rollout | None:
+    for rollout in rollouts:
+        rollout.validate()
+    if not rollouts:
+        return None
+    steps = max(rollout.shape[0] for rollout in rollouts)
+    return Rollout.concatenate([rollout.padded(steps) for rollout in rollouts])
 
 
 class CLSTMPPO(Algorithm):  # type: ignore[misc]
@@ -433,9 +466,18 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
 
     def _update(self, sources: list[RolloutSource]) -> dict[str, float]:
         if self.learner_group.is_remote:
-            sources = [ray.put([s]) if isinstance(s, Rollout) else s for s in sources]
+            sources = list(self._by_reference(sources))
         decisions = self.steps_trained
         return self._ask_learners(_update_learner, sources=sources, decisions=decisions)[0]
+
+    def _by_reference(self, sources: Iterable[RolloutSource]) -> Iterator[RolloutSource]:
+        """Give references alone; what lies in this process is cut for all learners."""
+        for source in sources:
+            if not isinstance(source, Rollout):
+                yield source
+                continue
+            for part in source.parts(self.config.num_learners):
+                yield ray.put([part])
 
     def _ask_learners(self, question: Callable[..., T], **kwargs: Any) -> list[T]:
         """Call `question(learner)` on every learner.
@@ -451,7 +493,8 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
             What a learner answered.
         """
         results = self.learner_group.foreach_learner(_answer, question=question, **kwargs)
-        answers = []
+        answers: list[T] = []
+        refusals: list[LearningError] = []
         for result in results:
             answer = result.get()
             if not result.ok:
@@ -460,8 +503,11 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
                     f"a learner is lost ({reason}); restore the algorithm from its checkpoint"
                 ) from answer
             if isinstance(answer, LearningError):
-                raise answer
-            answers.append(answer)
+                refusals.append(answer)
+            else:
+                answers.append(answer)
+        if refusals:
+            raise min(refusals, key=lambda each: isinstance(each, RefusedElsewhere))
         if len(answers) < (wanted := max(1, self.config.num_learners)):
             raise LearnerLostError(
                 f"{len(answers)} of {wanted} learners are alive; restore the algorithm from its "
@@ -506,7 +552,8 @@ def _load_weights(learner: CLSTMPPOLearner, weights: Weights) -> None:
 def _update_learner(
     learner: CLSTMPPOLearner, sources: list[RolloutSource], decisions: int
 ) -> dict[str, float]:
-    """Fetch the rollouts and learn from them; those whose runner failed are counted as lost."""
-    rollouts, lost = fetched(sources)
-    stats = learner.update_from_rollouts(rollouts, decisions) if rollouts else {"samples": 0.0}
-    return {**stats, NUM_ROLLOUTS_LOST_LIFETIME: float(lost)}
+    """Fetch its share of the rollouts and learn from it; those of a dead owner are lost."""
+    rollouts, lost = fetched(learner.replica.share(sources))
+    stats = learner.update_from_rollouts(rollouts, decisions)
+    (all_lost,) = learner.replica.total(learner.device, float(lost))
+    return {**stats, NUM_ROLLOUTS_LOST_LIFETIME: all_lost}

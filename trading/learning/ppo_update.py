@@ -24,12 +24,14 @@ import torch.distributed
 from torch import Tensor
 
 from trading.errors import LearningError
-from trading.learning.clstm import CLSTM, WINDOW_LENGTH
+from trading.learning.clstm import CLSTM
 from trading.learning.compiled import CompiledNetwork, supports
 from trading.learning.kernels import network
 from trading.learning.minibatch_threads import shared_out, single_threaded
-from trading.learning.rollout import FloatArray, Rollout, vtrace
-from trading.learning.sequences import Experience, arrange, evaluated, refresh
+from trading.learning.prepared import Found, Prepared, prepared_for
+from trading.learning.rollout import Rollout
+from trading.learning.sequences import Experience, arrange, normalised, refresh
+from trading.learning.shards import Replica
 
 Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -106,13 +108,6 @@ class PPOSettings:
             )
 
 
-class Replica(NamedTuple):
-    """The place of this process among the learners that update the same weights together."""
-
-    rank: int = 0
-    size: int = 1
-
-
 class LossParts(NamedTuple):
     """Scalars of one minibatch, all without gradient."""
 
@@ -181,7 +176,7 @@ def ppo_loss(
 def update(
     module: CLSTM,
     optimizer: torch.optim.Optimizer,
-    rollout: Rollout,
+    rollout: Rollout | None,
     settings: PPOSettings,
     generator: torch.Generator,
     replica: Replica = Replica(),  # noqa: B008 an immutable value
@@ -189,17 +184,17 @@ def update(
 ) -> dict[str, float]:
     """Improves `module` on one rollout, in place.
 
-    With several learners every one of them is given the same rollout and an equal generator; each
-    takes its share of the sequences, and gradients are averaged over `torch.distributed`.
+    With several learners each is given a rollout of its own, its share of one update's experience.
+    A minibatch of all is a part of each share; gradients are averaged over `torch.distributed`.
 
     Parameters
     ----------
     module
-        The network, on any device.
+        The network, on any device; equal on all learners.
     optimizer
         Over the parameters of `module`.
     rollout
-        Any T and B; the module's sizes must fit.
+        Any T and B; the module's sizes must fit. None where other learners have it all.
     settings
         Hyperparameters. The learning rate is the optimizer's own.
     generator
@@ -214,73 +209,77 @@ def update(
     -------
     dict[str, float]
         Means over the minibatches: `loss`, `policy_loss`, `value_loss`, `entropy`, `kl` (of the
-        last pass), `clip_fraction`, `grad_norm` (before clipping); of the rollout:
+        last pass), `clip_fraction`, `grad_norm` (before clipping); of all learners' rollouts:
         `explained_variance`, `samples`, and `behaviour_kl`, the KL divergence of these weights from
         those that acted; and `epochs` done.
 
     Raises
     ------
     LearningError
-        The rollout is unusable, or the loss is not finite. Weights and optimizer are then what they
+        A rollout is unusable, or the loss is not finite. Weights and optimizer are then what they
         were before.
     """
-    rollout.validate()
-    if rollout.steps == 0:
-        raise LearningError("the rollout holds no valid step; there is nothing to learn from")
-    _check_fits(module, rollout)
+    if rollout is None and replica.size == 1:
+        raise LearningError("there is no rollout; there is nothing to learn from")
     if settings.compile:
         module.compile()
     device = next(module.parameters()).device
+    # A window of observations does not age with the weights: nothing is there to refresh.
+    burn_in = settings.burn_in if module.config.window is None else 0
+    by_compiled = settings.precision != "bf16" and not settings.compile and supports(module)
     with float32_precision(device, settings.precision), bf16_kernels(device, settings.precision):
-        ratios, behaviour_kl = None, 0.0
-        if version is not None and rollout.weights_version != version:
-            current = evaluated(module, rollout, device)
-            ratios, behaviour_kl = _importance(rollout, current)
-            rollout = current
-        advantages, returns = vtrace(
-            rollout,
-            settings.gamma,
-            settings.gae_lambda,
-            ratios,
-            settings.vtrace_rho,
-            settings.vtrace_c,
-        )
-        explained = _explained_variance(rollout, returns)
-        # A window of observations does not age with the weights: nothing is there to refresh.
-        burn_in = settings.burn_in if module.config.window is None else 0
-        by_compiled = settings.precision != "bf16" and not settings.compile and supports(module)
-        experience = arrange(rollout, advantages, returns, burn_in, device, whole=by_compiled)
-        gradients = (_by_compiled if by_compiled else _by_autograd)(module, experience, settings)
+
+        def prepare() -> Prepared | None:
+            if rollout is None:
+                return None
+            return prepared_for(
+                module, rollout, settings, version, burn_in, device, whole=by_compiled
+            )
+
+        prepared = replica.agreed(device, prepare)
+        found = Found.of(prepared, replica, device)
+        gradients, sequences = _no_gradients(module), 0
+        if prepared is not None:
+            experience = arrange(
+                prepared.rollout,
+                prepared.cut,
+                normalised(prepared.advantages, found.advantages),
+                prepared.returns,
+                burn_in,
+                device,
+            )
+            by = _by_compiled if by_compiled else _by_autograd
+            gradients, sequences = by(module, experience, settings), len(prepared.cut.column)
+        minibatches = min(settings.minibatches, max(1, found.sequences // replica.size))
         with _all_or_nothing(module, optimizer), single_threaded() as cpu_threads:
             # A GPU has one stream of work, and torch.compile is not for several threads.
             threads = 1 if device.type != "cpu" or settings.compile else cpu_threads
             step = partial(
                 _step, module, optimizer, gradients, settings.max_grad_norm, replica, threads
             )
-            stats = _passes(step, experience, settings, generator, replica)
-    of_rollout = {"explained_variance": explained, "behaviour_kl": behaviour_kl}
-    return {**stats, **of_rollout, "samples": float(rollout.steps)}
+            stats = _passes(step, sequences, minibatches, settings, generator, device)
+    of_rollout = {
+        "explained_variance": found.explained_variance,
+        "behaviour_kl": found.behaviour_kl,
+    }
+    return {**stats, **of_rollout, "samples": found.steps}
 
 
 def _passes(
     step: Callable[[Tensor], Tensor],
-    experience: Experience,
+    sequences: int,
+    minibatches: int,
     settings: PPOSettings,
     generator: torch.Generator,
-    replica: Replica,
+    device: torch.device,
 ) -> dict[str, float]:
     """Take `step` over minibatches of all sequences, as often as the settings say."""
-    actions = experience.batch.actions
-    sequences = actions.shape[1]
-    minibatches = min(settings.minibatches, max(1, sequences // replica.size))
     history: list[Tensor] = []
     epochs, kl = 0, 0.0
     for _ in range(settings.epochs):
         epochs += 1
         order = torch.randperm(sequences, generator=generator)
-        if sequences >= replica.size:
-            order = order[replica.rank :: replica.size]
-        history += map(step, order.to(actions.device).tensor_split(minibatches))
+        history += map(step, order.to(device).tensor_split(minibatches))
         kl = float(torch.stack(history[-minibatches:]).mean(dim=0)[LossParts._fields.index("kl")])
         if settings.target_kl is not None and kl > settings.target_kl:
             break
@@ -307,6 +306,8 @@ def _step(
     columns: Tensor,
 ) -> Tensor:
     """One gradient step on the sequences in `columns`; returns the loss parts and the norm."""
+    if not len(columns):
+        gradients = _no_gradients(module)
     total, *others = shared_out(gradients, columns, threads)
     for other in others:
         total += other
@@ -328,6 +329,17 @@ def _step(
         parameter.grad = part.view_as(parameter)
     optimizer.step()
     return torch.cat([scalars, norm.reshape(1)])
+
+
+def _no_gradients(module: CLSTM) -> Gradients:
+    """Give those of no sequence: what a learner adds to a minibatch of which it has none."""
+    device = next(module.parameters()).device
+    size = len(LossParts._fields) + sum(each.numel() for each in module.parameters()) + 1
+
+    def gradients(columns: Tensor) -> Tensor:
+        return torch.zeros(size, device=device)
+
+    return gradients
 
 
 def _by_compiled(module: CLSTM, experience: Experience, settings: PPOSettings) -> Gradients:
@@ -433,48 +445,3 @@ def _all_or_nothing(module: CLSTM, optimizer: torch.optim.Optimizer) -> Iterator
         optimizer.load_state_dict(optimizer_state)
         optimizer.zero_grad(set_to_none=True)
         raise
-
-
-def _check_fits(module: CLSTM, rollout: Rollout) -> None:
-    config = module.config
-    if rollout.observations.shape[2] != config.observation_size:
-        raise LearningError(
-            f"rollout.observations have {rollout.observations.shape[2]} features; "
-            f"the model wants {config.observation_size}"
-        )
-    if rollout.action_mask.shape[2] != config.action_count:
-        raise LearningError(
-            f"rollout.action_mask has {rollout.action_mask.shape[2]} actions; "
-            f"the model has {config.action_count}"
-        )
-    sequences = rollout.shape[1]
-    want = {k: (layers, sequences, h) for k, (layers, h) in config.state_shapes.items()}
-    have = {key: array.shape for key, array in rollout.initial_state.items()}
-    if have != want:
-        raise LearningError(f"rollout.initial_state has shapes {have}; the model wants {want}")
-    if config.window is not None:
-        length = rollout.initial_state[WINDOW_LENGTH]
-        if length.min() < 0 or length.max() > config.window - 1:
-            raise LearningError(
-                f"rollout.initial_state[{WINDOW_LENGTH!r}] lies in {length.min()}..{length.max()}; "
-                f"the model wants 0..{config.window - 1}"
-            )
-
-
-def _importance(acted: Rollout, current: Rollout) -> tuple[FloatArray, float]:
-    """Probability ratios float32 [T, B] of the same actions, and the KL divergence they estimate.
-
-    A ratio that overflows is infinite; V-trace clips it.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        log_ratio = current.log_probs - acted.log_probs
-        ratios: FloatArray = np.exp(log_ratio)
-        kl = (ratios - 1.0 - log_ratio)[acted.valid].mean()
-    return ratios, float(kl)
-
-
-def _explained_variance(rollout: Rollout, returns: FloatArray) -> float:
-    """1 - Var(returns - values) / Var(returns) over valid steps; NaN when returns are constant."""
-    target, guess = returns[rollout.valid], rollout.values[rollout.valid]
-    variance = float(np.var(target))
-    return 1.0 - float(np.var(target - guess)) / variance if variance > 0.0 else float("nan")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,6 +172,31 @@ class Rollout:
             fill = np.zeros((extra, *array.shape[1:]), array.dtype)
             columns[name] = np.concatenate([array, fill])
         columns["action_mask"][-extra:, :, 0] = True
+        return replace(self, **columns)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = [getattr(self, name) for name in _DTYPES]
+        return sum(array.nbytes for array in (*arrays, *self.initial_state.values()))
+
+    def parts(self, count: int) -> list["Rollout"]:
+        """Cut the rollout along B into so many parts of nearly equal size, or one a sequence."""
+        count = min(count, self.shape[1])
+        if count < 2:
+            return [self]
+        bounds = [self.shape[1] * k // count for k in range(count + 1)]
+        return [self._columns(slice(*each)) for each in pairwise(bounds)]
+
+    def _columns(self, some: slice) -> "Rollout":
+        # In memory of their own: Ray sends such arrays without copying them once more.
+        columns: dict[str, Any] = {
+            name: np.ascontiguousarray(getattr(self, name)[:, some]) for name in _PER_STEP
+        }
+        columns["last_values"] = self.last_values[some].copy()
+        columns["initial_state"] = {
+            key: np.ascontiguousarray(array[:, some]) for key, array in self.initial_state.items()
+        }
         return replace(self, **columns)
 
     @staticmethod

@@ -13,6 +13,7 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from trading.learning.rollout import Rollout
 from trading.learning.runner import BatchedEnvRunner
+from trading.learning.shards import pieces
 from trading.logs import get_logger
 
 logger = get_logger(__name__)
@@ -35,8 +36,8 @@ class Taken(NamedTuple):
 
 class _Delivery(NamedTuple):
     runner: int
-    source: RolloutSource
-    """A reference to the list of one rollout."""
+    sources: list[ray.ObjectRef]
+    """References to a list of one rollout each: the parts of what the runner sampled."""
     steps: int
     version: int
     """Of the weights that acted."""
@@ -96,7 +97,7 @@ class Sampler:
             self._ask(shared, version)
         steps = sum(delivery.steps for delivery in fresh)
         return Taken(
-            [delivery.source for delivery in fresh],
+            [source for delivery in fresh for source in delivery.sources],
             [delivery.metrics for delivery in fresh],
             max(0, self._steps_per_round() - steps),
         )
@@ -139,7 +140,9 @@ class Sampler:
             refusals, present = dict(answers), set(range(1, self._count() + 1))
         ahead = [_Delivery(*parts) for parts in state["ahead"]]
         self._kept = [
-            kept._replace(source=ray.put(kept.source)) for kept in ahead if kept.runner in present
+            kept._replace(sources=[ray.put([each]) for each in kept.sources])
+            for kept in ahead
+            if kept.runner in present
         ]
         self._asked = max((kept.version for kept in self._kept), default=0)
         for runner, refusal in sorted(refusals.items()):
@@ -167,7 +170,13 @@ class Sampler:
         idle = [r for r in self._group.healthy_env_runner_ids() if r not in delivered]
         if idle:
             self._group.foreach_env_runner_async(
-                _sample, tag=_TAG, kwargs={"weights": weights}, remote_worker_ids=idle
+                _sample,
+                tag=_TAG,
+                kwargs={
+                    "weights": weights,
+                    "parts": pieces(self._count(), self._config.num_learners),
+                },
+                remote_worker_ids=idle,
             )
         self._asked = version
 
@@ -200,11 +209,14 @@ def fetched(sources: Iterable[RolloutSource]) -> tuple[list[Rollout], int]:
     return rollouts, lost
 
 
-def _sample(runner: BatchedEnvRunner, weights: dict[str, Any]) -> tuple[Any, int, int, Any]:
+def _sample(
+    runner: BatchedEnvRunner, weights: dict[str, Any], parts: int
+) -> tuple[Any, int, int, Any]:
     """On the runner: the parts of a `_Delivery` but the runner's number."""
     runner.set_state(weights)
     rollout = runner.rollout()
-    return ray.put([rollout]), rollout.steps, rollout.weights_version, runner.get_metrics()
+    sources = [ray.put([part]) for part in rollout.parts(parts)]
+    return sources, rollout.steps, rollout.weights_version, runner.get_metrics()
 
 
 def _state_of(runner: BatchedEnvRunner) -> tuple[int, dict[str, Any] | None]:
@@ -225,7 +237,8 @@ def _by_value(kept: _Delivery) -> tuple[Any, ...] | None:
     None when it is lost with its runner.
     """
     try:
-        return tuple(kept._replace(source=ray.get(kept.source)))
+        rollouts = [rollout for source in kept.sources for rollout in ray.get(source)]
+        return tuple(kept._replace(sources=rollouts))
     except ray.exceptions.RayError as error:
         logger.warning("a rollout that was sampled ahead is lost: %s", error)
         return None

@@ -19,6 +19,7 @@ from trading.learning.rollout import (
     cut_at_episodes,
     whole_columns,
 )
+from trading.learning.shards import Moments
 
 
 class Batch(NamedTuple):
@@ -63,18 +64,12 @@ class Experience(NamedTuple):
         return {key: tensor.index_select(1, columns) for key, tensor in self.state.items()}
 
 
-def arrange(
-    rollout: Rollout,
-    advantages: FloatArray,
-    returns: FloatArray,
-    burn_in: int,
-    device: torch.device,
-    whole: bool = False,
-) -> Experience:
-    """Return the rollout's sequences on `device`, in fresh memory (Ray's own is read-only).
+def learned_from(
+    rollout: Rollout, burn_in: int, whole: bool = False
+) -> tuple[Sequences, BoolArray]:
+    """Return the sequences of a rollout, and bool [T, B]: which of its steps are learned from.
 
     They are cut where episodes start, or are whole columns without a burn-in where `whole`.
-    Advantages are brought to mean 0 and standard deviation 1 over the steps that are learned from.
 
     Raises
     ------
@@ -91,6 +86,18 @@ def arrange(
             f"the rollout's {rollout.shape[0]} steps are all burn-in; nothing is left to learn "
             f"from: use a burn_in below {burn_in}, or longer rollouts"
         )
+    return cut, counted
+
+
+def arrange(
+    rollout: Rollout,
+    cut: Sequences,
+    advantages: FloatArray,
+    returns: FloatArray,
+    burn_in: int,
+    device: torch.device,
+) -> Experience:
+    """Place the rollout's sequences on `device`, in fresh memory (Ray's own is read-only)."""
     inside = torch.from_numpy(cut.inside).to(device, torch.float32)
     batch = Batch(
         observations=_placed(rollout.observations, cut, device),
@@ -99,7 +106,7 @@ def arrange(
         valid=_placed(rollout.valid, cut, device) * inside,
         actions=_placed(rollout.actions, cut, device),
         log_probs=_placed(rollout.log_probs, cut, device),
-        advantages=_placed(_normalised(advantages, counted), cut, device),
+        advantages=_placed(advantages, cut, device),
         returns=_placed(returns, cut, device),
     )
     before = None
@@ -163,10 +170,10 @@ def refresh(
         tensor.index_copy_(1, places, refreshed[key])
 
 
-def _normalised(advantages: FloatArray, counted: BoolArray) -> FloatArray:
-    """Advantages with mean 0 and standard deviation 1 over the steps that count."""
-    those = advantages[counted]
-    result: FloatArray = (advantages - those.mean()) / (those.std() + np.float32(1e-8))
+def normalised(advantages: FloatArray, over: Moments) -> FloatArray:
+    """Bring advantages to mean 0 and standard deviation 1 over the steps that are learned from."""
+    mean, deviation = np.float32(over.mean), np.float32(over.deviation)
+    result: FloatArray = (advantages - mean) / (deviation + np.float32(1e-8))
     return result
 
 
