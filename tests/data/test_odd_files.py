@@ -186,6 +186,16 @@ def test_text_that_nobody_compressed_is_said_to_be_that(tmp_path: Path) -> None:
         load_quotes(tmp_path, DAY, ["ACME"])
 
 
+@pytest.mark.parametrize("at", [-8, -4, 40])
+def test_a_short_gzip_file_that_is_damaged_is_said_to_be_that(tmp_path: Path, at: int) -> None:
+    path = write(tmp_path, QUOTES, lines(QUOTE_HEADER, QUOTE_ROWS))
+    damaged = bytearray(path.read_bytes())
+    damaged[at] ^= 255
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(FlatFileError, match=r"is damaged near byte.*download it again"):
+        load_quotes(tmp_path, DAY, ["ACME"])
+
+
 DIVIDENDS = [Dividend("SPY", date(2026, 3, 20), 1.69)]
 
 

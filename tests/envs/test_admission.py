@@ -20,6 +20,7 @@ from trading.envs.underlying import UnderlyingMarket
 from trading.execution.orders import Fill
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS
+from trading.market.contracts import OptionContract, Right
 from trading.market.option_quote import OptionQuote
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
@@ -211,6 +212,46 @@ def test_a_late_bar_corrects_the_history_and_moves_nothing_else(market: Desk) ->
     assert bars.close[: bars.filled].tolist() == [100.0, 101.0, 102.5, 103.0]
     assert market.env.spot(SYMBOL) == 103.0
     assert refused(market, Refusal.LATE_BAR) == 3
+
+
+@pytest.mark.parametrize("ahead_minutes", [60, 24 * 60, 366 * 24 * 60])
+def test_what_is_dated_ahead_is_forgotten_at_the_bar_and_bars_nothing_true(
+    market: Desk, ahead_minutes: int
+) -> None:
+    before = market.mark()
+    assert market.quote(9.0, 9.1, 31 + ahead_minutes)
+    assert market.stock(31 + ahead_minutes, 104.0)
+    market.close_bar(31)
+    assert refused(market, Refusal.AHEAD) == 2
+    assert market.env.spot(SYMBOL) == 100.0
+    assert market.mark() == before
+    assert not isinstance(market.order(31, 1), Fill)
+    market.minute(32, 100.5)
+    assert market.env.spot(SYMBOL) == 100.5
+    assert market.held_against().bid == pytest.approx(before, abs=0.5)
+    assert isinstance(market.order(32, 1), Fill)
+    assert refused(market, Refusal.AHEAD) == 2
+
+
+def test_two_bars_dated_ahead_leave_the_price_to_the_chain(market: Desk) -> None:
+    market.chain(31, 100.0)
+    market.stock(91, 104.0)
+    market.stock(92, 104.0)
+    market.close_bar(31)
+    assert market.env.spot(SYMBOL) == pytest.approx(100.0, abs=0.05)
+    market.minute(32, 100.5)
+    assert market.env.spot(SYMBOL) == 100.5
+
+
+def test_a_contract_on_something_else_costs_only_itself(
+    market: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = OptionContract("OTHER", LISTING[0].expiry, Right.CALL, 100_000)
+    market.env.list_contracts(SYMBOL, [other, *LISTING])
+    assert sorted(market.env.listed_symbols()) == sorted(each.symbol for each in LISTING)
+    assert other.symbol in caplog.text
+    market.minute(31, 100.0)
+    assert isinstance(market.order(31, 1), Fill)
 
 
 def test_the_newest_bar_may_be_corrected_twice(market: Desk) -> None:

@@ -371,6 +371,25 @@ def test_a_figure_that_is_there_settles_with_the_session_and_says_its_source(
     assert desk.settled() == [(CALL, session(FRI).close_ns, 100.60, CloseSource.MINUTE_BAR)]
 
 
+@pytest.mark.parametrize("odd", [0.0, -3.0, math.nan, math.inf])
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_close_that_is_no_price_settles_nothing(
+    tmp_path: Path, odd: float, in_time: bool
+) -> None:
+    desk = held_over_monday(tmp_path, [(CALL, 1)], official=True)
+    desk.begin(FRI)
+    if in_time:
+        desk.tell("ACME", {FRI: odd})
+    desk.close(FRI, 99.98)
+    desk.tell("ACME", {FRI: odd})
+    desk.env.settle_pending(session(FRI).close_ns + MINUTE_NS)
+    assert desk.settled() == []
+    assert desk.suspended.startswith("no official close of 2026-01-09 to settle")
+    desk.tell("ACME", {FRI: 100.60})
+    desk.env.settle_pending(session(FRI).close_ns + MINUTE_NS)
+    assert desk.settled() == [(CALL, session(FRI).close_ns, 100.60, CloseSource.OFFICIAL)]
+
+
 def test_the_auctions_bar_settles_on_a_tape(tmp_path: Path) -> None:
     desk = held_over_monday(tmp_path, [(CALL, 1)])
     desk.begin(FRI)

@@ -405,6 +405,25 @@ def test_a_rename_that_the_new_symbol_tells_moves_what_is_held(tmp_path: Path) -
         vendor.end()
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [(1, 1e308), (1, 2e6), (1e308, 1), (0, 2), (1, 0), (1, -2), (1, 1), (1, None)]
+)
+def test_a_row_that_is_no_split_costs_only_itself(
+    vendor: Vendor, old: float, new: float | None
+) -> None:
+    vendor.hold("O:AAA260206C00100000")
+    vendor.lists("O:AAA260206C00010000")
+    row = {"ticker": "AAA", "execution_date": "2026-01-06"}
+    vendor.tell(
+        "/stocks/v1/splits",
+        row | {"split_from": old, "split_to": new},
+        row | {"split_from": 1, "split_to": 10},
+    )
+    vendor.open(date(2026, 1, 6))
+    assert vendor.suspended == ""
+    assert vendor.broker.account.positions["O:AAA260206C00010000"].quantity == 50
+
+
 def test_bars_of_before_a_split_are_converted_for_the_warm_up(vendor: Vendor) -> None:
     tuesday = date(2026, 1, 6)
     vendor.tell(

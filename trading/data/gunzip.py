@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from trading.errors import FlatFileError
 
 _GZIP = 31  # zlib's window bits for the gzip format, whose trailer it then checks
+_MAGIC = b"\x1f\x8b"
 _READ_BYTES = 1 << 18
 _MOST_UNFOLDED = 200
 """Quotes and bars unfold to five to twenty times their size; gzip can do a thousand."""
@@ -73,7 +74,8 @@ class GunzipReader(io.RawIOBase):
             try:
                 plain = self._member.decompress(self._pending, len(view))
             except zlib.error as error:
-                if self._read <= _READ_BYTES and not self._unfolded:
+                begins_otherwise = not self._pending.startswith(_MAGIC)
+                if self._read <= _READ_BYTES and not self._unfolded and begins_otherwise:
                     raise FlatFileError(
                         f"flat file {self._name} is no gzip file, it begins with "
                         f"{self._pending[:24]!r}: compress it with gzip, or get the file itself"

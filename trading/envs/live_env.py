@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.data.admission import Bands, Refusal, Refusals
+from trading.data.admission import Bands, Refusal, Refusals, is_price
 from trading.envs.account_view import (
     cap_openings,
     empty_balances,
@@ -342,7 +342,13 @@ class LiveEnv:
         self._told_since = dict(told_since or {})
 
     def tell_close(self, symbol: str, day: date, close: OfficialClose) -> None:
-        """Let a closing price be known: an official one takes the place of any other."""
+        """Let a closing price be known: an official one takes the place of any other.
+
+        What can be no price is told in the log and not taken: nothing settles at it.
+        """
+        if not is_price(close.price):
+            log.warning("a close is no price", symbol=symbol, date=str(day), price=close.price)
+            return
         known = self._closes.get((symbol, day))
         if known is None or known.source is not CloseSource.OFFICIAL:
             self._closes[symbol, day] = close
@@ -554,13 +560,25 @@ class LiveEnv:
                 del self._contracts[symbol]
 
     def list_contracts(self, underlying: str, contracts: Iterable[OptionContract]) -> None:
-        """Set what is listed; quotes of contracts listed before are kept, held ones stay listed."""
-        listed = {c.symbol: c for c in contracts if not c.is_adjusted}
+        """Set what is listed; quotes of contracts listed before are kept, held ones stay listed.
+
+        A contract on something else is left out, and told in the log: it costs only itself.
+        """
+        told = list(contracts)
+        listed = {c.symbol: c for c in told if c.is_on(underlying) and not c.is_adjusted}
         held = [
             symbol
             for symbol in self.held_symbols(underlying)
             if not is_stock(symbol) and symbol not in self._adjusted
         ]
+        others = [c.symbol for c in told if not c.is_on(underlying) and c.symbol not in held]
+        if others:
+            log.warning(
+                "contracts on something else are left out",
+                underlying=underlying,
+                contracts=len(others),
+                first=others[0],
+            )
         for symbol in held:
             listed.setdefault(symbol, parse_symbol(symbol))
         market = self._markets[underlying]

@@ -22,6 +22,7 @@ from trading.data.admission import (
     is_jump,
     is_older,
     nothing_kept,
+    told_until,
     vet,
     within,
 )
@@ -190,6 +191,8 @@ class UnderlyingMarket:
         self._scratch = scratch()
         self._before_session = (float("nan"), 0)
         """Last price before the session, and when it was known."""
+        self._price_before = (float("nan"), 0)
+        """Last price before the newest bar, and when it was known."""
 
     def set_rules(self, rules: TradingRules) -> None:
         """Show snapshots by other rules from the next bar on."""
@@ -240,6 +243,7 @@ class UnderlyingMarket:
         chain.last_price = chain.spot = price
         chain.last_price_ns = known_ns
         self._kept, self._gap = nothing_kept(0), None
+        self._price_before = (float("nan"), 0)
         self._show(chain)
 
     def _show(self, chain: Chain) -> None:
@@ -323,8 +327,10 @@ class UnderlyingMarket:
     def _take(self, bar: StockBar, supported: bool) -> None:
         high, low = within(bar, self.chain.last_price, self._bands)
         self._history.extend(bar.start_ns, high, low, bar.close)
-        self.chain.last_price = bar.close
-        self.chain.last_price_ns = bar.start_ns + MINUTE_NS
+        over_ns = bar.start_ns + MINUTE_NS
+        if over_ns != self.chain.last_price_ns:
+            self._price_before = (self.chain.last_price, self.chain.last_price_ns)
+        self.chain.last_price, self.chain.last_price_ns = bar.close, over_ns
         self._price_is_supported = self._price_is_supported or supported
 
     def _settle_price(self, now_ns: int) -> None:
@@ -356,6 +362,30 @@ class UnderlyingMarket:
             self.refused.count(Refusal.UNCONFIRMED)
             chain.last_price, chain.last_price_ns = float("nan"), 0
             self._history.forget()
+
+    def _drop_ahead(self, now_ns: int) -> None:
+        """Forget what is dated ahead, so that it does not bar what is told in its time.
+
+        Quotes stay where a tape has run ahead of its bars. A bar of a part of a minute may count as
+        one of a whole minute, which ends later.
+        """
+        columns = self.chain.columns
+        ahead = np.flatnonzero(columns.quote_ns > now_ns)
+        if len(ahead) and told_until(columns.quote_ns[columns.quote_ns > 0], now_ns) == now_ns:
+            self.refused.count(Refusal.AHEAD, len(ahead))
+            for column in (columns.bid, columns.ask, columns.bid_size, columns.ask_size):
+                column[ahead] = 0.0
+            columns.quote_ns[ahead] = 0
+            self.chain.sequence[ahead] = -1
+        if self._newest_ns > now_ns:
+            self.refused.count(Refusal.AHEAD)
+            self._newest_ns, self._gap = 0, None
+            if self.chain.last_price_ns > now_ns + MINUTE_NS:
+                price, known_ns = self._price_before
+                if known_ns > now_ns + MINUTE_NS:
+                    price, known_ns = float("nan"), 0
+                self.chain.last_price, self.chain.last_price_ns = price, known_ns
+                self._history.forget()
 
     def vet(self, now_ns: int) -> None:
         """Keep apart the quotes told since the last time that nothing supports."""
@@ -402,6 +432,7 @@ class UnderlyingMarket:
 
     def refresh(self, now_ns: int) -> None:
         """Bring what the admitted quotes imply up to `now_ns`."""
+        self._drop_ahead(now_ns)
         self._settle_price(now_ns)
         self.vet(now_ns)
         self.chain.refresh(now_ns, self.rate, self._rules.max_quote_age_ns)

@@ -7,7 +7,9 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from trading.data.admission import Refusal
+import numpy as np
+
+from trading.data.admission import Refusal, told_until
 from trading.data.massive.client.rest import ContractSnapshot, RestClient
 from trading.data.massive.client.stream import StreamClient
 from trading.envs.catalogue import BUCKETS
@@ -39,8 +41,6 @@ _ASK_AGAIN_NS = 5 * MINUTE_NS
 _LOOK_AGAIN_NS = MINUTE_NS
 _ACTION_LOOK_BACK = timedelta(days=31)
 """So that an action that was moved is told with its new date only."""
-_MANY = 10
-"""Snapshots of which most tell how far a tape has run."""
 _UNLISTED = "it cannot be listed"
 _OF_ONE_SYMBOL = (DataError, ContractError)
 """What concerns the underlying that was asked for; a key that is refused concerns all."""
@@ -611,15 +611,9 @@ def with_named(told: Sequence[Dividend], named: Sequence[Dividend]) -> list[Divi
 
 
 def not_ahead(quoted: Sequence[ContractSnapshot], end_ns: int) -> list[ContractSnapshot]:
-    """Return the snapshots whose quotes are not dated ahead: one that is keeps all until then out.
-
-    Quotes up to the bar's end are not. Where a tape has run ahead of its bars most of them are
-    later: then those up to the time of nine in ten are not.
-    """
-    times = sorted(each.quote_ns for each in quoted)
-    if len(times) >= _MANY:
-        end_ns = max(end_ns, times[len(times) * 9 // 10 - 1])
-    return [each for each in quoted if each.quote_ns <= end_ns]
+    """Return the snapshots that are not dated ahead: one that is keeps all until then out."""
+    until_ns = told_until(np.array([each.quote_ns for each in quoted], np.int64), end_ns)
+    return [each for each in quoted if each.quote_ns <= until_ns]
 
 
 def nearest_the_money(

@@ -98,6 +98,8 @@ def read_splits(
             # The vendor tells ratios as they were announced: 3 for 2, and 1.05 for 1 alike.
             ratio = Fraction(str(row.split_to)) / Fraction(str(row.split_from))
             ratio = ratio.limit_denominator(_LARGEST_RATIO)
+            if ratio > _LARGEST_RATIO:
+                raise DataError(f"{row.split_to:g} for {row.split_from:g} is no split")
             split = Split(
                 underlying, row.execution_date, ratio.numerator, ratio.denominator, row.id or ""
             )
