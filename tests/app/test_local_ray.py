@@ -30,6 +30,24 @@ for address, port in sorted(listeners(descendants(os.getpid()))):
     print("listens", address, port)
 """
 
+WITH_DASHBOARD = """
+import sys, urllib.error, urllib.request
+from rich.console import Console
+from trading.app.display import Display
+from trading.app.up import ray_runtime
+from trading.config import load_settings
+
+more = ["ray.dashboard=true", "serving.port=0", "ray.object_store_mb=100"]
+with ray_runtime(load_settings(None, more, {}), Display(Console(width=200))):
+    from ray._private.worker import get_dashboard_url
+    address = "http://" + get_dashboard_url()
+    print("page", urllib.request.urlopen(address).status)
+    try:
+        urllib.request.urlopen(address + "/api/cluster_status")
+    except urllib.error.HTTPError as error:
+        print("without a token", error.code)
+"""
+
 AGENTS_HELD = f"""
 import os, signal, threading, time
 from pathlib import Path
@@ -121,6 +139,15 @@ def test_a_local_ray_listens_on_the_loopback_only_and_keeps_its_token_to_itself(
     token = tmp_path / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
     assert len(token.read_text()) == 64
+
+
+@pytest.mark.slow
+def test_the_dashboard_is_told_where_it_is_and_wants_the_token(tmp_path: Path) -> None:
+    lines = run(WITH_DASHBOARD, tmp_path).splitlines()
+    (said,) = [line for line in lines if "Ray's dashboard: http://127.0.0.1:" in line]
+    assert "ray get-auth-token" in said
+    assert "page 200" in lines
+    assert "without a token 401" in lines
 
 
 class Disturbed(NamedTuple):

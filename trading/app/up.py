@@ -112,6 +112,7 @@ def ray_runtime(
             object_store_memory=settings.ray.object_store_mb * 2**20,
             **common,
         )
+        display.note(_dashboard_note())
     try:
         yield
     except Exception as error:
@@ -124,6 +125,16 @@ def ray_runtime(
         started: set[local_ray.Process] = set() if address else local_ray.family()
         ray.shutdown()
         local_ray.end_family(started, _GRACE_S)
+
+
+def _dashboard_note() -> str:
+    """Tell where the dashboard of the local Ray is, or how to have one."""
+    from ray._private.worker import get_dashboard_url
+
+    address = get_dashboard_url()
+    if not address:
+        return "Ray's dashboard: off, for it takes 200 MB; --set ray.dashboard=true serves it"
+    return f"Ray's dashboard: http://{address}, which asks for what `ray get-auth-token` prints"
 
 
 def check_replay(settings: Settings) -> None:

@@ -802,7 +802,13 @@ class RaySettings(Section):
     live_market_resource: Annotated[
         Text | None, _about("Custom Ray resource of the node that may hold the live market.")
     ] = None
-    dashboard: Annotated[bool, _about("Whether a local runtime serves Ray's dashboard.")] = False
+    dashboard: Annotated[
+        bool,
+        _about(
+            "Whether a local runtime serves Ray's dashboard, which takes 200 MB; its address is "
+            "printed."
+        ),
+    ] = False
     object_store_mb: Annotated[
         int, Field(ge=80), _about("Object store of a local runtime, in MB.")
     ] = 256
