@@ -172,6 +172,7 @@ def pages() -> dict[Path, str]:
         "alone. The mask leaves what the greeks of the whole account leave below their limits.\n"
         "Greeks of positions in other underlyings are not shown: accounts in training trade one\n"
         "underlying each, and could not learn what they mean.\n\n"
+        "[Features of your own](own-feature.md) stand behind these, as `env.features` says.\n\n"
         f"{_MADE}\n{feature_table()}"
     )
     actions = (

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from trading.envs.catalogue import CLOSE as CLOSE
     from trading.envs.catalogue import HOLD as HOLD
     from trading.envs.features import FEATURES as FEATURES
+    from trading.envs.own_features import MarketBar as MarketBar
     from trading.envs.rewards import BarEarnings as BarEarnings
     from trading.errors import TradingError as TradingError
     from trading.execution.fees import FeeSchedule as FeeSchedule
     from trading.plugins.registry import register_baseline as register_baseline
+    from trading.plugins.registry import register_feature as register_feature
     from trading.plugins.registry import register_fees as register_fees
     from trading.plugins.registry import register_reward as register_reward
     from trading.plugins.registry import register_trader as register_trader
@@ -52,12 +54,14 @@ _PLACES = {
     "register_baseline": "plugins.registry",
     "register_fees": "plugins.registry",
     "register_reward": "plugins.registry",
+    "register_feature": "plugins.registry",
     "ACTIONS": "envs.catalogue",
     "FEATURES": "envs.features",
     "HOLD": "envs.catalogue",
     "CLOSE": "envs.catalogue",
     "FeeSchedule": "execution.fees",
     "BarEarnings": "envs.rewards",
+    "MarketBar": "envs.own_features",
     "Settings": "config.settings",
     "TradingError": "errors",
 }

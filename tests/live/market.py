@@ -196,6 +196,7 @@ def trade(
                 calendar,
                 broker,
                 reward=assembly.own_reward(settings),
+                features=assembly.own_features(settings),
             ),
             recorder,
         )

@@ -88,11 +88,11 @@ def live_day(
 def day_in_training(settings: Settings, recording: RecordedSession, folder: Path) -> Day:
     """The same session in the training environment; the policy has the same weights and seed."""
     rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
-    write_history(folder, [recording], rules, fees, CALENDAR)
-    reward = assembly.own_reward(settings)
-    env = HistoricalOptionsVectorEnv(1, rules, fees, folder, reward=reward)
+    own, reward = assembly.own_features(settings), assembly.own_reward(settings)
+    write_history(folder, [recording], rules, fees, CALENDAR, features=own)
+    env = HistoricalOptionsVectorEnv(1, rules, fees, folder, reward=reward, features=own)
     policy = Policy(assembly.model_config(settings), settings.seed)
-    times = History(folder, rules, fees).snapshots.now_ns.tolist()
+    times = History(folder, rules, fees, own).snapshots.now_ns.tolist()
     accounts, day = env._accounts, Day([], [], [])
     state, first = policy.initial_state(1), np.ones(1, np.bool_)
     seen, _ = env.reset()
@@ -129,11 +129,26 @@ import numpy as np
 import trading as td
 
 DELTA = td.feature_index("position_delta")
+OWN = len(td.FEATURES)
+
+@td.register_feature("depth")
+def depth(market):
+    seen = 0.0
+    for i in range(len(market.strike)):
+        if market.now_ns - market.quote_ns[i] <= market.max_age_ns:
+            weight = np.exp(-abs(np.log(market.strike[i] / market.spot)))
+            seen += weight * (market.bid_size[i] - market.ask_size[i]) / 1000.0
+    return seen
+
+@td.register_feature("swing")
+def swing(market):
+    return 300.0 * np.log(market.high.max() / market.low.min()) if len(market.high) else np.nan
 
 @td.register_reward("mine")
 def mine(bar):
     lost = min(bar.equity / bar.capital - 1.0, 0.0)
-    return np.tanh(bar.reward) + lost / 3.0 - 0.1 * abs(bar.observation[DELTA])
+    seen = 0.01 * bar.observation[OWN]
+    return np.tanh(bar.reward) + lost / 3.0 + seen - 0.1 * abs(bar.observation[DELTA])
 """
 
 
@@ -145,7 +160,11 @@ def test_a_simulated_live_day_is_the_same_day_in_training(
     plugins = []
     if own:
         (tmp_path / "own.py").write_text(OWN)
-        plugins = [f"plugins={tmp_path / 'own.py'}", "env.reward=mine"]
+        plugins = [
+            f"plugins={tmp_path / 'own.py'}",
+            "env.reward=mine",
+            "env.features=depth,swing",
+        ]
     settings = settings_for(
         tmp_path / "live",
         "symbols=[AAA]",
@@ -156,6 +175,9 @@ def test_a_simulated_live_day_is_the_same_day_in_training(
     source = FirstMinutes(SESSION_MINUTES, symbols=("AAA",))
     live, recording = live_day(settings, source, "AAA", monkeypatch)
     assert len(live.seen) == SESSION_MINUTES and len(live.fills) > 10
+    if own:
+        shown = np.array([np.frombuffer(each.observation, np.float32)[-2:] for each in live.seen])
+        assert (shown.std(axis=0) > 0.0).all()
     assert_same_day(live, day_in_training(settings, recording, tmp_path / "history"))
 
 

@@ -7,7 +7,7 @@ from trading.config import Settings, load_settings
 from trading.errors import ConfigError
 from trading.evaluation.backtest import Backtest, backtest_history, backtest_simulation, learnt
 from trading.learning.policy import Policy
-from trading.live.assembly import fee_schedule, rule_based, trading_rules
+from trading.live.assembly import fee_schedule, own_features, rule_based, trading_rules
 from trading.live.simulated_world import simulated_world
 from trading.plugins.loading import load_plugins
 from trading.plugins.registry import Trader, unregistered
@@ -74,14 +74,15 @@ def backtest(
         fee_schedule(settings),
         settings.env.sessions_per_episode,
     )
-    acting = _acting(trader, settings)
+    acting, features = _acting(trader, settings), own_features(settings)
     if history is not None:
-        return backtest_history(Path(history), rules, fees, acting, in_a_row)
+        return backtest_history(Path(history), rules, fees, acting, in_a_row, features)
     sessions = 1 if simulated is None else simulated
     if sessions < 1:
         raise ConfigError([f"simulated: {simulated}: must be 1 session or more"])
     family = simulated_world(settings.market).family
-    return backtest_simulation(sessions, settings.seed, rules, fees, acting, family, in_a_row)
+    made_for = (rules, fees, acting, family, in_a_row, features)
+    return backtest_simulation(sessions, settings.seed, *made_for)
 
 
 def _acting(trader: Tradable, settings: Settings) -> Trader:

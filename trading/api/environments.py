@@ -9,7 +9,7 @@ from trading.envs.vector_env import (
     OptionsVectorEnv,
     SimulatedOptionsVectorEnv,
 )
-from trading.live.assembly import fee_schedule, own_reward, trading_rules
+from trading.live.assembly import fee_schedule, own_features, own_reward, trading_rules
 from trading.live.simulated_world import simulated_world
 
 
@@ -29,7 +29,7 @@ def make_env(settings: Settings | None = None) -> SimulatedOptionsEnv:
     Raises
     ------
     PluginError
-        The settings name a fee schedule or a reward that is missing or wrong.
+        The settings name a plug-in that is missing or wrong.
 
     Examples
     --------
@@ -51,6 +51,7 @@ def make_env(settings: Settings | None = None) -> SimulatedOptionsEnv:
         family.initial_conditions,
         settings.env.sessions_per_episode,
         own_reward(settings),
+        own_features(settings),
     )
 
 
@@ -84,7 +85,7 @@ def make_vector_env(
     DataError
         There is no history in the folder, or it was written for other rules.
     PluginError
-        The settings name a fee schedule or a reward that is missing or wrong.
+        The settings name a plug-in that is missing or wrong.
 
     Examples
     --------
@@ -103,9 +104,11 @@ def make_vector_env(
         fee_schedule(settings),
         settings.env.sessions_per_episode,
     )
-    seed, reward = settings.seed if seed is None else seed, own_reward(settings)
+    seed = settings.seed if seed is None else seed
+    reward, features = own_reward(settings), own_features(settings)
     if history is not None:
-        return HistoricalOptionsVectorEnv(num_envs, rules, fees, history, seed, in_a_row, reward)
+        made_for = (rules, fees, history, seed, in_a_row, reward, features)
+        return HistoricalOptionsVectorEnv(num_envs, *made_for)
     family = simulated_world(settings.market).family
     return SimulatedOptionsVectorEnv(
         num_envs,
@@ -116,4 +119,5 @@ def make_vector_env(
         initial_conditions=family.initial_conditions,
         sessions_per_episode=in_a_row,
         reward=reward,
+        features=features,
     )

@@ -19,6 +19,7 @@ _GROUPS = {
         "register_baseline",
         "register_fees",
         "register_reward",
+        "register_feature",
     ),
 }
 _VALUES = {
@@ -29,6 +30,8 @@ _VALUES = {
     "FeeSchedule": "What one order pays: a named tuple of rates ([costs](costs.md)).",
     "BarEarnings": "What one bar brought, which a reward of one's own is made of "
     "([fields](plugins.md#a-reward)).",
+    "MarketBar": "What is known of an underlying at a bar, which a feature of one's own is made of "
+    "([fields](plugins.md#a-feature)).",
     "Settings": "All settings, frozen ([list](settings.md)); `load_settings` makes them.",
     "TradingError": "Base of every error that this package raises on purpose.",
 }

@@ -74,6 +74,7 @@ def open_algorithm(
         learners = [placement.asked] * placement.num_learners
         runners = [{"CPU": 1.0}] * settings.learning.num_env_runners
         await_room("the learners' nodes", learners, runners, stopped)
+    features = assembly.own_features(settings)
     algorithm = build.build_algorithm(
         settings,
         assembly.model_config(settings),
@@ -82,13 +83,15 @@ def open_algorithm(
         placement,
         simulated_world(settings.market).family,
         assembly.own_reward(settings),
+        features,
     )
     stack.callback(algorithm.stop)
     noted = noted_settings(settings)
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    told = {LEARNT_FROM: markets_told(settings), CATALOGUE: noted_catalogue()}
+    catalogue = noted_catalogue(features)
+    told = {LEARNT_FROM: markets_told(settings), CATALOGUE: catalogue}
     store = CheckpointStore(folder, keep, noted={NOTED: noted, **told})
-    start = build.warm_start(algorithm, store, settings.paths.model_path)
+    start = build.warm_start(algorithm, store, settings.paths.model_path, catalogue)
     if start.settings is not None:
         for line in differences(start.settings, noted):
             display.note(line)

@@ -342,7 +342,11 @@ class _Application:
             settings.paths.checkpoints,
             settings.learning.keep_checkpoints,
             account.newest_champion,
-            noted={NOTED: noted_settings(settings), LEARNT_FROM: live_told(settings)},
+            noted={
+                NOTED: noted_settings(settings),
+                LEARNT_FROM: live_told(settings),
+                **assembly.champion_notes(settings),
+            },
         )
         self._champion_manager = ChampionManager(champions, publish)
         self._champion_manager.begin(

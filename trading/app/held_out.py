@@ -9,6 +9,7 @@ import numpy as np
 from trading.config import Settings
 from trading.data.recording import load_recording, recorded_runs
 from trading.envs.history import History, history_with_nights, write_history
+from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import history_returns, simulation_returns
@@ -41,6 +42,7 @@ class HeldOutSessions:
         self._settings = settings
         self._rules = assembly.trading_rules(settings)
         self._fees = assembly.fee_schedule(settings)
+        self._features = assembly.own_features(settings)
         self._family = simulated_world(settings.market).family
         self._recordings = assembly.recordings_path(settings)
         self._recent = settings.paths.state_dir / "held-out" / _RECENT
@@ -49,9 +51,10 @@ class HeldOutSessions:
         self._judgements = 0
         self._fixed = [HeldOut(_SIMULATED, self._trade_simulated, self._take_other_sessions)]
         if gate.history is not None:
-            _check_apart(gate.history, settings.learning.history, self._rules, self._fees)
+            made_for = (self._rules, self._fees, self._features)
+            _check_apart(gate.history, settings.learning.history, *made_for)
             per_episode = settings.env.sessions_per_episode
-            history_with_nights(gate.history, self._rules, self._fees, per_episode)
+            history_with_nights(gate.history, *made_for[:2], per_episode, self._features)
             self._fixed.append(HeldOut(_HISTORY, self._days(gate.history)))
         limits = GateLimits(gate.confidence, gate.margin_pct, gate.max_kl)
         acting = settings.policy.act
@@ -95,7 +98,8 @@ class HeldOutSessions:
             sessions.sort(key=lambda told: told.session.date)
             between = assembly.between_sessions(settings)._asdict()
         rules = (self._rules, self._fees, ExchangeCalendar())
-        write_history(self._recent, sessions, *rules, nights=nights, **between)
+        features = self._features
+        write_history(self._recent, sessions, *rules, nights=nights, features=features, **between)
         log.info("recorded days are held out", days=taken, sessions=len(sessions))
         return True
 
@@ -111,11 +115,12 @@ class HeldOutSessions:
     def _markets(self, sessions: int, judgement: int) -> "HeldOutMarkets":
         seed = held_out_seed(self._settings.seed, judgement)
         per_episode = self._settings.env.sessions_per_episode
-        return HeldOutMarkets(sessions, seed, self._rules, self._fees, self._family, per_episode)
+        made_for = (self._rules, self._fees, self._family, per_episode, self._features)
+        return HeldOutMarkets(sessions, seed, *made_for)
 
     def _days(self, folder: Path) -> "HeldOutDays":
         per_episode = self._settings.env.sessions_per_episode
-        return HeldOutDays(folder, self._rules, self._fees, per_episode)
+        return HeldOutDays(folder, self._rules, self._fees, per_episode, self._features)
 
 
 @dataclass(frozen=True)
@@ -128,11 +133,12 @@ class HeldOutMarkets:
     fees: FeeSchedule
     family: Family
     sessions_per_episode: int
+    features: OwnFeatures | None = None
 
     def __call__(self, trader: SessionTrader) -> Returns:
         rules, per_episode = (self.rules, self.fees), self.sessions_per_episode
         return simulation_returns(
-            self.sessions, self.seed, *rules, trader, self.family, per_episode
+            self.sessions, self.seed, *rules, trader, self.family, per_episode, self.features
         )
 
 
@@ -144,10 +150,11 @@ class HeldOutDays:
     rules: TradingRules
     fees: FeeSchedule
     sessions_per_episode: int
+    features: OwnFeatures | None = None
 
     def __call__(self, trader: SessionTrader) -> Returns:
-        rules = (self.rules, self.fees)
-        return history_returns(self.folder, *rules, trader, self.sessions_per_episode)
+        rules, per_episode = (self.rules, self.fees), self.sessions_per_episode
+        return history_returns(self.folder, *rules, trader, per_episode, self.features)
 
 
 def held_out_seed(seed: int, judgement: int) -> int:
@@ -157,12 +164,17 @@ def held_out_seed(seed: int, judgement: int) -> int:
 
 
 def _check_apart(
-    held_out: Path, trained: Path | None, rules: TradingRules, fees: FeeSchedule
+    held_out: Path,
+    trained: Path | None,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    features: OwnFeatures | None,
 ) -> None:
-    days = {(day.underlying, day.date) for day in History(held_out, rules, fees).days}
+    made_for = (rules, fees, features)
+    days = {(day.underlying, day.date) for day in History(held_out, *made_for).days}
     if trained is None:
         return
-    both = sorted(days & {(day.underlying, day.date) for day in History(trained, rules, fees).days})
+    both = sorted(days & {(day.underlying, day.date) for day in History(trained, *made_for).days})
     if both:
         raise ConfigError(
             [

@@ -235,8 +235,10 @@ def rollback(
 
 def _choice(settings: Settings) -> "OwnerChoice":
     from trading.learning.champion.owner_choice import OwnerChoice
+    from trading.live.assembly import champion_notes
 
-    return OwnerChoice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+    folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+    return OwnerChoice(folder, keep, champion_notes(settings))
 
 
 def _change(

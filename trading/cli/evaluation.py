@@ -75,13 +75,23 @@ def backtest(
     with failures():
         from trading.evaluation.backtest import backtest_history, backtest_simulation, learnt
         from trading.evaluation.baselines import baselines
-        from trading.live.assembly import fee_schedule, policy_of, rule_based, trading_rules
+        from trading.live.assembly import (
+            fee_schedule,
+            own_features,
+            policy_of,
+            rule_based,
+            trading_rules,
+        )
         from trading.live.simulated_world import simulated_world
         from trading.plugins.loading import load_plugins
         from trading.plugins.registry import Trader
 
         load_plugins(settings)
-        rules, fees = trading_rules(settings), fee_schedule(settings)
+        rules, fees, features = (
+            trading_rules(settings),
+            fee_schedule(settings),
+            own_features(settings),
+        )
         family = simulated_world(settings.market).family
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
         in_a_row = settings.env.sessions_per_episode
@@ -106,10 +116,17 @@ def backtest(
         with counted("backtest", "traders", len(traders)) as progress:
             for done, (name, each_trader) in enumerate(traders.items(), 1):
                 results[name] = (
-                    backtest_history(history, rules, fees, each_trader, in_a_row)
+                    backtest_history(history, rules, fees, each_trader, in_a_row, features)
                     if history is not None
                     else backtest_simulation(
-                        simulated or 1, settings.seed, rules, fees, each_trader, family, in_a_row
+                        simulated or 1,
+                        settings.seed,
+                        rules,
+                        fees,
+                        each_trader,
+                        family,
+                        in_a_row,
+                        features,
                     )
                 )
                 progress(done)
@@ -185,23 +202,30 @@ def evaluate(
         from trading.evaluation.simulated_history import write_simulated_history
         from trading.evaluation.summary import default_trials
         from trading.evaluation.walk_forward import walk_forward
-        from trading.live.assembly import check_plugins, fee_schedule, trading_rules
+        from trading.live.assembly import (
+            check_plugins,
+            fee_schedule,
+            own_features,
+            trading_rules,
+        )
         from trading.live.simulated_world import simulated_world
         from trading.plugins.loading import load_plugins
 
         load_plugins(settings)
         check_plugins(settings)
         rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
+        features = own_features(settings)
         check_unused(work)
         if history is None:
             history = work / "history"
             display.phase(f"making {simulated} simulated days")
             family = simulated_world(settings.market).family
-            write_simulated_history(history, simulated or 1, seed, rules, fees, family)
-        days = days_of(history, rules, fees)
+            write_simulated_history(history, simulated or 1, seed, rules, fees, family, features)
+        days = days_of(history, rules, fees, features)
         made = walk_forward(days, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
         policy_of = _policy_of_fold(settings, training, display, stack)
-        results = run(history, made, work, rules, fees, seed, policy_of, display.phase, in_a_row)
+        told_by = (policy_of, display.phase, in_a_row, features)
+        results = run(history, made, work, rules, fees, seed, *told_by)
         # Each fold's policy is a trial of its own.
         trials = trials or default_trials(results) + (folds - 1 if training else 0)
         about = [("folds", f"{folds} of {test_days} days each, of {history}")]

@@ -63,13 +63,22 @@ def history(
         misuse("--until needs a --date that is not later")
     with failures():
         from trading.envs.history import History, write_history
-        from trading.live.assembly import between_sessions, fee_schedule, trading_rules
+        from trading.live.assembly import (
+            between_sessions,
+            fee_schedule,
+            own_features,
+            trading_rules,
+        )
         from trading.market.calendar import ExchangeCalendar
 
-        rules, fees = trading_rules(settings), fee_schedule(settings)
+        rules, fees, features = (
+            trading_rules(settings),
+            fee_schedule(settings),
+            own_features(settings),
+        )
         console = Console(highlight=False, stderr=as_json)
         if show or first is None:
-            _say(folder, list(History(folder, rules, fees).days), as_json)
+            _say(folder, list(History(folder, rules, fees, features).days), as_json)
             return
         days = sessions_between(first, last or first)
         told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
@@ -84,6 +93,7 @@ def history(
             nights=settings.env.sessions_per_episode > 1,
             dividends=between.dividends,
             actions=between.actions,
+            features=features,
         )
         _say(folder, list(written), as_json)
         if not as_json:

@@ -30,9 +30,13 @@ def _split(value: object) -> object:
 def _check_distinct(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("must name at least one symbol")
-    repeated = sorted({symbol for symbol in value if value.count(symbol) > 1})
+    return _check_once(value, what="symbol")
+
+
+def _check_once(value: tuple[str, ...], *, what: str = "one") -> tuple[str, ...]:
+    repeated = sorted({each for each in value if value.count(each) > 1})
     if repeated:
-        raise ValueError(f"must name each symbol once; repeated: {', '.join(repeated)}")
+        raise ValueError(f"must name each {what} once; repeated: {', '.join(repeated)}")
     return value
 
 
@@ -139,6 +143,7 @@ HttpUrl = Annotated[str, _check_scheme("http", "https")]
 Acting = Annotated[str | float, AfterValidator(_check_acting)]
 Horizon = Annotated[str, AfterValidator(_check_horizon)]
 Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Text, ...], BeforeValidator(_split), AfterValidator(_check_once)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Percent = Annotated[float, Field(gt=0, le=100)]

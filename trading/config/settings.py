@@ -21,6 +21,7 @@ from trading.config.fields import (
     Fraction,
     Horizon,
     HttpUrl,
+    Names,
     NotNegative,
     Percent,
     Port,
@@ -519,6 +520,14 @@ class EnvironmentSettings(Section):
             "registers; unset: this one."
         ),
     ] = None
+    features: Annotated[
+        Names,
+        _about(
+            "Features that are added to what the policy sees, in this order, by the names that a "
+            "file of plugins registers, with commas in text; models and histories are made for "
+            "them."
+        ),
+    ] = ()
     size_levels: Annotated[
         int,
         Field(ge=1, le=10),
@@ -909,8 +918,8 @@ class Settings(Section):
     plugins: Annotated[
         FilePaths,
         _about(
-            "Python files that register traders, baselines, fee schedules and rewards of one's "
-            "own; with commas in text; beside them come installed packages' (entry points "
+            "Python files that register traders, baselines, fee schedules, rewards and features of "
+            "one's own; with commas in text; beside them come installed packages' (entry points "
             "trading.plugins)."
         ),
     ] = ()

@@ -68,14 +68,14 @@ class Accounts(NamedTuple):
     """[B]: the margin follows the market, see `StrategyPosition.margin_moves`."""
 
 
-def new_accounts(count: int, size_levels: int = 1) -> Accounts:
+def new_accounts(count: int, size_levels: int = 1, own: int = 0) -> Accounts:
     """Accounts to be opened by `open_accounts`."""
     columns: dict[str, Any] = {name: np.zeros(count) for name in (*SUMS, "day_start", "peak")}
     columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
         balances=empty_balances(count),
-        views=empty_views(count, size_levels),
+        views=empty_views(count, size_levels, own),
         trades=np.zeros(count, dtype=np.int64),
         **columns,
     )

@@ -12,6 +12,7 @@ from datetime import date
 import numpy as np
 
 from trading.data.recorded_session import RecordedSession
+from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.clearing import added_up
@@ -53,6 +54,8 @@ class ConsecutiveSessions:
         As for a history.
     dividends, actions
         What may fall between sessions.
+    features
+        Those of a user's own, as for a history.
     """
 
     def __init__(
@@ -62,16 +65,19 @@ class ConsecutiveSessions:
         calendar: ExchangeCalendar,
         dividends: Iterable[Dividend] = (),
         actions: Iterable[CorporateAction] = (),
+        features: OwnFeatures | None = None,
     ) -> None:
         told = list(dividends)
         self._rules, self._fees, self._calendar = rules, fees, calendar
+        self._features = features
         self._dividends = added_up(told)
         self._actions = [*actions, *special_dividends(told)]
         self._closed: dict[str, tuple[UnderlyingMarket, RecordedSession]] = {}
 
     def none(self, recorded: RecordedSession) -> SessionStart:
         """Return a session by itself."""
-        return SessionStart(UnderlyingMarket(recorded.underlying, self._rules, self._fees))
+        rules, fees, features = self._rules, self._fees, self._features
+        return SessionStart(UnderlyingMarket(recorded.underlying, rules, fees, features=features))
 
     def night(self, recorded: RecordedSession) -> SessionStart:
         """Return how a session begins after those that were closed before."""

@@ -24,6 +24,7 @@ from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.consecutive_sessions import ConsecutiveSessions
 from trading.envs.features import FEATURES
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
+from trading.envs.own_features import OwnFeatures, own_count
 from trading.envs.quote_arrays import LISTED, QUOTED, QuoteArrays
 from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.saved_state import StatefulMarkets
@@ -78,18 +79,26 @@ def _snapshot_rules(rules: TradingRules) -> dict[str, Any]:
     return {name: value for name, value in rules._asdict().items() if name not in _OF_ACCOUNTS}
 
 
-def snapshots_digest(rules: TradingRules, fees: FeeSchedule, marks: int = MARKS) -> str:
+def snapshots_digest(
+    rules: TradingRules,
+    fees: FeeSchedule,
+    marks: int = MARKS,
+    features: OwnFeatures | None = None,
+) -> str:
     """Return what snapshots depend on besides the market.
 
     Rules, fees, catalogue, features and marks.
     """
     # Histories of before there was a style were written for the touch, and are still read.
     kept = tuple(value for name, value in _snapshot_rules(rules).items() if name != _STYLE or value)
-    parts = (marks, kept, tuple(fees), ACTIONS, FEATURES)
+    parts: tuple[Any, ...] = (marks, kept, tuple(fees), ACTIONS, FEATURES)
+    parts += (_noted(features),) if features is not None else ()
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def snapshots_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
+def snapshots_terms(
+    rules: TradingRules, fees: FeeSchedule, features: OwnFeatures | None = None
+) -> dict[str, Any]:
     """Return the parts of that digest by name, so that a difference can be told."""
     named: dict[str, Any] = {
         f"rule {name}": value for name, value in _snapshot_rules(rules).items()
@@ -98,7 +107,16 @@ def snapshots_terms(rules: TradingRules, fees: FeeSchedule) -> dict[str, Any]:
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
     named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(ACTIONS)}
     named |= {f"feature {each.name}": repr((k, each)) for k, each in enumerate(FEATURES)}
+    named |= {f"feature {each[0]}": repr(each) for each in _noted(features)}
     return named | {"marks": repr(MARKS)}
+
+
+def _noted(own: OwnFeatures | None) -> tuple[tuple[str, int, str], ...]:
+    """Name, place and digest of each feature of a user's own."""
+    if own is None:
+        return ()
+    noted = zip(own.features, own.digests, strict=True)
+    return tuple((each.name, k, digest) for k, (each, digest) in enumerate(noted))
 
 
 def write_history(
@@ -112,6 +130,7 @@ def write_history(
     nights: bool = False,
     dividends: Iterable[Dividend] = (),
     actions: Iterable[CorporateAction] = (),
+    features: OwnFeatures | None = None,
 ) -> list[HistoryDay]:
     """Write the snapshots of recorded sessions to `folder`, which appears whole or not at all.
 
@@ -127,8 +146,8 @@ def write_history(
     DataError
         There is no session, one is refused, or the folder cannot be written.
     """
-    runs = ConsecutiveSessions(rules, fees, calendar, dividends, actions)
-    with new_history(folder, rules, fees) as writer:
+    runs = ConsecutiveSessions(rules, fees, calendar, dividends, actions, features)
+    with new_history(folder, rules, fees, features) as writer:
         for recorded in sessions:
             night = runs.night(recorded) if nights else runs.none(recorded)
             market, trades = night.market, False
@@ -161,7 +180,9 @@ def _why_nothing_trades(recorded: RecordedSession, market: UnderlyingMarket) -> 
 
 
 @contextmanager
-def new_history(folder: Path, rules: TradingRules, fees: FeeSchedule) -> Iterator["HistoryWriter"]:
+def new_history(
+    folder: Path, rules: TradingRules, fees: FeeSchedule, features: OwnFeatures | None = None
+) -> Iterator["HistoryWriter"]:
     """Yield a writer whose days become the history in `folder` when the block ends well.
 
     Raises
@@ -175,7 +196,8 @@ def new_history(folder: Path, rules: TradingRules, fees: FeeSchedule) -> Iterato
                 yield writer
             if not writer.days:
                 raise DataError(f"cannot write history {folder}: there is no recorded session")
-            meta = Meta(snapshots_digest(rules, fees), writer.days, snapshots_terms(rules, fees))
+            digest = snapshots_digest(rules, fees, features=features)
+            meta = Meta(digest, writer.days, snapshots_terms(rules, fees, features))
             _write_meta(staging, meta)
     except OSError as error:
         raise DataError(f"cannot write history {folder}: {error}") from error
@@ -382,18 +404,25 @@ class History:
         There is no history in the folder, or it was written for other rules.
     """
 
-    def __init__(self, folder: Path, rules: TradingRules, fees: FeeSchedule) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rules: TradingRules,
+        fees: FeeSchedule,
+        features: OwnFeatures | None = None,
+    ) -> None:
         folder = folder_or_replaced(folder)
         meta = _read_meta(folder)
         self.folder = folder
         self.days = meta.days
-        if meta.digest not in {snapshots_digest(rules, fees, marks) for marks in MARKS_READ}:
-            told = _told_differences(meta.terms, snapshots_terms(rules, fees))
+        known = {snapshots_digest(rules, fees, marks, features) for marks in MARKS_READ}
+        if meta.digest not in known:
+            told = _told_differences(meta.terms, snapshots_terms(rules, fees, features))
             raise DataError(
                 f"history {folder} was written for other rules, fees or features ({told}): write "
                 "it again with `trading history`, or use the settings it was written with"
             )
-        template = empty_snapshots(1)
+        template = empty_snapshots(1, own_count(features))
         self.snapshots = MarketSnapshots(
             **{
                 name: _mapped(folder / f"frame_{name}", column.dtype, (-1, *column.shape[1:]))
@@ -421,7 +450,11 @@ class History:
 
 
 def history_with_nights(
-    folder: Path, rules: TradingRules, fees: FeeSchedule, sessions_per_episode: int
+    folder: Path,
+    rules: TradingRules,
+    fees: FeeSchedule,
+    sessions_per_episode: int,
+    features: OwnFeatures | None = None,
 ) -> History:
     """Return a history that is to be traded by episodes of at most so many sessions.
 
@@ -431,7 +464,7 @@ def history_with_nights(
         There is none in the folder, it was written for other rules, or episodes are to have nights
         and it has several days and no night between any.
     """
-    history = History(folder, rules, fees)
+    history = History(folder, rules, fees, features)
     days = len(history.days)
     if sessions_per_episode > 1 and days > 1 and not (history.following >= 0).any():
         raise DataError(

@@ -33,6 +33,7 @@ from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS, action_names
 from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
 from trading.envs.market_features import F32
 from trading.envs.market_snapshots import RATIO
+from trading.envs.own_features import OwnFeatures, copy_own, own_count
 from trading.envs.rewards import RewardRule, largest_reward, reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.size_levels import of_full_size
@@ -153,6 +154,8 @@ class LiveEnv:
         How far prices may lie from what their chain implies before they are kept apart.
     reward
         What turns the rewards of the rules into others, as in training; None: nothing.
+    features
+        Those of a user's own that observations end with, as in training; None: none.
 
     Attributes
     ----------
@@ -173,12 +176,14 @@ class LiveEnv:
         max_gap: float = MAX_GAP,
         bands: Bands | None = None,
         reward: RewardRule | None = None,
+        features: OwnFeatures | None = None,
     ) -> None:
         self.broker = broker
         self.winding_down: frozenset[str] = frozenset()
         """Underlyings that only close."""
         self._rules, self._calendar = rules, calendar
-        self._fees, self._bands, self._own_reward = fees, bands, reward
+        self._fees, self._bands = fees, bands
+        self._own_reward, self._own_features = reward, features
         self.refused = Refusals()
         self.rate = rules.rate
         """Risk-free rate that options are read with, a year."""
@@ -226,7 +231,7 @@ class LiveEnv:
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._balances = empty_balances(count)
-        self._views = empty_views(count, rules.size_levels)
+        self._views = empty_views(count, rules.size_levels, own_count(features))
         self._snapshot_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
         """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
@@ -253,7 +258,7 @@ class LiveEnv:
         account = self.broker.account
         for symbol in symbols:
             self._markets[symbol] = UnderlyingMarket(
-                symbol, self._rules, self._fees, self._bands, self.refused
+                symbol, self._rules, self._fees, self._bands, self.refused, self._own_features
             )
             self._markets[symbol].rate = self.rate
             self._contracts[symbol] = (self._markets[symbol], STOCK_LEG)
@@ -757,12 +762,15 @@ class LiveEnv:
         for u in which.tolist():
             rewards[u] = reward_of(float(changes[u]), scale, aversion, measure)
         if self._own_reward is not None:
+            # As in training, what is seen before the first decision is no reward of one.
+            decided = self.broker.account.last_decision_ns
+            paid = [u for u in which.tolist() if self.symbols[u] in decided]
             self._own_reward.pay(
                 changes,
                 self._balances.equity,
                 self._capital,
                 self._views.observations,
-                which,
+                np.array(paid, dtype=np.int64),
                 largest_reward(scale, aversion),
                 rewards,
             )
@@ -1127,6 +1135,8 @@ class LiveEnv:
             view = (market.quotes, market.snapshots, self._snapshot_of, rules)
             which = np.array([u], dtype=np.int64)
             observe_accounts(*view, self._holdings, balances, which, self._views)
+            if self._own_features is not None:
+                copy_own(market.snapshots, self._snapshot_of, which, self._views.observations)
             if account.positions:
                 cap_openings(*view, balances, u, greeks, self._views)
 

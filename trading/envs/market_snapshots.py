@@ -83,7 +83,7 @@ class MarketSnapshots(NamedTuple):
     spot_ns: I64
     """[K]: when that price was known."""
     features: F32
-    """[K, MARKET_FEATURE_COUNT]"""
+    """[K, MARKET_FEATURE_COUNT], and behind them those of a user's own."""
     legs: I32
     """[K, N, MAX_LEGS]: contract indices of every opening action, STOCK_LEG, or NO_LEG."""
     most_units: F64
@@ -94,15 +94,15 @@ class MarketSnapshots(NamedTuple):
     """[K, N]: equity that one unit needs under the risk fraction and the greek limits, USD."""
 
 
-def empty_snapshots(count: int) -> MarketSnapshots:
-    """Snapshots to be filled by `fill_snapshot`."""
+def empty_snapshots(count: int, own: int = 0) -> MarketSnapshots:
+    """Snapshots to be filled by `fill_snapshot`, with room for so many features of a user's own."""
     return MarketSnapshots(
         now_ns=np.zeros(count, dtype=np.int64),
         open_ns=np.zeros(count, dtype=np.int64),
         close_ns=np.zeros(count, dtype=np.int64),
         spot=np.full(count, np.nan),
         spot_ns=np.zeros(count, dtype=np.int64),
-        features=np.zeros((count, MARKET_FEATURE_COUNT), dtype=np.float32),
+        features=np.zeros((count, MARKET_FEATURE_COUNT + own), dtype=np.float32),
         legs=np.full((count, ACTION_COUNT, MAX_LEGS), NO_LEG, dtype=np.int32),
         most_units=np.zeros((count, ACTION_COUNT)),
         unit_cost=np.ones((count, ACTION_COUNT)),

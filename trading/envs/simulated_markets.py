@@ -16,6 +16,13 @@ from trading.envs.market_snapshots import (
     fill_snapshot,
     scratch,
 )
+from trading.envs.own_features import (
+    MarketBar,
+    OwnFeatures,
+    market_bar,
+    own_count,
+    show_feature,
+)
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.saved_state import StatefulMarkets
@@ -147,6 +154,44 @@ def _show_bar(
         fill_snapshot(chain, snapshots, m, bars, rules, fees, s)
 
 
+@njit(error_model="numpy")
+def _chain_of(chains: ChainColumns, day: _Day, m: int) -> ChainColumns:
+    size = _CONTRACTS + day.extra[m]
+    chain: ChainColumns = first_of(row(chains, m), size, _EXPIRIES + day.later[m])
+    return chain
+
+
+@njit(error_model="numpy")
+def _bars_of(day: _Day, m: int) -> Bars:
+    """Return the last closed bars of market `m`, as `_show_bar` reads them."""
+    last = day.bar[m] + day.offset[m]
+    first = max(0, last - HISTORY_BARS)
+    return Bars(
+        day.factors.high[m, first:last],
+        day.factors.low[m, first:last],
+        day.factors.spot[m, first + 1 : last + 1],
+        day.log_spot[m, first + 1 : last + 1],
+        last - first,
+    )
+
+
+# A pass of its own: where there is no function of a user's own, `_show_bar` is what it was.
+@njit(error_model="numpy")
+def _show_feature(
+    function: Any,
+    chains: ChainColumns,
+    day: _Day,
+    snapshots: MarketSnapshots,
+    which: I64,
+    max_age_ns: int,
+    number: int,
+) -> None:
+    """Write what one function makes of the current bar of markets `which`."""
+    for m in which:
+        chain, bars = _chain_of(chains, day, m), _bars_of(day, m)
+        show_feature(function, chain, snapshots, m, bars, max_age_ns, number)
+
+
 @njit(cache=True, error_model="numpy")
 def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
     """Lead the paths of markets `which` through the night, and to the next session's first bar.
@@ -209,11 +254,13 @@ class SimulatedMarkets(StatefulMarkets):
         rng: np.random.Generator,
         initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
+        features: OwnFeatures | None = None,
     ) -> None:
         markets = num_accounts // accounts_per_market
         self._per_market, self._per_episode = accounts_per_market, sessions_per_episode
         self.snapshot_of: I64 = np.repeat(np.arange(markets, dtype=np.int64), accounts_per_market)
-        self.snapshots = empty_snapshots(markets)
+        self.snapshots = empty_snapshots(markets, own_count(features))
+        self._features = features
         self.snapshots.open_ns[:] = SESSION_OPEN_NS
         self.snapshots.close_ns[:] = SESSION_CLOSE_NS
         self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
@@ -282,6 +329,14 @@ class SimulatedMarkets(StatefulMarkets):
         which = np.unique(self.snapshot_of[accounts])
         none = np.zeros(len(which), dtype=np.int64)
         self._start(which, none, none)
+
+    def market_bar(self, m: int) -> MarketBar:
+        """Return what features of a user's own are given of market `m` now, as views."""
+        chain = _chain_of(self._chains, self._day, m)
+        bars = _bars_of(self._day, m)
+        age = self._rules.max_quote_age_ns
+        known: MarketBar = market_bar(chain, self.snapshots, m, bars, age)
+        return known
 
     def _arrays(self) -> dict[str, Any]:
         return {"day": self._day, "chains": self._chains, "snapshots": self.snapshots}
@@ -398,6 +453,15 @@ class SimulatedMarkets(StatefulMarkets):
             self._changed,
             self._scratch,
         )
+        if self._features is None:
+            return
+        age = self._rules.max_quote_age_ns
+        for number, function in enumerate(self._features.functions):
+            shown = (self._chains, self._day, self.snapshots, which, age)
+            try:
+                _show_feature(function, *shown, number)
+            except Exception as error:
+                raise self._features.failed(number, error) from error
 
 
 def session_open_ns_of(sessions: I64) -> I64:

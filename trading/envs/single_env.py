@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
+from trading.envs.own_features import OwnFeatures
 from trading.envs.registration import register_environments
 from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
@@ -54,6 +55,7 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
         initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
         reward: RewardRule | None = None,
+        features: OwnFeatures | None = None,
     ) -> None:
         self._env = SimulatedOptionsVectorEnv(
             1,
@@ -63,6 +65,7 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
             initial_conditions=initial_conditions,
             sessions_per_episode=sessions_per_episode,
             reward=reward,
+            features=features,
         )
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space

@@ -29,6 +29,7 @@ from trading.data.admission import (
 from trading.data.massive.wire import MAX_PRICE
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
 from trading.envs.market_snapshots import empty_snapshots, fill_snapshot, scratch
+from trading.envs.own_features import OwnFeatures, own_count, show_own
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import TradingRules
 from trading.execution.fees import FeeSchedule
@@ -157,6 +158,8 @@ class UnderlyingMarket:
         How far prices may lie from what the chain implies.
     refused
         Counts what is not taken over, by reason.
+    features
+        Those of a user's own that snapshots show; None: none.
     """
 
     def __init__(
@@ -166,14 +169,15 @@ class UnderlyingMarket:
         fees: FeeSchedule,
         bands: Bands | None = None,
         refused: Refusals | None = None,
+        features: OwnFeatures | None = None,
     ) -> None:
         self.symbol = symbol
         self.rate = rules.rate
         """Risk-free rate that the options are read with, see `TradingRules.rate`."""
         self._show(Chain(symbol, [], []))
-        self.snapshots = empty_snapshots(1)
+        self.snapshots = empty_snapshots(1, own_count(features))
         self.refused = Refusals() if refused is None else refused
-        self._rules, self._fees = rules, fees
+        self._rules, self._fees, self._features = rules, fees, features
         self._bands = bands or Bands()
         self._kept: Kept = nothing_kept(0)
         self._told = False
@@ -450,15 +454,19 @@ class UnderlyingMarket:
         snapshots.spot_ns[0] = chain.last_price_ns if chain.last_price > 0.0 else now_ns
         if is_index(self.symbol):
             snapshots.spot_ns[0] = 0  # An index has no shares: what needs stock is not to be had.
+        bars = self._history.bars()
         fill_snapshot(
             chain.columns,
             snapshots,
             0,
-            self._history.bars(),
+            bars,
             self._rules,
             self._fees,
             self._scratch,
         )
+        if self._features is not None:
+            age = self._rules.max_quote_age_ns
+            show_own(self._features, chain.columns, snapshots, 0, bars, age)
 
     def close_bar(self, now_ns: int, session: Session) -> None:
         """Refresh, roll and show: the market's part of closing a bar."""

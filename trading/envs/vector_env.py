@@ -22,6 +22,7 @@ from trading.envs.history import HistoricalMarkets, history_with_nights
 from trading.envs.market_features import LIMIT
 from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.nights import close_accounts, pay_dividends, watch_margin
+from trading.envs.own_features import OwnFeatures, copy_own, own_in
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rewards import RewardRule, largest_reward
 from trading.envs.rules import TradingRules
@@ -141,10 +142,10 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         reward: RewardRule | None = None,
     ) -> None:
         self.num_envs = num_envs
-        actions = action_count(rules.size_levels)
+        actions, own = action_count(rules.size_levels), own_in(markets.snapshots)
         self.single_observation_space = gym.spaces.Dict(
             {
-                "observations": gym.spaces.Box(-LIMIT, LIMIT, (FEATURE_COUNT,), np.float32),
+                "observations": gym.spaces.Box(-LIMIT, LIMIT, (FEATURE_COUNT + own,), np.float32),
                 "action_mask": gym.spaces.Box(0, 1, (actions,), np.bool_),
             }
         )
@@ -155,7 +156,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
         self._rules, self._fees, self._markets = rules, fees, markets
         self._reward = reward
-        self._accounts = new_accounts(num_envs, rules.size_levels)
+        self._accounts, self._own = new_accounts(num_envs, rules.size_levels, own), own
         self._every = np.arange(num_envs, dtype=np.int64)
         self._invalid = np.zeros(num_envs, dtype=np.bool_)
         self._rewards = np.zeros(num_envs)
@@ -223,7 +224,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
         Some tens of kB an account.
         """
-        return {"accounts": copy_state(self._own()), "markets": self._markets.get_state()}
+        return {"accounts": copy_state(self._state()), "markets": self._markets.get_state()}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on, to the last bit, where another environment of equal arguments stood.
@@ -234,9 +235,9 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             The state is of an environment of another size or kind; reset this one then.
         """
         self._markets.set_state(state["markets"])
-        restore_state(self._own(), state["accounts"], "accounts")
+        restore_state(self._state(), state["accounts"], "accounts")
 
-    def _own(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         """Return the arrays that are not the markets'."""
         return {
             "accounts": self._accounts,
@@ -300,6 +301,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         if accounts.margin_moves.any():
             watch_margin(*view, accounts, which)
         observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views)
+        if self._own:
+            copy_own(*view[1:3], which, accounts.views.observations)
         if self._reward is not None and profit is not None:
             capital = self._rules.initial_capital
             self._reward.pay(
@@ -335,6 +338,8 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         So many sessions in a row make an episode.
     reward
         As in `OptionsVectorEnv`.
+    features
+        Those of a user's own that observations end with; None: none.
 
     Raises
     ------
@@ -364,6 +369,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS,
         sessions_per_episode: int = 1,
         reward: RewardRule | None = None,
+        features: OwnFeatures | None = None,
     ) -> None:
         if accounts_per_market < 1 or num_envs % accounts_per_market:
             raise ConfigError(
@@ -379,6 +385,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
             rng,
             initial_conditions,
             sessions_per_episode,
+            features,
         )
         super().__init__(num_envs, rules, fees, markets, reward)
 
@@ -398,6 +405,8 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
         At most so many sessions in a row make an episode.
     reward
         As in `OptionsVectorEnv`.
+    features
+        Those of a user's own that observations end with; None: none.
 
     Raises
     ------
@@ -415,8 +424,9 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
         seed: int = 0,
         sessions_per_episode: int = 1,
         reward: RewardRule | None = None,
+        features: OwnFeatures | None = None,
     ) -> None:
-        opened = history_with_nights(Path(history), rules, fees, sessions_per_episode)
+        opened = history_with_nights(Path(history), rules, fees, sessions_per_episode, features)
         rng = np.random.default_rng(seed)
         markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode)
         super().__init__(num_envs, rules, fees, markets, reward)

@@ -14,6 +14,7 @@ from trading.envs.history import (
     history_with_nights,
     sessions_left,
 )
+from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv
@@ -144,6 +145,7 @@ def backtest_history(
     fees: FeeSchedule,
     trader: Trader,
     sessions_per_episode: int = 1,
+    features: OwnFeatures | None = None,
 ) -> Backtest:
     """Trade every day of a history, at most so many in a row by one account.
 
@@ -152,7 +154,7 @@ def backtest_history(
     DataError
         There is no history in the folder, or it was written for other rules.
     """
-    history = history_with_nights(folder, rules, fees, sessions_per_episode)
+    history = history_with_nights(folder, rules, fees, sessions_per_episode, features)
     markets = EveryDay(history, sessions_per_episode)
     days = history.days
     underlyings = [days[k].underlying for k in markets.episodes.tolist()]
@@ -175,13 +177,14 @@ def backtest_simulation(
     trader: Trader,
     family: Family = DEFAULT_FAMILY,
     sessions_per_episode: int = 1,
+    features: OwnFeatures | None = None,
 ) -> Backtest:
     """Trade whole simulated sessions; equal seeds show every trader the same markets.
 
     There are at least so many `sessions`, in whole episodes.
     """
     episodes = -(-sessions // sessions_per_episode)
-    markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode)
+    markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode, features)
     env = WatchedEnv(episodes, rules, fees, markets, [SIMULATED] * episodes, _held_to_close(trader))
 
     def named(episode: int, session: int) -> str:
@@ -197,6 +200,7 @@ def history_returns(
     fees: FeeSchedule,
     trader: Trader,
     sessions_per_episode: int = 1,
+    features: OwnFeatures | None = None,
 ) -> F64:
     """Return what each episode of `backtest_history` returns, [E], without a note of every bar.
 
@@ -209,7 +213,7 @@ def history_returns(
     DataError
         There is no history in the folder, or it was written for other rules.
     """
-    history = History(folder, rules, fees)
+    history = History(folder, rules, fees, features)
     markets = EveryDay(history, sessions_per_episode)
     env = OptionsVectorEnv(len(markets.episodes), rules, fees, markets)
     sessions = np.minimum(
@@ -226,10 +230,11 @@ def simulation_returns(
     trader: Trader,
     family: Family = DEFAULT_FAMILY,
     sessions_per_episode: int = 1,
+    features: OwnFeatures | None = None,
 ) -> F64:
     """Return what each episode of `backtest_simulation` returns, [E], as `history_returns`."""
     episodes = -(-sessions // sessions_per_episode)
-    markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode)
+    markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode, features)
     env = OptionsVectorEnv(episodes, rules, fees, markets)
     return _returns(env, rules.initial_capital, trader, np.full(episodes, sessions_per_episode))
 
@@ -261,11 +266,11 @@ def _simulated(
     fees: FeeSchedule,
     family: Family,
     sessions: int,
+    features: OwnFeatures | None,
 ) -> FromTheOpen:
     rng = np.random.default_rng(seed)
-    return FromTheOpen(
-        episodes, 1, rules, fees, family.ranges, rng, family.initial_conditions, sessions
-    )
+    conditions = family.initial_conditions
+    return FromTheOpen(episodes, 1, rules, fees, family.ranges, rng, conditions, sessions, features)
 
 
 class _Step(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.history import History, history_of_days
+from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.errors import DataError
 from trading.evaluation.backtest import Backtest, backtest_history, learnt
@@ -22,7 +23,9 @@ PolicyOfFold = Callable[[Path, Path], Policy]
 """Learns from the history in the first folder; may keep what it likes in the second."""
 
 
-def days_of(history: Path, rules: TradingRules, fees: FeeSchedule) -> list[date]:
+def days_of(
+    history: Path, rules: TradingRules, fees: FeeSchedule, features: OwnFeatures | None = None
+) -> list[date]:
     """Return the dates of a history in order, each once.
 
     Raises
@@ -30,7 +33,8 @@ def days_of(history: Path, rules: TradingRules, fees: FeeSchedule) -> list[date]
     DataError
         There is no history in the folder, or it was written for other rules.
     """
-    return sorted({date.fromisoformat(day.date) for day in History(history, rules, fees).days})
+    days = History(history, rules, fees, features).days
+    return sorted({date.fromisoformat(day.date) for day in days})
 
 
 def check_unused(work: Path) -> None:
@@ -55,6 +59,7 @@ def evaluate(
     policy_of: PolicyOfFold,
     progress: Callable[[str], None],
     sessions_per_episode: int = 1,
+    features: OwnFeatures | None = None,
 ) -> dict[str, Backtest]:
     """Trade the test days of every fold by the policy of its training days, and by the baselines.
 
@@ -77,7 +82,7 @@ def evaluate(
         traders |= baselines(seed + number)
         progress(f"fold {number} of {len(folds)}: trades {_span(fold.test)}")
         for name, trader in traders.items():
-            traded = backtest_history(test, rules, fees, trader, sessions_per_episode)
+            traded = backtest_history(test, rules, fees, trader, sessions_per_episode, features)
             parts.setdefault(name, []).append(traded)
     return {name: joined(results) for name, results in parts.items()}
 

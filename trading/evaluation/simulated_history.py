@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from trading.envs.history import HistoryDay, new_history
+from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SESSION_OPEN_NS, SimulatedMarkets
 from trading.execution.fees import FeeSchedule
@@ -22,6 +23,7 @@ def write_simulated_history(
     rules: TradingRules,
     fees: FeeSchedule,
     family: Family = DEFAULT_FAMILY,
+    features: OwnFeatures | None = None,
 ) -> list[HistoryDay]:
     """Write whole simulated sessions, each of a market of its own, as a history.
 
@@ -34,9 +36,10 @@ def write_simulated_history(
         There is no session, or the folder cannot be written.
     """
     rng, calendar = np.random.default_rng(seed), ExchangeCalendar()
-    markets = SimulatedMarkets(1, 1, rules, fees, family.ranges, rng, family.initial_conditions)
+    conditions = family.initial_conditions
+    markets = SimulatedMarkets(1, 1, rules, fees, family.ranges, rng, conditions, features=features)
     day = calendar.date_of(SESSION_OPEN_NS)
-    with new_history(folder, rules, fees) as writer:
+    with new_history(folder, rules, fees, features) as writer:
         for _ in range(sessions):
             markets.restart(np.zeros(1, dtype=np.int64))
             writer.add_bar(markets.quotes, markets.snapshots)

@@ -10,6 +10,7 @@ import numpy as np
 
 from trading.config import Settings
 from trading.envs.history import history_with_nights
+from trading.envs.own_features import OwnFeatures
 from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
 from trading.errors import CheckpointError, ConfigError, LearnerLostError, LearningError
@@ -99,6 +100,7 @@ def training_environment(
     fees: FeeSchedule,
     family: Family = DEFAULT_FAMILY,
     reward: RewardRule | None = None,
+    features: OwnFeatures | None = None,
 ) -> dict[str, Any]:
     """Return the markets that are trained on, as RLlib's `env_config`.
 
@@ -109,9 +111,12 @@ def training_environment(
     DataError
         The history is missing, was written for other rules, or has no nights and is to have some.
     """
-    learning, own = settings.learning, {} if reward is None else {"reward": reward}
+    learning = settings.learning
+    given = {"reward": reward, "features": features}
+    own = {name: each for name, each in given.items() if each is not None}
     if learning.history is not None:
-        history_with_nights(learning.history, rules, fees, settings.env.sessions_per_episode)
+        per_episode = settings.env.sessions_per_episode
+        history_with_nights(learning.history, rules, fees, per_episode, features)
         return {
             "factory": _HISTORICAL,
             "rules": rules,
@@ -146,15 +151,17 @@ def build_algorithm(
     placement: Placement,
     family: Family = DEFAULT_FAMILY,
     reward: RewardRule | None = None,
+    features: OwnFeatures | None = None,
 ) -> CLSTMPPO:
     """Return the algorithm as configured, with new weights from the seed.
 
     It learns in this family.
     """
     learning = settings.learning
+    markets = training_environment(settings, rules, fees, family, reward, features)
     config = (
         CLSTMPPOConfig()
-        .environment(env_config=training_environment(settings, rules, fees, family, reward))
+        .environment(env_config=markets)
         .env_runners(
             num_env_runners=learning.num_env_runners,
             num_envs_per_env_runner=learning.num_envs,
@@ -198,11 +205,16 @@ class Start(NamedTuple):
     """That a checkpoint was learnt with, where it tells; see `noted_settings`."""
 
 
-def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | None) -> Start:
+def warm_start(
+    algorithm: CLSTMPPO,
+    store: CheckpointStore,
+    model_path: Path | None,
+    catalogue: Mapping[str, Any] | None = None,
+) -> Start:
     """Give the algorithm weights that were learnt before.
 
     The newest checkpoint of the store goes on where it ended. Without one, `model_path` gives the
-    weights; without that, nothing is changed.
+    weights; without that, nothing is changed. `catalogue` as of `check_catalogue`.
 
     Raises
     ------
@@ -212,13 +224,13 @@ def warm_start(algorithm: CLSTMPPO, store: CheckpointStore, model_path: Path | N
     found = store.latest()
     if found is not None:
         path, metadata = found
-        check_catalogue(path, metadata)
+        check_catalogue(path, metadata, catalogue)
         check_size_levels(algorithm.config.env_config.get("rules"), path, metadata)
         _restore(algorithm, path)
         origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
         return Start(origin, metadata.get(PRETRAINED), metadata.get(NOTED, {}))
     if model_path is not None:
-        check_catalogue(model_path)
+        check_catalogue(model_path, now=catalogue)
         weights = load_module_weights(model_path)
         try:
             algorithm.load_weights(weights)

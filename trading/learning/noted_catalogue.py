@@ -12,6 +12,7 @@ from typing import Any
 from trading.envs.catalogue import ACTIONS, Action
 from trading.envs.features import FEATURES
 from trading.envs.market_features import Feature
+from trading.envs.own_features import OwnFeatures
 from trading.errors import CheckpointError
 from trading.learning.checkpoints import MANIFEST, verify
 
@@ -20,17 +21,29 @@ CATALOGUE = "catalogue"
 _MOST_TOLD = 4
 
 
-def noted_catalogue() -> dict[str, dict[str, str]]:
-    """Return a digest of each action and feature by its name, in order, as JSON values."""
+def noted_catalogue(features: OwnFeatures | None = None) -> dict[str, dict[str, str]]:
+    """Return a digest of each action and feature by its name, in order, as JSON values.
+
+    Those of a user's own, `features`, stand behind the others with a digest of their code.
+    """
     kinds: dict[str, tuple[Action | Feature, ...]] = {"actions": ACTIONS, "features": FEATURES}
-    return {
+    noted = {
         kind: {each.name: f"{k}:{_digest(each)}" for k, each in enumerate(entries)}
         for kind, entries in kinds.items()
     }
+    if features is not None:
+        own = zip(features.features, features.digests, strict=True)
+        for k, (each, digest) in enumerate(own, len(FEATURES)):
+            noted["features"][each.name] = f"{k}:{digest}"
+    return noted
 
 
-def check_catalogue(path: Path, metadata: Mapping[str, Any] | None = None) -> None:
-    """Whether a checkpoint or model was learnt with this program's actions and features.
+def check_catalogue(
+    path: Path,
+    metadata: Mapping[str, Any] | None = None,
+    now: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Whether a checkpoint or model was learnt with the actions and features that there are now.
 
     One that does not tell, as those of before it was noted and files of weights alone, passes.
 
@@ -40,6 +53,8 @@ def check_catalogue(path: Path, metadata: Mapping[str, Any] | None = None) -> No
         Its folder or file.
     metadata
         What its manifest says, where that is known; None: it is read.
+    now
+        The actions and features of now, see `noted_catalogue`; None: those of this program alone.
 
     Raises
     ------
@@ -53,13 +68,14 @@ def check_catalogue(path: Path, metadata: Mapping[str, Any] | None = None) -> No
         return
     told = [
         line
-        for kind, now in noted_catalogue().items()
-        for line in _differences(kind, then.get(kind, {}), now)
+        for kind, entries in (noted_catalogue() if now is None else now).items()
+        for line in _differences(kind, then.get(kind, {}), entries)
     ]
     if told:
         raise CheckpointError(
             f"{path} was learnt with other actions or features ({'; '.join(told)}): use the "
-            "program that it was learnt with, or begin anew in another paths.checkpoint_dir"
+            "program, env.features and plugins that it was learnt with, or begin anew in another "
+            "paths.checkpoint_dir"
         )
 
 

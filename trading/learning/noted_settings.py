@@ -9,7 +9,14 @@ _SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
 _NOT_NOTED = {"market.file", "learning.horizon"}
 """Where a setting came from, and another word for one that is noted."""
-_ALWAYS_USUAL = ("execution.style", "env.reward", "env.risk_", "env.size_levels", "market.")
+_ALWAYS_USUAL = (
+    "execution.style",
+    "env.features",
+    "env.reward",
+    "env.risk_",
+    "env.size_levels",
+    "market.",
+)
 """What was not a setting once, and was as its default says."""
 NOTED = "settings"
 """Of a checkpoint's metadata."""
@@ -36,7 +43,8 @@ def noted_settings(settings: Settings) -> dict[str, Any]:
         from trading.envs.features import FEATURE_COUNT
         from trading.plugins.own_reward import KEY, own_reward
 
-        noted[KEY] = str(own_reward(settings, FEATURE_COUNT))
+        width = FEATURE_COUNT + len(settings.env.features)
+        noted[KEY] = str(own_reward(settings, width))
     return noted | {"learning.gamma": round(settings.discount, 9)}
 
 

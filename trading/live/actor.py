@@ -424,7 +424,8 @@ class LiveMarket:
                 f"the rule-based trader {settings.policy.trader} trades this account "
                 "(policy.trader), and there is no champion to change"
             )
-        choice = OwnerChoice(settings.paths.checkpoints, settings.learning.keep_checkpoints)
+        folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+        choice = OwnerChoice(folder, keep, assembly.champion_notes(settings))
         account_champion = self.account_champion()
         if command.command is OwnerCommand.PROMOTE:
             config = assembly.model_config(settings)
@@ -748,6 +749,7 @@ class LiveMarket:
                 max_gap=settings.data.unexplained_gap_pct / 100.0,
                 bands=assembly.bands(settings),
                 reward=assembly.own_reward(settings),
+                features=assembly.own_features(settings),
             )
             markets.halt_indicators = assembly.halt_indicators(settings)
             markets.closes_winding_down = settings.risk.wind_down == "close"

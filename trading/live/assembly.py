@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trading.config import Settings
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trading.market.calendar import ExchangeCalendar
     from trading.market.corporate_actions import CorporateAction
     from trading.market.dividends import Dividend
+    from trading.plugins.own_features import RegisteredFeatures
     from trading.plugins.own_reward import OwnReward
     from trading.plugins.rule_based import RuleBased
 
@@ -274,14 +275,20 @@ def bands(settings: Settings) -> "Bands":
 def model_config(settings: Settings) -> "CLSTMConfig":
     """Shape of the network."""
     from trading.envs.catalogue import action_count
-    from trading.envs.features import FEATURE_COUNT
     from trading.learning.clstm import CLSTMConfig
 
     return CLSTMConfig(
-        observation_size=FEATURE_COUNT,
+        observation_size=observation_size(settings),
         action_count=action_count(settings.env.size_levels),
         **settings.model.model_dump(),
     )
+
+
+def observation_size(settings: Settings) -> int:
+    """Return how many numbers the policy sees: the features, and those of a user's own."""
+    from trading.envs.features import FEATURE_COUNT
+
+    return FEATURE_COUNT + len(settings.env.features)
 
 
 def stream_settings(settings: Settings, endpoint: "Endpoint") -> "StreamSettings":
@@ -349,8 +356,13 @@ def chosen_plugins(settings: Settings) -> dict[str, str]:
         ):
             if name is not None:
                 told[key] = f"{name} ({chosen(known, kind, name, key).digest})"
-    reward = own_reward(settings)
-    return told if reward is None else {**told, "env.reward": str(reward)}
+    for key, own in (
+        ("env.reward", own_reward(settings)),
+        ("env.features", own_features(settings)),
+    ):
+        if own is not None:
+            told[key] = str(own)
+    return told
 
 
 def check_plugins(settings: Settings) -> None:
@@ -366,9 +378,9 @@ def check_plugins(settings: Settings) -> None:
 
         load_plugins(settings)
     fee_schedule(settings)
-    reward = own_reward(settings)
-    if reward is not None:
-        reward.prepare()
+    for own in (own_features(settings), own_reward(settings)):
+        if own is not None:
+            own.prepare()
     if settings.policy.trader is not None:
         rule_based(settings, settings.seed)
 
@@ -383,10 +395,40 @@ def own_reward(settings: Settings) -> "OwnReward | None":
     """
     if settings.env.reward is None:
         return None
-    from trading.envs.features import FEATURE_COUNT
     from trading.plugins.own_reward import own_reward
 
-    return own_reward(settings, FEATURE_COUNT)
+    return own_reward(settings, observation_size(settings))
+
+
+def own_features(settings: Settings) -> "RegisteredFeatures | None":
+    """Return the features of plug-ins that the settings name; None where they name none.
+
+    Raises
+    ------
+    PluginError
+        A plug-in cannot be loaded, none registers one of them, or it has the name of another one.
+    """
+    if not settings.env.features:
+        return None
+    from trading.plugins.own_features import own_features
+
+    return own_features(settings)
+
+
+def champion_notes(settings: Settings) -> dict[str, Any]:
+    """Return what champions that the owner promotes note, beside what is known of them.
+
+    Raises
+    ------
+    PluginError
+        As of `own_features`.
+    """
+    features = own_features(settings)
+    if features is None:
+        return {}
+    from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
+
+    return {CATALOGUE: noted_catalogue(features)}
 
 
 def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleBased":
@@ -418,12 +460,12 @@ def policy_of(settings: Settings, model: Path, acting: str | float | None = None
     import torch
 
     from trading.learning.checkpoints import load_module_weights
-    from trading.learning.noted_catalogue import check_catalogue
+    from trading.learning.noted_catalogue import check_catalogue, noted_catalogue
     from trading.learning.policy import Policy
 
     # As in training and in trading: matrices this small are slower on several threads.
     torch.set_num_threads(1)
-    check_catalogue(model)
+    check_catalogue(model, now=noted_catalogue(own_features(settings)))
     acting = settings.policy.act if acting is None else acting
     policy = Policy(model_config(settings), settings.seed, acting=acting)
     policy.load_weights(load_module_weights(model))

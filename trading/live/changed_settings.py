@@ -23,11 +23,12 @@ _SETTINGS = (
 _ONCE_FIXED = {
     "execution.style": "touch",
     "env.risk_aversion": "0.0",
+    "env.features": "()",
     "env.reward": "None",
     "env.size_levels": "1",
 }
 """What was no setting when older journals were written."""
-_SHAPES = ("actions", "features", "model.", "env.size_levels")
+_SHAPES = ("actions", "features", "model.", "env.features", "env.size_levels")
 """Where these differ, weights that were learned before cannot be loaded."""
 
 

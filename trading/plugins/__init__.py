@@ -1,4 +1,4 @@
-"""What a user's own files add: rule-based traders, baselines, fee schedules, rewards.
+"""What a user's own files add: rule-based traders, baselines, fee schedules, rewards, features.
 
 A file that `plugins` of the settings names, or a module that an installed package tells of by an
 entry point of the group `trading.plugins`, registers what it has when it is imported.
@@ -12,6 +12,7 @@ from trading.lazy import lazily
 if TYPE_CHECKING:
     from trading.plugins.loading import load_plugins as load_plugins
     from trading.plugins.registry import register_baseline as register_baseline
+    from trading.plugins.registry import register_feature as register_feature
     from trading.plugins.registry import register_fees as register_fees
     from trading.plugins.registry import register_reward as register_reward
     from trading.plugins.registry import register_trader as register_trader
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "load_plugins": "loading",
     "register_baseline": "registry",
+    "register_feature": "registry",
     "register_fees": "registry",
     "register_reward": "registry",
     "register_trader": "registry",

@@ -30,6 +30,7 @@ _KEYS = {
     "baseline": "plugins",
     "fee schedule": "execution.fee_schedule",
     "reward": "env.reward",
+    "feature": "env.features",
 }
 _BY_HAND = "__main__"
 """A script, or a notebook, whose cells may run more than once."""
@@ -66,17 +67,18 @@ class Plugin:
 
 
 class Registry:
-    """Traders, baselines, fee schedules and rewards by name."""
+    """Traders, baselines, fee schedules, rewards and features by name."""
 
     def __init__(self) -> None:
         self.traders: dict[str, Plugin] = {}
         self.baselines: dict[str, Plugin] = {}
         self.fee_schedules: dict[str, Plugin] = {}
         self.rewards: dict[str, Plugin] = {}
+        self.features: dict[str, Plugin] = {}
 
     def kinds(self) -> tuple[dict[str, Plugin], ...]:
         """Every kind."""
-        return self.traders, self.baselines, self.fee_schedules, self.rewards
+        return self.traders, self.baselines, self.fee_schedules, self.rewards, self.features
 
     def forget(self, module: str) -> None:
         """Take out what a module registered."""
@@ -209,6 +211,38 @@ def register_reward(name: str) -> Callable[[_Made], _Made]:
     ...     return bar.reward - 0.001 * abs(bar.observation[DELTA])
     """
     return _registering("reward", REGISTRY.rewards, name, "bar", "the BarEarnings")
+
+
+def register_feature(name: str) -> Callable[[_Made], _Made]:
+    """Register a feature, which `env.features` adds to what the policy sees.
+
+    Parameters
+    ----------
+    name
+        As of a trader, and of no other feature.
+
+    Returns
+    -------
+    A decorator of a function of one argument, the `MarketBar` of an underlying, that returns a
+    float: NaN where it is not known. Its docstring says what it is. numba compiles it, so it is
+    written with numbers, NumPy and the arrays that it is given.
+
+    Raises
+    ------
+    PluginError
+        The name cannot be one or is taken, or the function takes other arguments.
+
+    Examples
+    --------
+    >>> import trading as td
+    >>> @td.register_feature("last_range")
+    ... def last_range(market):
+    ...     \"\"\"High less low of the last bar, in 0.1 % of the price.\"\"\"
+    ...     if len(market.close) == 0:
+    ...         return float("nan")
+    ...     return 1000.0 * (market.high[-1] - market.low[-1]) / market.close[-1]
+    """
+    return _registering("feature", REGISTRY.features, name, "market", "the MarketBar")
 
 
 def unregistered(act: Trader) -> Plugin:

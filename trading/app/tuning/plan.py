@@ -11,7 +11,7 @@ from trading.envs.history import history_of_days
 from trading.evaluation.evaluate import days_of
 from trading.evaluation.walk_forward import FoldsError, walk_forward
 from trading.learning.champion.gate import Returns, SessionTrader
-from trading.live.assembly import fee_schedule, trading_rules
+from trading.live.assembly import fee_schedule, own_features, trading_rules
 from trading.live.simulated_world import simulated_world
 
 Trade: TypeAlias = Callable[[SessionTrader], Returns]
@@ -61,8 +61,8 @@ def plan_of_days(
         It has too few days.
     """
     history = history.resolve()
-    rules, fees = trading_rules(settings), fee_schedule(settings)
-    days = days_of(history, rules, fees)
+    rules, fees, features = trading_rules(settings), fee_schedule(settings), own_features(settings)
+    days = days_of(history, rules, fees, features)
     if not 0 < last_days < len(days):
         raise FoldsError(
             f"--last-days {last_days} of the {len(days)} days of {history}: take fewer"
@@ -71,7 +71,7 @@ def plan_of_days(
     made = walk_forward(known, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
 
     def traded(folder: Path) -> HeldOutDays:
-        return HeldOutDays(folder, rules, fees, settings.env.sessions_per_episode)
+        return HeldOutDays(folder, rules, fees, settings.env.sessions_per_episode, features)
 
     found = []
     for number, fold in enumerate(made, 1):
@@ -92,13 +92,13 @@ def plan_of_markets(settings: Settings, sessions: int, *, folds: int) -> Plan:
 
     There are at least so many `sessions` in each fold, and as many that no trial is scored on.
     """
-    rules, fees = trading_rules(settings), fee_schedule(settings)
+    rules, fees, features = trading_rules(settings), fee_schedule(settings), own_features(settings)
     family = simulated_world(settings.market).family
 
     def traded(number: int) -> HeldOutMarkets:
         seed = held_out_seed(settings.seed, number)
         per_episode = settings.env.sessions_per_episode
-        return HeldOutMarkets(sessions, seed, rules, fees, family, per_episode)
+        return HeldOutMarkets(sessions, seed, rules, fees, family, per_episode, features)
 
     made = tuple(Fold(settings.seed + number, None, traded(number)) for number in range(folds))
     told = (

@@ -1,8 +1,8 @@
 """The owner's choice of the champion: which one is meant, and the pointer moved to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trading.errors import CheckpointError
 from trading.learning.champion.store import ChampionPointer, ChampionStore
@@ -24,10 +24,14 @@ class OwnerChoice:
         The folder of the learner's checkpoints.
     keep
         As of both stores.
+    noted
+        What champions note, see `ChampionStore`; what is promoted is held against its catalogue.
     """
 
-    def __init__(self, checkpoints: Path, keep: int) -> None:
-        self.champions = ChampionStore(checkpoints, keep)
+    def __init__(
+        self, checkpoints: Path, keep: int, noted: Mapping[str, Any] | None = None
+    ) -> None:
+        self.champions = ChampionStore(checkpoints, keep, noted=noted)
         self.store = CheckpointStore(checkpoints, keep)
 
     def find(self, which: str) -> tuple[Path, bool]:

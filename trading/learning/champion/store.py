@@ -226,10 +226,10 @@ class ChampionStore:
         CheckpointError
             It is damaged, no checkpoint, or does not fit the network.
         """
-        from trading.learning.noted_catalogue import check_catalogue
+        from trading.learning.noted_catalogue import CATALOGUE, check_catalogue
 
         metadata = verify(path) if own or (path / MANIFEST).is_file() else {}
-        check_catalogue(path, metadata)
+        check_catalogue(path, metadata, self._noted.get(CATALOGUE))
         version = int(metadata.get("version", metadata.get("step", 0)))
 
         def copy(directory: Path) -> None:
@@ -242,7 +242,8 @@ class ChampionStore:
                 write_module_weights(directory, weights)
 
         why = Promotion(version, PromotedBy.OWNER, f"promoted from {path.name}")
-        noted = {key: metadata[key] for key in (NOTED, LEARNT_FROM) if key in metadata}
+        kept = (NOTED, LEARNT_FROM, CATALOGUE)
+        noted = {key: metadata[key] for key in kept if key in metadata}
         return self.promote(copy, why, noted=noted)
 
     def roll_back(self) -> ChampionPointer:
@@ -332,7 +333,8 @@ class ChampionStore:
                 lambda: weights_digest(load_module_weights(directory)),
             )
 
-        self._store.save(write_with_card, {CATALOGUE: noted_catalogue(), **metadata}, spared)
+        catalogue = self._noted.get(CATALOGUE) or noted_catalogue()
+        self._store.save(write_with_card, {CATALOGUE: catalogue, **metadata}, spared)
 
     def _go_back(
         self, now: ChampionPointer, number: int, by: RolledBackBy, reason: str

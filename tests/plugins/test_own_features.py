@@ -1,0 +1,263 @@
+"""Features of a user's own: behind the others, noted by what is made with them, or refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import trading as td
+from trading.cli.main import app
+from trading.config import Settings, load_settings
+from trading.envs.history import History
+from trading.envs.market_features import MARKET_FEATURE_COUNT
+from trading.envs.simulated_markets import SimulatedMarkets
+from trading.errors import CheckpointError, ConfigError, DataError, PluginError
+from trading.evaluation.simulated_history import write_simulated_history
+from trading.learning import build
+from trading.learning.build import Placement
+from trading.learning.champion.owner_choice import OwnerChoice
+from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
+from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
+from trading.learning.policy import Policy
+from trading.live.assembly import (
+    champion_notes,
+    check_plugins,
+    fee_schedule,
+    model_config,
+    own_features,
+    own_reward,
+    policy_of,
+    trading_rules,
+)
+from trading.live.changed_settings import trading_settings
+from trading.plugins import loading
+from trading.plugins.registry import REGISTRY
+
+COUNT = len(td.FEATURES)
+MINE = """
+import numpy as np
+import trading as td
+
+SCALE = 1000.0
+
+@td.register_feature("last_range")
+def last_range(market):
+    \"\"\"High less low of the last bar, in 0.1 % of the price.\"\"\"
+    if len(market.close) == 0:
+        return np.nan
+    return SCALE * (market.high[-1] - market.low[-1]) / market.close[-1]
+
+@td.register_feature("listed")
+def listed(market):
+    return len(market.strike) / 100.0
+
+@td.register_reward("seen")
+def seen(bar):
+    return float(bar.observation[42])
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten with it."""
+    monkeypatch.setattr(loading, "_loaded", {})
+    for kind in vars(REGISTRY):
+        monkeypatch.setattr(REGISTRY, kind, {})
+
+
+def settings_with(
+    folder: Path, content: str, *overrides: str, names: str = "last_range,listed"
+) -> Settings:
+    (folder / "mine.py").write_text(content)
+    chosen = [f"plugins={folder / 'mine.py'}", f"env.features={names}", *overrides]
+    return load_settings(None, chosen, {})
+
+
+def test_they_stand_behind_the_others_and_change_nothing_else(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, MINE)
+    own, usual = td.make_vector_env(6, settings, seed=2), td.make_vector_env(6, Settings(), seed=2)
+    assert own.single_observation_space["observations"].shape == (COUNT + 2,)
+    (seen, _), (same, _) = own.reset(), usual.reset()
+    markets = own._markets
+    assert isinstance(markets, SimulatedMarkets)
+    rng, ranges = np.random.default_rng(5), []
+    for _ in range(420):
+        mask = seen["action_mask"]
+        actions = np.array([rng.choice(np.flatnonzero(row)) for row in mask])
+        (seen, rewards, *_), (same, before, *_) = own.step(actions), usual.step(actions)
+        assert seen["observations"][:, :COUNT].tobytes() == same["observations"].tobytes()
+        assert rewards.tobytes() == before.tobytes()
+        assert (seen["action_mask"] == same["action_mask"]).all()
+        for b in range(6):
+            bar, (last_range, listed) = markets.market_bar(b), seen["observations"][b, COUNT:]
+            if len(bar.close) == 0:
+                assert last_range == 0.0
+                continue
+            ranges.append(1000.0 * (bar.high[-1] - bar.low[-1]) / bar.close[-1])
+            assert last_range == np.float32(min(ranges[-1], 5.0))
+            assert listed == np.float32(len(bar.strike) / 100.0)
+            assert bar.close_ns > bar.now_ns >= bar.open_ns and bar.close[-1] == bar.spot
+    assert len(set(ranges)) > 1000
+
+
+def test_a_reward_reads_them(tmp_path: Path) -> None:
+    env = td.make_vector_env(3, settings_with(tmp_path, MINE, "env.reward=seen"), seed=1)
+    env.reset()
+    seen, rewards, *_ = env.step(np.full(3, td.HOLD))
+    assert rewards.tolist() == seen["observations"][:, COUNT].tolist() != [0.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("return market.volume", r"cannot be compiled \(line 9\): .*volume"),
+        ("market.iv[:] = 0.2; return 0.0", r"cannot be compiled \(line 9\): .*setitem"),
+        ("return len(market.close)", "returns int64: it must return one float"),
+        ("return np.random.rand()", "gave .* and then .* for the same bar"),
+        ("return np.nan * market.spot", "gave nan where all is known"),
+        ("return market.high[-1]", "failed: IndexError"),
+    ],
+)
+def test_what_is_no_feature_is_refused_before_anything_starts(
+    tmp_path: Path, code: str, message: str
+) -> None:
+    content = (
+        "import numpy as np\nimport trading as td\n\n\n\n\n"
+        f'@td.register_feature("wrong")\ndef wrong(market):\n    {code}\n'
+    )
+    settings = settings_with(tmp_path, content, names="wrong")
+    with pytest.raises(PluginError, match=rf"feature wrong of .*mine\.py {message}"):
+        check_plugins(settings)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("gone", r"env\.features: there is no feature gone; registered are last_range, listed"),
+        ("rsi", "there is a feature of this name already"),
+    ],
+)
+def test_training_ends_before_ray_starts(tmp_path: Path, names: str, message: str) -> None:
+    settings_with(tmp_path, MINE.replace('"seen"', '"other"'))
+    if names == "rsi":
+        (tmp_path / "mine.py").write_text(MINE.replace('"listed"', '"rsi"'))
+    chosen = (f"plugins={tmp_path / 'mine.py'}", f"env.features={names}")
+    result = CliRunner().invoke(
+        app,
+        [
+            *("train", "--steps", "1000", "--set", f"paths.state_dir={tmp_path / 'var'}"),
+            *(word for each in chosen for word in ("--set", each)),
+        ],
+    )
+    assert result.exit_code == 1, result.output
+    assert message.replace("\\", "") in " ".join(result.output.split())
+    assert "Ray" not in result.output and not (tmp_path / "var").exists()
+
+
+def test_a_name_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"env\.features.*repeated: mine"):
+        load_settings(None, ["env.features=mine,other,mine"], {})
+
+
+def test_a_history_belongs_to_them(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, MINE)
+    made_for = (trading_rules(settings), fee_schedule(settings))
+    own, folder = own_features(settings), tmp_path / "history"
+    write_simulated_history(folder, 1, 3, *made_for, features=own)
+    opened = History(folder, *made_for, own)
+    assert opened.snapshots.features.shape[1] == MARKET_FEATURE_COUNT + 2
+    env = td.make_vector_env(2, settings, history=folder)
+    seen, _ = env.reset()
+    at = env._markets.snapshot_of
+    assert (seen["observations"][:, COUNT:] == opened.snapshots.features[at, -2:]).all()
+    with pytest.raises(DataError, match=r"\(feature last_range; feature listed\)"):
+        td.make_vector_env(2, Settings(), history=folder)
+    settings = settings_with(tmp_path, MINE.replace("1000.0", "500.0"))
+    with pytest.raises(DataError, match=r"features \(feature last_range\): write it again"):
+        td.make_vector_env(2, settings, history=folder)
+
+
+def test_the_journal_names_them_with_their_digests(tmp_path: Path) -> None:
+    before = trading_settings(settings_with(tmp_path, MINE))["env.features"]
+    assert before.startswith("last_range (") and ", listed (" in before
+    changed = trading_settings(settings_with(tmp_path, MINE.replace("1000.0", "500.0")))
+    assert changed["env.features"] != before
+    assert changed["env.features"].split(", ")[1] == before.split(", ")[1]
+
+
+def test_a_champion_is_refused_without_them_and_where_they_are_others(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, MINE, f"paths.state_dir={tmp_path}")
+    weights = Policy(model_config(settings), 3).weights()
+    noted = {CATALOGUE: noted_catalogue(own_features(settings))}
+    store = CheckpointStore(settings.paths.checkpoints, 5, noted=noted)
+    path = store.save(lambda directory: write_module_weights(directory, weights), {"step": 30})
+    assert policy_of(settings, path).config.observation_size == COUNT + 2
+    choice = OwnerChoice(settings.paths.checkpoints, 5, champion_notes(settings))
+    choice.promote("step-30", model_config(settings), None)
+    champion = choice.champions.path(1)
+    assert verify(champion)[CATALOGUE]["features"].keys() >= {"last_range", "listed", "rsi"}
+
+    plain = load_settings(None, [f"paths.state_dir={tmp_path}"], {})
+    told = r"features only there: last_range, listed\): use the program, env\.features and plugins"
+    for which in (path, champion):
+        with pytest.raises(CheckpointError, match=told):
+            policy_of(plain, which)
+    result = CliRunner().invoke(
+        app, ["checkpoints", "promote", "champion-1", "--set", f"paths.state_dir={tmp_path}"]
+    )
+    assert result.exit_code == 1
+    assert "features only there: last_range, listed" in " ".join(result.output.split())
+    changed = settings_with(tmp_path, MINE.replace("1000.0", "500.0"))
+    with pytest.raises(CheckpointError, match=r"features another here: last_range\)"):
+        policy_of(changed, champion)
+    turned = settings_with(tmp_path, MINE, names="listed,last_range")
+    with pytest.raises(CheckpointError, match=r"features another here: listed, last_range\)"):
+        policy_of(turned, champion)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_policy_learns_from_them_on_runners_of_their_own(tmp_path: Path) -> None:
+    chosen = [
+        "env.reward=seen",
+        "learning.num_env_runners=1",
+        "learning.num_envs=8",
+        "learning.rollout_length=16",
+        f"paths.state_dir={tmp_path}",
+        "model.feature_hidden=8",
+        "model.actor_hidden=8",
+        "model.critic_hidden=8",
+    ]
+    settings = settings_with(tmp_path, MINE, *chosen)
+    made_for = (trading_rules(settings), fee_schedule(settings), Placement(0, 0, {}))
+    own, reward = own_features(settings), own_reward(settings)
+    algorithm = build.build_algorithm(
+        settings, model_config(settings), *made_for, reward=reward, features=own
+    )
+    try:
+        while algorithm.steps_trained < 3 * 8 * 16:
+            algorithm.train()
+        noted = {CATALOGUE: noted_catalogue(own)}
+        store = CheckpointStore(settings.paths.checkpoints, 5, noted=noted)
+        path = store.save(algorithm.save_to_path, {"step": 1, "version": 1})
+        assert build.warm_start(algorithm, store, None, noted[CATALOGUE]).origin is not None
+        with pytest.raises(CheckpointError, match="features only there: last_range, listed"):
+            build.warm_start(algorithm, store, None, noted_catalogue())
+    finally:
+        algorithm.stop()
+    act = td.load_policy(path, settings)
+    assert td.backtest(act, settings, simulated=1).trades.shape == (1,)
+
+
+def test_the_example_is_shown_and_backtests_go_with_it() -> None:
+    file = Path(__file__).parents[2] / "examples" / "plugins" / "put_call_balance.py"
+    chosen = (f"plugins={file}", "env.features=put_call_balance")
+    env = td.make_vector_env(4, load_settings(None, chosen, {}), seed=1)
+    balance = env.reset()[0]["observations"][:, COUNT]
+    assert (np.abs(balance) <= 1.0).all() and (balance != 0.0).any()
+    words = [word for each in chosen for word in ("--set", each)]
+    result = CliRunner().invoke(app, ["backtest", "--simulated", "1", "--json", *words])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["traders"]
