@@ -486,13 +486,14 @@ panel and every rule for data.
 loopback alone), and it asks for the token that `ray get-auth-token` prints. Of this application it
 shows:
 
-| page | look at |
-|---|---|
-| Actors | the *live-market* actor and the weight registry by name: whether they are alive, how often they were started again, memory and processor, and their logs; learners, runners and the market's server, where they are actors |
-| Jobs | the driver, one job for each `trading up` or `trading train` that runs in this Ray |
-| Serve | the application of the account with its replicas, by the path that it answers at |
-| Cluster | processors, memory and object store of the machine, and each worker process |
-| Metrics | curves, where Ray is told of a Prometheus and a Grafana (`RAY_PROMETHEUS_HOST`, `RAY_GRAFANA_HOST`); without them the page says so |
+- *Actors*: the *live-market* actor and the weight registry by name, whether they are alive, how
+  often they were started again, memory and processor, and their logs; learners, runners and the
+  market's server, where they are actors
+- *Jobs*: the driver, one job for each `trading up` or `trading train` that runs in this Ray
+- *Serve*: the application of the account with its replicas, by the path that it answers at
+- *Cluster*: processors, memory and object store of the machine, and each worker process
+- *Metrics*: curves, where Ray is told of a Prometheus and a Grafana (`RAY_PROMETHEUS_HOST`,
+  `RAY_GRAFANA_HOST`); without them the page says so
 
 It is off in local runs, because it is not free: 630 MB in place of 425 for Ray's own processes
 (proportional set size of an idle Ray without the application), nine processes more, and 2 to 6 s on
