@@ -11,6 +11,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ray.exceptions import TaskCancelledError
 
 from tests.execution.scene import new_broker
 from tests.serving.described import ask_all
@@ -19,6 +20,7 @@ from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving import page_stream
 from trading.serving.app import build_api
 from trading.serving.live_market import NamedActor
+from trading.serving.page_routes import EventStream
 from trading.serving.page_stream import (
     PageStream,
     Told,
@@ -238,3 +240,30 @@ def test_the_pages_questions_are_answered_as_described(tmp_path: Path) -> None:
     statuses = ask_all(asked, {}, 20)
     assert statuses and set(statuses) <= {200, 404, 422}
     broker.journal.close()
+
+
+def test_a_reader_that_goes_ends_its_stream_without_an_error() -> None:
+    """Serve says so by an exception; the stream is closed, so that the reader counts no more."""
+    desk = Desk(news(1, {}))
+    stream = PageStream(desk.tell, account_edition)
+    sent: list[Any] = []
+
+    async def ask() -> None:
+        told = asyncio.Event()
+
+        async def receive() -> Any:
+            await told.wait()
+            raise TaskCancelledError
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+            if b"event: whole" in message.get("body", b""):
+                assert stream.viewers == 1
+                told.set()
+
+        scope = {"type": "http", "asgi": {"spec_version": "2.1"}, "headers": []}
+        await EventStream(stream.events(""))(scope, receive, send)
+
+    asyncio.run(ask())
+    assert sent[0]["type"] == "http.response.start"
+    assert stream.viewers == 0

@@ -5,6 +5,7 @@ from anywhere else, which its content security policy enforces.
 """
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import html
@@ -15,6 +16,8 @@ from typing import Annotated, Any, NamedTuple
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from ray.exceptions import TaskCancelledError
+from starlette.types import Receive
 
 from trading.errors import JournalError
 from trading.execution.journal import search as journal_search
@@ -60,6 +63,19 @@ class _File(NamedTuple):
     """In gzip."""
     media_type: str
     etag: str
+
+
+class EventStream(StreamingResponse):
+    """An answer that ends quietly where its reader goes.
+
+    Serve cancels its own waiting for the reader then, of which Starlette knows nothing: unheeded,
+    every page that is closed would leave a traceback in the log.
+    """
+
+    async def listen_for_disconnect(self, receive: Receive) -> None:
+        """Wait until the reader is gone."""
+        with contextlib.suppress(TaskCancelledError):
+            await super().listen_for_disconnect(receive)
 
 
 def _file(content: bytes, media_type: str) -> _File:
@@ -121,7 +137,7 @@ def add_document(api: FastAPI, name: str, stream: PageStream[Any]) -> None:
         told = stream.events(last)
         if _takes_gzip(request):
             told, headers["content-encoding"] = squeezed(told), "gzip"
-        return StreamingResponse(told, media_type="text/event-stream", headers=headers)
+        return EventStream(told, media_type="text/event-stream", headers=headers)
 
 
 def _add_chain(api: FastAPI, stream: PageStream[Told], ask: Callable[..., Awaitable[Any]]) -> None:
