@@ -13,7 +13,7 @@ THE_OTHERS = $(COMPILING:%=--ignore=%)
 ON_ITS_OWN = not soak and not faults and not cluster and not docker and not kubernetes
 INSTALLED = $(VENV)/.installed
 
-.PHONY: install run lint kernels test test-all soak year kills faults test-cluster test-kubernetes test-image sbom lock docs coverage wheel audit
+.PHONY: install run lint kernels test test-all soak year kills faults test-cluster test-kubernetes test-image sbom lock docs coverage wheel audit bench
 
 install: $(INSTALLED)
 
@@ -83,6 +83,12 @@ sbom:
 docs: $(INSTALLED)
 	$(VENV)/bin/pip install -q -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
+
+# Every benchmark in short form, each beside its peers, into docs/benchmarks.md: a quarter of an hour
+# on two quiet cores. BENCH="learning feed" runs these alone, LONG=1 the long form.
+bench: $(INSTALLED)
+	$(VENV)/bin/pip install -q -c constraints.txt -e '.[dev,bench]'
+	$(VENV)/bin/python benchmarks/report.py $(BENCH) $(if $(LONG),--long)
 
 # Lines and branches that the tests without a Ray runtime pass, of what is not compiled.
 coverage: kernels

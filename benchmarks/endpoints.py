@@ -12,7 +12,6 @@ Two cores, nothing else running: taskset -c 0,1 python benchmarks/endpoints.py
 import argparse
 import contextlib
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -24,7 +23,15 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from figures import Cell, Figures, add_json, publish
+from machine import processor
+
 PATHS = ("/health", "/ready", "/status", "/metrics")
+COLUMNS = {
+    **{"req/s": "{:.0f}", "p50 ms": "{:.1f}", "p99 ms": "{:.1f}", "decisions/s": "{:.2f}"},
+    **{"mean ms to decide": "{:.1f}", "p99 ms to decide": "{:.0f}", "updates/s": "{:.3f}"},
+    "answers": "{}",
+}
 CONNECTIONS = 20
 RATE = 50
 
@@ -34,9 +41,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=20, help="of each measurement")
     parser.add_argument("--port", type=int, default=18_080)
     parser.add_argument("--set", action="append", default=[], help="settings of the application")
+    add_json(parser)
     options = parser.parse_args()
     if shutil.which("hey") is None:
-        sys.exit("hey is not installed: apt-get install hey")
+        publish(options, [], {"every endpoint": "hey is not installed (apt-get install hey)"})
+        return
     url = f"http://127.0.0.1:{options.port}"
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"paths.state_dir={folder}", "learning.pretrain_steps=4096", *options.set]
@@ -46,7 +55,7 @@ def main() -> None:
             application = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             wait_ready(url, application)
-            measure(url, options.seconds)
+            publish(options, [measure(url, options.seconds)], width=140)
         finally:
             application.terminate()
             application.wait(180)
@@ -64,26 +73,23 @@ def wait_ready(url: str, application: "subprocess.Popen[bytes]") -> None:
     sys.exit("the application ended before it traded")
 
 
-def measure(url: str, seconds: int) -> None:
-    """Print a line for each measurement."""
-    print(f"{processor()}, {len(os.sched_getaffinity(0))} cores")
-    print(f"{'':22} {'asked':>25}  {'traded meanwhile':>37}")
-    print(
-        f"{'':22} {'req/s':>7} {'p50 ms':>8} {'p99 ms':>8}  {'decisions/s':>11} {'mean ms':>8} "
-        f"{'p99 ms':>7} {'updates/s':>9}  answers"
-    )
+def measure(url: str, seconds: int) -> Figures:
+    """Measure with nobody who asks, then each endpoint."""
+    title = f"{processor()}, {len(os.sched_getaffinity(0))} cores"
+    table = Figures("asked", COLUMNS, title=title)
     with work_beside(url) as work:
         time.sleep(2 * seconds)
-    print(f"{'nobody asks':22} {'':25}  {work}", flush=True)
+    table.add("nothing", None, None, None, *work.done(), None)
     for path in PATHS:
         # hey's rate is that of each worker.
         with work_beside(url) as work:
             said = hey("-z", f"{seconds}s", "-c", "5", "-q", str(RATE // 5), url + path)
-        print(row(f"{path} at {RATE}/s", said, work), flush=True)
+        table.add(f"{path} at {RATE}/s", *cells(said, work))
     for path in ("/status", "/health"):
         with work_beside(url) as work:
             said = hey("-z", f"{seconds}s", "-c", str(CONNECTIONS), url + path)
-        print(row(f"{path} flat out, {CONNECTIONS}", said, work), flush=True)
+        table.add(f"{path} flat out, {CONNECTIONS}", *cells(said, work))
+    return table
 
 
 class Work:
@@ -98,7 +104,7 @@ class Work:
         self.after: dict[str, float] = {}
         self.seconds = 1.0
 
-    def __str__(self) -> str:
+    def done(self) -> list[Cell]:
         def grown(name: str) -> float:
             return self.after[name] - self.before[name]
 
@@ -110,7 +116,7 @@ class Work:
         p99_ms = min((1000 * le for le, n in below.items() if n >= 0.99 * count), default=0.0)
         steps = grown("trading_bot_steps_total") / self.seconds
         updates = grown("trading_bot_learner_updates_total") / self.seconds
-        return f"{steps:11.2f} {mean_ms:8.1f} {p99_ms:7.0f} {updates:9.3f}"
+        return [steps, mean_ms, p99_ms, updates]
 
 
 @contextlib.contextmanager
@@ -130,26 +136,19 @@ def metrics(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in pairs}
 
 
-def processor() -> str:
-    """Its name, as the system tells it."""
-    with contextlib.suppress(OSError):
-        return found(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return platform.processor()
-
-
 def hey(*arguments: str) -> str:
     """What the tool says."""
     return subprocess.run(["hey", *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def row(name: str, said: str, work: Work) -> str:
-    """One line of the table."""
+def cells(said: str, work: Work) -> list[Cell]:
+    """Return what hey said, and what was done meanwhile."""
     rate = float(found(r"Requests/sec:\s+([\d.]+)", said))
     p50, p99 = (1000 * float(found(rf"{each}% in ([\d.]+) secs", said)) for each in (50, 99))
     answers = ", ".join(
         f"{count} x {code}" for code, count in re.findall(r"\[(\d{3})\]\s+(\d+) responses", said)
     )
-    return f"{name:22} {rate:7.0f} {p50:8.1f} {p99:8.1f}  {work}  {answers or 'none'}"
+    return [rate, p50, p99, *work.done(), answers or "none"]
 
 
 def found(pattern: str, text: str) -> str:

@@ -24,7 +24,6 @@ import importlib.util
 import os
 import statistics
 import sys
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,10 +40,9 @@ if hasattr(os, "sched_setaffinity"):
 import gymnasium as gym  # noqa: E402 (threads are set before it loads its libraries)
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+from figures import Figures, add_json, publish  # noqa: E402
 from gymnasium.vector import SyncVectorEnv, VectorEnv  # noqa: E402
 from numba import njit  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
 
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES  # noqa: E402
 from trading.envs.market_features import HISTORY_BARS, Bars  # noqa: E402
@@ -350,7 +348,7 @@ def take_turns(contenders: list[Contender], rounds: int, seconds: float, calls: 
             contender.rates.append(steps / spent)
 
 
-def compare(markets: list[Market], arguments: argparse.Namespace, console: Console) -> None:
+def compare(markets: list[Market], arguments: argparse.Namespace) -> None:
     ours = our_contenders(markets, arguments.accounts)
     peers, missing = peer_contenders()
     take_turns(
@@ -361,30 +359,24 @@ def compare(markets: list[Market], arguments: argparse.Namespace, console: Conso
         for market in (MARKETS[0], MARKETS[-1])
         if (counts := market.counts(arguments.accounts))
     }
-    table = Table("environment")
-    table.columns[0].no_wrap = True
-    table.add_column("sees", justify="right")
-    table.add_column("chooses")
-    for column in ("steps/s", "spread", "µs a step", *(textwrap.fill(base, 8) for base in bases)):
-        table.add_column(column, justify="right")
+    columns = {"sees": "{}", "chooses": "{}", "steps/s": "{:,.0f}", "spread": "{:.0%}"}
+    columns |= {"µs a step": "{:,.2f}", **dict.fromkeys(bases, "{:,.1f} x")}
+    figures = Figures("environment", columns)
     for name, contender in {**ours, **peers}.items():
-        table.add_row(
+        figures.add(
             name,
             contender.values,
             contender.actions,
-            f"{contender.rate:,.0f}",
-            f"{contender.spread:.0%}",
-            f"{1e6 / contender.rate:,.2f}",
-            *(f"{base.rate / contender.rate:,.1f} x" for base in bases.values()),
+            contender.rate,
+            contender.spread,
+            1e6 / contender.rate,
+            *(base.rate / contender.rate for base in bases.values()),
         )
-    console.print(table)
     player = ours[markets[0].title(max(arguments.accounts))].player
     if isinstance(player, Ours):
         share = player.orders / player.steps
-        console.print(f"Simulated markets got an order in {share:.0%} of the steps.")
-    for reason in dict.fromkeys(missing.values()):
-        names = [name for name, why in missing.items() if why == reason]
-        console.print(f"Left out, as {reason}: {'; '.join(names)}.")
+        figures.note = f"Simulated markets got an order in {share:.0%} of the steps."
+    publish(arguments, [figures], missing)
 
 
 class Stopwatch:
@@ -456,7 +448,7 @@ def market_kernels(markets: SimulatedMarkets, seconds: float) -> dict[str, float
     }
 
 
-def profile(market: Market, arguments: argparse.Namespace) -> Table:
+def profile(market: Market, arguments: argparse.Namespace) -> Figures:
     """Microseconds of a step, by phase; what is in no phase is Python around them and copies."""
     counts = market.counts(arguments.accounts)
     shares = []
@@ -481,13 +473,11 @@ def profile(market: Market, arguments: argparse.Namespace) -> Table:
         parts["the rest"] = spent / steps - sum(parts.values())
         parts["a step"] = spent / steps
         shares.append(parts)
-    table = Table(f"this project, {market.name}")
-    for count in counts:
-        table.add_column(f"B = {count}", justify="right")
+    figures = Figures(f"this project, {market.name}", {f"B = {count}": "{}" for count in counts})
     for phase in shares[0]:
         cells = [(parts[phase], parts[phase] / parts["a step"]) for parts in shares]
-        table.add_row(phase, *(f"{seconds * 1e6:.2f} µs {share:4.0%}" for seconds, share in cells))
-    return table
+        figures.add(phase, *(f"{seconds * 1e6:.2f} µs {share:4.0%}" for seconds, share in cells))
+    return figures
 
 
 def main() -> None:
@@ -498,18 +488,17 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=SESSION_BARS, help="of step, in a session")
     parser.add_argument("--history", type=Path, help="folder of recorded sessions, for more rows")
     parser.add_argument("--profile", action="store_true", help="where our time goes, instead")
+    add_json(parser)
     arguments = parser.parse_args()
-    console = Console(width=120)
     markets = MARKETS.copy()
     if arguments.history is not None:
         markets.append(Market("recorded", partial(recorded, history=arguments.history)))
     try:
         if not arguments.profile:
-            compare(markets, arguments, console)
+            compare(markets, arguments)
             return
-        for market in markets:
-            if market.counts(arguments.accounts):
-                console.print(profile(market, arguments))
+        profiles = [profile(each, arguments) for each in markets if each.counts(arguments.accounts)]
+        publish(arguments, profiles)
     except TradingError as error:
         parser.error(str(error))
 

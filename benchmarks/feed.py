@@ -8,16 +8,14 @@ its own; what is compared is the delay from the instant of writing to that of re
 import argparse
 import asyncio
 import multiprocessing
-import platform
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from figures import Figures, add_json, publish
+from machine import processor
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -41,14 +39,6 @@ class Written(msgspec.Struct):
 
     ev: str
     ns: int = 0
-
-
-def processor() -> str:
-    """What the machine's processor is called."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def vendor(ports: Any, rate: int, seconds: float, readers: int) -> None:
@@ -174,17 +164,12 @@ def main() -> None:
     parser.add_argument("--rates", default="2000,10000,30000", help="quotes a second")
     parser.add_argument("--readers", default="1,3", help="readers through the feed")
     parser.add_argument("--seconds", type=float, default=8.0)
+    add_json(parser)
     options = parser.parse_args()
-    table = Table(
-        "quotes/s",
-        "readers",
-        "straight p50 / p99 ms",
-        "through the feed p50 / p99 ms",
-        "ratio of p50",
-        "quotes left out",
-        "feed's CPU µs a quote",
-        title=processor(),
-    )
+    delays = ("straight, p50 ms", "p99 ms", "through the feed, p50 ms", "its p99 ms")
+    columns = {**dict.fromkeys(delays, "{:.2f}"), "ratio of p50": "{:.2f} x"}
+    columns |= {"quotes left out": "{}", "feed's CPU µs a quote": "{:.1f}"}
+    table = Figures("quotes/s, readers", columns, title=processor())
     for rate in map(int, options.rates.split(",")):
         for readers in map(int, options.readers.split(",")):
             found = measure(rate, readers, options.seconds)
@@ -192,16 +177,15 @@ def main() -> None:
                 np.percentile(found["delays"][way], [50, 99])
                 for way in ("straight", "through the feed")
             )
-            table.add_row(
-                f"{rate:,}",
-                str(readers),
-                f"{straight[0]:.2f} / {straight[1]:.2f}",
-                f"{through[0]:.2f} / {through[1]:.2f}",
-                f"{through[0] / straight[0]:.2f}",
+            table.add(
+                f"{rate:,}, {readers}",
+                *straight,
+                *through,
+                through[0] / straight[0],
                 f"{found['replaced']:,} of {found['events'] * readers:,}",
-                f"{found['each_us']:.1f}",
+                found["each_us"],
             )
-    Console(width=140).print(table)
+    publish(options, [table], width=140)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+from figures import Figures, add_json, publish
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -210,7 +209,7 @@ def peak_tflops(arguments: argparse.Namespace) -> tuple[float, float, float]:
     return math.nan, math.nan, math.nan
 
 
-def measure(arguments: argparse.Namespace, console: Console) -> None:
+def measure(arguments: argparse.Namespace) -> Figures:
     found = list(contenders(arguments))
     for contender in found:
         contender.learn()
@@ -219,31 +218,33 @@ def measure(arguments: argparse.Namespace, console: Console) -> None:
             contender.seconds.append(contender.timed())
     peaks = dict(zip(PRECISIONS, peak_tflops(arguments), strict=True))
     base = f"{arguments.variants[0]} is"
-    columns = ("parameters", "samples/s", "spread", base, "TFLOP/s", "MFU")
-    table = Table("units, arithmetic", *columns, *GROUPS, "other", "GPU busy")
+    columns = {"parameters": "{:,}", "samples/s": "{:,.0f}", "spread": "{:.0%}", base: "{:.2f} x"}
+    columns |= {"TFLOP/s": "{:.4f}", "MFU": "{:.2%}"}
+    columns |= dict.fromkeys((*GROUPS, "other", "GPU busy"), "{:.0%}")
+    table = Figures("units, arithmetic", columns)
     for index, contender in enumerate(found):
         first = found[index - index % len(arguments.variants)]
         mfu = contender.tflops / peaks[contender.settings.precision]
         groups, busy = contender.shares()
         seconds = contender.seconds
-        table.add_row(
+        table.add(
             contender.name,
-            f"{sum(p.numel() for p in contender.model.parameters()):,}",
-            f"{contender.rate:,.0f}",
-            f"{(max(seconds) - min(seconds)) / statistics.median(seconds):.0%}",
-            f"{contender.rate / first.rate:.2f} x",
-            f"{contender.tflops:.4f}",
-            "unknown" if math.isnan(mfu) else f"{mfu:.2%}",
-            *(f"{share:.0%}" for share in groups.values()),
-            "" if math.isnan(busy) else f"{busy:.0%}",
+            sum(p.numel() for p in contender.model.parameters()),
+            contender.rate,
+            (max(seconds) - min(seconds)) / statistics.median(seconds),
+            contender.rate / first.rate,
+            contender.tflops,
+            "unknown" if math.isnan(mfu) else mfu,
+            *groups.values(),
+            None if math.isnan(busy) else busy,
         )
-    console.print(table)
     where = "one core of a CPU" if arguments.device == "cpu" else torch.cuda.get_device_name()
-    console.print(
+    table.note = (
         f"{where}, torch {torch.__version__}; {arguments.steps} steps of {arguments.sequences} "
         f"sequences, {arguments.observations} features, {arguments.actions} actions, "
         f"{arguments.epochs} passes, {arguments.minibatches} minibatches."
     )
+    return table
 
 
 def main() -> None:
@@ -262,6 +263,7 @@ def main() -> None:
     parser.add_argument(
         "--peak-tflops", type=float, nargs=3, metavar=("FP32", "TF32", "BF16"), help="of the device"
     )
+    add_json(parser)
     arguments = parser.parse_args()
     if arguments.device is None:
         arguments.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -271,7 +273,7 @@ def main() -> None:
         on_gpu = arguments.device == "cuda"
         arguments.variants = [v for v in variants if on_gpu or not v.startswith("tf32")]
     torch.set_num_threads(1)
-    measure(arguments, Console(width=180))
+    publish(arguments, [measure(arguments)], width=180)
 
 
 if __name__ == "__main__":

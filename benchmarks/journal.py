@@ -11,8 +11,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from figures import Figures, add_json, publish
 
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade
@@ -90,6 +89,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=252)
     parser.add_argument("--bars", type=int, default=390, help="a session")
     parser.add_argument("--trades", type=int, default=10, help="a session and underlying")
+    add_json(parser)
     chosen = parser.parse_args()
     symbols = [underlying(number) for number in range(chosen.underlyings)]
     bar_ns = 23_400 * _SECOND_NS // chosen.bars
@@ -114,17 +114,17 @@ def main() -> None:
 
         started_s = seconds(start)
         size = path.stat().st_size
-    table = Table("figure", "value")
-    table.add_row("events", f"{events:,}")
-    table.add_row("size, MB", f"{size / 1e6:,.1f}")
-    table.add_row("bytes an event", f"{size / events:,.0f}")
-    table.add_row("of it newest snapshot, kB", f"{snapshot / 1e3:,.1f}")
-    table.add_row("writing, us an event", f"{wrote_s / events * 1e6:,.1f}")
-    table.add_row("check of the whole file, s", f"{checked_s:.2f}")
-    table.add_row("fold from the first event, s", f"{folded_s:.2f}")
-    table.add_row("fold from the newest snapshot, s", f"{restored_s:.4f}")
-    table.add_row("start of a writer, s", f"{started_s:.2f}")
-    Console(width=80).print(table)
+    table = Figures("figure", {"value": "{}"})
+    table.add("events", f"{events:,}")
+    table.add("size, MB", f"{size / 1e6:,.1f}")
+    table.add("bytes an event", f"{size / events:,.0f}")
+    table.add("of it newest snapshot, kB", f"{snapshot / 1e3:,.1f}")
+    table.add("writing, us an event", f"{wrote_s / events * 1e6:,.1f}")
+    table.add("check of the whole file, s", f"{checked_s:.2f}")
+    table.add("fold from the first event, s", f"{folded_s:.2f}")
+    table.add("fold from the newest snapshot, s", f"{restored_s:.4f}")
+    table.add("start of a writer, s", f"{started_s:.2f}")
+    publish(chosen, [table], width=80)
 
 
 if __name__ == "__main__":

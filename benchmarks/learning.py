@@ -35,8 +35,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import recall
 import torch
-from rich.console import Console
-from rich.table import Table
+from figures import Figures, add_json, publish
 
 EPISODE_WINDOW = 200
 """Episodes whose mean return says whether the task is solved."""
@@ -357,11 +356,14 @@ def in_own_process(name: str, task: Task, arguments: argparse.Namespace) -> Turn
     return f"{last.split()[-1].strip(chr(39))} is not installed"
 
 
-def speed_table(turns: dict[str, list[Turn]]) -> Table:
-    table = Table("trainer")
-    table.columns[0].no_wrap = True
-    for column in ("parameters", "steps/s", "spread", "steps/CPU-s", "this is", "per CPU-s"):
-        table.add_column(column, justify="right")
+def speeds(turns: dict[str, list[Turn]]) -> Figures:
+    figures = Figures(
+        "trainer",
+        {
+            **{"parameters": "{:,}", "steps/s": "{:,.0f}", "spread": "{:.0%}"},
+            **{"steps/CPU-s": "{:,.0f}", "this is": "{:.2f} x", "per CPU-s": "{:.2f} x"},
+        },
+    )
 
     def rates(name: str) -> tuple[list[float], list[float]]:
         return (
@@ -373,37 +375,37 @@ def speed_table(turns: dict[str, list[Turn]]) -> Table:
     for name in turns:
         wall, cpu = rates(name)
         middle, middle_cpu = statistics.median(wall), statistics.median(cpu)
-        table.add_row(
+        figures.add(
             name,
-            f"{turns[name][0].parameters:,}",
-            f"{middle:,.0f}",
-            f"{(max(wall) - min(wall)) / middle:.0%}",
-            f"{middle_cpu:,.0f}",
-            f"{base[0] / middle:.2f} x",
-            f"{base[1] / middle_cpu:.2f} x",
+            turns[name][0].parameters,
+            middle,
+            (max(wall) - min(wall)) / middle,
+            middle_cpu,
+            base[0] / middle,
+            base[1] / middle_cpu,
         )
-    return table
+    return figures
 
 
-def return_table(turns: dict[str, list[Turn]], wanted: float) -> Table:
-    table = Table("trainer")
-    table.columns[0].no_wrap = True
-    for column in ("parameters", "solved", "steps", "seconds", "CPU-s", "slowest, s"):
-        table.add_column(column, justify="right")
+def times_to_return(turns: dict[str, list[Turn]], wanted: float) -> Figures:
+    columns = {"parameters": "{:,}", "solved": "{}", "steps": "{:,.0f}"}
+    figures = Figures(
+        "trainer", columns | dict.fromkeys(("seconds", "CPU-s", "slowest, s"), "{:.1f}")
+    )
     for name, taken in turns.items():
-        table.add_row(
+        figures.add(
             name,
-            f"{taken[0].parameters:,}",
+            taken[0].parameters,
             f"{sum(turn.mean_return >= wanted for turn in taken)} of {len(taken)}",
-            f"{statistics.median(turn.steps for turn in taken):,.0f}",
-            f"{statistics.median(turn.wall_s for turn in taken):.1f}",
-            f"{statistics.median(turn.cpu_s for turn in taken):.1f}",
-            f"{max(turn.wall_s for turn in taken):.1f}",
+            statistics.median(turn.steps for turn in taken),
+            statistics.median(turn.wall_s for turn in taken),
+            statistics.median(turn.cpu_s for turn in taken),
+            max(turn.wall_s for turn in taken),
         )
-    return table
+    return figures
 
 
-def compare(task: Task, arguments: argparse.Namespace, console: Console) -> None:
+def compare(task: Task, arguments: argparse.Namespace) -> None:
     turns: dict[str, list[Turn]] = {name: [] for name in arguments.trainers}
     missing: dict[str, str] = {}
     for round_ in range(arguments.rounds):
@@ -419,11 +421,10 @@ def compare(task: Task, arguments: argparse.Namespace, console: Console) -> None
                 missing[name] = turn
                 del turns[name]
     if arguments.time_to_return:
-        console.print(return_table(turns, arguments.wanted))
+        figures = times_to_return(turns, arguments.wanted)
     else:
-        console.print(speed_table(turns))
-    for name, why in missing.items():
-        console.print(f"Left out, as {why}: {name}.")
+        figures = speeds(turns)
+    publish(arguments, [figures], missing)
 
 
 class Stopwatch:
@@ -454,7 +455,7 @@ class Stopwatch:
             self._inner[-1] += whole
 
 
-def profile(task: Task, arguments: argparse.Namespace) -> Table:
+def profile(task: Task, arguments: argparse.Namespace) -> Figures:
     """Microseconds of a step by stage, one thread, sampling and learning in this process."""
     from trading.learning import compiled, policy, ppo, ppo_update, runner
     from trading.learning.kernels import network
@@ -478,12 +479,12 @@ def profile(task: Task, arguments: argparse.Namespace) -> Table:
     while not steps or thread_time() - start < arguments.seconds:
         with watch.stage("RLlib"):
             steps += trainer.iterate()
-    table = Table("stage", "µs a step", "share")
+    figures = Figures("stage", {"µs a step": "{:.2f}", "share": "{:.0%}"})
     total = sum(watch.spent.values())
     for stage, spent in sorted(watch.spent.items(), key=lambda item: -item[1]):
-        table.add_row(stage, f"{1e6 * spent / steps:.2f}", f"{spent / total:.0%}")
-    table.add_row("a step", f"{1e6 * total / steps:.2f}", "100%")
-    return table
+        figures.add(stage, 1e6 * spent / steps, spent / total)
+    figures.add("a step", 1e6 * total / steps, 1.0)
+    return figures
 
 
 def parse() -> argparse.Namespace:
@@ -499,6 +500,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--wanted", type=float, default=0.9, help="mean return that solves it")
     parser.add_argument("--profile", action="store_true", help="stages of this project's time")
     parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
+    add_json(parser)
     parser.add_argument("--trainer", choices=TRAINERS, help=argparse.SUPPRESS)
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -523,11 +525,10 @@ def main() -> None:
             "steps": arguments.steps,
         }
     )
-    console = Console(width=120)
     if arguments.profile:
-        console.print(profile(task, arguments))
+        publish(arguments, [profile(task, arguments)])
     else:
-        compare(task, arguments, console)
+        compare(task, arguments)
 
 
 if __name__ == "__main__":

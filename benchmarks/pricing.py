@@ -7,7 +7,7 @@ To repeat it:
 
 The process keeps to one core. Every contender gets the same contracts and the best of its rounds
 counts; the rounds of the contenders take turns, so that a change of the machine's speed meets all
-of them. A library that is not installed is named in the table and left out.
+of them. A library that is not installed is left out and named.
 """
 
 import argparse
@@ -24,9 +24,8 @@ if hasattr(os, "sched_setaffinity"):
 
 import numpy as np  # noqa: E402 (threads are set before it loads its libraries)
 import QuantLib as ql  # noqa: E402, N813
+from figures import Figures, add_json, publish  # noqa: E402
 from numba import njit  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
 
 from trading.market.american import american_price  # noqa: E402
 from trading.market.pricing import (  # noqa: E402
@@ -165,7 +164,7 @@ def take_turns(contenders: list[Contender], rounds: int) -> dict[str, tuple[floa
     return found
 
 
-def inversion(count: int, rounds: int) -> Table:
+def inversion(count: int, rounds: int) -> Figures:
     market = contracts(count, 2.0)
     price = np.empty(count)
     names = ("right", "forward", "strike", "t", "discount", "iv")
@@ -181,17 +180,18 @@ def inversion(count: int, rounds: int) -> Table:
             name = f"fast-vollib, {solver} solver"
             contenders.append((name, count, partial(vollib, market, price, solver)))
     found = take_turns(contenders, rounds)
-    table = Table("implied volatility and greeks", "contracts/s", "ours is", "greatest IV error")
+    figures = Figures(
+        "implied volatility and greeks",
+        {"contracts/s": "{:,.0f}", "ours is": "{:.1f} x", "greatest IV error": "{}"},
+    )
     base = found["this project"][0]
     for name, (rate, iv) in found.items():
         error = np.abs(iv - market["iv"][: iv.size])
         shown = f"{np.nanmax(error):.1e}"
         if np.isnan(error).any():
             shown += f", {np.isnan(error).sum()} NaN"
-        table.add_row(name, f"{rate:,.0f}", f"{base / rate:.1f} x", shown)
-    if fast_vollib is None:
-        table.add_row("fast-vollib", "not installed", "", "")
-    return table
+        figures.add(name, rate, base / rate, shown)
+    return figures
 
 
 def quantlib_engine(
@@ -230,7 +230,7 @@ def quantlib_engine(
     return out
 
 
-def americans(count: int, rounds: int) -> Table:
+def americans(count: int, rounds: int) -> Figures:
     market = contracts(count, 2.0)
     names = ("right", "spot", "strike", "t", "rate", "div", "iv")
     out = np.empty(count)
@@ -263,7 +263,15 @@ def americans(count: int, rounds: int) -> Table:
     european = partial(quantlib_engine, market, ql.AnalyticEuropeanEngine, expiry)
     contenders.append(("QuantLib European: cost of a call of it", count, european))
     found = take_turns(contenders, rounds)
-    table = Table("American price", "contracts/s", "ours is", "RMS error", "greatest error")
+    figures = Figures(
+        "American price",
+        {
+            **{"contracts/s": "{:,.0f}", "ours is": "{:.1f} x"},
+            **{"RMS error": "{:.0e}", "greatest error": "{}"},
+        },
+        note="Errors of American prices are in units of the greater of spot and strike. "
+        "QuantLib is called from Python, contract by contract: it has no batches there.",
+    )
     base = found["this project"][0]
     size = np.maximum(market["spot"], market["strike"])
     for name, (rate, price) in found.items():
@@ -272,8 +280,8 @@ def americans(count: int, rounds: int) -> Table:
         if np.isnan(error).any():
             greatest += f", {np.isnan(error).sum()} refused"
         rms = math.sqrt(float(np.nanmean(error**2)))
-        table.add_row(name, f"{rate:,.0f}", f"{base / rate:.1f} x", f"{rms:.0e}", greatest)
-    return table
+        figures.add(name, rate, base / rate, rms, greatest)
+    return figures
 
 
 def main() -> None:
@@ -281,12 +289,11 @@ def main() -> None:
     parser.add_argument("--contracts", type=int, default=200_000)
     parser.add_argument("--americans", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=5)
+    add_json(parser)
     arguments = parser.parse_args()
-    console = Console(width=110)
-    console.print(inversion(arguments.contracts, arguments.rounds))
-    console.print(americans(arguments.americans, arguments.rounds))
-    console.print("Errors of American prices are in units of the greater of spot and strike.")
-    console.print("QuantLib is called from Python, contract by contract: it has no batches there.")
+    missing = {} if fast_vollib is not None else {"fast-vollib": "fast-vollib is not installed"}
+    european = inversion(arguments.contracts, arguments.rounds)
+    publish(arguments, [european, americans(arguments.americans, arguments.rounds)], missing)
 
 
 if __name__ == "__main__":

@@ -37,10 +37,9 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 import numpy as np  # noqa: E402 (threads are set before it loads its libraries)
 import torch  # noqa: E402
+from figures import Figures, add_json, publish  # noqa: E402
 from ray.rllib.core import DEFAULT_MODULE_ID  # noqa: E402
 from ray.rllib.utils.metrics import LEARNER_RESULTS  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
 
 from trading.config import load_settings  # noqa: E402
 from trading.data.massive.encoding import encode_quotes, frames  # noqa: E402
@@ -218,71 +217,62 @@ def markets(processes: int, symbols: int, contracts: int, minutes: int) -> list[
         return pool.starmap(market, [(symbols, contracts, minutes)] * processes, chunksize=1)
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
-    """Figures by process count."""
-    shown = Table(title=title)
-    for column in columns:
-        shown.add_column(column, justify="right")
-    for row in rows:
-        shown.add_row(*row)
-    return shown
+MARKET_COLUMNS = {"µs/quote": "{:.2f}", "quotes/s": "{:,.0f}", "ms/bar": "{:.1f}"}
+ROLES = ("runner", "learner", "driver", "Ray")
+ROLE_COLUMNS = {
+    **{f"{role} µs": "{:.1f}" for role in ROLES},
+    **{"bytes": "{:.0f}", "decisions/s": "{:,.0f}"},
+}
 
 
-def training_row(count: int, work: Work) -> tuple[str, ...]:
-    """Microseconds of each role, and bytes that learners fetched, for each decision."""
-    roles = ("runner", "learner", "driver", "Ray")
-    spent = [f"{work.microseconds(role):.1f}" for role in roles]
-    fetched = f"{work.rollout_bytes / work.decisions:.0f}"
-    return (str(count), *spent, fetched, f"{work.decisions / work.wall_s:,.0f}")
+def of_training(work: Work) -> list[float]:
+    """Microseconds of each role and bytes that learners fetched, for each decision; their rate."""
+    fetched = work.rollout_bytes / work.decisions
+    return [*map(work.microseconds, ROLES), fetched, work.decisions / work.wall_s]
 
 
-def market_row(count: int, results: list[Market]) -> tuple[str, ...]:
+def of_markets(results: list[Market]) -> list[float]:
     """Means over the processes."""
     quotes = sum(each.quotes for each in results)
     apply_us = 1e6 * sum(each.apply_s for each in results) / quotes
     bar_ms = 1e3 * sum(each.bar_s for each in results) / sum(each.bars for each in results)
-    return (str(count), f"{apply_us:.2f}", f"{1e6 / apply_us:,.0f}", f"{bar_ms:.1f}")
+    return [apply_us, 1e6 / apply_us, bar_ms]
 
 
-def show_markets(console: Console, options: argparse.Namespace) -> None:
+def live_markets(options: argparse.Namespace) -> list[Figures]:
     """Processes beside each other, and one with more and more symbols."""
-    columns = ("µs/quote", "quotes/s", "ms/bar")
     contracts, minutes = options.contracts, options.minutes
-    console.print(
-        table(
-            f"live markets in processes, 3 symbols and {contracts} contracts each",
-            ("processes", *columns),
-            [market_row(n, markets(n, 3, contracts, minutes)) for n in options.counts],
-        ),
-        table(
-            f"one live market, {contracts} contracts in all",
-            ("symbols", *columns),
-            [market_row(n, markets(1, n, contracts, minutes)) for n in options.symbols],
-        ),
+    beside = Figures(
+        "processes",
+        MARKET_COLUMNS,
+        title=f"live markets in processes, 3 symbols and {contracts} contracts each",
     )
+    for count in options.counts:
+        beside.add(str(count), *of_markets(markets(count, 3, contracts, minutes)))
+    title = f"one live market, {contracts} contracts in all"
+    alone = Figures("symbols", MARKET_COLUMNS, title=title)
+    for count in options.symbols:
+        alone.add(str(count), *of_markets(markets(1, count, contracts, minutes)))
+    return [beside, alone]
 
 
-def show_runners(console: Console, options: argparse.Namespace) -> None:
+def runners(options: argparse.Namespace) -> list[Figures]:
     """More and more runners."""
-    show_training(console, options, "environment runners, one learner", lambda n: (n, 1))
+    return training(options, "environment runners, one learner", lambda n: (n, 1))
 
 
-def show_learners(console: Console, options: argparse.Namespace) -> None:
+def learners(options: argparse.Namespace) -> list[Figures]:
     """More and more learners."""
-    show_training(console, options, "learners, two environment runners", lambda n: (2, n))
+    return training(options, "learners, two environment runners", lambda n: (2, n))
 
 
-def show_training(
-    console: Console,
-    options: argparse.Namespace,
-    title: str,
-    sizes: Callable[[int], tuple[int, int]],
-) -> None:
+def training(
+    options: argparse.Namespace, title: str, sizes: Callable[[int], tuple[int, int]]
+) -> list[Figures]:
     """Numbers of runners and learners, by the count that is varied."""
     import ray
 
-    columns = ("µs: runner", "learner", "driver", "Ray", "bytes", "decisions/s")
-    envs, iterations = options.envs, options.iterations
+    figures = Figures("processes", ROLE_COLUMNS, title=title)
     ray.init(
         num_cpus=2 * max(options.counts) + 1,
         include_dashboard=False,
@@ -291,15 +281,17 @@ def show_training(
         object_store_memory=400_000_000,
     )
     try:
-        rows = [training_row(n, train(*sizes(n), envs, iterations)) for n in options.counts]
-        console.print(table(title, ("processes", *columns), rows))
+        for count in options.counts:
+            work = train(*sizes(count), options.envs, options.iterations)
+            figures.add(str(count), *of_training(work))
     finally:
         ray.shutdown()
+    return [figures]
 
 
 def main() -> None:
     """Measure and print."""
-    parts = {"markets": show_markets, "runners": show_runners, "learners": show_learners}
+    parts = {"markets": live_markets, "runners": runners, "learners": learners}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4], help="of processes")
@@ -308,9 +300,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=20, help="bars, the first is not counted")
     parser.add_argument("--envs", type=int, default=64, help="accounts of a runner")
     parser.add_argument("--iterations", type=int, default=8)
+    add_json(parser)
     options = parser.parse_args()
-    for part in options.parts:
-        parts[part](Console(width=100), options)
+    publish(options, [table for part in options.parts for table in parts[part](options)])
 
 
 if __name__ == "__main__":

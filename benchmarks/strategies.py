@@ -26,15 +26,15 @@ from string import ascii_uppercase
 from subprocess import STDOUT, Popen
 from typing import NamedTuple
 
+from figures import Cell, Figures, add_json, publish
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
-from rich.table import Table
 
 FEW_SYMBOLS = 3
 FAMILY = "trading_bot_action_latency_seconds"
-COLUMNS = (
-    *("ready s", "decisions/s", "mean ms", "p99 ms", "events/s", "late bars", "cores", "MB"),
-)
+COLUMNS = {
+    **{"ready s": "{:.0f}", "decisions/s": "{:.1f}", "mean ms": "{:.1f}", "p99 ms": "{:.0f}"},
+    **{"events/s": "{:,.0f}", "late bars": "{:.0f}", "cores": "{:.2f}", "MB": "{:,.0f}"},
+}
 
 
 class Totals(NamedTuple):
@@ -60,22 +60,20 @@ def main() -> None:
     parser.add_argument("--learn", action="store_true", help="with learners")
     parser.add_argument("--ready", type=float, default=1200.0, help="seconds until it must trade")
     parser.add_argument("--port", type=int, default=18_090)
+    add_json(parser)
     options = parser.parse_args()
-    table = Table(
-        "strategies x symbols",
-        *COLUMNS,
-        title=f"{len(os.sched_getaffinity(0))} cores, speed {options.speed:g}",
-    )
+    title = f"{len(os.sched_getaffinity(0))} cores, speed {options.speed:g}"
+    table = Figures("strategies x symbols", COLUMNS, title=title)
     sizes = [(number, FEW_SYMBOLS) for number in options.strategies]
     sizes += [(1, number) for number in options.symbols if (1, number) not in sizes]
     for strategies, symbols in sizes:
         cells = measured(strategies, symbols, options)
-        table.add_row(f"{strategies} x {symbols}", *cells)
-        print(f"{strategies} x {symbols}: {', '.join(cells)}", file=sys.stderr, flush=True)
-    Console(width=120).print(table)
+        table.add(f"{strategies} x {symbols}", *cells)
+        print(*table.shown()[-1], sep=", ", file=sys.stderr, flush=True)
+    publish(options, [table])
 
 
-def measured(strategies: int, symbols: int, options: argparse.Namespace) -> list[str]:
+def measured(strategies: int, symbols: int, options: argparse.Namespace) -> list[Cell]:
     """The cells of one size."""
     folder = Path(tempfile.mkdtemp(prefix="strategies-"))
     file = folder / "settings.yaml"
@@ -84,7 +82,7 @@ def measured(strategies: int, symbols: int, options: argparse.Namespace) -> list
     with application(file, options.port) as process:
         if not wait_ready(options.port, process, options.ready):
             how = "ended" if process.poll() is not None else "not ready"
-            return [f"{how}: {folder / 'output.log'}", *[""] * (len(COLUMNS) - 1)]
+            return [f"{how}: {folder / 'output.log'}", *[None] * (len(COLUMNS) - 1)]
         ready_s = time.monotonic() - began
         before, began = totals(options.port, process), time.monotonic()
         time.sleep(options.seconds)
@@ -101,14 +99,14 @@ def measured(strategies: int, symbols: int, options: argparse.Namespace) -> list
         default=float("nan"),
     )
     return [
-        f"{ready_s:.0f}",
-        f"{(after.decisions - before.decisions) / took_s:.1f}",
-        f"{mean_ms:.1f}",
-        f"{p99_ms:.0f}",
-        f"{(after.events - before.events) / took_s:,.0f}",
-        f"{after.late_bars - before.late_bars:.0f}",
-        f"{(after.cpu_s - before.cpu_s) / took_s:.2f}",
-        f"{memory_mb:,.0f}",
+        ready_s,
+        (after.decisions - before.decisions) / took_s,
+        mean_ms,
+        p99_ms,
+        (after.events - before.events) / took_s,
+        after.late_bars - before.late_bars,
+        (after.cpu_s - before.cpu_s) / took_s,
+        memory_mb,
     ]
 
 

@@ -1,5 +1,6 @@
 """The benchmarks run at the smallest sizes and print what they promise; speeds are not judged."""
 
+import gzip
 import os
 import runpy
 import subprocess
@@ -103,14 +104,15 @@ def test_the_profile_of_the_environment_shares_out_the_whole_step() -> None:
 
 
 def test_the_pricing_benchmark_measures_speed_and_error() -> None:
-    found = rows(printed("pricing.py", "--contracts", "200", "--americans", "20", "--rounds", "1"))
+    output = printed("pricing.py", "--contracts", "200", "--americans", "20", "--rounds", "1")
+    found = rows(output)
     for name in ("this project", "QuantLib", "QuantLib QD+"):
         rate, ratio, *errors = found[name]
         assert number(rate) > 0.0
         assert number(ratio) > 0.0
         assert all(float(error) < 1e-2 for error in errors)
     if find_spec("fast_vollib") is None:
-        assert found["fast-vollib"][0] == "not installed"
+        assert "Left out, as fast-vollib is not installed" in output
 
 
 def test_the_learner_benchmark_measures_every_arithmetic_and_shares_out_its_time() -> None:
@@ -201,17 +203,50 @@ def test_a_years_journal_is_measured() -> None:
 
 def test_the_feed_is_measured_beside_the_straight_way() -> None:
     output = printed("feed.py", "--rates", "400", "--readers", "1", "--seconds", "2")
-    (cells,) = [row for name, row in rows(output).items() if name == "400"]
-    assert cells[0] == "1"
-    assert number(cells[3]) > 0.0
-    left_out, of_all = cells[4].split(" of ")
+    cells = rows(output)["400, 1"]
+    assert all(number(cell) > 0.0 for cell in cells[:5])
+    left_out, of_all = cells[5].split(" of ")
     assert left_out == "0" and number(of_all) > 400
 
 
+@pytest.mark.parametrize("frame", [1, 25])
+def test_quotes_are_applied_beside_the_vendors_client(frame: int) -> None:
+    sizes = ("--events", "2000", "--rounds", "1", "--in-a-frame", str(frame))
+    output = printed("decode.py", *sizes)
+    found = rows(output)
+    ours = "this project: decode, admit, apply"
+    for name in (ours, "this project: decode alone", "the vendor's client: parse alone"):
+        rate, _, microseconds, ratio = map(number, found[name])
+        assert rate * microseconds == pytest.approx(1e6, rel=0.05)
+        assert ratio == pytest.approx(number(found[ours][0]) / rate, rel=0.05)
+    assert f"2,000 quotes of 1,008 contracts, {frame} in a frame" in output
+
+
+def test_real_quotes_take_the_same_way(tmp_path: Path) -> None:
+    symbols = [f"O:SPY151224{right}{strike:08d}" for right in "CP" for strike in (200000, 205000)]
+    folder = tmp_path / "us_options_opra" / "quotes_v1" / "2015" / "12"
+    folder.mkdir(parents=True)
+    head = "ticker,ask_exchange,ask_price,ask_size,bid_exchange,bid_price,bid_size"
+    lines = [f"{head},sequence_number,sip_timestamp"]
+    lines += [
+        f"{symbol},0,1.{k % 90 + 10},1,0,1.05,2,{k + 1},{1450967460000000000 + k * 10**8}"
+        for symbol in symbols
+        for k in range(50)
+    ]
+    with gzip.open(folder / "2015-12-24.csv.gz", "wt") as file:
+        file.write("\n".join(lines) + "\n")
+    day = ("--flat-files", str(tmp_path), "--day", "2015-12-24", "--underlying", "SPY")
+    output = printed("decode.py", *day, "--rounds", "1")
+    assert "200 quotes of 4 contracts" in output
+    profile = rows(printed("decode.py", *day, "--profile"))
+    assert any(name.startswith("bar_clock take") for name in profile)
+
+
 def test_the_strategies_benchmark_asks_for_what_its_row_says_and_counts_all_processes(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without starting the application, which takes a minute for each row."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "strategies.py"))
     file = tmp_path / "settings.yaml"
     file.write_text(benchmark["settings_text"](10, 300, 30.0, learn=False))

@@ -1,0 +1,138 @@
+"""`make bench` runs every benchmark or names it, and its page says what was measured."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib.image
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MACHINE = {"processor": "One of 2 GHz", "vector units": "AVX2", "cores": "2 of 2", "numpy": "2.0"}
+LEARNING = {
+    "head": "trainer",
+    "columns": {"steps/s": "{:,.0f}", "this is": "{:.2f} x", "per CPU-s": "{:.2f} x"},
+    "rows": [
+        ["this project", 12345.6, 1.0, 1.0],
+        ["RLlib", 4115.2, 3.0, 2.5],
+        ["other", "n/a", None, None],
+    ],
+    "title": "",
+    "note": "Two cores.",
+}
+
+
+@pytest.fixture(scope="module")
+def report() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield importlib.import_module("report")
+
+
+def measured(**changed: Any) -> dict[str, Any]:
+    """What `learning.py` left."""
+    return {
+        "machine": MACHINE,
+        "date": "2026-01-05 09:30 UTC",
+        "commit": "abc1234",
+        "load": 0.1,
+        "seconds": 61.4,
+        "command": "python benchmarks/learning.py --rounds 3",
+        "figures": [LEARNING],
+        "left_out": {"PufferLib": "pufferlib is not installed"},
+        **changed,
+    }
+
+
+def section(page: str, title: str) -> str:
+    return page.split(f"## {title}\n")[1].split("\n## ", maxsplit=1)[0]
+
+
+def test_every_file_is_run_or_named_with_the_reason(report: ModuleType) -> None:
+    files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert set(report.BENCHMARKS) | set(report.LEFT_OUT) == files
+    assert not set(report.BENCHMARKS) & set(report.LEFT_OUT)
+    assert all(report.LEFT_OUT.values())
+
+
+def test_the_page_tells_machine_table_peers_and_command(report: ModuleType) -> None:
+    page = report.page({"learning": measured()})
+    assert "| processor | One of 2 GHz |" in page and "| vector units | AVX2 |" in page
+    training = section(page, "Training")
+    assert "| trainer | steps/s | this is | per CPU-s |" in training
+    assert "| RLlib | 4,115 | 3.00 x | 2.50 x |" in training
+    assert "| other | n/a |  |  |" in training and "Two cores." in training
+    assert "**Left out**, as pufferlib is not installed: PufferLib." in training
+    assert "`python benchmarks/learning.py --rounds 3`" in training and "abc1234" in training
+    assert "not quiet" not in page
+    assert "Not measured yet: `make bench BENCH=pricing`" in section(page, "Pricing")
+    for name, why in report.LEFT_OUT.items():
+        assert f"| `{name}.py` | {why} |" in page
+
+
+def test_a_picture_is_drawn_of_the_rows_that_have_numbers(
+    report: ModuleType, tmp_path: Path
+) -> None:
+    page = report.page({"learning": measured()}, tmp_path)
+    assert "(images/benchmark-learning.png)" in page
+    pixels = matplotlib.image.imread(tmp_path / "benchmark-learning.png")
+    assert pixels.shape[1] == 800 and pixels.min() < 0.5
+
+
+def test_a_benchmark_that_failed_is_named(report: ModuleType) -> None:
+    failed = {k: v for k, v in measured().items() if k not in ("figures", "left_out")}
+    page = report.page({"learning": {**failed, "failed": "MemoryError"}})
+    assert "**It failed**: `MemoryError`" in section(page, "Training")
+
+
+def test_a_busy_machine_and_another_one_are_told(report: ModuleType) -> None:
+    other = {**MACHINE, "vector units": "AVX-512", "NUMBA_CPU_NAME": "haswell"}
+    older = measured(machine=other, date="2025-12-01 09:30 UTC", load=3.0)
+    page = report.page({"learning": measured(), "pricing": older})
+    assert "load before it 3.0: **the machine was not quiet**" in section(page, "Pricing")
+    told = "Other than above: vector units AVX-512; NUMBA_CPU_NAME haswell."
+    assert told in section(page, "Pricing")
+    assert "Other than above" not in section(page, "Training")
+
+
+def test_each_benchmark_has_its_page_and_takes_its_arguments(report: ModuleType) -> None:
+    for name, benchmark in report.BENCHMARKS.items():
+        assert (ROOT / "docs" / benchmark.page).exists()
+        text = (ROOT / "benchmarks" / f"{name}.py").read_text()
+        for option in re.findall(r"--[a-z-]+", f"{benchmark.short} {benchmark.long}"):
+            assert f'"{option}"' in text, f"{name}.py has no {option}"
+        assert "add_json(parser)" in text
+
+
+def test_a_benchmark_leaves_data_that_the_page_is_made_of(
+    report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`journal.py`, which needs no peer, as `make bench` runs it, and one that cannot run."""
+    small = report.Benchmark("Journal", "What it takes.", "cluster.md", "--sessions 1 --bars 5")
+    broken = report.Benchmark("Pricing", "Speed.", "pricing.md", "--no-such-option")
+    monkeypatch.setattr(report, "BENCHMARKS", {"journal": small, "pricing": broken})
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    results = {name: report.run(name, long=False) for name in report.BENCHMARKS}
+    assert json.loads(json.dumps(results)) == results
+    page = report.page(results)
+    assert re.search(r"\| events \| \d+ \|", section(page, "Journal"))
+    assert "**It failed**" in section(page, "Pricing")
+    assert "--no-such-option" in results["pricing"]["failed"]
+    assert results["journal"]["machine"]["processor"]
+
+
+def test_an_unknown_benchmark_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "report.py", "speed"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no benchmark speed; there are learning, " in done.stderr
