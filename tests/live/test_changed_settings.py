@@ -89,3 +89,17 @@ def test_a_journal_of_before_there_were_styles_traded_at_the_touch(tmp_path: Pat
     assert changed_settings(settings_for(tmp_path), account) == []
     (line,) = changed_settings(settings_for(tmp_path, "execution.style=share_of_spread"), account)
     assert line == "execution.style was touch when the account last traded, and is share_of_spread"
+
+
+def test_what_is_not_set_is_told_so(tmp_path: Path) -> None:
+    account = account_of(settings_for(tmp_path))
+    account.apply(
+        TermsAdopted(
+            2, account.terms | {"env.reward": "mine (1f)", "env.features": "one (2a), two (3b)"}
+        )
+    )
+    assert changed_settings(settings_for(tmp_path), account) == [
+        "env.reward was mine (1f) when the account last traded, and is unset",
+        "env.features was one (2a), two (3b) when the account last traded, and is unset: "
+        "checkpoints and models made before do not fit",
+    ]

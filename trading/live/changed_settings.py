@@ -74,6 +74,11 @@ def changed_settings(settings: Settings, account: Account) -> list[str]:
     return _differences(account.terms, trading_settings(settings))
 
 
+def _told(value: str) -> str:
+    """Return a value for people: the journal has it as Python writes it."""
+    return "unset" if value in ("None", "()") else value
+
+
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     lines = []
     known = _ONCE_FIXED | {**before} if before else {}
@@ -81,7 +86,7 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
         old = known.get(key)
         if old is None or old == value:
             continue
-        line = f"{key} was {old} when the account last traded, and is {value}"
+        line = f"{key} was {_told(old)} when the account last traded, and is {_told(value)}"
         if key == "data.bar_seconds":
             line += (
                 f": the policy learned from bars of {old} s, and what was recorded has them; "
