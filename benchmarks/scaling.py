@@ -9,7 +9,9 @@ than processes and others use them too: a role scales as long as its seconds per
 what they are, and the role that serves all of them (driver, learner) is the next limit. Rates by
 the wall clock stand beside, for this machine as it was.
 
-Runners and learners are those of `trading train` with the default network, on a Ray of their own.
+A learner of several gets a share of each update's rollouts: `--parts shares` says what shares of
+different sizes cost. Runners and learners are those of `trading train` with the default network, on
+a Ray of their own.
 A live market is what the live actor's trading thread does, without sockets: frames of quotes are
 decoded and applied, and at every bar's end chains are refreshed, the account is marked, and the
 policy decides and trades by the journal. Each runs in a process of its own, at the same time as the
@@ -47,8 +49,10 @@ from trading.data.massive.server.source import SimulationSource  # noqa: E402
 from trading.envs.live_env import LiveEnv  # noqa: E402
 from trading.execution.broker import PaperBroker  # noqa: E402
 from trading.execution.journal import Journal  # noqa: E402
-from trading.learning.build import Placement, build_algorithm  # noqa: E402
-from trading.learning.policy import Policy  # noqa: E402
+from trading.learning.build import Placement, build_algorithm, ppo_settings  # noqa: E402
+from trading.learning.policy import Policy, seeded_clstm  # noqa: E402
+from trading.learning.ppo_update import update  # noqa: E402
+from trading.learning.rollout import Rollout  # noqa: E402
 from trading.live import assembly  # noqa: E402
 from trading.live.bar_clock import BarClock, first_bar_after  # noqa: E402
 from trading.live.markets import nearest_the_money  # noqa: E402
@@ -266,6 +270,61 @@ def learners(options: argparse.Namespace) -> list[Figures]:
     return training(options, "learners, two environment runners", lambda n: (2, n))
 
 
+class Share(NamedTuple):
+    """What a learner's part of one update took."""
+
+    sequences: int
+    decisions: int
+    rollout_bytes: int
+    cpu_s: float
+
+
+def share(sequences: int, length: int = 64, repeats: int = 3) -> Share:
+    """Update once on so many sequences of random experience, on one core; the best of a few."""
+    torch.set_num_threads(1)
+    settings = load_settings(None, [], {})
+    config = assembly.model_config(settings)
+    rng, shape = np.random.default_rng(0), (length, sequences)
+    rollout = Rollout(
+        observations=rng.normal(size=(*shape, config.observation_size)).astype(np.float32),
+        action_mask=np.ones((*shape, config.action_count), np.bool_),
+        actions=rng.integers(0, config.action_count, shape),
+        log_probs=np.full(shape, -np.log(config.action_count), np.float32),
+        values=np.zeros(shape, np.float32),
+        rewards=rng.normal(size=shape).astype(np.float32),
+        first=np.zeros(shape, np.bool_),
+        terminated=np.zeros(shape, np.bool_),
+        truncated=np.zeros(shape, np.bool_),
+        final_values=np.zeros(shape, np.float32),
+        last_values=np.zeros(sequences, np.float32),
+        valid=np.ones(shape, np.bool_),
+        initial_state={
+            key: np.zeros((layers, sequences, units), np.float32)
+            for key, (layers, units) in config.state_shapes.items()
+        },
+    )
+    module, best_s = seeded_clstm(config, 1), np.inf
+    optimizer = torch.optim.Adam(module.parameters())
+    ppo = ppo_settings(settings)
+    for _ in range(1 + repeats):
+        began = process_time()
+        update(module, optimizer, rollout, ppo, torch.Generator().manual_seed(1), version=1)
+        best_s = min(best_s, process_time() - began)
+    return Share(sequences, rollout.steps, rollout.nbytes, best_s)
+
+
+def shares(options: argparse.Namespace) -> list[Figures]:
+    """One learner's part of an update, by its size."""
+    columns = {"µs a decision": "{:.1f}", "ms an update": "{:.1f}", "MB of rollouts": "{:.1f}"}
+    title = "a learner's share of an update, 64 decisions a sequence"
+    found = Figures("sequences", columns, title=title)
+    for sequences in options.shares:
+        each = share(sequences)
+        spent = (1e6 * each.cpu_s / each.decisions, 1e3 * each.cpu_s)
+        found.add(str(sequences), *spent, each.rollout_bytes / 1e6)
+    return [found]
+
+
 def training(
     options: argparse.Namespace, title: str, sizes: Callable[[int], tuple[int, int]]
 ) -> list[Figures]:
@@ -291,7 +350,12 @@ def training(
 
 def main() -> None:
     """Measure and print."""
-    parts = {"markets": live_markets, "runners": runners, "learners": learners}
+    parts = {
+        "markets": live_markets,
+        "runners": runners,
+        "learners": learners,
+        "shares": shares,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 2, 4], help="of processes")
@@ -299,6 +363,9 @@ def main() -> None:
     parser.add_argument("--contracts", type=int, default=1000, help="of all symbols together")
     parser.add_argument("--minutes", type=int, default=20, help="bars, the first is not counted")
     parser.add_argument("--envs", type=int, default=64, help="accounts of a runner")
+    parser.add_argument(
+        "--shares", type=int, nargs="+", default=[32, 64, 128, 256, 512], help="sequences"
+    )
     parser.add_argument("--iterations", type=int, default=8)
     add_json(parser)
     options = parser.parse_args()

@@ -179,12 +179,13 @@ def test_the_profile_of_training_shares_out_the_whole_step() -> None:
 
 
 def test_the_scaling_benchmark_measures_every_role() -> None:
-    sizes = ("--counts", "1", "--symbols", "2", "--minutes", "3", "--envs", "4")
+    sizes = ("--counts", "1", "--symbols", "2", "--minutes", "3", "--envs", "4", "--shares", "8")
     output = printed("scaling.py", *sizes, "--iterations", "1")
     lines = [line for line in output.splitlines() if line.startswith("│")]
     figures = [[number(cell) for cell in line.strip("│").split("│")] for line in lines]
-    *markets, runners, learners = figures
-    assert [row[0] for row in figures] == [1, 2, 1, 1]
+    *markets, runners, learners, share = figures
+    assert [row[0] for row in figures] == [1, 2, 1, 1, 8]
+    assert share[1] * 8 * 64 == pytest.approx(1e3 * share[2], rel=0.05) and share[3] > 0
     for _, microseconds, rate, milliseconds in markets:
         assert microseconds * rate == pytest.approx(1e6, rel=0.05)
         assert milliseconds > 0
