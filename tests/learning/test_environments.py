@@ -227,6 +227,27 @@ class NoLast(VectorEnv):  # type: ignore[misc]
         return np.zeros((self.num_envs, 1), np.float32), never * 1.0, never, ~never, {}
 
 
+class Gives(Shows):
+    """Gives something else than its space holds, from `step` steps on."""
+
+    def __init__(self, given: Any, step: int = 0, named: bool = False) -> None:
+        super().__init__(gym.spaces.Box(-1, 1, (3,)))
+        self._given, self._from = given, step
+        if named:
+            self.observation_space = gym.spaces.Dict({"a": self._inner, "b": self._inner})
+
+    def _seen(self) -> Any:
+        return super()._seen() if self._age < self._from else self._given
+
+
+class GivesAll(NoLast):
+    """A vector environment that does the same."""
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return np.zeros((self.num_envs, 2), np.float32), {}
+
+
+FIVE = np.zeros(5, np.float32)
 REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no mode": (None, {"factory": NoMode}, "autoreset_mode"),
     "no last observation": (None, {"factory": NoLast}, "final_obs"),
@@ -237,6 +258,16 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a vector environment by name": (lambda c: counting(3, 1), {}, "vector_entry_point"),
     "no environment": (lambda c: object(), {}, r"no gymnasium\.Env"),
     "continuous actions": ("Pendulum-v1", {}, "Discrete"),
+    "another shape": (lambda c: Gives(FIVE), {}, r"shape \(5,\) where its space says \(3,\)"),
+    "another shape later": (lambda c: Gives(FIVE, 2), {}, r"shape \(5,\) where its space"),
+    "a number for a row": (lambda c: Gives(1.0), {}, r"shape \(\) where its space says"),
+    "no part": (lambda c: Gives({"a": FIVE[:3]}, named=True), {}, "without all of a, b"),
+    "another part": (
+        lambda c: Gives({"a": FIVE[:3], "b": FIVE}, named=True),
+        {},
+        r"shape \(5,\) where its space says \(3,\) in 'b'",
+    ),
+    "other rows": (None, {"factory": GivesAll}, "rows of 2 numbers where"),
     "a name of nothing": ("CartPool-v1", {}, "CartPool"),
 }
 

@@ -8,7 +8,8 @@ numbers per environment and a mask of the allowed actions; without a mask all ar
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import gymnasium as gym
@@ -80,7 +81,8 @@ class SteppedEnv:
 
     def reset(self) -> Situation:
         """Begin an episode in every environment."""
-        raw, _ = self.env.reset() if self._seed is None else self.env.reset(seed=self._seed)
+        with self._explained():
+            raw, _ = self.env.reset() if self._seed is None else self.env.reset(seed=self._seed)
         self._seed = None
         self.resetting[:] = False
         return self._view.batch(raw, self.num_envs)
@@ -93,7 +95,8 @@ class SteppedEnv:
         LearningError
             A truncated episode's last observation is missing.
         """
-        raw, rewards, terminated, truncated, info = self.env.step(self._view.actions(actions))
+        with self._explained():
+            raw, rewards, terminated, truncated, info = self.env.step(self._view.actions(actions))
         ended = np.asarray(terminated, np.bool_) | np.asarray(truncated, np.bool_)
         shown = self._view.batch(raw, self.num_envs)
         if self.mode is AutoresetMode.SAME_STEP:
@@ -117,6 +120,20 @@ class SteppedEnv:
             last,
             _told(info),
         )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say so where an environment of Gymnasium's loop gives what its space does not hold."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError) as error:
+            for one in getattr(self.env.unwrapped, "_env_obs", ()):
+                if misfit := _misfit(self.env.single_observation_space, one):
+                    raise LearningError(
+                        f"the environment gives {misfit}: correct its observation_space, or what "
+                        "it gives"
+                    ) from error
+            raise
 
     def _last_of(self, info: Mapping[str, Any]) -> Callable[..., tuple[FloatArray, BoolArray]]:
         def last(rows: IntArray) -> tuple[FloatArray, BoolArray]:
@@ -156,6 +173,7 @@ class _View:
         self._rest = rest
         self._plain = isinstance(rest, gym.spaces.Box)
         flat = rest if _is_row(rest) else _flat(rest)
+        self._size = int(np.prod(flat.shape or ()))
         mask = gym.spaces.MultiBinary(self._count or 1)
         self.spaces = (
             gym.spaces.Dict(
@@ -177,6 +195,11 @@ class _View:
             space = gym.vector.utils.batch_space(self._rest, rows)
             each = gym.vector.utils.iterate(space, rest)
             observations = np.stack([self._flatten(one) for one in each])
+        if observations.shape[1] != self._size:
+            raise LearningError(
+                f"the environment gives rows of {observations.shape[1]} numbers where its "
+                f"observation_space says {self._size}: correct the one or the other"
+            )
         if mask is None:
             allowed = np.ones((rows, self._count), np.bool_)
         else:
@@ -365,6 +388,24 @@ def _told(info: Mapping[str, Any]) -> dict[str, Any]:
         for name, values in dict(told).items()
         if not name.startswith("_") and isinstance(values, np.ndarray) and values.dtype != object
     }
+
+
+def _misfit(space: gym.Space[Any], given: Any) -> str:
+    """Say what of an observation is of another shape than its space; empty where nothing is."""
+    if given is None:
+        return ""
+    if isinstance(space, gym.spaces.Dict):
+        parts = dict(space)
+        if not isinstance(given, Mapping) or parts.keys() - given.keys():
+            return f"{type(given).__name__} without all of {', '.join(parts)}"
+        told = [(f" in {name!r}", part, given[name]) for name, part in parts.items()]
+    elif isinstance(space, gym.spaces.Tuple):
+        told = [(f" in part {i}", *pair) for i, pair in enumerate(zip(space, given, strict=False))]
+    elif space.shape is not None and np.shape(given) != space.shape:
+        return f"an observation of shape {np.shape(given)} where its space says {space.shape}"
+    else:
+        return ""
+    return next((found + at for at, part, one in told if (found := _misfit(part, one))), "")
 
 
 def _is_row(space: gym.Space[Any]) -> bool:
