@@ -108,9 +108,5 @@ class CheckpointError(LearningError):
     """A checkpoint is missing, damaged or does not fit the model."""
 
 
-class ChampionMoved(CheckpointError):
-    """Another champion was chosen while a decision about the one before was being made."""
-
-
 class SettingRefused(LearningError, ValueError):
     """A setting of the algorithm is out of range, or would have no effect."""

@@ -12,9 +12,9 @@ import ray
 from tests.learning.experience import SMALL, random_rollout
 from tests.waits import WAIT_S
 from trading.app.learning_loop import LearningLoop, learner_figures
-from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
-from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
-from trading.learning.champion.store import ChampionStore, Promotion
+from trading.execution.events import ChallengerRejected, PromotedBy
+from trading.learning.champion.manager import ChampionManager, PromotionDecision
+from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.online import LearnerReport
 from trading.learning.policy import Policy
@@ -51,7 +51,7 @@ class Refuser:
 
     def __init__(self, manager: ChampionManager) -> None:
         self.report = LearnerReport()
-        self.poll, self.follow = manager.poll, manager.follow
+        self.follow = manager.follow
         self.learned = 0
 
     def learn(self, rollout: object) -> PromotionDecision | None:
@@ -61,7 +61,7 @@ class Refuser:
 
 
 def manager(folder: Path) -> ChampionManager:
-    made = ChampionManager(ChampionStore(folder, 3), lambda champion_state: None)
+    made = ChampionManager(ChampionStore(folder, 3))
     made.begin(write(1), 1, "the beginning", AccountChampion())
     return made
 
@@ -137,23 +137,59 @@ def test_how_long_it_has_been_at_a_fragment_is_known_while_the_learner_hangs(
     run_until(loop, stop, live, hung)
 
 
-def test_an_owners_promotion_reaches_a_frozen_live_market(tmp_path: Path) -> None:
-    live, stop = ray.remote(Live).options(num_cpus=0).remote(0), threading.Event()
+class Frozen(Live):
+    """An account whose owner promoted champion 2."""
+
+    def account_champion(self) -> AccountChampion:
+        return AccountChampion(2, 1, 2, 1)
+
+
+def test_without_a_learner_the_account_is_followed_too(tmp_path: Path) -> None:
+    live, stop = ray.remote(Frozen).options(num_cpus=0).remote(0), threading.Event()
     present = manager(tmp_path)
-    ChampionStore(tmp_path, 3).promote(write(2), Promotion(2, PromotedBy.OWNER, "by hand"))
+    account = AccountChampion(1, 0, 1)
+    ChampionStore(tmp_path, 3).write(write(2), Promotion(2, PromotedBy.OWNER, "by hand"), account)
     loop = LearningLoop(live, present, None, None, lockstep=False, stop=stop)
-    (answer,) = run_until(loop, stop, live, lambda told: len(told) == 1)
-    (decision,) = answer.decisions
-    assert answer.fragment is None
-    assert isinstance(decision.event, ChampionPromoted) and decision.champion is not None
-    assert decision.champion.number == 2
+    assert run_until(loop, stop, live, lambda _: present.champion.number == 2) == []
+
+
+class Promoter(Refuser):
+    """A learner whose first challenger is promoted."""
+
+    def __init__(self, manager: ChampionManager) -> None:
+        super().__init__(manager)
+        self._manager = manager
+
+    def learn(self, rollout: object) -> PromotionDecision | None:
+        self.learned += 1
+        why = Promotion(2, PromotedBy.GATE, "not worse")
+        return self._manager.promote(write(2), why) if self.learned == 1 else None
+
+
+class Takes(Live):
+    """Takes up a promotion that it is told the second time."""
+
+    def account_champion(self) -> AccountChampion:
+        took = len(self.answers) >= 2
+        return AccountChampion(2, 1, 2, 1) if took else AccountChampion(1, 0, 1)
+
+
+def test_a_promotion_is_sent_again_until_the_account_has_it(tmp_path: Path) -> None:
+    live, stop = ray.remote(Takes).options(num_cpus=0).remote(4), threading.Event()
+    present = manager(tmp_path)
+    learner: Any = Promoter(present)
+    loop = LearningLoop(live, present, learner, None, lockstep=True, stop=stop)
+    answers = run_until(loop, stop, live, lambda told: len(told) == 4)
+    numbers = [[each.event.champion for each in answer.decisions] for answer in answers]
+    assert numbers == [[2], [2], [], []]
+    assert present.champion.number == 2
 
 
 class DiesOnce(Live):
     """Dies of the first answer that it is given, and lives again."""
 
     def __init__(self, marker: Path) -> None:
-        super().__init__(0)
+        super().__init__(10)
         self._marker = marker
 
     def deliver(self, answer: LearnerReply, figures: Any, status: dict[str, Any]) -> None:
@@ -163,14 +199,13 @@ class DiesOnce(Live):
         super().deliver(answer, figures, status)
 
 
-def test_a_change_that_could_not_be_handed_over_is_sent_again(tmp_path: Path) -> None:
+def test_a_promotion_that_could_not_be_handed_over_is_sent_again(tmp_path: Path) -> None:
     actor = ray.remote(DiesOnce).options(num_cpus=0, max_restarts=-1, max_task_retries=0)
     live, stop = actor.remote(tmp_path / "died"), threading.Event()
     present = manager(tmp_path / "checkpoints")
-    owner = ChampionStore(tmp_path / "checkpoints", 3)
-    owner.promote(write(2), Promotion(2, PromotedBy.OWNER, "by hand"))
-    loop = LearningLoop(live, present, None, None, lockstep=False, stop=stop)
-    (answer,) = run_until(loop, stop, live, lambda told: len(told) == 1)
+    learner: Any = Promoter(present)
+    loop = LearningLoop(live, present, learner, None, lockstep=True, stop=stop)
+    answer, *_ = run_until(loop, stop, live, lambda told: len(told) >= 1)
     assert (tmp_path / "died").exists()
     (decision,) = answer.decisions
     assert decision.champion is not None and decision.champion.number == 2

@@ -4,7 +4,9 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,16 +14,25 @@ from typer.testing import CliRunner, Result
 
 from trading.cli.main import app
 from trading.config import Settings
+from trading.errors import OwnerRefused
+from trading.execution.commands import Command
 from trading.execution.events import (
     ChampionPromoted,
-    ChampionRolledBack,
     Compared,
+    OwnerCommand,
+    OwnerCommanded,
     PromotedBy,
-    RolledBackBy,
+    WeightsAdopted,
 )
 from trading.execution.journal import Journal
 from trading.execution.lease import AccountLease
-from trading.learning.champion.store import ChampionStore, Promotion, weights_digest
+from trading.execution.mailbox import serve
+from trading.learning.champion.store import (
+    AccountChampion,
+    ChampionStore,
+    Promotion,
+    weights_digest,
+)
 from trading.learning.checkpoints import CheckpointStore, write_module_weights
 from trading.learning.policy import Policy, Weights
 from trading.live import assembly
@@ -31,16 +42,27 @@ def weights(seed: int) -> Weights:
     return Policy(assembly.model_config(Settings()), seed).weights()
 
 
+def journal_path(state: Path) -> Path:
+    return assembly.journal_path(Settings.model_validate({"paths": {"state_dir": state}}))
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    """A state folder with champions 1 and 2 and the learner's checkpoint of version 30."""
+    """An account with champions 1 and 2, and the learner's checkpoint of version 30."""
     champions = ChampionStore(tmp_path / "checkpoints", 5, clock=lambda: 1_767_625_200.0)
     compared = (Compared("simulated", 64, -0.5, -0.25, 0.25, 0.125, 0.375),)
-    for seed, why in (
-        (1, Promotion(10, PromotedBy.START, "pre-training")),
-        (2, Promotion(20, PromotedBy.GATE, "not worse on simulated", 0.0125, compared)),
-    ):
-        champions.promote(lambda d, seed=seed: write_module_weights(d, weights(seed)), why)
+    with Journal(journal_path(tmp_path)) as journal:
+        journal.open_account("paper", 10_000.0, 1)
+        for seed, why in (
+            (1, Promotion(10, PromotedBy.START, "pre-training")),
+            (2, Promotion(20, PromotedBy.GATE, "not worse on simulated", 0.0125, compared)),
+        ):
+            event = champions.write(
+                lambda d, seed=seed: write_module_weights(d, weights(seed)),
+                why,
+                AccountChampion(seed - 1, 0, seed - 1),
+            )
+            journal.append(msgspec.structs.replace(event, ts_ns=1 + seed, equity=10_000.0))
     store = CheckpointStore(tmp_path / "checkpoints", 5)
     store.save(lambda d: write_module_weights(d, weights(3)), {"step": 30})
     return tmp_path
@@ -55,11 +77,11 @@ def run(state: Path, *arguments: str) -> Result:
 
 
 def trades(state: Path) -> tuple[int, int, str]:
-    champions = ChampionStore(state / "checkpoints", 5)
-    pointer = champions.pointer()
-    assert pointer is not None
-    digest = weights_digest(champions.load(pointer.champion).weights)
-    return pointer.champion, pointer.before, digest
+    """The account's champion, the one before it, and the digest of its weights."""
+    with Journal(journal_path(state), read_only=True) as journal:
+        account = journal.fold()
+    digest = weights_digest(ChampionStore(state / "checkpoints", 5).load(account.champion).weights)
+    return account.champion, account.champion_before, digest
 
 
 def test_list_tells_which_champion_trades_and_its_numbers(state: Path) -> None:
@@ -122,49 +144,70 @@ def test_show_prints_the_manifest(state: Path) -> None:
 def test_a_step_of_the_learner_is_promoted(state: Path, which: str) -> None:
     result = run(state, "promote", which)
     assert result.exit_code == 0, result.output
-    told = "champion-3 is to trade from the next start on (version 30); the one before it: "
-    assert result.output == f"{told}champion-2\n"
+    told = "champion-3 trades from the next bar on (version 30); the one before it: champion-2\n"
+    assert result.output == told
     assert trades(state) == (3, 2, weights_digest(weights(3)))
+    with Journal(journal_path(state), read_only=True) as journal:
+        *_, commanded, promoted, adopted = journal.events()
+    assert isinstance(commanded, OwnerCommanded) and commanded.command is OwnerCommand.PROMOTE
+    assert isinstance(promoted, ChampionPromoted) and promoted.by is PromotedBy.OWNER
+    assert (promoted.reason, promoted.equity) == ("promoted from step-000000030", 10_000.0)
+    assert isinstance(adopted, WeightsAdopted)
+    assert adopted.digest == weights_digest(weights(3))
 
 
-def journal_of(state: Path, champion: int) -> Journal:
-    """The journal of an account that trades with a champion, open for writing."""
-    journal = Journal(
-        assembly.journal_path(Settings.model_validate({"paths": {"state_dir": state}}))
-    )
-    account = journal.open_account("paper", 10_000.0, 1)
-    if not account.champion:
-        why = ChampionPromoted(2, champion, 20, 0, PromotedBy.START, "pre-training", 10_000.0)
-        journal.append(why)
-    return journal
+def test_who_trades_the_account_is_asked_and_what_it_says_is_told(state: Path) -> None:
+    path, asked, stopping = journal_path(state), [], threading.Event()
+
+    def obey(command: Command | None) -> dict[str, Any]:
+        assert command is not None
+        asked.append((command.command, command.which))
+        if command.command is OwnerCommand.ROLLBACK:
+            raise OwnerRefused("no champion before the present one")
+        return {"said": f"{command.which} trades from the next bar on"}
+
+    def trade() -> None:
+        while not stopping.wait(0.05):
+            serve(path, obey)
+
+    with AccountLease(path):
+        nobody = run(state, "promote", "30", "--wait", "0")
+        trader = threading.Thread(target=trade)
+        trader.start()
+        promoted = run(state, "promote", "30", "--wait", "60")
+        refused = run(state, "rollback", "--wait", "60")
+        stopping.set()
+        trader.join()
+    assert nobody.exit_code == 1 and "did not take the command within 0 s" in nobody.stderr
+    assert promoted.output == "champion-4 trades from the next bar on\n"
+    assert asked == [(OwnerCommand.PROMOTE, "champion-4"), (OwnerCommand.ROLLBACK, "")]
+    assert refused.exit_code == 1 and "no champion before" in refused.stderr
+    assert trades(state)[0] == 2, "what is not journalled did not happen"
+    assert run(state, "promote", "champion-3").output.startswith("champion-3 trades")
+    assert trades(state)[:2] == (3, 2)
 
 
-def test_it_trades_only_once_the_account_has_followed(state: Path) -> None:
-    path = assembly.journal_path(Settings.model_validate({"paths": {"state_dir": state}}))
-    told: list[str] = []
-    with AccountLease(path), journal_of(state, 2) as journal:
-        told.append(run(state, "promote", "30", "--wait", "0").output)
-        journal.append(ChampionPromoted(3, 3, 30, 2, PromotedBy.OWNER, "", 10_000.0))
-        told.append(run(state, "promote", "30", "--wait", "0").output)
-        trading = threading.Timer(
-            1.0, journal.append, [ChampionPromoted(4, 5, 30, 4, PromotedBy.OWNER, "", 10_000.0)]
-        )
-        trading.start()
-        told.append(run(state, "promote", "30", "--wait", "60").output)
-        trading.join()
-    assert told[0].startswith("champion-3 is to trade (version 30)") and "/status" in told[0]
-    assert told[1].startswith("champion-4 is to trade (version 30)")
-    assert told[2].startswith("champion-5 trades (version 30)")
+def test_an_account_that_has_not_traded_begins_with_what_is_promoted(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    write_module_weights(tmp_path / "model", weights(7))
+    for which in (str(tmp_path / "model"), "champion-1"):
+        told = run(tmp_path, "promote", which)
+        assert told.exit_code == 0, told.output
+    assert told.output == "champion-2 trades from the first start on (version 0)\n"
+    news = ChampionStore(tmp_path / "checkpoints", 5).news_for(AccountChampion())
+    assert news is not None and news.champion == 2
+    listed = json.loads(run(tmp_path, "list", "--json").output)
+    assert [each["trades"] for each in listed] == [False, False]
+    rolled = run(tmp_path, "rollback")
+    assert rolled.exit_code == 1 and "has not traded yet" in rolled.stderr
 
 
-def test_a_command_starts_from_where_a_drawdown_brought_the_account(state: Path) -> None:
-    """The account fell back from 2 to 1, and the driver has not looked since."""
-    with journal_of(state, 1) as journal:
-        journal.append(ChampionPromoted(3, 2, 20, 1, PromotedBy.GATE, "", 10_000.0))
-        lost = ChampionRolledBack(4, 1, 1, 10, 2, RolledBackBy.DRAWDOWN, "lost", 9_000.0, 10_000.0)
-        journal.append(lost)
-    assert "the one before it: champion-1" in run(state, "promote", "30").output
-    assert trades(state)[:2] == (3, 1)
+def test_an_account_of_a_rule_based_trader_has_no_champion(state: Path) -> None:
+    rules = ("--set", "policy.trader=patient")
+    for words in (("promote", "30"), ("rollback",)):
+        told = run(state, *words, *rules)
+        assert told.exit_code == 1 and "the rule-based trader patient" in told.stderr
+    assert trades(state)[0] == 2
 
 
 def test_an_earlier_champion_and_a_model_are_promoted(state: Path, tmp_path: Path) -> None:
@@ -180,6 +223,7 @@ def test_an_earlier_champion_and_a_model_are_promoted(state: Path, tmp_path: Pat
 def test_rollback_goes_to_the_one_before(state: Path) -> None:
     result = run(state, "rollback")
     assert result.exit_code == 0, result.output
+    assert result.output == "champion-1 trades from the next bar on (version 10)\n"
     assert trades(state) == (1, 0, weights_digest(weights(1)))
     again = run(state, "rollback")
     assert again.exit_code == 1

@@ -23,7 +23,7 @@ from trading.execution.events import DecisionMade
 from trading.execution.journal import Journal
 from trading.execution.lease import holder_of
 from trading.execution.portfolio import Account
-from trading.learning.champion.store import ChampionStore
+from trading.learning.champion.store import AccountChampion, ChampionStore
 from trading.learning.checkpoints import CheckpointStore
 
 NO_NODES = why_no_nodes()
@@ -302,10 +302,13 @@ class Left(NamedTuple):
     @classmethod
     def by(cls, service: Service) -> "Left":
         checkpoints = service.journal.parent / "checkpoints"
-        pointer = ChampionStore(checkpoints, 5).pointer()
         latest = CheckpointStore(checkpoints, 5).latest()
-        assert pointer is not None and latest is not None
-        return cls(events(service.journal), pointer.champion, latest[0].name)
+        assert latest is not None
+        with Journal(service.journal, read_only=True) as journal:
+            standing = AccountChampion.of(journal.fold())
+        news = ChampionStore(checkpoints, 5).news_for(standing)
+        champion = standing.champion if news is None else news.champion
+        return cls(events(service.journal), champion, latest[0].name)
 
 
 def assert_goes_on(journal: Path, left: Left) -> None:

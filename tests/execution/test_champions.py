@@ -63,7 +63,7 @@ def test_a_drawdown_under_a_champion_brings_the_one_before_back_and_leaves_only_
     bar(broker, 10_110.0)
     assert standing(broker) == (1, 0, TradingState.REDUCING, RejectReason.CHAMPION_DRAWDOWN)
     account = broker.account
-    assert (account.champion_version, account.discarded_champion) == (10, 2)
+    assert (account.champion_version, account.newest_champion) == (10, 2)
     assert account.champion_peak_equity == 10_110.0
     events = list(broker.journal.events())
     (event,) = [each for each in events if isinstance(each, ChampionRolledBack)]

@@ -9,7 +9,12 @@ from trading.config import Settings, load_settings
 from trading.execution.events import Compared, PromotedBy
 from trading.learning.champion import card
 from trading.learning.champion.card import CARD, LEARNT_FROM, live_told, markets_told, model_card
-from trading.learning.champion.store import ChampionStore, Promotion, weights_digest
+from trading.learning.champion.store import (
+    AccountChampion,
+    ChampionStore,
+    Promotion,
+    weights_digest,
+)
 from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
 from trading.learning.noted_settings import NOTED, noted_settings
 from trading.learning.policy import Policy
@@ -41,7 +46,7 @@ def card_of(champions: ChampionStore, number: int) -> str:
 
 def test_a_promoted_champion_has_a_card_of_all_that_is_known(tmp_path: Path) -> None:
     champions = store(tmp_path, "learning.epochs=9", "market.price.drift_pct=20", "symbols=SPY,QQQ")
-    champions.promote(write, GATE)
+    champions.write(write, GATE, AccountChampion())
     told = card_of(champions, 1)
     for part in (
         "# Model card: champion-1",
@@ -67,23 +72,23 @@ def test_a_promoted_champion_has_a_card_of_all_that_is_known(tmp_path: Path) -> 
 
 def test_who_was_judged_on_simulated_sessions_only_has_that_as_a_limit(tmp_path: Path) -> None:
     champions = store(tmp_path)
-    champions.promote(write, GATE._replace(compared=COMPARED[:1]))
+    champions.write(write, GATE._replace(compared=COMPARED[:1]), AccountChampion())
     assert "judged on simulated sessions only" in card_of(champions, 1)
 
 
 def test_an_owners_champion_tells_where_its_checkpoint_came_from(tmp_path: Path) -> None:
     champions = store(tmp_path, "learning.epochs=9")
-    champions.promote(write, GATE)
+    champions.write(write, GATE, AccountChampion())
     then = load_settings(None, ["learning.epochs=7"], {})
     origin = {NOTED: noted_settings(then), LEARNT_FROM: markets_told(then)}
     learner = CheckpointStore(tmp_path, 3, noted=origin)
     path = learner.save(write, {"step": 30})
-    champions.promote_checkpoint(path, SMALL, own=True)
+    champions.write_checkpoint(path, SMALL, AccountChampion(1, 0, 1), own=True)
     told = card_of(champions, 2)
     assert "| `learning.epochs` | `7` |" in told and "owner: promoted from step-000000030" in told
     assert "the gate was not asked" in told and "Nothing was measured" in told
     assert "data.source" not in told
-    champions.promote_checkpoint(champions.path(1), SMALL, own=True)
+    champions.write_checkpoint(champions.path(1), SMALL, AccountChampion(2, 1, 2), own=True)
     assert "| `learning.epochs` | `9` |" in card_of(champions, 3)
     assert "the gate was not asked" in card_of(champions, 3), "the card is not its origin's"
 
@@ -102,7 +107,7 @@ def test_no_promotion_fails_for_want_of_a_card(
     champions = store(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(card, "model_card", full)
-        assert champions.promote(write, GATE).champion == 1
+        assert champions.write(write, GATE, AccountChampion()).champion == 1
     assert not (champions.path(1) / CARD).exists()
     assert champions.load(1).number == 1
     assert "no model card is written" in caplog.text and "No space left" in caplog.text

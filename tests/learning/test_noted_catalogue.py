@@ -8,7 +8,7 @@ import pytest
 from trading.config import Settings
 from trading.errors import CheckpointError
 from trading.execution.events import PromotedBy
-from trading.learning.champion.store import ChampionStore, Promotion
+from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
 from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
 from trading.learning.noted_catalogue import CATALOGUE, check_catalogue, noted_catalogue
 from trading.learning.policy import Policy
@@ -46,14 +46,16 @@ def test_one_of_another_catalogue_is_refused_though_its_shape_fits(
         assembly.policy_of(Settings(), path)
     champions = ChampionStore(tmp_path / "checkpoints", 5)
     with pytest.raises(CheckpointError, match=told):
-        champions.promote_checkpoint(path, assembly.model_config(Settings()), own=True)
+        config = assembly.model_config(Settings())
+        champions.write_checkpoint(path, config, AccountChampion(), own=True)
 
 
 def test_a_champion_names_its_catalogue(tmp_path: Path) -> None:
     weights = Policy(assembly.model_config(Settings()), 3).weights()
     champions = ChampionStore(tmp_path, 5)
-    champions.promote(
+    champions.write(
         lambda directory: write_module_weights(directory, weights),
         Promotion(10, PromotedBy.START, "of the test"),
+        AccountChampion(),
     )
     assert verify(champions.path(1))[CATALOGUE] == noted_catalogue()

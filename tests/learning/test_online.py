@@ -10,7 +10,6 @@ import ray
 
 from tests.learning.algorithms import NETWORK, Build, config, equal, live
 from tests.learning.recall_env import MaskedRecallVectorEnv
-from trading.errors import CheckpointError
 from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.gate import (
     KL,
@@ -22,9 +21,8 @@ from trading.learning.champion.gate import (
     HeldOut,
     SessionTrader,
 )
-from trading.learning.champion.manager import AccountChampion, ChampionManager
-from trading.learning.champion.registry import ChampionState
-from trading.learning.champion.store import ChampionStore
+from trading.learning.champion.manager import ChampionManager
+from trading.learning.champion.store import AccountChampion, ChampionStore
 from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
 from trading.learning.online import OnlineLearner, OnlineRules
 from trading.learning.policy import Policy
@@ -58,7 +56,6 @@ class Course:
     manager: ChampionManager
     gate: Gate
     rules: OnlineRules
-    published: list[ChampionState] = field(default_factory=list)
     means: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -72,7 +69,7 @@ class Course:
 
     def mean(self) -> float:
         """What the champion earns on the held-out sessions, in percent."""
-        champion = self.manager.state.champion
+        champion = self.manager.champion
         if champion.number not in self.means:
             result = self.gate.judge(champion.weights, champion.weights)
             self.means[champion.number] = result.compared[0].champion
@@ -94,15 +91,14 @@ def course(build: Build, tmp_path: Path) -> Callable[..., Course]:
             algorithm.train()
         store = CheckpointStore(tmp_path, keep=3)
         champions = ChampionStore(tmp_path, keep=3)
-        published: list[ChampionState] = []
-        manager = ChampionManager(champions, published.append)
+        manager = ChampionManager(champions)
         version = algorithm.weights_version
         manager.begin(algorithm.save_to_path, version, "the beginning", AccountChampion())
         limits = GateLimits(margin_pct=MARGIN_PCT, max_kl=max_kl)
         old_regime = HeldOut("old regime", lambda trader: recall(trader, length=7))
         gate = Gate(NETWORK, limits, [HeldOut("recall", recall), old_regime])
         rules = OnlineRules(10_000_000, share, updates, patience, max_reward=50.0)
-        return Course(algorithm, store, champions, manager, gate, rules, published)
+        return Course(algorithm, store, champions, manager, gate, rules)
 
     return begin
 
@@ -119,7 +115,7 @@ def test_what_learns_is_promoted_and_trades_from_then_on(course: Callable[..., C
     assert last.event.by is PromotedBy.GATE
     assert {each.held_out for each in last.event.compared} == {"recall", "old regime"}
     verify(at.champions.path(last.champion.number))
-    assert at.published[-1].champion.number == last.champion.number == 1 + len(promoted)
+    assert at.manager.champion.number == last.champion.number == 1 + len(promoted)
     assert at.mean() > before
     assert learner.report.judgements == 5
     assert learner.report.judgement_seconds > 0.0
@@ -164,7 +160,7 @@ def test_a_fragment_that_no_market_can_have_made_is_refused(
 def test_a_harmful_challenger_is_reset_with_its_optimizer(course: Callable[..., Course]) -> None:
     at = course(max_kl=1e-9, trained=1)
     learner = at.learner
-    champion = at.manager.state.champion
+    champion = at.manager.champion
     rollout = at.clean()
     decision = learner.learn(rollout)
     assert decision is not None and isinstance(decision.event, ChallengerRejected)
@@ -214,7 +210,7 @@ def test_weights_that_are_no_numbers_are_given_up(course: Callable[..., Course])
     decision = learner.learn(at.clean())
     assert decision is not None and isinstance(decision.event, ChallengerRejected)
     assert decision.event.failed == (NOT_FINITE,) and decision.event.reset
-    assert equal(at.algorithm.weights(), at.manager.state.champion.weights)
+    assert equal(at.algorithm.weights(), at.manager.champion.weights)
 
 
 def test_an_owners_model_trades_and_is_learned_on_from(
@@ -223,48 +219,34 @@ def test_an_owners_model_trades_and_is_learned_on_from(
     at = course()
     learner = at.learner
     learner.learn(at.clean())
-    assert learner.poll() is None
+    now = AccountChampion(at.manager.champion.number, 0, at.manager.champion.number)
+    assert not learner.follow(now)
     model = Policy(NETWORK, seed=5).weights()
     folder = tmp_path / "model"
     folder.mkdir()
     write_module_weights(folder, model)
-    at.champions.promote_checkpoint(folder, NETWORK, own=False)
-    decision = learner.poll()
-    assert decision is not None and isinstance(decision.event, ChampionPromoted)
-    assert decision.event.by is PromotedBy.OWNER and decision.champion is not None
-    assert equal(decision.champion.weights, model)
+    number = at.champions.write_checkpoint(folder, NETWORK, now, own=False).champion
+    followed = AccountChampion(number, now.champion, number, changes=1)
+    assert learner.follow(followed)
+    assert equal(at.manager.champion.weights, model)
     assert equal(at.algorithm.weights(), model)
-    assert learner.poll() is None
+    assert not learner.follow(followed) and not learner.follow(now)
     assert learner.learn(at.clean()) is not None
-
-
-def test_an_owners_damaged_champion_is_refused_and_told_once(
-    course: Callable[..., Course], tmp_path: Path
-) -> None:
-    at = course()
-    learner = at.learner
-    folder = tmp_path / "model"
-    folder.mkdir()
-    write_module_weights(folder, Policy(NETWORK, seed=5).weights())
-    number = at.champions.promote_checkpoint(folder, NETWORK, own=False).champion
-    (at.champions.path(number) / "module_state.pkl").write_bytes(b"damaged")
-    assert learner.poll() is None and learner.poll() is None
-    assert at.manager.state.champion.number == 1
-    with pytest.raises(CheckpointError):
-        at.champions.load(number)
 
 
 def test_learning_goes_back_with_the_account(course: Callable[..., Course]) -> None:
     at = course()
     learner = at.learner
-    first = at.manager.state.champion
-    while at.manager.state.champion.number == 1:
+    first = at.manager.champion
+    while at.manager.champion.number == 1:
         learner.learn(at.clean())
-    fallen = at.manager.state.champion.number
-    decision = learner.follow(AccountChampion(champion=1, newest=fallen, discarded=fallen))
-    assert decision is not None and decision.champion is not None and decision.champion.number == 1
+    fallen = at.manager.champion.number
+    assert not learner.follow(AccountChampion(fallen, 1, fallen, changes=1))
+    back = AccountChampion(1, 0, fallen, changes=2)
+    assert learner.follow(back)
+    assert at.manager.champion.number == 1
     assert equal(at.algorithm.weights(), first.weights)
-    assert learner.follow(AccountChampion(champion=1, newest=fallen, discarded=fallen)) is None
+    assert not learner.follow(back)
 
 
 def test_a_lost_learner_comes_back_and_the_fragment_is_learned(

@@ -21,8 +21,16 @@ from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.events import ChampionPromoted, PromotedBy
 from trading.execution.journal import Journal
-from trading.learning.champion.registry import ChampionState
-from trading.learning.champion.store import Champion, ChampionPointer
+from trading.execution.portfolio import Account
+from trading.learning.champion.registry import WeightRegistry
+from trading.learning.champion.store import (
+    AccountChampion,
+    Champion,
+    ChampionState,
+    ChampionStore,
+    Promotion,
+)
+from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.live.bar_clock import Bar
@@ -137,22 +145,22 @@ def await_live(stream: StreamClient) -> None:
             raise TimeoutError(f"the stream did not come up: {stream.health()}")
 
 
-def champion_state_of(policy: Policy, number: int = 1) -> ChampionState:
+def champion_state_of(policy: Policy, account: Account | None = None) -> ChampionState:
     """The champion state of a policy that nobody preceded."""
-    change = ChampionPromoted(0, number, 0, 0, PromotedBy.START, "of the test", 0.0)
-    return ChampionState(
-        ChampionPointer(1, number, 0, change), Champion(number, 0, policy.weights()), None
+    news = ChampionPromoted(0, 1, 0, 0, PromotedBy.START, "of the test", 0.0)
+    is_known = account is not None and account.champion
+    return ChampionState(Champion(1, 0, policy.weights()), None, None if is_known else news)
+
+
+def registry_of(settings: Settings, policy: Policy) -> WeightRegistry:
+    """A registry without Ray around it, and the policy as the first champion on disk."""
+    champions = ChampionStore(settings.paths.checkpoints, 5)
+    champions.write(
+        lambda folder: write_module_weights(folder, policy.weights()),
+        Promotion(0, PromotedBy.START, "of the test"),
+        AccountChampion(),
     )
-
-
-class Registry:
-    """Hands out a champion state as the weight registry does."""
-
-    def __init__(self, champion_state: ChampionState) -> None:
-        self._state = champion_state
-
-    def state(self) -> ChampionState:
-        return self._state
+    return WeightRegistry(champions.load)
 
 
 def await_that(what: str, condition: Callable[[], Any], within_s: float = WAIT_S) -> Any:
@@ -208,7 +216,7 @@ def trade(
         if settings.policy.trader is None:
             config = assembly.model_config(settings)
             policy = Policy(config, settings.seed, acting=settings.policy.act)
-            champion_state = champion_state or champion_state_of(policy)
+            champion_state = champion_state or champion_state_of(policy, account)
         else:
             policy = RuleBasedDecider(assembly.rule_based(settings, settings.seed))
         trader_settings = replace(

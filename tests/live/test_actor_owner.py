@@ -11,12 +11,14 @@ import pytest
 from ray import cloudpickle
 
 from tests.live import market as market_of_test
-from tests.live.market import FirstMinutes, Registry, champion_state_of, serving, settings_for
+from tests.live.market import FirstMinutes, registry_of, serving, settings_for
 from trading.app.driver import without_secrets
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import ask
 from trading.execution.owner import Command
+from trading.learning.champion.store import AccountChampion, weights_digest
+from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
 from trading.live import actor as live_actor
 from trading.live import assembly
@@ -39,7 +41,7 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveMarket
     policy = Policy(assembly.model_config(settings), settings.seed)
     # Slow enough that the day is not over while it is commanded.
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
-        market = LiveMarket(settings, endpoint, Registry(champion_state_of(policy)))
+        market = LiveMarket(settings, endpoint, registry_of(settings, policy))
         await_that("trading", lambda: market.progress().connected)
         begin()
         await_that("a bar", lambda: market.progress().market_time_ns)
@@ -47,8 +49,8 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveMarket
         market.stop()
 
 
-def say(live: LiveMarket, command: OwnerCommand, which: str = "", **what: Any) -> dict[str, Any]:
-    refused, answer = live.control(Command(command, "alice", **what), which)
+def say(live: LiveMarket, command: OwnerCommand, **what: Any) -> dict[str, Any]:
+    refused, answer = live.control(Command(command, "alice", **what))
     assert not refused, refused
     return answer
 
@@ -81,8 +83,21 @@ def test_the_actor_obeys_over_http_and_by_the_mailbox(live: LiveMarket, tmp_path
 def test_the_champion_is_chosen_and_limits_are_read_again(live: LiveMarket, tmp_path: Path) -> None:
     refused, _ = live.control(Command(OwnerCommand.ROLLBACK, "alice"))
     assert "no champion before" in refused
-    refused, _ = live.control(Command(OwnerCommand.PROMOTE, "alice"), "champion-7")
+    refused, _ = live.control(Command(OwnerCommand.PROMOTE, "alice", which="champion-7"))
     assert "there is no champion" in refused
+    trader = live._trader
+    assert trader is not None
+    first = trader.policy.weights()
+    model = Policy(assembly.model_config(live._settings), 7).weights()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_module_weights(folder, model)
+    said = say(live, OwnerCommand.PROMOTE, which=str(folder))["said"]
+    assert said.startswith("champion-2 trades") and said.endswith("the one before it: champion-1")
+    assert weights_digest(trader.policy.weights()) == weights_digest(model)
+    assert live.account_champion() == AccountChampion(2, 1, 2, 1)
+    assert "champion-1 trades" in say(live, OwnerCommand.ROLLBACK)["said"]
+    assert weights_digest(trader.policy.weights()) == weights_digest(first)
     settings = live._settings
     live._settings = settings.model_copy(
         update={"risk": settings.risk.model_copy(update={"max_daily_loss_pct": 1.0})}
@@ -93,12 +108,10 @@ def test_the_champion_is_chosen_and_limits_are_read_again(live: LiveMarket, tmp_
         "the limits of the settings' file",
         lambda: live._trader and live._trader.env.broker.risk.limits.max_daily_loss_pct == 5.0,
     )
-    trader = live._trader
-    assert trader is not None
     known = live.stop(), live.account_champion()
     # What the trading thread is in the midst of changing, no other thread sees.
     account = trader.env.broker.account
-    account.fills, account.champion, account.discarded_champion = 99, 9, 9
+    account.fills, account.champion = 99, 9
     assert (live.progress(), live.account_champion()) == known
 
 
@@ -113,9 +126,7 @@ def test_without_its_secrets_it_waits_and_holds_none(
     policy = Policy(assembly.model_config(settings), settings.seed)
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
         key = endpoint.api_key
-        market = LiveMarket(
-            told, replace(endpoint, api_key=""), Registry(champion_state_of(policy))
-        )
+        market = LiveMarket(told, replace(endpoint, api_key=""), registry_of(settings, policy))
         assert market.progress().locked
         assert market.progress().phase == "starting"
         market.unlock(secrets, key)
@@ -130,7 +141,7 @@ def test_without_its_secrets_it_waits_and_holds_none(
 
 def test_one_that_is_stopped_before_it_has_its_secrets_ends(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    market = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", ""), Registry(None))
+    market = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", ""), None)
     assert market.stop().phase == "stopped"
 
 

@@ -1,65 +1,114 @@
-"""Which policy trades, by decisions, by drawdowns, and after a death in between."""
+"""Which policy trades, by decisions, by drawdowns, by its owner, and after a death in between."""
 
+import json
+import os
+import shutil
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.execution.scene import NOW_NS, SECOND_NS, market, new_broker
 from trading.config import Settings
+from trading.errors import CheckpointError, OwnerRefused
 from trading.execution.broker import PaperBroker
 from trading.execution.events import (
     ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
+    OwnerCommand,
     PromotedBy,
     RolledBackBy,
     WeightsAdopted,
 )
 from trading.execution.journal import Journal
 from trading.execution.orders import RejectReason
+from trading.execution.owner import Command, Effect, execute_command
 from trading.execution.risk import RiskLimits
 from trading.execution.states import TradingState
-from trading.learning.champion.manager import AccountChampion, PromotionDecision
-from trading.learning.champion.registry import ChampionState
-from trading.learning.champion.store import Champion, ChampionPointer, weights_digest
+from trading.learning.champion.manager import ChampionManager, PromotionDecision
+from trading.learning.champion.owner_choice import OwnerChoice
+from trading.learning.champion.store import (
+    AccountChampion,
+    Champion,
+    ChampionStore,
+    Promotion,
+    first_state,
+    weights_digest,
+)
+from trading.learning.checkpoints import write_module_weights
 from trading.learning.clstm import CLSTMConfig
-from trading.learning.policy import Policy
+from trading.learning.policy import Policy, Weights
 from trading.live import assembly
 from trading.live.champion_policy import ChampionPolicy
 
 CAPITAL = 10_000.0
 CONFIG = CLSTMConfig(2, 2, feature_hidden=2, actor_hidden=2, critic_hidden=2)
+GATE = PromotedBy.GATE
 
 
 @cache
-def champion(number: int) -> Champion:
-    return Champion(number, 10 * number, Policy(CONFIG, number).weights())
+def weights(seed: int) -> Weights:
+    return Policy(CONFIG, seed).weights()
 
 
-def promoted(number: int, before: int, by: PromotedBy = PromotedBy.GATE) -> ChampionPromoted:
-    return ChampionPromoted(0, number, 10 * number, before, by, "because", 0.0)
+def fill(seed: int) -> Callable[[Path], None]:
+    return lambda folder: write_module_weights(folder, weights(seed))
 
 
-def champion_state(number: int, before: int = 0, change: object = None) -> ChampionState:
-    made = change or promoted(number, before)
-    pointer = ChampionPointer(1, number, before, made)  # type: ignore[arg-type]
-    return ChampionState(pointer, champion(number), champion(before) if before else None)
+def why(seed: int, by: PromotedBy = GATE) -> Promotion:
+    return Promotion(10 * seed, by, "because")
 
 
 class Live:
-    """An account's champion_policy, as a process that can die."""
+    """An account and its driver, as processes that can die; champion N is of seed N."""
 
-    def __init__(self, folder: Path, present: ChampionState) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = ChampionStore(folder / "checkpoints", 3)
+        self.choice = OwnerChoice(folder / "checkpoints", 3)
         self.broker = new_broker(folder, CAPITAL)
+        self.now_ns = max(NOW_NS, self.broker.account.last_ts_ns)
         self.policy = Policy(CONFIG, 99)
-        self.champion_policy = ChampionPolicy(self.broker, self.policy, present)
-        self.champion_policy.begin(NOW_NS)
+        self.manager = ChampionManager(self.store)
+        self.manager.begin(fill(1), 10, "the beginning", self.account)
+        state = first_state(self.store, self.account, self.store.load)
+        self.champion_policy = ChampionPolicy(self.broker, self.policy, state)
+        self.champion_policy.begin(self.now_ns)
+        self.store.drop_old_pointer(self.broker.account.newest_champion)
 
-    def take(self, event: object, number: int = 0, equity: float = CAPITAL) -> None:
-        decision = PromotionDecision(event, champion(number) if number else None)  # type: ignore[arg-type]
-        self.champion_policy.receive(decision, NOW_NS + SECOND_NS, equity)
+    @property
+    def account(self) -> AccountChampion:
+        return AccountChampion.of(self.broker.account)
+
+    def take(self, decision: PromotionDecision, equity: float = CAPITAL) -> None:
+        self.champion_policy.receive(decision, self.now_ns + SECOND_NS, equity)
+
+    def promote(self, seed: int) -> None:
+        """By the gate, as the driver offers it and the live market takes it up."""
+        self.take(self.manager.promote(fill(seed), why(seed)))
+        self.manager.follow(self.account)
+
+    def obey(self, effect: Effect, champion: Champion, kind: OwnerCommand, key: str = "") -> str:
+        self.champion_policy.know(champion)
+        command = Command(kind, "alice", key=key)
+        now_ns = max(self.now_ns, self.broker.account.last_ts_ns)
+        said = execute_command(self.broker, command, now_ns, np.nan, effect).said
+        self.champion_policy.follow_account(now_ns)
+        return said
+
+    def promote_by_owner(self, seed: int) -> str:
+        model = self.folder / f"model-{seed}"
+        model.mkdir(exist_ok=True)
+        fill(seed)(model)
+        effect, champion = self.choice.promote(str(model), CONFIG, self.account)
+        return self.obey(effect, champion, OwnerCommand.PROMOTE)
+
+    def roll_back(self) -> str:
+        return self.obey(*self.choice.roll_back(self.account), OwnerCommand.ROLLBACK)
 
     def fall(self) -> None:
         """A drawdown under the champion, as the broker finds it at a bar."""
@@ -68,37 +117,61 @@ class Live:
         self.broker.close_session("2026-01-05", equity / 0.96, NOW_NS + 2 * SECOND_NS)
         self.broker.on_bar(market(), NOW_NS + 3 * SECOND_NS, equity=equity)
 
-    def trades(self) -> int:
-        """The champion whose weights the policy has."""
-        digest = weights_digest(self.policy.weights())
-        (number,) = (n for n in range(1, 9) if weights_digest(champion(n).weights) == digest)
-        return number
+    def follow(self) -> None:
+        self.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
 
-    def events(self, kind: type) -> list[object]:
+    def trades(self) -> int:
+        """The seed of the weights that the policy has."""
+        digest = weights_digest(self.policy.weights())
+        (seed,) = (n for n in range(1, 9) if weights_digest(weights(n)) == digest)
+        return seed
+
+    def events(self, kind: type) -> list[Any]:
         return [each for each in self.broker.journal.events() if isinstance(each, kind)]
 
     def die(self) -> None:
         self.broker.journal.close()
 
+    def again(self) -> "Live":
+        self.die()
+        return Live(self.folder)
+
+    def agrees(self) -> int:
+        """The champion of the journal, of what trades and of the driver, which are one."""
+        number = self.broker.account.champion
+        assert self.champion_policy.account_champion.champion == number
+        assert self.manager.champion.number == number
+        held = self.store.load(number)
+        assert weights_digest(held.weights) == weights_digest(self.policy.weights())
+        assert self.champion_policy.version == self.broker.account.weights_version == held.version
+        return number
+
 
 @pytest.fixture
 def live(tmp_path: Path) -> Live:
     """Champion 2 trades, after champion 1."""
-    made = Live(tmp_path, champion_state(1))
-    made.take(promoted(2, 1), 2)
+    made = Live(tmp_path)
+    made.promote(2)
     return made
 
 
 def test_the_first_champion_is_journalled_as_the_start(tmp_path: Path) -> None:
-    live = Live(tmp_path, champion_state(3, 2))
+    live = Live(tmp_path)
     (event,) = live.events(ChampionPromoted)
-    assert isinstance(event, ChampionPromoted)
-    assert (event.champion, event.by, event.equity) == (3, PromotedBy.START, CAPITAL)
+    assert (event.champion, event.by, event.equity) == (1, PromotedBy.START, CAPITAL)
     (adopted,) = live.events(WeightsAdopted)
-    assert isinstance(adopted, WeightsAdopted)
-    assert adopted.digest == weights_digest(champion(3).weights)
-    assert live.trades() == 3
-    assert live.champion_policy.account_champion == AccountChampion(3, 3, 0, 0)
+    assert adopted.digest == weights_digest(weights(1))
+    assert live.trades() == live.agrees() == 1
+    assert live.account == AccountChampion(1, 0, 1, 0, 0)
+
+
+def test_a_new_account_begins_with_the_newest_champion_of_the_folder(live: Live) -> None:
+    live.die()
+    for journal in live.folder.glob("journal.db*"):
+        journal.unlink()
+    again = Live(live.folder)
+    assert again.agrees() == 2 and again.events(ChampionPromoted)[0].by is PromotedBy.START
+    assert again.account.before == 0
 
 
 def test_a_promotion_is_journalled_with_what_it_adopts(live: Live) -> None:
@@ -107,106 +180,330 @@ def test_a_promotion_is_journalled_with_what_it_adopts(live: Live) -> None:
         ChampionPromoted,
         WeightsAdopted,
     ]
-    assert live.broker.account.champion_before == 1
+    assert live.account == AccountChampion(2, 1, 2, 1)
 
 
-def test_a_ruling_that_comes_twice_is_journalled_once(live: Live) -> None:
-    live.take(promoted(2, 1), 2)
-    refusal = ChallengerRejected(0, 1, 30, 2, ("kl",), "too far", 1, False)
-    live.take(refusal)
-    live.take(refusal)
-    assert len(live.events(ChampionPromoted)) == 2
-    assert len(live.events(ChallengerRejected)) == 1
-    assert live.champion_policy.account_champion.refusals == 1
+def test_a_decision_that_comes_twice_is_journalled_once(live: Live) -> None:
+    offered = live.manager.promote(fill(3), why(3))
+    refused = PromotionDecision(ChallengerRejected(0, 1, 30, 2, ("kl",), "too far", 1, False))
+    for decision in (offered, refused, offered, refused):
+        live.take(decision)
+    assert len(live.events(ChampionPromoted)) == 3
+    assert len(live.events(ChallengerRejected)) == live.account.refusals == 1
 
 
-def test_a_restart_goes_on_without_another_event(live: Live, tmp_path: Path) -> None:
+def test_a_restart_goes_on_without_another_event(live: Live) -> None:
     before = live.broker.journal.last_seq
-    live.die()
-    again = Live(tmp_path, champion_state(2, 1))
+    again = live.again()
     assert again.broker.journal.last_seq == before
-    assert again.trades() == 2
+    assert again.agrees() == 2
 
 
-def test_a_promotion_that_never_arrived_is_made_up_for_at_the_restart(
-    live: Live, tmp_path: Path
-) -> None:
-    live.die()
-    again = Live(tmp_path, champion_state(3, 2))
-    assert again.trades() == 3
+def test_a_promotion_that_never_arrived_is_made_up_for_at_the_restart(live: Live) -> None:
+    live.manager.promote(fill(3), why(3))
+    again = live.again()
+    assert again.agrees() == 3
     last = again.events(ChampionPromoted)[-1]
-    assert isinstance(last, ChampionPromoted)
-    assert (last.champion, last.before, last.by) == (3, 2, PromotedBy.GATE)
+    assert (last.champion, last.before, last.by, last.reason) == (3, 2, GATE, "because")
+    assert again.again().broker.journal.last_seq == again_seq(again)
+
+
+def again_seq(live: Live) -> int:
+    with Journal(live.folder / "journal.db", read_only=True) as journal:
+        return journal.last_seq
+
+
+def test_of_two_that_never_arrived_the_first_is_taken_up_and_the_second_offered_again(
+    live: Live,
+) -> None:
+    first, second = (live.manager.promote(fill(seed), why(seed)) for seed in (3, 4))
+    live.manager.follow(live.account)
+    assert live.manager.offered == [first, second] and live.manager.champion.number == 4
+    live.die()
+    state = first_state(live.store, live.account, live.store.load)
+    assert state.news == first.event
+    live.manager.follow(AccountChampion(3, 2, 3, 2))
+    assert live.manager.offered == [second] and live.manager.champion.number == 4
 
 
 def test_a_drawdown_brings_the_champion_before_back(live: Live) -> None:
     live.fall()
-    live.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
+    live.follow()
     assert live.trades() == 1 and live.champion_policy.version == 10
-    assert live.champion_policy.account_champion == AccountChampion(1, 2, 2, 0)
+    assert live.manager.follow(live.account)
+    assert live.agrees() == 1
     assert live.broker.account.trading_state is TradingState.REDUCING
 
 
-@pytest.mark.parametrize("driver_knows", [False, True])
 @pytest.mark.parametrize("adopted", [False, True])
-def test_a_death_after_a_drawdown_ends_in_the_same_state(
-    live: Live, tmp_path: Path, driver_knows: bool, adopted: bool
-) -> None:
+def test_a_death_after_a_drawdown_ends_in_the_same_state(live: Live, adopted: bool) -> None:
     live.fall()
     if adopted:
-        live.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
-    live.die()
-    rolled = ChampionRolledBack(0, 0, 1, 10, 2, RolledBackBy.DRAWDOWN, "lost", 0.0, 0.0)
-    again = Live(tmp_path, champion_state(1, 0, rolled) if driver_knows else champion_state(2, 1))
-    assert again.trades() == 1
+        live.follow()
+    again = live.again()
+    assert again.agrees() == again.trades() == 1
     account = again.broker.account
     assert (account.champion, account.rollbacks, account.weights_version) == (1, 1, 10)
     assert account.trading_state is TradingState.REDUCING
     assert account.state_reason == RejectReason.CHAMPION_DRAWDOWN
     again.die()
-    with Journal(tmp_path / "journal.db", read_only=True) as journal:
+    with Journal(live.folder / "journal.db", read_only=True) as journal:
         assert journal.fold().fingerprint() == account.fingerprint()
 
 
-def test_a_challenger_judged_against_a_fallen_champion_is_void(live: Live) -> None:
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_challenger_judged_against_a_fallen_champion_is_void(live: Live, arrives: bool) -> None:
+    decision = live.manager.promote(fill(3), why(3))
     live.fall()
-    live.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
-    live.take(promoted(3, 2), 3)
-    assert live.trades() == 1 and live.broker.account.champion == 1
+    live.follow()
+    if arrives:
+        live.take(decision)
+    assert live.trades() == live.account.champion == 1
+    assert live.manager.follow(live.account) and not live.manager.offered
+    again = live.again()
+    assert again.agrees() == 1
+    again.promote(4)
+    assert again.agrees() == 4
 
 
 def test_an_owners_champion_trades_whatever_was_before_and_opens_again(live: Live) -> None:
     live.fall()
-    live.champion_policy.follow_account(NOW_NS + 3 * SECOND_NS)
-    live.take(promoted(3, 2, PromotedBy.OWNER), 3, equity=np.nan)
+    live.follow()
+    said = live.promote_by_owner(3)
+    assert said == (
+        "champion-3 trades from the next bar on (version 0); the one before it: champion-1"
+    )
     assert live.trades() == 3
     assert live.broker.account.trading_state is TradingState.ACTIVE
+    assert live.manager.follow(live.account) and live.agrees() == 3
 
 
-def test_an_owners_rollback_is_numbered_and_tells_the_peak(live: Live) -> None:
-    back = ChampionRolledBack(0, 0, 1, 10, 2, RolledBackBy.OWNER, "by its owner", 0.0, 0.0)
-    live.take(back, 1, equity=9_900.0)
+def test_an_owners_rollback_is_numbered_and_goes_as_far_as_champions_are_kept(live: Live) -> None:
+    live.promote(3)
+    live.roll_back()
     (event,) = live.events(ChampionRolledBack)
-    assert isinstance(event, ChampionRolledBack)
-    assert (event.number, event.equity, event.peak) == (1, 9_900.0, CAPITAL)
-    assert live.trades() == 1
-    assert live.broker.account.trading_state is TradingState.ACTIVE
+    assert (event.number, event.peak, event.by) == (1, CAPITAL, RolledBackBy.OWNER)
+    assert live.trades() == 2
+    live.roll_back()
+    assert live.trades() == 1 and live.broker.account.trading_state is TradingState.ACTIVE
+    with pytest.raises(CheckpointError, match="no champion before"):
+        live.roll_back()
+    assert live.manager.follow(live.account) and live.again().agrees() == 1
 
 
-def test_weights_that_only_the_driver_has_are_loaded_when_they_come(tmp_path: Path) -> None:
-    """The live market knows one champion only, and another one is the account's."""
-    live = Live(tmp_path, champion_state(2))
-    live.take(promoted(3, 2), 3)
+def test_a_judgement_gives_way_to_what_the_owner_chose_meanwhile(live: Live) -> None:
+    live.promote_by_owner(5)
+    decision = live.manager.promote(fill(4), why(4))
+    live.take(decision)
+    assert live.trades() == 5
+    assert live.manager.follow(live.account) and live.agrees() == 3
+    live.promote(6)
+    assert live.agrees() == 5 and live.trades() == 6
+
+
+def test_of_two_choices_at_once_the_later_number_trades_and_the_other_is_refused(
+    live: Live,
+) -> None:
+    model = live.folder / "model"
+    model.mkdir()
+    fill(5)(model)
+    effect, champion = live.choice.promote(str(model), CONFIG, live.account)
+    live.promote(4)
+    with pytest.raises(OwnerRefused, match="champion 4 was promoted meanwhile"):
+        live.obey(effect, champion, OwnerCommand.PROMOTE)
+    back, before = live.choice.roll_back(live.account)
+    live.promote(6)
+    with pytest.raises(OwnerRefused, match="champion 5 has taken over meanwhile"):
+        live.obey(back, before, OwnerCommand.ROLLBACK)
+    assert live.agrees() == 5 and live.trades() == 6
+
+
+def test_a_champion_to_fall_back_to_that_cannot_be_read_stops_no_trading(live: Live) -> None:
+    shutil.rmtree(live.store.path(1))
+    again = live.again()
+    again.fall()
+    again.follow()
+    assert (again.broker.account.champion, again.trades()) == (1, 2)
+    assert again.broker.account.trading_state is TradingState.REDUCING
+    with pytest.raises(CheckpointError, match="trading checkpoints promote"):
+        again.again()
+    assert again.folder  # its owner chooses, as `trading checkpoints promote` does offline
+    broker = new_broker(again.folder, CAPITAL)
+    effect, _ = again.choice.promote("champion-2", CONFIG, AccountChampion.of(broker.account))
+    execute_command(broker, Command(OwnerCommand.PROMOTE, "bob"), NOW_NS * 2, effect=effect)
+    broker.journal.close()
+    assert Live(again.folder).trades() == 2
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+
+def writes(patch: pytest.MonkeyPatch, at: int) -> None:
+    """Die before the write of that number: a rename in the folder, or a commit of the journal."""
+    left = at
+
+    def dying(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def written(*given: Any, **named: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Died
+            return original(*given, **named)
+
+        patch.setattr(owner, name, written)
+
+    dying(Path, "rename")
+    dying(os, "replace")
+    dying(Journal, "append_many")
+
+
+DOES: dict[str, tuple[Callable[[Live], object], set[int]]] = {
+    "a promotion": (lambda live: live.promote(3), {2, 3}),
+    "two promotions": (lambda live: (live.promote(3), live.promote(4)), {2, 3, 4}),
+    "an owner's promotion": (lambda live: live.promote_by_owner(3), {2, 3}),
+    "a rollback": (lambda live: live.roll_back(), {1, 2}),
+    "a promotion and back": (lambda live: (live.promote_by_owner(3), live.roll_back()), {2, 3}),
+    "a drawdown": (lambda live: (live.fall(), live.follow()), {1, 2}),
+    "a drawdown during a promotion": (
+        lambda live: (live.manager.promote(fill(3), why(3)), live.fall(), live.follow()),
+        {1, 2, 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("does", DOES)
+def test_a_death_before_any_write_leaves_one_champion_from_which_the_next_start_goes_on(
+    tmp_path: Path, does: str
+) -> None:
+    happens, may_trade = DOES[does]
+    for at in range(100):
+        live = Live(tmp_path / str(at))
+        live.promote(2)
+        died = False
+        with pytest.MonkeyPatch.context() as patch:
+            writes(patch, at)
+            try:
+                happens(live)
+            except Died:
+                died = True
+        again = live.again()
+        number = again.agrees()
+        assert number in may_trade, f"died before write {at}"
+        seen = again.broker.journal.last_seq
+        third = again.again()
+        assert (third.agrees(), third.broker.journal.last_seq) == (number, seen)
+        third.promote(7)
+        assert third.agrees() > max(2, number) and third.trades() == 7
+        third.die()
+        if not died:
+            return
+    raise AssertionError("it never came to its end")
+
+
+def test_a_death_before_any_write_of_a_start_leaves_one_champion(tmp_path: Path) -> None:
+    for at in range(100):
+        folder, died = tmp_path / str(at), False
+        new_broker(folder, CAPITAL).journal.close()
+        with pytest.MonkeyPatch.context() as patch:
+            writes(patch, at)
+            try:
+                Live(folder).die()
+            except Died:
+                died = True
+        again = Live(folder)
+        assert again.agrees() == again.trades() == 1
+        assert [each.by for each in again.events(ChampionPromoted)] == [PromotedBy.START]
+        again.die()
+        if not died:
+            return
+    raise AssertionError("it never came to its end")
+
+
+def point(live: Live, champion: int, change: dict[str, Any]) -> Path:
+    """The pointer file of an older version."""
+    path = live.store.directory / "champion.json"
+    content = {"moves": 4, "champion": champion, "before": 0, "change": change}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def promotion(number: int, by: str, before: int) -> dict[str, Any]:
+    return {
+        "kind": "champion_promoted",
+        "ts_ns": 0,
+        "champion": number,
+        "version": 10 * number,
+        "before": before,
+        "by": by,
+        "reason": "of the pointer",
+        "equity": 0.0,
+    }
+
+
+def rollback(number: int, by: str, discarded: int) -> dict[str, Any]:
+    return {
+        "kind": "champion_rolled_back",
+        "ts_ns": 0,
+        "number": 0,
+        "champion": number,
+        "version": 10 * number,
+        "discarded": discarded,
+        "by": by,
+        "reason": "of the pointer",
+        "equity": 0.0,
+        "peak": 0.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("champion", "change", "trades"),
+    [
+        (2, promotion(2, "gate", 1), 2),
+        (3, promotion(3, "gate", 2), 3),
+        (3, promotion(3, "owner", 2), 3),
+        (3, promotion(3, "gate", 1), 2),
+        (1, rollback(1, "owner", 2), 1),
+        (1, rollback(1, "drawdown", 2), 2),
+        (2, rollback(2, "owner", 3), 2),
+    ],
+)
+def test_the_pointer_of_an_older_version_is_heard_once_and_removed(
+    live: Live, champion: int, change: dict[str, Any], trades: int
+) -> None:
+    """Champion 3 lies in the folder, and the journal does not know it."""
+    live.store.write(fill(3), why(3), live.account)
+    pointer = point(live, champion, change)
+    again = live.again()
+    assert again.agrees() == trades and not pointer.exists()
+    seen = again.broker.journal.last_seq
+    third = again.again()
+    assert (third.agrees(), third.broker.journal.last_seq) == (trades, seen)
+    third.promote(7)
+    assert third.agrees() > 2
+
+
+def test_a_new_account_begins_with_the_champion_of_an_old_pointer(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    store = ChampionStore(folder, 3)
+    for seed in (1, 2):
+        store.write(fill(seed), why(seed), AccountChampion(seed - 1, 0, seed - 1))
+    (store.directory / "champion.json").write_text(
+        json.dumps({"moves": 3, "champion": 1, "before": 0, "change": rollback(1, "owner", 2)})
+    )
+    assert Live(tmp_path).agrees() == 1
+
+
+def test_a_pointer_that_cannot_be_read_says_what_helps(live: Live) -> None:
+    pointer = live.store.directory / "champion.json"
+    pointer.write_bytes(b"\xff")
+    with pytest.raises(CheckpointError, match=r"champion\.json cannot be read .* remove it"):
+        live.again()
+    pointer.unlink()
     live.die()
-    fallen = Live(tmp_path, champion_state(3))
-    fallen.fall()
-    fallen.champion_policy.follow_account(NOW_NS)
-    assert (fallen.broker.account.champion, fallen.trades()) == (2, 3)
-    back = ChampionRolledBack(0, 0, 2, 20, 3, RolledBackBy.DRAWDOWN, "lost", 0.0, 0.0)
-    fallen.take(back, 2)
-    fallen.champion_policy.follow_account(NOW_NS + 5 * SECOND_NS)
-    assert fallen.trades() == 2
-    assert len(fallen.events(ChampionRolledBack)) == 1
+    assert Live(live.folder).agrees() == 2
 
 
 def test_the_limit_is_the_settings(tmp_path: Path) -> None:

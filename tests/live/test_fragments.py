@@ -218,7 +218,7 @@ class _Life:
             nothing,
             nothing,
             self.bars[0].end_ns - MINUTE_NS,
-            champion_state_of(policy),
+            champion_state_of(policy, broker.account),
         )
         trader.champion_policy.begin(
             max(self.bars[0].end_ns - MINUTE_NS, broker.account.last_ts_ns)

@@ -77,7 +77,7 @@ class Live:
             MarketDirectory(self.rest, self.stream, env, CALENDAR, 10_000),
             self.bars,
             self.open_ns,
-            champion_state_of(policy),
+            champion_state_of(policy, broker.account),
         )
         self.trader.open()
         await_live(self.stream)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.live.market import DAY, FirstMinutes, champion_state_of, serving, settings_for
-from tests.live.test_actor_owner import Registry, await_that
+from tests.live.market import DAY, FirstMinutes, registry_of, serving, settings_for
+from tests.live.test_actor_owner import await_that
 from trading.data.massive.protocol import FeedProtocol
 from trading.data.massive.server.source import SimulationSource, SourceStep
 from trading.learning.policy import Policy
@@ -68,7 +68,7 @@ class Live:
             return self.tape.start_ns + passed_ns + round(self.off_s * 1e9)
 
         patch.setattr(Trader.run, "__defaults__", (machine_ns,))
-        self.market = LiveMarket(settings, endpoint, Registry(champion_state_of(policy)))
+        self.market = LiveMarket(settings, endpoint, registry_of(settings, policy))
         stack.callback(self.market.stop)
 
     def await_ready(self) -> None:

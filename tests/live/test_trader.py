@@ -29,8 +29,7 @@ from trading.execution.events import (
 from trading.execution.journal import Journal
 from trading.execution.orders import Intent
 from trading.execution.states import TradingState
-from trading.learning.champion.registry import ChampionState
-from trading.learning.champion.store import Champion, ChampionPointer
+from trading.learning.champion.store import Champion, ChampionState
 from trading.learning.policy import Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR
 from trading.live import assembly
@@ -161,14 +160,12 @@ def test_equity_is_cash_plus_marked_positions_at_every_bar(tmp_path: Path) -> No
 def test_a_loss_under_the_champion_brings_the_one_before_back_and_a_restart_keeps_it(
     tmp_path: Path,
 ) -> None:
-    """Fees alone are loss enough; the second life begins with what the registry held before."""
+    """Fees alone are loss enough; the second life begins with the account's champion."""
     settings = settings_for(tmp_path, "learning.gate.max_drawdown_pct=0.01")
     before, present = (Policy(assembly.model_config(settings), seed) for seed in (21, 22))
     change = ChampionPromoted(0, 2, 20, 1, PromotedBy.GATE, "of the test", 0.0)
     old = champion_state_of(before)
-    champion_state = ChampionState(
-        ChampionPointer(2, 2, 1, change), Champion(2, 20, present.weights()), old.champion
-    )
+    champion_state = ChampionState(Champion(2, 20, present.weights()), old.champion, change)
     path = assembly.journal_path(settings)
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
         trade(settings, endpoint, begin, bars=Bars(stop_after=1), champion_state=old)
@@ -177,10 +174,10 @@ def test_a_loss_under_the_champion_brings_the_one_before_back_and_a_restart_keep
             settings, endpoint, begin, bars=Bars(stop_after=7), champion_state=champion_state
         )
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
-        second = trade(settings, endpoint, begin, champion_state=champion_state)
+        second = trade(settings, endpoint, begin, champion_state=old._replace(news=None))
     for result in (first, second):
         account = result.trader.env.broker.account
-        assert (account.champion, account.discarded_champion, account.rollbacks) == (1, 2, 1)
+        assert (account.champion, account.newest_champion, account.rollbacks) == (1, 2, 1)
         assert account.trading_state is TradingState.REDUCING
         assert result.trader.champion_policy.version == 0
         ours = result.trader.policy.weights()

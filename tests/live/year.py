@@ -235,7 +235,7 @@ def live(
             directory,
             watched,
             now_ns,
-            champion_state_of(policy),
+            champion_state_of(policy, env.broker.account),
         )
         trader.open()
         await_live(stream)

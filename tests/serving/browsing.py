@@ -14,9 +14,8 @@ from pydantic import SecretStr
 
 from tests.live.market import (
     FirstMinutes,
-    Registry,
     await_that,
-    champion_state_of,
+    registry_of,
     serving,
     settings_for,
 )
@@ -76,7 +75,7 @@ def trading_in(folder: Path, *overrides: str) -> Iterator[LiveMarketActor]:
     settings = settings.model_copy(update={"credentials": secrets})
     policy = Policy(assembly.model_config(settings), settings.seed)
     with serving(FirstMinutes(380), speed=60.0) as (endpoint, begin):
-        live = LiveMarketActor(settings, endpoint, Registry(champion_state_of(policy)))
+        live = LiveMarketActor(settings, endpoint, registry_of(settings, policy))
         await_that("trading", lambda: live.progress().connected)
         begin()
         await_that("a fill", lambda: live.progress().fills and live.progress().market_time_ns)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.execution.scene import NOW_NS, market, new_broker, open_order
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
+from trading.execution.events import OwnerCommand
 from trading.execution.owner import Command, execute_command
 from trading.market.corporate_actions import Split
 from trading.serving.control import COMMANDS, MOST_BYTES, Bucket, Door, Refused, add_control
@@ -35,10 +36,17 @@ class Market:
         self.asked.append(method)
         if method == "control_digest":
             return hashlib.sha256(self.token.encode()).digest() if self.token else None
-        command, which = arguments
+        (command,) = arguments
         assert isinstance(command, Command)
+        prepared = (OwnerCommand.PROMOTE, OwnerCommand.ROLLBACK, OwnerCommand.RELOAD)
+        effect = lambda *_: (f"{command.which} is to trade", [])  # noqa: E731
         try:
-            answer = execute_command(self.broker, command, NOW_NS, done=f"{which} is to trade")
+            answer = execute_command(
+                self.broker,
+                command,
+                NOW_NS,
+                effect=effect if command.command in prepared else None,
+            )
         except OwnerRefused as error:
             return str(error), {}
         return "", msgspec.to_builtins(answer)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from trading.app.held_out import HeldOutSessions
     from trading.app.learning_loop import LearningLoop
     from trading.learning.champion.manager import ChampionManager
-    from trading.learning.champion.registry import ChampionState, RegistryAddress
+    from trading.learning.champion.registry import RegistryAddress
     from trading.learning.online import OnlineLearner
     from trading.live.actor import Progress
     from trading.live.endpoint import Endpoint
@@ -279,12 +278,8 @@ class _Application:
         from trading.learning.build import pretrain
         from trading.learning.champion import registry
         from trading.learning.champion.card import LEARNT_FROM, live_told
-        from trading.learning.champion.manager import (
-            AccountChampion,
-            ChampionManager,
-            state_on_disk,
-        )
-        from trading.learning.champion.store import ChampionStore
+        from trading.learning.champion.manager import ChampionManager
+        from trading.learning.champion.store import AccountChampion, ChampionStore
         from trading.learning.noted_settings import NOTED, noted_settings
         from trading.learning.online import OnlineLearner
 
@@ -317,42 +312,31 @@ class _Application:
         if self._stop.is_set():
             # What has not learned to the end does not become the champion: the next start goes on.
             raise ToldToStop("pre-training")
-        refill = partial(
-            state_on_disk, settings.paths.checkpoints, settings.learning.keep_checkpoints
-        )
-        self._registered = registry.RegistryAddress(
-            registry.registry_name(), account_name(settings)
-        )
-        actor: RegistryHandle = registry.create_registry(
-            self._registered.namespace,
-            self._actor_options(SMALL_SHARE),
-            refill,
-            self._registered.name,
-        )
-        self._registry = actor
-        self._stack.callback(_kill, actor)
-
-        def publish(champion_state: ChampionState) -> None:
-            # While it trades, a registry that is started again is waited for to the end.
-            stop = self._stop if self._live is None else threading.Event()
-            _get(actor.publish.remote(champion_state), "the weight registry", stop)
-
         account = self._before
         champions = ChampionStore(
             settings.paths.checkpoints,
             settings.learning.keep_checkpoints,
-            account.newest_champion,
             noted={
                 NOTED: noted_settings(settings),
                 LEARNT_FROM: live_told(settings),
                 **assembly.champion_notes(settings),
             },
         )
-        self._champion_manager = ChampionManager(champions, publish)
+        self._champion_manager = ChampionManager(champions)
         self._champion_manager.begin(
             algorithm.save_to_path, algorithm.weights_version, origin, AccountChampion.of(account)
         )
-        champion = self._champion_manager.state.champion
+        self._registered = registry.RegistryAddress(
+            registry.registry_name(), account_name(settings)
+        )
+        self._registry = registry.create_registry(
+            self._registered.namespace,
+            champions.load,
+            self._actor_options(SMALL_SHARE),
+            self._registered.name,
+        )
+        self._stack.callback(_kill, self._registry)
+        champion = self._champion_manager.champion
         display.note(f"champion: {champion.number} (version {champion.version})")
         if settings.learns:
             self._held_out = HeldOutSessions(settings)

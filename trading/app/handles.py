@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from trading.config.settings import CredentialSettings
-    from trading.learning.champion.manager import AccountChampion
-    from trading.learning.champion.registry import ChampionState
+    from trading.learning.champion.store import AccountChampion, Champion
     from trading.live.actor import Progress
     from trading.live.endpoint import Endpoint
     from trading.live.metrics import LearnerFigures
@@ -62,5 +61,4 @@ class MarketServerHandle(Answering, Protocol):
 class RegistryHandle(Answering, Protocol):
     """Of `trading.learning.champion.registry.WeightRegistry`."""
 
-    publish: Call[[ChampionState], None]
-    state: Call[[], ChampionState | None]
+    champion: Call[[int], Champion | None]

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import ray
@@ -11,7 +10,8 @@ from trading.app.handles import LiveMarketHandle
 from trading.app.held_out import HeldOutSessions
 from trading.errors import DataError
 from trading.execution.events import ChallengerRejected
-from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
+from trading.learning.champion.manager import ChampionManager, PromotionDecision
+from trading.learning.champion.store import AccountChampion
 from trading.learning.online import LearnerReport, OnlineLearner
 from trading.live.metrics import LearnerFigures
 from trading.live.trader import Fragment, FragmentId, LearnerReply
@@ -26,9 +26,8 @@ _POLL_S = 0.5
 class LearningLoop:
     """Runs on a thread of its own until told to stop; survives restarts of the live market.
 
-    An owner's commands are followed with and without a learner. What the live market could not be
-    handed is sent again; what it was handed and never journalled is in the registry, where its
-    next life begins. A rejection is sent again until the account's journal has it.
+    The account's champion is followed with and without a learner. A decision is sent again with
+    each reply until the account's journal has it, or can have it no more.
 
     Parameters
     ----------
@@ -39,7 +38,7 @@ class LearningLoop:
     learner, held_out
         None where nothing is learned.
     lockstep
-        Whether a drawdown is followed only at the fragment that tells of it: then runs repeat.
+        Whether the account is followed only at the fragment that tells of it: then runs repeat.
     stop
         Ends the loop.
     """
@@ -61,14 +60,12 @@ class LearningLoop:
         self._stop = stop
         self._unrecorded: list[PromotionDecision] = []
         """Rejections."""
-        self._undelivered: list[PromotionDecision] = []
-        """Changes of the champion."""
         self._began_s: float | None = None
         """When it began with what it is at; None while it waits for a fragment."""
 
     @property
     def busy_s(self) -> float:
-        """How long it has been at one fragment, or at one word of the owner, in seconds."""
+        """How long it has been at one fragment, or at another champion, in seconds."""
         began_s = self._began_s
         return 0.0 if began_s is None else time.monotonic() - began_s
 
@@ -96,14 +93,12 @@ class LearningLoop:
         self._follow_account(fragment.account_champion)
         self._renew_held_out()
         decision = learner.learn(fragment.rollout)
-        self._send(fragment.id, [decision] if decision else [])
+        if decision is not None and isinstance(decision.event, ChallengerRejected):
+            self._unrecorded.append(decision)
+        self._reply(fragment.id)
 
     def _poll(self) -> None:
-        """Follow what an owner's command, or a drawdown of the account, made of the champion."""
-        source = self._learner or self._manager
-        decision = source.poll()
-        if decision is not None or self._undelivered:
-            self._send(None, [decision] if decision else [])
+        """Follow what the owner, or a drawdown of the account, made of the champion."""
         if not self._lockstep:
             account_champion: AccountChampion | None = ray.get(self._live.account_champion.remote())
             if account_champion is not None:
@@ -116,19 +111,14 @@ class LearningLoop:
             if isinstance(decision.event, ChallengerRejected)
             and decision.event.number > account_champion.refusals
         ]
-        decision = (self._learner or self._manager).follow(account_champion)
-        if decision is not None:
-            self._send(None, [decision])
+        (self._learner or self._manager).follow(account_champion)
 
-    def _send(self, fragment: FragmentId | None, decisions: Sequence[PromotionDecision]) -> None:
-        self._unrecorded += [r for r in decisions if isinstance(r.event, ChallengerRejected)]
-        self._undelivered += [r for r in decisions if not isinstance(r.event, ChallengerRejected)]
-        answer = LearnerReply(fragment, (*self._unrecorded, *self._undelivered))
+    def _reply(self, fragment: FragmentId) -> None:
+        answer = LearnerReply(fragment, (*self._unrecorded, *self._manager.offered))
         report = self._learner.report if self._learner else None
         figures = learner_figures(report or LearnerReport())
         status = asdict(report) if report else {}
         ray.get(self._live.deliver.remote(answer, figures, status))
-        self._undelivered.clear()
 
     def _renew_held_out(self) -> None:
         if self._held_out is None:

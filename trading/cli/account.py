@@ -110,11 +110,11 @@ def _carry_out(
     from trading.execution.events import OwnerCommand
     from trading.execution.owner import Command, now_utc
 
-    who = by if by is not None else f"{getpass.getuser()}@{socket.gethostname()}"
+    who = by if by is not None else this_user()
     kind = OwnerCommand(asked.name)
     command = Command(kind, who, why, key, asked.symbol, asked.amount, now_utc())
     try:
-        answer = _give(settings, command, timeout)
+        answer = give(settings, command, timeout)
     except (TradingError, OSError) as error:
         if not as_json:
             with failures():
@@ -126,6 +126,11 @@ def _carry_out(
         return
     print(answer["said"] + (" (done before)" if answer["repeated"] else ""))
     print(_state_line(answer["account"]))
+
+
+def this_user() -> str:
+    """Who commands where nobody is named."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def _owners(asks: Callable[..., _Asked]) -> Callable[..., None]:
@@ -222,7 +227,7 @@ def withdraw(
     return _Asked("withdraw", amount=amount)
 
 
-def _give(settings: Settings, command: "Command", timeout_s: float) -> dict[str, Any]:
+def give(settings: Settings, command: "Command", timeout_s: float) -> dict[str, Any]:
     """Hand a command to who trades the account, or obey it here where nobody does."""
     from trading.execution.lease import AccountLease
     from trading.execution.mailbox import NotTaken, ask
@@ -237,7 +242,7 @@ def _give(settings: Settings, command: "Command", timeout_s: float) -> dict[str,
             if left_s <= 0.0:
                 raise OwnerRefused(
                     f"{leased.holder} trades the account and did not take the command within "
-                    f"{timeout_s:g} s: it may be starting; try again, with a longer --timeout"
+                    f"{timeout_s:g} s: it may be starting; try again, and wait longer"
                 ) from None
             try:
                 # In parts: it may end, or a successor come, while it does not answer.
@@ -256,16 +261,22 @@ def _obey_here(settings: Settings, path: Path, command: "Command") -> dict[str, 
     import msgspec
 
     from trading.execution.broker import PaperBroker
+    from trading.execution.events import OwnerCommand
     from trading.execution.fees import FeeSchedule
     from trading.execution.journal import Journal
     from trading.execution.owner import execute_command
     from trading.live import assembly
 
     with Journal(path) as journal:
-        account = journal.fold()
+        account, effect = journal.fold(), None
+        if command.command in (OwnerCommand.PROMOTE, OwnerCommand.ROLLBACK):
+            from trading.learning.champion.store import AccountChampion
+
+            standing = AccountChampion.of(account)
+            effect, _ = assembly.champion_change(settings, command, standing)
         broker = PaperBroker(journal, account, FeeSchedule(), assembly.risk_limits(settings))
         answer: dict[str, Any] = msgspec.to_builtins(
-            execute_command(broker, command, account.last_ts_ns)
+            execute_command(broker, command, account.last_ts_ns, effect=effect)
         )
         return answer
 

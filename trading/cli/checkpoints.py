@@ -1,8 +1,6 @@
 """`trading checkpoints`: what was learnt, which policy trades, and to let another one trade."""
 
 import json
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from trading.cli.account import give, this_user
 from trading.cli.common import (
     ConfigOption,
     JsonOption,
@@ -24,9 +23,8 @@ from trading.config import Settings
 from trading.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from trading.learning.champion.manager import AccountChampion
     from trading.learning.champion.owner_choice import OwnerChoice
-    from trading.learning.champion.store import ChampionPointer
+    from trading.learning.champion.store import AccountChampion
 
 checkpoints_app = typer.Typer(
     rich_markup_mode=None,
@@ -34,7 +32,6 @@ checkpoints_app = typer.Typer(
     help="List champions and checkpoints, and choose which policy trades.",
 )
 
-_POLL_S = 0.5
 _WIDTH = 140
 
 WhichArgument = Annotated[
@@ -46,7 +43,7 @@ WhichArgument = Annotated[
 
 WaitOption = Annotated[
     float,
-    typer.Option(min=0.0, help="Seconds to wait until the account that trades has taken it up."),
+    typer.Option(min=0.0, help="Seconds to wait for who trades the account."),
 ]
 
 
@@ -70,16 +67,16 @@ def list_(
             )
         choice = _choice(settings)
         champions, store = choice.champions, choice.store
-        pointer = champions.pointer()
+        account = _account(settings)
         if as_json:
-            print(json.dumps(_listed(choice)))
+            print(json.dumps(_listed(choice, account)))
             return
         table = Table()
         table.add_column("", no_wrap=True)  # to be pasted into `promote`
         for name in ("version", "written (UTC)", "by", "kl", "difference a session", "reason"):
             table.add_column(name, overflow="fold")
         for number in champions.numbers():
-            mark = _mark(pointer, number)
+            mark = {account.champion: "  trades", account.before: "  before"}.get(number, "")
             try:
                 row = _champion_row(champions.metadata(number))
             except CheckpointError as error:
@@ -179,19 +176,27 @@ def promote(
     strategy: StrategyOption = None,
     wait: WaitOption = 90.0,
 ) -> None:
-    """Let a checkpoint, an earlier champion or a model trade; it takes effect while trading runs.
+    """Let a checkpoint, an earlier champion or a model trade, whether or not the application runs.
 
     It is checked first and copied; the gate is not asked. An account that only closes since a loss
     under its champion opens positions again.
     """
     settings = settings_for(config, overrides or [], strategy)
-    from trading.live.assembly import model_config
+    from trading.learning.champion.store import AccountChampion
+    from trading.live.assembly import journal_path, model_config, owner_choice
 
     with failures():
-        config_of_model = model_config(settings)
-        choice = _choice(settings)
-        choice.find(which)
-        _change(settings, wait, lambda at: choice.promote(which, config_of_model, at))
+        choice, account = owner_choice(settings), _account(settings)
+        is_new = not journal_path(settings).is_file()
+        if is_new:
+            # Its first start begins with the newest champion.
+            account = AccountChampion(newest=max([0, *choice.champions.numbers()]))
+        champion = choice.prepare(which, model_config(settings), account)
+        name = f"champion-{champion.number}"
+        if is_new:
+            print(f"{name} trades from the first start on (version {champion.version})")
+        else:
+            _give(settings, "promote", wait, name)
 
 
 @checkpoints_app.command()
@@ -227,10 +232,10 @@ def rollback(
     strategy: StrategyOption = None,
     wait: WaitOption = 90.0,
 ) -> None:
-    """Let the champion before the present one trade again; it takes effect while trading runs."""
+    """Let the champion before the present one trade again, whether or not the application runs."""
     settings = settings_for(config, overrides or [], strategy)
     with failures():
-        _change(settings, wait, _choice(settings).roll_back)
+        _give(settings, "rollback", wait)
 
 
 def _choice(settings: Settings) -> "OwnerChoice":
@@ -241,52 +246,26 @@ def _choice(settings: Settings) -> "OwnerChoice":
     return OwnerChoice(folder, keep, champion_notes(settings))
 
 
-def _change(
-    settings: Settings, wait_s: float, move: Callable[["AccountChampion | None"], "ChampionPointer"]
-) -> None:
-    """Move the pointer from where the account is, and tell once the account has followed."""
+def _give(settings: Settings, name: str, wait_s: float, which: str = "") -> None:
+    """Hand the choice to whoever writes the account's journal, and print what came of it."""
+    from trading.execution.events import OwnerCommand
+    from trading.execution.owner import Command, now_utc
+
+    command = Command(OwnerCommand(name), this_user(), at=now_utc(), which=which)
+    print(give(settings, command, wait_s)["said"])
+
+
+def _account(settings: Settings) -> "AccountChampion":
+    """Which champion trades, as the account's journal says; none where there is no journal."""
     from trading.execution.journal import Journal
-    from trading.execution.lease import holder_of
-    from trading.learning.champion.manager import AccountChampion
-    from trading.learning.champion.owner_choice import describe_pointer
+    from trading.learning.champion.store import AccountChampion
     from trading.live.assembly import journal_path
 
-    journal, last_seq, account_has, account_champion = journal_path(settings), 0, 0, None
-    if journal.exists():
-        with Journal(journal, read_only=True) as opened:
-            account, last_seq = opened.fold(), opened.last_seq
-        account_champion, account_has = AccountChampion.of(account), account.champion
-    pointer = move(account_champion)
-    name, told = describe_pointer(pointer)
-    if holder_of(journal) is None:
-        print(f"{name} is to trade from the next start on {told}")
-    elif _follows(journal, last_seq, account_has, pointer.champion, wait_s):
-        print(f"{name} trades {told}")
-    else:
-        print(
-            f"{name} is to trade {told}; after {wait_s:g} s the account has not taken it up: it "
-            "does at the next bar of an open market, and /status shows it; where it does not, the "
-            "log says why"
-        )
-
-
-def _follows(journal: Path, last_seq: int, account_has: int, champion: int, wait_s: float) -> bool:
-    """Whether the account trades with a champion within so many seconds, as its journal says."""
-    from trading.execution.events import ChampionPromoted, ChampionRolledBack
-    from trading.execution.journal import Journal
-
-    deadline = time.monotonic() + wait_s
-    while True:
-        with Journal(journal, read_only=True) as opened:
-            for event in opened.events(last_seq):
-                if isinstance(event, ChampionPromoted | ChampionRolledBack):
-                    account_has = event.champion
-            last_seq = opened.last_seq
-        if account_has == champion:
-            return True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(_POLL_S)
+    path = journal_path(settings)
+    if not path.is_file():
+        return AccountChampion()
+    with Journal(path, read_only=True) as journal:
+        return AccountChampion.of(journal.fold())
 
 
 def _console() -> Console:
@@ -297,16 +276,14 @@ def _console() -> Console:
     return console
 
 
-def _listed(choice: "OwnerChoice") -> list[dict[str, Any]]:
+def _listed(choice: "OwnerChoice", account: "AccountChampion") -> list[dict[str, Any]]:
     """Champions and checkpoints as JSON values, the newest last; a damaged one says so."""
     from trading.learning.checkpoints import verify
 
     champions, store = choice.champions, choice.store
-    pointer = champions.pointer()
     paths = {f"champion-{each}": champions.path(each) for each in champions.numbers()}
     paths |= {f"step-{step}": store.path(step) for step in store.steps()}
-    trades = "" if pointer is None else f"champion-{pointer.champion}"
-    before = "" if pointer is None else f"champion-{pointer.before}"
+    trades, before = f"champion-{account.champion}", f"champion-{account.before}"
     listed = []
     for name, path in paths.items():
         row: dict[str, Any] = {"name": name, "folder": str(path)}
@@ -317,12 +294,6 @@ def _listed(choice: "OwnerChoice") -> list[dict[str, Any]]:
             row["damaged"] = str(error)
         listed.append(row)
     return listed
-
-
-def _mark(pointer: "ChampionPointer | None", number: int) -> str:
-    if pointer is None:
-        return ""
-    return {pointer.champion: "  trades", pointer.before: "  before"}.get(number, "")
 
 
 def _champion_row(metadata: dict[str, Any]) -> tuple[str, ...]:

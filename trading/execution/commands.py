@@ -8,12 +8,13 @@ import msgspec
 from trading.execution.events import OwnerCommand
 
 
-class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What an owner wants.
 
     `by` is who says it and `why` the reason, for the journal. `key` makes it the same command when
     it comes again; empty: every time is another. `symbol` is the underlying that `close` closes,
-    `amount` the USD of `deposit` and `withdraw`. `at` is when, by the wall clock (ISO 8601, UTC).
+    `amount` the USD of `deposit` and `withdraw`, `which` the champion, checkpoint or folder to
+    `promote`. `at` is when, by the wall clock (ISO 8601, UTC).
     """
 
     command: OwnerCommand
@@ -23,6 +24,7 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: str = ""
     amount: float = 0.0
     at: str = ""
+    which: str = ""
 
 
 class CommandResult(msgspec.Struct, frozen=True):

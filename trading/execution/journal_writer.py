@@ -178,7 +178,13 @@ class AccountJournalWriter:
     def change_champion(
         self, change: ChampionPromoted | ChampionRolledBack, adopted: WeightsAdopted
     ) -> None:
-        """Let another champion trade, in one transaction.
+        """Let another champion trade, in one transaction."""
+        self.record(self.champion_events(change, adopted))
+
+    def champion_events(
+        self, change: ChampionPromoted | ChampionRolledBack, adopted: WeightsAdopted
+    ) -> list[Event]:
+        """Return what lets another champion trade, for one transaction.
 
         An owner's word also ends the state of only closing that the loss under a champion led to.
         """
@@ -186,7 +192,7 @@ class AccountJournalWriter:
         if change.by in (PromotedBy.OWNER, RolledBackBy.OWNER):
             why = f"champion {change.champion} is its owner's choice"
             events += self.ending([Cause.CHAMPION_DRAWDOWN], why, change.ts_ns)
-        self.record(events)
+        return events
 
     def _dethrone(self, equity: float, now_ns: int) -> None:
         """Go back to the champion before, and leave only closing, in one transaction."""

@@ -6,7 +6,8 @@ is answered as before and does nothing.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
@@ -24,7 +25,10 @@ from trading.execution.portfolio import unexplained_since
 from trading.execution.states import OWNER_ORDERS, RESTRICTION_RULES, Cause
 from trading.execution.undo import undo_event
 
-__all__ = ["Command", "CommandResult", "account_status", "execute_command", "now_utc"]
+__all__ = ["Command", "CommandResult", "Effect", "account_status", "execute_command", "now_utc"]
+
+Effect: TypeAlias = Callable[[PaperBroker, Command, int, float | None], tuple[str, Sequence[Event]]]
+"""Says what a command does, with its events: of broker, command, exchange time, equity in USD."""
 
 MOST_USD = 1e12
 """Nothing above this is paid in at once: it is a slip of the keyboard."""
@@ -43,7 +47,7 @@ def execute_command(
     command: Command,
     now_ns: int,
     equity: float | None = None,
-    done: str = "",
+    effect: Effect | None = None,
 ) -> CommandResult:
     """Do what the owner wants.
 
@@ -57,9 +61,9 @@ def execute_command(
         Exchange time.
     equity
         The account's worth now in USD; None where no market is looked at.
-    done
-        What was done, for a command that is carried out elsewhere: a choice of the champion, a
-        reload of the settings.
+    effect
+        What it does, for a command that is prepared elsewhere: a choice of the champion, a reload
+        of the settings.
 
     Raises
     ------
@@ -78,8 +82,10 @@ def execute_command(
                 "command a key of its own"
             )
         return CommandResult(before.answer, before.number, True, account_status(broker, equity))
-    does = _DOES.get(command.command)
-    said, events = does(broker, command, now_ns, equity) if does else (done, [])
+    does = effect or _EFFECTS.get(command.command)
+    if does is None:
+        raise OwnerRefused(f"{command.command} is done only while the application runs: start it")
+    said, events = does(broker, command, now_ns, equity)
     number = account.owner_commands + 1
     word = OwnerCommanded(
         now_ns,
@@ -314,7 +320,7 @@ def _amount(command: Command) -> float:
     return cents / 100.0
 
 
-_DOES = {
+_EFFECTS: dict[OwnerCommand, Effect] = {
     OwnerCommand.HALT: _order,
     OwnerCommand.REDUCE: _order,
     OwnerCommand.FLATTEN: _order,

@@ -123,8 +123,6 @@ class Account:
         Numbers of the policy that trades and of the one to roll back to; 0: none.
     champion_peak_equity : float
         Highest of the equity when the champion was adopted and those at sessions' closes since.
-    discarded_champion : int
-        The champion that the last drawdown ended; 0: none.
     is_rolled_back : bool
         A drawdown ended a champion, and the owner has not chosen one since.
 
@@ -193,7 +191,7 @@ class Account:
         self.weights_version = 0
         self.champion = self.champion_version = 0
         self.champion_before = self.champion_before_version = 0
-        self.newest_champion = self.discarded_champion = 0
+        self.newest_champion = 0
         self.champion_peak_equity = 0.0
         self.is_rolled_back = False
         self.promotions = self.refusals = self.rollbacks = 0
@@ -558,7 +556,6 @@ class Account:
         self._enthrone(event.champion, event.version, event.equity)
         self.is_rolled_back = event.by is RolledBackBy.DRAWDOWN
         if self.is_rolled_back:
-            self.discarded_champion = event.discarded
             self._restrict_champion(event.ts_ns)
         else:
             self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)

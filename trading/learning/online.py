@@ -16,8 +16,8 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EPISODE_RETURN_MEAN, LEA
 from trading.errors import LearnerLostError, LearningError
 from trading.execution.events import ChallengerRejected, PromotedBy
 from trading.learning.champion.gate import Gate, GateResult
-from trading.learning.champion.manager import AccountChampion, ChampionManager, PromotionDecision
-from trading.learning.champion.store import Promotion
+from trading.learning.champion.manager import ChampionManager, PromotionDecision
+from trading.learning.champion.store import AccountChampion, Promotion
 from trading.learning.checkpoints import CheckpointStore, holds_algorithm
 from trading.learning.ppo import CLSTMPPO, NUM_ENV_STEPS_MISSING_LIFETIME, CLSTMPPOLearner
 from trading.learning.replay_mix import ReplayMix
@@ -178,25 +178,13 @@ class OnlineLearner:
             self.report = replace(self.report, verdict=str(error))
             return None
 
-    def poll(self) -> PromotionDecision | None:
-        """Return what an owner's command made of the champion.
-
-        Learning then begins again from it.
-        """
+    def follow(self, account_champion: AccountChampion) -> bool:
+        """Learn on from the champion that the account reports, where it is another one."""
         with self._lock:
-            decision = self._manager.poll()
-            if decision is not None:
+            is_other = self._manager.follow(account_champion)
+            if is_other:
                 self._begin_again()
-            return decision
-
-    def follow(self, account_champion: AccountChampion) -> PromotionDecision | None:
-        """Go back with the account to the champion that a drawdown brought back."""
-        with self._lock:
-            decision = self._manager.follow(account_champion)
-            if decision is not None:
-                log.warning("the champion was rolled back", champion=account_champion.champion)
-                self._begin_again()
-            return decision
+            return is_other
 
     def save(self) -> Path | None:
         """Write a checkpoint now; None where the learner is dead, and the newest one stays."""
@@ -260,7 +248,7 @@ class OnlineLearner:
     def _judge(self) -> PromotionDecision:
         self._unjudged = 0
         version = self._algorithm.weights_version
-        champion = self._manager.state.champion
+        champion = self._manager.champion
         result = self._gate.judge(champion.weights, self._algorithm.weights())
         self.report = replace(
             self.report,
@@ -269,7 +257,6 @@ class OnlineLearner:
             verdict=result.summary,
             kl_to_champion=_NAN if result.kl is None else result.kl,
         )
-        self._manager.publish()
         if result.passed:
             return self._promote(result, version)
         return self._reject(result, version)
@@ -277,12 +264,8 @@ class OnlineLearner:
     def _promote(self, result: GateResult, version: int) -> PromotionDecision:
         why = Promotion(version, PromotedBy.GATE, result.reason, result.kl, result.compared)
         decision = self._manager.promote(self._algorithm.save_to_path, why)
-        if (
-            not isinstance(decision.event, ChallengerRejected)
-            and decision.event.by is PromotedBy.GATE
-        ):
-            self._in_a_row = 0
-            log.info("challenger promoted", version=version, reason=result.reason)
+        self._in_a_row = 0
+        log.info("challenger promoted", version=version, reason=result.reason)
         return decision
 
     def _reject(self, result: GateResult, version: int) -> PromotionDecision:
@@ -292,7 +275,7 @@ class OnlineLearner:
             ts_ns=0,
             number=self._rejections,
             version=version,
-            champion=self._manager.state.champion.number,
+            champion=self._manager.champion.number,
             failed=result.failed,
             reason=result.reason,
             in_a_row=self._in_a_row,
@@ -312,7 +295,7 @@ class OnlineLearner:
             if from_whole is not None:
                 self._algorithm.restore_from_path(from_whole)
             else:
-                self._algorithm.load_weights(self._manager.state.champion.weights)
+                self._algorithm.load_weights(self._manager.champion.weights)
                 self._algorithm.learner_group.foreach_learner(_forget_moments)
         except LearnerLostError as error:
             if not self._revive(error, from_whole):
@@ -326,7 +309,7 @@ class OnlineLearner:
             if not self._revive(error, from_whole):
                 return
         self.report = replace(self.report, updates=version)
-        log.info("learning begins again", champion=self._manager.state.champion.number)
+        log.info("learning begins again", champion=self._manager.champion.number)
 
     def _revive(self, lost: LearnerLostError, path: Path | None = None) -> bool:
         """Bring dead learners back from `path`, or the newest checkpoint, with growing pauses."""

@@ -41,11 +41,16 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
-from trading.execution.owner import Command
+from trading.execution.owner import Command, Effect
 from trading.files import takes
-from trading.learning.champion.manager import AccountChampion
-from trading.learning.champion.owner_choice import OwnerChoice, describe_pointer
-from trading.learning.champion.registry import ChampionState, RegistryAddress
+from trading.learning.champion.registry import RegistryAddress
+from trading.learning.champion.store import (
+    AccountChampion,
+    Champion,
+    ChampionState,
+    ChampionStore,
+    first_state,
+)
 from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.live.alerts import Alerts, SessionStart, session_report
@@ -139,7 +144,7 @@ class LiveMarket:
         Where market data comes from. Without a key it begins once `unlock` has handed over the
         secrets: Ray keeps an actor's arguments in the cluster's store, which may be on a disk.
     registry
-        Where the weight registry is found, which holds the champion to begin with; None for a
+        Where the weight registry is found, which holds the weights of champions; None for a
         rule-based trader.
     """
 
@@ -382,30 +387,28 @@ class LiveMarket:
         token = self._settings.credentials.control_token
         return hashlib.sha256(token.get_secret_value().encode()).digest() if token else None
 
-    def control(self, command: Command, which: str = "") -> tuple[str, dict[str, Any]]:
-        """Obey the owner: why not (then nothing was done), or empty and what happened.
-
-        `which` is what is to be promoted.
-        """
+    def control(self, command: Command) -> tuple[str, dict[str, Any]]:
+        """Obey the owner: why not (then nothing was done), or empty and what happened."""
         try:
-            return "", self._obey(command, which)
+            return "", self._obey(command)
         except TradingError as error:
             return " ".join(str(error).split()), {}
 
-    def _obey(self, command: Command | None, which: str = "") -> dict[str, Any]:
+    def _obey(self, command: Command | None) -> dict[str, Any]:
         trader = self._trader
         if trader is None or self._phase not in ("connecting", "trading"):
             raise OwnerRefused(f"the live market is {self._phase}: give the command again")
-        done = ""
+        effect, champion = None, None
         with self._owner_lock:
             known = trader.env.broker.account.commands
             if command is not None and not (command.key and command.key in known):
-                done = self._apply_off_thread(trader, command, which)
-            future = trader.command(command, done)
+                effect, champion = self._prepare(trader, command)
+            future = trader.command(command, effect, champion)
         try:
             answer = future.result(_COMMAND_TIMEOUT_S)
         except TimeoutError:
-            if future.cancel() and not done:
+            is_reload = command is not None and command.command is OwnerCommand.RELOAD
+            if future.cancel() and not is_reload:
                 raise OwnerRefused(
                     f"the trading thread was busy for {_COMMAND_TIMEOUT_S:g} s: give the command "
                     "again"
@@ -415,28 +418,15 @@ class LiveMarket:
         said["account"]["unclosed"] = dict(trader.env.unclosed)
         return said
 
-    def _apply_off_thread(self, trader: Trader, command: Command, which: str) -> str:
-        """Do what is no matter of the trading thread, and say what was done."""
-        settings = self._settings
-        moves = (OwnerCommand.PROMOTE, OwnerCommand.ROLLBACK)
-        if settings.policy.trader is not None and command.command in moves:
-            raise OwnerRefused(
-                f"the rule-based trader {settings.policy.trader} trades this account "
-                "(policy.trader), and there is no champion to change"
-            )
-        folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-        choice = OwnerChoice(folder, keep, assembly.champion_notes(settings))
-        account_champion = self.account_champion()
-        if command.command is OwnerCommand.PROMOTE:
-            config = assembly.model_config(settings)
-            name, told = describe_pointer(choice.promote(which, config, account_champion))
-        elif command.command is OwnerCommand.ROLLBACK:
-            name, told = describe_pointer(choice.roll_back(account_champion))
-        elif command.command is OwnerCommand.RELOAD:
-            return self._reload(trader)
-        else:
-            return ""
-        return f"{name} is to trade from the next bar on {told}"
+    def _prepare(self, trader: Trader, command: Command) -> tuple[Effect | None, Champion | None]:
+        """Do what is no matter of the trading thread; what is left for it, with whose weights."""
+        if command.command is OwnerCommand.RELOAD:
+            said = self._reload(trader)
+            return (lambda *_: (said, [])), None
+        if command.command not in (OwnerCommand.PROMOTE, OwnerCommand.ROLLBACK):
+            return None, None
+        account = self.account_champion() or AccountChampion()
+        return assembly.champion_change(self._settings, command, account)
 
     def _reload(self, trader: Trader) -> str:
         """Read the settings again, and take up the limits that changed."""
@@ -710,7 +700,6 @@ class LiveMarket:
         settings = self._settings
         calendar = self._calendar
         decider = settings.policy.trader
-        champion_state = self._await_champion() if decider is None else None
         with (
             RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
             self._open_journal() as journal,
@@ -726,7 +715,12 @@ class LiveMarket:
             self._restarts = journal.openings - 1
             seed = assembly.policy_seed(settings.seed, journal.last_seq)
             policy: Policy | RuleBasedDecider
+            champion_state: ChampionState | None = None
             if decider is None:
+                keep = settings.learning.keep_checkpoints
+                champions = ChampionStore(settings.paths.checkpoints, keep)
+                account_champion = AccountChampion.of(account)
+                champion_state = first_state(champions, account_champion, self._champion)
                 policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
             else:
                 check_account(account, decider)
@@ -786,6 +780,8 @@ class LiveMarket:
             threading.Thread(target=self._watch_for_hangs, name="watchdog", daemon=True).start()
             self._notify(broker)
             trader.open()
+            if champion_state is not None:
+                champions.drop_old_pointer(account.newest_champion)
             self._take_snapshot(trader, trader.clock.bar)
             if self._stopping.is_set():
                 trader.stopping.set()
@@ -801,19 +797,16 @@ class LiveMarket:
         self._activity.open(journal.path, journal.last_seq)
         broker.followers.append(lambda events: self._activity.follow(events, journal.last_seq))
 
-    def _await_champion(self) -> ChampionState:
-        """Who is to trade; waits a while for a registry that was started again and is empty."""
+    def _champion(self, number: int) -> Champion:
+        """Weights by number; waits a while for a registry that is started again."""
         assert self._registry is not None, "the learned policy has one"
         deadline = time.monotonic() + _CHAMPION_TIMEOUT_S
         while True:
-            champion_state = self._registry.state()
-            if champion_state is not None:
-                return champion_state
+            champion = self._registry.champion(number)
+            if champion is not None:
+                return champion
             if time.monotonic() > deadline or self._stopping.wait(_CHAMPION_POLL_S):
-                raise LearningError(
-                    "the weight registry is empty, and no champion on disk can be read: see the "
-                    "checkpoints' folder by `trading checkpoints list`"
-                )
+                raise LearningError("the weight registry does not answer: see its log")
 
     def _notify(self, broker: PaperBroker) -> None:
         """Tell the owner from here on, where the settings say how."""

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from trading.envs.rules import TradingRules
     from trading.execution.broker import PaperBroker
     from trading.execution.carry import CarryRates
+    from trading.execution.commands import Command
     from trading.execution.fees import FeeSchedule
     from trading.execution.journal import Journal
+    from trading.execution.owner import Effect
     from trading.execution.portfolio import Account
     from trading.execution.risk import RiskLimits
+    from trading.learning.champion.owner_choice import OwnerChoice
+    from trading.learning.champion.store import AccountChampion, Champion
     from trading.learning.clstm import CLSTMConfig
     from trading.learning.policy import Policy
     from trading.live.closes import CloseFinder
@@ -289,6 +293,44 @@ def observation_size(settings: Settings) -> int:
     from trading.envs.features import FEATURE_COUNT
 
     return FEATURE_COUNT + len(settings.env.features)
+
+
+def owner_choice(settings: Settings) -> "OwnerChoice":
+    """Return what an owner may name among the champions and checkpoints.
+
+    Raises
+    ------
+    OwnerRefused
+        A rule-based trader trades the account.
+    """
+    from trading.errors import OwnerRefused
+    from trading.learning.champion.owner_choice import OwnerChoice
+
+    if settings.policy.trader is not None:
+        raise OwnerRefused(
+            f"the rule-based trader {settings.policy.trader} trades this account "
+            "(policy.trader), and there is no champion to change"
+        )
+    folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+    return OwnerChoice(folder, keep, champion_notes(settings))
+
+
+def champion_change(
+    settings: Settings, command: "Command", account: "AccountChampion"
+) -> "tuple[Effect, Champion]":
+    """Return what a `promote` or `rollback` does to an account, and whose weights then trade.
+
+    Raises
+    ------
+    TradingError
+        It cannot be done; the message says why.
+    """
+    from trading.execution.events import OwnerCommand
+
+    choice = owner_choice(settings)
+    if command.command is OwnerCommand.PROMOTE:
+        return choice.promote(command.which, model_config(settings), account)
+    return choice.roll_back(account)
 
 
 def stream_settings(settings: Settings, endpoint: "Endpoint") -> "StreamSettings":

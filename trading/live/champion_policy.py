@@ -1,6 +1,4 @@
-"""Which policy trades: decisions are journalled, and the policy follows the account's champion."""
-
-import math
+"""Which policy trades: its weights are those of the account's champion, whom the journal names."""
 
 import msgspec
 
@@ -10,11 +8,10 @@ from trading.execution.events import (
     ChampionPromoted,
     ChampionRolledBack,
     PromotedBy,
-    WeightsAdopted,
 )
-from trading.learning.champion.manager import AccountChampion, PromotionDecision
-from trading.learning.champion.registry import ChampionState
-from trading.learning.champion.store import Champion, weights_digest
+from trading.learning.champion.manager import PromotionDecision
+from trading.learning.champion.owner_choice import adopted, worth
+from trading.learning.champion.store import AccountChampion, Champion, ChampionState
 from trading.learning.policy import Policy
 from trading.logs import get_logger
 
@@ -31,18 +28,17 @@ class ChampionPolicy:
     policy
         What trades; its weights are replaced.
     champion_state
-        Who is to trade as far as the driver knows.
+        What the account begins to trade with.
     """
 
     def __init__(self, broker: PaperBroker, policy: Policy, champion_state: ChampionState) -> None:
         self._broker = broker
         self._policy = policy
-        self._state = champion_state
-        self._known: dict[int, Champion] = {}
+        self._begins = champion_state
+        self._known = {
+            each.number: each for each in (champion_state.champion, champion_state.before) if each
+        }
         self._loaded = 0
-        self._remember(champion_state.champion)
-        if champion_state.before is not None:
-            self._remember(champion_state.before)
 
     @property
     def version(self) -> int:
@@ -56,101 +52,75 @@ class ChampionPolicy:
         return AccountChampion.of(self._broker.account)
 
     def begin(self, now_ns: int) -> None:
-        """Trade with the account's champion, or with the driver's where that is news."""
-        account, champion = self._broker.account, self._state.champion
-        if account.champion not in self._known or self._is_news():
-            change = self._state.pointer.change
+        """Trade with the account's champion, once the journal has what is new about it."""
+        account, (champion, _, news) = self._broker.account, self._begins
+        if news is not None:
             if not account.champion:
-                change = ChampionPromoted(
-                    0, champion.number, champion.version, 0, PromotedBy.START, change.reason, 0.0
+                reason = news.reason
+                news = ChampionPromoted(
+                    0, champion.number, champion.version, 0, PromotedBy.START, reason, 0.0
                 )
-            self._change(change, champion, now_ns, self._broker.equity())
-        if account.weights_version != self._known[account.champion].version:
-            self._adopt(account.champion, now_ns)
-        self._load(account.champion)
+            self._change(news, champion, now_ns, None)
+        if account.weights_version != champion.version:
+            self._broker.record([adopted(champion, now_ns)])
+        self._load(champion)
 
     def receive(self, decision: PromotionDecision, now_ns: int, equity: float) -> None:
         """Journal a decision, once, and trade with its champion.
 
-        A challenger that passed the gate against a champion that has fallen since is void.
+        A challenger that passed the gate against another champion than the account's is void.
         """
-        event = decision.event
+        event, champion = decision
         account = self._broker.account
         if isinstance(event, ChallengerRejected):
             if event.number > account.refusals:
                 self._broker.record([msgspec.structs.replace(event, ts_ns=now_ns)])
             return
-        assert decision.champion is not None, "a change of the champion brings its weights"
-        self._remember(decision.champion)
-        known = event.champion == account.champion
-        # Numbers only rise: an older promotion, received again, is not news.
-        void = isinstance(event, ChampionPromoted) and (
-            event.champion <= account.newest_champion
-            or (event.by is PromotedBy.GATE and event.before != account.champion)
-        )
-        if known or void:
-            log.info("a change of the champion is void", champion=event.champion, known=known)
+        assert champion is not None, "a promotion brings its weights"
+        if event.champion <= account.newest_champion:
             return
-        # Before the first bar some holding may have no price yet.
-        worth = equity if math.isfinite(equity) else self._broker.equity()
-        self._change(event, decision.champion, now_ns, worth)
-        self._load(event.champion)
+        if event.before != account.champion:
+            log.info("a promotion is void", champion=event.champion, over=event.before)
+            return
+        self._change(event, champion, now_ns, equity)
+        self._load(champion)
+
+    def know(self, champion: Champion) -> None:
+        """Have the weights of a champion that the owner is about to choose."""
+        self._known[champion.number] = champion
 
     def follow_account(self, now_ns: int) -> None:
-        """Trade with the champion that a drawdown has brought back."""
-        number = self._broker.account.champion
-        # Where its weights are not known here, the driver will send them; until then nothing opens.
-        if number != self._loaded and number in self._known:
-            self._adopt(number, now_ns)
-            self._load(number)
-
-    def _is_news(self) -> bool:
-        """Whether the driver's champion is one that the account has not fallen back from."""
-        account, pointer = self._broker.account, self._state.pointer
-        return pointer.champion not in (account.champion, account.discarded_champion)
+        """Trade with the champion that a drawdown or the owner made the account's."""
+        account = self._broker.account
+        champion = self._known.get(account.champion)
+        # Where one to fall back to could not be read, nothing opens until the owner chooses one.
+        if champion is None or champion.number == self._loaded:
+            return
+        if account.weights_version != champion.version:
+            self._broker.record([adopted(champion, now_ns)])
+        self._load(champion)
 
     def _change(
         self,
         event: ChampionPromoted | ChampionRolledBack,
         champion: Champion,
         now_ns: int,
-        equity: float,
+        equity: float | None,
     ) -> None:
         account = self._broker.account
-        if isinstance(event, ChampionPromoted):
-            event = msgspec.structs.replace(event, ts_ns=now_ns, equity=equity)
-        else:
+        # Before the first bar some holding may have no price yet.
+        event = msgspec.structs.replace(event, ts_ns=now_ns, equity=worth(self._broker, equity))
+        if isinstance(event, ChampionRolledBack):
             event = msgspec.structs.replace(
-                event,
-                ts_ns=now_ns,
-                number=account.rollbacks + 1,
-                equity=equity,
-                peak=account.champion_peak_equity,
+                event, number=account.rollbacks + 1, peak=account.champion_peak_equity
             )
-        self._broker.change_champion(event, _adopted(champion, now_ns))
-        log.info(
-            "another champion trades",
-            champion=champion.number,
-            version=champion.version,
-            by=str(event.by),
-            reason=event.reason,
-        )
+        self._broker.change_champion(event, adopted(champion, now_ns))
 
-    def _adopt(self, number: int, now_ns: int) -> None:
-        self._broker.record([_adopted(self._known[number], now_ns)])
-
-    def _load(self, number: int) -> None:
-        self._policy.load_weights(self._known[number].weights)
-        self._loaded = number
-
-    def _remember(self, champion: Champion) -> None:
-        """Keep the newest few: the one that trades, and those that it may fall back to."""
-        self._known.pop(champion.number, None)
+    def _load(self, champion: Champion) -> None:
+        """Trade with these weights; kept are they, and those to fall back to."""
+        self._policy.load_weights(champion.weights)
         self._known[champion.number] = champion
-        for number in list(self._known)[:-3]:
-            if number not in (self._loaded, self._broker.account.champion_before):
-                del self._known[number]
-
-
-def _adopted(champion: Champion, now_ns: int) -> WeightsAdopted:
-    return WeightsAdopted(now_ns, champion.version, weights_digest(champion.weights))
+        kept = (champion.number, self._broker.account.champion_before)
+        self._known = {number: each for number, each in self._known.items() if number in kept}
+        self._loaded = champion.number
+        log.info("a champion trades", champion=champion.number, version=champion.version)

@@ -7,7 +7,8 @@ import numpy as np
 from trading.errors import ConfigError
 from trading.execution.broker import PaperBroker
 from trading.execution.portfolio import Account
-from trading.learning.champion.manager import AccountChampion, PromotionDecision
+from trading.learning.champion.manager import PromotionDecision
+from trading.learning.champion.store import AccountChampion, Champion
 from trading.learning.policy import Decision
 from trading.learning.rollout import BoolArray, FloatArray, RecurrentState
 from trading.plugins.rule_based import RuleBased
@@ -46,6 +47,8 @@ class WhoTrades(Protocol):
     def begin(self, now_ns: int) -> None: ...
 
     def receive(self, decision: PromotionDecision, now_ns: int, equity: float) -> None: ...
+
+    def know(self, champion: Champion) -> None: ...
 
     def follow_account(self, now_ns: int) -> None: ...
 
@@ -124,6 +127,9 @@ class NoChampion:
 
     def receive(self, decision: PromotionDecision, now_ns: int, equity: float) -> None:
         """There is no champion to change."""
+
+    def know(self, champion: Champion) -> None:
+        """There is no champion to choose."""
 
     def follow_account(self, now_ns: int) -> None:
         """There is no champion to fall back to."""

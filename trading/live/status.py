@@ -11,7 +11,7 @@ from trading.execution.legs import is_stock
 from trading.execution.orders import Fill
 from trading.execution.owner import account_status
 from trading.execution.risk import MINUTE_NS
-from trading.learning.champion.manager import AccountChampion
+from trading.learning.champion.store import AccountChampion
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures, UnderlyingFigures
 from trading.live.trader import Trader

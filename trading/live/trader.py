@@ -28,11 +28,17 @@ from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed, TimeTakenBack
 from trading.execution.holdings import Position, StrategyPosition, profit_of_close
 from trading.execution.orders import Fill, Rejection
-from trading.execution.owner import Command, CommandResult, account_status, execute_command
+from trading.execution.owner import (
+    Command,
+    CommandResult,
+    Effect,
+    account_status,
+    execute_command,
+)
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import Cause
-from trading.learning.champion.manager import AccountChampion, PromotionDecision
-from trading.learning.champion.registry import ChampionState
+from trading.learning.champion.manager import PromotionDecision
+from trading.learning.champion.store import AccountChampion, Champion, ChampionState
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR, RecurrentState, Rollout
 from trading.live.bar_clock import MAX_AHEAD_NS, Bar, BarClock, first_bar_after
@@ -174,7 +180,7 @@ class Trader:
     start_ns
         Exchange time now.
     champion_state
-        Who is to trade, unless the account's journal knows better; None of a rule-based trader.
+        What the account begins to trade with; None of a rule-based trader.
     """
 
     def __init__(
@@ -211,8 +217,9 @@ class Trader:
         self.profits: dict[str, float] = {}
         """USD, of those of them that close, by fill id."""
         """Exchange time, fill, and name of the action, oldest first."""
-        self._commands: queue.Queue[tuple[Future[CommandResult], Command | None, str]]
-        self._commands = queue.Queue()
+        self._commands: queue.Queue[
+            tuple[Future[CommandResult], Command | None, Effect | None, Champion | None]
+        ] = queue.Queue()
         self.dead_man = DeadMan(settings.patience_s)
         self.pulse = Pulse()
         self._limits: queue.Queue[tuple[RiskLimits, TradingRules]] = queue.Queue()
@@ -280,13 +287,19 @@ class Trader:
         before = self._calendar.sessions(now.session.date - _LONGEST_BREAK, now.session.date)[-2]
         self.env.broker.record([TimeTakenBack(self._start_ns, before.date.isoformat())])
 
-    def command(self, command: Command | None, done: str = "") -> "Future[CommandResult]":
+    def command(
+        self,
+        command: Command | None,
+        effect: Effect | None = None,
+        champion: Champion | None = None,
+    ) -> "Future[CommandResult]":
         """Hand over the owner's word (None: only how the account stands), obeyed between bars.
 
-        `done` as in `owner.execute_command`. Cancelled before it was obeyed, it never is.
+        `effect` as in `owner.execute_command`, and the champion that it makes the account's.
+        Cancelled before it was obeyed, it never is.
         """
         future: Future[CommandResult] = Future()
-        self._commands.put((future, command, done))
+        self._commands.put((future, command, effect, champion))
         return future
 
     def limit(self, limits: RiskLimits, rules: TradingRules) -> None:
@@ -370,7 +383,7 @@ class Trader:
             self.env.set_rules(rules)
         while True:
             try:
-                future, command, done = self._commands.get_nowait()
+                future, command, effect, champion = self._commands.get_nowait()
             except queue.Empty:
                 return
             if not future.set_running_or_notify_cancel():
@@ -382,7 +395,10 @@ class Trader:
                     answer = CommandResult("", 0, False, account_status(broker, equity))
                 else:
                     now_ns = max(self._now_ns, broker.account.last_ts_ns)
-                    answer = execute_command(broker, command, now_ns, equity, done)
+                    if champion is not None:
+                        self.champion_policy.know(champion)
+                    answer = execute_command(broker, command, now_ns, equity, effect)
+                    self.champion_policy.follow_account(now_ns)
                     log.info("the owner commands", command=command.command, said=answer.said)
                     self._observer.on_command(self)
             except TradingError as error:

@@ -36,7 +36,7 @@ _DIGEST_KEPT_S = 5.0
 class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a command may bring; all of it may be left out but what the command needs.
 
-    `which` names the champion, checkpoint or folder to `promote`; the others as in `Command`.
+    All are as in `Command`.
     """
 
     by: str = "http"
@@ -140,8 +140,8 @@ def add_control(api: FastAPI, ask: Callable[..., Any], strategy: str | None = No
             await door.admit(request.headers.get("authorization", ""))
             body = _read(await _bounded(request))
             key = body.key or request.headers.get("idempotency-key", "")
-            command = Command(COMMANDS[name], body.by, body.why, key, body.symbol)
-            refused, answer = await ask("control", COMMAND_TIMEOUT_S, command, body.which)
+            command = Command(COMMANDS[name], body.by, body.why, key, body.symbol, which=body.which)
+            refused, answer = await ask("control", COMMAND_TIMEOUT_S, command)
             if refused:
                 raise Refused(409, refused)
         except Refused as refusal:

@@ -9,26 +9,24 @@ if TYPE_CHECKING:
     from trading.learning.champion.gate import Gate as Gate
     from trading.learning.champion.gate import GateLimits as GateLimits
     from trading.learning.champion.gate import GateResult as GateResult
-    from trading.learning.champion.manager import AccountChampion as AccountChampion
     from trading.learning.champion.manager import ChampionManager as ChampionManager
     from trading.learning.champion.manager import PromotionDecision as PromotionDecision
-    from trading.learning.champion.registry import ChampionState as ChampionState
     from trading.learning.champion.registry import WeightRegistry as WeightRegistry
+    from trading.learning.champion.store import AccountChampion as AccountChampion
     from trading.learning.champion.store import Champion as Champion
-    from trading.learning.champion.store import ChampionPointer as ChampionPointer
+    from trading.learning.champion.store import ChampionState as ChampionState
     from trading.learning.champion.store import ChampionStore as ChampionStore
 
 _PLACES = {
     "Gate": "gate",
     "GateLimits": "gate",
     "GateResult": "gate",
-    "AccountChampion": "manager",
+    "AccountChampion": "store",
     "ChampionManager": "manager",
     "PromotionDecision": "manager",
-    "ChampionState": "registry",
+    "ChampionState": "store",
     "WeightRegistry": "registry",
     "Champion": "store",
-    "ChampionPointer": "store",
     "ChampionStore": "store",
 }
 """Each public name and the module that has it."""

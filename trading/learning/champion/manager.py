@@ -1,26 +1,17 @@
-"""Keeps three things in step: the pointer on disk, the weight registry, and who trades."""
+"""The driver's side of the champions: offers a challenger, and follows what the account decides."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from trading.errors import ChampionMoved, CheckpointError
-from trading.execution.events import (
-    ChallengerRejected,
-    ChampionPromoted,
-    ChampionRolledBack,
-    PromotedBy,
-)
-from trading.execution.portfolio import Account
-from trading.learning.champion.registry import ChampionState
+from trading.errors import CheckpointError
+from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.store import (
+    AccountChampion,
     Champion,
-    ChampionPointer,
     ChampionStore,
     Promotion,
-    not_finite,
+    first_state,
 )
 from trading.logs import get_logger
 
@@ -28,265 +19,132 @@ log = get_logger(__name__)
 
 
 class PromotionDecision(NamedTuple):
-    """What was decided about champion or challenger, for the live market to journal and follow."""
+    """What was decided about a challenger, for the live market to journal and follow."""
 
-    event: ChampionPromoted | ChampionRolledBack | ChallengerRejected
+    event: ChampionPromoted | ChallengerRejected
     """Without time and equity, which the live market adds."""
     champion: Champion | None = None
     """Whose weights trade from now on, where that changes."""
 
 
-class AccountChampion(NamedTuple):
-    """Which champion an account trades with, as its journal says."""
-
-    champion: int = 0
-    newest: int = 0
-    """The highest number of a champion that it knows."""
-    discarded: int = 0
-    """The champion that the last drawdown ended."""
-    refusals: int = 0
-
-    @classmethod
-    def of(cls, account: Account) -> "AccountChampion":
-        """Read it from an account."""
-        return cls(
-            account.champion, account.newest_champion, account.discarded_champion, account.refusals
-        )
-
-
 class ChampionManager:
-    """The champions of one account, as the driver sees them.
+    """The champion that a challenger is learnt from and judged against.
 
-    The pointer on disk says who is to trade; the account's journal says who does. Each move of the
-    pointer becomes one decision, whoever made it, and a judgement that ends after an owner's
-    command gives way to it. A disk or a registry that fails for a while costs no decision: it is
-    told in the log, and tried again at the next look.
+    It is the account's, whose journal decides, or the last one that has been offered to the account
+    and that it may still take up. A disk that fails for a while is told in the log, and tried again
+    at the next report.
 
     Parameters
     ----------
     champions
         On disk.
-    publish
-        Hands every new state to the registry.
     """
 
-    def __init__(self, champions: ChampionStore, publish: Callable[[ChampionState], None]) -> None:
+    def __init__(self, champions: ChampionStore) -> None:
         self._champions = champions
-        self._publish = publish
-        self._state: ChampionState | None = None
-        self._looked = 0
-        """Moves of the pointer that were heeded, or refused."""
-        self._overriding: PromotionDecision | None = None
-        """An owner's, which a judgement gave way to, until `poll` has told of it."""
-        self._is_published = False
+        self._account = AccountChampion()
+        self._present: Champion | None = None
+        self._before: Champion | None = None
         self._fault = ""
+        self.offered: list[PromotionDecision] = []
+        """Promotions that the account has not reported yet, each one over the one before."""
 
     @property
-    def state(self) -> ChampionState:
-        """The present champion state, once there is one."""
-        assert self._state is not None, "begin comes first"
-        return self._state
+    def champion(self) -> Champion:
+        """The present one, once there is one."""
+        assert self._present is not None, "begin comes first"
+        return self._present
 
     @property
     def path(self) -> Path:
         """The checkpoint of the present champion."""
-        return self._champions.path(self.state.champion.number)
+        return self._champions.path(self.champion.number)
 
     def begin(
         self,
-        write: Callable[[Path], object],
+        fill: Callable[[Path], object],
         version: int,
         origin: str,
-        account_champion: AccountChampion,
+        account: AccountChampion,
     ) -> None:
-        """Take up the champion on disk, or make the first one of what `write` writes.
-
-        A champion that a drawdown ended, unknown to the disk as yet, is left behind first. One
-        that cannot be read is refused where the account's own champion can be.
+        """Take up who is to trade; where there is nobody yet, what `fill` writes.
 
         Raises
         ------
         CheckpointError
-            Neither can be read.
+            The champion cannot be read.
         """
-        self._champions.know(account_champion.newest)
-        if self._champions.pointer() is None:
-            self._champions.promote(write, Promotion(version, PromotedBy.START, origin))
-        self._champions.follow(*account_champion[:3])
-        pointer = self._pointer()
-        self._looked = pointer.moves
-        try:
-            self._state = self._load_state(pointer)
-        except CheckpointError as error:
-            if account_champion.champion in (0, pointer.champion):
-                raise
-            self._state = self._load_state(
-                msgspec.structs.replace(pointer, champion=account_champion.champion, before=0)
-            )
-            log.error(
-                "the champion is refused", reason=str(error), trades=account_champion.champion
-            )
-        self._publish(self._state)
-        self._is_published = True
+        self._account = account
+        if not account.champion and self._champions.news_for(account) is None:
+            self._champions.write(fill, Promotion(version, PromotedBy.START, origin), account)
+        self._present, self._before, _ = first_state(self._champions, account, self._champions.load)
 
-    def promote(self, write: Callable[[Path], object], why: Promotion) -> PromotionDecision:
-        """Make a challenger, judged against the present champion, the next one.
-
-        Where the pointer was moved since, the challenger is given up: the decision is what moved
-        it, and `poll` tells of it, too.
+    def promote(self, fill: Callable[[Path], object], why: Promotion) -> PromotionDecision:
+        """Offer a challenger, judged against the present champion, to the account.
 
         Raises
         ------
         CheckpointError
             The champion cannot be written.
         """
-        number = self.state.champion.number
+        number = self.champion.number
+        over = self._account._replace(champion=number, newest=max(number, self._account.newest))
         try:
-            pointer = self._champions.promote(write, why, moves=self._looked, before=number)
-        except ChampionMoved:
-            decision = self.poll()
-            if decision is None:
-                # What moved it was refused: the champion that was judged against trades on.
-                return self.promote(write, why)
-            self._overriding = decision
-            log.info("a challenger gives way", champion=decision.event.champion)
-            return decision
+            event = self._champions.write(fill, why, over, spared={self._account.champion})
         except OSError as error:
             raise CheckpointError(
                 f"no champion can be written to {self._champions.directory}: {error}"
             ) from error
-        return self._take_up(pointer)
+        self._before, self._present = self._present, self._champions.load(event.champion)
+        decision = PromotionDecision(event, self._present)
+        self.offered.append(decision)
+        return decision
 
-    def poll(self) -> PromotionDecision | None:
-        """Return what an owner's command changed since the last look; None where nothing was.
+    def follow(self, account: AccountChampion) -> bool:
+        """Take up the champion that an account reports; whether that is another one.
 
-        A champion that cannot be read is refused, and told in the log once for each move.
+        An older report than the last one changes nothing.
         """
-        self._publish_again()
-        told, self._overriding = self._overriding, None
+        if not account.champion or account.changes < self._account.changes:
+            return False
+        self._account = account
+        self._write_lost()
+        self.offered = [
+            each for each in self.offered if each.champion and each.champion.number > account.newest
+        ]
+        due = self.offered[0].event if self.offered else None
+        if isinstance(due, ChampionPromoted) and due.before == account.champion:
+            return False
+        self.offered.clear()
+        if account.champion == self.champion.number:
+            return False
+        before = self._before
         try:
-            pointer = self._pointer()
+            if before is not None and before.number == account.champion:
+                champion = before
+            else:
+                champion = self._champions.load(account.champion)
         except (CheckpointError, OSError) as error:
             self._tell_fault(error)
-            return told
-        self._fault = ""
-        if pointer.moves == self._looked:
-            return told
-        self._looked = pointer.moves
-        try:
-            return self._take_up(pointer)
-        except CheckpointError as error:
-            log.error("the owner's champion is refused", reason=str(error))
-            return told
+            return False
+        self._before, self._present = self._present, champion
+        return True
 
-    def follow(self, account_champion: AccountChampion) -> PromotionDecision | None:
-        """Point to where a drawdown brought the account back; None where it points there."""
-        self._champions.know(account_champion.newest)
+    def _write_lost(self) -> None:
+        """Write again what the folder has lost, an account needs, and memory has."""
+        needed = (self._account.champion, self._account.before, self.champion.number)
         try:
-            pointer = self._followed(account_champion)
-            return None if pointer is None else self._take_up(pointer)
-        except (CheckpointError, OSError) as error:
+            for champion in (self._before, self._present):
+                if champion is None or champion.number not in needed:
+                    continue
+                if not self._champions.path(champion.number).is_dir():
+                    self._champions.write_again(champion, self._account)
+                    log.error("a lost champion is written again", champion=champion.number)
+            self._fault = ""
+        except OSError as error:
             self._tell_fault(error)
-            return None
-
-    def publish(self) -> None:
-        """Hand the present state to the registry again, in case it was lost."""
-        self._is_published = False
-        self._publish_again()
-
-    def _publish_again(self) -> None:
-        if self._is_published:
-            return
-        try:
-            self._publish(self.state)
-        except Exception as error:
-            log.error("the weight registry does not take the champion", reason=str(error))
-        else:
-            self._is_published = True
-
-    def _pointer(self) -> ChampionPointer:
-        """Return the pointer; one that was lost while trading is written again."""
-        pointer = self._champions.pointer()
-        if pointer is None and self._state is not None:
-            log.error("the champions' folder was lost", folder=str(self._champions.directory))
-            self._put_back()
-            pointer = self._champions.pointer()
-        if pointer is None:
-            raise CheckpointError(
-                f"{self._champions.directory} has lost its pointer: restore the folder"
-            )
-        return pointer
-
-    def _put_back(self) -> None:
-        champion, before = self.state.champion, self.state.before
-        present = msgspec.structs.replace(
-            self.state.pointer,
-            moves=self._looked,
-            champion=champion.number,
-            before=before.number if before else 0,
-        )
-        self._champions.put_back(present, [champion, *([before] if before else [])])
-
-    def _followed(self, account_champion: AccountChampion) -> ChampionPointer | None:
-        try:
-            return self._champions.follow(*account_champion[:3])
-        except (CheckpointError, OSError):
-            # Where the champion to go back to is gone from the disk, it may be in memory.
-            self._put_back()
-            return self._champions.follow(*account_champion[:3])
-
-    def _take_up(self, pointer: ChampionPointer) -> PromotionDecision:
-        champion_state = self._load_state(pointer)
-        change = pointer.change
-        if isinstance(change, ChampionPromoted) and self._state is not None:
-            # Of several moves between two looks only the last one is decided.
-            before = self._state.champion.number
-            change = msgspec.structs.replace(change, before=before)
-        self._state, self._looked, self._overriding = champion_state, pointer.moves, None
-        self.publish()
-        return PromotionDecision(change, champion_state.champion)
-
-    def _load_state(self, pointer: ChampionPointer) -> ChampionState:
-        return load_state(self._champions, pointer)
 
     def _tell_fault(self, error: Exception) -> None:
         if str(error) != self._fault:
             self._fault = str(error)
             log.error("the champions' folder cannot be used", reason=self._fault)
-
-
-def load_state(champions: ChampionStore, pointer: ChampionPointer) -> ChampionState:
-    """Load the champion that a pointer names, and the one before it.
-
-    Raises
-    ------
-    CheckpointError
-        The champion cannot be read.
-    """
-    champion = champions.load(pointer.champion)
-    if wrong := not_finite(champion.weights):
-        raise CheckpointError(f"champion {champion.number}: {wrong}")
-    before: Champion | None = None
-    if pointer.before:
-        try:
-            before = champions.load(pointer.before)
-        except CheckpointError as error:
-            log.warning("no champion to fall back to", reason=str(error))
-    return ChampionState(pointer, champion, before)
-
-
-def state_on_disk(checkpoints: Path, keep: int) -> ChampionState | None:
-    """Load what the pointer on disk names; None where there is none, or it cannot be read.
-
-    Parameters
-    ----------
-    checkpoints, keep
-        As of `ChampionStore`.
-    """
-    champions = ChampionStore(checkpoints, keep)
-    try:
-        pointer = champions.pointer()
-        return None if pointer is None else load_state(champions, pointer)
-    except (CheckpointError, OSError) as error:
-        log.error("no champion on disk for the weight registry", reason=str(error))
-        return None

@@ -1,22 +1,38 @@
-"""The owner's choice of the champion: which one is meant, and the pointer moved to it."""
+"""The owner's choice of the champion: which one is meant, and what the account journals of it."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trading.errors import CheckpointError
-from trading.learning.champion.store import ChampionPointer, ChampionStore
+from trading.errors import CheckpointError, OwnerRefused
+from trading.execution.broker import PaperBroker
+from trading.execution.events import (
+    ChampionPromoted,
+    ChampionRolledBack,
+    Event,
+    PromotedBy,
+    RolledBackBy,
+    WeightsAdopted,
+)
+from trading.execution.owner import Command, Effect
+from trading.learning.champion.store import (
+    AccountChampion,
+    Champion,
+    ChampionStore,
+    fits,
+    weights_digest,
+)
 from trading.learning.checkpoints import WEIGHTS_SUFFIX, CheckpointStore
 
 if TYPE_CHECKING:
-    from trading.learning.champion.manager import AccountChampion
     from trading.learning.clstm import CLSTMConfig
 
 CHAMPION, STEP = "champion-", "step-"
 
 
 class OwnerChoice:
-    """Moves the pointer of one folder of checkpoints by the owner's word.
+    """Finds what an owner names in one folder of checkpoints, and lets an account trade with it.
 
     Parameters
     ----------
@@ -62,32 +78,108 @@ class OwnerChoice:
             raise CheckpointError(f"there is no {path.name} in {path.parent}: there are {there}")
         return path, True
 
-    def promote(
-        self, which: str, config: "CLSTMConfig", account: "AccountChampion | None"
-    ) -> ChampionPointer:
-        """Let a champion, checkpoint or model trade; raises CheckpointError where it cannot."""
+    def prepare(self, which: str, config: "CLSTMConfig", account: AccountChampion) -> Champion:
+        """Return the champion that is meant, written where it is none yet.
+
+        One that the account has had before is written again under a new number; one whose number
+        the account does not know is taken as it is.
+
+        Raises
+        ------
+        CheckpointError
+            It is not there, is damaged, or does not fit the network.
+        """
         path, own = self.find(which)
-        return self._move(lambda: self.champions.promote_checkpoint(path, config, own=own), account)
+        number = int(which.removeprefix(CHAMPION)) if which.startswith(CHAMPION) and own else 0
+        if number <= account.newest:
+            written = self.champions.write_checkpoint(path, config, account, own=own)
+            return self.champions.load(written.champion)
+        champion = self.champions.load(number)
+        fits(champion.weights, config, path)
+        return champion
 
-    def roll_back(self, account: "AccountChampion | None") -> ChampionPointer:
-        """Let the champion before trade again; raises CheckpointError where there is none."""
-        return self._move(self.champions.roll_back, account)
+    def promote(
+        self, which: str, config: "CLSTMConfig", account: AccountChampion
+    ) -> tuple[Effect, Champion]:
+        """Return what lets a champion, checkpoint or model trade; raises as `prepare` does."""
+        champion = self.prepare(which, config, account)
+        reason = str(self.champions.metadata(champion.number)["reason"])
 
-    def _move(
-        self, move: Callable[[], ChampionPointer], account: "AccountChampion | None"
-    ) -> ChampionPointer:
-        """Move the pointer from where the account is."""
-        if account is not None:
-            self.champions.know(account.newest)
-            # A drawdown that the driver has not heard of yet comes first.
-            self.champions.follow(*account[:3])
-        return move()
+        def effect(
+            broker: PaperBroker, _: Command, now_ns: int, equity: float | None
+        ) -> tuple[str, list[Event]]:
+            account = broker.account
+            if champion.number <= account.newest_champion:
+                raise OwnerRefused(
+                    f"champion {account.newest_champion} was promoted meanwhile: give the command "
+                    "again"
+                )
+            change = ChampionPromoted(
+                now_ns,
+                champion.number,
+                champion.version,
+                account.champion,
+                PromotedBy.OWNER,
+                reason,
+                worth(broker, equity),
+            )
+            return _said(champion, account.champion), _events(broker, change, champion)
+
+        return effect, champion
+
+    def roll_back(self, account: AccountChampion) -> tuple[Effect, Champion]:
+        """Return what lets the champion before trade again.
+
+        Raises
+        ------
+        CheckpointError
+            There is none, or it cannot be read.
+        """
+        champion = self.champions.load(self.champions.before(account))
+
+        def effect(
+            broker: PaperBroker, _: Command, now_ns: int, equity: float | None
+        ) -> tuple[str, list[Event]]:
+            now = broker.account
+            if now.champion != account.champion:
+                raise OwnerRefused(
+                    f"champion {now.champion} has taken over meanwhile: give the command again"
+                )
+            change = ChampionRolledBack(
+                now_ns,
+                now.rollbacks + 1,
+                champion.number,
+                champion.version,
+                now.champion,
+                RolledBackBy.OWNER,
+                "rolled back by its owner",
+                worth(broker, equity),
+                now.champion_peak_equity,
+            )
+            return _said(champion, 0), _events(broker, change, champion)
+
+        return effect, champion
 
 
-def describe_pointer(pointer: ChampionPointer) -> tuple[str, str]:
-    """Name the champion; say its version and the champion before it in words."""
-    before = f"{CHAMPION}{pointer.before}" if pointer.before else "none"
+def worth(broker: PaperBroker, equity: float | None) -> float:
+    """Return the account's worth, USD; by its last known values where no market is looked at."""
+    return broker.equity() if equity is None or not math.isfinite(equity) else equity
+
+
+def adopted(champion: Champion, now_ns: int) -> WeightsAdopted:
+    """Say for the journal that these weights trade."""
+    return WeightsAdopted(now_ns, champion.version, weights_digest(champion.weights))
+
+
+def _events(
+    broker: PaperBroker, change: ChampionPromoted | ChampionRolledBack, champion: Champion
+) -> list[Event]:
+    return broker.champion_events(change, adopted(champion, change.ts_ns))
+
+
+def _said(champion: Champion, before: int) -> str:
+    earlier = f"; the one before it: {CHAMPION}{before}" if before else ""
     return (
-        f"{CHAMPION}{pointer.champion}",
-        f"(version {pointer.change.version}); the one before it: {before}",
+        f"{CHAMPION}{champion.number} trades from the next bar on (version {champion.version})"
+        f"{earlier}"
     )

@@ -1,56 +1,48 @@
-"""A Ray actor that hands the champion from the driver to whoever trades.
+"""A Ray actor that holds the weights of champions by number, for whoever trades.
 
-Weights go in and out by value. It belongs to the driver that made it: no other finds it, and it
-ends with it. So two accounts on one cluster never meet in one.
+It decides nothing, and knows nothing that the champions' folder does not: what it does not hold it
+reads there. Weights come out by value. It belongs to the driver that made it: no other finds it,
+and it ends with it. So two accounts on one cluster never meet in one.
 """
 
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from trading.errors import LearningError
-from trading.learning.champion.store import Champion, ChampionPointer, not_finite
+from trading.errors import CheckpointError
+from trading.learning.champion.store import Champion
 
-
-class ChampionState(NamedTuple):
-    """Who trades, who did before, and what made it so."""
-
-    pointer: ChampionPointer
-    champion: Champion
-    before: Champion | None
-    """What to go back to; None where there is none."""
+KEPT = 4
+"""Champions held: the present one, the one before it, and what comes next."""
+_TIMEOUT_S = 10.0
 
 
 class WeightRegistry:
-    """Holds the champion state that was published last.
-
-    Its champion may have a lower number than the one before it: after a rollback.
+    """Holds the champions that were asked for last.
 
     Parameters
     ----------
-    refill
-        Reads what it holds before the first is published, as after its process was killed.
+    read
+        The weights of a champion; raises CheckpointError where there is none.
     """
 
-    def __init__(self, refill: Callable[[], ChampionState | None] | None = None) -> None:
-        self._state = refill() if refill is not None else None
+    def __init__(self, read: Callable[[int], Champion]) -> None:
+        self._read = read
+        self._held: dict[int, Champion] = {}
 
-    def publish(self, champion_state: ChampionState) -> None:
-        """Replace the present champion state.
+    def champion(self, number: int) -> Champion | None:
+        """Return a champion by its number.
 
         Raises
         ------
-        LearningError
-            A weight is not finite; the present state stays.
+        CheckpointError
+            It is not held, and cannot be read.
         """
-        champion = champion_state.champion
-        if wrong := not_finite(champion.weights):
-            raise LearningError(f"champion {champion.number}: {wrong}")
-        self._state = champion_state
-
-    def state(self) -> ChampionState | None:
-        """Return the present champion state; None before the first."""
-        return self._state
+        champion = self._held.pop(number, None) or self._read(number)
+        self._held[number] = champion
+        for oldest in list(self._held)[:-KEPT]:
+            del self._held[oldest]
+        return champion
 
     def ping(self) -> None:
         """Answer, while the registry is not stuck."""
@@ -65,8 +57,14 @@ class RegistryAddress(NamedTuple):
     name: str
     namespace: str
 
-    def state(self) -> ChampionState | None:
-        """Ask for the present champion state; None before the first, or while it restarts."""
+    def champion(self, number: int) -> Champion | None:
+        """Ask for a champion by its number; None while the registry restarts, or hangs.
+
+        Raises
+        ------
+        CheckpointError
+            The registry does not hold it, and cannot read it.
+        """
         import ray
 
         try:
@@ -74,10 +72,13 @@ class RegistryAddress(NamedTuple):
         except ValueError:
             return None
         try:
-            champion_state: ChampionState | None = ray.get(registry.state.remote())
-        except ray.exceptions.RayActorError:
+            asked = registry.champion.remote(number)
+            champion: Champion | None = ray.get(asked, timeout=_TIMEOUT_S)
+        except ray.exceptions.RayTaskError as error:
+            raise CheckpointError(str(error.cause)) from error
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
             return None
-        return champion_state
+        return champion
 
 
 def registry_name() -> str:
@@ -87,23 +88,22 @@ def registry_name() -> str:
 
 def create_registry(
     namespace: str,
+    read: Callable[[int], Champion],
     placement: Mapping[str, Any] | None = None,
-    refill: Callable[[], ChampionState | None] | None = None,
     name: str | None = None,
 ) -> Any:
     """Start a registry of this driver's own.
 
-    It reserves no CPU. Where its process dies it is started again and filled by `refill`, or else
-    when something is published.
+    It reserves no CPU. Where its process dies it is started again, empty.
 
     Parameters
     ----------
     namespace
         Of the account; tells its process apart in Ray's lists.
+    read
+        See `WeightRegistry`.
     placement
         Options of an actor that say on which node.
-    refill
-        See `WeightRegistry`.
     name
         By which `RegistryAddress` finds it; None: one that nobody else has.
     """
@@ -112,4 +112,4 @@ def create_registry(
     actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(WeightRegistry)
     return actor.options(
         name=name or registry_name(), namespace=namespace, **(placement or {})
-    ).remote(refill)
+    ).remote(read)

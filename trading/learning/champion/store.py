@@ -1,31 +1,26 @@
-"""The policies that were promoted, on disk, and the pointer that says which of them trades.
+"""The policies that were promoted, on disk: immutable, by number.
 
     <checkpoints>/champions/champion-000000003/   a checkpoint: whole or not there
-                           /champion.json         the pointer, replaced as a whole
 
-A champion has a number, counted from 1 and never given twice. The learner and the commands
-`trading checkpoints promote|rollback` may move the pointer; a lock on the folder keeps them apart.
+A champion has a number, counted from 1 and never given twice. Which of them trades is in the
+account's journal and nowhere else: the folder holds weights, and for what each was written.
 """
 
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from trading.errors import ChampionMoved, CheckpointError, LearningError
-from trading.execution.events import (
-    ChampionPromoted,
-    ChampionRolledBack,
-    Compared,
-    PromotedBy,
-    RolledBackBy,
-)
-from trading.files import FileLock, write
+from trading.errors import CheckpointError, LearningError
+from trading.execution.events import ChampionPromoted, ChampionRolledBack, Compared, PromotedBy
+from trading.execution.portfolio import Account
+from trading.files import FileLock
+from trading.learning.champion import old_pointer
 from trading.learning.champion.card import CARD, LEARNT_FROM, write_card
 from trading.learning.checkpoints import (
     MANIFEST,
@@ -35,14 +30,17 @@ from trading.learning.checkpoints import (
     write_module_weights,
 )
 from trading.learning.noted_settings import NOTED
+from trading.logs import get_logger
 
 if TYPE_CHECKING:
     from trading.learning.clstm import CLSTMConfig
     from trading.learning.policy import Weights
 
+log = get_logger(__name__)
+
 FOLDER = "champions"
 """Below the folder of checkpoints."""
-_POINTER, _LOCK = "champion.json", ".lock"
+_LOCK = ".lock"
 _NAME = "champion"
 
 
@@ -55,20 +53,32 @@ class Champion(NamedTuple):
     weights: "Weights"
 
 
-class ChampionPointer(msgspec.Struct, frozen=True):
-    """Which champion trades, and what made it so: the pointer's content."""
+class AccountChampion(NamedTuple):
+    """Which champion an account trades with, as its journal says."""
 
-    moves: int
-    """How often the pointer was moved."""
-    champion: int
-    before: int
+    champion: int = 0
+    before: int = 0
     """The champion to go back to; 0: none."""
-    change: ChampionPromoted | ChampionRolledBack
-    """For the journal, which adds exchange time and equity."""
+    newest: int = 0
+    """The highest number of a champion that it knows."""
+    changes: int = 0
+    """Promotions and rollbacks: of two reports the one with more is the later one."""
+    refusals: int = 0
+
+    @classmethod
+    def of(cls, account: Account) -> "AccountChampion":
+        """Read it from an account."""
+        return cls(
+            account.champion,
+            account.champion_before,
+            account.newest_champion,
+            account.promotions + account.rollbacks,
+            account.refusals,
+        )
 
 
 class Promotion(NamedTuple):
-    """Why a policy becomes the champion."""
+    """Why a policy is to become the champion."""
 
     version: int
     by: PromotedBy
@@ -86,8 +96,6 @@ class ChampionStore:
         The folder of the learner's checkpoints.
     keep
         Champions kept, at least 1; the one that trades and the one before it always are.
-    newest_known
-        The highest number that was ever given, as far as the account's journal knows.
     clock
         Seconds since 1970, for the time of a promotion.
     noted
@@ -98,34 +106,13 @@ class ChampionStore:
         self,
         checkpoints: Path,
         keep: int,
-        newest_known: int = 0,
         clock: Callable[[], float] = time.time,
         noted: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME)
         self.directory = self._store.directory
-        self._newest_known = newest_known
         self._clock = clock
         self._noted = dict(noted or {})
-
-    def pointer(self) -> ChampionPointer | None:
-        """Return what the pointer says now; None before the first champion.
-
-        Raises
-        ------
-        CheckpointError
-            The pointer cannot be read.
-        """
-        path = self.directory / _POINTER
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=ChampionPointer)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read ({error}): restore it, or remove it so that trading "
-                "begins with the newest checkpoint as its champion"
-            ) from error
 
     def numbers(self) -> list[int]:
         """Champions on disk, rising."""
@@ -146,59 +133,56 @@ class ChampionStore:
         return verify(self.path(number))
 
     def load(self, number: int) -> Champion:
-        """Return a champion's weights, checked against its manifest; raises CheckpointError."""
-        metadata = self.metadata(number)
-        return Champion(number, int(metadata["version"]), load_module_weights(self.path(number)))
-
-    def know(self, newest: int) -> None:
-        """Give no number again that the account's journal holds, whatever the disk has lost."""
-        self._newest_known = max(self._newest_known, newest)
-
-    def promote(
-        self,
-        write: Callable[[Path], object],
-        why: Promotion,
-        *,
-        moves: int | None = None,
-        before: int | None = None,
-        noted: Mapping[str, Any] | None = None,
-    ) -> ChampionPointer:
-        """Write a new champion and let it trade.
-
-        `write` fills the empty directory that it is given, as for `CheckpointStore.save`. A crash
-        at any instant leaves the champion before in its place.
-
-        Parameters
-        ----------
-        write, why
-            The champion.
-        moves
-            Of the pointer when the decision was made; None promotes whatever came in between.
-        before
-            The champion that it is to take over from, and that it was compared with; None is the
-            one that the pointer names.
-        noted
-            What its manifest and its card tell of its origin; None: what the store notes.
+        """Return a champion's weights, checked against its manifest.
 
         Raises
         ------
-        ChampionMoved
-            The pointer was moved since `moves`; nothing was written.
+        CheckpointError
+            It is missing or damaged, or a weight is no number.
         """
-        with self._locked():
-            now = self.pointer()
-            if moves is not None and moves != (now.moves if now else 0):
-                raise ChampionMoved(
-                    f"{self.directory} has another champion since the decision was made"
-                )
-            pointed = now.champion if now else 0
-            before = pointed if before is None else before
-            numbers = (*self.numbers(), pointed, before, self._newest_known)
-            number = 1 + max(numbers)
+        metadata = self.metadata(number)
+        champion = Champion(
+            number, int(metadata["version"]), load_module_weights(self.path(number))
+        )
+        if wrong := not_finite(champion.weights):
+            raise CheckpointError(f"champion {number}: {wrong}")
+        return champion
+
+    def write(
+        self,
+        fill: Callable[[Path], object],
+        why: Promotion,
+        account: AccountChampion,
+        noted: Mapping[str, Any] | None = None,
+        spared: Collection[int] = (),
+    ) -> ChampionPromoted:
+        """Write a new champion; it trades once the account's journal says so.
+
+        `fill` fills the empty directory that it is given, as for `CheckpointStore.save`. A crash at
+        any instant leaves the whole champion or nothing.
+
+        Parameters
+        ----------
+        fill, why
+            The champion.
+        account
+            Whose champion it is to take over from, and was compared with.
+        noted
+            What its manifest and its card tell of its origin; None: what the store notes.
+        spared
+            What is kept beside the account's champion and the one before it.
+
+        Returns
+        -------
+        ChampionPromoted
+            For the journal, which adds exchange time and equity.
+        """
+        with FileLock(self.directory / _LOCK, wait=True):
+            number = 1 + max(0, account.newest, *self.numbers())
             metadata = {
                 "step": number,
                 "version": why.version,
-                "before": before,
+                "before": account.champion,
                 "by": str(why.by),
                 "reason": why.reason,
                 "kl": why.kl,
@@ -206,17 +190,13 @@ class ChampionStore:
                 "time": self._clock(),
             }
             metadata = {**(self._noted if noted is None else noted), **metadata}
-            spared = {before, *([now.before] if now else [])}
-            self._save(write, metadata, spared)
-            change = ChampionPromoted(
-                0, number, why.version, before, why.by, why.reason, 0.0, why.kl, why.compared
-            )
-            return self._point(now, number, before, change)
+            self._save(fill, metadata, {account.champion, account.before, *spared})
+        return promotion_of(number, metadata)
 
-    def promote_checkpoint(
-        self, path: Path, config: "CLSTMConfig", *, own: bool
-    ) -> ChampionPointer:
-        """Let the policy of a checkpoint or model trade, by its owner's word.
+    def write_checkpoint(
+        self, path: Path, config: "CLSTMConfig", account: AccountChampion, *, own: bool
+    ) -> ChampionPromoted:
+        """Make a champion of a checkpoint or model, by its owner's word.
 
         An `own` checkpoint is copied whole, so that learning can go on from it; of any other only
         the network's weights are.
@@ -244,88 +224,87 @@ class ChampionStore:
         why = Promotion(version, PromotedBy.OWNER, f"promoted from {path.name}")
         kept = (NOTED, LEARNT_FROM, CATALOGUE)
         noted = {key: metadata[key] for key in kept if key in metadata}
-        return self.promote(copy, why, noted=noted)
+        return self.write(copy, why, account, noted)
 
-    def roll_back(self) -> ChampionPointer:
-        """Let the champion before trade again, by its owner's word.
-
-        Raises
-        ------
-        CheckpointError
-            There is no earlier champion, or it is damaged.
-        """
-        with self._locked():
-            now = self.pointer()
-            if now is None or not now.before:
-                raise CheckpointError(
-                    f"{self.directory} knows no champion before the present one: name a "
-                    "checkpoint with `trading checkpoints promote`"
-                )
-            return self._go_back(now, now.before, RolledBackBy.OWNER, "rolled back by its owner")
-
-    def follow(self, champion: int, newest: int, discarded: int) -> ChampionPointer | None:
-        """Point to where a drawdown brought the account back; None where nothing is to be done.
-
-        The account trades with `champion` since `discarded` lost too much. A challenger that was
-        promoted after `discarded` and that the account has not taken up (its `newest` is lower) is
-        left behind with it.
-        """
-        with self._locked():
-            now = self.pointer()
-            if now is None or not discarded or now.champion == champion:
-                return None
-            void = now.before == discarded and now.champion > newest and _by_gate(now.change)
-            if now.champion != discarded and not void:
-                return None
-            reason = f"equity fell too far under champion {discarded}"
-            return self._go_back(now, champion, RolledBackBy.DRAWDOWN, reason)
-
-    def put_back(self, pointer: ChampionPointer, champions: Sequence[Champion]) -> None:
-        """Write again what the disk has lost: champions that are in memory, and the pointer.
-
-        Of their checkpoints only the network's weights are; what is whole on disk stays.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self._locked():
-            for champion in champions:
-                if not self._is_whole(champion.number):
-                    self._write_again(champion, pointer)
-            if self.pointer() is None:
-                self._write_pointer(pointer)
-
-    def _is_whole(self, number: int) -> bool:
-        try:
-            self.metadata(number)
-        except CheckpointError:
-            return False
-        return True
-
-    def _write_again(self, champion: Champion, pointer: ChampionPointer) -> None:
-        is_present = champion.number == pointer.champion
+    def write_again(self, champion: Champion, account: AccountChampion) -> None:
+        """Write a champion that the disk has lost and memory has; of it only the weights are."""
         metadata = {
             "step": champion.number,
             "version": champion.version,
-            "before": pointer.before if is_present else 0,
-            "by": str(pointer.change.by) if is_present else "",
+            "before": account.before if champion.number == account.champion else 0,
+            "by": "",
             "reason": "written again from memory: the folder had lost it",
             "kl": None,
             "compared": [],
             "time": self._clock(),
         }
-        spared = {pointer.champion, pointer.before}
-        self._save(
-            lambda directory: write_module_weights(directory, champion.weights), metadata, spared
-        )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.directory / _LOCK, wait=True):
+            self._save(
+                lambda directory: write_module_weights(directory, champion.weights),
+                metadata,
+                {account.champion, account.before},
+            )
+
+    def before(self, account: AccountChampion) -> int:
+        """Return the champion that an owner's rollback goes to.
+
+        Raises
+        ------
+        CheckpointError
+            None is known.
+        """
+        number = account.before
+        if not number and account.champion in self.numbers():
+            number = int(self.metadata(account.champion)["before"])
+        if number not in self.numbers():
+            raise CheckpointError(
+                f"{self.directory} has no champion before the present one: name a checkpoint with "
+                "`trading checkpoints promote`"
+            )
+        return number
+
+    def news_for(self, account: AccountChampion) -> ChampionPromoted | ChampionRolledBack | None:
+        """Return what an account takes up at its start; None where it goes on with its champion.
+
+        It is the newest champion that passed the gate against the account's own and that a crash
+        kept out of the journal. What an owner wrote is not: the command that wrote it journals it,
+        or did not happen. An account without a champion begins with the newest one there is.
+        """
+        pointed = old_pointer.read(self.directory)
+        if pointed is not None:
+            return old_pointer.news(pointed, account.champion, account.newest)
+        for number in reversed(self.numbers()):
+            if number <= account.newest:
+                return None
+            try:
+                metadata = self.metadata(number)
+            except CheckpointError as error:
+                log.warning("a champion is passed over", reason=str(error))
+                continue
+            judged = metadata["by"] == PromotedBy.GATE and metadata["before"] == account.champion
+            if judged or not account.champion:
+                return promotion_of(number, metadata)
+        return None
+
+    def drop_old_pointer(self, newest: int) -> None:
+        """Remove the pointer of an older version, and what it left aside above `newest`."""
+        if old_pointer.read(self.directory) is None:
+            return
+        for number in self.numbers():
+            if number > newest:
+                shutil.rmtree(self.path(number), ignore_errors=True)
+        old_pointer.remove(self.directory)
 
     def _save(
-        self, write: Callable[[Path], object], metadata: dict[str, Any], spared: Collection[int]
+        self, fill: Callable[[Path], object], metadata: dict[str, Any], spared: Collection[int]
     ) -> None:
         """Write a champion, with what it was learnt with, and its card beside it."""
         # Champions are listed without the compiled functions that actions and features need.
         from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
 
-        def write_with_card(directory: Path) -> None:
-            write(directory)
+        def fill_with_card(directory: Path) -> None:
+            fill(directory)
             write_card(
                 directory,
                 f"champion-{metadata['step']}",
@@ -334,40 +313,73 @@ class ChampionStore:
             )
 
         catalogue = self._noted.get(CATALOGUE) or noted_catalogue()
-        self._store.save(write_with_card, {CATALOGUE: catalogue, **metadata}, spared)
-
-    def _go_back(
-        self, now: ChampionPointer, number: int, by: RolledBackBy, reason: str
-    ) -> ChampionPointer:
-        metadata = self.metadata(number)
-        earlier = int(metadata["before"])
-        before = earlier if earlier in self.numbers() else 0
-        change = ChampionRolledBack(
-            0, 0, number, int(metadata["version"]), now.champion, by, reason, 0.0, 0.0
-        )
-        return self._point(now, number, before, change)
-
-    def _point(
-        self,
-        now: ChampionPointer | None,
-        champion: int,
-        before: int,
-        change: ChampionPromoted | ChampionRolledBack,
-    ) -> ChampionPointer:
-        pointer = ChampionPointer((now.moves if now else 0) + 1, champion, before, change)
-        self._write_pointer(pointer)
-        return pointer
-
-    def _write_pointer(self, pointer: ChampionPointer) -> None:
-        content = msgspec.json.format(msgspec.json.encode(pointer))
-        write(self.directory / _POINTER, content)
-
-    def _locked(self) -> FileLock:
-        return FileLock(self.directory / _LOCK, wait=True)
+        self._store.save(fill_with_card, {CATALOGUE: catalogue, **metadata}, spared)
 
 
-def _by_gate(change: ChampionPromoted | ChampionRolledBack) -> bool:
-    return isinstance(change, ChampionPromoted) and change.by is PromotedBy.GATE
+def promotion_of(number: int, metadata: Mapping[str, Any]) -> ChampionPromoted:
+    """Return the promotion of a champion, without time and equity, as its manifest tells it."""
+    return ChampionPromoted(
+        0,
+        number,
+        int(metadata["version"]),
+        int(metadata["before"]),
+        PromotedBy(metadata["by"] or PromotedBy.START),
+        metadata["reason"],
+        0.0,
+        metadata["kl"],
+        msgspec.convert(metadata["compared"], tuple[Compared, ...]),
+    )
+
+
+class ChampionState(NamedTuple):
+    """What an account begins to trade with."""
+
+    champion: Champion
+    before: Champion | None
+    """What to go back to; None where there is none."""
+    news: ChampionPromoted | ChampionRolledBack | None
+    """What the journal has to have first; None where the account has this champion."""
+
+
+def first_state(
+    champions: ChampionStore, account: AccountChampion, read: Callable[[int], Champion]
+) -> ChampionState:
+    """Who trades from a start on: the one place that says so.
+
+    The champion of the account's journal, or what `ChampionStore.news_for` has for it.
+
+    Parameters
+    ----------
+    read
+        The weights of a champion by its number; raises CheckpointError where they cannot be read.
+
+    Raises
+    ------
+    CheckpointError
+        There is no champion, or it cannot be read.
+    """
+    for news in (champions.news_for(account), None):
+        number = account.champion if news is None else news.champion
+        if not number:
+            raise CheckpointError(f"{champions.directory} has no champion: start `trading up`")
+        try:
+            champion = read(number)
+            break
+        except CheckpointError as error:
+            if news is None or not account.champion:
+                raise CheckpointError(
+                    f"the champion cannot be read ({error}): let another one trade by `trading "
+                    "checkpoints promote`"
+                ) from error
+            log.error("a champion is refused", reason=str(error), trades=account.champion)
+    earlier = account.champion if isinstance(news, ChampionPromoted) else account.before
+    before: Champion | None = None
+    if earlier:
+        try:
+            before = read(earlier)
+        except CheckpointError as error:
+            log.warning("no champion to fall back to", reason=str(error))
+    return ChampionState(champion, before, news)
 
 
 def fits(weights: "Weights", config: "CLSTMConfig", origin: Path) -> None:
@@ -387,7 +399,7 @@ def fits(weights: "Weights", config: "CLSTMConfig", origin: Path) -> None:
 
 
 def not_finite(weights: "Weights") -> str:
-    """Say which weight is no number, for people; empty where none is."""
+    """Return what is wrong with weights of which one is no number; empty where none is."""
     for name, array in weights.items():
         if not np.isfinite(array).all():
             return f"weight {name} holds NaN or infinity"
