@@ -90,10 +90,11 @@ bench: $(INSTALLED)
 	$(VENV)/bin/pip install -q -c constraints.txt -e '.[dev,bench]'
 	$(VENV)/bin/python benchmarks/report.py $(BENCH) $(if $(LONG),--long)
 
-# Lines and branches that the tests without a Ray runtime pass, of what is not compiled.
-coverage: kernels
-	$(VENV)/bin/coverage run -m pytest -m "not slow and not long and $(ON_ITS_OWN)"
-	$(VENV)/bin/coverage report
+# Lines and branches that the tests without a Ray runtime pass, of what is not compiled; of one
+# package by its own tests with PACKAGE=execution.
+coverage: $(INSTALLED)
+	$(VENV)/bin/coverage run -m pytest $(PACKAGE:%=tests/%) -m "not slow and not long and $(ON_ITS_OWN)"
+	$(VENV)/bin/coverage report $(PACKAGE:%=--include="trading/%/*")
 
 # What a release is made of: an sdist and a wheel in dist/.
 wheel:
