@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0)
     add_json(parser)
     options = parser.parse_args()
-    delays = ("straight, p50 ms", "p99 ms", "through the feed, p50 ms", "its p99 ms")
+    delays = ("straight, p50 ms", "straight, p99 ms", "by feed, p50 ms", "by feed, p99 ms")
     columns = {**dict.fromkeys(delays, "{:.2f}"), "ratio of p50": "{:.2f} x"}
     columns |= {"quotes left out": "{}", "feed's CPU µs a quote": "{:.1f}"}
     table = Figures("quotes/s, readers", columns, title=processor())

@@ -25,6 +25,7 @@ from typing import Any
 
 from figures import Figures
 from machine import STAND_INS, commit, described
+from start import SAYS as START_PARTS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "var" / "benchmarks"
@@ -95,10 +96,21 @@ BENCHMARKS = {
         short="--rates 10000 --readers 1,3 --seconds 5",
         page="feed.md",
         chart=Chart(
-            ("straight, p50 ms", "p99 ms", "through the feed, p50 ms", "its p99 ms"),
+            tuple(
+                f"{way}, {what} ms" for way in ("straight", "by feed") for what in ("p50", "p99")
+            ),
             "milliseconds from writing to reading",
             logarithmic=True,
         ),
+    ),
+    "start": Benchmark(
+        "Start",
+        "Seconds of `trading up` until it trades, with a new state and with an old one, by its "
+        "parts, and of commands that need no Ray.",
+        "troubleshooting.md",
+        short="--rounds 3",
+        long="--rounds 9 --kernels",
+        chart=Chart(tuple(START_PARTS), "seconds until it trades", stacked=True),
     ),
     "endpoints": Benchmark(
         "HTTP while it trades and learns",
@@ -291,14 +303,15 @@ def draw(figures: Figures, chart: Chart, path: Path) -> None:
         k
         for k in range(len(figures.rows))
         if all(isinstance(column[k], (int, float)) for column in numbers.values())
+        or (chart.stacked and any(isinstance(column[k], float) for column in numbers.values()))
     ]
     groups = 1 if chart.stacked else len(numbers)
     place, height = np.arange(len(kept)), 0.8 / groups
-    size = (8.0, 1.2 + len(kept) * max(0.35, 0.22 * groups))
+    size = (8.0, 1.2 + 0.2 * (len(numbers) // 4) + len(kept) * max(0.35, 0.22 * groups))
     drawn, axes = plt.subplots(figsize=size, layout="constrained")
     reached = np.zeros(len(kept))
     for index, (head, column) in enumerate(numbers.items()):
-        values = np.array([column[k] for k in kept], dtype=float)
+        values = np.array([column[k] or 0.0 for k in kept], dtype=float)
         shift = 0.0 if chart.stacked else (index - (groups - 1) / 2) * height
         how = figures.columns[head]
         bars = axes.barh(place + shift, values, height, left=reached, label=head)
@@ -314,7 +327,9 @@ def draw(figures: Figures, chart: Chart, path: Path) -> None:
     axes.margins(x=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     if len(numbers) > 1:
-        drawn.legend(loc="outside upper right", ncols=len(numbers), fontsize=8, frameon=False)
+        drawn.legend(
+            loc="outside upper right", ncols=min(len(numbers), 4), fontsize=8, frameon=False
+        )
     drawn.savefig(path, dpi=100, metadata={"Software": None})
     plt.close(drawn)
 

@@ -210,6 +210,14 @@ def test_the_feed_is_measured_beside_the_straight_way() -> None:
     assert left_out == "0" and number(of_all) > 400
 
 
+def test_commands_are_timed_and_load_nothing_heavy() -> None:
+    found = rows(printed("start.py", "--parts", "commands", "--rounds", "1"))
+    assert found.keys() >= {"trading --help", "trading stop, nothing to stop"}
+    for seconds, _, imports in found.values():
+        assert number(seconds) > 0.0
+        assert "torch" not in imports and "ray" not in imports
+
+
 @pytest.mark.parametrize("frame", [1, 25])
 def test_quotes_are_applied_beside_the_vendors_client(frame: int) -> None:
     sizes = ("--events", "2000", "--rounds", "1", "--in-a-frame", str(frame))

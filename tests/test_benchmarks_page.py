@@ -127,6 +127,40 @@ def test_a_benchmark_leaves_data_that_the_page_is_made_of(
     assert results["journal"]["machine"]["processor"]
 
 
+def test_a_start_is_cut_where_the_application_says_what_it_does(report: ModuleType) -> None:
+    start = sys.modules["start"]
+    lines = [
+        (2.0, "· starting Ray"),
+        (3.0, "something that a library says"),
+        (9.0, "· starting the market server"),
+        (10.0, "· building the algorithm"),
+        (11.0, "• learner: on this machine's processor"),
+        (14.0, "· pre-training 4,096 of 8,192 decisions"),
+        (18.0, "· pre-training 8,192 of 8,192 decisions, 1,024/s, 0 s left"),
+        (19.0, "• policy: pre-training on 8,192 simulated decisions"),
+        (20.0, "• champion: 0 (version 1)"),
+        (20.5, "· starting the live market"),
+        (21.0, "· starting the HTTP service"),
+        (25.0, "· connecting the feeds"),
+    ]
+    new = start.parts_of(lines, 31.5)
+    assert list(new.values()) == [2.0, 7.0, 1.0, 4.0, 5.0, 1.0, 0.5, 0.5, 4.0, 6.5]
+    old = start.parts_of([each for each in lines if "pre-training 4" not in each[1]][:5], 12.0)
+    assert old["pre-training"] is None and old["algorithm, first update"] == 2.0
+    said = "\n".join(path.read_text() for path in (ROOT / "trading").rglob("*.py"))
+    assert all(f'"{says}' in said for says in start.SAYS.values())
+
+
+def test_a_start_is_drawn_as_one_bar_of_its_parts(report: ModuleType, tmp_path: Path) -> None:
+    start = sys.modules["start"]
+    columns = dict.fromkeys((*start.SAYS, "all"), "{:.1f}")
+    rows = [["new state", *[2.0] * 11], ["old state", *[2.0] * 4, None, *[2.0] * 6]]
+    figures = {"head": "trading up", "columns": columns, "rows": rows}
+    page = report.page({"start": measured(figures=[figures])}, tmp_path)
+    assert "| old state | 2.0 | 2.0 | 2.0 | 2.0 |  | 2.0 |" in page
+    assert matplotlib.image.imread(tmp_path / "benchmark-start.png").shape[1] == 800
+
+
 def test_an_unknown_benchmark_is_refused() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "report.py", "speed"],
