@@ -20,11 +20,13 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from trading.config import Settings
 from trading.data.massive import protocol
 from trading.data.massive.protocol import FeedProtocol
 from trading.data.massive.server import handshake
 from trading.data.massive.wire import encode_action
-from trading.feed.server import FeedOptions, FeedServer
+from trading.feed.running import feed_options
+from trading.feed.server import FeedServer
 
 KEY = "key-of-the-benchmark"
 NAMES = [f"Q.O:SPY261219C{number:08d}" for number in range(1000)]
@@ -87,9 +89,9 @@ def feed(ports: Any, vendor_port: int, stop: Any) -> None:
     """A feed of that vendor."""
 
     async def main() -> None:
-        server = FeedServer(
-            FeedOptions(f"ws://127.0.0.1:{vendor_port}", "http://127.0.0.1:1", [KEY], [KEY])
-        )
+        vendor = {"websocket_url": f"ws://127.0.0.1:{vendor_port}", "port": 0}
+        told = {"feed": vendor, "credentials": {"massive_api_key": KEY}}
+        server = FeedServer(feed_options(Settings.model_validate(told)))
         ports.put(await server.start())
         while not server.figures().events:
             await asyncio.sleep(0.01)

@@ -30,7 +30,7 @@ import re
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from figures import Figures, add_json, publish
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from trading.config import LearningSettings, ModelSettings
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.policy import seeded_clstm
 from trading.learning.ppo_update import PRECISIONS, PPOSettings, update
@@ -180,14 +181,15 @@ def contenders(arguments: argparse.Namespace) -> Iterator[Contender]:
         config = CLSTMConfig(
             observation_size=arguments.observations,
             action_count=arguments.actions,
-            feature_hidden=hidden,
-            actor_hidden=hidden,
-            critic_hidden=hidden,
+            **ModelSettings(
+                feature_hidden=hidden, actor_hidden=hidden, critic_hidden=hidden
+            ).model_dump(),
         )
         rollout = random_rollout(config, arguments.steps, arguments.sequences)
         for variant in arguments.variants:
             precision, *compiled = variant.split("+")
-            settings = PPOSettings(
+            settings = replace(
+                PPOSettings.of(LearningSettings(), gamma=0.99),
                 epochs=arguments.epochs,
                 minibatches=arguments.minibatches,
                 precision=precision,

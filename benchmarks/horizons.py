@@ -22,12 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.known_problems import SLOW_EDGE, Sessions, buy_calls, option_markets, play
-from benchmarks.learning_curves import TEST_SEED, Problem, interval, train, write_csv
+from benchmarks.learning_curves import TEST_SEED, USUAL, Problem, interval, train, write_csv
 from benchmarks.learning_curves import Run as Training
 from trading.config.fields import horizon_seconds
 from trading.evaluation.backtest import learnt
 from trading.evaluation.baselines import hold
-from trading.learning.ppo_update import PPOSettings
 
 SESSIONS_PER_EPISODE, EPISODES = 5, 64
 BAR_SECONDS = 60.0
@@ -37,7 +36,7 @@ PROBLEM = Problem(
     partial(option_markets, ranges=SLOW_EDGE, sessions_per_episode=SESSIONS_PER_EPISODE),
     steps=500_000,
     seeds=3,
-    ppo=PPOSettings(learning_rate=1e-3),
+    ppo=replace(USUAL, learning_rate=1e-3),
     envs=256,
     rollout_length=16,
     markets=SLOW_EDGE,

@@ -8,18 +8,20 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 from figures import Figures, add_json, publish
 
+from trading.config import Settings
+from trading.envs.defaults import DEFAULT_FEES
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade
-from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.journal.integrity import inspect_journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
-from trading.execution.risk import RiskLimits
+from trading.live.assembly import risk_limits
 
 _SECOND_NS = 1_000_000_000
 _OPEN_NS = 1_767_623_400 * _SECOND_NS
@@ -41,8 +43,9 @@ def write(
     with Journal(path) as journal:
         journal._connection.execute("PRAGMA synchronous = OFF")
         account = journal.open_account("paper", 1e7, _OPEN_NS)
-        limits = RiskLimits(max_positions=len(symbols), max_orders_per_minute=1_000_000)
-        broker = PaperBroker(journal, account, FeeSchedule(), limits)
+        usual = risk_limits(Settings())
+        limits = replace(usual, max_positions=len(symbols), max_orders_per_minute=1_000_000)
+        broker = PaperBroker(journal, account, DEFAULT_FEES, limits)
         every = max(bars // max(2 * trades, 1), 1)
         for session in range(sessions):
             for bar in range(bars):

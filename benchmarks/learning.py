@@ -26,7 +26,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter, process_time, thread_time
 from typing import Any, Protocol
 
@@ -91,11 +91,12 @@ class Ours:
     """`CLSTMPPO` as `trading` builds it: three LSTMs of 80."""
 
     def __init__(self, task: Task, torch_threads: int | None = None) -> None:
+        from trading.config import LearningSettings
         from trading.learning.ppo import CLSTMPPOConfig
         from trading.learning.ppo_update import PPOSettings
 
-        settings = PPOSettings(
-            gamma=task.gamma,
+        settings = replace(
+            PPOSettings.of(LearningSettings(), task.gamma),
             learning_rate=task.learning_rate,
             epochs=task.epochs,
             minibatches=task.minibatches,

@@ -15,7 +15,7 @@ was learnt is tested greedily, on episodes that neither training nor another see
 import argparse
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -41,6 +41,7 @@ from benchmarks.known_problems import (
     play,
 )
 from tests.learning.recall_env import MaskedRecallVectorEnv
+from trading.config import LearningSettings
 from trading.evaluation.backtest import learnt
 from trading.evaluation.baselines import Trader, hold, random_masked
 from trading.learning.clstm import CLSTM
@@ -84,13 +85,15 @@ class Problem:
     """What the option markets are drawn from; the others compare with the memoryless control."""
 
 
+USUAL = PPOSettings.of(LearningSettings(), gamma=0.99)
+
 PROBLEMS = {
     "recall": Problem(
         "Recall: a cue is asked for 9 to 11 steps later",
         partial(MaskedRecallVectorEnv, length=11),
         steps=60_000,
         seeds=3,
-        ppo=PPOSettings(learning_rate=1e-3, gamma=0.95),
+        ppo=replace(USUAL, learning_rate=1e-3, gamma=0.95),
         hidden=32,
         solved=0.97,
     ),
@@ -99,7 +102,7 @@ PROBLEMS = {
         PositionsOnlyCartPole,
         steps=500_000,
         seeds=3,
-        ppo=PPOSettings(learning_rate=1e-3, entropy_coefficient=0.0),
+        ppo=replace(USUAL, learning_rate=1e-3, entropy_coefficient=0.0),
         envs=128,
         rollout_length=32,
         hidden=32,
@@ -111,7 +114,7 @@ PROBLEMS = {
         partial(option_markets, ranges=REVERTING_VOLATILITY),
         steps=250_000,
         seeds=5,
-        ppo=PPOSettings(learning_rate=1e-3),
+        ppo=replace(USUAL, learning_rate=1e-3),
         envs=256,
         rollout_length=16,
         markets=REVERTING_VOLATILITY,
@@ -121,7 +124,7 @@ PROBLEMS = {
         partial(option_markets, ranges=NO_EDGE),
         steps=1_500_000,
         seeds=5,
-        ppo=PPOSettings(learning_rate=1e-3),
+        ppo=replace(USUAL, learning_rate=1e-3),
         envs=256,
         rollout_length=16,
         markets=NO_EDGE,

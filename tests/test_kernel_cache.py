@@ -16,10 +16,10 @@ PACKAGE = Path(kernel_cache.__file__).parent
 MONEY = Path("execution/money.py")
 CASH = """
 import numpy as np
-from trading.execution.fees import FeeSchedule
+from trading.execution.fees import NO_FEES
 from trading.execution.matching import fill_cash
 one = np.ones(1, np.int64)
-print(fill_cash(one.astype(np.int8), one, np.full(1, 1.5), 1, 1, 100.0, FeeSchedule())[0])
+print(fill_cash(one.astype(np.int8), one, np.full(1, 1.5), 1, 1, 100.0, NO_FEES)[0])
 """
 
 

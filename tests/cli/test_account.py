@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.execution.scene import NOW_NS, market, new_broker, open_order
+from tests.usual import risk_limits
 from trading.cli.main import app
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
@@ -21,7 +22,6 @@ from trading.execution.journal import Journal
 from trading.execution.lease import AccountLease
 from trading.execution.mailbox import mailbox_path, serve
 from trading.execution.owner import Command
-from trading.execution.risk import RiskLimits
 from trading.execution.states import TradingState
 
 CAPITAL = 100_000.0
@@ -40,7 +40,7 @@ def journal(tmp_path: Path) -> Path:
 def broker_of(path: Path, **limits: float) -> Iterator[PaperBroker]:
     with Journal(path) as journal:
         account = journal.open_account("paper", CAPITAL, NOW_NS)
-        yield PaperBroker(journal, account, NO_FEES, RiskLimits(**limits))  # type: ignore[arg-type]
+        yield PaperBroker(journal, account, NO_FEES, risk_limits(**limits))  # type: ignore[arg-type]
 
 
 def account(path: Path, *arguments: str) -> Result:

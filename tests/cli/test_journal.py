@@ -24,6 +24,7 @@ from tests.execution.scene import (
     new_broker,
     open_order,
 )
+from tests.usual import fee_schedule, risk_limits
 from tests.waits import WAIT_S
 from trading.cli.main import app
 from trading.execution.events import (
@@ -35,9 +36,7 @@ from trading.execution.events import (
     PromotedBy,
     RolledBackBy,
 )
-from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
-from trading.execution.risk import RiskLimits
 from trading.market.corporate_actions import Split
 from trading.market.dividends import Dividend
 
@@ -45,7 +44,7 @@ from trading.market.dividends import Dividend
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     """Nine events of every common kind: an account that traded once and was refused once."""
-    broker = new_broker(tmp_path, 10_000.0, schedule=FeeSchedule())
+    broker = new_broker(tmp_path, 10_000.0, schedule=fee_schedule())
     broker.record([DecisionMade(NOW_NS, "SPY", 4, "iron_condor", 7, 0.25, -0.5, True)])
     broker.submit(open_order(broker, "iron_condor"), market(), True, NOW_NS)
     broker.submit(open_order(broker, "short_call"), market(), True, NOW_NS)
@@ -228,7 +227,7 @@ def following(journal: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_tail_tells_stock_assignment_dividends_and_margin(tmp_path: Path) -> None:
-    limits = RiskLimits(allow_naked_shorts=True)
+    limits = risk_limits(allow_naked_shorts=True)
     broker = new_broker(tmp_path, 20_000.0, limits=limits)
     broker.submit(open_order(broker, "covered_call"), market(), True, NOW_NS)
     dividend = Dividend("SPY", date(2026, 1, 6), 0.8)

@@ -14,10 +14,10 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from tests.usual import stream_settings
 from trading.data.massive.client.stream import (
     ConnectionState,
     StreamClient,
-    StreamSettings,
     TaggedFrame,
 )
 from trading.data.massive.frames import FrameQueue
@@ -50,7 +50,7 @@ def connect(leaves_no_thread: None, start: Start) -> Iterator[Connect]:
 
     def begin(server: ScriptedServer, **settings: object) -> StreamClient:
         quick = {"backoff_initial_s": 0.001, "backoff_max_s": 0.01, "cool_down_s": 0.01}
-        client = StreamClient(StreamSettings(server.url, KEY, **(quick | settings)), seed=1)
+        client = StreamClient(stream_settings(server.url, KEY, **(quick | settings)), seed=1)
         clients.append(client)
         client.start()
         return client
@@ -563,7 +563,7 @@ def test_the_barrier_holds_for_frames_that_arrive_together_with_the_pong(
         )
         server.start()
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
-        settings = StreamSettings(
+        settings = stream_settings(
             url,
             KEY,
             max_queue_frames=8,
@@ -642,7 +642,7 @@ def test_the_key_shows_nowhere(
         client.frames(timeout_s=20.0)
     assert server.peers[0].messages[0]["params"] == KEY
     shown = [str(caught.value), repr(caught.value), repr(client.health()), caplog.text]
-    shown.append(repr(StreamSettings(server.url, KEY)))
+    shown.append(repr(stream_settings(server.url, KEY)))
     shown += [str(record.__dict__) for record in caplog.records]
     assert not [text for text in shown if KEY in text]
     assert "***" in client.health()["options"]["last_error"]
@@ -651,7 +651,7 @@ def test_the_key_shows_nowhere(
 @pytest.mark.parametrize("key", ["", "  ", "two words", "l\u00ebtters", "line\nbreak"])
 def test_an_unusable_key_is_refused_before_it_is_sent(key: str) -> None:
     with pytest.raises(AuthenticationFailed) as caught:
-        StreamSettings("ws://127.0.0.1", key)
+        stream_settings("ws://127.0.0.1", key)
     assert not key.strip() or key not in str(caught.value)
 
 
@@ -668,11 +668,11 @@ def test_an_unusable_key_is_refused_before_it_is_sent(key: str) -> None:
 )
 def test_unusable_settings_are_refused(url: str, settings: dict[str, float]) -> None:
     with pytest.raises(DataError):
-        StreamSettings(url, KEY, **settings)
+        stream_settings(url, KEY, **settings)
 
 
 def test_a_client_that_does_not_run_says_so(start: Start, connect: Connect) -> None:
-    client = StreamClient(StreamSettings("ws://127.0.0.1:9", KEY))
+    client = StreamClient(stream_settings("ws://127.0.0.1:9", KEY))
     with pytest.raises(StreamError, match="start"):
         client.subscribe("options", [SPY])
     assert not client.barrier(timeout_s=1.0)

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
+from tests.usual import risk_limits
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.events import Settled
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
-from trading.execution.risk import RiskLimits
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.contracts import OptionContract, Right
@@ -54,7 +54,7 @@ class Desk:
 
     def __init__(self, journal: Journal) -> None:
         account = journal.open_account("paper", 100_000.0, session().open_ns)
-        limits = RiskLimits(max_order_notional=1e9, max_contracts_per_order=50)
+        limits = risk_limits(max_order_notional=1e9, max_contracts_per_order=50)
         self.journal = journal
         self.broker = PaperBroker(journal, account, DEFAULT_FEES, limits)
         self.env = LiveEnv((SYMBOL,), DEFAULT_RULES, DEFAULT_FEES, CALENDAR, self.broker)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tests.usual import risk_limits
 from trading.data.recorded_session import RecordedBars, RecordedQuotes, RecordedSession, bar_ends
 from trading.envs.live_env import LiveEnv
 from trading.envs.rules import TradingRules
@@ -15,7 +16,6 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import DividendPaid, Event, MarginChanged, Settled
 from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
-from trading.execution.risk import RiskLimits
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.dividends import Dividend
@@ -118,7 +118,7 @@ def live(
     lived = Lived([], [], [])
     with Journal(folder / "journal.sqlite") as journal:
         account = journal.open_account("paper", rules.initial_capital, told[0].session.open_ns)
-        limits = RiskLimits(
+        limits = risk_limits(
             max_positions=rules.max_positions,
             max_contracts_per_order=rules.max_contracts,
             max_order_notional=rules.max_notional,

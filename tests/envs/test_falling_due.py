@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.usual import risk_limits
 from trading.data.admission import Refusal
 from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
@@ -27,7 +28,6 @@ from trading.execution.events import (
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
 from trading.execution.owner import Command, execute_command
-from trading.execution.risk import RiskLimits
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
 from trading.market.closes import CloseSource, OfficialClose
@@ -81,7 +81,7 @@ class Desk:
         self.symbol = symbols[0]
         self.journal = Journal(folder / "journal.sqlite")
         account = self.journal.open_account("paper", 100_000.0, session(MON).open_ns)
-        limits = RiskLimits(max_order_notional=1e6, max_contracts_per_order=50)
+        limits = risk_limits(max_order_notional=1e6, max_contracts_per_order=50)
         self.broker = PaperBroker(self.journal, account, DEFAULT_FEES, limits)
         self.env = LiveEnv(
             symbols,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.usual import risk_limits
 from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, Strategy
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURES
@@ -28,7 +29,6 @@ from trading.execution.orders import (
     TimeInForce,
 )
 from trading.execution.owner import Command, execute_command
-from trading.execution.risk import RiskLimits
 from trading.execution.states import TradingState
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -41,7 +41,7 @@ CALENDAR = ExchangeCalendar()
 MONDAY, FRIDAY, NEXT = date(2026, 1, 5), date(2026, 1, 9), date(2026, 1, 12)
 THURSDAY = date(2026, 1, 8)
 SPOT, IV, RATE = 100.0, 0.30, DEFAULT_RULES.rate
-LIMITS = RiskLimits(
+LIMITS = risk_limits(
     max_order_notional=DEFAULT_RULES.max_notional,
     max_contracts_per_order=DEFAULT_RULES.max_contracts,
 )

@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.envs.scene import priced_chain, snapshot_of
+from tests.usual import risk_limits
 from trading.envs.accounts import mark, new_accounts, open_accounts
 from trading.envs.defaults import DEFAULT_RULES
 from trading.envs.quote_arrays import quote_arrays
 from trading.execution.portfolio import Account
-from trading.execution.risk import RiskEngine, RiskLimits
+from trading.execution.risk import RiskEngine
 
 ONE = np.zeros(1, dtype=np.int64)
 CHAIN = priced_chain()
@@ -31,7 +32,7 @@ def test_an_account_is_restricted_where_the_broker_restricts_it(
 ) -> None:
     account = Account()
     account.day_start_equity, account.peak_equity = base, peak
-    engine = RiskEngine(RiskLimits(max_daily_loss_pct=daily, max_drawdown_pct=drawdown))
+    engine = RiskEngine(risk_limits(max_daily_loss_pct=daily, max_drawdown_pct=drawdown))
     rules = DEFAULT_RULES._replace(
         max_daily_loss=daily / 100.0, max_drawdown=drawdown / 100.0, initial_capital=1e5
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.envs.goog import CALENDAR, recorded_goog
+from tests.usual import gate_limits
 from trading.config import Settings
 from trading.envs.catalogue import HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
@@ -20,7 +21,7 @@ from trading.evaluation.baselines import (
     open_and_keep,
     random_masked,
 )
-from trading.learning.champion.gate import Gate, GateLimits, HeldOut
+from trading.learning.champion.gate import Gate, HeldOut
 from trading.learning.policy import Policy
 from trading.live import assembly
 
@@ -76,7 +77,7 @@ def test_gate_and_backtest_trade_alike():
         return seen[-1]
 
     gate = Gate(
-        assembly.model_config(Settings()), GateLimits(), [HeldOut("a set", held_out)], "greedy"
+        assembly.model_config(Settings()), gate_limits(), [HeldOut("a set", held_out)], "greedy"
     )
     gate.judge(weights, weights)
     policy = Policy(assembly.model_config(Settings()), 8, acting="greedy")

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.envs.desk import fair
 from tests.execution.ledger import Announced, Ledger, Row, exact, terms
+from tests.usual import risk_limits
 from trading.data.massive.wire import TapeClock, encode
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv
@@ -29,7 +30,6 @@ from trading.execution.journal import Journal
 from trading.execution.legs import is_stock
 from trading.execution.owner import Command, execute_command
 from trading.execution.portfolio import Account
-from trading.execution.risk import RiskLimits
 from trading.live.bar_clock import BarClock, first_bar_after
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
@@ -77,7 +77,7 @@ class DaysMachine(RuleBasedStateMachine):
     @initialize(naked=st.booleans(), which=st.integers(0, 1000))
     def start(self, naked: bool, which: int) -> None:
         self.folders = [tempfile.TemporaryDirectory()]
-        self.limits = RiskLimits(
+        self.limits = risk_limits(
             max_daily_loss_pct=90.0,
             max_drawdown_pct=95.0,
             max_orders_per_minute=10_000,

@@ -23,6 +23,7 @@ from tests.execution.scene import (
     market,
     open_order,
 )
+from tests.usual import fee_schedule, risk_limits
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
 from trading.execution.events import (
@@ -46,7 +47,6 @@ from trading.execution.money import round_usd
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView, Rejection
 from trading.execution.owner import Command, execute_command
 from trading.execution.portfolio import Account
-from trading.execution.risk import RiskLimits
 from trading.execution.settlement import value_at_expiry
 from trading.execution.states import TradingState
 from trading.market.contracts import parse_symbol
@@ -160,14 +160,14 @@ class TradingMachine(RuleBasedStateMachine):
     @initialize(
         cash=st.sampled_from([3_000.0, 30_000.0, 300_000.0]),
         naked=st.booleans(),
-        fees=st.sampled_from([FeeSchedule(), FeeSchedule(stock_commission=0.005)]),
+        fees=st.sampled_from([fee_schedule(), fee_schedule(stock_commission=0.005)]),
         shape=st.sampled_from(sorted(SHAPES)),
         units=UNITS,
     )
     def start(self, cash: float, naked: bool, fees: FeeSchedule, shape: str, units: int) -> None:
         self.folders = [tempfile.TemporaryDirectory()]
         self.cash, self.fees = cash, fees
-        self.limits = RiskLimits(
+        self.limits = risk_limits(
             max_daily_loss_pct=60.0,
             max_drawdown_pct=90.0,
             max_orders_per_minute=10_000,

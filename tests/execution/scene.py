@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.usual import risk_limits
 from trading.execution.broker import PaperBroker
 from trading.execution.fees import NO_FEES, FeeSchedule
 from trading.execution.journal import Journal
@@ -122,4 +123,4 @@ def new_broker(
 ) -> PaperBroker:
     journal = Journal(folder / "journal.db")
     account = journal.open_account("paper", cash, NOW_NS)
-    return PaperBroker(journal, account, schedule, limits or RiskLimits(), slippage)
+    return PaperBroker(journal, account, schedule, limits or risk_limits(), slippage)

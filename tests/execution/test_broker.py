@@ -17,15 +17,14 @@ from tests.execution.scene import (
     open_order,
     quote,
 )
+from tests.usual import fee_schedule, risk_limits
 from trading.errors import DataError, JournalError, OrderError
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade, MarginChanged, OrderCancelled, OrderRejected
 from trading.execution.exposure import Greeks
-from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.matching import FillStyle
 from trading.execution.orders import Fill, Leg, Rejection, RejectReason
-from trading.execution.risk import RiskLimits
 from trading.execution.states import TradingState
 
 
@@ -49,7 +48,7 @@ def test_market_order_fills_at_the_opposite_touch(broker: PaperBroker) -> None:
 
 
 def test_fees_and_slippage_are_charged(tmp_path: Path) -> None:
-    broker = new_broker(tmp_path, schedule=FeeSchedule(), slippage=0.01)
+    broker = new_broker(tmp_path, schedule=fee_schedule(), slippage=0.01)
     filled = fill(broker, "long_call")
     assert filled.premium == -311.0
     assert filled.fees == pytest.approx(0.65 + 0.03 + 0.03)
@@ -148,7 +147,7 @@ def test_uncovered_calls_and_covers_that_expire_first_are_undefined_risk(
 
 
 def test_buying_power_covers_premium_reserve_and_fees_to_the_cent(tmp_path: Path) -> None:
-    schedule = FeeSchedule()
+    schedule = fee_schedule()
     for cash, accepted in ((310.71, True), (310.70, False)):
         broker = new_broker(tmp_path / str(cash), cash, schedule=schedule)
         broker.account.day_start_equity = 0.0
@@ -302,7 +301,7 @@ def test_an_equity_that_is_no_number_halts_for_good(broker: PaperBroker) -> None
     assert isinstance(broker.submit(open_order(broker, "long_call"), market(), True, NOW_NS), Fill)
 
 
-NAKED = RiskLimits(allow_naked_shorts=True)
+NAKED = risk_limits(allow_naked_shorts=True)
 
 
 def test_a_covered_call_opens_and_closes_as_one_order(broker: PaperBroker) -> None:
@@ -425,7 +424,7 @@ def test_a_waiting_uncovered_sale_is_charged_the_margin_of_its_fill(tmp_path: Pa
 def test_a_drawdown_from_the_peak_leaves_only_closing_until_its_owner_resumes(
     tmp_path: Path,
 ) -> None:
-    broker = new_broker(tmp_path, limits=RiskLimits(max_daily_loss_pct=50.0))
+    broker = new_broker(tmp_path, limits=risk_limits(max_daily_loss_pct=50.0))
     fill(broker, "long_call")
     broker.close_session("2026-01-05", 16_000.0, NOW_NS)
     broker.on_bar(market(), NOW_NS, equity=12_000.0)
@@ -466,7 +465,7 @@ def test_reducing_cancels_orders_that_wait_to_open(broker: PaperBroker) -> None:
 
 
 def test_every_rejection_is_in_the_journal_with_its_reason(tmp_path: Path) -> None:
-    broker = new_broker(tmp_path, limits=RiskLimits(max_contracts_per_order=1))
+    broker = new_broker(tmp_path, limits=risk_limits(max_contracts_per_order=1))
     result = broker.submit(open_order(broker, "long_call", 2), market(), True, NOW_NS)
     assert isinstance(result, Rejection)
     assert list(broker.journal.events())[-1] == OrderRejected(NOW_NS, result)
@@ -495,4 +494,4 @@ def test_when_the_journal_cannot_be_written_nothing_happens(broker: PaperBroker)
 
 def test_a_broker_needs_an_open_account(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.db") as journal, pytest.raises(JournalError, match="not open"):
-        PaperBroker(journal, journal.fold(), FeeSchedule(), RiskLimits())
+        PaperBroker(journal, journal.fold(), fee_schedule(), risk_limits())

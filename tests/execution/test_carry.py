@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.execution.scene import NOW_NS, market, new_broker, open_order
+from tests.usual import risk_limits
 from trading.execution.broker import PaperBroker
 from trading.execution.carry import CarryRates
 from trading.execution.orders import Fill
-from trading.execution.risk import RiskLimits
 
 MONDAY = date(2026, 1, 5)
 DAY = timedelta(days=1)
@@ -22,7 +22,7 @@ RATES = CarryRates(cash_interest=0.0365, borrow_fee=0.073)
 
 @pytest.fixture
 def lender(tmp_path: Path) -> Iterator[PaperBroker]:
-    made = new_broker(tmp_path, limits=RiskLimits(allow_naked_shorts=True))
+    made = new_broker(tmp_path, limits=risk_limits(allow_naked_shorts=True))
     made.carry = RATES
     yield made
     made.journal.close()

@@ -27,6 +27,7 @@ from tests.execution.scene import (
     open_order,
     quote,
 )
+from tests.usual import fee_schedule, risk_limits
 from trading.errors import DataError
 from trading.execution.broker import PaperBroker
 from trading.execution.deliverables import Deliverable, OtherShares
@@ -37,7 +38,6 @@ from trading.execution.events import (
     Settled,
 )
 from trading.execution.orders import Fill, Leg, Rejection
-from trading.execution.risk import RiskLimits
 from trading.market.closes import CloseSource
 from trading.market.contracts import parse_symbol
 from trading.market.corporate_actions import (
@@ -58,7 +58,7 @@ MARKS = {"SPY": 100.5, CALL_100: 3.05, CALL_105: 1.05, PUT_100: 2.55, PUT_95: 0.
 @contextmanager
 def account_with(shape: str, units: int = 1, cash: float = 1e6) -> Iterator[PaperBroker]:
     with tempfile.TemporaryDirectory() as folder:
-        limits = RiskLimits(
+        limits = risk_limits(
             max_order_notional=1e7, max_contracts_per_order=10_000, allow_naked_shorts=True
         )
         broker = new_broker(Path(folder), cash, limits=limits)
@@ -163,16 +163,16 @@ def test_adjusted_contracts_are_closed_with_their_stock_and_never_opened() -> No
 
 
 def test_fees_of_stock_in_shares_are_those_of_its_shares(tmp_path: Path) -> None:
-    from trading.execution.fees import FeeSchedule, order_fees
+    from trading.execution.fees import order_fees
 
     with account_with("long_stock", 1) as broker:
-        broker.schedule = FeeSchedule()
+        broker.schedule = fee_schedule()
         apply(broker, split(5, 4))
         order = broker.liquidation("SPY", NOW_NS)
         fill = broker.submit(order, {"SPY": quote(80.3, 80.5, 1e6)}, True, NOW_NS)
         assert isinstance(fill, Fill), fill
         assert fill.premium == pytest.approx(125 * 80.3)
-        expected = order_fees(FeeSchedule(), 0, 0, 0.0, 0.0, 125.0, 125 * 80.3)
+        expected = order_fees(fee_schedule(), 0, 0, 0.0, 0.0, 125.0, 125 * 80.3)
         assert fill.fees == pytest.approx(expected)
 
 

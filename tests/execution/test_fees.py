@@ -2,13 +2,14 @@ import math
 
 import pytest
 
-from trading.execution.fees import NO_FEES, FeeSchedule, order_fees
+from tests.usual import fee_schedule
+from trading.execution.fees import NO_FEES, order_fees
 
 
 def test_each_kind_is_rounded_up_to_the_cent() -> None:
     # 2 contracts: commission 1.30, ORF 0.0563 -> 0.06, OCC 0.05, TAF on 1 sold 0.00329 -> 0.01,
     # section 31 on 150 USD 0.00309 -> 0.01
-    assert order_fees(FeeSchedule(), 1, 1, 150.0) == pytest.approx(1.43)
+    assert order_fees(fee_schedule(), 1, 1, 150.0) == pytest.approx(1.43)
 
 
 def test_whole_cents_are_not_rounded_to_the_next() -> None:
@@ -26,7 +27,7 @@ def test_sales_alone_pay_the_activity_and_section_31_fees() -> None:
 
 
 def test_stock_pays_by_the_share_and_its_activity_fee_is_capped() -> None:
-    schedule = FeeSchedule(stock_commission=0.005)
+    schedule = fee_schedule(stock_commission=0.005)
     assert order_fees(schedule, 0, 0, 0.0, shares_bought=200.0) == 1.0
     # 300 shares at 50 USD: commission 1.50, TAF 0.0585 -> 0.06, section 31 0.309 -> 0.31
     assert order_fees(schedule, 0, 0, 0.0, 0.0, 300.0, 15_000.0) == pytest.approx(1.87)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.execution.scene import NOW_NS, SECOND_NS, close_order, market, new_broker, open_order
-from trading.execution.fees import FeeSchedule
+from tests.usual import fee_schedule
 from trading.execution.holdings import profit_of_close
 from trading.execution.orders import Fill
 from trading.live.status import fill_line
@@ -13,7 +13,7 @@ from trading.live.status import fill_line
 
 @pytest.mark.parametrize("shape", ["iron_condor", "long_call", "bull_put_credit"])
 def test_the_fill_that_ends_a_strategy_tells_what_is_booked(tmp_path: Path, shape: str) -> None:
-    broker = new_broker(tmp_path, 10_000.0, schedule=FeeSchedule())
+    broker = new_broker(tmp_path, 10_000.0, schedule=fee_schedule())
     account = broker.account
     opened = broker.submit(open_order(broker, shape), market(), True, NOW_NS)
     assert isinstance(opened, Fill)
@@ -32,7 +32,7 @@ def test_the_fill_that_ends_a_strategy_tells_what_is_booked(tmp_path: Path, shap
 
 
 def test_a_part_is_measured_against_the_average_opening_price(tmp_path: Path) -> None:
-    broker = new_broker(tmp_path, 10_000.0, schedule=FeeSchedule())
+    broker = new_broker(tmp_path, 10_000.0, schedule=fee_schedule())
     account = broker.account
     broker.submit(open_order(broker, "long_call", units=3), market(), True, NOW_NS)
     held, positions = account.strategies["SPY"], dict(account.positions)

@@ -11,18 +11,17 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.execution.scene import NOW_NS, SECOND_NS, market, open_order
+from tests.usual import fee_schedule, risk_limits
 from trading.cli.journal import journal_app
 from trading.errors import AccountLeased, JournalError, JournalLocked
 from trading.execution.broker import PaperBroker
 from trading.execution.events import AccountOpened, DecisionMade, Event, SessionClosed
-from trading.execution.fees import FeeSchedule
 from trading.execution.journal import Journal
 from trading.execution.journal import integrity as journal_integrity
 from trading.execution.journal import snapshots as journal_snapshots
 from trading.execution.journal.integrity import inspect_journal
 from trading.execution.journal.snapshots import SNAPSHOTS_KEPT, snapshots
 from trading.execution.lease import AccountLease
-from trading.execution.risk import RiskLimits
 
 DAY_NS = 86_400 * SECOND_NS
 STRIDE_BITS = 997
@@ -33,7 +32,7 @@ def traded(path: Path, sessions: int = 4, bars: int = 6) -> Path:
     with Journal(path) as journal:
         journal._connection.execute("PRAGMA synchronous = OFF")
         account = journal.open_account("paper", 30_000.0, NOW_NS)
-        broker = PaperBroker(journal, account, FeeSchedule(), RiskLimits())
+        broker = PaperBroker(journal, account, fee_schedule(), risk_limits())
         for session in range(sessions):
             start_ns = NOW_NS + session * DAY_NS
             for bar in range(bars):
@@ -157,7 +156,7 @@ def test_a_restored_account_goes_on_like_the_folded_one(tmp_path: Path) -> None:
     path = traded(tmp_path / "journal.db")
     with Journal(path) as journal:
         account = journal.restore()
-        broker = PaperBroker(journal, account, FeeSchedule(), RiskLimits())
+        broker = PaperBroker(journal, account, fee_schedule(), risk_limits())
         now_ns = account.last_ts_ns + SECOND_NS
         fill = broker.submit(broker.liquidation("SPY", now_ns), market(now_ns), True, now_ns)
         assert fill is not None and not account.positions

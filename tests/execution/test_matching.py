@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
+from tests.usual import fee_schedule
 from trading.execution.fees import NO_FEES, FeeSchedule
 from trading.execution.matching import (
     SHARES,
@@ -65,13 +66,13 @@ def cash(
 def test_cash_of_a_fill_is_its_net_price_and_its_fees() -> None:
     assert cash([(1, 1, 3.1), (1, -1, 1.0)], 2) == (-420.0, 0.0)
     # Two contracts a side: commission 2.60, ORF 0.12, OCC 0.10, TAF 0.01, section 31 0.01
-    assert cash([(1, 1, 3.1), (1, -1, 1.0)], 2, FeeSchedule())[1] == pytest.approx(2.84)
+    assert cash([(1, 1, 3.1), (1, -1, 1.0)], 2, fee_schedule())[1] == pytest.approx(2.84)
 
 
 def test_stock_costs_a_round_lot_and_no_contract_fees() -> None:
-    assert cash([(0, 1, 100.55)], 3, FeeSchedule()) == (-30_165.0, 0.0)
+    assert cash([(0, 1, 100.55)], 3, fee_schedule()) == (-30_165.0, 0.0)
     # TAF 300 shares 0.0585 -> 0.06, section 31 on 30,135 USD 0.6208 -> 0.63
-    assert cash([(0, -1, 100.45)], 3, FeeSchedule()) == (30_135.0, pytest.approx(0.69))
+    assert cash([(0, -1, 100.45)], 3, fee_schedule()) == (30_135.0, pytest.approx(0.69))
 
 
 def test_kernels_call_it_and_get_the_same_bits() -> None:
@@ -80,17 +81,17 @@ def test_kernels_call_it_and_get_the_same_bits() -> None:
         return fill_cash(right, ratio, price, 2, 7, 100.0, schedule)
 
     arrays = np.array([0, 1], np.int8), np.array([1, -1], np.int64), np.array([100.57, 1.03])
-    assert in_a_kernel(*arrays, FeeSchedule()) == fill_cash(*arrays, 2, 7, 100.0, FeeSchedule())
+    assert in_a_kernel(*arrays, fee_schedule()) == fill_cash(*arrays, 2, 7, 100.0, fee_schedule())
 
 
 def test_a_covered_call_pays_for_both_in_one_fill() -> None:
-    premium, fees = cash([(0, 1, 100.55), (1, -1, 1.0)], 1, FeeSchedule())
+    premium, fees = cash([(0, 1, 100.55), (1, -1, 1.0)], 1, fee_schedule())
     assert premium == -9_955.0
     assert fees == pytest.approx(0.65 + 0.03 + 0.03 + 0.01 + 0.01)
 
 
 def test_prices_that_are_no_numbers_are_not_hidden_in_cash() -> None:
-    premium, fees = cash([(1, -1, math.nan)], 1, FeeSchedule())
+    premium, fees = cash([(1, -1, math.nan)], 1, fee_schedule())
     assert math.isnan(premium)
     assert math.isnan(fees)
 

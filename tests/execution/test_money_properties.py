@@ -23,14 +23,13 @@ from tests.execution.scene import (
     open_order,
     quote,
 )
+from tests.usual import fee_schedule, risk_limits
 from trading.execution.broker import PaperBroker
 from trading.execution.exposure import Greeks
-from trading.execution.fees import FeeSchedule
 from trading.execution.orders import Fill, QuoteView, Rejection, RejectReason
-from trading.execution.risk import RiskLimits
 from trading.execution.states import TradingState
 
-LIMITS = RiskLimits(
+LIMITS = risk_limits(
     max_contracts_per_order=1_000,
     max_order_notional=1e9,
     max_daily_loss_pct=100.0,
@@ -47,7 +46,7 @@ BAD = st.sampled_from([math.nan, math.inf, -math.inf])
 def rich_broker(slippage: float = 0.0) -> Iterator[PaperBroker]:
     with tempfile.TemporaryDirectory() as folder:
         broker = new_broker(
-            Path(folder), CASH, limits=LIMITS, schedule=FeeSchedule(), slippage=slippage
+            Path(folder), CASH, limits=LIMITS, schedule=fee_schedule(), slippage=slippage
         )
         broker.journal._connection.execute("PRAGMA synchronous = OFF")
         yield broker

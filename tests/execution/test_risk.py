@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from tests.execution.scene import NOW_NS, SECOND_NS, SHAPES
+from tests.usual import risk_limits
 from trading.errors import ConfigError
 from trading.execution.events import (
     AccountOpened,
@@ -16,11 +17,11 @@ from trading.execution.exposure import FLAT, Greeks
 from trading.execution.holdings import Position
 from trading.execution.orders import Intent, Leg, Order, OrderType, RejectReason
 from trading.execution.portfolio import Account
-from trading.execution.risk import RiskEngine, RiskLimits
+from trading.execution.risk import RiskEngine
 from trading.execution.states import TradingState
 
 ENGINE = RiskEngine(
-    RiskLimits(max_positions=1, max_orders_per_minute=2, max_order_notional=50_000.0)
+    risk_limits(max_positions=1, max_orders_per_minute=2, max_order_notional=50_000.0)
 )
 
 
@@ -208,4 +209,4 @@ def test_reducing_lets_only_closing_pass_and_halted_nothing() -> None:
 @pytest.mark.parametrize("bad", [math.nan, 0.0, -1.0])
 def test_a_limit_that_limits_nothing_is_refused(bad: float) -> None:
     with pytest.raises(ConfigError, match=r"risk\.max_daily_loss_pct"):
-        RiskLimits(max_daily_loss_pct=bad)
+        risk_limits(max_daily_loss_pct=bad)

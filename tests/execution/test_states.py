@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.execution.scene import NOW_NS, SECOND_NS, market, new_broker, open_order, quote
+from tests.usual import risk_limits
 from trading.errors import OwnerRefused
 from trading.execution.events import (
     ChampionPromoted,
@@ -24,7 +25,7 @@ from trading.execution.risk import RiskLimits
 from trading.execution.states import RESTRICTION_RULES, Cause, TradingState
 
 CAPITAL = 10_000.0
-LIMITS = RiskLimits(max_daily_loss_pct=20.0, max_drawdown_pct=25.0, allow_naked_shorts=True)
+LIMITS = risk_limits(max_daily_loss_pct=20.0, max_drawdown_pct=25.0, allow_naked_shorts=True)
 MINUTE_NS = 60 * SECOND_NS
 ACTIVE, REDUCING, HALTED = TradingState.ACTIVE, TradingState.REDUCING, TradingState.HALTED
 

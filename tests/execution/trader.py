@@ -12,7 +12,7 @@ from tests.execution.scene import (
     new_broker,
     open_order,
 )
-from trading.execution.fees import FeeSchedule
+from tests.usual import fee_schedule
 
 
 def trade(folder: Path, orders: int) -> None:
@@ -20,7 +20,7 @@ def trade(folder: Path, orders: int) -> None:
 
     Prints the number of each order once the broker has answered.
     """
-    broker = new_broker(folder, 100_000.0, schedule=FeeSchedule())
+    broker = new_broker(folder, 100_000.0, schedule=fee_schedule())
     account = broker.account
     while account.orders < orders:
         now_ns = NOW_NS + account.orders * 60 * SECOND_NS

@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests import usual
 from tests.feed.vendor import KEYS, READER_KEY, Vendor, play, reading, until
 from tests.ports import free_port
+from tests.usual import stream_settings
 from tests.waits import WAIT_S
 from trading.config import Settings, load_settings
-from trading.data.massive.client.stream import StreamClient, StreamSettings
+from trading.data.massive.client.stream import StreamClient
 from trading.data.massive.wire import Quote, decode
 from trading.errors import AuthenticationFailed, ConfigError, StreamError
 from trading.feed.exposition import FeedCounts, feed_families
 from trading.feed.running import feed_options, run_feed
-from trading.feed.server import FeedOptions
 
 ROOT = Path(__file__).parents[2]
 NAME = "Q.O:SPY251219C00650000"
@@ -65,7 +66,7 @@ def test_a_feed_that_is_killed_and_started_again_is_read_on() -> None:
         feed = FeedProcess(vendor, port)
         said = await feed.listens()
         assert f"127.0.0.1:{port}" in said
-        settings = StreamSettings(
+        settings = stream_settings(
             f"ws://127.0.0.1:{port}", READER_KEY, backoff_initial_s=0.05, backoff_max_s=0.1
         )
         with StreamClient(settings) as client:
@@ -120,7 +121,9 @@ def test_a_port_that_is_taken_is_named_with_the_way_out() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        options = FeedOptions("ws://127.0.0.1:1", "http://127.0.0.1:1", KEYS, KEYS, port=port)
+        options = usual.feed_options(
+            "ws://127.0.0.1:1", "http://127.0.0.1:1", KEYS, KEYS, port=port
+        )
         with pytest.raises(StreamError, match=rf"127\.0\.0\.1:{port}.*feed\.port"):
             asyncio.run(run_feed(options, lambda _: True, lambda _: None))
 

@@ -16,11 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.data.test_server import SYMBOLS, official_client, running_server, scripted_source
 from tests.feed.vendor import KEYS, READER_KEY, Vendor, play, reading, running, until
 from tests.ports import free_port
-from trading.data.massive.client.stream import ConnectionState, StreamClient, StreamSettings
+from tests.usual import feed_options, stream_settings
+from trading.data.massive.client.stream import ConnectionState, StreamClient
 from trading.data.massive.wire import Aggregate, Quote, Trade, decode, encode
 from trading.errors import AuthenticationFailed, StreamError
 from trading.feed.reader import ReaderProtocol
-from trading.feed.server import FeedOptions, FeedServer, needs_of
+from trading.feed.server import FeedServer, needs_of
 
 NOW_MS = 1_766_154_600_000
 CONTRACTS = [f"O:SPY251219C{strike:05d}000" for strike in range(1, 41)]
@@ -37,7 +38,7 @@ def bar(number: int, symbol: str = "SPY") -> Aggregate:
 
 
 def our_client(port: int, key: str = READER_KEY) -> StreamClient:
-    settings = StreamSettings(
+    settings = stream_settings(
         f"ws://127.0.0.1:{port}", key, backoff_initial_s=0.01, backoff_max_s=0.05, cool_down_s=0.05
     )
     return StreamClient(settings)
@@ -62,7 +63,7 @@ def test_the_official_client_and_ours_read_the_same_events_side_by_side() -> Non
     async def body() -> None:
         names = [f"Q.{symbol}" for symbol in SYMBOLS]
         async with running_server(scripted_source()) as (market, market_port):
-            options = FeedOptions(
+            options = feed_options(
                 f"ws://127.0.0.1:{market_port}",
                 f"http://127.0.0.1:{market_port}",
                 ["key-of-the-test"],
@@ -388,7 +389,7 @@ def test_our_client_tells_what_it_needs_most_and_the_vendor_carries_that(chunk: 
     async def body() -> None:
         vendor = Vendor(keys=KEYS[:1], max_quotes=2)
         async with running(vendor, max_quotes=2) as (feed, port):
-            settings = StreamSettings(
+            settings = stream_settings(
                 f"ws://127.0.0.1:{port}", READER_KEY, subscribe_chunk=chunk, tells_need=True
             )
             with StreamClient(settings) as client:
@@ -483,7 +484,7 @@ def test_a_feed_that_is_gone_and_back_is_read_on_by_both_clients() -> None:
 async def feed_at(port: int, vendor: Vendor) -> FeedServer:
     """A feed of `vendor` that listens at a port."""
     feed = FeedServer(
-        FeedOptions(vendor.url, "http://127.0.0.1:1", KEYS[:1], (READER_KEY,), port=port)
+        feed_options(vendor.url, "http://127.0.0.1:1", KEYS[:1], (READER_KEY,), port=port)
     )
     await feed.start()
     return feed
@@ -523,7 +524,7 @@ def test_its_metrics_say_what_it_does() -> None:
 
 def test_a_feed_without_keys_does_not_start() -> None:
     with pytest.raises(StreamError, match="vendor's key"):
-        FeedOptions("ws://127.0.0.1:1", "http://127.0.0.1:1", [], [READER_KEY])
+        feed_options("ws://127.0.0.1:1", "http://127.0.0.1:1", [], [READER_KEY])
     assert "vendor-key" not in repr(
-        FeedOptions("ws://127.0.0.1:1", "http://127.0.0.1:1", KEYS, [READER_KEY])
+        feed_options("ws://127.0.0.1:1", "http://127.0.0.1:1", KEYS, [READER_KEY])
     )

@@ -11,12 +11,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from tests.usual import feed_options
 from tests.waits import WAIT_S
 from trading.data.massive import protocol
 from trading.data.massive.protocol import FeedProtocol
 from trading.data.massive.server import handshake
 from trading.data.massive.wire import Event, Status, decode, encode, encode_action
-from trading.feed.server import FeedOptions, FeedServer
+from trading.feed.server import FeedServer
 
 KEYS = ("vendor-key-1", "vendor-key-2")
 READER_KEY = "reader-key"
@@ -157,7 +158,7 @@ async def running(vendor: Vendor, **options: Any) -> AsyncIterator[tuple[FeedSer
         await vendor.start()
     quick = {"backoff_initial_s": 0.01, "backoff_max_s": 0.05, "cool_down_s": 0.05}
     known = {"keys": KEYS[:1], "reader_keys": (READER_KEY,), "rest_url": "http://127.0.0.1:1"}
-    feed = FeedServer(FeedOptions(vendor.url, **(known | quick | options)))
+    feed = FeedServer(feed_options(vendor.url, **(known | quick | options)))
     port = await feed.start()
     try:
         async with asyncio.timeout(WAIT_S):

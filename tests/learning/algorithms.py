@@ -6,15 +6,14 @@ from typing import Any
 import numpy as np
 
 from tests.learning.experience import random_rollout
+from tests.usual import clstm_config, ppo_settings
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Weights
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
-from trading.learning.ppo_update import PPOSettings
 from trading.learning.rollout import Rollout
 
 HIDDEN = {"feature_hidden": 32, "actor_hidden": 32, "critic_hidden": 32}
-NETWORK = CLSTMConfig(observation_size=5, action_count=5, **HIDDEN)
+NETWORK = clstm_config(observation_size=5, action_count=5, **HIDDEN)
 RECALL = {"factory": "tests.learning.recall_env.MaskedRecallVectorEnv"}
 OPTIONS = {
     "factory": "trading.envs.vector_env.SimulatedOptionsVectorEnv",
@@ -31,7 +30,7 @@ def config(seed: int = 3) -> CLSTMPPOConfig:
         .environment(env_config=RECALL)
         .env_runners(num_envs_per_env_runner=32, rollout_fragment_length=32)
         .rl_module(model_config=HIDDEN)
-        .training(ppo=PPOSettings(learning_rate=3e-3, gamma=0.9, minibatches=2), torch_threads=1)
+        .training(ppo=ppo_settings(learning_rate=3e-3, gamma=0.9, minibatches=2), torch_threads=1)
         .debugging(seed=seed)
     )
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from tests.usual import clstm_config
 from trading.learning.clstm import CLSTM, WINDOW, WINDOW_LENGTH, CLSTMConfig
 from trading.learning.policy import seeded_clstm
 from trading.learning.rollout import RecurrentState, Rollout
 
-SMALL = CLSTMConfig(observation_size=5, action_count=4, feature_hidden=8, actor_hidden=6,
+SMALL = clstm_config(observation_size=5, action_count=4, feature_hidden=8, actor_hidden=6,
                     critic_hidden=7)  # fmt: skip
 
 

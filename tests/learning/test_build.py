@@ -1,5 +1,6 @@
 """Where the learner runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,11 @@ def test_the_placement_is_told_in_one_line() -> None:
 
 def test_every_setting_of_the_update_is_a_setting_of_the_system() -> None:
     usual = load_settings(None, [], {})
-    assert ppo_settings(usual) == PPOSettings(gamma=usual.discount)
+    plain = PPOSettings.of(usual.learning, usual.discount)
+    assert ppo_settings(usual) == plain
     changed = ["learning.burn_in=8", "learning.vtrace_rho=2", "learning.precision=bf16"]
-    assert ppo_settings(load_settings(None, changed, {})) == PPOSettings(
-        gamma=usual.discount, burn_in=8, vtrace_rho=2.0, precision="bf16"
+    assert ppo_settings(load_settings(None, changed, {})) == replace(
+        plain, burn_in=8, vtrace_rho=2.0, precision="bf16"
     )
 
 

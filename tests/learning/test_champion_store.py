@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.learning.experience import SMALL
+from tests.usual import clstm_config
 from trading.errors import CheckpointError
 from trading.execution.events import (
     ChampionPromoted,
@@ -21,7 +22,6 @@ from trading.learning.champion.store import (
     weights_digest,
 )
 from trading.learning.checkpoints import CheckpointStore, write_module_weights
-from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy, Weights
 
 
@@ -178,7 +178,7 @@ def test_what_cannot_trade_is_not_promoted(
     if fault == "not finite":
         bad["value_head.bias"][:] = np.nan
     if fault == "shape":
-        config = CLSTMConfig(observation_size=5, action_count=9)
+        config = clstm_config(observation_size=5, action_count=9)
     source = CheckpointStore(tmp_path, keep=3).save(
         lambda directory: write_module_weights(directory, bad), {"step": 60}
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tests.learning import experience
 from tests.learning.experience import OPTIONS, SMALL, small_network
+from tests.usual import clstm_config
 from trading.config import Settings
 from trading.errors import LearningError
 from trading.learning import clstm
@@ -121,8 +122,8 @@ def test_without_options_the_weights_are_those_of_older_checkpoints() -> None:
     names = {f"{lstm}.{part}_l{layer}" for lstm, layer in lstms for part in parts}
     names |= {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
     assert set(small_network(config=OPTIONS["two layers"]).state_dict()) == names
-    assert Settings().model.model_dump() == CLSTMConfig(1, 1).architecture()
-    assert CLSTMConfig(1, 1) == CLSTMConfig(1, 1, residual=False, layer_norm=False, window=None)
+    assert Settings().model.model_dump() == clstm_config(1, 1).architecture()
+    assert clstm_config(1, 1) == clstm_config(1, 1, residual=False, layer_norm=False, window=None)
 
 
 def test_a_residual_is_projected_only_where_sizes_differ() -> None:
@@ -198,13 +199,13 @@ def test_the_first_policy_is_nearly_uniform_over_allowed_actions(inputs) -> None
 @pytest.mark.parametrize("field", ["observation_size", "actor_hidden", "feature_layers", "window"])
 def test_a_size_below_one_is_refused_by_name(field: str) -> None:
     with pytest.raises(LearningError, match=field):
-        CLSTMConfig(**{**SMALL.to_dict(), field: 0})
+        clstm_config(**{**SMALL.to_dict(), field: 0})
 
 
 @pytest.mark.parametrize("field", ["residual", "layer_norm"])
 def test_a_switch_that_is_no_bool_is_refused_by_name(field: str) -> None:
     with pytest.raises(LearningError, match=field):
-        CLSTMConfig(**{**SMALL.to_dict(), field: 1})
+        clstm_config(**{**SMALL.to_dict(), field: 1})
 
 
 def test_the_docstring_example_runs() -> None:

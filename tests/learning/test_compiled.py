@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from tests.learning.experience import OPTIONS, SMALL, random_rollout, random_state, small_network
+from tests.usual import ppo_settings
 from trading.learning import compiled
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.kernels import network as kernels
 from trading.learning.kernels.lstm import tanh
 from trading.learning.policy import Policy, seeded_clstm
-from trading.learning.ppo_update import PPOSettings, _by_autograd, _by_compiled
+from trading.learning.ppo_update import _by_autograd, _by_compiled
 from trading.learning.rollout import Rollout
 from trading.learning.sequences import arrange, learned_from
 
@@ -68,7 +69,7 @@ def test_gradients_are_those_of_autograd(config: CLSTMConfig, burn_in: int) -> N
     network = trained(config)
     rollout = random_rollout(3, 11, 9, config=config, network=network).padded(13)
     rollout.log_probs[:] += np.random.default_rng(1).normal(scale=0.3, size=rollout.shape)
-    settings = PPOSettings(entropy_coefficient=0.05, burn_in=burn_in)
+    settings = ppo_settings(entropy_coefficient=0.05, burn_in=burn_in)
     advantages, returns = np.random.default_rng(0).normal(size=(2, 13, 9)).astype(np.float32)
     cut, _ = learned_from(rollout, burn_in, whole=True)
     experience = arrange(rollout, cut, advantages, returns, burn_in, torch.device("cpu"))

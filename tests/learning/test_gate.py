@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.learning.experience import SMALL
+from tests.usual import gate_limits
 from trading.errors import LearningError
 from trading.execution.events import Compared
 from trading.learning.champion.gate import (
@@ -16,7 +17,6 @@ from trading.learning.champion.gate import (
     UNPROVEN,
     WORSE,
     Gate,
-    GateLimits,
     HeldOut,
     SessionTrader,
     compare,
@@ -68,7 +68,7 @@ def sessions() -> Sessions:
 
 def gate(*sets: Callable[[SessionTrader], np.ndarray], **limits: float) -> Gate:
     named = [HeldOut(f"set {number}", each) for number, each in enumerate(sets, 1)]
-    return Gate(SMALL, GateLimits(**{"margin_pct": 0.5, **limits}), named)
+    return Gate(SMALL, gate_limits(**{"margin_pct": 0.5, **limits}), named)
 
 
 def test_the_champion_itself_passes_with_all_numbers(sessions: Sessions) -> None:
@@ -99,7 +99,7 @@ def test_both_act_as_they_trade(acting: str | float) -> None:
         return Sessions()(watched)
 
     inclined = preferring(1, 0.5)
-    made = Gate(SMALL, GateLimits(), [HeldOut("a set", noted)], acting)
+    made = Gate(SMALL, gate_limits(), [HeldOut("a set", noted)], acting)
     assert made.judge(inclined, inclined).passed
     share = taken.count(1) / len(taken)
     if acting == "greedy":
@@ -131,7 +131,7 @@ def test_a_set_is_renewed_for_each_judgement_and_both_trade_the_same(sessions: S
         traded.append(renewed)
         return Sessions(seed=renewed)(trader)
 
-    judge = Gate(SMALL, GateLimits(margin_pct=0.5, max_kl=99.0), [HeldOut("fresh", trade, renew)])
+    judge = Gate(SMALL, gate_limits(margin_pct=0.5, max_kl=99.0), [HeldOut("fresh", trade, renew)])
     results = [judge.judge(weights(), weights(seed)) for seed in (1, 2)]
     assert traded == [1, 1, 2, 2]
     assert results[0].compared[0].champion != results[1].compared[0].champion

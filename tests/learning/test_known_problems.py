@@ -21,15 +21,15 @@ from benchmarks.known_problems import (
 )
 from benchmarks.learning_curves import PROBLEMS, Problem, greedy_return, train
 from tests.learning.recall_env import MaskedRecallVectorEnv
+from tests.usual import clstm_config, ppo_settings
 from trading.evaluation.baselines import hold, open_and_keep, random_masked
-from trading.learning.clstm import CLSTM, CLSTMConfig
+from trading.learning.clstm import CLSTM
 from trading.learning.policy import seeded_clstm
-from trading.learning.ppo_update import PPOSettings
 
 RECALL = replace(
     PROBLEMS["recall"],
     factory=partial(MaskedRecallVectorEnv, length=5),
-    ppo=PPOSettings(learning_rate=3e-3, gamma=0.9, minibatches=2),
+    ppo=ppo_settings(learning_rate=3e-3, gamma=0.9, minibatches=2),
     envs=32,
     rollout_length=32,
 )
@@ -54,7 +54,7 @@ def test_cartpole_without_velocities_needs_memory() -> None:
 
 
 def test_the_control_is_as_large_and_forgets_everything() -> None:
-    config = CLSTMConfig(observation_size=3, action_count=2)
+    config = clstm_config(observation_size=3, action_count=2)
     model, control = seeded_clstm(config, 1), MemorylessCLSTM(config)
     control.load_state_dict(model.state_dict())
     observations, mask = torch.randn(4, 2, 3), torch.ones(4, 2, 2, dtype=torch.bool)

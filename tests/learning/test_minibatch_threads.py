@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from tests.learning.experience import random_rollout, small_network
+from tests.usual import ppo_settings
 from tests.waits import WAIT_S
 from trading.learning.minibatch_threads import SMALLEST_SHARE, shared_out
-from trading.learning.ppo_update import PPOSettings, update
+from trading.learning.ppo_update import update
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def learned(threads: int, sequences: int = 40) -> tuple[dict[str, float], list[n
         network,
         torch.optim.Adam(network.parameters(), lr=1e-3),
         random_rollout(3, sequences=sequences, network=network),
-        PPOSettings(epochs=2, minibatches=2),
+        ppo_settings(epochs=2, minibatches=2),
         torch.Generator().manual_seed(4),
     )
     return stats, [parameter.detach().numpy() for parameter in network.parameters()]

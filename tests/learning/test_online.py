@@ -10,13 +10,13 @@ import ray
 
 from tests.learning.algorithms import NETWORK, Build, config, equal, live
 from tests.learning.recall_env import MaskedRecallVectorEnv
+from tests.usual import gate_limits
 from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.gate import (
     KL,
     NOT_FINITE,
     UNPROVEN,
     Gate,
-    GateLimits,
     GateResult,
     HeldOut,
     SessionTrader,
@@ -94,7 +94,7 @@ def course(build: Build, tmp_path: Path) -> Callable[..., Course]:
         manager = ChampionManager(champions)
         version = algorithm.weights_version
         manager.begin(algorithm.save_to_path, version, "the beginning", AccountChampion())
-        limits = GateLimits(margin_pct=MARGIN_PCT, max_kl=max_kl)
+        limits = gate_limits(margin_pct=MARGIN_PCT, max_kl=max_kl)
         old_regime = HeldOut("old regime", lambda trader: recall(trader, length=7))
         gate = Gate(NETWORK, limits, [HeldOut("recall", recall), old_regime])
         rules = OnlineRules(10_000_000, share, updates, patience, max_reward=50.0)

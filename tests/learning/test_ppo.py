@@ -12,13 +12,12 @@ import ray
 from tests.learning.algorithms import HIDDEN, NETWORK, OPTIONS, Build, config, equal, learned, live
 from tests.learning.experience import random_rollout
 from tests.learning.recall_env import MaskedRecallVectorEnv
+from tests.usual import clstm_config, ppo_settings
 from trading.errors import LearnerLostError, LearningError
 from trading.learning.build import Start, pretrain, revive, warm_start
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
-from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy
 from trading.learning.ppo import CLSTMPPO
-from trading.learning.ppo_update import PPOSettings
 from trading.learning.sampling import fetched
 from trading.learning.shards import Replica
 
@@ -136,7 +135,7 @@ def test_a_rollout_that_is_not_finite_is_refused_and_changes_nothing(build: Buil
     algorithm.feed(ray.put([poisoned]))
     with pytest.raises(LearningError, match="rewards holds NaN"):
         algorithm.train()
-    other = random_rollout(1, config=CLSTMConfig(observation_size=6, action_count=5, **HIDDEN))
+    other = random_rollout(1, config=clstm_config(observation_size=6, action_count=5, **HIDDEN))
     algorithm.feed(other)
     with pytest.raises(LearningError, match="6 features"):
         algorithm.train()
@@ -213,7 +212,7 @@ def test_a_killed_runner_is_replaced_and_what_it_owed_is_counted(
 
 
 def test_two_learners_learn_as_one_and_stay_equal(build: Build) -> None:
-    whole = PPOSettings(learning_rate=1e-4, minibatches=1, epochs=2)
+    whole = ppo_settings(learning_rate=1e-4, minibatches=1, epochs=2)
     one, two = (
         build(config().training(ppo=whole).learners(num_learners=n, num_cpus_per_learner=0.5))
         for n in (0, 2)

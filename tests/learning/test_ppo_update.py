@@ -11,12 +11,13 @@ import torch
 
 from tests.learning.experience import OPTIONS, SMALL, random_rollout, small_network
 from tests.learning.reference import plain_loss
+from tests.usual import ppo_settings
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.ppo_update import PPOSettings, float32_precision, ppo_loss, update
 from trading.learning.rollout import OTHER_BEHAVIOUR, Rollout
 
-SETTINGS = PPOSettings(learning_rate=1e-2, minibatches=2)
+SETTINGS = ppo_settings(learning_rate=1e-2, minibatches=2)
 
 
 def adam(network: CLSTM) -> torch.optim.Adam:
@@ -365,4 +366,4 @@ def test_a_loss_that_overflows_midway_is_undone() -> None:
 )  # fmt: skip
 def test_a_setting_outside_its_range_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(LearningError, match=name):
-        PPOSettings(**{name: value})
+        ppo_settings(**{name: value})

@@ -10,9 +10,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from tests.learning.algorithms import Build, config, equal, learned
+from tests.usual import ppo_settings
 from trading.errors import SettingRefused
 from trading.learning.ppo import CLSTMPPOConfig
-from trading.learning.ppo_update import PPOSettings
 
 Change = Callable[[CLSTMPPOConfig], Any]
 
@@ -30,7 +30,7 @@ def test_every_hyperparameter_has_one_owner() -> None:
         minibatches=3,
         target_kl=0.05,
     )
-    wanted = PPOSettings(
+    wanted = ppo_settings(
         gamma=0.9,
         gae_lambda=0.8,
         learning_rate=1e-3,
@@ -47,12 +47,12 @@ def test_every_hyperparameter_has_one_owner() -> None:
     assert CLSTMPPOConfig().training(ppo=wanted, gamma=0.5).ppo.gamma == 0.5
     assert CLSTMPPOConfig().update_from_dict({"gamma": 0.5, "lambda": 0.4}).ppo.gae_lambda == 0.4
     assert pickle.loads(pickle.dumps(made)).ppo == wanted
-    assert CLSTMPPOConfig().ppo == PPOSettings()
+    assert CLSTMPPOConfig().ppo == ppo_settings()
 
 
 def test_a_config_of_a_checkpoint_that_held_one_value_opens() -> None:
     then = dict(vars(AlgorithmConfig()))
-    settings = PPOSettings(gamma=0.7, epochs=2, max_grad_norm=0.25, clip=0.1)
+    settings = ppo_settings(gamma=0.7, epochs=2, max_grad_norm=0.25, clip=0.1)
     then |= {"ppo": settings, "lr": settings.learning_rate, "gamma": 0.99}
     opened = CLSTMPPOConfig.__new__(CLSTMPPOConfig)
     opened.__setstate__(then)

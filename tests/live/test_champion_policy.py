@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.execution.scene import NOW_NS, SECOND_NS, market, new_broker
+from tests.usual import clstm_config
 from trading.config import Settings
 from trading.errors import CheckpointError, OwnerRefused
 from trading.execution.broker import PaperBroker
@@ -40,13 +41,12 @@ from trading.learning.champion.store import (
     weights_digest,
 )
 from trading.learning.checkpoints import write_module_weights
-from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy, Weights
 from trading.live import assembly
 from trading.live.champion_policy import ChampionPolicy
 
 CAPITAL = 10_000.0
-CONFIG = CLSTMConfig(2, 2, feature_hidden=2, actor_hidden=2, critic_hidden=2)
+CONFIG = clstm_config(2, 2, feature_hidden=2, actor_hidden=2, critic_hidden=2)
 GATE = PromotedBy.GATE
 
 

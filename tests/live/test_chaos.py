@@ -11,6 +11,7 @@ import pytest
 
 from tests.envs.goog import DAY, FOLDER
 from tests.live.chaos import Chaos
+from tests.usual import risk_limits
 from trading.data.flatfiles import quotes_path
 from trading.data.massive.encoding import encode_bar, encode_quotes, frames
 from trading.data.massive.server.market_state import DayTotals
@@ -22,7 +23,6 @@ from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill
-from trading.execution.risk import RiskLimits
 from trading.live.bar_clock import BarClock, first_bar_after
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
@@ -79,7 +79,7 @@ class Account:
     def __init__(self, journal: Journal, source: EventSource, seed: int | None) -> None:
         session = source.listing.session
         account = journal.open_account("paper", 1_000_000.0, session.open_ns)
-        limits = RiskLimits(
+        limits = risk_limits(
             max_order_notional=1e9, max_contracts_per_order=50, max_orders_per_minute=10_000
         )
         self.broker = PaperBroker(journal, account, DEFAULT_FEES, limits)

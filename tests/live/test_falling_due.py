@@ -11,9 +11,10 @@ import pytest
 
 from tests.data.rest_service import Answer, running_service
 from tests.live.market import DAY, KEY, FirstMinutes, serving
+from tests.usual import risk_limits, stream_settings
 from trading.data.corporate_actions import read_corporate_actions
 from trading.data.massive.client.rest import RestClient
-from trading.data.massive.client.stream import StreamClient, StreamSettings
+from trading.data.massive.client.stream import StreamClient
 from trading.data.recorded_closes import RecordedCloses
 from trading.data.recording import Recorder
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
@@ -23,7 +24,6 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import Settled
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
-from trading.execution.risk import RiskLimits
 from trading.live.bar_clock import Bar
 from trading.live.closes import CloseFinder
 from trading.live.markets import MarketDirectory
@@ -218,12 +218,12 @@ class Vendor:
         self.service = service
         self.journal = Journal(folder / "journal.sqlite")
         account = self.journal.open_account("paper", 100_000.0, session(DAY).open_ns)
-        limits = RiskLimits(max_order_notional=1e6)
+        limits = risk_limits(max_order_notional=1e6)
         self.broker = PaperBroker(self.journal, account, DEFAULT_FEES, limits)
         self.env = LiveEnv(
             ("AAA",), DEFAULT_RULES, DEFAULT_FEES, CALENDAR, self.broker, official_closes=True
         )
-        self.stream = StreamClient(StreamSettings("ws://127.0.0.1:9", "key"))
+        self.stream = StreamClient(stream_settings("ws://127.0.0.1:9", "key"))
         self.stream.start()
         self.directory = MarketDirectory(
             rest,

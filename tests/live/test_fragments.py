@@ -14,14 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.live.market import Bars, FirstMinutes, champion_state_of, serving, settings_for, trade
+from tests.usual import clstm_config, risk_limits
 from trading.data.massive.server.source import SimulationSource, SourceStep
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import LiveEnv, Observed, Outcome
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade, Event, SessionClosed
 from trading.execution.journal import Journal
-from trading.execution.risk import RiskLimits
-from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy
 from trading.learning.rollout import Rollout
 from trading.live import assembly
@@ -172,7 +171,7 @@ class _Life:
         with Journal(self.folder / "journal.sqlite") as journal, pytest.MonkeyPatch.context() as m:
             journal._connection.execute("PRAGMA synchronous = OFF")
             account = journal.open_account("paper", 1e5, self.bars[0].end_ns - MINUTE_NS)
-            broker = PaperBroker(journal, account, DEFAULT_FEES, RiskLimits())
+            broker = PaperBroker(journal, account, DEFAULT_FEES, risk_limits())
             trader = self.trader(broker, file)
             record, store = broker.record, trader._builder._store
             append, clear = store.append, store.clear
@@ -192,7 +191,7 @@ class _Life:
             return False
 
     def trader(self, broker: PaperBroker, file: Path) -> Trader:
-        config = CLSTMConfig(3, 2, feature_hidden=4, actor_hidden=4, critic_hidden=4)
+        config = clstm_config(3, 2, feature_hidden=4, actor_hidden=4, critic_hidden=4)
         policy = Policy(config, seed=0)
         options = TraderSettings(
             bar_ns=MINUTE_NS,
@@ -237,7 +236,7 @@ def test_a_restart_after_a_rename_goes_on_with_the_fragment(
     with Journal(tmp_path / "journal.sqlite") as journal:
         account = journal.open_account("paper", 1e5, bars[0].end_ns)
         account.actions["AAA/rename/2026-01-06"] = ("now AAAX", "")
-        broker = PaperBroker(journal, account, DEFAULT_FEES, RiskLimits())
+        broker = PaperBroker(journal, account, DEFAULT_FEES, risk_limits())
         file = tmp_path / "fragment.bin"
         # The reward of the session's close is not in the file yet: the journal has it by its name.
         file.write_bytes(file.read_bytes()[:-1])

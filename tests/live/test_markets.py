@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 from tests.data.rest_service import Answer, running_service
 from tests.live import market as market_of_test
 from tests.live.market import WAIT_S, Bars, FirstMinutes, serving, settings_for, trade
+from tests.usual import risk_limits, stream_settings
 from trading.data.massive.client.rest import ContractSnapshot, ListedContract, RestClient
-from trading.data.massive.client.stream import StreamClient, StreamSettings
+from trading.data.massive.client.stream import StreamClient
 from trading.data.recording import load_recording
 from trading.envs.catalogue import HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
@@ -25,7 +26,6 @@ from trading.errors import ContractError, DataError, NotEntitled, RestError
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import suspend_unexplained
 from trading.execution.journal import Journal
-from trading.execution.risk import RiskLimits
 from trading.live import assembly
 from trading.live.bar_clock import Bar, first_bar_after
 from trading.live.endpoint import Endpoint
@@ -96,7 +96,7 @@ def test_dividends_that_the_vendor_does_not_tell_stay_what_they_were(
     ):
         service.answers_of[path] = service.paged(path, [known])
         env = LiveEnv(("AAA",), DEFAULT_RULES, DEFAULT_FEES, ExchangeCalendar(), broker(tmp_path))
-        stream = StreamClient(StreamSettings("ws://127.0.0.1:9", "key"))
+        stream = StreamClient(stream_settings("ws://127.0.0.1:9", "key"))
         directory = MarketDirectory(rest, stream, env, ExchangeCalendar(), 1000)
         assert directory._known_dividends(TODAY) == [DIVIDENDS[0]]
         service.answers_of[path] = [Answer({"status": "ERROR", "error": "no"}, status=status)]
@@ -108,7 +108,7 @@ def test_dividends_that_the_vendor_does_not_tell_stay_what_they_were(
 def broker(folder: Path) -> PaperBroker:
     journal = Journal(folder / "journal.sqlite")
     account = journal.open_account("paper", 100_000.0, 1)
-    return PaperBroker(journal, account, DEFAULT_FEES, RiskLimits())
+    return PaperBroker(journal, account, DEFAULT_FEES, risk_limits())
 
 
 class OddListings(RestClient):
@@ -244,7 +244,7 @@ def test_a_price_that_nobody_tells_is_implied_by_the_chain_where_a_choice_must_b
     }
     with running_service() as service, RestClient(service.url, "key") as rest:
         env = LiveEnv(("AAA",), DEFAULT_RULES, DEFAULT_FEES, ExchangeCalendar(), broker(tmp_path))
-        stream = StreamClient(StreamSettings("ws://127.0.0.1:9", "key"))
+        stream = StreamClient(stream_settings("ws://127.0.0.1:9", "key"))
         directory = MarketDirectory(rest, stream, env, ExchangeCalendar(), 1000)
         service.answers_of[path] = service.paged(path, [row, put])
         assert directory._price_by_options("AAA", TODAY) == pytest.approx(102.0)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.execution.scene import NOW_NS, market, new_broker, open_order
 from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
+from tests.usual import risk_limits
 from trading.execution.events import (
     ChampionPromoted,
     OwnerCommand,
@@ -19,7 +20,6 @@ from trading.execution.events import (
     WeightsAdopted,
 )
 from trading.execution.owner import Command, execute_command
-from trading.execution.risk import RiskLimits
 from trading.live.alerts import FAULT_S, Alerts, SessionStart, session_report
 from trading.live.bar_clock import Bar
 from trading.live.metrics import LearnerFigures
@@ -138,7 +138,7 @@ def test_a_webhook_is_reached_by_apprise(
 
 def test_what_is_worth_a_message_is_told_from_the_journal(tmp_path: Path) -> None:
     told: list[str] = []
-    broker = new_broker(tmp_path, limits=RiskLimits(max_contracts_per_order=1))
+    broker = new_broker(tmp_path, limits=risk_limits(max_contracts_per_order=1))
     broker.followers.append(JournalNotices(told.append, rejections_in_a_row=3).follow)
     execute_command(broker, Command(OwnerCommand.HALT, "alice", "news"), NOW_NS)
     execute_command(broker, Command(OwnerCommand.RESUME, "alice"), NOW_NS)
@@ -171,7 +171,7 @@ def test_what_is_worth_a_message_is_told_from_the_journal(tmp_path: Path) -> Non
 
 def test_a_fill_ends_a_row_of_rejections(tmp_path: Path) -> None:
     told: list[str] = []
-    broker = new_broker(tmp_path, limits=RiskLimits(max_contracts_per_order=1))
+    broker = new_broker(tmp_path, limits=risk_limits(max_contracts_per_order=1))
     broker.followers.append(JournalNotices(told.append, rejections_in_a_row=2).follow)
     for units in (2, 1, 2):
         broker.submit(open_order(broker, "long_call", units), market(), True, NOW_NS)

@@ -12,8 +12,8 @@ from tests.execution.scene import (
     new_broker,
     open_order,
 )
+from tests.usual import fee_schedule
 from trading.execution.events import ChampionPromoted, DecisionMade, PromotedBy
-from trading.execution.fees import FeeSchedule
 from trading.execution.orders import Fill
 
 STEP_NS = 8 * 3600 * SECOND_NS
@@ -23,7 +23,7 @@ STEP_NS = 8 * 3600 * SECOND_NS
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
     """The journal of an account that traded 25 sessions, and holds a call."""
-    broker = new_broker(tmp_path, 10_000.0, schedule=FeeSchedule())
+    broker = new_broker(tmp_path, 10_000.0, schedule=fee_schedule())
     for day in range(25):
         now_ns = NOW_NS + day * STEP_NS
         later_ns = now_ns + 3600 * SECOND_NS

@@ -17,8 +17,8 @@ from tests.execution.scene import (
     new_broker,
     open_order,
 )
+from tests.usual import fee_schedule
 from trading.execution.events import CashMoved, DecisionMade
-from trading.execution.fees import FeeSchedule
 from trading.execution.money import round_usd
 from trading.execution.portfolio import Account
 from trading.live.profit_parts import OF_A_TRADE
@@ -72,7 +72,7 @@ def test_a_report_agrees_with_the_account_in_any_sequence_of_events() -> None:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     """Two sessions: a condor opened and closed by the policy, cash paid in, a call left open."""
-    broker = new_broker(tmp_path, 10_000.0, schedule=FeeSchedule())
+    broker = new_broker(tmp_path, 10_000.0, schedule=fee_schedule())
     broker.record([DecisionMade(NOW_NS, "SPY", 9, "iron_condor_near", 1, 0.5, 0.0, profit=0.0)])
     broker.submit(open_order(broker, "iron_condor", units=2), market(), True, NOW_NS)
     later_ns = NOW_NS + 3600 * SECOND_NS
@@ -151,7 +151,7 @@ def test_the_parts_of_a_trade_add_up_to_its_profit_to_the_cent(
 
 def test_what_comes_after_the_end_of_a_trade_is_still_its_own(tmp_path: Path) -> None:
     """The last bar of a trade is known at the decision after its close."""
-    broker = new_broker(tmp_path, 10_000.0, schedule=FeeSchedule())
+    broker = new_broker(tmp_path, 10_000.0, schedule=fee_schedule())
     order = open_order(broker, "long_call")
     broker.submit(order, market(), True, NOW_NS)
     first, last = (1.0, 2.0, -3.0, 4.0, 0.0, 0.5, -6.0), (0.25, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)

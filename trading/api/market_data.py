@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from trading.closing import Closing
-from trading.config import Settings
+from trading.config import MassiveSettings, Settings
 from trading.data.catalog import Catalog
 from trading.data.massive.client.connection import ConnectionHealth
 from trading.data.massive.client.stream import StreamClient, StreamSettings
@@ -68,7 +68,8 @@ class EventFeed(Closing):
     def __init__(
         self, url: str, key: str, names: Mapping[str, Iterable[str]], ends: bool = False
     ) -> None:
-        settings = StreamSettings(url, key, stop_on_close=ends, block_when_full=ends)
+        silence_s = MassiveSettings().silence_timeout_s
+        settings = StreamSettings(url, key, silence_s, stop_on_close=ends, block_when_full=ends)
         self._client = StreamClient(settings)
         self._names = {asset_class: list(each) for asset_class, each in names.items()}
         self._decoder = EventDecoder()

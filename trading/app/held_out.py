@@ -14,7 +14,7 @@ from trading.envs.rules import TradingRules
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import history_returns, simulation_returns
 from trading.execution.fees import FeeSchedule
-from trading.learning.champion.gate import Gate, GateLimits, HeldOut, Returns, SessionTrader
+from trading.learning.champion.gate import Gate, HeldOut, Returns, SessionTrader
 from trading.live import assembly
 from trading.live.simulated_world import simulated_world
 from trading.logs import get_logger
@@ -56,7 +56,7 @@ class HeldOutSessions:
             per_episode = settings.env.sessions_per_episode
             history_with_nights(gate.history, *made_for[:2], per_episode, self._features)
             self._fixed.append(HeldOut(_HISTORY, self._days(gate.history)))
-        limits = GateLimits(gate.confidence, gate.margin_pct, gate.max_kl)
+        limits = assembly.gate_limits(settings)
         acting = settings.policy.act
         self.gate = Gate(assembly.model_config(settings), limits, self._fixed, acting)
         self.renew()

@@ -67,7 +67,7 @@ def status(
     """Print what may be traded and why, money, what is open, and who trades the account."""
     settings = settings_for(config, overrides or [], strategy)
     from trading.execution.broker import PaperBroker
-    from trading.execution.fees import FeeSchedule
+    from trading.execution.configured_fees import configured_fees
     from trading.execution.journal import Journal
     from trading.execution.lease import holder_of
     from trading.execution.mailbox import NotTaken, ask
@@ -86,7 +86,9 @@ def status(
         if account is None:
             with Journal(path, read_only=True) as journal:
                 limits = assembly.risk_limits(settings)
-                broker = PaperBroker(journal, journal.fold(), FeeSchedule(), limits)
+                broker = PaperBroker(
+                    journal, journal.fold(), configured_fees(settings.execution), limits
+                )
                 account = account_status(broker, broker.known_equity())
         account["traded_by"] = None if holder is None else str(holder)
     if as_json:
@@ -261,8 +263,8 @@ def _obey_here(settings: Settings, path: Path, command: "Command") -> dict[str, 
     import msgspec
 
     from trading.execution.broker import PaperBroker
+    from trading.execution.configured_fees import configured_fees
     from trading.execution.events import OwnerCommand
-    from trading.execution.fees import FeeSchedule
     from trading.execution.journal import Journal
     from trading.execution.owner import execute_command
     from trading.live import assembly
@@ -274,7 +276,9 @@ def _obey_here(settings: Settings, path: Path, command: "Command") -> dict[str, 
 
             standing = AccountChampion.of(account)
             effect, _ = assembly.champion_change(settings, command, standing)
-        broker = PaperBroker(journal, account, FeeSchedule(), assembly.risk_limits(settings))
+        broker = PaperBroker(
+            journal, account, configured_fees(settings.execution), assembly.risk_limits(settings)
+        )
         answer: dict[str, Any] = msgspec.to_builtins(
             execute_command(broker, command, account.last_ts_ns, effect=effect)
         )

@@ -1,9 +1,10 @@
 """The rules and fees that the default configuration stands for, for examples and tests."""
 
+from trading.config import ExecutionSettings
 from trading.envs.rules import TradingRules
-from trading.execution.fees import FeeSchedule
+from trading.execution.configured_fees import configured_fees
 
-DEFAULT_FEES = FeeSchedule()
+DEFAULT_FEES = configured_fees(ExecutionSettings())
 DEFAULT_RULES = TradingRules(
     initial_capital=100_000.0,
     max_positions=10,

@@ -19,25 +19,25 @@ from numba import njit
 class FeeSchedule(NamedTuple):
     """What one order pays, in USD; every rate is >= 0. A NamedTuple so that kernels take it."""
 
-    commission: float = 0.65
+    commission: float
     """Broker's commission a contract."""
-    exchange_fee: float = 0.0
+    exchange_fee: float
     """Exchange fee a contract; included in most retail commissions."""
-    orf_fee: float = 0.02815
+    orf_fee: float
     """Options Regulatory Fee a contract, both sides."""
-    occ_fee: float = 0.025
+    occ_fee: float
     """Clearing fee of the Options Clearing Corporation a contract, both sides."""
-    occ_cap: float = np.inf
+    occ_cap: float
     """Most clearing fee one order pays; 55 USD before 2025-02-14."""
-    taf_fee: float = 0.00329
+    taf_fee: float
     """FINRA Trading Activity Fee a contract sold."""
-    sec_rate: float = 20.60 / 1e6
+    sec_rate: float
     """SEC Section 31 fee as a fraction of the proceeds of sales, options and stock."""
-    stock_commission: float = 0.0
+    stock_commission: float
     """Broker's commission a share."""
-    stock_taf_fee: float = 0.000195
+    stock_taf_fee: float
     """FINRA Trading Activity Fee a share sold."""
-    stock_taf_cap: float = 9.79
+    stock_taf_cap: float
     """Most Trading Activity Fee that the shares of one order pay."""
 
 

@@ -22,30 +22,30 @@ Broken: TypeAlias = Iterator[tuple[RejectReason, str]]
 class RiskLimits:
     """What one account and one of its orders may risk; every limit is above zero."""
 
-    max_positions: int = 10
+    max_positions: int
     """Open strategies, counting orders that wait to open one."""
-    max_contracts_per_order: int = 20
+    max_contracts_per_order: int
     """Option contracts of an opening order, all legs together."""
-    max_order_notional: float = 100_000.0
+    max_order_notional: float
     """USD that change hands in an opening order: premiums, and the price of stock, added up."""
-    max_daily_loss_pct: float = 5.0
+    max_daily_loss_pct: float
     """Loss since the last session's close, in percent of the equity there, that halts trading."""
-    max_orders_per_minute: int = 30
+    max_orders_per_minute: int
     """Accepted orders within 60 s of exchange time."""
-    max_delta_pct: float = 200.0
+    max_delta_pct: float
     """Account's delta, `Greeks.delta`, in percent of equity, either way."""
-    max_gamma_pct: float = 300.0
+    max_gamma_pct: float
     """Account's gamma, `Greeks.gamma`, in percent of equity, either way."""
-    max_vega_pct: float = 5.0
+    max_vega_pct: float
     """Account's vega, `Greeks.vega`, in percent of equity, either way."""
-    max_drawdown_pct: float = 25.0
+    max_drawdown_pct: float
     """Loss from the account's peak equity, in percent of it, that leaves only closing."""
-    max_champion_drawdown_pct: float = 8.0
+    max_champion_drawdown_pct: float
     """Loss from the peak equity under a champion, in percent of it, that rolls it back."""
-    min_short_equity: float = 2_000.0
+    min_short_equity: float
     """USD of equity that selling short needs (FINRA Rule 4210(b)); covered calls and puts secured
     by cash are free of it."""
-    allow_naked_shorts: bool = False
+    allow_naked_shorts: bool
     """Whether uncovered options and stock may be sold short, at Reg-T margin."""
 
     def __post_init__(self) -> None:

@@ -70,17 +70,17 @@ class FeedOptions:
     rest_url: str
     keys: Sequence[str] = field(repr=False)
     reader_keys: Sequence[str] = field(repr=False)
-    host: str = "127.0.0.1"
-    port: int = 0
-    max_quotes: int = 1000
-    max_readers: int = 100
-    max_waiting_events: int = 4096
+    host: str
+    port: int
+    max_quotes: int
+    max_readers: int
+    max_waiting_events: int
+    rest_keep_s: float
+    rest_live_s: float
+    rest_max_bytes: int
+    silence_timeout_s: float | None
     max_waiting_bytes: int = 16 << 20
     max_frame_events: int = 500
-    rest_keep_s: float = 60.0
-    rest_live_s: float = 1.0
-    rest_max_bytes: int = 64 << 20
-    silence_timeout_s: float | None = 120.0
     auth_timeout_s: float = 10.0
     answer_timeout_s: float = 15.0
     close_timeout_s: float = 5.0

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,10 +187,8 @@ def build_algorithm(
 
 
 def ppo_settings(settings: Settings) -> PPOSettings:
-    """Hyperparameters of the update."""
-    names = [field.name for field in fields(PPOSettings) if field.name != "gamma"]
-    values = {name: getattr(settings.learning, name) for name in names}
-    return PPOSettings(gamma=settings.discount, **values)
+    """Return the hyperparameters of the update."""
+    return PPOSettings.of(settings.learning, settings.discount)
 
 
 class Start(NamedTuple):

@@ -40,19 +40,19 @@ class CLSTMConfig:
     """Features in one observation, F."""
     action_count: int
     """Actions in the discrete action space, N."""
-    feature_hidden: int = 64
+    feature_hidden: int
     """Units of the feature LSTM."""
-    actor_hidden: int = 64
+    actor_hidden: int
     """Units of the actor LSTM."""
-    critic_hidden: int = 64
+    critic_hidden: int
     """Units of the critic LSTM."""
-    feature_layers: int = 1
+    feature_layers: int
     """Stacked layers of the feature LSTM."""
-    residual: bool = False
+    residual: bool
     """Whether the feature LSTM's input is added to its output, projected where sizes differ."""
-    layer_norm: bool = False
+    layer_norm: bool
     """Whether the features are normalised, after the sum."""
-    window: int | None = None
+    window: int | None
     """Observations that a step is evaluated on, its own included; None carries the state on."""
 
     def __post_init__(self) -> None:
@@ -116,7 +116,9 @@ class CLSTM(nn.Module):
 
     Examples
     --------
-    >>> model = CLSTM(CLSTMConfig(observation_size=3, action_count=2))
+    >>> from trading.config import ModelSettings
+    >>> config = CLSTMConfig(observation_size=3, action_count=2, **ModelSettings().model_dump())
+    >>> model = CLSTM(config)
     >>> logits, value, state = model(
     ...     torch.zeros(5, 4, 3),
     ...     torch.ones(5, 4, 2, dtype=torch.bool),

@@ -10,6 +10,7 @@ from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
+from trading.config import ModelSettings
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.rollout import ACTION_MASK, OBSERVATIONS
@@ -101,4 +102,5 @@ def clstm_config(
         "action_count": count,
     }
     names = {field.name for field in fields(CLSTMConfig)}
-    return CLSTMConfig(**{k: v for k, v in model_config.items() if k in names} | sizes)
+    given = {name: value for name, value in model_config.items() if name in names}
+    return CLSTMConfig(**(ModelSettings().model_dump() | given | sizes))

@@ -47,7 +47,9 @@ class Policy:
 
     Examples
     --------
-    >>> policy = Policy(CLSTMConfig(observation_size=3, action_count=2), seed=7)
+    >>> from trading.config import ModelSettings
+    >>> config = CLSTMConfig(observation_size=3, action_count=2, **ModelSettings().model_dump())
+    >>> policy = Policy(config, seed=7)
     >>> decision, state = policy.act(
     ...     np.zeros((1, 3), np.float32),
     ...     np.array([[False, True]]),

@@ -12,6 +12,7 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from trading.config import LearningSettings
 from trading.errors import LearningError, SettingRefused
 from trading.learning.module import CLSTMModule
 from trading.learning.ppo_update import PPOSettings
@@ -74,7 +75,7 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         from trading.learning.ppo import CLSTMPPO
 
         super().__init__(algo_class=algo_class or CLSTMPPO)
-        self.ppo = PPOSettings()
+        self.ppo = PPOSettings.of(LearningSettings(), self.gamma)
         self.torch_threads: int | None = None
         self.answer_timeout_s = None
         self.overlap = False

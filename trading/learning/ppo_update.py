@@ -14,7 +14,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, partial
 from typing import Literal, NamedTuple, get_args
 
@@ -23,6 +23,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from trading.config import LearningSettings
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM
 from trading.learning.compiled import CompiledNetwork, supports
@@ -60,36 +61,42 @@ class PPOSettings:
         A value is outside its range.
     """
 
-    gamma: float = 0.99
+    gamma: float
     """Discount per decision, 0..1."""
-    gae_lambda: float = 0.95
+    gae_lambda: float
     """Weight of longer advantage estimates, 0..1: lower is less variance and more bias."""
-    learning_rate: float = 3e-4
+    learning_rate: float
     """Step size of Adam."""
-    clip: float = 0.2
+    clip: float
     """A probability ratio counts only within 1 ± clip of the policy that acted."""
-    epochs: int = 4
+    epochs: int
     """Passes over each rollout."""
-    minibatches: int = 4
+    minibatches: int
     """Parts that the sequences of a rollout are split into for each pass."""
-    entropy_coefficient: float = 0.01
+    entropy_coefficient: float
     """Weight of the entropy bonus, which keeps the policy from collapsing to one action."""
-    value_coefficient: float = 0.5
+    value_coefficient: float
     """Weight of the value loss beside the policy loss."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: float
     """Gradients are scaled down to this Euclidean norm."""
-    target_kl: float | None = None
+    target_kl: float | None
     """No further pass after one whose mean KL divergence exceeds this; None never stops early."""
-    vtrace_rho: float = 1.0
+    vtrace_rho: float
     """Bound on the weight of a step that older weights acted, 1 or more (V-trace's rho)."""
-    vtrace_c: float = 1.0
+    vtrace_c: float
     """Bound on what is carried over such a step, 1..vtrace_rho (V-trace's c)."""
-    burn_in: int = 0
+    burn_in: int
     """Steps that only refresh the state of a sequence which goes on with an episode (R2D2)."""
-    precision: Precision = "fp32"
+    precision: Precision
     """Arithmetic of the network: tf32 differs from fp32 on NVIDIA GPUs only, bf16 everywhere."""
-    compile: bool = False
+    compile: bool
     """Whether network and loss go through torch.compile; LSTMs keep their own kernels."""
+
+    @classmethod
+    def of(cls, learning: LearningSettings, gamma: float) -> "PPOSettings":
+        """Return the hyperparameters that the settings tell, with this discount per decision."""
+        names = [field.name for field in fields(cls) if field.name != "gamma"]
+        return cls(gamma=gamma, **{name: getattr(learning, name) for name in names})
 
     def __post_init__(self) -> None:
         for name, (low, high, rule) in _RANGES.items():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trading.execution.owner import Effect
     from trading.execution.portfolio import Account
     from trading.execution.risk import RiskLimits
+    from trading.learning.champion.gate import GateLimits
     from trading.learning.champion.owner_choice import OwnerChoice
     from trading.learning.champion.store import AccountChampion, Champion
     from trading.learning.clstm import CLSTMConfig
@@ -164,20 +165,10 @@ def fee_schedule(settings: Settings) -> "FeeSchedule":
     PluginError
         `execution.fee_schedule` names none that a plug-in registers, or that one is no schedule.
     """
-    from trading.execution.fees import FeeSchedule
+    from trading.execution.configured_fees import configured_fees
 
     execution = settings.execution
-    fees = FeeSchedule(
-        commission=execution.commission,
-        exchange_fee=execution.exchange_fee,
-        orf_fee=execution.orf_fee,
-        occ_fee=execution.occ_fee,
-        taf_fee=execution.taf_fee,
-        sec_rate=execution.sec_fee_per_million / 1e6,
-        stock_commission=execution.stock_commission,
-        stock_taf_fee=execution.stock_taf_fee,
-        stock_taf_cap=execution.stock_taf_cap,
-    )
+    fees = configured_fees(execution)
     if execution.fee_schedule is None:
         return fees
     from trading.plugins.loading import load_plugins
@@ -232,6 +223,14 @@ def risk_limits(settings: Settings) -> "RiskLimits":
         min_short_equity=risk.min_short_equity,
         allow_naked_shorts=risk.allow_naked_shorts,
     )
+
+
+def gate_limits(settings: Settings) -> "GateLimits":
+    """Return what a challenger is held to."""
+    from trading.learning.champion.gate import GateLimits
+
+    gate = settings.learning.gate
+    return GateLimits(gate.confidence, gate.margin_pct, gate.max_kl)
 
 
 def trading_rules(settings: Settings) -> "TradingRules":

@@ -69,11 +69,11 @@ class HeldOut(NamedTuple):
 class GateLimits:
     """What a challenger is held to."""
 
-    confidence: float = 0.95
+    confidence: float
     """That none of all challengers judged against one champion is promoted who loses the margin."""
-    margin_pct: float = 0.02
+    margin_pct: float
     """Percent of the initial capital a session by which a challenger may be worse."""
-    max_kl: float = 0.1
+    max_kl: float
     """Nats, mean over the states that the champion comes to."""
 
 

@@ -47,7 +47,8 @@ class StreamClient(Closing):
     --------
     ::
 
-        with StreamClient(StreamSettings("wss://socket.massive.com", key)) as client:
+        settings = StreamSettings("wss://socket.massive.com", key, silence_timeout_s=120.0)
+        with StreamClient(settings) as client:
             client.subscribe("stocks", ["AM.SPY"])
             for asset_class, data in client.frames(timeout_s=1.0):
                 events = decoder.decode(data)

@@ -15,6 +15,8 @@ class StreamSettings:
     ----------
     url: scheme and host of the stream, such as `wss://socket.massive.com`; the asset class is added
     api_key: the vendor's key; not part of the `repr`
+    silence_timeout_s: reconnect when nothing arrived for so long though something was asked for;
+        None never does
     max_queue_frames: frames held for a consumer that is behind
     max_queue_bytes: bytes of these together
     max_frame_bytes: a larger frame is left out and counted
@@ -27,8 +29,6 @@ class StreamSettings:
     auth_timeout_s: time from the opening handshake to `auth_success`
     subscribe_timeout_s: time after which the connection counts as live with answers missing
     close_timeout_s: time for the closing handshake
-    silence_timeout_s: reconnect when nothing arrived for so long though something was asked for;
-        None never does
     ping_interval_s: keepalive pings, each to be answered within the same time; None sends none, and
         none are sent with `block_when_full`, as pongs wait behind unread frames
     backoff_initial_s: pause after the first loss, doubled with each further one
@@ -47,6 +47,7 @@ class StreamSettings:
 
     url: str
     api_key: str = field(repr=False)
+    silence_timeout_s: float | None
     max_queue_frames: int = 8192
     max_queue_bytes: int = MAX_BYTES
     max_frame_bytes: int = 16 * 2**20
@@ -58,7 +59,6 @@ class StreamSettings:
     auth_timeout_s: float = 10.0
     subscribe_timeout_s: float = 15.0
     close_timeout_s: float = 1.0
-    silence_timeout_s: float | None = 120.0
     ping_interval_s: float | None = 20.0
     backoff_initial_s: float = 0.5
     backoff_max_s: float = 30.0
