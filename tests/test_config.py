@@ -174,6 +174,11 @@ def test_an_empty_file_keeps_the_defaults(tmp_path: Path) -> None:
             "unknown key; allowed here: checkpoint_dir, model_path, state_dir",
         ),
         (
+            "learning: {burn_in: 0}",
+            "learning.burn_in = 0",
+            "there is no such setting any more, as it took time and taught nothing more: remove it",
+        ),
+        (
             "account: {initial_capital: -5}",
             "account.initial_capital = -5",
             "must be greater than 0",

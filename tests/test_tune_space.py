@@ -38,7 +38,7 @@ WRONG = {
     "learning.entropy_coefficient": ({"low": 0, "high": 1, "scale": "lin"}, "'linear', 'log'"),
     "learning.precision": ({"low": 0, "high": 1}, "a list of choices in place of a range"),
     "learning.minibatches": (4, "must be a list of choices, or a range"),
-    "learning.burn_in": ([], "at least one choice"),
+    "learning.target_kl": ([], "at least one choice"),
     "policy.act": (["greedy", "greedy"], "each choice once"),
     "execution.commission": ([0.0, 0.65], "every trial trades the same markets"),
     "market": ({"price": {"drift": [0.1]}}, "every trial trades the same markets"),
@@ -88,8 +88,8 @@ def test_settings_and_files_are_checked_alike(tmp_path: Path) -> None:
 
 
 def test_points_differ_begin_with_the_given_one_and_end_with_the_space() -> None:
-    space = read_space({"learning.epochs": [2, 4], "model.residual": [True, False]}, "x")
-    given = {"learning.epochs": 3, "model.residual": False}
+    space = read_space({"learning.epochs": [2, 4], "model.layer_norm": [True, False]}, "x")
+    given = {"learning.epochs": 3, "model.layer_norm": False}
     found = points(space, 99, given, np.random.default_rng(1))
     assert found[0] == given and len(found) == 5
     assert len({tuple(each.items()) for each in found}) == 5

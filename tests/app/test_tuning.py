@@ -149,7 +149,7 @@ def test_the_picture_shows_every_kind_of_setting(tmp_path: Path) -> None:
         "learning.clip": Range(0.1, 0.2, is_log=True),
         "learning.epochs": Range(2, 8, is_whole=True),
         "learning.target_kl": Choices((None, 0.02)),
-        "model.residual": Choices((True, False)),
+        "model.layer_norm": Choices((True, False)),
     }
     trials = []
     for number, values in enumerate(((3e-4, 0.2, 4, None, False), (1e-3, 0.15, 8, 0.02, True)), 1):

@@ -51,39 +51,31 @@ def plain_vtrace(
 
 
 def plain_evaluation(
-    network: CLSTM, rollout: Rollout, burn_in: int = 0
-) -> tuple[list[list[torch.Tensor]], list[list[torch.Tensor]], np.ndarray]:
-    """Distributions [T][B][N] and values [T][B], one step of one column after another.
-
-    Burn-in steps have no gradient. The third is bool [T, B]: neither burn-in nor padding.
-    """
+    network: CLSTM, rollout: Rollout
+) -> tuple[list[list[torch.Tensor]], list[list[torch.Tensor]]]:
+    """Distributions [T][B][N] and values [T][B], one step of one column after another."""
     steps, columns = rollout.shape
     distributions = [[torch.zeros(())] * columns for _ in range(steps)]
     values = [[torch.zeros(())] * columns for _ in range(steps)]
-    counted = rollout.valid.copy()
     for b in range(columns):
         column = slice(b, b + 1)
         state = {k: torch.from_numpy(v[:, column]) for k, v in rollout.initial_state.items()}
-        begun = False
         for t in range(steps):
             if rollout.first[t, b]:
-                state, begun = network.initial_state(1), True
-            burning = t < burn_in and not begun
-            counted[t, b] &= not burning
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not burning):
-                logits, value, state = network(
-                    torch.from_numpy(rollout.observations[t : t + 1, column]),
-                    torch.from_numpy(rollout.action_mask[t : t + 1, column]),
-                    state,
-                    torch.zeros(1, 1, dtype=torch.bool),
-                )
+                state = network.initial_state(1)
+            logits, value, state = network(
+                torch.from_numpy(rollout.observations[t : t + 1, column]),
+                torch.from_numpy(rollout.action_mask[t : t + 1, column]),
+                state,
+                torch.zeros(1, 1, dtype=torch.bool),
+            )
             allowed = rollout.action_mask[t, b].nonzero()[0].tolist()
             distribution = torch.zeros(rollout.action_mask.shape[2])
             distributions[t][b] = distribution.index_put(
                 (torch.tensor(allowed),), logits[0, 0, allowed].softmax(0)
             )
             values[t][b] = value[0, 0]
-    return distributions, values, counted
+    return distributions, values
 
 
 def plain_loss(
@@ -94,7 +86,7 @@ def plain_loss(
     ratios = np.ones(rollout.shape)
     if stale:
         with torch.no_grad():
-            distributions, values, _ = plain_evaluation(network, rollout)
+            distributions, values = plain_evaluation(network, rollout)
         chosen = [
             [float(distributions[t][b][rollout.actions[t, b]]) for b in range(columns)]
             for t in range(steps)
@@ -108,7 +100,8 @@ def plain_loss(
     clips = (settings.vtrace_rho, settings.vtrace_c)
     returns = plain_vtrace(rollout, settings.gamma, settings.gae_lambda, ratios, *clips)
     advantages = returns - rollout.values
-    distributions, values, counted = plain_evaluation(network, rollout, settings.burn_in)
+    distributions, values = plain_evaluation(network, rollout)
+    counted = rollout.valid
     mean, deviation = advantages[counted].mean(), advantages[counted].std()
     total = torch.zeros(())
     for t, b in zip(*counted.nonzero(), strict=True):

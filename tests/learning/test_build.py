@@ -56,16 +56,16 @@ def test_every_setting_of_the_update_is_a_setting_of_the_system() -> None:
     usual = load_settings(None, [], {})
     plain = PPOSettings.of(usual.learning, usual.discount)
     assert ppo_settings(usual) == plain
-    changed = ["learning.burn_in=8", "learning.vtrace_rho=2", "learning.precision=bf16"]
+    changed = ["learning.epochs=8", "learning.vtrace_rho=2", "learning.precision=bf16"]
     assert ppo_settings(load_settings(None, changed, {})) == replace(
-        plain, burn_in=8, vtrace_rho=2.0, precision="bf16"
+        plain, epochs=8, vtrace_rho=2.0, precision="bf16"
     )
 
 
 def test_every_option_of_the_network_is_a_setting_of_the_system() -> None:
-    changed = ["model.window=30", "model.residual=true", "model.layer_norm=true"]
+    changed = ["model.window=30", "model.feature_layers=2", "model.layer_norm=true"]
     config = model_config(load_settings(None, changed, {}))
-    assert (config.window, config.residual, config.layer_norm) == (30, True, True)
+    assert (config.window, config.feature_layers, config.layer_norm) == (30, 2, True)
 
 
 def test_a_checkpoint_of_another_number_of_sizes_is_refused_by_the_settings_name() -> None:

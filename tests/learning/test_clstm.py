@@ -47,14 +47,13 @@ def some_first() -> Tensor:
 COMBINATIONS = [
     replace(
         SMALL,
-        residual=residual,
         layer_norm=layer_norm,
         window=window,
         feature_layers=layers,
         feature_hidden=hidden,
     )
-    for residual, layer_norm, window, layers, hidden in product(
-        (False, True), (False, True), (None, 1, 4, 30), (1, 2), (5, 8)
+    for layer_norm, window, layers, hidden in product(
+        (False, True), (None, 1, 4, 30), (1, 2), (5, 8)
     )
 ]
 
@@ -80,7 +79,7 @@ def test_carrying_the_state_step_by_step_equals_the_whole_sequence(
 
 
 @pytest.mark.parametrize("window", [1, 2, 4, 9, 30])
-@pytest.mark.parametrize("options", [{}, {"residual": True, "layer_norm": True}])
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}])
 def test_a_window_equals_each_steps_last_observations_from_a_zero_state(
     inputs, window: int, options: dict[str, bool]
 ) -> None:
@@ -123,26 +122,15 @@ def test_without_options_the_weights_are_those_of_older_checkpoints() -> None:
     names |= {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
     assert set(small_network(config=OPTIONS["two layers"]).state_dict()) == names
     assert Settings().model.model_dump() == clstm_config(1, 1).architecture()
-    assert clstm_config(1, 1) == clstm_config(1, 1, residual=False, layer_norm=False, window=None)
+    assert clstm_config(1, 1) == clstm_config(1, 1, layer_norm=False, window=None)
 
 
-def test_a_residual_is_projected_only_where_sizes_differ() -> None:
-    def extra(name: str) -> set[str]:
-        network = small_network(config=OPTIONS[name])
-        return set(network.state_dict()) - set(small_network().state_dict())
-
-    assert extra("residual") == {"feature_skip.weight"}
-    assert extra("residual of equal size") == set()
-    assert extra("layer norm") == {"feature_norm.weight", "feature_norm.bias"}
-
-
-@pytest.mark.parametrize("name", ["residual", "residual of equal size", "layer norm"])
-def test_an_option_changes_what_the_network_computes(inputs, name: str) -> None:
-    config = OPTIONS[name]
-    plain = small_network(config=replace(config, residual=False, layer_norm=False))
-    network = small_network(config=config)
+def test_layer_norm_changes_what_the_network_computes(inputs) -> None:
+    plain, network = small_network(), small_network(config=OPTIONS["layer norm"])
+    extra = set(network.state_dict()) - set(plain.state_dict())
+    assert extra == {"feature_norm.weight", "feature_norm.bias"}
     network.load_state_dict(plain.state_dict(), strict=False)
-    one, two = (n(*inputs, random_state(config), never())[1] for n in (plain, network))
+    one, two = (n(*inputs, random_state(), never())[1] for n in (plain, network))
     assert (one - two).abs().max() > 1e-3
 
 
@@ -202,10 +190,9 @@ def test_a_size_below_one_is_refused_by_name(field: str) -> None:
         clstm_config(**{**SMALL.to_dict(), field: 0})
 
 
-@pytest.mark.parametrize("field", ["residual", "layer_norm"])
-def test_a_switch_that_is_no_bool_is_refused_by_name(field: str) -> None:
-    with pytest.raises(LearningError, match=field):
-        clstm_config(**{**SMALL.to_dict(), field: 1})
+def test_a_switch_that_is_no_bool_is_refused_by_name() -> None:
+    with pytest.raises(LearningError, match="layer_norm"):
+        clstm_config(**{**SMALL.to_dict(), "layer_norm": 1})
 
 
 def test_the_docstring_example_runs() -> None:

@@ -14,8 +14,8 @@ from trading.learning.kernels import network as kernels
 from trading.learning.kernels.lstm import tanh
 from trading.learning.policy import Policy, seeded_clstm
 from trading.learning.ppo_update import _by_autograd, _by_compiled
-from trading.learning.rollout import Rollout
-from trading.learning.sequences import arrange, learned_from
+from trading.learning.rollout import Rollout, whole_columns
+from trading.learning.sequences import arrange
 
 SIZES = {
     "small": SMALL,
@@ -64,15 +64,14 @@ def test_evaluation_is_that_of_pytorch(config: CLSTMConfig, steps: int, sequence
 
 
 @every_size
-@pytest.mark.parametrize("burn_in", [0, 3])
-def test_gradients_are_those_of_autograd(config: CLSTMConfig, burn_in: int) -> None:
+def test_gradients_are_those_of_autograd(config: CLSTMConfig) -> None:
     network = trained(config)
     rollout = random_rollout(3, 11, 9, config=config, network=network).padded(13)
     rollout.log_probs[:] += np.random.default_rng(1).normal(scale=0.3, size=rollout.shape)
-    settings = ppo_settings(entropy_coefficient=0.05, burn_in=burn_in)
+    settings = ppo_settings(entropy_coefficient=0.05)
     advantages, returns = np.random.default_rng(0).normal(size=(2, 13, 9)).astype(np.float32)
-    cut, _ = learned_from(rollout, burn_in, whole=True)
-    experience = arrange(rollout, cut, advantages, returns, burn_in, torch.device("cpu"))
+    cut = whole_columns(rollout.shape)
+    experience = arrange(rollout, cut, advantages, returns, torch.device("cpu"))
     columns = torch.tensor([4, 1, 0, 3])
     expected = _by_autograd(network, experience, settings)(columns)
     found = _by_compiled(network, experience, settings)(columns)

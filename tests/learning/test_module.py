@@ -45,6 +45,12 @@ def test_the_shape_comes_from_the_spaces_and_the_model_config(name: str) -> None
     assert clstm_config(OBSERVATION, ACTION, config.architecture()) == config
 
 
+def test_an_option_that_is_gone_is_refused_where_it_would_have_an_effect() -> None:
+    assert clstm_config(OBSERVATION, ACTION, {"residual": False}).feature_hidden == 64
+    with pytest.raises(LearningError, match="residual=True; there is no such setting any more"):
+        clstm_config(OBSERVATION, ACTION, {"residual": True})
+
+
 def test_the_start_state_has_the_shapes_of_the_network(module: CLSTMModule) -> None:
     start = module.get_initial_state()
     assert {k: tuple(t.shape) for k, t in start.items()} == module.clstm.config.state_shapes

@@ -97,13 +97,6 @@ def test_the_gradient_is_right_for_old_and_fresh_experience_together() -> None:
     check_gradient(joined, SETTINGS, version=2)
 
 
-@pytest.mark.parametrize("ends", [0.0, 0.2, 0.9])
-@pytest.mark.parametrize("version", [None, 2])
-def test_the_gradient_is_right_with_burn_in(ends: float, version: int | None) -> None:
-    rollout = random_rollout(1, steps=9, sequences=4, ends=ends).padded(10)
-    check_gradient(rollout, replace(SETTINGS, burn_in=3), version=version)
-
-
 class Calls:
     """Counts how often a network is evaluated, and how often with gradient."""
 
@@ -153,37 +146,6 @@ def test_old_experience_is_corrected() -> None:
     assert found[1]["samples"] == rollout.steps
 
 
-def test_sequences_that_begin_with_an_episode_lose_nothing_to_burn_in() -> None:
-    rollout = random_rollout(0)
-    rollout.first[0] = True
-    results = []
-    for burn_in in (0, 5):
-        network = small_network()
-        settings = replace(SETTINGS, burn_in=burn_in)
-        update(network, adam(network), rollout, settings, generator())
-        results.append(weights(network))
-    assert equal(*results)
-
-
-def test_a_window_does_not_age_and_loses_nothing_to_burn_in() -> None:
-    config = OPTIONS["window"]
-    results = []
-    for burn_in in (0, 5):
-        network = small_network(config=config)
-        settings = replace(SETTINGS, burn_in=burn_in)
-        update(network, adam(network), random_rollout(0, config=config), settings, generator())
-        results.append(weights(network))
-    assert equal(*results)
-
-
-def test_a_rollout_that_is_all_burn_in_is_refused() -> None:
-    network = small_network()
-    before, rollout = weights(network), random_rollout(0, ends=0.0)
-    with pytest.raises(LearningError, match="12 steps are all burn-in"):
-        update(network, adam(network), rollout, replace(SETTINGS, burn_in=12), generator())
-    assert equal(before, weights(network))
-
-
 def updated(**settings: object) -> dict[str, torch.Tensor]:
     network = small_network()
     rollout = random_rollout(0, network=small_network(1))
@@ -195,10 +157,9 @@ def updated(**settings: object) -> dict[str, torch.Tensor]:
     return weights(network)
 
 
-@pytest.mark.parametrize("burn_in", [0, 1, 4])
-def test_in_bf16_an_update_is_near_that_in_fp32(burn_in: int) -> None:
+def test_in_bf16_an_update_is_near_that_in_fp32() -> None:
     start = weights(small_network())
-    fp32, bf16 = (updated(precision=p, burn_in=burn_in) for p in ("fp32", "bf16"))
+    fp32, bf16 = (updated(precision=p) for p in ("fp32", "bf16"))
     assert not equal(fp32, bf16)
     step, error = (
         torch.cat([(a[name] - b[name]).flatten() for name in start]).norm()
@@ -362,7 +323,7 @@ def test_a_loss_that_overflows_midway_is_undone() -> None:
     ("name", "value"),
     [("gamma", 1.1), ("learning_rate", 0.0), ("epochs", 0), ("clip", float("nan")),
      ("entropy_coefficient", -0.1), ("target_kl", 0.0), ("vtrace_rho", 0.9), ("vtrace_c", 1.1),
-     ("burn_in", -1), ("precision", "fp16")],
+     ("precision", "fp16")],
 )  # fmt: skip
 def test_a_setting_outside_its_range_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(LearningError, match=name):

@@ -123,40 +123,6 @@ def test_cut_sequences_hold_every_step_once_and_reset_only_at_their_start(length
     assert steps.size <= 280
 
 
-@pytest.mark.parametrize("length", [3, 8, 400])
-@pytest.mark.parametrize("burn_in", [1, 5, 19])
-def test_burn_in_leaves_out_the_first_steps_of_columns_that_go_on(
-    length: int, burn_in: int
-) -> None:
-    age = np.arange(20)[:, None] + np.arange(7)
-    first = age % length == 0
-    steps, inside, _ = cut_at_episodes(first, burn_in)
-    expected = []
-    for b in range(7):
-        begins = np.flatnonzero(first[:, b])
-        left_out = min(burn_in, begins[0] if len(begins) else burn_in)
-        expected += [t * 7 + b for t in range(left_out, 20)]
-    assert sorted(steps[inside].tolist()) == sorted(expected)
-
-
-def test_burn_in_leaves_out_columns_of_which_nothing_remains() -> None:
-    first = np.zeros((4, 3), np.bool_)
-    first[0, 1] = True
-    steps, inside, column = cut_at_episodes(first, burn_in=4)
-    assert column.tolist() == [1]
-    assert steps[inside].tolist() == [1, 4, 7, 10]
-    assert cut_at_episodes(first[:, :1], burn_in=4).steps.size == 0
-
-
-def test_whole_columns_burn_in_too() -> None:
-    first = np.zeros((40, 2), np.bool_)
-    first[1:, 1] = True
-    steps, inside, column = cut_at_episodes(first, burn_in=3)
-    assert column.tolist() == [0, 1]
-    assert steps[0].tolist() == [6, 3]
-    assert inside.sum() == 37 + 39
-
-
 def test_columns_stay_whole_when_cutting_would_waste_more_than_it_saves() -> None:
     first = np.zeros((40, 2), np.bool_)
     first[1:, 1] = True

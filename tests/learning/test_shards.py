@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 
 from tests.learning.experience import SMALL, random_rollout, small_network
+from tests.usual import ppo_settings
 from tests.waits import START_S, WAIT_S
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
@@ -19,8 +20,9 @@ from trading.learning.ppo_update import PPOSettings, update
 from trading.learning.rollout import Rollout
 from trading.learning.shards import RefusedElsewhere, Replica, pieces
 
-WHOLE = PPOSettings(learning_rate=1e-3, minibatches=1, epochs=3)
-TWO_LAYERS = replace(SMALL, feature_layers=2)
+WHOLE = ppo_settings(learning_rate=1e-3, minibatches=1, epochs=3)
+BY_AUTOGRAD = replace(SMALL, layer_norm=True)
+"""Its network is none that the compiled one covers."""
 OLD = 4
 """Version of the weights that acted."""
 
@@ -42,11 +44,11 @@ def _learner(pipe: Any) -> None:
     """In a process of its own: one learner of several, and what it came to, again and again."""
     torch.set_num_threads(1)
     while (told := pipe.recv()) is not None:
-        group, replica, of, settings = told
+        group, replica, of, settings, config = told
         torch.distributed.init_process_group(
             "gloo", init_method=f"file://{group}", rank=replica.rank, world_size=replica.size
         )
-        network = small_network(7, TWO_LAYERS if settings.burn_in else SMALL)
+        network = small_network(7, config)
         try:
             stats: dict[str, float] | str = learned(network, of, settings, replica)
         except LearningError as error:
@@ -69,11 +71,15 @@ class Learners:
             each.start()
 
     def learn(
-        self, group: Path, shares: list[Rollout | None], settings: PPOSettings
+        self,
+        group: Path,
+        shares: list[Rollout | None],
+        settings: PPOSettings,
+        config: CLSTMConfig = SMALL,
     ) -> list[tuple[Any, list[np.ndarray]]]:
         pipes = self._pipes[: len(shares)]
         for rank, (pipe, share) in enumerate(zip(pipes, shares, strict=True)):
-            pipe.send((str(group), Replica(rank, len(shares)), share, settings))
+            pipe.send((str(group), Replica(rank, len(shares)), share, settings, config))
         answers = []
         for pipe in pipes:
             assert pipe.poll(START_S), "a learner waits for another one"
@@ -93,18 +99,16 @@ def learners() -> Iterator[Learners]:
     made.close()
 
 
-@pytest.mark.parametrize("burn_in", [0, 3], ids=["compiled", "autograd with a burn-in"])
+@pytest.mark.parametrize("config", [SMALL, BY_AUTOGRAD], ids=["compiled", "autograd"])
 @pytest.mark.parametrize("sizes", [(4, 4), (5, 2), (6, 0)], ids=str)
 def test_shares_are_learned_from_as_the_whole_by_one(
-    learners: Learners, tmp_path: Path, sizes: tuple[int, int], burn_in: int
+    learners: Learners, tmp_path: Path, sizes: tuple[int, int], config: CLSTMConfig
 ) -> None:
-    settings = replace(WHOLE, burn_in=burn_in)
-    config = TWO_LAYERS if burn_in else SMALL
     shares = [rollout(k, size, config) if size else None for k, size in enumerate(sizes)]
     one = small_network(7, config)
     whole = Rollout.concatenate([share for share in shares if share is not None])
-    expected = learned(one, whole, settings, Replica())
-    told = learners.learn(tmp_path / "group", shares, settings)
+    expected = learned(one, whole, WHOLE, Replica())
+    told = learners.learn(tmp_path / "group", shares, WHOLE, config)
     for stats, weights in told:
         assert stats.keys() == expected.keys()
         for name, value in expected.items():

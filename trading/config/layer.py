@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from trading.config.fields import horizon_of
+from trading.config.gone import gone
 from trading.config.problems import problem_line
 from trading.config.settings import Settings
 from trading.config.tree import section_keys, settings_by_key, suggestion
@@ -49,7 +50,7 @@ class Layer:
             self.values[key] = value
             self.origins[key] = origin
         elif key not in section_keys():
-            self._tell(key, value, origin, f"unknown key; {suggestion(key)}")
+            self._tell(key, value, origin, gone(key) or f"unknown key; {suggestion(key)}")
         elif isinstance(value, dict):
             for name, each in value.items():
                 self.add(f"{key}.{name}", each, origin)

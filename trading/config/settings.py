@@ -553,9 +553,6 @@ class ModelSettings(Section):
     actor_hidden: Annotated[Count, _about("Units of the actor's LSTM.")] = 64
     critic_hidden: Annotated[Count, _about("Units of the critic's LSTM.")] = 64
     feature_layers: Annotated[Count, _about("Layers of the LSTM that reads the features.")] = 1
-    residual: Annotated[
-        bool, _about("Whether that LSTM's input is added to its output, projected to its size.")
-    ] = False
     layer_norm: Annotated[
         bool, _about("Whether what it gives actor and critic is layer-normalised.")
     ] = False
@@ -737,13 +734,6 @@ class LearningSettings(Section):
         AtLeastOne,
         _about("Most that is carried over such a decision, vtrace_rho or less (V-trace's c)."),
     ] = 1.0
-    burn_in: Annotated[
-        CountOrZero,
-        _about(
-            "Decisions of a rollout in mid-episode that only refresh the recurrent state and are "
-            "not learned from; no use with model.window, whose state does not age."
-        ),
-    ] = 0
     precision: Annotated[
         Literal["fp32", "tf32", "bf16"],
         _about(

@@ -17,7 +17,7 @@ from trading.execution.fees import FeeSchedule
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.noted_catalogue import check_catalogue
-from trading.learning.noted_settings import NOTED
+from trading.learning.noted_settings import NOTED, check_options
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
 from trading.logs import get_logger
@@ -222,12 +222,14 @@ def warm_start(
     if found is not None:
         path, metadata = found
         check_catalogue(path, metadata, catalogue)
+        check_options(path, metadata)
         check_size_levels(algorithm.config.env_config.get("rules"), path, metadata)
         _restore(algorithm, path)
         origin = f"checkpoint {path.name} (version {metadata.get('version', metadata['step'])})"
         return Start(origin, metadata.get(PRETRAINED), metadata.get(NOTED, {}))
     if model_path is not None:
         check_catalogue(model_path, now=catalogue)
+        check_options(model_path)
         weights = load_module_weights(model_path)
         try:
             algorithm.load_weights(weights)

@@ -48,16 +48,14 @@ class CLSTMConfig:
     """Units of the critic LSTM."""
     feature_layers: int
     """Stacked layers of the feature LSTM."""
-    residual: bool
-    """Whether the feature LSTM's input is added to its output, projected where sizes differ."""
     layer_norm: bool
-    """Whether the features are normalised, after the sum."""
+    """Whether the features are normalised."""
     window: int | None
     """Observations that a step is evaluated on, its own included; None carries the state on."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name in ("residual", "layer_norm"):
+            if name == "layer_norm":
                 if not isinstance(value, bool):
                     raise LearningError(f"CLSTM {name} is {value!r}; it must be true or false")
             elif name == "window" and value is None:
@@ -140,9 +138,6 @@ class CLSTM(nn.Module):
         self.critic = nn.LSTM(config.feature_hidden, config.critic_hidden)
         self.policy_head = nn.Linear(config.actor_hidden, config.action_count)
         self.value_head = nn.Linear(config.critic_hidden, 1)
-        widths = (config.observation_size, config.feature_hidden)
-        project = config.residual and widths[0] != widths[1]
-        self.feature_skip = nn.Linear(*widths, bias=False) if project else None
         self.feature_norm = nn.LayerNorm(config.feature_hidden) if config.layer_norm else None
         self._initialise()
 
@@ -163,8 +158,6 @@ class CLSTM(nn.Module):
         nn.init.orthogonal_(self.value_head.weight, 1.0)
         nn.init.zeros_(self.policy_head.bias)
         nn.init.zeros_(self.value_head.bias)
-        if self.feature_skip is not None:
-            nn.init.orthogonal_(self.feature_skip.weight)
 
     def initial_state(self, batch_size: int) -> TensorState:
         """Return the state at the start of an episode: zeros [layers, batch_size, hidden]."""
@@ -247,9 +240,6 @@ class CLSTM(nn.Module):
         """All three LSTMs over [T, B, F]: outputs of actor and critic, and the state after it."""
         new_state: TensorState = {}
         features = self._run("feature", self.feature, hidden, state, segments, new_state)
-        if self.config.residual:
-            skip = self.feature_skip
-            features = features + (hidden if skip is None else skip(hidden))
         if self.feature_norm is not None:
             features = self.feature_norm(features)
         actor = self._run("actor", self.actor, features, state, segments, new_state)

@@ -24,7 +24,6 @@ def supports(module: CLSTM) -> bool:
     return (
         type(module) is CLSTM  # one that was derived may compute something else
         and config.window is None
-        and not config.residual
         and not config.layer_norm
         and config.feature_layers == 1
         and module.value_head.weight.device.type == "cpu"

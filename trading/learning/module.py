@@ -11,6 +11,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
 from trading.config import ModelSettings
+from trading.config.gone import GONE, gone
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.rollout import ACTION_MASK, OBSERVATIONS
@@ -80,7 +81,8 @@ def clstm_config(
     Raises
     ------
     LearningError
-        The spaces are not Dict(observations [F], action_mask [N]) and Discrete(N).
+        The spaces are not Dict(observations [F], action_mask [N]) and Discrete(N), or the config
+        has an option that is gone.
     """
     if not isinstance(action_space, gym.spaces.Discrete):
         raise LearningError(f"the action space is {action_space}; the CLSTM wants Discrete(N)")
@@ -101,6 +103,10 @@ def clstm_config(
         "observation_size": int(cast(tuple[int, ...], observations.shape)[0]),
         "action_count": count,
     }
+    for key in GONE:
+        section, _, name = key.partition(".")
+        if section == "model" and model_config.get(name):
+            raise LearningError(f"the model config has {name}={model_config[name]!r}; {gone(key)}")
     names = {field.name for field in fields(CLSTMConfig)}
     given = {name: value for name, value in model_config.items() if name in names}
     return CLSTMConfig(**(ModelSettings().model_dump() | given | sizes))

@@ -1,9 +1,13 @@
 """The settings that a checkpoint was learnt with, and what a later start has changed of them."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from trading.config import Settings
+from trading.config.gone import GONE
+from trading.errors import CheckpointError
+from trading.learning.checkpoints import MANIFEST, verify
 
 _SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"}
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
@@ -55,12 +59,43 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     the touch, in the default one and without, which is all there was.
     """
     usual = noted_settings(Settings())
+    lost = [
+        f"{name} is gone; the checkpoint was learnt with {shown(then[name])}"
+        for name in GONE
+        if then.get(name)
+    ]
     then = {name: usual[name] for name in usual if name.startswith(_ALWAYS_USUAL)} | {**then}
-    return [
+    return lost + [
         f"{name} is {shown(now[name])}; the checkpoint was learnt with {shown(then[name])}"
         for name in sorted(then.keys() & now.keys())
         if then[name] != now[name] and not _same_discount(name, then[name], now[name])
     ]
+
+
+def check_options(path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+    """Check that a checkpoint's network has no option that is gone.
+
+    Parameters
+    ----------
+    path
+        Its folder or file; a file of weights does not tell.
+    metadata
+        What its manifest says, where that is known; None: it is read.
+
+    Raises
+    ------
+    CheckpointError
+        It has one; the message names it.
+    """
+    if metadata is None:
+        metadata = verify(path) if (path / MANIFEST).is_file() else {}
+    noted = metadata.get(NOTED, {})
+    for name in GONE:
+        if name.startswith("model.") and noted.get(name):
+            raise CheckpointError(
+                f"{path} was learnt with {name}={shown(noted[name])}, which there is no more: use "
+                "the program that it was learnt with, or begin anew in another paths.checkpoint_dir"
+            )
 
 
 def _same_discount(name: str, then: Any, now: Any) -> bool:

@@ -15,6 +15,11 @@ from trading.learning.rollout import BoolArray, FloatArray, IntArray, RecurrentS
 Weights = dict[str, npt.NDArray[np.float32]]
 
 _NO_DRAWS = np.zeros(0)
+_OPTIONS = {
+    "feature_skip.weight": "they were learnt with model.residual, which there is no more",
+    "feature_norm.weight": "they were learnt with model.layer_norm",
+}
+"""Of a weight that only a network with an option has: that option."""
 
 
 class Decision(NamedTuple):
@@ -252,7 +257,10 @@ def load_weights(model: CLSTM, weights: Weights) -> None:
     if missing := sorted(own.keys() - weights.keys()):
         raise LearningError(f"weights lack {', '.join(missing)}; they belong to another model")
     if unknown := sorted(weights.keys() - own.keys()):
-        raise LearningError(f"weights hold unknown {', '.join(unknown)}; another model's weights?")
+        why = next(
+            (_OPTIONS[name] for name in unknown if name in _OPTIONS), "another model's weights?"
+        )
+        raise LearningError(f"weights hold unknown {', '.join(unknown)}; {why}")
     for name, tensor in own.items():
         array = weights[name]
         if array.shape != tuple(tensor.shape):

@@ -31,7 +31,7 @@ from trading.learning.kernels import network
 from trading.learning.minibatch_threads import shared_out, single_threaded
 from trading.learning.prepared import Found, Prepared, prepared_for
 from trading.learning.rollout import Rollout
-from trading.learning.sequences import Experience, arrange, normalised, refresh
+from trading.learning.sequences import Experience, arrange, normalised
 from trading.learning.shards import Replica
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -41,9 +41,7 @@ _TINY, _HUGE = sys.float_info.min, sys.float_info.max
 _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(("gamma", "gae_lambda"), (0.0, 1.0, "lie in 0..1")),
     **dict.fromkeys(("learning_rate", "clip", "max_grad_norm"), (_TINY, _HUGE, "be positive")),
-    **dict.fromkeys(
-        ("entropy_coefficient", "value_coefficient", "burn_in"), (0.0, _HUGE, "not be negative")
-    ),
+    **dict.fromkeys(("entropy_coefficient", "value_coefficient"), (0.0, _HUGE, "not be negative")),
     **dict.fromkeys(
         ("epochs", "minibatches", "vtrace_rho", "vtrace_c"), (1.0, _HUGE, "be at least 1")
     ),
@@ -85,8 +83,6 @@ class PPOSettings:
     """Bound on the weight of a step that older weights acted, 1 or more (V-trace's rho)."""
     vtrace_c: float
     """Bound on what is carried over such a step, 1..vtrace_rho (V-trace's c)."""
-    burn_in: int
-    """Steps that only refresh the state of a sequence which goes on with an episode (R2D2)."""
     precision: Precision
     """Arithmetic of the network: tf32 differs from fp32 on NVIDIA GPUs only, bf16 everywhere."""
     compile: bool
@@ -231,17 +227,13 @@ def update(
     if settings.compile:
         module.compile()
     device = next(module.parameters()).device
-    # A window of observations does not age with the weights: nothing is there to refresh.
-    burn_in = settings.burn_in if module.config.window is None else 0
     by_compiled = settings.precision != "bf16" and not settings.compile and supports(module)
     with float32_precision(device, settings.precision), bf16_kernels(device, settings.precision):
 
         def prepare() -> Prepared | None:
             if rollout is None:
                 return None
-            return prepared_for(
-                module, rollout, settings, version, burn_in, device, whole=by_compiled
-            )
+            return prepared_for(module, rollout, settings, version, device, whole=by_compiled)
 
         prepared = replica.agreed(device, prepare)
         found = Found.of(prepared, replica, device)
@@ -252,7 +244,6 @@ def update(
                 prepared.cut,
                 normalised(prepared.advantages, found.advantages),
                 prepared.returns,
-                burn_in,
                 device,
             )
             by = _by_compiled if by_compiled else _by_autograd
@@ -351,16 +342,13 @@ def _no_gradients(module: CLSTM) -> Gradients:
 
 def _by_compiled(module: CLSTM, experience: Experience, settings: PPOSettings) -> Gradients:
     """By the compiled network, which takes whole columns."""
-    compiled, burn_in = CompiledNetwork(module), experience.burn_in
+    compiled = CompiledNetwork(module)
     steps = network.Steps(*(tensor.numpy() for tensor in experience.batch))
     weights = (settings.value_coefficient, settings.entropy_coefficient)
     coefficients = network.Coefficients(*map(np.float32, (settings.clip, *weights)))
 
     def gradients(columns: Tensor) -> Tensor:
         state = experience.state_of(columns)
-        if burn_in is not None:
-            first = experience.batch.first[0].index_select(0, columns)
-            refresh(module, state, burn_in, columns, first)
         sums, flat = compiled.gradients(steps, columns, state, coefficients)
         policy_loss, value_loss, entropy, *_ = sums
         loss = policy_loss + coefficients.value * value_loss - coefficients.entropy * entropy
@@ -377,8 +365,6 @@ def _by_autograd(module: CLSTM, experience: Experience, settings: PPOSettings) -
     def gradients(columns: Tensor) -> Tensor:
         part, state = experience.batch.select(columns), experience.state_of(columns)
         with torch.autocast(columns.device.type, torch.bfloat16, settings.precision == "bf16"):
-            if experience.burn_in is not None:
-                refresh(module, state, experience.burn_in, columns, part.first[0])
             logits, values, _ = module(part.observations, part.action_mask, state, part.first)
         loss, parts = loss_of(
             logits,

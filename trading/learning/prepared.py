@@ -7,8 +7,15 @@ import torch
 
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, WINDOW_LENGTH
-from trading.learning.rollout import BoolArray, FloatArray, Rollout, Sequences, vtrace
-from trading.learning.sequences import evaluated, learned_from
+from trading.learning.rollout import (
+    FloatArray,
+    Rollout,
+    Sequences,
+    cut_at_episodes,
+    vtrace,
+    whole_columns,
+)
+from trading.learning.sequences import evaluated
 from trading.learning.shards import Moments, Replica
 
 if TYPE_CHECKING:
@@ -25,8 +32,7 @@ class Prepared(NamedTuple):
     behaviour_kl: float
     """Nats, mean over its steps."""
     cut: Sequences
-    counted: BoolArray
-    """bool [T, B]: the steps that are learned from."""
+    """Where episodes start, or whole columns."""
 
 
 def prepared_for(
@@ -34,7 +40,6 @@ def prepared_for(
     rollout: Rollout,
     settings: "PPOSettings",
     version: int | None,
-    burn_in: int,
     device: torch.device,
     *,
     whole: bool,
@@ -57,8 +62,8 @@ def prepared_for(
         settings.vtrace_rho,
         settings.vtrace_c,
     )
-    cut, counted = learned_from(rollout, burn_in, whole)
-    return Prepared(rollout, advantages, returns, behaviour_kl, cut, counted)
+    cut = whole_columns(rollout.shape) if whole else cut_at_episodes(rollout.first)
+    return Prepared(rollout, advantages, returns, behaviour_kl, cut)
 
 
 class Found(NamedTuple):
@@ -79,7 +84,7 @@ class Found(NamedTuple):
         counted = target = guess = nothing
         if own is not None:
             steps, sequences, kl = own.rollout.steps, len(own.cut.column), own.behaviour_kl
-            counted = own.advantages[own.counted]
+            counted = own.advantages[own.rollout.valid]
             target, guess = own.returns[own.rollout.valid], own.rollout.values[own.rollout.valid]
         told = replica.total(device, float(steps), float(sequences), kl * steps)
         advantages = Moments.of(counted, replica, device)

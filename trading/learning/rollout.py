@@ -241,8 +241,8 @@ class Sequences(NamedTuple):
     """int64 [V]: the column that the sequence is a part of."""
 
 
-def cut_at_episodes(first: BoolArray, burn_in: int = 0) -> Sequences:
-    """Cuts every column where an episode starts, so that a recurrent state is reset only at step 0.
+def cut_at_episodes(first: BoolArray) -> Sequences:
+    """Cut every column where an episode starts, so that a recurrent state is reset only at step 0.
 
     A network then runs over all steps at once instead of stopping wherever one column resets.
     Columns stay whole when cutting would more than double the places to compute.
@@ -250,21 +250,17 @@ def cut_at_episodes(first: BoolArray, burn_in: int = 0) -> Sequences:
     Parameters
     ----------
     first : bool [T, B]
-    burn_in
-        Steps left out at the start of a column that goes on with an episode, as far as that episode
-        goes. A column of which nothing remains is left out.
     """
     steps, columns = first.shape
-    time = np.arange(steps)[:, None]
-    begin = ((time < burn_in) & ~np.logical_or.accumulate(first)).sum(axis=0)
-    column, start = np.nonzero((first | (time == begin)).T)
+    begins = first.copy()
+    begins[0] = True
+    column, start = np.nonzero(begins.T)
     end = np.append(start[1:], steps)
     end[np.append(column[1:] != column[:-1], True)] = steps
-    if (end - start).max(initial=0) * len(start) > 2 * steps * columns:
-        column = np.flatnonzero(begin < steps)
-        start, end = begin[column], np.full(len(column), steps)
     length = end - start
-    place = np.arange(length.max(initial=0))[:, None]
+    if length.max() * len(start) > 2 * steps * columns:
+        return whole_columns(first.shape)
+    place = np.arange(length.max())[:, None]
     index = (start + np.minimum(place, length - 1)) * columns + column
     return Sequences(index, place < length, column)
 

@@ -502,11 +502,13 @@ def policy_of(settings: Settings, model: Path, acting: str | float | None = None
 
     from trading.learning.checkpoints import load_module_weights
     from trading.learning.noted_catalogue import check_catalogue, noted_catalogue
+    from trading.learning.noted_settings import check_options
     from trading.learning.policy import Policy
 
     # As in training and in trading: matrices this small are slower on several threads.
     torch.set_num_threads(1)
     check_catalogue(model, now=noted_catalogue(own_features(settings)))
+    check_options(model)
     acting = settings.policy.act if acting is None else acting
     policy = Policy(model_config(settings), settings.seed, acting=acting)
     policy.load_weights(load_module_weights(model))

@@ -29,7 +29,7 @@ from trading.learning.checkpoints import (
     verify,
     write_module_weights,
 )
-from trading.learning.noted_settings import NOTED
+from trading.learning.noted_settings import NOTED, check_options
 from trading.logs import get_logger
 
 if TYPE_CHECKING:
@@ -138,9 +138,10 @@ class ChampionStore:
         Raises
         ------
         CheckpointError
-            It is missing or damaged, or a weight is no number.
+            It is missing or damaged, has an option that is gone, or a weight is no number.
         """
         metadata = self.metadata(number)
+        check_options(self.path(number), metadata)
         champion = Champion(
             number, int(metadata["version"]), load_module_weights(self.path(number))
         )
@@ -210,6 +211,7 @@ class ChampionStore:
 
         metadata = verify(path) if own or (path / MANIFEST).is_file() else {}
         check_catalogue(path, metadata, self._noted.get(CATALOGUE))
+        check_options(path, metadata)
         version = int(metadata.get("version", metadata.get("step", 0)))
 
         def copy(directory: Path) -> None:
