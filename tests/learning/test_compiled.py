@@ -1,6 +1,11 @@
 """The compiled loops compute what PyTorch computes, and say what they do not cover."""
 
+import ast
+import inspect
+import re
 from dataclasses import replace
+from pkgutil import resolve_name
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from tests.learning.experience import OPTIONS, SMALL, random_rollout, random_sta
 from tests.usual import ppo_settings
 from trading.learning import compiled
 from trading.learning.clstm import CLSTM, CLSTMConfig
+from trading.learning.kernels import lstm
 from trading.learning.kernels import network as kernels
 from trading.learning.kernels.lstm import tanh
 from trading.learning.policy import Policy, seeded_clstm
@@ -49,6 +55,20 @@ def both(network: CLSTM, rollout: Rollout) -> list[tuple]:
     assert compiled.supports(network)
     with torch.no_grad():
         return [network(*arguments), compiled.evaluate(network, *arguments)]
+
+
+@pytest.mark.parametrize("module", [lstm, kernels], ids=["lstm", "network"])
+def test_every_part_names_the_function_that_it_is_the_twin_of(module: ModuleType) -> None:
+    functions = [
+        node
+        for node in ast.parse(inspect.getsource(module)).body
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert len(functions) > 5
+    for function in functions:
+        twin = re.search(r"[Tt]win of [^`]*`([\w.]+)`", ast.get_docstring(function) or "")
+        assert twin, function.name
+        assert resolve_name(twin[1])
 
 
 @every_size

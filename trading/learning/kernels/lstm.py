@@ -230,7 +230,10 @@ def _open(
     squashed: FloatArray,
     hidden: FloatArray,
 ) -> None:
-    """Activates gates [B, 4H] in place; new cells, their tanh, and hidden state [B, H]."""
+    """Activate gates [B, 4H] in place; fill new cells, their tanh, and hidden state [B, H].
+
+    Twin of what `torch.lstm_cell` does behind its matrix products.
+    """
     rows, units = cell.shape
     for row in range(rows):
         gate = gates[row]
@@ -258,7 +261,10 @@ def _close(
     d_hidden: FloatArray,
     d_cell: FloatArray,
 ) -> None:
-    """Activations of the gates [B, 4H] to their gradients, in place; `d_cell` to that before."""
+    """Turn activations of the gates [B, 4H] to their gradients, in place; `d_cell` to that before.
+
+    Twin of what autograd makes of that part of `torch.lstm_cell`.
+    """
     rows, units = before.shape
     for row in range(rows):
         gate = gates[row]

@@ -253,7 +253,9 @@ def learn(
 def decide(
     logits: FloatArray, draws: npt.NDArray[np.float64], greedy: bool
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """One action per row, by the inverse of the cumulative distribution.
+    """Choose one action per row, by the inverse of the cumulative distribution.
+
+    Twin of `torch.softmax` and `torch.multinomial` with one sample, or of `torch.argmax`.
 
     A draw below 1 times a row's total stays below it, and an index is taken only where the sum
     steps over the draw, so an index of probability 0 is never drawn.
@@ -297,17 +299,23 @@ def decide(
 
 
 class _Backward(NamedTuple):
-    """Gradients that go back through a layer's steps."""
+    """Gradients that go back through a layer's steps, see `kernels.lstm.backward`."""
 
     weights: FloatArray
+    """float32 [4H, I + H]."""
     d_hidden: FloatArray
+    """float32 [B, H]."""
     d_cell: FloatArray
+    """float32 [B, H]."""
     d_seen: FloatArray
+    """float32 [B, I + H]."""
     spare: FloatArray
+    """float32 [B, H]."""
 
 
 @kernel
 def _zeros(of: Layer) -> _Backward:
+    """Begin behind the last step, where nothing follows; twin of `torch.zeros_like`."""
     rows, units = of.hidden.shape
     return _Backward(
         np.ascontiguousarray(of.weights.T),
@@ -320,6 +328,7 @@ def _zeros(of: Layer) -> _Backward:
 
 @kernel
 def _back(of: Layer, t: int, begins: BoolArray, by: _Backward) -> None:
+    """Take one step of a layer back; twin of what autograd makes of `torch.lstm_cell`."""
     backward(of, t, begins, by.weights, by.d_hidden, by.d_cell, by.d_seen)
 
 
@@ -347,6 +356,7 @@ def _normalise(
 
 @kernel
 def _value(hidden: FloatArray, network: Network) -> np.float32:
+    """Return the value of one row; twin of `torch.nn.functional.linear` with one output."""
     value: np.float32 = network.value_bias[0]
     for j in range(len(hidden)):
         value += hidden[j] * network.value_weight[0, j]
@@ -355,12 +365,14 @@ def _value(hidden: FloatArray, network: Network) -> np.float32:
 
 @kernel
 def _mask(logits: FloatArray, bias: FloatArray, mask: BoolArray) -> None:
+    """Add the bias in place and forbid what is masked; twin of `torch.Tensor.masked_fill`."""
     for j in range(len(logits)):
         logits[j] = logits[j] + bias[j] if mask[j] else _FORBIDDEN
 
 
 @kernel
 def _log_softmax(logits: FloatArray, log_probs: FloatArray) -> None:
+    """Fill `log_probs` [N] of one row; twin of `torch.log_softmax`."""
     highest = logits.max()
     total = _ZERO
     for j in range(len(logits)):
@@ -380,7 +392,10 @@ def _loss(
     coefficients: Coefficients,
     losses: npt.NDArray[np.float64],
 ) -> np.float32:
-    """Add one step's losses, turn its logits into the gradient by them; return that by value."""
+    """Add one step's losses, turn its logits into the gradient by them; return that by value.
+
+    Twin of `trading.learning.ppo_update.ppo_loss` and of what autograd makes of it.
+    """
     weight = steps.valid[t, column]
     mask = steps.action_mask[t, column]
     action = steps.actions[t, column]
@@ -416,7 +431,7 @@ def _loss(
 
 @kernel
 def _add(into: FloatArray, what: FloatArray) -> None:
-    """Add the first columns of `what` [B, I] to `into` [B, H]."""
+    """Add the first columns of `what` [B, I] to `into` [B, H]; twin of `torch.Tensor.add_`."""
     for row in range(len(into)):
         left, right = into[row], what[row]
         for j in range(len(left)):
@@ -425,5 +440,6 @@ def _add(into: FloatArray, what: FloatArray) -> None:
 
 @kernel
 def _add_product(into: FloatArray, left: FloatArray, right: FloatArray, spare: FloatArray) -> None:
+    """Add the product to `into` [B, H], by way of `spare`; twin of `torch.addmm`."""
     multiply(left, right, spare)
     _add(into, spare)
