@@ -80,8 +80,7 @@ def kernel_group(name: str) -> str:
 def forward_flop(config: CLSTMConfig) -> int:
     """FLOP of the matrix products of one step of one sequence, forward."""
     inputs, feature = config.observation_size, config.feature_hidden
-    layers = [(inputs, feature), *[(feature, feature)] * (config.feature_layers - 1)]
-    layers += [(feature, config.actor_hidden), (feature, config.critic_hidden)]
+    layers = [(inputs, feature), (feature, config.actor_hidden), (feature, config.critic_hidden)]
     lstms = sum(8 * hidden * (size + hidden) for size, hidden in layers)
     return lstms + 2 * config.actor_hidden * config.action_count + 2 * config.critic_hidden
 

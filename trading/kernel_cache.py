@@ -149,7 +149,7 @@ class BySource:
         return self._digest
 
     def get_disambiguator(self) -> str:
-        """Tells functions of one name in one file apart."""
+        """Tell functions of one name in one file apart."""
         return str(self._line)
 
 

@@ -16,12 +16,11 @@ SMALL = clstm_config(observation_size=5, action_count=4, feature_hidden=8, actor
 
 OPTIONS = {
     "plain": SMALL,
-    "two layers": replace(SMALL, feature_layers=2),
     "layer norm": replace(SMALL, layer_norm=True),
     "window": replace(SMALL, window=4),
     "window of one": replace(SMALL, window=1),
     "window longer than the sequence": replace(SMALL, window=30),
-    "all": replace(SMALL, window=3, layer_norm=True, feature_layers=2),
+    "all": replace(SMALL, window=3, layer_norm=True),
 }
 """Every option of the network, alone and together."""
 

@@ -49,12 +49,9 @@ COMBINATIONS = [
         SMALL,
         layer_norm=layer_norm,
         window=window,
-        feature_layers=layers,
         feature_hidden=hidden,
     )
-    for layer_norm, window, layers, hidden in product(
-        (False, True), (None, 1, 4, 30), (1, 2), (5, 8)
-    )
+    for layer_norm, window, hidden in product((False, True), (None, 1, 4, 30), (5, 8))
 ]
 
 
@@ -115,12 +112,12 @@ def test_a_window_carries_the_last_observations_of_the_running_episode_only(inpu
 
 
 def test_without_options_the_weights_are_those_of_older_checkpoints() -> None:
-    lstms = [("feature", 0), ("feature", 1), ("actor", 0), ("critic", 0)]
+    lstms = ("feature", "actor", "critic")
     parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     modules = ("input_norm", "policy_head", "value_head")
-    names = {f"{lstm}.{part}_l{layer}" for lstm, layer in lstms for part in parts}
+    names = {f"{lstm}.{part}_l0" for lstm in lstms for part in parts}
     names |= {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
-    assert set(small_network(config=OPTIONS["two layers"]).state_dict()) == names
+    assert set(small_network().state_dict()) == names
     assert Settings().model.model_dump() == clstm_config(1, 1).architecture()
     assert clstm_config(1, 1) == clstm_config(1, 1, layer_norm=False, window=None)
 
@@ -184,7 +181,7 @@ def test_the_first_policy_is_nearly_uniform_over_allowed_actions(inputs) -> None
     torch.testing.assert_close(probabilities, uniform, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("field", ["observation_size", "actor_hidden", "feature_layers", "window"])
+@pytest.mark.parametrize("field", ["observation_size", "actor_hidden", "window"])
 def test_a_size_below_one_is_refused_by_name(field: str) -> None:
     with pytest.raises(LearningError, match=field):
         clstm_config(**{**SMALL.to_dict(), field: 0})

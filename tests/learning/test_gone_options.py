@@ -15,7 +15,7 @@ from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.policy import Policy, Weights
 from trading.live import assembly
 
-OFF = {"model.residual": False, "learning.burn_in": 0}
+OFF = {"model.residual": False, "model.feature_layers": 1, "learning.burn_in": 0}
 
 
 def weights() -> Weights:
@@ -41,14 +41,15 @@ def test_one_without_the_options_acts_as_before(tmp_path: Path) -> None:
     assert champions.load(written.champion).number == 1
 
 
+@pytest.mark.parametrize(("name", "value"), [("model.residual", True), ("model.feature_layers", 2)])
 def test_one_whose_network_had_one_is_refused_by_its_name_though_its_shape_fits(
-    tmp_path: Path,
+    tmp_path: Path, name: str, value: object
 ) -> None:
-    told = "learnt with model.residual=True, which there is no more: use the program"
-    path = saved(tmp_path / "residual", **{"model.residual": True})
+    told = f"learnt with {name}={value}, which there is no more: use the program"
+    path = saved(tmp_path / "other", **{name: value})
     with pytest.raises(CheckpointError, match=told):
         assembly.policy_of(Settings(), path)
-    champions = ChampionStore(tmp_path / "checkpoints", 5, noted=noted(**{"model.residual": True}))
+    champions = ChampionStore(tmp_path / "checkpoints", 5, noted=noted(**{name: value}))
     with pytest.raises(CheckpointError, match=told):
         champions.write_checkpoint(
             path, assembly.model_config(Settings()), AccountChampion(), own=True
@@ -66,10 +67,13 @@ def test_a_file_of_weights_is_refused_by_the_option_that_a_weight_belongs_to(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "model.pt"
-    skip = {"feature_skip.weight": np.zeros((64, 37), np.float32)}
-    write_weights_file(file, weights() | skip)
-    with pytest.raises(LearningError, match=r"feature_skip\.weight; .* model\.residual"):
-        assembly.policy_of(Settings(), file)
+    for name, option in (
+        ("feature_skip.weight", "residual"),
+        ("feature.weight_ih_l1", "feature_layers"),
+    ):
+        write_weights_file(file, weights() | {name: np.zeros((64, 37), np.float32)})
+        with pytest.raises(LearningError, match=rf"{name}; .* model\.{option}"):
+            assembly.policy_of(Settings(), file)
 
 
 def test_what_only_learning_depended_on_is_told(tmp_path: Path) -> None:

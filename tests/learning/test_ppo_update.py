@@ -106,7 +106,7 @@ class Calls:
 
 
 def test_only_experience_of_other_weights_is_evaluated_once_more() -> None:
-    config = OPTIONS["two layers"]  # PyTorch evaluates it, so its calls can be counted
+    config = OPTIONS["layer norm"]  # PyTorch evaluates it, so its calls can be counted
     for version, extra in ((3, []), (None, []), (4, [False]), (2, [False])):
         network = small_network(config=config)
         rollout = random_rollout(3, config=config, network=network)

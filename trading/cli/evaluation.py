@@ -243,7 +243,7 @@ def acts(acting: str | float) -> str:
 def _policy_of_fold(
     settings: Settings, training: bool, display: Display, stack: ExitStack
 ) -> "PolicyOfFold":
-    """Learns with Ray, which runs until the stack ends; or the model as it is."""
+    """Learn with Ray, which runs until the stack ends; or the model as it is."""
     model = settings.paths.model_path
     if not training and model is not None:
         from trading.live.assembly import policy_of

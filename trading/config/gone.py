@@ -1,12 +1,31 @@
 """Settings that there are no more."""
 
+from typing import Any, NamedTuple
+
+
+class Gone(NamedTuple):
+    """A setting of former versions."""
+
+    off: Any
+    """What it had to be to have no effect; its default."""
+    why: str
+
+
 GONE = {
-    "learning.burn_in": "it took time and taught nothing more",
-    "model.residual": "what it gained model.layer_norm gains as well",
+    "learning.burn_in": Gone(0, "it took time and taught nothing more"),
+    "model.feature_layers": Gone(1, "two layers took time and taught nothing more"),
+    "model.residual": Gone(False, "what it gained model.layer_norm gains as well"),
 }
-"""Each by its dotted key, with what was measured; see docs/learner.md, "Tried and not kept"."""
+"""Each by its dotted key; see docs/learner.md, "Options that were measured"."""
 
 
 def gone(key: str) -> str:
     """Return why a setting is no more and what to do about it; empty where it never was one."""
-    return f"there is no such setting any more, as {GONE[key]}: remove it" if key in GONE else ""
+    return (
+        f"there is no such setting any more, as {GONE[key].why}: remove it" if key in GONE else ""
+    )
+
+
+def in_effect(key: str, value: object) -> bool:
+    """Whether a setting that is gone had this value and so an effect; None: it was not known."""
+    return value is not None and value != GONE[key].off

@@ -552,7 +552,6 @@ class ModelSettings(Section):
     feature_hidden: Annotated[Count, _about("Units of the LSTM that reads the features.")] = 64
     actor_hidden: Annotated[Count, _about("Units of the actor's LSTM.")] = 64
     critic_hidden: Annotated[Count, _about("Units of the critic's LSTM.")] = 64
-    feature_layers: Annotated[Count, _about("Layers of the LSTM that reads the features.")] = 1
     layer_norm: Annotated[
         bool, _about("Whether what it gives actor and critic is layer-normalised.")
     ] = False

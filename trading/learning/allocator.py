@@ -13,7 +13,7 @@ _LARGEST_KEPT_BYTES = 32 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Has the C library keep up to 256 MiB that were freed, for this process and for good.
+    """Have the C library keep up to 256 MiB that were freed, for this process and for good.
 
     Every minibatch of an update frees a few MiB. By default glibc returns them to the system, whose
     zeroed pages then cost the next minibatch a page fault each: a tenth of an update on CPU.
@@ -34,7 +34,7 @@ def keep_freed_memory() -> bool:
 
 
 def leave_new_memory_as_it_is() -> None:
-    """Has PyTorch not fill new tensors with NaN, in this process and for good.
+    """Have PyTorch not fill new tensors with NaN, in this process and for good.
 
     It does so while its algorithms are to be deterministic, which RLlib asks for with a seed, for
     the sake of programs that read what they have not written. It was a tenth of an update.

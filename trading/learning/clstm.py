@@ -46,8 +46,6 @@ class CLSTMConfig:
     """Units of the actor LSTM."""
     critic_hidden: int
     """Units of the critic LSTM."""
-    feature_layers: int
-    """Stacked layers of the feature LSTM."""
     layer_norm: bool
     """Whether the features are normalised."""
     window: int | None
@@ -87,7 +85,7 @@ class CLSTMConfig:
     def cell_shapes(self) -> dict[str, tuple[int, int]]:
         """Shape of each tensor inside the LSTMs without its batch axis: key -> (layers, hidden)."""
         sizes = {
-            "feature": (self.feature_layers, self.feature_hidden),
+            "feature": (1, self.feature_hidden),
             "actor": (1, self.actor_hidden),
             "critic": (1, self.critic_hidden),
         }
@@ -131,9 +129,7 @@ class CLSTM(nn.Module):
         super().__init__()
         self.config = config
         self.input_norm = nn.LayerNorm(config.observation_size)
-        self.feature = nn.LSTM(
-            config.observation_size, config.feature_hidden, config.feature_layers
-        )
+        self.feature = nn.LSTM(config.observation_size, config.feature_hidden)
         self.actor = nn.LSTM(config.feature_hidden, config.actor_hidden)
         self.critic = nn.LSTM(config.feature_hidden, config.critic_hidden)
         self.policy_head = nn.Linear(config.actor_hidden, config.action_count)
@@ -248,7 +244,7 @@ class CLSTM(nn.Module):
 
     @staticmethod
     def _segments(first: Tensor) -> _Segments:
-        """Cuts [0, T) where any sequence starts an episode."""
+        """Cut [0, T) where any sequence starts an episode."""
         resets = first.any(dim=1).nonzero().flatten().tolist()
         cuts = sorted({0, *resets, first.shape[0]})
         pieces = [
@@ -291,22 +287,18 @@ def _single_step(
     Parameters
     ----------
     lstm
-        The layers to run.
+        Of one layer.
     inputs : float32 [B, I]
-    h : float32 [layers, B, hidden]
-    c : float32 [layers, B, hidden]
+    h : float32 [1, B, hidden]
+    c : float32 [1, B, hidden]
 
     Returns
     -------
     tuple[Tensor, Tensor, Tensor]
         The output [1, B, hidden] and the new h and c.
     """
-    hidden, cells = [], []
-    for layer, weights in enumerate(lstm.all_weights):
-        inputs, cell = torch.lstm_cell(inputs, (h[layer], c[layer]), *weights)
-        hidden.append(inputs)
-        cells.append(cell)
-    return inputs.unsqueeze(0), torch.stack(hidden), torch.stack(cells)
+    hidden, cell = torch.lstm_cell(inputs, (h[0], c[0]), *lstm.all_weights[0])
+    return hidden.unsqueeze(0), hidden.unsqueeze(0), cell.unsqueeze(0)
 
 
 class _Windows(NamedTuple):
@@ -323,7 +315,7 @@ class _Windows(NamedTuple):
 
 
 def _windows(observations: Tensor, state: TensorState, first: Tensor) -> _Windows:
-    """Cuts every step's window, which ends with that step and never reaches over `first`.
+    """Cut every step's window, which ends with that step and never reaches over `first`.
 
     A window begins at place 0, so that an LSTM which runs over W places from a zero state has seen
     exactly the window at place length - 1. What follows there is not looked at.

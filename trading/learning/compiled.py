@@ -25,7 +25,6 @@ def supports(module: CLSTM) -> bool:
         type(module) is CLSTM  # one that was derived may compute something else
         and config.window is None
         and not config.layer_norm
-        and config.feature_layers == 1
         and module.value_head.weight.device.type == "cpu"
         and all(map(_is_small, (module.feature, module.actor, module.critic)))
     )

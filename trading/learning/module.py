@@ -11,7 +11,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
 from trading.config import ModelSettings
-from trading.config.gone import GONE, gone
+from trading.config.gone import GONE, gone, in_effect
 from trading.errors import LearningError
 from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.rollout import ACTION_MASK, OBSERVATIONS
@@ -105,7 +105,7 @@ def clstm_config(
     }
     for key in GONE:
         section, _, name = key.partition(".")
-        if section == "model" and model_config.get(name):
+        if section == "model" and in_effect(key, model_config.get(name)):
             raise LearningError(f"the model config has {name}={model_config[name]!r}; {gone(key)}")
     names = {field.name for field in fields(CLSTMConfig)}
     given = {name: value for name, value in model_config.items() if name in names}

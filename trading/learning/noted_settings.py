@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trading.config import Settings
-from trading.config.gone import GONE
+from trading.config.gone import GONE, in_effect
 from trading.errors import CheckpointError
 from trading.learning.checkpoints import MANIFEST, verify
 
@@ -62,7 +62,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     lost = [
         f"{name} is gone; the checkpoint was learnt with {shown(then[name])}"
         for name in GONE
-        if then.get(name)
+        if in_effect(name, then.get(name))
     ]
     then = {name: usual[name] for name in usual if name.startswith(_ALWAYS_USUAL)} | {**then}
     return lost + [
@@ -91,7 +91,7 @@ def check_options(path: Path, metadata: Mapping[str, Any] | None = None) -> None
         metadata = verify(path) if (path / MANIFEST).is_file() else {}
     noted = metadata.get(NOTED, {})
     for name in GONE:
-        if name.startswith("model.") and noted.get(name):
+        if name.startswith("model.") and in_effect(name, noted.get(name)):
             raise CheckpointError(
                 f"{path} was learnt with {name}={shown(noted[name])}, which there is no more: use "
                 "the program that it was learnt with, or begin anew in another paths.checkpoint_dir"

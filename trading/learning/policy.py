@@ -17,6 +17,7 @@ Weights = dict[str, npt.NDArray[np.float32]]
 _NO_DRAWS = np.zeros(0)
 _OPTIONS = {
     "feature_skip.weight": "they were learnt with model.residual, which there is no more",
+    "feature.weight_ih_l1": "they were learnt with model.feature_layers, which there is no more",
     "feature_norm.weight": "they were learnt with model.layer_norm",
 }
 """Of a weight that only a network with an option has: that option."""
@@ -105,7 +106,7 @@ class Policy:
         first: BoolArray,
         greedy: bool = False,
     ) -> tuple[Decision, RecurrentState]:
-        """Chooses one allowed action per row.
+        """Choose one allowed action per row.
 
         Parameters
         ----------
@@ -206,7 +207,7 @@ class Policy:
         return torch.rand(rows, generator=self.generator, dtype=torch.float64).numpy()
 
     def _warm_up(self) -> None:
-        """Has what a decision needs compiled now, or read from the cache, not while it is due."""
+        """Have what a decision needs compiled now, or read from the cache, not while it is due."""
         self.act(
             np.zeros((1, self.config.observation_size), np.float32),
             np.ones((1, self.config.action_count), np.bool_),

@@ -243,7 +243,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         self._sampler = Sampler(self.env_runner_group, self.config)
 
     def feed(self, rollout: RolloutSource) -> None:
-        """Queues experience for the next iteration, which then does not sample.
+        """Queue experience for the next iteration, which then does not sample.
 
         Parameters
         ----------
@@ -339,7 +339,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state; runners that it does not fit start new episodes."""
+        """Go on from a saved state; runners that it does not fit start new episodes."""
         super().set_state(state)
         if SAMPLING in state:
             self._sampler.set_state(state[SAMPLING])

@@ -185,7 +185,7 @@ def update(
     replica: Replica = Replica(),  # noqa: B008 an immutable value
     version: int | None = None,
 ) -> dict[str, float]:
-    """Improves `module` on one rollout, in place.
+    """Improve `module` on one rollout, in place.
 
     With several learners each is given a rollout of its own, its share of one update's experience.
     A minibatch of all is a part of each share; gradients are averaged over `torch.distributed`.
@@ -391,7 +391,7 @@ def _compiled_loss() -> Callable[..., tuple[Tensor, LossParts]]:
 
 @contextmanager
 def float32_precision(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Has matrix products and cuDNN's LSTM on a GPU keep to IEEE float32, or use TF32.
+    """Have matrix products and cuDNN's LSTM on a GPU keep to IEEE float32, or use TF32.
 
     PyTorch by itself runs the LSTM in TF32 and other products in float32.
     """
@@ -410,7 +410,7 @@ def float32_precision(device: torch.device, precision: Precision) -> Iterator[No
 
 @contextmanager
 def bf16_kernels(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Has PyTorch compute an LSTM in bf16 itself where oneDNN has no kernel for the processor.
+    """Have PyTorch compute an LSTM in bf16 itself where oneDNN has no kernel for the processor.
 
     oneDNN's needs AVX-512; without it, PyTorch asks for it all the same, and fails.
     """

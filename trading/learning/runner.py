@@ -172,7 +172,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         return rollout
 
     def evaluate(self, num_timesteps: int | None, num_episodes: int | None) -> Evaluated:
-        """Acts from new episodes on and logs the episodes that end.
+        """Act from new episodes on and log the episodes that end.
 
         Actions are the most likely ones, or with `explore=True` in the evaluation's config sampled.
         It has an environment and draws of its own, the same in every evaluation, and leaves
@@ -229,7 +229,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         return self._stepped
 
     def _step(self, env: SteppedEnv, rollout: Rollout, t: int) -> None:
-        """Acts once in every environment and records step `t`."""
+        """Act once in every environment and record step `t`."""
         before = cast(Situation, self._current)
         resetting = env.resetting.copy()
         decision, self._state = self.policy.act(
@@ -347,7 +347,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
         }
 
     def set_sampling_state(self, state: dict[str, Any] | None) -> str | None:
-        """Goes on in the episodes of `get_sampling_state`, to the last bit.
+        """Go on in the episodes of `get_sampling_state`, to the last bit.
 
         Returns
         -------
@@ -420,7 +420,7 @@ class _Episodes:
         return {name: array.copy() for name, array in vars(self).items()}
 
     def set_state(self, state: dict[str, Any] | None) -> None:
-        """Goes on from a state, or where nobody counted before in episodes half seen."""
+        """Go on from a state, or where nobody counted before in episodes half seen."""
         self.are_whole[:] = False
         for name, array in (state or {}).items():
             setattr(self, name, array.copy())

@@ -123,7 +123,7 @@ class Sampler:
         return {"runners": dict(runners), "ahead": [parts for parts in ahead if parts is not None]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state; a runner that it does not fit starts new episodes."""
+        """Go on from a saved state; a runner that it does not fit starts new episodes."""
         saved = state["runners"]
         if not self._remote:
             refusals = {0: self._group.local_env_runner.set_sampling_state(saved.get(0))}
@@ -165,7 +165,7 @@ class Sampler:
         return sum(int(self._config.get_rollout_fragment_length(r)) * envs for r in runners)
 
     def _ask(self, weights: ray.ObjectRef, version: int) -> None:
-        """Asks every healthy runner that neither samples nor has something kept for a rollout."""
+        """Ask every healthy runner that neither samples nor has something kept for a rollout."""
         delivered = {kept.runner for kept in self._kept}
         idle = [r for r in self._group.healthy_env_runner_ids() if r not in delivered]
         if idle:

@@ -208,7 +208,7 @@ class LiveMarket:
         self._unlocked.set()
 
     def ping(self) -> str:
-        """Answers while the actor lives."""
+        """Answer while the actor lives."""
         return "ok"
 
     def readiness(self) -> tuple[bool, list[str]]:

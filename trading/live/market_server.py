@@ -131,7 +131,7 @@ class MarketServerHost:
         await self._started().begin()
 
     async def ping(self) -> None:
-        """Answers while the server is not stuck."""
+        """Answer while the server is not stuck."""
 
     async def wait_finished(self) -> None:
         """Return when the recording has been streamed to its end."""

@@ -218,7 +218,7 @@ class _StatusReply(msgspec.Struct, rename="camel"):
 
 
 class RestClient(Closing):
-    """Asks the vendor and pages to the end, or raises: a partial answer is never returned.
+    """Ask the vendor and page to the end, or raise: a partial answer is never returned.
 
     Requests are made by the vendor's own client. Overload (429), passing failures (5xx) and broken
     connections are tried again, `attempts` times in all, after the pause that the server names in

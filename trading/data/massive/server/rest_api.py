@@ -126,7 +126,7 @@ class RestApi:
         ]
 
     def get(self, target: str, headers: Mapping[str, str]) -> RestReply:
-        """Answers a GET of `target`, path with query; `headers` are looked up as given."""
+        """Answer a GET of `target`, path with query; `headers` are looked up as given."""
         self._requests += 1
         parts = urlsplit(target)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))

@@ -358,7 +358,7 @@ class MarketServer:
             self._connections.discard(connection)
 
     async def _converse(self, client: Subscriber) -> None:
-        """Answers a client until its connection closes."""
+        """Answer a client until its connection closes."""
         try:
             async for message in client.connection:
                 reply = client.protocol.receive(message)
@@ -393,7 +393,7 @@ class MarketServer:
         return client
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answers REST; None lets a WebSocket handshake go on."""
+        """Answer REST; None lets a WebSocket handshake go on."""
         if handshake.is_stream(request):
             return None
         reply = self._rest.get(request.path, request.headers)
