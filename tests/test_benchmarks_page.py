@@ -76,6 +76,21 @@ def test_the_page_tells_machine_table_peers_and_command(report: ModuleType) -> N
         assert f"| `{name}.py` | {why} |" in page
 
 
+def test_the_page_that_is_there_has_a_section_for_each_benchmark(report: ModuleType) -> None:
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    heads = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    titles = [benchmark.title for benchmark in report.BENCHMARKS.values()]
+    assert heads == [*titles, "Not part of it"], "run python benchmarks/report.py --page-only"
+
+
+def test_pages_that_explain_a_benchmark_point_to_its_figures(report: ModuleType) -> None:
+    """By the anchor of its section."""
+    for name, benchmark in report.BENCHMARKS.items():
+        anchor = re.sub(r"[^\w\- ]", "", benchmark.title.lower()).replace(" ", "-")
+        text = (ROOT / "docs" / benchmark.page).read_text()
+        assert f"benchmarks.md#{anchor})" in text, f"{benchmark.page} does not point to {name}"
+
+
 def test_a_picture_is_drawn_of_the_rows_that_have_numbers(
     report: ModuleType, tmp_path: Path
 ) -> None:
