@@ -67,7 +67,7 @@ def test_a_strategys_change_goes_before_the_environment_and_set_before_it(tmp_pa
         ("{risk: 3}", "risk = 3 ({file}): must be a section with any of the keys"),
         ("{serving: {port: 1}}", "serving = {'port': 1} ({file}): all strategies of one"),
         ("{paths: {state_dir: x}}", "paths.state_dir = 'x' ({file}): the state of a strategy is"),
-        ("{learner: shared}", "learner = 'shared' ({file}): each strategy learns from its own"),
+        ("{learner: ours}", "learner = 'ours' ({file}): must be one of 'own' or 'shared'"),
         ("{strategies: {b: {}}}", "strategies = {'b': {}} ({file}): all strategies of one"),
         (
             "{data: {source: massive}}",
@@ -83,6 +83,61 @@ def test_a_mistake_names_strategy_key_value_and_way_out(
     assert said.startswith("strategies.a." + line.replace("{file}", file))
 
 
+SHARED = """
+learner: shared
+strategies:
+  first: {symbols: [SPY], risk: {max_delta_pct: 50}}
+  second: %s
+  alone: {learner: own, learning: {online: false}, env: {size_levels: 3}}
+"""
+
+
+def test_strategies_share_a_learner_whatever_their_symbols_money_and_limits(
+    tmp_path: Path,
+) -> None:
+    changes = "{symbols: [QQQ], seed: 9, account: {initial_capital: 5000}, risk: {max_vega_pct: 9}}"
+    found = {
+        name: settings_from(tmp_path, SHARED % changes, f"strategy={name}").learner
+        for name in ("first", "second", "alone")
+    }
+    assert found == {"first": "shared", "second": "shared", "alone": "own"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ("{model: {feature_hidden: 8}}", "model.feature_hidden = 8 ({file}): must be 64 as of"),
+        ("{env: {size_levels: 3}}", "env.size_levels = 3 ({file}): must be 1 as of"),
+        ("{data: {bar_seconds: 300}}", "data.bar_seconds = 300 ({file}): must be 60 as of"),
+        ("{learning: {clip: 0.3}}", "learning.clip = 0.3 ({file}): must be 0.2 as of"),
+        (
+            "{learning: {online: false}}",
+            "learning.online = False ({file}): must be true where learner = shared",
+        ),
+        ("{policy: {trader: rules}}", "policy.trader = 'rules' ({file}): rules learn nothing"),
+    ],
+)
+def test_what_keeps_a_strategy_from_sharing_a_learner_is_named(
+    tmp_path: Path, changes: str, line: str
+) -> None:
+    said = only_mistake_in(tmp_path, SHARED % changes)
+    file = str(tmp_path / "settings.yaml")
+    assert said.startswith("strategies.second." + line.replace("{file}", file))
+    if "must be true" not in line and "rules learn" not in line:
+        assert "the strategy first, with which it shares a learner" in said
+
+
+def test_what_the_others_have_from_the_environment_differs_too(tmp_path: Path) -> None:
+    yaml = "learner: shared\nstrategies: {a: {model: {feature_hidden: 8}}, b: {}}"
+    said = only_mistake_in(tmp_path, yaml)
+    assert said.startswith("strategies.b.model.feature_hidden = 64 (default): must be 8 as of")
+
+
+def test_a_shared_learner_without_strategies_is_refused(tmp_path: Path) -> None:
+    said = only_mistake_in(tmp_path, "learner: shared")
+    assert "the settings have no section strategies" in said
+
+
 def test_a_secret_in_a_strategy_is_refused_and_hidden(tmp_path: Path) -> None:
     yaml = "strategies: {a: {credentials: {massive_api_key: k123456}}}"
     assert "k123456" not in only_mistake_in(tmp_path, yaml)
@@ -92,7 +147,7 @@ def test_a_mistake_of_the_common_tree_is_told_once(tmp_path: Path) -> None:
     assert len(mistakes_in(tmp_path, "seed: many\n" + THREE.strip())) == 1
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "a/b", "x y"])
+@pytest.mark.parametrize("name", ["checkpoints", "shared-learner", "a/b", "x y"])
 def test_a_strategys_name_is_checked(tmp_path: Path, name: str) -> None:
     said = only_mistake_in(tmp_path, f"strategies: {{'{name}': {{seed: 3}}}}")
     assert said.startswith(f"strategies.{name} = '{name}' (its name): must ")

@@ -11,8 +11,15 @@ import pytest
 
 from tests.e2e.application import Application, environment
 from tests.sockets import descendants
+from tests.waits import START_S
 from trading.errors import JournalError
-from trading.execution.events import DecisionMade, Event, SessionClosed
+from trading.execution.events import (
+    ChampionPromoted,
+    DecisionMade,
+    Event,
+    PromotedBy,
+    SessionClosed,
+)
 from trading.execution.journal import Journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -157,3 +164,105 @@ def test_a_replica_without_a_free_strategy_stands_by_and_takes_over_when_another
             assert trades_on(second, "one")["account"]["decisions"] > decided
             assert children.isdisjoint(descendants(second.process.pid))
             assert second.terminate() == 0, second.output()
+
+
+SHARED = """
+data:
+  bar_seconds: 300
+  simulation: {speed: 300, step_seconds: 60}
+learner: shared
+learning:
+  pretrain_steps: 0
+  num_envs: 2
+  rollout_length: 8
+  num_learners: 0
+  update_frequency: 8
+  save_frequency: 8
+  rehearsal_share: 0
+  gate: {sessions: 20, max_kl: 1000, margin_pct: 100}
+strategies:
+  one: {symbols: [SPY]}
+  two: {symbols: [QQQ], seed: 9}
+"""
+
+
+def promoted_by_the_gate(folder: Path, name: str) -> int:
+    path = folder / "state" / name / f"journal-{name}.sqlite"
+    if not path.exists():
+        return 0
+    try:
+        with Journal(path, read_only=True) as journal:
+            return sum(
+                isinstance(each, ChampionPromoted) and each.by is PromotedBy.GATE
+                for each in journal.events()
+            )
+    except JournalError:
+        return 0
+
+
+def test_strategies_share_a_learner_and_the_death_of_one_or_of_it_leaves_the_others(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(SHARED)
+    with closing(Application.up(tmp_path, "--config", str(path))) as run:
+        both = ("one", "two")
+
+        def learner_of(name: str) -> dict[str, Any]:
+            return status_of(run, name)["learner"]
+
+        def learned() -> bool | None:
+            found = learner_of("one").get("fragments", {})
+            return True if all(found.get(name, 0) > 0 for name in both) else None
+
+        run.wait_until("fragments of both", learned)
+        for name in both:
+            run.wait_until(
+                f"a promotion in the journal of {name}",
+                lambda name=name: promoted_by_the_gate(tmp_path, name) or None,
+            )
+        (folder,) = tmp_path.rglob("shared-learner")
+        assert list(folder.rglob("step-*")), "its checkpoints are in a folder of their own"
+
+        # A strategy's live market dies: the other one goes on, in trading and in learning.
+        before = {name: status_of(run, name) for name in both}
+        os.kill(before["one"]["process"], signal.SIGKILL)
+        fragments = learner_of("two")["fragments"]["two"]
+        trades_on(run, "two")
+        run.wait_until(
+            "more fragments of the other one",
+            lambda: learner_of("two")["fragments"]["two"] > fragments or None,
+        )
+        trades_on(run, "one")
+        assert status_of(run, "two")["process"] == before["two"]["process"]
+
+        # The learner dies: both trade on, and it comes back.
+        (learner,) = (
+            each for each in descendants(run.process.pid) if "SharedLearner" in name_of(each)
+        )
+        os.kill(learner, signal.SIGKILL)
+        for name in both:
+            trades_on(run, name)
+        run.wait_until(
+            "a learner that has learned again",
+            lambda: (not learner_of("two")["paused"] and learned()) or None,
+        )
+        assert status_of(run, "two")["process"] == before["two"]["process"]
+        assert run.terminate() == 0, run.output()
+
+
+def name_of(process: int) -> str:
+    """Command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().decode().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def test_a_strategy_that_shares_a_learner_is_not_run_alone(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(SHARED)
+    for alone in (("--strategy", "one"), ("--claim",)):
+        with closing(Application.up(tmp_path, "--config", str(path), *alone)) as run:
+            assert run.process.wait(START_S) != 0
+            assert "leave out --strategy, --place and --claim" in " ".join(run.output().split())

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 import ray
 
 from trading.app.display import Display
-from trading.app.waiting import await_room
+from trading.app.waiting import ToldToStop, await_room, unless_stopped
 from trading.config import Settings
 from trading.envs.market_features import LIMIT
 from trading.envs.rewards import largest_reward
@@ -35,6 +36,17 @@ class OpenAlgorithm(NamedTuple):
     """Where its weights come from; None when they are new."""
     pretrained: int | None
     """Decisions that its pre-training learned from so far; None where that has ended."""
+
+
+class Learnt(NamedTuple):
+    """An algorithm that may trade: what it learned before is resumed, pre-training is over."""
+
+    algorithm: CLSTMPPO
+    store: CheckpointStore
+    origin: str
+    """Where its weights come from, for people."""
+    checkpoint: Path | None
+    """Of the pre-training."""
 
 
 def online_rules(settings: Settings) -> OnlineRules:
@@ -101,3 +113,51 @@ def open_algorithm(
                 "trade by `trading checkpoints promote`, or name another paths.checkpoint_dir"
             )
     return OpenAlgorithm(algorithm, store, start.origin, start.pretrained)
+
+
+def learnt_algorithm(
+    settings: Settings,
+    display: Display,
+    stack: ExitStack,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Learnt:
+    """Open the algorithm and its checkpoints' folder, and pre-train it where it is new.
+
+    The stack stops it, and lets go of the folder.
+
+    Raises
+    ------
+    CheckpointError
+        As of `open_algorithm`; or another process trains into the folder.
+    ToldToStop
+        `stopped` said so before all was learned.
+    """
+    display.phase("building the algorithm")
+
+    def opened() -> tuple[OpenAlgorithm, ExitStack]:
+        with ExitStack() as parts:
+            return open_algorithm(settings, display, parts, stopped), parts.pop_all()
+
+    (algorithm, store, origin, pretrained), parts = unless_stopped(
+        opened, "the algorithm", stopped, lambda late: late[1].close()
+    )
+    stack.push(parts)
+    stack.enter_context(store.owned())
+    learning, checkpoint = settings.learning, None
+    if pretrained is not None and learning.pretrain_steps:
+        done, checkpoint = build.pretrain(
+            algorithm,
+            store,
+            learning.pretrain_steps,
+            learning.pretrain_save_frequency,
+            display.phase,
+            stopped,
+            pretrained,
+        )
+        origin = f"pre-training on {done:,} simulated decisions"
+    origin = origin or "new weights"
+    display.note(f"policy: {origin}")
+    if stopped():
+        # What has not learned to the end does not become the champion: the next start goes on.
+        raise ToldToStop("pre-training")
+    return Learnt(algorithm, store, origin, checkpoint)

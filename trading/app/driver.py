@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trading.app.display import Display
 from trading.app.restarts import Restarts
-from trading.app.waiting import Heartbeat, ToldToStop, arrived, unless_stopped
+from trading.app.waiting import Heartbeat, ToldToStop, arrived
 from trading.config import Settings
 from trading.config.settings import CredentialSettings
-from trading.errors import AuthenticationFailed, TradingError
+from trading.errors import AuthenticationFailed, ConfigError, TradingError
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
 from trading.learning.precedence import LEARNING, give_way
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
     )
     from trading.app.held_out import HeldOutSessions
     from trading.app.learning_loop import LearningLoop
+    from trading.app.shared_address import SharedLearnerAddress
+    from trading.app.shared_learning import SharedLearning
     from trading.learning.champion.manager import ChampionManager
     from trading.learning.champion.registry import RegistryAddress
+    from trading.learning.champion.store import ChampionStore
     from trading.learning.online import OnlineLearner
     from trading.live.actor import Progress
     from trading.live.endpoint import Endpoint
@@ -58,6 +61,10 @@ _START_TIMEOUT_S = 1200.0
 _POLL_S = 0.5
 _LEARNING_HANGS = 1.5
 """Times `learning.answer_timeout_s`: a learner on an actor is replaced meanwhile."""
+NOT_TOGETHER = (
+    "learner = shared: strategies share a learner in one application that runs all of them: leave "
+    "out --strategy, --place and --claim, or say learner: own"
+)
 LIVE_SHARE = 0.1
 SMALL_SHARE = 0.001
 """Shares of the live market's custom resource, so that it fits on its one node with those that it
@@ -91,6 +98,7 @@ def run_application(
     duration_s: float | None = None,
     serve: Callable[[ExitStack], None] | None = None,
     traded: Callable[[], None] | None = None,
+    shared: SharedLearnerAddress | None = None,
 ) -> Summary:
     """Trade and learn until told to stop, the recording ends, or time is up.
 
@@ -110,15 +118,21 @@ def run_application(
         Called once the live market's actor is there; what it adds to the stack ends before that.
     traded
         Called when every feed is live.
+    shared
+        The learner of several strategies, where this is one that shares it.
 
     Raises
     ------
+    ConfigError
+        `learner` is shared, and there is none to share.
     TradingError
         A part cannot start or ended for good.
     """
+    if settings.learner == "shared" and shared is None:
+        raise ConfigError([NOT_TOGETHER])
     started = time.monotonic()
     with ExitStack() as stack:
-        application = _Application(settings, display, stop, stack)
+        application = _Application(settings, display, stop, stack, shared)
         with suppress(ToldToStop):
             application.start(serve)
             if traded is not None:
@@ -153,12 +167,18 @@ class _Application:
     """The running parts, in the order in which they start; the stack takes them down."""
 
     def __init__(
-        self, settings: Settings, display: Display, stop: threading.Event, stack: ExitStack
+        self,
+        settings: Settings,
+        display: Display,
+        stop: threading.Event,
+        stack: ExitStack,
+        shared: SharedLearnerAddress | None,
     ) -> None:
         self._settings = settings
         self._display = display
         self._stop = stop
         self._stack = stack
+        self._shared = shared
         self._server: MarketServerHandle | None = None
         self._endpoint: Endpoint | None = None
         self._key = ""
@@ -167,7 +187,7 @@ class _Application:
         self._registry: RegistryHandle | None = None
         self._champion_manager: ChampionManager | None = None
         self._held_out: HeldOutSessions | None = None
-        self._learner: OnlineLearner | None = None
+        self._learner: OnlineLearner | SharedLearning | None = None
         self._checkpoint: Path | None = None
         self._learner_thread: threading.Thread | None = None
         self._stop_learning = threading.Event()
@@ -207,10 +227,12 @@ class _Application:
             endpoint = self._endpoint = self._start_market_server(None)
         else:
             endpoint = _massive_endpoint(settings)
-        if settings.policy.trader is None:
-            self._start_learner()
-        else:
+        if settings.policy.trader is not None:
             self._introduce_trader(settings.policy.trader)
+        elif self._shared is not None:
+            self._join_learner(self._shared)
+        else:
+            self._start_learner()
         self._start_live_market(endpoint)
         if serve is not None:
             serve(self._stack)
@@ -273,47 +295,82 @@ class _Application:
         self._display.note(f"{plugin} trades; nothing is learned (policy.trader)")
 
     def _start_learner(self) -> None:
-        from trading.app.algorithm import OpenAlgorithm, online_rules, open_algorithm
+        from trading.app.algorithm import learnt_algorithm, online_rules
         from trading.app.held_out import HeldOutSessions
-        from trading.learning.build import pretrain
-        from trading.learning.champion import registry
-        from trading.learning.champion.card import LEARNT_FROM, live_told
         from trading.learning.champion.manager import ChampionManager
-        from trading.learning.champion.store import AccountChampion, ChampionStore
-        from trading.learning.noted_settings import NOTED, noted_settings
+        from trading.learning.champion.store import AccountChampion
         from trading.learning.online import OnlineLearner
 
-        settings, display = self._settings, self._display
-        display.phase("building the algorithm")
-
-        def opened() -> tuple[OpenAlgorithm, ExitStack]:
-            with ExitStack() as parts:
-                return open_algorithm(settings, display, parts, self._stop.is_set), parts.pop_all()
-
-        (algorithm, store, origin, pretrained), parts = unless_stopped(
-            opened, "the algorithm", self._stop.is_set, lambda late: late[1].close()
+        settings, account = self._settings, self._before
+        learnt = learnt_algorithm(settings, self._display, self._stack, self._stop.is_set)
+        algorithm, self._checkpoint = learnt.algorithm, learnt.checkpoint
+        champions = self._champions()
+        manager = ChampionManager(champions)
+        manager.begin(
+            algorithm.save_to_path,
+            algorithm.weights_version,
+            learnt.origin,
+            AccountChampion.of(account),
         )
-        self._stack.push(parts)
-        self._stack.enter_context(store.owned())
-        steps = settings.learning.pretrain_steps
-        if pretrained is not None and steps:
-            done, self._checkpoint = pretrain(
+        self._introduce_champion(champions, manager)
+        if settings.learns:
+            self._held_out = HeldOutSessions(settings)
+            self._learner = OnlineLearner(
                 algorithm,
-                store,
-                steps,
-                settings.learning.pretrain_save_frequency,
-                display.phase,
-                self._stop.is_set,
-                pretrained,
+                learnt.store,
+                manager,
+                self._held_out.gate,
+                online_rules(settings),
+                account.refusals,
+                account.refusals_in_a_row,
+                self._stop_learning.wait,
             )
-            origin = f"pre-training on {done:,} simulated decisions"
-        origin = origin or "new weights"
-        display.note(f"policy: {origin}")
-        if self._stop.is_set():
-            # What has not learned to the end does not become the champion: the next start goes on.
-            raise ToldToStop("pre-training")
-        account = self._before
-        champions = ChampionStore(
+
+    def _join_learner(self, address: SharedLearnerAddress) -> None:
+        """Learn by what several strategies share; begin with its champion, or with one's own.
+
+        Raises
+        ------
+        LearningError
+            There is neither.
+        ToldToStop
+            Before there was one.
+        """
+        from trading.app.shared_learning import SharedLearning, write_shared
+        from trading.learning.champion.manager import ChampionManager
+        from trading.learning.champion.store import AccountChampion
+
+        settings, account = self._settings, self._before
+        champions = self._champions()
+        manager = ChampionManager(champions)
+        learner = SharedLearning(
+            address,
+            settings.strategy or settings.account.id,
+            champions,
+            manager,
+            account.refusals,
+            min(settings.learning.answer_timeout_s, assembly.LOCKSTEP_TIMEOUT_S / 2),
+        )
+        first = learner.begin(champions, self._stop.is_set, self._display.phase)
+        if first is None and not champions.numbers():
+            raise ToldToStop("the shared learner")
+        version, origin = (0, "") if first is None else (first.champion.version, first.why.reason)
+
+        def fill(folder: Path) -> None:
+            assert first is not None, "an account with champions writes none at its start"
+            write_shared(folder, first)
+
+        manager.begin(fill, version, f"the shared learner's: {origin}", AccountChampion.of(account))
+        self._introduce_champion(champions, manager)
+        self._learner = learner
+
+    def _champions(self) -> ChampionStore:
+        from trading.learning.champion.card import LEARNT_FROM, live_told
+        from trading.learning.champion.store import ChampionStore
+        from trading.learning.noted_settings import NOTED, noted_settings
+
+        settings = self._settings
+        return ChampionStore(
             settings.paths.checkpoints,
             settings.learning.keep_checkpoints,
             noted={
@@ -322,12 +379,14 @@ class _Application:
                 **assembly.champion_notes(settings),
             },
         )
-        self._champion_manager = ChampionManager(champions)
-        self._champion_manager.begin(
-            algorithm.save_to_path, algorithm.weights_version, origin, AccountChampion.of(account)
-        )
+
+    def _introduce_champion(self, champions: ChampionStore, manager: ChampionManager) -> None:
+        """Start the registry that hands out champions, and say who trades."""
+        from trading.learning.champion import registry
+
+        self._champion_manager = manager
         self._registered = registry.RegistryAddress(
-            registry.registry_name(), account_name(settings)
+            registry.registry_name(), account_name(self._settings)
         )
         self._registry = registry.create_registry(
             self._registered.namespace,
@@ -336,20 +395,8 @@ class _Application:
             self._registered.name,
         )
         self._stack.callback(_kill, self._registry)
-        champion = self._champion_manager.champion
-        display.note(f"champion: {champion.number} (version {champion.version})")
-        if settings.learns:
-            self._held_out = HeldOutSessions(settings)
-            self._learner = OnlineLearner(
-                algorithm,
-                store,
-                self._champion_manager,
-                self._held_out.gate,
-                online_rules(settings),
-                account.refusals,
-                account.refusals_in_a_row,
-                self._stop_learning.wait,
-            )
+        champion = manager.champion
+        self._display.note(f"champion: {champion.number} (version {champion.version})")
 
     def _start_live_market(self, endpoint: Endpoint) -> None:
         import ray

@@ -8,6 +8,7 @@ and the others do not notice.
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -21,22 +22,27 @@ from trading.app.cluster_feed import (
     reads_the_vendor,
 )
 from trading.app.driver import (
+    CALL_TIMEOUT_S,
     NAMESPACE,
+    NOT_TOGETHER,
     SMALL_SHARE,
     ApplicationFailed,
     Summary,
     account_name,
     share_of_node,
+    without_secrets,
 )
 from trading.app.fleet_display import FleetDisplay
+from trading.app.shared_address import SharedLearnerAddress, shared_settings, sharing
 from trading.app.strategy_process import Start, run_strategy
 from trading.app.up import STOP_LIMIT_S, check_replay, ray_runtime, stop_signals
-from trading.app.waiting import ToldToStop
+from trading.app.waiting import Heartbeat, ToldToStop
 from trading.config import Settings, absolute_paths
 from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
 from trading.feed.embedded import embedded_feed, reading_from
 from trading.live import assembly
+from trading.logs import get_logger
 from trading.serving.service import serve_application
 from trading.serving.strategy_states import FLEET_STATES, FleetState, FleetStates
 from trading.serving.supervisor import (
@@ -48,6 +54,8 @@ from trading.serving.supervisor import (
     Supervisor,
     SupervisorState,
 )
+
+log = get_logger(__name__)
 
 _POLL_S = 0.5
 _CLOSE_TIMEOUT_S = STOP_LIMIT_S
@@ -91,6 +99,8 @@ def up_strategies(
     for each in strategies.values():
         check_replay(each)
         assembly.check_plugins(each)
+    if claim and sharing(strategies):
+        raise ConfigError([NOT_TOGETHER])
     stop = threading.Event()
     name = fleet_name(common)
     with ExitStack() as stack:
@@ -209,6 +219,9 @@ class Fleet:
         self._claimer: threading.Thread | None = None
         self._fleet_states: Any = None
         self._feed: ClusterFeed | None = None
+        self._shared: SharedLearnerAddress | None = None
+        self._learner: Any = None
+        self._heartbeat = Heartbeat()
 
     def read(self, feed: ClusterFeed) -> None:
         """Let strategies that would connect to the vendor read this feed."""
@@ -217,6 +230,8 @@ class Fleet:
     def begin(self, name: str) -> None:
         """Start the actor that knows their states, and the strategies."""
         self._fleet_states = self._start_states(name)
+        if sharing(self._strategies):
+            self._start_learner(SharedLearnerAddress(name))
         if self._claim:
             self._claimer = threading.Thread(target=self._claim_one, name="claim", daemon=True)
             self._claimer.start()
@@ -237,6 +252,50 @@ class Fleet:
             resources=share_of_node(self._common, SMALL_SHARE),
         ).remote()
 
+    def _start_learner(self, address: SharedLearnerAddress) -> None:
+        """Start the learner of those that share one; they wait for its first champion."""
+        import ray
+
+        from trading.app.shared_learner import SharedLearner
+
+        settings = without_secrets(shared_settings(self._common, self._strategies))
+        actor: Any = ray.remote(SharedLearner)
+        self._learner = actor.options(
+            name=address.name,
+            namespace=address.namespace,
+            num_cpus=0,
+            max_restarts=-1,
+            # Each strategy may wait for what it sent while others ask.
+            max_concurrency=2 * len(self._strategies) + 4,
+            resources=share_of_node(self._common, SMALL_SHARE),
+        ).remote(settings)
+        self._shared = address
+
+    def _mind_learner(self) -> None:
+        """Have Ray start a shared learner again whose process hangs; trading goes on meanwhile."""
+        import ray
+
+        if self._learner is None:
+            return
+        hang_s = max(each.safety.hang_s for each in self._strategies.values())
+        if self._heartbeat.is_lost(self._learner, time.monotonic(), hang_s):
+            self._display.common.note("the shared learner hangs and is started again")
+            ray.kill(self._learner, no_restart=False)
+
+    def _end_learner(self) -> None:
+        """End it after those that learn by it, with a last checkpoint."""
+        import ray
+
+        if self._learner is None:
+            return
+        try:
+            ray.get(self._learner.close.remote(), timeout=CALL_TIMEOUT_S)
+        except ray.exceptions.RayError as error:
+            reason = str(error).splitlines()[0]
+            log.warning("the shared learner did not end in order", reason=reason)
+        ray.kill(self._learner, no_restart=True)
+        self._learner = None
+
     def serve(self, stack: ExitStack, name: str) -> None:
         """Start the HTTP service; the stack ends it."""
         from trading.live.actor import ACTOR_NAME
@@ -254,6 +313,7 @@ class Fleet:
         with self._display.running():
             while not self._stop.wait(_POLL_S):
                 self._post()
+                self._mind_learner()
                 if not self.goes_on:
                     return
 
@@ -270,6 +330,7 @@ class Fleet:
             each.start()
         for each in closing:
             each.join()
+        self._end_learner()
 
     def check(self) -> None:
         """Raise what only a new process can mend.
@@ -330,8 +391,9 @@ class Fleet:
         if feed is not None and reads_the_vendor(settings):
             settings = feed.reading(settings)
             until = StoppedOrMoved(stop, feed)
-        log = settings.paths.state_dir / _LOG if self._display.is_terminal else None
-        start = Start(settings, self._address, self._duration_s, log)
+        written = settings.paths.state_dir / _LOG if self._display.is_terminal else None
+        shared = self._shared if settings.learner == "shared" else None
+        start = Start(settings, self._address, self._duration_s, written, shared)
         try:
             summary = run_strategy(start, self._display.of(name), until, traded)
             if feed is not None and until.is_set() and not stop.is_set():

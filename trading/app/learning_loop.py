@@ -8,6 +8,7 @@ import ray
 
 from trading.app.handles import LiveMarketHandle
 from trading.app.held_out import HeldOutSessions
+from trading.app.shared_learning import SharedLearning
 from trading.errors import DataError
 from trading.execution.events import ChallengerRejected
 from trading.learning.champion.manager import ChampionManager, PromotionDecision
@@ -35,8 +36,10 @@ class LearningLoop:
         Handle of the live market.
     manager
         The champions.
-    learner, held_out
-        None where nothing is learned.
+    learner
+        Of this account, or its part in one that is shared; None where nothing is learned.
+    held_out
+        None where another process judges, or nothing is learned.
     lockstep
         Whether the account is followed only at the fragment that tells of it: then runs repeat.
     stop
@@ -47,7 +50,7 @@ class LearningLoop:
         self,
         live: LiveMarketHandle,
         manager: ChampionManager,
-        learner: OnlineLearner | None,
+        learner: OnlineLearner | SharedLearning | None,
         held_out: HeldOutSessions | None,
         lockstep: bool,
         stop: threading.Event,
@@ -84,7 +87,7 @@ class LearningLoop:
                 log.warning("the live market does not answer", reason=str(error).splitlines()[0])
                 self._stop.wait(_POLL_S)
 
-    def _learn(self, learner: OnlineLearner) -> None:
+    def _learn(self, learner: OnlineLearner | SharedLearning) -> None:
         fragment: Fragment | None = ray.get(self._live.next_fragment.remote(_FRAGMENT_TIMEOUT_S))
         self._began_s = time.monotonic()
         self._poll()

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary, run_application
+from trading.app.shared_address import SharedLearnerAddress
 from trading.app.up import STOP_LIMIT_S, end_at_once, ray_runtime, stop_signals
 from trading.config import Settings
 from trading.errors import TradingError
@@ -38,6 +39,8 @@ class Start(NamedTuple):
     duration_s: float | None
     log: Path | None
     """File that it writes its log to; None: where the driver does."""
+    shared: SharedLearnerAddress | None = None
+    """The learner of several strategies, where it shares one."""
 
 
 def run_strategy(
@@ -184,6 +187,7 @@ def _trade(start: Start, pipe: "Connection[Any, Any]") -> None:
             stop,
             start.duration_s,
             traded=lambda: display.tell("traded", None),
+            shared=start.shared,
         )
     display.tell("summary", summary)
 

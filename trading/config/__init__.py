@@ -7,6 +7,7 @@ Examples
 3
 """
 
+from trading.config.fields import SHARED_LEARNER
 from trading.config.loading import absolute_paths, environment_names, load_settings
 from trading.config.market import MarketSettings
 from trading.config.settings import (
@@ -29,6 +30,7 @@ from trading.config.settings import (
 )
 
 __all__ = [
+    "SHARED_LEARNER",
     "AccountSettings",
     "CredentialSettings",
     "DataSettings",

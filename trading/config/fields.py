@@ -10,8 +10,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 _SYMBOL = re.compile(r"[A-Z]{1,6}(\.[A-Z])?")
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
-_STATE_FOLDERS = ("catalog", "checkpoints", "history", "recordings", "replay")
-"""What an account without a strategy has in its state folder."""
+SHARED_LEARNER = "shared-learner"
+"""Folder of state of the learner that strategies share, and the name of its actor."""
+_STATE_FOLDERS = (
+    *("catalog", "checkpoints", "history", "recordings", "replay"),
+    SHARED_LEARNER,
+)
+"""What an account without a strategy has in its state folder, and strategies in common."""
 
 
 def _check_symbol(value: str) -> str:

@@ -13,7 +13,13 @@ from trading.config.layer import OVERRIDE, Layer, contradictions, missing
 from trading.config.problems import problem_line, problem_lines, shown
 from trading.config.settings import Origin, Settings
 from trading.config.space import SPACE, Space, read_space
-from trading.config.strategies import SECTION, refused, settings_of, shared_ports
+from trading.config.strategies import (
+    SECTION,
+    differing_learners,
+    refused,
+    settings_of,
+    shared_ports,
+)
 from trading.config.tree import nested, settings_by_key
 from trading.config.yaml_values import YamlProblem, parse_yaml
 from trading.errors import ConfigError
@@ -208,10 +214,14 @@ class _Sources:
             why = "" if strategies else ": the settings have no section strategies"
             origin = self.tree.origins["strategy"]
             lines.append(problem_line("strategy", name, origin, f"must be {there}{why}"))
+        known: dict[str, Settings] = {}
         for each, layer in self.strategies.items():
             strategy, wrong = settings_of(each, layer, self.tree)
             lines += wrong
             found = strategy if each == name else found
+            if strategy is not None:
+                known[each] = strategy
+        lines += differing_learners(self.tree, self.strategies, known)
         lines += shared_ports(self.tree, self.strategies)
         if lines or found is None:
             raise ConfigError(lines)

@@ -904,6 +904,13 @@ class Settings(Section):
         dict[str, dict[str, Any]],
         _about("Accounts that trade side by side, by name: what each changes of this tree."),
     ] = {}
+    learner: Annotated[
+        Literal["own", "shared"],
+        _about(
+            "Who learns: own, each account a policy of its own; shared, the strategies that say so "
+            "one policy from the experience of all."
+        ),
+    ] = "own"
     plugins: Annotated[
         FilePaths,
         _about(

@@ -27,11 +27,6 @@ _COMMON = {
 
 def refused(key: str) -> str:
     """Why a strategy may not change a setting; empty where it may."""
-    if key == "learner":
-        return (
-            "each strategy learns from its own account, and no learner is shared: leave it out, or "
-            "let one champion trade in all by paths.model_path and learning.online = false"
-        )
     if key.partition(".")[0] in _COMMON:
         return "all strategies of one application have it in common: set it outside of them"
     if key == "paths.state_dir":
@@ -90,6 +85,56 @@ def shared_ports(tree: Layer, strategies: Mapping[str, Layer]) -> Iterator[str]:
             allowed = f"the strategy {taken[port]} has it already; 0 is any free port"
             yield problem_line(own.prefix + key, port, origin, allowed)
         taken.setdefault(port, name)
+
+
+def differing_learners(
+    tree: Layer, strategies: Mapping[str, Layer], found: Mapping[str, Settings]
+) -> Iterator[str]:
+    """Yield a line for each setting that keeps a strategy from sharing the others' learner.
+
+    One policy has one network, one set of actions and observations, one objective and one way to
+    learn. Symbols, money, limits, costs and seeds are each account's own.
+    """
+    key = "learner"
+    if not strategies and tree.values.get(key) == "shared":
+        allowed = "strategies share a learner, and the settings have no section strategies"
+        yield problem_line(key, "shared", tree.origins[key], allowed)
+    first: tuple[str, dict[str, Any]] | None = None
+    for name, settings in found.items():
+        if settings.learner != "shared":
+            continue
+        own, flat = strategies[name], settings.flat()
+
+        def line(key: str, allowed: str, own: Layer = own, flat: dict[str, Any] = flat) -> str:
+            origin = own.origins.get(key) or tree.origins.get(key, "default")
+            return problem_line(own.prefix + key, flat[key], origin, allowed)
+
+        if not settings.learning.online:
+            yield line("learning.online", "must be true where learner = shared")
+        if settings.policy.trader is not None:
+            yield line("policy.trader", "rules learn nothing: say learner: own")
+        if first is None:
+            first = (name, flat)
+            continue
+        other, theirs = first
+        for each in flat:
+            if _is_the_learners(each) and flat[each] != theirs[each]:
+                yield line(
+                    each,
+                    f"must be {theirs[each]!r} as of the strategy {other}, with which it shares a "
+                    "learner; or say learner: own",
+                )
+
+
+_OF_THE_LEARNER = ("model.", "env.", "policy.", "learning.", "market.")
+_OF_THE_ACCOUNT = ("learning.gate.max_drawdown_pct", "market.file", "learning.online")
+
+
+def _is_the_learners(key: str) -> bool:
+    """Whether a setting must be the same for all that share a learner."""
+    return key == "data.bar_seconds" or (
+        key.startswith(_OF_THE_LEARNER) and key not in _OF_THE_ACCOUNT and key != "policy.trader"
+    )
 
 
 def _without_account(values: Mapping[str, Any]) -> dict[str, Any]:

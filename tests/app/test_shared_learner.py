@@ -1,0 +1,203 @@
+"""One learner for two strategies: an actor of its own, and what each account makes of its news."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import ray
+
+from tests.learning.experience import random_rollout
+from tests.waits import START_S, WAIT_S
+from trading.app.shared_address import SharedLearnerAddress, shared_settings
+from trading.app.shared_learner import SharedLearner
+from trading.app.shared_learning import SharedLearning, write_shared
+from trading.config import Settings, load_settings
+from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
+from trading.learning.champion.manager import ChampionManager
+from trading.learning.champion.store import AccountChampion, ChampionStore
+from trading.learning.rollout import Rollout
+from trading.live import assembly
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+
+LENIENT = ("learning.gate.max_kl=1000", "learning.gate.margin_pct=100")
+SMALL = (
+    "symbols=[SPY]",
+    "data.bar_seconds=300",
+    "learning.pretrain_steps=0",
+    "learning.num_envs=2",
+    "learning.rollout_length=8",
+    "learning.save_frequency=6",
+    "learning.rehearsal_share=0",
+    "learning.num_learners=0",
+    "learning.gate.sessions=20",
+    "learner=shared",
+)
+YAML = "strategies: {a: {symbols: [SPY]}, b: {symbols: [QQQ], seed: 9}}\n"
+
+
+class Account(NamedTuple):
+    """A strategy without its live market."""
+
+    learning: SharedLearning
+    manager: ChampionManager
+    champions: ChampionStore
+
+    @property
+    def champion(self) -> int:
+        return self.manager.champion.number
+
+    def hear(self) -> ChampionPromoted | None:
+        """Say that the account is as it was; the promotion that it is offered then, if any."""
+        self.learning.follow(self.reported)
+        return self.offered
+
+    def learn(self, rollout: Rollout) -> ChampionPromoted | None:
+        self.learning.learn(rollout)
+        return self.offered
+
+    @property
+    def offered(self) -> ChampionPromoted | None:
+        offered = self.manager.offered
+        if not offered:
+            return None
+        event = offered[-1].event
+        assert isinstance(event, ChampionPromoted)
+        return event
+
+    @property
+    def reported(self) -> AccountChampion:
+        """What an account tells that has taken up all that it was offered, and fell back never."""
+        number = self.champion
+        return AccountChampion(champion=number, before=number - 1, newest=number)
+
+
+def settings_of(folder: Path, *overrides: str) -> dict[str, Settings]:
+    path = folder / "s.yaml"
+    path.write_text(YAML)
+    common = (*SMALL, *overrides, f"paths.state_dir={folder}")
+    return {name: load_settings(path, [*common, f"strategy={name}"], {}) for name in ("a", "b")}
+
+
+@pytest.fixture
+def address(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SharedLearnerAddress]:
+    strategies = settings_of(tmp_path, *getattr(request, "param", LENIENT))
+    common = Settings().model_copy(update={"paths": Settings().paths})
+    common = common.model_copy(
+        update={"paths": common.paths.model_copy(update={"state_dir": tmp_path})}
+    )
+    made = SharedLearnerAddress(f"test-{tmp_path.name}")
+    actor = (
+        ray.remote(SharedLearner)
+        .options(
+            name=made.name,
+            namespace=made.namespace,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=8,
+        )
+        .remote(shared_settings(common, strategies))
+    )
+    yield made
+    ray.kill(actor, no_restart=True)
+
+
+def account(folder: Path, address: SharedLearnerAddress, name: str) -> Account:
+    champions = ChampionStore(settings_of(folder)[name].paths.checkpoints, 5)
+    manager = ChampionManager(champions)
+    learning = SharedLearning(address, name, champions, manager, 0, WAIT_S)
+    deadline = time.monotonic() + START_S
+    first = learning.begin(champions, lambda: time.monotonic() > deadline, lambda phase: None)
+
+    def write(into: Path) -> None:
+        assert first is not None
+        write_shared(into, first)
+
+    manager.begin(write, 0, "the shared learner's", AccountChampion())
+    return Account(learning, manager, champions)
+
+
+def fragment(settings: Settings, seed: int) -> Rollout:
+    rollout = random_rollout(seed, 6, 1, config=assembly.model_config(settings))
+    return replace(rollout, rewards=rollout.rewards * np.float32(1e-3))
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + START_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def process_of(address: SharedLearnerAddress) -> int:
+    actor = ray.get_actor(address.name, namespace=address.namespace)
+    return int(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+
+
+def test_both_strategies_are_learned_from_both_are_promoted_and_trade_on_without_it(
+    tmp_path: Path, address: SharedLearnerAddress
+) -> None:
+    settings = settings_of(tmp_path)["a"]
+    a, b = account(tmp_path, address, "a"), account(tmp_path, address, "b")
+    assert (a.champion, b.champion) == (1, 1)
+
+    event = a.learn(fragment(settings, 1))
+    assert event is not None
+    assert (event.champion, event.before, event.by) == (2, 1, PromotedBy.GATE)
+    assert a.learning.report.fragments == {"a": 1}
+    until(lambda: b.learning.follow(b.reported) or b.champion == 2)
+    (other,) = (each.event for each in b.manager.offered)
+    assert (other.version, other.reason) == (event.version, event.reason)
+    for name, weights in a.manager.champion.weights.items():
+        np.testing.assert_array_equal(weights, b.manager.champion.weights[name])
+
+    # What one account loses is its own affair, and is told.
+    fell = AccountChampion(champion=1, newest=2, changes=2)
+    assert a.learning.follow(fell)
+    assert (a.champion, b.champion) == (1, 2)
+    time.sleep(1.1)
+    a.learning.follow(fell)
+    assert a.champion == 1 and not a.manager.offered, "what it fell from is no news"
+    assert b.learn(fragment(settings, 2)) is not None
+    assert b.learning.report.fragments == {"a": 1, "b": 1}
+    assert b.learning.report.rollbacks == {"a": 1}
+    until(lambda: a.learning.follow(fell) or a.offered)
+    assert a.offered is not None and (a.offered.champion, a.offered.before) == (3, 1)
+
+    process = process_of(address)
+    os.kill(process, signal.SIGKILL)
+    until(lambda: a.learning.learn(fragment(settings, 3)) or a.learning.report.paused)
+    assert (a.champion, b.champion) == (3, 3), "both trade on with what they had"
+    until(lambda: b.learning.learn(fragment(settings, 4)) or not b.learning.report.paused)
+    assert process_of(address) != process
+    until(lambda: b.learning.learn(fragment(settings, 5)) or b.champion > 3)
+    assert b.learning.report.updates > 2, "it went on from its checkpoint"
+
+    again = SharedLearning(address, "b", b.champions, b.manager, 0, WAIT_S)
+    newest = b.champion
+    time.sleep(1.1)
+    again.follow(b.reported)
+    assert b.champion == newest and not b.manager.offered, "nothing of it is news to the account"
+
+
+@pytest.mark.parametrize("address", [("learning.gate.max_kl=1e-12",)], indirect=True)
+def test_a_rejection_is_journalled_in_each_account_by_its_own_count(
+    tmp_path: Path, address: SharedLearnerAddress
+) -> None:
+    settings = settings_of(tmp_path)["a"]
+    a, b = account(tmp_path, address, "a"), account(tmp_path, address, "b")
+    b.learning.follow(AccountChampion(champion=1, newest=1, refusals=7))
+    mine = a.learning.learn(fragment(settings, 1))
+    theirs = b.learning.learn(fragment(settings, 2))
+    assert mine is not None and isinstance(mine.event, ChallengerRejected)
+    assert theirs is not None and isinstance(theirs.event, ChallengerRejected)
+    assert (mine.event.number, theirs.event.number) == (1, 8)
+    assert mine.event.reason == theirs.event.reason and "KL" in mine.event.reason
+    assert (a.champion, b.champion) == (1, 1)

@@ -1,0 +1,278 @@
+"""One learner for several strategies: an actor that trains one policy by the fragments of all.
+
+It has a challenger, a gate and champions of its own, as the learner of a single account has. What
+passes the gate is offered to every strategy that shares it, and each account's journal tells what
+became of that. None of them waits for another one, and all trade on without it.
+"""
+
+import queue
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import msgspec
+from rich.console import Console
+
+from trading.app.algorithm import learnt_algorithm, online_rules
+from trading.app.display import Display
+from trading.app.held_out import HeldOutSessions
+from trading.config import Settings
+from trading.errors import DataError
+from trading.execution.events import ChallengerRejected, Compared, PromotedBy
+from trading.learning.champion.card import LEARNT_FROM, markets_told
+from trading.learning.champion.manager import ChampionManager
+from trading.learning.champion.store import (
+    AccountChampion,
+    Champion,
+    ChampionStore,
+    Promotion,
+)
+from trading.learning.noted_settings import NOTED, noted_settings
+from trading.learning.online import LearnerReport, OnlineLearner
+from trading.learning.precedence import LEARNING, give_way
+from trading.learning.rollout import Rollout
+from trading.logs import configure_logging, get_logger
+
+log = get_logger(__name__)
+
+_PAUSE_S = 10.0
+"""Between two tries to begin, as where another application has the folder."""
+
+
+class SharedChampion(NamedTuple):
+    """Whom the gate let pass last."""
+
+    champion: Champion
+    why: Promotion
+
+
+class Heard(NamedTuple):
+    """What a strategy has heard of the learner until now."""
+
+    champion: int = 0
+    life: str = ""
+    """Of the learner's process; another one counts its rejections anew."""
+    rejections: int = 0
+
+
+class News(NamedTuple):
+    """What the learner has for a strategy."""
+
+    life: str
+    fault: str
+    """Why nothing is learned at present; empty: it is."""
+    report: LearnerReport
+    champion: SharedChampion | None
+    """None where the strategy has heard of it."""
+    rejections: tuple[ChallengerRejected, ...]
+    """Those that it has not heard of."""
+    rejected: int
+    """In this life."""
+    fragments: Mapping[str, int]
+    """Live fragments learned from in this life, by strategy."""
+    rollbacks: Mapping[str, int]
+    """Champions that accounts went back from in this life, by strategy."""
+
+
+class _Fragment(NamedTuple):
+    strategy: str
+    rollout: Rollout
+    done: "Future[None]"
+
+
+class SharedLearner:
+    """Learns on a thread of its own until it is closed; begins again when it fails.
+
+    Parameters
+    ----------
+    settings
+        As of `shared_settings`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        configure_logging(settings.log_level)
+        self._settings = settings
+        self._life = secrets.token_hex(4)
+        self._fragments: queue.Queue[_Fragment | None] = queue.Queue()
+        self._fault = "it is starting"
+        self._learner: OnlineLearner | None = None
+        self._report = LearnerReport()
+        self._champion: SharedChampion | None = None
+        self._rejections: list[ChallengerRejected] = []
+        self._learned: Counter[str] = Counter()
+        self._rollbacks: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="shared-learner", daemon=True)
+        self._thread.start()
+
+    def learn(self, strategy: str, rollout: Rollout, heard: Heard) -> News:
+        """Learn from a live fragment of a strategy, after those that came before; then the news.
+
+        While the learner cannot learn the fragment is left out.
+        """
+        with self._lock:
+            fragment = _Fragment(strategy, rollout, Future())
+            learns = self._learner is not None
+            if learns:
+                self._fragments.put(fragment)
+        if learns:
+            fragment.done.result()
+        return self.news(heard)
+
+    def news(self, heard: Heard) -> News:
+        """Tell what a strategy has not heard yet."""
+        learner, champion = self._learner, self._champion
+        known = heard.rejections if heard.life == self._life else 0
+        rejections = tuple(self._rejections)
+        return News(
+            self._life,
+            self._fault,
+            learner.report if learner is not None else self._report,
+            None if champion is None or champion.champion.number <= heard.champion else champion,
+            rejections[known:],
+            len(rejections),
+            dict(self._learned),
+            dict(self._rollbacks),
+        )
+
+    def rolled_back(self, strategy: str, champion: int, discarded: int) -> None:
+        """Hear that a strategy's account went back; the others and the learner go on."""
+        self._rollbacks[strategy] += 1
+        log.warning(
+            "an account went back to an earlier champion; those that share its learner go on",
+            strategy=strategy,
+            champion=champion,
+            discarded=discarded,
+        )
+
+    def ping(self) -> None:
+        """Answer, while the process is not stuck."""
+
+    def close(self) -> None:
+        """End in order, with a last checkpoint."""
+        self._stop.set()
+        self._fragments.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        give_way(LEARNING)
+        while not self._stop.is_set():
+            try:
+                with ExitStack() as stack:
+                    learner, held_out, manager = self._begin(stack)
+                    self._learn_until_stopped(learner, held_out, manager)
+            except Exception as error:
+                if self._stop.is_set():
+                    return
+                log.exception("the shared learner failed")
+                self._fault = " ".join(str(error).split())[:500] or type(error).__name__
+            finally:
+                self._leave_out_the_rest()
+            self._stop.wait(_PAUSE_S)
+
+    def _begin(self, stack: ExitStack) -> tuple[OnlineLearner, HeldOutSessions, ChampionManager]:
+        settings, display = self._settings, _Phases(self)
+        learnt = learnt_algorithm(settings, display, stack, self._stop.is_set)
+        noted = {NOTED: noted_settings(settings), LEARNT_FROM: markets_told(settings)}
+        folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+        champions = ChampionStore(folder, keep, noted=noted)
+        manager = ChampionManager(champions)
+        algorithm = learnt.algorithm
+        manager.begin(
+            algorithm.save_to_path, algorithm.weights_version, learnt.origin, AccountChampion()
+        )
+        held_out = HeldOutSessions(settings)
+        rules = online_rules(settings)
+        learner = OnlineLearner(
+            algorithm, learnt.store, manager, held_out.gate, rules, wait=self._stop.wait
+        )
+        present = manager.champion
+        why = promotion_noted(champions.metadata(present.number))
+        with self._lock:
+            self._champion = SharedChampion(present, why)
+            self._learner, self._fault = learner, ""
+        log.info("the shared learner learns", champion=present.number, origin=learnt.origin)
+        return learner, held_out, manager
+
+    def _learn_until_stopped(
+        self, learner: OnlineLearner, held_out: HeldOutSessions, manager: ChampionManager
+    ) -> None:
+        while not self._stop.is_set():
+            fragment = self._fragments.get()
+            if fragment is None:
+                break
+            try:
+                self._take(fragment, learner, held_out, manager)
+            finally:
+                fragment.done.set_result(None)
+        learner.save()
+
+    def _take(
+        self,
+        fragment: _Fragment,
+        learner: OnlineLearner,
+        held_out: HeldOutSessions,
+        manager: ChampionManager,
+    ) -> None:
+        try:
+            held_out.renew()
+        except DataError as error:
+            log.error("recorded days cannot be held out", reason=str(error))
+        before = learner.report.live_updates
+        decision = learner.learn(fragment.rollout)
+        self._learned[fragment.strategy] += learner.report.live_updates - before
+        if decision is None:
+            return
+        event = decision.event
+        if isinstance(event, ChallengerRejected):
+            self._rejections.append(event)
+        elif decision.champion is not None:
+            number = decision.champion.number
+            why = Promotion(event.version, event.by, event.reason, event.kl, event.compared)
+            self._champion = SharedChampion(decision.champion, why)
+            # It has no account of its own that could tell of it, and needs none.
+            manager.follow(AccountChampion(champion=number, before=event.before, newest=number))
+
+    def _leave_out_the_rest(self) -> None:
+        with self._lock:
+            if self._learner is not None:
+                self._report, self._learner = self._learner.report, None
+            while not self._fragments.empty():
+                fragment = self._fragments.get()
+                if fragment is not None:
+                    fragment.done.set_result(None)
+
+    def tell_phase(self, phase: str) -> None:
+        """Note what the learner is at before it learns."""
+        self._fault = phase
+        log.info("the shared learner", at=phase)
+
+
+class _Phases(Display):
+    """Tells those who wait for the learner what it is at."""
+
+    def __init__(self, learner: SharedLearner) -> None:
+        super().__init__(Console(quiet=True))
+        self._learner = learner
+
+    def phase(self, text: str) -> None:
+        self._learner.tell_phase(text)
+
+    def note(self, text: str) -> None:
+        log.info("the shared learner", note=text)
+
+
+def promotion_noted(metadata: Mapping[str, Any]) -> Promotion:
+    """Why a champion became one, by its manifest."""
+    return Promotion(
+        int(metadata["version"]),
+        PromotedBy(metadata["by"]) if metadata["by"] else PromotedBy.START,
+        str(metadata["reason"]),
+        metadata["kl"],
+        msgspec.convert(metadata["compared"], tuple[Compared, ...]),
+    )

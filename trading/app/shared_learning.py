@@ -1,0 +1,221 @@
+"""A strategy's side of a shared learner: fragments to it, its champions to the account."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trading.app.shared_address import SharedLearnerAddress
+from trading.app.shared_learner import Heard, News, SharedChampion
+from trading.errors import LearningError
+from trading.execution.events import ChallengerRejected, PromotedBy
+from trading.learning.champion.manager import ChampionManager, PromotionDecision
+from trading.learning.champion.store import AccountChampion, ChampionStore
+from trading.learning.checkpoints import write_module_weights
+from trading.learning.online import LearnerReport
+from trading.learning.rollout import Rollout
+from trading.logs import get_logger
+
+log = get_logger(__name__)
+
+_NOTE = "shared_champion.json"
+"""In a champion's folder: which of the shared learner's champions it is."""
+_NEWS_EVERY_S = 1.0
+_START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SharedReport(LearnerReport):
+    """The shared learner after its last update, and what comes to it from whom."""
+
+    fragments: dict[str, int] = field(default_factory=dict)
+    """Live fragments learned from since its process began, by strategy."""
+    rollbacks: dict[str, int] = field(default_factory=dict)
+    """Champions that accounts went back from since then, by strategy."""
+
+
+class SharedLearning:
+    """Learns from a strategy's fragments, as `OnlineLearner` does, by the learner that it shares.
+
+    A learner that is dead, or does not answer in time, costs the fragment and nothing else. Each of
+    its champions becomes one of the account's own, with a number of its own; one that the account
+    went back from is not taken up again.
+
+    Parameters
+    ----------
+    address
+        Of the learner.
+    strategy
+        Name of this one.
+    champions, manager
+        Of this account.
+    refusals
+        How many the account's journal holds.
+    timeout_s
+        Seconds that the learner may take for an answer.
+    """
+
+    def __init__(
+        self,
+        address: SharedLearnerAddress,
+        strategy: str,
+        champions: ChampionStore,
+        manager: ChampionManager,
+        refusals: int,
+        timeout_s: float,
+    ) -> None:
+        self.report = SharedReport()
+        self._address = address
+        self._strategy = strategy
+        self._manager = manager
+        self._refusals = refusals
+        self._timeout_s = timeout_s
+        self._heard = Heard(champion=_newest_noted(champions))
+        self._asked_s = 0.0
+        self._fault = ""
+        self._rejections: deque[PromotionDecision] = deque()
+
+    def begin(
+        self, champions: ChampionStore, stopped: Callable[[], bool], tell: Callable[[str], object]
+    ) -> SharedChampion | None:
+        """Wait for a first champion where the account has none; None where it has one.
+
+        Parameters
+        ----------
+        champions
+            Of this account.
+        stopped
+            Asked all the while: whether to wait no more; then None.
+        tell
+            Given what the learner is at.
+
+        Raises
+        ------
+        LearningError
+            There is no learner.
+        """
+        if champions.numbers():
+            return None
+        told, since_s = "", time.monotonic()
+        while not stopped():
+            news: News | None = self._ask("news", Heard())
+            if news is not None and news.champion is not None:
+                return news.champion
+            at = news.fault if news is not None else self.report.paused
+            if news is not None:
+                since_s = time.monotonic()
+            elif time.monotonic() - since_s > _START_TIMEOUT_S:
+                raise LearningError(
+                    f"{at}, and the account has no champion yet: start all strategies that share "
+                    "a learner in one application"
+                )
+            if at != told:
+                told = at
+                tell(f"waiting for the shared learner: {at}")
+            time.sleep(0.5)
+        return None
+
+    def learn(self, rollout: Rollout) -> PromotionDecision | None:
+        """Have the learner learn from a fragment; the oldest rejection to be journalled, if any.
+
+        Who was promoted is offered to the account by the manager.
+        """
+        self._hear(self._ask("learn", self._strategy, rollout, self._heard))
+        return self._rejections.popleft() if self._rejections else None
+
+    def follow(self, account_champion: AccountChampion) -> bool:
+        """Follow this account alone, tell the learner where it went back, and hear its news."""
+        self._refusals = max(self._refusals, account_champion.refusals)
+        discarded = self._manager.champion.number
+        is_other = self._manager.follow(account_champion)
+        if is_other and account_champion.champion < discarded:
+            self._ask("rolled_back", self._strategy, account_champion.champion, discarded)
+        if time.monotonic() - self._asked_s > _NEWS_EVERY_S:
+            self._hear(self._ask("news", self._heard))
+        return is_other
+
+    def save(self) -> Path | None:
+        """Write nothing: checkpoints are the learner's own."""
+        return None
+
+    def _hear(self, news: News | None) -> None:
+        self._asked_s = time.monotonic()
+        if news is None:
+            return
+        self._tell(news.fault)
+        own = {each.name: getattr(news.report, each.name) for each in fields(LearnerReport)}
+        paused = news.fault or news.report.paused
+        self.report = SharedReport(
+            **own | {"paused": paused},
+            fragments=dict(news.fragments),
+            rollbacks=dict(news.rollbacks),
+        )
+        for event in news.rejections:
+            self._reject(event)
+        champion = self._heard.champion
+        if news.champion is not None and self._take_up(news.champion):
+            champion = news.champion.champion.number
+        self._heard = Heard(champion, news.life, news.rejected)
+
+    def _reject(self, event: ChallengerRejected) -> None:
+        """Journal it in this account, too, by its own count."""
+        self._refusals += 1
+        number = self._manager.champion.number
+        own = msgspec.structs.replace(event, number=self._refusals, champion=number)
+        self._rejections.append(PromotionDecision(own))
+
+    def _take_up(self, shared: SharedChampion) -> bool:
+        """Make it the next champion of this account, where the gate has let it pass.
+
+        Whether that is done; where the disk does not take it, it is tried again.
+        """
+        if shared.why.by is not PromotedBy.GATE:
+            return True
+        try:
+            self._manager.promote(partial(write_shared, shared=shared), shared.why)
+        except LearningError as error:
+            log.error("the shared learner's champion cannot be taken up", reason=str(error))
+            return False
+        return True
+
+    def _ask(self, method: str, *arguments: object) -> Any:
+        """Return the learner's answer; None where it does not answer, which is told once."""
+        import ray
+
+        try:
+            actor = ray.get_actor(self._address.name, namespace=self._address.namespace)
+            return ray.get(getattr(actor, method).remote(*arguments), timeout=self._timeout_s)
+        except (ValueError, ray.exceptions.RayError) as error:
+            fault = f"the shared learner does not answer ({type(error).__name__})"
+            self._tell(fault)
+            self.report = replace(self.report, paused=fault)
+            return None
+
+    def _tell(self, fault: str) -> None:
+        """Log once that nothing is learned, and that learning goes on."""
+        if fault and fault != self._fault:
+            log.warning("nothing is learned, trading goes on", reason=fault)
+        elif self._fault and not fault:
+            log.info("the shared learner learns")
+        self._fault = fault
+
+
+def write_shared(folder: Path, shared: SharedChampion) -> None:
+    """Write a shared learner's champion as one of an account's own."""
+    write_module_weights(folder, shared.champion.weights)
+    (folder / _NOTE).write_bytes(msgspec.json.encode({"champion": shared.champion.number}))
+
+
+def _newest_noted(champions: ChampionStore) -> int:
+    """Find the newest of the shared learner's champions that the account has had."""
+    newest = 0
+    for number in champions.numbers():
+        note = champions.path(number) / _NOTE
+        if note.is_file():
+            newest = max(newest, int(msgspec.json.decode(note.read_bytes())["champion"]))
+    return newest
