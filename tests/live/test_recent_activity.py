@@ -110,7 +110,9 @@ def test_what_each_trade_earned_by_what_is_journalled(kept: tuple[Kept, Path]) -
     assert left_over < 0.25 * explained
     day = observer.last.profit_parts.parts
     names = ("delta", "gamma", "theta", "vega", "spread")
+    assert observer.last.profit_parts.take_earned([]) == []
     left = observer.last.profit_parts.take_earned(observer.last.env.symbols)
+    assert observer.last.profit_parts.take_earned(observer.last.env.symbols) == [{}, {}]
     for name in names:
         journalled = sum(each.earned.get(name, 0.0) for each in trades)
         waiting = sum(e[OF_A_TRADE.index(name)] for each in left for e in each.values())

@@ -74,7 +74,7 @@ class ProfitParts:
         Parameters
         ----------
         underlyings
-            One or more.
+            Those that are decided on; where there are none, all is kept.
 
         Returns
         -------
@@ -83,6 +83,8 @@ class ProfitParts:
             trades of others are with the first.
         """
         taken: list[dict[str, tuple[float, ...]]] = [{} for _ in underlyings]
+        if not taken:
+            return taken
         places = {name: place for place, name in enumerate(underlyings)}
         for (underlying, trade), amounts in self._earned.items():
             told = tuple(round(float(amount), 4) for amount in amounts)
