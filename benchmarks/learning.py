@@ -458,7 +458,7 @@ class Stopwatch:
 
 def profile(task: Task, arguments: argparse.Namespace) -> Figures:
     """Microseconds of a step by stage, one thread, sampling and learning in this process."""
-    from trading.learning import compiled, policy, ppo, ppo_update, runner
+    from trading.learning import compiled, policy, ppo, ppo_update, prepared, runner
     from trading.learning.kernels import network
 
     trainer = Ours(task, torch_threads=1)
@@ -469,7 +469,7 @@ def profile(task: Task, arguments: argparse.Namespace) -> Figures:
     watch.wrap(policy.Policy, "act", "acting: the rest")
     watch.wrap(policy.Policy, "value", "acting: the rest")
     watch.wrap(runner.BatchedEnvRunner, "rollout", "recording the rollout")
-    watch.wrap(ppo_update, "vtrace", "advantages")
+    watch.wrap(prepared, "vtrace", "advantages")
     watch.wrap(network, "learn", "learning: forward, loss, backward")
     watch.wrap(compiled, "_by_weights", "learning: gradients of weights")
     watch.wrap(ppo_update, "_step", "learning: gradients added, clipped")
