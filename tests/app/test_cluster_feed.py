@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from trading.app.driver import without_secrets
 from trading.config import Settings, load_settings
 from trading.data.massive.client.stream import StreamClient
 from trading.data.massive.wire import Quote, decode
+from trading.errors import StreamError
 from trading.feed.embedded import reading_from
 from trading.live import assembly
 from trading.live.endpoint import Endpoint
@@ -203,3 +205,54 @@ def test_applications_of_a_cluster_have_one_feed_that_comes_back_where_it_was() 
             except (httpx.HTTPError, ray.exceptions.RayActorError):
                 time.sleep(0.1)
         assert ours.url == f"http://127.0.0.1:{settings.feed.port}"
+
+
+@contextmanager
+def listening() -> Iterator[socket.socket]:
+    """Something else that has a port."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other
+
+
+def test_a_port_that_is_still_taken_is_waited_for() -> None:
+    settings = settings_of()
+    actor = actor_of(settings)
+    with listening() as other:
+        port = other.getsockname()[1]
+        held: list[str] = []
+        thread = threading.Thread(
+            target=lambda: held.append(actor.hold("a", settings.credentials, port))
+        )
+        thread.start()
+        thread.join(1.5)
+        assert thread.is_alive() and not held
+    thread.join(WAIT_S)
+    assert held == [f"http://127.0.0.1:{port}"]
+    actor.close()
+
+
+def test_a_port_that_stays_taken_is_given_up_where_nobody_asked_for_it() -> None:
+    settings = settings_of()
+    actor = FeedActor(without_secrets(settings), lambda: "127.0.0.1", lambda: None, port_wait_s=0.2)
+    with listening() as other:
+        port = other.getsockname()[1]
+        url = actor.hold("a", settings.credentials, port)
+        assert url.startswith("http://127.0.0.1:") and not url.endswith(f":{port}")
+        assert httpx.get(f"{url}/health").is_success
+    actor.close()
+
+
+def test_a_port_that_the_settings_ask_for_is_named_when_it_stays_taken() -> None:
+    with listening() as other:
+        port = other.getsockname()[1]
+        lines = ["data.source=massive", f"feed.port={port}"]
+        settings = load_settings(None, lines, {"MASSIVE_API_KEY": KEYS[0]})
+        actor = FeedActor(
+            without_secrets(settings), lambda: "127.0.0.1", lambda: None, port_wait_s=0.2
+        )
+        with pytest.raises(StreamError, match=rf"port {port} of 127.0.0.1.* set feed.port=0"):
+            actor.hold("a", settings.credentials, port)
+    assert actor.hold("a", settings.credentials, port).endswith(f":{port}"), "once it is free"
+    actor.close()

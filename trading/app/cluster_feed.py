@@ -4,6 +4,7 @@ Applications that would show the vendor the same keys find one another by the ac
 first makes it, each says every few seconds that it still reads it, and with the last it ends.
 """
 
+import errno
 import hashlib
 import hmac
 import os
@@ -32,6 +33,9 @@ _LOOK_S = 0.1
 _FORGOTTEN_S = 120.0
 """An application that has not been heard of for so long reads no more."""
 _START_TIMEOUT_S = 300.0
+_PORT_WAIT_S = 15.0
+"""For the process that listened there before, which may live some seconds longer."""
+_PORT_LOOK_S = 0.5
 
 
 class FeedAddress(NamedTuple):
@@ -87,6 +91,8 @@ class FeedActor:
         Ends the actor for good; called when no application has been heard of for a while.
     forgotten_s
         So long.
+    port_wait_s
+        How long a port that is taken is waited for.
     """
 
     def __init__(
@@ -95,11 +101,13 @@ class FeedActor:
         host: Callable[[], str],
         end: Callable[[], None],
         forgotten_s: float = _FORGOTTEN_S,
+        port_wait_s: float = _PORT_WAIT_S,
     ) -> None:
         self._settings = settings
         self._host = host
         self._end = end
         self._forgotten_s = forgotten_s
+        self._port_wait_s = port_wait_s
         self._feed: FeedThread | None = None
         self._url = ""
         self._heard: dict[str, float] = {}
@@ -117,7 +125,8 @@ class FeedActor:
         credentials
             The vendor's keys; None where it should have them already.
         port
-            Where it listened before it was started again, or is to; 0: any free one.
+            Where it listened before it was started again, or is to; 0: any free one. One that is
+            taken is waited for; then another one is taken, unless `feed.port` asks for it.
 
         Returns
         -------
@@ -127,7 +136,7 @@ class FeedActor:
         Raises
         ------
         TradingError
-            It cannot start.
+            It cannot start, or the port that `feed.port` asks for stays taken.
         """
         with self._lock:
             if self._feed is None:
@@ -135,11 +144,33 @@ class FeedActor:
                     return ""
                 settings = self._settings.model_copy(update={"credentials": credentials})
                 host = self._host()
-                options = vendor_feed(settings, (reader_key(settings),), host, port)
-                self._feed = FeedThread(options, settings.seed)
+                self._feed = self._listen(settings, host, port)
                 self._url = f"http://{host}:{self._feed.port}"
             self._heard[reader] = time.monotonic()
             return self._url
+
+    def _listen(self, settings: Settings, host: str, port: int) -> FeedThread:
+        """Listen at a port, or at a free one where nobody asks for that and it stays taken."""
+        deadline = time.monotonic() + self._port_wait_s
+        while True:
+            options = vendor_feed(settings, (reader_key(settings),), host, port)
+            try:
+                return FeedThread(options, settings.seed)
+            except StreamError as error:
+                if not _port_is_taken(error):
+                    raise
+                if time.monotonic() < deadline:
+                    log.warning("the feed's port is taken, and waited for", host=host, port=port)
+                    time.sleep(_PORT_LOOK_S)
+                elif port == settings.feed.port and "port" in settings.feed.model_fields_set:
+                    raise StreamError(
+                        f"port {port} of {host}, where feed.port has the cluster's feed listen, is "
+                        f"still taken after {self._port_wait_s:g} s: end what listens there, or "
+                        "set feed.port=0, which is any free one"
+                    ) from error
+                else:
+                    log.warning("the feed listens elsewhere: its port is taken", port=port)
+                    port = 0
 
     def let_go(self, reader: str) -> bool:
         """Note that an application reads no more; return whether that was the last one."""
@@ -320,6 +351,12 @@ class ClusterFeed:
                     "that read it again, or run `trading feed` and name it by FEED_URL"
                 ]
             )
+
+
+def _port_is_taken(error: BaseException) -> bool:
+    """Whether that is why a feed did not start."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE
 
 
 @contextmanager

@@ -101,8 +101,9 @@ class FeedThread:
             port = await feed.start()
         except BaseException as error:
             feed.rest.close()
+            # Who waits for it raises it.
             started.set_exception(error)
-            raise
+            return
         started.set_result((asyncio.get_running_loop(), stop, port))
         try:
             await stop.wait()
