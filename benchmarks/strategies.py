@@ -1,7 +1,7 @@
 """What strategies cost in one application, and where it stops: by their number, and by symbols.
 
     python benchmarks/strategies.py
-    python benchmarks/strategies.py --strategies 1 --symbols 3 --seconds 10      # the short form
+    python benchmarks/strategies.py --short       # 1 and 3 strategies, three minutes at most
 
 Starts `trading up` on a simulated market for each size, all of it on this machine: first so many
 strategies with three symbols each, then one strategy with so many symbols. A row stands for what
@@ -37,6 +37,9 @@ COLUMNS = {
 }
 
 
+SHORT = {"strategies": [1, 3], "symbols": [], "seconds": 10.0, "ready": 70.0}
+
+
 class Totals(NamedTuple):
     """Counters of all strategies together, at one instant."""
 
@@ -60,7 +63,10 @@ def main() -> None:
     parser.add_argument("--learn", action="store_true", help="with learners")
     parser.add_argument("--ready", type=float, default=1200.0, help="seconds until it must trade")
     parser.add_argument("--port", type=int, default=18_090)
+    parser.add_argument("--short", action="store_true", help="1 and 3 strategies, 3 minutes")
     add_json(parser)
+    if parser.parse_known_args()[0].short:
+        parser.set_defaults(**SHORT)
     options = parser.parse_args()
     title = f"{len(os.sched_getaffinity(0))} cores, speed {options.speed:g}"
     table = Figures("strategies x symbols", COLUMNS, title=title)
