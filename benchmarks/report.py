@@ -121,7 +121,7 @@ BENCHMARKS = {
     "strategies": Benchmark(
         "Strategies and symbols in one application",
         "Time until ready, latency of decisions, cores and memory of the whole application.",
-        short="--strategies 1 --symbols 3 --seconds 10",
+        short="--short",
         page="cluster.md",
     ),
     "scaling": Benchmark(
