@@ -20,7 +20,7 @@ from trading.market.contracts import parse_symbol
 from trading.market.factors import empty_factors
 from trading.market.quotes import ChainQuotes, TickClass, quote_chain
 from trading.market.randomisation import model_at, sample_markets, simulate_markets
-from trading.market.session_statistics import Figure, Figures, Shown, session_figures
+from trading.market.session_statistics import QuoteSamples, Statistic, Statistics, session_figures
 
 DAY = date(2015, 12, 24)
 UNDERLYING = "GOOG"
@@ -34,7 +34,7 @@ _BEGIN, _END = "<!-- begin: scripts/compare_simulator.py -->", "<!-- end -->"
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def real_session(folder: Path) -> tuple[Chain, Shown]:
+def real_session(folder: Path) -> tuple[Chain, QuoteSamples]:
     """The real chain and what it showed; the files hold the quotes of each minute's end."""
     calendar = ExchangeCalendar()
     session = calendar.trading_hours(UNDERLYING, DAY)
@@ -61,7 +61,7 @@ def real_session(folder: Path) -> tuple[Chain, Shown]:
 
 def simulated_sessions(
     chain: Chain, spot: float, open_ns: int, close_ns: int, count: int, seed: int
-) -> Iterator[tuple[Shown, float]]:
+) -> Iterator[tuple[QuoteSamples, float]]:
     """Sessions of sampled markets with the real chain's contracts, first spot and tick class.
 
     Yields what the contracts showed at the same moments, and the market's rate.
@@ -95,8 +95,8 @@ def simulated_sessions(
         yield shown, model.rate
 
 
-def compare(folder: Path, count: int, seed: int) -> tuple[Figures, list[Figures]]:
-    """Figures of the real session and of `count` simulated ones."""
+def compare(folder: Path, count: int, seed: int) -> tuple[Statistics, list[Statistics]]:
+    """Statistics of the real session and of `count` simulated ones."""
     chain, shown = real_session(folder)
     open_ns = int(shown.now_ns[0]) - MOMENTS[0] * MINUTE_NS
     real = session_figures(chain, shown, REAL_RATE)
@@ -105,13 +105,13 @@ def compare(folder: Path, count: int, seed: int) -> tuple[Figures, list[Figures]
     return real, [session_figures(chain, session, rate) for session, rate in sessions]
 
 
-def simulated_values(figure: Figure, simulated: list[Figures]) -> NDArray[np.float64]:
+def simulated_values(figure: Statistic, simulated: list[Statistics]) -> NDArray[np.float64]:
     """Values of one figure over the simulated sessions that have it."""
     return np.array([figures[figure] for figures in simulated if figure in figures])
 
 
-def uncovered(real: Figures, simulated: list[Figures]) -> list[Figure]:
-    """Figures whose real value lies outside everything that was simulated."""
+def uncovered(real: Statistics, simulated: list[Statistics]) -> list[Statistic]:
+    """Statistics whose real value lies outside everything that was simulated."""
     outside = []
     for figure, value in real.items():
         values = simulated_values(figure, simulated)
@@ -120,9 +120,9 @@ def uncovered(real: Figures, simulated: list[Figures]) -> list[Figure]:
     return outside
 
 
-def tables(real: Figures, simulated: list[Figures]) -> str:
+def tables(real: Statistics, simulated: list[Statistics]) -> str:
     """Markdown: per bucket the real figures, and the span of each over the simulated sessions."""
-    groups: dict[str, dict[str, list[Figure]]] = {}
+    groups: dict[str, dict[str, list[Statistic]]] = {}
     for figure in real:
         groups.setdefault(figure.group, {}).setdefault(figure.bucket, []).append(figure)
     lines: list[str] = []
@@ -136,7 +136,7 @@ def tables(real: Figures, simulated: list[Figures]) -> str:
     return "\n".join(lines).strip() + "\n"
 
 
-def picture(real: Figures, simulated: list[Figures], path: Path) -> None:
+def picture(real: Statistics, simulated: list[Statistics], path: Path) -> None:
     """Small multiples: the real session on the band of the simulated ones."""
     import matplotlib
 
@@ -197,10 +197,10 @@ def write_pages(folder: Path, count: int = SESSIONS, seed: int = SEED) -> None:
     picture(real, simulated, DOCS / "images" / "simulator-vs-goog.png")
 
 
-def _nothing_shown(now_ns: NDArray[np.int64], n: int) -> Shown:
+def _nothing_shown(now_ns: NDArray[np.int64], n: int) -> QuoteSamples:
     moments = len(now_ns)
     prices = [np.zeros((moments, n)) for _ in range(4)]
-    return Shown(now_ns, np.zeros(moments), *prices, np.zeros((moments, n), np.int64))
+    return QuoteSamples(now_ns, np.zeros(moments), *prices, np.zeros((moments, n), np.int64))
 
 
 def _tick_label(bucket: str) -> str:

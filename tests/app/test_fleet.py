@@ -18,15 +18,15 @@ from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary
 from trading.app.fleet import Fleet
 from trading.app.fleet_display import FleetDisplay
-from trading.app.strategy_process import Start
-from trading.app.waiting import ToldToStop
+from trading.app.strategy_process import StrategyStart
+from trading.app.waiting import StopRequested
 from trading.config import Settings, absolute_paths, load_settings
 from trading.errors import ConfigError
 from trading.execution.lease import AccountLease
 from trading.feed.embedded import reading_from
 from trading.live import assembly
 from trading.live.actor import Progress
-from trading.serving.supervisor import RESTARTING, TRADING, Pauses, SupervisorState
+from trading.serving.supervisor import RESTARTING, TRADING, Backoff, SupervisorState
 
 NAMES = ("plain", "small", "still")
 PROGRESS = Progress("trading", True, 1, 10, 20, 3, 4.5, 100_250.0, 2, 1_767_623_400_000_000_000)
@@ -51,7 +51,11 @@ class Trades:
         self.started: list[str] = []
 
     def run(
-        self, start: Start, display: Display, stop: threading.Event, traded: Callable[[], None]
+        self,
+        start: StrategyStart,
+        display: Display,
+        stop: threading.Event,
+        traded: Callable[[], None],
     ) -> Summary:
         name = start.settings.strategy or ""
         self.started.append(name)
@@ -67,7 +71,7 @@ class Trades:
 def trades(monkeypatch: pytest.MonkeyPatch) -> Trades:
     found = Trades()
     monkeypatch.setattr(module, "run_strategy", found.run)
-    monkeypatch.setattr(module, "Pauses", lambda: Pauses(first_s=0.01, longest_s=0.01))
+    monkeypatch.setattr(module, "Backoff", lambda: Backoff(first_s=0.01, longest_s=0.01))
     return found
 
 
@@ -266,7 +270,7 @@ def test_strategies_read_the_clusters_feed_and_are_started_again_when_it_has_mov
     seen: list[tuple[str, str | None]] = []
 
     def run(
-        start: Start, display: Display, stop: threading.Event, traded: Callable[[], None]
+        start: StrategyStart, display: Display, stop: threading.Event, traded: Callable[[], None]
     ) -> Summary:
         seen.append((start.settings.strategy or "", start.settings.data.massive.feed_url))
         traded()
@@ -275,7 +279,7 @@ def test_strategies_read_the_clusters_feed_and_are_started_again_when_it_has_mov
         return SUMMARY
 
     monkeypatch.setattr(module, "run_strategy", run)
-    monkeypatch.setattr(module, "Pauses", lambda: Pauses(first_s=0.01, longest_s=0.01))
+    monkeypatch.setattr(module, "Backoff", lambda: Backoff(first_s=0.01, longest_s=0.01))
     fleet = Fleet(Settings(), of, None, shown(), threading.Event(), "here")
     before, after = "http://10.0.0.1:8765", "http://10.0.0.2:8765"
     feed = Feed(before)
@@ -303,7 +307,7 @@ def test_who_is_told_to_stop_while_it_starts_ends_in_order(
     closed = []
 
     def told(*_: object) -> None:
-        raise ToldToStop("Serve")
+        raise StopRequested("Serve")
 
     monkeypatch.setattr(module, "ray_runtime", lambda *_: nullcontext())
     monkeypatch.setattr(module, "ray_address", lambda: "here")

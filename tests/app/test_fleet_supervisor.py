@@ -17,18 +17,18 @@ from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary
 from trading.app.fleet_display import FleetDisplay
 from trading.app.fleet_supervisor import FleetSupervisor
-from trading.app.strategy_process import Start
+from trading.app.strategy_process import StrategyStart
 from trading.config import Settings, load_settings
 from trading.execution.lease import AccountLease, ask_to_stop, holder_of
 from trading.live import assembly
-from trading.serving.supervisor import STANDBY, STOPPED, TRADING, Pauses, SupervisorDied
+from trading.serving.supervisor import STANDBY, STOPPED, TRADING, Backoff, SupervisorDied
 
 NAMES = ("plain", "small", "still")
 SUMMARY = Summary(1, 20, 3, 4.5, 100_250.0, 0, 0, 0, 0, None, 6.0)
 
 
 def trade(
-    start: Start, display: Display, stop: threading.Event, traded: Callable[[], None]
+    start: StrategyStart, display: Display, stop: threading.Event, traded: Callable[[], None]
 ) -> Summary:
     """In place of a strategy's process."""
     traded()
@@ -48,7 +48,7 @@ class FleetStates:
 @pytest.fixture(autouse=True)
 def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "run_strategy", trade)
-    monkeypatch.setattr(fleet, "Pauses", lambda: Pauses(first_s=0.01, longest_s=0.01))
+    monkeypatch.setattr(fleet, "Backoff", lambda: Backoff(first_s=0.01, longest_s=0.01))
     monkeypatch.setattr(fleet.Fleet, "_start_states", lambda *_: FleetStates)
     monkeypatch.setattr(fleet_supervisor, "ray_address", lambda: "here")
 

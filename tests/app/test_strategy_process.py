@@ -11,7 +11,7 @@ from rich.console import Console
 
 from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary
-from trading.app.strategy_process import Start, run_strategy
+from trading.app.strategy_process import StrategyStart, run_strategy
 from trading.config import Settings
 
 Process: TypeAlias = Callable[[str], None]
@@ -55,7 +55,7 @@ class Shown(Display):
 
 
 def run(stop: threading.Event | None = None, shown: Display | None = None) -> Summary:
-    start = Start(Settings(), "127.0.0.1:1", None, Path("driver.log"))
+    start = StrategyStart(Settings(), "127.0.0.1:1", None, Path("driver.log"))
     shown = shown or Shown()
     return run_strategy(start, shown, stop or threading.Event(), lambda: shown.note("it trades"))
 

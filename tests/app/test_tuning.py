@@ -10,8 +10,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from trading.app.tuning.outcome import figure, ranked, settings_layer, winner_of
-from trading.app.tuning.plan import Plan, plan_of_days, plan_of_markets
-from trading.app.tuning.record import Ended, Judged, Record, Trial
+from trading.app.tuning.plan import SearchPlan, plan_of_days, plan_of_markets
+from trading.app.tuning.record import Trial, TrialEnd, TrialLog, TrialScore
 from trading.cli.main import app
 from trading.cli.tune_picture import draw
 from trading.config import Settings, load_settings
@@ -47,8 +47,8 @@ def settings() -> Settings:
 @pytest.fixture(scope="module")
 def history(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("days") / "history"
-    rules, family = trading_rules(settings), simulated_world(settings.market).family
-    write_simulated_history(folder, 5, 3, rules, fee_schedule(settings), family)
+    rules, distribution = trading_rules(settings), simulated_world(settings.market).distribution
+    write_simulated_history(folder, 5, 3, rules, fee_schedule(settings), distribution)
     return folder
 
 
@@ -57,10 +57,10 @@ def days(folder: Path, settings: Settings) -> list[str]:
     return [day.date for day in opened.days]
 
 
-def judged(trial: int, judgement: int, score: float, rate: float = 1e-3) -> Judged:
+def judged(trial: int, judgement: int, score: float, rate: float = 1e-3) -> TrialScore:
     returns = [score - 0.1, score + 0.1, score, score]
     point = {"learning.learning_rate": rate}
-    return Judged(trial, judgement, 64 * judgement, score, returns, point)
+    return TrialScore(trial, judgement, 64 * judgement, score, returns, point)
 
 
 def of(number: int, *scores: float, failure: str = "") -> Trial:
@@ -90,13 +90,13 @@ def test_simulated_folds_learn_and_trade_markets_of_their_own(settings: Settings
 
 
 def test_a_line_that_a_kill_cut_off_is_no_entry_and_spoils_none(tmp_path: Path) -> None:
-    record = Record(tmp_path / "results.jsonl")
+    record = TrialLog(tmp_path / "results.jsonl")
     record.append(judged(1, 1, -0.5))
     whole = record.path.read_bytes()
     for cut in range(1, len(whole)):
         record.path.write_bytes(whole + whole[:cut])
         record.append(judged(1, 2, 0.25))
-        record.append(Ended(2, "no memory"))
+        record.append(TrialEnd(2, "no memory"))
         trials = record.trials()
         assert trials[1].newest == judged(1, 2, 0.25)
         assert set(trials[1].judged) == {1, 2} and not trials[1].has_ended
@@ -104,8 +104,8 @@ def test_a_line_that_a_kill_cut_off_is_no_entry_and_spoils_none(tmp_path: Path) 
 
 
 def test_a_judgement_that_is_made_again_replaces_the_one_before(tmp_path: Path) -> None:
-    record = Record(tmp_path / "results.jsonl")
-    for entry in (judged(1, 1, -0.5), Ended(1, "lost"), judged(1, 1, -0.4)):
+    record = TrialLog(tmp_path / "results.jsonl")
+    for entry in (judged(1, 1, -0.5), TrialEnd(1, "lost"), judged(1, 1, -0.4)):
         record.append(entry)
     (trial,) = record.trials().values()
     assert [each.score for each in trial.judged.values()] == [-0.4]
@@ -156,7 +156,7 @@ def test_the_picture_shows_every_kind_of_setting(tmp_path: Path) -> None:
         trial = of(number, -0.5, -0.2)
         point = dict(zip(space, values, strict=True))
         trial.judged = {
-            place: Judged(number, place, each.decisions, each.score, each.returns, point)
+            place: TrialScore(number, place, each.decisions, each.score, each.returns, point)
             for place, each in trial.judged.items()
         }
         trials.append(trial)
@@ -250,7 +250,7 @@ def test_a_search_that_was_stopped_goes_on_to_its_end(
     from trading.app.tuning.search import search
 
     plan = plan_of_days(settings, history, tmp_path / "folds", **FOLDS)
-    record, told = Record(tmp_path / "results.jsonl"), list[str]()
+    record, told = TrialLog(tmp_path / "results.jsonl"), list[str]()
     points = [{"learning.learning_rate": 3e-4}, {"learning.learning_rate": 3e-3}]
 
     def run_until(stopped: object) -> dict[int, Path]:
@@ -283,7 +283,7 @@ def test_a_search_that_was_stopped_goes_on_to_its_end(
 
 
 def _is_worth_what_it_learnt(
-    plan: Plan, trials: dict[int, Trial], number: int, kept: dict[int, Path]
+    plan: SearchPlan, trials: dict[int, Trial], number: int, kept: dict[int, Path]
 ) -> None:
     """The checkpoint is the policy that was scored."""
     from trading.app.tuning.trial import policy_of, settings_of_trial

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from tests.waits import WAIT_S
-from trading.app.waiting import ToldToStop, arrived, await_room, unless_stopped
+from trading.app.waiting import StopRequested, arrived, await_room, unless_stopped
 
 NOTHING_LEFT = 0.0
 
@@ -44,7 +44,7 @@ def test_a_stop_ends_the_wait_for_a_call_and_what_comes_of_it_is_undone() -> Non
         results.append(result)
         undone.set()
 
-    with stopped_soon() as stop, pytest.raises(ToldToStop, match="while it waited for the part"):
+    with stopped_soon() as stop, pytest.raises(StopRequested, match="while it waited for the part"):
         unless_stopped(call, "the part", stop.is_set, undo)
     assert not results
     goes_on.set()
@@ -65,7 +65,7 @@ def test_a_stop_ends_the_wait_for_a_part_that_starts() -> None:
     nowhere = Part.options(resources={"no such node": 1}).remote()
     begun = nowhere.start.remote()
     assert not arrived(begun, "the part", lambda: False, NOTHING_LEFT)
-    with stopped_soon() as stop, pytest.raises(ToldToStop, match="the part"):
+    with stopped_soon() as stop, pytest.raises(StopRequested, match="the part"):
         arrived(begun, "the part", stop.is_set, WAIT_S)
 
 
@@ -73,7 +73,7 @@ def test_a_stop_ends_the_wait_for_a_part_that_starts() -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_a_stop_ends_the_wait_for_nodes_and_takes_back_what_was_asked_for() -> None:
     await_room("nodes", [{"learner": 1.0}], [{"CPU": 1.0}], lambda: False)
-    with stopped_soon() as stop, pytest.raises(ToldToStop, match="nodes"):
+    with stopped_soon() as stop, pytest.raises(StopRequested, match="nodes"):
         await_room("nodes", [{"no such node": 1.0}], [{"CPU": 99.0}], stop.is_set)
     table = ray.util.placement_group_table()
     assert "PENDING" not in {each["state"] for each in table.values()}

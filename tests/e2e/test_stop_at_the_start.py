@@ -16,7 +16,7 @@ from trading.cli.main import app
 from trading.config import absolute_paths, load_settings
 from trading.execution.lease import holder_of
 from trading.live import assembly
-from trading.serving.supervisor import STARTING, STOPPED, Pauses, Supervisor
+from trading.serving.supervisor import STARTING, STOPPED, Backoff, Supervisor
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def test_a_supervisor_stops_while_it_starts(tmp_path: Path) -> None:
         with log.open("w") as output:
             run_application(settings, Display(Console(file=output, width=200)), stop)
 
-    supervisor = Supervisor(assembly.journal_path(settings), trade, Pauses())
+    supervisor = Supervisor(assembly.journal_path(settings), trade, Backoff())
     try:
         wait_for(
             "the supervisor waits for its learner's node",

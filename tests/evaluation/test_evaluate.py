@@ -17,7 +17,7 @@ from trading.envs.history import History, history_of_days
 from trading.errors import DataError
 from trading.evaluation.backtest import backtest_history, learnt
 from trading.evaluation.baselines import BUY_AND_HOLD, open_and_keep
-from trading.evaluation.evaluate import days_of, evaluate, joined
+from trading.evaluation.evaluate import days_of, evaluate_folds, joined
 from trading.evaluation.simulated_history import write_simulated_history
 from trading.evaluation.walk_forward import walk_forward
 from trading.learning.policy import Policy
@@ -99,7 +99,7 @@ def test_a_fold_learns_from_its_training_days_and_trades_its_test_days(
         assert not state.exists()
         return untrained()
 
-    results = evaluate(history, folds, tmp_path, *RULES, 1, policy_of, lambda _: None)
+    results = evaluate_folds(history, folds, tmp_path, *RULES, 1, policy_of, lambda _: None)
     assert learnt_from == [[str(day) for day in days[:3]], [str(day) for day in days[:4]]]
     assert results["policy"].names == (f"SIM {days[4]}", f"SIM {days[5]}")
     whole = backtest_history(history, *RULES, learnt(untrained()))

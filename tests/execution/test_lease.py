@@ -16,7 +16,7 @@ from trading.errors import AccountLeased, JournalError
 from trading.execution.journal import Journal
 from trading.execution.lease import (
     AccountLease,
-    Holder,
+    LeaseHolder,
     ask_to_stop,
     holder_of,
     lease_path,
@@ -114,7 +114,7 @@ def test_waiting_ends_with_its_time_and_when_told(journal: Path) -> None:
 def test_a_request_is_for_one_holder_only(journal: Path) -> None:
     stop = threading.Event()
     with AccountLease(journal) as first:
-        other = Holder.this_process()
+        other = LeaseHolder.this_process()
         ask_to_stop(journal, other)
         assert not first.is_asked_for
         ask_to_stop(journal, first.holder)

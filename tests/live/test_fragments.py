@@ -17,7 +17,7 @@ from tests.live.market import Bars, FirstMinutes, champion_state_of, serving, se
 from tests.usual import clstm_config, risk_limits
 from trading.data.massive.server.source import SimulationSource, SourceStep
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.live_env import LiveEnv, Observed, Outcome
+from trading.envs.live_env import ActionResult, LiveEnv, TimeStep
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade, Event, SessionClosed
 from trading.execution.journal import Journal
@@ -138,16 +138,16 @@ class _Market(LiveEnv):
         super().__init__(SYMBOLS, DEFAULT_RULES, DEFAULT_FEES, CALENDAR, broker)
         self._profits = profits
 
-    def close_bar(self, now_ns: int, session: Session) -> Observed:
+    def close_bar(self, now_ns: int, session: Session) -> TimeStep:
         made = dict(zip(SYMBOLS, self._profits[now_ns], strict=True))
         rewards = f32(*(made[symbol] - self._profit[symbol] for symbol in SYMBOLS))
         self._profit = made
-        return Observed(np.zeros((2, 3), np.float32), np.ones((2, 2), np.bool_), rewards)
+        return TimeStep(np.zeros((2, 3), np.float32), np.ones((2, 2), np.bool_), rewards)
 
     def equity(self) -> float:
         return 1e5
 
-    def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
+    def trade(self, now_ns: int, actions: Sequence[int]) -> list[ActionResult]:
         return []
 
 

@@ -30,7 +30,7 @@ from trading.live import assembly
 from trading.live.bar_clock import Bar, first_bar_after
 from trading.live.clock import LiveClock
 from trading.live.markets import MarketDirectory
-from trading.live.readiness import Unready, clock_reasons
+from trading.live.readiness import UnreadyKind, clock_reasons
 from trading.live.trader import Trader
 from trading.market.calendar import ExchangeCalendar
 
@@ -128,7 +128,7 @@ def test_a_machine_whose_clock_is_wrong_closes_no_bar_by_it_and_opens_nothing(
     live.run(after_open_s=180 + off_s)
     assert live.bars.ends == [live.open_ns + n * MINUTE for n in (1, 2, 3)]
     assert live.trader.live_clock is not None and live.trader.live_clock.is_off
-    assert any(each.kind is Unready.CLOCK for each in clock_reasons(live.trader, CALENDAR))
+    assert any(each.kind is UnreadyKind.CLOCK for each in clock_reasons(live.trader, CALENDAR))
     assert not any(isinstance(each, OrderAccepted) for each in live.journal.events())
     assert live.journal.last_ts_ns <= live.open_ns + 3 * MINUTE
 

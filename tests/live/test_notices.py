@@ -20,7 +20,7 @@ from trading.execution.events import (
     WeightsAdopted,
 )
 from trading.execution.owner import Command, execute_command
-from trading.live.alerts import FAULT_S, Alerts, SessionStart, session_report
+from trading.live.alerts import FAULT_S, Alerts, SessionBaseline, session_report
 from trading.live.bar_clock import Bar
 from trading.live.metrics import LearnerFigures
 from trading.live.notices import JournalNotices, Notices, by_apprise
@@ -213,12 +213,12 @@ def test_the_days_report_says_what_the_day_brought(tmp_path: Path) -> None:
     lines: list[str] = []
 
     class Reporter(Bars):
-        day: SessionStart | None = None
+        day: SessionBaseline | None = None
         base = 0.0
 
         def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
             super().on_bar(trader, bar, latency_s)
-            self.day = self.day or SessionStart.of(trader)
+            self.day = self.day or SessionBaseline.of(trader)
             if not bar.last:
                 self.base = trader.env.broker.account.day_base
                 return

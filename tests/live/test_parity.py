@@ -14,7 +14,7 @@ from trading.data.massive.server.source import EventSource, ReplaySource
 from trading.data.recorded_session import RecordedSession
 from trading.data.recording import load_recording
 from trading.envs.history import History, write_history
-from trading.envs.live_env import LiveEnv, Observed
+from trading.envs.live_env import LiveEnv, TimeStep
 from trading.envs.vector_env import HistoricalOptionsVectorEnv
 from trading.execution.broker import PaperBroker
 from trading.execution.orders import Fill
@@ -58,7 +58,7 @@ def live_day(
     day = Day([], [], [])
     close_bar, act, submit = LiveEnv.close_bar, LiveEnv.trade, PaperBroker.submit
 
-    def watched_bar(env: LiveEnv, now_ns: int, session: Session) -> Observed:
+    def watched_bar(env: LiveEnv, now_ns: int, session: Session) -> TimeStep:
         seen = close_bar(env, now_ns, session)
         parts = (seen.observations.tobytes(), seen.action_mask.tobytes(), seen.rewards.tobytes())
         day.seen.append(Seen(now_ns, *parts, env.equity()))

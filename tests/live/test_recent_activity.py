@@ -24,7 +24,7 @@ from trading.execution.orders import Fill, LegFill
 from trading.execution.states import TradingState
 from trading.live import assembly
 from trading.live.bar_clock import Bar
-from trading.live.chains import MOST_STRIKES, look, written
+from trading.live.chains import MOST_STRIKES, chains_as_json, snapshot_chains
 from trading.live.profit_parts import OF_A_TRADE
 from trading.live.recent_activity import MOST_BARS, MOST_FILLS, MOST_NOTES, RecentActivity
 from trading.live.session_history import read_history
@@ -66,7 +66,7 @@ class Kept(Bars):
             parts.parts,
             parts.since_ns,
         )
-        self.chains = written(look(env, bar.end_ns))
+        self.chains = chains_as_json(snapshot_chains(env, bar.end_ns))
         self.spots = {name: env.spot(name) for name in env.underlyings}
 
 

@@ -1,4 +1,4 @@
-"""The `market` section becomes the world that is traded live and the family that training draws."""
+"""The `market` section becomes the world that is traded live and what training draws from."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from trading.market.listing import default_spec
 from trading.market.model import DEFAULT_MODEL, MarketModel
 from trading.market.quotes import TickClass
 from trading.market.randomisation import (
-    DEFAULT_FAMILY,
+    DEFAULT_DISTRIBUTION,
     sample_markets,
     sample_models,
 )
-from trading.market.simulated_underlying import NO_TIES, Ties
+from trading.market.simulated_underlying import INDEPENDENT, Comovement
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "markets").glob("*.yaml"))
 _RELATIVE = {"stressed_vol", "stressed_skew", "event_move"}
@@ -36,7 +36,7 @@ def mistakes(*overrides: str) -> list[str]:
 
 def test_the_default_settings_are_the_world_that_always_was() -> None:
     world = simulated_world(MarketSettings())
-    assert world == (DEFAULT_MODEL, NO_TIES, DEFAULT_FAMILY)
+    assert world == (DEFAULT_MODEL, INDEPENDENT, DEFAULT_DISTRIBUTION)
     assert simulated_spec(MarketSettings(), "AAPL").tick_class == default_spec("AAPL").tick_class
     assert MarketSettings().is_default
 
@@ -51,7 +51,7 @@ def test_every_figure_reaches_the_world() -> None:
                 world = simulated_world(market_of(f"market.{key}={value}"))
             except ConfigError:
                 continue
-            assert world.family != usual.family, key
+            assert world.distribution != usual.distribution, key
             changed |= world.model != usual.model
         assert changed or key == "price.spot", key
 
@@ -79,7 +79,7 @@ def test_a_figure_is_the_live_market_and_every_market_of_training(
     assert getattr(world.model, field) == pytest.approx(value)
     if "[" in override or "premium.tenor" in override or "premium.skew" in override:
         return
-    models = sample_models(np.random.default_rng(1), 50, world.family.ranges)
+    models = sample_models(np.random.default_rng(1), 50, world.distribution.ranges)
     drawn = models[:, MarketModel._fields.index(field)]
     if field == "stressed_vol":
         drawn = 0.15 * drawn / models[:, MarketModel._fields.index("calm_vol")]
@@ -88,17 +88,17 @@ def test_a_figure_is_the_live_market_and_every_market_of_training(
 
 
 def test_a_premium_by_tenor_and_skew_moves_what_training_draws() -> None:
-    usual = simulated_world(MarketSettings()).family.ranges
+    usual = simulated_world(MarketSettings()).distribution.ranges
     moved = simulated_world(
         market_of("market.premium.tenor=-0.02", "market.premium.skew=-0.03")
-    ).family.ranges
+    ).distribution.ranges
     assert moved.term_slope.low == pytest.approx(usual.term_slope.low - 0.02)
     assert moved.calm_skew.high == pytest.approx(usual.calm_skew.high - 0.03)
 
 
 def test_two_numbers_are_drawn_between_in_training() -> None:
-    family = simulated_world(market_of("market.volatility.calm=[0.2,0.4]")).family
-    calm = sample_models(np.random.default_rng(1), 500, family.ranges)[:, 2]
+    distribution = simulated_world(market_of("market.volatility.calm=[0.2,0.4]")).distribution
+    calm = sample_models(np.random.default_rng(1), 500, distribution.ranges)[:, 2]
     assert 0.2 <= calm.min() < 0.22
     assert 0.38 < calm.max() <= 0.4
     assert market_of("market.volatility.calm='0.2,0.4'").volatility.calm == (0.2, 0.4)
@@ -107,7 +107,7 @@ def test_two_numbers_are_drawn_between_in_training() -> None:
 def test_what_is_unset_can_be_as_on_the_live_exchange() -> None:
     market = market_of("market.unset=live", "market.premium.calm_pct=10")
     world = simulated_world(market)
-    models = sample_models(np.random.default_rng(1), 3, world.family.ranges)
+    models = sample_models(np.random.default_rng(1), 3, world.distribution.ranges)
     for field, column in zip(MarketModel._fields, models.T, strict=True):
         assert column == pytest.approx(getattr(world.model, field)), field
 
@@ -119,8 +119,8 @@ def test_episodes_begin_as_the_settings_say() -> None:
         "market.regimes.begins_stressed=1.0",
         "market.news.share=0.0",
     )
-    family = simulated_world(market).family
-    drawn = sample_markets(np.random.default_rng(1), 50, 10**18, *family)
+    distribution = simulated_world(market).distribution
+    drawn = sample_markets(np.random.default_rng(1), 50, 10**18, *distribution)
     assert 50 <= drawn.spot.min() <= drawn.spot.max() <= 60
     assert set(drawn.tick_class.tolist()) == {int(TickClass.STANDARD)}
     assert set(drawn.regime.tolist()) == {1}
@@ -138,7 +138,7 @@ def test_underlyings_can_be_given_one_by_one() -> None:
     assert (abc.spot, abc.annual_vol, abc.n_strikes) == (50.0, 0.3, 9)
     assert abc.tick_class is TickClass.STANDARD
     assert (xyz.annual_vol, xyz.spot) == (0.5, default_spec("XYZ").spot)
-    assert simulated_world(market).ties == Ties(0.6, False, 91)
+    assert simulated_world(market).comovement == Comovement(0.6, False, 91)
 
 
 @pytest.mark.parametrize(

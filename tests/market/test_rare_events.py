@@ -7,7 +7,7 @@ import pytest
 
 from trading.config import load_settings
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar, Session
-from trading.market.companies import LEAD, Company, morning
+from trading.market.companies import LEAD, Company, company_at_open
 from trading.market.contracts import parse_symbol
 from trading.market.corporate_actions import Delisting, Rename, Split, adjusted_strike
 from trading.market.dividends import Dividend
@@ -220,7 +220,7 @@ def test_the_world_of_the_default_settings_meets_every_kind_within_a_year() -> N
             assert session is not None
             rng = rules.rng(session.date, COMPANY)
             name = rules.spec.symbol
-            company, _, _ = morning(
+            company, _, _ = company_at_open(
                 company, rare, name, session.date, 100.0, 100.0, {}, rng, CALENDAR
             )
             met |= {type(each) for each in company.told if each.ex_date <= session.date}

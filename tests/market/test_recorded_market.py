@@ -10,7 +10,7 @@ from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.chain import Chain
 from trading.market.model import DEFAULT_MODEL
 from trading.market.quotes import TickClass
-from trading.market.recorded_market import Watched, fit, watch
+from trading.market.recorded_market import SampledSession, fit, sample_session
 from trading.market.simulator import SimulatedExchange, UnderlyingSpec
 
 CALENDAR = ExchangeCalendar()
@@ -21,8 +21,8 @@ _MADE = DEFAULT_MODEL._replace(
 )  # fmt: skip
 
 
-def recorded(days: int) -> list[Watched]:
-    """Sessions of an exchange as `watch` is told them."""
+def recorded(days: int) -> list[SampledSession]:
+    """Sessions of an exchange as `sample_session` is told them."""
     spec = UnderlyingSpec("AAA", 200.0, 0.35, n_strikes=15, penny=False)
     world = SimulatedExchange([spec], FIRST, 11, _MADE, CALENDAR, 60)
     found = []
@@ -40,7 +40,9 @@ def recorded(days: int) -> list[Watched]:
         ends = np.array([bar.start_ns + MINUTE_NS for bar in bars])
         closes = np.array([bar.close for bar in bars])
         columns = [each[order] for each in (at, *quotes)]
-        found.append(watch(chain, (ends, closes), columns, session.open_ns, session.close_ns, 38))
+        found.append(
+            sample_session(chain, (ends, closes), columns, session.open_ns, session.close_ns, 38)
+        )
     return found
 
 

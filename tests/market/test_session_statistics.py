@@ -9,7 +9,7 @@ from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.chain import Chain
 from trading.market.contracts import OptionContract, Right
 from trading.market.pricing import YEAR_NS, black_price
-from trading.market.session_statistics import Figure, Shown, session_figures
+from trading.market.session_statistics import QuoteSamples, Statistic, session_figures
 
 CALENDAR = ExchangeCalendar()
 DAY = date(2026, 1, 5)
@@ -19,7 +19,7 @@ IV = {DAYS[0]: 0.20, DAYS[1]: 0.30}
 AGE = 3
 
 
-def flat_session(moments: int = 4) -> tuple[Chain, Shown]:
+def flat_session(moments: int = 4) -> tuple[Chain, QuoteSamples]:
     """Quotes 0.04 wide around flat volatilities, three minutes old, of one size."""
     contracts = [
         OptionContract("ABC", DAY + timedelta(days=days), right, round(1000 * strike))
@@ -39,7 +39,7 @@ def flat_session(moments: int = 4) -> tuple[Chain, Shown]:
             prices[s, i] = black_price(int(contract.right), SPOT, contract.strike, t, 1.0, iv)
     quote_ns = np.repeat(now_ns[:, None] - AGE * MINUTE_NS, len(chain), axis=1)
     bid = np.maximum(prices - 0.02, 0.0)
-    return chain, Shown(
+    return chain, QuoteSamples(
         now_ns, np.full(moments, SPOT), bid, prices + 0.02, sizes, sizes.copy(), quote_ns
     )
 
@@ -48,11 +48,13 @@ def test_volatility_and_skew_of_each_expiry_are_read_from_its_quotes() -> None:
     chain, shown = flat_session()
     figures = session_figures(chain, shown, 0.0)
     for days, iv in IV.items():
-        level = figures[Figure("at-the-money IV", f"{days} d", "median")]
+        level = figures[Statistic("at-the-money IV", f"{days} d", "median")]
         assert level == pytest.approx(iv, abs=0.01)
-        slope = figures[Figure("25-delta skew over IV", f"{days} d", "median")]
+        slope = figures[Statistic("25-delta skew over IV", f"{days} d", "median")]
         assert slope == pytest.approx(0.0, abs=0.02)
-    step = figures[Figure("at-the-money IV over that of the expiry before", "11 to 39 d", "median")]
+    step = figures[
+        Statistic("at-the-money IV over that of the expiry before", "11 to 39 d", "median")
+    ]
     assert step == pytest.approx(1.5, abs=0.05)
 
 
@@ -65,7 +67,7 @@ def test_spreads_ages_and_sizes_are_those_shown() -> None:
     ages = {f: value for f, value in figures.items() if f.group == "quote age, minutes"}
     assert {figure.bucket for figure in ages} >= {"0 to 1 sd", "1 to 2 sd", "2 to 4 sd"}
     assert set(ages.values()) == {AGE}
-    assert figures[Figure("size, contracts", "bid", "50%")] == 7.0
+    assert figures[Statistic("size, contracts", "bid", "50%")] == 7.0
 
 
 def test_absent_sides_are_counted_where_they_are() -> None:
@@ -73,10 +75,10 @@ def test_absent_sides_are_counted_where_they_are() -> None:
     calls = chain.columns.right > 0
     shown.bid[:, calls & (chain.columns.strike > 100.0)] = 0.0
     figures = session_figures(chain, shown, 0.0)
-    share = figures[Figure("no bid, out of the money", "0 to 1 sd", "share")]
+    share = figures[Statistic("no bid, out of the money", "0 to 1 sd", "share")]
     assert share == pytest.approx(0.5, abs=0.05)
-    assert figures[Figure("no ask, out of the money", "0 to 1 sd", "share")] == 0.0
-    assert figures[Figure("no bid, in the money", "0 to 1 sd", "share")] == pytest.approx(0.0)
+    assert figures[Statistic("no ask, out of the money", "0 to 1 sd", "share")] == 0.0
+    assert figures[Statistic("no bid, in the money", "0 to 1 sd", "share")] == pytest.approx(0.0)
 
 
 def test_bucket_with_few_quotes_has_no_figure() -> None:

@@ -11,10 +11,10 @@ from trading.errors import CalendarError, ConfigError
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
 from trading.market.simulator import (
     DEFAULT_MODEL,
+    Comovement,
     MarketStep,
     SimulatedExchange,
     SimulatedSession,
-    Ties,
     UnderlyingSpec,
     default_spec,
     listing_expiries,
@@ -228,11 +228,11 @@ def test_the_default_world_is_the_one_it_always_was() -> None:
     assert digest.hexdigest().startswith("0e2184eef1e46b72b6f4230061baaa68")
 
 
-def closes(ties: Ties, *symbols: str, sessions: int = 30) -> np.ndarray:
+def closes(comovement: Comovement, *symbols: str, sessions: int = 30) -> np.ndarray:
     model = DEFAULT_MODEL._replace(jump_share=0.0, stress_rate=0.2, calm_rate=0.2, event_move=0.4)
     specs = [UnderlyingSpec(symbol, 100.0, 0.2, n_strikes=3) for symbol in symbols]
     world = SimulatedExchange(
-        specs, FIRST, 7, model=model, calendar=CALENDAR, step_seconds=60, ties=ties
+        specs, FIRST, 7, model=model, calendar=CALENDAR, step_seconds=60, comovement=comovement
     )
     last = CALENDAR.sessions(FIRST, date(2026, 12, 31))[sessions].date
     world.session(last)
@@ -242,21 +242,26 @@ def closes(ties: Ties, *symbols: str, sessions: int = 30) -> np.ndarray:
 
 
 def test_correlated_underlyings_move_together_by_day_and_by_night() -> None:
-    together = np.diff(np.log(closes(Ties(0.95), "AAA", "BBB")), axis=0)
+    together = np.diff(np.log(closes(Comovement(0.95), "AAA", "BBB")), axis=0)
     assert np.corrcoef(together.T)[0, 1] > 0.8
-    apart = np.diff(np.log(closes(Ties(0.0), "AAA", "BBB")), axis=0)
+    apart = np.diff(np.log(closes(Comovement(0.0), "AAA", "BBB")), axis=0)
     assert abs(np.corrcoef(apart.T)[0, 1]) < 0.5
 
 
 def test_a_tied_symbol_does_not_depend_on_its_neighbours_either() -> None:
-    ties = Ties(0.5, regimes=True, news_every_days=20)
-    alone, together = closes(ties, "BBB", sessions=5), closes(ties, "AAA", "BBB", sessions=5)
+    comovement = Comovement(0.5, regimes=True, news_every_days=20)
+    alone, together = (
+        closes(comovement, "BBB", sessions=5),
+        closes(comovement, "AAA", "BBB", sessions=5),
+    )
     assert np.array_equal(alone[:, 0], together[:, 1])
 
 
 def test_recurring_news_come_each_so_many_days() -> None:
-    ties = Ties(news_every_days=14)
-    moves = [np.diff(np.log(closes(each, "AAA")), axis=0)[:, 0] for each in (ties, Ties())]
+    comovement = Comovement(news_every_days=14)
+    moves = [
+        np.diff(np.log(closes(each, "AAA")), axis=0)[:, 0] for each in (comovement, Comovement())
+    ]
     nights = np.flatnonzero(~np.isclose(*moves, rtol=0.0, atol=1e-9))
     days = [session.date for session in CALENDAR.sessions(FIRST, date(2026, 12, 31))]
     dates = [days[i] for i in nights]

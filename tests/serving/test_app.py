@@ -27,7 +27,7 @@ NAME = "live-market"
 
 
 class LiveMarketDouble:
-    """A real actor with the live market's news and settable answers."""
+    """A real actor with the live market's status updates and settable answers."""
 
     def __init__(self, trades: int = 0, reasons: tuple[str, ...] = ()) -> None:
         self.trades = trades
@@ -35,7 +35,7 @@ class LiveMarketDouble:
         self.asked = 0
         self.publisher = StatusPublisher(self.edition)
 
-    def news(self, after: int, timeout_s: float) -> StatusUpdate | None:
+    def next_update(self, after: int, timeout_s: float) -> StatusUpdate | None:
         self.asked += 1
         return self.publisher.after(after, timeout_s)
 
@@ -59,7 +59,7 @@ class LiveMarketDouble:
 class SilentMarket:
     """A live market that never answers."""
 
-    async def news(self, after: int, timeout_s: float) -> None:
+    async def next_update(self, after: int, timeout_s: float) -> None:
         await asyncio.Event().wait()
 
 
@@ -128,7 +128,7 @@ def test_an_actor_that_does_not_answer_in_time_is_not_healthy(start: Callable[..
     start(SilentMarket)
     response = answer(app(), "/health")
     assert response.status_code == 503
-    assert response.json()["reason"] == "no answer to news within 4 s"
+    assert response.json()["reason"] == "no answer to next_update within 4 s"
 
 
 def test_ready_when_there_is_no_reason_against(start: Callable[..., Any]) -> None:
@@ -157,7 +157,7 @@ def test_an_actor_that_cannot_describe_itself_is_not_healthy(start: Callable[...
     start(LiveMarketDouble, -1)
     response = answer(app(), "/status")
     assert response.status_code == 503
-    assert response.json()["reason"] == "it answers without news: see its log"
+    assert response.json()["reason"] == "it answers without a status update: see its log"
     assert "hunter2" not in response.text
 
 
@@ -297,7 +297,9 @@ def test_either_keeps_the_service_healthy(start: Callable[..., Any]) -> None:
     assert answer(supervised(None), "/ready").status_code == 503
 
 
-def test_an_app_follows_the_news_before_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_app_follows_the_status_updates_before_anybody_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     followed = []
 
     async def follow(paper: StatusReader) -> None:

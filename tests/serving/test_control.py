@@ -20,7 +20,14 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import OwnerCommand
 from trading.execution.owner import Command, execute_command
 from trading.market.corporate_actions import Split
-from trading.serving.control import COMMANDS, MOST_BYTES, Bucket, Door, Refused, add_control
+from trading.serving.control import (
+    COMMANDS,
+    MOST_BYTES,
+    ControlError,
+    OwnerAccess,
+    TokenBucket,
+    add_control,
+)
 
 TOKEN = "a-token-of-the-test-0123456789"
 
@@ -155,7 +162,7 @@ def test_the_owner_may_not_command_without_end(owner: Market) -> None:
 
 def test_a_bucket_refills_with_time() -> None:
     now = [0.0]
-    bucket = Bucket(2.0, 0.5, lambda: now[0])
+    bucket = TokenBucket(2.0, 0.5, lambda: now[0])
     assert [bucket.take() for _ in range(3)] == [True, True, False]
     now[0] = 2.0
     assert [bucket.take() for _ in range(2)] == [True, False]
@@ -167,11 +174,11 @@ def test_another_token_holds_after_a_while() -> None:
     async def ask(method: str, timeout_s: float) -> bytes:
         return hashlib.sha256(tokens[0].encode()).digest()
 
-    door = Door(ask, lambda: now[0])
+    door = OwnerAccess(ask, lambda: now[0])
     asyncio.run(door.admit(f"Bearer {TOKEN}"))
     tokens[0] = "another-token-of-the-test"
     now[0] = 60.0
-    with pytest.raises(Refused, match="not the owner's"):
+    with pytest.raises(ControlError, match="not the owner's"):
         asyncio.run(door.admit(f"Bearer {TOKEN}"))
 
 

@@ -13,12 +13,12 @@ from tests.serving.described import ask_all
 from tests.serving.test_control import TOKEN, Market
 from trading.execution.broker import PaperBroker
 from trading.serving import control
-from trading.serving.control import COMMANDS, Bucket, add_control
+from trading.serving.control import COMMANDS, TokenBucket, add_control
 
 EXAMPLES = 30
 
 
-class Generous(Bucket):
+class Generous(TokenBucket):
     """Allows everything: what limits the rate has its own tests."""
 
     def take(self) -> bool:
@@ -34,7 +34,7 @@ def broker(tmp_path: Path) -> Iterator[PaperBroker]:
 
 @pytest.fixture
 def app(broker: PaperBroker, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    monkeypatch.setattr(control, "Bucket", Generous)
+    monkeypatch.setattr(control, "TokenBucket", Generous)
     made = FastAPI(title="trading")
     add_control(made, Market(broker))
     return made

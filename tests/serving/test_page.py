@@ -29,14 +29,14 @@ def served(market: NamedActor, supervisor: Supervised | None = None) -> Server:
 class Told(NamedActor):
     """A live market that tells one thing, again and again."""
 
-    def __init__(self, news: StatusUpdate) -> None:
+    def __init__(self, update: StatusUpdate) -> None:
         super().__init__("live-market", "")
-        self.news = news
+        self.update = update
 
     async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
         await asyncio.sleep(0.1)
-        self.news = self.news._replace(number=self.news.number + 1)
-        return self.news
+        self.update = self.update._replace(number=self.update.number + 1)
+        return self.update
 
 
 class StandsBy(Supervised):
@@ -205,9 +205,9 @@ def test_it_says_when_the_server_or_the_live_market_is_gone_and_goes_on(
 def test_closed_suspended_halted_and_standing_by_are_said_in_words(
     scene: Scene, watched: Watched
 ) -> None:
-    news = scene.live.news(0, WAIT_S)
-    assert news is not None
-    status = json.loads(news.status)
+    update = scene.live.next_update(0, WAIT_S)
+    assert update is not None
+    status = json.loads(update.status)
     status["market_open"] = False
     status["account"] |= {
         "trading_state": "HALTED",
@@ -217,7 +217,7 @@ def test_closed_suspended_halted_and_standing_by_are_said_in_words(
         "equity": None,
     }
     status["limits"]["max_delta_pct"] = {"limit": 200.0, "used": None}
-    odd = news._replace(ready=False, reasons=("halted: daily loss",), status=as_json(status))
+    odd = update._replace(ready=False, reasons=("halted: daily loss",), status=as_json(status))
     server = served(Told(odd))
     page = watched.page
     page.goto(server.url)
@@ -277,7 +277,7 @@ def test_nobody_who_looks_asks_the_live_market(scene: Scene) -> None:
         for _ in range(3):
             with client.stream("GET", "/events") as events:
                 assert next(events.iter_bytes())
-        assert set(scene.market.asked) <= {"news"}
+        assert set(scene.market.asked) <= {"next_update"}
         answers = [client.get("/chain/AAA").json()["t"] for _ in range(50)]
         # One question more where a bar was closed between the edition and the chains.
         assert scene.market.asked.count("chains") <= 2 * len(set(answers))

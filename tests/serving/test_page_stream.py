@@ -22,11 +22,11 @@ from trading.serving.app import build_api
 from trading.serving.live_market import NamedActor
 from trading.serving.page_routes import EventStream
 from trading.serving.page_stream import (
+    PageInput,
     PageStream,
-    Told,
     account_edition,
+    compressed,
     merge_patch,
-    squeezed,
 )
 
 LEAVES = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3)
@@ -71,7 +71,7 @@ def test_nothing_changed_is_an_empty_patch(content: Any) -> None:
     assert merge_patch(content, content) == {}
 
 
-def news(number: int, day: dict[str, Any], **status: Any) -> StatusUpdate:
+def update(number: int, day: dict[str, Any], **status: Any) -> StatusUpdate:
     told = {"process": 7, **status}
     return StatusUpdate(number, True, (), as_json(told), b"", as_json(day), "")
 
@@ -82,11 +82,11 @@ class Desk:
     def __init__(self, *editions: StatusUpdate | str) -> None:
         self.editions = list(editions)
 
-    async def tell(self) -> Told:
+    async def tell(self) -> PageInput:
         first = self.editions.pop(0) if len(self.editions) > 1 else self.editions[0]
         if isinstance(first, str):
             raise TradingError(first)
-        return Told(first)
+        return PageInput(first)
 
 
 def events(
@@ -116,8 +116,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_viewer_is_told_the_whole_and_then_what_changed() -> None:
     desk = Desk(
-        news(1, {"bars": {"1": [60, 5.0]}}, account={"equity": 5.0, "id": "paper"}),
-        news(
+        update(1, {"bars": {"1": [60, 5.0]}}, account={"equity": 5.0, "id": "paper"}),
+        update(
             2, {"bars": {"1": [60, 5.0], "2": [120, 6.0]}}, account={"equity": 6.0, "id": "paper"}
         ),
     )
@@ -128,26 +128,26 @@ def test_a_viewer_is_told_the_whole_and_then_what_changed() -> None:
 
 
 def test_a_viewer_goes_on_from_the_edition_that_it_has() -> None:
-    desk = Desk(news(1, {}, a=1))
+    desk = Desk(update(1, {}, a=1))
     stream = PageStream(desk.tell, account_edition)
     ((_, known, _),) = events(desk, 1, stream=stream)
-    desk.editions = [news(2, {}, a=2)]
+    desk.editions = [update(2, {}, a=2)]
     ((kind, _, patch),) = events(desk, 1, known, stream)
     assert (kind, patch) == ("change", {"status": {"a": 2}})
     ((kind, _, content),) = events(desk, 1, "of another process", stream)
     assert kind == "whole" and content["status"]["a"] == 2
 
 
-def test_no_news_is_told_with_its_reason_and_news_again() -> None:
-    desk = Desk(news(1, {}, a=1), "the actor is dead", news(1, {}, a=1))
+def test_no_update_is_told_with_its_reason_and_updates_again() -> None:
+    desk = Desk(update(1, {}, a=1), "the actor is dead", update(1, {}, a=1))
     kinds = [(kind, content) for kind, _, content in events(desk, 3)]
     assert kinds[1:] == [("gone", {"reason": "the actor is dead"}), ("change", {})]
 
 
 def test_counters_of_the_feed_alone_wait_for_the_beat() -> None:
-    first = news(1, {}, feed={"quotes": 1}, a=1)
-    counted = [news(n, {}, feed={"quotes": n}, a=1) for n in range(2, 6)]
-    desk = Desk(first, *counted, news(9, {}, feed={"quotes": 9}, a=2))
+    first = update(1, {}, feed={"quotes": 1}, a=1)
+    counted = [update(n, {}, feed={"quotes": n}, a=1) for n in range(2, 6)]
+    desk = Desk(first, *counted, update(9, {}, feed={"quotes": 9}, a=2))
     assert events(desk, 2)[1][2] == {"status": {"feed": {"quotes": 9}, "a": 2}}
 
 
@@ -159,7 +159,7 @@ def test_squeezed_events_come_one_by_one() -> None:
 
         opened = zlib.decompressobj(wbits=31)
         count = 0
-        async for part in squeezed(told()):
+        async for part in compressed(told()):
             if content := opened.decompress(part):
                 assert content == b"data: %d\n\n" % count * 50
                 count += 1
@@ -170,7 +170,7 @@ def test_squeezed_events_come_one_by_one() -> None:
 
 def test_an_answer_ends_before_serve_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_stream, "STREAM_S", 0.0)
-    desk = Desk(news(1, {}))
+    desk = Desk(update(1, {}))
     stream = PageStream(desk.tell, account_edition)
     assert events(desk, 1, stream=stream) == []
     assert stream.viewers == 0
@@ -222,7 +222,7 @@ class Quiet(NamedActor):
 
     def __init__(self, journal: str) -> None:
         super().__init__("live-market", "")
-        self.told = news(1, {}, market={"time": "now"})._replace(journal=journal)
+        self.told = update(1, {}, market={"time": "now"})._replace(journal=journal)
 
     async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
         if method == "chains":
@@ -244,7 +244,7 @@ def test_the_pages_questions_are_answered_as_described(tmp_path: Path) -> None:
 
 def test_a_reader_that_goes_ends_its_stream_without_an_error() -> None:
     """Serve says so by an exception; the stream is closed, so that the reader counts no more."""
-    desk = Desk(news(1, {}))
+    desk = Desk(update(1, {}))
     stream = PageStream(desk.tell, account_edition)
     sent: list[Any] = []
 

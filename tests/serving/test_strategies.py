@@ -15,7 +15,7 @@ from trading.serving import strategies
 from trading.serving.exposition import merged, supervisor_text
 from trading.serving.fleet_editions import FleetEditions, FleetTold
 from trading.serving.live_market import LiveMarketGone
-from trading.serving.page_stream import Told, merge_patch
+from trading.serving.page_stream import PageInput, merge_patch
 from trading.serving.strategies import build_strategies_api
 from trading.serving.strategy_states import FLEET_STATES, FleetState, FleetStates
 from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, SupervisorState
@@ -52,7 +52,7 @@ class Actors:
             raise LiveMarketGone(f"no actor in {namespace}")
         if method == "control_digest":
             return None
-        assert method == "news"
+        assert method == "next_update"
         number = arguments[0]
         if number:
             await asyncio.Event().wait()
@@ -221,7 +221,7 @@ def test_each_strategy_has_its_page_and_all_else_of_an_account_below_its_name(
     assert ask(actors.api, "/careful/ready").status_code == 200
 
 
-def news(number: int, **day: Any) -> StatusUpdate:
+def update(number: int, **day: Any) -> StatusUpdate:
     account = {"id": "index", "equity": 101.0, "paid_in": 100.0, "trading_state": "ACTIVE"}
     status = {"process": 7, "account": account, "trader": "policy"}
     return StatusUpdate(number, True, (), as_json(status), b"", as_json(day))
@@ -229,11 +229,11 @@ def news(number: int, **day: Any) -> StatusUpdate:
 
 def test_side_by_side_only_what_changed_is_told_again() -> None:
     editions = FleetEditions()
-    one, two = Told(news(1, bars={"1": [60, 100.0]}), TRADES._asdict(), "index"), "no actor"
+    one, two = PageInput(update(1, bars={"1": [60, 100.0]}), TRADES._asdict(), "index"), "no actor"
     first = editions(FleetTold({"index": one, "careful": two}, ("index",), ""))
     again = FleetEditions()(FleetTold({"index": one, "careful": two}, ("index",), ""))
-    assert again == first, "another replica names the same news otherwise"
-    later = one._replace(news=news(2, bars={"1": [60, 100.0], "2": [120, 101.0]}))
+    assert again == first, "another replica names the same update otherwise"
+    later = one._replace(update=update(2, bars={"1": [60, 100.0], "2": [120, 101.0]}))
     second = editions(FleetTold({"index": later, "careful": two}, ("index",), ""))
     assert second.id != first.id
     patch = merge_patch(first.content, second.content)
@@ -244,7 +244,7 @@ def test_side_by_side_only_what_changed_is_told_again() -> None:
 
 
 def test_side_by_side_a_strategy_that_waits_says_why() -> None:
-    waits = Told(None, FAILED._asdict(), "index")
+    waits = PageInput(None, FAILED._asdict(), "index")
     content = FleetEditions()(FleetTold({"index": waits}, (), "none is free")).content
     assert content["waiting"] == "none is free"
     told = content["strategies"]["index"]

@@ -25,13 +25,13 @@ from trading.serving.supervisor import (
     STOPPING,
     TRADING,
     Application,
-    Pauses,
+    Backoff,
     Supervisor,
     SupervisorDied,
     SupervisorState,
 )
 
-NONE = Pauses(first_s=0.01, longest_s=0.01)
+NONE = Backoff(first_s=0.01, longest_s=0.01)
 T = TypeVar("T")
 
 
@@ -42,7 +42,7 @@ def journal(tmp_path: Path) -> Path:
 
 @contextmanager
 def supervised(
-    journal: Path, application: Application, pauses: Pauses = NONE
+    journal: Path, application: Application, pauses: Backoff = NONE
 ) -> Iterator[Supervisor]:
     supervisor = Supervisor(journal, application, pauses)
     try:
@@ -146,7 +146,7 @@ def test_a_failure_is_named_and_the_application_starts_again(journal: Path) -> N
         goes_on.wait(WAIT_S)
         trade(stop, begin)
 
-    with supervised(journal, fails_twice, Pauses(first_s=0.5)) as supervisor:
+    with supervised(journal, fails_twice, Backoff(first_s=0.5)) as supervisor:
         state = until(supervisor, RESTARTING)
         assert state.reason == "failed 1 times, again in 0.5 s at most: the learner is gone"
         assert state.leased
@@ -205,7 +205,7 @@ def test_a_dead_thread_is_what_a_new_process_mends(journal: Path) -> None:
 
 
 def test_pauses_grow_and_a_long_life_forgives() -> None:
-    pauses = Pauses(first_s=5.0, longest_s=30.0, steady_s=600.0)
+    pauses = Backoff(first_s=5.0, longest_s=30.0, steady_s=600.0)
     lengths = [0.0]
     for _ in range(5):
         lengths.append(pauses.after(lengths[-1], lived_s=1.0))

@@ -80,8 +80,8 @@ def backtest(
     sessions = 1 if simulated is None else simulated
     if sessions < 1:
         raise ConfigError([f"simulated: {simulated}: must be 1 session or more"])
-    family = simulated_world(settings.market).family
-    made_for = (rules, fees, acting, family, in_a_row, features)
+    distribution = simulated_world(settings.market).distribution
+    made_for = (rules, fees, acting, distribution, in_a_row, features)
     return backtest_simulation(sessions, settings.seed, *made_for)
 
 

@@ -43,12 +43,12 @@ def make_env(settings: Settings | None = None) -> SimulatedOptionsEnv:
     0.0
     """
     settings = load_settings() if settings is None else settings
-    family = simulated_world(settings.market).family
+    distribution = simulated_world(settings.market).distribution
     return SimulatedOptionsEnv(
         trading_rules(settings),
         fee_schedule(settings),
-        family.ranges,
-        family.initial_conditions,
+        distribution.ranges,
+        distribution.initial_conditions,
         settings.env.sessions_per_episode,
         own_reward(settings),
         own_features(settings),
@@ -109,14 +109,14 @@ def make_vector_env(
     if history is not None:
         made_for = (rules, fees, history, seed, in_a_row, reward, features)
         return HistoricalOptionsVectorEnv(num_envs, *made_for)
-    family = simulated_world(settings.market).family
+    distribution = simulated_world(settings.market).distribution
     return SimulatedOptionsVectorEnv(
         num_envs,
         rules,
         fees,
-        family.ranges,
+        distribution.ranges,
         seed,
-        initial_conditions=family.initial_conditions,
+        initial_conditions=distribution.initial_conditions,
         sessions_per_episode=in_a_row,
         reward=reward,
         features=features,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trading.app.fleet import up_strategies as up_strategies
     from trading.app.held_out import HeldOutSessions as HeldOutSessions
     from trading.app.learning_loop import LearningLoop as LearningLoop
-    from trading.app.waiting import ToldToStop as ToldToStop
+    from trading.app.waiting import StopRequested as StopRequested
 
 _PLACES = {
     "online_rules": "algorithm",
@@ -33,7 +33,7 @@ _PLACES = {
     "up_strategies": "fleet",
     "HeldOutSessions": "held_out",
     "LearningLoop": "learning_loop",
-    "ToldToStop": "waiting",
+    "StopRequested": "waiting",
 }
 """Each public name and the module that has it."""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import ray
 
 from trading.app.display import Display
-from trading.app.waiting import ToldToStop, await_room, unless_stopped
+from trading.app.waiting import StopRequested, await_room, unless_stopped
 from trading.config import Settings
 from trading.envs.market_features import LIMIT
 from trading.envs.rewards import largest_reward
@@ -77,7 +77,7 @@ def open_algorithm(
     ------
     CheckpointError
         The checkpoint or the model does not fit the settings.
-    ToldToStop
+    StopRequested
         `stopped` said so while the learners' nodes had not come.
     """
     placement = build.place_learner(settings, ray.cluster_resources().get("GPU", 0.0))
@@ -93,7 +93,7 @@ def open_algorithm(
         assembly.trading_rules(settings),
         assembly.fee_schedule(settings),
         placement,
-        simulated_world(settings.market).family,
+        simulated_world(settings.market).distribution,
         assembly.own_reward(settings),
         features,
     )
@@ -129,7 +129,7 @@ def learnt_algorithm(
     ------
     CheckpointError
         As of `open_algorithm`; or another process trains into the folder.
-    ToldToStop
+    StopRequested
         `stopped` said so before all was learned.
     """
     display.phase("building the algorithm")
@@ -159,5 +159,5 @@ def learnt_algorithm(
     display.note(f"policy: {origin}")
     if stopped():
         # What has not learned to the end does not become the champion: the next start goes on.
-        raise ToldToStop("pre-training")
+        raise StopRequested("pre-training")
     return Learnt(algorithm, store, origin, checkpoint)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trading.app.display import Display
 from trading.app.restarts import Restarts
-from trading.app.waiting import Heartbeat, ToldToStop, arrived
+from trading.app.waiting import Heartbeat, StopRequested, arrived
 from trading.config import Settings
 from trading.config.settings import CredentialSettings
 from trading.errors import AuthenticationFailed, ConfigError, TradingError
@@ -32,11 +32,11 @@ from trading.logs import get_logger
 # Settings become parts before Ray and torch are imported, see `up.ray_runtime`.
 if TYPE_CHECKING:
     from trading.app.handles import (
-        Answering,
         LiveMarketHandle,
         MarketServerHandle,
-        Reference,
+        PingedActor,
         RegistryHandle,
+        ResultReference,
     )
     from trading.app.held_out import HeldOutSessions
     from trading.app.learning_loop import LearningLoop
@@ -133,7 +133,7 @@ def run_application(
     started = time.monotonic()
     with ExitStack() as stack:
         application = _Application(settings, display, stop, stack, shared)
-        with suppress(ToldToStop):
+        with suppress(StopRequested):
             application.start(serve)
             if traded is not None:
                 traded()
@@ -192,7 +192,7 @@ class _Application:
         self._learner_thread: threading.Thread | None = None
         self._stop_learning = threading.Event()
         self._learner_failure: Exception | None = None
-        self._served: Reference[None] | None = None
+        self._served: ResultReference[None] | None = None
         self._before = Account()
         self._last: Progress | None = None
         self._faults = FaultNotes(assembly.journal_path(settings))
@@ -209,7 +209,7 @@ class _Application:
 
         Raises
         ------
-        ToldToStop
+        StopRequested
             Before all of it was there.
         """
         from trading.live.changed_settings import changed_settings
@@ -333,7 +333,7 @@ class _Application:
         ------
         LearningError
             There is neither.
-        ToldToStop
+        StopRequested
             Before there was one.
         """
         from trading.app.shared_learning import SharedLearning, write_shared
@@ -353,7 +353,7 @@ class _Application:
         )
         first = learner.begin(champions, self._stop.is_set, self._display.phase)
         if first is None and not champions.numbers():
-            raise ToldToStop("the shared learner")
+            raise StopRequested("the shared learner")
         version, origin = (0, "") if first is None else (first.champion.version, first.why.reason)
 
         def fill(folder: Path) -> None:
@@ -721,12 +721,12 @@ def _failure(progress: Progress) -> TradingError:
     return (kind or ApplicationFailed)(progress.failure)
 
 
-def _get(reference: Reference[Told], what: str, stop: threading.Event) -> Told:
+def _get(reference: ResultReference[Told], what: str, stop: threading.Event) -> Told:
     """Return the result of a remote call, with its own error or one that names the part.
 
     Raises
     ------
-    ToldToStop
+    StopRequested
         `stop` was set before it was there.
     """
     import ray
@@ -755,7 +755,7 @@ def _cause(error: Any) -> str:
     return " ".join(str(error).split())[:500]
 
 
-def _kill(actor: Answering) -> None:
+def _kill(actor: PingedActor) -> None:
     import ray
 
     ray.kill(actor, no_restart=True)

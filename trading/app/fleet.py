@@ -34,9 +34,9 @@ from trading.app.driver import (
 )
 from trading.app.fleet_display import FleetDisplay
 from trading.app.shared_address import SharedLearnerAddress, shared_settings, sharing
-from trading.app.strategy_process import Start, run_strategy
+from trading.app.strategy_process import StrategyStart, run_strategy
 from trading.app.up import STOP_LIMIT_S, check_replay, ray_runtime, stop_signals
-from trading.app.waiting import Heartbeat, ToldToStop
+from trading.app.waiting import Heartbeat, StopRequested
 from trading.config import Settings, absolute_paths
 from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
@@ -50,7 +50,7 @@ from trading.serving.supervisor import (
     RESTARTING,
     STANDBY,
     STOPPED,
-    Pauses,
+    Backoff,
     Supervisor,
     SupervisorState,
 )
@@ -115,7 +115,7 @@ def up_strategies(
         if joins and (direct := direct_readers(strategies)):
             fleet.read(stack.enter_context(cluster_feed(strategies[direct[0]])))
         stack.callback(fleet.close)
-        with suppress(ToldToStop):
+        with suppress(StopRequested):
             fleet.begin(name)
             fleet.serve(stack, name)
             fleet.run()
@@ -369,7 +369,7 @@ class Fleet:
     def keep(self, name: str, lease: Any = None) -> None:
         """Keep a strategy going from now on, by a lease that is held already or is waited for."""
         journal, trade = self._journals[name], partial(self._trade, name)
-        self._supervisors[name] = Supervisor(journal, trade, Pauses(), lease)
+        self._supervisors[name] = Supervisor(journal, trade, Backoff(), lease)
 
     def _claim_one(self) -> None:
         """Wait until a strategy is free, and trade that."""
@@ -393,7 +393,7 @@ class Fleet:
             until = StoppedOrMoved(stop, feed)
         written = settings.paths.state_dir / _LOG if self._display.is_terminal else None
         shared = self._shared if settings.learner == "shared" else None
-        start = Start(settings, self._address, self._duration_s, written, shared)
+        start = StrategyStart(settings, self._address, self._duration_s, written, shared)
         try:
             summary = run_strategy(start, self._display.of(name), until, traded)
             if feed is not None and until.is_set() and not stop.is_set():

@@ -20,45 +20,45 @@ Asked = ParamSpec("Asked")
 Told_co = TypeVar("Told_co", covariant=True)
 
 
-class Reference(Generic[Told_co]):
+class ResultReference(Generic[Told_co]):
     """An answer that is not there yet: what `ray.get` takes."""
 
 
-class Call(Protocol[Asked, Told_co]):
+class RemoteMethod(Protocol[Asked, Told_co]):
     """A method of an actor."""
 
-    def remote(self, *args: Asked.args, **named: Asked.kwargs) -> Reference[Told_co]:
+    def remote(self, *args: Asked.args, **named: Asked.kwargs) -> ResultReference[Told_co]:
         """Ask, and do not wait."""
 
 
-class Answering(Protocol):
+class PingedActor(Protocol):
     """Any actor that says that it lives."""
 
-    ping: Call[[], object]
+    ping: RemoteMethod[[], object]
 
 
-class LiveMarketHandle(Answering, Protocol):
+class LiveMarketHandle(PingedActor, Protocol):
     """Of `trading.live.actor.LiveMarket`."""
 
-    unlock: Call[[CredentialSettings, str], None]
-    progress: Call[[], Progress]
-    next_fragment: Call[[float], Fragment | None]
-    account_champion: Call[[], AccountChampion | None]
-    deliver: Call[[LearnerReply, LearnerFigures, dict[str, Any]], None]
-    learner_fault: Call[[str], None]
-    stop: Call[[], Progress]
+    unlock: RemoteMethod[[CredentialSettings, str], None]
+    progress: RemoteMethod[[], Progress]
+    next_fragment: RemoteMethod[[float], Fragment | None]
+    account_champion: RemoteMethod[[], AccountChampion | None]
+    deliver: RemoteMethod[[LearnerReply, LearnerFigures, dict[str, Any]], None]
+    learner_fault: RemoteMethod[[str], None]
+    stop: RemoteMethod[[], Progress]
 
 
-class MarketServerHandle(Answering, Protocol):
+class MarketServerHandle(PingedActor, Protocol):
     """Of `trading.live.market_server.MarketServerHost`."""
 
-    start: Call[[Endpoint | None], Endpoint]
-    begin: Call[[], None]
-    wait_finished: Call[[], None]
-    stop: Call[[], None]
+    start: RemoteMethod[[Endpoint | None], Endpoint]
+    begin: RemoteMethod[[], None]
+    wait_finished: RemoteMethod[[], None]
+    stop: RemoteMethod[[], None]
 
 
-class RegistryHandle(Answering, Protocol):
+class RegistryHandle(PingedActor, Protocol):
     """Of `trading.learning.champion.registry.WeightRegistry`."""
 
-    champion: Call[[int], Champion | None]
+    champion: RemoteMethod[[int], Champion | None]

@@ -19,7 +19,7 @@ from trading.live import assembly
 from trading.live.simulated_world import simulated_world
 from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
-from trading.market.randomisation import Family
+from trading.market.randomisation import MarketDistribution
 
 log = get_logger(__name__)
 
@@ -43,7 +43,7 @@ class HeldOutSessions:
         self._rules = assembly.trading_rules(settings)
         self._fees = assembly.fee_schedule(settings)
         self._features = assembly.own_features(settings)
-        self._family = simulated_world(settings.market).family
+        self._distribution = simulated_world(settings.market).distribution
         self._recordings = assembly.recordings_path(settings)
         self._recent = settings.paths.state_dir / "held-out" / _RECENT
         self._known: list[date] | None = None
@@ -115,7 +115,7 @@ class HeldOutSessions:
     def _markets(self, sessions: int, judgement: int) -> "HeldOutMarkets":
         seed = held_out_seed(self._settings.seed, judgement)
         per_episode = self._settings.env.sessions_per_episode
-        made_for = (self._rules, self._fees, self._family, per_episode, self._features)
+        made_for = (self._rules, self._fees, self._distribution, per_episode, self._features)
         return HeldOutMarkets(sessions, seed, *made_for)
 
     def _days(self, folder: Path) -> "HeldOutDays":
@@ -131,14 +131,14 @@ class HeldOutMarkets:
     seed: int
     rules: TradingRules
     fees: FeeSchedule
-    family: Family
+    distribution: MarketDistribution
     sessions_per_episode: int
     features: OwnFeatures | None = None
 
     def __call__(self, trader: SessionTrader) -> Returns:
         rules, per_episode = (self.rules, self.fees), self.sessions_per_episode
         return simulation_returns(
-            self.sessions, self.seed, *rules, trader, self.family, per_episode, self.features
+            self.sessions, self.seed, *rules, trader, self.distribution, per_episode, self.features
         )
 
 

@@ -187,7 +187,7 @@ def children() -> set[int]:
     return {each.pid for each, parent in _processes().items() if parent == own}
 
 
-def family() -> set[Process]:
+def descendants() -> set[Process]:
     """Return the processes that this one started, that these started, and so on."""
     parents, known = _processes(), {os.getpid()}
     found: set[Process] = set()
@@ -197,7 +197,7 @@ def family() -> set[Process]:
     return found
 
 
-def end_family(processes: set[Process], grace_s: float = 0.0) -> None:
+def end_descendants(processes: set[Process], grace_s: float = 0.0) -> None:
     """SIGKILL for those that are not gone by themselves in time.
 
     One that hangs, or is stopped, does not notice that its Ray is gone.

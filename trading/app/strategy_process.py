@@ -29,7 +29,7 @@ from trading.errors import TradingError
 _POLL_S = 0.25
 
 
-class Start(NamedTuple):
+class StrategyStart(NamedTuple):
     """What a process begins with."""
 
     settings: Settings
@@ -44,7 +44,7 @@ class Start(NamedTuple):
 
 
 def run_strategy(
-    start: Start, display: Display, stop: threading.Event, traded: Callable[[], None]
+    start: StrategyStart, display: Display, stop: threading.Event, traded: Callable[[], None]
 ) -> Summary:
     """Trade one strategy in a process of its own until it ends, or `stop` is set.
 
@@ -162,7 +162,7 @@ def _listen(pipe: "Connection[Any, Any]", stop: threading.Event) -> None:
     limit.start()
 
 
-def _trade(start: Start, pipe: "Connection[Any, Any]") -> None:
+def _trade(start: StrategyStart, pipe: "Connection[Any, Any]") -> None:
     settings, display, stop = start.settings, _Relay(pipe), threading.Event()
     if start.log is not None:
         start.log.parent.mkdir(parents=True, exist_ok=True)

@@ -122,9 +122,9 @@ def ray_runtime(
     finally:
         # A thread that still waits for Ray's own services would report their end as an error.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
-        started: set[local_ray.Process] = set() if address else local_ray.family()
+        started: set[local_ray.Process] = set() if address else local_ray.descendants()
         ray.shutdown()
-        local_ray.end_family(started, _GRACE_S)
+        local_ray.end_descendants(started, _GRACE_S)
 
 
 def _dashboard_note() -> str:
@@ -197,5 +197,5 @@ def end_at_once() -> None:
         file=sys.stderr,
         flush=True,
     )
-    local_ray.end_family(local_ray.family())
+    local_ray.end_descendants(local_ray.descendants())
     os._exit(_ENDED_AT_ONCE)

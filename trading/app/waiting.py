@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from trading.app.handles import Answering, Reference
+from trading.app.handles import PingedActor, ResultReference
 from trading.errors import TradingError
 
 _POLL_S = 0.1
@@ -14,7 +14,7 @@ _POLL_S = 0.1
 T = TypeVar("T")
 
 
-class ToldToStop(TradingError):
+class StopRequested(TradingError):
     """What was waited for no longer matters: everything is to end."""
 
     def __init__(self, awaited: str) -> None:
@@ -22,13 +22,13 @@ class ToldToStop(TradingError):
 
 
 def arrived(
-    reference: Reference[object], awaited: str, stopped: Callable[[], bool], timeout_s: float
+    reference: ResultReference[object], awaited: str, stopped: Callable[[], bool], timeout_s: float
 ) -> bool:
     """Wait for what a remote call returns; whether it is there.
 
     Raises
     ------
-    ToldToStop
+    StopRequested
         `stopped` said so before.
     """
     import ray
@@ -36,7 +36,7 @@ def arrived(
     deadline = time.monotonic() + timeout_s
     while not ray.wait([reference], timeout=_POLL_S)[0]:
         if stopped():
-            raise ToldToStop(awaited)
+            raise StopRequested(awaited)
         if time.monotonic() >= deadline:
             return False
     return True
@@ -46,10 +46,10 @@ class Heartbeat:
     """Asks an actor for a sign of life, its `ping`, again and again; never waits for it."""
 
     def __init__(self) -> None:
-        self._asked: Reference[object] | None = None
+        self._asked: ResultReference[object] | None = None
         self._asked_s = 0.0
 
-    def is_lost(self, actor: Answering, now_s: float, most_s: float) -> bool:
+    def is_lost(self, actor: PingedActor, now_s: float, most_s: float) -> bool:
         """Whether the last question has had no answer for longer than `most_s` seconds.
 
         After that it begins anew. One that is dead answers: who holds it hears of its death.
@@ -82,7 +82,7 @@ def unless_stopped(
 
     Raises
     ------
-    ToldToStop
+    StopRequested
         `stopped` said so before it returned.
     """
     outcome: Future[T] = Future()
@@ -101,7 +101,7 @@ def unless_stopped(
     while not wait([outcome], timeout=_POLL_S).done:
         if stopped():
             outcome.add_done_callback(undo_late)
-            raise ToldToStop(awaited)
+            raise StopRequested(awaited)
     return outcome.result()
 
 
@@ -129,7 +129,7 @@ def await_room(
 
     Raises
     ------
-    ToldToStop
+    StopRequested
         `stopped` said so before; nothing is asked for any more.
     """
     from ray.util import placement_group, remove_placement_group
@@ -140,7 +140,7 @@ def await_room(
     try:
         while not rooms[0].wait(_POLL_S):
             if stopped():
-                raise ToldToStop(awaited)
+                raise StopRequested(awaited)
     finally:
         for room in rooms:
             remove_placement_group(room)

@@ -70,7 +70,7 @@ def status(
     from trading.execution.configured_fees import configured_fees
     from trading.execution.journal import Journal
     from trading.execution.lease import holder_of
-    from trading.execution.mailbox import NotTaken, ask
+    from trading.execution.mailbox import RequestNotTaken, ask
     from trading.execution.owner import account_status
     from trading.live import assembly
 
@@ -81,7 +81,7 @@ def status(
         if holder is not None:
             try:
                 account = ask(path, None, timeout).answer["account"]
-            except NotTaken:
+            except RequestNotTaken:
                 account = None
         if account is None:
             with Journal(path, read_only=True) as journal:
@@ -232,7 +232,7 @@ def withdraw(
 def give(settings: Settings, command: "Command", timeout_s: float) -> dict[str, Any]:
     """Hand a command to who trades the account, or obey it here where nobody does."""
     from trading.execution.lease import AccountLease
-    from trading.execution.mailbox import NotTaken, ask
+    from trading.execution.mailbox import RequestNotTaken, ask
 
     path = _journal(settings)
     deadline = time.monotonic() + timeout_s
@@ -249,7 +249,7 @@ def give(settings: Settings, command: "Command", timeout_s: float) -> dict[str, 
             try:
                 # In parts: it may end, or a successor come, while it does not answer.
                 reply = ask(path, command, min(left_s, 2.0))
-            except NotTaken:
+            except RequestNotTaken:
                 time.sleep(_POLL_S)
                 continue
             if reply.refused:

@@ -92,7 +92,7 @@ def backtest(
             fee_schedule(settings),
             own_features(settings),
         )
-        family = simulated_world(settings.market).family
+        distribution = simulated_world(settings.market).distribution
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
         in_a_row = settings.env.sessions_per_episode
         traders: dict[str, Trader] = {}
@@ -124,7 +124,7 @@ def backtest(
                         rules,
                         fees,
                         each_trader,
-                        family,
+                        distribution,
                         in_a_row,
                         features,
                     )
@@ -197,8 +197,7 @@ def evaluate(
     display = Display(Console(highlight=False, stderr=as_json))
     work = (into or settings.paths.state_dir / "evaluation").resolve()
     with failures(), ExitStack() as stack:
-        from trading.evaluation.evaluate import check_unused, days_of
-        from trading.evaluation.evaluate import evaluate as run
+        from trading.evaluation.evaluate import check_unused, days_of, evaluate_folds
         from trading.evaluation.simulated_history import write_simulated_history
         from trading.evaluation.summary import default_trials
         from trading.evaluation.walk_forward import walk_forward
@@ -219,13 +218,15 @@ def evaluate(
         if history is None:
             history = work / "history"
             display.phase(f"making {simulated} simulated days")
-            family = simulated_world(settings.market).family
-            write_simulated_history(history, simulated or 1, seed, rules, fees, family, features)
+            distribution = simulated_world(settings.market).distribution
+            write_simulated_history(
+                history, simulated or 1, seed, rules, fees, distribution, features
+            )
         days = days_of(history, rules, fees, features)
         made = walk_forward(days, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
         policy_of = _policy_of_fold(settings, training, display, stack)
         told_by = (policy_of, display.phase, in_a_row, features)
-        results = run(history, made, work, rules, fees, seed, *told_by)
+        results = evaluate_folds(history, made, work, rules, fees, seed, *told_by)
         # Each fold's policy is a trial of its own.
         trials = trials or default_trials(results) + (folds - 1 if training else 0)
         about = [("folds", f"{folds} of {test_days} days each, of {history}")]

@@ -28,7 +28,7 @@ _TRIES = 8
 """Ray gives its own parts half a minute to start, which is too little on a busy machine."""
 
 
-class RehearsalFailed(TradingError):
+class WarmUpRunFailed(TradingError):
     """The run that shows which kernels are needed did not come to its end."""
 
 
@@ -48,7 +48,7 @@ def compile_kernels(
     least = cpus[-1]
     with failures():
         if least not in supported_cpus():
-            raise RehearsalFailed(
+            raise WarmUpRunFailed(
                 f"this machine is no {least}: compile the kernels on a newer one, or do without"
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def _run(command: list[str], folder: Path, cpu: str) -> None:
     for _ in range(_TRIES):
         if subprocess.run(command, env=environment, check=False).returncode == 0:
             return
-    raise RehearsalFailed(f"failed {_TRIES} times: {' '.join(command)}")
+    raise WarmUpRunFailed(f"failed {_TRIES} times: {' '.join(command)}")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from trading.files import write
 if TYPE_CHECKING:
     from trading.data.recorded_session import RecordedSession
     from trading.market.model_statistics import Estimate, ModelStatistics
-    from trading.market.recorded_market import Fit, Watched
+    from trading.market.recorded_market import Fit, SampledSession
 
 market_app = typer.Typer(
     add_completion=False,
@@ -216,12 +216,12 @@ def _quote_table(settings: Settings) -> Table:
     return _table(f"quotes of {settings.symbols[0]} in a session", rows)
 
 
-def _watched(told: "RecordedSession") -> "Watched":
+def _watched(told: "RecordedSession") -> "SampledSession":
     import numpy as np
 
     from trading.market.calendar import MINUTE_NS, ExchangeCalendar
     from trading.market.chain import Chain
-    from trading.market.recorded_market import watch
+    from trading.market.recorded_market import sample_session
 
     calendar = ExchangeCalendar()
     expiries = [calendar.expiry_ns(each.expiry, each.root) for each in told.contracts]
@@ -229,7 +229,7 @@ def _watched(told: "RecordedSession") -> "Watched":
     column = np.array([chain.index[each.symbol] for each in told.contracts])
     quotes, order = told.quotes, np.argsort(told.quotes.ts_ns, kind="stable")
     columns = (column[quotes.contract], *quotes[1:6])
-    return watch(
+    return sample_session(
         chain,
         (told.bars.start_ns + MINUTE_NS, told.bars.close),
         [each[order] for each in columns],

@@ -16,7 +16,7 @@ from trading.config import Settings
 from trading.errors import TradingError
 
 if TYPE_CHECKING:
-    from trading.execution.lease import Holder
+    from trading.execution.lease import LeaseHolder
 
 _POLL_S = 0.25
 
@@ -53,7 +53,7 @@ def stop(
             print(f"stopped: {holder}")
 
 
-def _ask(settings: Settings, here: bool) -> "Holder | None":
+def _ask(settings: Settings, here: bool) -> "LeaseHolder | None":
     """Ask who trades the account to end; None where there is nobody to be asked, which is told."""
     from trading.execution.lease import ask_to_stop, holder_of
     from trading.live import assembly
@@ -71,7 +71,7 @@ def _ask(settings: Settings, here: bool) -> "Holder | None":
     return holder
 
 
-def _wait(settings: Settings, holder: "Holder", deadline: float, timeout_s: float) -> None:
+def _wait(settings: Settings, holder: "LeaseHolder", deadline: float, timeout_s: float) -> None:
     from trading.execution.lease import holder_of
     from trading.live import assembly
 

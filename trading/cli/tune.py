@@ -30,8 +30,8 @@ from trading.errors import ConfigError, DataError
 from trading.files import FileLock, LockHeld, write
 
 if TYPE_CHECKING:
-    from trading.app.tuning.outcome import Elsewhere
-    from trading.app.tuning.plan import Plan
+    from trading.app.tuning.outcome import UnscoredReturns
+    from trading.app.tuning.plan import SearchPlan
     from trading.app.tuning.record import Trial
 
 _PICTURES = (".png", ".svg", ".pdf")
@@ -218,7 +218,7 @@ def _owned(work: Path, *, resume: bool) -> Iterator[None]:
                 work.rmdir()
 
 
-def _begin(work: Path, plan: "Plan", made: list[Point], resume: bool) -> None:
+def _begin(work: Path, plan: "SearchPlan", made: list[Point], resume: bool) -> None:
     """Note what is searched, or check that it is what the folder's search is about."""
     from trading.learning.noted_settings import differences, noted_settings
 
@@ -250,7 +250,7 @@ def _begin(work: Path, plan: "Plan", made: list[Point], resume: bool) -> None:
 
 
 def _search(
-    plan: "Plan",
+    plan: "SearchPlan",
     space: Space,
     made: list[Point],
     work: Path,
@@ -264,10 +264,10 @@ def _search(
     stack.enter_context(ray_runtime(plan.settings, display, shows_logs=False))
     stack.enter_context(stop_signals(stop))
     # Ray reads how to authenticate when it is imported, and the runtime sets that.
-    from trading.app.tuning.record import Record
+    from trading.app.tuning.record import TrialLog
     from trading.app.tuning.search import search
 
-    record = Record(work / RECORD)
+    record = TrialLog(work / RECORD)
     return search(plan, space, made, work, record, display.phase, stop.is_set)
 
 
@@ -277,7 +277,7 @@ RECORD = "results.jsonl"
 class _Output(NamedTuple):
     settings: Settings
     """As they were given, with their own paths."""
-    plan: "Plan"
+    plan: "SearchPlan"
     work: Path
     best: Path | None
     picture: Path | None
@@ -288,14 +288,14 @@ class _Output(NamedTuple):
 def _finish(output: _Output, space: Space, kept: Mapping[int, Path], is_stopped: bool) -> None:
     """Trade the last sessions, write the files, and print the table."""
     from trading.app.tuning.outcome import elsewhere, ranked, settings_layer, winner_of
-    from trading.app.tuning.record import Record
+    from trading.app.tuning.record import TrialLog
     from trading.cli.tune_picture import draw
 
     plan, work, display = output.plan, output.work, output.display
-    trials = Record(work / RECORD).trials()
+    trials = TrialLog(work / RECORD).trials()
     judgements = plan.settings.tune.judgements
     winner = None if is_stopped else winner_of(trials, judgements)
-    last: Elsewhere | None = None
+    last: UnscoredReturns | None = None
     files: dict[str, str] = {}
     if winner is not None and winner.newest is not None:
         display.phase("the winner trades sessions that no trial was scored on")
@@ -354,10 +354,10 @@ def _ended(trial: "Trial", judgements: int) -> str:
 
 
 def _plain(
-    plan: "Plan",
+    plan: "SearchPlan",
     rows: list[dict[str, Any]],
     winner: "Trial | None",
-    last: "Elsewhere | None",
+    last: "UnscoredReturns | None",
     files: dict[str, str],
     is_stopped: bool,
 ) -> dict[str, Any]:
@@ -405,7 +405,7 @@ def _shown(value: Any) -> str:
 
 
 def _said(
-    plan: "Plan", winner: "Trial | None", last: "Elsewhere | None", is_stopped: bool
+    plan: "SearchPlan", winner: "Trial | None", last: "UnscoredReturns | None", is_stopped: bool
 ) -> list[str]:
     """Return what it means, a sentence a line."""
     import numpy as np

@@ -83,7 +83,7 @@ class Bands(NamedTuple):
     """Percent of the last price, for the underlying itself."""
 
 
-class Kept(NamedTuple):
+class AdmissionState(NamedTuple):
     """What admission keeps of each contract of a chain, [N] each."""
 
     seen_ns: I64
@@ -98,12 +98,12 @@ class Kept(NamedTuple):
     apart_ask_size: F64
 
 
-def nothing_kept(count: int) -> Kept:
+def new_admission_state(count: int) -> AdmissionState:
     """Return the state of `count` contracts that nothing was heard of."""
     times = (np.zeros(count, np.int64) for _ in range(2))
     values = (np.zeros(count) for _ in range(6))
     seen_ns, apart_ns = times
-    return Kept(seen_ns, next(values), next(values), apart_ns, *values)
+    return AdmissionState(seen_ns, next(values), next(values), apart_ns, *values)
 
 
 def is_price(price: float) -> bool:
@@ -369,7 +369,7 @@ def how_far_off(bid: float, ask: float, value: float, tolerance: float) -> float
 
 
 @njit(cache=True, error_model="numpy")
-def _restore(chain: ChainColumns, kept: Kept) -> None:
+def _restore(chain: ChainColumns, kept: AdmissionState) -> None:
     """Put what is kept apart back, where nothing newer came, to be looked at again."""
     for i in range(len(chain.bid)):
         alone = kept.apart_ns[i] > 0 and chain.quote_ns[i] == kept.apart_ns[i]
@@ -380,7 +380,7 @@ def _restore(chain: ChainColumns, kept: Kept) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def _is_new(chain: ChainColumns, kept: Kept, i: int) -> bool:
+def _is_new(chain: ChainColumns, kept: AdmissionState, i: int) -> bool:
     """Whether the quote of contract `i` has not been looked at."""
     return bool(
         chain.quote_ns[i] != kept.seen_ns[i]
@@ -392,7 +392,7 @@ def _is_new(chain: ChainColumns, kept: Kept, i: int) -> bool:
 @njit(cache=True, error_model="numpy")
 def _from_chain(
     chain: ChainColumns,
-    kept: Kept,
+    kept: AdmissionState,
     i: int,
     first: int,
     last: int,
@@ -438,7 +438,7 @@ def _from_chain(
 
 
 @njit(cache=True, error_model="numpy")
-def _keep_apart(chain: ChainColumns, kept: Kept, i: int) -> bool:
+def _keep_apart(chain: ChainColumns, kept: AdmissionState, i: int) -> bool:
     """Take the quote of contract `i` out of the chain; False when it was out before."""
     bid, ask = chain.bid[i], chain.ask[i]
     again = (
@@ -479,7 +479,7 @@ _ADMITTED, _APART, _UNCONFIRMED, _OUT_OF_BOUNDS = 0, 1, 2, 3
 @njit(cache=True, error_model="numpy")
 def _judge(
     chain: ChainColumns,
-    kept: Kept,
+    kept: AdmissionState,
     i: int,
     first: int,
     last: int,
@@ -558,7 +558,7 @@ def _judge(
 @njit(cache=True, error_model="numpy")
 def vet(
     chain: ChainColumns,
-    kept: Kept,
+    kept: AdmissionState,
     now_ns: int,
     spot: float,
     rate: float,

@@ -12,7 +12,7 @@ import numpy as np
 
 from trading.data.admission import LAST_NS, Refusal, how_far_off, is_older
 from trading.data.massive.wire import MAX_PRICE
-from trading.execution.deliverables import Adjusted
+from trading.execution.deliverables import AdjustedSymbols
 from trading.execution.holdings import marked
 from trading.execution.orders import QuoteView
 from trading.market.chain import Chain
@@ -106,7 +106,7 @@ def _is_same(quote: QuoteView, apart: QuoteView, width: float) -> bool:
 
 def adjusted_greeks(
     symbol: str,
-    adjusted: Adjusted,
+    adjusted: AdjustedSymbols,
     multiplier: float,
     spot: float,
     vol: float,

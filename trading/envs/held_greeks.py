@@ -15,7 +15,7 @@ NO_TIME_VALUE = 10.0 * MIN_TIME_VALUE
 """USD a share: an option quoted with no more above its intrinsic value moves as at its expiry."""
 
 
-class Source(StrEnum):
+class GreeksSource(StrEnum):
     """Where the greeks of a holding come from."""
 
     QUOTE = "quote"
@@ -50,7 +50,7 @@ class HeldGreeks:
 
     def of(
         self, symbol: str, columns: ChainColumns, i: int, spot: float, now_ns: int, max_age_ns: int
-    ) -> tuple[Sensitivities, Source]:
+    ) -> tuple[Sensitivities, GreeksSource]:
         """Return the greeks of contract `i` at `spot` (USD a share), and where they come from."""
         if np.isfinite(spot):
             read = _read(columns, i)
@@ -58,16 +58,16 @@ class HeldGreeks:
                 read = _without_time_value(columns, i, spot, now_ns, max_age_ns)
             if read is not None:
                 self._last[symbol] = (read, spot)
-                return read, Source.QUOTE
+                return read, GreeksSource.QUOTE
         last = self._last.get(symbol)
         if last is None:
-            return UNKNOWN, Source.UNKNOWN
+            return UNKNOWN, GreeksSource.UNKNOWN
         kept, spot_then = last
         if not np.isfinite(spot):
-            return kept, Source.LAST
+            return kept, GreeksSource.LAST
         moved = kept.delta + kept.gamma * (spot - spot_then)
         bounds = (0.0, 1.0) if columns.right[i] > 0 else (-1.0, 0.0)
-        return kept._replace(delta=min(max(moved, bounds[0]), bounds[1])), Source.LAST
+        return kept._replace(delta=min(max(moved, bounds[0]), bounds[1])), GreeksSource.LAST
 
 
 def _read(columns: ChainColumns, i: int) -> Sensitivities | None:

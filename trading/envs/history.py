@@ -197,7 +197,7 @@ def new_history(
             if not writer.days:
                 raise DataError(f"cannot write history {folder}: there is no recorded session")
             digest = snapshots_digest(rules, fees, features=features)
-            meta = Meta(digest, writer.days, snapshots_terms(rules, fees, features))
+            meta = HistoryMetadata(digest, writer.days, snapshots_terms(rules, fees, features))
             _write_meta(staging, meta)
     except OSError as error:
         raise DataError(f"cannot write history {folder}: {error}") from error
@@ -239,7 +239,7 @@ def _staged(folder: Path) -> Iterator[Path]:
         replace_folder(staging, folder)
 
 
-class Meta(NamedTuple):
+class HistoryMetadata(NamedTuple):
     """What a history says of itself."""
 
     digest: str
@@ -248,7 +248,7 @@ class Meta(NamedTuple):
     """As `snapshots_terms`; empty in histories of older versions."""
 
 
-def _write_meta(folder: Path, meta: Meta) -> None:
+def _write_meta(folder: Path, meta: HistoryMetadata) -> None:
     content = {
         "digest": meta.digest,
         "days": [{_DISK_NAME.get(k, k): v for k, v in asdict(day).items()} for day in meta.days],
@@ -257,7 +257,7 @@ def _write_meta(folder: Path, meta: Meta) -> None:
     (folder / _META).write_text(json.dumps(content, indent=1))
 
 
-def _read_meta(folder: Path) -> Meta:
+def _read_meta(folder: Path) -> HistoryMetadata:
     try:
         meta = json.loads((folder / _META).read_text())
     except (OSError, ValueError) as error:
@@ -268,7 +268,7 @@ def _read_meta(folder: Path) -> Meta:
         HistoryDay(**{_FIELD.get(name, name): value for name, value in day.items()})
         for day in meta["days"]
     ]
-    return Meta(meta["digest"], days, meta.get("terms", {}))
+    return HistoryMetadata(meta["digest"], days, meta.get("terms", {}))
 
 
 def _told_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

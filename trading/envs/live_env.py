@@ -30,7 +30,7 @@ from trading.envs.adjusted_contracts import (
     nearest_volatility,
 )
 from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS, action_names
-from trading.envs.held_greeks import UNKNOWN, HeldGreeks, Sensitivities, Source
+from trading.envs.held_greeks import UNKNOWN, GreeksSource, HeldGreeks, Sensitivities
 from trading.envs.market_features import F32
 from trading.envs.market_snapshots import RATIO
 from trading.envs.own_features import OwnFeatures, copy_own, own_count
@@ -88,7 +88,7 @@ from trading.market.pricing import YEAR_NS
 log = get_logger(__name__)
 
 
-class Observed(NamedTuple):
+class TimeStep(NamedTuple):
     """What a closed bar shows of the U underlyings."""
 
     observations: F32
@@ -117,7 +117,7 @@ class PriceLimits(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ActionResult:
     """What became of one action."""
 
     action: int
@@ -724,7 +724,7 @@ class LiveEnv:
         self._rewards(np.zeros(len(self.symbols)), np.arange(len(self.symbols)))
         self.broker.warm_up_kernels()
 
-    def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> Observed:
+    def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> TimeStep:
         """Close the bar that ends at `now_ns`; unless it `trades`, orders that wait go on waiting.
 
         Rewards are for what changed since the last one in the journal, through nights and restarts.
@@ -753,7 +753,7 @@ class LiveEnv:
         self.broker.on_bar(quotes, now_ns, trades, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
         rewards = self._rewards(changes, np.array(rewarded, dtype=np.int64))
-        return Observed(self._views.observations.copy(), self._views.mask.copy(), rewards)
+        return TimeStep(self._views.observations.copy(), self._views.mask.copy(), rewards)
 
     def _rewards(self, changes: F64, which: I64) -> F32:
         """Rewards [U] of what underlyings `which` earned since their last, over the capital."""
@@ -776,7 +776,7 @@ class LiveEnv:
             )
         return rewards.astype(np.float32)
 
-    def trade(self, now_ns: int, actions: Sequence[int]) -> list[Outcome]:
+    def trade(self, now_ns: int, actions: Sequence[int]) -> list[ActionResult]:
         """Send the orders of one action per underlying, in the order of `symbols`.
 
         What the owner wants closed is closed first, and stock that an expiry or assignment left
@@ -1031,20 +1031,22 @@ class LiveEnv:
     def greeks_not_quoted(self) -> dict[str, str]:
         """Return holdings whose greeks are not those of their quotes now: `last`, or `unknown`."""
         sources = {symbol: self._held_greeks(symbol)[1] for symbol in self.broker.account.positions}
-        return {symbol: str(each) for symbol, each in sources.items() if each is not Source.QUOTE}
+        return {
+            symbol: str(each) for symbol, each in sources.items() if each is not GreeksSource.QUOTE
+        }
 
-    def _held_greeks(self, symbol: str) -> tuple[Sensitivities, Source]:
+    def _held_greeks(self, symbol: str) -> tuple[Sensitivities, GreeksSource]:
         if symbol in self._adjusted:
             if not np.isfinite(
                 self._markets[self.broker.account.positions[symbol].underlying].spot
             ):
-                return UNKNOWN, Source.UNKNOWN
-            return self._adjusted_greeks(symbol), Source.QUOTE
+                return UNKNOWN, GreeksSource.UNKNOWN
+            return self._adjusted_greeks(symbol), GreeksSource.QUOTE
         market, i = self._contracts.get(symbol, (None, NO_LEG))
         if market is None:
-            return UNKNOWN, Source.UNKNOWN
+            return UNKNOWN, GreeksSource.UNKNOWN
         if i == STOCK_LEG:
-            return Sensitivities(1.0, 0.0, 0.0, 0.0), Source.QUOTE
+            return Sensitivities(1.0, 0.0, 0.0, 0.0), GreeksSource.QUOTE
         columns, age = market.chain.columns, self._rules.max_quote_age_ns
         return self._greeks.of(symbol, columns, i, market.spot, self._now_ns, age)
 
@@ -1165,17 +1167,17 @@ class LiveEnv:
         listed = all(leg.symbol in self._contracts for leg in strategy.legs)
         return listed and not adjusted and len(strategy.legs) <= MAX_LEGS
 
-    def _act(self, now_ns: int, u: int, underlying: str, action: int) -> Outcome:
+    def _act(self, now_ns: int, u: int, underlying: str, action: int) -> ActionResult:
         if not self._views.mask[u, action]:
-            return Outcome(action, masked=True)
+            return ActionResult(action, masked=True)
         units = int(self._views.units[u, action])
         if units == 0:
-            return Outcome(action, masked=False)
+            return ActionResult(action, masked=False)
         if action == CLOSE:
             order = msgspec.structs.replace(
                 self.broker.liquidation(underlying, now_ns), units=units
             )
-            return Outcome(action, masked=False, result=self._submit(order))
+            return ActionResult(action, masked=False, result=self._submit(order))
         opening = of_full_size(action)
         order = Order(
             order_id=self.broker.next_order_id(),
@@ -1195,7 +1197,7 @@ class LiveEnv:
                 keep_greeks(
                     market.quotes, market.chain.index[symbol], market.snapshots.spot[0], known
                 )
-        return Outcome(action, masked=False, result=result)
+        return ActionResult(action, masked=False, result=result)
 
     def _submit(self, order: Order, unit: Greeks | None = None) -> Fill | Rejection | None:
         held = self.exposure()

@@ -13,15 +13,15 @@ import numpy as np
 
 from trading.data.admission import (
     LAST_NS,
+    AdmissionState,
     Bands,
-    Kept,
     Refusal,
     Refusals,
     gap_is_confirmed,
     is_bar,
     is_jump,
     is_older,
-    nothing_kept,
+    new_admission_state,
     told_until,
     vet,
     within,
@@ -179,7 +179,7 @@ class UnderlyingMarket:
         self.refused = Refusals() if refused is None else refused
         self._rules, self._fees, self._features = rules, fees, features
         self._bands = bands or Bands()
-        self._kept: Kept = nothing_kept(0)
+        self._kept: AdmissionState = new_admission_state(0)
         self._told = False
         """A quote was taken over that `vet` has not seen."""
         self._newest_ns = 0
@@ -246,7 +246,7 @@ class UnderlyingMarket:
         chain = Chain(self.symbol, [], [])
         chain.last_price = chain.spot = price
         chain.last_price_ns = known_ns
-        self._kept, self._gap = nothing_kept(0), None
+        self._kept, self._gap = new_admission_state(0), None
         self._price_before = (float("nan"), 0)
         self._show(chain)
 
@@ -270,7 +270,7 @@ class UnderlyingMarket:
         times = {expiry: expiry_ns(expiry) for expiry in {c.expiry for c in listed}}
         chain = Chain(self.symbol, listed, [times[c.expiry] for c in listed], held)
         chain.adopt_quotes(self.chain)
-        kept = nothing_kept(len(chain))
+        kept = new_admission_state(len(chain))
         former = self.chain.index
         mine = [i for i, symbol in enumerate(chain.symbols) if symbol in former]
         theirs = [former[chain.symbols[i]] for i in mine]

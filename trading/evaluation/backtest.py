@@ -24,7 +24,7 @@ from trading.evaluation.watched_env import WatchedBar, WatchedEnv
 from trading.execution.fees import FeeSchedule
 from trading.learning.policy import Policy
 from trading.market.chain import F64, I64
-from trading.market.randomisation import DEFAULT_FAMILY, Family
+from trading.market.randomisation import DEFAULT_DISTRIBUTION, MarketDistribution
 from trading.plugins.registry import Trader
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def backtest_simulation(
     rules: TradingRules,
     fees: FeeSchedule,
     trader: Trader,
-    family: Family = DEFAULT_FAMILY,
+    distribution: MarketDistribution = DEFAULT_DISTRIBUTION,
     sessions_per_episode: int = 1,
     features: OwnFeatures | None = None,
 ) -> Backtest:
@@ -184,7 +184,7 @@ def backtest_simulation(
     There are at least so many `sessions`, in whole episodes.
     """
     episodes = -(-sessions // sessions_per_episode)
-    markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode, features)
+    markets = _simulated(episodes, seed, rules, fees, distribution, sessions_per_episode, features)
     env = WatchedEnv(episodes, rules, fees, markets, [SIMULATED] * episodes, _held_to_close(trader))
 
     def named(episode: int, session: int) -> str:
@@ -228,13 +228,13 @@ def simulation_returns(
     rules: TradingRules,
     fees: FeeSchedule,
     trader: Trader,
-    family: Family = DEFAULT_FAMILY,
+    distribution: MarketDistribution = DEFAULT_DISTRIBUTION,
     sessions_per_episode: int = 1,
     features: OwnFeatures | None = None,
 ) -> F64:
     """Return what each episode of `backtest_simulation` returns, [E], as `history_returns`."""
     episodes = -(-sessions // sessions_per_episode)
-    markets = _simulated(episodes, seed, rules, fees, family, sessions_per_episode, features)
+    markets = _simulated(episodes, seed, rules, fees, distribution, sessions_per_episode, features)
     env = OptionsVectorEnv(episodes, rules, fees, markets)
     return _returns(env, rules.initial_capital, trader, np.full(episodes, sessions_per_episode))
 
@@ -264,13 +264,15 @@ def _simulated(
     seed: int,
     rules: TradingRules,
     fees: FeeSchedule,
-    family: Family,
+    distribution: MarketDistribution,
     sessions: int,
     features: OwnFeatures | None,
 ) -> FromTheOpen:
     rng = np.random.default_rng(seed)
-    conditions = family.initial_conditions
-    return FromTheOpen(episodes, 1, rules, fees, family.ranges, rng, conditions, sessions, features)
+    conditions = distribution.initial_conditions
+    return FromTheOpen(
+        episodes, 1, rules, fees, distribution.ranges, rng, conditions, sessions, features
+    )
 
 
 class _Step(NamedTuple):

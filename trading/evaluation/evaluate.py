@@ -49,7 +49,7 @@ def check_unused(work: Path) -> None:
         raise DataError(f"{work} holds an evaluation: remove it, or name another folder by --into")
 
 
-def evaluate(
+def evaluate_folds(
     history: Path,
     folds: Sequence[Fold],
     work: Path,

@@ -51,7 +51,7 @@ GAIN, LOSS, BLUE = "#2a9d74", "#d1493f", "#2563a8"
 _COLOURS = (BLUE, "#d9822b", "#2a9d74", "#b3498f", "#7a6ff0", "#8a6d3b", "#5c6b77", "#c0392b")
 
 
-class Section(NamedTuple):
+class PageSection(NamedTuple):
     """One part of a page; `told` is a sentence below its heading, `content` HTML."""
 
     heading: str
@@ -59,7 +59,7 @@ class Section(NamedTuple):
     content: str
 
 
-class Figure:
+class Chart:
     """A chart as Plotly's JSON; methods add traces and change the layout."""
 
     def __init__(self) -> None:
@@ -76,17 +76,17 @@ class Figure:
             "showlegend": True,
         }
 
-    def bar(self, x: Iterable[Any], y: Iterable[Any], **trace: Any) -> "Figure":
+    def bar(self, x: Iterable[Any], y: Iterable[Any], **trace: Any) -> "Chart":
         """Add bars."""
         self.data.append({"type": "bar", "x": list(x), "y": list(y), **trace})
         return self
 
-    def line(self, x: Iterable[Any], y: Iterable[Any], **trace: Any) -> "Figure":
+    def line(self, x: Iterable[Any], y: Iterable[Any], **trace: Any) -> "Chart":
         """Add a line, or points by `mode`."""
         self.data.append({"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), **trace})
         return self
 
-    def axes(self, x_title: str = "", y_title: str = "", **x_axis: Any) -> "Figure":
+    def axes(self, x_title: str = "", y_title: str = "", **x_axis: Any) -> "Chart":
         """Name the axes, and change the horizontal one."""
         self.layout["xaxis"] |= {"title": {"text": x_title}, **x_axis}
         self.layout["yaxis"] |= {"title": {"text": y_title}}
@@ -103,7 +103,7 @@ class Figure:
         )
 
 
-def page(title: str, intro: str, sections: Sequence[Section]) -> str:
+def page(title: str, intro: str, sections: Sequence[PageSection]) -> str:
     """Return a whole page; `intro` is HTML below the title."""
     body = "".join(
         f"<h2>{escape(each.heading)}</h2><p>{escape(each.told)}</p>{each.content}"

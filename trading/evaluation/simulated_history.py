@@ -10,7 +10,7 @@ from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SESSION_OPEN_NS, SimulatedMarkets
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
-from trading.market.randomisation import DEFAULT_FAMILY, Family
+from trading.market.randomisation import DEFAULT_DISTRIBUTION, MarketDistribution
 
 SIMULATED = "SIM"
 """Ticker of simulated underlyings."""
@@ -22,7 +22,7 @@ def write_simulated_history(
     seed: int,
     rules: TradingRules,
     fees: FeeSchedule,
-    family: Family = DEFAULT_FAMILY,
+    distribution: MarketDistribution = DEFAULT_DISTRIBUTION,
     features: OwnFeatures | None = None,
 ) -> list[HistoryDay]:
     """Write whole simulated sessions, each of a market of its own, as a history.
@@ -36,8 +36,10 @@ def write_simulated_history(
         There is no session, or the folder cannot be written.
     """
     rng, calendar = np.random.default_rng(seed), ExchangeCalendar()
-    conditions = family.initial_conditions
-    markets = SimulatedMarkets(1, 1, rules, fees, family.ranges, rng, conditions, features=features)
+    conditions = distribution.initial_conditions
+    markets = SimulatedMarkets(
+        1, 1, rules, fees, distribution.ranges, rng, conditions, features=features
+    )
     day = calendar.date_of(SESSION_OPEN_NS)
     with new_history(folder, rules, fees, features) as writer:
         for _ in range(sessions):

@@ -9,7 +9,7 @@ from trading.envs.catalogue import HOLD, action_names
 from trading.evaluation.attribution import COMPONENTS, FEES
 from trading.evaluation.backtest import Backtest
 from trading.evaluation.baselines import BENCHMARK
-from trading.evaluation.html_page import INK, Figure, Section, facts, folded, page, table
+from trading.evaluation.html_page import INK, Chart, PageSection, facts, folded, page, table
 from trading.evaluation.summary import Figures
 from trading.evaluation.watched_env import POSITIONS
 from trading.market.chain import F64
@@ -100,7 +100,7 @@ def tear_sheet(
         f"of so many traders without skill. The dashed line is the benchmark, {BENCHMARK}.</p>"
         f"{facts(about)}"
     )
-    return page(title, intro, [Section(*each) for each in sections])
+    return page(title, intro, [PageSection(*each) for each in sections])
 
 
 def _figures(tables: Mapping[str, Mapping[str, Figures]], first: str) -> str:
@@ -145,7 +145,7 @@ def _attribution(main: Backtest) -> str:
     by_session = main.parts.sum(axis=1)
     parts = np.array([by_session[group].sum(axis=0) for group in groups])
     x = [_range(group, main.names) for group in groups]
-    figure = Figure()
+    figure = Chart()
     for k, component in enumerate(COMPONENTS):
         if np.abs(parts[:, k]).max() >= 0.5:
             colour = _COLOURS[component]
@@ -160,7 +160,7 @@ def _attribution_by_bar(main: Backtest) -> str:
     """Components added up since the open of the only session, and their sum."""
     summed = np.cumsum(main.parts[0], axis=0)
     x = list(range(1, len(summed) + 1))
-    figure = Figure()
+    figure = Chart()
     for k, component in enumerate(COMPONENTS):
         if np.abs(summed[:, k]).max() >= 0.5:
             colour = {"color": _COLOURS[component]}
@@ -173,7 +173,7 @@ def _attribution_by_bar(main: Backtest) -> str:
 def _attributions(results: Mapping[str, Backtest]) -> str:
     shown = {name: r for name, r in results.items() if name != _ASIDE and r.trades.any()}
     means = {name: r.parts.sum(axis=(0, 1)) / len(r.returns) for name, r in shown.items()}
-    figure = Figure()
+    figure = Chart()
     for k, component in enumerate(COMPONENTS):
         figure.bar(
             [float(mean[k]) for mean in means.values()],
@@ -197,7 +197,7 @@ def _attributions(results: Mapping[str, Backtest]) -> str:
 def _positions(main: Backtest) -> str:
     """Stacked shares of the sessions that hold each strategy."""
     sessions = np.maximum(np.count_nonzero(main.position >= 0, axis=0), 1)
-    figure = Figure()
+    figure = Chart()
     for kind in range(1, len(POSITIONS)):
         share = 100.0 * np.count_nonzero(main.position == kind, axis=0) / sessions
         if share.any():
@@ -221,7 +221,7 @@ def _actions(main: Backtest) -> str:
         return "<p>It took no other.</p>"
     counts, names = zip(*sorted(taken), strict=True)
     text = {"text": [str(count) for count in counts], "textposition": "auto"}
-    figure = Figure().bar(counts, names, orientation="h", **text)
+    figure = Chart().bar(counts, names, orientation="h", **text)
     figure.layout["showlegend"] = False
     return figure.axes("times taken").draw(90 + 22 * max(len(taken), 4))
 
@@ -324,7 +324,7 @@ def _mean_of_open(values: F64) -> F64:
 
 def _lines(series: Mapping[str, F64], x_title: str, names: Sequence[str] = ()) -> str:
     """Return a line for each trader, over the sessions of these names, else over bars."""
-    figure = Figure()
+    figure = Chart()
     for name, values in series.items():
         mode = "lines+markers" if len(values) <= _MOST_MARKERS else "lines"
         line = {"color": INK, "dash": "dash"} if name == BENCHMARK else {}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.deliverables import STANDARD, AdjustedSymbols
 from trading.execution.endings import dividend_is_worth_it
 from trading.execution.events import Ending, Settled
 from trading.execution.holdings import Position, marked
@@ -63,7 +63,7 @@ def early_assignments(
     spot: float,
     multiplier: float,
     now_ns: int,
-    adjusted: Adjusted = STANDARD,
+    adjusted: AdjustedSymbols = STANDARD,
     source: CloseSource = CloseSource.OFFICIAL,
 ) -> list[Settled]:
     """Return the sold calls that are assigned at the close before a dividend's ex-date.

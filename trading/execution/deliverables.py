@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from trading.execution.legs import STOCK_RIGHT, Terms, is_stock, terms_of
+from trading.execution.legs import STOCK_RIGHT, LegTerms, is_stock, terms_of
 from trading.execution.orders import Leg
 
 
@@ -47,7 +47,7 @@ class Deliverable(msgspec.Struct, frozen=True):
         return self.shares * spot + self.fixed if self.shares else self.fixed
 
 
-class Adjusted(NamedTuple):
+class AdjustedSymbols(NamedTuple):
     """The symbols of an account that are not standard.
 
     Parameters
@@ -77,7 +77,7 @@ class Adjusted(NamedTuple):
             return self.deliverables[symbol].shares
         return self.size(symbol, multiplier)
 
-    def terms(self, symbol: str, multiplier: float) -> Terms:
+    def terms(self, symbol: str, multiplier: float) -> LegTerms:
         """Return the instrument as it is held against shares of its underlying."""
         terms = terms_of(symbol)
         delivered = self.deliverables.get(symbol)
@@ -101,7 +101,7 @@ class Adjusted(NamedTuple):
         return tuple(leg for leg in counted if leg.ratio), values
 
 
-STANDARD = Adjusted()
+STANDARD = AdjustedSymbols()
 """No symbol that is not standard."""
 
-__all__ = ["STANDARD", "STOCK_RIGHT", "Adjusted", "Deliverable", "OtherShares", "is_stock"]
+__all__ = ["STANDARD", "STOCK_RIGHT", "AdjustedSymbols", "Deliverable", "OtherShares", "is_stock"]

@@ -30,7 +30,7 @@ from trading.files import FileLock, LockHeld, is_locked, write
 _POLL_S = 0.25
 
 
-class Holder(msgspec.Struct, frozen=True):
+class LeaseHolder(msgspec.Struct, frozen=True):
     """Who holds a lease."""
 
     host: str
@@ -44,7 +44,7 @@ class Holder(msgspec.Struct, frozen=True):
     """Differs from every other holder's."""
 
     @classmethod
-    def this_process(cls) -> "Holder":
+    def this_process(cls) -> "LeaseHolder":
         """Return this process, from now on."""
         return cls(
             host=socket.gethostname(),
@@ -99,7 +99,7 @@ class AccountLease(Closing):
         if is_locked(lock_path(journal)):
             self._lock.close()
             raise AccountLeased(journal, "a process that writes the journal without the lease")
-        self.holder = Holder.this_process()
+        self.holder = LeaseHolder.this_process()
         _request_path(self._path).unlink(missing_ok=True)
         self._lock.write(msgspec.json.encode(self.holder))
 
@@ -197,17 +197,17 @@ def lease_path(journal: Path) -> Path:
     return beside(real(journal), ".lease")
 
 
-def holder_of(journal: Path) -> Holder | None:
+def holder_of(journal: Path) -> LeaseHolder | None:
     """Who holds the lease; None when nobody does, or only just."""
     path = lease_path(journal)
     try:
-        holder = msgspec.json.decode(path.read_bytes(), type=Holder)
+        holder = msgspec.json.decode(path.read_bytes(), type=LeaseHolder)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return holder if is_locked(path) else None
 
 
-def ask_to_stop(journal: Path, holder: Holder) -> None:
+def ask_to_stop(journal: Path, holder: LeaseHolder) -> None:
     """Ask this holder, and no later one, to end in order."""
     write(_request_path(lease_path(journal)), holder.key.encode())
 

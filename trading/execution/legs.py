@@ -14,7 +14,7 @@ STOCK_RIGHT = 0
 """The `right` of a stock leg; +1 is a call, -1 a put."""
 
 
-class Terms(NamedTuple):
+class LegTerms(NamedTuple):
     """One leg's instrument. Stock has right 0, strike 0 and never expires."""
 
     right: int
@@ -28,12 +28,12 @@ def is_stock(symbol: str) -> bool:
     return not symbol.startswith("O:")
 
 
-def terms_of(symbol: str) -> Terms:
+def terms_of(symbol: str) -> LegTerms:
     """Return the instrument behind a symbol; raises ContractError on a malformed option symbol."""
     if is_stock(symbol):
-        return Terms(STOCK_RIGHT, 0.0, date.max, symbol)
+        return LegTerms(STOCK_RIGHT, 0.0, date.max, symbol)
     contract = parse_symbol(symbol)
-    return Terms(int(contract.right), contract.strike, contract.expiry, contract.root)
+    return LegTerms(int(contract.right), contract.strike, contract.expiry, contract.root)
 
 
 def as_arrays(
@@ -44,7 +44,7 @@ def as_arrays(
 
 
 def arrays_of(
-    legs: Sequence[Leg], terms: Sequence[Terms]
+    legs: Sequence[Leg], terms: Sequence[LegTerms]
 ) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.int64]]:
     """Return the same where the terms of each leg are known."""
     return (

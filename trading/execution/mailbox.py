@@ -27,7 +27,7 @@ _GRACE_S = 10.0
 _REQUEST, _TAKEN, _ANSWER = ".request", ".taken", ".answer"
 
 
-class Request(msgspec.Struct, frozen=True):
+class OwnerRequest(msgspec.Struct, frozen=True):
     """What the command line asks; None: only how the account stands."""
 
     command: Command | None
@@ -35,14 +35,14 @@ class Request(msgspec.Struct, frozen=True):
     """Seconds since 1970: who asked does not wait longer."""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class OwnerReply(msgspec.Struct, frozen=True):
     """What the owner is told; `refused` says why nothing was done, empty when it was."""
 
     refused: str = ""
     answer: dict[str, Any] = {}
 
 
-class NotTaken(OwnerRefused):
+class RequestNotTaken(OwnerRefused):
     """Nobody took the request in time; it was withdrawn."""
 
 
@@ -51,12 +51,12 @@ def mailbox_path(journal: Path) -> Path:
     return beside(journal, ".commands")
 
 
-def ask(journal: Path, command: Command | None, timeout_s: float) -> Reply:
+def ask(journal: Path, command: Command | None, timeout_s: float) -> OwnerReply:
     """Leave a request for whoever trades the account of `journal`, and wait for the answer.
 
     Raises
     ------
-    NotTaken
+    RequestNotTaken
         Nobody took it in time; nothing was done, and nothing will be.
     OwnerRefused
         It was taken, and no answer came.
@@ -68,7 +68,7 @@ def ask(journal: Path, command: Command | None, timeout_s: float) -> Reply:
     request = base.with_suffix(_REQUEST)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write(request, msgspec.json.encode(Request(command, time.time() + timeout_s)))
+        write(request, msgspec.json.encode(OwnerRequest(command, time.time() + timeout_s)))
     except OSError as error:
         raise JournalError(f"cannot leave a command in {folder}: {error}") from error
     reply = _await(base.with_suffix(_ANSWER), timeout_s)
@@ -84,7 +84,9 @@ def ask(journal: Path, command: Command | None, timeout_s: float) -> Reply:
             "the command was taken and not answered: see `trading account status` and the "
             "journal for whether it was obeyed, and give it again with the same --key if not"
         ) from None
-    raise NotTaken(f"whoever trades the account did not take the command within {timeout_s:g} s")
+    raise RequestNotTaken(
+        f"whoever trades the account did not take the command within {timeout_s:g} s"
+    )
 
 
 def serve(journal: Path, do: Callable[[Command | None], dict[str, Any]]) -> None:
@@ -103,25 +105,25 @@ def _serve(request: Path, do: Callable[[Command | None], dict[str, Any]]) -> Non
     except FileNotFoundError:
         return
     try:
-        asked = msgspec.json.decode(taken.read_bytes(), type=Request)
+        asked = msgspec.json.decode(taken.read_bytes(), type=OwnerRequest)
         if time.time() <= asked.until:
             try:
-                reply = Reply(answer=do(asked.command))
+                reply = OwnerReply(answer=do(asked.command))
             except TradingError as error:
-                reply = Reply(refused=str(error))
+                reply = OwnerReply(refused=str(error))
             write(request.with_suffix(_ANSWER), msgspec.json.encode(reply))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        refused = Reply(refused=f"the request cannot be read: {error}")
+        refused = OwnerReply(refused=f"the request cannot be read: {error}")
         write(request.with_suffix(_ANSWER), msgspec.json.encode(refused))
     finally:
         taken.unlink(missing_ok=True)
 
 
-def _await(answer: Path, timeout_s: float) -> Reply | None:
+def _await(answer: Path, timeout_s: float) -> OwnerReply | None:
     deadline = time.monotonic() + timeout_s
     while True:
         with contextlib.suppress(FileNotFoundError):
-            reply = msgspec.json.decode(answer.read_bytes(), type=Reply)
+            reply = msgspec.json.decode(answer.read_bytes(), type=OwnerReply)
             answer.unlink()
             return reply
         if time.monotonic() >= deadline:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.deliverables import STANDARD, AdjustedSymbols
 from trading.execution.fees import FeeSchedule, order_fees
 from trading.execution.legs import as_arrays
 from trading.execution.matching import (
@@ -121,7 +121,7 @@ def match_order(
     now_ns: int,
     max_quote_age_ns: int,
     slippage: float,
-    adjusted: Adjusted = STANDARD,
+    adjusted: AdjustedSymbols = STANDARD,
     multiplier: float = 100.0,
     style: FillStyle = FillStyle.TOUCH,
 ) -> MatchResult:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from trading.errors import JournalError
-from trading.execution.deliverables import Adjusted, Deliverable
+from trading.execution.deliverables import AdjustedSymbols, Deliverable
 from trading.execution.events import (
     AccountOpened,
     BasesScaled,
@@ -261,9 +261,9 @@ class Account:
         return self.net_cash.get(underlying, 0.0) + value
 
     @property
-    def adjusted(self) -> Adjusted:
+    def adjusted(self) -> AdjustedSymbols:
         """What of the holdings is not standard."""
-        return Adjusted(self.deliverables, self.stock_lots)
+        return AdjustedSymbols(self.deliverables, self.stock_lots)
 
     def size(self, symbol: str) -> float:
         """Return the multiplier of one unit of a symbol, USD for each USD a share."""

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from trading.errors import DataError
-from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.deliverables import STANDARD, AdjustedSymbols
 from trading.execution.endings import (
     EXERCISE_THRESHOLD,
     cash_at_end,
@@ -36,7 +36,9 @@ def settlement_price(contract: OptionContract, spot: float) -> float:
     return _exercised(contract, spot)
 
 
-def value_at_expiry(symbol: str, spot: float, multiplier: float, adjusted: Adjusted) -> float:
+def value_at_expiry(
+    symbol: str, spot: float, multiplier: float, adjusted: AdjustedSymbols
+) -> float:
     """Return what a held contract, adjusted or not, is worth when it expires at `spot`.
 
     USD a share of the standard deliverable: its price times `multiplier` is its value.
@@ -56,7 +58,7 @@ def settlements(
     underlying_prices: Mapping[str, float],
     multiplier: float,
     now_ns: int,
-    adjusted: Adjusted = STANDARD,
+    adjusted: AdjustedSymbols = STANDARD,
     sources: Mapping[str, CloseSource] | None = None,
 ) -> list[Settled]:
     """Return what the end of `symbols` does to an account, sold options first.
@@ -67,7 +69,7 @@ def settlements(
         All that the account holds, stock too; of `symbols` only the options held count.
     underlying_prices : mapping of underlying to float
         Closing prices, USD a share.
-    adjusted : Adjusted
+    adjusted : AdjustedSymbols
         Which holdings are not standard.
     sources : mapping of underlying to CloseSource, optional
         Where its closing price comes from; the official figure by default.
@@ -106,7 +108,7 @@ def settled(
     spot: float,
     multiplier: float,
     now_ns: int,
-    adjusted: Adjusted = STANDARD,
+    adjusted: AdjustedSymbols = STANDARD,
     source: CloseSource = CloseSource.OFFICIAL,
 ) -> Settled:
     """Return the end of a position: signed `contracts` are delivered, the others paid in cash."""
@@ -152,7 +154,7 @@ def closing_price(position: Position, underlying_prices: Mapping[str, float]) ->
 
 
 def _delivered(
-    position: Position, spot: float, shares: float, multiplier: float, adjusted: Adjusted
+    position: Position, spot: float, shares: float, multiplier: float, adjusted: AdjustedSymbols
 ) -> int:
     """Signed contracts that turn into stock, where `shares` of it are held so far."""
     contract = parse_symbol(position.symbol)

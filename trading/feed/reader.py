@@ -84,7 +84,7 @@ class ReaderProtocol(FeedProtocol):
         return statuses
 
 
-class Noted(NamedTuple):
+class CountedTotals(NamedTuple):
     """What of a reader is in the feed's totals already."""
 
     sent: int = 0
@@ -117,7 +117,7 @@ class Reader:
         self.protocol = protocol
         self.sent = 0
         """Events written to it."""
-        self.noted = Noted()
+        self.noted = CountedTotals()
         self._max_events = max_events
         self._max_frame_events = max_frame_events
         self.backlog = Backlog(max_events, max_bytes)

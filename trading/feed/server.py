@@ -26,7 +26,7 @@ from trading.data.massive.wire import Status, StatusCode
 from trading.errors import StreamError
 from trading.feed.exposition import FeedCounts, feed_text
 from trading.feed.pass_through import PassThrough
-from trading.feed.reader import Noted, Reader, ReaderProtocol
+from trading.feed.reader import CountedTotals, Reader, ReaderProtocol
 from trading.feed.routes import Routes
 from trading.feed.splitting import Splitter
 from trading.feed.upstream import Upstream
@@ -435,7 +435,7 @@ class FeedServer:
         figures.sent += reader.sent - reader.noted.sent
         figures.replaced += backlog.replaced - reader.noted.replaced
         figures.dropped += backlog.dropped - reader.noted.dropped
-        reader.noted = Noted(reader.sent, backlog.replaced, backlog.dropped)
+        reader.noted = CountedTotals(reader.sent, backlog.replaced, backlog.dropped)
 
     # Beside the streams
 

@@ -21,7 +21,7 @@ from trading.learning.noted_settings import NOTED, check_options
 from trading.learning.ppo import CLSTMPPO, CLSTMPPOConfig
 from trading.learning.ppo_update import PPOSettings
 from trading.logs import get_logger
-from trading.market.randomisation import DEFAULT_FAMILY, Family
+from trading.market.randomisation import DEFAULT_DISTRIBUTION, MarketDistribution
 from trading.progress import Pace
 
 log = get_logger(__name__)
@@ -97,7 +97,7 @@ def training_environment(
     settings: Settings,
     rules: TradingRules,
     fees: FeeSchedule,
-    family: Family = DEFAULT_FAMILY,
+    distribution: MarketDistribution = DEFAULT_DISTRIBUTION,
     reward: RewardRule | None = None,
     features: OwnFeatures | None = None,
 ) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def training_environment(
         "fees": fees,
         "accounts_per_market": learning.accounts_per_market,
         "sessions_per_episode": settings.env.sessions_per_episode,
-        **family._asdict(),
+        **distribution._asdict(),
         **own,
     }
 
@@ -148,16 +148,16 @@ def build_algorithm(
     rules: TradingRules,
     fees: FeeSchedule,
     placement: Placement,
-    family: Family = DEFAULT_FAMILY,
+    distribution: MarketDistribution = DEFAULT_DISTRIBUTION,
     reward: RewardRule | None = None,
     features: OwnFeatures | None = None,
 ) -> CLSTMPPO:
     """Return the algorithm as configured, with new weights from the seed.
 
-    It learns in this family.
+    It learns in markets of this distribution.
     """
     learning = settings.learning
-    markets = training_environment(settings, rules, fees, family, reward, features)
+    markets = training_environment(settings, rules, fees, distribution, reward, features)
     config = (
         CLSTMPPOConfig()
         .environment(env_config=markets)

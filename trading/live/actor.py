@@ -53,9 +53,9 @@ from trading.learning.champion.store import (
 )
 from trading.learning.policy import Policy
 from trading.live import assembly
-from trading.live.alerts import Alerts, SessionStart, session_report
+from trading.live.alerts import Alerts, SessionBaseline, session_report
 from trading.live.bar_clock import Bar
-from trading.live.chains import ChainsSeen, look, written
+from trading.live.chains import ChainSnapshots, chains_as_json, snapshot_chains
 from trading.live.changed_settings import trading_settings
 from trading.live.endpoint import Endpoint
 from trading.live.faults import FaultNotes, described
@@ -63,8 +63,8 @@ from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.notices import JournalNotices, Notices, by_apprise
 from trading.live.readiness import (
-    Reason,
-    Unready,
+    UnreadyKind,
+    UnreadyReason,
     clock_reasons,
     connection_reasons,
     subscription_reasons,
@@ -184,13 +184,13 @@ class LiveMarket:
         self._recent_fills: tuple[str, ...] = ()
         self._profit_today = 0.0
         self._notices: Notices | None = None
-        self._day: SessionStart | None = None
+        self._day: SessionBaseline | None = None
         self._day_base: float | None = None
         self._stopping = threading.Event()
         self._warn_after_s = settings.safety.hang_s / 4
         """A trading thread that is silent for longer is told of."""
         self._activity = RecentActivity(action_count(settings.env.size_levels))
-        self._chains: ChainsSeen | None = None
+        self._chains: ChainSnapshots | None = None
         journal = assembly.journal_path(settings)
         self._publisher = StatusPublisher(self._edition, self._activity.as_values, str(journal))
         self._faults = FaultNotes(journal)
@@ -216,18 +216,18 @@ class LiveMarket:
         reasons = self._unready()
         return not reasons, [each.text for each in reasons]
 
-    def _unready(self) -> list[Reason]:
+    def _unready(self) -> list[UnreadyReason]:
         """Return what keeps it from being ready; a closed market needs clock and subscriptions."""
         trades = self._phase == "trading"
         is_closed = trades and self._market_is_closed()
         reasons = []
         if not trades:
             text = f"{self._phase}: {self._failure}" if self._failure else self._phase
-            kind = Unready.HALTED if self._phase == "halted" else Unready.PHASE
-            reasons.append(Reason(kind, text))
+            kind = UnreadyKind.HALTED if self._phase == "halted" else UnreadyKind.PHASE
+            reasons.append(UnreadyReason(kind, text))
         if (silent_s := self._silent_s()) > self._warn_after_s:
             text = f"the trading thread hangs: no sign of life for {silent_s:.0f} s"
-            reasons.append(Reason(Unready.HANGS, text))
+            reasons.append(UnreadyReason(UnreadyKind.HANGS, text))
         if not is_closed:
             reasons += self._feed_reasons()
         if self._stream is not None:
@@ -237,11 +237,11 @@ class LiveMarket:
         if is_closed:
             return reasons
         if trades and self._bar is None:
-            reasons.append(Reason(Unready.WARMING, "warming up: no bar has closed yet"))
+            reasons.append(UnreadyReason(UnreadyKind.WARMING, "warming up: no bar has closed yet"))
         account = self._status.get("account", {})
         if account.get("trading_state") == "HALTED":
             text = f"halted: {account['trading_state_reason']}"
-            reasons.append(Reason(Unready.HALTED, text))
+            reasons.append(UnreadyReason(UnreadyKind.HALTED, text))
         return reasons
 
     def status(self) -> dict[str, Any]:
@@ -311,13 +311,13 @@ class LiveMarket:
         self._metrics.update_process(self._process_figures())
         return self._metrics.text()
 
-    def news(self, after: int, timeout_s: float) -> StatusUpdate | None:
-        """Return the account's answer once it is another edition; None where time is up."""
+    def next_update(self, after: int, timeout_s: float) -> StatusUpdate | None:
+        """Return the newest status update once it is not `after`; None where time is up."""
         return self._publisher.after(after, timeout_s)
 
     def chains(self) -> dict[str, bytes]:
         """Every option chain at the last bar as a JSON object, by underlying."""
-        return {} if self._chains is None else written(self._chains)
+        return {} if self._chains is None else chains_as_json(self._chains)
 
     def progress(self) -> Progress:
         """Return the figures that the driver shows; asking is its sign of life."""
@@ -468,7 +468,7 @@ class LiveMarket:
             parts.parts,
             parts.since_ns,
         )
-        self._chains = look(trader.env, bar.end_ns)
+        self._chains = snapshot_chains(trader.env, bar.end_ns)
 
     def on_command(self, trader: Trader) -> None:
         """Renew the snapshots; called on the trading thread."""
@@ -525,13 +525,13 @@ class LiveMarket:
     def _report(self, trader: Trader, bar: Bar) -> None:
         """Tell the owner of the day when its session is over."""
         if self._day is None:
-            self._day = SessionStart.of(trader)
+            self._day = SessionBaseline.of(trader)
         if not bar.last:
             self._day_base = trader.env.broker.account.day_base
             return
         base = self._day.base if self._day_base is None else self._day_base
         line = session_report(trader, self._day, base, str(bar.session.date), self._learner)
-        self._day, self._day_base = SessionStart.of(trader), None
+        self._day, self._day_base = SessionBaseline.of(trader), None
         log.info("the day's report", report=line)
         self._tell(line)
 
@@ -574,7 +574,7 @@ class LiveMarket:
         unready = {each.kind for each in self._unready()}
         return ProcessFigures(
             ready=not unready,
-            not_ready={str(kind): kind in unready for kind in Unready},
+            not_ready={str(kind): kind in unready for kind in UnreadyKind},
             disk_free_bytes={name: disk.free for name, disk in disks.items()},
             disk_size_bytes={name: disk.total for name, disk in disks.items()},
         )
@@ -587,7 +587,7 @@ class LiveMarket:
         now_ns = time.time_ns() if clock is None else clock.time_ns
         return self._calendar.session_at(now_ns) is None
 
-    def _feed_reasons(self) -> list[Reason]:
+    def _feed_reasons(self) -> list[UnreadyReason]:
         return [] if self._stream is None else connection_reasons(self._stream.health())
 
     def _refused(self) -> dict[str, int]:

@@ -49,7 +49,7 @@ class Alerts:
                 self._tell(f"the disk of {name} has room again, {free:.1f} % free")
 
 
-class SessionStart(NamedTuple):
+class SessionBaseline(NamedTuple):
     """Where a session began, for its report."""
 
     base: float
@@ -60,7 +60,7 @@ class SessionStart(NamedTuple):
     promotions: int
 
     @classmethod
-    def of(cls, trader: Trader) -> "SessionStart":
+    def of(cls, trader: Trader) -> "SessionBaseline":
         """Where the account stands."""
         account = trader.env.broker.account
         return cls(
@@ -73,7 +73,7 @@ class SessionStart(NamedTuple):
 
 
 def session_report(
-    trader: Trader, day: SessionStart, base: float, date: str, learner: LearnerFigures
+    trader: Trader, day: SessionBaseline, base: float, date: str, learner: LearnerFigures
 ) -> str:
     """Return a day's report in one line.
 

@@ -20,7 +20,7 @@ MOST_STRIKES = 41
 _DAY_YEARS = 1.0 / 365.0
 
 
-class ChainSeen(NamedTuple):
+class ChainSnapshot(NamedTuple):
     """One chain at the end of a bar."""
 
     chain: Chain
@@ -34,20 +34,20 @@ class ChainSeen(NamedTuple):
     forward: F64
 
 
-class ChainsSeen(NamedTuple):
+class ChainSnapshots(NamedTuple):
     """All chains at the end of a bar."""
 
     ts_ns: int
-    chains: dict[str, ChainSeen]
+    chains: dict[str, ChainSnapshot]
 
 
-def look(env: LiveEnv, ts_ns: int) -> ChainsSeen:
+def snapshot_chains(env: LiveEnv, ts_ns: int) -> ChainSnapshots:
     """Copy what the chains show now; on the trading thread."""
     seen = {}
     for underlying in env.underlyings:
         market = env.market(underlying)
         c = market.chain.columns
-        seen[underlying] = ChainSeen(
+        seen[underlying] = ChainSnapshot(
             market.chain,
             market.spot,
             c.bid.copy(),
@@ -57,15 +57,15 @@ def look(env: LiveEnv, ts_ns: int) -> ChainsSeen:
             c.quote_ns.copy(),
             c.forward.copy(),
         )
-    return ChainsSeen(ts_ns, seen)
+    return ChainSnapshots(ts_ns, seen)
 
 
-def written(seen: ChainsSeen) -> dict[str, bytes]:
+def chains_as_json(seen: ChainSnapshots) -> dict[str, bytes]:
     """Each chain as a JSON object; money in USD a share, volatilities a year."""
     return {name: as_json(_written(chain, seen.ts_ns)) for name, chain in seen.chains.items()}
 
 
-def _written(seen: ChainSeen, now_ns: int) -> dict[str, Any]:
+def _written(seen: ChainSnapshot, now_ns: int) -> dict[str, Any]:
     columns = seen.chain.columns
     starts = columns.group_start.tolist()
     groups = [
@@ -82,7 +82,7 @@ def _written(seen: ChainSeen, now_ns: int) -> dict[str, Any]:
     }
 
 
-def _expiry(seen: ChainSeen, g: int, first: int, last: int, now_ns: int) -> dict[str, Any]:
+def _expiry(seen: ChainSnapshot, g: int, first: int, last: int, now_ns: int) -> dict[str, Any]:
     columns = seen.chain.columns
     expiry_ns, forward = int(columns.expiry_ns[first]), float(seen.forward[g])
     strikes = np.unique(columns.strike[first:last])

@@ -13,7 +13,7 @@ MOST_STARTS = 10
 WINDOW_S = 60.0
 
 
-class Note(msgspec.Struct, frozen=True):
+class ProcessNote(msgspec.Struct, frozen=True):
     """One start of the process, or the fault that ended it."""
 
     at_s: float
@@ -41,7 +41,7 @@ class FaultNotes:
 
     def note(self, fault: str = "") -> None:
         """Add a start, or a fault. Where the disk is full, nothing is noted."""
-        line = msgspec.json.encode(Note(time.monotonic(), os.getpid(), fault)) + b"\n"
+        line = msgspec.json.encode(ProcessNote(time.monotonic(), os.getpid(), fault)) + b"\n"
         try:
             with self._path.open("ab") as file:
                 file.write(line)
@@ -61,7 +61,7 @@ class FaultNotes:
             return f"{starts} times within a minute, by {last}"
         return None
 
-    def _notes(self) -> list[Note]:
+    def _notes(self) -> list[ProcessNote]:
         try:
             lines = self._path.read_bytes().splitlines()
         except OSError:
@@ -69,7 +69,7 @@ class FaultNotes:
         found = []
         for line in lines:
             try:
-                found.append(msgspec.json.decode(line, type=Note))
+                found.append(msgspec.json.decode(line, type=ProcessNote))
             except (msgspec.MsgspecError, UnicodeDecodeError):  # its writer was killed
                 continue
         return found

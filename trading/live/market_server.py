@@ -76,7 +76,7 @@ def event_source(settings: Settings, journal: Path) -> EventSource:
         calendar=calendar,
         step_seconds=data.simulation.step_seconds,
         rare=RareEvents(**data.simulation.rare_events.model_dump()),
-        ties=world.ties,
+        comovement=world.comovement,
     )
     first = calendar.sessions(
         data.simulation.first_session, calendar.next_session(data.simulation.first_session).date

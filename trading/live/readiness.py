@@ -14,7 +14,7 @@ SILENT_NS = 90_000_000_000
 """A market that is open and tells nothing for longer does not tick."""
 
 
-class Unready(StrEnum):
+class UnreadyKind(StrEnum):
     """What keeps a live market from being ready: the kinds of reasons, for the metrics."""
 
     PHASE = "phase"
@@ -37,18 +37,18 @@ class Unready(StrEnum):
     """Trading is halted."""
 
 
-class Reason(NamedTuple):
+class UnreadyReason(NamedTuple):
     """One reason: its kind, and what is wrong and what to do in words."""
 
-    kind: Unready
+    kind: UnreadyKind
     text: str
 
 
-def connection_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Reason]:
+def connection_reasons(connections: Mapping[str, ConnectionHealth]) -> list[UnreadyReason]:
     """Return connections that are not live, and why they were lost."""
     return [
-        Reason(
-            Unready.CONNECTION,
+        UnreadyReason(
+            UnreadyKind.CONNECTION,
             f"{asset_class} feed is {health['state'].value}"
             + (f": {health['last_error']}" if health["last_error"] else ""),
         )
@@ -57,7 +57,7 @@ def connection_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Reas
     ]
 
 
-def subscription_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Reason]:
+def subscription_reasons(connections: Mapping[str, ConnectionHealth]) -> list[UnreadyReason]:
     """Return connections that are live, with subscriptions that are refused or got no answer."""
     reasons = []
     for asset_class, health in connections.items():
@@ -70,11 +70,11 @@ def subscription_reasons(connections: Mapping[str, ConnectionHealth]) -> list[Re
                     f"{asset_class} feed: {count} of {health['asked']} subscriptions are {what}: "
                     "see the data plan and data.max_quote_contracts"
                 )
-                reasons.append(Reason(Unready.SUBSCRIPTIONS, text))
+                reasons.append(UnreadyReason(UnreadyKind.SUBSCRIPTIONS, text))
     return reasons
 
 
-def clock_reasons(trader: Trader, calendar: ExchangeCalendar) -> list[Reason]:
+def clock_reasons(trader: Trader, calendar: ExchangeCalendar) -> list[UnreadyReason]:
     """Return that a clock is off, a journal ahead of it, or a market does not tick."""
     reasons = []
     clock = trader.live_clock
@@ -84,16 +84,16 @@ def clock_reasons(trader: Trader, calendar: ExchangeCalendar) -> list[Reason]:
             f"the account's journal is ahead of the clock, until {until}: wait, or start with "
             "data.accept_journal_ahead=true"
         )
-        reasons.append(Reason(Unready.JOURNAL, text))
+        reasons.append(UnreadyReason(UnreadyKind.JOURNAL, text))
     if clock is None:
         return reasons
     if clock.is_off:
         text = f"the machine's clock is {clock.offset_s:+.1f} s off the vendor's: set it by NTP"
-        reasons.append(Reason(Unready.CLOCK, text))
+        reasons.append(UnreadyReason(UnreadyKind.CLOCK, text))
     silence_s = silent_s(trader, clock, calendar)
     if silence_s > 0.0:
         text = f"nothing ticks: the newest event is {silence_s:.0f} s old"
-        reasons.append(Reason(Unready.SILENT, text))
+        reasons.append(UnreadyReason(UnreadyKind.SILENT, text))
     return reasons
 
 

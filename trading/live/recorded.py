@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from trading.data.recording import Recorder
-from trading.envs.live_env import LiveEnv, Observed
+from trading.envs.live_env import LiveEnv, TimeStep
 from trading.live.bar_clock import Bar
 from trading.live.trader import ReferenceData
 from trading.market.bars import StockBar
@@ -71,7 +71,7 @@ class _RecordedEnv:
             self._recorder.bar(bar)
         return accepted
 
-    def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> Observed:
+    def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> TimeStep:
         told = (now_ns, session) if trades else (now_ns, session, False)
         observed = self._env.close_bar(*told)
         prices = {symbol: self._env.spot(symbol) for symbol in self._env.symbols}

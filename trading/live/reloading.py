@@ -12,7 +12,7 @@ _OWN = ("paths.", "data.replay.", "credentials.")
 """Not compared: paths were made absolute, and secrets are not told."""
 
 
-class Reloaded(NamedTuple):
+class ReloadedSettings(NamedTuple):
     """Settings with what can change now, and the changes in words."""
 
     settings: Settings
@@ -20,7 +20,7 @@ class Reloaded(NamedTuple):
     need_restart: list[str]
 
 
-def reload(settings: Settings) -> Reloaded:
+def reload(settings: Settings) -> ReloadedSettings:
     """Read the settings again, and take up what can change while trading.
 
     Raises
@@ -47,7 +47,7 @@ def reload(settings: Settings) -> Reloaded:
     merged = settings.model_copy(
         update={"risk": new.risk, "account": account, "learning": learning}
     )
-    return Reloaded(
+    return ReloadedSettings(
         merged,
         [told[key] for key in taken],
         [told[key] for key in changed if key not in taken],

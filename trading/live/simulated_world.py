@@ -14,14 +14,14 @@ from trading.market.quotes import TickClass
 from trading.market.randomisation import (
     DEFAULT_INITIAL_CONDITIONS,
     DEFAULT_RANGES,
-    Family,
     InitialConditions,
+    MarketDistribution,
     ModelRanges,
     Range,
     steep_enough,
 )
-from trading.market.session_statistics import Shown
-from trading.market.simulated_underlying import Ties
+from trading.market.session_statistics import QuoteSamples
+from trading.market.simulated_underlying import Comovement
 from trading.market.simulator import SimulatedExchange
 
 _T = TypeVar("_T")
@@ -78,15 +78,15 @@ _MULTIPLES = {"stressed_vol": "calm_vol", "event_move": "calm_vol"}
 _TICKS = {each.name.lower(): each for each in TickClass}
 
 
-class World(NamedTuple):
+class SimulatedWorld(NamedTuple):
     """What the live exchange simulates, and what each session of training draws its market from."""
 
     model: MarketModel
-    ties: Ties
-    family: Family
+    comovement: Comovement
+    distribution: MarketDistribution
 
 
-def simulated_world(market: MarketSettings) -> World:
+def simulated_world(market: MarketSettings) -> SimulatedWorld:
     """Return the world of these settings.
 
     Of the default ones what it always was, to the last bit.
@@ -96,10 +96,10 @@ def simulated_world(market: MarketSettings) -> World:
     shifts = {field: ends(given[key], 0.0) for key, field in _SHIFTS.items()}
     model = _live_model(values, shifts)
     tick = market.quotes.tick
-    return World(
+    return SimulatedWorld(
         model,
-        Ties(market.ties.correlation, market.ties.regimes, market.news.every_days),
-        Family(
+        Comovement(market.ties.correlation, market.ties.regimes, market.news.every_days),
+        MarketDistribution(
             _ranges(model, values, shifts, as_live=market.unset == "live"),
             InitialConditions(
                 spot=_range(given["price.spot"], DEFAULT_INITIAL_CONDITIONS.spot),
@@ -220,14 +220,14 @@ def _relative(model: MarketModel, field: str) -> float:
     return round(value - model.calm_skew, 12) if field == "stressed_skew" else value
 
 
-def quoted_session(settings: Settings) -> tuple[Chain, Shown, float]:
+def quoted_session(settings: Settings) -> tuple[Chain, QuoteSamples, float]:
     """Return what the first symbol's chain shows every 19 minutes of a session, and the rate."""
     market, symbol = settings.market, settings.symbols[0]
     world, calendar = simulated_world(market), ExchangeCalendar()
     day = settings.data.simulation.first_session
     exchange = SimulatedExchange(
         [simulated_spec(market, symbol)], day, settings.seed, world.model, calendar, 60,
-        ties=world.ties,
+        comovement=world.comovement,
     )  # fmt: skip
     session = exchange.session(day)
     expiries = [calendar.expiry_ns(each.expiry, each.root) for each in session.contracts]
@@ -250,6 +250,8 @@ def quoted_session(settings: Settings) -> tuple[Chain, Shown, float]:
     bid, ask, bid_size, ask_size = np.stack(shown, axis=1)
     return (
         chain,
-        Shown(np.array(now), np.array(spots), bid, ask, bid_size, ask_size, np.stack(quoted)),
+        QuoteSamples(
+            np.array(now), np.array(spots), bid, ask, bid_size, ask_size, np.stack(quoted)
+        ),
         world.model.rate,
     )

@@ -12,11 +12,11 @@ from trading.logs import get_logger
 log = get_logger(__name__)
 
 INTERVAL_S = 0.5
-"""Between two editions without a bar."""
+"""Between two updates without a bar."""
 
 
 class StatusUpdate(NamedTuple):
-    """One edition: answers as they go out."""
+    """One update: answers as they go out."""
 
     number: int
     """Counted from 1."""
@@ -34,15 +34,15 @@ class StatusUpdate(NamedTuple):
 
 
 class StatusPublisher:
-    """Makes an edition after every bar, and every half second; keeps the newest.
+    """Makes a status update after every bar, and every half second; keeps the newest.
 
     Readers wait for the next one instead of asking the trading thread, which only says that there
-    was a bar: the editions are made on a thread of their own.
+    was a bar: the updates are made on a thread of their own.
 
     Parameters
     ----------
     write
-        Makes ready, reasons, status and metrics of an edition.
+        Makes ready, reasons, status and metrics of an update.
     tell_day
         Makes its day.
     journal
@@ -62,11 +62,11 @@ class StatusPublisher:
         threading.Thread(target=self._publish, name="publisher", daemon=True).start()
 
     def bar(self) -> None:
-        """There is news: an edition is due now."""
+        """Make the next update now: there was a bar."""
         self._due.set()
 
     def after(self, number: int, timeout_s: float) -> StatusUpdate | None:
-        """Return the newest edition as soon as it is another than that; None where time is up."""
+        """Return the newest update as soon as it is another than that; None where time is up."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while self._newest is None or self._newest.number == number:
@@ -82,14 +82,14 @@ class StatusPublisher:
                 ready, reasons, status, metrics = self._write()
                 day = as_json(self._tell_day())
             except Exception:
-                # A trader in the midst of a change; the next edition is half a second away.
-                log.exception("no edition of the news")
+                # A trader in the midst of a change; the next update is half a second away.
+                log.exception("no status update")
             else:
                 number += 1
                 told = (ready, tuple(reasons), as_json(status), metrics)
-                news = StatusUpdate(number, *told, day, self._journal)
+                update = StatusUpdate(number, *told, day, self._journal)
                 with self._changed:
-                    self._newest = news
+                    self._newest = update
                     self._changed.notify_all()
             self._due.wait(INTERVAL_S)
             self._due.clear()

@@ -22,7 +22,7 @@ import numpy as np
 
 from trading.data.massive.client.stream import StreamClient
 from trading.envs.catalogue import CLOSE, HOLD
-from trading.envs.live_env import LiveEnv, Outcome
+from trading.envs.live_env import ActionResult, LiveEnv
 from trading.envs.rules import TradingRules
 from trading.errors import LearningError, TradingError
 from trading.execution.events import DecisionMade, SessionClosed, TimeTakenBack
@@ -93,7 +93,7 @@ class BarDecisions(NamedTuple):
     decision: Decision
     mask: np.ndarray
     """bool [U, N]: what was allowed."""
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ActionResult, ...]
     """Empty where the bar was closed too late to trade in."""
     version: int
     """Of the weights that decided."""
@@ -582,7 +582,7 @@ class Trader:
 
     def _trade(
         self, now_ns: int, decision: Decision, rewards: np.ndarray, late: bool
-    ) -> list[Outcome]:
+    ) -> list[ActionResult]:
         """Journal a bar's decisions and send their orders; nothing is sent where it is too late."""
         names = self.env.action_names
         earned = self.profit_parts.take_earned(self.env.symbols)

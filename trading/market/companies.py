@@ -80,7 +80,7 @@ class Company(NamedTuple):
         return self._replace(closes=closes[-_CLOSES_KEPT:])
 
 
-class Morning(NamedTuple):
+class CompanyAtOpen(NamedTuple):
     """A company when a session opens: its price and its contracts are those of after its actions.
 
     `listing` is of standard contracts that were listed before.
@@ -96,7 +96,7 @@ def alias_of(symbol: str) -> str:
     return symbol.replace(".", "")[: _LONGEST_ROOT - 1] + "X"
 
 
-def morning(
+def company_at_open(
     company: Company,
     events: RareEvents,
     home: str,
@@ -106,14 +106,14 @@ def morning(
     listing: Listing,
     rng: np.random.Generator,
     calendar: ExchangeCalendar,
-) -> Morning:
+) -> CompanyAtOpen:
     """Return the company at the open of the session `day`.
 
     `home` is its first symbol, `spot` the price at the open in shares of the evening before,
     `close` the closing price of that evening, `listing` the standard contracts then.
     """
     company = company._replace(adjusted=_unexpired(company.adjusted, day))
-    now = Morning(company, spot, listing)
+    now = CompanyAtOpen(company, spot, listing)
     if company.ahead is not None and company.ahead.ex_date <= day:
         now = _taking_effect(now, company.ahead, close)
     elif company.back_on is not None and company.back_on <= day:
@@ -201,23 +201,23 @@ def _action(
     return Split(symbol, ex_date, new, old)
 
 
-def _taking_effect(now: Morning, action: CorporateAction, close: float) -> Morning:
+def _taking_effect(now: CompanyAtOpen, action: CorporateAction, close: float) -> CompanyAtOpen:
     company, listing = now.company._replace(ahead=None), now.listing
     spot = action.price_after(now.spot)
     if isinstance(action, Delisting):
         gone = company._replace(listed=False, back_on=action.ex_date + _REST, adjusted=None)
-        return Morning(gone, spot, {})
+        return CompanyAtOpen(gone, spot, {})
     if isinstance(action, Rename):
         renamed = company._replace(symbol=action.new_symbol, back_on=action.ex_date + _REST)
-        return Morning(renamed, spot, listing)
+        return CompanyAtOpen(renamed, spot, listing)
     if isinstance(action, Split) and not action.is_whole:
         series = _adjusted_series(company.symbol, action, close, listing)
-        return Morning(company._replace(adjusted=series), spot, {})
+        return CompanyAtOpen(company._replace(adjusted=series), spot, {})
     converted = {}
     for expiry, strikes in listing.items():
         after = {adjusted_strike(action, strike) for strike in strikes}
         converted[expiry] = tuple(sorted(each for each in after if each is not None))
-    return Morning(company, spot, converted)
+    return CompanyAtOpen(company, spot, converted)
 
 
 def _adjusted_series(symbol: str, action: Split, close: float, listing: Listing) -> AdjustedSeries:

@@ -176,14 +176,14 @@ Beginnings = InitialConditions
 """Its name in the configuration of an algorithm that older checkpoints hold."""
 
 
-class Family(NamedTuple):
+class MarketDistribution(NamedTuple):
     """Which markets the sessions of training are drawn from."""
 
     ranges: ModelRanges = DEFAULT_RANGES
     initial_conditions: InitialConditions = DEFAULT_INITIAL_CONDITIONS
 
 
-DEFAULT_FAMILY = Family()
+DEFAULT_DISTRIBUTION = MarketDistribution()
 
 
 class SimulatedPaths(NamedTuple):

@@ -20,7 +20,7 @@ from trading.market.chain import Chain
 from trading.market.factors import CALM, SESSIONS_PER_YEAR, simulate_factors
 from trading.market.model import DEFAULT_MODEL, MarketModel
 from trading.market.quotes import ChainQuotes, TickClass, quote_chain, tick_cents
-from trading.market.session_statistics import Figure, Figures, Shown, session_figures
+from trading.market.session_statistics import QuoteSamples, Statistic, Statistics, session_figures
 
 F64 = NDArray[np.float64]
 
@@ -31,11 +31,11 @@ _RISK_REVERSAL = 2.0 * 0.6744897501960817
 _TERM_DAYS = 6.0
 
 
-class Watched(NamedTuple):
+class SampledSession(NamedTuple):
     """A recorded session as its quotes looked at some moments."""
 
     chain: Chain
-    shown: Shown
+    shown: QuoteSamples
     open_ns: int
     close_ns: int
     minute_closes: F64
@@ -45,7 +45,7 @@ class Watched(NamedTuple):
 class Residual(NamedTuple):
     """A figure as it was recorded, on average over sessions, and as the fitted market has it."""
 
-    figure: Figure
+    figure: Statistic
     recorded: float
     fitted: float
 
@@ -64,7 +64,7 @@ class Fit(NamedTuple):
     infinite for a single session, which says next to nothing of it."""
 
 
-def fit(watched: Sequence[Watched], rate: float, seed: int) -> Fit:
+def fit(watched: Sequence[SampledSession], rate: float, seed: int) -> Fit:
     """Fit spreads, sizes, ages, missing sides, volatility by expiry and strike, and the premium.
 
     Raises
@@ -80,7 +80,7 @@ def fit(watched: Sequence[Watched], rate: float, seed: int) -> Fit:
     premium, error = _premium(watched, recorded)
     if np.isfinite(error):
         model = model._replace(calm_premium=max(premium, -0.5))
-    fitted: Figures = {}
+    fitted: Statistics = {}
     for turn in range(_ROUNDS):
         fitted = _simulated(model, tick_class, watched, seed + turn, rate)
         if turn < _ROUNDS - 1:
@@ -95,14 +95,14 @@ def fit(watched: Sequence[Watched], rate: float, seed: int) -> Fit:
     return Fit(model, tick_class, values, residuals, len(watched), (premium, error))
 
 
-def watch(
+def sample_session(
     chain: Chain,
     bars: tuple[NDArray[np.int64], F64],
     quotes: Sequence[NDArray[Any]],
     open_ns: int,
     close_ns: int,
     every_minutes: int = 19,
-) -> Watched:
+) -> SampledSession:
     """Look at a session each so many minutes.
 
     Parameters
@@ -129,20 +129,20 @@ def watch(
             side[s, contract[seen]] = column[seen]
         times[s, contract[seen]] = ts_ns[seen]
     inside = (ends > open_ns) & (ends <= close_ns)
-    shown = Shown(moments, spot, sides[0], sides[1], sides[2], sides[3], times)
-    return Watched(chain, shown, open_ns, close_ns, closes[inside])
+    shown = QuoteSamples(moments, spot, sides[0], sides[1], sides[2], sides[3], times)
+    return SampledSession(chain, shown, open_ns, close_ns, closes[inside])
 
 
-def _average(sessions: Sequence[Figures]) -> Figures:
+def _average(sessions: Sequence[Statistics]) -> Statistics:
     """Each figure over the sessions that have it."""
-    every: dict[Figure, list[float]] = {}
+    every: dict[Statistic, list[float]] = {}
     for figures in sessions:
         for figure, value in figures.items():
             every.setdefault(figure, []).append(value)
     return {figure: float(np.mean(values)) for figure, values in every.items()}
 
 
-def _tick_class(watched: Sequence[Watched]) -> TickClass:
+def _tick_class(watched: Sequence[SampledSession]) -> TickClass:
     """Return the finest class whose ticks nearly all prices keep to."""
     prices = np.concatenate([np.ravel(side) for each in watched for side in each.shown[2:4]])
     cents = np.rint(100.0 * prices[prices > 0.0])[:20_000]
@@ -153,7 +153,9 @@ def _tick_class(watched: Sequence[Watched]) -> TickClass:
     return TickClass.PENNY
 
 
-def _first_guess(recorded: Figures, watched: Sequence[Watched], rate: float) -> MarketModel:
+def _first_guess(
+    recorded: Statistics, watched: Sequence[SampledSession], rate: float
+) -> MarketModel:
     """Return what the figures say directly, without simulation."""
     days, levels = _by_days(recorded, "at-the-money IV")
     if not len(levels):
@@ -184,7 +186,7 @@ def _first_guess(recorded: Figures, watched: Sequence[Watched], rate: float) -> 
     )
 
 
-def _by_days(figures: Figures, group: str) -> tuple[F64, F64]:
+def _by_days(figures: Statistics, group: str) -> tuple[F64, F64]:
     """Days and values of a group of figures by expiry."""
     found = {
         int(each.bucket.removesuffix(" d")): value
@@ -194,7 +196,7 @@ def _by_days(figures: Figures, group: str) -> tuple[F64, F64]:
     return np.array(list(found), np.float64), np.array(list(found.values()))
 
 
-def _renewed(watched: Watched) -> float:
+def _renewed(watched: SampledSession) -> float:
     """Share of the quotes near the money that are younger than a minute."""
     shown, chain = watched.shown, watched.chain
     near = np.abs(np.log(chain.columns.strike / shown.spot[:, None])) < 0.03
@@ -205,13 +207,13 @@ def _renewed(watched: Watched) -> float:
     return float(np.mean(young[known]))
 
 
-def _mean_size(watched: Sequence[Watched]) -> float:
+def _mean_size(watched: Sequence[SampledSession]) -> float:
     sizes = [size[size > 0] for each in watched for size in (each.shown[4], each.shown[5])]
     every = np.concatenate(sizes)
     return float(every.mean()) if len(every) else DEFAULT_MODEL.size_mean
 
 
-def _premium(watched: Sequence[Watched], recorded: Figures) -> tuple[float, float]:
+def _premium(watched: Sequence[SampledSession], recorded: Statistics) -> tuple[float, float]:
     """Implied over realised volatility of the open hours, minus one, with its interval."""
     days, levels = _by_days(recorded, "at-the-money IV")
     implied = float(np.interp(30.0, days, levels))
@@ -233,9 +235,13 @@ def _premium(watched: Sequence[Watched], recorded: Figures) -> tuple[float, floa
 
 
 def _simulated(
-    model: MarketModel, tick_class: TickClass, watched: Sequence[Watched], seed: int, rate: float
-) -> Figures:
-    """Figures of sessions of the model with the recorded contracts, first spots and moments."""
+    model: MarketModel,
+    tick_class: TickClass,
+    watched: Sequence[SampledSession],
+    seed: int,
+    rate: float,
+) -> Statistics:
+    """Statistics of sessions of the model with the recorded contracts, first spots and moments."""
     rng = np.random.default_rng(seed)
     figures = []
     for each in watched:
@@ -245,8 +251,8 @@ def _simulated(
 
 
 def _seen(
-    model: MarketModel, tick_class: TickClass, watched: Watched, rng: np.random.Generator
-) -> Shown:
+    model: MarketModel, tick_class: TickClass, watched: SampledSession, rng: np.random.Generator
+) -> QuoteSamples:
     moments = (watched.shown.now_ns - watched.open_ns) // MINUTE_NS
     columns, n = watched.chain.columns, len(watched.chain)
     paths = simulate_factors(
@@ -260,7 +266,7 @@ def _seen(
     )
     shape = (len(moments), n)
     sides = np.zeros((4, *shape))
-    shown = Shown(
+    shown = QuoteSamples(
         watched.shown.now_ns, paths.spot[0, moments].copy(), sides[0], sides[1], sides[2], sides[3],
         np.zeros(shape, np.int64),
     )  # fmt: skip
@@ -278,7 +284,7 @@ def _seen(
     return shown
 
 
-def _corrected(model: MarketModel, recorded: Figures, fitted: Figures) -> MarketModel:
+def _corrected(model: MarketModel, recorded: Statistics, fitted: Statistics) -> MarketModel:
     """Move each parameter by what recorded and simulated figures differ in."""
     spread = _ratio(recorded, fitted, "spread ", "50%")
     wide = _ratio(recorded, fitted, "spread ", "95%") / spread
@@ -315,7 +321,7 @@ def _corrected(model: MarketModel, recorded: Figures, fitted: Figures) -> Market
     )
 
 
-def _ratio(recorded: Figures, fitted: Figures, group: str, measure: str) -> float:
+def _ratio(recorded: Statistics, fitted: Statistics, group: str, measure: str) -> float:
     """Geometric mean of recorded over fitted figures."""
     logs = [
         log(value / fitted[figure])
@@ -328,11 +334,11 @@ def _ratio(recorded: Figures, fitted: Figures, group: str, measure: str) -> floa
     return exp(float(np.mean(logs))) if logs else 1.0
 
 
-def _value(figures: Figures, group: str, bucket: str) -> float:
-    return figures.get(Figure(group, bucket, "share"), float("nan"))
+def _value(figures: Statistics, group: str, bucket: str) -> float:
+    return figures.get(Statistic(group, bucket, "share"), float("nan"))
 
 
-def _mean_age(figures: Figures, bucket: str) -> float:
+def _mean_age(figures: Statistics, bucket: str) -> float:
     found = [
         v for f, v in figures.items() if f.group.startswith("quote age") and f.bucket == bucket
     ]

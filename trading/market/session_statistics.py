@@ -23,7 +23,7 @@ _AGE = (0.5, 0.75, 0.95)
 _MIN_SKEW_DAYS = 5
 
 
-class Shown(NamedTuple):
+class QuoteSamples(NamedTuple):
     """What the contracts of a `Chain` showed at S moments of a session."""
 
     now_ns: I64
@@ -38,7 +38,7 @@ class Shown(NamedTuple):
     quote_ns: I64
 
 
-class Figure(NamedTuple):
+class Statistic(NamedTuple):
     """One statistic of a session."""
 
     group: str
@@ -47,10 +47,10 @@ class Figure(NamedTuple):
     """Which quantile, `mean` or `share`."""
 
 
-Figures = dict[Figure, float]
+Statistics = dict[Statistic, float]
 
 
-def session_figures(chain: Chain, shown: Shown, rate: float) -> Figures:
+def session_figures(chain: Chain, shown: QuoteSamples, rate: float) -> Statistics:
     """Return the figures of a session; a bucket without enough quotes is left out.
 
     Spreads by price, in and out of the money; quote ages in whole minutes and missing sides by
@@ -69,15 +69,15 @@ def session_figures(chain: Chain, shown: Shown, rate: float) -> Figures:
         slope = np.array([_median(smiles[:, g, 1]) for g in range(len(days))])
     for g, day in enumerate(days):
         if np.isfinite(level[g]):
-            figures[Figure("at-the-money IV", f"{day} d", "median")] = float(level[g])
+            figures[Statistic("at-the-money IV", f"{day} d", "median")] = float(level[g])
         if g > 0 and np.isfinite(level[g] / level[g - 1]):
             bucket = f"{days[g - 1]} to {day} d"
             step = float(level[g] / level[g - 1])
-            figures[Figure("at-the-money IV over that of the expiry before", bucket, "median")] = (
-                step
-            )
+            figures[
+                Statistic("at-the-money IV over that of the expiry before", bucket, "median")
+            ] = step
         if np.isfinite(slope[g]) and day >= _MIN_SKEW_DAYS:
-            figures[Figure("25-delta skew over IV", f"{day} d", "median")] = float(slope[g])
+            figures[Statistic("25-delta skew over IV", f"{day} d", "median")] = float(slope[g])
     return figures
 
 
@@ -86,12 +86,12 @@ def _median(values: F64) -> float:
     return float(np.median(known)) if len(known) else float("nan")
 
 
-def _expiry_days(chain: Chain, shown: Shown) -> list[int]:
+def _expiry_days(chain: Chain, shown: QuoteSamples) -> list[int]:
     expiry_ns = chain.columns.expiry_ns[chain.columns.group_start[:-1]]
     return [int(days) for days in (expiry_ns - shown.now_ns[0]) // DAY_NS]
 
 
-def _implied(chain: Chain, shown: Shown, rate: float) -> tuple[F64, F64]:
+def _implied(chain: Chain, shown: QuoteSamples, rate: float) -> tuple[F64, F64]:
     """Log moneyness in standard deviations [S, N], and level and skew of each expiry [S, G, 2]."""
     columns = chain.columns
     groups = len(columns.forward)
@@ -123,11 +123,11 @@ def _iv_at(iv: F64, delta: F64, target: float) -> float:
     return float(np.interp(target, x, y)) if x[0] <= target <= x[-1] else float("nan")
 
 
-def _spreads(chain: Chain, shown: Shown) -> Figures:
+def _spreads(chain: Chain, shown: QuoteSamples) -> Statistics:
     two_sided = (shown.bid > 0.0) & (shown.ask > shown.bid)
     mid = 0.5 * (shown.bid + shown.ask)
     gain = chain.columns.right * (shown.spot[:, None] - chain.columns.strike)
-    figures: Figures = {}
+    figures: Statistics = {}
     for label, chosen in (("out of", gain <= 0.0), ("in", gain > 0.0)):
         for low, high in pairwise(_PRICES):
             inside = two_sided & chosen & (mid >= low) & (mid < high)
@@ -137,25 +137,25 @@ def _spreads(chain: Chain, shown: Shown) -> Figures:
     return figures
 
 
-def _ages(shown: Shown, moneyness: F64) -> Figures:
+def _ages(shown: QuoteSamples, moneyness: F64) -> Statistics:
     age = (shown.now_ns[:, None] - shown.quote_ns) // MINUTE_NS
-    figures: Figures = {}
+    figures: Statistics = {}
     for bucket, inside in _by_distance(moneyness):
         ages = age[inside & (shown.quote_ns > 0)]
         figures.update(_quantiles("quote age, minutes", bucket, ages, _AGE))
     return figures
 
 
-def _missing(chain: Chain, shown: Shown, moneyness: F64) -> Figures:
+def _missing(chain: Chain, shown: QuoteSamples, moneyness: F64) -> Statistics:
     out = chain.columns.right * moneyness >= 0.0
-    figures: Figures = {}
+    figures: Statistics = {}
     for label, chosen in (("out of", out), ("in", ~out)):
         for bucket, inside in _by_distance(moneyness):
             rows = inside & chosen & (shown.quote_ns > 0)
             if rows.sum() < _MIN_COUNT:
                 continue
             for side, price in (("bid", shown.bid), ("ask", shown.ask)):
-                figure = Figure(f"no {side}, {label} the money", bucket, "share")
+                figure = Statistic(f"no {side}, {label} the money", bucket, "share")
                 figures[figure] = float(np.mean(price[rows] == 0.0))
     return figures
 
@@ -167,11 +167,11 @@ def _by_distance(moneyness: F64) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         yield bucket, (distance >= low) & (distance < high)
 
 
-def _quantiles(group: str, bucket: str, values: F64 | I64, levels: tuple[float, ...]) -> Figures:
+def _quantiles(group: str, bucket: str, values: F64 | I64, levels: tuple[float, ...]) -> Statistics:
     if len(values) < _MIN_COUNT:
         return {}
     found = np.quantile(values, levels)
     return {
-        Figure(group, bucket, f"{level:.0%}"): float(value)
+        Statistic(group, bucket, f"{level:.0%}"): float(value)
         for level, value in zip(levels, found, strict=True)
     }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar, Session
-from trading.market.companies import AdjustedSeries, Company, Listing, morning
+from trading.market.companies import AdjustedSeries, Company, Listing, company_at_open
 from trading.market.contracts import OptionContract, Right
 from trading.market.factors import (
     CALM,
@@ -49,7 +49,7 @@ _REACH = 2.0
 """New strikes reach this many calm standard deviations of the expiry to either side."""
 
 
-class Ties(NamedTuple):
+class Comovement(NamedTuple):
     """What the underlyings of one world have in common; nothing by default."""
 
     correlation: float = 0.0
@@ -65,10 +65,10 @@ class Ties(NamedTuple):
         return self.correlation > 0.0 or self.regimes
 
 
-NO_TIES = Ties()
+INDEPENDENT = Comovement()
 
 
-class Opening(NamedTuple):
+class UnderlyingAtOpen(NamedTuple):
     """One underlying at a session's open; `listing` is of its standard contracts."""
 
     state: FactorState
@@ -86,11 +86,11 @@ class Underlying:
     seed: int
     step_seconds: int
     rare: RareEvents = NOTHING_RARE
-    ties: Ties = NO_TIES
+    comovement: Comovement = INDEPENDENT
 
     def model_on(self, session: Session) -> MarketModel:
         """Return the model with the news that are next at a session's open."""
-        every = self.ties.news_every_days
+        every = self.comovement.news_every_days
         if not every:
             return self.model
         day = session.date + timedelta(
@@ -105,11 +105,11 @@ class Underlying:
 
     def shared(self, day: date, stream: int, count: int) -> NDArray[np.float64]:
         """Return the shocks that all underlyings of the world share, see `simulate_path`."""
-        if not self.ties.any:
+        if not self.comovement.any:
             return OWN_SHOCKS
         rng = np.random.default_rng([self.seed, _COMMON, day.toordinal(), stream])
         switches = rng.random(count)
-        if not self.ties.regimes:
+        if not self.comovement.regimes:
             switches[:] = np.nan
         return np.stack([rng.standard_normal(count), switches])
 
@@ -117,11 +117,11 @@ class Underlying:
         name = zlib.crc32(self.spec.symbol.encode())
         return np.random.default_rng([self.seed, name, day.toordinal(), stream])
 
-    def first(self, day: date) -> Opening:
+    def first(self, day: date) -> UnderlyingAtOpen:
         state = FactorState(self.spec.spot, log(self.spec.annual_vol), self.model.calm_skew, CALM)
         company = Company(self.spec.symbol)
         company, _, _ = self._morning(company, day, self.spec.spot, self.spec.spot, {})
-        return Opening(state, self._listed(day, self.spec.spot, {}), company)
+        return UnderlyingAtOpen(state, self._listed(day, self.spec.spot, {}), company)
 
     def _morning(
         self, company: Company, day: date, spot: float, close: float, listing: Listing
@@ -130,7 +130,9 @@ class Underlying:
             return company, spot, listing
         rng = self.rng(day, COMPANY)
         home = self.spec.symbol
-        return morning(company, self.rare, home, day, spot, close, listing, rng, self.calendar)
+        return company_at_open(
+            company, self.rare, home, day, spot, close, listing, rng, self.calendar
+        )
 
     def halt(self, session: Session) -> Halt | None:
         """When nothing trades in a session."""
@@ -145,7 +147,9 @@ class Underlying:
         rng, step_ns = self.rng(session.date, _PRINTS), self.step_seconds * SECOND_NS
         return bad_prints_of(self.rare, self.spec.symbol, session, step_ns, rng)
 
-    def next(self, session: Session, following: date, opening: Opening) -> Opening:
+    def next(
+        self, session: Session, following: date, opening: UnderlyingAtOpen
+    ) -> UnderlyingAtOpen:
         """Return the opening on the session after `session`, a night later."""
         paths = self.paths(session, opening)
         close = FactorState(
@@ -156,7 +160,7 @@ class Underlying:
             float(paths.gap[0, -1]),
         )
         rng = self.rng(session.date, _NIGHT)
-        shared, loading = self.shared(session.date, _NIGHT, 1), sqrt(self.ties.correlation)
+        shared, loading = self.shared(session.date, _NIGHT, 1), sqrt(self.comovement.correlation)
         open_ns = self.calendar.next_session(session.date).open_ns
         event_ns, close_ns = float(self.model_on(session).event_ns), session.close_ns
         state = FactorState(
@@ -171,9 +175,9 @@ class Underlying:
         )
         if company.listed:
             listing = self._listed(following, spot, listing)
-        return Opening(state._replace(spot=spot), listing, company)
+        return UnderlyingAtOpen(state._replace(spot=spot), listing, company)
 
-    def paths(self, session: Session, opening: Opening) -> Factors:
+    def paths(self, session: Session, opening: UnderlyingAtOpen) -> Factors:
         """Return the session's factors as one market, B = 1."""
         spot, log_iv, skew, regime, gap = opening.state
         n_steps = (session.close_ns - session.open_ns) // (self.step_seconds * SECOND_NS)
@@ -188,7 +192,7 @@ class Underlying:
             skew0=np.array([skew]),
             gap0=np.array([gap]),
             shared=self.shared(session.date, _PATH, n_steps),
-            loading=sqrt(self.ties.correlation),
+            loading=sqrt(self.comovement.correlation),
         )
 
     def _listed(self, day: date, spot: float, before: Listing) -> Listing:
@@ -206,7 +210,7 @@ class Underlying:
 class QuotedUnderlying:
     """The quotes of one underlying's chain through one session."""
 
-    def __init__(self, rules: Underlying, session: Session, opening: Opening) -> None:
+    def __init__(self, rules: Underlying, session: Session, opening: UnderlyingAtOpen) -> None:
         self.company = opening.company
         self.contracts, strikes, shares = _contracts(opening)
         n = len(self.contracts)
@@ -326,7 +330,7 @@ class QuoteChanges:
     quote_ns: I64
 
 
-def _contracts(opening: Opening) -> tuple[list[OptionContract], list[float], list[float]]:
+def _contracts(opening: UnderlyingAtOpen) -> tuple[list[OptionContract], list[float], list[float]]:
     """Return what is listed, with the strike and the share of a contract it is quoted as.
 
     An adjusted contract is a share of a standard one with another strike, see `Deliverable`.

@@ -34,24 +34,24 @@ from trading.market.rare_events import (
     RareEvents,
 )
 from trading.market.simulated_underlying import (
-    NO_TIES,
-    Opening,
+    INDEPENDENT,
+    Comovement,
     QuoteChanges,
     QuotedUnderlying,
-    Ties,
     Underlying,
+    UnderlyingAtOpen,
 )
 from trading.market.surface import surface_iv, variance_years
 
 __all__ = [
     "DEFAULT_MODEL",
+    "Comovement",
     "Factors",
     "MarketModel",
     "MarketStep",
     "SimulatedExchange",
     "SimulatedSession",
     "TickClass",
-    "Ties",
     "UnderlyingSpec",
     "default_spec",
     "listing_expiries",
@@ -100,7 +100,7 @@ class SimulatedSession:
     """
 
     def __init__(
-        self, session: Session, rules: Sequence[Underlying], openings: Sequence[Opening]
+        self, session: Session, rules: Sequence[Underlying], openings: Sequence[UnderlyingAtOpen]
     ) -> None:
         self.session = session
         self._rules = rules
@@ -163,9 +163,10 @@ def _gather(
 class SimulatedExchange:
     """Underlyings and their options in a world that begins at `first_session`.
 
-    Underlyings move independently of each other, but for their `ties`. A contract stays listed
-    from the session that adds it until it expires. Prices, volatility, skew and regime carry over
-    nights, which bring a gap; asking for a later session first walks through all the earlier ones.
+    Underlyings move independently of each other, but for what `comovement` says. A contract stays
+    listed from the session that adds it until it expires. Prices, volatility, skew and regime carry
+    over nights, which bring a gap; asking for a later session first walks through all the earlier
+    ones.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ class SimulatedExchange:
     calendar : the exchange's hours
     step_seconds : exchange time between steps; a divisor of 60
     rare : corporate actions, halts and bad prints; nothing of the kind by default
-    ties : correlation, regimes and news of the underlyings; they share nothing by default
+    comovement : correlation, regimes and news of the underlyings; they share nothing by default
 
     Raises
     ------
@@ -195,7 +196,7 @@ class SimulatedExchange:
         calendar: ExchangeCalendar | None = None,
         step_seconds: int = 5,
         rare: RareEvents = NOTHING_RARE,
-        ties: Ties = NO_TIES,
+        comovement: Comovement = INDEPENDENT,
     ) -> None:
         symbols = [spec.symbol for spec in specs]
         if not symbols or len(set(symbols)) < len(symbols):
@@ -204,7 +205,9 @@ class SimulatedExchange:
             raise ConfigError([f"step_seconds {step_seconds}: use a divisor of 60, as in 5"])
         self.calendar = calendar or ExchangeCalendar()
         self._rules = [
-            Underlying(spec, _level(model, spec), self.calendar, seed, step_seconds, rare, ties)
+            Underlying(
+                spec, _level(model, spec), self.calendar, seed, step_seconds, rare, comovement
+            )
             for spec in specs
         ]
         names = [*symbols, *map(alias_of, symbols)]
@@ -217,7 +220,7 @@ class SimulatedExchange:
         ]
         self._first = self._session_on(first_session)
         first = tuple(rules.first(first_session) for rules in self._rules)
-        self._openings: dict[date, tuple[Opening, ...]] = {first_session: first}
+        self._openings: dict[date, tuple[UnderlyingAtOpen, ...]] = {first_session: first}
         self._latest = self._first
 
     def session(self, day: date) -> SimulatedSession:

@@ -60,15 +60,15 @@ def expected_shortfall(returns: Series, tail: float = TAIL) -> float:
     return float(-np.mean(returns[returns <= -at_risk])) if np.isfinite(at_risk) else at_risk
 
 
-def falls(returns: Series) -> Series:
+def drawdown_curve(returns: Series) -> Series:
     """Fraction below the highest so far after each session, <= 0."""
     growth = compounded(returns)
     return growth / np.maximum.accumulate(np.maximum(growth, 1.0)) - 1.0
 
 
 def drawdowns(returns: Series, most: int = 5) -> list[Drawdown]:
-    """Return the deepest falls, the deepest first."""
-    below = falls(returns)
+    """Return the worst drawdowns, the deepest first."""
+    below = drawdown_curve(returns)
     found, begins = [], None
     for place, fall in enumerate([*below, 0.0]):
         if fall < 0.0 and begins is None:

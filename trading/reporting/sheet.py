@@ -10,8 +10,8 @@ from trading.evaluation.html_page import (
     GAIN,
     LOSS,
     MUTED,
-    Figure,
-    Section,
+    Chart,
+    PageSection,
     cards,
     folded,
     page,
@@ -92,7 +92,7 @@ def _headline(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _curves(report: Report) -> list[Section]:
+def _curves(report: Report) -> list[PageSection]:
     sections = []
     dates = [day.date for day in report.days]
     returns = report.returns
@@ -100,47 +100,49 @@ def _curves(report: Report) -> list[Section]:
         step = -(-len(report.equity) // _MOST_POINTS)
         points = [*report.equity[::step], report.equity[-1]]
         x = [f"{new_york(ts_ns):%Y-%m-%d %H:%M}" for ts_ns, _ in points]
-        figure = Figure().line(x, [equity for _, equity in points], name="equity")
+        figure = Chart().line(x, [equity for _, equity in points], name="equity")
         figure.layout["showlegend"] = False
         figure.axes("New York time", "USD", type="category", nticks=8, tickangle=0)
         told = "After each bar, USD; nights and weekends are left out."
-        sections.append(Section("Equity", told, figure.draw(label="Equity after each bar")))
+        sections.append(PageSection("Equity", told, figure.draw(label="Equity after each bar")))
     if len(report.days) >= performance.FEWEST:
         growth = 100.0 * (performance.compounded(returns) - 1.0)
-        fall = 100.0 * performance.falls(returns)
+        fall = 100.0 * performance.drawdown_curve(returns)
         thin = {"color": LOSS, "width": 1}
-        figure = Figure().line(
+        figure = Chart().line(
             dates, fall, name="drawdown", fill="tozeroy", fillcolor=_PALE, line=thin
         )
         mode = "lines+markers" if len(dates) <= _MOST_MARKERS else "lines"
         figure.line(dates, growth, name="account", mode=mode, line={"color": BLUE})
         figure.axes("", "%", type="category", nticks=10, tickangle=0)
-        sections.append(Section("Return and drawdown", "Compounded, by session, %.", figure.draw()))
+        sections.append(
+            PageSection("Return and drawdown", "Compounded, by session, %.", figure.draw())
+        )
     if report.days:
         colours = [GAIN if day.profit >= 0.0 else LOSS for day in report.days]
-        figure = Figure().bar(dates, [day.profit for day in report.days], marker={"color": colours})
+        figure = Chart().bar(dates, [day.profit for day in report.days], marker={"color": colours})
         figure.layout["showlegend"] = False
         figure.axes("", "USD", type="category", nticks=10, tickangle=0)
         over = "" if report.days[-1].is_over else " The last one has not ended yet."
-        sections.append(Section("Profit by day", f"Change of equity.{over}", figure.draw(260)))
+        sections.append(PageSection("Profit by day", f"Change of equity.{over}", figure.draw(260)))
     return sections
 
 
-def _months(report: Report) -> Section:
+def _months(report: Report) -> PageSection:
     rows = []
     for year, months in sorted(report.months.items(), reverse=True):
         total = float(np.prod([1.0 + gain for gain in months.values()])) - 1.0
         cells = [percent(months[m]) if m in months else "" for m in range(1, 13)]
         rows.append((str(year), *cells, percent(total)))
     content = table(("year", *_MONTHS, "all"), rows)
-    return Section("Returns by month", "Compounded.", content)
+    return PageSection("Returns by month", "Compounded.", content)
 
 
-def _risk(report: Report) -> list[Section]:
+def _risk(report: Report) -> list[PageSection]:
     returns, sections = report.returns, []
     dates = [day.date for day in report.days]
     if len(returns) >= performance.WINDOW:
-        figure = Figure().line(dates, report.rolling_sharpe, name="Sharpe ratio")
+        figure = Chart().line(dates, report.rolling_sharpe, name="Sharpe ratio")
         figure.line(dates, report.rolling_volatility, name="volatility", yaxis="y2")
         figure.layout["yaxis2"] = {
             "overlaying": "y",
@@ -152,11 +154,11 @@ def _risk(report: Report) -> list[Section]:
         figure.layout["legend"] = {"orientation": "h", "y": 1.15}
         figure.axes("", "Sharpe", type="category", nticks=10, tickangle=0)
         told = f"Of the last {performance.WINDOW} sessions, annualised."
-        sections.append(Section("Rolling Sharpe ratio and volatility", told, figure.draw()))
+        sections.append(PageSection("Rolling Sharpe ratio and volatility", told, figure.draw()))
     if len(returns) >= performance.FEWEST:
         counts, edges = np.histogram(100.0 * returns, bins=min(30, max(5, len(returns) // 3)))
         middles = (edges[:-1] + edges[1:]) / 2.0
-        figure = Figure().bar(middles, counts, marker={"color": BLUE})
+        figure = Chart().bar(middles, counts, marker={"color": BLUE})
         figure.layout |= {"showlegend": False, "bargap": 0.05}
         at_risk = report.summary["value_at_risk_95"]
         if at_risk is not None:
@@ -169,7 +171,7 @@ def _risk(report: Report) -> list[Section]:
             f"Value at risk (95 %) {share(at_risk)}, expected shortfall "
             f"{share(report.summary['expected_shortfall_95'])}; below 20 sessions neither is told."
         )
-        sections.append(Section("Returns of sessions", told, figure.draw(260)))
+        sections.append(PageSection("Returns of sessions", told, figure.draw(260)))
     if report.drawdowns:
         rows = [
             (
@@ -182,13 +184,13 @@ def _risk(report: Report) -> list[Section]:
             for fall in report.drawdowns
         ]
         heads = ("from", "lowest", "recovered", "sessions", "depth")
-        sections.append(Section("Worst drawdowns", "", table(heads, rows, (0, 1, 2))))
+        sections.append(PageSection("Worst drawdowns", "", table(heads, rows, (0, 1, 2))))
     return sections
 
 
-def _groups(heading: str, told: str, name: str, groups: Sequence[Group]) -> Section:
+def _groups(heading: str, told: str, name: str, groups: Sequence[Group]) -> PageSection:
     if not groups:
-        return Section(heading, "No trade was closed.", "")
+        return PageSection(heading, "No trade was closed.", "")
     heads = (name, "trades", "won", "profit", "fees", "best", "worst")
     rows = [
         (
@@ -202,13 +204,13 @@ def _groups(heading: str, told: str, name: str, groups: Sequence[Group]) -> Sect
         )
         for group in groups
     ]
-    return Section(heading, told, table(heads, rows))
+    return PageSection(heading, told, table(heads, rows))
 
 
-def _by_time(report: Report) -> list[Section]:
+def _by_time(report: Report) -> list[PageSection]:
     if not report.trades:
         return []
-    hours = Figure().bar(
+    hours = Chart().bar(
         [group.name for group in report.by_hour],
         [group.profit for group in report.by_hour],
         marker={"color": [GAIN if g.profit >= 0.0 else LOSS for g in report.by_hour]},
@@ -219,25 +221,25 @@ def _by_time(report: Report) -> list[Section]:
     if len(report.by_day) > _MOST_SHOWN:
         days = folded(f"{len(report.by_day)} days", days)
     return [
-        Section("By hour", "Profit of the trades that were closed in it.", hours.draw(240)),
-        Section("By day", "Profit of the trades that were closed on it.", days),
+        PageSection("By hour", "Profit of the trades that were closed in it.", hours.draw(240)),
+        PageSection("By day", "Profit of the trades that were closed on it.", days),
     ]
 
 
-def _by_part(report: Report) -> Section:
+def _by_part(report: Report) -> PageSection:
     """Return what closed trades earned by what."""
     heading = "By what it was earned"
     known = [trade for trade in report.trades if trade.parts is not None]
     if not known:
         told = "Not known: no trade was closed, or the journal is of a version that tells nothing."
-        return Section(heading, told, "")
+        return PageSection(heading, told, "")
     told = (
         f"Of {len(known)} closed trades, {money(sum(trade.profit for trade in known))} in all: "
         "moves of the underlying, their curvature, time, volatility, what fills paid beyond the "
         "marks, and the rest, which is of higher order, settlements, dividends, and what nobody "
         "watched."
     )
-    figure = Figure().bar(
+    figure = Chart().bar(
         list(report.by_part),
         list(report.by_part.values()),
         marker={"color": [GAIN if each >= 0.0 else LOSS for each in report.by_part.values()]},
@@ -245,12 +247,12 @@ def _by_part(report: Report) -> Section:
     figure.layout["showlegend"] = False
     figure.axes("", "USD", type="category")
     rows = [(name, money(amount)) for name, amount in report.by_part.items()]
-    return Section(heading, told, figure.draw(240) + table(("part", "USD"), rows))
+    return PageSection(heading, told, figure.draw(240) + table(("part", "USD"), rows))
 
 
-def _open(report: Report) -> Section:
+def _open(report: Report) -> PageSection:
     if not report.open:
-        return Section("Open", "Nothing is open.", "")
+        return PageSection("Open", "Nothing is open.", "")
     rows = [
         (
             trade.underlying,
@@ -264,32 +266,32 @@ def _open(report: Report) -> Section:
     ]
     heads = ("underlying", "strategy", "units", "opened", "so far", "fees")
     more = [f"{trade.reason_open}.{_parts(trade)} {_legs(trade)}" for trade in report.open]
-    return Section("Open", "So far is after fees.", table(heads, rows, (0, 1, 3, 4), more))
+    return PageSection("Open", "So far is after fees.", table(heads, rows, (0, 1, 3, 4), more))
 
 
-def _stress(stress: Stress | None) -> Section:
+def _stress(stress: Stress | None) -> PageSection:
     heading = "If prices and volatilities moved at once"
     if stress is None:
         told = "Not known: it takes marks of an open position, which the running application has."
-        return Section(heading, told, "")
+        return PageSection(heading, told, "")
     heads = ("volatility \\ spot", *(f"{spot:+.0%}" for spot in stress.spots))
     rows = [
         (f"{vol:+.0%}", *(f"{change:+,.0f}" for change in changes))
         for vol, changes in zip(stress.volatilities, stress.changes, strict=True)
     ]
     told = f"Change of the account's value, USD, as of {stress.taken}; all underlyings alike."
-    return Section(heading, told, table(heads, rows))
+    return PageSection(heading, told, table(heads, rows))
 
 
-def _trades(report: Report) -> Section:
+def _trades(report: Report) -> PageSection:
     if not report.trades:
-        return Section("Trades", "None was closed.", "")
+        return PageSection("Trades", "None was closed.", "")
     trades = report.trades[::-1]
     content = _trade_table(trades[:_MOST_SHOWN])
     if len(trades) > _MOST_SHOWN:
         older = _trade_table(trades[_MOST_SHOWN:])
         content += folded(f"{len(trades) - _MOST_SHOWN} older trades", older)
-    return Section("Trades", "The newest first.", content)
+    return PageSection("Trades", "The newest first.", content)
 
 
 def _trade_table(trades: Sequence[Trade]) -> str:
@@ -330,9 +332,9 @@ def _legs(trade: Trade) -> str:
     return "; ".join(f"{when} {what} {', '.join(each)}" for (when, what), each in told.items())
 
 
-def _notes(heading: str, told: str, notes: Sequence[Note]) -> Section:
+def _notes(heading: str, told: str, notes: Sequence[Note]) -> PageSection:
     if not notes:
-        return Section(heading, told or "Nothing.", "")
+        return PageSection(heading, told or "Nothing.", "")
     rows = [
         (f"{new_york(note.ts_ns):%Y-%m-%d %H:%M}", note.what, note.told) for note in reversed(notes)
     ]
@@ -340,19 +342,19 @@ def _notes(heading: str, told: str, notes: Sequence[Note]) -> Section:
     if len(rows) > _MOST_SHOWN:
         older = table(("when", "what", ""), rows[_MOST_SHOWN:], (0, 1, 2))
         content += folded(f"{len(rows) - _MOST_SHOWN} older", older)
-    return Section(heading, told, content)
+    return PageSection(heading, told, content)
 
 
-def _rejections(report: Report) -> Section:
+def _rejections(report: Report) -> PageSection:
     rows = [(name.replace("_", " "), str(count)) for name, count in report.rejections.items()]
-    return Section("Orders refused", "Since the account was opened.", table(("why", ""), rows))
+    return PageSection("Orders refused", "Since the account was opened.", table(("why", ""), rows))
 
 
-def _figures(report: Report) -> Section:
+def _figures(report: Report) -> PageSection:
     rows = [
         (name.replace("_", " "), figure_text(name, value)) for name, value in report.summary.items()
     ]
-    return Section("All figures", "Ratios are annualised.", table(("figure", ""), rows))
+    return PageSection("All figures", "Ratios are annualised.", table(("figure", ""), rows))
 
 
 _SHARES = {"return", "volatility", "max_drawdown", "value_at_risk_95", "expected_shortfall_95",

@@ -1,4 +1,4 @@
-"""What is answered for one account, by the news of its live market and by who supervises it."""
+"""What is answered for one account, by its status updates and by who supervises it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,14 +10,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from trading.live.status_updates import as_json
 from trading.serving.exposition import supervisor_text
 from trading.serving.live_market import LiveMarketUnavailable, NamedActor, StatusReader
-from trading.serving.page_stream import Told
+from trading.serving.page_stream import PageInput
 from trading.serving.supervisor import TRADING, SupervisorState
 
 Lifespan: TypeAlias = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 class AccountAnswers:
-    """The answers for one account; all raise LiveMarketUnavailable where there is no news of it.
+    """The answers for one account; all raise LiveMarketUnavailable where none has come of it.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class AccountAnswers:
         self._strategy = strategy
 
     def begin(self) -> None:
-        """Follow the news from now on."""
+        """Follow the status updates from now on."""
         self._status_reader.begin()
 
     async def health(self) -> str:
@@ -59,8 +59,8 @@ class AccountAnswers:
         at = await self._state()
         if _idle(at):
             return False, [at.reason]
-        news = await self._status_reader.newest()
-        return news.ready, list(news.reasons)
+        update = await self._status_reader.newest()
+        return update.ready, list(update.reasons)
 
     async def status(self) -> bytes:
         """Return the live market's own account of itself, as a JSON object."""
@@ -80,11 +80,11 @@ class AccountAnswers:
         text = b"" if _idle(at) else (await self._status_reader.newest()).metrics
         return text if at is None else text + supervisor_text(at, self._strategy)
 
-    async def told(self) -> Told:
+    async def told(self) -> PageInput:
         """Return what the page shows."""
         at = await self._state()
-        news = None if _idle(at) else await self._status_reader.newest()
-        return Told(news, at._asdict() if at is not None else None, self._strategy or "")
+        update = None if _idle(at) else await self._status_reader.newest()
+        return PageInput(update, at._asdict() if at is not None else None, self._strategy or "")
 
     async def command(self, method: str, timeout_s: float, *arguments: object) -> Any:
         """Return the answer of the live market's `method`."""

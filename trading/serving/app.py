@@ -1,8 +1,8 @@
 """The HTTP service: relays what the live market's actor, and its supervisor, say about themselves.
 
-No request asks the actor: each replica follows its news, made after every bar, and answers from the
-newest. So it answers at once, and as often as it is asked, without disturbing who trades. A replica
-holds nothing else and may come and go.
+No request asks the actor: each replica follows its status updates, made after every bar, and
+answers from the newest. So it answers at once, and as often as it is asked, without disturbing who
+trades. A replica holds nothing else and may come and go.
 """
 
 import asyncio
@@ -107,8 +107,8 @@ def build_api(
     `GET /health` answers 200 while the actor answers at all; `GET /ready` while it can trade, with
     the reasons otherwise; `GET /status` is the actor's own account of itself in JSON, in which a
     number that is not finite is null; `GET /metrics` is Prometheus text; `POST /control/...` are
-    the owner's commands, see `control`. All answer 503 with a reason when there is no news of the
-    actor.
+    the owner's commands, see `control`. All answer 503 with a reason when no status update
+    came of the actor.
 
     With a supervisor, `/health` answers 200 while that or the actor answers, whether or not it
     trades. While it does not, `/ready` answers 503 with the supervisor's reason, and `/status` and

@@ -33,7 +33,7 @@ _DIGEST_TIMEOUT_S = 5.0
 _DIGEST_KEPT_S = 5.0
 
 
-class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CommandBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a command may bring; all of it may be left out but what the command needs.
 
     All are as in `Command`.
@@ -46,7 +46,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     which: str = ""
 
 
-class Bucket:
+class TokenBucket:
     """Allows `burst` at once, and `a_second` on average.
 
     Parameters
@@ -72,7 +72,7 @@ class Bucket:
         return True
 
 
-class Refused(Exception):
+class ControlError(Exception):
     """An answer other than 200, with its sentence."""
 
     def __init__(self, status: int, said: str, **headers: str) -> None:
@@ -80,7 +80,7 @@ class Refused(Exception):
         self.status, self.said, self.headers = status, said, headers
 
 
-class Door:
+class OwnerAccess:
     """Lets the owner in, and nobody else.
 
     Wrong tokens have a limit of their own, so that who guesses cannot keep the owner out.
@@ -95,18 +95,18 @@ class Door:
         self, ask: Callable[..., Any], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._ask, self._clock = ask, clock
-        self._strangers = Bucket(10.0, 1.0, clock)
-        self._owner = Bucket(30.0, 1.0, clock)
+        self._strangers = TokenBucket(10.0, 1.0, clock)
+        self._owner = TokenBucket(30.0, 1.0, clock)
         self._digest: bytes | None = None
         self._asked_s = -_DIGEST_KEPT_S
 
     async def admit(self, authorization: str) -> None:
-        """Raise Refused unless the header carries the owner's token, and not too often."""
+        """Raise ControlError unless the header carries the owner's token, and not too often."""
         if self._clock() - self._asked_s >= _DIGEST_KEPT_S:
             self._digest = await self._ask("control_digest", _DIGEST_TIMEOUT_S)
             self._asked_s = self._clock()
         if self._digest is None:
-            raise Refused(
+            raise ControlError(
                 403,
                 "no token is configured: set CONTROL_TOKEN where the application runs (in "
                 "Kubernetes in the Secret trading-bot-secrets), or use `trading account`",
@@ -115,16 +115,16 @@ class Door:
         given = hashlib.sha256(token.strip().encode()).digest()
         is_owner = hmac.compare_digest(given, self._digest) and scheme.lower() == "bearer"
         if not (self._owner if is_owner else self._strangers).take():
-            raise Refused(429, "too many commands: wait some seconds", **{"Retry-After": "10"})
+            raise ControlError(429, "too many commands: wait some seconds", **{"Retry-After": "10"})
         if is_owner:
             return
         if not token:
-            raise Refused(
+            raise ControlError(
                 401,
                 "the header Authorization: Bearer TOKEN is missing",
                 **{"WWW-Authenticate": "Bearer"},
             )
-        raise Refused(403, "the token is not the owner's")
+        raise ControlError(403, "the token is not the owner's")
 
 
 def add_control(api: FastAPI, ask: Callable[..., Any], strategy: str | None = None) -> None:
@@ -133,7 +133,7 @@ def add_control(api: FastAPI, ask: Callable[..., Any], strategy: str | None = No
     Those to a strategy have its name in their path.
     """
     whose = "" if strategy is None else f"{strategy}/"
-    door = Door(ask)
+    door = OwnerAccess(ask)
 
     async def obey(name: str, request: Request) -> Response:
         try:
@@ -143,8 +143,8 @@ def add_control(api: FastAPI, ask: Callable[..., Any], strategy: str | None = No
             command = Command(COMMANDS[name], body.by, body.why, key, body.symbol, which=body.which)
             refused, answer = await ask("control", COMMAND_TIMEOUT_S, command)
             if refused:
-                raise Refused(409, refused)
-        except Refused as refusal:
+                raise ControlError(409, refused)
+        except ControlError as refusal:
             content = {"done": False, "said": refusal.said}
             return _json(content, refusal.status, refusal.headers)
         return _json({"done": True, **answer}, 200, {})
@@ -175,16 +175,18 @@ async def _bounded(request: Request) -> bytes:
     async for chunk in request.stream():
         content += chunk
         if len(content) > MOST_BYTES:
-            raise Refused(413, f"the body is longer than {MOST_BYTES} bytes")
+            raise ControlError(413, f"the body is longer than {MOST_BYTES} bytes")
     return content
 
 
-def _read(content: bytes) -> Body:
+def _read(content: bytes) -> CommandBody:
     try:
-        return msgspec.json.decode(content or b"{}", type=Body)
+        return msgspec.json.decode(content or b"{}", type=CommandBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        fields = ", ".join(Body.__struct_fields__)
-        raise Refused(400, f"the body is no JSON object with any of {fields}: {error}") from None
+        fields = ", ".join(CommandBody.__struct_fields__)
+        raise ControlError(
+            400, f"the body is no JSON object with any of {fields}: {error}"
+        ) from None
 
 
 def _json(content: object, status: int, headers: dict[str, str]) -> Response:
@@ -224,7 +226,7 @@ _TAKES = {
         "required": False,
         "content": {
             "application/json": {
-                "schema": {**_object(*Body.__struct_fields__), "additionalProperties": False}
+                "schema": {**_object(*CommandBody.__struct_fields__), "additionalProperties": False}
             }
         },
     }

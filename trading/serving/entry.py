@@ -32,7 +32,7 @@ from trading.live.actor import ACTOR_NAME
 from trading.logs import configure_logging
 from trading.serving.app import SUPERVISOR, Supervised, build_api, service_of
 from trading.serving.strategies import build_strategies_api
-from trading.serving.supervisor import Pauses, Supervisor, SupervisorState
+from trading.serving.supervisor import Backoff, Supervisor, SupervisorState
 
 CLOSE_TIMEOUT_S = 95.0
 """For the end of trading, of an update at hand, and for the last checkpoint."""
@@ -74,7 +74,7 @@ class ApplicationSupervisor:
             self._supervisor = FleetSupervisor(settings, strategies, display)
         else:
             self._supervisor = Supervisor(
-                assembly.journal_path(settings), partial(_trade, settings), Pauses()
+                assembly.journal_path(settings), partial(_trade, settings), Backoff()
             )
 
     async def state(self) -> SupervisorState:

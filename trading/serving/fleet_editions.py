@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from trading.live.status_updates import StatusUpdate
 from trading.serving.answers import AccountAnswers
 from trading.serving.live_market import LiveMarketUnavailable
-from trading.serving.page_stream import Edition, Told, account_edition
+from trading.serving.page_stream import PageEdition, PageInput, account_edition
 
 _OF_ACCOUNT = (
     *("equity", "paid_in", "profit_today", "peak_equity", "trading_state", "restrictions"),
@@ -22,7 +22,7 @@ _OF_LEARNER = ("updates", "paused", "verdict", "kl_to_champion")
 class FleetTold(NamedTuple):
     """What there is to show of several strategies."""
 
-    strategies: Mapping[str, Told | str]
+    strategies: Mapping[str, PageInput | str]
     """By name; a text is why nothing is known of it."""
     ours: tuple[str, ...]
     """Those that this application trades."""
@@ -30,7 +30,7 @@ class FleetTold(NamedTuple):
     """Why it has none to trade; empty where it has one."""
 
 
-async def told_or_why(answers: AccountAnswers) -> Told | str:
+async def told_or_why(answers: AccountAnswers) -> PageInput | str:
     """Return what there is to show of one strategy, or why there is nothing."""
     try:
         return await answers.told()
@@ -42,9 +42,9 @@ class FleetEditions:
     """Makes editions of the page of several strategies; what did not change is not read again."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[Told | str, str, dict[str, Any]]] = {}
+        self._made: dict[str, tuple[PageInput | str, str, dict[str, Any]]] = {}
 
-    def __call__(self, told: FleetTold) -> Edition:
+    def __call__(self, told: FleetTold) -> PageEdition:
         """Return an edition; its name depends on nothing but what is told."""
         number = hashlib.sha256(repr((told.ours, told.waiting)).encode())
         strategies = {}
@@ -55,10 +55,10 @@ class FleetEditions:
             number.update(made[1].encode())
             strategies[name] = {**made[2], "ours": name in told.ours}
         content = {"strategies": strategies, "waiting": told.waiting}
-        return Edition(number.hexdigest()[:24], content)
+        return PageEdition(number.hexdigest()[:24], content)
 
 
-def _summary(told: Told | str) -> tuple[str, dict[str, Any]]:
+def _summary(told: PageInput | str) -> tuple[str, dict[str, Any]]:
     """Return the name of one strategy's edition, and what is shown of it."""
     if isinstance(told, str):
         return f"silent-{told}", {"gone": told}
@@ -68,7 +68,7 @@ def _summary(told: Told | str) -> tuple[str, dict[str, Any]]:
     if told.supervisor is not None:
         shown["phase"] = told.supervisor["phase"]
         shown["reason"] = told.supervisor["reason"]
-    if isinstance(told.news, StatusUpdate):
+    if isinstance(told.update, StatusUpdate):
         shown |= _figures(whole["status"], whole["day"])
     return edition.id, shown
 

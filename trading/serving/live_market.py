@@ -1,4 +1,4 @@
-"""The live market's actor as the HTTP service knows it: by its name, and by its news."""
+"""The live market's actor as the HTTP service knows it: by its name, and its status updates."""
 
 import asyncio
 import time
@@ -17,9 +17,9 @@ log = get_logger(__name__)
 ANSWER_S = 4.0
 _FIRST_S = 4.5
 """Longest that a request waits for what there is to know at all."""
-_NEWS_TIMEOUT_S = 2.0
+_UPDATE_TIMEOUT_S = 2.0
 _SILENCE_S = 15.0
-"""News of an actor that has been silent for longer count no more."""
+"""Status updates of an actor that has been silent for longer count no more."""
 _RETRY_S = 0.25
 Namespace = Callable[[], Awaitable[str]]
 
@@ -128,7 +128,7 @@ class Follower:
 
 
 class StatusReader(Follower):
-    """The newest news of the live market, or why there is none.
+    """The newest status update of the live market, or why there is none.
 
     Parameters
     ----------
@@ -139,12 +139,12 @@ class StatusReader(Follower):
     def __init__(self, market: NamedActor) -> None:
         super().__init__()
         self._market = market
-        self._news: StatusUpdate | None = None
+        self._update: StatusUpdate | None = None
         self._heard_s = 0.0
         self._fault = "it has not answered yet"
 
     async def newest(self) -> StatusUpdate:
-        """Return the newest edition.
+        """Return the newest status update.
 
         Raises
         ------
@@ -153,32 +153,32 @@ class StatusReader(Follower):
         """
         await self.first_known()
         silent_s = time.monotonic() - self._heard_s
-        if self._news is None:
+        if self._update is None:
             raise LiveMarketUnavailable(self._fault)
         if silent_s > _SILENCE_S:
-            raise LiveMarketUnavailable(f"no news for {silent_s:.0f} s: {self._fault}")
-        return self._news
+            raise LiveMarketUnavailable(f"no status update for {silent_s:.0f} s: {self._fault}")
+        return self._update
 
     async def _follow(self) -> None:
         number = 0
         while True:
             try:
-                news: StatusUpdate | None = await self._market.ask(
-                    "news", ANSWER_S, number, _NEWS_TIMEOUT_S
+                update: StatusUpdate | None = await self._market.ask(
+                    "next_update", ANSWER_S, number, _UPDATE_TIMEOUT_S
                 )
             except Exception as error:
                 if isinstance(error, LiveMarketGone):
-                    self._news, number = None, 0
+                    self._update, number = None, 0
                 elif not isinstance(error, LiveMarketUnavailable):
-                    log.exception("the live market's news do not come in")
+                    log.exception("the live market's status updates do not come in")
                 told = isinstance(error, LiveMarketUnavailable)
                 self._fault = str(error) if told else type(error).__name__
                 self._known.set()
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if news is None:
-                self._fault = "it answers without news: see its log"
+            if update is None:
+                self._fault = "it answers without a status update: see its log"
                 continue
             self._heard_s, self._fault = time.monotonic(), "it does not answer"
-            self._news, number = StatusUpdate(*news), news[0]
+            self._update, number = StatusUpdate(*update), update[0]
             self._known.set()

@@ -24,10 +24,10 @@ from trading.execution.journal import search as journal_search
 from trading.live.status_updates import as_json
 from trading.serving.page_stream import (
     MOST_VIEWERS,
+    PageInput,
     PageStream,
-    Told,
     account_edition,
-    squeezed,
+    compressed,
 )
 
 _TYPES = {
@@ -59,7 +59,7 @@ _FAR_S = 9e9
 
 class _File(NamedTuple):
     content: bytes
-    squeezed: bytes
+    compressed: bytes
     """In gzip."""
     media_type: str
     etag: str
@@ -84,7 +84,7 @@ def _file(content: bytes, media_type: str) -> _File:
 
 
 def add_page(
-    api: FastAPI, tell: Callable[[], Awaitable[Told]], ask: Callable[..., Awaitable[Any]]
+    api: FastAPI, tell: Callable[[], Awaitable[PageInput]], ask: Callable[..., Awaitable[Any]]
 ) -> None:
     """Add the page's routes.
 
@@ -136,11 +136,13 @@ def add_document(api: FastAPI, name: str, stream: PageStream[Any]) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no", "vary": _VARY}
         told = stream.events(last)
         if _takes_gzip(request):
-            told, headers["content-encoding"] = squeezed(told), "gzip"
+            told, headers["content-encoding"] = compressed(told), "gzip"
         return EventStream(told, media_type="text/event-stream", headers=headers)
 
 
-def _add_chain(api: FastAPI, stream: PageStream[Told], ask: Callable[..., Awaitable[Any]]) -> None:
+def _add_chain(
+    api: FastAPI, stream: PageStream[PageInput], ask: Callable[..., Awaitable[Any]]
+) -> None:
     sheets: dict[str, dict[str, bytes]] = {}
     """The chains at the last bar that they were asked for; one question a bar, whoever looks."""
     asking = asyncio.Lock()
@@ -163,7 +165,7 @@ def _add_chain(api: FastAPI, stream: PageStream[Told], ask: Callable[..., Awaita
         return Response(found, media_type="application/json")
 
 
-def _add_journal(api: FastAPI, tell: Callable[[], Awaitable[Told]]) -> None:
+def _add_journal(api: FastAPI, tell: Callable[[], Awaitable[PageInput]]) -> None:
     searching = asyncio.Semaphore(_SEARCHES)
 
     @api.get("/journal", responses=_FOUND | _BUSY)
@@ -182,14 +184,14 @@ def _add_journal(api: FastAPI, tell: Callable[[], Awaitable[Told]]) -> None:
         stopped. A search ends after two seconds; `before` of its answer says how far it came.
         """
         query = journal_search.Query(_ns(since), _ns(until), order, symbol, kind, before, limit)
-        news = (await tell()).news
-        if news is None or not news.journal:
+        update = (await tell()).update
+        if update is None or not update.journal:
             return _json({"reason": "nobody trades: its journal is not known here"}, 404)
         if searching.locked():
             return _json({"reason": "others search the journal: try again"}, 429, _LATER)
         async with searching:
             try:
-                found = await asyncio.to_thread(journal_search.search, news.journal, query)
+                found = await asyncio.to_thread(journal_search.search, update.journal, query)
             except JournalError as error:
                 return _json({"reason": str(error)}, 404)
         return _json(found._asdict())
@@ -216,7 +218,7 @@ def _answer(request: Request, found: _File) -> Response:
         return Response(status_code=304, headers=headers)
     content = found.content
     if _takes_gzip(request):
-        content, headers["content-encoding"] = found.squeezed, "gzip"
+        content, headers["content-encoding"] = found.compressed, "gzip"
     return Response(content, media_type=found.media_type, headers=headers)
 
 
@@ -242,7 +244,7 @@ _REASON = {"application/json": {"schema": {"type": "object"}}}
 _FOUND: dict[int | str, dict[str, Any]] = {
     200: {"content": _REASON},
     404: {"description": "It is not there, and why", "content": _REASON},
-    503: {"description": "There is no news of the live market", "content": _REASON},
+    503: {"description": "There is no status update of the live market", "content": _REASON},
 }
 _BUSY: dict[int | str, dict[str, Any]] = {
     429: {"description": "Others search at this moment", "content": _REASON},

@@ -1,9 +1,9 @@
 """`GET /events`: what the page shows, as server-sent events.
 
 A viewer is told the whole once, and then what changed: a JSON merge patch (RFC 7396) for each
-edition of the news, made once a replica for all who look. The events are `whole`, `change`, `gone`
-(there is no news, and why) and `beat`. An answer ends before Serve's time for requests is over; the
-browser asks again by itself, and goes on from the last edition that it has.
+edition of what is shown, made once a replica for all who look. The events are `whole`, `change`,
+`gone` (there is no status update, and why) and `beat`. An answer ends before Serve's time for
+requests is over; the browser asks again by itself, and goes on from the last edition that it has.
 """
 
 import asyncio
@@ -26,24 +26,24 @@ PAUSE_S = 0.5
 BEAT_S = 5.0
 """Longest silence."""
 FEED_S = 10.0
-"""Least time between two events of which only counters of the feed are news."""
+"""Least time between two events in which only counters of the feed changed."""
 _RETRY_MS = 500
 _KEPT = 16
 """Editions that a viewer can go on from."""
 _RESTLESS = {"feed"}
 
 
-class Told(NamedTuple):
-    """What there is to show: the newest news, and the supervisor's word where there is one."""
+class PageInput(NamedTuple):
+    """What there is to show: the newest status update, and the supervisor's word if any."""
 
-    news: StatusUpdate | None
+    update: StatusUpdate | None
     """None: nobody trades, by the supervisor's word."""
     supervisor: dict[str, Any] | None = None
     strategy: str = ""
     """Which of several strategies it is; empty where an account is alone."""
 
 
-class Edition(NamedTuple):
+class PageEdition(NamedTuple):
     """What the page shows, at one time."""
 
     id: str
@@ -61,18 +61,20 @@ class PageStream(Generic[_T]):
     tell
         The newest that is known; raises TradingError with the reason where nothing is.
     make
-        Makes an edition of it, where it is not equal to what was told before. One of the same news
-        has the same name whichever replica tells of it.
+        Makes an edition of it, where it is not equal to what was told before. One of the same
+        update has the same name whichever replica tells of it.
     """
 
-    def __init__(self, tell: Callable[[], Awaitable[_T]], make: Callable[[_T], Edition]) -> None:
+    def __init__(
+        self, tell: Callable[[], Awaitable[_T]], make: Callable[[_T], PageEdition]
+    ) -> None:
         self._tell, self._make = tell, make
-        self._last: tuple[_T, Edition] | None = None
-        self._kept: OrderedDict[str, Edition] = OrderedDict()
+        self._last: tuple[_T, PageEdition] | None = None
+        self._kept: OrderedDict[str, PageEdition] = OrderedDict()
         self._changes: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self.viewers = 0
 
-    async def newest(self) -> Edition:
+    async def newest(self) -> PageEdition:
         """Return the newest edition.
 
         Raises
@@ -127,7 +129,7 @@ class PageStream(Generic[_T]):
                 yield event
             await asyncio.sleep(PAUSE_S)
 
-    def _changed(self, before: Edition, after: Edition) -> Any:
+    def _changed(self, before: PageEdition, after: PageEdition) -> Any:
         key = before.id, after.id
         if key not in self._changes:
             self._changes[key] = merge_patch(before.content, after.content)
@@ -136,7 +138,7 @@ class PageStream(Generic[_T]):
         return self._changes[key]
 
 
-async def squeezed(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def compressed(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yield the same in gzip, each event as soon as it is there: what repeats costs little."""
     gzip = zlib.compressobj(wbits=31)
     async for event in events:
@@ -169,25 +171,25 @@ def _is_restless(patch: dict[str, Any]) -> bool:
     return patch.keys() <= {"status"} and patch.get("status", {}).keys() <= _RESTLESS
 
 
-def account_edition(told: Told) -> Edition:
+def account_edition(told: PageInput) -> PageEdition:
     """Return what the page of one account shows."""
     supervisor: dict[str, Any] = {"strategy": told.strategy} if told.strategy else {}
     if told.supervisor is not None:
         supervisor["supervisor"] = told.supervisor
     said = zlib.crc32(as_json(supervisor))
-    if told.news is None:
+    if told.update is None:
         nothing: dict[str, Any] = {"ready": False, "reasons": [], "status": {}, "day": {}}
-        return Edition(f"none-{said:x}", nothing | supervisor)
-    news = told.news
-    status = msgspec.json.decode(news.status)
+        return PageEdition(f"none-{said:x}", nothing | supervisor)
+    update = told.update
+    status = msgspec.json.decode(update.status)
     content = {
-        "ready": news.ready,
-        "reasons": list(news.reasons),
+        "ready": update.ready,
+        "reasons": list(update.reasons),
         "status": status,
-        "day": msgspec.json.decode(news.day),
+        "day": msgspec.json.decode(update.day),
         **supervisor,
     }
-    return Edition(f"{status.get('process', 0)}-{news.number}-{said:x}", content)
+    return PageEdition(f"{status.get('process', 0)}-{update.number}-{said:x}", content)
 
 
 def _event(kind: str, content: object, number: str = "") -> bytes:

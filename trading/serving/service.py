@@ -34,7 +34,7 @@ def serve_account(
     ------
     ApplicationFailed
         The port is taken, or the service does not come up.
-    ToldToStop
+    StopRequested
         `stop` was set before it was there.
     """
     from trading.live.actor import ACTOR_NAME
@@ -69,7 +69,7 @@ def serve_application(
     ------
     ApplicationFailed
         The port is taken, or the service does not come up.
-    ToldToStop
+    StopRequested
         `stop` was set before it was there.
     """
     from ray import serve

@@ -33,7 +33,7 @@ class SupervisorDied(TradingError):
     """The supervisor's thread has ended by a fault of its own."""
 
 
-class Pauses(NamedTuple):
+class Backoff(NamedTuple):
     """Seconds between a failure and the next start: doubled each time, up to a limit."""
 
     first_s: float = 5.0
@@ -85,7 +85,7 @@ class Supervisor:
         self,
         journal: Path,
         application: Application,
-        pauses: Pauses,
+        pauses: Backoff,
         lease: AccountLease | None = None,
     ) -> None:
         self._journal = journal

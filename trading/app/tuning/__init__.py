@@ -8,24 +8,24 @@ from trading.lazy import lazily
 if TYPE_CHECKING:
     from trading.app.tuning.outcome import settings_layer as settings_layer
     from trading.app.tuning.outcome import winner_of as winner_of
-    from trading.app.tuning.plan import Fold as Fold
-    from trading.app.tuning.plan import Plan as Plan
+    from trading.app.tuning.plan import SearchPlan as SearchPlan
+    from trading.app.tuning.plan import TrialFold as TrialFold
     from trading.app.tuning.plan import plan_of_days as plan_of_days
     from trading.app.tuning.plan import plan_of_markets as plan_of_markets
-    from trading.app.tuning.record import Ended as Ended
-    from trading.app.tuning.record import Judged as Judged
-    from trading.app.tuning.record import Record as Record
+    from trading.app.tuning.record import TrialEnd as TrialEnd
+    from trading.app.tuning.record import TrialLog as TrialLog
+    from trading.app.tuning.record import TrialScore as TrialScore
 
 _PLACES = {
     "settings_layer": "outcome",
     "winner_of": "outcome",
-    "Fold": "plan",
-    "Plan": "plan",
+    "TrialFold": "plan",
+    "SearchPlan": "plan",
     "plan_of_days": "plan",
     "plan_of_markets": "plan",
-    "Ended": "record",
-    "Judged": "record",
-    "Record": "record",
+    "TrialEnd": "record",
+    "TrialScore": "record",
+    "TrialLog": "record",
 }
 """Each public name and the module that has it."""
 

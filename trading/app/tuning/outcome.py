@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trading.app.tuning.plan import Plan
+from trading.app.tuning.plan import SearchPlan
 from trading.app.tuning.record import Trial
 from trading.app.tuning.trial import policy_of, settings_of_trial
 from trading.config import Settings
@@ -23,7 +23,7 @@ _CONFIDENCE = 0.975
 _NO_PART = {"credentials", "tune", "ray", "strategy", "strategies"}
 
 
-class Figure(NamedTuple):
+class MeanReturn(NamedTuple):
     """A mean return of a session with its interval of 95 %, in percent of the initial capital."""
 
     mean: float
@@ -33,10 +33,10 @@ class Figure(NamedTuple):
     """Or episodes, where these are of several sessions."""
 
 
-class Elsewhere(NamedTuple):
+class UnscoredReturns(NamedTuple):
     """What the winner made of sessions that no trial was scored on."""
 
-    winner: Figure
+    winner: MeanReturn
     beside_given: Compared | None
     """With the given settings' policy in the champion's place; None where there is none."""
 
@@ -63,17 +63,17 @@ def winner_of(trials: Mapping[int, Trial], judgements: int) -> Trial | None:
     return None
 
 
-def figure(returns: Returns, seed: int) -> Figure:
+def figure(returns: Returns, seed: int) -> MeanReturn:
     """Of episodes' returns in percent."""
     low, high = bootstrap_interval(
         returns, lambda each: float(np.mean(each)), generator=np.random.default_rng(seed)
     )
-    return Figure(float(np.mean(returns)), low, high, len(returns))
+    return MeanReturn(float(np.mean(returns)), low, high, len(returns))
 
 
 def elsewhere(
-    plan: Plan, trials: Mapping[int, Trial], winner: int, kept: Mapping[int, Path]
-) -> Elsewhere:
+    plan: SearchPlan, trials: Mapping[int, Trial], winner: int, kept: Mapping[int, Path]
+) -> UnscoredReturns:
     """Trade the sessions that no trial was scored on, by what the last fold learnt.
 
     Beside the winner the given settings' policy trades them, where it is another one and learned
@@ -98,7 +98,7 @@ def elsewhere(
     is_measure = plan.settings.tune.method != "pbt" and winner != GIVEN and GIVEN in kept
     if is_measure and given and given.newest and given.newest.judgement == judgements:
         beside = compare("last", traded(GIVEN), ours, _CONFIDENCE)
-    return Elsewhere(figure(100.0 * ours, plan.settings.seed), beside)
+    return UnscoredReturns(figure(100.0 * ours, plan.settings.seed), beside)
 
 
 def settings_layer(settings: Settings, point: Point) -> dict[str, Any]:

@@ -18,7 +18,7 @@ Trade: TypeAlias = Callable[[SessionTrader], Returns]
 """Trades sessions that nothing is trained on, as the gate has them trade."""
 
 
-class Fold(NamedTuple):
+class TrialFold(NamedTuple):
     """One policy of a trial."""
 
     seed: int
@@ -29,11 +29,11 @@ class Fold(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """The same for every trial but for its point."""
 
     settings: Settings
-    folds: tuple[Fold, ...]
+    folds: tuple[TrialFold, ...]
     last: Trade
     """Sessions that no trial is scored on, for the winner."""
     told: str
@@ -50,7 +50,7 @@ def plan_of_days(
     purge: int,
     embargo: int,
     last_days: int,
-) -> Plan:
+) -> SearchPlan:
     """Folds of a walk forward over a history, whose last days no trial is scored on.
 
     Raises
@@ -78,31 +78,31 @@ def plan_of_days(
         train, test = work / f"fold-{number}" / "train", work / f"fold-{number}" / "test"
         history_of_days(history, train, fold.train)
         history_of_days(history, test, fold.test)
-        found.append(Fold(settings.seed, train, traded(test)))
+        found.append(TrialFold(settings.seed, train, traded(test)))
     history_of_days(history, work / "last", last)
     told = (
         f"{folds} folds of {test_days} days each, of {history}; the winner trades its last "
         f"{last_days}, {last[0]} to {last[-1]}"
     )
-    return Plan(settings, tuple(found), traded(work / "last"), told)
+    return SearchPlan(settings, tuple(found), traded(work / "last"), told)
 
 
-def plan_of_markets(settings: Settings, sessions: int, *, folds: int) -> Plan:
+def plan_of_markets(settings: Settings, sessions: int, *, folds: int) -> SearchPlan:
     """Folds that learn in simulated markets, each of a seed of its own, and trade others.
 
     There are at least so many `sessions` in each fold, and as many that no trial is scored on.
     """
     rules, fees, features = trading_rules(settings), fee_schedule(settings), own_features(settings)
-    family = simulated_world(settings.market).family
+    distribution = simulated_world(settings.market).distribution
 
     def traded(number: int) -> HeldOutMarkets:
         seed = held_out_seed(settings.seed, number)
         per_episode = settings.env.sessions_per_episode
-        return HeldOutMarkets(sessions, seed, rules, fees, family, per_episode, features)
+        return HeldOutMarkets(sessions, seed, rules, fees, distribution, per_episode, features)
 
-    made = tuple(Fold(settings.seed + number, None, traded(number)) for number in range(folds))
+    made = tuple(TrialFold(settings.seed + number, None, traded(number)) for number in range(folds))
     told = (
         f"{folds} folds that learn in simulated markets and trade {sessions} held-out sessions "
         f"each; the winner trades {sessions} others"
     )
-    return Plan(settings, made, traded(folds), told)
+    return SearchPlan(settings, made, traded(folds), told)

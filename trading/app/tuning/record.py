@@ -9,7 +9,7 @@ import msgspec
 from trading.files import sync
 
 
-class Judged(msgspec.Struct, frozen=True, tag="judged"):
+class TrialScore(msgspec.Struct, frozen=True, tag="judged"):
     """A trial's score, after a part of its learning."""
 
     trial: int
@@ -23,7 +23,7 @@ class Judged(msgspec.Struct, frozen=True, tag="judged"):
     point: dict[str, Any]
 
 
-class Ended(msgspec.Struct, frozen=True, tag="ended"):
+class TrialEnd(msgspec.Struct, frozen=True, tag="ended"):
     """A trial ended, by its end, by the scheduler, or by a failure."""
 
     trial: int
@@ -35,24 +35,24 @@ class Trial:
     """All that is known of one trial."""
 
     number: int
-    judged: dict[int, Judged] = field(default_factory=dict)
+    judged: dict[int, TrialScore] = field(default_factory=dict)
     """By judgement."""
     has_ended: bool = False
     failure: str = ""
 
     @property
-    def newest(self) -> Judged | None:
+    def newest(self) -> TrialScore | None:
         """Its last score."""
         return self.judged[max(self.judged)] if self.judged else None
 
 
-class Record:
+class TrialLog:
     """A file of lines, which a kill at any instant leaves readable."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def append(self, entry: Judged | Ended) -> None:
+    def append(self, entry: TrialScore | TrialEnd) -> None:
         """Add one entry; it is on disk when this returns."""
         with self.path.open("ab+") as file:
             whole = file.tell()
@@ -69,11 +69,11 @@ class Record:
         found: dict[int, Trial] = {}
         for line in self.path.read_bytes().splitlines() if self.path.exists() else ():
             try:
-                entry = msgspec.json.decode(line, type=Judged | Ended)
+                entry = msgspec.json.decode(line, type=TrialScore | TrialEnd)
             except msgspec.MsgspecError:
                 continue
             trial = found.setdefault(entry.trial, Trial(entry.trial))
-            if isinstance(entry, Judged):
+            if isinstance(entry, TrialScore):
                 trial.judged[entry.judgement] = entry
                 trial.has_ended, trial.failure = False, ""
             else:

@@ -20,8 +20,8 @@ from ray.tune.schedulers import (
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from trading.app.tuning.outcome import GIVEN
-from trading.app.tuning.plan import Plan
-from trading.app.tuning.record import Ended, Judged, Record
+from trading.app.tuning.plan import SearchPlan
+from trading.app.tuning.record import TrialEnd, TrialLog, TrialScore
 from trading.app.tuning.trial import SCORE, trial
 from trading.config.space import Choices, Point, Space
 from trading.errors import ConfigError
@@ -36,11 +36,11 @@ _PBT_KEPT = 4
 
 
 def search(
-    plan: Plan,
+    plan: SearchPlan,
     space: Space,
     points: list[Point],
     work: Path,
-    record: Record,
+    record: TrialLog,
     tell: Callable[[str], None],
     stopped: Callable[[], bool],
 ) -> dict[int, Path]:
@@ -106,7 +106,7 @@ def number_of(each: TuneTrial) -> int:
     return int(each.trial_id.rpartition("_")[2]) + 1
 
 
-def _scheduler(plan: Plan, space: Space, record: Record) -> TrialScheduler:
+def _scheduler(plan: SearchPlan, space: Space, record: TrialLog) -> TrialScheduler:
     tuned = plan.settings.tune
     if tuned.method == "random":
         return FIFOScheduler()
@@ -145,7 +145,7 @@ class _Halving(AsyncHyperBandScheduler):  # type: ignore[misc]
     It knows the scores of the record from before an interruption, which Ray Tune does not keep.
     """
 
-    def __init__(self, record: Record, **options: Any) -> None:
+    def __init__(self, record: TrialLog, **options: Any) -> None:
         super().__init__(**options)
         self._record = record
 
@@ -172,7 +172,7 @@ class _Telling(tune.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        record: Record,
+        record: TrialLog,
         count: int,
         judgements: int,
         tell: Callable[[str], None],
@@ -196,7 +196,7 @@ class _Telling(tune.Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        judged = Judged(
+        judged = TrialScore(
             number_of(trial),
             result["judgement"],
             result["decisions"],
@@ -213,13 +213,13 @@ class _Telling(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self._record.append(Ended(number_of(trial)))
+        self._record.append(TrialEnd(number_of(trial)))
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         failure = _last_line(trial)
-        self._record.append(Ended(number_of(trial), failure))
+        self._record.append(TrialEnd(number_of(trial), failure))
         self._tell(f"trial {number_of(trial)} of {self._count} failed: {failure}")
 
 

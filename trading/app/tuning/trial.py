@@ -17,7 +17,7 @@ from rich.console import Console
 from trading.app.algorithm import open_algorithm
 from trading.app.display import Display
 from trading.app.retraining import acting_policy, settings_of_fold
-from trading.app.tuning.plan import Fold, Plan
+from trading.app.tuning.plan import SearchPlan, TrialFold
 from trading.closing import Closing
 from trading.config import Settings
 from trading.config.space import Point, with_point
@@ -34,7 +34,7 @@ SCORE = "score"
 _PROGRESS = "progress.json"
 
 
-class Progress(msgspec.Struct, frozen=True):
+class TrialProgress(msgspec.Struct, frozen=True):
     """How far the weights of a checkpoint have come."""
 
     judgement: int
@@ -42,7 +42,7 @@ class Progress(msgspec.Struct, frozen=True):
     """Decisions that each fold's policy learned from."""
 
 
-def trial(config: Point, plan: Plan) -> None:
+def trial(config: Point, plan: SearchPlan) -> None:
     """Learn and trade, part by part, from where the trial's checkpoint ends.
 
     After each part it reports to Ray Tune its score, every episode's return, and a checkpoint.
@@ -53,7 +53,7 @@ def trial(config: Point, plan: Plan) -> None:
     judgements = settings.tune.judgements
     with tempfile.TemporaryDirectory(prefix="trading-tune-") as folder, ExitStack() as stack:
         work = Path(folder)
-        progress = _restored(work) or Progress(0, [0] * len(plan.folds))
+        progress = _restored(work) or TrialProgress(0, [0] * len(plan.folds))
         opened = [
             stack.enter_context(_Learning(settings, fold, folder_of_fold(work, k), done))
             for k, (fold, done) in enumerate(zip(plan.folds, progress.done, strict=True))
@@ -61,7 +61,7 @@ def trial(config: Point, plan: Plan) -> None:
         for judgement in range(progress.judgement + 1, judgements + 1):
             steps = settings.learning.pretrain_steps * judgement // judgements
             returns = 100.0 * np.concatenate([each.learn_and_trade(steps) for each in opened])
-            now = Progress(judgement, [each.done for each in opened])
+            now = TrialProgress(judgement, [each.done for each in opened])
             write(work / _PROGRESS, msgspec.json.encode(now))
             tune.report(
                 {
@@ -110,20 +110,20 @@ def _checkpoints(state: Path) -> Path:
     return state / "checkpoints"
 
 
-def _restored(work: Path) -> Progress | None:
+def _restored(work: Path) -> TrialProgress | None:
     """Copy the trial's checkpoint, where it has one."""
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as kept:
         shutil.copytree(kept, work, dirs_exist_ok=True)
-    return msgspec.json.decode((work / _PROGRESS).read_bytes(), type=Progress)
+    return msgspec.json.decode((work / _PROGRESS).read_bytes(), type=TrialProgress)
 
 
 class _Learning(Closing):
     """A fold's algorithm, open while the trial runs."""
 
-    def __init__(self, settings: Settings, fold: Fold, state: Path, done: int) -> None:
+    def __init__(self, settings: Settings, fold: TrialFold, state: Path, done: int) -> None:
         of_fold = settings_of_fold(settings, fold.learns_from, state)
         self._settings = of_fold.model_copy(update={"seed": fold.seed})
         self._fold = fold

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 
-from trading.execution.deliverables import STANDARD, Adjusted
+from trading.execution.deliverables import STANDARD, AdjustedSymbols
 from trading.execution.events import MarginChanged, Settled
 from trading.execution.holdings import StrategyPosition, as_units
 from trading.execution.margin.reg_t import defined_risk_margin, reg_t_margin
@@ -18,7 +18,7 @@ def maintenance_margin(
     multiplier: float,
     spot: float,
     marks: Mapping[str, float],
-    adjusted: Adjusted = STANDARD,
+    adjusted: AdjustedSymbols = STANDARD,
 ) -> float:
     """Margin of one unit of an open strategy now, USD in whole cents; NaN when not known."""
     return cents_up(reg_t_margin(strategy.legs, multiplier, spot, marks, adjusted))
@@ -88,7 +88,7 @@ def margins_after(
             continue
         _, legs = as_units(left)
         lots = account.stock_lots | ({underlying: unit} if unit != account.multiplier else {})
-        adjusted = Adjusted(account.deliverables, lots)
+        adjusted = AdjustedSymbols(account.deliverables, lots)
         bounded = math.isfinite(defined_risk_margin(legs, account.multiplier, adjusted))
         if not held.margin_moves and bounded:
             continue

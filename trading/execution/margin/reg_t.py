@@ -23,8 +23,8 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TypeAlias
 
-from trading.execution.deliverables import STANDARD, Adjusted
-from trading.execution.legs import STOCK_RIGHT, Terms, arrays_of, terms_of
+from trading.execution.deliverables import STANDARD, AdjustedSymbols
+from trading.execution.legs import STOCK_RIGHT, LegTerms, arrays_of, terms_of
 from trading.execution.margin.formulas import payoff_margin, uncovered_margin
 from trading.execution.orders import Leg
 from trading.market.products import product_of
@@ -34,7 +34,7 @@ SHORT_STOCK_RATE = 1.5
 
 
 def defined_risk_margin(
-    legs: tuple[Leg, ...], multiplier: float, adjusted: Adjusted = STANDARD
+    legs: tuple[Leg, ...], multiplier: float, adjusted: AdjustedSymbols = STANDARD
 ) -> float:
     """Greatest loss of one unit of `legs` in USD, whatever was paid; inf when there is none.
 
@@ -57,7 +57,7 @@ def reg_t_margin(
     multiplier: float,
     spot: float,
     marks: Mapping[str, float],
-    adjusted: Adjusted = STANDARD,
+    adjusted: AdjustedSymbols = STANDARD,
 ) -> float:
     """Margin of one unit of `legs` where uncovered sales are allowed, USD.
 
@@ -70,7 +70,7 @@ def reg_t_margin(
         loss where there is one.
     marks : mapping of symbol to float
         Value of each sold option, USD a share; a missing one counts as NaN.
-    adjusted : Adjusted
+    adjusted : AdjustedSymbols
         Which legs are not standard.
     """
     legs, terms, multiplier, marks = _counted(legs, multiplier, marks, adjusted)
@@ -105,11 +105,11 @@ def shape_sells_short(shape: Sequence[tuple[int, int]]) -> bool:
     return not (alone and lots >= 0 and calls <= lots)
 
 
-_Terms: TypeAlias = Mapping[str, Terms]
+_Terms: TypeAlias = Mapping[str, LegTerms]
 
 
 def _counted(
-    legs: tuple[Leg, ...], multiplier: float, marks: Mapping[str, float], adjusted: Adjusted
+    legs: tuple[Leg, ...], multiplier: float, marks: Mapping[str, float], adjusted: AdjustedSymbols
 ) -> tuple[tuple[Leg, ...], _Terms, float, Mapping[str, float]]:
     """Legs that can be held against each other, their terms, the shares of one, and their marks."""
     if not adjusted.touches(legs):
