@@ -16,7 +16,7 @@ from tests.ports import free_port
 from tests.waits import WAIT_S
 from trading.live.metrics import AccountFigures, TradingMetrics
 from trading.live.status_updates import INTERVAL_S, StatusPublisher, StatusUpdate
-from trading.serving.app import Supervised, build_api, build_app
+from trading.serving.app import SupervisorReader, build_api, build_app
 from trading.serving.live_market import LiveMarketUnavailable, StatusReader
 from trading.serving.supervisor import RESTARTING, STANDBY, TRADING, SupervisorState
 
@@ -237,14 +237,14 @@ def test_an_actor_that_ray_restarts_is_answered_by_again(start: Callable[..., An
     assert answer(api, "/status").json()["account"]["trades"] == 1
 
 
-class SupervisorDouble(Supervised):
+class SupervisorDouble(SupervisorReader):
     """A supervisor with a settable answer; None: it has not answered for a while."""
 
     def __init__(self, state: SupervisorState | None) -> None:
         super().__init__()
         self.says = state
 
-    async def state(self) -> SupervisorState:
+    async def newest(self) -> SupervisorState:
         if self.says is None:
             raise LiveMarketUnavailable("the supervisor gives no answer")
         return self.says

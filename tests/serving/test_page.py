@@ -14,14 +14,14 @@ from tests.serving.browsing import TOKEN, Called, Server, Watched, trading_in
 from tests.waits import WAIT_S
 from trading.live.actor import LiveMarket as LiveMarketActor
 from trading.live.status_updates import StatusUpdate, as_json
-from trading.serving.app import Supervised, build_api
+from trading.serving.app import SupervisorReader, build_api
 from trading.serving.live_market import NamedActor
 from trading.serving.supervisor import STANDBY, SupervisorState
 
 pytestmark = pytest.mark.slow
 
 
-def served(market: NamedActor, supervisor: Supervised | None = None) -> Server:
+def served(market: NamedActor, supervisor: SupervisorReader | None = None) -> Server:
     """The HTTP service of one account."""
     return Server(lambda: build_api("live-market", "", supervisor, market))
 
@@ -39,13 +39,13 @@ class Told(NamedActor):
         return self.update
 
 
-class StandsBy(Supervised):
+class StandsBy(SupervisorReader):
     """A supervisor that waits for the account's lease."""
 
     def begin(self) -> None:
         """There is no Serve to ask."""
 
-    async def state(self) -> SupervisorState:
+    async def newest(self) -> SupervisorState:
         return SupervisorState(
             STANDBY, "another application holds the lease", leased=False, failures=0
         )

@@ -28,6 +28,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one setting, as in seed=8."),
 ]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer with JSON, for scripts.")]
 StrategyOption = Annotated[
     str | None,

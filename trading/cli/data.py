@@ -98,40 +98,39 @@ def download(
     A command that was interrupted goes on where it was when it is given again.
     """
     settings = settings_for(config, with_symbols(symbols, overrides), several=True)
-    first, last = day_of("--date", date), day_of("--until", until)
-    if first is None and not chains:
-        misuse("name a day with --date, or ask for --chains")
-    if last is not None and (first is None or last < first):
-        misuse("--until needs a --date that is not later")
+    days = _days(date, until, chains)
     if not files and quotes:
         misuse("--no-files contradicts --quotes: quotes by REST need --contracts alone")
     if not files and contracts is None and not chains:
         misuse("--no-files leaves nothing to fetch: name --contracts, or ask for --chains")
-    by_rest = first is not None and contracts is not None and not quotes
-    if by_rest or chains:
+    named = contracts if days is not None and not quotes else None
+    if named is not None or chains:
         _required(settings.credentials.massive_api_key, "MASSIVE_API_KEY")
     with failures():
         from trading.data.catalog import Catalog
 
         target = Catalog(catalog or settings.paths.state_dir / "catalog")
         console = Console(highlight=False, stderr=as_json)
-        if first is not None:
-            days = sessions_between(first, last or first)
-            if files:
-                with _store(settings, endpoint) as store:
-                    _download_days(
-                        store,
-                        days,
-                        folder or settings.paths.state_dir / "flatfiles",
-                        target,
-                        _selection(settings, contracts),
-                        quotes,
-                        console,
-                    )
-            if by_rest and contracts is not None:
-                _download_quotes(settings, target, _named_in(contracts), days, console)
+        sessions = [] if days is None else sessions_between(*days)
+        if files and days is not None:
+            into = folder or settings.paths.state_dir / "flatfiles"
+            selection = _selection(settings, contracts)
+            with _store(settings, endpoint) as store:
+                _download_days(store, sessions, into, target, selection, quotes, console)
+        if named is not None:
+            _download_quotes(settings, target, _named_in(named), sessions, console)
         if chains:
             _download_chains(settings, target, console)
+
+
+def _days(date: str | None, until: str | None, chains: bool) -> tuple[Date, Date] | None:
+    """Return the first and the last day to fetch, None for none; a mistake ends the command."""
+    first, last = day_of("--date", date), day_of("--until", until)
+    if first is None and not chains:
+        misuse("name a day with --date, or ask for --chains")
+    if last is not None and (first is None or last < first):
+        misuse("--until needs a --date that is not later")
+    return None if first is None else (first, last or first)
 
 
 def import_(

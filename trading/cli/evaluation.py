@@ -14,6 +14,7 @@ from rich.table import Table
 
 from trading.app.display import Display
 from trading.cli.common import (
+    AddressOption,
     ConfigOption,
     JsonOption,
     SetOption,
@@ -22,6 +23,7 @@ from trading.cli.common import (
     misuse,
     settings_for,
 )
+from trading.cli.folds import EmbargoOption, HistoryOfFoldsOption, PurgeOption, StepsOption
 from trading.config import Settings
 from trading.files import write
 from trading.progress import counted
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from trading.evaluation.backtest import Backtest
     from trading.evaluation.evaluate import PolicyOfFold
     from trading.evaluation.summary import Figures
+    from trading.plugins.registry import Trader
 
 _PAGES = (".html", ".htm")
 _WIDTH = 110
@@ -73,89 +76,87 @@ def backtest(
     check_output("--html", html, *_PAGES)
     settings = settings_for(config, overrides or [], several=True)
     with failures():
-        from trading.evaluation.backtest import backtest_history, backtest_simulation, learnt
-        from trading.evaluation.baselines import baselines
-        from trading.live.assembly import (
-            fee_schedule,
-            own_features,
-            policy_of,
-            rule_based,
-            trading_rules,
-        )
-        from trading.live.simulated_world import simulated_world
         from trading.plugins.loading import load_plugins
-        from trading.plugins.registry import Trader
 
         load_plugins(settings)
-        rules, fees, features = (
-            trading_rules(settings),
-            fee_schedule(settings),
-            own_features(settings),
-        )
-        distribution = simulated_world(settings.market).distribution
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
-        in_a_row = settings.env.sessions_per_episode
-        traders: dict[str, Trader] = {}
-        asked: str | None = None
-        about = [("traded", told)]
-        if trader is not None:
-            asked = f"{trader}, rule-based"
-            traders[asked] = own = rule_based(settings, settings.seed, trader)
-            about.append(("trader", f"{own.plugin} (sha256 {own.plugin.digest})"))
-        if model is not None:
-            acting = settings.policy.act
-            for each in (acting, "sampled" if acting == "greedy" else "greedy"):
-                traders[f"policy, {acts(each)}"] = learnt(policy_of(settings, model, each))
-            asked = asked or next(iter(traders))
-            about += _about_model(model)
-            if not as_json:
-                row = "which is the first row" if trader is None else "its first row"
-                print(f"the policy trades {acts(acting)} (policy.act), {row}")
-        traders |= baselines(settings.seed)
-        results: dict[str, Backtest] = {}
-        with counted("backtest", "traders", len(traders)) as progress:
-            for done, (name, each_trader) in enumerate(traders.items(), 1):
-                results[name] = (
-                    backtest_history(history, rules, fees, each_trader, in_a_row, features)
-                    if history is not None
-                    else backtest_simulation(
-                        simulated or 1,
-                        settings.seed,
-                        rules,
-                        fees,
-                        each_trader,
-                        distribution,
-                        in_a_row,
-                        features,
-                    )
-                )
-                progress(done)
-        about += _about_settings(settings)
-        output = _Output(f"Backtest: {told}", html, as_json, about, asked)
+        compared = _compared(settings, model, trader)
+        if model is not None and not as_json:
+            row = "which is the first row" if trader is None else "its first row"
+            print(f"the policy trades {acts(settings.policy.act)} (policy.act), {row}")
+        results = _backtests(settings, compared.traders, history, simulated or 1)
+        about = [("traded", told), *compared.about, *_about_settings(settings)]
+        output = _Output(f"Backtest: {told}", html, as_json, about, compared.asked)
         _report(output, results, trials, settings.seed)
+
+
+class _Compared(NamedTuple):
+    """Who is compared in a backtest."""
+
+    traders: "Mapping[str, Trader]"
+    """In the order of their rows."""
+    asked: str | None
+    """The trader that was asked about; None: baselines only."""
+    about: list[tuple[str, str]]
+    """What the ones that were asked about are known by."""
+
+
+def _compared(settings: Settings, model: Path | None, trader: str | None) -> _Compared:
+    """Return the trader of rules, the policy in both of its ways, and the baselines."""
+    from trading.evaluation.backtest import learnt
+    from trading.evaluation.baselines import baselines
+    from trading.live.assembly import policy_of, rule_based
+
+    traders: dict[str, Trader] = {}
+    about: list[tuple[str, str]] = []
+    if trader is not None:
+        traders[f"{trader}, rule-based"] = own = rule_based(settings, settings.seed, trader)
+        about.append(("trader", f"{own.plugin} (sha256 {own.plugin.digest})"))
+    if model is not None:
+        acting = settings.policy.act
+        for each in (acting, "sampled" if acting == "greedy" else "greedy"):
+            traders[f"policy, {acts(each)}"] = learnt(policy_of(settings, model, each))
+        about += _about_model(model)
+    asked = next(iter(traders), None)
+    return _Compared({**traders, **baselines(settings.seed)}, asked, about)
+
+
+def _backtests(
+    settings: Settings, traders: "Mapping[str, Trader]", history: Path | None, sessions: int
+) -> "dict[str, Backtest]":
+    """Trade every day of a history, or so many simulated sessions, by each trader."""
+    from trading.evaluation.backtest import backtest_history, backtest_simulation
+    from trading.live.assembly import fee_schedule, own_features, trading_rules
+    from trading.live.simulated_world import simulated_world
+
+    rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
+    distribution = simulated_world(settings.market).distribution
+    made_for = (settings.env.sessions_per_episode, own_features(settings))
+    results = {}
+    with counted("backtest", "traders", len(traders)) as progress:
+        for done, (name, trader) in enumerate(traders.items(), 1):
+            if history is not None:
+                results[name] = backtest_history(history, rules, fees, trader, *made_for)
+            else:
+                results[name] = backtest_simulation(
+                    sessions, seed, rules, fees, trader, distribution, *made_for
+                )
+            progress(done)
+    return results
 
 
 def evaluate(
     config: ConfigOption = None,
     overrides: SetOption = None,
-    history: Annotated[
-        Path | None, typer.Option(help="Folder of the history whose days make the folds.")
-    ] = None,
+    history: HistoryOfFoldsOption = None,
     simulated: Annotated[
         int | None, typer.Option(min=1, help="Make a history of so many simulated days instead.")
     ] = None,
     folds: Annotated[int, typer.Option(min=1, help="Times that a policy is learnt anew.")] = 3,
     test_days: Annotated[int, typer.Option(min=1, help="Days that each fold trades.")] = 5,
-    purge: Annotated[
-        int, typer.Option(min=0, help="Days before the test days that are not learnt from.")
-    ] = 1,
-    embargo: Annotated[
-        int, typer.Option(min=0, help="Days after a fold's test days that later folds leave out.")
-    ] = 1,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Decisions to learn from in a fold: learning.pretrain_steps."),
-    ] = None,
+    purge: PurgeOption = 1,
+    embargo: EmbargoOption = 1,
+    steps: StepsOption = None,
     model: Annotated[
         Path | None, typer.Option(help="Model that every fold begins with; unset: new weights.")
     ] = None,
@@ -165,9 +166,7 @@ def evaluate(
     into: Annotated[
         Path | None, typer.Option(help="Folder of the folds; default: state_dir/evaluation.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
-    ] = None,
+    address: AddressOption = None,
     trials: TrialsOption = None,
     html: HtmlOption = None,
     as_json: JsonOption = False,
@@ -179,11 +178,39 @@ def evaluate(
     """
     if (history is None) == (simulated is None):
         misuse("give either --history FOLDER or --simulated DAYS")
-    if not training and model is None:
-        misuse("--no-training needs the --model that is to trade")
-    if not training and steps is not None:
-        misuse("--no-training and --steps exclude each other")
+    if not training and (model is None or steps is not None):
+        misuse(
+            "--no-training needs the --model that is to trade"
+            if model is None
+            else "--no-training and --steps exclude each other"
+        )
     check_output("--html", html, *_PAGES)
+    settings = _settings_of_folds(config, overrides, steps, model, address, simulated)
+    run = _WalkForward(
+        settings=settings,
+        display=Display(Console(highlight=False, stderr=as_json)),
+        work=(into or settings.paths.state_dir / "evaluation").resolve(),
+        training=training,
+        cut={"folds": folds, "test_days": test_days, "purge": purge, "embargo": embargo},
+    )
+    with failures():
+        results, traded = run.results(history, simulated or 1)
+        about = [("folds", f"{folds} of {test_days} days each, of {traded}")]
+        about += _about_model(model) if model is not None else []
+        about += _about_settings(settings)
+        output = _Output(f"Walk forward, {folds} folds", html, as_json, about, next(iter(results)))
+        _report(output, results, trials, settings.seed, more_trials=folds - 1 if training else 0)
+
+
+def _settings_of_folds(
+    config: Path | None,
+    overrides: list[str] | None,
+    steps: int | None,
+    model: Path | None,
+    address: str | None,
+    simulated: int | None,
+) -> Settings:
+    """Return the settings with what the command's flags say; a mistake ends the command."""
     flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
     flags += [] if model is None else [f"paths.model_path={model}"]
     flags += [] if address is None else [f"ray.address={address}"]
@@ -194,12 +221,27 @@ def evaluate(
             f"--simulated makes days of markets of their own, and env.sessions_per_episode is "
             f"{in_a_row}: add --set env.sessions_per_episode=1, or give a --history with nights"
         )
-    display = Display(Console(highlight=False, stderr=as_json))
-    work = (into or settings.paths.state_dir / "evaluation").resolve()
-    with failures(), ExitStack() as stack:
+    return settings
+
+
+class _WalkForward(NamedTuple):
+    """How folds are made, learnt and traded."""
+
+    settings: Settings
+    display: Display
+    work: Path
+    """Folder of the folds."""
+    training: bool
+    cut: dict[str, int]
+    """The counts of `trading.evaluation.walk_forward.walk_forward`."""
+
+    def results(self, history: Path | None, simulated: int) -> "tuple[dict[str, Backtest], Path]":
+        """Return what each trader made of the test days, and of which history they are.
+
+        Without a history one of so many `simulated` days is made.
+        """
         from trading.evaluation.evaluate import check_unused, days_of, evaluate_folds
         from trading.evaluation.simulated_history import write_simulated_history
-        from trading.evaluation.summary import default_trials
         from trading.evaluation.walk_forward import walk_forward
         from trading.live.assembly import (
             check_plugins,
@@ -210,30 +252,24 @@ def evaluate(
         from trading.live.simulated_world import simulated_world
         from trading.plugins.loading import load_plugins
 
+        settings, phase = self.settings, self.display.phase
         load_plugins(settings)
         check_plugins(settings)
         rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
         features = own_features(settings)
-        check_unused(work)
+        check_unused(self.work)
         if history is None:
-            history = work / "history"
-            display.phase(f"making {simulated} simulated days")
+            history = self.work / "history"
+            phase(f"making {simulated} simulated days")
             distribution = simulated_world(settings.market).distribution
-            write_simulated_history(
-                history, simulated or 1, seed, rules, fees, distribution, features
-            )
-        days = days_of(history, rules, fees, features)
-        made = walk_forward(days, folds=folds, test_days=test_days, purge=purge, embargo=embargo)
-        policy_of = _policy_of_fold(settings, training, display, stack)
-        told_by = (policy_of, display.phase, in_a_row, features)
-        results = evaluate_folds(history, made, work, rules, fees, seed, *told_by)
-        # Each fold's policy is a trial of its own.
-        trials = trials or default_trials(results) + (folds - 1 if training else 0)
-        about = [("folds", f"{folds} of {test_days} days each, of {history}")]
-        about += _about_model(model) if model is not None else []
-        about += _about_settings(settings)
-        output = _Output(f"Walk forward, {folds} folds", html, as_json, about, next(iter(results)))
-        _report(output, results, trials, seed)
+            write_simulated_history(history, simulated, seed, rules, fees, distribution, features)
+        folds = walk_forward(days_of(history, rules, fees, features), **self.cut)
+        in_a_row = settings.env.sessions_per_episode
+        with ExitStack() as stack:
+            policy_of = _policy_of_fold(settings, self.training, self.display, stack)
+            told_by = (policy_of, phase, in_a_row, features)
+            results = evaluate_folds(history, folds, self.work, rules, fees, seed, *told_by)
+        return results, history
 
 
 def acts(acting: str | float) -> str:
@@ -318,13 +354,21 @@ class _Output(NamedTuple):
 
 
 def _report(
-    output: _Output, results: Mapping[str, "Backtest"], trials: int | None, seed: int
+    output: _Output,
+    results: Mapping[str, "Backtest"],
+    trials: int | None,
+    seed: int,
+    more_trials: int = 0,
 ) -> None:
-    """Print the figures, and write the page where one is asked for."""
+    """Print the figures, and write the page where one is asked for.
+
+    Unless `trials` says how many things were tried, `more_trials` count beside the traders: each
+    fold's policy is a trial of its own.
+    """
     from trading.evaluation.summary import default_trials, summaries
     from trading.evaluation.tear_sheet import tear_sheet
 
-    tables = summaries(results, trials or default_trials(results), seed)
+    tables = summaries(results, trials or default_trials(results) + more_trials, seed)
     if output.html is not None:
         sheet = tear_sheet(output.title, results, tables, output.about, output.asked)
         write(output.html, sheet.encode())

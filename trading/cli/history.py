@@ -62,43 +62,52 @@ def history(
     if last is not None and (first is None or last < first):
         misuse("--until needs a --date that is not later")
     with failures():
-        from trading.envs.history import History, write_history
-        from trading.live.assembly import (
-            between_sessions,
-            fee_schedule,
-            own_features,
-            trading_rules,
-        )
-        from trading.market.calendar import ExchangeCalendar
-
-        rules, fees, features = (
-            trading_rules(settings),
-            fee_schedule(settings),
-            own_features(settings),
-        )
-        console = Console(highlight=False, stderr=as_json)
         if show or first is None:
-            _say(folder, list(History(folder, rules, fees, features).days), as_json)
+            _say(folder, _read(folder, settings), as_json)
             return
+        console = Console(highlight=False, stderr=as_json)
         days = sessions_between(first, last or first)
         told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
-        between = between_sessions(settings)
-        written = write_history(
-            folder,
-            told,
-            rules,
-            fees,
-            ExchangeCalendar(),
-            each_trades=True,
-            nights=settings.env.sessions_per_episode > 1,
-            dividends=between.dividends,
-            actions=between.actions,
-            features=features,
-        )
-        _say(folder, list(written), as_json)
+        _say(folder, _write(folder, settings, told), as_json)
         if not as_json:
             told_how = f"history {folder}: train on it with --set learning.history={folder}"
             console.print(told_how, soft_wrap=True)
+
+
+def _read(folder: Path, settings: Settings) -> "list[HistoryDay]":
+    from trading.envs.history import History
+    from trading.live.assembly import fee_schedule, own_features, trading_rules
+
+    rules, fees = trading_rules(settings), fee_schedule(settings)
+    return list(History(folder, rules, fees, own_features(settings)).days)
+
+
+def _write(
+    folder: Path, settings: Settings, told: "Iterator[RecordedSession]"
+) -> "list[HistoryDay]":
+    from trading.envs.history import write_history
+    from trading.live.assembly import (
+        between_sessions,
+        fee_schedule,
+        own_features,
+        trading_rules,
+    )
+    from trading.market.calendar import ExchangeCalendar
+
+    between = between_sessions(settings)
+    written = write_history(
+        folder,
+        told,
+        trading_rules(settings),
+        fee_schedule(settings),
+        ExchangeCalendar(),
+        each_trades=True,
+        nights=settings.env.sessions_per_episode > 1,
+        dividends=between.dividends,
+        actions=between.actions,
+        features=own_features(settings),
+    )
+    return list(written)
 
 
 def _say(folder: Path, days: "list[HistoryDay]", as_json: bool) -> None:

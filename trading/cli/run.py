@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from trading.cli.common import (
+    AddressOption,
     ConfigOption,
     SetOption,
     StrategyOption,
@@ -36,9 +37,7 @@ def up(
         float | None, typer.Option(min=0.0, help="Stop after so many seconds of trading.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the HTTP service.")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
-    ] = None,
+    address: AddressOption = None,
     claim: Annotated[
         bool,
         typer.Option(
@@ -67,23 +66,27 @@ def up(
     if replay is not None:
         settings = _own_state(settings, overrides or [])
         flags.append(f"paths.state_dir={settings.paths.state_dir}")
-    console = Console(highlight=False)
+    strategies = {name: settings_for(config, flags, name) for name in settings.strategies}
+    with failures():
+        _up(settings, strategies, duration, claim)
 
-    if settings.strategies:
+
+def _up(
+    settings: Settings, strategies: dict[str, Settings], duration_s: float | None, claim: bool
+) -> None:
+    """Run one application, or one for each strategy where there are any."""
+    console = Console(highlight=False)
+    if strategies:
         from trading.app.fleet import up_strategies
         from trading.app.fleet_display import FleetDisplay
 
-        strategies = {name: settings_for(config, flags, name) for name in settings.strategies}
         shown = FleetDisplay(console, tuple(strategies))
-        with failures():
-            up_strategies(settings, strategies, duration, shown, claim=claim)
-        return
+        up_strategies(settings, strategies, duration_s, shown, claim=claim)
+    else:
+        from trading.app.display import Display
+        from trading.app.up import up as run
 
-    from trading.app.display import Display
-    from trading.app.up import up as run
-
-    with failures():
-        run(settings, duration, Display(console))
+        run(settings, duration_s, Display(console))
 
 
 def _at(place: int, config: Path | None, flags: list[str]) -> str | None:
@@ -121,9 +124,7 @@ def train(
         int | None,
         typer.Option(min=1, help="Decisions to learn from; those before an interruption count."),
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
-    ] = None,
+    address: AddressOption = None,
 ) -> None:
     """Train on simulated markets and write a checkpoint that `trading up` begins with.
 

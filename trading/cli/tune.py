@@ -15,6 +15,7 @@ from rich.table import Table
 
 from trading.app.display import Display
 from trading.cli.common import (
+    AddressOption,
     ConfigOption,
     JsonOption,
     SetOption,
@@ -23,6 +24,7 @@ from trading.cli.common import (
     misuse,
     settings_for,
 )
+from trading.cli.folds import EmbargoOption, HistoryOfFoldsOption, PurgeOption, StepsOption
 from trading.config import Settings, absolute_paths
 from trading.config.loading import load_space
 from trading.config.space import SPACE, Point, Range, Space, points, read_space
@@ -45,9 +47,7 @@ _WIDTH = 160
 def tune(
     config: ConfigOption = None,
     overrides: SetOption = None,
-    history: Annotated[
-        Path | None, typer.Option(help="Folder of the history whose days make the folds.")
-    ] = None,
+    history: HistoryOfFoldsOption = None,
     simulated: Annotated[
         int | None,
         typer.Option(
@@ -61,20 +61,13 @@ def tune(
     test_days: Annotated[
         int, typer.Option(min=1, help="Days that each fold trades, with --history.")
     ] = 5,
-    purge: Annotated[
-        int, typer.Option(min=0, help="Days before the test days that are not learnt from.")
-    ] = 1,
-    embargo: Annotated[
-        int, typer.Option(min=0, help="Days after a fold's test days that later folds leave out.")
-    ] = 1,
+    purge: PurgeOption = 1,
+    embargo: EmbargoOption = 1,
     last_days: Annotated[
         int,
         typer.Option(min=1, help="Last days of the history, which only the winner trades."),
     ] = 5,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Decisions to learn from in a fold: learning.pretrain_steps."),
-    ] = None,
+    steps: StepsOption = None,
     into: Annotated[
         Path | None, typer.Option(help="Folder of the search; default: state_dir/tune.")
     ] = None,
@@ -88,9 +81,7 @@ def tune(
     picture: Annotated[
         Path | None, typer.Option(help="Picture of the search; default: search.png there.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Ray cluster to join; unset: RAY_ADDRESS, or a local one.")
-    ] = None,
+    address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search settings: many trials learn, and are scored on sessions that none learns from.
@@ -106,37 +97,62 @@ def tune(
     flags += [] if address is None else [f"ray.address={address}"]
     settings = settings_for(config, [*flags, *(overrides or [])], several=True)
     searched = _space(settings, space)
+    files = _Files((into or settings.paths.state_dir / "tune").resolve(), best, picture)
+    counts = {"folds": folds}
+    if history is not None:
+        counts |= {
+            "test_days": test_days, "purge": purge, "embargo": embargo, "last_days": last_days
+        }  # fmt: skip
+    with failures():
+        _tune(settings, searched, history, simulated or 1, counts, files, resume, as_json)
+
+
+class _Files(NamedTuple):
+    """Where a search is written."""
+
+    work: Path
+    best: Path | None
+    picture: Path | None
+
+
+def _tune(
+    settings: Settings,
+    space: Space,
+    history: Path | None,
+    simulated: int,
+    counts: dict[str, int],
+    files: _Files,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Plan the search, search, and say what was found."""
+    from trading.app.tuning.plan import plan_of_days, plan_of_markets
+    from trading.live.assembly import check_plugins
+
+    given, settings = settings, absolute_paths(settings)
+    check_plugins(settings)
+    display = Display(Console(highlight=False, stderr=as_json))
+    stop = Event()
+    with ExitStack() as stack:
+        stack.enter_context(_owned(files.work, resume=resume))
+        if history is not None:
+            plan = plan_of_days(settings, history, files.work / "folds", **counts)
+        else:
+            plan = plan_of_markets(settings, simulated, **counts)
+        made = _points(settings, space)
+        _begin(files.work, plan, made, resume)
+        kept = _search(plan, space, made, files.work, display, stop, stack)
+        output = _Output(given, plan, files, as_json, display)
+        _finish(output, space, kept, stop.is_set())
+
+
+def _space(settings: Settings, file: Path | None) -> Space:
+    """Return what is searched; a mistake ends the command with exit code 2."""
     if settings.learning.pretrain_steps < settings.tune.judgements:
         misuse(
             f"learning.pretrain_steps: {settings.learning.pretrain_steps} is less than "
             f"tune.judgements, {settings.tune.judgements}: a trial must learn before each"
         )
-    work = (into or settings.paths.state_dir / "tune").resolve()
-    display = Display(Console(highlight=False, stderr=as_json))
-    stop = Event()
-    with failures(), ExitStack() as stack:
-        from trading.app.tuning.plan import plan_of_days, plan_of_markets
-        from trading.live.assembly import check_plugins
-
-        given, settings = settings, absolute_paths(settings)
-        check_plugins(settings)
-        stack.enter_context(_owned(work, resume=resume))
-        if history is not None:
-            days = {"test_days": test_days, "purge": purge, "embargo": embargo}
-            plan = plan_of_days(
-                settings, history, work / "folds", folds=folds, last_days=last_days, **days
-            )
-        else:
-            plan = plan_of_markets(settings, simulated or 1, folds=folds)
-        made = _points(settings, searched)
-        _begin(work, plan, made, resume)
-        kept = _search(plan, searched, made, work, display, stop, stack)
-        output = _Output(given, plan, work, best, picture, as_json, display)
-        _finish(output, searched, kept, stop.is_set())
-
-
-def _space(settings: Settings, file: Path | None) -> Space:
-    """Return what is searched; a mistake ends the command with exit code 2."""
     try:
         found = load_space(file) if file is not None else read_space(settings.tune.space, SPACE)
     except ConfigError as error:
@@ -278,9 +294,7 @@ class _Output(NamedTuple):
     settings: Settings
     """As they were given, with their own paths."""
     plan: "SearchPlan"
-    work: Path
-    best: Path | None
-    picture: Path | None
+    written: _Files
     as_json: bool
     display: Display
 
@@ -291,7 +305,7 @@ def _finish(output: _Output, space: Space, kept: Mapping[int, Path], is_stopped:
     from trading.app.tuning.record import TrialLog
     from trading.cli.tune_picture import draw
 
-    plan, work, display = output.plan, output.work, output.display
+    plan, work, display = output.plan, output.written.work, output.display
     trials = TrialLog(work / RECORD).trials()
     judgements = plan.settings.tune.judgements
     winner = None if is_stopped else winner_of(trials, judgements)
@@ -300,14 +314,14 @@ def _finish(output: _Output, space: Space, kept: Mapping[int, Path], is_stopped:
     if winner is not None and winner.newest is not None:
         display.phase("the winner trades sessions that no trial was scored on")
         last = elsewhere(plan, trials, winner.number, kept)
-        best = output.best or work / "best.yaml"
+        best = output.written.best or work / "best.yaml"
         layer = settings_layer(output.settings, winner.newest.point)
         heading = f"# Trial {winner.number} of {work}: {winner.newest.score:+.3f} % a session\n"
         write(best, (heading + yaml.safe_dump(layer, sort_keys=False)).encode())
         files["best"] = str(best)
     in_order = ranked(trials)
     if any(trial.judged for trial in in_order):
-        picture = output.picture or work / "search.png"
+        picture = output.written.picture or work / "search.png"
         draw(in_order, space, None if winner is None else winner.number, picture)
         files["picture"] = str(picture)
     rows = [_row(trial, space, judgements, plan.settings.seed) for trial in in_order]

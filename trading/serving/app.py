@@ -6,7 +6,6 @@ trades. A replica holds nothing else and may come and go.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
@@ -32,9 +31,9 @@ from trading.serving.answers import (
 from trading.serving.control import add_control
 from trading.serving.live_market import (
     ANSWER_S,
-    Follower,
     LiveMarketUnavailable,
     NamedActor,
+    Polled,
 )
 from trading.serving.page_routes import add_page
 from trading.serving.supervisor import SupervisorState
@@ -42,34 +41,22 @@ from trading.serving.supervisor import SupervisorState
 SUPERVISOR = "supervisor"
 REPLICAS = 2
 """So that one answers while the other is started again."""
-_LOOK_S = 0.5
 _STALE_S = 30.0
 
 
-class Supervised(Follower):
-    """Where the supervisor of the same Serve application stands, asked twice a second.
+class SupervisorReader(Polled[SupervisorState]):
+    """Where the supervisor of the same Serve application stands.
 
     The process is the driver's too, and may be busy; so an answer counts for a while.
     """
 
     def __init__(self) -> None:
-        super().__init__()
-        self._state: SupervisorState | None = None
-        self._answered_s = 0.0
-        self._fault = "it has not answered yet"
+        super().__init__("the supervisor", _STALE_S)
 
-    async def state(self) -> SupervisorState:
-        """Where the application stands.
-
-        Raises
-        ------
-        LiveMarketUnavailable
-            The supervisor has not answered for longer than a while.
-        """
-        await self.first_known()
-        if self._state is None or time.monotonic() - self._answered_s > _STALE_S:
-            raise LiveMarketUnavailable(f"the supervisor gives no answer: {self._fault}")
-        return self._state
+    async def _ask(self) -> SupervisorState:
+        async with asyncio.timeout(ANSWER_S):
+            state: SupervisorState = await serve.get_deployment_handle(SUPERVISOR).state.remote()
+            return state
 
     async def namespace(self) -> str:
         """Ray namespace of the account's live market."""
@@ -82,22 +69,11 @@ class Supervised(Follower):
                 f"the supervisor gives no answer: {type(error).__name__}"
             ) from None
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(ANSWER_S):
-                    self._state = await serve.get_deployment_handle(SUPERVISOR).state.remote()
-                self._answered_s = time.monotonic()
-            except Exception as error:
-                self._fault = type(error).__name__
-            self._known.set()
-            await asyncio.sleep(_LOOK_S)
-
 
 def build_api(
     live_actor_name: str,
     namespace: str | None,
-    supervisor: Supervised | None = None,
+    supervisor: SupervisorReader | None = None,
     market: NamedActor | None = None,
 ) -> FastAPI:
     """Return the HTTP routes, as an ASGI app that needs no more than a connection to Ray.
@@ -118,7 +94,7 @@ def build_api(
     """
     where = namespace if namespace is not None or supervisor is None else supervisor.namespace
     market = market if market is not None else NamedActor(live_actor_name, where or "")
-    answers = AccountAnswers(market, supervisor.state if supervisor is not None else None)
+    answers = AccountAnswers(market, supervisor.newest if supervisor is not None else None)
 
     @asynccontextmanager
     async def following(_: FastAPI) -> AsyncIterator[None]:
@@ -182,7 +158,7 @@ def build_app(
     supervised = supervisor is not None
 
     def build() -> FastAPI:
-        return build_api(live_actor_name, namespace, Supervised() if supervised else None)
+        return build_api(live_actor_name, namespace, SupervisorReader() if supervised else None)
 
     return service_of(build, resources, supervisor)
 

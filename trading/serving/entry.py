@@ -30,7 +30,7 @@ from trading.errors import ConfigError
 from trading.live import assembly
 from trading.live.actor import ACTOR_NAME
 from trading.logs import configure_logging
-from trading.serving.app import SUPERVISOR, Supervised, build_api, service_of
+from trading.serving.app import SUPERVISOR, SupervisorReader, build_api, service_of
 from trading.serving.strategies import build_strategies_api
 from trading.serving.supervisor import Backoff, Supervisor, SupervisorState
 
@@ -136,7 +136,7 @@ def api_of(arguments: Arguments) -> FastAPI:
     if settings.strategies:
         namespaces = namespaces_of(read_strategies(arguments, settings))
         return build_strategies_api(ACTOR_NAME, namespaces, fleet_name(settings))
-    return build_api(ACTOR_NAME, None, Supervised())
+    return build_api(ACTOR_NAME, None, SupervisorReader())
 
 
 def read_settings(arguments: Arguments) -> Settings:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.exceptions import RayActorError, RayError
@@ -21,7 +21,9 @@ _UPDATE_TIMEOUT_S = 2.0
 _SILENCE_S = 15.0
 """Status updates of an actor that has been silent for longer count no more."""
 _RETRY_S = 0.25
+_LOOK_S = 0.5
 Namespace = Callable[[], Awaitable[str]]
+_T = TypeVar("_T")
 
 
 class LiveMarketUnavailable(TradingError):
@@ -125,6 +127,52 @@ class Follower:
 
     async def _follow(self) -> None:
         raise NotImplementedError
+
+
+class Polled(Follower, Generic[_T]):
+    """What another actor says of itself, asked twice a second; an answer counts for a while.
+
+    Parameters
+    ----------
+    who
+        Whose answer it is, for people.
+    counts_s
+        How long an answer counts.
+    """
+
+    def __init__(self, who: str, counts_s: float) -> None:
+        super().__init__()
+        self._who, self._counts_s = who, counts_s
+        self._answer: _T | None = None
+        self._answered_s = 0.0
+        self._fault = "it has not answered yet"
+
+    async def newest(self) -> _T:
+        """Return the newest answer.
+
+        Raises
+        ------
+        LiveMarketUnavailable
+            There was none for longer than one counts.
+        """
+        await self.first_known()
+        if self._answer is None or time.monotonic() - self._answered_s > self._counts_s:
+            raise LiveMarketUnavailable(f"{self._who} gives no answer: {self._fault}")
+        return self._answer
+
+    async def _ask(self) -> _T:
+        raise NotImplementedError
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                self._answer, self._answered_s = await self._ask(), time.monotonic()
+            except LiveMarketUnavailable as error:
+                self._fault = str(error)
+            except Exception as error:
+                self._fault = type(error).__name__
+            self.known()
+            await asyncio.sleep(_LOOK_S)
 
 
 class StatusReader(Follower):

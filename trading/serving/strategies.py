@@ -5,8 +5,6 @@ What a single account is asked at `/status`, `/ready` and `/control/...` a strat
 `/metrics` has the label `strategy`.
 """
 
-import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -30,20 +28,18 @@ from trading.serving.exposition import merged, supervisor_text
 from trading.serving.fleet_editions import FleetEditions, FleetTold, told_or_why
 from trading.serving.live_market import (
     ANSWER_S,
-    Follower,
     LiveMarketUnavailable,
     NamedActor,
+    Polled,
 )
 from trading.serving.page_routes import add_document
 from trading.serving.page_stream import PageStream
 from trading.serving.strategy_states import FLEET_STATES, STALE_S, FleetState
 from trading.serving.supervisor import RESTARTING, SupervisorState
 
-_LOOK_S = 0.5
 
-
-class FleetStatesReader(Follower):
-    """Reads the states of all strategies twice a second.
+class FleetStatesReader(Polled[FleetState]):
+    """The states of all strategies, as the driver posts them.
 
     Parameters
     ----------
@@ -52,42 +48,18 @@ class FleetStatesReader(Follower):
     """
 
     def __init__(self, fleet_states: NamedActor) -> None:
-        super().__init__()
+        super().__init__("the driver", STALE_S)
         self._fleet_states = fleet_states
-        self._posted: FleetState | None = None
-        self._read_s = 0.0
-        self._fault = "it has not answered yet"
-
-    async def posted(self) -> FleetState:
-        """Return what is posted.
-
-        Raises
-        ------
-        LiveMarketUnavailable
-            The driver has posted nothing for longer than a while.
-        """
-        await self.first_known()
-        if self._posted is None or time.monotonic() - self._read_s > STALE_S:
-            raise LiveMarketUnavailable(f"the driver gives no answer: {self._fault}")
-        return self._posted
 
     async def state(self, name: str) -> SupervisorState:
-        """Where one strategy stands."""
-        return (await self.posted()).states[name]
+        """Return where one strategy stands."""
+        return (await self.newest()).states[name]
 
-    async def _follow(self) -> None:
-        while True:
-            try:
-                posted = await self._fleet_states.ask("newest", ANSWER_S)
-            except LiveMarketUnavailable as error:
-                self._fault = str(error)
-            else:
-                if posted is None:
-                    self._fault = "it is silent"
-                else:
-                    self._posted, self._read_s = FleetState(*posted), time.monotonic()
-            self.known()
-            await asyncio.sleep(_LOOK_S)
+    async def _ask(self) -> FleetState:
+        posted = await self._fleet_states.ask("newest", ANSWER_S)
+        if posted is None:
+            raise LiveMarketUnavailable("it is silent")
+        return FleetState(*posted)
 
 
 def build_strategies_api(
@@ -130,14 +102,14 @@ def build_strategies_api(
     @api.get("/health", responses=ANSWERS)
     async def health() -> Response:
         """Whether anybody drives the strategies, and what each is at."""
-        posted = await reader.posted()
+        posted = await reader.newest()
         phases = {name: state.phase for name, state in posted.states.items()}
         return json_answer({"status": "ok", "strategies": phases})
 
     @api.get("/ready", responses=ANSWERS)
     async def ready() -> Response:
         """Whether each strategy that this application trades can trade, and why not."""
-        posted = await reader.posted()
+        posted = await reader.newest()
         reasons = [posted.waiting] if posted.waiting else []
         told = {}
         for name, answers in each.items():
@@ -168,7 +140,7 @@ def build_strategies_api(
     @api.get("/metrics", responses=METRICS)
     async def metrics() -> Response:
         """Prometheus text of the strategies that this application trades."""
-        posted = await reader.posted()
+        posted = await reader.newest()
         texts = []
         for name in posted.ours:
             try:
@@ -180,7 +152,7 @@ def build_strategies_api(
         return metrics_answer(merged(texts))
 
     async def told() -> FleetTold:
-        posted = await reader.posted()
+        posted = await reader.newest()
         return FleetTold(
             {name: await told_or_why(answers) for name, answers in each.items()},
             posted.ours,
