@@ -1,5 +1,6 @@
 """Generated pages say what the code says; links lead somewhere, and commands can be typed."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -142,6 +143,17 @@ def test_modules_that_a_page_names_exist(page: str) -> None:
         and not any(ROOT.glob(f"t*/**/{name}"))
     ]
     assert named and missing == []
+
+
+def test_the_tour_names_functions_of_the_files_that_it_leads_through() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    tour = text.partition("## A tour of the code")[2].partition("\n## ")[0]
+    steps = re.findall(r"`([\w/]+\.py)` \((`\w+`(?:, `\w+`)*)\)", " ".join(tour.split()))
+    assert len(steps) > 20
+    for file, functions in steps:
+        tree = ast.parse((ROOT / "trading" / file).read_text())
+        defined = {each.name for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)}
+        assert set(re.findall(r"\w+", functions)) <= defined, file
 
 
 def test_the_readme_names_every_environment_variable() -> None:

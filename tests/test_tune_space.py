@@ -7,7 +7,7 @@ import pytest
 
 from trading.config import Settings, load_settings
 from trading.config.loading import load_space
-from trading.config.space import Choices, Range, points, read_space, with_point
+from trading.config.space import Choices, SearchRange, points, read_space, with_point
 from trading.errors import ConfigError
 
 RATE = {"low": 1e-5, "high": 1e-2, "scale": "log"}
@@ -16,13 +16,13 @@ RATE = {"low": 1e-5, "high": 1e-2, "scale": "log"}
 def test_choices_and_ranges_by_dotted_key_or_by_section() -> None:
     dotted = read_space({"learning.learning_rate": RATE, "model.feature_hidden": [32, 64]}, "x")
     assert dotted == {
-        "learning.learning_rate": Range(1e-5, 1e-2, is_log=True),
+        "learning.learning_rate": SearchRange(1e-5, 1e-2, is_log=True),
         "model.feature_hidden": Choices((32, 64)),
     }
     nested = {"learning": {"learning_rate": RATE}, "model": {"feature_hidden": [32, 64]}}
     assert read_space(nested, "x") == dotted
     epochs = read_space({"learning.epochs": {"low": 2, "high": 4}}, "x")["learning.epochs"]
-    assert epochs == Range(2, 4, is_whole=True)
+    assert epochs == SearchRange(2, 4, is_whole=True)
     unset = read_space({"learning.target_kl": [None, 0.02]}, "x")["learning.target_kl"]
     assert unset == Choices((None, 0.02))
 
@@ -98,14 +98,14 @@ def test_points_differ_begin_with_the_given_one_and_end_with_the_space() -> None
 
 def test_ranges_are_drawn_within_their_ends_by_their_scale() -> None:
     rng = np.random.default_rng(2)
-    whole = [Range(2, 5, is_whole=True).draw(rng) for _ in range(200)]
+    whole = [SearchRange(2, 5, is_whole=True).draw(rng) for _ in range(200)]
     assert set(whole) == {2, 3, 4, 5} and all(isinstance(each, int) for each in whole)
-    wide = [Range(1, 64, is_log=True, is_whole=True).draw(rng) for _ in range(500)]
+    wide = [SearchRange(1, 64, is_log=True, is_whole=True).draw(rng) for _ in range(500)]
     assert min(wide) == 1 and max(wide) == 64 and float(np.median(wide)) < 12
-    rates = np.array([Range(1e-5, 1e-1, is_log=True).draw(rng) for _ in range(500)])
+    rates = np.array([SearchRange(1e-5, 1e-1, is_log=True).draw(rng) for _ in range(500)])
     assert rates.min() >= 1e-5 and rates.max() <= 1e-1
     assert 0.4 < (rates < 1e-3).mean() < 0.6
-    assert Range(2, 5, is_whole=True).within(9.2) == 5
+    assert SearchRange(2, 5, is_whole=True).within(9.2) == 5
 
 
 def test_a_point_replaces_its_settings_alone() -> None:

@@ -15,7 +15,7 @@ from trading.app.tuning.record import Trial, TrialEnd, TrialLog, TrialScore
 from trading.cli.main import app
 from trading.cli.tune_picture import draw
 from trading.config import Settings, load_settings
-from trading.config.space import Choices, Range, Space, with_point
+from trading.config.space import Choices, SearchRange, Space, with_point
 from trading.envs.history import History
 from trading.evaluation.simulated_history import write_simulated_history
 from trading.evaluation.walk_forward import FoldsError
@@ -35,7 +35,7 @@ SMALL = [
     "tune.concurrent=1",
     "env.sessions_per_episode=1",
 ]
-SPACE: Space = {"learning.learning_rate": Range(1e-4, 1e-2, is_log=True)}
+SPACE: Space = {"learning.learning_rate": SearchRange(1e-4, 1e-2, is_log=True)}
 FOLDS = {"folds": 1, "test_days": 1, "purge": 1, "embargo": 0, "last_days": 1}
 
 
@@ -145,9 +145,9 @@ def test_the_winners_settings_are_a_file_that_config_takes(tmp_path: Path) -> No
 
 def test_the_picture_shows_every_kind_of_setting(tmp_path: Path) -> None:
     space = {
-        "learning.learning_rate": Range(1e-5, 1e-2, is_log=True),
-        "learning.clip": Range(0.1, 0.2, is_log=True),
-        "learning.epochs": Range(2, 8, is_whole=True),
+        "learning.learning_rate": SearchRange(1e-5, 1e-2, is_log=True),
+        "learning.clip": SearchRange(0.1, 0.2, is_log=True),
+        "learning.epochs": SearchRange(2, 8, is_whole=True),
         "learning.target_kl": Choices((None, 0.02)),
         "model.layer_norm": Choices((True, False)),
     }

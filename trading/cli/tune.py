@@ -27,7 +27,7 @@ from trading.cli.common import (
 from trading.cli.folds import EmbargoOption, HistoryOfFoldsOption, PurgeOption, StepsOption
 from trading.config import Settings, absolute_paths
 from trading.config.loading import load_space
-from trading.config.space import SPACE, Point, Range, Space, points, read_space
+from trading.config.space import SPACE, Point, SearchRange, Space, points, read_space
 from trading.errors import ConfigError, DataError
 from trading.files import FileLock, LockHeld, write
 
@@ -172,7 +172,7 @@ def _space(settings: Settings, file: Path | None) -> Space:
     unset = [
         key
         for key, each in found.items()
-        if isinstance(each, Range) and not isinstance(values[key], int | float)
+        if isinstance(each, SearchRange) and not isinstance(values[key], int | float)
     ]
     if settings.tune.method == "pbt" and unset:
         misuse(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trading.app.tuning.outcome import GIVEN
 from trading.app.tuning.record import Trial
-from trading.config.space import Choices, Dimension, Range, Space
+from trading.config.space import Choices, Dimension, SearchRange, Space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +120,7 @@ def _setting(
     if names:
         axis.set_xticks(range(len(names)), names)
         axis.set_xlim(-0.5, len(names) - 0.5)
-    if isinstance(dimension, Range):
+    if isinstance(dimension, SearchRange):
         _range(axis, dimension, [trial.judged[max(trial.judged)].point[key] for trial in trials])
     axis.set_title(key, loc="left", fontsize=9.5)
 
@@ -129,7 +129,7 @@ def _named(value: object) -> str:
     return "unset" if value is None else str(value)
 
 
-def _range(axis: Axes, dimension: Range, values: Sequence[float]) -> None:
+def _range(axis: Axes, dimension: SearchRange, values: Sequence[float]) -> None:
     """Show the whole range, and what was given beyond it."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 

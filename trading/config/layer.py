@@ -13,7 +13,7 @@ OVERRIDE = "--set"
 """Where overrides on the command line come from."""
 
 
-class Layer:
+class SettingsLayer:
     """Values by dotted key, and where each came from.
 
     Parameters

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from trading.config.layer import OVERRIDE, Layer, contradictions, missing
+from trading.config.layer import OVERRIDE, SettingsLayer, contradictions, missing
 from trading.config.problems import problem_line, problem_lines, shown
 from trading.config.settings import Origin, Settings
 from trading.config.space import SPACE, Space, read_space
@@ -119,8 +119,8 @@ class _Sources:
 
     def __init__(self) -> None:
         self.mistakes: list[str] = []
-        self.tree = Layer(self.mistakes)
-        self.strategies: dict[str, Layer] = {}
+        self.tree = SettingsLayer(self.mistakes)
+        self.strategies: dict[str, SettingsLayer] = {}
 
     def add_file(self, path: Path) -> None:
         for name, value in self.content(path).items():
@@ -173,7 +173,7 @@ class _Sources:
         for layer in (self.tree, *self.strategies.values()):
             self._add_market_file(layer)
 
-    def _add_market_file(self, tree: Layer) -> None:
+    def _add_market_file(self, tree: SettingsLayer) -> None:
         named = tree.values.get(_MARKET_FILE)
         if not isinstance(named, str) or not named.strip():
             return
@@ -252,7 +252,7 @@ class _Sources:
                 self.mistakes.append(problem_line(key, value, origin, allowed))
             return
         if name not in self.strategies:
-            self.strategies[name] = Layer(self.mistakes, f"{SECTION}.{name}.", refused)
+            self.strategies[name] = SettingsLayer(self.mistakes, f"{SECTION}.{name}.", refused)
         layer = self.strategies[name]
         if own:
             layer.add(own, value, origin)

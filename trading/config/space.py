@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from pydantic import ValidationError
 
-from trading.config.layer import Layer
+from trading.config.layer import SettingsLayer
 from trading.config.problems import problem_line, problem_lines
 from trading.config.settings import Settings
 from trading.config.tree import nested, section_keys, settings_by_key
@@ -43,7 +43,7 @@ class Choices(NamedTuple):
         return self.values[int(rng.integers(len(self.values)))]
 
 
-class Range(NamedTuple):
+class SearchRange(NamedTuple):
     """A number from `low` to `high`, both of them among it."""
 
     low: float
@@ -69,7 +69,7 @@ class Range(NamedTuple):
         return round(bounded) if self.is_whole else float(bounded)
 
 
-Dimension: TypeAlias = Choices | Range
+Dimension: TypeAlias = Choices | SearchRange
 Space: TypeAlias = dict[str, Dimension]
 Point: TypeAlias = dict[str, Any]
 """A value for each key of a space."""
@@ -86,7 +86,7 @@ def read_space(found: Mapping[str, Any], origin: str) -> Space:
         It is none; holds one line for each mistake.
     """
     mistakes: list[str] = []
-    layer = Layer(mistakes, f"{SPACE}.", _refused)
+    layer = SettingsLayer(mistakes, f"{SPACE}.", _refused)
     for key, value in found.items():
         layer.add(str(key), value, origin)
     space: Space = {}
@@ -170,7 +170,7 @@ class _Reader:
             self._tell(values, "must name each choice once")
         return Choices(tuple(checked)) if checked else None
 
-    def _range(self, told: dict[Any, Any]) -> Range | None:
+    def _range(self, told: dict[Any, Any]) -> SearchRange | None:
         low: Any = told.get("low")
         high: Any = told.get("high")
         scale = told.get("scale", "linear")
@@ -187,7 +187,7 @@ class _Reader:
         else:
             ends = [*self._checked(low), *self._checked(high)]
             if len(ends) == 2:
-                return Range(ends[0], ends[1], scale == "log", self._setting.whole)
+                return SearchRange(ends[0], ends[1], scale == "log", self._setting.whole)
         return None
 
     def _checked(self, value: Any) -> list[Any]:

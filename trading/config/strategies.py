@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from trading.config.layer import OVERRIDE, Layer, contradictions, missing
+from trading.config.layer import OVERRIDE, SettingsLayer, contradictions, missing
 from trading.config.problems import problem_line, problem_lines
 from trading.config.settings import Settings
 from trading.config.tree import nested
@@ -34,7 +34,9 @@ def refused(key: str) -> str:
     return ""
 
 
-def settings_of(name: str, own: Layer, tree: Layer) -> tuple[Settings | None, list[str]]:
+def settings_of(
+    name: str, own: SettingsLayer, tree: SettingsLayer
+) -> tuple[Settings | None, list[str]]:
     """Return the settings of one strategy, and a line for each mistake in what it changes.
 
     Its changes go before the file and the environment, and `--set` goes before them. Its account
@@ -71,7 +73,7 @@ def settings_of(name: str, own: Layer, tree: Layer) -> tuple[Settings | None, li
     return settings.model_copy(update={"paths": paths}), lines
 
 
-def shared_ports(tree: Layer, strategies: Mapping[str, Layer]) -> Iterator[str]:
+def shared_ports(tree: SettingsLayer, strategies: Mapping[str, SettingsLayer]) -> Iterator[str]:
     """Yield a line for each strategy whose market server would listen where another one's does."""
     key = "data.server.port"
     taken: dict[object, str] = {}
@@ -88,7 +90,7 @@ def shared_ports(tree: Layer, strategies: Mapping[str, Layer]) -> Iterator[str]:
 
 
 def differing_learners(
-    tree: Layer, strategies: Mapping[str, Layer], found: Mapping[str, Settings]
+    tree: SettingsLayer, strategies: Mapping[str, SettingsLayer], found: Mapping[str, Settings]
 ) -> Iterator[str]:
     """Yield a line for each setting that keeps a strategy from sharing the others' learner.
 
@@ -105,7 +107,9 @@ def differing_learners(
             continue
         own, flat = strategies[name], settings.flat()
 
-        def line(key: str, allowed: str, own: Layer = own, flat: dict[str, Any] = flat) -> str:
+        def line(
+            key: str, allowed: str, own: SettingsLayer = own, flat: dict[str, Any] = flat
+        ) -> str:
             origin = own.origins.get(key) or tree.origins.get(key, "default")
             return problem_line(own.prefix + key, flat[key], origin, allowed)
 

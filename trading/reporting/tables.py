@@ -16,7 +16,7 @@ from trading.execution.portfolio import Account
 from trading.reporting.ledger import GREEKS, Ledger, Trade
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """One column of a table."""
 
     name: str
@@ -25,12 +25,12 @@ class Column(NamedTuple):
     meaning: str
 
 
-def _of(*columns: tuple[str, str, str]) -> tuple[Column, ...]:
-    return tuple(Column(*each) for each in columns)
+def _of(*columns: tuple[str, str, str]) -> tuple[TableColumn, ...]:
+    return tuple(TableColumn(*each) for each in columns)
 
 
 _TIME = ("time", "time", "exchange time, UTC")
-TABLES: Mapping[str, tuple[Column, ...]] = {
+TABLES: Mapping[str, tuple[TableColumn, ...]] = {
     "fills": _of(
         _TIME,
         ("fill_id", "str", "number of the fill"),

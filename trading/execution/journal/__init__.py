@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from trading.execution.journal.integrity import Repair as Repair
     from trading.execution.journal.integrity import inspect_journal as inspect_journal
     from trading.execution.journal.journal import Journal as Journal
-    from trading.execution.journal.search import Found as Found
     from trading.execution.journal.search import Query as Query
+    from trading.execution.journal.search import SearchResult as SearchResult
 
 _PLACES = {
     "Integrity": "integrity",
     "Repair": "integrity",
     "inspect_journal": "integrity",
     "Journal": "journal",
-    "Found": "search",
+    "SearchResult": "search",
     "Query": "search",
 }
 """Each public name and the module that has it."""

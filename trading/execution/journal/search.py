@@ -48,7 +48,7 @@ class Query(NamedTuple):
     most: int = 50
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """Rows, the newest first."""
 
     rows: list[dict[str, Any]]
@@ -57,7 +57,7 @@ class Found(NamedTuple):
     """Where a further search goes on; None where there is nothing left to look at."""
 
 
-def search(path: str | Path, query: Query) -> Found:
+def search(path: str | Path, query: Query) -> SearchResult:
     """Look through the journal at `path`.
 
     Raises
@@ -75,7 +75,7 @@ def search(path: str | Path, query: Query) -> Found:
         raise JournalError(f"journal {path} cannot be read now: {error}") from error
 
 
-def _search(connection: sqlite3.Connection, query: Query) -> Found:
+def _search(connection: sqlite3.Connection, query: Query) -> SearchResult:
     newest = connection.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
     at = newest + 1 if query.before is None else min(query.before, newest + 1)
     most = max(1, min(query.most, MOST_ROWS))
@@ -93,7 +93,7 @@ def _search(connection: sqlite3.Connection, query: Query) -> Found:
         found = connection.execute(sql, (at, low, *values, left)).fetchall()
         rows += [_told(*row) for row in found]
         at = found[-1][0] if len(found) == left else low
-    return Found(rows, at if at > 1 else None)
+    return SearchResult(rows, at if at > 1 else None)
 
 
 def _conditions(query: Query) -> tuple[str, list[object]]:
