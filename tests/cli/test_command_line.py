@@ -143,11 +143,9 @@ def test_the_top_help_loads_no_settings() -> None:
 
 def test_verbs_that_fold_no_account_load_neither_torch_nor_ray_nor_numba(state: Path) -> None:
     journal = str(state / "journal-paper.sqlite")
-    (state / "checkpoints").mkdir()
     own = ["--set", f"paths.state_dir={state}"]
     calls = [
         ["stop", *own],
-        ["checkpoints", "list", *own],
         ["journal", "tail", journal],
         ["journal", "tail", *own],
         ["journal", "export", journal],
@@ -168,8 +166,10 @@ def test_the_journal_is_the_settings_accounts_where_none_is_named(state: Path) -
 
 
 def test_verbs_that_only_keep_accounts_load_neither_torch_nor_ray(state: Path) -> None:
+    (state / "checkpoints").mkdir()
     own = ["--set", f"paths.state_dir={state}"]
     calls = [
+        ["checkpoints", "list", *own],
         ["journal", "verify", str(state / "journal-paper.sqlite")],
         ["account", "status", *own],
         ["account", "halt", *own],

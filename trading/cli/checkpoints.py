@@ -265,7 +265,7 @@ def _account(settings: Settings) -> "AccountChampion":
     if not path.is_file():
         return AccountChampion()
     with Journal(path, read_only=True) as journal:
-        return AccountChampion.of(journal.fold())
+        return AccountChampion.of(journal.restore())
 
 
 def _console() -> Console:

@@ -418,7 +418,7 @@ class PaperBroker(Clearing):
         if self.risk.drawdown_breached(self.account, equity):
             self._restrict(Cause.MAX_DRAWDOWN, now_ns)
         if self.risk.champion_breached(self.account, equity):
-            self._dethrone(equity, now_ns)
+            self._roll_back_champion(equity, now_ns)
 
     def _reject(self, rejection: Rejection, underlying: str | None) -> Rejection:
         """Write a rejection down with what follows from it.

@@ -194,7 +194,7 @@ class AccountJournalWriter:
             events += self.ending([Cause.CHAMPION_DRAWDOWN], why, change.ts_ns)
         return events
 
-    def _dethrone(self, equity: float, now_ns: int) -> None:
+    def _roll_back_champion(self, equity: float, now_ns: int) -> None:
         """Go back to the champion before, and leave only closing, in one transaction."""
         account = self.account
         lost_pct = 100.0 * (1.0 - equity / account.champion_peak_equity)

@@ -533,7 +533,7 @@ class Account:
             return
         self.newest_champion = event.champion
         self.champion_before, self.champion_before_version = self.champion, self.champion_version
-        self._enthrone(event.champion, event.version, event.equity)
+        self._change_champion(event.champion, event.version, event.equity)
         self.promotions += event.by is not PromotedBy.START
         if event.by is PromotedBy.OWNER:
             self.is_rolled_back = False
@@ -553,14 +553,14 @@ class Account:
         self.rollbacks += 1
         self.newest_champion = max(self.newest_champion, event.champion, event.discarded)
         self.champion_before = self.champion_before_version = 0
-        self._enthrone(event.champion, event.version, event.equity)
+        self._change_champion(event.champion, event.version, event.equity)
         self.is_rolled_back = event.by is RolledBackBy.DRAWDOWN
         if self.is_rolled_back:
             self._restrict_champion(event.ts_ns)
         else:
             self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)
 
-    def _enthrone(self, champion: int, version: int, equity: float) -> None:
+    def _change_champion(self, champion: int, version: int, equity: float) -> None:
         self.champion, self.champion_version = champion, version
         self.champion_peak_equity = equity
         self.refusals_in_a_row = 0

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trading.errors import CheckpointError, OwnerRefused
-from trading.execution.broker import PaperBroker
 from trading.execution.events import (
     ChampionPromoted,
     ChampionRolledBack,
@@ -15,7 +14,6 @@ from trading.execution.events import (
     RolledBackBy,
     WeightsAdopted,
 )
-from trading.execution.owner import Command, Effect
 from trading.learning.champion.store import (
     AccountChampion,
     Champion,
@@ -25,7 +23,10 @@ from trading.learning.champion.store import (
 )
 from trading.learning.checkpoints import WEIGHTS_SUFFIX, CheckpointStore
 
+# A broker compiles; who only lists champions needs none.
 if TYPE_CHECKING:
+    from trading.execution.broker import PaperBroker
+    from trading.execution.owner import Command, Effect
     from trading.learning.clstm import CLSTMConfig
 
 CHAMPION, STEP = "champion-", "step-"
@@ -100,13 +101,13 @@ class OwnerChoice:
 
     def promote(
         self, which: str, config: "CLSTMConfig", account: AccountChampion
-    ) -> tuple[Effect, Champion]:
+    ) -> "tuple[Effect, Champion]":
         """Return what lets a champion, checkpoint or model trade; raises as `prepare` does."""
         champion = self.prepare(which, config, account)
         reason = str(self.champions.metadata(champion.number)["reason"])
 
         def effect(
-            broker: PaperBroker, _: Command, now_ns: int, equity: float | None
+            broker: "PaperBroker", _: "Command", now_ns: int, equity: float | None
         ) -> tuple[str, list[Event]]:
             account = broker.account
             if champion.number <= account.newest_champion:
@@ -127,7 +128,7 @@ class OwnerChoice:
 
         return effect, champion
 
-    def roll_back(self, account: AccountChampion) -> tuple[Effect, Champion]:
+    def roll_back(self, account: AccountChampion) -> "tuple[Effect, Champion]":
         """Return what lets the champion before trade again.
 
         Raises
@@ -138,7 +139,7 @@ class OwnerChoice:
         champion = self.champions.load(self.champions.before(account))
 
         def effect(
-            broker: PaperBroker, _: Command, now_ns: int, equity: float | None
+            broker: "PaperBroker", _: "Command", now_ns: int, equity: float | None
         ) -> tuple[str, list[Event]]:
             now = broker.account
             if now.champion != account.champion:
@@ -161,7 +162,7 @@ class OwnerChoice:
         return effect, champion
 
 
-def worth(broker: PaperBroker, equity: float | None) -> float:
+def worth(broker: "PaperBroker", equity: float | None) -> float:
     """Return the account's worth, USD; by its last known values where no market is looked at."""
     return broker.equity() if equity is None or not math.isfinite(equity) else equity
 
@@ -172,7 +173,7 @@ def adopted(champion: Champion, now_ns: int) -> WeightsAdopted:
 
 
 def _events(
-    broker: PaperBroker, change: ChampionPromoted | ChampionRolledBack, champion: Champion
+    broker: "PaperBroker", change: ChampionPromoted | ChampionRolledBack, champion: Champion
 ) -> list[Event]:
     return broker.champion_events(change, adopted(champion, change.ts_ns))
 

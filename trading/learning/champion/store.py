@@ -18,7 +18,6 @@ import numpy as np
 
 from trading.errors import CheckpointError, LearningError
 from trading.execution.events import ChampionPromoted, ChampionRolledBack, Compared, PromotedBy
-from trading.execution.portfolio import Account
 from trading.files import FileLock
 from trading.learning.champion import old_pointer
 from trading.learning.champion.card import CARD, LEARNT_FROM, write_card
@@ -33,6 +32,7 @@ from trading.learning.noted_settings import NOTED, check_options
 from trading.logs import get_logger
 
 if TYPE_CHECKING:
+    from trading.execution.portfolio import Account
     from trading.learning.clstm import CLSTMConfig
     from trading.learning.policy import Weights
 
@@ -66,7 +66,7 @@ class AccountChampion(NamedTuple):
     refusals: int = 0
 
     @classmethod
-    def of(cls, account: Account) -> "AccountChampion":
+    def of(cls, account: "Account") -> "AccountChampion":
         """Read it from an account."""
         return cls(
             account.champion,
