@@ -5,6 +5,7 @@ from typing import get_args, get_type_hints
 import pytest
 
 from trading.app import handles
+from trading.app.cluster_feed import RayFeedActor
 from trading.config.settings import CredentialSettings
 from trading.learning.champion.registry import WeightRegistry
 from trading.learning.champion.store import AccountChampion, Champion
@@ -35,6 +36,7 @@ TYPES = {
         (handles.LiveMarketHandle, LiveMarket),
         (handles.MarketServerHandle, MarketServerHost),
         (handles.RegistryHandle, WeightRegistry),
+        (handles.FeedHandle, RayFeedActor),
     ],
 )
 def test_a_handle_has_the_methods_of_its_actor_with_their_types(handle: type, kind: type) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from pydantic import SecretStr
 
 from trading.app.driver import CALL_TIMEOUT_S, SMALL_SHARE, actor_place, without_secrets
+from trading.app.handles import FeedHandle
 from trading.config import MassiveSettings, Settings
 from trading.config.settings import CredentialSettings
 from trading.errors import ConfigError, StreamError, TradingError
@@ -258,7 +259,7 @@ class ClusterFeed:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._reader = uuid.uuid4().hex
-        self._actor: Any = None
+        self._actor: FeedHandle | None = None
         self._stop = threading.Event()
         self._address = self._hold(settings.feed.port)
         self._check_reach()
@@ -285,10 +286,13 @@ class ClusterFeed:
 
         self._stop.set()
         self._thread.join(CALL_TIMEOUT_S)
+        actor = self._actor
+        if actor is None:
+            return  # It died, and was not made anew.
         try:
-            if ray.get(self._actor.let_go.remote(self._reader), timeout=CALL_TIMEOUT_S):
-                ray.get(self._actor.close.remote(), timeout=CALL_TIMEOUT_S)
-                ray.kill(self._actor, no_restart=True)
+            if ray.get(actor.let_go.remote(self._reader), timeout=CALL_TIMEOUT_S):
+                ray.get(actor.close.remote(), timeout=CALL_TIMEOUT_S)
+                ray.kill(actor, no_restart=True)
         except ray.exceptions.RayError as error:
             log.warning("the feed did not hear the end", reason=str(error).splitlines()[0])
 
@@ -343,7 +347,8 @@ class ClusterFeed:
 
         here = ray.get_runtime_context().get_node_id()
         if self._address.node != here and self.url.startswith("http://127.0.0.1"):
-            self._actor.let_go.remote(self._reader)
+            if self._actor is not None:
+                self._actor.let_go.remote(self._reader)
             raise ConfigError(
                 [
                     f"the cluster's feed ({feed_name(self._settings)}) listens on its own node "
@@ -421,7 +426,7 @@ def moved(feed: ClusterFeed) -> StreamError:
     return StreamError(f"the cluster's feed has moved to {feed.url} with the loss of its node")
 
 
-def _feed_actor(settings: Settings) -> Any:
+def _feed_actor(settings: Settings) -> FeedHandle:
     """Return the actor of that name, made beside this driver where there is none."""
     import ray
 
@@ -437,4 +442,7 @@ def _feed_actor(settings: Settings) -> Any:
         **actor_place(settings, SMALL_SHARE),
     }
     actor: Any = ray.remote(RayFeedActor)
-    return actor.options(**options).remote(without_secrets(settings), beyond=several)
+    handle: FeedHandle = actor.options(**options).remote(
+        without_secrets(settings), beyond=several
+    )
+    return handle

@@ -62,3 +62,11 @@ class RegistryHandle(PingedActor, Protocol):
     """Of `trading.learning.champion.registry.WeightRegistry`."""
 
     champion: RemoteMethod[[int], Champion | None]
+
+
+class FeedHandle(Protocol):
+    """Of `trading.app.cluster_feed.RayFeedActor`."""
+
+    where: RemoteMethod[[str, CredentialSettings | None, int], tuple[str, str]]
+    let_go: RemoteMethod[[str], bool]
+    close: RemoteMethod[[], None]

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
 from trading.errors import TradingError
@@ -48,7 +49,7 @@ class NamedActor:
     def __init__(self, actor_name: str, namespace: str | Namespace) -> None:
         self._actor_name = actor_name
         self._namespace = namespace
-        self._actor: Any = None
+        self._actor: ActorHandle[Any] | None = None
 
     async def ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
         """Return the answer of the actor's `method`.
@@ -81,7 +82,7 @@ class NamedActor:
         # The handle was from before; its actor may have a successor under the same name.
         return await getattr(await self._find(), method).remote(*arguments)
 
-    async def _find(self) -> Any:
+    async def _find(self) -> ActorHandle[Any]:
         where = self._namespace
         namespace = where if isinstance(where, str) else await where()
         try:
