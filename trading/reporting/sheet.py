@@ -272,7 +272,10 @@ def _open(report: Report) -> PageSection:
 def _stress(stress: Stress | None) -> PageSection:
     heading = "If prices and volatilities moved at once"
     if stress is None:
-        told = "Not known: it takes marks of an open position, which the running application has."
+        told = (
+            "Not known: it takes marks of an open position, which the running application has. One "
+            "that was started with --port is found by --set serving.port=N."
+        )
         return PageSection(heading, told, "")
     heads = ("volatility \\ spot", *(f"{spot:+.0%}" for spot in stress.spots))
     rows = [
