@@ -166,6 +166,28 @@ def test_two_market_servers_on_one_port_are_refused(tmp_path: Path) -> None:
     assert "the strategy a has it already" in said
 
 
+@pytest.mark.parametrize(
+    ("yaml", "who"),
+    [
+        ("strategies: {a: {%s}, b: {%s}}", "the strategy a has its checkpoints there"),
+        ("learner: shared\nstrategies: {a: {%s}, b: {%s}}", "the strategy a has its"),
+        ("paths: {checkpoint_dir: /c}\nstrategies: {a: {%s}, c: {}}", "the strategy a has its"),
+        (
+            "paths: {checkpoint_dir: /c/..}\nlearner: shared\nstrategies: {a: {}, b: {%s}}",
+            "the learner that strategies share has its checkpoints there",
+        ),
+    ],
+)
+def test_two_with_one_folder_of_checkpoints_are_refused(
+    tmp_path: Path, yaml: str, who: str
+) -> None:
+    folder = "/c/c" if "{checkpoint_dir: /c}" in yaml else "/shared-learner"
+    said = only_mistake_in(tmp_path, yaml.replace("%s", f"paths: {{checkpoint_dir: {folder}}}"))
+    second = "c" if folder == "/c/c" else "b"
+    assert said.startswith(f"strategies.{second}.paths.checkpoint_dir = '{folder}'")
+    assert who in said
+
+
 def test_no_strategies_section_may_hold_something_else(tmp_path: Path) -> None:
     assert "must be a section" in only_mistake_in(tmp_path, "strategies: [a, b]")
     assert "must be a section" in only_mistake_in(tmp_path, "strategies: {a: 3}")

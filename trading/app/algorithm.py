@@ -121,9 +121,10 @@ def learnt_algorithm(
     stack: ExitStack,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Learnt:
-    """Open the algorithm and its checkpoints' folder, and pre-train it where it is new.
+    """Own the checkpoints' folder, open the algorithm, and pre-train it where it is new.
 
-    The stack stops it, and lets go of the folder.
+    Nothing is built while another process trains into the folder. The stack stops the algorithm,
+    and lets go of the folder.
 
     Raises
     ------
@@ -132,6 +133,8 @@ def learnt_algorithm(
     StopRequested
         `stopped` said so before all was learned.
     """
+    learning, folder = settings.learning, settings.paths.checkpoints
+    stack.enter_context(CheckpointStore(folder, learning.keep_checkpoints).owned())
     display.phase("building the algorithm")
 
     def opened() -> tuple[OpenAlgorithm, ExitStack]:
@@ -142,8 +145,7 @@ def learnt_algorithm(
         opened, "the algorithm", stopped, lambda late: late[1].close()
     )
     stack.push(parts)
-    stack.enter_context(store.owned())
-    learning, checkpoint = settings.learning, None
+    checkpoint: Path | None = None
     if pretrained is not None and learning.pretrain_steps:
         done, checkpoint = build.pretrain(
             algorithm,

@@ -29,6 +29,7 @@ from trading.app.driver import (
     ApplicationFailed,
     Summary,
     account_name,
+    actor_place,
     share_of_node,
     without_secrets,
 )
@@ -175,6 +176,16 @@ def fleet_name(common: Settings) -> str:
     return f"{NAMESPACE}-strategies-{digest}"
 
 
+def learner_options(common: Settings, strategies: Mapping[str, Settings]) -> dict[str, Any]:
+    """Options of the actor that strategies learn by: it starts, and starts again, by its files."""
+    return {
+        "max_restarts": -1,
+        # Each strategy may wait for what it sent while others ask.
+        "max_concurrency": 2 * len(strategies) + 4,
+        **actor_place(common, SMALL_SHARE),
+    }
+
+
 def ray_address() -> str:
     """Address of the Ray cluster that this process is on."""
     import ray
@@ -263,11 +274,7 @@ class Fleet:
         self._learner = actor.options(
             name=address.name,
             namespace=address.namespace,
-            num_cpus=0,
-            max_restarts=-1,
-            # Each strategy may wait for what it sent while others ask.
-            max_concurrency=2 * len(self._strategies) + 4,
-            resources=share_of_node(self._common, SMALL_SHARE),
+            **learner_options(self._common, self._strategies),
         ).remote(settings)
         self._shared = address
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from trading.config import SHARED_LEARNER, Settings
+from trading.config import SHARED_LEARNER, Settings, shared_learner_checkpoints
 
 
 class SharedLearnerAddress(NamedTuple):
@@ -25,8 +25,6 @@ def shared_settings(common: Settings, strategies: Mapping[str, Settings]) -> Set
     have a folder of their own.
     """
     first = strategies[sharing(strategies)[0]]
-    folder = common.paths.checkpoint_dir
-    own = common.paths.state_dir / SHARED_LEARNER / "checkpoints"
-    checkpoints = own if folder is None else folder / SHARED_LEARNER
+    checkpoints = shared_learner_checkpoints(common)
     paths = first.paths.model_copy(update={"checkpoint_dir": checkpoints})
     return first.model_copy(update={"paths": paths})

@@ -28,6 +28,7 @@ from trading.config.settings import (
     Settings,
     SimulationSettings,
 )
+from trading.config.strategies import shared_learner_checkpoints
 
 __all__ = [
     "SHARED_LEARNER",
@@ -51,4 +52,5 @@ __all__ = [
     "absolute_paths",
     "environment_names",
     "load_settings",
+    "shared_learner_checkpoints",
 ]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 _SYMBOL = re.compile(r"[A-Z]{1,6}(\.[A-Z])?")
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 SHARED_LEARNER = "shared-learner"
-"""Folder of state of the learner that strategies share, and the name of its actor."""
+"""Folder of checkpoints of the learner that strategies share, and the name of its actor."""
 _STATE_FOLDERS = (
     *("catalog", "checkpoints", "history", "recordings", "replay"),
     SHARED_LEARNER,

@@ -18,6 +18,7 @@ from trading.config.strategies import (
     differing_learners,
     refused,
     settings_of,
+    shared_checkpoints,
     shared_ports,
 )
 from trading.config.tree import nested, settings_by_key
@@ -214,7 +215,7 @@ class _Sources:
             why = "" if strategies else ": the settings have no section strategies"
             origin = self.tree.origins["strategy"]
             lines.append(problem_line("strategy", name, origin, f"must be {there}{why}"))
-        known: dict[str, Settings] = {}
+        common, known = found, dict[str, Settings]()
         for each, layer in self.strategies.items():
             strategy, wrong = settings_of(each, layer, self.tree)
             lines += wrong
@@ -223,6 +224,7 @@ class _Sources:
                 known[each] = strategy
         lines += differing_learners(self.tree, self.strategies, known)
         lines += shared_ports(self.tree, self.strategies)
+        lines += shared_checkpoints(self.tree, self.strategies, common, known)
         if lines or found is None:
             raise ConfigError(lines)
         return found

@@ -1,10 +1,12 @@
 """Strategies: named accounts, each the one settings tree with changes of its own."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from trading.config.fields import SHARED_LEARNER
 from trading.config.layer import OVERRIDE, SettingsLayer, contradictions, missing
 from trading.config.problems import problem_line, problem_lines
 from trading.config.settings import Settings
@@ -87,6 +89,37 @@ def shared_ports(tree: SettingsLayer, strategies: Mapping[str, SettingsLayer]) -
             allowed = f"the strategy {taken[port]} has it already; 0 is any free port"
             yield problem_line(own.prefix + key, port, origin, allowed)
         taken.setdefault(port, name)
+
+
+def shared_checkpoints(
+    tree: SettingsLayer,
+    strategies: Mapping[str, SettingsLayer],
+    common: Settings | None,
+    found: Mapping[str, Settings],
+) -> Iterator[str]:
+    """Yield a line for each strategy whose folder of checkpoints is another one's.
+
+    The learner that strategies share has a folder as well, which `common` says.
+    """
+    key = "paths.checkpoint_dir"
+    taken: dict[Path, str] = {}
+    if common is not None and any(each.learner == "shared" for each in found.values()):
+        taken[shared_learner_checkpoints(common).resolve()] = "the learner that strategies share"
+    for name, settings in found.items():
+        folder, own = settings.paths.checkpoints.resolve(), strategies[name]
+        if folder in taken:
+            origin = own.origins.get(key) or tree.origins.get(key, "default")
+            allowed = (
+                f"{taken[folder]} has its checkpoints there, and champions are each account's own: "
+                "name a folder for each, or leave it out"
+            )
+            yield problem_line(own.prefix + key, str(folder), origin, allowed)
+        taken.setdefault(folder, f"the strategy {name}")
+
+
+def shared_learner_checkpoints(common: Settings) -> Path:
+    """Folder of the checkpoints of the learner that strategies of one application share."""
+    return common.paths.checkpoints / SHARED_LEARNER
 
 
 def differing_learners(
