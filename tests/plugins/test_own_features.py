@@ -17,6 +17,7 @@ from trading.errors import CheckpointError, ConfigError, DataError, PluginError
 from trading.evaluation.simulated_history import write_simulated_history
 from trading.learning import build
 from trading.learning.build import Placement
+from trading.learning.champion import AccountChampion
 from trading.learning.champion.owner_choice import OwnerChoice
 from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
 from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
@@ -195,7 +196,7 @@ def test_a_champion_is_refused_without_them_and_where_they_are_others(tmp_path: 
     path = store.save(lambda directory: write_module_weights(directory, weights), {"step": 30})
     assert policy_of(settings, path).config.observation_size == COUNT + 2
     choice = OwnerChoice(settings.paths.checkpoints, 5, champion_notes(settings))
-    choice.promote("step-30", model_config(settings), None)
+    choice.promote("step-30", model_config(settings), AccountChampion())
     champion = choice.champions.path(1)
     assert verify(champion)[CATALOGUE]["features"].keys() >= {"last_range", "listed", "rsi"}
 
