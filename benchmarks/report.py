@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -157,12 +158,20 @@ LEFT_OUT = {
 }
 """Files of this folder that are not run, with the reason."""
 
-HEAD = """# Benchmarks
+MEASURED = """# Benchmarks
 
 Every figure of speed in one place, measured and written by `make bench`: each ratio is of one run
 on one machine, against a peer that took turns with it. Figures of your own are a command away; a
 peer that is not installed is named.
+"""
+NOTHING_MEASURED = """# Benchmarks
 
+Nothing has been measured on this machine yet. `make bench` measures every figure of speed and
+writes them all here: each ratio will be of one run on one machine, against a peer that takes turns
+with it. What other pages say of speed was measured where they say it was.
+"""
+"""The head of the page, before there is any result."""
+COMMANDS = """
 ```sh
 make bench                        # all in short form: a quarter of an hour on two quiet cores
 make bench BENCH="learning feed"  # these anew, the others as they were last measured
@@ -200,9 +209,10 @@ def run(name: str, *, long: bool) -> Result:
     except subprocess.TimeoutExpired:
         errors = f"it had not ended after {time.monotonic() - began:.0f} s"
     finally:
-        if process.poll() is None:
+        # Also where the benchmark itself has ended: what it started may go on without it.
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
     told["seconds"] = time.monotonic() - began
     if process.returncode == 0 and file.exists():
         told |= json.loads(file.read_text())
@@ -224,10 +234,8 @@ def page(results: Mapping[str, Result], images: Path | None = None) -> str:
         Folder below which pictures are drawn; None: none are.
     """
     newest = max(results.values(), key=lambda each: each["date"], default=None)
-    lines = [HEAD]
-    if newest is None:
-        lines += ["Nothing has been measured on this machine yet.", ""]
-    else:
+    lines = [(NOTHING_MEASURED if newest is None else MEASURED) + COMMANDS]
+    if newest is not None:
         lines += ["| | |", "|---|---|"]
         lines += [f"| {what} | {value} |" for what, value in newest["machine"].items()]
         lines += [""]

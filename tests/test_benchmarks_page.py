@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ from typing import Any
 
 import matplotlib.image
 import pytest
+
+from tests.waits import WAIT_S
 
 ROOT = Path(__file__).parents[1]
 MACHINE = {"processor": "One of 2 GHz", "vector units": "AVX2", "cores": "2 of 2", "numpy": "2.0"}
@@ -140,6 +143,43 @@ def test_a_benchmark_leaves_data_that_the_page_is_made_of(
     assert "**It failed**" in section(page, "Pricing")
     assert "--no-such-option" in results["pricing"]["failed"]
     assert results["journal"]["machine"]["processor"]
+
+
+CHILD = "import time; time.sleep(600)"
+KILLED = f"""
+import os, pathlib, signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stderr=subprocess.DEVNULL)
+pathlib.Path(os.environ["CHILD"]).write_text(str(child.pid))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_benchmark_started_ends_with_it(
+    report: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "start.py").write_text(KILLED)
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(report, "commit", lambda _: "abc1234")
+    monkeypatch.setenv("CHILD", str(tmp_path / "child"))
+    told = report.run("start", long=False)
+    assert told["failed"] == "exit code -9"
+    child = Path("/proc") / (tmp_path / "child").read_text()
+    deadline = time.monotonic() + WAIT_S
+    while child.exists() and ") Z " not in (child / "stat").read_text():
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.05)
+
+
+def test_the_page_claims_no_figures_before_there_are_any(report: ModuleType) -> None:
+    assert "Nothing has been measured on this machine yet" in report.page({})
+    assert "in one place, measured and written" not in report.page({})
+    measured_page = report.page({"learning": measured()})
+    assert "Nothing has been measured" not in measured_page
+    assert "in one place, measured and written" in measured_page
+    head = (ROOT / "docs" / "benchmarks.md").read_text().split("\n## ")[0]
+    assert ("Nothing has been measured" in head) == ("| processor |" not in head)
 
 
 def test_a_start_is_cut_where_the_application_says_what_it_does(report: ModuleType) -> None:

@@ -147,7 +147,9 @@ def test_a_mistake_of_the_common_tree_is_told_once(tmp_path: Path) -> None:
     assert len(mistakes_in(tmp_path, "seed: many\n" + THREE.strip())) == 1
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "shared-learner", "a/b", "x y"])
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "shared-learner", "page", "status", "ready", "a/b", "x y"]
+)
 def test_a_strategys_name_is_checked(tmp_path: Path, name: str) -> None:
     said = only_mistake_in(tmp_path, f"strategies: {{'{name}': {{seed: 3}}}}")
     assert said.startswith(f"strategies.{name} = '{name}' (its name): must ")

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
@@ -24,6 +25,7 @@ from trading.app.cluster_feed import (
     StoppedOrMoved,
     cluster_feed,
     feed_name,
+    moved,
     reader_key,
     reads_the_vendor,
 )
@@ -32,7 +34,7 @@ from trading.config import Settings, load_settings
 from trading.data.massive.client.stream import StreamClient
 from trading.data.massive.wire import Quote, decode
 from trading.errors import StreamError
-from trading.feed.embedded import reading_from
+from trading.feed.embedded import FeedThread, reading_from
 from trading.live import assembly
 from trading.live.endpoint import Endpoint
 
@@ -256,3 +258,50 @@ def test_a_port_that_the_settings_ask_for_is_named_when_it_stays_taken() -> None
             actor.hold("a", settings.credentials, port)
     assert actor.hold("a", settings.credentials, port).endswith(f":{port}"), "once it is free"
     actor.close()
+
+
+class Watched(FeedActor):
+    """A feed that begins to listen when a test lets it."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, lambda: "127.0.0.1", lambda: None, port_wait_s=0.0)
+        self.asked = {"a": threading.Event(), "b": threading.Event()}
+        self.begins, self.goes_on = threading.Event(), threading.Event()
+        self.tries = 0
+
+    def _held(self, reader: str) -> str:
+        self.asked[reader].set()
+        return super()._held(reader)
+
+    def _listen(self, settings: Settings, host: str, port: int) -> FeedThread:
+        self.tries += 1
+        self.begins.set()
+        assert self.goes_on.wait(WAIT_S)
+        return super()._listen(settings, host, port)
+
+
+def test_while_a_port_is_waited_for_nobody_else_is_held_up_nor_told_another_cause() -> None:
+    with listening() as other, ThreadPoolExecutor(3) as pool:
+        port = other.getsockname()[1]
+        lines = ["data.source=massive", f"feed.port={port}"]
+        settings = load_settings(None, lines, {"MASSIVE_API_KEY": KEYS[0]})
+        actor = Watched(without_secrets(settings))
+        held = [pool.submit(actor.hold, "a", settings.credentials, port)]
+        assert actor.begins.wait(WAIT_S)
+        held.append(pool.submit(actor.hold, "b", settings.credentials, port))
+        assert actor.asked["b"].wait(WAIT_S)
+        assert pool.submit(actor.let_go, "c").result(WAIT_S)
+        pool.submit(actor.close).result(WAIT_S)
+        assert not any(each.done() for each in held)
+        actor.goes_on.set()
+        for each in held:
+            assert f"port {port} of 127.0.0.1" in str(each.exception(WAIT_S))
+        assert actor.tries == 1
+    assert actor.hold("a", settings.credentials, port).endswith(f":{port}"), "once it is free"
+    actor.close()
+
+
+def test_a_feed_that_moved_is_told_without_a_guess_at_the_cause() -> None:
+    """Its port may have been taken, or its node lost."""
+    said = str(moved(Moving("http://10.0.0.2:8765")))
+    assert said == "the cluster's feed has moved to http://10.0.0.2:8765"

@@ -24,6 +24,7 @@ from trading.serving.page_routes import EventStream
 from trading.serving.page_stream import (
     PageInput,
     PageStream,
+    Viewers,
     account_edition,
     compressed,
     merge_patch,
@@ -96,7 +97,7 @@ def events(
 
     async def read() -> list[Any]:
         found = []
-        made = stream or PageStream(desk.tell, account_edition)
+        made = stream or PageStream(desk.tell, account_edition, Viewers())
         async for text in made.events(last_id):
             fields = dict(line.split(": ", 1) for line in text.decode().strip().split("\n"))
             if "event" in fields:
@@ -129,7 +130,7 @@ def test_a_viewer_is_told_the_whole_and_then_what_changed() -> None:
 
 def test_a_viewer_goes_on_from_the_edition_that_it_has() -> None:
     desk = Desk(update(1, {}, a=1))
-    stream = PageStream(desk.tell, account_edition)
+    stream = PageStream(desk.tell, account_edition, Viewers())
     ((_, known, _),) = events(desk, 1, stream=stream)
     desk.editions = [update(2, {}, a=2)]
     ((kind, _, patch),) = events(desk, 1, known, stream)
@@ -171,9 +172,9 @@ def test_squeezed_events_come_one_by_one() -> None:
 def test_an_answer_ends_before_serve_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_stream, "STREAM_S", 0.0)
     desk = Desk(update(1, {}))
-    stream = PageStream(desk.tell, account_edition)
+    stream = PageStream(desk.tell, account_edition, Viewers())
     assert events(desk, 1, stream=stream) == []
-    assert stream.viewers == 0
+    assert stream.viewers.count == 0
 
 
 def test_a_day_of_bars_is_small() -> None:
@@ -245,7 +246,7 @@ def test_the_pages_questions_are_answered_as_described(tmp_path: Path) -> None:
 def test_a_reader_that_goes_ends_its_stream_without_an_error() -> None:
     """Serve says so by an exception; the stream is closed, so that the reader counts no more."""
     desk = Desk(update(1, {}))
-    stream = PageStream(desk.tell, account_edition)
+    stream = PageStream(desk.tell, account_edition, Viewers())
     sent: list[Any] = []
 
     async def ask() -> None:
@@ -258,7 +259,7 @@ def test_a_reader_that_goes_ends_its_stream_without_an_error() -> None:
         async def send(message: Any) -> None:
             sent.append(message)
             if b"event: whole" in message.get("body", b""):
-                assert stream.viewers == 1
+                assert stream.viewers.count == 1
                 told.set()
 
         scope = {"type": "http", "asgi": {"spec_version": "2.1"}, "headers": []}
@@ -266,4 +267,4 @@ def test_a_reader_that_goes_ends_its_stream_without_an_error() -> None:
 
     asyncio.run(ask())
     assert sent[0]["type"] == "http.response.start"
-    assert stream.viewers == 0
+    assert stream.viewers.count == 0

@@ -8,10 +8,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import TypeAdapter, ValidationError
 
+from tests.waits import WAIT_S
+from trading.config.fields import StrategyName
 from trading.live.metrics import AccountFigures, TradingMetrics
 from trading.live.status_updates import StatusUpdate, as_json
-from trading.serving import strategies
+from trading.serving import page_stream, strategies
 from trading.serving.exposition import merged, supervisor_text
 from trading.serving.fleet_editions import FleetEditions, FleetTold
 from trading.serving.live_market import LiveMarketGone
@@ -250,3 +253,65 @@ def test_side_by_side_a_strategy_that_waits_says_why() -> None:
     told = content["strategies"]["index"]
     assert (told["phase"], told["reason"]) == ("restarting", FAILED.reason)
     assert "account" not in told
+
+
+def test_a_name_whose_page_could_not_be_reached_is_refused_by_the_settings(actors: Actors) -> None:
+    """And no other of those that the service has an address of."""
+
+    def is_allowed(name: str) -> bool:
+        try:
+            TypeAdapter(StrategyName).validate_python(name)
+        except ValidationError:
+            return False
+        return True
+
+    def is_reached(name: str) -> bool:
+        actors.posted = FleetState({name: TRADES}, (name,))
+        api = build_strategies_api("live-market", {name: f"ns-{name}"}, "ns-all")
+        asked = [ask(api, f"/{name}/{path}") for path in ("", "health", "page/style.css")]
+        return all(answer.status_code == 200 for answer in asked)
+
+    paths = [getattr(route, "path", "") for route in actors.api.routes]
+    names = {path.split("/")[1] for path in paths if path.split("/")[1].isalnum()}
+    assert {"status", "ready", "page", "health", "metrics", "events"} <= names
+    assert {name: is_allowed(name) for name in names} == {name: is_reached(name) for name in names}
+
+
+def test_who_looks_at_one_page_of_a_replica_counts_at_all_of_them(
+    actors: Actors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_stream, "MOST_VIEWERS", 1)
+    api = actors.api
+
+    async def look() -> None:
+        is_told, leaves = asyncio.Event(), asyncio.Event()
+
+        async def receive() -> Any:
+            await leaves.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            if message.get("body"):
+                is_told.set()
+
+        scope = {
+            "type": "http",
+            "asgi": {"spec_version": "2.1"},
+            "method": "GET",
+            "path": "/index/events",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [],
+        }
+        looking = asyncio.create_task(api(scope, receive, send))
+        await asyncio.wait_for(is_told.wait(), WAIT_S)
+        transport = httpx.ASGITransport(app=api)
+        async with httpx.AsyncClient(transport=transport, base_url="http://trading") as client:
+            for path in ("/events", "/index/events", "/careful/events"):
+                answer = await client.get(path)
+                assert answer.status_code == 503 and "look at it" in answer.json()["reason"]
+            assert (await client.get("/ready")).status_code == 200
+        leaves.set()
+        await asyncio.wait_for(looking, WAIT_S)
+
+    asyncio.run(look())

@@ -79,6 +79,15 @@ def feed_name(settings: Settings) -> str:
     return f"feed-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
 
 
+class StartFailure(NamedTuple):
+    """Why the feed did not begin to listen."""
+
+    port: int
+    at_s: float
+    """By the monotonic clock."""
+    reason: str
+
+
 class FeedActor:
     """Runs the feed, on an actor that Ray starts again when it dies.
 
@@ -113,6 +122,9 @@ class FeedActor:
         self._url = ""
         self._heard: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._starting = threading.Lock()
+        """Held while it begins to listen, which may take as long as a port is waited for."""
+        self._failure: StartFailure | None = None
         self._begun_s = time.monotonic()
         threading.Thread(target=self._mind, name="readers", daemon=True).start()
 
@@ -139,16 +151,40 @@ class FeedActor:
         TradingError
             It cannot start, or the port that `feed.port` asks for stays taken.
         """
+        asked_s = time.monotonic()
+        if (url := self._held(reader)) or credentials is None:
+            return url
+        with self._starting:
+            if url := self._held(reader):
+                return url
+            self._check_failure(port, asked_s)
+            host = self._host()
+            try:
+                settings = self._settings.model_copy(update={"credentials": credentials})
+                feed = self._listen(settings, host, port)
+            except TradingError as error:
+                self._failure = StartFailure(port, time.monotonic(), str(error))
+                raise
+            with self._lock:
+                self._feed, self._url = feed, f"http://{host}:{feed.port}"
+        return self._held(reader)
+
+    def _held(self, reader: str) -> str:
+        """Note that an application reads it and return its address; empty: it does not listen."""
         with self._lock:
             if self._feed is None:
-                if credentials is None:
-                    return ""
-                settings = self._settings.model_copy(update={"credentials": credentials})
-                host = self._host()
-                self._feed = self._listen(settings, host, port)
-                self._url = f"http://{host}:{self._feed.port}"
+                return ""
             self._heard[reader] = time.monotonic()
             return self._url
+
+    def _check_failure(self, port: int, asked_s: float) -> None:
+        """Raise what another application was told while this one waited for the same port.
+
+        Each of them in turn would wait for it as long again, and the last give up on the feed.
+        """
+        failure = self._failure
+        if failure is not None and failure.port == port and failure.at_s >= asked_s:
+            raise StreamError(failure.reason)
 
     def _listen(self, settings: Settings, host: str, port: int) -> FeedThread:
         """Listen at a port, or at a free one where nobody asks for that and it stays taken."""
@@ -423,7 +459,7 @@ class StoppedOrMoved(threading.Event):
 
 def moved(feed: ClusterFeed) -> StreamError:
     """Return what a strategy that read it fails of."""
-    return StreamError(f"the cluster's feed has moved to {feed.url} with the loss of its node")
+    return StreamError(f"the cluster's feed has moved to {feed.url}")
 
 
 def _feed_actor(settings: Settings) -> FeedHandle:
@@ -442,7 +478,5 @@ def _feed_actor(settings: Settings) -> FeedHandle:
         **actor_place(settings, SMALL_SHARE),
     }
     actor: Any = ray.remote(RayFeedActor)
-    handle: FeedHandle = actor.options(**options).remote(
-        without_secrets(settings), beyond=several
-    )
+    handle: FeedHandle = actor.options(**options).remote(without_secrets(settings), beyond=several)
     return handle

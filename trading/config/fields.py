@@ -17,6 +17,12 @@ _STATE_FOLDERS = (
     SHARED_LEARNER,
 )
 """What an account without a strategy has in its state folder, and strategies in common."""
+_ROUTES = {
+    "page": "/page/ of the HTTP service has the page's own files",
+    "status": "/status/NAME of the HTTP service is the status of the strategy NAME",
+    "ready": "/ready/NAME of the HTTP service is whether the strategy NAME can trade",
+}
+"""Names below which a strategy's own page, `/NAME/`, could not be found, and why."""
 
 
 def _check_symbol(value: str) -> str:
@@ -55,8 +61,8 @@ def _check_strategy_name(value: str) -> str:
     if value in _STATE_FOLDERS:
         folders = ", ".join(_STATE_FOLDERS)
         raise ValueError(f"must not be one of {folders}: these are folders of paths.state_dir")
-    if value == "page":
-        raise ValueError("must not be page: /page/ of the HTTP service has the page's own files")
+    if value in _ROUTES:
+        raise ValueError(f"must not be {value}: {_ROUTES[value]}")
     return _check_account_id(value)
 
 

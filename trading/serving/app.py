@@ -36,6 +36,7 @@ from trading.serving.live_market import (
     Polled,
 )
 from trading.serving.page_routes import add_page
+from trading.serving.page_stream import Viewers
 from trading.serving.supervisor import SupervisorState
 
 SUPERVISOR = "supervisor"
@@ -104,11 +105,13 @@ def build_api(
         answers.begin()
         yield
 
-    return account_api(answers, following)
+    return account_api(answers, Viewers(), following)
 
 
-def account_api(answers: AccountAnswers, lifespan: Lifespan | None = None) -> FastAPI:
-    """Return the HTTP routes of one account."""
+def account_api(
+    answers: AccountAnswers, viewers: Viewers, lifespan: Lifespan | None = None
+) -> FastAPI:
+    """Return the HTTP routes of one account, whose page is looked at by some of the viewers."""
     api = new_api(lifespan)
 
     @api.get("/health", responses=ANSWERS)
@@ -132,7 +135,7 @@ def account_api(answers: AccountAnswers, lifespan: Lifespan | None = None) -> Fa
         return metrics_answer(await answers.metrics())
 
     add_control(api, answers.command)
-    add_page(api, answers.told, answers.command)
+    add_page(api, answers.told, answers.command, viewers)
     return api
 
 

@@ -26,6 +26,7 @@ from trading.serving.page_stream import (
     MOST_VIEWERS,
     PageInput,
     PageStream,
+    Viewers,
     account_edition,
     compressed,
 )
@@ -84,7 +85,10 @@ def _file(content: bytes, media_type: str) -> _File:
 
 
 def add_page(
-    api: FastAPI, tell: Callable[[], Awaitable[PageInput]], ask: Callable[..., Awaitable[Any]]
+    api: FastAPI,
+    tell: Callable[[], Awaitable[PageInput]],
+    ask: Callable[..., Awaitable[Any]],
+    viewers: Viewers,
 ) -> None:
     """Add the page's routes.
 
@@ -94,8 +98,10 @@ def add_page(
         The newest that is known of the account; raises TradingError where nothing is.
     ask
         `ask(method, timeout_s)` of the live market.
+    viewers
+        Of all pages of the replica.
     """
-    stream = PageStream(tell, account_edition)
+    stream = PageStream(tell, account_edition, viewers)
     add_document(api, "index.html", stream)
     _add_chain(api, stream, ask)
     _add_journal(api, tell)
@@ -130,7 +136,7 @@ def add_document(api: FastAPI, name: str, stream: PageStream[Any]) -> None:
     @api.get("/events", include_in_schema=False)
     async def events(request: Request) -> Response:
         """Return what the page shows, see `page_stream`."""
-        if stream.viewers >= MOST_VIEWERS:
+        if stream.viewers.is_full:
             return _json({"reason": f"{MOST_VIEWERS} look at it already"}, 503, _LATER)
         last = request.headers.get("last-event-id", "")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no", "vary": _VARY}

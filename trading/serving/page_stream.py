@@ -19,7 +19,7 @@ from trading.errors import TradingError
 from trading.live.status_updates import StatusUpdate, as_json
 
 MOST_VIEWERS = 60
-"""Of one replica, so that questions of probes never wait for them."""
+"""Of one replica, of all its pages together, so that questions of probes never wait for them."""
 STREAM_S = 25.0
 """Longest answer; Serve ends those of `trading.serving.service.REQUEST_TIMEOUT_S`."""
 PAUSE_S = 0.5
@@ -53,6 +53,18 @@ class PageEdition(NamedTuple):
 _T = TypeVar("_T")
 
 
+class Viewers:
+    """How many look at the pages of one replica."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more are let in."""
+        return self.count >= MOST_VIEWERS
+
+
 class PageStream(Generic[_T]):
     """Editions of a page, and who looks at them.
 
@@ -63,16 +75,21 @@ class PageStream(Generic[_T]):
     make
         Makes an edition of it, where it is not equal to what was told before. One of the same
         update has the same name whichever replica tells of it.
+    viewers
+        Of all streams of the replica.
     """
 
     def __init__(
-        self, tell: Callable[[], Awaitable[_T]], make: Callable[[_T], PageEdition]
+        self,
+        tell: Callable[[], Awaitable[_T]],
+        make: Callable[[_T], PageEdition],
+        viewers: Viewers,
     ) -> None:
         self._tell, self._make = tell, make
         self._last: tuple[_T, PageEdition] | None = None
         self._kept: OrderedDict[str, PageEdition] = OrderedDict()
         self._changes: OrderedDict[tuple[str, str], Any] = OrderedDict()
-        self.viewers = 0
+        self.viewers = viewers
 
     async def newest(self) -> PageEdition:
         """Return the newest edition.
@@ -94,12 +111,12 @@ class PageStream(Generic[_T]):
 
     async def events(self, last_id: str) -> AsyncIterator[bytes]:
         """Server-sent events for one viewer, who knows the edition `last_id` (or none)."""
-        self.viewers += 1
+        self.viewers.count += 1
         try:
             async for event in self._events(last_id):
                 yield event
         finally:
-            self.viewers -= 1
+            self.viewers.count -= 1
 
     async def _events(self, last_id: str) -> AsyncIterator[bytes]:
         yield f"retry: {_RETRY_MS}\n\n".encode()

@@ -33,7 +33,7 @@ from trading.serving.live_market import (
     Polled,
 )
 from trading.serving.page_routes import add_document
-from trading.serving.page_stream import PageStream
+from trading.serving.page_stream import PageStream, Viewers
 from trading.serving.strategy_states import FLEET_STATES, STALE_S, FleetState
 from trading.serving.supervisor import RESTARTING, SupervisorState
 
@@ -160,12 +160,13 @@ def build_strategies_api(
         )
 
     # All of them side by side.
-    add_document(api, "strategies.html", PageStream(told, FleetEditions()))
+    viewers = Viewers()
+    add_document(api, "strategies.html", PageStream(told, FleetEditions(), viewers))
 
     for name, answers in each.items():
         add_control(api, answers.command, name)
         # The page of each, and all that a single account has, below its name.
-        api.mount(f"/{name}", account_api(answers))
+        api.mount(f"/{name}", account_api(answers, viewers))
     return api
 
 
