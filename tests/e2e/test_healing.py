@@ -152,7 +152,7 @@ def test_a_trading_thread_that_hangs_is_found_told_and_started_again(
 def test_a_live_market_that_is_stopped_is_started_again(application: Application) -> None:
     before = application.status()
     os.kill(before["process"], signal.SIGSTOP)
-    assert "no news for" in await_reason(application, "no news for")
+    assert "no status update for" in await_reason(application, "no status update for")
     assert application.get("/health").status_code == 503  # type: ignore[union-attr]
 
     def another() -> dict[str, Any] | None:

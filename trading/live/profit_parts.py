@@ -2,10 +2,12 @@
 
 Every leg is a row of `trading.evaluation.attribution`, read at the close of two bars that follow
 each other. What fills paid beyond the marks they met is their spread. What neither explains, such
-as interest, dividends and settlements, is the difference to the day's profit, or to the trade's.
+as interest, dividends, settlements and corporate actions, is the difference to the day's profit, or
+to the trade's.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,12 +21,20 @@ from trading.evaluation.attribution import (
     explain,
     greeks_of_mark,
 )
-from trading.execution.events import Event, OrderFilled
+from trading.execution.events import CorporateActionApplied, Event, OrderFilled, Settled
 from trading.execution.orders import Fill
 from trading.market.pricing import YEAR_NS
 
 OF_A_TRADE = COMPONENTS[: SPREAD + 1]
 """Components that a trade's profit is split by; its fees are known by its fills."""
+
+
+class _Filled(NamedTuple):
+    trade: str
+    """The order that opened it; empty where it is in none."""
+    fill: Fill
+    sizes: tuple[float, ...]
+    """USD that one unit of each leg is worth for each USD a share."""
 
 
 class ProfitParts:
@@ -48,8 +58,15 @@ class ProfitParts:
         self.since_ns = 0
         self._env = env
         self._session = ""
-        self._fills: list[tuple[str, Fill]] = []
-        """With the order that opened the trade of each."""
+        self._fills: list[_Filled] = []
+        self._sizes: dict[str, float] = {}
+        """Of what is held; the books forget that of stock in shares with its last one."""
+        self._ended: set[str] = set()
+        """Symbols that a settlement or a corporate action ended or changed since the bar before."""
+        self._converted: set[str] = set()
+        """Underlyings of the corporate actions since the bar before."""
+        self._suspended: frozenset[str] = frozenset()
+        """Underlyings at the bar before; their marks stood still."""
         self._held: list[str] = []
         self._underlying_of_leg: list[str] = []
         self._trade_of_leg: list[str] = []
@@ -61,12 +78,23 @@ class ProfitParts:
         self._before: PositionGreeks | None = None
 
     def follow(self, events: Sequence[Event]) -> None:
-        """Note the fills of what was journalled, and applied."""
+        """Note fills, and what ended otherwise, of what was journalled and applied."""
         for event in events:
             if isinstance(event, OrderFilled):
                 self._know_trades()
                 trade = self._trade_of.get(event.fill.underlying, "")
-                self._fills.append((trade, event.fill))
+                sizes = tuple(self._size(leg.symbol) for leg in event.fill.legs)
+                self._fills.append(_Filled(trade, event.fill, sizes))
+            elif isinstance(event, Settled):
+                self._ended.add(event.symbol)
+                if event.lots:
+                    self._ended |= self._stock_of(event.symbol)
+                self._know_sizes()
+            elif isinstance(event, CorporateActionApplied):
+                self._ended |= {each.symbol for each in event.converted}
+                self._converted.add(event.underlying)
+                self._know_trades()
+                self._know_sizes()
 
     def take_earned(self, underlyings: Sequence[str]) -> list[dict[str, tuple[float, ...]]]:
         """Return what trades earned since this was last asked, and forget it.
@@ -87,8 +115,12 @@ class ProfitParts:
             return taken
         places = {name: place for place, name in enumerate(underlyings)}
         for (underlying, trade), amounts in self._earned.items():
-            told = tuple(round(float(amount), 4) for amount in amounts)
-            taken[places.get(underlying, 0)][trade] = told
+            told = taken[places.get(underlying, 0)]
+            # The trades that a spin-off made of one have its order.
+            before = told.get(trade, (0.0,) * len(amounts))
+            told[trade] = tuple(
+                round(one + float(amount), 4) for one, amount in zip(before, amounts, strict=True)
+            )
         self._earned.clear()
         return taken
 
@@ -104,14 +136,14 @@ class ProfitParts:
             after = self._read(self._held, self._quantity, marks, now_ns)
             nothing = np.zeros(len(self._held))
             rows = explain(self._before, after, nothing, nothing)
-            # A leg without a mark any more has ended: it was settled, which no greek explains.
             ended = np.isnan(after.mark[:, 0]) | np.isnan(self._before.mark[:, 0])
+            ended |= self._beyond_greeks()
             for name, amount in zip(COMPONENTS, rows[~ended].sum(axis=0), strict=True):
                 self.parts[name] += float(amount)
             for leg in np.flatnonzero(~ended):
                 self._earn(self._underlying_of_leg[leg], self._trade_of_leg[leg], rows[leg])
-        for trade, fill in self._fills:
-            gained = self._gained(fill, marks)
+        for trade, fill, sizes in self._fills:
+            gained = self._gained(fill, sizes, marks)
             self.parts[COMPONENTS[FEES]] -= fill.fees
             self.parts[COMPONENTS[SPREAD]] += gained
             paid = np.zeros(len(COMPONENTS))
@@ -126,8 +158,13 @@ class ProfitParts:
             account.strategies[name].order_id if name in account.strategies else ""
             for name in self._underlying_of_leg
         ]
+        self._sizes.clear()
+        self._know_sizes()
+        self._ended.clear()
+        self._converted.clear()
+        self._suspended = frozenset(account.suspensions)
         self._quantity = np.array(
-            [each.quantity * account.size(name) for name, each in account.positions.items()]
+            [each.quantity * self._sizes[name] for name, each in account.positions.items()]
         )
         self._before = None
         if self._held:
@@ -137,6 +174,34 @@ class ProfitParts:
         strategies = self._env.broker.account.strategies
         self._trade_of |= {name: each.order_id for name, each in strategies.items()}
 
+    def _know_sizes(self) -> None:
+        account = self._env.broker.account
+        self._sizes |= {name: account.size(name) for name in account.positions}
+
+    def _size(self, symbol: str) -> float:
+        """Return what a unit is worth for each USD a share, also of the last one that was held."""
+        account = self._env.broker.account
+        return (
+            account.size(symbol)
+            if symbol in account.positions
+            else self._sizes.get(symbol, account.multiplier)
+        )
+
+    def _stock_of(self, symbol: str) -> set[str]:
+        """Return the stock that the exercise of a contract moves; none where it was not held."""
+        held = zip(self._held, self._underlying_of_leg, strict=True)
+        return {underlying for name, underlying in held if name == symbol}
+
+    def _beyond_greeks(self) -> np.ndarray:
+        """Return of which legs something else than the market moved the value; `(legs,)`.
+
+        It ended by settlement, a corporate action changed it, or it is or was suspended: its mark
+        is then not that of what was held, or does not follow its spot.
+        """
+        out = self._converted | self._suspended | self._env.broker.account.suspensions.keys()
+        held = zip(self._held, self._underlying_of_leg, strict=True)
+        return np.array([name in self._ended or underlying in out for name, underlying in held])
+
     def _earn(self, underlying: str, trade: str, amounts: np.ndarray) -> None:
         """Add amounts by `COMPONENTS` to what a trade earned."""
         if trade:
@@ -144,12 +209,11 @@ class ProfitParts:
             before = self._earned.get((underlying, trade), nothing)
             self._earned[underlying, trade] = before + amounts[: len(OF_A_TRADE)]
 
-    def _gained(self, fill: Fill, marks: dict[str, float]) -> float:
+    def _gained(self, fill: Fill, sizes: Sequence[float], marks: dict[str, float]) -> float:
         """Return what a fill brought beyond its marks, fees aside, USD; below zero as a rule."""
-        account = self._env.broker.account
         worth = [
-            leg.quantity * self._mark(leg.symbol, marks) * account.size(leg.symbol)
-            for leg in fill.legs
+            leg.quantity * self._mark(leg.symbol, marks) * size
+            for leg, size in zip(fill.legs, sizes, strict=True)
         ]
         total = fill.premium + sum(worth)
         return total if np.isfinite(total) else 0.0

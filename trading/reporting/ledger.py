@@ -171,7 +171,7 @@ class Ledger:
         self._decisions: dict[str, DecisionMade] = {}
         self._intents: dict[str, Intent] = {}
         self._by_order: dict[str, Trade] = {}
-        """Every trade, by the order that opened it."""
+        """The first trade of each order that opened any."""
 
     def take(self, event: Event) -> None:
         """Fold one event.
@@ -296,7 +296,8 @@ class Ledger:
         for name, strategy in now.items():
             if name not in self.open:
                 self.open[name] = self._begun(name, strategy, event)
-                self._by_order[strategy.order_id] = self.open[name]
+                # A spin-off has its parent's order, and both of their parts are with the parent.
+                self._by_order.setdefault(strategy.order_id, self.open[name])
         if isinstance(event, OrderFilled):
             fill = event.fill
             trade = self.open[fill.underlying]
@@ -332,6 +333,11 @@ class Ledger:
         if joined is not None:
             joined.legs += trade.legs
             joined.fees = round_usd(joined.fees + trade.fees)
+            for name, amount in trade.earned.items():
+                joined.earned[name] = joined.earned.get(name, 0.0) + amount
+            for order_id, each in self._by_order.items():
+                if each is trade:
+                    self._by_order[order_id] = joined
         else:
             trade.underlying = event.after
             self.open[event.after] = trade
