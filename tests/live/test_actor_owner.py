@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from tests.live.market import FirstMinutes, registry_of, serving, settings_for
 from trading.app.driver import without_secrets
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
-from trading.execution.mailbox import ask
+from trading.execution.mailbox import ask, mailbox_path
 from trading.execution.owner import Command
 from trading.learning.champion.store import AccountChampion, weights_digest
 from trading.learning.checkpoints import write_module_weights
@@ -113,6 +114,49 @@ def test_the_champion_is_chosen_and_limits_are_read_again(live: LiveMarket, tmp_
     account = trader.env.broker.account
     account.fills, account.champion = 99, 9
     assert (live.progress(), live.account_champion()) == known
+
+
+def test_faults_of_disks_and_a_busy_trader_leave_the_owner_a_hearing(
+    live: LiveMarket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = live._settings
+    journal, checkpoints = assembly.journal_path(settings), settings.paths.checkpoints
+    aside = tmp_path / "aside"
+    checkpoints.rename(aside)
+    checkpoints.write_text("no folder")  # as where a disk is gone, no folder can be made here
+    promote = Command(OwnerCommand.PROMOTE, "alice", which="champion-1")
+    assert "Not a directory" in ask(journal, promote, WAIT_S).refused
+    assert "Not a directory" in live.control(promote)[0]
+    checkpoints.unlink()
+    aside.rename(checkpoints)
+
+    box = mailbox_path(journal)
+    box.rename(aside)
+    box.write_text("no folder")
+    told = "the folder of the owner's commands cannot be used"
+    await_that("the fault in the log", lambda: told in caplog.text)
+    box.unlink()
+    aside.rename(box)
+
+    trader = live._trader
+    assert trader is not None
+    with monkeypatch.context() as patch:
+        busy: Future[Any] = Future()
+        busy.set_running_or_notify_cancel()
+        patch.setattr(live_actor, "_COMMAND_TIMEOUT_S", 0.05)
+        patch.setattr(trader, "command", lambda *_: busy)
+        told = "has not answered within 0.1 s"
+        assert told in ask(journal, Command(OwnerCommand.HALT, "alice"), WAIT_S).refused
+        # A reload that still waits is not cancelled: its limits are taken up.
+        waiting: Future[Any] = Future()
+        patch.setattr(trader, "command", lambda *_: waiting)
+        assert told in live.control(Command(OwnerCommand.RELOAD, "alice"))[0]
+        assert not waiting.cancelled()
+    assert not ask(journal, Command(OwnerCommand.HALT, "alice"), WAIT_S).refused
+    assert live.status()["account"]["trading_state"] == "HALTED"
 
 
 def test_without_its_secrets_it_waits_and_holds_none(

@@ -80,9 +80,11 @@ def ask(journal: Path, command: Command | None, timeout_s: float) -> OwnerReply:
         reply = _await(base.with_suffix(_ANSWER), _GRACE_S)
         if reply is not None:
             return reply
+        key = command.key if command is not None else ""
         raise OwnerRefused(
             "the command was taken and not answered: see `trading account status` and the "
-            "journal for whether it was obeyed, and give it again with the same --key if not"
+            "journal for whether it was obeyed, and give it again if not"
+            + (f", with the same --key {key}" if key else "")
         ) from None
     raise RequestNotTaken(
         f"whoever trades the account did not take the command within {timeout_s:g} s"
@@ -90,12 +92,23 @@ def ask(journal: Path, command: Command | None, timeout_s: float) -> OwnerReply:
 
 
 def serve(journal: Path, do: Callable[[Command | None], dict[str, Any]]) -> None:
-    """Take every request that waits, and answer it with what `do` returns or refuses."""
+    """Take every request that waits, and answer it with what `do` returns or refuses.
+
+    A fault of the disk is a refusal too, where the answer can still be written.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be used: a request cannot be taken, or not be answered.
+    """
     folder = mailbox_path(journal)
-    with contextlib.suppress(FileNotFoundError):
-        for name in sorted(os.listdir(folder)):
-            if name.endswith(_REQUEST):
-                _serve(folder / name, do)
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    for name in names:
+        if name.endswith(_REQUEST):
+            _serve(folder / name, do)
 
 
 def _serve(request: Path, do: Callable[[Command | None], dict[str, Any]]) -> None:
@@ -105,18 +118,25 @@ def _serve(request: Path, do: Callable[[Command | None], dict[str, Any]]) -> Non
     except FileNotFoundError:
         return
     try:
-        asked = msgspec.json.decode(taken.read_bytes(), type=OwnerRequest)
-        if time.time() <= asked.until:
-            try:
-                reply = OwnerReply(answer=do(asked.command))
-            except TradingError as error:
-                reply = OwnerReply(refused=str(error))
+        reply = _reply(taken, do)
+        if reply is not None:
             write(request.with_suffix(_ANSWER), msgspec.json.encode(reply))
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        refused = OwnerReply(refused=f"the request cannot be read: {error}")
-        write(request.with_suffix(_ANSWER), msgspec.json.encode(refused))
     finally:
         taken.unlink(missing_ok=True)
+
+
+def _reply(taken: Path, do: Callable[[Command | None], dict[str, Any]]) -> OwnerReply | None:
+    """Return what a request is answered; None where nobody waits for it any more."""
+    try:
+        asked = msgspec.json.decode(taken.read_bytes(), type=OwnerRequest)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return OwnerReply(refused=f"the request cannot be read: {error}")
+    if time.time() > asked.until:
+        return None
+    try:
+        return OwnerReply(answer=do(asked.command))
+    except (TradingError, OSError) as error:
+        return OwnerReply(refused=str(error))
 
 
 def _await(answer: Path, timeout_s: float) -> OwnerReply | None:

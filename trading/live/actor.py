@@ -391,7 +391,7 @@ class LiveMarket:
         """Obey the owner: why not (then nothing was done), or empty and what happened."""
         try:
             return "", self._obey(command)
-        except TradingError as error:
+        except (TradingError, OSError) as error:
             return " ".join(str(error).split()), {}
 
     def _obey(self, command: Command | None) -> dict[str, Any]:
@@ -407,13 +407,20 @@ class LiveMarket:
         try:
             answer = future.result(_COMMAND_TIMEOUT_S)
         except TimeoutError:
+            # What a reload read is taken up in any case: it is only its answer that is late.
             is_reload = command is not None and command.command is OwnerCommand.RELOAD
-            if future.cancel() and not is_reload:
+            if not is_reload and future.cancel():
                 raise OwnerRefused(
                     f"the trading thread was busy for {_COMMAND_TIMEOUT_S:g} s: give the command "
                     "again"
                 ) from None
-            answer = future.result(_COMMAND_TIMEOUT_S)
+            try:
+                answer = future.result(_COMMAND_TIMEOUT_S)
+            except TimeoutError:
+                raise OwnerRefused(
+                    f"the trading thread has not answered within {2 * _COMMAND_TIMEOUT_S:g} s: "
+                    "see the account's status for whether the command was obeyed"
+                ) from None
         said: dict[str, Any] = msgspec.to_builtins(answer)
         said["account"]["unclosed"] = dict(trader.env.unclosed)
         return said
@@ -478,9 +485,15 @@ class LiveMarket:
     def _serve_commands(self) -> None:
         """Obey what the command line leaves beside the journal, until trading ends."""
         journal = assembly.journal_path(self._settings)
-        trader = self._trader
+        trader, fault = self._trader, ""
         while not self._stopping.wait(POLL_S) and self._is_alive(trader):
-            serve(journal, self._obey)
+            try:
+                serve(journal, self._obey)
+                fault = ""
+            except OSError as error:
+                if str(error) != fault:
+                    fault = str(error)
+                    log.error("the folder of the owner's commands cannot be used", reason=fault)
 
     def _is_alive(self, trader: Trader | None) -> bool:
         """Whether this is who trades, or gets ready to."""
