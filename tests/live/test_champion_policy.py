@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.execution.scene import NOW_NS, SECOND_NS, market, new_broker
+from tests.execution.scene import NOW_NS, SECOND_NS, market, new_broker, open_order
 from tests.usual import clstm_config
 from trading.config import Settings
 from trading.errors import CheckpointError, OwnerRefused
@@ -276,6 +276,42 @@ def test_an_owners_champion_trades_whatever_was_before_and_opens_again(live: Liv
     assert live.trades() == 3
     assert live.broker.account.trading_state is TradingState.ACTIVE
     assert live.manager.follow(live.account) and live.agrees() == 3
+
+
+@pytest.mark.parametrize("by", ["owner", "rollback", "restart"])
+def test_where_holdings_have_no_value_yet_a_champion_is_measured_from_the_first_bar(
+    live: Live, by: str
+) -> None:
+    order = open_order(live.broker, "long_call")
+    live.broker.submit(order, market(), True, NOW_NS)
+    assert live.broker.account.positions
+    live.broker.close_session("2026-01-05", 0.955 * CAPITAL, NOW_NS + SECOND_NS)
+    if by == "owner":
+        live.promote_by_owner(3)
+    elif by == "rollback":
+        live.promote(3)
+        live.roll_back()
+    else:
+        live.manager.promote(fill(3), why(3))
+        live = live.again()
+    broker, account = live.broker, live.broker.account
+    champion = account.champion
+    (*_, change) = [
+        *(live.events(ChampionRolledBack) if by == "rollback" else live.events(ChampionPromoted))
+    ]
+    assert change.champion == champion and change.equity is None
+    assert account.champion_peak_due
+    at_ns = account.last_ts_ns + SECOND_NS
+    broker.on_bar({}, at_ns, equity=0.915 * CAPITAL)
+    assert account.champion == champion and account.trading_state is TradingState.ACTIVE
+    assert account.champion_peak_equity == 0.915 * CAPITAL and not account.champion_peak_due
+    # A loss since then counts, and a death in between changes nothing.
+    live = live.again()
+    assert live.broker.account.fingerprint() == account.fingerprint()
+    live.broker.close_session("2026-01-06", 0.87 * CAPITAL, at_ns + SECOND_NS)
+    live.broker.on_bar({}, at_ns + 2 * SECOND_NS, equity=0.835 * CAPITAL)
+    (*_, fallen) = live.events(ChampionRolledBack)
+    assert (fallen.by, fallen.peak) == (RolledBackBy.DRAWDOWN, 0.915 * CAPITAL)
 
 
 def test_an_owners_rollback_is_numbered_and_goes_as_far_as_champions_are_kept(live: Live) -> None:

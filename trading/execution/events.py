@@ -331,9 +331,9 @@ class CashMoved(msgspec.Struct, frozen=True, tag_field="kind", tag="cash_moved")
 
 
 class BasesScaled(msgspec.Struct, frozen=True, tag_field="kind", tag="bases_scaled"):
-    """Equity after cash was moved is known, and what losses are measured from follows it.
+    """Equity is known after cash was moved, or after a champion took over while it was not.
 
-    `number` counts these from 1.
+    What losses are measured from follows it; `number` counts these from 1.
     """
 
     ts_ns: int
@@ -427,7 +427,8 @@ class ChampionPromoted(msgspec.Struct, frozen=True, tag_field="kind", tag="champ
     """From here on `champion` trades in place of `before` (0: none).
 
     Champions are numbered from 1 and never twice. `version` counts the updates that led to the
-    weights, `equity` is the account's (USD), `kl` the divergence from the champion before in nats.
+    weights, `equity` is the account's (USD; null where it is not known: a `BasesScaled` follows
+    then), `kl` the divergence from the champion before in nats.
     """
 
     ts_ns: int
@@ -436,7 +437,7 @@ class ChampionPromoted(msgspec.Struct, frozen=True, tag_field="kind", tag="champ
     before: int
     by: PromotedBy
     reason: str
-    equity: float
+    equity: float | None
     kl: float | None = None
     compared: tuple[Compared, ...] = ()
 
@@ -463,8 +464,8 @@ class ChallengerRejected(msgspec.Struct, frozen=True, tag_field="kind", tag="cha
 class ChampionRolledBack(msgspec.Struct, frozen=True, tag_field="kind", tag="champion_rolled_back"):
     """From here on `champion` trades again, in place of `discarded`; `number` counts from 1.
 
-    The two are the same where no earlier champion is known. `equity` and `peak` (since the
-    discarded one was adopted) are USD.
+    The two are the same where no earlier champion is known. `equity` (as of `ChampionPromoted`) and
+    `peak` (since the discarded one was adopted; null where no equity was known since) are USD.
     """
 
     ts_ns: int
@@ -474,8 +475,8 @@ class ChampionRolledBack(msgspec.Struct, frozen=True, tag_field="kind", tag="cha
     discarded: int
     by: RolledBackBy
     reason: str
-    equity: float
-    peak: float
+    equity: float | None
+    peak: float | None
 
 
 Event: TypeAlias = (

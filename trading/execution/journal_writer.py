@@ -155,13 +155,13 @@ class AccountJournalWriter:
         self.record([reset, *self.ending([Cause.MAX_DRAWDOWN], "the peak was reset", now_ns)])
 
     def know_equity(self, equity: float, now_ns: int) -> None:
-        """Make up for what waited for the account's worth (USD): moved cash, and a peak to reset.
+        """Make up for what waited for the account's worth (USD): moved cash, and peaks.
 
         To be called before `equity` is held against any limit; what is no number changes nothing.
         """
         if not math.isfinite(equity):
             return
-        if self.account.unscaled_cash:
+        if self.account.unscaled_cash or self.account.champion_peak_due:
             self.record([BasesScaled(now_ns, self.account.scalings + 1, equity)])
         if self.account.peak_reset_due:
             self.reset_peak(equity, now_ns)

@@ -122,7 +122,10 @@ class Account:
     champion, champion_before : int
         Numbers of the policy that trades and of the one to roll back to; 0: none.
     champion_peak_equity : float
-        Highest of the equity when the champion was adopted and those at sessions' closes since.
+        Highest of the equity when the champion was adopted and those at sessions' closes since; 0,
+        so that nothing is lost by it, while `champion_peak_due`.
+    champion_peak_due : bool
+        The champion was adopted while the equity was not known: the next known one is its peak.
     is_rolled_back : bool
         A drawdown ended a champion, and the owner has not chosen one since.
 
@@ -193,6 +196,7 @@ class Account:
         self.champion_before = self.champion_before_version = 0
         self.newest_champion = 0
         self.champion_peak_equity = 0.0
+        self.champion_peak_due = False
         self.is_rolled_back = False
         self.promotions = self.refusals = self.rollbacks = 0
         self.refusals_in_a_row = 0
@@ -366,7 +370,7 @@ class Account:
         if self._is_next(event.number, self.peak_resets, "reset of the peak"):
             self.peak_resets += 1
             self.peak_equity = self.champion_peak_equity = event.equity
-            self.peak_reset_due = False
+            self.peak_reset_due = self.champion_peak_due = False
 
     def _adopt_terms(self, event: TermsAdopted) -> None:
         self.terms = dict(event.terms)
@@ -420,6 +424,8 @@ class Account:
         if self._is_next(event.number, self.scalings, "scaling"):
             self.scalings += 1
             self._scale_bases(event.equity)
+            if self.champion_peak_due:
+                self.champion_peak_equity, self.champion_peak_due = event.equity, False
 
     def _scale_bases(self, equity: float) -> None:
         """Take moved cash out of gains and losses; `equity` is the account's after it, USD."""
@@ -560,9 +566,10 @@ class Account:
         else:
             self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)
 
-    def _change_champion(self, champion: int, version: int, equity: float) -> None:
+    def _change_champion(self, champion: int, version: int, equity: float | None) -> None:
         self.champion, self.champion_version = champion, version
-        self.champion_peak_equity = equity
+        self.champion_peak_equity = equity or 0.0
+        self.champion_peak_due = equity is None
         self.refusals_in_a_row = 0
 
     def _is_new_order(self, order_id: str) -> bool:

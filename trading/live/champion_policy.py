@@ -10,7 +10,7 @@ from trading.execution.events import (
     PromotedBy,
 )
 from trading.learning.champion.manager import PromotionDecision
-from trading.learning.champion.owner_choice import adopted, worth
+from trading.learning.champion.owner_choice import adopted, peak, worth
 from trading.learning.champion.store import AccountChampion, Champion, ChampionState
 from trading.learning.policy import Policy
 from trading.logs import get_logger
@@ -108,12 +108,10 @@ class ChampionPolicy:
         equity: float | None,
     ) -> None:
         account = self._broker.account
-        # Before the first bar some holding may have no price yet.
         event = msgspec.structs.replace(event, ts_ns=now_ns, equity=worth(self._broker, equity))
         if isinstance(event, ChampionRolledBack):
-            event = msgspec.structs.replace(
-                event, number=account.rollbacks + 1, peak=account.champion_peak_equity
-            )
+            number = account.rollbacks + 1
+            event = msgspec.structs.replace(event, number=number, peak=peak(self._broker))
         self._broker.change_champion(event, adopted(champion, now_ns))
 
     def _load(self, champion: Champion) -> None:

@@ -211,7 +211,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
             "number": account.champion,
             "version": account.champion_version,
             "before": account.champion_before or None,
-            "peak_equity": account.champion_peak_equity,
+            "peak_equity": None if account.champion_peak_due else account.champion_peak_equity,
             "promotions": account.promotions,
             "refusals": account.refusals,
             "refusals_by_check": dict(account.refusals_by_check),

@@ -155,7 +155,7 @@ def _cash_moved(event: CashMoved) -> str:
 
 
 def _bases_scaled(event: BasesScaled) -> str:
-    return f"equity {event.equity:.2f} after cash was moved"
+    return f"equity {event.equity:.2f}: what losses are measured from follows it"
 
 
 def _underlying_suspended(event: UnderlyingSuspended) -> str:
@@ -191,9 +191,12 @@ def _challenger_refused(event: ChallengerRejected) -> str:
 
 
 def _champion_rolled_back(event: ChampionRolledBack) -> str:
+    equity, peak = (
+        "not known" if each is None else f"{each:.2f}" for each in (event.equity, event.peak)
+    )
     return (
         f"{event.champion} (version {event.version}) after {event.discarded}, by {event.by}: "
-        f"{event.reason}; equity {event.equity:.2f}, peak {event.peak:.2f}"
+        f"{event.reason}; equity {equity}, peak {peak}"
     )
 
 

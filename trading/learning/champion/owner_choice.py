@@ -155,16 +155,22 @@ class OwnerChoice:
                 RolledBackBy.OWNER,
                 "rolled back by its owner",
                 worth(broker, equity),
-                now.champion_peak_equity,
+                peak(broker),
             )
             return _said(champion, 0), _events(broker, change, champion)
 
         return effect, champion
 
 
-def worth(broker: "PaperBroker", equity: float | None) -> float:
-    """Return the account's worth, USD; by its last known values where no market is looked at."""
-    return broker.equity() if equity is None or not math.isfinite(equity) else equity
+def worth(broker: "PaperBroker", equity: float | None) -> float | None:
+    """Return the account's worth, USD; None where it holds something that no market values."""
+    return broker.known_equity() if equity is None or not math.isfinite(equity) else equity
+
+
+def peak(broker: "PaperBroker") -> float | None:
+    """Return the highest equity under the account's champion, USD; None where none is known."""
+    account = broker.account
+    return None if account.champion_peak_due else account.champion_peak_equity
 
 
 def adopted(champion: Champion, now_ns: int) -> WeightsAdopted:
