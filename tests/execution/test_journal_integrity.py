@@ -1,5 +1,6 @@
 """Damaged journals: a tail is cut at a whole transaction, nothing is thrown away, no other cut."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -584,6 +585,21 @@ def test_a_journal_of_an_earlier_version_opens_and_goes_on(tmp_path: Path, versi
     assert inspect_journal(path).whole
     with Journal(path, read_only=True) as journal:
         assert journal.fold().peak_equity == 9_577.0
+
+
+@pytest.mark.parametrize("version", range(4, SCHEMA_VERSION))
+def test_a_journal_with_checksums_of_an_earlier_version_opens_as_it_is(
+    tmp_path: Path, version: int
+) -> None:
+    path = write(tmp_path / "journal.db", SHORT)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        journal_schema.keep_note(connection, "schema_version", str(version))
+    with pytest.raises(JournalError, match=f"schema version {version}.*open it for writing once"):
+        Journal(path, read_only=True)
+    with Journal(path) as journal:
+        assert journal.fold().fingerprint() == fingerprint(SHORT, ends(SHORT)[-1])
+    assert inspect_journal(path).whole
+    assert path.with_name(f"journal.db.version-{version}-1").is_file()
 
 
 def test_a_migration_that_fails_changes_nothing(
