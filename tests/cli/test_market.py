@@ -1,5 +1,6 @@
 """`trading market` shows, draws and fits."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,22 @@ def test_describe_says_what_a_market_is() -> None:
         assert told in text
     assert "25-delta put" in text
     assert "quotes of SPY in a session" in text
+
+
+def test_describe_answers_scripts_with_json_and_tells_its_progress_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trading.progress._QUIET_S", 0.0)
+    options = ("--paths", "40", "--set", f"market.file={TREND}", "--json")
+    result = CliRunner().invoke(app, ["market", "describe", *options])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["market"] == "trend" and "market.price.momentum" in told["given"]
+    assert told["figures"]["price"]["variance ratio over 5 sessions"]["value"] > 1.0
+    assert told["figures"]["price"]["variance ratio over 5 sessions"]["error"] is None
+    assert {each["sessions"] for each in told["held_to_expiry_pct"]} == {5, 10, 21, 42}
+    assert all({"group", "bucket", "measure", "value"} <= set(each) for each in told["quotes"])
+    assert "simulating: 20 of 40 years, " in result.stderr
 
 
 def test_plot_draws_a_picture(tmp_path: Path) -> None:
@@ -60,3 +77,19 @@ def test_fit_writes_a_market_that_can_be_traded(tmp_path: Path) -> None:
     assert market["quotes"]["tick"] == "standard"
     code, text = call("describe", "--paths", "20", "--set", f"market.file={into}")
     assert code == 0, text
+
+
+@pytest.mark.skipif(not GOOG.is_dir(), reason="the recorded session of GOOG is not at hand")
+def test_fit_answers_scripts_with_json_and_tells_its_progress_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trading.progress._QUIET_S", 0.0)
+    options = ("--flat-files", str(GOOG), "--date", "2015-12-24", "--symbols", "GOOG", "--json")
+    result = CliRunner().invoke(app, ["market", "fit", *options])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["sessions"], told["file"]) == (1, None)
+    assert told["market"]["quotes"]["tick"] == "standard"
+    assert all({"recorded", "fitted", "measure"} <= set(each) for each in told["left_over"])
+    assert told["premium"]["error"] is None, "a single session says next to nothing of it"
+    assert "fitting: 4 of 4 rounds, " in result.stderr

@@ -1,5 +1,6 @@
 """`trading stop`, and what a second `trading up` says; without Ray, which neither gets to start."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,30 @@ def test_stop_here_leaves_another_cluster_alone(
         assert result.exit_code == 0
         assert result.output == f"the account paper is traded elsewhere: {lease.holder}\n"
         assert not lease.is_asked_for
+
+
+def test_stop_answers_scripts_with_json(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*options: str) -> dict[str, object]:
+        result = trading("stop", journal, "--json", *options)
+        assert result.exit_code == 0, result.output
+        (account,) = json.loads(result.stdout)["accounts"]
+        assert (account["account"], account["strategy"]) == ("paper", None)
+        return dict(account)
+
+    assert (told()["outcome"], told()["holder"]) == ("nobody", None)
+    with holding(journal) as lease:
+        with monkeypatch.context() as patch:
+            patch.setenv("RAY_CLUSTER_NAME", "another")
+            assert told("--here")["outcome"] == "elsewhere"
+        stopped = told()
+        assert stopped["outcome"] == "stopped"
+        holder = lease.holder
+        assert stopped["holder"] == {
+            "host": holder.host,
+            "pid": holder.pid,
+            "cluster": "",
+            "since": holder.since,
+        }
 
 
 def test_stop_fails_when_its_time_is_up(journal: Path) -> None:

@@ -50,6 +50,16 @@ def test_a_checkpoint_is_shown_as_it_trades_first(tmp_path: Path, acting: object
     assert f"the policy trades {rows[0].removeprefix('policy, ')}" in result.output
 
 
+def test_progress_is_told_in_sessions(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("trading.progress._QUIET_S", 0.0)
+    result = run("--simulated", 2, "--json")
+    told = re.findall(r"^backtest: (\d+) of (\d+) sessions, \S*", result.stderr, re.MULTILINE)
+    traders = len(json.loads(result.stdout)["traders"])
+    done = [int(each) for each, _ in told]
+    assert {int(total) for _, total in told} == {2 * traders}
+    assert done == sorted(done) and set(done) == set(range(2 * traders + 1))
+
+
 def test_a_folder_without_a_history_is_refused(tmp_path: Path):
     result = run("--history", tmp_path)
     assert result.exit_code == 1

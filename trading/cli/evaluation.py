@@ -125,23 +125,32 @@ def _backtests(
     settings: Settings, traders: "Mapping[str, Trader]", history: Path | None, sessions: int
 ) -> "dict[str, Backtest]":
     """Trade every day of a history, or so many simulated sessions, by each trader."""
+    from trading.envs.history import History
     from trading.evaluation.backtest import backtest_history, backtest_simulation
     from trading.live.assembly import fee_schedule, own_features, trading_rules
     from trading.live.simulated_world import simulated_world
 
     rules, fees, seed = trading_rules(settings), fee_schedule(settings), settings.seed
     distribution = simulated_world(settings.market).distribution
-    made_for = (settings.env.sessions_per_episode, own_features(settings))
+    features, in_a_row = own_features(settings), settings.env.sessions_per_episode
+    if history is not None:
+        each = len(History(history, rules, fees, features).days)
+    else:
+        each = -(-sessions // in_a_row) * in_a_row
     results = {}
-    with counted("backtest", "traders", len(traders)) as progress:
-        for done, (name, trader) in enumerate(traders.items(), 1):
+    with counted("backtest", "sessions", each * len(traders)) as progress:
+        for before, (name, trader) in enumerate(traders.items()):
+
+            def told(done: int, before: int = before) -> None:
+                progress(before * each + done)
+
+            made_for = (in_a_row, features, told)
             if history is not None:
                 results[name] = backtest_history(history, rules, fees, trader, *made_for)
             else:
                 results[name] = backtest_simulation(
                     sessions, seed, rules, fees, trader, distribution, *made_for
                 )
-            progress(done)
     return results
 
 

@@ -1,7 +1,8 @@
 """The verb `trading market`: what a simulated market is, and one that looks like recorded days."""
 
+import json
 from collections.abc import Mapping
-from math import isinf, isnan
+from math import isfinite, isinf, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from trading.cli.common import ConfigOption, SetOption, failures, misuse, settings_for
+from trading.cli.common import (
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    failures,
+    misuse,
+    settings_for,
+)
 from trading.cli.data import (
     CatalogInsteadOption,
     FlatFilesOption,
@@ -24,11 +32,13 @@ from trading.cli.data import (
 )
 from trading.config import Settings
 from trading.files import write
+from trading.progress import counted
 
 if TYPE_CHECKING:
     from trading.data.recorded_session import RecordedSession
     from trading.market.model_statistics import Estimate, ModelStatistics
     from trading.market.recorded_market import Fit, SampledSession
+    from trading.market.session_statistics import Statistics
 
 market_app = typer.Typer(
     add_completion=False,
@@ -45,7 +55,10 @@ PathsOption = Annotated[
 
 @market_app.command()
 def describe(
-    config: ConfigOption = None, overrides: SetOption = None, paths: PathsOption = 400
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    paths: PathsOption = 400,
+    as_json: JsonOption = False,
 ) -> None:
     """Print what a market is: its figures, measured from simulated sessions.
 
@@ -53,6 +66,9 @@ def describe(
     """
     settings = settings_for(config, overrides or [])
     with failures():
+        if as_json:
+            print(json.dumps(_plain_portrait(settings, _portrait(settings, paths))))
+            return
         console = _console()
         _print_given(console, settings)
         found = _portrait(settings, paths)
@@ -97,6 +113,7 @@ def fit(
     ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Fit a market to recorded days, and show what is left over.
 
@@ -113,24 +130,36 @@ def fit(
         misuse("--until must not be before --date")
     with failures():
         from trading.cli.history import recorded_sessions
+        from trading.market.recorded_market import ROUNDS
         from trading.market.recorded_market import fit as fitted_to
 
-        console = _console()
+        console = _console(stderr=as_json)
         days = sessions_between(first, last or first)
         told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
-        watched = [_watched(each) for each in told]
-        found = fitted_to(watched, settings.env.risk_free_rate_pct / 100.0, settings.seed)
+        watched: list[SampledSession] = []
+        with counted("reading", "sessions", len(days) * len(settings.symbols)) as progress:
+            for each in told:
+                watched.append(_watched(each))
+                progress(len(watched))
+        rate = settings.env.risk_free_rate_pct / 100.0
+        with counted("fitting", "rounds", ROUNDS) as progress:
+            found = fitted_to(watched, rate, settings.seed, progress)
+        market = _settings_of(found)
+        text = yaml.safe_dump({"market": market}, sort_keys=False)
+        if into is not None:
+            write(into, f"# Fitted to {found.sessions} recorded session(s).\n{text}".encode())
+        if as_json:
+            print(json.dumps(_plain_fit(found, market, into)))
+            return
         _print_fit(console, found)
-        text = yaml.safe_dump({"market": _settings_of(found)}, sort_keys=False)
         if into is None:
             console.print(text, markup=False)
-            return
-        write(into, f"# Fitted to {found.sessions} recorded session(s).\n{text}".encode())
-        console.print(f"market: trade it with --set market.file={into}", soft_wrap=True)
+        else:
+            console.print(f"market: trade it with --set market.file={into}", soft_wrap=True)
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
+def _console(*, stderr: bool = False) -> Console:
+    console = Console(highlight=False, stderr=stderr)
     if not console.is_terminal:
         console.width = 100
     return console
@@ -146,19 +175,67 @@ def _portrait(settings: Settings, paths: int) -> "ModelStatistics":
     from trading.live.simulated_world import simulated_world
     from trading.market.model_statistics import measure_model
 
-    return measure_model(simulated_world(settings.market).model, settings.seed, paths)
+    model = simulated_world(settings.market).model
+    with counted("simulating", "years", paths) as progress:
+        return measure_model(model, settings.seed, paths, progress=progress)
+
+
+def _plain_portrait(settings: Settings, found: "ModelStatistics") -> dict[str, Any]:
+    """Return what `describe` tells as JSON values; null: never, or not known."""
+    return {
+        "market": _name(settings),
+        "given": _given(settings),
+        "figures": {
+            group: {name: _plain_estimate(*each) for name, each in figures.items()}
+            for group, figures in found.figures.items()
+        },
+        "held_to_expiry_pct": [
+            {"sessions": tenor, "option": strike, **_plain_estimate(*each)}
+            for (tenor, strike), each in found.held.items()
+        ],
+        "quotes": [
+            {**figure._asdict(), "value": _known(value)}
+            for figure, value in _quote_figures(settings).items()
+        ],
+    }
+
+
+def _plain_fit(found: "Fit", market: dict[str, Any], into: Path | None) -> dict[str, Any]:
+    """Return what `fit` tells as JSON values; `file`: where the settings were written."""
+    return {
+        "sessions": found.sessions,
+        "market": market,
+        "file": None if into is None else str(into),
+        "left_over": [
+            {**each.figure._asdict(), "recorded": _known(each.recorded), "fitted": each.fitted}
+            for each in found.residuals
+        ],
+        "premium": _plain_estimate(*found.premium),
+    }
+
+
+def _plain_estimate(value: float, error: float) -> dict[str, float | None]:
+    return {"value": _known(value), "error": _known(error)}
+
+
+def _known(value: float) -> float | None:
+    return float(value) if isfinite(value) else None
 
 
 def _print_given(console: Console, settings: Settings) -> None:
     """Print the settings that make it another market than the default one."""
+    given = {key: (str(value),) for key, value in _given(settings).items()}
+    console.print(f"{_name(settings)}: live, and in the middle of what training draws")
+    if given:
+        console.print(_table("given", given))
+
+
+def _given(settings: Settings) -> dict[str, Any]:
     from trading.config import MarketSettings
 
     usual = _leaves(MarketSettings().model_dump(mode="json", exclude={"file"}))
     own = _leaves(settings.market.model_dump(mode="json", exclude={"file"}))
-    given = {key: (str(value),) for key, value in own.items() if usual.get(key) != value}
-    console.print(f"{_name(settings)}: live, and in the middle of what training draws")
-    if given:
-        console.print(_table("given", given))
+    return {key: value for key, value in own.items() if usual.get(key) != value}
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "market.") -> dict[str, Any]:
@@ -201,15 +278,18 @@ def _held_table(found: "ModelStatistics") -> Table:
     return _table(title, rows, STRIKES)
 
 
-def _quote_table(settings: Settings) -> Table:
+def _quote_figures(settings: Settings) -> "Statistics":
     """Of one session of the first symbol on the live exchange."""
     from trading.live.simulated_world import quoted_session
     from trading.market.session_statistics import session_figures
 
-    chain, shown, rate = quoted_session(settings)
+    return session_figures(*quoted_session(settings))
+
+
+def _quote_table(settings: Settings) -> Table:
     rows: dict[str, tuple[str, ...]] = {}
     groups: dict[str, list[str]] = {}
-    for figure, value in session_figures(chain, shown, rate).items():
+    for figure, value in _quote_figures(settings).items():
         name = f"{figure.group}: {figure.bucket}"
         groups.setdefault(name, []).append(f"{figure.measure} {value:.3g}")
     rows = {name: ("  ".join(cells),) for name, cells in groups.items()}

@@ -1,12 +1,15 @@
 """`trading stop`: whoever trades the account ends in order."""
 
+import json
 import time
-from typing import TYPE_CHECKING, Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from trading.cli.common import (
     ConfigOption,
+    JsonOption,
     SetOption,
     StrategyOption,
     each_strategy,
@@ -35,40 +38,92 @@ def stop(
     timeout: Annotated[
         float, typer.Option(min=0.0, help="Seconds to wait until it has let go.")
     ] = 100.0,
+    as_json: JsonOption = False,
 ) -> None:
     """Ask the application that trades the account to write its last checkpoint and let go.
 
     It asks by a file beside the journal, so it needs neither Ray nor a network. Where the settings
     have strategies, and none is named, all of them are asked before the first is waited for.
     """
-    asked = {
-        name: (settings, holder)
-        for name, settings in each_strategy(config, overrides or [], strategy).items()
-        if (holder := _ask(settings, here)) is not None
-    }
+    asked = [
+        _ask(settings, here)
+        for settings in each_strategy(config, overrides or [], strategy).values()
+    ]
+    if not as_json:
+        for each in asked:
+            if each.outcome is not Outcome.STOPPED:
+                print(each)
     deadline = time.monotonic() + timeout
     with failures():
-        for settings, holder in asked.values():
-            _wait(settings, holder, deadline, timeout)
-            print(f"stopped: {holder}")
+        for each in asked:
+            if each.holder is not None and each.outcome is Outcome.STOPPED:
+                _wait(each.settings, each.holder, deadline, timeout)
+                if not as_json:
+                    print(each)
+    if as_json:
+        print(json.dumps({"accounts": [each.plain() for each in asked]}))
 
 
-def _ask(settings: Settings, here: bool) -> "LeaseHolder | None":
-    """Ask who trades the account to end; None where there is nobody to be asked, which is told."""
+class Outcome(StrEnum):
+    """What came of a request to stop."""
+
+    NOBODY = "nobody"
+    """Trades the account."""
+    ELSEWHERE = "elsewhere"
+    """It is traded, so nobody was asked."""
+    STOPPED = "stopped"
+
+
+class Asked(NamedTuple):
+    """An account whose trader is to end."""
+
+    settings: Settings
+    outcome: Outcome
+    """Of one that was asked and has not let go yet, what is waited for."""
+    holder: "LeaseHolder | None" = None
+
+    def __str__(self) -> str:
+        account = self.settings.account.id
+        match self.outcome:
+            case Outcome.NOBODY:
+                return f"nobody trades the account {account}"
+            case Outcome.ELSEWHERE:
+                return f"the account {account} is traded elsewhere: {self.holder}"
+            case Outcome.STOPPED:
+                return f"stopped: {self.holder}"
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON values; `holder` is who traded it, or trades it elsewhere."""
+        holder = self.holder
+        return {
+            "account": self.settings.account.id,
+            "strategy": self.settings.strategy,
+            "outcome": self.outcome.value,
+            "holder": None
+            if holder is None
+            else {
+                "host": holder.host,
+                "pid": holder.pid,
+                "cluster": holder.cluster,
+                "since": holder.since,
+            },
+        }
+
+
+def _ask(settings: Settings, here: bool) -> Asked:
+    """Ask who trades the account to end, if anybody is to be asked."""
     from trading.execution.lease import ask_to_stop, holder_of
     from trading.live import assembly
 
     journal = assembly.journal_path(settings)
     holder = holder_of(journal)
     if holder is None:
-        print(f"nobody trades the account {settings.account.id}")
-        return None
+        return Asked(settings, Outcome.NOBODY)
     if here and not holder.is_here:
-        print(f"the account {settings.account.id} is traded elsewhere: {holder}")
-        return None
+        return Asked(settings, Outcome.ELSEWHERE, holder)
     with failures():
         ask_to_stop(journal, holder)
-    return holder
+    return Asked(settings, Outcome.STOPPED, holder)
 
 
 def _wait(settings: Settings, holder: "LeaseHolder", deadline: float, timeout_s: float) -> None:

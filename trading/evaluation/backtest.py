@@ -16,7 +16,7 @@ from trading.envs.history import (
 )
 from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
-from trading.envs.simulated_markets import SimulatedMarkets
+from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
 from trading.envs.vector_env import Observation, OptionsVectorEnv
 from trading.evaluation.baselines import HeldToClose
 from trading.evaluation.simulated_history import SIMULATED
@@ -146,8 +146,11 @@ def backtest_history(
     trader: Trader,
     sessions_per_episode: int = 1,
     features: OwnFeatures | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Backtest:
     """Trade every day of a history, at most so many in a row by one account.
+
+    `progress` is called with how many sessions' worth of bars have been traded.
 
     Raises
     ------
@@ -166,7 +169,8 @@ def backtest_history(
             k = int(history.following[k])
         return f"{days[k].underlying} {days[k].date}"
 
-    return _run(env, named, rules.initial_capital, trader)
+    work = _Work(len(days), sum(day.bars for day in days), progress)
+    return _run(env, named, rules.initial_capital, trader, work)
 
 
 def backtest_simulation(
@@ -178,10 +182,12 @@ def backtest_simulation(
     distribution: MarketDistribution = DEFAULT_DISTRIBUTION,
     sessions_per_episode: int = 1,
     features: OwnFeatures | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Backtest:
     """Trade whole simulated sessions; equal seeds show every trader the same markets.
 
-    There are at least so many `sessions`, in whole episodes.
+    There are at least so many `sessions`, in whole episodes. `progress` is called with how many
+    sessions' worth of bars have been traded.
     """
     episodes = -(-sessions // sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, distribution, sessions_per_episode, features)
@@ -191,7 +197,9 @@ def backtest_simulation(
         later = f", session {session + 1}" if sessions_per_episode > 1 else ""
         return f"simulated {episode + 1}{later}"
 
-    return _run(env, named, rules.initial_capital, trader)
+    count = episodes * sessions_per_episode
+    work = _Work(count, count * SESSION_BARS, progress)
+    return _run(env, named, rules.initial_capital, trader, work)
 
 
 def history_returns(
@@ -297,8 +305,26 @@ def _play(env: OptionsVectorEnv, trader: Trader) -> Iterator[_Step]:
         running = running & ~first
 
 
+class _Work(NamedTuple):
+    """What there is to do, and who is told how much of it is done."""
+
+    sessions: int
+    bars: int
+    """Of all sessions."""
+    progress: Callable[[int], None] | None
+
+    def tell(self, bars: int) -> None:
+        """So many bars were traded."""
+        if self.progress is not None:
+            self.progress(min(bars * self.sessions // max(self.bars, 1), self.sessions))
+
+
 def _run(
-    env: WatchedEnv, named: Callable[[int, int], str], capital: float, trader: Trader
+    env: WatchedEnv,
+    named: Callable[[int, int], str],
+    capital: float,
+    trader: Trader,
+    work: _Work,
 ) -> Backtest:
     length, taken = np.zeros(env.num_envs, np.int64), np.zeros(env.single_action_space.n, np.int64)
     closed = np.zeros(env.num_envs)
@@ -306,8 +332,10 @@ def _run(
         allowed = step.running & ~step.info["invalid_action"]
         taken += np.bincount(step.actions[allowed], minlength=len(taken))
         length += step.running
+        work.tell(int(length.sum()))
         if step.ended.any():
             closed[step.ended] = step.info["episode"]["closed_equity"][step.ended]
+    work.tell(work.bars)
     return _gathered(env.bars, length, named, capital, taken, closed)
 
 

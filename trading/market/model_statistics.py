@@ -1,7 +1,8 @@
 """What a simulated market is, measured: paths over years, and options held to their expiry."""
 
+from collections.abc import Callable
 from math import exp, log, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,6 +22,8 @@ _QUARTER = 0.6744897501960817
 """Standard deviations from the money of a 25-delta option, by the normal law."""
 _STEPS = 13
 _WARM_SESSIONS = 42
+_PATHS_AT_ONCE = 20
+"""Between two words on progress."""
 
 
 class Paths(NamedTuple):
@@ -34,6 +37,11 @@ class Paths(NamedTuple):
     """[P, S], 30-day implied volatility at the open."""
     skew: F64
     regime: NDArray[np.int8]
+
+    def part(self, paths: slice) -> "Paths":
+        """Return some of them, in the same arrays."""
+        columns: tuple[NDArray[Any], ...] = self
+        return Paths(*(each[paths] for each in columns))
 
 
 class Estimate(NamedTuple):
@@ -78,21 +86,38 @@ def _walk(model: MarketModel, rng: np.random.Generator, start_spot: float, paths
 
 
 def simulate_paths(
-    model: MarketModel, seed: int, paths: int = 400, sessions: int = 252, spot: float = 100.0
+    model: MarketModel,
+    seed: int,
+    paths: int = 400,
+    sessions: int = 252,
+    spot: float = 100.0,
+    progress: Callable[[int], None] | None = None,
 ) -> Paths:
-    """Independent paths from the calm level on, after two months that are not shown."""
+    """Independent paths from the calm level on, after two months that are not shown.
+
+    `progress` is called with how many of them have been simulated.
+    """
     shape = (paths, sessions)
     opens, by_day, by_night, atm_iv, skew = np.zeros((5, *shape))
     found = Paths(opens, by_day, by_night, atm_iv, skew, np.zeros(shape, np.int8))
-    _walk(model, np.random.default_rng(seed), spot, found)
+    rng = np.random.default_rng(seed)
+    for first in range(0, paths, _PATHS_AT_ONCE):
+        some = slice(first, first + _PATHS_AT_ONCE)
+        _walk(model, rng, spot, found.part(some))
+        if progress is not None:
+            progress(min(some.stop, paths))
     return found
 
 
 def measure_model(
-    model: MarketModel, seed: int, paths: int = 400, sessions: int = 252
+    model: MarketModel,
+    seed: int,
+    paths: int = 400,
+    sessions: int = 252,
+    progress: Callable[[int], None] | None = None,
 ) -> ModelStatistics:
-    """Measure a market; equal seeds give equal figures."""
-    walk = simulate_paths(model, seed, paths, sessions)
+    """Measure a market; equal seeds give equal figures; `progress` as of `simulate_paths`."""
+    walk = simulate_paths(model, seed, paths, sessions, progress=progress)
     returns = walk.by_day + walk.by_night
     figures = {
         "price": _price(walk, returns),

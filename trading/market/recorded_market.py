@@ -6,7 +6,7 @@ ones, and each parameter moves by the ratio of the two (D. McFadden, "A method o
 moments", Econometrica 57 (1989), 995-1026).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import exp, log, sqrt
 from typing import Any, NamedTuple
 
@@ -24,7 +24,9 @@ from trading.market.session_statistics import QuoteSamples, Statistic, Statistic
 
 F64 = NDArray[np.float64]
 
-_ROUNDS, _SESSIONS = 4, 4
+ROUNDS = 4
+"""Of simulated moments."""
+_SESSIONS = 4
 _AT_THE_MONEY, _WINGS = "0 to 1 sd", "2 to 4 sd"
 _RISK_REVERSAL = 2.0 * 0.6744897501960817
 """Standard deviations between the strikes of 25-delta puts and calls."""
@@ -64,8 +66,15 @@ class Fit(NamedTuple):
     infinite for a single session, which says next to nothing of it."""
 
 
-def fit(watched: Sequence[SampledSession], rate: float, seed: int) -> Fit:
+def fit(
+    watched: Sequence[SampledSession],
+    rate: float,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> Fit:
     """Fit spreads, sizes, ages, missing sides, volatility by expiry and strike, and the premium.
+
+    `progress` is called with how many of the `ROUNDS` rounds of simulation have been made.
 
     Raises
     ------
@@ -81,9 +90,11 @@ def fit(watched: Sequence[SampledSession], rate: float, seed: int) -> Fit:
     if np.isfinite(error):
         model = model._replace(calm_premium=max(premium, -0.5))
     fitted: Statistics = {}
-    for turn in range(_ROUNDS):
+    for turn in range(ROUNDS):
         fitted = _simulated(model, tick_class, watched, seed + turn, rate)
-        if turn < _ROUNDS - 1:
+        if progress is not None:
+            progress(turn + 1)
+        if turn < ROUNDS - 1:
             model = _corrected(model, recorded, fitted)
     names = [name for name in model._fields if getattr(model, name) != getattr(DEFAULT_MODEL, name)]
     residuals = [
