@@ -194,10 +194,18 @@ def test_an_account_that_has_not_traded_begins_with_what_is_promoted(tmp_path: P
         told = run(tmp_path, "promote", which)
         assert told.exit_code == 0, told.output
     assert told.output == "champion-2 trades from the first start on (version 0)\n"
-    news = ChampionStore(tmp_path / "checkpoints", 5).news_for(AccountChampion())
+    champions = ChampionStore(tmp_path / "checkpoints", 5)
+    news = champions.news_for(AccountChampion())
     assert news is not None and news.champion == 2
+    # The pointer of an older version, in a folder where a new account begins, has no say then.
+    pointer = champions.directory / "champion.json"
+    change = msgspec.structs.replace(news, champion=1)
+    pointer.write_bytes(msgspec.json.encode({"champion": 1, "change": change}))
+    assert run(tmp_path, "promote", "champion-2").output.startswith("champion-3 trades")
+    news = champions.news_for(AccountChampion())
+    assert news is not None and news.champion == 3 and not pointer.exists()
     listed = json.loads(run(tmp_path, "list", "--json").output)
-    assert [each["trades"] for each in listed] == [False, False]
+    assert [each["trades"] for each in listed] == [False, False, False]
     rolled = run(tmp_path, "rollback")
     assert rolled.exit_code == 1 and "has not traded yet" in rolled.stderr
 

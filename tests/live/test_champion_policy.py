@@ -66,7 +66,9 @@ def why(seed: int, by: PromotedBy = GATE) -> Promotion:
 class Live:
     """An account and its driver, as processes that can die; champion N is of seed N."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, in_between: Callable[["Live"], object] = lambda _: None
+    ) -> None:
         self.folder = folder
         self.store = ChampionStore(folder / "checkpoints", 3)
         self.choice = OwnerChoice(folder / "checkpoints", 3)
@@ -76,9 +78,11 @@ class Live:
         self.manager = ChampionManager(self.store)
         self.manager.begin(fill(1), 10, "the beginning", self.account)
         state = first_state(self.store, self.account, self.store.load)
+        self.store.pass_over(max(self.account.newest, state.champion.number))
         self.champion_policy = ChampionPolicy(self.broker, self.policy, state)
         self.champion_policy.begin(self.now_ns)
-        self.store.drop_old_pointer(self.broker.account.newest_champion)
+        in_between(self)
+        self.store.forget_old_pointer()
 
     @property
     def account(self) -> AccountChampion:
@@ -514,6 +518,7 @@ def test_the_pointer_of_an_older_version_is_heard_once_and_removed(
     pointer = point(live, champion, change)
     again = live.again()
     assert again.agrees() == trades and not pointer.exists()
+    assert again.store.numbers() == [1, 2, 3], "nothing is deleted"
     seen = again.broker.journal.last_seq
     third = again.again()
     assert (third.agrees(), third.broker.journal.last_seq) == (trades, seen)
@@ -529,7 +534,23 @@ def test_a_new_account_begins_with_the_champion_of_an_old_pointer(tmp_path: Path
     (store.directory / "champion.json").write_text(
         json.dumps({"moves": 3, "champion": 1, "before": 0, "change": rollback(1, "owner", 2)})
     )
-    assert Live(tmp_path).agrees() == 1
+    live = Live(tmp_path)
+    assert live.agrees() == 1 and live.again().agrees() == 1
+    # What was left aside is still its owner's to choose.
+    live = live.again()
+    effect, champion = live.choice.promote("champion-2", CONFIG, live.account)
+    live.obey(effect, champion, OwnerCommand.PROMOTE)
+    assert live.trades() == 2 and store.numbers() == [1, 2]
+
+
+def test_what_an_owner_writes_while_a_start_is_under_way_stays(live: Live) -> None:
+    """The commands of an owner are taken before the first bar, when the pointer is still there."""
+    pointer = point(live, 2, promotion(2, "gate", 1))
+    live.die()
+    live = Live(live.folder, in_between=lambda starting: starting.promote_by_owner(5))
+    assert not pointer.exists() and live.store.numbers() == [1, 2, 3]
+    assert live.account.champion == 3 and live.trades() == 5
+    assert live.again().agrees() == 3
 
 
 def test_a_pointer_that_cannot_be_read_says_what_helps(live: Live) -> None:

@@ -734,6 +734,7 @@ class LiveMarket:
                 champions = ChampionStore(settings.paths.checkpoints, keep)
                 account_champion = AccountChampion.of(account)
                 champion_state = first_state(champions, account_champion, self._champion)
+                champions.pass_over(max(account_champion.newest, champion_state.champion.number))
                 policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
             else:
                 check_account(account, decider)
@@ -794,7 +795,7 @@ class LiveMarket:
             self._notify(broker)
             trader.open()
             if champion_state is not None:
-                champions.drop_old_pointer(account.newest_champion)
+                champions.forget_old_pointer()
             self._take_snapshot(trader, trader.clock.bar)
             if self._stopping.is_set():
                 trader.stopping.set()

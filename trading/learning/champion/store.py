@@ -40,6 +40,8 @@ log = get_logger(__name__)
 
 FOLDER = "champions"
 """Below the folder of checkpoints."""
+PASSED_OVER = ".passed-over"
+"""In a champion that an older version left aside: no start takes it up, its owner may."""
 _LOCK = ".lock"
 _NAME = "champion"
 
@@ -216,7 +218,7 @@ class ChampionStore:
 
         def copy(directory: Path) -> None:
             if own:
-                without = shutil.ignore_patterns(MANIFEST, CARD)
+                without = shutil.ignore_patterns(MANIFEST, CARD, PASSED_OVER)
                 shutil.copytree(path, directory, dirs_exist_ok=True, ignore=without)
             weights = load_module_weights(directory if own else path)
             fits(weights, config, path)
@@ -285,17 +287,25 @@ class ChampionStore:
                 log.warning("a champion is passed over", reason=str(error))
                 continue
             judged = metadata["by"] == PromotedBy.GATE and metadata["before"] == account.champion
-            if judged or not account.champion:
+            left_aside = (self.path(number) / PASSED_OVER).exists()
+            if (judged and not left_aside) or not account.champion:
                 return promotion_of(number, metadata)
         return None
 
-    def drop_old_pointer(self, newest: int) -> None:
-        """Remove the pointer of an older version, and what it left aside above `newest`."""
+    def pass_over(self, newest: int) -> None:
+        """Note of champions above `newest` that they are no news, where an older version's are here.
+
+        Its pointer says which one trades, and was not moved to those. Called before anything else
+        is written, and again after a crash; `forget_old_pointer` ends it.
+        """
         if old_pointer.read(self.directory) is None:
             return
         for number in self.numbers():
             if number > newest:
-                shutil.rmtree(self.path(number), ignore_errors=True)
+                (self.path(number) / PASSED_OVER).touch()
+
+    def forget_old_pointer(self) -> None:
+        """Remove the pointer of an older version: the journal has what it says, or need not."""
         old_pointer.remove(self.directory)
 
     def _save(
