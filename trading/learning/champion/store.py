@@ -293,10 +293,10 @@ class ChampionStore:
         return None
 
     def pass_over(self, newest: int) -> None:
-        """Note of champions above `newest` that they are no news, where an older version's are here.
+        """Note that champions above `newest` are no news, beside the pointer of an older version.
 
-        Its pointer says which one trades, and was not moved to those. Called before anything else
-        is written, and again after a crash; `forget_old_pointer` ends it.
+        It says which one trades, and was not moved to those. Called before anything else is
+        written, and again after a crash; `forget_old_pointer` ends it.
         """
         if old_pointer.read(self.directory) is None:
             return
