@@ -10,9 +10,10 @@ import pytest
 from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
 from trading.execution.events import OwnerCommand
 from trading.execution.owner import Command
+from trading.execution.portfolio import Account
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures
-from trading.live.status import account_figures, describe_account
+from trading.live.status import account_figures, describe_account, unit_of
 from trading.live.trader import Trader
 
 
@@ -129,3 +130,10 @@ def test_status_says_what_stands_what_the_day_brought_and_what_is_used(tmp_path:
     held = {leg["symbol"] for each in told[-1]["positions"] for leg in each["legs"]}
     late = told[-1]["greeks"]["not_quoted"]
     assert late.keys() <= held and set(late.values()) <= {"last", "unknown"}
+
+
+def test_the_unit_of_a_position_is_the_one_that_the_books_count_in() -> None:
+    account = Account()
+    account.stock_lots["NEW"] = 1.0
+    symbols = ("NEW", "SPY", "O:SPY260116C00100000")
+    assert [unit_of(account, each) for each in symbols] == ["shares", "round lots", "contracts"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,9 +75,11 @@ def test_the_figures_are_the_journals(journal: Path) -> None:
     assert [trade["strategy"] for trade in told["open"]] == ["long_call"]
     assert told["learner"][0]["what"] == "promoted"
     assert told["stress"] is None
+    assert "--set serving.port=N" in told["no_stress"]
     text = run("--journal", journal, "--set", "serving.port=1").output
     assert "By underlying" in text and "Last trades" in text
     assert f"{account.realised_pnl:,.2f}" in text
+    assert "moved at once: not known" in text and "serving.port=N" in text
 
 
 def test_the_page_is_whole_small_and_needs_no_network(journal: Path, tmp_path: Path) -> None:
@@ -114,10 +117,37 @@ def test_the_stress_is_of_the_running_account_alone(journal: Path) -> None:
         assert json.loads(run(*arguments).output)["stress"] is None
 
 
+@pytest.mark.parametrize("other", [None, "nothing", {"account": None}, {"account": "paper"}, [1]])
+def test_another_service_at_the_port_is_no_fault(journal: Path, other: object) -> None:
+    with telling(other) as port:
+        result = run("--journal", journal, "--json", "--set", f"serving.port={port}")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["stress"] is None
+
+
+def test_a_port_that_speaks_no_http_is_no_fault(journal: Path) -> None:
+    class Greets(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(b"220 mail.example ready\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Greets) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        result = run(
+            "--journal", journal, "--json", "--set", f"serving.port={server.server_address[1]}"
+        )
+        server.shutdown()
+        thread.join()
+    assert result.exit_code == 0, result.output
+    assert "none of this account answers" in json.loads(result.output)["no_stress"]
+
+
 def test_the_account_is_found_below_its_own_path_too(journal: Path) -> None:
     with telling(status(), "/paper/status") as port:
         arguments = ("--journal", journal, "--json", "--set", f"serving.port={port}")
         stress = json.loads(run(*arguments).output)["stress"]
+        assert "moved at once: change of equity" in run(*arguments[:2], *arguments[3:]).output
     assert stress["taken"] == "2026-01-12T15:00:00+00:00"
     assert len(stress["changes"]) == len(stress["volatilities"])
 

@@ -6,6 +6,9 @@ from datetime import date
 import numpy as np
 import pytest
 
+from trading.errors import DataError
+from trading.execution.deliverables import Deliverable
+from trading.execution.portfolio import Account
 from trading.market.calendar import ExchangeCalendar
 from trading.market.pricing import YEAR_NS, bsm_price
 from trading.reporting.stress import SPOTS, VOLATILITIES, HeldLeg, stress, stress_of_status
@@ -88,16 +91,49 @@ def test_a_mark_without_time_value_moves_by_its_exercise_value() -> None:
     assert held.changes[0][SPOTS.index(0.1)] == pytest.approx(1_000.0)
 
 
-@pytest.mark.parametrize("broken", [math.nan, None])
-def test_a_missing_mark_makes_no_table(broken: float | None) -> None:
-    told = {
+def told(symbol: str, quantity: int, mark: float | None) -> dict[str, object]:
+    """What `GET /status` tells of one leg."""
+    return {
         "market": {
             "time": "2026-01-05T15:00:00+00:00",
             "risk_free_rate": RATE,
             "underlyings": {"SPY": {"spot": SPOT}},
         },
         "positions": [
-            {"underlying": "SPY", "legs": [{"symbol": "SPY", "quantity": 1, "mark": broken}]}
+            {
+                "underlying": "SPY",
+                "legs": [{"symbol": symbol, "quantity": quantity, "mark": mark}],
+            }
         ],
     }
-    assert stress_of_status(told, 100.0) is None
+
+
+@pytest.mark.parametrize("broken", [math.nan, None])
+def test_a_missing_mark_makes_no_table(broken: float | None) -> None:
+    with pytest.raises(DataError, match="SPY has no mark"):
+        stress_of_status(told("SPY", 1, broken), Account())
+
+
+@pytest.mark.parametrize(("shares_of_one", "shares"), [(0.0, 2_400.0), (1.0, 24.0)])
+def test_stock_counts_in_the_unit_that_the_account_counts_it_in(
+    shares_of_one: float, shares: float
+) -> None:
+    account = Account()
+    if shares_of_one:
+        account.stock_lots["SPY"] = shares_of_one
+    made = stress_of_status(told("SPY", 24, SPOT), account)
+    assert made.changes[0][SPOTS.index(0.1)] == pytest.approx(shares * SPOT * 0.1)
+
+
+def test_an_adjusted_contract_makes_no_table_and_is_named() -> None:
+    account, symbol = Account(), "O:SPY1260220C00100000"
+    account.deliverables[symbol] = Deliverable("SPY", 150.0)
+    with pytest.raises(DataError, match=f"{symbol} is an adjusted contract"):
+        stress_of_status(told(symbol, 1, 3.0), account)
+
+
+def test_a_status_of_another_shape_is_said_to_lack_a_figure() -> None:
+    status = told("SPY", 1, SPOT)
+    status["market"] = None
+    with pytest.raises(DataError, match="lacks a figure"):
+        stress_of_status(status, Account())

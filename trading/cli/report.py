@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from trading.execution.journal import Journal
     from trading.reporting.ledger import Day, Ledger, Trade
     from trading.reporting.report import Group, Report
+    from trading.reporting.stress import Stress
 
 _STATUS_TIMEOUT_S = 3.0
 _WIDTH = 110
@@ -63,7 +65,7 @@ def report(
 
     with failures(), Journal(journal or journal_path(settings), read_only=True) as opened:
         ledger = _read(opened)
-        stress = _stress(settings, ledger) if ledger.open else None
+        stress = _stress(settings, ledger) if ledger.open else "nothing is open"
         made = make_report(ledger, ledger.between(begin, end), stress)
         if html is not None:
             from trading.reporting.sheet import report_page
@@ -85,17 +87,26 @@ def _read(journal: "Journal") -> "Ledger":
         return read_ledger(journal.events(), progress)
 
 
-def _stress(settings: "Settings", ledger: "Ledger") -> Any:
-    """Of the position that the running application tells; None where none of this account runs."""
+def _stress(settings: "Settings", ledger: "Ledger") -> "Stress | str":
+    """Of the position that the running application tells, or why it is not known."""
+    from trading.errors import DataError
     from trading.reporting.stress import stress_of_status
 
     account = ledger.account
     # The root is another account's where several are served on one port.
     for path in ("", f"/{account.account_id}"):
         status = _status(settings, path)
-        if status.get("account", {}).get("id") == account.account_id:
-            return stress_of_status(status, account.multiplier)
-    return None
+        told = status.get("account")
+        if isinstance(told, dict) and told.get("id") == account.account_id:
+            try:
+                return stress_of_status(status, account)
+            except DataError as error:
+                return str(error)
+    return (
+        "it takes the marks that the running application has, and none of this account answers at "
+        f"port {settings.serving.port}; one that was started with --port N is found by --set "
+        "serving.port=N"
+    )
 
 
 def _status(settings: "Settings", path: str) -> dict[str, Any]:
@@ -106,7 +117,7 @@ def _status(settings: "Settings", path: str) -> dict[str, Any]:
         url = f"http://{host}:{serving.port}{path}/status"
         with urllib.request.urlopen(url, timeout=_STATUS_TIMEOUT_S) as answer:
             told = json.load(answer)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return {}
     return told if isinstance(told, dict) else {}
 
@@ -126,6 +137,11 @@ def _print(made: "Report") -> None:
         console.print(_groups("By strategy", made.by_strategy))
     if made.by_part:
         console.print(_by_part(made))
+    if made.stress is not None:
+        console.print(_stress_table(made.stress))
+    elif made.open:
+        told = f"If prices and volatilities moved at once: not known, {made.no_stress}"
+        console.print(told, markup=False)
     if made.days:
         console.print(_days(made.days[-_MOST_ROWS:]))
     if made.trades:
@@ -178,6 +194,15 @@ def _by_part(made: "Report") -> "Table":
 
     table = _table("Closed trades, by what they earned it", [], list(made.by_part))
     table.add_row(*(money(each) for each in made.by_part.values()))
+    return table
+
+
+def _stress_table(stress: "Stress") -> "Table":
+    heads = [f"spot {spot:+.0%}" for spot in stress.spots]
+    title = f"If prices and volatilities moved at once: change of equity, USD, as of {stress.taken}"
+    table = _table(title, ["volatility"], heads)
+    for vol, changes in zip(stress.volatilities, stress.changes, strict=True):
+        table.add_row(f"{vol:+.0%}", *(f"{change:+,.0f}" for change in changes))
     return table
 
 

@@ -10,6 +10,7 @@ from trading.execution.exposure import usd_greeks
 from trading.execution.legs import is_stock
 from trading.execution.orders import Fill
 from trading.execution.owner import account_status
+from trading.execution.portfolio import Account
 from trading.execution.risk import MINUTE_NS
 from trading.learning.champion.store import AccountChampion
 from trading.live.bar_clock import Bar
@@ -135,6 +136,13 @@ def _underlying_figures(
     return found
 
 
+def unit_of(account: Account, symbol: str) -> str:
+    """Return what a position's quantity counts."""
+    if not is_stock(symbol):
+        return "contracts"
+    return "shares" if account.size(symbol) == 1.0 else "round lots"
+
+
 def describe_account(trader: Trader) -> dict[str, Any]:
     """Return the account, its positions and their greeks as JSON values; money in USD."""
     env, account = trader.env, trader.env.broker.account
@@ -157,7 +165,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
                 {
                     "symbol": leg.symbol,
                     "quantity": account.positions[leg.symbol].quantity,
-                    "unit": "round lots" if is_stock(leg.symbol) else "contracts",
+                    "unit": unit_of(account, leg.symbol),
                     "average_price": account.positions[leg.symbol].average_price,
                     "mark": marks[leg.symbol],
                     "profit": account.positions[leg.symbol].quantity

@@ -13,6 +13,8 @@ from trading.reporting import performance
 from trading.reporting.ledger import PARTS, Day, Ledger, Note, Period, Trade, new_york
 from trading.reporting.stress import Stress
 
+NOT_ASKED = "no running application was asked for the marks of the open position"
+
 
 @dataclass(frozen=True)
 class Group:
@@ -61,6 +63,8 @@ class Report:
     rejections: dict[str, int]
     equity: list[tuple[int, float]]
     stress: Stress | None
+    no_stress: str
+    """Why `stress` is None; empty where it is not."""
 
     @property
     def returns(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -98,16 +102,17 @@ class Report:
             "late_cash": [_plain_note(note) for note in self.late],
             "rejections": self.rejections,
             "stress": None if self.stress is None else asdict(self.stress),
+            "no_stress": self.no_stress,
         }
 
 
-def make_report(ledger: Ledger, period: Period, stress: Stress | None = None) -> Report:
+def make_report(ledger: Ledger, period: Period, stress: Stress | str = NOT_ASKED) -> Report:
     """Put the figures of a period together.
 
     Parameters
     ----------
     stress
-        Of the open position, where it is known.
+        Of the open position, or why it is not known.
     """
     returns = np.array([day.gain for day in period.days])
     dates = [day.date for day in period.days]
@@ -134,7 +139,8 @@ def make_report(ledger: Ledger, period: Period, stress: Stress | None = None) ->
         late=period.late,
         rejections=dict(ledger.rejections.most_common()),
         equity=period.equity,
-        stress=stress,
+        stress=None if isinstance(stress, str) else stress,
+        no_stress=stress if isinstance(stress, str) else "",
     )
 
 

@@ -20,7 +20,6 @@ from trading.evaluation.html_page import (
 from trading.reporting import performance
 from trading.reporting.ledger import Note, Trade, new_york
 from trading.reporting.report import Group, Report
-from trading.reporting.stress import Stress
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MOST_POINTS = 1500
@@ -47,7 +46,7 @@ def report_page(report: Report) -> str:
         *_by_time(report),
         _by_part(report),
         _open(report),
-        _stress(report.stress),
+        _stress(report),
         _trades(report),
         _notes("What the learner changed", "", report.learner),
         *([_notes("Cash moved", "By its owner.", report.moves)] if report.moves else []),
@@ -269,14 +268,10 @@ def _open(report: Report) -> PageSection:
     return PageSection("Open", "So far is after fees.", table(heads, rows, (0, 1, 3, 4), more))
 
 
-def _stress(stress: Stress | None) -> PageSection:
-    heading = "If prices and volatilities moved at once"
+def _stress(report: Report) -> PageSection:
+    heading, stress = "If prices and volatilities moved at once", report.stress
     if stress is None:
-        told = (
-            "Not known: it takes marks of an open position, which the running application has. One "
-            "that was started with --port is found by --set serving.port=N."
-        )
-        return PageSection(heading, told, "")
+        return PageSection(heading, f"Not known: {report.no_stress}.", "")
     heads = ("volatility \\ spot", *(f"{spot:+.0%}" for spot in stress.spots))
     rows = [
         (f"{vol:+.0%}", *(f"{change:+,.0f}" for change in changes))

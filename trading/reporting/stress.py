@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from trading.errors import DataError
 from trading.execution.legs import is_stock
+from trading.execution.portfolio import Account
 from trading.market.american import american_price, american_volatility
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import MIN_TIME_VALUE
@@ -67,13 +69,13 @@ def stress(legs: Sequence[HeldLeg], now_ns: int, rate: float, taken: str = "") -
     return Stress(SPOTS, VOLATILITIES, changes, taken)
 
 
-def legs_of_status(status: Mapping[str, Any], multiplier: float) -> list[HeldLeg]:
+def legs_of_status(status: Mapping[str, Any], account: Account) -> list[HeldLeg]:
     """Return the positions that `GET /status` tells, with the spots of their underlyings."""
     spots = {name: each["spot"] for name, each in status["market"]["underlyings"].items()}
     return [
         HeldLeg(
             leg["symbol"],
-            leg["quantity"] * multiplier,
+            leg["quantity"] * account.size(leg["symbol"]),
             leg["mark"],
             spots[position["underlying"]],
         )
@@ -82,18 +84,34 @@ def legs_of_status(status: Mapping[str, Any], multiplier: float) -> list[HeldLeg
     ]
 
 
-def stress_of_status(status: Mapping[str, Any], multiplier: float) -> Stress | None:
-    """Stress what `GET /status` tells; None where a figure is missing, or nothing open."""
+def stress_of_status(status: Mapping[str, Any], account: Account) -> Stress:
+    """Stress what `GET /status` tells of an account, in the sizes that its journal has.
+
+    Raises
+    ------
+    DataError
+        A figure is missing, nothing is open, or an adjusted contract is held.
+    """
     try:
-        legs = legs_of_status(status, multiplier)
-        taken, rate = status["market"]["time"], status["market"]["risk_free_rate"]
-    except KeyError:
-        return None
-    numbers = [value for leg in legs for value in (leg.mark, leg.spot)]
-    if not legs or not all(value is not None and math.isfinite(value) for value in numbers):
-        return None
-    now_ns = round(datetime.fromisoformat(taken).timestamp() * 1e9)
-    return stress(legs, now_ns, float(rate), taken)
+        legs = legs_of_status(status, account)
+        taken, rate = status["market"]["time"], float(status["market"]["risk_free_rate"])
+        now_ns = round(datetime.fromisoformat(taken).timestamp() * 1e9)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"the status of the running application lacks a figure ({error!r}): run both in one "
+            "version"
+        ) from error
+    if not legs:
+        raise DataError("the running application holds nothing any more")
+    for leg in legs:
+        if leg.symbol in account.deliverables:
+            raise DataError(
+                f"{leg.symbol} is an adjusted contract, which does not deliver 100 shares, and no "
+                "formula here prices it"
+            )
+        if not all(value is not None and math.isfinite(value) for value in (leg.mark, leg.spot)):
+            raise DataError(f"{leg.symbol} has no mark, or its underlying no price, at the moment")
+    return stress(legs, now_ns, rate, taken)
 
 
 def _changes(

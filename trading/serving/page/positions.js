@@ -9,6 +9,9 @@ const COLUMNS = [
   ["Gamma", true], ["Vega", true], ["Theta", true], ["Days", true], [""],
 ];
 
+// Contracts go without saying.
+const UNITS = { "round lots": " lots", shares: " shares" };
+
 function days(position, now) {
   const left = position.legs.map((leg) => option(leg.symbol)).filter(Boolean).map((each) => daysTo(each.expiry, now));
   return left.length ? Math.min(...left) : NaN;
@@ -29,7 +32,7 @@ function Position({ position, greeks, stale, now }) {
     </tr>
     ${position.legs.map((leg) => html`<tr class="leg">
       <th scope="row">${symbolName(leg.symbol)}${stale?.[leg.symbol] ? html` <small>greeks: ${stale[leg.symbol]}</small>` : null}</th>
-      <td class="n">${signed(leg.quantity, 0)}${leg.unit === "round lots" ? " lots" : ""}</td>
+      <td class="n">${signed(leg.quantity, 0)}${UNITS[leg.unit] ?? ""}</td>
       <td class="n">${usd(leg.average_price)}</td><td class="n">${usd(leg.mark)}</td>
       <td class=${`n ${trend(leg.profit)}`}>${signedUsd(leg.profit)}</td>
       <td></td><td></td><td></td><td></td>
