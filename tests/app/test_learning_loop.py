@@ -11,6 +11,7 @@ import ray
 
 from tests.learning.experience import SMALL, random_rollout
 from tests.waits import WAIT_S
+from trading.app import learning_loop
 from trading.app.learning_loop import LearningLoop, learner_figures
 from trading.execution.events import ChallengerRejected, PromotedBy
 from trading.learning.champion.manager import ChampionManager, PromotionDecision
@@ -183,6 +184,21 @@ def test_a_promotion_is_sent_again_until_the_account_has_it(tmp_path: Path) -> N
     numbers = [[each.event.champion for each in answer.decisions] for answer in answers]
     assert numbers == [[2], [2], [], []]
     assert present.champion.number == 2
+
+
+def test_a_promotion_does_not_wait_for_the_accounts_next_fragment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_loop, "_AGAIN_S", 0.1)
+    live, stop = ray.remote(Takes).options(num_cpus=0).remote(0), threading.Event()
+    present = manager(tmp_path)
+    present.promote(write(2), Promotion(2, PromotedBy.GATE, "not worse"))
+    learner: Any = Refuser(present)
+    loop = LearningLoop(live, present, learner, None, lockstep=False, stop=stop)
+    answers = run_until(loop, stop, live, lambda told: len(told) == 2 and not present.offered)
+    assert [each.fragment for each in answers] == [None, None], "sent again, until it has it"
+    numbers = [[each.event.champion for each in answer.decisions] for answer in answers]
+    assert numbers == [[2], [2]]
 
 
 class DiesOnce(Live):

@@ -2,25 +2,29 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 import ray
 
+from tests.app.test_learning_loop import Live, run_until
 from tests.learning.experience import random_rollout
 from tests.waits import START_S, WAIT_S
+from trading.app.learning_loop import LearningLoop
 from trading.app.shared_address import SharedLearnerAddress, shared_settings
-from trading.app.shared_learner import SharedLearner
+from trading.app.shared_learner import Rejections, SharedChampion, SharedLearner
 from trading.app.shared_learning import SharedLearning, write_shared
 from trading.config import Settings, load_settings
 from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.manager import ChampionManager
-from trading.learning.champion.store import AccountChampion, ChampionStore
+from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
 from trading.learning.rollout import Rollout
 from trading.live import assembly
 
@@ -39,6 +43,8 @@ SMALL = (
     "learning.gate.sessions=20",
     "learner=shared",
 )
+REJECTED = ChallengerRejected(0, 1, 5, 1, ("kl",), "too far", 1, False)
+WHY = Promotion(7, PromotedBy.START, "new weights")
 YAML = "strategies: {a: {symbols: [SPY]}, b: {symbols: [QQQ], seed: 9}}\n"
 
 
@@ -123,6 +129,13 @@ def account(folder: Path, address: SharedLearnerAddress, name: str) -> Account:
     return Account(learning, manager, champions)
 
 
+def rejections(account: Account) -> list[ChallengerRejected]:
+    """What an account has heard of and is to journal."""
+    events = [each.event for each in account.learning.take_rejections()]
+    assert all(isinstance(each, ChallengerRejected) for each in events)
+    return [each for each in events if isinstance(each, ChallengerRejected)]
+
+
 def fragment(settings: Settings, seed: int) -> Rollout:
     rollout = random_rollout(seed, 6, 1, config=assembly.model_config(settings))
     return replace(rollout, rewards=rollout.rewards * np.float32(1e-3))
@@ -194,10 +207,90 @@ def test_a_rejection_is_journalled_in_each_account_by_its_own_count(
     settings = settings_of(tmp_path)["a"]
     a, b = account(tmp_path, address, "a"), account(tmp_path, address, "b")
     b.learning.follow(AccountChampion(champion=1, newest=1, refusals=7))
-    mine = a.learning.learn(fragment(settings, 1))
-    theirs = b.learning.learn(fragment(settings, 2))
-    assert mine is not None and isinstance(mine.event, ChallengerRejected)
-    assert theirs is not None and isinstance(theirs.event, ChallengerRejected)
-    assert (mine.event.number, theirs.event.number) == (1, 8)
-    assert mine.event.reason == theirs.event.reason and "KL" in mine.event.reason
+    for seed in (1, 2):
+        a.learning.learn(fragment(settings, seed))
+    b.learning.learn(fragment(settings, 3))
+    mine, theirs = rejections(a), rejections(b)
+    assert [each.number for each in mine] == [1, 2], "the third is heard of with the next news"
+    assert [each.number for each in theirs] == [8, 9, 10], "all of them at once"
+    assert mine[0].reason == theirs[0].reason and "KL" in mine[0].reason
+    assert rejections(b) == [], "once"
     assert (a.champion, b.champion) == (1, 1)
+
+    # A process that starts again goes on with what comes from then on.
+    again = SharedLearning(address, "b", b.champions, b.manager, 10, WAIT_S)
+    again.learn(fragment(settings, 4))
+    assert [each.number for each in rejections(b._replace(learning=again))] == [11]
+
+
+@pytest.mark.parametrize("address", [("learning.gate.max_kl=1e-12",)], indirect=True)
+def test_what_others_caused_reaches_an_account_between_its_own_fragments(
+    tmp_path: Path, address: SharedLearnerAddress
+) -> None:
+    settings = settings_of(tmp_path)["a"]
+    a, b = account(tmp_path, address, "a"), account(tmp_path, address, "b")
+    for seed in (1, 2):
+        a.learning.learn(fragment(settings, seed))
+    live, stop = ray.remote(Live).options(num_cpus=0).remote(0), threading.Event()
+    loop = LearningLoop(live, b.manager, b.learning, None, lockstep=False, stop=stop)
+    answer, *_ = run_until(loop, stop, live, bool)
+    assert answer.fragment is None
+    assert [each.event.number for each in answer.decisions] == [1, 2]
+
+
+def test_rejections_that_nobody_asks_for_do_not_pile_up() -> None:
+    kept = Rejections()
+    for number in range(1, 1001):
+        kept.add(msgspec.structs.replace(REJECTED, number=number))
+    assert kept.count == 1000
+    assert [each.number for each in kept.since(998)] == [999, 1000]
+    assert [each.number for each in kept.since(0)] == list(range(745, 1001))
+    assert kept.since(1000) == ()
+
+
+def test_who_joins_after_a_promotion_takes_that_champion_up_once(
+    tmp_path: Path, address: SharedLearnerAddress
+) -> None:
+    settings = settings_of(tmp_path)["a"]
+    a = account(tmp_path, address, "a")
+    event = a.learn(fragment(settings, 1))
+    assert event is not None and event.champion == 2
+    b = account(tmp_path, address, "b")
+    for name, weights in a.manager.champion.weights.items():
+        np.testing.assert_array_equal(weights, b.manager.champion.weights[name])
+    assert b.hear() is None and b.champion == 1
+    event = b.learn(fragment(settings, 2))
+    assert event is not None and (event.champion, event.before) == (2, 1)
+
+
+def test_numbers_of_another_folder_of_the_learner_hide_nothing(
+    tmp_path: Path, address: SharedLearnerAddress
+) -> None:
+    settings = settings_of(tmp_path)
+    a = account(tmp_path, address, "a")
+    former = SharedChampion(a.manager.champion._replace(number=9), WHY, "a folder that is gone")
+    ChampionStore(settings["b"].paths.checkpoints, 5).write(
+        lambda folder: write_shared(folder, former), WHY, AccountChampion()
+    )
+    b = account(tmp_path, address, "b")
+    assert b.hear() is None and b.champion == 1, "what no gate let pass is not taken up"
+    assert b.learn(fragment(settings["a"], 1)) is not None
+    assert b.champion == 2
+    again = SharedLearning(address, "b", b.champions, b.manager, 0, WAIT_S)
+    again.follow(b.reported)
+    assert b.champion == 2 and not b.manager.offered
+
+
+def test_a_fragment_that_nobody_waits_for_any_more_is_not_learned(
+    tmp_path: Path, address: SharedLearnerAddress
+) -> None:
+    settings = settings_of(tmp_path)["a"]
+    a, b = account(tmp_path, address, "a"), account(tmp_path, address, "b")
+    late = SharedLearning(address, "a", a.champions, a.manager, 0, 0.0)
+    for seed in range(12):
+        late.learn(fragment(settings, seed))
+        assert late.report.paused == "the shared learner is not done with a fragment after 0 s"
+    actor = ray.get_actor(address.name, namespace=address.namespace)
+    ray.get(actor.ping.remote(), timeout=WAIT_S)
+    assert b.learn(fragment(settings, 20)) is not None
+    assert b.learning.report.fragments == {"b": 1}

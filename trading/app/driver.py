@@ -349,6 +349,7 @@ class _Application:
             champions,
             manager,
             account.refusals,
+            # The rest of what the live market waits is for the news around it.
             min(settings.learning.answer_timeout_s, assembly.LOCKSTEP_TIMEOUT_S / 2),
         )
         first = learner.begin(champions, self._stop.is_set, self._display.phase)

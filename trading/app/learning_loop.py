@@ -22,13 +22,16 @@ log = get_logger(__name__)
 
 _FRAGMENT_TIMEOUT_S = 1.0
 _POLL_S = 0.5
+_AGAIN_S = 10.0
+"""After which a decision is sent again between fragments, where the account has not told of it."""
 
 
 class LearningLoop:
     """Runs on a thread of its own until told to stop; survives restarts of the live market.
 
     The account's champion is followed with and without a learner. A decision is sent again with
-    each reply until the account's journal has it, or can have it no more.
+    each reply until the account's journal has it, or can have it no more; outside lockstep also
+    between fragments, which may be far apart.
 
     Parameters
     ----------
@@ -63,6 +66,9 @@ class LearningLoop:
         self._stop = stop
         self._unrecorded: list[PromotionDecision] = []
         """Rejections."""
+        self._sent: tuple[int, ...] = ()
+        """Numbers of the decisions that were sent last."""
+        self._sent_s = 0.0
         self._began_s: float | None = None
         """When it began with what it is at; None while it waits for a fragment."""
 
@@ -85,6 +91,7 @@ class LearningLoop:
                     self._learn(self._learner)
             except ray.exceptions.RayActorError as error:
                 log.warning("the live market does not answer", reason=str(error).splitlines()[0])
+                self._sent = ()
                 self._stop.wait(_POLL_S)
 
     def _learn(self, learner: OnlineLearner | SharedLearning) -> None:
@@ -95,17 +102,40 @@ class LearningLoop:
             return
         self._follow_account(fragment.account_champion)
         self._renew_held_out()
-        decision = learner.learn(fragment.rollout)
-        if decision is not None and isinstance(decision.event, ChallengerRejected):
-            self._unrecorded.append(decision)
+        if isinstance(learner, SharedLearning):
+            learner.learn(fragment.rollout)
+            self._take_rejections()
+        else:
+            decision = learner.learn(fragment.rollout)
+            if decision is not None and isinstance(decision.event, ChallengerRejected):
+                self._unrecorded.append(decision)
         self._reply(fragment.id)
 
     def _poll(self) -> None:
-        """Follow what the owner, or a drawdown of the account, made of the champion."""
-        if not self._lockstep:
-            account_champion: AccountChampion | None = ray.get(self._live.account_champion.remote())
-            if account_champion is not None:
-                self._follow_account(account_champion)
+        """Follow what the owner, or a drawdown of the account, made of the champion.
+
+        Then send what waits for the account to take it up.
+        """
+        if self._lockstep:
+            return
+        account_champion: AccountChampion | None = ray.get(self._live.account_champion.remote())
+        if account_champion is None:
+            return
+        self._follow_account(account_champion)
+        self._take_rejections()
+        waiting = _numbers(self._waiting)
+        if waiting and (waiting != self._sent or time.monotonic() - self._sent_s > _AGAIN_S):
+            self._reply(None)
+
+    def _take_rejections(self) -> None:
+        """Hear those of a learner that judges by the fragments of others, too."""
+        if isinstance(self._learner, SharedLearning):
+            self._unrecorded += self._learner.take_rejections()
+
+    @property
+    def _waiting(self) -> tuple[PromotionDecision, ...]:
+        """Decisions that the account has not told of."""
+        return (*self._unrecorded, *self._manager.offered)
 
     def _follow_account(self, account_champion: AccountChampion) -> None:
         self._unrecorded = [
@@ -116,8 +146,9 @@ class LearningLoop:
         ]
         (self._learner or self._manager).follow(account_champion)
 
-    def _reply(self, fragment: FragmentId) -> None:
-        answer = LearnerReply(fragment, (*self._unrecorded, *self._manager.offered))
+    def _reply(self, fragment: FragmentId | None) -> None:
+        answer = LearnerReply(fragment, self._waiting)
+        self._sent, self._sent_s = _numbers(answer.decisions), time.monotonic()
         report = self._learner.report if self._learner else None
         figures = learner_figures(report or LearnerReport())
         status = asdict(report) if report else {}
@@ -130,6 +161,14 @@ class LearningLoop:
             self._held_out.renew()
         except DataError as error:
             log.error("recorded days cannot be held out", reason=str(error))
+
+
+def _numbers(decisions: tuple[PromotionDecision, ...]) -> tuple[int, ...]:
+    """Return what tells decisions apart: below 0 the rejections, above the champions."""
+    return tuple(
+        -each.event.number if isinstance(each.event, ChallengerRejected) else each.event.champion
+        for each in decisions
+    )
 
 
 def learner_figures(report: LearnerReport) -> LearnerFigures:

@@ -8,10 +8,12 @@ became of that. None of them waits for another one, and all trade on without it.
 import queue
 import secrets
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +25,7 @@ from trading.app.held_out import HeldOutSessions
 from trading.config import Settings
 from trading.errors import DataError
 from trading.execution.events import ChallengerRejected, Compared, PromotedBy
+from trading.files import replacing
 from trading.learning.champion.card import LEARNT_FROM, markets_told
 from trading.learning.champion.manager import ChampionManager
 from trading.learning.champion.store import (
@@ -41,6 +44,10 @@ log = get_logger(__name__)
 
 _PAUSE_S = 10.0
 """Between two tries to begin, as where another application has the folder."""
+_REJECTIONS_KEPT = 256
+"""For strategies that have not heard of them; of those before, nobody hears any more."""
+_IDENTITY = "identity"
+"""File in the folder of checkpoints: another folder counts its champions anew."""
 
 
 class SharedChampion(NamedTuple):
@@ -48,14 +55,18 @@ class SharedChampion(NamedTuple):
 
     champion: Champion
     why: Promotion
+    folder: str
+    """Identity of the learner's folder, within which its champions are numbered."""
 
 
 class Heard(NamedTuple):
     """What a strategy has heard of the learner until now."""
 
     champion: int = 0
+    folder: str = ""
+    """In which the champion has that number; empty: not known."""
     life: str = ""
-    """Of the learner's process; another one counts its rejections anew."""
+    """Of the learner's process, which counts its rejections; empty: what is before is no news."""
     rejections: int = 0
 
 
@@ -69,7 +80,7 @@ class News(NamedTuple):
     champion: SharedChampion | None
     """None where the strategy has heard of it."""
     rejections: tuple[ChallengerRejected, ...]
-    """Those that it has not heard of."""
+    """Those that it has not heard of, at most the last 256."""
     rejected: int
     """In this life."""
     fragments: Mapping[str, int]
@@ -78,9 +89,29 @@ class News(NamedTuple):
     """Champions that accounts went back from in this life, by strategy."""
 
 
+class Rejections:
+    """The last ones of a learner's life, and how many there were."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._kept: deque[ChallengerRejected] = deque(maxlen=_REJECTIONS_KEPT)
+
+    def add(self, event: ChallengerRejected) -> None:
+        """Count one more."""
+        self._kept.append(event)
+        self.count += 1
+
+    def since(self, count: int) -> tuple[ChallengerRejected, ...]:
+        """Return those after the first `count`, of which the oldest may be forgotten."""
+        kept = tuple(self._kept)
+        return kept[max(0, len(kept) - (self.count - count)) :]
+
+
 class _Fragment(NamedTuple):
     strategy: str
     rollout: Rollout
+    until_s: float
+    """When nobody waits for it any more, by the monotonic clock."""
     done: "Future[None]"
 
 
@@ -102,7 +133,8 @@ class SharedLearner:
         self._learner: OnlineLearner | None = None
         self._report = LearnerReport()
         self._champion: SharedChampion | None = None
-        self._rejections: list[ChallengerRejected] = []
+        self._identity = ""
+        self._rejections = Rejections()
         self._learned: Counter[str] = Counter()
         self._rollbacks: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -110,32 +142,41 @@ class SharedLearner:
         self._thread = threading.Thread(target=self._run, name="shared-learner", daemon=True)
         self._thread.start()
 
-    def learn(self, strategy: str, rollout: Rollout, heard: Heard) -> News:
+    def learn(self, strategy: str, rollout: Rollout, heard: Heard, timeout_s: float) -> News:
         """Learn from a live fragment of a strategy, after those that came before; then the news.
 
-        While the learner cannot learn the fragment is left out.
+        While the learner cannot learn, or does not come to it in time, the fragment is left out.
         """
+        until_s = time.monotonic() + timeout_s
         with self._lock:
-            fragment = _Fragment(strategy, rollout, Future())
+            if not heard.life:
+                heard = heard._replace(life=self._life, rejections=self._rejections.count)
+            fragment = _Fragment(strategy, rollout, until_s, Future())
             learns = self._learner is not None
             if learns:
                 self._fragments.put(fragment)
         if learns:
-            fragment.done.result()
+            try:
+                fragment.done.result(timeout_s)
+            except TimeoutError:
+                fault = f"the shared learner is not done with a fragment after {timeout_s:g} s"
+                return self.news(heard)._replace(fault=fault)
         return self.news(heard)
 
     def news(self, heard: Heard) -> News:
         """Tell what a strategy has not heard yet."""
-        learner, champion = self._learner, self._champion
-        known = heard.rejections if heard.life == self._life else 0
-        rejections = tuple(self._rejections)
+        with self._lock:
+            learner, champion = self._learner, self._champion
+            rejected = self._rejections.count
+            known = {"": rejected, self._life: heard.rejections}.get(heard.life, 0)
+            rejections = self._rejections.since(known)
         return News(
             self._life,
             self._fault,
             learner.report if learner is not None else self._report,
-            None if champion is None or champion.champion.number <= heard.champion else champion,
-            rejections[known:],
-            len(rejections),
+            None if champion is None or _has_heard(heard, champion) else champion,
+            rejections,
+            rejected,
             dict(self._learned),
             dict(self._rollbacks),
         )
@@ -193,8 +234,9 @@ class SharedLearner:
         )
         present = manager.champion
         why = promotion_noted(champions.metadata(present.number))
+        self._identity = folder_identity(folder)
         with self._lock:
-            self._champion = SharedChampion(present, why)
+            self._champion = SharedChampion(present, why, self._identity)
             self._learner, self._fault = learner, ""
         log.info("the shared learner learns", champion=present.number, origin=learnt.origin)
         return learner, held_out, manager
@@ -207,7 +249,10 @@ class SharedLearner:
             if fragment is None:
                 break
             try:
-                self._take(fragment, learner, held_out, manager)
+                if time.monotonic() < fragment.until_s:
+                    self._take(fragment, learner, held_out, manager)
+                else:
+                    log.warning("a fragment came too late to be learned", of=fragment.strategy)
             finally:
                 fragment.done.set_result(None)
         learner.save()
@@ -230,11 +275,12 @@ class SharedLearner:
             return
         event = decision.event
         if isinstance(event, ChallengerRejected):
-            self._rejections.append(event)
+            with self._lock:
+                self._rejections.add(event)
         elif decision.champion is not None:
             number = decision.champion.number
             why = Promotion(event.version, event.by, event.reason, event.kl, event.compared)
-            self._champion = SharedChampion(decision.champion, why)
+            self._champion = SharedChampion(decision.champion, why, self._identity)
             # It has no account of its own that could tell of it, and needs none.
             manager.follow(AccountChampion(champion=number, before=event.before, newest=number))
 
@@ -265,6 +311,20 @@ class _Phases(Display):
 
     def note(self, text: str) -> None:
         log.info("the shared learner", note=text)
+
+
+def _has_heard(heard: Heard, champion: SharedChampion) -> bool:
+    """Whether it is no news; numbers of another folder say nothing of it."""
+    return heard.folder in ("", champion.folder) and champion.champion.number <= heard.champion
+
+
+def folder_identity(folder: Path) -> str:
+    """Return what tells a learner's folder from one that began anew in its place."""
+    path = folder / _IDENTITY
+    if not path.exists():
+        with replacing(path) as staged:
+            staged.write_text(secrets.token_hex(8))
+    return path.read_text().strip()
 
 
 def promotion_noted(metadata: Mapping[str, Any]) -> Promotion:

@@ -1,7 +1,6 @@
 """A strategy's side of a shared learner: fragments to it, its champions to the account."""
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -26,6 +25,8 @@ log = get_logger(__name__)
 _NOTE = "shared_champion.json"
 """In a champion's folder: which of the shared learner's champions it is."""
 _NEWS_EVERY_S = 1.0
+_NEWS_TIMEOUT_S = 10.0
+"""For an answer that waits for no learning."""
 _START_TIMEOUT_S = 60.0
 
 
@@ -57,7 +58,7 @@ class SharedLearning:
     refusals
         How many the account's journal holds.
     timeout_s
-        Seconds that the learner may take for an answer.
+        Seconds that the learner may take for a fragment, those of others before it included.
     """
 
     def __init__(
@@ -75,10 +76,10 @@ class SharedLearning:
         self._manager = manager
         self._refusals = refusals
         self._timeout_s = timeout_s
-        self._heard = Heard(champion=_newest_noted(champions))
+        self._heard = _newest_noted(champions)
         self._asked_s = 0.0
         self._fault = ""
-        self._rejections: deque[PromotionDecision] = deque()
+        self._rejections: list[PromotionDecision] = []
 
     def begin(
         self, champions: ChampionStore, stopped: Callable[[], bool], tell: Callable[[str], object]
@@ -103,8 +104,11 @@ class SharedLearning:
             return None
         told, since_s = "", time.monotonic()
         while not stopped():
-            news: News | None = self._ask("news", Heard())
+            news: News | None = self._ask("news", _NEWS_TIMEOUT_S, Heard())
             if news is not None and news.champion is not None:
+                # The account begins with it: neither is it news again, nor what came before it.
+                number = news.champion.champion.number
+                self._heard = Heard(number, news.champion.folder, news.life, news.rejected)
                 return news.champion
             at = news.fault if news is not None else self.report.paused
             if news is not None:
@@ -120,13 +124,20 @@ class SharedLearning:
             time.sleep(0.5)
         return None
 
-    def learn(self, rollout: Rollout) -> PromotionDecision | None:
-        """Have the learner learn from a fragment; the oldest rejection to be journalled, if any.
+    def learn(self, rollout: Rollout) -> None:
+        """Have the learner learn from a fragment.
 
-        Who was promoted is offered to the account by the manager.
+        Who was promoted is offered to the account by the manager; see also `take_rejections`.
         """
-        self._hear(self._ask("learn", self._strategy, rollout, self._heard))
-        return self._rejections.popleft() if self._rejections else None
+        timeout_s = self._timeout_s
+        answer_s = timeout_s + _NEWS_TIMEOUT_S
+        asked = (self._strategy, rollout, self._heard, timeout_s)
+        self._hear(self._ask("learn", answer_s, *asked))
+
+    def take_rejections(self) -> list[PromotionDecision]:
+        """Hand over, once, the rejections heard of, which the account has to journal."""
+        taken, self._rejections = self._rejections, []
+        return taken
 
     def follow(self, account_champion: AccountChampion) -> bool:
         """Follow this account alone, tell the learner where it went back, and hear its news."""
@@ -134,9 +145,10 @@ class SharedLearning:
         discarded = self._manager.champion.number
         is_other = self._manager.follow(account_champion)
         if is_other and account_champion.champion < discarded:
-            self._ask("rolled_back", self._strategy, account_champion.champion, discarded)
+            told = (self._strategy, account_champion.champion, discarded)
+            self._ask("rolled_back", _NEWS_TIMEOUT_S, *told)
         if time.monotonic() - self._asked_s > _NEWS_EVERY_S:
-            self._hear(self._ask("news", self._heard))
+            self._hear(self._ask("news", _NEWS_TIMEOUT_S, self._heard))
         return is_other
 
     def save(self) -> Path | None:
@@ -157,10 +169,12 @@ class SharedLearning:
         )
         for event in news.rejections:
             self._reject(event)
-        champion = self._heard.champion
-        if news.champion is not None and self._take_up(news.champion):
-            champion = news.champion.champion.number
-        self._heard = Heard(champion, news.life, news.rejected)
+        champion, folder = self._heard.champion, self._heard.folder
+        if news.champion is not None:
+            self._tell_anew(news.champion)
+            if self._take_up(news.champion):
+                champion, folder = news.champion.champion.number, news.champion.folder
+        self._heard = Heard(champion, folder, news.life, news.rejected)
 
     def _reject(self, event: ChallengerRejected) -> None:
         """Journal it in this account, too, by its own count."""
@@ -168,6 +182,16 @@ class SharedLearning:
         number = self._manager.champion.number
         own = msgspec.structs.replace(event, number=self._refusals, champion=number)
         self._rejections.append(PromotionDecision(own))
+
+    def _tell_anew(self, shared: SharedChampion) -> None:
+        """Say where the learner has another folder than the one of the account's champions."""
+        if self._heard.folder not in ("", shared.folder):
+            log.warning(
+                "the shared learner began anew, in another folder: the account trades on with its "
+                "own champion until the learner's gate lets another one pass",
+                champion=self._manager.champion.number,
+                origin=shared.why.reason,
+            )
 
     def _take_up(self, shared: SharedChampion) -> bool:
         """Make it the next champion of this account, where the gate has let it pass.
@@ -183,18 +207,20 @@ class SharedLearning:
             return False
         return True
 
-    def _ask(self, method: str, *arguments: object) -> Any:
+    def _ask(self, method: str, timeout_s: float, *arguments: object) -> Any:
         """Return the learner's answer; None where it does not answer, which is told once."""
         import ray
 
         try:
             actor = ray.get_actor(self._address.name, namespace=self._address.namespace)
-            return ray.get(getattr(actor, method).remote(*arguments), timeout=self._timeout_s)
+            return ray.get(getattr(actor, method).remote(*arguments), timeout=timeout_s)
+        except ray.exceptions.GetTimeoutError:
+            fault = f"the shared learner does not answer within {timeout_s:g} s"
         except (ValueError, ray.exceptions.RayError) as error:
             fault = f"the shared learner does not answer ({type(error).__name__})"
-            self._tell(fault)
-            self.report = replace(self.report, paused=fault)
-            return None
+        self._tell(fault)
+        self.report = replace(self.report, paused=fault)
+        return None
 
     def _tell(self, fault: str) -> None:
         """Log once that nothing is learned, and that learning goes on."""
@@ -208,14 +234,23 @@ class SharedLearning:
 def write_shared(folder: Path, shared: SharedChampion) -> None:
     """Write a shared learner's champion as one of an account's own."""
     write_module_weights(folder, shared.champion.weights)
-    (folder / _NOTE).write_bytes(msgspec.json.encode({"champion": shared.champion.number}))
+    note = {"champion": shared.champion.number, "folder": shared.folder}
+    (folder / _NOTE).write_bytes(msgspec.json.encode(note))
 
 
-def _newest_noted(champions: ChampionStore) -> int:
-    """Find the newest of the shared learner's champions that the account has had."""
-    newest = 0
+def _newest_noted(champions: ChampionStore) -> Heard:
+    """Find the newest of the shared learner's champions that the account has had.
+
+    A note of before learners' folders had identities names none: it holds for the one there is.
+    """
+    newest = Heard()
     for number in champions.numbers():
         note = champions.path(number) / _NOTE
-        if note.is_file():
-            newest = max(newest, int(msgspec.json.decode(note.read_bytes())["champion"]))
+        if not note.is_file():
+            continue
+        noted = msgspec.json.decode(note.read_bytes())
+        champion, learnt_in = int(noted["champion"]), str(noted.get("folder", ""))
+        if learnt_in == newest.folder:
+            champion = max(champion, newest.champion)
+        newest = Heard(champion, learnt_in)
     return newest
