@@ -15,6 +15,7 @@ from trading.execution.events import (
     Compared,
     PromotedBy,
 )
+from trading.learning.champion.owner_choice import OwnerChoice
 from trading.learning.champion.store import (
     AccountChampion,
     ChampionStore,
@@ -189,3 +190,22 @@ def test_what_cannot_trade_is_not_promoted(
     with pytest.raises(CheckpointError):
         store.write_checkpoint(source, config, account(2, 1), own=fault != "no checkpoint")
     assert store.numbers() == [1, 2]
+
+
+def test_accounts_that_share_a_folder_leave_each_others_champions_alone(tmp_path: Path) -> None:
+    one, two = (ChampionStore(tmp_path, keep=2, account_id=name) for name in ("one", "two"))
+    before = ChampionStore(tmp_path, keep=2)
+    assert [write(before, 1), write(one, 2, account(1)), write(two, 3, account(1))] == [1, 2, 3]
+    assert (one.metadata(2)["account"], two.metadata(3)["account"]) == ("one", "two")
+    # A crash kept champion 2 from one, and 3 from the other; each takes up its own.
+    news = [store.news_for(account(1)) for store in (one, two)]
+    assert [each and each.champion for each in news] == [2, 3]
+    assert one.news_for(account(2)) is None
+    for seed in range(4, 8):
+        write(two, seed, account(3, newest=seed - 1))
+    assert two.numbers() == [2, 3, 6, 7], "kept are two each, and who trades"
+    newcomer = ChampionStore(tmp_path, keep=2, account_id="three")
+    assert newcomer.news_for(account()) is None
+    choice = OwnerChoice(tmp_path, 2, account_id="three")
+    assert choice.prepare("champion-7", SMALL, account(1)).number == 8
+    assert newcomer.metadata(8)["account"] == "three" and newcomer.news_for(account())

@@ -379,6 +379,7 @@ class _Application:
                 LEARNT_FROM: live_told(settings),
                 **assembly.champion_notes(settings),
             },
+            account_id=settings.account.id,
         )
 
     def _introduce_champion(self, champions: ChampionStore, manager: ChampionManager) -> None:

@@ -244,7 +244,7 @@ def _choice(settings: Settings) -> "OwnerChoice":
     from trading.live.assembly import champion_notes
 
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    return OwnerChoice(folder, keep, champion_notes(settings))
+    return OwnerChoice(folder, keep, champion_notes(settings), settings.account.id)
 
 
 def _give(settings: Settings, name: str, wait_s: float, which: str = "") -> None:

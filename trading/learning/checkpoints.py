@@ -113,6 +113,7 @@ class CheckpointStore:
         write: Callable[[Path], object],
         metadata: dict[str, Any],
         spared: Collection[int] = (),
+        others: Collection[int] = (),
     ) -> Path:
         """Write one checkpoint; a crash at any instant leaves the earlier ones whole.
 
@@ -125,6 +126,8 @@ class CheckpointStore:
             checkpoint of the same step is replaced.
         spared
             Steps that are kept however old they are.
+        others
+            Steps that are not this writer's: neither counted nor removed.
 
         Returns
         -------
@@ -144,7 +147,8 @@ class CheckpointStore:
             write(temporary)
             _write_manifest(temporary, {**self._noted, **metadata})
             replace_folder(temporary, target)
-        for kept, path in self._found()[self.keep :]:
+        own = [each for each in self._found() if each[0] not in others]
+        for kept, path in own[self.keep :]:
             if kept not in spared:
                 shutil.rmtree(path)
         return target

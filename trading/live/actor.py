@@ -731,7 +731,9 @@ class LiveMarket:
             champion_state: ChampionState | None = None
             if decider is None:
                 keep = settings.learning.keep_checkpoints
-                champions = ChampionStore(settings.paths.checkpoints, keep)
+                champions = ChampionStore(
+                    settings.paths.checkpoints, keep, account_id=settings.account.id
+                )
                 account_champion = AccountChampion.of(account)
                 champion_state = first_state(champions, account_champion, self._champion)
                 champions.pass_over(max(account_champion.newest, champion_state.champion.number))

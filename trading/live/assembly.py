@@ -311,7 +311,7 @@ def owner_choice(settings: Settings) -> "OwnerChoice":
             "(policy.trader), and there is no champion to change"
         )
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    return OwnerChoice(folder, keep, champion_notes(settings))
+    return OwnerChoice(folder, keep, champion_notes(settings), settings.account.id)
 
 
 def champion_change(

@@ -43,12 +43,18 @@ class OwnerChoice:
         As of both stores.
     noted
         What champions note, see `ChampionStore`; what is promoted is held against its catalogue.
+    account_id
+        Whose owner chooses.
     """
 
     def __init__(
-        self, checkpoints: Path, keep: int, noted: Mapping[str, Any] | None = None
+        self,
+        checkpoints: Path,
+        keep: int,
+        noted: Mapping[str, Any] | None = None,
+        account_id: str = "",
     ) -> None:
-        self.champions = ChampionStore(checkpoints, keep, noted=noted)
+        self.champions = ChampionStore(checkpoints, keep, noted=noted, account_id=account_id)
         self.store = CheckpointStore(checkpoints, keep)
 
     def find(self, which: str) -> tuple[Path, bool]:
@@ -82,8 +88,8 @@ class OwnerChoice:
     def prepare(self, which: str, config: "CLSTMConfig", account: AccountChampion) -> Champion:
         """Return the champion that is meant, written where it is none yet.
 
-        One that the account has had before is written again under a new number; one whose number
-        the account does not know is taken as it is.
+        One that the account has had before, or that is another account's, is written again under a
+        new number; one whose number the account does not know is taken as it is.
 
         Raises
         ------
@@ -92,7 +98,7 @@ class OwnerChoice:
         """
         path, own = self.find(which)
         number = int(which.removeprefix(CHAMPION)) if which.startswith(CHAMPION) and own else 0
-        if number <= account.newest:
+        if number <= account.newest or not self.champions.is_own(number):
             written = self.champions.write_checkpoint(path, config, account, own=own)
             return self.champions.load(written.champion)
         champion = self.champions.load(number)

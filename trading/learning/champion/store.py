@@ -7,6 +7,7 @@ account's journal and nowhere else: the folder holds weights, and for what each 
 """
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -42,6 +43,8 @@ FOLDER = "champions"
 """Below the folder of checkpoints."""
 PASSED_OVER = ".passed-over"
 """In a champion that an older version left aside: no start takes it up, its owner may."""
+ACCOUNT = "account"
+"""In a champion's manifest: for which account it was written."""
 _LOCK = ".lock"
 _NAME = "champion"
 
@@ -97,11 +100,15 @@ class ChampionStore:
     checkpoints
         The folder of the learner's checkpoints.
     keep
-        Champions kept, at least 1; the one that trades and the one before it always are.
+        Champions of the account kept, at least 1; the one that trades and the one before it always
+        are.
     clock
         Seconds since 1970, for the time of a promotion.
     noted
         JSON values that the manifest of each champion tells of its origin.
+    account_id
+        For whom champions are written, which their manifests note. Those of another account in the
+        same folder are left alone; those without a note are everybody's. Empty: all are its own.
     """
 
     def __init__(
@@ -110,11 +117,13 @@ class ChampionStore:
         keep: int,
         clock: Callable[[], float] = time.time,
         noted: Mapping[str, Any] | None = None,
+        account_id: str = "",
     ) -> None:
         self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME)
         self.directory = self._store.directory
         self._clock = clock
         self._noted = dict(noted or {})
+        self._account_id = account_id
 
     def numbers(self) -> list[int]:
         """Champions on disk, rising."""
@@ -125,7 +134,7 @@ class ChampionStore:
         return self._store.path(number)
 
     def metadata(self, number: int) -> dict[str, Any]:
-        """Return what a champion's manifest says: version, by, reason, kl, compared, before, time.
+        """Return what a manifest says: why, when, over which and for whom it was written.
 
         Raises
         ------
@@ -133,6 +142,15 @@ class ChampionStore:
             It is missing or damaged.
         """
         return verify(self.path(number))
+
+    def is_own(self, number: int) -> bool:
+        """Whether a champion is not another account's; a damaged one is as one without a note."""
+        try:
+            manifest = json.loads((self.path(number) / MANIFEST).read_bytes())
+            noted = manifest["metadata"].get(ACCOUNT)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return True
+        return not noted or self._account_id in ("", noted)
 
     def load(self, number: int) -> Champion:
         """Return a champion's weights, checked against its manifest.
@@ -191,6 +209,7 @@ class ChampionStore:
                 "kl": why.kl,
                 "compared": msgspec.to_builtins(why.compared),
                 "time": self._clock(),
+                ACCOUNT: self._account_id,
             }
             metadata = {**(self._noted if noted is None else noted), **metadata}
             self._save(fill, metadata, {account.champion, account.before, *spared})
@@ -241,6 +260,7 @@ class ChampionStore:
             "kl": None,
             "compared": [],
             "time": self._clock(),
+            ACCOUNT: self._account_id,
         }
         self.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(self.directory / _LOCK, wait=True):
@@ -273,7 +293,8 @@ class ChampionStore:
 
         It is the newest champion that passed the gate against the account's own and that a crash
         kept out of the journal. What an owner wrote is not: the command that wrote it journals it,
-        or did not happen. An account without a champion begins with the newest one there is.
+        or did not happen. An account without a champion begins with the newest one there is. What
+        was written for another account is no news.
         """
         pointed = old_pointer.read(self.directory)
         if pointed is not None:
@@ -281,6 +302,8 @@ class ChampionStore:
         for number in reversed(self.numbers()):
             if number <= account.newest:
                 return None
+            if not self.is_own(number):
+                continue
             try:
                 metadata = self.metadata(number)
             except CheckpointError as error:
@@ -301,7 +324,7 @@ class ChampionStore:
         if old_pointer.read(self.directory) is None:
             return
         for number in self.numbers():
-            if number > newest:
+            if number > newest and self.is_own(number):
                 (self.path(number) / PASSED_OVER).touch()
 
     def forget_old_pointer(self) -> None:
@@ -325,7 +348,8 @@ class ChampionStore:
             )
 
         catalogue = self._noted.get(CATALOGUE) or noted_catalogue()
-        self._store.save(fill_with_card, {CATALOGUE: catalogue, **metadata}, spared)
+        others = [number for number in self.numbers() if not self.is_own(number)]
+        self._store.save(fill_with_card, {CATALOGUE: catalogue, **metadata}, spared, others)
 
 
 def promotion_of(number: int, metadata: Mapping[str, Any]) -> ChampionPromoted:
