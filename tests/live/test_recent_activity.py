@@ -11,6 +11,7 @@ import pytest
 from tests.live.market import Bars, FirstMinutes, serving, settings_for, trade
 from trading.envs.catalogue import ACTIONS
 from trading.execution.events import (
+    CashMoved,
     ChallengerRejected,
     Compared,
     DecisionMade,
@@ -208,6 +209,21 @@ def test_a_new_session_begins_a_new_curve_and_the_closed_one_is_kept() -> None:
     told = book.as_values()
     assert list(told["bars"].values()) == [[9, 98.0]]
     assert told["sessions"] == {"2026-01-05": 99.0}
+
+
+def test_cash_that_was_moved_is_told_with_its_time_after_a_restart_too(tmp_path: Path) -> None:
+    moved = CashMoved(3 * SECOND_NS, 1, -250.0, 99.0)
+    book = RecentActivity()
+    book.follow([moved], 2)
+    assert book.as_values()["moves"] == {"2": [3, -250.0]}
+    path = tmp_path / "journal.sqlite"
+    with Journal(path) as journal:
+        journal.open_account("paper", 1_000.0, SECOND_NS)
+        journal.append_many([moved, *(fill(n) for n in range(2_000))])
+        again = RecentActivity()
+        again.open(path, journal.last_seq)
+        told = again.as_values()
+    assert told["moves"] == {"2": [3, -250.0]}, "however much happened since"
 
 
 def test_the_gates_numbers_are_kept() -> None:

@@ -149,6 +149,53 @@ def test_what_befalls_one_strategy_or_the_driver_is_said_in_words(
     assert all("ERR_" in each for each in watched.errors)
 
 
+def test_one_that_is_not_ready_does_not_look_as_if_it_traded(
+    scene: Scene, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market = scene.markets["careful"]
+    ask = market.ask
+
+    async def unready(method: str, timeout_s: float, *arguments: object) -> Any:
+        told = await ask(method, timeout_s, *arguments)
+        if method == "next_update" and told is not None:
+            told = (told[0], False, ("its feed is silent",), *told[3:])
+        return told
+
+    watched.page.goto(scene.server.url)
+    pill = card(watched, "careful").locator(".pill")
+    expect(pill).to_have_class("pill good")
+    monkeypatch.setattr(market, "ask", unready)
+    expect(pill).to_have_class("pill warn")
+    expect(pill).to_contain_text("not ready")
+    expect(card(watched, "careful")).to_contain_text("Not ready: its feed is silent")
+    expect(card(watched, "index").locator(".pill")).to_have_class("pill good")
+
+
+def test_cash_that_is_moved_is_no_gain_and_no_loss_of_a_line(
+    scene: Scene, watched: Watched
+) -> None:
+    """1,000 USD rise by a tenth, then as much as it is worth is paid in, and all stands still."""
+    page = watched.page
+    page.goto(scene.server.url)
+    each = {
+        "account": {"equity": 2_200.0, "paid_in": 2_100.0},
+        "profit": 100.0,
+        "time": "2026-01-06T15:02:00+00:00",
+        "moves": {"5": [1_767_711_660, 1_100.0]},
+        "bars": {"0": [1_767_711_600, 1_100.0], "1": [1_767_711_720, 2_200.0]},
+        "sessions": {"2026-01-05": 1_100.0},
+    }
+    for is_today in (True, False):
+        _, worth = page.evaluate(
+            """async ([each, isToday]) => {
+                const { src } = document.querySelector("script[type=module]");
+                return (await import(src)).line(each, isToday);
+            }""",
+            [each, is_today],
+        )
+        assert worth == pytest.approx([100 * 100 / 2_100] * 2)
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 360)])
 def test_it_is_accessible_in_both_themes_and_on_a_phone(
     scene: Scene, watched: Watched, theme: str, width: int

@@ -7,12 +7,13 @@ has a bound, beyond which the oldest goes, or a curve is drawn from fewer points
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from trading.envs.catalogue import ACTION_COUNT, action_names
 from trading.execution.events import (
+    CashMoved,
     ChallengerRejected,
     ChampionPromoted,
     ChampionRolledBack,
@@ -31,6 +32,7 @@ MOST_BARS = 800
 """Points of the session's curve; of more, every other one is left out."""
 MOST_SESSIONS = 260
 MOST_FILLS = 200
+MOST_MOVES = 200
 MOST_DECISIONS = 120
 MOST_NOTES = 100
 MOST_JUDGEMENTS = 30
@@ -41,6 +43,9 @@ _WAITING = 20_000
 _ORDERS_KNOWN = 64
 _CURVES = ("entropy", "kl", "kl_to_champion", "policy_loss", "value_loss")
 """Of the learner's report: what is shown from update to update."""
+
+
+_Row = TypeVar("_Row")
 
 
 class _Opened(NamedTuple):
@@ -89,6 +94,8 @@ class RecentActivity:
         """Every so many bars one is kept, of those seen."""
         self._bars: dict[str, list[float]] = {}
         self._sessions: dict[str, float] = {}
+        self._moves: dict[str, list[float]] = {}
+        """Time and USD of cash that was paid in (+) or taken out, by number."""
         self._fills: dict[str, dict[str, Any]] = {}
         self._decisions: dict[str, dict[str, Any]] = {}
         self._notes: dict[str, dict[str, Any]] = {}
@@ -145,6 +152,7 @@ class RecentActivity:
             "session": self._session,
             "bars": self._bars,
             "sessions": self._sessions,
+            "moves": self._moves,
             "profit": self._profit(),
             "fills": self._fills,
             "decisions": self._decisions,
@@ -251,6 +259,9 @@ class RecentActivity:
                 if len(self._sessions) > MOST_SESSIONS:
                     del self._sessions[next(iter(self._sessions))]
             case _:
+                if isinstance(event, CashMoved):
+                    moved = [_seconds(event.ts_ns), event.amount]
+                    _put(self._moves, seq, moved, MOST_MOVES)
                 told = {
                     "t": _seconds(event.ts_ns),
                     "kind": kind_of(event),
@@ -317,7 +328,7 @@ def _plain(value: Any) -> float | None:
     return float(f"{value:.5g}") if value is not None and np.isfinite(value) else None
 
 
-def _put(table: dict[str, dict[str, Any]], number: int, row: dict[str, Any], most: int) -> None:
+def _put(table: dict[str, _Row], number: int, row: _Row, most: int) -> None:
     table[str(number)] = row
     if len(table) > most:
         del table[next(iter(table))]

@@ -64,6 +64,7 @@ _MOST_DECISIONS = 100_000
 _LOOKED_AT = 1_000_000
 """Rows, from the newest one on."""
 _SESSIONS = 260
+_MOVES = 200
 
 
 class SessionHistory(NamedTuple):
@@ -94,8 +95,11 @@ def read_history(path: Path, seq: int) -> SessionHistory:
 
 def _load_history(connection: sqlite3.Connection, seq: int) -> SessionHistory:
     sessions = _newest(connection, seq, _tags(SessionClosed), _SESSIONS)
-    noted = _tags(*(kind for kind in SHOWN if kind is not SessionClosed))
-    events = sorted([*_newest(connection, seq, noted, _MOST_EVENTS), *sessions], key=_number)
+    moves = _newest(connection, seq, _tags(CashMoved), _MOVES)
+    noted = _tags(*(kind for kind in SHOWN if kind not in (SessionClosed, CashMoved)))
+    events = sorted(
+        [*_newest(connection, seq, noted, _MOST_EVENTS), *sessions, *moves], key=_number
+    )
     since, base, profits = 0, float("nan"), {}
     if sessions:
         since, last = sessions[0]

@@ -98,8 +98,9 @@ class Trade:
 
         The greeks and the spread are what the bars brought while the account was watched. The rest
         is of higher order, marks without a two-sided quote, settlements and dividends, and bars
-        that nobody watched; it is not known before the trade ends, and not told then. None where
-        an older journal tells nothing of it.
+        that nobody watched or journalled, as those since the last decision before a stop; it is
+        not known before the trade ends, and not told then. None where an older journal tells
+        nothing of it.
         """
         if not self.earned:
             return None

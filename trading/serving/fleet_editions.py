@@ -95,4 +95,5 @@ def _figures(status: Mapping[str, Any], day: Mapping[str, Any]) -> dict[str, Any
         "session": day.get("session"),
         "bars": day.get("bars", {}),
         "sessions": day.get("sessions", {}),
+        "moves": day.get("moves", {}),
     }

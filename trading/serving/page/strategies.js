@@ -13,15 +13,16 @@ const inkOf = (n) => colour(COLOURS[n % COLOURS.length]);
 const dashOf = (n) => DASHES[n % DASHES.length];
 
 /** Times, and percent of what the session began with or of what was paid in. */
-function line(each, isToday) {
+export function line(each, isToday) {
   const equity = each.account?.equity;
-  if (isToday) {
-    const points = Object.values(each.bars ?? {});
-    const base = Number.isFinite(each.profit) ? equity - each.profit : points[0]?.[1];
-    return [points.map(([t]) => t), points.map(([, worth]) => 100 * (worth / base - 1))];
-  }
-  const points = closes(each.sessions, seconds(each.time), equity);
-  return [points.map(([t]) => t), points.map(([, worth]) => 100 * (worth / each.account.paid_in - 1))];
+  const moves = Object.values(each.moves ?? {});
+  // Cash that was moved later counts as if it had been there before: it is no gain and no loss.
+  const later = (t) => moves.reduce((sum, [at, amount]) => (at >= t ? sum + amount : sum), 0);
+  const points = (isToday ? Object.values(each.bars ?? {}) : closes(each.sessions, seconds(each.time), equity))
+    .map(([t, worth]) => [t, worth + later(t)]);
+  const begun = Number.isFinite(each.profit) ? equity - each.profit : points[0]?.[1];
+  const base = isToday ? begun : each.account.paid_in;
+  return [points.map(([t]) => t), points.map(([, worth]) => 100 * (worth / base - 1))];
 }
 
 function Lines({ strategies }) {
@@ -34,7 +35,7 @@ function Lines({ strategies }) {
   const data = useMemo(() => (drawn.length ? uPlot.join(drawn.map(([, points]) => points)) : [[]]), [drawn]);
   const names = drawn.map(([name]) => name);
   const said = drawn.map(([name, [, worth]]) => `${name} ${signed(worth.at(-1))} %`).join(", ");
-  return html`<${Section} id="lines" title="Equity" wide note=${isToday ? "percent of what the session began with" : "percent of what was paid in, at the sessions’ closes"}>
+  return html`<${Section} id="lines" title="Equity" wide note=${isToday ? "percent of what the session began with, and of cash moved since" : "percent of what was paid in, at the sessions’ closes"}>
     <div class="bar">
       <${Choice} label="Range" value=${range} onChoose=${setRange} options=${[["today", "Session"], ["all", "All sessions"]]} />
     </div>
@@ -61,6 +62,7 @@ function standing(each) {
   if (each.gone) return ["bad", "▲", "NO NEWS", each.gone];
   if (!each.account) return ["warn", "○", words(each.phase ?? "starting").toUpperCase(), each.reason ?? ""];
   const [tone, mark, what] = STATES[each.account.trading_state] ?? ["warn", "○", ""];
+  if (tone === "good" && each.ready === false) return ["warn", "○", each.account.trading_state, "not ready"];
   return [tone, mark, each.account.trading_state, what];
 }
 
@@ -84,7 +86,7 @@ function learning(each) {
   const learns = learner && Object.keys(learner).length > 0;
   return [
     isRules ? ["Trades by rules", each.trader] : ["Champion", `${champion?.number ?? "–"}, version ${champion?.version ?? "–"}`],
-    ["Learner", isRules ? "nothing is learned" : !learns ? "no update so far" : learner.paused ? `paused: ${learner.paused}` : `challenger, version ${number(learner.updates)}`],
+    ["Learner", isRules ? "nothing is learned" : !learns ? "nothing learned so far" : learner.paused ? `paused: ${learner.paused}` : `challenger, version ${number(learner.updates)}`],
     isRules ? null : ["Promotions", number(champion?.promotions)],
   ];
 }
