@@ -1,33 +1,16 @@
-"""Functions of a user's own that run inside compiled loops: compiled, tried out, and told apart."""
+"""Functions of a user's own that run inside compiled loops: compiled, and tried out."""
 
-import hashlib
-import inspect
 import math
 import re
-import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CodeType, ModuleType
 from typing import Any
 
 from trading.errors import PluginError
+from trading.plugins.digests import plain
 from trading.plugins.registry import Plugin, told
 
 _MOST_TOLD = 300
 _AT = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
-
-
-def code_digest(function: Callable[..., Any]) -> str:
-    """Return 12 digits of a SHA-256 of a function and of all that it uses of its own file.
-
-    Its text, and that of functions and the values of names it refers to: another function in the
-    same file changes nothing. A compiled function has no more than these, since numba takes the
-    values of names for constants.
-    """
-    digest = hashlib.sha256()
-    for part in _parts(_plain(function), set()):
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:12]
 
 
 def compiled(plugin: Plugin) -> Any:
@@ -37,7 +20,7 @@ def compiled(plugin: Plugin) -> Any:
     """
     from numba import njit
 
-    return njit(error_model="numpy", boundscheck=True)(_plain(plugin.make))
+    return njit(error_model="numpy", boundscheck=True)(plain(plugin.make))
 
 
 def tried(plugin: Plugin, function: Any, argument: Any, known: bool = True) -> float:
@@ -95,35 +78,6 @@ def read_only(values: Any) -> Any:
         return view
 
     return type(values)._make(map(shown, values))
-
-
-def _plain(function: Any) -> Any:
-    """Return a function without a decorator of numba's that its owner has put there."""
-    return getattr(function, "py_func", function)
-
-
-def _parts(function: Any, seen: set[int]) -> Iterator[str]:
-    """Yield the text of a function, and of what it refers to by name."""
-    seen.add(id(function))
-    code: CodeType = function.__code__
-    try:
-        text = textwrap.dedent(inspect.getsource(function))
-        # Without decorators: a feature that is called otherwise is still the same function.
-        yield text[text.index("def ") :] if "def " in text else text
-    except (OSError, TypeError):
-        yield code.co_code.hex() + repr(code.co_consts)
-    closure = inspect.getclosurevars(function)
-    for name, found in sorted({**closure.globals, **closure.nonlocals}.items()):
-        value = _plain(found)
-        if inspect.isfunction(value):
-            if value.__module__ == function.__module__ and id(value) not in seen:
-                yield from _parts(value, seen)
-            else:
-                yield f"{name}={value.__module__}.{value.__qualname__}"
-        elif isinstance(value, ModuleType):
-            yield f"{name}={value.__name__}"
-        else:
-            yield f"{name}={value.tobytes().hex() if hasattr(value, 'tobytes') else repr(value)}"
 
 
 def _why(error: BaseException, file: str) -> str:

@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib.util
+import io
+import linecache
 import sys
 from collections.abc import Iterable
 from importlib.machinery import SourceFileLoader
@@ -77,6 +79,7 @@ def _load_file(path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None, "it has a loader"
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    _keep_text(path, content)
     try:
         # Of what was read: bytecode kept beside a file may be of what it was a second ago.
         exec(loader.source_to_code(content, str(path)), module.__dict__)
@@ -90,6 +93,18 @@ def _load_file(path: Path) -> None:
             "take it out of plugins"
         ) from error
     _loaded[str(path)] = digest
+
+
+def _keep_text(path: Path, content: bytes) -> None:
+    """Let the text of its functions be that of what was read, also once the file is another one."""
+    try:
+        lines = io.StringIO(importlib.util.decode_source(content)).readlines()
+    except (SyntaxError, UnicodeDecodeError):
+        return  # What it is compiled for fails likewise, and tells.
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    # No time of change: `linecache.checkcache` leaves it as it is.
+    linecache.cache[str(path)] = (len(content), None, lines, str(path))
 
 
 def _unload(name: str) -> None:

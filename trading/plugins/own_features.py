@@ -17,7 +17,8 @@ from trading.envs.own_features import MarketBar
 from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
 from trading.errors import PluginError
 from trading.market.randomisation import DEFAULT_RANGES
-from trading.plugins.compiled import code_digest, compiled, read_only, tried
+from trading.plugins.compiled import compiled, read_only, tried
+from trading.plugins.digests import code_digest
 from trading.plugins.loading import load_files
 from trading.plugins.registry import Plugin, chosen, told
 
@@ -32,7 +33,7 @@ class RegisteredFeatures:
     ----------
     files : that register them
     features : their names and meanings, in the order of the observation
-    digests : of their functions, see `trading.plugins.compiled.code_digest`
+    digests : of their functions, see `trading.plugins.digests.code_digest`
     """
 
     files: tuple[Path, ...]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from trading.config import Settings
 from trading.errors import PluginError
-from trading.plugins.compiled import code_digest, compiled, read_only, tried
+from trading.plugins.compiled import compiled, read_only, tried
+from trading.plugins.digests import code_digest
 from trading.plugins.loading import load_files
 from trading.plugins.registry import Plugin, chosen, told
 
@@ -28,7 +29,7 @@ class OwnReward:
     ----------
     files : that register it
     name : by which they do
-    digest : of its function, see `trading.plugins.compiled.code_digest`
+    digest : of its function, see `trading.plugins.digests.code_digest`
     width : numbers in an observation
     """
 
