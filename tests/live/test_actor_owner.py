@@ -42,7 +42,9 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveMarket
     policy = Policy(assembly.model_config(settings), settings.seed)
     # Slow enough that the day is not over while it is commanded.
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
-        market = LiveMarket(settings, endpoint, registry_of(settings, policy))
+        market = LiveMarket(
+            settings, endpoint, registry_of(settings, policy), assembly.chosen_plugins(settings)
+        )
         await_that("trading", lambda: market.progress().connected)
         begin()
         await_that("a bar", lambda: market.progress().market_time_ns)
@@ -170,7 +172,12 @@ def test_without_its_secrets_it_waits_and_holds_none(
     policy = Policy(assembly.model_config(settings), settings.seed)
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
         key = endpoint.api_key
-        market = LiveMarket(told, replace(endpoint, api_key=""), registry_of(settings, policy))
+        market = LiveMarket(
+            told,
+            replace(endpoint, api_key=""),
+            registry_of(settings, policy),
+            assembly.chosen_plugins(settings),
+        )
         assert market.progress().locked
         assert market.progress().phase == "starting"
         market.unlock(secrets, key)
@@ -185,7 +192,7 @@ def test_without_its_secrets_it_waits_and_holds_none(
 
 def test_one_that_is_stopped_before_it_has_its_secrets_ends(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    market = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", ""), None)
+    market = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", ""), None, {})
     assert market.stop().phase == "stopped"
 
 

@@ -68,7 +68,9 @@ class Live:
             return self.tape.start_ns + passed_ns + round(self.off_s * 1e9)
 
         patch.setattr(Trader.run, "__defaults__", (machine_ns,))
-        self.market = LiveMarket(settings, endpoint, registry_of(settings, policy))
+        self.market = LiveMarket(
+            settings, endpoint, registry_of(settings, policy), assembly.chosen_plugins(settings)
+        )
         stack.callback(self.market.stop)
 
     def await_ready(self) -> None:

@@ -3,29 +3,40 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import trading as td
+from trading.app.shared_learner import shared_champions
+from trading.app.tuning.plan import plan_of_markets
 from trading.cli.main import app
+from trading.cli.tune import _begin
 from trading.config import Settings, load_settings
 from trading.envs.history import History
 from trading.envs.market_features import MARKET_FEATURE_COUNT
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.errors import CheckpointError, ConfigError, DataError, PluginError
 from trading.evaluation.simulated_history import write_simulated_history
+from trading.execution.events import OwnerCommand, PromotedBy
+from trading.execution.owner import Command
 from trading.learning import build
 from trading.learning.build import Placement
 from trading.learning.champion import AccountChampion
 from trading.learning.champion.owner_choice import OwnerChoice
+from trading.learning.champion.store import ChampionStore, Promotion
 from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
 from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
 from trading.learning.policy import Policy
+from trading.live.actor import LiveMarket
 from trading.live.assembly import (
+    champion_change,
     champion_notes,
     check_plugins,
+    chosen_plugins,
     fee_schedule,
+    journal_path,
     model_config,
     own_features,
     own_reward,
@@ -33,6 +44,7 @@ from trading.live.assembly import (
     trading_rules,
 )
 from trading.live.changed_settings import trading_settings
+from trading.live.endpoint import Endpoint
 from trading.plugins import loading
 from trading.plugins.registry import REGISTRY
 
@@ -216,6 +228,74 @@ def test_a_champion_is_refused_without_them_and_where_they_are_others(tmp_path: 
     turned = settings_with(tmp_path, MINE, names="listed,last_range")
     with pytest.raises(CheckpointError, match=r"features another here: listed, last_range\)"):
         policy_of(turned, champion)
+
+
+def test_no_champion_is_loaded_that_saw_another_feature(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, MINE)
+    weights = Policy(model_config(settings), 3).weights()
+    store = ChampionStore(tmp_path, 3, noted=champion_notes(settings))
+    why = Promotion(1, PromotedBy.START, "of the test")
+    store.write(lambda folder: write_module_weights(folder, weights), why, AccountChampion())
+    assert store.load(1).version == 1
+    edited = champion_notes(settings_with(tmp_path, MINE.replace("1000.0", "500.0")))
+    with pytest.raises(CheckpointError, match=r"features another here: last_range\): use the"):
+        ChampionStore(tmp_path, 3, noted=edited).load(1)
+
+
+def test_champions_of_a_shared_learner_note_them(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, MINE, f"paths.state_dir={tmp_path}")
+    weights, champions = Policy(model_config(settings), 3).weights(), shared_champions(settings)
+    why = Promotion(1, PromotedBy.START, "of the test")
+    champions.write(lambda folder: write_module_weights(folder, weights), why, AccountChampion())
+    assert verify(champions.path(1))[CATALOGUE] == noted_catalogue(own_features(settings))
+
+
+def test_a_search_goes_on_with_the_features_that_it_was_begun_with(tmp_path: Path) -> None:
+    plan = plan_of_markets(settings_with(tmp_path, MINE), 1, folds=1)
+    _begin(tmp_path, plan, [], resume=False)
+    _begin(tmp_path, plan, [], resume=True)
+    changed = settings_with(tmp_path, MINE.replace("1000.0", "500.0"))
+    edited = plan_of_markets(changed, 1, folds=1)
+    with pytest.raises(DataError, match=r"another search \(own features is not what it was\)"):
+        _begin(tmp_path, edited, [], resume=True)
+    file = tmp_path / "search.json"
+    then = json.loads(file.read_text())
+    del then["own features"]
+    file.write_text(json.dumps(then))
+    _begin(tmp_path, edited, [], resume=True)  # One of an older version does not tell.
+
+
+def test_a_promotion_while_it_trades_is_held_against_what_trades(tmp_path: Path) -> None:
+    """A file that was edited meanwhile says nothing of the code that trades."""
+    settings = settings_with(tmp_path, MINE, f"paths.state_dir={tmp_path}")
+    weights = Policy(model_config(settings), 3).weights()
+    trades = champion_notes(settings)
+    for number, content in enumerate((MINE, MINE.replace("1000.0", "500.0")), 1):
+        notes = champion_notes(settings_with(tmp_path, content))
+        store = CheckpointStore(settings.paths.checkpoints, 5, noted=notes)
+        store.save(lambda folder: write_module_weights(folder, weights), {"step": number})
+    command = Command(OwnerCommand.PROMOTE, "alice", which="step-1")
+    _, champion = champion_change(settings, command, AccountChampion(), trades)
+    assert champion.number == 1
+    with pytest.raises(CheckpointError, match=r"features another here: last_range\)"):
+        champion_change(
+            settings, msgspec.structs.replace(command, which="step-2"), AccountChampion(), trades
+        )
+
+
+def test_a_live_market_that_begins_again_refuses_a_file_that_was_edited(tmp_path: Path) -> None:
+    """As after its process died: it imports the file anew, and champions saw the former feature."""
+    begun_with = chosen_plugins(settings_with(tmp_path, MINE))
+    settings = settings_with(
+        tmp_path, MINE.replace("1000.0", "500.0"), f"paths.state_dir={tmp_path / 'var'}"
+    )
+    live = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", "key"), None, begun_with)
+    live._thread.join(60.0)
+    progress = live.progress()
+    assert (progress.phase, progress.failure_kind) == ("failed", "PluginError")
+    assert "env.features: last_range (" in progress.failure
+    assert "which this run began with: a file of plugins was changed" in progress.failure
+    assert not journal_path(settings).exists()
 
 
 @pytest.mark.slow

@@ -75,7 +75,9 @@ def trading_in(folder: Path, *overrides: str) -> Iterator[LiveMarketActor]:
     settings = settings.model_copy(update={"credentials": secrets})
     policy = Policy(assembly.model_config(settings), settings.seed)
     with serving(FirstMinutes(380), speed=60.0) as (endpoint, begin):
-        live = LiveMarketActor(settings, endpoint, registry_of(settings, policy))
+        live = LiveMarketActor(
+            settings, endpoint, registry_of(settings, policy), assembly.chosen_plugins(settings)
+        )
         await_that("trading", lambda: live.progress().connected)
         begin()
         await_that("a fill", lambda: live.progress().fills and live.progress().market_time_ns)

@@ -194,6 +194,7 @@ class _Application:
         self._learner_failure: Exception | None = None
         self._served: ResultReference[None] | None = None
         self._before = Account()
+        self._plugins: dict[str, str] = {}
         self._last: Progress | None = None
         self._faults = FaultNotes(assembly.journal_path(settings))
         self._server_restarts = Restarts()
@@ -216,6 +217,7 @@ class _Application:
 
         settings, display = self._settings, self._display
         assembly.check_plugins(settings)
+        self._plugins = assembly.chosen_plugins(settings)
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self._faults.begin()
         self._before = _folded(settings, display, read_only=False)
@@ -418,7 +420,7 @@ class _Application:
                 max_concurrency=16,
                 **self._actor_options(LIVE_SHARE),
             )
-            .remote(settings, endpoint, self._registered)
+            .remote(settings, endpoint, self._registered, self._plugins)
         )
         self._unlock()
         self._stack.callback(_kill, self._live)

@@ -38,6 +38,7 @@ from trading.learning.noted_settings import NOTED, noted_settings
 from trading.learning.online import LearnerReport, OnlineLearner
 from trading.learning.precedence import LEARNING, give_way
 from trading.learning.rollout import Rollout
+from trading.live import assembly
 from trading.logs import configure_logging, get_logger
 
 log = get_logger(__name__)
@@ -113,6 +114,17 @@ class _Fragment(NamedTuple):
     until_s: float
     """When nobody waits for it any more, by the monotonic clock."""
     done: "Future[None]"
+
+
+def shared_champions(settings: Settings) -> ChampionStore:
+    """Return the champions of a shared learner, which note what they are learnt with."""
+    noted = {
+        NOTED: noted_settings(settings),
+        LEARNT_FROM: markets_told(settings),
+        **assembly.champion_notes(settings),
+    }
+    folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
+    return ChampionStore(folder, keep, noted=noted)
 
 
 class SharedLearner:
@@ -219,9 +231,7 @@ class SharedLearner:
     def _begin(self, stack: ExitStack) -> tuple[OnlineLearner, HeldOutSessions, ChampionManager]:
         settings, display = self._settings, _Phases(self)
         learnt = learnt_algorithm(settings, display, stack, self._stop.is_set)
-        noted = {NOTED: noted_settings(settings), LEARNT_FROM: markets_told(settings)}
-        folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-        champions = ChampionStore(folder, keep, noted=noted)
+        champions = shared_champions(settings)
         manager = ChampionManager(champions)
         algorithm = learnt.algorithm
         manager.begin(
@@ -234,7 +244,7 @@ class SharedLearner:
         )
         present = manager.champion
         why = promotion_noted(champions.metadata(present.number))
-        self._identity = folder_identity(folder)
+        self._identity = folder_identity(settings.paths.checkpoints)
         with self._lock:
             self._champion = SharedChampion(present, why, self._identity)
             self._learner, self._fault = learner, ""

@@ -237,6 +237,7 @@ def _owned(work: Path, *, resume: bool) -> Iterator[None]:
 def _begin(work: Path, plan: "SearchPlan", made: list[Point], resume: bool) -> None:
     """Note what is searched, or check that it is what the folder's search is about."""
     from trading.learning.noted_settings import differences, noted_settings
+    from trading.live.assembly import own_features
 
     file = work / _SEARCH
     told = {
@@ -244,6 +245,7 @@ def _begin(work: Path, plan: "SearchPlan", made: list[Point], resume: bool) -> N
         "tune": plan.settings.tune.model_dump(mode="json", exclude={"space", "concurrent"}),
         "folds": plan.told,
         "points": made,
+        "own features": str(own_features(plan.settings) or ""),
     }
     told = json.loads(json.dumps(told))
     if not resume:
@@ -256,7 +258,8 @@ def _begin(work: Path, plan: "SearchPlan", made: list[Point], resume: bool) -> N
     except ValueError as error:
         raise DataError(f"{file} cannot be read ({error}): begin another search") from error
     changed = differences(then["settings"], told["settings"])
-    others = [name for name in told if name != "settings" and then[name] != told[name]]
+    # A search of an older version does not tell of its features.
+    others = [n for n in told if n != "settings" and then.get(n, told[n]) != told[n]]
     changed += [f"{name} is not what it was" for name in others]
     if changed:
         raise DataError(

@@ -12,6 +12,7 @@ import queue
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -146,16 +147,26 @@ class LiveMarket:
     registry
         Where the weight registry is found, which holds the weights of champions; None for a
         rule-based trader.
+    plugins
+        What the driver has loaded, see `assembly.chosen_plugins`. A file that is another one when
+        this process begins to trade, as after a restart, is refused.
     """
 
     def __init__(
-        self, settings: Settings, endpoint: Endpoint, registry: RegistryAddress | None
+        self,
+        settings: Settings,
+        endpoint: Endpoint,
+        registry: RegistryAddress | None,
+        plugins: Mapping[str, str],
     ) -> None:
         configure_logging(settings.log_level, (*settings.credentials.values(), endpoint.api_key))
         torch.set_num_threads(1)
         self._settings = settings
         self._endpoint = endpoint
         self._registry = registry
+        self._plugins = plugins
+        self._noted: dict[str, Any] = {}
+        """Of the features that it trades with, for what its owner promotes."""
         self._unlocked = threading.Event()
         if endpoint.api_key:
             self._unlocked.set()
@@ -433,7 +444,7 @@ class LiveMarket:
         if command.command not in (OwnerCommand.PROMOTE, OwnerCommand.ROLLBACK):
             return None, None
         account = self.account_champion() or AccountChampion()
-        return assembly.champion_change(self._settings, command, account)
+        return assembly.champion_change(self._settings, command, account, self._noted)
 
     def _reload(self, trader: Trader) -> str:
         """Read the settings again, and take up the limits that changed."""
@@ -713,6 +724,10 @@ class LiveMarket:
         settings = self._settings
         calendar = self._calendar
         decider = settings.policy.trader
+        reward, features = assembly.own_reward(settings), assembly.own_features(settings)
+        self._noted = assembly.champion_notes(settings)
+        terms = trading_settings(settings)
+        assembly.check_begun_with(self._plugins, assembly.chosen_plugins(settings))
         with (
             RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
             self._open_journal() as journal,
@@ -743,7 +758,6 @@ class LiveMarket:
                 policy = RuleBasedDecider(assembly.rule_based(settings, seed))
             rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
             broker = assembly.paper_broker(settings, journal, account)
-            terms = trading_settings(settings)
             if account.terms != terms:
                 broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])
             actions, special_dividends = assembly.corporate_actions(settings)
@@ -758,8 +772,8 @@ class LiveMarket:
                 official_closes=settings.data.source == "massive",
                 max_gap=settings.data.unexplained_gap_pct / 100.0,
                 bands=assembly.bands(settings),
-                reward=assembly.own_reward(settings),
-                features=assembly.own_features(settings),
+                reward=reward,
+                features=features,
             )
             markets.halt_indicators = assembly.halt_indicators(settings)
             markets.closes_winding_down = settings.risk.wind_down == "close"

@@ -1,6 +1,7 @@
 """Builds the parts of the live market from the settings."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -294,7 +295,7 @@ def observation_size(settings: Settings) -> int:
     return FEATURE_COUNT + len(settings.env.features)
 
 
-def owner_choice(settings: Settings) -> "OwnerChoice":
+def owner_choice(settings: Settings, noted: Mapping[str, Any] | None = None) -> "OwnerChoice":
     """Return what an owner may name among the champions and checkpoints.
 
     Raises
@@ -311,13 +312,22 @@ def owner_choice(settings: Settings) -> "OwnerChoice":
             "(policy.trader), and there is no champion to change"
         )
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    return OwnerChoice(folder, keep, champion_notes(settings), settings.account.id)
+    noted = champion_notes(settings) if noted is None else noted
+    return OwnerChoice(folder, keep, noted, settings.account.id)
 
 
 def champion_change(
-    settings: Settings, command: "Command", account: "AccountChampion"
+    settings: Settings,
+    command: "Command",
+    account: "AccountChampion",
+    noted: Mapping[str, Any] | None = None,
 ) -> "tuple[Effect, Champion]":
     """Return what a `promote` or `rollback` does to an account, and whose weights then trade.
+
+    Parameters
+    ----------
+    noted
+        The `champion_notes` of who trades now; None: those of the files as they are now.
 
     Raises
     ------
@@ -326,7 +336,7 @@ def champion_change(
     """
     from trading.execution.events import OwnerCommand
 
-    choice = owner_choice(settings)
+    choice = owner_choice(settings, noted)
     if command.command is OwnerCommand.PROMOTE:
         return choice.promote(command.which, model_config(settings), account)
     return choice.roll_back(account)
@@ -404,6 +414,29 @@ def chosen_plugins(settings: Settings) -> dict[str, str]:
         if own is not None:
             told[key] = str(own)
     return told
+
+
+def check_begun_with(begun_with: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Whether plug-ins are those that a run began with, both as of `chosen_plugins`.
+
+    Raises
+    ------
+    PluginError
+        One was changed while the run went on; the message names it.
+    """
+    from trading.errors import PluginError
+
+    changed = [
+        f"{key}: {now.get(key, 'none')} is not {begun_with.get(key, 'none')}, which this run began "
+        "with"
+        for key in sorted({*begun_with, *now})
+        if begun_with.get(key) != now.get(key)
+    ]
+    if changed:
+        raise PluginError(
+            f"{'; '.join(changed)}: a file of plugins was changed while it traded; put it back, or "
+            "stop and start again"
+        )
 
 
 def check_plugins(settings: Settings) -> None:

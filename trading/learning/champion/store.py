@@ -105,7 +105,8 @@ class ChampionStore:
     clock
         Seconds since 1970, for the time of a promotion.
     noted
-        JSON values that the manifest of each champion tells of its origin.
+        JSON values that the manifest of each champion tells of its origin. Where they have a
+        catalogue, see `trading.learning.noted_catalogue`, no champion of another one is loaded.
     account_id
         For whom champions are written, which their manifests note. Those of another account in the
         same folder are left alone; those without a note are everybody's. Empty: all are its own.
@@ -158,9 +159,14 @@ class ChampionStore:
         Raises
         ------
         CheckpointError
-            It is missing or damaged, has an option that is gone, or a weight is no number.
+            It is missing or damaged, has an option that is gone, a weight is no number, or it was
+            learnt with other actions or features than the store's notes tell of.
         """
+        from trading.learning.noted_catalogue import CATALOGUE, check_catalogue
+
         metadata = self.metadata(number)
+        if catalogue := self._noted.get(CATALOGUE):
+            check_catalogue(self.path(number), metadata, catalogue)
         check_options(self.path(number), metadata)
         champion = Champion(
             number, int(metadata["version"]), load_module_weights(self.path(number))
