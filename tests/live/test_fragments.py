@@ -15,12 +15,16 @@ from hypothesis import strategies as st
 
 from tests.live.market import Bars, FirstMinutes, champion_state_of, serving, settings_for, trade
 from tests.usual import clstm_config, risk_limits
+from trading.app.algorithm import online_rules
 from trading.data.massive.server.source import SimulationSource, SourceStep
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.live_env import ActionResult, LiveEnv, TimeStep
+from trading.envs.rewards import largest_reward
+from trading.errors import LearningError
 from trading.execution.broker import PaperBroker
 from trading.execution.events import DecisionMade, Event, SessionClosed
 from trading.execution.journal import Journal
+from trading.learning.online import check_possible
 from trading.learning.policy import Policy
 from trading.learning.rollout import Rollout
 from trading.live import assembly
@@ -70,6 +74,25 @@ def test_a_night_is_added_to_what_the_last_decision_earned() -> None:
     rollout = builder.take(f32(0.0))
     assert rollout.rewards.tolist() == [[4.0]]
     assert rollout.truncated.all() and rollout.final_values.tolist() == [[0.75]]
+
+
+def test_a_close_and_the_next_first_bar_may_each_pay_the_most(tmp_path: Path) -> None:
+    """Of a step both are one reward, and one that no two bars can pay is refused."""
+    usual = settings_for(tmp_path, "env.reward_scale=0.1")
+    rules = online_rules(usual)
+    most = largest_reward(usual.env.reward_scale, usual.env.risk_aversion)
+    assert float(f32(most)[0] + f32(most)[0]) > 2.0 * most, "float32 rounds this one up"
+    for second, is_possible in ((most, True), (1.001 * most, False)):
+        builder = FragmentBuilder(1)
+        begin_step(builder, first=True)
+        builder.reward(f32(most))
+        builder.reward(f32(second))
+        rollout = builder.take(f32(0.0))
+        if is_possible:
+            check_possible(rollout, rules)
+        else:
+            with pytest.raises(LearningError, match=r"rollout\.rewards reaches .* is possible"):
+                check_possible(rollout, rules)
 
 
 def test_a_restart_goes_on_with_the_fragment(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ from trading.live.simulated_world import simulated_world
 _FIRST_REHEARSAL_S = 2.0
 """Live fragments need not wait until the cluster has made nodes for env runners; they are learned
 from alone until then, and what is missing is counted."""
+_REWARDS_IN_A_STEP = 2
+"""At most: a session's last one earns up to the close, and from there up to the next first bar."""
+_ROUNDING = 1e-6
+"""Relative, of rewards added up in float32."""
 
 
 class OpenAlgorithm(NamedTuple):
@@ -58,7 +62,9 @@ def online_rules(settings: Settings) -> OnlineRules:
         updates=learning.gate.updates,
         patience=learning.gate.patience,
         max_observation=LIMIT,
-        max_reward=largest_reward(settings.env.reward_scale, settings.env.risk_aversion),
+        max_reward=_REWARDS_IN_A_STEP
+        * largest_reward(settings.env.reward_scale, settings.env.risk_aversion)
+        * (1.0 + _ROUNDING),
         first_rehearsal_s=None if settings.lockstep else _FIRST_REHEARSAL_S,
     )
 

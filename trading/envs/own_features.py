@@ -21,7 +21,9 @@ from trading.market.chain import F64, I64, ChainColumns
 class MarketBar(NamedTuple):
     """What is known of one underlying when a bar closes, for a feature of one's own.
 
-    NaN is what is not known. Contracts are sorted by expiry, then strike.
+    NaN is what is not known. Contracts are sorted by expiry, then strike. Those that are only held
+    and never opened (adjusted ones, index options that settle at the opening) stand last, behind
+    any expiry, and their `iv` is NaN always.
     """
 
     now_ns: int

@@ -91,6 +91,21 @@ class LearnerReport:
     grad_norm: float = _NAN
 
 
+def check_possible(rollout: Rollout, rules: OnlineRules) -> None:
+    """Refuse what no live market can have made.
+
+    Raises
+    ------
+    LearningError
+        It holds a number that is none, or one that is larger than any can be.
+    """
+    rollout.validate()
+    for name, most in (("observations", rules.max_observation), ("rewards", rules.max_reward)):
+        found = float(np.abs(getattr(rollout, name)[rollout.valid]).max())
+        if found > most:
+            raise LearningError(f"rollout.{name} reaches {found:g}; at most {most:g} is possible")
+
+
 class OnlineLearner:
     """Improves the challenger by live fragments beside rehearsal, and asks the gate.
 
@@ -199,7 +214,7 @@ class OnlineLearner:
         """Whether the fragment was learned from."""
         started = time.perf_counter()
         try:
-            self._check(rollout)
+            check_possible(rollout, self._rules)
             try:
                 results, rehearsed = self._learn_beside(rollout)
             except LearnerLostError as error:
@@ -223,19 +238,6 @@ class OnlineLearner:
         )
         self._unsaved += rollout.steps
         return True
-
-    def _check(self, rollout: Rollout) -> None:
-        """Refuse what no live market can have made; raises LearningError."""
-        rollout.validate()
-        for name, most in (
-            ("observations", self._rules.max_observation),
-            ("rewards", self._rules.max_reward),
-        ):
-            found = float(np.abs(getattr(rollout, name)[rollout.valid]).max())
-            if found > most:
-                raise LearningError(
-                    f"rollout.{name} reaches {found:g}; at most {most:g} is possible"
-                )
 
     def _learn_beside(self, rollout: Rollout) -> tuple[dict[str, Any], int]:
         """Results of one update, and how many rehearsed decisions were in it."""
