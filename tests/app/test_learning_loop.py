@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,9 @@ def run_until(
 ) -> list[LearnerReply]:
     thread = threading.Thread(target=loop.run)
     thread.start()
+    deadline, answers = time.monotonic() + WAIT_S, list[LearnerReply]()
     try:
-        for _ in range(600):
+        while time.monotonic() < deadline:
             answers = told(live)
             if done(answers):
                 return answers
@@ -94,7 +96,7 @@ def run_until(
         raise AssertionError(f"not told in time: {answers}")
     finally:
         stop.set()
-        thread.join(30.0)
+        thread.join(WAIT_S)
         assert not thread.is_alive()
 
 
