@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -96,9 +97,9 @@ class Live:
         self.take(self.manager.promote(fill(seed), why(seed)))
         self.manager.follow(self.account)
 
-    def obey(self, effect: Effect, champion: Champion, kind: OwnerCommand, key: str = "") -> str:
+    def obey(self, effect: Effect, champion: Champion, kind: OwnerCommand) -> str:
         self.champion_policy.know(champion)
-        command = Command(kind, "alice", key=key)
+        command = Command(kind, "alice")
         now_ns = max(self.now_ns, self.broker.account.last_ts_ns)
         said = execute_command(self.broker, command, now_ns, np.nan, effect).said
         self.champion_policy.follow_account(now_ns)
@@ -373,6 +374,22 @@ def test_a_champion_to_fall_back_to_that_cannot_be_read_stops_no_trading(live: L
     execute_command(broker, Command(OwnerCommand.PROMOTE, "bob"), NOW_NS * 2, effect=effect)
     broker.journal.close()
     assert Live(again.folder).trades() == 2
+
+
+def test_the_same_key_is_the_same_choice(live: Live) -> None:
+    def promote(which: str) -> bool:
+        command = Command(OwnerCommand.PROMOTE, "alice", key="k", which=which)
+        effect, _ = live.choice.promote(which, CONFIG, live.account)
+        return execute_command(live.broker, command, live.now_ns, CAPITAL, effect).repeated
+
+    assert [promote("champion-1"), promote("champion-1")] == [False, True]
+    with pytest.raises(OwnerRefused, match="give every command a key of its own"):
+        promote("champion-2")
+    assert live.broker.account.promotions == 2
+    # A journal of an older version does not say what was chosen: the key alone counts.
+    said = live.broker.account.commands["k"]
+    live.broker.account.commands["k"] = msgspec.structs.replace(said, which="")
+    assert promote("champion-2")
 
 
 class Died(BaseException):

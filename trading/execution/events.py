@@ -288,7 +288,8 @@ class OwnerCommanded(msgspec.Struct, frozen=True, tag_field="kind", tag="owner_c
 
     `by` is who said it, `why` in that person's words, `at` when by the wall clock (ISO 8601, UTC),
     `key` what makes it the same command when it comes again, and `answer` what was answered.
-    `symbol` is the underlying that it concerns, `amount` the USD to pay in or take out.
+    `symbol` is the underlying that it concerns, `amount` the USD to pay in or take out, and `which`
+    what was to be promoted (empty in older journals).
     """
 
     ts_ns: int
@@ -301,6 +302,7 @@ class OwnerCommanded(msgspec.Struct, frozen=True, tag_field="kind", tag="owner_c
     answer: str
     symbol: str = ""
     amount: float = 0.0
+    which: str = ""
 
 
 class Carried(msgspec.Struct, frozen=True, tag_field="kind", tag="carried"):

@@ -76,7 +76,9 @@ def execute_command(
     before = account.commands.get(command.key) if command.key else None
     if before is not None:
         asked = (command.command, command.symbol, command.amount)
-        if asked != (before.command, before.symbol, before.amount):
+        differs = asked != (before.command, before.symbol, before.amount)
+        # Journals of older versions do not say what was promoted.
+        if differs or before.which not in ("", command.which):
             raise OwnerRefused(
                 f"the key {command.key!r} was the one of {before.command} before: give every "
                 "command a key of its own"
@@ -98,6 +100,7 @@ def execute_command(
         said,
         command.symbol,
         command.amount,
+        command.which,
     )
     broker.record([word, *events])
     if equity is not None:
@@ -143,7 +146,7 @@ def account_status(broker: PaperBroker, equity: float | None) -> dict[str, Any]:
 
 
 def _check_text(command: Command) -> None:
-    for name in ("by", "why", "key", "symbol", "at"):
+    for name in ("by", "why", "key", "symbol", "at", "which"):
         text = getattr(command, name)
         if len(text) > LONGEST_TEXT or not text.isprintable():
             raise OwnerRefused(
