@@ -165,3 +165,14 @@ def test_a_start_is_refused_where_the_accounts_champion_cannot_be_read(
     (champions.path(2) / "module_state.pkl").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"champion-000000002.*trading checkpoints promote"):
         manager(tmp_path / "checkpoints", AT_TWO)
+
+
+def test_a_champion_that_cannot_be_read_is_told_once_and_tried_at_each_report(
+    tmp_path: Path, at_two: ChampionManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    chosen = AccountChampion(3, 2, 3, 2)
+    for _ in range(3):
+        assert not at_two.follow(chosen)
+    assert caplog.text.count("a champion cannot be read") == 1
+    store(tmp_path).write(write(3), Promotion(30, PromotedBy.OWNER, "by hand"), AT_TWO)
+    assert at_two.follow(chosen) and at_two.champion.number == 3

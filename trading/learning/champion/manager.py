@@ -45,7 +45,7 @@ class ChampionManager:
         self._account = AccountChampion()
         self._present: Champion | None = None
         self._before: Champion | None = None
-        self._fault = ""
+        self._faults = {"read": "", "written": ""}
         self.offered: list[PromotionDecision] = []
         """Promotions that the account has not reported yet, each one over the one before."""
 
@@ -125,8 +125,9 @@ class ChampionManager:
             else:
                 champion = self._champions.load(account.champion)
         except (CheckpointError, OSError) as error:
-            self._tell_fault(error)
+            self._tell_fault("read", error)
             return False
+        self._faults["read"] = ""
         self._before, self._present = self._present, champion
         return True
 
@@ -140,11 +141,13 @@ class ChampionManager:
                 if not self._champions.path(champion.number).is_dir():
                     self._champions.write_again(champion, self._account)
                     log.error("a lost champion is written again", champion=champion.number)
-            self._fault = ""
+            self._faults["written"] = ""
         except OSError as error:
-            self._tell_fault(error)
+            self._tell_fault("written", error)
 
-    def _tell_fault(self, error: Exception) -> None:
-        if str(error) != self._fault:
-            self._fault = str(error)
-            log.error("the champions' folder cannot be used", reason=self._fault)
+    def _tell_fault(self, cannot_be: str, error: Exception) -> None:
+        """Log what a champion cannot be, once for as long as it is the same."""
+        reason = str(error)
+        if reason != self._faults[cannot_be]:
+            self._faults[cannot_be] = reason
+            log.error(f"a champion cannot be {cannot_be}", reason=reason)
