@@ -480,6 +480,13 @@ change of its own. Rules are plain files in
 that every alert fires when it should and only then. Tests with a running application ask every
 panel and every rule for data.
 
+*Trading* has a table of what is held by underlying and one of what was done, but none with a row
+for each fill or leg. A metric is a series for each combination of its labels, kept for 90 days:
+contracts and order ids as labels would be new ones every day, without a bound, and a fill is an
+event with a price, not a figure of one instant. Fills and legs, with prices, are on the page
+([what it shows](page.md)), in `GET /status` and `GET /journal` ([HTTP](http.md)), and in
+`trading report`.
+
 ## The dashboard of Ray
 
 `trading up --set ray.dashboard=true` serves it, prints its address (`http://127.0.0.1:8265`, on the

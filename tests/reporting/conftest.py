@@ -29,10 +29,11 @@ def journal(tmp_path: Path) -> Path:
         later_ns = now_ns + 3600 * SECOND_NS
         shape = "iron_condor" if day % 2 else "long_call"
         broker.record([DecisionMade(now_ns, "SPY", 9, f"{shape}_<near>", 1, 0.5, 0.0, profit=0.0)])
-        opened = broker.submit(
-            open_order(broker, shape, ts_ns=now_ns), market(now_ns), True, now_ns
-        )
+        first = open_order(broker, shape, ts_ns=now_ns)
+        opened = broker.submit(first, market(now_ns), True, now_ns)
         assert isinstance(opened, Fill), opened
+        earned = {first.order_id: (1.5, 0.25, -0.75, 0.5, 0.0, 0.0, -4.0)}
+        broker.record([DecisionMade(later_ns, "SPY", 1, "close", 1, 0.0, 0.0, earned=earned)])
         order = close_order(broker, ts_ns=later_ns)
         broker.submit(order, market(later_ns), True, later_ns)
         broker.close_session(f"2026-01-{day + 5:02d}", broker.account.cash, later_ns + SECOND_NS)

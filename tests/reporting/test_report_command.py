@@ -82,6 +82,40 @@ def test_the_figures_are_the_journals(journal: Path) -> None:
     assert "moved at once: not known" in text and "serving.port=N" in text
 
 
+def test_the_terminal_shows_hours_legs_shares_and_stress_in_eighty_columns(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trading.cli.report._WIDTH", 80)
+    arguments = ("--journal", journal, "--set")
+    with telling(status()) as port:
+        text = run(*arguments, f"serving.port={port}").output
+        told = json.loads(run(*arguments, f"serving.port={port}", "--json").output)
+    assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    rows = [line.split() for line in text.splitlines()]
+
+    def below(title: str) -> list[list[str]]:
+        begin = next(n for n, line in enumerate(text.splitlines()) if line.startswith(title))
+        return list(rows[begin + 1 :])
+
+    for group in told["by_hour"]:
+        assert [group["name"], str(group["trades"])] in [row[:2] for row in below("By hour")]
+    last = told["trades"][-1]
+    shares = next(row for row in below("Their profit") if row[:1] == ["10"])
+    assert shares[1:] == [f"{amount:+,.2f}" for amount in last["parts"].values()]
+    legs = [row for row in below("Their legs") if row[:1] == ["10"]]
+    assert len(legs) == len(last["legs"])
+    for row, leg in zip(legs, last["legs"], strict=True):
+        expected = [leg["what"], leg["symbol"], f"{leg['quantity']:+d}", f"{leg['price']:,.2f}"]
+        assert row[3:] == expected
+    assert any(row[:2] == ["11", "open"] for row in below("Last trades"))
+    for vol, changes in zip(told["stress"]["volatilities"], told["stress"]["changes"], strict=True):
+        assert [f"{vol:+.0%}", *(f"{each:+,.0f}" for each in changes)] in below(
+            "If prices (across)"
+        )
+    silent = run(*arguments, "serving.port=1").output
+    assert "If prices and volatilities moved at once: not known" in silent
+
+
 def test_the_page_is_whole_small_and_needs_no_network(journal: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     with telling(status()) as port:
@@ -147,7 +181,8 @@ def test_the_account_is_found_below_its_own_path_too(journal: Path) -> None:
     with telling(status(), "/paper/status") as port:
         arguments = ("--journal", journal, "--json", "--set", f"serving.port={port}")
         stress = json.loads(run(*arguments).output)["stress"]
-        assert "moved at once: change of equity" in run(*arguments[:2], *arguments[3:]).output
+        text = " ".join(run(*arguments[:2], *arguments[3:]).output.split())
+        assert "moved at once: change of equity" in text
     assert stress["taken"] == "2026-01-12T15:00:00+00:00"
     assert len(stress["changes"]) == len(stress["volatilities"])
 

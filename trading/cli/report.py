@@ -142,10 +142,16 @@ def _print(made: "Report") -> None:
     elif made.open:
         told = f"If prices and volatilities moved at once: not known, {made.no_stress}"
         console.print(told, markup=False)
+    if made.by_hour:
+        console.print(_groups("By hour of the close, New York", made.by_hour))
     if made.days:
         console.print(_days(made.days[-_MOST_ROWS:]))
-    if made.trades:
-        console.print(_trades(made.trades[-_MOST_ROWS:]))
+    trades = [*made.trades[-_MOST_ROWS:], *made.open[:_MOST_ROWS]]
+    if trades:
+        console.print(_trades(trades))
+        if any(trade.parts is not None for trade in trades):
+            console.print(_shares(trades))
+        console.print(_legs(trades))
 
 
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> "Table":
@@ -198,8 +204,11 @@ def _by_part(made: "Report") -> "Table":
 
 
 def _stress_table(stress: "Stress") -> "Table":
-    heads = [f"spot {spot:+.0%}" for spot in stress.spots]
-    title = f"If prices and volatilities moved at once: change of equity, USD, as of {stress.taken}"
+    heads = [f"{spot:+.0%}" for spot in stress.spots]
+    title = (
+        "If prices (across) and volatilities (down) moved at once: change of equity, USD, "
+        f"as of {stress.taken}"
+    )
     table = _table(title, ["volatility"], heads)
     for vol, changes in zip(stress.volatilities, stress.changes, strict=True):
         table.add_row(f"{vol:+.0%}", *(f"{change:+,.0f}" for change in changes))
@@ -226,11 +235,38 @@ def _trades(trades: Sequence["Trade"]) -> "Table":
     from trading.reporting.ledger import new_york
     from trading.reporting.sheet import money
 
-    table = _table("Last trades", ["closed, New York", "underlying", "strategy"], ["profit"])
+    heads = ["#", "closed, New York", "underlying", "strategy"]
+    table = _table("Last trades, and open ones", heads, ["profit"])
     table.add_column("why closed", overflow="fold")
-    for trade in trades:
-        when = f"{new_york(trade.closed_ns):%Y-%m-%d %H:%M}"
+    for number, trade in enumerate(trades, 1):
+        closed = f"{new_york(trade.closed_ns):%Y-%m-%d %H:%M}" if trade.closed_ns else "open"
+        profit = money(trade.profit) if trade.closed_ns else "-"
         table.add_row(
-            when, trade.underlying, trade.strategy, money(trade.profit), trade.reason_close
+            str(number), closed, trade.underlying, trade.strategy, profit, trade.reason_close
         )
+    return table
+
+
+def _shares(trades: Sequence["Trade"]) -> "Table":
+    """Return what each closed one earned by what; a dash where the journal does not tell."""
+    from trading.reporting.ledger import PARTS
+
+    table = _table("Their profit by what earned it, USD", ["#"], PARTS)
+    for number, trade in enumerate(trades, 1):
+        if trade.closed_ns:
+            parts = trade.parts
+            cells = ["-"] * len(PARTS) if parts is None else [f"{parts[n]:+,.2f}" for n in PARTS]
+            table.add_row(str(number), *cells)
+    return table
+
+
+def _legs(trades: Sequence["Trade"]) -> "Table":
+    from trading.reporting.ledger import new_york
+
+    table = _table("Their legs", ["#", "New York", "what", "contract"], ["quantity", "price"])
+    for number, trade in enumerate(trades, 1):
+        for leg in trade.legs:
+            when = f"{new_york(leg.ts_ns):%m-%d %H:%M}"
+            quantity, price = f"{leg.quantity:+d}", f"{leg.price:,.2f}"
+            table.add_row(str(number), when, leg.what, leg.symbol, quantity, price)
     return table
