@@ -98,6 +98,18 @@ def test_what_happens_while_a_challenger_is_judged_is_followed_and_the_next_one_
     assert following.before == trades and following.champion > 4 - (account.newest < 3)
 
 
+def test_a_start_with_a_promotion_that_never_arrived_does_not_go_back_for_an_earlier_report(
+    tmp_path: Path, at_two: ChampionManager
+) -> None:
+    at_two.promote(write(3), not_worse(30))
+    begun = manager(tmp_path / "checkpoints", AT_TWO)
+    assert begun.champion.number == 3
+    assert not begun.follow(AT_TWO)
+    assert begun.champion.number == 3
+    assert not begun.follow(AccountChampion(3, 2, 3, 2))
+    assert begun.champion.number == 3 and begun.offered == []
+
+
 def test_an_offer_over_what_the_owner_came_back_to_is_still_due(
     tmp_path: Path, at_two: ChampionManager
 ) -> None:

@@ -77,7 +77,11 @@ class ChampionManager:
         self._account = account
         if not account.champion and self._champions.news_for(account) is None:
             self._champions.write(fill, Promotion(version, PromotedBy.START, origin), account)
-        self._present, self._before, _ = first_state(self._champions, account, self._champions.load)
+        read = self._champions.load
+        self._present, self._before, news = first_state(self._champions, account, read)
+        if isinstance(news, ChampionPromoted) and account.champion:
+            # The account takes it up when it begins; what it reported before then is no refusal.
+            self.offered.append(PromotionDecision(news, self._present))
 
     def promote(self, fill: Callable[[Path], object], why: Promotion) -> PromotionDecision:
         """Offer a challenger, judged against the present champion, to the account.
