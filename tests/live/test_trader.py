@@ -177,7 +177,7 @@ def test_a_loss_under_the_champion_brings_the_one_before_back_and_a_restart_keep
         second = trade(settings, endpoint, begin, champion_state=old._replace(news=None))
     for result in (first, second):
         account = result.trader.env.broker.account
-        assert (account.champion, account.newest_champion, account.rollbacks) == (1, 2, 1)
+        assert (account.champion, account.newest_champion) == (1, 2)
         assert account.trading_state is TradingState.REDUCING
         assert result.trader.champion_policy.version == 0
         ours = result.trader.policy.weights()
@@ -186,6 +186,7 @@ def test_a_loss_under_the_champion_brings_the_one_before_back_and_a_restart_keep
     with Journal(path, read_only=True) as journal:
         events = list(journal.events())
     fallen = next(i for i, each in enumerate(events) if isinstance(each, ChampionRolledBack))
+    assert isinstance(events[fallen], ChampionRolledBack) and events[fallen].discarded == 2
     assert isinstance(events[fallen + 1], StateChanged)
     accepted = [each for each in events[fallen:] if isinstance(each, OrderAccepted)]
     assert all(each.order.intent is Intent.CLOSE for each in accepted)
