@@ -6,11 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from trading.errors import PluginError
-from trading.plugins.digests import plain
+from trading.plugins.digests import code_digest, plain
 from trading.plugins.registry import Plugin, told
 
 _MOST_TOLD = 300
 _AT = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def check_digest(plugin: Plugin, digest: str) -> None:
+    """Check that a function is the one whose digest a run began with.
+
+    Raises
+    ------
+    PluginError
+        It is another one.
+    """
+    now = code_digest(plugin.make)
+    if now != digest:
+        raise PluginError(
+            f"{plugin} is another than the one that this run began with ({now}, not {digest}): "
+            "let every machine have the same file, and start again"
+        )
 
 
 def compiled(plugin: Plugin) -> Any:

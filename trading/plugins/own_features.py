@@ -17,7 +17,7 @@ from trading.envs.own_features import MarketBar
 from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
 from trading.errors import PluginError
 from trading.market.randomisation import DEFAULT_RANGES
-from trading.plugins.compiled import compiled, read_only, tried
+from trading.plugins.compiled import check_digest, compiled, read_only, tried
 from trading.plugins.digests import code_digest
 from trading.plugins.loading import load_files
 from trading.plugins.registry import Plugin, chosen, told
@@ -105,12 +105,7 @@ def _prepared(own: RegisteredFeatures) -> list[tuple[Plugin, Any]]:
     registered, prepared = load_files(own.files).features, []
     for feature, digest in zip(own.features, own.digests, strict=True):
         plugin = chosen(registered, "feature", feature.name, KEY)
-        now = code_digest(plugin.make)
-        if now != digest:
-            raise PluginError(
-                f"{plugin} is another than the one that this run began with ({now}, not {digest}): "
-                "let every machine have the same file, and start again"
-            )
+        check_digest(plugin, digest)
         function = compiled(plugin)
         for bar, known in _samples():
             tried(plugin, function, bar, known)

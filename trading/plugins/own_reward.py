@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trading.config import Settings
 from trading.errors import PluginError
-from trading.plugins.compiled import compiled, read_only, tried
+from trading.plugins.compiled import check_digest, compiled, read_only, tried
 from trading.plugins.digests import code_digest
 from trading.plugins.loading import load_files
 from trading.plugins.registry import Plugin, chosen, told
@@ -102,12 +102,7 @@ def own_reward(settings: Settings, width: int) -> OwnReward | None:
 @cache
 def _prepared(reward: OwnReward) -> tuple[Plugin, Any]:
     plugin = chosen(load_files(reward.files).rewards, "reward", reward.name, KEY)
-    digest = code_digest(plugin.make)
-    if digest != reward.digest:
-        raise PluginError(
-            f"{plugin} is another than the one that this run began with ({digest}, not "
-            f"{reward.digest}): let every machine have the same file, and start again"
-        )
+    check_digest(plugin, reward.digest)
     function = compiled(plugin)
     for bar in _samples(reward.width):
         tried(plugin, function, bar)
