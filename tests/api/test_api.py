@@ -139,7 +139,10 @@ def test_the_tables_of_a_journal_have_their_columns_and_the_ledgers_figures(
     assert tables.fills.cash.sum() == pytest.approx(ledger.account.cash - 10_000.0)
     assert tables.legs.groupby("fill_id").size().sum() == len(tables.legs) > len(tables.fills)
     assert tables.equity.equity.tolist() == [equity for _, equity in ledger.equity]
-    assert tables.decisions.equity.notna().all()
+    known = tables.decisions.profit.notna()
+    assert tables.decisions.equity.notna().tolist() == known.tolist() and 0 < known.sum() < len(
+        known
+    )
     assert tables.decisions.probability.isna().all(), "they are of before it was journalled"
     assert tables.days.equity.iloc[-1] == ledger.days[-1].equity
 
