@@ -493,9 +493,9 @@ event with a price, not a figure of one instant. Fills and legs, with prices, ar
 loopback alone), and it asks for the token that `ray get-auth-token` prints. Of this application it
 shows:
 
-- *Actors*: the *live-market* actor and the weight registry by name, whether they are alive, how
-  often they were started again, memory and processor, and their logs; learners, runners and the
-  market's server, where they are actors
+- *Actors*: the *live-market* actor by name, whether it is alive, how often it was started again,
+  memory and processor, and its log; learners, runners and the market's server, where they are
+  actors
 - *Jobs*: the driver, one job for each `trading up` or `trading train` that runs in this Ray
 - *Serve*: the application of the account with its replicas, by the path that it answers at
 - *Cluster*: processors, memory and object store of the machine, and each worker process

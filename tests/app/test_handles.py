@@ -7,7 +7,6 @@ import pytest
 from trading.app import handles
 from trading.app.cluster_feed import RayFeedActor
 from trading.config.settings import CredentialSettings
-from trading.learning.champion.registry import WeightRegistry
 from trading.learning.champion.store import AccountChampion, Champion
 from trading.live.actor import LiveMarket, Progress
 from trading.live.endpoint import Endpoint
@@ -35,7 +34,6 @@ TYPES = {
     [
         (handles.LiveMarketHandle, LiveMarket),
         (handles.MarketServerHandle, MarketServerHost),
-        (handles.RegistryHandle, WeightRegistry),
         (handles.FeedHandle, RayFeedActor),
     ],
 )

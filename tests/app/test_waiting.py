@@ -1,6 +1,9 @@
 """Waits that a stop ends, whatever does not come."""
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +11,7 @@ import pytest
 import ray
 
 from tests.waits import WAIT_S
-from trading.app.waiting import StopRequested, arrived, await_room, unless_stopped
+from trading.app.waiting import Heartbeat, StopRequested, arrived, await_room, unless_stopped
 
 NOTHING_LEFT = 0.0
 
@@ -77,3 +80,25 @@ def test_a_stop_ends_the_wait_for_nodes_and_takes_back_what_was_asked_for() -> N
         await_room("nodes", [{"no such node": 1.0}], [{"CPU": 99.0}], stop.is_set)
     table = ray.util.placement_group_table()
     assert "PENDING" not in {each["state"] for each in table.values()}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_an_actor_that_hangs_is_found_and_the_one_in_its_place_is_not() -> None:
+    @ray.remote(num_cpus=0, max_restarts=1, max_task_retries=-1)
+    class Part:
+        def ping(self) -> int:
+            return os.getpid()
+
+    part, heartbeat = Part.remote(), Heartbeat()
+    process = ray.get(part.ping.remote())
+    assert not heartbeat.is_lost(part, time.monotonic(), 1.0)
+    ray.get(part.ping.remote())
+    os.kill(process, signal.SIGSTOP)
+    deadline = time.monotonic() + WAIT_S
+    while not heartbeat.is_lost(part, time.monotonic(), 1.0):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ray.kill(part, no_restart=False)
+    assert ray.get(part.ping.remote()) != process
+    assert not Heartbeat().is_lost(part, time.monotonic(), 1.0)

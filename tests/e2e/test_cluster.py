@@ -146,7 +146,6 @@ def trading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trading]:
 WHERE_IT_BELONGS = {
     "LiveMarket": [LIVE_MARKET],
     "MarketServerHost": [LIVE_MARKET],
-    "WeightRegistry": [LIVE_MARKET],
     ":api": [LIVE_MARKET, LIVE_MARKET],  # Serve names a replica after application and deployment
     "_WrappedExecutable": [LEARNER],  # what RLlib's learners are called
     "BatchedEnvRunner": [CPUS],

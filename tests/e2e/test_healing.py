@@ -110,7 +110,7 @@ def await_reason(application: Application, part: str) -> str:
     return application.wait_until(f"not ready: {part}", told)
 
 
-@pytest.mark.parametrize("part", ["live market", "registry", "replica"])
+@pytest.mark.parametrize("part", ["live market", "replica"])
 def test_a_killed_part_comes_back_and_who_asks_meanwhile_is_answered(
     application: Application, part: str
 ) -> None:
@@ -167,9 +167,7 @@ def test_a_live_market_that_is_stopped_is_started_again(application: Application
     assert is_gone(before["process"])
 
 
-@pytest.mark.parametrize(
-    "part", ["MarketServerHost", LEARNER, pytest.param("WeightRegistry", marks=pytest.mark.faults)]
-)
+@pytest.mark.parametrize("part", ["MarketServerHost", LEARNER])
 def test_a_part_that_hangs_is_replaced_and_trading_goes_on(
     application: Application, part: str
 ) -> None:

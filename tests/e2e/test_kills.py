@@ -52,7 +52,6 @@ PARTS = {
     "live market": "LiveMarket",
     "learner": "_WrappedExecutable",
     "runner": "BatchedEnvRunner",
-    "registry": "WeightRegistry",
     "market server": "MarketServerHost",
     "replica": "ServeReplica",
     "proxy": "ProxyActor",

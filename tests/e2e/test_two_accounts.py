@@ -240,7 +240,6 @@ def test_one_that_ends_leaves_the_other_trading_and_able_to_start_again(
     assert (after["process"], after["restarts"]) == (before["process"], before["restarts"])
     if httpx.URL(gone).path != "/":
         assert "second" not in client.get(f"{gone}/status", timeout=20.0).text
-    # What a live market begins with is its own registry's, which the other has not taken along.
     os.kill(after["process"], signal.SIGKILL)
 
     def again() -> dict[str, Any] | None:

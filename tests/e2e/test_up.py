@@ -214,9 +214,7 @@ def test_the_account_survives_the_kill_of_the_live_actor(application: Applicatio
     application.wait_ready()
 
 
-@pytest.mark.parametrize(
-    "part", ["MarketServerHost", "WeightRegistry", "ServeReplica", "ProxyActor"]
-)
+@pytest.mark.parametrize("part", ["MarketServerHost", "ServeReplica", "ProxyActor"])
 def test_a_killed_part_comes_back_and_trading_goes_on(application: Application, part: str) -> None:
     before = application.status()
     there = processes_of(application, part)

@@ -22,7 +22,6 @@ from trading.execution.broker import PaperBroker
 from trading.execution.events import ChampionPromoted, PromotedBy
 from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
-from trading.learning.champion.registry import WeightRegistry
 from trading.learning.champion.store import (
     AccountChampion,
     Champion,
@@ -152,15 +151,14 @@ def champion_state_of(policy: Policy, account: Account | None = None) -> Champio
     return ChampionState(Champion(1, 0, policy.weights()), None, None if is_known else news)
 
 
-def registry_of(settings: Settings, policy: Policy) -> WeightRegistry:
-    """A registry without Ray around it, and the policy as the first champion on disk."""
-    champions = ChampionStore(settings.paths.checkpoints, 5)
-    champions.write(
+def write_first_champion(settings: Settings) -> None:
+    """A policy of the settings' seed, as the first champion on disk."""
+    policy = Policy(assembly.model_config(settings), settings.seed)
+    ChampionStore(settings.paths.checkpoints, 5).write(
         lambda folder: write_module_weights(folder, policy.weights()),
         Promotion(0, PromotedBy.START, "of the test"),
         AccountChampion(),
     )
-    return WeightRegistry(champions.load)
 
 
 def await_that(what: str, condition: Callable[[], Any], within_s: float = WAIT_S) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from ray import cloudpickle
 
 from tests.live import market as market_of_test
-from tests.live.market import FirstMinutes, registry_of, serving, settings_for
+from tests.live.market import FirstMinutes, serving, settings_for, write_first_champion
 from trading.app.driver import without_secrets
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
@@ -34,17 +34,14 @@ await_that = partial(market_of_test.await_that, within_s=WAIT_S)
 
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveMarket]:
-    monkeypatch.setattr(live_actor.ray, "get", lambda value, **_: value)
     monkeypatch.setenv("CONTROL_TOKEN", TOKEN)
     settings = settings_for(tmp_path, "learning.lockstep=false")
     credentials = settings.credentials.model_copy(update={"control_token": _secret(TOKEN)})
     settings = settings.model_copy(update={"credentials": credentials})
-    policy = Policy(assembly.model_config(settings), settings.seed)
     # Slow enough that the day is not over while it is commanded.
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
-        market = LiveMarket(
-            settings, endpoint, registry_of(settings, policy), assembly.chosen_plugins(settings)
-        )
+        write_first_champion(settings)
+        market = LiveMarket(settings, endpoint, assembly.chosen_plugins(settings))
         await_that("trading", lambda: market.progress().connected)
         begin()
         await_that("a bar", lambda: market.progress().market_time_ns)
@@ -161,23 +158,15 @@ def test_faults_of_disks_and_a_busy_trader_leave_the_owner_a_hearing(
     assert live.status()["account"]["trading_state"] == "HALTED"
 
 
-def test_without_its_secrets_it_waits_and_holds_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(live_actor.ray, "get", lambda value, **_: value)
+def test_without_its_secrets_it_waits_and_holds_none(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, "learning.lockstep=false")
     secrets = settings.credentials.model_copy(update={"control_token": _secret(TOKEN)})
     told = without_secrets(settings.model_copy(update={"credentials": secrets}))
     assert TOKEN.encode() not in cloudpickle.dumps(told)
-    policy = Policy(assembly.model_config(settings), settings.seed)
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
         key = endpoint.api_key
-        market = LiveMarket(
-            told,
-            replace(endpoint, api_key=""),
-            registry_of(settings, policy),
-            assembly.chosen_plugins(settings),
-        )
+        write_first_champion(settings)
+        market = LiveMarket(told, replace(endpoint, api_key=""), assembly.chosen_plugins(settings))
         assert market.progress().locked
         assert market.progress().phase == "starting"
         market.unlock(secrets, key)
@@ -192,7 +181,7 @@ def test_without_its_secrets_it_waits_and_holds_none(
 
 def test_one_that_is_stopped_before_it_has_its_secrets_ends(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    market = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", ""), None, {})
+    market = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", ""), {})
     assert market.stop().phase == "stopped"
 
 

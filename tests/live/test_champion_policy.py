@@ -1,6 +1,5 @@
 """Which policy trades, by decisions, by drawdowns, by its owner, and after a death in between."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from trading.execution.states import TradingState
 from trading.learning.champion.manager import ChampionManager, PromotionDecision
 from trading.learning.champion.owner_choice import OwnerChoice
 from trading.learning.champion.store import (
+    PASSED_OVER,
     AccountChampion,
     Champion,
     ChampionStore,
@@ -67,9 +67,7 @@ def why(seed: int, by: PromotedBy = GATE) -> Promotion:
 class Live:
     """An account and its driver, as processes that can die; champion N is of seed N."""
 
-    def __init__(
-        self, folder: Path, in_between: Callable[["Live"], object] = lambda _: None
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = ChampionStore(folder / "checkpoints", 3)
         self.choice = OwnerChoice(folder / "checkpoints", 3)
@@ -78,12 +76,9 @@ class Live:
         self.policy = Policy(CONFIG, 99)
         self.manager = ChampionManager(self.store)
         self.manager.begin(fill(1), 10, "the beginning", self.account)
-        state = first_state(self.store, self.account, self.store.load)
-        self.store.pass_over(max(self.account.newest, state.champion.number))
+        state = first_state(self.store, self.account)
         self.champion_policy = ChampionPolicy(self.broker, self.policy, state)
         self.champion_policy.begin(self.now_ns)
-        in_between(self)
-        self.store.forget_old_pointer()
 
     @property
     def account(self) -> AccountChampion:
@@ -225,7 +220,7 @@ def test_of_two_that_never_arrived_the_first_is_taken_up_and_the_second_offered_
     live.manager.follow(live.account)
     assert live.manager.offered == [first, second] and live.manager.champion.number == 4
     live.die()
-    state = first_state(live.store, live.account, live.store.load)
+    state = first_state(live.store, live.account)
     assert state.news == first.event
     live.manager.follow(AccountChampion(3, 2, 3, 2))
     assert live.manager.offered == [second] and live.manager.champion.number == 4
@@ -479,105 +474,15 @@ def test_a_death_before_any_write_of_a_start_leaves_one_champion(tmp_path: Path)
     raise AssertionError("it never came to its end")
 
 
-def point(live: Live, champion: int, change: dict[str, Any]) -> Path:
-    """The pointer file of an older version."""
-    path = live.store.directory / "champion.json"
-    content = {"moves": 4, "champion": champion, "before": 0, "change": change}
-    path.write_text(json.dumps(content))
-    return path
-
-
-def promotion(number: int, by: str, before: int) -> dict[str, Any]:
-    return {
-        "kind": "champion_promoted",
-        "ts_ns": 0,
-        "champion": number,
-        "version": 10 * number,
-        "before": before,
-        "by": by,
-        "reason": "of the pointer",
-        "equity": 0.0,
-    }
-
-
-def rollback(number: int, by: str, discarded: int) -> dict[str, Any]:
-    return {
-        "kind": "champion_rolled_back",
-        "ts_ns": 0,
-        "number": 0,
-        "champion": number,
-        "version": 10 * number,
-        "discarded": discarded,
-        "by": by,
-        "reason": "of the pointer",
-        "equity": 0.0,
-        "peak": 0.0,
-    }
-
-
-@pytest.mark.parametrize(
-    ("champion", "change", "trades"),
-    [
-        (2, promotion(2, "gate", 1), 2),
-        (3, promotion(3, "gate", 2), 3),
-        (3, promotion(3, "owner", 2), 3),
-        (3, promotion(3, "gate", 1), 2),
-        (1, rollback(1, "owner", 2), 1),
-        (1, rollback(1, "drawdown", 2), 2),
-        (2, rollback(2, "owner", 3), 2),
-    ],
-)
-def test_the_pointer_of_an_older_version_is_heard_once_and_removed(
-    live: Live, champion: int, change: dict[str, Any], trades: int
-) -> None:
-    """Champion 3 lies in the folder, and the journal does not know it."""
+def test_what_an_older_version_passed_over_is_its_owners_alone_to_choose(live: Live) -> None:
+    """It noted so in champions that its pointer had not been moved to."""
     live.store.write(fill(3), why(3), live.account)
-    pointer = point(live, champion, change)
-    again = live.again()
-    assert again.agrees() == trades and not pointer.exists()
-    assert again.store.numbers() == [1, 2, 3], "nothing is deleted"
-    seen = again.broker.journal.last_seq
-    third = again.again()
-    assert (third.agrees(), third.broker.journal.last_seq) == (trades, seen)
-    third.promote(7)
-    assert third.agrees() > 2
-
-
-def test_a_new_account_begins_with_the_champion_of_an_old_pointer(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    store = ChampionStore(folder, 3)
-    for seed in (1, 2):
-        store.write(fill(seed), why(seed), AccountChampion(seed - 1, 0, seed - 1))
-    (store.directory / "champion.json").write_text(
-        json.dumps({"moves": 3, "champion": 1, "before": 0, "change": rollback(1, "owner", 2)})
-    )
-    live = Live(tmp_path)
-    assert live.agrees() == 1 and live.again().agrees() == 1
-    # What was left aside is still its owner's to choose.
+    (live.store.path(3) / PASSED_OVER).touch()
     live = live.again()
-    effect, champion = live.choice.promote("champion-2", CONFIG, live.account)
+    assert live.agrees() == 2
+    effect, champion = live.choice.promote("champion-3", CONFIG, live.account)
     live.obey(effect, champion, OwnerCommand.PROMOTE)
-    assert live.trades() == 2 and store.numbers() == [1, 2]
-
-
-def test_what_an_owner_writes_while_a_start_is_under_way_stays(live: Live) -> None:
-    """The commands of an owner are taken before the first bar, when the pointer is still there."""
-    pointer = point(live, 2, promotion(2, "gate", 1))
-    live.die()
-    live = Live(live.folder, in_between=lambda starting: starting.promote_by_owner(5))
-    assert not pointer.exists() and live.store.numbers() == [1, 2, 3]
-    assert live.account.champion == 3 and live.trades() == 5
-    assert live.again().agrees() == 3
-
-
-def test_a_pointer_that_cannot_be_read_says_what_helps(live: Live) -> None:
-    pointer = live.store.directory / "champion.json"
-    pointer.write_bytes(b"\xff")
-    with pytest.raises(CheckpointError, match=r"champion\.json cannot be read .* remove it"):
-        live.again()
-    pointer.unlink()
-    live.die()
-    assert Live(live.folder).agrees() == 2
+    assert live.trades() == 3 and live.again().agrees() == 3
 
 
 def test_the_limit_is_the_settings(tmp_path: Path) -> None:

@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.live.market import DAY, FirstMinutes, registry_of, serving, settings_for
+from tests.live.market import DAY, FirstMinutes, serving, settings_for, write_first_champion
 from tests.live.test_actor_owner import await_that
 from trading.data.massive.protocol import FeedProtocol
 from trading.data.massive.server.source import SimulationSource, SourceStep
-from trading.learning.policy import Policy
-from trading.live import actor as live_actor
 from trading.live import assembly, readiness
 from trading.live.actor import LiveMarket
 from trading.live.trader import Trader
@@ -55,11 +53,9 @@ class Live:
         endpoint, begin = stack.enter_context(serving(self.tape, speed=1.0, **options))
         made = assembly.stream_settings
         patch.setattr(assembly, "stream_settings", lambda *which: replace(made(*which), **stream))
-        patch.setattr(live_actor.ray, "get", lambda value, **_: value)
         settings = settings_for(folder, "symbols=[AAA]", "data.bar_seconds=1", *overrides)
         data = settings.data.model_copy(update={"source": "massive"})
         settings = settings.model_copy(update={"data": data})
-        policy = Policy(assembly.model_config(settings), settings.seed)
         begin()
         begun_ns = time.monotonic_ns()
 
@@ -68,9 +64,8 @@ class Live:
             return self.tape.start_ns + passed_ns + round(self.off_s * 1e9)
 
         patch.setattr(Trader.run, "__defaults__", (machine_ns,))
-        self.market = LiveMarket(
-            settings, endpoint, registry_of(settings, policy), assembly.chosen_plugins(settings)
-        )
+        write_first_champion(settings)
+        self.market = LiveMarket(settings, endpoint, assembly.chosen_plugins(settings))
         stack.callback(self.market.stop)
 
     def await_ready(self) -> None:

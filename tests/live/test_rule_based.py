@@ -94,10 +94,10 @@ def test_one_that_acts_outside_the_mask_ends_before_anything_is_journalled(tmp_p
     assert not any(isinstance(each, DecisionMade) for each in events_of(settings))
 
 
-def test_the_live_market_trades_by_rules_without_a_registry_or_a_champion(tmp_path: Path) -> None:
+def test_the_live_market_trades_by_rules_without_a_champion(tmp_path: Path) -> None:
     settings = rules(tmp_path, "actor", OPENS)
     with serving(FirstMinutes(380), speed=120.0) as (endpoint, begin):
-        live = LiveMarket(settings, endpoint, None, assembly.chosen_plugins(settings))
+        live = LiveMarket(settings, endpoint, assembly.chosen_plugins(settings))
         try:
             await_that("trading", lambda: live.progress().connected)
             begin()

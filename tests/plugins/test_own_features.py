@@ -289,7 +289,7 @@ def test_a_live_market_that_begins_again_refuses_a_file_that_was_edited(tmp_path
     settings = settings_with(
         tmp_path, MINE.replace("1000.0", "500.0"), f"paths.state_dir={tmp_path / 'var'}"
     )
-    live = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", "key"), None, begun_with)
+    live = LiveMarket(settings, Endpoint("ws://nowhere", "http://nowhere", "key"), begun_with)
     live._thread.join(60.0)
     progress = live.progress()
     assert (progress.phase, progress.failure_kind) == ("failed", "PluginError")

@@ -15,13 +15,12 @@ from pydantic import SecretStr
 from tests.live.market import (
     FirstMinutes,
     await_that,
-    registry_of,
     serving,
     settings_for,
+    write_first_champion,
 )
 from tests.ports import free_port
 from tests.waits import WAIT_S
-from trading.learning.policy import Policy
 from trading.live import assembly
 from trading.live.actor import LiveMarket as LiveMarketActor
 from trading.serving.live_market import LiveMarketGone, NamedActor
@@ -73,11 +72,9 @@ def trading_in(folder: Path, *overrides: str) -> Iterator[LiveMarketActor]:
     settings = settings_for(folder, "learning.lockstep=false", *overrides)
     secrets = settings.credentials.model_copy(update={"control_token": SecretStr(TOKEN)})
     settings = settings.model_copy(update={"credentials": secrets})
-    policy = Policy(assembly.model_config(settings), settings.seed)
     with serving(FirstMinutes(380), speed=60.0) as (endpoint, begin):
-        live = LiveMarketActor(
-            settings, endpoint, registry_of(settings, policy), assembly.chosen_plugins(settings)
-        )
+        write_first_champion(settings)
+        live = LiveMarketActor(settings, endpoint, assembly.chosen_plugins(settings))
         await_that("trading", lambda: live.progress().connected)
         begin()
         await_that("a fill", lambda: live.progress().fills and live.progress().market_time_ns)

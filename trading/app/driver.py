@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         LiveMarketHandle,
         MarketServerHandle,
         PingedActor,
-        RegistryHandle,
         ResultReference,
     )
     from trading.app.held_out import HeldOutSessions
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from trading.app.shared_address import SharedLearnerAddress
     from trading.app.shared_learning import SharedLearning
     from trading.learning.champion.manager import ChampionManager
-    from trading.learning.champion.registry import RegistryAddress
     from trading.learning.champion.store import ChampionStore
     from trading.learning.online import OnlineLearner
     from trading.live.actor import Progress
@@ -68,7 +66,7 @@ NOT_TOGETHER = (
 LIVE_SHARE = 0.1
 SMALL_SHARE = 0.001
 """Shares of the live market's custom resource, so that it fits on its one node with those that it
-lives by (market server, weight registry, HTTP replicas, the driver), and other accounts beside."""
+lives by (market server, HTTP replicas, the driver), and other accounts beside."""
 
 
 class ApplicationFailed(TradingError):
@@ -183,8 +181,6 @@ class _Application:
         self._endpoint: Endpoint | None = None
         self._key = ""
         self._live: LiveMarketHandle | None = None
-        self._registered: RegistryAddress | None = None
-        self._registry: RegistryHandle | None = None
         self._champion_manager: ChampionManager | None = None
         self._held_out: HeldOutSessions | None = None
         self._learner: OnlineLearner | SharedLearning | None = None
@@ -201,7 +197,7 @@ class _Application:
         self._heard_s: float | None = None
         """When the live market's process answered last; None before this one ever did."""
         self._halted = ""
-        self._server_heartbeat, self._registry_heartbeat = Heartbeat(), Heartbeat()
+        self._server_heartbeat = Heartbeat()
         self._loop: LearningLoop | None = None
         self._learning_hangs = ""
 
@@ -306,15 +302,14 @@ class _Application:
         settings, account = self._settings, self._before
         learnt = learnt_algorithm(settings, self._display, self._stack, self._stop.is_set)
         algorithm, self._checkpoint = learnt.algorithm, learnt.checkpoint
-        champions = self._champions()
-        manager = ChampionManager(champions)
+        manager = ChampionManager(self._champions())
         manager.begin(
             algorithm.save_to_path,
             algorithm.weights_version,
             learnt.origin,
             AccountChampion.of(account),
         )
-        self._introduce_champion(champions, manager)
+        self._introduce_champion(manager)
         if settings.learns:
             self._held_out = HeldOutSessions(settings)
             self._learner = OnlineLearner(
@@ -364,7 +359,7 @@ class _Application:
             write_shared(folder, first)
 
         manager.begin(fill, version, f"the shared learner's: {origin}", AccountChampion.of(account))
-        self._introduce_champion(champions, manager)
+        self._introduce_champion(manager)
         self._learner = learner
 
     def _champions(self) -> ChampionStore:
@@ -384,21 +379,9 @@ class _Application:
             account_id=settings.account.id,
         )
 
-    def _introduce_champion(self, champions: ChampionStore, manager: ChampionManager) -> None:
-        """Start the registry that hands out champions, and say who trades."""
-        from trading.learning.champion import registry
-
+    def _introduce_champion(self, manager: ChampionManager) -> None:
+        """Say who trades."""
         self._champion_manager = manager
-        self._registered = registry.RegistryAddress(
-            registry.registry_name(), account_name(self._settings)
-        )
-        self._registry = registry.create_registry(
-            self._registered.namespace,
-            champions.load,
-            self._actor_options(SMALL_SHARE),
-            self._registered.name,
-        )
-        self._stack.callback(_kill, self._registry)
         champion = manager.champion
         self._display.note(f"champion: {champion.number} (version {champion.version})")
 
@@ -420,7 +403,7 @@ class _Application:
                 max_concurrency=16,
                 **self._actor_options(LIVE_SHARE),
             )
-            .remote(settings, endpoint, self._registered, self._plugins)
+            .remote(settings, endpoint, self._plugins)
         )
         self._unlock()
         self._stack.callback(_kill, self._live)
@@ -481,9 +464,9 @@ class _Application:
         self._mind_hangs()
 
     def _mind_hangs(self) -> None:
-        """End a market server or weight registry that hangs, and tell of a learner that does.
+        """End a market server that hangs, and tell of a learner that does.
 
-        The market server's death is seen at the next look; Ray starts a registry again.
+        The market server's death is seen at the next look.
         """
         import ray
 
@@ -492,11 +475,6 @@ class _Application:
         if server is not None and self._server_heartbeat.is_lost(server, now_s, hang_s):
             log.error("the market server hangs and is ended")
             ray.kill(server)
-        if self._registry is not None and self._registry_heartbeat.is_lost(
-            self._registry, now_s, hang_s
-        ):
-            log.error("the weight registry hangs and is started again")
-            ray.kill(self._registry, no_restart=False)
         self._mind_learning()
 
     def _mind_learning(self) -> None:

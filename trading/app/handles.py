@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from trading.config.settings import CredentialSettings
-    from trading.learning.champion.store import AccountChampion, Champion
+    from trading.learning.champion.store import AccountChampion
     from trading.live.actor import Progress
     from trading.live.endpoint import Endpoint
     from trading.live.metrics import LearnerFigures
@@ -56,12 +56,6 @@ class MarketServerHandle(PingedActor, Protocol):
     begin: RemoteMethod[[], None]
     wait_finished: RemoteMethod[[], None]
     stop: RemoteMethod[[], None]
-
-
-class RegistryHandle(PingedActor, Protocol):
-    """Of `trading.learning.champion.registry.WeightRegistry`."""
-
-    champion: RemoteMethod[[int], Champion | None]
 
 
 class FeedHandle(Protocol):

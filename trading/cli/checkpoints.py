@@ -194,7 +194,6 @@ def promote(
         champion = choice.prepare(which, model_config(settings), account)
         name = f"champion-{champion.number}"
         if is_new:
-            choice.champions.forget_old_pointer()
             print(f"{name} trades from the first start on (version {champion.version})")
         else:
             _give(settings, "promote", wait, name)

@@ -34,7 +34,6 @@ from trading.errors import (
     DataError,
     JournalLocked,
     JournalUnwritable,
-    LearningError,
     OwnerRefused,
     TradingError,
 )
@@ -44,7 +43,6 @@ from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command, Effect
 from trading.files import takes
-from trading.learning.champion.registry import RegistryAddress
 from trading.learning.champion.store import (
     AccountChampion,
     Champion,
@@ -92,8 +90,6 @@ log = get_logger(__name__)
 ACTOR_NAME = "live-market"
 _LOCK_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 20.0
-_CHAMPION_TIMEOUT_S = 60.0
-_CHAMPION_POLL_S = 0.5
 _COMMAND_TIMEOUT_S = 10.0
 _DISKS_S = 60.0
 _ROOM_POLL_S = 2.0
@@ -144,9 +140,6 @@ class LiveMarket:
     endpoint
         Where market data comes from. Without a key it begins once `unlock` has handed over the
         secrets: Ray keeps an actor's arguments in the cluster's store, which may be on a disk.
-    registry
-        Where the weight registry is found, which holds the weights of champions; None for a
-        rule-based trader.
     plugins
         What the driver has loaded, see `assembly.chosen_plugins`. A file that is another one when
         this process begins to trade, as after a restart, is refused.
@@ -156,14 +149,12 @@ class LiveMarket:
         self,
         settings: Settings,
         endpoint: Endpoint,
-        registry: RegistryAddress | None,
         plugins: Mapping[str, str],
     ) -> None:
         configure_logging(settings.log_level, (*settings.credentials.values(), endpoint.api_key))
         torch.set_num_threads(1)
         self._settings = settings
         self._endpoint = endpoint
-        self._registry = registry
         self._plugins = plugins
         self._noted: dict[str, Any] = {}
         """Of the features that it trades with, for what its owner promotes."""
@@ -747,11 +738,12 @@ class LiveMarket:
             if decider is None:
                 keep = settings.learning.keep_checkpoints
                 champions = ChampionStore(
-                    settings.paths.checkpoints, keep, account_id=settings.account.id
+                    settings.paths.checkpoints,
+                    keep,
+                    noted=self._noted,
+                    account_id=settings.account.id,
                 )
-                account_champion = AccountChampion.of(account)
-                champion_state = first_state(champions, account_champion, self._champion)
-                champions.pass_over(max(account_champion.newest, champion_state.champion.number))
+                champion_state = first_state(champions, AccountChampion.of(account))
                 policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
             else:
                 check_account(account, decider)
@@ -810,8 +802,6 @@ class LiveMarket:
             threading.Thread(target=self._watch_for_hangs, name="watchdog", daemon=True).start()
             self._notify(broker)
             trader.open()
-            if champion_state is not None:
-                champions.forget_old_pointer()
             self._take_snapshot(trader, trader.clock.bar)
             if self._stopping.is_set():
                 trader.stopping.set()
@@ -826,17 +816,6 @@ class LiveMarket:
         journal = broker.journal
         self._activity.open(journal.path, journal.last_seq)
         broker.followers.append(lambda events: self._activity.follow(events, journal.last_seq))
-
-    def _champion(self, number: int) -> Champion:
-        """Weights by number; waits a while for a registry that is started again."""
-        assert self._registry is not None, "the learned policy has one"
-        deadline = time.monotonic() + _CHAMPION_TIMEOUT_S
-        while True:
-            champion = self._registry.champion(number)
-            if champion is not None:
-                return champion
-            if time.monotonic() > deadline or self._stopping.wait(_CHAMPION_POLL_S):
-                raise LearningError("the weight registry does not answer: see its log")
 
     def _notify(self, broker: PaperBroker) -> None:
         """Tell the owner from here on, where the settings say how."""

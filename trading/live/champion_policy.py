@@ -3,14 +3,9 @@
 import msgspec
 
 from trading.execution.broker import PaperBroker
-from trading.execution.events import (
-    ChallengerRejected,
-    ChampionPromoted,
-    ChampionRolledBack,
-    PromotedBy,
-)
+from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.manager import PromotionDecision
-from trading.learning.champion.owner_choice import adopted, peak, worth
+from trading.learning.champion.owner_choice import adopted, worth
 from trading.learning.champion.store import AccountChampion, Champion, ChampionState
 from trading.learning.policy import Policy
 from trading.logs import get_logger
@@ -60,7 +55,7 @@ class ChampionPolicy:
                 news = ChampionPromoted(
                     0, champion.number, champion.version, 0, PromotedBy.START, reason, 0.0
                 )
-            self._change(news, champion, now_ns, None)
+            self._promote(news, champion, now_ns, None)
         if account.weights_version != champion.version:
             self._broker.record([adopted(champion, now_ns)])
         self._load(champion)
@@ -82,7 +77,7 @@ class ChampionPolicy:
         if event.before != account.champion:
             log.info("a promotion is void", champion=event.champion, over=event.before)
             return
-        self._change(event, champion, now_ns, equity)
+        self._promote(event, champion, now_ns, equity)
         self._load(champion)
 
     def know(self, champion: Champion) -> None:
@@ -100,18 +95,11 @@ class ChampionPolicy:
             self._broker.record([adopted(champion, now_ns)])
         self._load(champion)
 
-    def _change(
-        self,
-        event: ChampionPromoted | ChampionRolledBack,
-        champion: Champion,
-        now_ns: int,
-        equity: float | None,
+    def _promote(
+        self, event: ChampionPromoted, champion: Champion, now_ns: int, equity: float | None
     ) -> None:
-        account = self._broker.account
+        """Journal a promotion and the weights that it adopts, in one transaction."""
         event = msgspec.structs.replace(event, ts_ns=now_ns, equity=worth(self._broker, equity))
-        if isinstance(event, ChampionRolledBack):
-            number = account.rollbacks + 1
-            event = msgspec.structs.replace(event, number=number, peak=peak(self._broker))
         self._broker.change_champion(event, adopted(champion, now_ns))
 
     def _load(self, champion: Champion) -> None:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from trading.learning.champion.gate import GateResult as GateResult
     from trading.learning.champion.manager import ChampionManager as ChampionManager
     from trading.learning.champion.manager import PromotionDecision as PromotionDecision
-    from trading.learning.champion.registry import WeightRegistry as WeightRegistry
     from trading.learning.champion.store import AccountChampion as AccountChampion
     from trading.learning.champion.store import Champion as Champion
     from trading.learning.champion.store import ChampionState as ChampionState
@@ -25,7 +24,6 @@ _PLACES = {
     "ChampionManager": "manager",
     "PromotionDecision": "manager",
     "ChampionState": "store",
-    "WeightRegistry": "registry",
     "Champion": "store",
     "ChampionStore": "store",
 }

@@ -77,9 +77,8 @@ class ChampionManager:
         self._account = account
         if not account.champion and self._champions.news_for(account) is None:
             self._champions.write(fill, Promotion(version, PromotedBy.START, origin), account)
-        read = self._champions.load
-        self._present, self._before, news = first_state(self._champions, account, read)
-        if isinstance(news, ChampionPromoted) and account.champion:
+        self._present, self._before, news = first_state(self._champions, account)
+        if news is not None and account.champion:
             # The account takes it up when it begins; what it reported before then is no refusal.
             self.offered.append(PromotionDecision(news, self._present))
 

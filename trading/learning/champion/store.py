@@ -18,9 +18,8 @@ import msgspec
 import numpy as np
 
 from trading.errors import CheckpointError, LearningError
-from trading.execution.events import ChampionPromoted, ChampionRolledBack, Compared, PromotedBy
+from trading.execution.events import ChampionPromoted, Compared, PromotedBy
 from trading.files import FileLock
-from trading.learning.champion import old_pointer
 from trading.learning.champion.card import CARD, LEARNT_FROM, write_card
 from trading.learning.checkpoints import (
     MANIFEST,
@@ -294,7 +293,7 @@ class ChampionStore:
             )
         return number
 
-    def news_for(self, account: AccountChampion) -> ChampionPromoted | ChampionRolledBack | None:
+    def news_for(self, account: AccountChampion) -> ChampionPromoted | None:
         """Return what an account takes up at its start; None where it goes on with its champion.
 
         It is the newest champion that passed the gate against the account's own and that a crash
@@ -302,9 +301,6 @@ class ChampionStore:
         or did not happen. An account without a champion begins with the newest one there is. What
         was written for another account is no news.
         """
-        pointed = old_pointer.read(self.directory)
-        if pointed is not None:
-            return old_pointer.news(pointed, account.champion, account.newest)
         for number in reversed(self.numbers()):
             if number <= account.newest:
                 return None
@@ -320,22 +316,6 @@ class ChampionStore:
             if (judged and not left_aside) or not account.champion:
                 return promotion_of(number, metadata)
         return None
-
-    def pass_over(self, newest: int) -> None:
-        """Note that champions above `newest` are no news, beside the pointer of an older version.
-
-        It says which one trades, and was not moved to those. Called before anything else is
-        written, and again after a crash; `forget_old_pointer` ends it.
-        """
-        if old_pointer.read(self.directory) is None:
-            return
-        for number in self.numbers():
-            if number > newest and self.is_own(number):
-                (self.path(number) / PASSED_OVER).touch()
-
-    def forget_old_pointer(self) -> None:
-        """Remove the pointer of an older version: the journal has what it says, or need not."""
-        old_pointer.remove(self.directory)
 
     def _save(
         self, fill: Callable[[Path], object], metadata: dict[str, Any], spared: Collection[int]
@@ -379,21 +359,14 @@ class ChampionState(NamedTuple):
     champion: Champion
     before: Champion | None
     """What to go back to; None where there is none."""
-    news: ChampionPromoted | ChampionRolledBack | None
+    news: ChampionPromoted | None
     """What the journal has to have first; None where the account has this champion."""
 
 
-def first_state(
-    champions: ChampionStore, account: AccountChampion, read: Callable[[int], Champion]
-) -> ChampionState:
+def first_state(champions: ChampionStore, account: AccountChampion) -> ChampionState:
     """Who trades from a start on: the one place that says so.
 
     The champion of the account's journal, or what `ChampionStore.news_for` has for it.
-
-    Parameters
-    ----------
-    read
-        The weights of a champion by its number; raises CheckpointError where they cannot be read.
 
     Raises
     ------
@@ -405,7 +378,7 @@ def first_state(
         if not number:
             raise CheckpointError(f"{champions.directory} has no champion: start `trading up`")
         try:
-            champion = read(number)
+            champion = champions.load(number)
             break
         except CheckpointError as error:
             if news is None or not account.champion:
@@ -414,11 +387,11 @@ def first_state(
                     "checkpoints promote`"
                 ) from error
             log.error("a champion is refused", reason=str(error), trades=account.champion)
-    earlier = account.champion if isinstance(news, ChampionPromoted) else account.before
+    earlier = account.before if news is None else account.champion
     before: Champion | None = None
     if earlier:
         try:
-            before = read(earlier)
+            before = champions.load(earlier)
         except CheckpointError as error:
             log.warning("no champion to fall back to", reason=str(error))
     return ChampionState(champion, before, news)
