@@ -27,3 +27,12 @@ def test_the_live_market_starts_without_what_only_learning_needs() -> None:
     code = "import sys, trading.live.actor; print({'ray.rllib', 'scipy.stats'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_who_answers_by_http_loads_neither_network_nor_kernels() -> None:
+    """There are two of them, and each would take as much again of the start and of memory."""
+    heavy = {"torch", "numba", "scipy", "ray.rllib"}
+    modules = "trading.serving.app, trading.serving.strategies"
+    code = f"import sys, {modules}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

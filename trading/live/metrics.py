@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from trading.data.admission import Refusal
 from trading.learning.champion.gate import CHECKS
+from trading.live.prometheus_text import text_of
 
 _PREFIX = "trading_bot_"
 _LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
@@ -256,27 +257,6 @@ class TradingMetrics:
         yield from _feed_families(self._feed)
         yield from _learner_families(self._learner)
         yield from _process_families(self._process)
-
-
-def text_of(registry: CollectorRegistry, strategy: str | None = None) -> bytes:
-    """Return a registry in the text format, with the strategy as a label where there is one."""
-    return generate_latest(registry if strategy is None else _Labelled(registry, strategy))
-
-
-class _Labelled(CollectorRegistry):
-    """What a registry holds, with a label more."""
-
-    def __init__(self, registry: CollectorRegistry, strategy: str) -> None:
-        super().__init__()
-        self._registry, self._strategy = registry, strategy
-
-    def collect(self) -> Iterable[Metric]:
-        for metric in self._registry.collect():
-            metric.samples = [
-                each._replace(labels={"strategy": self._strategy, **each.labels})
-                for each in metric.samples
-            ]
-            yield metric
 
 
 class _Figures(Collector):

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from trading.live.metrics import text_of
+from trading.live.prometheus_text import text_of
 from trading.serving.supervisor import TRADING, SupervisorState
 
 
