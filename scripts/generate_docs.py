@@ -502,9 +502,11 @@ shows:
 - *Metrics*: curves, where Ray is told of a Prometheus and a Grafana (`RAY_PROMETHEUS_HOST`,
   `RAY_GRAFANA_HOST`); without them the page says so
 
-It is off in local runs, because it is not free: 630 MB in place of 425 for Ray's own processes
-(proportional set size of an idle Ray without the application), nine processes more, and 2 to 6 s on
-top of a start of 14 s, on two busy cores. A cluster by KubeRay has it on its head.
+It is off in local runs, because it is not free: 630 MB in place of 230 for Ray's own processes
+(proportional set size of an idle Ray without the application), twelve processes more, and 2 to 6 s
+on top of a start, on two busy cores. Without it a local Ray has neither its server and its agent of
+the node, nor an autoscaler, which makes no nodes there, and nobody collects Ray's own metrics
+(`ray_...`). A cluster by KubeRay has it on its head.
 
 A head writes Ray's own Grafana dashboards to `/tmp/ray/session_latest/metrics/grafana/dashboards`.
 They ask for the `ray_...` metrics that this Prometheus reads from every node of a cluster: import

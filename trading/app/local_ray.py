@@ -6,6 +6,7 @@ import random
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,23 +41,30 @@ _AGENTS = (
 )
 _NOT_EPHEMERAL = (20_000, 30_000)
 """Above the ports of Ray's workers, below those that Linux gives out."""
+_STANDS_IN = (
+    "import os, time; raylet = os.getppid(); "
+    "any(time.sleep(0.5) for _ in iter(lambda: os.getppid() == raylet, False))"
+)
+"""What runs where a raylet wants an agent that nobody would ask: it ends when that one does."""
 
 
 class RayDidNotStart(TradingError):
     """No local Ray came up; the message says why, where its logs lie, and what to do."""
 
 
-def prepare(*, local: bool) -> None:
+def prepare(*, local: bool, dashboard: bool = False) -> None:
     """Set what Ray reads when it is imported: nothing may import it before.
 
     A local Ray wants a token of everybody, listens on the loopback only, and its token's file is
-    for its owner alone.
+    for its owner alone. Without a dashboard nobody collects its own metrics.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name, value in _SERVE.items():
         os.environ.setdefault(name, value)
     if local:
+        if not dashboard:
+            os.environ.setdefault("RAY_enable_metrics_collection", "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ[_LOOPBACK_ONLY] = "0"
         if os.environ["RAY_AUTH_MODE"] == "token":
@@ -103,7 +111,7 @@ def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
         before = children()
         try:
             # Without "local" Ray would join a cluster that somebody else left running here.
-            with _ports_of_agents():
+            with _ports_of_agents(), _without_idle_parts(**options):
                 ray.init(address="local", **options)
         except ValueError:
             raise
@@ -151,6 +159,54 @@ def _ports_of_agents() -> Iterator[None]:
         yield
     finally:
         parameter.RayParams, Node.start_raylet = ray_params, start_raylet
+
+
+@contextlib.contextmanager
+def _without_idle_parts(
+    *, include_dashboard: bool = True, log_to_driver: bool = True, **_: Any
+) -> Iterator[None]:
+    """Leave out the processes of a Ray that nobody would ask, which start before it is there.
+
+    Without a dashboard these are its server, the agent that tells it of this node, and the
+    autoscaler, which makes no nodes here; where logs are not shown, who follows their files. A
+    raylet ends when its agent does, so something small stands in for that one.
+    """
+    from ray._private import parameter, ray_constants, services, utils
+    from ray._private.node import Node
+
+    ray_params, start_api_server = parameter.RayParams, Node.start_api_server
+    python, lacks = (
+        services._build_python_executable_command_memory_profileable,
+        utils.get_dashboard_dependency_error,
+    )
+
+    def with_few_parts(**options: Any) -> Any:
+        chosen = ray_params(**{**options, "no_monitor": not include_dashboard})
+        if not log_to_driver:
+            chosen.include_log_monitor = False
+        return chosen
+
+    def start_none(node: Any, **_: Any) -> None:
+        node._webui_url = ""
+
+    def stand_in(component: str, *arguments: Any, **options: Any) -> list[str]:
+        if component == ray_constants.PROCESS_TYPE_DASHBOARD_AGENT:
+            return [sys.executable, "-I", "-S", "-c", _STANDS_IN]
+        command: list[str] = python(component, *arguments, **options)
+        return command
+
+    parameter.RayParams = with_few_parts
+    if not include_dashboard:
+        Node.start_api_server = start_none
+        services._build_python_executable_command_memory_profileable = stand_in
+        # Ray imports a dashboard to see whether it could be there.
+        utils.get_dashboard_dependency_error = lambda: None
+    try:
+        yield
+    finally:
+        parameter.RayParams, Node.start_api_server = ray_params, start_api_server
+        services._build_python_executable_command_memory_profileable = python
+        utils.get_dashboard_dependency_error = lacks
 
 
 def free_ports(count: int) -> list[int]:

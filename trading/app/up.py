@@ -92,7 +92,7 @@ def ray_runtime(
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
     if not address:
         check_port(settings)
-    local_ray.prepare(local=not address)
+    local_ray.prepare(local=not address, dashboard=settings.ray.dashboard)
     import ray
 
     for chatty in ("ray.serve", "ray.rllib", "ray.tune"):
@@ -133,7 +133,7 @@ def _dashboard_note() -> str:
 
     address = get_dashboard_url()
     if not address:
-        return "Ray's dashboard: off, for it takes 200 MB; --set ray.dashboard=true serves it"
+        return "Ray's dashboard: off, for it takes 400 MB; --set ray.dashboard=true serves it"
     return f"Ray's dashboard: http://{address}, which asks for what `ray get-auth-token` prints"
 
 

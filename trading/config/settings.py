@@ -803,7 +803,7 @@ class RaySettings(Section):
     dashboard: Annotated[
         bool,
         _about(
-            "Whether a local runtime serves Ray's dashboard, which takes 200 MB; its address is "
+            "Whether a local runtime serves Ray's dashboard, which takes 400 MB; its address is "
             "printed."
         ),
     ] = False
