@@ -22,6 +22,8 @@ usage: scripts/deploy_k8s.sh [options]
   --config FILE       the application's settings (default: those in the manifests)
   --model PATH        uploads a checkpoint or a file of weights and trades with it once the bot runs
   --monitoring        Prometheus and Grafana as well
+  --runbooks URL      where people read what to do about an alert: your page of docs/monitoring.md, without
+                      an anchor (default: what was given last, else Grafana's dashboard of it)
   --namespace NAME    where it runs (default: trading-bot)
   --name NAME         what Deployment and Service, or the Ray cluster, are called, and what the other
                       names begin with (default: paper-trading-bot); a second one has its own account
@@ -42,11 +44,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/scripts/names.sh"
 
 kuberay=false rayservice=false gpu=false build=true push=false monitoring=false yes=false dry_run=false feed=false
-nodes=false image='' env_file='' config='' model='' context='' timeout=900
+nodes=false image='' env_file='' config='' model='' context='' timeout=900 runbooks=''
 
 while [ $# -gt 0 ]; do
   case $1 in
-    --image|--env-file|--config|--model|--context|--timeout|--namespace|--name)
+    --image|--env-file|--config|--model|--context|--timeout|--namespace|--name|--runbooks)
       [ $# -ge 2 ] || misuse "$1 needs a value" ;;
   esac
   case $1 in
@@ -68,6 +70,7 @@ while [ $# -gt 0 ]; do
     --namespace) namespace=$2; shift ;;
     --name) name=$2; shift ;;
     --timeout) timeout=$2; shift ;;
+    --runbooks) runbooks=$2; shift ;;
     --help) usage; exit 0 ;;
     *) misuse "unknown option $1" ;;
   esac
@@ -81,6 +84,11 @@ if $nodes; then
   bot=statefulset/$name
 fi
 [[ $timeout =~ ^[1-9][0-9]*$ ]] || misuse "--timeout is $timeout; it must be whole seconds"
+if [ -n "$runbooks" ]; then
+  $monitoring || misuse "--runbooks is for --monitoring"
+  [[ $runbooks =~ ^https?://[^[:space:]\"\'#]+$ ]] ||
+    misuse "--runbooks is $runbooks; it must be an address as https://docs.example/monitoring.html"
+fi
 [ -z "$config" ] || [ -f "$config" ] || die "--config: $config is no file"
 [ -z "$model" ] || [ -e "$model" ] || die "--model: there is no $model"
 if [ -n "$env_file" ]; then
@@ -309,6 +317,42 @@ YAML
   "${kubectl[@]}" kustomize "$work" | named
 }
 
+# Prometheus and Grafana with the image of this call, and with where the runbooks are.
+monitoring_overlay() {
+  local read_at=$runbooks
+  if [ -z "$read_at" ]; then
+    read_at=$("${kubectl[@]}" get deployment/prometheus -n "$namespace" --ignore-not-found \
+      -o 'jsonpath={.spec.template.spec.containers[0].env[?(@.name=="RUNBOOKS_URL")].value}') ||
+      die "cannot read where Prometheus says that the runbooks are"
+  fi
+  mkdir "$work/monitoring"
+  cat >"$work/monitoring/kustomization.yaml" <<YAML
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../../infra/k8s/monitoring]
+images:
+  - name: paper-trading-bot
+    newName: ${image%:*}
+    newTag: "$tag"
+YAML
+  if [ -n "$read_at" ]; then
+    cat >>"$work/monitoring/kustomization.yaml" <<YAML
+patches:
+  - patch: |
+      apiVersion: apps/v1
+      kind: Deployment
+      metadata: {name: prometheus, namespace: trading-bot}
+      spec:
+        template:
+          spec:
+            containers:
+              - name: prometheus
+                env: [{name: RUNBOOKS_URL, value: "$read_at"}]
+YAML
+  fi
+  "${kubectl[@]}" kustomize "$work/monitoring" | named
+}
+
 # Replicas stay as many as `manage_k8s.sh scale` asked for.
 keep_replicas() {
   local count
@@ -372,7 +416,7 @@ application_step() {
   echo "$applied"
   watch_settings "$applied"
   if $monitoring; then
-    "${kubectl[@]}" kustomize "$root/infra/k8s/monitoring" | named | apply
+    monitoring_overlay | apply
   fi
 }
 

@@ -44,6 +44,7 @@ _SIZES = {"trading-bot-models": "models", "trading-bot-checkpoints": "checkpoint
 _SIZES |= {"trading-bot-logs": "logs"}
 _IMAGE = re.compile(r"paper-trading-bot:.*")
 _HASHED = re.compile(r"(prometheus-rules|grafana-dashboards)-[a-z0-9]{10}")
+_RUNBOOKS = re.compile(r"(- name: RUNBOOKS_URL\n +value: ).*")
 _FOLDERS = {"prometheus-rules": "rules", "grafana-dashboards": "dashboards"}
 """Of the monitoring's kustomization, whose files these ConfigMaps hold."""
 
@@ -123,6 +124,8 @@ def _object(part: str, each: dict[str, Any], made: dict[Path, str]) -> str:
             size = f"{{{{ .Values.storage.{_SIZES[name]} }}}}"
             each["spec"]["resources"]["requests"]["storage"] = size
     text = yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=1000)
+    if part == "monitoring":
+        text = _RUNBOOKS.sub(r"\1{{ .Values.runbooks }}", text)
     if kind == "Deployment" and part == "pod":
         text = text.replace("\n  replicas: 1\n", "\n  replicas: {{ .Values.replicas }}\n")
     if kind == "PersistentVolumeClaim":

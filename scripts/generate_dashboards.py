@@ -2,13 +2,15 @@
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from grafana_foundation_sdk.builders import dashboard as grafana
-from grafana_foundation_sdk.builders import stat, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import stat, statetimeline, table, text, timeseries
 from grafana_foundation_sdk.builders.common import ReduceDataOptions, VizTooltipOptions
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.cog.builder import Builder
@@ -22,6 +24,7 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
+    DashboardLinkType,
     DataSourceRef,
     DataTransformerConfig,
     DynamicConfigValue,
@@ -32,8 +35,11 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableRefresh,
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from grafana_foundation_sdk.models.text import TextMode
 
-FOLDER = Path(__file__).parents[1] / "infra" / "k8s" / "monitoring" / "dashboards"
+MONITORING = Path(__file__).parents[1] / "infra" / "k8s" / "monitoring"
+FOLDER = MONITORING / "dashboards"
+RUNBOOKS = "trading-bot-runbooks"
 _PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
 _WIDTH = 24
 _METRIC = re.compile(r"\b(trading_bot[\w:]*)(\{)?")
@@ -42,7 +48,7 @@ _STRATEGY_LEGEND = " {{strategy}}"
 USD, SHARE, SECONDS, BYTES = "currencyUSD", "percentunit", "s", "bytes"
 PER_SECOND, PER_MINUTE = "cps", "cpm"
 
-Panel = stat.Panel | timeseries.Panel | statetimeline.Panel | table.Panel
+Panel = stat.Panel | timeseries.Panel | statetimeline.Panel | table.Panel | text.Panel
 
 
 class Line(NamedTuple):
@@ -87,9 +93,9 @@ def trading() -> grafana.Dashboard:
                     ),
                     _figure("Drawdown", "trading_bot:drawdown:ratio", SHARE),
                     _figure("Win rate", "trading_bot_win_rate / 100", SHARE),
-                    _alarm("Alerts", 'sum(ALERTS{alertstate="firing"}) or vector(0)').description(
-                        "What to do about each: docs/monitoring.md, Runbooks."
-                    ),
+                    _alarm("Alerts", 'sum(ALERTS{alertstate="firing"}) or vector(0)')
+                    .description("What to do about each: the dashboard Runbooks.")
+                    .links([_link_to_runbooks()]),
                 ),
             ),
             Section(
@@ -568,9 +574,32 @@ def learning() -> grafana.Dashboard:
     )
 
 
+def runbooks() -> grafana.Dashboard:
+    """What to do about each alert, as docs/monitoring.md has it; nothing is asked of Prometheus."""
+    groups = yaml.safe_load((MONITORING / "rules" / "alerts.yaml").read_text())["groups"]
+    return _board(
+        RUNBOOKS,
+        "Runbooks",
+        [
+            Section(
+                group["name"],
+                [
+                    _text(
+                        rule["alert"],
+                        f"Fires ({rule['labels']['severity']}) when `{rule['expr']}`.\n\n"
+                        f"{rule['annotations']['description']}",
+                    )
+                    for rule in group["rules"]
+                ],
+            )
+            for group in groups
+        ],
+    )
+
+
 def files() -> dict[Path, str]:
     """The content of every dashboard's file."""
-    made = {"trading.json": trading(), "learning.json": learning()}
+    made = {"trading.json": trading(), "learning.json": learning(), "runbooks.json": runbooks()}
     return {
         FOLDER / name: json.dumps(dashboard.build(), cls=JSONEncoder, sort_keys=True, indent=1)
         + "\n"
@@ -586,17 +615,8 @@ _EVENTS = (
 
 
 def _dashboard(uid: str, title: str, sections: Sequence[Section]) -> grafana.Dashboard:
-    board = (
-        grafana.Dashboard(title)
-        .uid(uid)
-        .tags(["trading-bot"])
-        .time("now-6h", "now")
-        .refresh("30s")
-        .timezone("browser")
-        .tooltip(DashboardCursorSync.CROSSHAIR)
-        .readonly()
-        .with_variable(_strategies())
-    )
+    board = _board(uid, title, sections)
+    board.with_variable(_strategies()).link(_link_to_runbooks())
     for name, total, colour in _EVENTS:
         board.annotation(
             grafana.AnnotationQuery()
@@ -606,6 +626,20 @@ def _dashboard(uid: str, title: str, sections: Sequence[Section]) -> grafana.Das
             .icon_color(colour)
             .enable(True)
         )
+    return board
+
+
+def _board(uid: str, title: str, sections: Sequence[Section]) -> grafana.Dashboard:
+    board = (
+        grafana.Dashboard(title)
+        .uid(uid)
+        .tags(["trading-bot"])
+        .time("now-6h", "now")
+        .refresh("30s")
+        .timezone("browser")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .readonly()
+    )
     number = itertools.count(1)
     for section in sections:
         board.with_row(grafana.Row(section.title).id(next(number)))
@@ -648,6 +682,27 @@ def _strategies() -> grafana.QueryVariable:
         .all_value(".*")
         .multi(True)
         .current(every)
+    )
+
+
+def _link_to_runbooks() -> grafana.DashboardLink:
+    """It leads to the same Grafana, wherever that is."""
+    return (
+        grafana.DashboardLink("Runbooks")
+        .type(DashboardLinkType.LINK)
+        .url(f"/d/{RUNBOOKS}/runbooks")
+    )
+
+
+def _text(title: str, markdown: str) -> text.Panel:
+    """A panel of text over a third of the width, as high as its text is long."""
+    return (
+        text.Panel()
+        .title(title)
+        .mode(TextMode.MARKDOWN)
+        .content(markdown)
+        .span(_WIDTH // 3)
+        .height(2 + math.ceil(len(markdown) / 80))
     )
 
 

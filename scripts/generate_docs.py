@@ -462,7 +462,7 @@ def monitoring() -> str:
 `GET /metrics` is what Prometheus scrapes. `scripts/deploy_k8s.sh --monitoring` adds Prometheus and
 Grafana to the cluster ([infra/k8s/monitoring](../infra/k8s/monitoring)): Prometheus finds the
 application and every node of Ray by itself, evaluates the rules below, and keeps 90 days; Grafana
-shows two dashboards, *Trading* and *Learning*.
+shows *Trading*, *Learning* and *Runbooks*, and [Ray's own dashboards](#rays-own-dashboards).
 
 ```sh
 kubectl -n trading-bot port-forward service/grafana 3000       # http://127.0.0.1:3000
@@ -473,6 +473,14 @@ Prometheus tells nobody of an alert by itself. To be called, run an Alertmanager
 `alerting.alertmanagers` of
 [prometheus-config.yaml](../infra/k8s/monitoring/prometheus-config.yaml); route `severity: critical`
 to a person at once, `warning` to be read within the day.
+
+Each alert carries a link to what to do about it, `runbook_url`. It leads to *Runbooks* in Grafana
+at `http://127.0.0.1:3000`, where a port-forward puts it. Whoever reads alerts elsewhere says once
+where this page is:
+`scripts/deploy_k8s.sh --monitoring --runbooks https://docs.example/monitoring.html`, or `runbooks`
+of the [chart](../infra/helm/trading/README.md), or `RUNBOOKS_URL` of
+[prometheus-deployment.yaml](../infra/k8s/monitoring/prometheus-deployment.yaml). Each alert adds
+its own anchor. `make docs` writes that page for a site, and a forge shows `docs/monitoring.md` too.
 
 Dashboards are made by `python scripts/generate_dashboards.py`: change them there, Grafana keeps no
 change of its own. Rules are plain files in
@@ -508,10 +516,18 @@ on top of a start, on two busy cores. Without it a local Ray has neither its ser
 the node, nor an autoscaler, which makes no nodes there, and nobody collects Ray's own metrics
 (`ray_...`). A cluster by KubeRay has it on its head.
 
-A head writes Ray's own Grafana dashboards to `/tmp/ray/session_latest/metrics/grafana/dashboards`.
-They ask for the `ray_...` metrics that this Prometheus reads from every node of a cluster: import
-the files in Grafana by *Dashboards, New, Import*, choose *Prometheus*, and they stand beside
-*Trading* and *Learning*.
+## Ray's own dashboards
+
+Grafana has them in its folder *Ray*, beside *Trading* and *Learning*: nodes and workers, Serve,
+and its deployments. The Ray of the application's image writes them when Grafana's pod starts, so
+they are those of the version that runs. They ask for the `ray_...` metrics that this Prometheus
+reads from every node of a Ray cluster; the form of one pod has no such node, and they are empty
+beside it. For a Grafana of your own:
+
+```sh
+mkdir -p var/ray-dashboards
+python -m trading.app.ray_dashboards var/ray-dashboards    # what a provider of Grafana reads
+```
 
 ## Alerts
 
@@ -520,8 +536,9 @@ the files in Grafana by *Dashboards, New, Import*, choose *Prometheus*, and they
 ## Runbooks
 
 What to do about each. Every alert carries the address of its section as the annotation
-`runbook_url`. Where the logs lie is in [Troubleshooting](troubleshooting.md#where-each-log-lies);
-what `GET /status` says is on [the page](page.md) too.
+`runbook_url`, and Grafana shows them as *Runbooks*. Where the logs lie is in
+[Troubleshooting](troubleshooting.md#where-each-log-lies); what `GET /status` says is on
+[the page](page.md) too.
 
 {_runbooks()}
 

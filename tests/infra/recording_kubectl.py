@@ -113,8 +113,9 @@ def _get(arguments: list[str], _: str) -> int:
             print(*(group["groupName"] for group in groups))
     elif "rayClusterName" in output:
         print("trading-x7k2p")
-    elif "spec.replicas" in output:
-        print(_objects().get(arguments[0], {}).get("spec", {}).get("replicas", ""))
+    elif "RUNBOOKS_URL" in output or "spec.replicas" in output:
+        spec = _objects().get(arguments[0], {}).get("spec", {})
+        print(_runbooks(spec) if "RUNBOOKS_URL" in output else spec.get("replicas", ""))
     elif "config" in output:
         print(_objects().get(arguments[0], {}).get("data", {}).get("config.yaml", ""))
     elif "generation" in output:
@@ -126,6 +127,13 @@ def _get(arguments: list[str], _: str) -> int:
     elif output.startswith("jsonpath"):
         print("trading-head" if "node-type=head" in " ".join(arguments) else "trading-live-market")
     return 0
+
+
+def _runbooks(spec: Any) -> str:
+    """Where the pod of a deployment says that runbooks are; nothing where it does not say so."""
+    pod = spec.get("template", {}).get("spec", {})
+    told = [each for one in pod.get("containers", []) for each in one.get("env", [])]
+    return " ".join(each["value"] for each in told if each["name"] == "RUNBOOKS_URL")
 
 
 def _scale(arguments: list[str], _: str) -> int:

@@ -118,7 +118,7 @@ def test_one_image_entry_reaches_every_container_of_ours(name: str) -> None:
     tag = "0.1.0-cuda" if name.endswith("gpu") else "0.1.0"
     images = [c["image"] for pod in pod_templates(build(name)) for c in pod.containers]
     ours = {image for image in images if image.startswith("paper-trading-bot")}
-    assert ours == (set() if name == "k8s/monitoring" else {f"paper-trading-bot:{tag}"})
+    assert ours == {f"paper-trading-bot:{tag}"}
     assert all(":" in image and not image.endswith(":latest") for image in images)
 
 

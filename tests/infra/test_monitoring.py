@@ -5,6 +5,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 
 from tests.e2e.application import Application, environment
@@ -30,6 +32,9 @@ from trading.live.metrics import TradingMetrics
 
 RULE_TESTS = Path(__file__).parent / "alerts.promtool.yaml"
 DASHBOARDS = runpy.run_path(str(ROOT / "scripts" / "generate_dashboards.py"))["files"]()
+(RUNBOOKS,) = [path for path in DASHBOARDS if path.name == "runbooks.json"]
+ASKING = [path for path in DASHBOARDS if path != RUNBOOKS]
+"""Dashboards that ask Prometheus."""
 _DATA_S = 100.0
 # A simulated market is its own clock, so that there is no offset to be measured.
 _NOT_SIMULATED = {"trading_bot_clock_offset_seconds"}
@@ -51,7 +56,7 @@ def panels(dashboard: Path) -> list[tuple[str, list[str]]]:
     return [
         (panel["title"], [target["expr"] for target in panel["targets"]])
         for panel in content["panels"]
-        if panel["type"] != "row"
+        if panel["type"] not in ("row", "text")
     ]
 
 
@@ -105,9 +110,68 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: str) -> None:
 @pytest.mark.parametrize("alert", ALERTS)
 def test_an_alert_names_its_section_of_the_runbooks(alert: str) -> None:
     page, _, anchor = ALERTS[alert]["annotations"]["runbook_url"].partition("#")
-    heads = re.findall(r"^### (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert page == "{{ $externalLabels.runbooks }}"
     assert anchor == alert.lower()
-    assert alert in heads
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    assert alert in re.findall(r"^### (\w+)$", text, re.MULTILINE)
+    content = json.loads(RUNBOOKS.read_text())
+    shown = {
+        each["title"]: each["options"]["content"] for each in content["panels"] if "options" in each
+    }
+    assert ALERTS[alert]["annotations"]["description"] in shown[alert]
+
+
+def test_alerts_lead_to_where_the_operator_says_that_runbooks_are(tmp_path: Path) -> None:
+    """A variable of Prometheus' pod is a label of all alerts, which is sent with none."""
+    pod = the("Deployment", "prometheus")["spec"]["template"]["spec"]
+    told = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+    address = json.loads(RUNBOOKS.read_text())["uid"]
+    assert told == {"RUNBOOKS_URL": f"http://127.0.0.1:3000/d/{address}"}
+    config = committed_config()
+    assert config["global"]["external_labels"] == {"runbooks": "${RUNBOOKS_URL}"}
+    assert config["alerting"]["alert_relabel_configs"] == [
+        {"action": "labeldrop", "regex": "runbooks"}
+    ]
+    page = "https://docs.example/monitoring.html"
+    test = {
+        "rule_files": [str(path) for path in sorted(RULES.glob("*.yaml"))],
+        "tests": [
+            {
+                "external_labels": {"runbooks": page},
+                "interval": "1m",
+                "input_series": [{"series": 'up{job="trading-bot"}', "values": "0x10"}],
+                "alert_rule_test": [
+                    {
+                        "alertname": "TradingBotDown",
+                        "eval_time": "5m",
+                        "exp_alerts": [
+                            {
+                                "exp_labels": {"severity": "critical"},
+                                "exp_annotations": ALERTS["TradingBotDown"]["annotations"]
+                                | {"runbook_url": f"{page}#tradingbotdown"},
+                            }
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump(test))
+    command = [tool("promtool"), "test", "rules", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.name)
+def test_a_dashboard_leads_to_the_runbooks(path: Path) -> None:
+    content = json.loads(path.read_text())
+    uid = json.loads(RUNBOOKS.read_text())["uid"]
+    assert [each["url"] for each in content["links"]] == [f"/d/{uid}/runbooks"]
+    leading = [each for each in content["panels"] if each.get("links")]
+    assert [each["title"] for each in leading] == (
+        ["Alerts"] if path.name == "trading.json" else []
+    )
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
@@ -139,10 +203,56 @@ def test_grafana_reads_the_dashboards_where_they_are_mounted() -> None:
     config_map = the("ConfigMap", "grafana-dashboards")
     deployment = the("Deployment", "grafana")
     ((folder, _),) = mounted(deployment, config_map["metadata"]["name"])
-    provisioning = the("ConfigMap", "grafana-config")["data"]
-    (provider,) = yaml.safe_load(provisioning["dashboards.yaml"])["providers"]
-    assert provider["options"]["path"] == folder
+    assert provided_from("trading-bot") == folder
     assert config_map["data"] == {path.name: path.read_text() for path in DASHBOARDS}
+
+
+def provided_from(name: str) -> str:
+    """The folder of one of Grafana's providers of dashboards."""
+    provisioning = the("ConfigMap", "grafana-config")["data"]
+    providers = yaml.safe_load(provisioning["dashboards.yaml"])["providers"]
+    folders = {each["name"]: str(each["options"]["path"]) for each in providers}
+    assert folders.keys() == {"trading-bot", "ray"}
+    return folders[name]
+
+
+def test_rays_own_dashboards_are_written_where_grafana_reads_them(tmp_path: Path) -> None:
+    """By the very command of the pod, whose folder is one of this machine here."""
+    pod = the("Deployment", "grafana")["spec"]["template"]["spec"]
+    (writer,), (grafana,) = pod["initContainers"], pod["containers"]
+    places = {
+        container["name"]: each["mountPath"]
+        for container in (writer, grafana)
+        for each in container["volumeMounts"]
+        if each["name"] == "ray-dashboards"
+    }
+    assert places["grafana"] == provided_from("ray")
+    interpreter, *arguments, folder = writer["command"]
+    assert (interpreter, folder) == ("python", places["ray-dashboards"])
+    done = subprocess.run(
+        [sys.executable, *arguments, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
+    assert len({each["uid"] for each in written.values()}) == len(written) == 3
+    for name, content in written.items():
+        assert f"rayVersion:{ray.__version__}" in content["tags"], name
+        shown = [each for each in content["panels"] if each["type"] != "row"]
+        shown += [each for row in content["panels"] for each in row.get("panels", [])]
+        queries = [target["expr"] for each in shown for target in each["targets"]]
+        asking = [query for query in queries if not query.isdigit()]
+        assert len(asking) > 5, name
+        assert all(re.search(r"\b(ray|autoscaler)_", query) for query in asking), name
+        # The Prometheus that Grafana has: a variable of that kind, not a name of somebody else's.
+        sources = {str(each.get("datasource")) for each in shown}
+        assert sources == {"${datasource}"}, name
+        (source,) = [v for v in content["templating"]["list"] if v["type"] == "datasource"]
+        assert (source["name"], source["query"]) == ("datasource", "prometheus")
 
 
 def test_grafana_finds_each_provisioning_file_in_its_folder() -> None:
@@ -157,7 +267,7 @@ def test_grafana_finds_each_provisioning_file_in_its_folder() -> None:
     }
 
 
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.name)
 def test_every_query_asks_the_provisioned_datasource(path: Path) -> None:
     provisioning = the("ConfigMap", "grafana-config")["data"]
     (source,) = yaml.safe_load(provisioning["datasources.yaml"])["datasources"]
@@ -214,7 +324,7 @@ def wait_for_data(prometheus: Prometheus, queries: set[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.name)
 def test_every_panel_shows_data_of_the_running_application(
     monitored: Prometheus, path: Path
 ) -> None:
@@ -228,7 +338,7 @@ def test_every_panel_shows_data_of_the_running_application(
     wait_for_data(monitored, queries)
 
 
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.name)
 def test_every_panel_shows_the_strategies_that_are_chosen(path: Path) -> None:
     (chosen,) = json.loads(path.read_text())["templating"]["list"]
     assert (chosen["name"], chosen["allValue"], chosen["includeAll"]) == ("strategy", ".*", True)
@@ -238,7 +348,7 @@ def test_every_panel_shows_the_strategies_that_are_chosen(path: Path) -> None:
             assert query.count('{strategy=~"$strategy"') == len(names), (title, query)
 
 
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.name)
 def test_promotions_and_rollbacks_are_marked_on_the_time_axis(path: Path) -> None:
     marked = {each["name"]: each for each in json.loads(path.read_text())["annotations"]["list"]}
     assert {"Promotions", "Rollbacks"} <= set(marked)

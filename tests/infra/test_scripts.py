@@ -149,6 +149,42 @@ def test_deploy_brings_image_secret_and_application(place: Workplace, env_file: 
         kubernetes_validate.validate(each, "1.37", strict=True)
 
 
+def _runbooks_at(place: Workplace) -> str:
+    pod = place.objects()["deployment/prometheus"]["spec"]["template"]["spec"]
+    (told,) = [each["value"] for each in pod["containers"][0]["env"]]
+    return str(told)
+
+
+def test_where_runbooks_are_is_said_once(place: Workplace) -> None:
+    place.deploy("--yes", "--no-build", "--monitoring")
+    assert _runbooks_at(place) == "http://127.0.0.1:3000/d/trading-bot-runbooks"
+    page = "https://docs.example/monitoring.html"
+    place.deploy("--yes", "--no-build", "--monitoring", "--runbooks", page)
+    assert _runbooks_at(place) == page
+    place.deploy("--yes", "--no-build", "--monitoring", "--image", "registry.example/bot:7")
+    assert _runbooks_at(place) == page
+    pod = place.objects()["deployment/grafana"]["spec"]["template"]["spec"]
+    assert [each["image"] for each in pod["initContainers"]] == ["registry.example/bot:7"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--runbooks", "https://docs.example"], "--runbooks is for --monitoring"),
+        (["--monitoring", "--runbooks", "docs/monitoring.md"], "it must be an address as https:"),
+        (
+            ["--monitoring", "--runbooks", "https://docs.example#x"],
+            "it must be an address as https:",
+        ),
+    ],
+)
+def test_a_wrong_address_of_runbooks_is_refused(
+    place: Workplace, arguments: list[str], says: str
+) -> None:
+    assert says in place.deploy("--yes", *arguments, code=2)
+    assert place.calls() == []
+
+
 def test_deploying_again_changes_nothing(place: Workplace, env_file: str) -> None:
     place.deploy("--yes", "--env-file", env_file, "--monitoring")
     before = place.objects()
