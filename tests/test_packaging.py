@@ -40,7 +40,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(
 ) -> None:
     held = [name for name in wheel.namelist() if ".dist-info/" not in name]
     assert sorted(held) == sorted(SOURCES)
-    assert {"trading/serving/page/index.html", "trading/py.typed"} <= set(held)
+    assert {"trading/serving/page/document.html", "trading/py.typed"} <= set(held)
 
 
 def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:

@@ -208,7 +208,7 @@ def test_a_new_session_begins_a_new_curve_and_the_closed_one_is_kept() -> None:
     book.bar(9 * SECOND_NS, "2026-01-06", 98.0, 99.0, None, {}, 9 * SECOND_NS)
     told = book.as_values()
     assert list(told["bars"].values()) == [[9, 98.0]]
-    assert told["sessions"] == {"2026-01-05": 99.0}
+    assert told["sessions"] == {"2026-01-05": [2, 99.0]}
 
 
 def test_cash_that_was_moved_is_told_with_its_time_after_a_restart_too(tmp_path: Path) -> None:

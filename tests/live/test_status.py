@@ -13,8 +13,10 @@ from trading.execution.owner import Command
 from trading.execution.portfolio import Account
 from trading.live.bar_clock import Bar
 from trading.live.metrics import AccountFigures
-from trading.live.status import account_figures, describe_account, unit_of
+from trading.live.status import account_figures, describe_account, iso_time, unit_of
 from trading.live.trader import Trader
+from trading.market.calendar import ExchangeCalendar
+from trading.market.contracts import parse_symbol
 
 
 @dataclass
@@ -128,6 +130,14 @@ def test_status_says_what_stands_what_the_day_brought_and_what_is_used(tmp_path:
     assert told[-1]["recent_fills"]
     assert all(re.search(r" (paid|received|profit) ", line) for line in told[-1]["recent_fills"])
     held = {leg["symbol"] for each in told[-1]["positions"] for leg in each["legs"]}
+    calendar = ExchangeCalendar()
+    for leg in (
+        leg for told_then in told for each in told_then["positions"] for leg in each["legs"]
+    ):
+        expiry = parse_symbol(leg["symbol"]).expiry
+        session = calendar.session_on(expiry)
+        assert session is not None
+        assert leg["expires"] == iso_time(session.close_ns)
     late = told[-1]["greeks"]["not_quoted"]
     assert late.keys() <= held and set(late.values()) <= {"last", "unknown"}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,6 +127,36 @@ def test_the_journal_is_searched_by_order_and_symbol(scene: Scene, watched: Watc
     rows = page.locator("#journal tbody tr")
     expect(rows.first).to_contain_text("order filled")
     assert all("AAA" in text for text in rows.all_inner_texts())
+    assert watched.errors == []
+
+
+def test_sessions_end_when_the_exchange_closed_and_cash_that_is_moved_is_no_gain(
+    scene: Scene, watched: Watched
+) -> None:
+    """A summer's session, a half-day, and 1,000 USD that are paid in between."""
+    page = watched.page
+    page.goto(scene.server.url)
+    expect(page.locator("#equity .uplot")).to_have_count(2)
+    summer, half, paid = 1_783_454_400, 1_795_802_400, 1_790_000_000
+    sessions = {"2026-07-07": [summer, 1_000.0], "2026-11-27": [half, 2_100.0]}
+    points = page.evaluate(
+        """async ([sessions, moves]) => {
+            const chart = await import(`${document.baseURI}page/chart.js`);
+            return chart.withoutMoves(chart.closes(sessions, NaN, 0), moves);
+        }""",
+        [sessions, {"5": [paid, 1_000.0]}],
+    )
+    assert points == [[summer, 2_000.0], [half, 2_100.0]]
+    shown = page.evaluate(
+        """async (times) => {
+            const { moment } = await import(`${document.baseURI}page/format.js`);
+            return times.map(moment);
+        }""",
+        [summer, half],
+    )
+    assert [each[-8:-3] for each in shown] == ["16:00", "13:00"]
+    page.get_by_role("button", name="All sessions").click()
+    expect(page.locator("#equity h2")).to_contain_text("at the sessions")
     assert watched.errors == []
 
 
@@ -289,6 +320,12 @@ def test_the_page_comes_from_here_alone(scene: Scene) -> None:
         assert page.headers["content-security-policy"].startswith("default-src 'none'")
         assert "//" not in page.text.replace("http://www.w3.org", "")
         assert client.get("/", headers={"if-none-match": page.headers["etag"]}).status_code == 304
+        preloaded = set(re.findall(r'modulepreload" href="page/([^"]+)"', page.text))
+        sources = {name: client.get(f"/page/{name}").text for name in {*preloaded, "app.js"}}
+        asked = {
+            name for text in sources.values() for name in re.findall(r'"\./([^"]+\.js)"', text)
+        }
+        assert asked == preloaded and len(preloaded) > 10
         assert client.get("/page/app.js").headers["content-type"].startswith("text/javascript")
         for wrong in ("/page/nothing.js", "/page/../app.py", "/page/%2e%2e/app.py"):
             assert client.get(wrong).status_code == 404

@@ -1,10 +1,11 @@
 """What the page is told, edition by edition, without a browser and without Ray."""
 
 import asyncio
+import re
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from ray.exceptions import TaskCancelledError
 from tests.execution.scene import new_broker
 from tests.serving.described import ask_all
 from trading.errors import TradingError
+from trading.execution.events import Event
 from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving import page_stream
 from trading.serving.app import build_api
@@ -216,6 +218,14 @@ def test_a_day_of_bars_is_small() -> None:
         len(each.content) for name, each in _page_files().items() if not name.endswith(".txt")
     )
     assert files + len(as_json(day)) < 300_000
+
+
+def test_the_journal_can_be_searched_by_every_kind_of_event() -> None:
+    from trading.serving.page_routes import _page_files
+
+    source = _page_files()["journal.js"].content.decode()
+    offered = re.findall(r'"(\w+)"', source.partition("const KINDS = [")[2].partition("]")[0])
+    assert sorted(offered) == sorted(kind.__struct_config__.tag for kind in get_args(Event))
 
 
 class Quiet(NamedActor):

@@ -183,7 +183,7 @@ def test_cash_that_is_moved_is_no_gain_and_no_loss_of_a_line(
         "time": "2026-01-06T15:02:00+00:00",
         "moves": {"5": [1_767_711_660, 1_100.0]},
         "bars": {"0": [1_767_711_600, 1_100.0], "1": [1_767_711_720, 2_200.0]},
-        "sessions": {"2026-01-05": 1_100.0},
+        "sessions": {"2026-01-05": [1_767_646_800, 1_100.0]},
     }
     for is_today in (True, False):
         _, worth = page.evaluate(

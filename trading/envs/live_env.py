@@ -619,6 +619,13 @@ class LiveEnv:
         """Last known price of an underlying, NaN before the first."""
         return self._markets[underlying].spot
 
+    def expiry_ns(self, symbol: str) -> int:
+        """When a contract ceases to trade, UTC nanoseconds; 0 for a stock."""
+        if is_stock(symbol):
+            return 0
+        contract = parse_symbol(symbol)
+        return self._calendar.expiry_ns(contract.expiry, contract.root)
+
     def listed_in(self, symbol: str) -> tuple[UnderlyingMarket, int] | None:
         """Return the market that lists a symbol and its column, or `STOCK_LEG`; else None."""
         return self._contracts.get(symbol)

@@ -93,7 +93,8 @@ class RecentActivity:
         self._every, self._seen = 1, 0
         """Every so many bars one is kept, of those seen."""
         self._bars: dict[str, list[float]] = {}
-        self._sessions: dict[str, float] = {}
+        self._sessions: dict[str, list[float]] = {}
+        """Time of the close and equity (USD) of each session, by its date."""
         self._moves: dict[str, list[float]] = {}
         """Time and USD of cash that was paid in (+) or taken out, by number."""
         self._fills: dict[str, dict[str, Any]] = {}
@@ -255,7 +256,7 @@ class RecentActivity:
             case OrderFilled():
                 _put(self._fills, seq, self._filled(event), MOST_FILLS)
             case SessionClosed():
-                self._sessions[event.date] = round(event.equity, 2)
+                self._sessions[event.date] = [_seconds(event.ts_ns), round(event.equity, 2)]
                 if len(self._sessions) > MOST_SESSIONS:
                     del self._sessions[next(iter(self._sessions))]
             case _:

@@ -166,6 +166,7 @@ def describe_account(trader: Trader) -> dict[str, Any]:
                     "symbol": leg.symbol,
                     "quantity": account.positions[leg.symbol].quantity,
                     "unit": unit_of(account, leg.symbol),
+                    "expires": iso_time(env.expiry_ns(leg.symbol)),
                     "average_price": account.positions[leg.symbol].average_price,
                     "mark": marks[leg.symbol],
                     "profit": account.positions[leg.symbol].quantity

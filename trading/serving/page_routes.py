@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import hashlib
 import html
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib import resources
@@ -50,6 +51,8 @@ _HEADERS = {
     # Asked again each time, and answered that it is the same: a new release is seen at once.
     "cache-control": "no-cache",
 }
+_IMPORTED = re.compile(r'^import .*? from "\./([\w/.]+)";', re.MULTILINE)
+"""Modules that a module of the page needs, one a line."""
 _VARY = "accept-encoding"
 _SEARCHES = 2
 """Of the journal, at once."""
@@ -64,6 +67,25 @@ class _File(NamedTuple):
     """In gzip."""
     media_type: str
     etag: str
+
+
+class Document(NamedTuple):
+    """A page: what it is, and the module that draws it."""
+
+    script: str
+    about: str
+    waiting: str
+    """Shown until the module draws."""
+
+
+ACCOUNT = Document(
+    "app.js", "A paper-trading account: what it holds, does, and why.", "Loading the account…"
+)
+STRATEGIES = Document(
+    "strategies.js",
+    "Paper-trading strategies side by side: what each is worth, holds and does.",
+    "Loading the strategies…",
+)
 
 
 class EventStream(StreamingResponse):
@@ -102,30 +124,30 @@ def add_page(
         Of all pages of the replica.
     """
     stream = PageStream(tell, account_edition, viewers)
-    add_document(api, "index.html", stream)
+    add_document(api, ACCOUNT, stream)
     _add_chain(api, stream, ask)
     _add_journal(api, tell)
 
 
-def add_document(api: FastAPI, name: str, stream: PageStream[Any]) -> None:
+def add_document(api: FastAPI, document: Document, stream: PageStream[Any]) -> None:
     """Add a page at `/`, the files that it is made of, and what it shows at `/events`.
 
     Parameters
     ----------
-    name
-        Of its document in `trading/serving/page`.
+    document
+        What is put into `document.html`, the head that all pages have.
     stream
         Editions of what it shows.
     """
     files = _page_files()
+    written = _written(files, document)
 
     @api.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
         """Return the page; its addresses are below the application's own path."""
         root = html.escape(request.scope.get("root_path", "").rstrip("/"), quote=True)
-        found = files[name]
-        content = found.content.replace(b'<base href="/">', f'<base href="{root}/">'.encode())
-        return _answer(request, _file(content, found.media_type))
+        content = written.replace('<base href="/">', f'<base href="{root}/">')
+        return _answer(request, _file(content.encode(), _TYPES[".html"]))
 
     @api.get("/page/{name:path}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
@@ -216,6 +238,25 @@ def _page_files() -> dict[str, _File]:
             elif (kind := _TYPES.get(f".{name.rpartition('.')[2]}")) is not None:
                 files[name] = _file(each.read_bytes(), kind)
     return files
+
+
+def _written(files: dict[str, _File], document: Document) -> str:
+    """Return a page's document, which asks at once for every module that its script needs."""
+    modules = [document.script]
+    for name in modules:  # It grows meanwhile.
+        found = _IMPORTED.findall(files[name].content.decode())
+        modules += [each for each in dict.fromkeys(found) if each not in modules]
+    preloads = [f'<link rel="modulepreload" href="page/{name}">' for name in modules[1:]]
+    places = {
+        "{about}": document.about,
+        "{script}": document.script,
+        "{waiting}": document.waiting,
+        "{preloads}": "\n    ".join(preloads),
+    }
+    text = files["document.html"].content.decode()
+    for place, content in places.items():
+        text = text.replace(place, content)
+    return text
 
 
 def _answer(request: Request, found: _File) -> Response:

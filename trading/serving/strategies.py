@@ -32,7 +32,7 @@ from trading.serving.live_market import (
     NamedActor,
     Polled,
 )
-from trading.serving.page_routes import add_document
+from trading.serving.page_routes import STRATEGIES, add_document
 from trading.serving.page_stream import PageStream, Viewers
 from trading.serving.strategy_states import FLEET_STATES, STALE_S, FleetState
 from trading.serving.supervisor import RESTARTING, SupervisorState
@@ -161,7 +161,7 @@ def build_strategies_api(
 
     # All of them side by side.
     viewers = Viewers()
-    add_document(api, "strategies.html", PageStream(told, FleetEditions(), viewers))
+    add_document(api, STRATEGIES, PageStream(told, FleetEditions(), viewers))
 
     for name, answers in each.items():
         add_control(api, answers.command, name)

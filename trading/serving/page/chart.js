@@ -21,11 +21,18 @@ export const timeAxis = (isSession) => ({
   values: (_, splits) => splits.map(isSession ? minute : (t) => day(t).slice(0, 6)),
 });
 
-/** Points of time and worth at the closes of sessions, and now. */
+/** Points of time and worth at the closes of sessions, when the exchange closed, and now. */
 export function closes(sessions, now, equity) {
-  const points = Object.entries(sessions ?? {}).map(([date, worth]) => [Date.parse(`${date}T21:00:00Z`) / 1000, worth]);
+  const points = Object.values(sessions ?? {}).filter(([t]) => Number.isFinite(t));
   if (Number.isFinite(now) && now > (points.at(-1)?.[0] ?? 0)) points.push([now, equity]);
   return points;
+}
+
+/** The same points as if cash that was moved later had been there before: it is no gain and no loss. */
+export function withoutMoves(points, moves) {
+  const moved = Object.values(moves ?? {});
+  const later = (t) => moved.reduce((sum, [at, amount]) => (at >= t ? sum + amount : sum), 0);
+  return points.map(([t, worth]) => [t, worth + later(t)]);
 }
 
 /**

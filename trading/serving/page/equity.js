@@ -1,6 +1,6 @@
 // The account's worth over the session and over sessions, its drawdown, and what the day is made of.
 import { html, useMemo, useRef, useState } from "./vendor/preact.js";
-import { Chart, axis, closes, colour, newYork, timeAxis } from "./chart.js";
+import { Chart, axis, closes, colour, newYork, timeAxis, withoutMoves } from "./chart.js";
 import { Choice, Section, Table } from "./parts.js";
 import { clock, day as dateOf, number, percent, signedUsd, short, trend, usd } from "./format.js";
 
@@ -72,12 +72,11 @@ export function Equity({ status, day }) {
   const latest = useRef({ fills: [], changes: [] });
   const now = Date.parse(status.market?.time ?? "") / 1000;
   const isToday = range === "today";
-  const shown = useMemo(
-    () => isToday
-      ? curve(Object.values(day.bars ?? {}), status.account.peak_equity)
-      : curve(closes(day.sessions, now, status.account.equity)),
-    [isToday, day.bars, day.sessions, now],
-  );
+  const shown = useMemo(() => {
+    const points = isToday ? Object.values(day.bars ?? {}) : closes(day.sessions, now, status.account.equity);
+    return curve(withoutMoves(points, day.moves), isToday ? status.account.peak_equity : undefined);
+  }, [isToday, day.bars, day.sessions, day.moves, now]);
+  const isMoved = Object.values(day.moves ?? {}).some(([t]) => t >= (shown.times[0] ?? Infinity));
   const inRange = ({ t }) => t >= (shown.times[0] ?? Infinity) - 60;
   const fills = isToday ? Object.values(day.fills ?? {}).filter(inRange) : [];
   const changes = Object.values(day.judgements ?? {})
@@ -96,7 +95,8 @@ export function Equity({ status, day }) {
     ? `Equity over ${period}: from ${usd(shown.worth[0])} to ${usd(last)}, between ${usd(Math.min(...shown.worth))} and ` +
       `${usd(Math.max(...shown.worth))}; ${fills.length} fills are marked`
     : `Equity over ${period}: nothing yet`;
-  return html`<${Section} id="equity" title="Equity" note=${isToday ? day.session : "at the sessions’ closes"} wide>
+  return html`<${Section} id="equity" title="Equity" wide
+    note=${(isToday ? day.session : "at the sessions’ closes") + (isMoved ? ", as if cash moved since had been there before" : "")}>
     <div class="bar">
       <${Choice} label="Range" value=${range} onChoose=${setRange} options=${[["today", "Session"], ["all", "All sessions"]]} />
       <p class="key">${isToday ? html`<span class="open-mark">▲</span> opened <span class="close-mark">▼</span> closed` : null}</p>

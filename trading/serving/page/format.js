@@ -91,10 +91,7 @@ export function symbolName(symbol) {
   return `${parts.root} ${date} ${number(parts.strike, parts.strike % 1 ? 2 : 0)} ${parts.right === "C" ? "call" : "put"}`;
 }
 
-/** Days from exchange time `t` to the close of an expiry date. */
-export function daysTo(expiry, t) {
-  if (!known(t)) return NaN;
-  return Math.max(0, (Date.parse(`${expiry}T21:00:00Z`) / 1000 - t) / 86_400);
-}
+/** Days from exchange time `t` to a time in UTC seconds. */
+export const daysTo = (end, t) => (known(t) && known(end) ? Math.max(0, (end - t) / 86_400) : NaN);
 
 export const words = (name) => String(name ?? "").replaceAll("_", " ").replaceAll("/", " · ");

@@ -2,7 +2,7 @@
 import { html } from "./vendor/preact.js";
 import { Section, Table } from "./parts.js";
 import { command } from "./controls.js";
-import { age, daysTo, number, option, percent, seconds, signed, signedUsd, symbolName, trend, usd, words } from "./format.js";
+import { age, daysTo, number, percent, seconds, signed, signedUsd, symbolName, trend, usd, words } from "./format.js";
 
 const COLUMNS = [
   ["Position"], ["Quantity", true], ["Price", true], ["Mark", true], ["P&L", true], ["Delta", true],
@@ -13,7 +13,7 @@ const COLUMNS = [
 const UNITS = { "round lots": " lots", shares: " shares" };
 
 function days(position, now) {
-  const left = position.legs.map((leg) => option(leg.symbol)).filter(Boolean).map((each) => daysTo(each.expiry, now));
+  const left = position.legs.filter((leg) => leg.expires).map((leg) => daysTo(seconds(leg.expires), now));
   return left.length ? Math.min(...left) : NaN;
 }
 
@@ -36,7 +36,7 @@ function Position({ position, greeks, stale, now }) {
       <td class="n">${usd(leg.average_price)}</td><td class="n">${usd(leg.mark)}</td>
       <td class=${`n ${trend(leg.profit)}`}>${signedUsd(leg.profit)}</td>
       <td></td><td></td><td></td><td></td>
-      <td class="n">${number(option(leg.symbol) ? daysTo(option(leg.symbol).expiry, now) : NaN, 1)}</td><td></td>
+      <td class="n">${number(daysTo(seconds(leg.expires), now), 1)}</td><td></td>
     </tr>`)}`;
 }
 

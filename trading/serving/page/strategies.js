@@ -1,7 +1,7 @@
 // The page of several strategies: what each is worth, lost, holds and does, side by side.
 import { html, render, useEffect, useMemo, useState } from "./vendor/preact.js";
 import { follow, isCut } from "./live.js";
-import { Chart, axis, closes, colour, newYork, timeAxis } from "./chart.js";
+import { Chart, axis, closes, colour, newYork, timeAxis, withoutMoves } from "./chart.js";
 import { Choice, Facts, Figure, Section } from "./parts.js";
 import { Connection, STATES, Skip, ThemeButton } from "./standing.js";
 import { UNKNOWN, clock, day as dateOf, moment, number, percent, seconds, signed, signedUsd, trend, usd, words } from "./format.js";
@@ -15,11 +15,8 @@ const dashOf = (n) => DASHES[n % DASHES.length];
 /** Times, and percent of what the session began with or of what was paid in. */
 export function line(each, isToday) {
   const equity = each.account?.equity;
-  const moves = Object.values(each.moves ?? {});
-  // Cash that was moved later counts as if it had been there before: it is no gain and no loss.
-  const later = (t) => moves.reduce((sum, [at, amount]) => (at >= t ? sum + amount : sum), 0);
-  const points = (isToday ? Object.values(each.bars ?? {}) : closes(each.sessions, seconds(each.time), equity))
-    .map(([t, worth]) => [t, worth + later(t)]);
+  const shown = isToday ? Object.values(each.bars ?? {}) : closes(each.sessions, seconds(each.time), equity);
+  const points = withoutMoves(shown, each.moves);
   const begun = Number.isFinite(each.profit) ? equity - each.profit : points[0]?.[1];
   const base = isToday ? begun : each.account.paid_in;
   return [points.map(([t]) => t), points.map(([, worth]) => 100 * (worth / base - 1))];
