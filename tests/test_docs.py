@@ -3,37 +3,23 @@
 import ast
 import re
 import runpy
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 import trading
-from tests.execution.scene import new_broker
-from trading.cli.main import app
+from tests.documented import FENCE, LINES, ROOT, TEXTS, Line
 from trading.cli.reference import verbs
 from trading.config import Settings, environment_names, load_settings
 from trading.config.gone import GONE
 from trading.config.tree import section_keys, settings_by_key
 from trading.execution.journal.schema import SCHEMA_VERSION
-from trading.learning.checkpoints import CheckpointStore
 
-ROOT = Path(__file__).parents[1]
 PAGES = runpy.run_path(str(ROOT / "scripts" / "generate_docs.py"))["pages"]()
-TEXTS = sorted(
-    [
-        *(path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md"),
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / "infra").rglob("*.md"),
-    ]
-)
 VERBS = {tuple(words.split()): command for _, words, command in verbs()}
-_FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
-_RUNS = re.compile(r"^(?:\w+=\S* )*(?:exec )?(?:\S*/)?(?:python -m )?trading ")
 
 
 def named(path: Path) -> str:
@@ -42,48 +28,17 @@ def named(path: Path) -> str:
 
 def prose_of(page: Path) -> str:
     """A page without its blocks of code and spans of it."""
-    return re.sub(r"`[^`]*`", "", _FENCE.sub("", page.read_text()))
+    return re.sub(r"`[^`]*`", "", FENCE.sub("", page.read_text()))
 
 
 def anchors_of(page: Path) -> set[str]:
     """The anchors of a page's heads that a forge and the site make alike."""
-    heads = re.findall(r"^#+ (.+)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
+    heads = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
     plain = [re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", r"\1", head) for head in heads]
     bare = [re.sub(r"[^\w\- ]", "", head.lower()).strip() for head in plain]
     return {head.replace(" ", "-") for head in bare} & {
         re.sub(r"[- ]+", "-", head) for head in bare
     }
-
-
-class Line(NamedTuple):
-    """A command line that a page shows, without the program's name."""
-
-    page: Path
-    words: list[str]
-
-    def __str__(self) -> str:
-        return f"{named(self.page)}: trading {' '.join(self.words)}"
-
-
-def lines_of(page: Path) -> Iterator[Line]:
-    """Every command line of this program in a page's blocks and spans of code."""
-    text = page.read_text()
-    rest = _FENCE.sub("", text)
-    for block in _FENCE.findall(text) + re.findall(r"^(?:    .*\n)+", rest, re.MULTILINE):
-        for line in block.replace("\\\n", " ").splitlines():
-            told = re.split(r"\s(?:--|\S*exec) (?=\S*trading |python )", line.strip())[-1]
-            if found := _RUNS.match(told):
-                words = shlex.split(told[found.end() :], comments=True)
-                ends = [k for k, word in enumerate(words) if word in ("|", ">", "&&", "&")]
-                yield Line(page, words[: ends[0] if ends else None])
-    for span in re.findall(r"`(?:python -m )?trading ([^`]+)`", rest):
-        words = span.replace("\\|", "|").split()
-        first = next((k for k, word in enumerate(words) if "|" in word), len(words))
-        for choice in " ".join(words[first:]).split("|"):
-            yield Line(page, [*words[:first], *shlex.split(choice)])
-
-
-LINES = [line for page in TEXTS for line in lines_of(page)]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -196,35 +151,6 @@ def test_a_command_that_a_page_shows_is_one(line: Line, monkeypatch: pytest.Monk
     file = Path(config) if config.startswith("configs/") else None
     changed = [each for each in given.get("overrides") or () if not each.endswith("=NAME")]
     load_settings(file, changed, {"MASSIVE_API_KEY": "of-the-test"})
-
-
-def test_what_the_first_hour_asks_of_an_account_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In its order, where the account lies by default, while nobody trades it.
-
-    What is left out starts the application or trains: it has tests of its own below `tests/e2e`,
-    `tests/evaluation`, `tests/app` and `tests/cli`.
-    """
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "var").mkdir()
-    new_broker(tmp_path / "var", 100_000.0).journal.close()
-    (tmp_path / "var" / "journal.db").rename(tmp_path / "var" / "journal-paper.sqlite")
-    store = CheckpointStore(tmp_path / "var" / "checkpoints", 5)
-    store.save(lambda folder: (folder / "weights").write_bytes(b"w"), {"step": 0})
-    left_out = {"up", "doctor", "backtest", "market"}
-    told = [
-        line.words
-        for line in LINES
-        if line.page.name == "first-hour.md" and line.words[0] not in left_out
-    ]
-    verbs_run = set()
-    for words in told:
-        done = CliRunner().invoke(app, words, prog_name="trading")
-        assert done.exit_code == 0, (words, done.output)
-        verbs_run.add(words[0])
-    assert verbs_run >= {"account", "report", "journal", "checkpoints", "stop"}
-    assert (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=named)

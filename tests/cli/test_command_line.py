@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from trading.cli import reference
 from trading.cli.main import app
 from trading.cli.verbs import EXAMPLES, GROUPS
 from trading.execution.events import DecisionMade
@@ -86,6 +87,19 @@ def test_every_verb_explains_itself(verb: object) -> None:
     assert result.exit_code == 0
     assert result.output.startswith(f"Usage: trading {name} ")
     assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_every_verb_takes_settings_alike_and_what_prints_data_speaks_json() -> None:
+    """But those that run until they are stopped, write a file, or say in a line what they did."""
+    quiet = {"up", "train", "feed", "compile-kernels", "market plot", "journal export"}
+    quiet |= {f"checkpoints {each}" for each in ("card", "promote", "export", "rollback")}
+    for group, words, command in reference.verbs():
+        if getattr(command, "commands", None):
+            continue
+        takes = {name for each in command.params for name in each.opts}
+        if words != "config reference" and "compile-kernels" not in words:
+            assert {"--config", "--set"} <= takes, (group, words)
+        assert ("--json" in takes) is (words not in quiet), words
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,23 @@ def test_plot_draws_a_picture(tmp_path: Path) -> None:
     assert into.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_wrong_ending_is_refused_with_those_that_work(tmp_path: Path) -> None:
-    code, text = call("plot", "--paths", "20", "--into", str(tmp_path / "market.doc"))
-    assert code == 1
-    assert ".png" in text
+@pytest.mark.parametrize(
+    ("verb", "name", "told"),
+    [
+        ("plot", "market.doc", ".png or .svg"),
+        ("plot", "nowhere/market.png", "there is no folder"),
+        ("fit", "market.txt", ".yaml or .yml"),
+        ("fit", "nowhere/market.yaml", "there is no folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, name: str, told: str
+) -> None:
+    """Which is minutes of simulation."""
+    monkeypatch.setattr("trading.cli.market._portrait", None)
+    code, text = call(verb, "--into", str(tmp_path / name))
+    assert code == 2
+    assert told in " ".join(text.split())
 
 
 def test_fit_asks_for_a_day() -> None:

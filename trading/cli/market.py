@@ -16,6 +16,7 @@ from trading.cli.common import (
     ConfigOption,
     JsonOption,
     SetOption,
+    check_output,
     failures,
     misuse,
     settings_for,
@@ -86,6 +87,7 @@ def plot(
     paths: PathsOption = 400,
 ) -> None:
     """Draw a market: paths, volatility, what options pay, smiles and spreads."""
+    check_output("--into", into, ".png", ".svg")
     settings = settings_for(config, overrides or [])
     with failures():
         from trading.cli.market_picture import draw
@@ -120,6 +122,7 @@ def fit(
     Spreads, sizes, ages, missing sides, volatility by expiry and strike, and the premium. The file
     holds the market's figures and nothing of what was recorded.
     """
+    check_output("--into", into, ".yaml", ".yml")
     settings = settings_for(config, with_symbols(symbols, overrides))
     first, last = day_of("--date", date), day_of("--until", until)
     if first is None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trading.errors import ConfigError
 from trading.market.factors import SESSIONS_PER_YEAR, STRESSED
 from trading.market.model import MarketModel
 from trading.market.model_statistics import STRIKES, TENORS, ModelStatistics, variance_ratio
@@ -23,13 +22,7 @@ _HORIZONS = (1, 2, 3, 5, 10, 21, 42)
 
 
 def draw(model: MarketModel, found: ModelStatistics, into: Path, name: str) -> None:
-    """Write the picture; its kind follows from the file's name.
-
-    Raises
-    ------
-    ConfigError
-        The file's name has an ending that is no kind of picture.
-    """
+    """Write the picture, PNG or SVG by the file's name, into a folder that is there."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -38,9 +31,6 @@ def draw(model: MarketModel, found: ModelStatistics, into: Path, name: str) -> N
     style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with pyplot.rc_context(style):
         sheet, axes = pyplot.subplots(2, 3, figsize=(13.0, 7.4), layout="constrained")
-        kinds = sorted(sheet.canvas.get_supported_filetypes())
-        if into.suffix.removeprefix(".") not in kinds:
-            raise ConfigError([f"--into {into}: end its name with one of .{', .'.join(kinds)}"])
         _paths(axes[0, 0], found)
         _volatility(axes[0, 1], found)
         _trend(axes[0, 2], found)
@@ -51,7 +41,6 @@ def draw(model: MarketModel, found: ModelStatistics, into: Path, name: str) -> N
             axis.grid(axis="y", color="#e8e8e8", linewidth=0.6)
             axis.set_axisbelow(True)
         sheet.suptitle(name, x=0.01, ha="left", fontsize=12)
-        into.parent.mkdir(parents=True, exist_ok=True)
         sheet.savefig(into, dpi=110)
         pyplot.close(sheet)
 
