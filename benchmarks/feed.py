@@ -25,8 +25,8 @@ from trading.data.massive import protocol
 from trading.data.massive.protocol import FeedProtocol
 from trading.data.massive.server import handshake
 from trading.data.massive.wire import encode_action
+from trading.feed.feed_server import FeedServer
 from trading.feed.running import feed_options
-from trading.feed.server import FeedServer
 
 KEY = "key-of-the-benchmark"
 NAMES = [f"Q.O:SPY261219C{number:08d}" for number in range(1000)]

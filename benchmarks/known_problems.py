@@ -21,7 +21,7 @@ from trading.envs.features import FEATURES
 from trading.envs.rules import stock_touch
 from trading.envs.vector_env import Observation, OptionsVectorEnv, SimulatedOptionsVectorEnv
 from trading.evaluation.backtest import FromTheOpen
-from trading.evaluation.baselines import Trader, action_named
+from trading.evaluation.baselines import SessionTrader, action_named
 from trading.learning.clstm import CLSTM, TensorState
 from trading.market.chain import F64, I64
 from trading.market.factors import SESSIONS_PER_YEAR
@@ -199,7 +199,7 @@ class _WholeSessions(FromTheOpen):
 
 
 def play(
-    trader: Trader, ranges: ModelRanges, sessions: int, seed: int, in_a_row: int = 1
+    trader: SessionTrader, ranges: ModelRanges, sessions: int, seed: int, in_a_row: int = 1
 ) -> Sessions:
     """Trades whole sessions, or so many `in_a_row`; equal seeds show every trader the same."""
     rules, rng = DEFAULT_RULES, np.random.default_rng(seed)

@@ -43,7 +43,7 @@ from benchmarks.known_problems import (
 from tests.learning.recall_env import MaskedRecallVectorEnv
 from trading.config import LearningSettings
 from trading.evaluation.backtest import learnt
-from trading.evaluation.baselines import Trader, hold, random_masked
+from trading.evaluation.baselines import SessionTrader, hold, random_masked
 from trading.learning.clstm import CLSTM
 from trading.learning.policy import Policy, seeded_clstm
 from trading.learning.ppo import CLSTMPPOConfig
@@ -57,7 +57,7 @@ TEST_SEED = 1_000_000
 EPISODES, SESSIONS = 256, 256
 """In the test of each seed."""
 RESAMPLES = 10_000
-BASELINES: dict[str, Trader] = {
+BASELINES: dict[str, SessionTrader] = {
     "hold cash": hold,
     "random allowed actions": random_masked(1),
     "rule: straddle while volatility is low": buy_low_volatility,
@@ -81,6 +81,8 @@ class Problem:
     """Whether the learning rate falls evenly to zero."""
     solved: float | None = None
     """Mean return that counts as a solution."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Options of the network beside its sizes."""
     markets: ModelRanges | None = None
     """What the option markets are drawn from; the others compare with the memoryless control."""
 
@@ -168,6 +170,7 @@ def new_runner(problem: Problem, seed: int, network: type[CLSTM]) -> BatchedEnvR
             model_config=dict.fromkeys(
                 ("feature_hidden", "actor_hidden", "critic_hidden"), problem.hidden
             )
+            | problem.model
         )
         .training(torch_threads=1)
         .reporting(metrics_num_episodes_for_smoothing=128)

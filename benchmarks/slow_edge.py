@@ -41,7 +41,7 @@ from trading.config.fields import horizon_seconds
 from trading.envs.single_env import SimulatedOptionsEnv
 from trading.envs.vector_env import Observation
 from trading.evaluation.backtest import learnt
-from trading.evaluation.baselines import Trader
+from trading.evaluation.baselines import SessionTrader
 from trading.learning.policy import Policy
 
 HORIZON, SHORT = "5 sessions", 0.99
@@ -56,7 +56,7 @@ class Learner(Protocol):
     def iterate(self) -> int:
         """Sample one rollout and learn from it; the decisions in it."""
 
-    def trader(self) -> Trader:
+    def trader(self) -> SessionTrader:
         """What was learnt so far, drawing its actions."""
 
     def stop(self) -> None:
@@ -77,7 +77,7 @@ class Ours:
         self.parameters = sum(each.numel() for each in self._policy.model.parameters())
         return self._problem.envs * self._problem.rollout_length
 
-    def trader(self) -> Trader:
+    def trader(self) -> SessionTrader:
         assert self._policy is not None, "it has learnt"
         policy = Policy(self._policy.config, self._seed)
         policy.load_weights(self._policy.weights())
@@ -166,7 +166,7 @@ class RLlib:
         before, self._steps = self._steps, int(runners["num_env_steps_sampled_lifetime"])
         return self._steps - before
 
-    def trader(self) -> Trader:
+    def trader(self) -> SessionTrader:
         from ray.rllib.core.columns import Columns
 
         state: dict[str, torch.Tensor] = {}
@@ -234,7 +234,7 @@ class RecurrentPPO:
         algorithm.train()
         return self._rollout
 
-    def trader(self) -> Trader:
+    def trader(self) -> SessionTrader:
         state: Any = None
 
         def trade(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -308,7 +308,10 @@ class Run(NamedTuple):
 
 
 def run(
-    make: Callable[[], Learner], test: Callable[[Trader], Any], steps: int, seconds: float | None
+    make: Callable[[], Learner],
+    test: Callable[[SessionTrader], Any],
+    steps: int,
+    seconds: float | None,
 ) -> Run:
     """Learn until both are reached; `seconds` None: those that the steps take."""
     learner = make()

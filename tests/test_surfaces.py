@@ -1,9 +1,7 @@
 """Every package says what of it is public; importing it loads none of that."""
 
-import ast
 import subprocess
 import sys
-from collections import defaultdict
 from importlib import import_module
 from pathlib import Path
 
@@ -36,14 +34,3 @@ def test_importing_every_package_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert loaded & {"numba", "pandas", "pyarrow", "ray", "rich", "torch", "websockets"} == set()
-
-
-def test_no_two_classes_have_one_name() -> None:
-    """A noun is one thing; `Trade` is the vendor's event, and a strategy's way in a report."""
-    named = defaultdict(list)
-    for file in (ROOT / "trading").rglob("*.py"):
-        for each in ast.parse(file.read_text()).body:
-            if isinstance(each, ast.ClassDef) and not each.name.startswith("_"):
-                named[each.name].append(str(file.relative_to(ROOT)))
-    shared = {name: files for name, files in named.items() if len(files) > 1}
-    assert shared.pop("Trade") and shared == {}

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from trading.envs.rewards import BarEarnings as BarEarnings
     from trading.errors import TradingError as TradingError
     from trading.execution.fees import FeeSchedule as FeeSchedule
-    from trading.plugins.registry import register_baseline as register_baseline
-    from trading.plugins.registry import register_feature as register_feature
-    from trading.plugins.registry import register_fees as register_fees
-    from trading.plugins.registry import register_reward as register_reward
-    from trading.plugins.registry import register_trader as register_trader
+    from trading.plugins.plugin_registry import register_baseline as register_baseline
+    from trading.plugins.plugin_registry import register_feature as register_feature
+    from trading.plugins.plugin_registry import register_fees as register_fees
+    from trading.plugins.plugin_registry import register_reward as register_reward
+    from trading.plugins.plugin_registry import register_trader as register_trader
 
 _PLACES = {
     "load_settings": "config.loading",

@@ -61,7 +61,7 @@ class JournalLocked(JournalError):
     """Another process writes this journal: one account has one owner."""
 
 
-class JournalUnwritable(JournalError):
+class JournalDiskError(JournalError):
     """The journal's disk takes nothing: it is full, read-only, or gone. What is written stays."""
 
 

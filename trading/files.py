@@ -285,7 +285,7 @@ def _sync_tree(folder: Path) -> None:
         sync(Path(below))
 
 
-def takes(folder: Path, size: int = 1 << 20) -> bool:
+def takes_writes(folder: Path, size: int = 1 << 20) -> bool:
     """Whether a file of `size` bytes can be written below the folder now; it is removed again."""
     probe = folder / f".probe-{os.getpid()}"
     try:

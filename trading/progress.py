@@ -7,6 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
+
+ProgressCallback: TypeAlias = Callable[[int, int], None]
+"""Told how much is done, and how much there is: bytes, contracts."""
 
 _QUIET_S = 30.0
 

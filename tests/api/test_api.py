@@ -27,7 +27,7 @@ from trading.execution.journal import Journal
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
 from trading.live import assembly
-from trading.plugins.registry import REGISTRY
+from trading.plugins.plugin_registry import REGISTRY
 from trading.reporting.ledger import read_ledger
 from trading.reporting.tables import TABLES
 
@@ -97,7 +97,7 @@ def test_the_examples_of_market_data_run(state: Path) -> None:
     assert result.attempted and not result.failed
 
 
-@pytest.mark.parametrize("name", ["config.loading", "envs.by_name", "plugins.registry"])
+@pytest.mark.parametrize("name", ["config.loading", "envs.by_name", "plugins.plugin_registry"])
 def test_the_examples_beside_the_api_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("traders", "baselines", "fee_schedules"):
         monkeypatch.setattr(REGISTRY, kind, {})

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.reporting.conftest import journal  # noqa: F401 - a fixture
-from trading.plugins import loading
-from trading.plugins.registry import REGISTRY
+from trading.plugins import discovery
+from trading.plugins.plugin_registry import REGISTRY
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -38,7 +38,7 @@ def played(name: str) -> dict[str, Any]:
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for kind in ("traders", "baselines", "fee_schedules"):
         monkeypatch.setattr(REGISTRY, kind, {})
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(discovery, "_loaded", {})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

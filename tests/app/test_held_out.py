@@ -21,12 +21,12 @@ pytestmark = pytest.mark.slow
 QUICK = ("learning.gate.sessions=20", "data.record=true")
 
 
-def verdict_of(sessions: HeldOutSessions) -> tuple[str, dict[str, int]]:
+def gate_result_of(sessions: HeldOutSessions) -> tuple[str, dict[str, int]]:
     settings = Settings()
     weights = Policy(assembly.model_config(settings), settings.seed).weights()
-    verdict = sessions.gate.judge(weights, weights)
-    assert verdict.passed
-    return verdict.reason, {each.held_out: each.sessions for each in verdict.compared}
+    result = sessions.gate.judge(weights, weights)
+    assert result.passed
+    return result.reason, {each.held_out: each.sessions for each in result.compared}
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_without_a_recorded_day_the_verdict_says_so(tmp_path: Path) -> None:
-    reason, sessions = verdict_of(HeldOutSessions(settings_for(tmp_path, *QUICK)))
+def test_without_a_recorded_day_the_gate_result_says_so(tmp_path: Path) -> None:
+    reason, sessions = gate_result_of(HeldOutSessions(settings_for(tmp_path, *QUICK)))
     assert reason == "not worse on simulated; recent: none"
     assert sessions == {"simulated": 20}
 
@@ -56,7 +56,7 @@ def test_half_of_the_simulated_sessions_are_others_at_each_judgement(tmp_path: P
     policy = Policy(assembly.model_config(settings), settings.seed, acting="greedy")
     seen = []
     for _ in range(2):
-        verdict_of(sessions)
+        gate_result_of(sessions)
         seen.append(sessions._trade_simulated(learnt(policy)))
     assert np.array_equal(seen[0][:10], seen[1][:10])
     assert not np.isin(seen[0][10:], seen[1]).any()
@@ -64,7 +64,7 @@ def test_half_of_the_simulated_sessions_are_others_at_each_judgement(tmp_path: P
 
 def test_whole_recorded_days_are_held_out(recorded: Path) -> None:
     settings = settings_for(recorded, *QUICK)
-    reason, sessions = verdict_of(HeldOutSessions(settings))
+    reason, sessions = gate_result_of(HeldOutSessions(settings))
     assert reason == "not worse on simulated, recent"
     assert sessions == {"simulated": 20, "recent": 2}
 
@@ -73,7 +73,7 @@ def test_a_day_is_held_out_once_it_is_there(tmp_path: Path, recorded: Path) -> N
     sessions = HeldOutSessions(settings_for(tmp_path, *QUICK))
     (tmp_path / "recordings").symlink_to(recorded / "recordings")
     sessions.renew()
-    assert verdict_of(sessions)[1] == {"simulated": 20, "recent": 2}
+    assert gate_result_of(sessions)[1] == {"simulated": 20, "recent": 2}
 
 
 def test_a_history_is_held_out_unless_it_is_trained_on(tmp_path: Path, recorded: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_history_is_held_out_unless_it_is_trained_on(tmp_path: Path, recorded:
     folder = tmp_path / "history"
     write_history(folder, told, rules, fees, ExchangeCalendar())
     apart = settings_for(tmp_path, *QUICK, f"learning.gate.history={folder}")
-    assert verdict_of(HeldOutSessions(apart))[1] == {"simulated": 20, "history": 1}
+    assert gate_result_of(HeldOutSessions(apart))[1] == {"simulated": 20, "history": 1}
     both = settings_for(
         tmp_path, *QUICK, f"learning.gate.history={folder}", f"learning.history={folder}"
     )

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from trading.app.tuning.outcome import figure, ranked, settings_layer, winner_of
+from trading.app.tuning.outcome import mean_return, ranked, settings_layer, winner_of
 from trading.app.tuning.plan import SearchPlan, plan_of_days, plan_of_markets
 from trading.app.tuning.record import Trial, TrialEnd, TrialLog, TrialScore
 from trading.cli.main import app
@@ -123,7 +123,7 @@ def test_who_came_further_is_first_and_only_who_came_to_the_end_wins() -> None:
 
 
 def test_a_score_has_its_interval() -> None:
-    found = figure(np.linspace(-1.0, 1.2, 40), 1)
+    found = mean_return(np.linspace(-1.0, 1.2, 40), 1)
     assert found.mean == pytest.approx(0.1) and found.low < 0.1 < found.high
     assert found.sessions == 40
 
@@ -247,7 +247,7 @@ def test_a_search_that_was_stopped_goes_on_to_its_end(
     history: Path, settings: Settings, tmp_path: Path
 ) -> None:
     from trading.app.tuning.outcome import elsewhere
-    from trading.app.tuning.search import search
+    from trading.app.tuning.search import run_trials
 
     plan = plan_of_days(settings, history, tmp_path / "folds", **FOLDS)
     record, told = TrialLog(tmp_path / "results.jsonl"), list[str]()
@@ -255,7 +255,7 @@ def test_a_search_that_was_stopped_goes_on_to_its_end(
 
     def run_until(stopped: object) -> dict[int, Path]:
         arguments = (plan, SPACE, points, tmp_path, record, told.append)
-        return search(*arguments, stopped)  # type: ignore[arg-type]
+        return run_trials(*arguments, stopped)  # type: ignore[arg-type]
 
     run_until(lambda: any(trial.judged for trial in record.trials().values()))
     before = record.trials()
@@ -286,11 +286,11 @@ def _is_worth_what_it_learnt(
     plan: SearchPlan, trials: dict[int, Trial], number: int, kept: dict[int, Path]
 ) -> None:
     """The checkpoint is the policy that was scored."""
-    from trading.app.tuning.trial import policy_of, settings_of_trial
+    from trading.app.tuning.trial import settings_of_trial, trial_policy
     from trading.evaluation.backtest import learnt
 
     newest = trials[number].newest
     assert newest is not None
-    policy = policy_of(kept[number], 0, settings_of_trial(plan.settings, newest.point))
+    policy = trial_policy(kept[number], 0, settings_of_trial(plan.settings, newest.point))
     returns = 100.0 * plan.folds[0].trade(learnt(policy))
     np.testing.assert_array_equal(returns, newest.returns)

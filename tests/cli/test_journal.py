@@ -67,7 +67,7 @@ def damage(path: Path, seq: int) -> None:
     connection.close()
 
 
-def test_verify_prints_the_account_its_digest_and_the_verdict(journal: Path) -> None:
+def test_verify_prints_the_account_its_digest_and_what_was_found(journal: Path) -> None:
     result = run("verify", journal)
     assert result.exit_code == 0, result.output
     printed = dict(line.split(maxsplit=1) for line in result.output.splitlines())

@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
 from tests.waits import WAIT_S
-from trading.data.massive.wire import Event, Status, encode
+from trading.data.massive.wire import FeedEvent, Status, encode
 
 _silent = logging.getLogger("scripted_server")
 _silent.setLevel(logging.CRITICAL)
@@ -32,7 +32,7 @@ class Peer:
         self.messages.append(message)
         return message
 
-    async def send(self, *events: Event) -> None:
+    async def send(self, *events: FeedEvent) -> None:
         await self.send_raw(encode(events))
 
     async def send_raw(self, frame: bytes) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from trading.data.catalog import Catalog, Kind
-from trading.data.corporate_actions import read_corporate_actions
+from trading.data.corporate_action_file import read_corporate_actions
 from trading.data.dividend_file import read_dividends
 from trading.data.flatfile_import import Selection, flat_file_key, import_flat_file
 from trading.data.flatfiles import load_minute_bars, load_quotes

@@ -15,7 +15,7 @@ from trading.data.massive.columns import Quotes, Trades
 from trading.data.massive.server.server import MarketServer
 from trading.data.massive.server.simulated_trades import (
     MINUTE_NS,
-    MinuteAggregator,
+    MinuteBarBuilder,
     SimulatedTrades,
 )
 from trading.data.massive.server.source import ReplaySource, SimulationSource, SourceStep
@@ -223,7 +223,7 @@ def trades_at(*rows: tuple[int, float, int]) -> Trades:
 
 
 def test_a_minute_bar_comes_when_its_window_has_ended_and_only_with_trades() -> None:
-    minutes = MinuteAggregator(["O:SPY260109C00600000"])
+    minutes = MinuteBarBuilder(["O:SPY260109C00600000"])
     assert minutes.advance(30 * SECOND_NS, trades_at((10 * SECOND_NS, 2.0, 1))) == []
     inside = trades_at((40 * SECOND_NS, 3.0, 2), (MINUTE_NS, 1.0, 1))
     (bar,) = minutes.advance(MINUTE_NS, inside)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from trading.data.massive.wire import (
     Aggregate,
     ClientAction,
-    Event,
     EventDecoder,
+    FeedEvent,
     Quote,
     SecondAggregate,
     Status,
@@ -44,7 +44,7 @@ events = quotes | trades | aggregates | seconds | statuses
 
 
 @given(st.lists(events))
-def test_what_is_encoded_decodes_to_the_same(frame: list[Event]) -> None:
+def test_what_is_encoded_decodes_to_the_same(frame: list[FeedEvent]) -> None:
     decoder = EventDecoder()
     assert decoder.decode(encode(frame)) == frame
     assert decoder.decode(encode(frame).decode()) == frame

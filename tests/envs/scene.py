@@ -64,7 +64,7 @@ def priced_chain(spot: float = SPOT, iv: float = IV, spread: float = 0.02) -> Ch
     return chain
 
 
-def purse(
+def balances_of(
     cash: float = 100_000.0, margin_used: float = 0.0, open_positions: int = 0
 ) -> AccountBalances:
     """An account of cash only."""
@@ -132,7 +132,7 @@ def menu_for(
 ) -> Menu:
     """What an account sees and may order of the chain at NOW_NS."""
     snapshots = snapshot_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
-    held, money, views = position or no_holdings(1), balances or purse(), empty_views(1)
+    held, money, views = position or no_holdings(1), balances or balances_of(), empty_views(1)
     money.may_open[0], money.may_close[0] = may_open, may_close
     first = np.zeros(1, dtype=np.int64)
     observe_accounts(

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from tests.envs.scene import NOW_NS, SESSION_CLOSE_NS, SPOT, Menu, menu_for, priced_chain, purse
+from tests.envs.scene import (
+    NOW_NS,
+    SESSION_CLOSE_NS,
+    SPOT,
+    Menu,
+    balances_of,
+    menu_for,
+    priced_chain,
+)
 from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, SECURED, Strategy
 from trading.envs.defaults import DEFAULT_RULES
 from trading.envs.market_snapshots import RATIO
@@ -120,7 +128,7 @@ def test_a_cash_secured_put_ties_up_its_strike() -> None:
 def test_no_order_risks_more_than_the_risk_fraction_or_the_buying_power() -> None:
     chain = priced_chain()
     for cash in (100_000.0, 3_000.0, 400.0):
-        menu = menu_for(chain, balances=purse(cash=cash))
+        menu = menu_for(chain, balances=balances_of(cash=cash))
         for a in OPENINGS:
             if not menu.mask[a]:
                 continue
@@ -179,5 +187,5 @@ def test_nothing_is_opened_just_before_the_close() -> None:
 
 
 def test_the_position_limit_masks_every_opening() -> None:
-    full = purse(open_positions=DEFAULT_RULES.max_positions)
+    full = balances_of(open_positions=DEFAULT_RULES.max_positions)
     assert menu_for(priced_chain(), balances=full).mask.sum() == 1

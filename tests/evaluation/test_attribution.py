@@ -8,9 +8,15 @@ from trading.envs.account_view import Holdings, no_holdings
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import STOCK_LEG
-from trading.evaluation.attribution import COMPONENTS, UNEXPLAINED, PositionGreeks, explain, read
+from trading.evaluation.attribution import (
+    COMPONENTS,
+    UNEXPLAINED,
+    PositionGreeks,
+    explain,
+    greeks_of_holdings,
+)
 from trading.evaluation.backtest import backtest_simulation
-from trading.evaluation.baselines import SHORT_STRANGLE, Trader, open_and_keep, random_masked
+from trading.evaluation.baselines import SHORT_STRANGLE, SessionTrader, open_and_keep, random_masked
 from trading.execution.fees import order_fees
 from trading.market.chain import Chain
 
@@ -34,7 +40,9 @@ def held(*legs: int) -> Holdings:
 
 def reading(chain: Chain, holdings: Holdings) -> PositionGreeks:
     snapshots = snapshot_of(chain)
-    return read(quote_arrays(chain.columns), snapshots, FIRST, holdings, DEFAULT_RULES)
+    return greeks_of_holdings(
+        quote_arrays(chain.columns), snapshots, FIRST, holdings, DEFAULT_RULES
+    )
 
 
 def part(parts: np.ndarray, name: str) -> float:
@@ -95,7 +103,7 @@ def test_an_expired_quote_leaves_no_number_behind() -> None:
 
 
 @pytest.mark.parametrize("trader", [random_masked(1), SHORT_STRANGLE], ids=["random", "strangle"])
-def test_parts_add_up_to_every_bars_profit_and_little_is_unexplained(trader: Trader) -> None:
+def test_parts_add_up_to_every_bars_profit_and_little_is_unexplained(trader: SessionTrader) -> None:
     result = backtest_simulation(8, 5, DEFAULT_RULES, DEFAULT_FEES, trader)
     before = np.concatenate([np.full((8, 1), result.capital), result.equity[:, :-1]], axis=1)
     assert result.parts.sum(axis=2) == pytest.approx(result.equity - before, abs=1e-6)

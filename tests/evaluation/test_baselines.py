@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.envs.scene import EXPIRIES, NOW_NS, SESSION_CLOSE_NS, SPOT, priced_chain, snapshot_of
 from trading.envs.account_view import observe_accounts
@@ -49,19 +51,38 @@ def opened(
     return accounts
 
 
-def test_a_fill_is_booked_as_the_environment_books_it_to_the_last_bit() -> None:
-    name = "covered_call_near_d30"
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    name=st.sampled_from(
+        [
+            f"{kind}_{bucket}_d30"
+            for kind in ("covered_call", "cash_secured_put")
+            for bucket in ("near", "far")
+        ]
+    ),
+    cash=st.floats(15_000.0, 2e6),
+    secured=st.floats(0.2, 1.0),
+    contracts=st.integers(1, 60),
+    greeks=st.tuples(*(st.floats(0.05, 4.0), st.floats(0.05, 4.0), st.floats(0.001, 0.1))),
+)
+def test_a_fill_is_sized_and_booked_as_the_environment_does_it_to_the_last_bit(
+    name: str, cash: float, secured: float, contracts: int, greeks: tuple[float, float, float]
+) -> None:
+    cash = round(cash, 2)
+    rules = DEFAULT_RULES._replace(
+        secured_fraction=secured, max_contracts=contracts, max_notional=1e9,
+        max_delta=greeks[0], max_gamma=greeks[1], max_vega=greeks[2],
+    )  # fmt: skip
     chain = liquid_chain()
-    snapshots, quotes = snapshot_of(chain), quote_arrays(chain.columns)
+    snapshots, quotes = snapshot_of(chain, rules=rules), quote_arrays(chain.columns)
     accounts, action = new_accounts(1), np.array([action_named(name)])
-    open_accounts(accounts, FIRST, 100_000.0)
-    view = (quotes, snapshots, FIRST, DEFAULT_RULES)
+    open_accounts(accounts, FIRST, cash)
+    view = (quotes, snapshots, FIRST, rules)
     mark(*view, accounts, FIRST, np.zeros(1))
     observe_accounts(*view, accounts.holdings, accounts.balances, FIRST, accounts.views)
     trade(*view, DEFAULT_FEES, accounts, action, np.zeros(1, dtype=np.bool_))
-    assert accounts.trades[0] == 1
-    ratio = tuple(RATIO[action[0], :2].tolist())
-    mine = opened(HeldToClose("covered call", ratio, contracts_of=name))
+    ratio = tuple(each for each in RATIO[action[0]].tolist() if each)
+    mine = opened(HeldToClose("the same", ratio, contracts_of=name), rules, cash)
     for theirs, ours in (
         (accounts.holdings, mine.holdings),
         (accounts.balances, mine.balances),

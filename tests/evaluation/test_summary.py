@@ -5,7 +5,7 @@ import pytest
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.evaluation.backtest import Backtest, backtest_simulation
 from trading.evaluation.baselines import BUY_AND_HOLD, hold
-from trading.evaluation.metrics import chance_variance, deflated_sharpe
+from trading.evaluation.return_statistics import chance_variance, deflated_sharpe
 from trading.evaluation.summary import default_trials, summaries
 
 

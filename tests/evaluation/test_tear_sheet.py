@@ -8,13 +8,13 @@ import pytest
 
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.evaluation.backtest import Backtest, backtest_simulation
-from trading.evaluation.baselines import Trader, hold, open_and_keep, random_masked
+from trading.evaluation.baselines import SessionTrader, hold, open_and_keep, random_masked
 from trading.evaluation.evaluate import joined
 from trading.evaluation.summary import summaries
 from trading.evaluation.tear_sheet import tear_sheet
 
 
-def traded(trader: Trader, sessions: int) -> Backtest:
+def traded(trader: SessionTrader, sessions: int) -> Backtest:
     return backtest_simulation(sessions, 5, DEFAULT_RULES, DEFAULT_FEES, trader)
 
 

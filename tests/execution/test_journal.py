@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from trading.errors import JournalError, JournalLocked, JournalUnwritable
+from trading.errors import JournalDiskError, JournalError, JournalLocked
 from trading.execution.events import (
     AccountOpened,
     DecisionMade,
@@ -87,7 +87,7 @@ def test_a_full_disk_writes_none_of_a_batch_and_the_journal_goes_on_later(tmp_pa
     with Journal(tmp_path / "journal.db") as journal:
         journal.append(OPENED)
         journal._connection.execute("PRAGMA max_page_count = 10")
-        with pytest.raises(JournalUnwritable, match="disk is full"):
+        with pytest.raises(JournalDiskError, match="disk is full"):
             journal.append_many([decision(ts_ns) for ts_ns in range(2, 2000)])
         journal._connection.execute("PRAGMA max_page_count = 1000000")
         assert journal.append(decision(2)) == 2

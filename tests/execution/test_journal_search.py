@@ -7,8 +7,8 @@ import pytest
 from tests.execution.scene import new_broker
 from trading.errors import JournalError
 from trading.execution.events import DecisionMade, OrderRejected, UnderlyingSuspended
-from trading.execution.journal import search as journal_search
-from trading.execution.journal.search import MOST_ROWS, Query, search
+from trading.execution.journal import event_search as journal_search
+from trading.execution.journal.event_search import MOST_ROWS, Query, search
 from trading.execution.orders import Rejection, RejectReason
 
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trading.feed.backlog import Backlog
-from trading.feed.splitting import Event
+from trading.feed.splitting import RawEvent
 
 
-def event(channel: str, symbol: str, number: int) -> Event:
-    return Event(channel, symbol, f"{channel}.{symbol}#{number}".encode())
+def event(channel: str, symbol: str, number: int) -> RawEvent:
+    return RawEvent(channel, symbol, f"{channel}.{symbol}#{number}".encode())
 
 
 def test_below_its_bound_nothing_is_left_out() -> None:

@@ -23,7 +23,7 @@ from trading.config import Settings, load_settings
 from trading.data.massive.client.stream import StreamClient
 from trading.data.massive.wire import Quote, decode
 from trading.errors import AuthenticationFailed, ConfigError, StreamError
-from trading.feed.exposition import FeedCounts, feed_families
+from trading.feed.feed_metrics import FeedCounts, feed_families
 from trading.feed.running import feed_options, run_feed
 
 ROOT = Path(__file__).parents[2]

@@ -20,8 +20,8 @@ from tests.usual import feed_options, stream_settings
 from trading.data.massive.client.stream import ConnectionState, StreamClient
 from trading.data.massive.wire import Aggregate, Quote, Trade, decode, encode
 from trading.errors import AuthenticationFailed, StreamError
+from trading.feed.feed_server import FeedServer, needs_of
 from trading.feed.reader import ReaderProtocol
-from trading.feed.server import FeedServer, needs_of
 
 NOW_MS = 1_766_154_600_000
 CONTRACTS = [f"O:SPY251219C{strike:05d}000" for strike in range(1, 41)]

@@ -16,8 +16,8 @@ from tests.waits import WAIT_S
 from trading.data.massive import protocol
 from trading.data.massive.protocol import FeedProtocol
 from trading.data.massive.server import handshake
-from trading.data.massive.wire import Event, Status, decode, encode, encode_action
-from trading.feed.server import FeedServer
+from trading.data.massive.wire import FeedEvent, Status, decode, encode, encode_action
+from trading.feed.feed_server import FeedServer
 
 KEYS = ("vendor-key-1", "vendor-key-2")
 READER_KEY = "reader-key"
@@ -65,7 +65,7 @@ class Vendor:
             if feed.asset_class == asset_class
         ]
 
-    async def send(self, *events: Event, asset_class: str = "options") -> None:
+    async def send(self, *events: FeedEvent, asset_class: str = "options") -> None:
         """Send each event in a message of its own to those who subscribed to it."""
         for event in events:
             await self.send_raw(encode([event]), asset_class)
@@ -116,7 +116,7 @@ class Reader:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.statuses: list[tuple[str, str]] = []
-        self.events: list[Event] = []
+        self.events: list[FeedEvent] = []
         self.frames: list[bytes] = []
 
     async def act(self, action: str, params: str) -> None:

@@ -27,7 +27,7 @@ from tests.infra.prometheus import (
 )
 from tests.waits import WAIT_S
 from trading.data.massive.client.connection import ConnectionHealth, ConnectionState
-from trading.feed.exposition import FeedCounts, feed_text
+from trading.feed.feed_metrics import FeedCounts, feed_text
 from trading.live.metrics import TradingMetrics
 
 RULE_TESTS = Path(__file__).parent / "alerts.promtool.yaml"

@@ -80,7 +80,7 @@ def test_the_champion_itself_passes_with_all_numbers(sessions: Sessions) -> None
     assert result.reason == "not worse on set 1"
 
 
-def test_equal_weights_get_an_equal_verdict(sessions: Sessions) -> None:
+def test_equal_weights_get_an_equal_result(sessions: Sessions) -> None:
     one, other = (gate(sessions).judge(weights(1), preferring(1, 2.0)) for _ in range(2))
     assert one.seconds > 0.0
     assert (one.kl, one.compared, one.failed) == (other.kl, other.compared, other.failed)

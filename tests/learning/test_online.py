@@ -316,27 +316,27 @@ def test_each_update_rehearses_its_share(course: Callable[..., Course]) -> None:
     learner = at.learner
     learner.learn(live(1, steps=21, sequences=3))
     report = learner.report
-    assert (report.live_samples, report.rehearsed_samples) == (63, 64)
+    assert (report.live_samples, report.replayed_samples) == (63, 64)
     assert np.isfinite([report.grad_norm, report.clip_fraction, report.entropy]).all()
 
 
-def test_rehearsal_deals_columns_and_samples_again_when_they_are_used_up_or_old() -> None:
+def test_the_replay_mix_deals_columns_and_samples_again_when_they_are_used_up_or_old() -> None:
     sampled: list[Rollout] = []
 
     def sample() -> list[Rollout]:
         sampled.append(live(len(sampled), steps=10, sequences=4))
         return [sampled[-1]]
 
-    rehearsal = ReplayMix(sample, share=0.5)
-    first = rehearsal.beside(20)
+    replay_mix = ReplayMix(sample, share=0.5)
+    first = replay_mix.beside(20)
     (dealt,) = first
     dealt.validate()
     np.testing.assert_array_equal(dealt.actions, sampled[0].actions[:, :2])
-    np.testing.assert_array_equal(rehearsal.beside(20)[0].actions, sampled[0].actions[:, 2:])
-    rehearsal.beside(20)
+    np.testing.assert_array_equal(replay_mix.beside(20)[0].actions, sampled[0].actions[:, 2:])
+    replay_mix.beside(20)
     assert len(sampled) == 2
-    rehearsal.renew()
-    rehearsal.beside(10)
+    replay_mix.renew()
+    replay_mix.beside(10)
     assert len(sampled) == 3
     assert ReplayMix(sample, share=0.0).beside(20) == []
     assert ReplayMix(lambda: [], share=0.5).beside(20) == []

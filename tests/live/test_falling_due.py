@@ -12,7 +12,7 @@ import pytest
 from tests.data.rest_service import Answer, running_service
 from tests.live.market import DAY, KEY, FirstMinutes, serving
 from tests.usual import risk_limits, stream_settings
-from trading.data.corporate_actions import read_corporate_actions
+from trading.data.corporate_action_file import read_corporate_actions
 from trading.data.massive.client.rest import RestClient
 from trading.data.massive.client.stream import StreamClient
 from trading.data.recorded_closes import RecordedCloses
@@ -25,7 +25,7 @@ from trading.execution.events import Settled
 from trading.execution.journal import Journal
 from trading.execution.orders import Fill, Intent, Leg, Order, QuoteView
 from trading.live.bar_clock import Bar
-from trading.live.closes import CloseFinder
+from trading.live.close_finder import CloseFinder
 from trading.live.markets import MarketDirectory
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar, Session

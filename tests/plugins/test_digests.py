@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from trading.errors import PluginError
-from trading.plugins import loading
+from trading.plugins import discovery
 from trading.plugins.digests import code_digest
-from trading.plugins.loading import load_files
-from trading.plugins.registry import REGISTRY
+from trading.plugins.discovery import load_files
+from trading.plugins.plugin_registry import REGISTRY
 
 MINE = """
 import math
@@ -65,7 +65,7 @@ DIGEST = """
 import sys
 from pathlib import Path
 from trading.plugins.digests import code_digest
-from trading.plugins.loading import load_files
+from trading.plugins.discovery import load_files
 print(code_digest(load_files([Path(sys.argv[1])]).features["mine"].make))
 """
 
@@ -73,7 +73,7 @@ print(code_digest(load_files([Path(sys.argv[1])]).features["mine"].make))
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten with it."""
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(discovery, "_loaded", {})
     for kind in vars(REGISTRY):
         monkeypatch.setattr(REGISTRY, kind, {})
 

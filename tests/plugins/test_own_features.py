@@ -45,8 +45,8 @@ from trading.live.assembly import (
 )
 from trading.live.changed_settings import trading_settings
 from trading.live.endpoint import Endpoint
-from trading.plugins import loading
-from trading.plugins.registry import REGISTRY
+from trading.plugins import discovery
+from trading.plugins.plugin_registry import REGISTRY
 
 COUNT = len(td.FEATURES)
 MINE = """
@@ -75,7 +75,7 @@ def seen(bar):
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten with it."""
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(discovery, "_loaded", {})
     for kind in vars(REGISTRY):
         monkeypatch.setattr(REGISTRY, kind, {})
 

@@ -18,8 +18,8 @@ from trading.errors import PluginError
 from trading.learning.noted_settings import differences, noted_settings
 from trading.live.assembly import check_plugins, own_reward
 from trading.live.changed_settings import trading_settings
-from trading.plugins import loading
-from trading.plugins.registry import REGISTRY
+from trading.plugins import discovery
+from trading.plugins.plugin_registry import REGISTRY
 
 DELTA = td.feature_index("position_delta")
 LEANS = """
@@ -43,7 +43,7 @@ def upright(bar):
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten with it."""
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(discovery, "_loaded", {})
     for kind in vars(REGISTRY):
         monkeypatch.setattr(REGISTRY, kind, {})
 

@@ -17,9 +17,9 @@ from trading.errors import ConfigError, PluginError, TradingError, UnknownName
 from trading.evaluation.baselines import baselines
 from trading.live.assembly import check_plugins, fee_schedule, rule_based
 from trading.live.changed_settings import trading_settings
-from trading.plugins import loading
-from trading.plugins.loading import load_plugins
-from trading.plugins.registry import REGISTRY, Plugin
+from trading.plugins import discovery
+from trading.plugins.discovery import load_plugins
+from trading.plugins.plugin_registry import REGISTRY, Plugin
 from trading.plugins.rule_based import RuleBased
 
 HOLDS = """
@@ -35,7 +35,7 @@ def holds(seed):
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is forgotten with it."""
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(discovery, "_loaded", {})
     for kind in vars(REGISTRY):
         monkeypatch.setattr(REGISTRY, kind, {})
 
@@ -197,10 +197,10 @@ def test_an_installed_package_tells_of_its_modules_by_an_entry_point(
     (tmp_path / "package_of_a_test.py").write_text(HOLDS)
     (tmp_path / "broken_of_a_test.py").write_text(HOLDS + "1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
-    found = [EntryPoint("mine", "package_of_a_test", loading.GROUP)]
-    monkeypatch.setattr(loading, "entry_points", lambda group: found)
+    found = [EntryPoint("mine", "package_of_a_test", discovery.GROUP)]
+    monkeypatch.setattr(discovery, "entry_points", lambda group: found)
     assert "holds" in load_plugins(Settings()).traders
-    found[:] = [EntryPoint("broken", "broken_of_a_test", loading.GROUP)]
+    found[:] = [EntryPoint("broken", "broken_of_a_test", discovery.GROUP)]
     REGISTRY.traders.clear()
     with pytest.raises(PluginError, match=r"plug-in broken \(broken_of_a_test\).*ZeroDivision"):
         load_plugins(Settings())

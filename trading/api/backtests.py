@@ -9,11 +9,11 @@ from trading.evaluation.backtest import Backtest, backtest_history, backtest_sim
 from trading.learning.policy import Policy
 from trading.live.assembly import fee_schedule, own_features, rule_based, trading_rules
 from trading.live.simulated_world import simulated_world
-from trading.plugins.loading import load_plugins
-from trading.plugins.registry import Trader, unregistered
+from trading.plugins.discovery import load_plugins
+from trading.plugins.plugin_registry import SessionTrader, unregistered
 from trading.plugins.rule_based import RuleBased
 
-Tradable: TypeAlias = "str | Trader | Policy"
+Tradable: TypeAlias = "str | SessionTrader | Policy"
 
 
 def backtest(
@@ -85,7 +85,7 @@ def backtest(
     return backtest_simulation(sessions, settings.seed, *made_for)
 
 
-def _acting(trader: Tradable, settings: Settings) -> Trader:
+def _acting(trader: Tradable, settings: Settings) -> SessionTrader:
     if isinstance(trader, str):
         return rule_based(settings, settings.seed, trader)
     if isinstance(trader, Policy):

@@ -22,7 +22,7 @@ from trading.learning.ppo import CLSTMPPO
 from trading.live import assembly
 from trading.live.simulated_world import simulated_world
 
-_FIRST_REHEARSAL_S = 2.0
+_FIRST_REPLAY_S = 2.0
 """Live fragments need not wait until the cluster has made nodes for env runners; they are learned
 from alone until then, and what is missing is counted."""
 _REWARDS_IN_A_STEP = 2
@@ -58,14 +58,14 @@ def online_rules(settings: Settings) -> OnlineRules:
     learning = settings.learning
     return OnlineRules(
         save_frequency=learning.save_frequency,
-        rehearsal_share=learning.rehearsal_share,
+        replay_share=learning.rehearsal_share,
         updates=learning.gate.updates,
         patience=learning.gate.patience,
         max_observation=LIMIT,
         max_reward=_REWARDS_IN_A_STEP
         * largest_reward(settings.env.reward_scale, settings.env.risk_aversion)
         * (1.0 + _ROUNDING),
-        first_rehearsal_s=None if settings.lockstep else _FIRST_REHEARSAL_S,
+        first_replay_s=None if settings.lockstep else _FIRST_REPLAY_S,
     )
 
 

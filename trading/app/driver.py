@@ -26,7 +26,7 @@ from trading.execution.journal import Journal
 from trading.execution.portfolio import Account
 from trading.learning.precedence import LEARNING, give_way
 from trading.live import assembly
-from trading.live.faults import FaultNotes, described
+from trading.live.faults import FaultNotes, describe_fault
 from trading.logs import get_logger
 
 # Settings become parts before Ray and torch are imported, see `up.ray_runtime`.
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from trading.live.actor import Progress
     from trading.live.endpoint import Endpoint
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 log = get_logger(__name__)
 
@@ -594,10 +594,10 @@ class _Application:
             raise ApplicationFailed(f"the live market ended: {_cause(error)}") from error
         except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
             self._mind_silence(dead=isinstance(error, ray.exceptions.RayActorError))
-            verdict = self._faults.verdict()
-            if verdict is not None:
+            reason = self._faults.why_no_restart()
+            if reason is not None:
                 raise ApplicationFailed(
-                    f"the live market died {verdict}; the account is as its journal says. A fault "
+                    f"the live market died {reason}; the account is as its journal says. A fault "
                     "of the application: please report it with its log"
                 ) from None
             return None
@@ -703,7 +703,7 @@ def _failure(progress: Progress) -> TradingError:
     return (kind or ApplicationFailed)(progress.failure)
 
 
-def _get(reference: ResultReference[Told], what: str, stop: threading.Event) -> Told:
+def _get(reference: ResultReference[Result], what: str, stop: threading.Event) -> Result:
     """Return the result of a remote call, with its own error or one that names the part.
 
     Raises
@@ -716,7 +716,7 @@ def _get(reference: ResultReference[Told], what: str, stop: threading.Event) -> 
     if not arrived(reference, what, stop.is_set, _START_TIMEOUT_S):
         raise ApplicationFailed(f"{what} gave no answer within {_START_TIMEOUT_S:g} s")
     try:
-        answer: Told = ray.get(reference)
+        answer: Result = ray.get(reference)
         return answer
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, TradingError):
@@ -733,7 +733,7 @@ def _cause(error: Any) -> str:
     """
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
-        return described(cause)
+        return describe_fault(cause)
     return " ".join(str(error).split())[:500]
 
 

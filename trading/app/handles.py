@@ -16,18 +16,20 @@ if TYPE_CHECKING:
     from trading.live.metrics import LearnerFigures
     from trading.live.trader import Fragment, LearnerReply
 
-Asked = ParamSpec("Asked")
-Told_co = TypeVar("Told_co", covariant=True)
+Parameters = ParamSpec("Parameters")
+Result_co = TypeVar("Result_co", covariant=True)
 
 
-class ResultReference(Generic[Told_co]):
+class ResultReference(Generic[Result_co]):
     """An answer that is not there yet: what `ray.get` takes."""
 
 
-class RemoteMethod(Protocol[Asked, Told_co]):
+class RemoteMethod(Protocol[Parameters, Result_co]):
     """A method of an actor."""
 
-    def remote(self, *args: Asked.args, **named: Asked.kwargs) -> ResultReference[Told_co]:
+    def remote(
+        self, *args: Parameters.args, **named: Parameters.kwargs
+    ) -> ResultReference[Result_co]:
         """Ask, and do not wait."""
 
 

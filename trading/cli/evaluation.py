@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trading.evaluation.backtest import Backtest
     from trading.evaluation.evaluate import PolicyOfFold
     from trading.evaluation.summary import Figures
-    from trading.plugins.registry import Trader
+    from trading.plugins.plugin_registry import SessionTrader
 
 _PAGES = (".html", ".htm")
 _WIDTH = 110
@@ -76,7 +76,7 @@ def backtest(
     check_output("--html", html, *_PAGES)
     settings = settings_for(config, overrides or [], several=True)
     with failures():
-        from trading.plugins.loading import load_plugins
+        from trading.plugins.discovery import load_plugins
 
         load_plugins(settings)
         told = f"simulated sessions, seed {settings.seed}" if history is None else str(history)
@@ -93,7 +93,7 @@ def backtest(
 class _Compared(NamedTuple):
     """Who is compared in a backtest."""
 
-    traders: "Mapping[str, Trader]"
+    traders: "Mapping[str, SessionTrader]"
     """In the order of their rows."""
     asked: str | None
     """The trader that was asked about; None: baselines only."""
@@ -107,7 +107,7 @@ def _compared(settings: Settings, model: Path | None, trader: str | None) -> _Co
     from trading.evaluation.baselines import baselines
     from trading.live.assembly import policy_of, rule_based
 
-    traders: dict[str, Trader] = {}
+    traders: dict[str, SessionTrader] = {}
     about: list[tuple[str, str]] = []
     if trader is not None:
         traders[f"{trader}, rule-based"] = own = rule_based(settings, settings.seed, trader)
@@ -122,7 +122,7 @@ def _compared(settings: Settings, model: Path | None, trader: str | None) -> _Co
 
 
 def _backtests(
-    settings: Settings, traders: "Mapping[str, Trader]", history: Path | None, sessions: int
+    settings: Settings, traders: "Mapping[str, SessionTrader]", history: Path | None, sessions: int
 ) -> "dict[str, Backtest]":
     """Trade every day of a history, or so many simulated sessions, by each trader."""
     from trading.envs.history import History
@@ -259,7 +259,7 @@ class _WalkForward(NamedTuple):
             trading_rules,
         )
         from trading.live.simulated_world import simulated_world
-        from trading.plugins.loading import load_plugins
+        from trading.plugins.discovery import load_plugins
 
         settings, phase = self.settings, self.display.phase
         load_plugins(settings)

@@ -267,6 +267,6 @@ def _utc(ts_ns: int) -> str:
 
 
 def _line(seq: int, event: "Event") -> str:
-    from trading.execution.journal.lines import described, kind_of
+    from trading.execution.journal.lines import describe_event, kind_of
 
-    return f"{seq:>8}  {_utc(event.ts_ns)}  {kind_of(event):<20}  {described(event)}"
+    return f"{seq:>8}  {_utc(event.ts_ns)}  {kind_of(event):<20}  {describe_event(event)}"

@@ -16,7 +16,7 @@ from trading.errors import TradingError
 from trading.kernel_cache import BASELINES, CPUS_FILE, SHIPPED, compile_for, supported_cpus
 
 _TRADING_S = 20.0
-_REHEARSAL = (
+_WARM_UP_RUN = (
     "up",
     *("--duration", str(_TRADING_S)),
     # Few of everything: what counts is that each part runs once.
@@ -53,7 +53,7 @@ def compile_kernels(
             )
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as state:
-            for words in (_rehearsal(Path(state)), _backtest(Path(state))):
+            for words in (_warm_up_run(Path(state)), _backtest(Path(state))):
                 _run([sys.executable, "-m", "trading", *words], folder, least)
         for cpu in cpus[:-1]:
             _run([sys.executable, "-m", "trading.cli.kernels", str(folder)], folder, cpu)
@@ -88,11 +88,11 @@ def compile_what_is_there(folder: Path) -> int:
     return count
 
 
-def _rehearsal(state: Path) -> list[str]:
+def _warm_up_run(state: Path) -> list[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    return [*_REHEARSAL, "--port", str(port), "--set", f"paths.state_dir={state}"]
+    return [*_WARM_UP_RUN, "--port", str(port), "--set", f"paths.state_dir={state}"]
 
 
 def _backtest(state: Path) -> list[str]:

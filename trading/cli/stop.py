@@ -74,7 +74,7 @@ class Outcome(StrEnum):
     STOPPED = "stopped"
 
 
-class Asked(NamedTuple):
+class StopAnswer(NamedTuple):
     """An account whose trader is to end."""
 
     settings: Settings
@@ -110,7 +110,7 @@ class Asked(NamedTuple):
         }
 
 
-def _ask(settings: Settings, here: bool) -> Asked:
+def _ask(settings: Settings, here: bool) -> StopAnswer:
     """Ask who trades the account to end, if anybody is to be asked."""
     from trading.execution.lease import ask_to_stop, holder_of
     from trading.live import assembly
@@ -118,12 +118,12 @@ def _ask(settings: Settings, here: bool) -> Asked:
     journal = assembly.journal_path(settings)
     holder = holder_of(journal)
     if holder is None:
-        return Asked(settings, Outcome.NOBODY)
+        return StopAnswer(settings, Outcome.NOBODY)
     if here and not holder.is_here:
-        return Asked(settings, Outcome.ELSEWHERE, holder)
+        return StopAnswer(settings, Outcome.ELSEWHERE, holder)
     with failures():
         ask_to_stop(journal, holder)
-    return Asked(settings, Outcome.STOPPED, holder)
+    return StopAnswer(settings, Outcome.STOPPED, holder)
 
 
 def _wait(settings: Settings, holder: "LeaseHolder", deadline: float, timeout_s: float) -> None:

@@ -32,7 +32,7 @@ from trading.errors import ConfigError, DataError
 from trading.files import FileLock, LockHeld, write
 
 if TYPE_CHECKING:
-    from trading.app.tuning.outcome import UnscoredReturns
+    from trading.app.tuning.outcome import HeldBackReturns
     from trading.app.tuning.plan import SearchPlan
     from trading.app.tuning.record import Trial
 
@@ -284,10 +284,10 @@ def _search(
     stack.enter_context(stop_signals(stop))
     # Ray reads how to authenticate when it is imported, and the runtime sets that.
     from trading.app.tuning.record import TrialLog
-    from trading.app.tuning.search import search
+    from trading.app.tuning.search import run_trials
 
     record = TrialLog(work / RECORD)
-    return search(plan, space, made, work, record, display.phase, stop.is_set)
+    return run_trials(plan, space, made, work, record, display.phase, stop.is_set)
 
 
 RECORD = "results.jsonl"
@@ -312,7 +312,7 @@ def _finish(output: _Output, space: Space, kept: Mapping[int, Path], is_stopped:
     trials = TrialLog(work / RECORD).trials()
     judgements = plan.settings.tune.judgements
     winner = None if is_stopped else winner_of(trials, judgements)
-    last: UnscoredReturns | None = None
+    last: HeldBackReturns | None = None
     files: dict[str, str] = {}
     if winner is not None and winner.newest is not None:
         display.phase("the winner trades sessions that no trial was scored on")
@@ -346,14 +346,14 @@ def _finish(output: _Output, space: Space, kept: Mapping[int, Path], is_stopped:
 def _row(trial: "Trial", space: Space, judgements: int, seed: int) -> dict[str, Any]:
     import numpy as np
 
-    from trading.app.tuning.outcome import GIVEN, figure
+    from trading.app.tuning.outcome import GIVEN, mean_return
 
     newest = trial.newest
     row: dict[str, Any] = {"trial": trial.number, "as_given": trial.number == GIVEN}
     row["ended"] = _ended(trial, judgements)
     row["failure"] = trial.failure
     if newest is not None:
-        found = figure(np.array(newest.returns), seed)
+        found = mean_return(np.array(newest.returns), seed)
         interval = [each if np.isfinite(each) else None for each in (found.low, found.high)]
         row |= {"score": found.mean, "interval": interval, "sessions": found.sessions}
         row |= {"decisions": newest.decisions, "judgement": newest.judgement}
@@ -374,7 +374,7 @@ def _plain(
     plan: "SearchPlan",
     rows: list[dict[str, Any]],
     winner: "Trial | None",
-    last: "UnscoredReturns | None",
+    last: "HeldBackReturns | None",
     files: dict[str, str],
     is_stopped: bool,
 ) -> dict[str, Any]:
@@ -422,7 +422,7 @@ def _shown(value: Any) -> str:
 
 
 def _said(
-    plan: "SearchPlan", winner: "Trial | None", last: "UnscoredReturns | None", is_stopped: bool
+    plan: "SearchPlan", winner: "Trial | None", last: "HeldBackReturns | None", is_stopped: bool
 ) -> list[str]:
     """Return what it means, a sentence a line."""
     import numpy as np

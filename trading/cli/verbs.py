@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 Context: TypeAlias = Any
-Command: TypeAlias = Any
+ClickCommand: TypeAlias = Any
 HelpFormatter: TypeAlias = Any
 """Typer's own, or Click's: which of them depends on Typer's version."""
 
@@ -84,7 +84,7 @@ class Verbs(TyperGroup):
         """Return the names, in the order of the help."""
         return list(_VERBS)
 
-    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+    def get_command(self, ctx: Context, cmd_name: str) -> ClickCommand | None:
         """Return the verb of that name, imported now."""
         verb = _VERBS.get(cmd_name)
         return None if verb is None else _loaded(verb)
@@ -110,7 +110,7 @@ class Verbs(TyperGroup):
         formatter.write(_FLAGS + "\n")
 
 
-def _loaded(verb: Verb) -> Command:
+def _loaded(verb: Verb) -> ClickCommand:
     target = getattr(import_module(f"{__package__}.{verb.module}"), verb.attribute)
     if not isinstance(target, typer.Typer):
         alone = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from trading.config.layer import OVERRIDE, SettingsLayer, contradictions, missing
-from trading.config.problems import problem_line, problem_lines, shown
+from trading.config.problems import printable, problem_line, problem_lines
 from trading.config.settings import Origin, Settings
 from trading.config.space import SPACE, Space, read_space
 from trading.config.strategies import (
@@ -160,7 +160,9 @@ class _Sources:
         for item in overrides:
             key, equals, text = (part.strip() for part in item.partition("="))
             if not key or not equals:
-                self.mistakes.append(f"--set {shown(key, item)}: must be written section.key=value")
+                self.mistakes.append(
+                    f"--set {printable(key, item)}: must be written section.key=value"
+                )
                 continue
             try:
                 value = parse_yaml(text)

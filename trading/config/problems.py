@@ -32,10 +32,10 @@ _ALLOWED = {
 
 def problem_line(key: str, value: object, origin: str, allowed: str) -> str:
     """`key = value (origin): allowed`, with the value hidden where the key names a secret."""
-    return f"{key} = {shown(key, value)} ({origin}): {allowed}"
+    return f"{key} = {printable(key, value)} ({origin}): {allowed}"
 
 
-def shown(key: str, value: object) -> str:
+def printable(key: str, value: object) -> str:
     """`value` on one line, shortened, and hidden where `key` or a key within it names a secret."""
     text = repr(value)
     if _SECRET_NAME.search(key) or (isinstance(value, dict | list) and _SECRET_NAME.search(text)):

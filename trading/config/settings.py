@@ -623,7 +623,7 @@ class GateSettings(Section):
         Positive, _about("Largest KL divergence of a challenger from the champion, in nats.")
     ] = 0.1
     patience: Annotated[
-        Count, _about("Refusals in a row after which learning begins again from the champion.")
+        Count, _about("Rejections in a row after which learning begins again from the champion.")
     ] = 5
     max_drawdown_pct: Annotated[
         Percent,

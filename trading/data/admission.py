@@ -126,7 +126,7 @@ def is_older(ts_ns: int, sequence: int, held_ns: int, held_sequence: int) -> boo
     return ts_ns < held_ns or (ts_ns == held_ns and 0 < sequence < held_sequence)
 
 
-def told_until(times_ns: I64, end_ns: int) -> int:
+def quoted_until(times_ns: I64, end_ns: int) -> int:
     """Return up to which time quotes of a chain are not dated ahead, when `end_ns` is reached.
 
     Where a tape has run ahead of its bars most of them are later: then those up to the time of nine
@@ -143,7 +143,7 @@ def is_jump(price: float, last: float, bands: Bands) -> bool:
     return abs(math.log(price / last)) > math.log1p(bands.jump_percent / 100.0)
 
 
-def within(bar: StockBar, last: float, bands: Bands) -> tuple[float, float]:
+def cut_at_jumps(bar: StockBar, last: float, bands: Bands) -> tuple[float, float]:
     """High and low of a bar whose close is taken over, cut where they jump from last and close.
 
     A third of what is a jump of the price is one of an extreme: a lone print off the market leaves

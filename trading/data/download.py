@@ -26,7 +26,6 @@ from trading.data.catalog import Catalog
 from trading.data.flatfile_import import (
     FlatFileKind,
     ImportReport,
-    Progress,
     Selection,
     flat_file_key,
     import_stream,
@@ -37,6 +36,7 @@ from trading.errors import AuthenticationFailed, FlatFileError, NotEntitled
 from trading.files import FileLock, LockHeld, replace
 from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
+from trading.progress import ProgressCallback
 
 ENDPOINT = "https://files.massive.com"
 BUCKET = "flatfiles"
@@ -164,7 +164,7 @@ class FlatFileStore(Closing):
                 )
 
     def open(
-        self, file: RemoteFile, offset: int = 0, progress: Progress | None = None
+        self, file: RemoteFile, offset: int = 0, progress: ProgressCallback | None = None
     ) -> RemoteReader:
         """Read a file from a byte on."""
         return RemoteReader(self, file, offset, progress)
@@ -249,7 +249,7 @@ class RemoteReader(io.RawIOBase):
     """Reads a remote file to its end, over as many connections as that takes."""
 
     def __init__(
-        self, store: FlatFileStore, file: RemoteFile, offset: int, progress: Progress | None
+        self, store: FlatFileStore, file: RemoteFile, offset: int, progress: ProgressCallback | None
     ) -> None:
         super().__init__()
         self._position = offset
@@ -298,7 +298,7 @@ def download_flat_file(
     kind: FlatFileKind,
     day: date,
     folder: Path,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
     """Download a day's file to its place below `folder`, and return that path.
 
@@ -340,7 +340,7 @@ def import_remote_file(
     day: date,
     catalog: Catalog,
     selection: Selection,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> ImportReport:
     """Filter a day's file into the catalogue while it streams; nothing else is kept.
 
@@ -363,7 +363,7 @@ def _locked(part: Path) -> FileLock:
 
 
 def _fetch(
-    store: FlatFileStore, remote: RemoteFile, file: BinaryIO, progress: Progress | None
+    store: FlatFileStore, remote: RemoteFile, file: BinaryIO, progress: ProgressCallback | None
 ) -> None:
     """Append what is missing of `remote`."""
     offset = os.fstat(file.fileno()).st_size

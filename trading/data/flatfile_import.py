@@ -7,7 +7,7 @@ only when it has been read to its end and its checksums hold.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -29,10 +29,9 @@ from trading.errors import (
 )
 from trading.market.contracts import parse_symbol
 from trading.market.products import option_prefixes
+from trading.progress import ProgressCallback
 
 FlatFileKind = Literal[Kind.OPTION_QUOTES, Kind.OPTION_TRADES, Kind.OPTION_BARS, Kind.STOCK_BARS]
-Progress = Callable[[int, int], None]
-"""Told how many bytes of the compressed file are there, and how many it has."""
 
 FOLDERS: dict[FlatFileKind, str] = {
     Kind.OPTION_QUOTES: "us_options_opra/quotes_v1",
@@ -156,7 +155,7 @@ def import_flat_file(
     kind: FlatFileKind,
     day: date,
     selection: Selection | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> ImportReport:
     """Bring the wanted rows of one file into the catalogue, in place of its former ones.
 
@@ -209,7 +208,9 @@ def import_stream(
 class _SizedReader(io.RawIOBase):
     """Reads a file and checks that it ends where it did when it was opened."""
 
-    def __init__(self, file: BinaryIO, size: int, name: str, progress: Progress | None) -> None:
+    def __init__(
+        self, file: BinaryIO, size: int, name: str, progress: ProgressCallback | None
+    ) -> None:
         super().__init__()
         self._file = file
         self._size = size

@@ -31,9 +31,9 @@ from trading.market.bars import StockBar
 from trading.market.contracts import parse_symbol
 from trading.market.products import option_prefixes
 
-AssetClass = Literal["options", "stocks"]
+FlatFileAssetClass = Literal["options", "stocks"]
 
-_ASSET_FOLDERS: dict[AssetClass, str] = {
+_ASSET_FOLDERS: dict[FlatFileAssetClass, str] = {
     "options": "us_options_opra",
     "stocks": "us_stocks_sip",
 }
@@ -94,7 +94,7 @@ def quotes_path(folder: Path, day: date) -> Path:
     return _day_path(folder / _ASSET_FOLDERS["options"] / "quotes_v1", day)
 
 
-def minute_bars_path(folder: Path, day: date, asset_class: AssetClass = "stocks") -> Path:
+def minute_bars_path(folder: Path, day: date, asset_class: FlatFileAssetClass = "stocks") -> Path:
     """Where the minute bars of `day` lie below `folder`."""
     return _day_path(folder / _ASSET_FOLDERS[asset_class] / "minute_aggs_v1", day)
 
@@ -132,7 +132,7 @@ def load_minute_bars(
     folder: Path,
     day: date,
     symbols: Collection[str],
-    asset_class: AssetClass = "stocks",
+    asset_class: FlatFileAssetClass = "stocks",
 ) -> list[StockBar]:
     """Read minute bars sorted by start, then by symbol.
 

@@ -7,7 +7,7 @@ for each 50,000 of them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -22,11 +22,9 @@ from trading.data.massive.client.rest import HistoricalQuote, RestClient
 from trading.errors import DataError
 from trading.market.calendar import NEW_YORK, SECOND_NS, ExchangeCalendar
 from trading.market.contracts import OptionContract
+from trading.progress import ProgressCallback
 
 _WORKERS = 8  # each holds a page of 50,000 quotes
-
-Progress = Callable[[int, int], None]
-"""Told how many contracts are done, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def import_quotes(
     contracts: Sequence[OptionContract],
     day: date,
     now_ns: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> QuotesReport:
     """Bring all quotes of some contracts on a New York date into the catalogue.
 

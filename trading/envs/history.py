@@ -27,7 +27,7 @@ from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.own_features import OwnFeatures, own_count
 from trading.envs.quote_arrays import LISTED, QUOTED, QuoteArrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.saved_state import StatefulMarkets
+from trading.envs.saved_state import MarketsWithState
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
@@ -480,7 +480,7 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype=dtype, mode="c")).reshape(shape)
 
 
-class HistoricalMarkets(StatefulMarkets):
+class HistoricalMarkets(MarketsWithState):
     """Accounts on the days of a history; see `trading.envs.vector_env.Markets`.
 
     Every episode begins on a day drawn at random, at its first bar, and goes on through the nights

@@ -272,7 +272,10 @@ def _price_units(
     fees: FeeSchedule,
     s: Scratch,
 ) -> None:
-    """Write what one unit of every action costs and needs, and how many units could trade."""
+    """Write what one unit of every action costs and needs, and how many units could trade.
+
+    The limits are those of `trading.execution.risk`; `tests/envs/test_sizing.py` ties the two.
+    """
     legs, most_units = snapshots.legs, snapshots.most_units
     unit_cost, unit_need = snapshots.unit_cost, snapshots.unit_need
     right, strike, price, ratio = s.right, s.strike, s.price, s.ratio

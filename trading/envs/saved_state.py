@@ -49,7 +49,7 @@ def restore_state(state: Any, saved: Any, name: str = "state") -> None:
     _write(state, saved)
 
 
-class StatefulMarkets:
+class MarketsWithState:
     """What consists of arrays and a generator, and can go on where another one stood."""
 
     _rng: np.random.Generator

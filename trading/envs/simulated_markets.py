@@ -25,7 +25,7 @@ from trading.envs.own_features import (
 )
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
-from trading.envs.saved_state import StatefulMarkets
+from trading.envs.saved_state import MarketsWithState
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, ChainColumns, empty_columns, first_of, refresh, row
@@ -228,7 +228,7 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
         day.session[m] += 1
 
 
-class SimulatedMarkets(StatefulMarkets):
+class SimulatedMarkets(MarketsWithState):
     """M independent markets, each traded by `accounts_per_market` accounts.
 
     Every episode draws its own market, see `trading.market.randomisation`. Half of the episodes

@@ -9,14 +9,13 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.own_features import OwnFeatures
 from trading.envs.registration import register_environments
 from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
-from trading.envs.vector_env import SimulatedOptionsVectorEnv
+from trading.envs.vector_env import Observation, SimulatedOptionsVectorEnv
 from trading.execution.fees import FeeSchedule
 from trading.market.randomisation import (
     DEFAULT_INITIAL_CONDITIONS,
@@ -26,8 +25,6 @@ from trading.market.randomisation import (
 )
 
 register_environments()
-
-Observation = dict[str, NDArray[Any]]
 
 
 class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]

@@ -17,14 +17,14 @@ from trading.data.admission import (
     Bands,
     Refusal,
     Refusals,
+    cut_at_jumps,
     gap_is_confirmed,
     is_bar,
     is_jump,
     is_older,
     new_admission_state,
-    told_until,
+    quoted_until,
     vet,
-    within,
 )
 from trading.data.massive.wire import MAX_PRICE
 from trading.envs.market_features import HISTORY_BARS, Bars, log_price
@@ -309,7 +309,7 @@ class UnderlyingMarket:
         last, bands = self.chain.last_price, self._bands
         if bar.start_ns < self._newest_ns:
             self.refused.count(Refusal.LATE_BAR)
-            high, low = within(bar, bar.close, bands)
+            high, low = cut_at_jumps(bar, bar.close, bands)
             return self._history.correct(bar.start_ns, high, low, bar.close, bands)
         self._newest_ns = bar.start_ns
         if last > 0.0 and is_jump(bar.close, last, bands):
@@ -329,7 +329,7 @@ class UnderlyingMarket:
         self.refused.count(Refusal.UNCONFIRMED)
 
     def _take(self, bar: StockBar, supported: bool) -> None:
-        high, low = within(bar, self.chain.last_price, self._bands)
+        high, low = cut_at_jumps(bar, self.chain.last_price, self._bands)
         self._history.extend(bar.start_ns, high, low, bar.close)
         over_ns = bar.start_ns + MINUTE_NS
         if over_ns != self.chain.last_price_ns:
@@ -375,7 +375,7 @@ class UnderlyingMarket:
         """
         columns = self.chain.columns
         ahead = np.flatnonzero(columns.quote_ns > now_ns)
-        if len(ahead) and told_until(columns.quote_ns[columns.quote_ns > 0], now_ns) == now_ns:
+        if len(ahead) and quoted_until(columns.quote_ns[columns.quote_ns > 0], now_ns) == now_ns:
             self.refused.count(Refusal.AHEAD, len(ahead))
             for column in (columns.bid, columns.ask, columns.bid_size, columns.ask_size):
                 column[ahead] = 0.0

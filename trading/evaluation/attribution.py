@@ -74,7 +74,7 @@ class PositionGreeks(NamedTuple):
         return np.asarray(np.nansum(self.quantity * self.delta, axis=1) * self.spot)
 
 
-def read(
+def greeks_of_holdings(
     quotes: QuoteArrays,
     snapshots: MarketSnapshots,
     snapshot_of: I64,

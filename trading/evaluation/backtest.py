@@ -25,7 +25,7 @@ from trading.execution.fees import FeeSchedule
 from trading.learning.policy import Policy
 from trading.market.chain import F64, I64
 from trading.market.randomisation import DEFAULT_DISTRIBUTION, MarketDistribution
-from trading.plugins.registry import Trader
+from trading.plugins.plugin_registry import SessionTrader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +143,7 @@ def backtest_history(
     folder: Path,
     rules: TradingRules,
     fees: FeeSchedule,
-    trader: Trader,
+    trader: SessionTrader,
     sessions_per_episode: int = 1,
     features: OwnFeatures | None = None,
     progress: Callable[[int], None] | None = None,
@@ -178,7 +178,7 @@ def backtest_simulation(
     seed: int,
     rules: TradingRules,
     fees: FeeSchedule,
-    trader: Trader,
+    trader: SessionTrader,
     distribution: MarketDistribution = DEFAULT_DISTRIBUTION,
     sessions_per_episode: int = 1,
     features: OwnFeatures | None = None,
@@ -206,7 +206,7 @@ def history_returns(
     folder: Path,
     rules: TradingRules,
     fees: FeeSchedule,
-    trader: Trader,
+    trader: SessionTrader,
     sessions_per_episode: int = 1,
     features: OwnFeatures | None = None,
 ) -> F64:
@@ -235,7 +235,7 @@ def simulation_returns(
     seed: int,
     rules: TradingRules,
     fees: FeeSchedule,
-    trader: Trader,
+    trader: SessionTrader,
     distribution: MarketDistribution = DEFAULT_DISTRIBUTION,
     sessions_per_episode: int = 1,
     features: OwnFeatures | None = None,
@@ -247,7 +247,7 @@ def simulation_returns(
     return _returns(env, rules.initial_capital, trader, np.full(episodes, sessions_per_episode))
 
 
-def learnt(policy: Policy) -> Trader:
+def learnt(policy: Policy) -> SessionTrader:
     """Return the policy, acting as it trades live; its random numbers begin again."""
     state = policy.initial_state(0)
     policy.draw_again()
@@ -263,7 +263,7 @@ def learnt(policy: Policy) -> Trader:
     return trader
 
 
-def _held_to_close(trader: Trader) -> HeldToClose | None:
+def _held_to_close(trader: SessionTrader) -> HeldToClose | None:
     return trader if isinstance(trader, HeldToClose) else None
 
 
@@ -294,7 +294,7 @@ class _Step(NamedTuple):
     info: dict[str, Any]
 
 
-def _play(env: OptionsVectorEnv, trader: Trader) -> Iterator[_Step]:
+def _play(env: OptionsVectorEnv, trader: SessionTrader) -> Iterator[_Step]:
     """Step until every account has ended its first episode."""
     observation, _ = env.reset()
     first, running = np.ones(env.num_envs, np.bool_), np.ones(env.num_envs, np.bool_)
@@ -323,7 +323,7 @@ def _run(
     env: WatchedEnv,
     named: Callable[[int, int], str],
     capital: float,
-    trader: Trader,
+    trader: SessionTrader,
     work: _Work,
 ) -> Backtest:
     length, taken = np.zeros(env.num_envs, np.int64), np.zeros(env.single_action_space.n, np.int64)
@@ -339,7 +339,7 @@ def _run(
     return _gathered(env.bars, length, named, capital, taken, closed)
 
 
-def _returns(env: OptionsVectorEnv, capital: float, trader: Trader, sessions: I64) -> F64:
+def _returns(env: OptionsVectorEnv, capital: float, trader: SessionTrader, sessions: I64) -> F64:
     """[E], fractions of the capital a session; closed at the touch where there are nights."""
     equity, marked = np.full(env.num_envs, np.nan), sessions == 1
     for step in _play(env, trader):

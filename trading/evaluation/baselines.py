@@ -35,7 +35,7 @@ from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import I64
 from trading.market.contracts import OptionContract, Right
-from trading.plugins.registry import REGISTRY, Trader
+from trading.plugins.plugin_registry import REGISTRY, SessionTrader
 from trading.plugins.rule_based import RuleBased
 
 _CALENDAR = ExchangeCalendar()
@@ -46,7 +46,7 @@ def hold(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64
     return np.full(len(first), HOLD, dtype=np.int64)
 
 
-def open_and_keep(action_name: str) -> Trader:
+def open_and_keep(action_name: str) -> SessionTrader:
     """Take one action at the first bar that allows it, and keep the position to the close."""
     action = action_named(action_name)
     taken = np.zeros(0, dtype=np.bool_)
@@ -61,7 +61,7 @@ def open_and_keep(action_name: str) -> Trader:
     return trader
 
 
-def random_masked(seed: int) -> Trader:
+def random_masked(seed: int) -> SessionTrader:
     """Any allowed action, each as likely as the others."""
     rng = np.random.default_rng(seed)
 
@@ -133,7 +133,7 @@ BENCHMARK = "buy and hold"
 """The baseline that others are drawn beside: the stock alone."""
 
 
-def baselines(seed: int) -> Mapping[str, Trader]:
+def baselines(seed: int) -> Mapping[str, SessionTrader]:
     """Every baseline by name; `seed` is that of random choices. A trader serves one backtest.
 
     Those that plug-ins have registered come last.
@@ -143,7 +143,7 @@ def baselines(seed: int) -> Mapping[str, Trader]:
     PluginError
         A registered one cannot be made, or has the name of another.
     """
-    own: dict[str, Trader] = {
+    own: dict[str, SessionTrader] = {
         "hold cash": hold,
         BENCHMARK: BUY_AND_HOLD,
         "covered call": open_and_keep("covered_call_far_d30"),
@@ -225,7 +225,11 @@ def _units(
     rules: TradingRules,
     fees: FeeSchedule,
 ) -> int:
-    """Units that the displayed sizes and every limit allow."""
+    """Units that the displayed sizes and every limit allow.
+
+    As the environment sizes a covered call or a put secured by cash; `tests/evaluation/
+    test_baselines.py` ties the two.
+    """
     order = offered.order
     cost = order_buying_power_effect(offered, 1, offered.net, margin, fees, rules.multiplier)
     without_calls = tuple(leg for leg in order.legs if terms_of(leg.symbol).right <= 0)

@@ -17,7 +17,7 @@ from trading.evaluation.baselines import baselines
 from trading.evaluation.walk_forward import Fold
 from trading.execution.fees import FeeSchedule
 from trading.learning.policy import Policy
-from trading.plugins.registry import Trader
+from trading.plugins.plugin_registry import SessionTrader
 
 PolicyOfFold = Callable[[Path, Path], Policy]
 """Learns from the history in the first folder; may keep what it likes in the second."""
@@ -78,7 +78,7 @@ def evaluate_folds(
         history_of_days(history, train, fold.train)
         history_of_days(history, test, fold.test)
         progress(f"fold {number} of {len(folds)}: learns from {_span(fold.train)}")
-        traders: dict[str, Trader] = {"policy": learnt(policy_of(train, folder / "state"))}
+        traders: dict[str, SessionTrader] = {"policy": learnt(policy_of(train, folder / "state"))}
         traders |= baselines(seed + number)
         progress(f"fold {number} of {len(folds)}: trades {_span(fold.test)}")
         for name, trader in traders.items():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from trading.evaluation import metrics
+from trading.evaluation import return_statistics
 from trading.evaluation.attribution import COMPONENTS, FEES
 from trading.evaluation.backtest import Backtest
 from trading.evaluation.baselines import BENCHMARK
@@ -19,8 +19,8 @@ def summaries(
     """Figures of every trader under each heading; `seed` is that of the bootstrap.
 
     The Sharpe ratios are deflated for `trials` among which the best may have been picked, each as
-    variable as a trader without skill is, see `metrics.chance_variance`. The variance among the
-    traders compared would say nothing of luck: they differ by what they do.
+    variable as a trader without skill is, see `return_statistics.chance_variance`. The variance
+    among the traders compared would say nothing of luck: they differ by what they do.
     """
     tables: dict[str, dict[str, Figures]] = {}
     benchmark = results.get(BENCHMARK)
@@ -45,7 +45,7 @@ def default_trials(results: Mapping[str, Backtest]) -> int:
 
 def _returns(result: Backtest, seed: int) -> Figures:
     returns = result.returns
-    low, high = metrics.bootstrap_interval(
+    low, high = return_statistics.bootstrap_interval(
         returns, lambda r: float(np.mean(r)), generator=np.random.default_rng(seed)
     )
     return [
@@ -53,25 +53,25 @@ def _returns(result: Backtest, seed: int) -> Figures:
         ("mean", _percent(float(np.mean(returns)))),
         ("95 % interval", _interval(_percent(low), _percent(high))),
         ("mean, closed at the touch", _percent(float(np.mean(result.closed_returns)))),
-        ("max drawdown", f"{metrics.max_drawdown(returns):.2%}"),
-        ("win rate", _ratio(metrics.win_rate(returns))),
-        ("profit factor", _ratio(metrics.profit_factor(returns))),
+        ("max drawdown", f"{return_statistics.max_drawdown(returns):.2%}"),
+        ("win rate", _ratio(return_statistics.win_rate(returns))),
+        ("profit factor", _ratio(return_statistics.profit_factor(returns))),
     ]
 
 
 def _ratios(result: Backtest, trials: int, seed: int) -> Figures:
     returns = result.returns
-    low, high = metrics.bootstrap_interval(
-        returns, metrics.sharpe, generator=np.random.default_rng(seed)
+    low, high = return_statistics.bootstrap_interval(
+        returns, return_statistics.sharpe, generator=np.random.default_rng(seed)
     )
-    variance = metrics.chance_variance(len(returns))
-    deflated = metrics.deflated_sharpe(returns, trials=trials, trial_variance=variance)
+    variance = return_statistics.chance_variance(len(returns))
+    deflated = return_statistics.deflated_sharpe(returns, trials=trials, trial_variance=variance)
     return [
-        ("Sharpe", _ratio(metrics.sharpe(returns))),
+        ("Sharpe", _ratio(return_statistics.sharpe(returns))),
         ("95 % interval", _interval(_ratio(low), _ratio(high))),
         (f"deflated, {trials} trials", _ratio(deflated)),
-        ("Sortino", _ratio(metrics.sortino(returns))),
-        ("Calmar", _ratio(metrics.calmar(returns))),
+        ("Sortino", _ratio(return_statistics.sortino(returns))),
+        ("Calmar", _ratio(return_statistics.calmar(returns))),
     ]
 
 
@@ -81,14 +81,14 @@ _BESIDE = f"Beside {BENCHMARK}, a session"
 def _beside(result: Backtest, benchmark: Backtest, seed: int) -> Figures:
     """Return what it made beyond the benchmark in the same sessions, and how it moves with it."""
     difference = result.returns - benchmark.returns
-    low, high = metrics.bootstrap_interval(
+    low, high = return_statistics.bootstrap_interval(
         difference, lambda r: float(np.mean(r)), generator=np.random.default_rng(seed)
     )
     return [
         ("mean difference", _percent(float(np.mean(difference)))),
         ("95 % interval", _interval(_percent(low), _percent(high))),
-        ("beta", _ratio(metrics.beta(result.returns, benchmark.returns))),
-        ("correlation", _ratio(metrics.correlation(result.returns, benchmark.returns))),
+        ("beta", _ratio(return_statistics.beta(result.returns, benchmark.returns))),
+        ("correlation", _ratio(return_statistics.correlation(result.returns, benchmark.returns))),
     ]
 
 
@@ -97,10 +97,10 @@ def _trading(result: Backtest) -> Figures:
     fees = -result.parts[:, :, FEES].sum(axis=1)
     return [
         ("fills", _ratio(float(np.mean(result.trades)))),
-        ("turnover", f"{metrics.turnover(result.traded, result.capital):.2f}x"),
-        ("fees share", _share(metrics.fees_share(fees, profit))),
-        ("time in market", _share(metrics.time_in_market(result.position))),
-        ("mean |delta|", _share(metrics.mean_exposure(result.delta))),
+        ("turnover", f"{return_statistics.turnover(result.traded, result.capital):.2f}x"),
+        ("fees share", _share(return_statistics.fees_share(fees, profit))),
+        ("time in market", _share(return_statistics.time_in_market(result.position))),
+        ("mean |delta|", _share(return_statistics.mean_exposure(result.delta))),
     ]
 
 

@@ -11,7 +11,7 @@ from trading.envs.catalogue import ACTIONS, CLOSE, MOST_SIZE_LEVELS, Strategy, a
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.envs.size_levels import of_full_size
 from trading.envs.vector_env import Markets, OptionsVectorEnv
-from trading.evaluation.attribution import ENDINGS, PositionGreeks, explain, read
+from trading.evaluation.attribution import ENDINGS, PositionGreeks, explain, greeks_of_holdings
 from trading.evaluation.baselines import (
     BUY_AND_HOLD,
     SHORT_STRANGLE,
@@ -151,7 +151,9 @@ class WatchedEnv(OptionsVectorEnv):
     def _read(self) -> PositionGreeks:
         markets = self._markets
         held = self._accounts.holdings
-        return read(markets.quotes, markets.snapshots, markets.snapshot_of, held, self._rules)
+        return greeks_of_holdings(
+            markets.quotes, markets.snapshots, markets.snapshot_of, held, self._rules
+        )
 
     def _traded(self, before: Holdings, filled: NDArray[np.bool_]) -> F64:
         """USD of options and stock that the accounts' orders moved, [B]."""

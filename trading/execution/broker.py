@@ -320,7 +320,7 @@ class PaperBroker(Clearing):
     def warm_up_kernels(self) -> None:
         """Match an order that is not sent, so that no compiler runs while trading."""
         symbol = OptionContract("A", date(2000, 1, 3), Right.CALL, 1000).symbol
-        order = Order("rehearsal", 0, "A", "long_call", Intent.OPEN, (Leg(symbol, 1),), 1)
+        order = Order("warm-up", 0, "A", "long_call", Intent.OPEN, (Leg(symbol, 1),), 1)
         quotes = {symbol: QuoteView(1.0, 1.1, 1.0, 1.0, 1)}
         matched = self._match(order, 1, quotes, 1)
         self._effect(matched, defined_risk_margin(order.legs, self.account.multiplier))

@@ -22,8 +22,7 @@ from trading.execution.events import CorporateActionApplied
 from trading.execution.journal_writer import AccountJournalWriter
 from trading.execution.legs import is_stock
 from trading.execution.orders import QuoteView
-from trading.execution.portfolio import UNEXPLAINED, Account
-from trading.execution.portfolio import unexplained_since as since_of
+from trading.execution.portfolio import UNEXPLAINED, Account, unexplained_from
 from trading.execution.settlement import value_at_expiry
 from trading.market.calendar import ExchangeCalendar, Session
 from trading.market.closes import Closes
@@ -102,7 +101,7 @@ def unexplained_since(account: Account, underlying: str) -> date | None:
     dates = [
         date.fromisoformat(since)
         for reason in account.suspensions.get(underlying, ())
-        if (since := since_of(reason)) is not None
+        if (since := unexplained_from(reason)) is not None
     ]
     return min(dates, default=None)
 

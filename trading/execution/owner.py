@@ -21,7 +21,7 @@ from trading.execution.events import (
     UnderlyingReinstated,
 )
 from trading.execution.money import round_usd
-from trading.execution.portfolio import unexplained_since
+from trading.execution.portfolio import unexplained_from
 from trading.execution.states import OWNER_ORDERS, RESTRICTION_RULES, Cause
 from trading.execution.undo import undo_event
 
@@ -239,7 +239,7 @@ def _reinstate(
     """End the suspensions of an underlying that wait for its owner's word."""
     account, symbol = broker.account, command.symbol
     reasons = account.suspensions.get(symbol, [])
-    waiting = [each for each in reasons if unexplained_since(each) is not None]
+    waiting = [each for each in reasons if unexplained_from(each) is not None]
     if not waiting:
         others = "; ".join(reasons)
         raise OwnerRefused(

@@ -357,7 +357,7 @@ class Account:
         self.held_back = {
             name: since
             for name, since in self.held_back.items()
-            if any(unexplained_since(each) for each in self.suspensions.get(name, ()))
+            if any(unexplained_from(each) for each in self.suspensions.get(name, ()))
         }
         self.day_start_equity = self.day_base = event.equity
         self.peak_equity = max(self.peak_equity, event.equity)
@@ -392,7 +392,7 @@ class Account:
         elif event.command is OwnerCommand.REINSTATE:
             reasons = self.suspensions.get(event.symbol, ())
             accepted = self.accepted.setdefault(event.symbol, [])
-            accepted += [each for each in reasons if unexplained_since(each) is not None]
+            accepted += [each for each in reasons if unexplained_from(each) is not None]
 
     def _carry(self, event: Carried) -> None:
         if event.through <= self.carried_through:
@@ -501,7 +501,7 @@ class Account:
         reasons = self.suspensions.setdefault(event.underlying, [])
         if event.reason not in reasons:
             reasons.append(event.reason)
-        since = unexplained_since(event.reason)
+        since = unexplained_from(event.reason)
         if since is not None:
             before = self.held_back.get(event.underlying, since)
             self.held_back[event.underlying] = min(before, since)
@@ -524,7 +524,7 @@ class Account:
         else:
             self.suspensions.pop(event.underlying, None)
             self.kept_marks.pop(event.underlying, None)
-        if not any(unexplained_since(each) for each in left):
+        if not any(unexplained_from(each) for each in left):
             self.explained_by = {
                 name: holder
                 for name, holder in self.explained_by.items()
@@ -545,7 +545,7 @@ class Account:
             self.is_rolled_back = False
             self.restrictions.pop(Cause.CHAMPION_DRAWDOWN, None)
 
-    def _refuse(self, event: ChallengerRejected) -> None:
+    def _reject_challenger(self, event: ChallengerRejected) -> None:
         if not self._is_next(event.number, self.refusals, "refusal of a challenger"):
             return
         self.refusals += 1
@@ -593,6 +593,8 @@ class Account:
                 f"fill {fill.fill_id!r} trades {fill.units} units of order {fill.order_id!r}, "
                 f"which has {waiting.remaining if waiting else 0} waiting"
             )
+        # A batch of accounts books the same in `trading.envs.accounts.trade`, which names the tests
+        # that tie the two.
         if waiting.order.intent is Intent.OPEN:
             strategy = self._opened(waiting.order, event)
         else:
@@ -779,7 +781,7 @@ class Account:
         reasons = self.suspensions.pop(event.underlying)
         kept = self.kept_marks.setdefault(event.after, {})
         kept |= {each.into: each.mark for each in event.converted if each.symbol and each.into}
-        if any(unexplained_since(each) for each in reasons) and not event.undoes:
+        if any(unexplained_from(each) for each in reasons) and not event.undoes:
             self.explained_by[event.action] = event.after
         ours = self.suspensions.setdefault(event.after, [])
         ours += [reason for reason in reasons if reason not in ours]
@@ -932,7 +934,7 @@ class Account:
         self.realised_pnl = round_usd(self.realised_pnl + strategy.net_cash)
 
 
-def unexplained_since(reason: str) -> str | None:
+def unexplained_from(reason: str) -> str | None:
     """Return since which session (YYYY-MM-DD) nothing explains a move.
 
     None for any other reason.
@@ -969,6 +971,6 @@ _FOLD: dict[type[Any], Callable[[Account, Any], None]] = {
     TimeTakenBack: Account._take_time_back,
     WeightsAdopted: Account._adopt_weights,
     ChampionPromoted: Account._promote,
-    ChallengerRejected: Account._refuse,
+    ChallengerRejected: Account._reject_challenger,
     ChampionRolledBack: Account._roll_back,
 }

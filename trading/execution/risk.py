@@ -250,6 +250,8 @@ class RiskEngine:
     def _broken_by_opening(
         self, order: Order, account: Account, notional: float, equity: float
     ) -> Broken:
+        # `trading.envs.market_snapshots` and `account_view` size orders by the same limits, and by
+        # those on greeks and buying power below; `tests/envs/test_sizing.py` ties the two.
         limits = self.limits
         if self.drawdown_breached(account, equity):
             detail = (

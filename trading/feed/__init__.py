@@ -8,20 +8,20 @@ from trading.lazy import lazily
 if TYPE_CHECKING:
     from trading.feed.embedded import embedded_feed as embedded_feed
     from trading.feed.embedded import reading_from as reading_from
-    from trading.feed.exposition import FeedCounts as FeedCounts
+    from trading.feed.feed_metrics import FeedCounts as FeedCounts
+    from trading.feed.feed_server import FeedOptions as FeedOptions
+    from trading.feed.feed_server import FeedServer as FeedServer
     from trading.feed.running import feed_options as feed_options
     from trading.feed.running import run_feed as run_feed
-    from trading.feed.server import FeedOptions as FeedOptions
-    from trading.feed.server import FeedServer as FeedServer
 
 _PLACES = {
     "embedded_feed": "embedded",
     "reading_from": "embedded",
-    "FeedCounts": "exposition",
+    "FeedCounts": "feed_metrics",
     "feed_options": "running",
     "run_feed": "running",
-    "FeedOptions": "server",
-    "FeedServer": "server",
+    "FeedOptions": "feed_server",
+    "FeedServer": "feed_server",
 }
 """Each public name and the module that has it."""
 

@@ -6,15 +6,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-from trading.feed.splitting import Event
+from trading.feed.splitting import RawEvent
 
 _QUOTES = "Q"
 _LEFT_OUT_FIRST = ("T", "A")
 """Trades and bars of a second: many, and of little use when they are late."""
 
 
-_Test: TypeAlias = Callable[[Event], bool]
-_Shed: TypeAlias = tuple[list[Event], int]
+_Test: TypeAlias = Callable[[RawEvent], bool]
+_Shed: TypeAlias = tuple[list[RawEvent], int]
 
 
 class Backlog:
@@ -38,7 +38,7 @@ class Backlog:
     def __init__(self, max_events: int, max_bytes: int) -> None:
         self.max_events = max_events
         self._max_bytes = max_bytes
-        self._events: deque[Event] = deque()
+        self._events: deque[RawEvent] = deque()
         self._bytes = 0
         self.replaced = 0
         self.dropped = 0
@@ -46,7 +46,7 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._events)
 
-    def put(self, event: Event) -> None:
+    def put(self, event: RawEvent) -> None:
         """Append an event."""
         self._events.append(event)
         self._bytes += len(event.data)
@@ -63,7 +63,7 @@ class Backlog:
     def _shed(self) -> None:
         """Bring the backlog down to three quarters of its bounds, so that this happens rarely."""
         quoted: set[str] = set()
-        kept: list[Event] = []
+        kept: list[RawEvent] = []
         for event in reversed(self._events):
             if event.channel == _QUOTES:
                 if event.symbol in quoted:
@@ -78,7 +78,7 @@ class Backlog:
         self._events = deque(kept)
         self._bytes = size
 
-    def _without_oldest(self, events: list[Event], size: int, is_one: _Test) -> _Shed:
+    def _without_oldest(self, events: list[RawEvent], size: int, is_one: _Test) -> _Shed:
         most, most_bytes = max(1, self.max_events * 3 // 4), self._max_bytes * 3 // 4
         excess = len(events) - most
         if excess <= 0 and size <= most_bytes:
@@ -94,13 +94,13 @@ class Backlog:
         return kept, size
 
 
-def _is_of_little_use(event: Event) -> bool:
+def _is_of_little_use(event: RawEvent) -> bool:
     return event.channel in _LEFT_OUT_FIRST
 
 
-def _is_no_quote(event: Event) -> bool:
+def _is_no_quote(event: RawEvent) -> bool:
     return event.channel != _QUOTES
 
 
-def _is_any(_event: Event) -> bool:
+def _is_any(_event: RawEvent) -> bool:
     return True

@@ -12,8 +12,8 @@ from threading import Thread
 from trading.config import Settings
 from trading.config.settings import Origin
 from trading.errors import StreamError
+from trading.feed.feed_server import FeedOptions, FeedServer
 from trading.feed.running import feed_options, market_hours
-from trading.feed.server import FeedOptions, FeedServer
 
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0

@@ -17,7 +17,7 @@ from trading.data.massive.protocol import VENDOR_CHANNELS, FeedProtocol
 from trading.data.massive.wire import DISPLACED, SUBSCRIBED, Status, StatusCode, encode
 from trading.errors import StreamError
 from trading.feed.backlog import Backlog
-from trading.feed.splitting import Event
+from trading.feed.splitting import RawEvent
 
 _MOST_STATUSES = 2000
 """Statuses that wait for a reader until nothing more is read of it."""
@@ -126,7 +126,7 @@ class Reader:
         self._read_on = asyncio.Event()
         self._read_on.set()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: RawEvent) -> None:
         """Let an event wait for it; never waits itself. To be followed by `wake`."""
         self.backlog.put(event)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from trading.config import Settings
 from trading.data.massive.urls import is_loopback
 from trading.errors import AuthenticationFailed, ConfigError, StreamError
-from trading.feed.server import FeedOptions, FeedServer
+from trading.feed.feed_server import FeedOptions, FeedServer
 from trading.market.calendar import ExchangeCalendar
 
 

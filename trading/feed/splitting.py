@@ -9,7 +9,7 @@ import msgspec
 from trading.data.massive.damaged import elements
 
 
-class Event(NamedTuple):
+class RawEvent(NamedTuple):
     """One event: its channel, whom it is about, and its JSON text as the vendor wrote it."""
 
     channel: str
@@ -42,21 +42,21 @@ class Splitter:
     def __init__(self) -> None:
         self.malformed = 0
 
-    def split(self, frame: bytes) -> list[Event]:
+    def split(self, frame: bytes) -> list[RawEvent]:
         """Return the events of a frame in order; a damaged one costs only itself. Never raises.
 
         >>> Splitter().split(b'[{"ev":"Q","sym":"O:X","bp":1.0}, {"ev":"LULD","T":"SPY"}]')
-        [Event(channel='Q', symbol='O:X', data=b'{"ev":"Q","sym":"O:X","bp":1.0}'), \
-Event(channel='LULD', symbol='SPY', data=b'{"ev":"LULD","T":"SPY"}')]
+        [RawEvent(channel='Q', symbol='O:X', data=b'{"ev":"Q","sym":"O:X","bp":1.0}'), \
+RawEvent(channel='LULD', symbol='SPY', data=b'{"ev":"LULD","T":"SPY"}')]
         """
         text = _as_text(frame)
         try:
             pairs = zip(_HEADS.decode(text), _RAW.decode(text), strict=True)
-            return [Event(head.ev, head.sym or head.T, bytes(raw)) for head, raw in pairs]
+            return [RawEvent(head.ev, head.sym or head.T, bytes(raw)) for head, raw in pairs]
         except Exception:  # whatever it is, the events are now read one by one
             return self._one_by_one(text)
 
-    def _one_by_one(self, frame: bytes) -> list[Event]:
+    def _one_by_one(self, frame: bytes) -> list[RawEvent]:
         pieces = elements(frame)
         if pieces is None:
             self.malformed += 1
@@ -85,10 +85,10 @@ def _as_text(frame: bytes) -> bytes:
     return frame
 
 
-def _read(piece: bytes) -> Event | None:
+def _read(piece: bytes) -> RawEvent | None:
     try:
         head = _HEAD.decode(piece)
-        return Event(head.ev, head.sym or head.T, piece)
+        return RawEvent(head.ev, head.sym or head.T, piece)
     except Exception:  # now with patience: a field that tells nothing here may hold anything
         pass
     try:
@@ -99,4 +99,4 @@ def _read(piece: bytes) -> Event | None:
         return None
     names = (value.get("sym"), value.get("T"))
     symbol = next((name for name in names if isinstance(name, str)), "")
-    return Event(value["ev"], symbol, piece)
+    return RawEvent(value["ev"], symbol, piece)

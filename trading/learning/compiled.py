@@ -158,8 +158,8 @@ def _by_weights(layer: lstm.Layer) -> list[FloatArray]:
     return [both[:, :-units], both[:, -units:], bias, bias]
 
 
-def _weights(layer: nn.LSTM) -> lstm.Weights:
-    return lstm.Weights(*map(_view, layer.all_weights[0]))
+def _weights(layer: nn.LSTM) -> lstm.LayerWeights:
+    return lstm.LayerWeights(*map(_view, layer.all_weights[0]))
 
 
 def _view(parameter: Tensor) -> FloatArray:

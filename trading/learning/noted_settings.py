@@ -45,10 +45,10 @@ def noted_settings(settings: Settings) -> dict[str, Any]:
     }
     if settings.env.reward is not None:
         from trading.envs.features import FEATURE_COUNT
-        from trading.plugins.own_reward import KEY, own_reward
+        from trading.plugins.own_reward import KEY, registered_reward
 
         width = FEATURE_COUNT + len(settings.env.features)
-        noted[KEY] = str(own_reward(settings, width))
+        noted[KEY] = str(registered_reward(settings, width))
     return noted | {"learning.gamma": round(settings.discount, 9)}
 
 

@@ -38,14 +38,14 @@ class OnlineRules(NamedTuple):
 
     save_frequency: int
     """Live decisions between two checkpoints."""
-    rehearsal_share: float
+    replay_share: float
     updates: int
     """Updates between two judgements."""
     patience: int
     max_observation: float = math.inf
     max_reward: float = math.inf
     """No live decision sees or earns more, either way; a fragment that does is corrupt."""
-    first_rehearsal_s: float | None = None
+    first_replay_s: float | None = None
     """Seconds that an update waits for runners until one has delivered once; None: as later on."""
 
 
@@ -59,7 +59,7 @@ class LearnerReport:
     """Updates of this run on live experience."""
     live_samples: int = 0
     """Live decisions learned from in this run."""
-    rehearsed_samples: int = 0
+    replayed_samples: int = 0
     """Decisions in training markets that were learned beside them."""
     refused: int = 0
     """Fragments that could not be learned from."""
@@ -80,7 +80,7 @@ class LearnerReport:
     kl_to_champion: float = _NAN
     missing_samples: int = 0
     """Decisions that environment runners should have delivered and did not."""
-    rehearsal_return: float = _NAN
+    replay_return: float = _NAN
     """Mean return of the episodes that ended while training markets were sampled."""
     policy_loss: float = _NAN
     value_loss: float = _NAN
@@ -107,7 +107,7 @@ def check_possible(rollout: Rollout, rules: OnlineRules) -> None:
 
 
 class OnlineLearner:
-    """Improves the challenger by live fragments beside rehearsal, and asks the gate.
+    """Improves the challenger by live fragments beside a replay mix, and asks the gate.
 
     A challenger that passes becomes the champion. One that does harm (no numbers, too far away,
     clearly worse) is given up: learning begins again from the champion. One that is only not
@@ -146,8 +146,8 @@ class OnlineLearner:
         self._manager = manager
         self._gate = gate
         self._rules = rules
-        self._rehearsal = ReplayMix(
-            partial(algorithm.sample, rules.first_rehearsal_s), rules.rehearsal_share
+        self._replay_mix = ReplayMix(
+            partial(algorithm.sample, rules.first_replay_s), rules.replay_share
         )
         self._rejections = refusals
         self._in_a_row = in_a_row
@@ -216,11 +216,11 @@ class OnlineLearner:
         try:
             check_possible(rollout, self._rules)
             try:
-                results, rehearsed = self._learn_beside(rollout)
+                results, replayed = self._learn_beside(rollout)
             except LearnerLostError as error:
                 if not self._revive(error):
                     raise
-                results, rehearsed = self._learn_beside(rollout)
+                results, replayed = self._learn_beside(rollout)
         except LearnerLostError:
             self.report = replace(self.report, lost=self.report.lost + 1)
             return False
@@ -234,18 +234,18 @@ class OnlineLearner:
             updates=self._algorithm.weights_version,
             live_updates=self.report.live_updates + 1,
             live_samples=self.report.live_samples + rollout.steps,
-            rehearsed_samples=self.report.rehearsed_samples + rehearsed,
+            replayed_samples=self.report.replayed_samples + replayed,
         )
         self._unsaved += rollout.steps
         return True
 
     def _learn_beside(self, rollout: Rollout) -> tuple[dict[str, Any], int]:
-        """Results of one update, and how many rehearsed decisions were in it."""
+        """Results of one update, and how many replayed decisions were in it."""
         # First, so that a learner found dead while sampling leaves nothing fed to be learned twice.
-        rehearsed = self._rehearsal.beside(rollout.steps)
-        for each in (rollout, *rehearsed):
+        replayed = self._replay_mix.beside(rollout.steps)
+        for each in (rollout, *replayed):
             self._algorithm.feed(each)
-        return self._algorithm.train(), sum(each.steps for each in rehearsed)
+        return self._algorithm.train(), sum(each.steps for each in replayed)
 
     def _judge(self) -> PromotionDecision:
         self._unjudged = 0
@@ -302,7 +302,7 @@ class OnlineLearner:
         except LearnerLostError as error:
             if not self._revive(error, from_whole):
                 return
-        self._rehearsal.renew()
+        self._replay_mix.renew()
         version = self._algorithm.weights_version
         self._ahead = self._steps_ahead(version - 1)
         try:
@@ -327,7 +327,7 @@ class OnlineLearner:
                 if self._wait(_FIRST_BACKOFF_S * 2**attempt):
                     return False
                 continue
-            self._rehearsal.renew()
+            self._replay_mix.renew()
             self.report = replace(
                 self.report,
                 restarts=self.report.restarts + 1,
@@ -402,7 +402,7 @@ def _reported(report: LearnerReport, results: dict[str, Any], seconds: float) ->
         report,
         seconds=seconds,
         missing_samples=int(runners.get(NUM_ENV_STEPS_MISSING_LIFETIME, report.missing_samples)),
-        rehearsal_return=float(runners.get(EPISODE_RETURN_MEAN, report.rehearsal_return)),
+        replay_return=float(runners.get(EPISODE_RETURN_MEAN, report.replay_return)),
         policy_loss=float(stats["policy_loss"]),
         value_loss=float(stats["value_loss"]),
         entropy=float(stats["entropy"]),

@@ -263,7 +263,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
         """Sample one rollout from every runner without learning from it.
 
         What is returned may be fed beside other rollouts, so that one update learns from both:
-        live experience and a rehearsal of what it does not hold.
+        live experience and a replay mix of what it does not hold.
 
         Parameters
         ----------

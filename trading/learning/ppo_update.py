@@ -286,7 +286,7 @@ def _passes(
     return {**stats, "kl": kl, "epochs": float(epochs)}
 
 
-Gradients = Callable[[Tensor], Tensor]
+GradientFunction = Callable[[Tensor], Tensor]
 """Loss parts and gradients of the sequences int64 [B], one after another in one tensor.
 
 They are weighed by the number of valid steps, which is the last element: so shares of a minibatch,
@@ -297,7 +297,7 @@ of threads or of learners, are added up and divided by the sum of their last.
 def _step(
     module: CLSTM,
     optimizer: torch.optim.Optimizer,
-    gradients: Gradients,
+    gradients: GradientFunction,
     max_grad_norm: float,
     replica: Replica,
     threads: int,
@@ -329,7 +329,7 @@ def _step(
     return torch.cat([scalars, norm.reshape(1)])
 
 
-def _no_gradients(module: CLSTM) -> Gradients:
+def _no_gradients(module: CLSTM) -> GradientFunction:
     """Give those of no sequence: what a learner adds to a minibatch of which it has none."""
     device = next(module.parameters()).device
     size = len(LossParts._fields) + sum(each.numel() for each in module.parameters()) + 1
@@ -340,7 +340,7 @@ def _no_gradients(module: CLSTM) -> Gradients:
     return gradients
 
 
-def _by_compiled(module: CLSTM, experience: Experience, settings: PPOSettings) -> Gradients:
+def _by_compiled(module: CLSTM, experience: Experience, settings: PPOSettings) -> GradientFunction:
     """By the compiled network, which takes whole columns."""
     compiled = CompiledNetwork(module)
     steps = network.Steps(*(tensor.numpy() for tensor in experience.batch))
@@ -357,7 +357,7 @@ def _by_compiled(module: CLSTM, experience: Experience, settings: PPOSettings) -
     return gradients
 
 
-def _by_autograd(module: CLSTM, experience: Experience, settings: PPOSettings) -> Gradients:
+def _by_autograd(module: CLSTM, experience: Experience, settings: PPOSettings) -> GradientFunction:
     """By PyTorch's operations, on any device."""
     parameters = list(module.parameters())
     loss_of = _compiled_loss() if settings.compile else ppo_loss

@@ -32,8 +32,8 @@ from trading.envs.catalogue import action_count
 from trading.envs.live_env import LiveEnv
 from trading.errors import (
     DataError,
+    JournalDiskError,
     JournalLocked,
-    JournalUnwritable,
     OwnerRefused,
     TradingError,
 )
@@ -42,7 +42,7 @@ from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command, Effect
-from trading.files import takes
+from trading.files import takes_writes
 from trading.learning.champion.store import (
     AccountChampion,
     Champion,
@@ -57,7 +57,7 @@ from trading.live.bar_clock import Bar
 from trading.live.chains import ChainSnapshots, chains_as_json, snapshot_chains
 from trading.live.changed_settings import trading_settings
 from trading.live.endpoint import Endpoint
-from trading.live.faults import FaultNotes, described
+from trading.live.faults import FaultNotes, describe_fault
 from trading.live.markets import MarketDirectory
 from trading.live.metrics import FeedFigures, LearnerFigures, ProcessFigures, TradingMetrics
 from trading.live.notices import JournalNotices, Notices, by_apprise
@@ -654,7 +654,7 @@ class LiveMarket:
         except BaseException as error:
             log.exception("the trading thread failed")
             self._failure, self._phase = error, "failed"
-            self._end_process(described(error), type(error).__name__)
+            self._end_process(describe_fault(error), type(error).__name__)
         if self._notices is not None:
             self._notices.close()
 
@@ -677,7 +677,7 @@ class LiveMarket:
         while True:
             try:
                 return self._trade()
-            except JournalUnwritable as error:
+            except JournalDiskError as error:
                 log.error("halted: the journal's disk takes nothing", reason=str(error))
                 self._failure, self._trader, self._phase = error, None, "halted"
                 self._tell(f"HALTED: {error}; trading goes on when its disk has room")
@@ -693,7 +693,7 @@ class LiveMarket:
         """Wait until the journal can be written; False when told to stop before."""
         folder = assembly.journal_path(self._settings).parent
         while not self._stopping.wait(_ROOM_POLL_S):
-            if takes(folder):
+            if takes_writes(folder):
                 return True
         return False
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trading.learning.champion.store import AccountChampion, Champion
     from trading.learning.clstm import CLSTMConfig
     from trading.learning.policy import Policy
-    from trading.live.closes import CloseFinder
+    from trading.live.close_finder import CloseFinder
     from trading.live.endpoint import Endpoint
     from trading.live.trader import TraderSettings
     from trading.market.calendar import ExchangeCalendar
@@ -94,7 +94,7 @@ def corporate_actions(settings: Settings) -> "tuple[list[CorporateAction], list[
     DataError
         The file is missing or wrong.
     """
-    from trading.data.corporate_actions import read_corporate_actions
+    from trading.data.corporate_action_file import read_corporate_actions
 
     file = settings.data.corporate_actions
     return ([], []) if file is None else read_corporate_actions(file)
@@ -129,7 +129,7 @@ def close_finder(
     A simulated exchange is asked for those of sessions in which a stock did not trade.
     """
     from trading.data.recorded_closes import RecordedCloses
-    from trading.live.closes import CloseFinder
+    from trading.live.close_finder import CloseFinder
 
     if settings.data.source == "replay":
         return None
@@ -172,8 +172,8 @@ def fee_schedule(settings: Settings) -> "FeeSchedule":
     fees = configured_fees(execution)
     if execution.fee_schedule is None:
         return fees
-    from trading.plugins.loading import load_plugins
-    from trading.plugins.registry import chosen, fees_of
+    from trading.plugins.discovery import load_plugins
+    from trading.plugins.plugin_registry import chosen, fees_of
 
     schedules, name = load_plugins(settings).fee_schedules, execution.fee_schedule
     return fees_of(chosen(schedules, "fee schedule", name, "execution.fee_schedule"), fees)
@@ -397,8 +397,8 @@ def chosen_plugins(settings: Settings) -> dict[str, str]:
     trader, fees = settings.policy.trader, settings.execution.fee_schedule
     told = {}
     if trader is not None or fees is not None:
-        from trading.plugins.loading import load_plugins
-        from trading.plugins.registry import chosen
+        from trading.plugins.discovery import load_plugins
+        from trading.plugins.plugin_registry import chosen
 
         registry = load_plugins(settings)
         for known, kind, name, key in (
@@ -448,7 +448,7 @@ def check_plugins(settings: Settings) -> None:
         It is.
     """
     if settings.plugins:
-        from trading.plugins.loading import load_plugins
+        from trading.plugins.discovery import load_plugins
 
         load_plugins(settings)
     fee_schedule(settings)
@@ -469,9 +469,9 @@ def own_reward(settings: Settings) -> "OwnReward | None":
     """
     if settings.env.reward is None:
         return None
-    from trading.plugins.own_reward import own_reward
+    from trading.plugins.own_reward import registered_reward
 
-    return own_reward(settings, observation_size(settings))
+    return registered_reward(settings, observation_size(settings))
 
 
 def own_features(settings: Settings) -> "RegisteredFeatures | None":
@@ -484,9 +484,9 @@ def own_features(settings: Settings) -> "RegisteredFeatures | None":
     """
     if not settings.env.features:
         return None
-    from trading.plugins.own_features import own_features
+    from trading.plugins.own_features import registered_features
 
-    return own_features(settings)
+    return registered_features(settings)
 
 
 def champion_notes(settings: Settings) -> dict[str, Any]:
@@ -513,8 +513,8 @@ def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleB
     PluginError
         A plug-in cannot be loaded, none registers it, or it makes nothing that can act.
     """
-    from trading.plugins.loading import load_plugins
-    from trading.plugins.registry import chosen
+    from trading.plugins.discovery import load_plugins
+    from trading.plugins.plugin_registry import chosen
     from trading.plugins.rule_based import RuleBased
 
     key = "policy.trader" if name is None else "--trader"

@@ -9,8 +9,8 @@ from trading.data.massive.wire import (
     MS_FROM,
     US_FROM,
     Aggregate,
-    Event,
     EventDecoder,
+    FeedEvent,
     PriceBand,
     Quote,
     SecondAggregate,
@@ -102,7 +102,7 @@ class BarClock:
         """Time and symbol of the latest event beyond its bar, where nobody tells the time."""
         self._closed_ns = 0
         self._slice_ns = slice_ns
-        self._waiting: defaultdict[int, list[tuple[int, Event]]] = defaultdict(list)
+        self._waiting: defaultdict[int, list[tuple[int, FeedEvent]]] = defaultdict(list)
 
     def follow(self, now_ns: Callable[[], int]) -> None:
         """Hold every event from now on against this clock."""
@@ -190,7 +190,7 @@ class BarClock:
             if later:
                 self._waiting[part] = later
 
-    def _apply(self, ts_ns: int, event: Event) -> None:
+    def _apply(self, ts_ns: int, event: FeedEvent) -> None:
         if ts_ns <= self._closed_ns:
             self.late += 1
         if type(event) is Quote:

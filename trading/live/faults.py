@@ -48,7 +48,7 @@ class FaultNotes:
         except OSError:
             return
 
-    def verdict(self) -> str | None:
+    def why_no_restart(self) -> str | None:
         """Why starting it again is of no use; None while it may be."""
         since_s = time.monotonic() - WINDOW_S
         recent = [each for each in self._notes() if each.at_s >= since_s]
@@ -75,7 +75,7 @@ class FaultNotes:
         return found
 
 
-def described(error: BaseException) -> str:
+def describe_fault(error: BaseException) -> str:
     """Return an error in one line: its type, and what it says."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

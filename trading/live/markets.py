@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trading.data.admission import Refusal, told_until
+from trading.data.admission import Refusal, quoted_until
 from trading.data.massive.client.rest import ContractSnapshot, RestClient
 from trading.data.massive.client.stream import StreamClient
 from trading.envs.catalogue import BUCKETS
@@ -18,7 +18,7 @@ from trading.envs.market_features import HISTORY_BARS
 from trading.errors import AuthenticationFailed, ContractError, DataError, NotEntitled, RestError
 from trading.execution.catch_up import DELISTED
 from trading.live.bar_clock import Bar
-from trading.live.closes import CloseFinder
+from trading.live.close_finder import CloseFinder
 from trading.logs import get_logger
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, ExchangeCalendar
@@ -612,7 +612,7 @@ def with_named(told: Sequence[Dividend], named: Sequence[Dividend]) -> list[Divi
 
 def not_ahead(quoted: Sequence[ContractSnapshot], end_ns: int) -> list[ContractSnapshot]:
     """Return the snapshots that are not dated ahead: one that is keeps all until then out."""
-    until_ns = told_until(np.array([each.quote_ns for each in quoted], np.int64), end_ns)
+    until_ns = quoted_until(np.array([each.quote_ns for each in quoted], np.int64), end_ns)
     return [each for each in quoted if each.quote_ns <= until_ns]
 
 

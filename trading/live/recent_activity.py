@@ -23,7 +23,7 @@ from trading.execution.events import (
     OrderFilled,
     SessionClosed,
 )
-from trading.execution.journal.lines import described, kind_of
+from trading.execution.journal.lines import describe_event, kind_of
 from trading.execution.orders import Intent, Rejection
 from trading.live.session_history import SHOWN, SessionHistory, read_history
 from trading.live.trader import BarDecisions
@@ -266,7 +266,7 @@ class RecentActivity:
                 told = {
                     "t": _seconds(event.ts_ns),
                     "kind": kind_of(event),
-                    "said": described(event),
+                    "said": describe_event(event),
                 }
                 _put(self._notes, seq, told, MOST_NOTES)
                 if isinstance(event, ChampionPromoted | ChallengerRejected | ChampionRolledBack):

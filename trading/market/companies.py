@@ -24,7 +24,7 @@ from trading.market.dividends import Dividend
 from trading.market.products import is_index, main_root
 from trading.market.rare_events import RareEvents, RareKind
 
-Listing: TypeAlias = dict[date, tuple[int, ...]]
+ListedStrikes: TypeAlias = dict[date, tuple[int, ...]]
 """Strikes in thousandths of a dollar by expiry."""
 
 LEAD = 4
@@ -47,7 +47,7 @@ class AdjustedSeries(NamedTuple):
     root: str
     shares: int
     cash: float
-    listing: Listing
+    listing: ListedStrikes
 
 
 class Company(NamedTuple):
@@ -88,7 +88,7 @@ class CompanyAtOpen(NamedTuple):
 
     company: Company
     spot: float
-    listing: Listing
+    listing: ListedStrikes
 
 
 def alias_of(symbol: str) -> str:
@@ -103,7 +103,7 @@ def company_at_open(
     day: date,
     spot: float,
     close: float,
-    listing: Listing,
+    listing: ListedStrikes,
     rng: np.random.Generator,
     calendar: ExchangeCalendar,
 ) -> CompanyAtOpen:
@@ -220,7 +220,9 @@ def _taking_effect(now: CompanyAtOpen, action: CorporateAction, close: float) ->
     return CompanyAtOpen(company, spot, converted)
 
 
-def _adjusted_series(symbol: str, action: Split, close: float, listing: Listing) -> AdjustedSeries:
+def _adjusted_series(
+    symbol: str, action: Split, close: float, listing: ListedStrikes
+) -> AdjustedSeries:
     shares = Fraction(_SHARES) * action.ratio
     whole = int(shares)
     cash = round(float(shares - whole) * action.price_after(round(close, 2)), 2)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, SECOND_NS, ExchangeCalendar, Session
-from trading.market.companies import AdjustedSeries, Company, Listing, company_at_open
+from trading.market.companies import AdjustedSeries, Company, ListedStrikes, company_at_open
 from trading.market.contracts import OptionContract, Right
 from trading.market.factors import (
     CALM,
@@ -72,7 +72,7 @@ class UnderlyingAtOpen(NamedTuple):
     """One underlying at a session's open; `listing` is of its standard contracts."""
 
     state: FactorState
-    listing: Listing
+    listing: ListedStrikes
     company: Company
 
 
@@ -124,8 +124,8 @@ class Underlying:
         return UnderlyingAtOpen(state, self._listed(day, self.spec.spot, {}), company)
 
     def _morning(
-        self, company: Company, day: date, spot: float, close: float, listing: Listing
-    ) -> tuple[Company, float, Listing]:
+        self, company: Company, day: date, spot: float, close: float, listing: ListedStrikes
+    ) -> tuple[Company, float, ListedStrikes]:
         if not self.rare.any:
             return company, spot, listing
         rng = self.rng(day, COMPANY)
@@ -195,7 +195,7 @@ class Underlying:
             loading=sqrt(self.comovement.correlation),
         )
 
-    def _listed(self, day: date, spot: float, before: Listing) -> Listing:
+    def _listed(self, day: date, spot: float, before: ListedStrikes) -> ListedStrikes:
         """Return what was listed and has not expired, with the strikes that this open adds."""
         listing = {expiry: strikes for expiry, strikes in before.items() if expiry >= day}
         for expiry in listing_expiries(day, self.calendar):

@@ -10,21 +10,21 @@ from trading.lazy import lazily
 
 # For type checkers and editors; `_PLACES` says the same to the interpreter.
 if TYPE_CHECKING:
-    from trading.plugins.loading import load_plugins as load_plugins
-    from trading.plugins.registry import register_baseline as register_baseline
-    from trading.plugins.registry import register_feature as register_feature
-    from trading.plugins.registry import register_fees as register_fees
-    from trading.plugins.registry import register_reward as register_reward
-    from trading.plugins.registry import register_trader as register_trader
+    from trading.plugins.discovery import load_plugins as load_plugins
+    from trading.plugins.plugin_registry import register_baseline as register_baseline
+    from trading.plugins.plugin_registry import register_feature as register_feature
+    from trading.plugins.plugin_registry import register_fees as register_fees
+    from trading.plugins.plugin_registry import register_reward as register_reward
+    from trading.plugins.plugin_registry import register_trader as register_trader
     from trading.plugins.rule_based import RuleBased as RuleBased
 
 _PLACES = {
-    "load_plugins": "loading",
-    "register_baseline": "registry",
-    "register_feature": "registry",
-    "register_fees": "registry",
-    "register_reward": "registry",
-    "register_trader": "registry",
+    "load_plugins": "discovery",
+    "register_baseline": "plugin_registry",
+    "register_feature": "plugin_registry",
+    "register_fees": "plugin_registry",
+    "register_reward": "plugin_registry",
+    "register_trader": "plugin_registry",
     "RuleBased": "rule_based",
 }
 """Each public name and the module that has it."""

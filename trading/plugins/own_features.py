@@ -17,10 +17,10 @@ from trading.envs.own_features import MarketBar
 from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
 from trading.errors import PluginError
 from trading.market.randomisation import DEFAULT_RANGES
-from trading.plugins.compiled import check_digest, compiled, read_only, tried
+from trading.plugins.compiled_functions import check_digest, compiled, read_only, tried
 from trading.plugins.digests import code_digest
-from trading.plugins.loading import load_files
-from trading.plugins.registry import Plugin, chosen, told
+from trading.plugins.discovery import load_files
+from trading.plugins.plugin_registry import Plugin, chosen, error_in
 
 KEY = "env.features"
 
@@ -65,10 +65,12 @@ class RegisteredFeatures:
         if isinstance(error, PluginError):
             return error
         plugin, _ = _prepared(self)[number]
-        return PluginError(f"{plugin} failed at a bar{told(error, plugin.file)}: {plugin.way_out}")
+        return PluginError(
+            f"{plugin} failed at a bar{error_in(error, plugin.file)}: {plugin.way_out}"
+        )
 
 
-def own_features(settings: Settings) -> RegisteredFeatures | None:
+def registered_features(settings: Settings) -> RegisteredFeatures | None:
     """Return the features that the settings name; None where they name none.
 
     Raises

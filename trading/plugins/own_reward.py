@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from trading.config import Settings
 from trading.errors import PluginError
-from trading.plugins.compiled import check_digest, compiled, read_only, tried
+from trading.plugins.compiled_functions import check_digest, compiled, read_only, tried
 from trading.plugins.digests import code_digest
-from trading.plugins.loading import load_files
-from trading.plugins.registry import Plugin, chosen, told
+from trading.plugins.discovery import load_files
+from trading.plugins.plugin_registry import Plugin, chosen, error_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ class OwnReward:
             refused = pay(changes, equity, capital, observations, which, limit, rewards)
         except Exception as error:
             raise PluginError(
-                f"{plugin} failed at a bar{told(error, plugin.file)}: {plugin.way_out}"
+                f"{plugin} failed at a bar{error_in(error, plugin.file)}: {plugin.way_out}"
             ) from error
         if refused >= 0:
             raise PluginError(
@@ -83,7 +83,7 @@ class OwnReward:
             )
 
 
-def own_reward(settings: Settings, width: int) -> OwnReward | None:
+def registered_reward(settings: Settings, width: int) -> OwnReward | None:
     """Return the reward that the settings name, for rows of so many numbers; None: the usual one.
 
     Raises

@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 
 from trading.envs.catalogue import action_names
 from trading.errors import PluginError
-from trading.plugins.registry import Plugin, called, takes, told
+from trading.plugins.plugin_registry import Plugin, accepts, called, error_in
 
 
 class RuleBased:
-    """A `Trader`: one that was registered, made for one run.
+    """A `SessionTrader`: one that was registered, made for one run.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class RuleBased:
     def __init__(self, plugin: Plugin, seed: int) -> None:
         self.plugin = plugin
         self._act = called(plugin, seed)
-        if not callable(self._act) or not takes(self._act, 2):
+        if not callable(self._act) or not accepts(self._act, 2):
             raise PluginError(
                 f"{plugin} returned {self._act!r}: it must return a function of two arguments, "
                 "act(observation, first)"
@@ -51,7 +51,7 @@ class RuleBased:
             found = np.asarray(self._act(shown, first.copy()))
         except Exception as error:
             raise PluginError(
-                f"{self.plugin} failed at a decision{told(error, self.plugin.file)}: "
+                f"{self.plugin} failed at a decision{error_in(error, self.plugin.file)}: "
                 f"{self.plugin.way_out}"
             ) from error
         if found.shape != first.shape or not np.issubdtype(found.dtype, np.integer):

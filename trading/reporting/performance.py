@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trading.evaluation.metrics import SESSIONS_PER_YEAR, Series, sharpe
+from trading.evaluation.return_statistics import SESSIONS_PER_YEAR, Series, sharpe
 
 WINDOW = 21
 """Sessions of a rolling figure: about a month."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trading.evaluation import metrics
+from trading.evaluation import return_statistics
 from trading.execution.money import round_usd
 from trading.reporting import performance
 from trading.reporting.ledger import PARTS, Day, Ledger, Note, Period, Trade, new_york
@@ -151,7 +151,7 @@ def _by_part(trades: Iterable[Trade]) -> dict[str, float]:
     return {name: round_usd(sum(parts[name] for parts in known)) for name in PARTS}
 
 
-def _summary(period: Period, returns: metrics.Series) -> dict[str, float | int | None]:
+def _summary(period: Period, returns: return_statistics.Series) -> dict[str, float | int | None]:
     """Figures by name; shares and returns are fractions, amounts USD, ratios annualised."""
     days, trades = period.days, period.trades
     gains = np.array([trade.profit for trade in trades])
@@ -160,7 +160,11 @@ def _summary(period: Period, returns: metrics.Series) -> dict[str, float | int |
     deepest = performance.drawdowns(returns, 1) if len(returns) else []
     lowest = deepest[0].depth if deepest else 0.0
     told = returns if len(returns) >= performance.FEWEST else returns[:0]
-    yearly = metrics.SESSIONS_PER_YEAR * float(np.mean(returns)) if len(returns) > 1 else np.nan
+    yearly = (
+        return_statistics.SESSIONS_PER_YEAR * float(np.mean(returns))
+        if len(returns) > 1
+        else np.nan
+    )
     figures: dict[str, float | int | None] = {
         "sessions": len(days),
         "equity": days[-1].equity if days else None,
@@ -171,8 +175,8 @@ def _summary(period: Period, returns: metrics.Series) -> dict[str, float | int |
         "fees": round_usd(sum(day.fees for day in days)),
         "interest": round_usd(sum(day.interest for day in days)),
         "volatility": performance.volatility(told),
-        "sharpe": metrics.sharpe(told),
-        "sortino": metrics.sortino(told),
+        "sharpe": return_statistics.sharpe(told),
+        "sortino": return_statistics.sortino(told),
         "calmar": yearly / lowest if lowest and len(told) else np.nan,
         "max_drawdown": lowest,
         "value_at_risk_95": performance.value_at_risk(returns),
@@ -182,7 +186,7 @@ def _summary(period: Period, returns: metrics.Series) -> dict[str, float | int |
         "trades": len(trades),
         "won": int((gains > 0.0).sum()),
         "win_rate": float((gains > 0.0).mean()) if trades else None,
-        "profit_factor": metrics.profit_factor(gains),
+        "profit_factor": return_statistics.profit_factor(gains),
         "mean_gain": float(gains[gains > 0.0].mean()) if (gains > 0.0).any() else None,
         "mean_loss": float(gains[gains < 0.0].mean()) if (gains < 0.0).any() else None,
         "mean_hours_held": _mean_hours(trades),

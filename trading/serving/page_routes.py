@@ -21,7 +21,7 @@ from ray.exceptions import TaskCancelledError
 from starlette.types import Receive
 
 from trading.errors import JournalError
-from trading.execution.journal import search as journal_search
+from trading.execution.journal import event_search as journal_search
 from trading.live.status_updates import as_json
 from trading.serving.page_stream import (
     MOST_VIEWERS,

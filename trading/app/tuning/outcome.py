@@ -8,11 +8,11 @@ import numpy as np
 
 from trading.app.tuning.plan import SearchPlan
 from trading.app.tuning.record import Trial
-from trading.app.tuning.trial import policy_of, settings_of_trial
+from trading.app.tuning.trial import settings_of_trial, trial_policy
 from trading.config import Settings
 from trading.config.space import Point
 from trading.evaluation.backtest import learnt
-from trading.evaluation.metrics import bootstrap_interval
+from trading.evaluation.return_statistics import bootstrap_interval
 from trading.execution.events import Compared
 from trading.learning.champion.gate import Returns, compare
 
@@ -33,7 +33,7 @@ class MeanReturn(NamedTuple):
     """Or episodes, where these are of several sessions."""
 
 
-class UnscoredReturns(NamedTuple):
+class HeldBackReturns(NamedTuple):
     """What the winner made of sessions that no trial was scored on."""
 
     winner: MeanReturn
@@ -63,7 +63,7 @@ def winner_of(trials: Mapping[int, Trial], judgements: int) -> Trial | None:
     return None
 
 
-def figure(returns: Returns, seed: int) -> MeanReturn:
+def mean_return(returns: Returns, seed: int) -> MeanReturn:
     """Of episodes' returns in percent."""
     low, high = bootstrap_interval(
         returns, lambda each: float(np.mean(each)), generator=np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def figure(returns: Returns, seed: int) -> MeanReturn:
 
 def elsewhere(
     plan: SearchPlan, trials: Mapping[int, Trial], winner: int, kept: Mapping[int, Path]
-) -> UnscoredReturns:
+) -> HeldBackReturns:
     """Trade the sessions that no trial was scored on, by what the last fold learnt.
 
     Beside the winner the given settings' policy trades them, where it is another one and learned
@@ -90,7 +90,7 @@ def elsewhere(
         newest = trials[number].newest
         assert newest is not None, "a trial with a checkpoint was judged"
         settings = settings_of_trial(plan.settings, newest.point)
-        return plan.last(learnt(policy_of(kept[number], len(plan.folds) - 1, settings)))
+        return plan.last(learnt(trial_policy(kept[number], len(plan.folds) - 1, settings)))
 
     ours = traded(winner)
     given = trials.get(GIVEN)
@@ -98,7 +98,7 @@ def elsewhere(
     is_measure = plan.settings.tune.method != "pbt" and winner != GIVEN and GIVEN in kept
     if is_measure and given and given.newest and given.newest.judgement == judgements:
         beside = compare("last", traded(GIVEN), ours, _CONFIDENCE)
-    return UnscoredReturns(figure(100.0 * ours, plan.settings.seed), beside)
+    return HeldBackReturns(mean_return(100.0 * ours, plan.settings.seed), beside)
 
 
 def settings_layer(settings: Settings, point: Point) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from trading.learning.champion.gate import Returns, SessionTrader
 from trading.live.assembly import fee_schedule, own_features, trading_rules
 from trading.live.simulated_world import simulated_world
 
-Trade: TypeAlias = Callable[[SessionTrader], Returns]
+TradeSessions: TypeAlias = Callable[[SessionTrader], Returns]
 """Trades sessions that nothing is trained on, as the gate has them trade."""
 
 
@@ -24,7 +24,7 @@ class TrialFold(NamedTuple):
     seed: int
     learns_from: Path | None
     """A history; None: simulated markets."""
-    trade: Trade
+    trade: TradeSessions
     """What it is scored on."""
 
 
@@ -34,7 +34,7 @@ class SearchPlan:
 
     settings: Settings
     folds: tuple[TrialFold, ...]
-    last: Trade
+    last: TradeSessions
     """Sessions that no trial is scored on, for the winner."""
     told: str
     """For people."""

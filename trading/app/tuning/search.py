@@ -35,7 +35,7 @@ _PBT_KEPT = 4
 """Checkpoints of a trial: another one may be reading the newest but one."""
 
 
-def search(
+def run_trials(
     plan: SearchPlan,
     space: Space,
     points: list[Point],
@@ -115,7 +115,7 @@ def _scheduler(plan: SearchPlan, space: Space, record: TrialLog) -> TrialSchedul
             time_attr=_TIME,
             perturbation_interval=1,
             hyperparam_mutations=_mutations(space, plan.settings.seed),
-            custom_explore_fn=lambda point: within(space, point),
+            custom_explore_fn=lambda point: brought_into_ranges(space, point),
         )
     return _Halving(
         record, time_attr=_TIME, max_t=tuned.judgements, reduction_factor=tuned.reduction
@@ -130,7 +130,7 @@ def _mutations(space: Space, seed: int) -> dict[str, Any]:
     }
 
 
-def within(space: Space, point: Mapping[str, Any]) -> Point:
+def brought_into_ranges(space: Space, point: Mapping[str, Any]) -> Point:
     """Return the point with every number brought back into its range."""
     bounded = dict(point)
     for key, each in space.items():

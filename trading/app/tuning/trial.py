@@ -94,7 +94,7 @@ def folder_of_fold(checkpoint: Path, fold: int) -> Path:
     return checkpoint / f"fold-{fold + 1}"
 
 
-def policy_of(checkpoint: Path, fold: int, settings: Settings) -> Policy:
+def trial_policy(checkpoint: Path, fold: int, settings: Settings) -> Policy:
     """Return what one fold of a trial learnt, acting as the trial's settings say.
 
     Raises

@@ -165,14 +165,14 @@ class ClientAction(msgspec.Struct, frozen=True, gc=False):
     params: str
 
 
-Event: TypeAlias = Quote | Trade | Aggregate | SecondAggregate | PriceBand | Status | TapeClock
+FeedEvent: TypeAlias = Quote | Trade | Aggregate | SecondAggregate | PriceBand | Status | TapeClock
 
 MS_FROM = 10**11
 US_FROM = 10**14
 _NS_FROM = 10**17
 
-_EVENTS = msgspec.json.Decoder(list[Event])
-_EVENT = msgspec.json.Decoder(Event)
+_EVENTS = msgspec.json.Decoder(list[FeedEvent])
+_EVENT = msgspec.json.Decoder(FeedEvent)
 _ANY = msgspec.json.Decoder()
 _ACTION = msgspec.json.Decoder(ClientAction)
 _ENCODER = msgspec.json.Encoder()
@@ -211,16 +211,16 @@ class EventDecoder:
         self.malformed = 0
         self.mistimed = 0
 
-    def decode(self, frame: bytes | str) -> list[Event]:
+    def decode(self, frame: bytes | str) -> list[FeedEvent]:
         """Return the events of one frame in wire order; never raises."""
         try:
             return _EVENTS.decode(frame)
         except Exception:  # whatever it is, the events are now read one by one
             return self._decode_one_by_one(frame)
 
-    def _decode_one_by_one(self, frame: bytes | str) -> list[Event]:
+    def _decode_one_by_one(self, frame: bytes | str) -> list[FeedEvent]:
         data = frame.encode("utf-8", "replace") if isinstance(frame, str) else bytes(frame)
-        events: list[Event] = []
+        events: list[FeedEvent] = []
         found = elements(data)
         if found is None:
             self.malformed += 1
@@ -244,12 +244,12 @@ class _Mistimed(DataError):
     """An event's time is no time."""
 
 
-def _read(raw: bytes) -> Event | None:
+def _read(raw: bytes) -> FeedEvent | None:
     """Return the event that `raw` holds, None for one of an unknown kind.
 
     Raises for a damaged one.
     """
-    event: Event
+    event: FeedEvent
     try:
         event = _EVENT.decode(raw)
         return event
@@ -412,7 +412,7 @@ def _status(value: dict[str, Any]) -> Status:
     return Status(_text(value["status"]), message if isinstance(message, str) else "")
 
 
-_BUILDERS: dict[str, Callable[[dict[str, Any]], Event]] = {
+_BUILDERS: dict[str, Callable[[dict[str, Any]], FeedEvent]] = {
     "Q": _quote,
     "T": _trade,
     "AM": _aggregate(Aggregate),
@@ -423,7 +423,7 @@ _BUILDERS: dict[str, Callable[[dict[str, Any]], Event]] = {
 }
 
 
-def decode(frame: bytes | str) -> list[Event]:
+def decode(frame: bytes | str) -> list[FeedEvent]:
     """Return the events of one frame, leaving out what `EventDecoder` would count.
 
     >>> decode('[{"ev":"status","status":"connected"},{"ev":"LV","sym":"SPY"}]')
@@ -432,7 +432,7 @@ def decode(frame: bytes | str) -> list[Event]:
     return EventDecoder().decode(frame)
 
 
-def encode(events: Sequence[Event]) -> bytes:
+def encode(events: Sequence[FeedEvent]) -> bytes:
     """Return one frame (UTF-8 JSON, to be sent as a text message) that holds `events`.
 
     >>> encode([Status("connected", "Connected Successfully")])

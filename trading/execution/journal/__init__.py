@@ -6,20 +6,20 @@ from trading.lazy import lazily
 
 # For type checkers and editors; `_PLACES` says the same to the interpreter.
 if TYPE_CHECKING:
+    from trading.execution.journal.event_search import Query as Query
+    from trading.execution.journal.event_search import SearchResult as SearchResult
     from trading.execution.journal.integrity import Integrity as Integrity
     from trading.execution.journal.integrity import Repair as Repair
     from trading.execution.journal.integrity import inspect_journal as inspect_journal
     from trading.execution.journal.journal import Journal as Journal
-    from trading.execution.journal.search import Query as Query
-    from trading.execution.journal.search import SearchResult as SearchResult
 
 _PLACES = {
     "Integrity": "integrity",
     "Repair": "integrity",
     "inspect_journal": "integrity",
     "Journal": "journal",
-    "SearchResult": "search",
-    "Query": "search",
+    "SearchResult": "event_search",
+    "Query": "event_search",
 }
 """Each public name and the module that has it."""
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from trading.closing import Closing
-from trading.errors import JournalError, JournalLocked, JournalUnwritable, TradingError
+from trading.errors import JournalDiskError, JournalError, JournalLocked, TradingError
 from trading.execution.events import AccountOpened, Event
 from trading.execution.journal.integrity import Repair, make_whole
 from trading.execution.journal.schema import (
@@ -132,7 +132,7 @@ class Journal(Closing):
         JournalError
             An event holds a value that would not read back (NaN, infinity), or the journal is read
             only. Nothing is written then.
-        JournalUnwritable
+        JournalDiskError
             The disk refuses. Nothing is written then.
         """
         if self.read_only:
@@ -211,7 +211,7 @@ class Journal(Closing):
 
         Raises
         ------
-        JournalUnwritable
+        JournalDiskError
             The disk refuses; the events are safe.
         """
         with self._mutex:
@@ -239,7 +239,7 @@ class Journal(Closing):
         ------
         JournalError
             The journal belongs to another account.
-        JournalUnwritable
+        JournalDiskError
             The disk refuses.
         """
         if self._last_seq == 0:
@@ -392,4 +392,4 @@ def _refused(what: str, error: BaseException) -> JournalError:
     code = getattr(error, "sqlite_errorcode", None)
     # The lowest byte is the kind; the rest says more of it.
     is_disk = isinstance(error, OSError) or (code is not None and code & 0xFF in _DISK_SAYS_NO)
-    return (JournalUnwritable if is_disk else JournalError)(f"{what}: {error}")
+    return (JournalDiskError if is_disk else JournalError)(f"{what}: {error}")

@@ -39,7 +39,7 @@ def kind_of(event: Event) -> str:
     return str(event.__struct_config__.tag)
 
 
-def described(event: Event) -> str:
+def describe_event(event: Event) -> str:
     """Return what an event says, without its time and kind."""
     return _DESCRIBED[kind_of(event)](event)
 

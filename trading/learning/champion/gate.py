@@ -29,6 +29,7 @@ from trading.learning.champion.store import not_finite, weights_digest
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.policy import Policy, Weights
 from trading.learning.rollout import ACTION_MASK, OBSERVATIONS, BoolArray, FloatArray, IntArray
+from trading.plugins.plugin_registry import SessionTrader
 
 __all__ = [
     "CHECKS",
@@ -43,9 +44,6 @@ __all__ = [
 ]
 __all__ += ["GateResult", "HeldOut", "Returns", "SessionTrader", "compare", "mean_kl", "not_proven"]
 __all__ += ["output_fault"]
-
-SessionTrader = Callable[[dict[str, npt.NDArray[Any]], BoolArray], IntArray]
-"""Chooses an action per account from observations, and where an episode begins, bool[B]."""
 
 NOT_FINITE, MASK, KL = "not_finite", "mask", "kl"
 CHECKS = (NOT_FINITE, MASK, KL, WORSE, UNPROVEN, DRIFTED)

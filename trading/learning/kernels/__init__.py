@@ -7,12 +7,12 @@ from trading.lazy import lazily
 # For type checkers and editors; `_PLACES` says the same to the interpreter.
 if TYPE_CHECKING:
     from trading.learning.kernels.lstm import Layer as Layer
-    from trading.learning.kernels.lstm import Weights as Weights
+    from trading.learning.kernels.lstm import LayerWeights as LayerWeights
     from trading.learning.kernels.network import Network as Network
 
 _PLACES = {
     "Layer": "lstm",
-    "Weights": "lstm",
+    "LayerWeights": "lstm",
     "Network": "network",
 }
 """Each public name and the module that has it."""

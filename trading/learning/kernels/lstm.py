@@ -53,7 +53,7 @@ _EVEN = (
 )
 
 
-class Weights(NamedTuple):
+class LayerWeights(NamedTuple):
     """Of an `nn.LSTM` with I inputs and H units, as it keeps them."""
 
     inputs: FloatArray
@@ -88,7 +88,7 @@ class Layer(NamedTuple):
 
 
 @kernel
-def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: Weights) -> Layer:
+def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: LayerWeights) -> Layer:
     """Prepare a layer before its first step, from the state [B, H]; it changes that state.
 
     Twin of one layer of `torch.nn.LSTM` with its `h_0` and `c_0`.

@@ -14,7 +14,7 @@ from trading.learning.kernels.lstm import (
     BoolArray,
     FloatArray,
     Layer,
-    Weights,
+    LayerWeights,
     backward,
     forward,
     kernel,
@@ -38,9 +38,9 @@ class Network(NamedTuple):
     """float32 [F]."""
     norm_bias: FloatArray
     """float32 [F]."""
-    feature: Weights
-    actor: Weights
-    critic: Weights
+    feature: LayerWeights
+    actor: LayerWeights
+    critic: LayerWeights
     policy_weight: FloatArray
     """float32 [N, H]."""
     policy_bias: FloatArray

@@ -14,7 +14,7 @@ from trading.closing import Closing
 from trading.data.admission import LAST_NS, is_bar
 from trading.data.massive.client.rest_actions import (
     TickerDetails,
-    figure,
+    finite_number,
     read_official_close,
     read_splits,
     read_ticker_details,
@@ -496,7 +496,7 @@ class RestClient(Closing):
             path,
             _AggregateRow,
         ):
-            volume, vwap = figure(row.v), figure(row.vw)
+            volume, vwap = finite_number(row.v), finite_number(row.vw)
             bar = StockBar(
                 symbol=symbol,
                 start_ns=event_ns(row.t),
@@ -578,7 +578,7 @@ def _snapshot_of(contract: OptionContract, row: _SnapshotRow) -> ContractSnapsho
     last = row.last_quote or _LastQuote()
     greeks = row.greeks if isinstance(row.greeks, dict) else {}
     asset = row.underlying_asset if isinstance(row.underlying_asset, dict) else {}
-    price = figure(asset.get("price"))
+    price = finite_number(asset.get("price"))
     bid, ask = last.bid or 0.0, last.ask or 0.0
     updated = last.last_updated or 0
     quote_ns = event_ns(int(updated)) if 0 <= updated <= LAST_NS else 0
@@ -591,13 +591,13 @@ def _snapshot_of(contract: OptionContract, row: _SnapshotRow) -> ContractSnapsho
         bid_size=_size(last.bid_size),
         ask_size=_size(last.ask_size),
         quote_ns=quote_ns,
-        iv=figure(row.implied_volatility),
-        delta=figure(greeks.get("delta")),
-        gamma=figure(greeks.get("gamma")),
-        theta=figure(greeks.get("theta")),
-        vega=figure(greeks.get("vega")),
-        open_interest=figure(row.open_interest),
-        underlying_price=figure(asset.get("value")) if math.isnan(price) else price,
+        iv=finite_number(row.implied_volatility),
+        delta=finite_number(greeks.get("delta")),
+        gamma=finite_number(greeks.get("gamma")),
+        theta=finite_number(greeks.get("theta")),
+        vega=finite_number(greeks.get("vega")),
+        open_interest=finite_number(row.open_interest),
+        underlying_price=finite_number(asset.get("value")) if math.isnan(price) else price,
     )
 
 
@@ -613,7 +613,7 @@ def _is_quote(quote: HistoricalQuote) -> bool:
 
 def _size(value: Any) -> float:
     """Return a size; one that is no number displays nothing."""
-    size = figure(value)
+    size = finite_number(value)
     return size if size >= 0.0 else 0.0
 
 

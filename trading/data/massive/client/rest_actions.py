@@ -65,7 +65,7 @@ class _OpenClose(Failure):
     symbol: Any = None
 
 
-def figure(value: Any) -> float:
+def finite_number(value: Any) -> float:
     """Return a number of a reply, also one that is told as text; NaN where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
@@ -190,5 +190,5 @@ def read_official_close(transport: RestTransport, symbol: str, day: date) -> Off
         if isinstance(said, str) and not underlying_named(said).startswith(underlying_named(asked)):
             log.warning("reply to another question left out", path=path, **{f"its_{name}": said})
             return None
-    price = figure(reply.close)
+    price = finite_number(reply.close)
     return OfficialClose(price) if price > 0.0 else None

@@ -29,7 +29,7 @@ _LONGEST_PAUSE_S = 60.0
 
 log = get_logger(__name__)
 
-Row = TypeVar("Row")
+RowType = TypeVar("RowType")
 Call = Callable[[massive.RESTClient], Any]
 """Calls one method of the vendor's client with `raw=True`; returns the HTTP reply."""
 
@@ -42,10 +42,10 @@ class Failure(msgspec.Struct):
     message: str = ""
 
 
-class Page(Failure, Generic[Row]):
+class Page(Failure, Generic[RowType]):
     """One page of rows; `next_url` leads to the next one."""
 
-    results: list[Row] | None = None
+    results: list[RowType] | None = None
     next_url: str | None = None
 
 
@@ -115,7 +115,7 @@ class RestTransport:
         """Close the connections."""
         self._connections.clear()
 
-    def one(self, call: Call, path: str, kind: type[Row]) -> Row:
+    def one(self, call: Call, path: str, kind: type[RowType]) -> RowType:
         """Return the reply of `path`, or raise."""
         return self._decode(self._get(call, path), kind, path)
 
@@ -140,7 +140,7 @@ class RestTransport:
             raise RestError(f"{path}: a cache answered, {told['Age']} s after the vendor did")
         return body, _date_ns(told)
 
-    def pages(self, call: Call, path: str, kind: type[Page[Row]]) -> Iterator[list[Row]]:
+    def pages(self, call: Call, path: str, kind: type[Page[RowType]]) -> Iterator[list[RowType]]:
         """Yield the rows of `path` page by page to the last one, or raise."""
         seen = set()
         number = 1
@@ -161,7 +161,7 @@ class RestTransport:
             call = _getting(url)
             number += 1
 
-    def rows(self, call: Call, path: str, kind: type[Row]) -> Iterator[Row]:
+    def rows(self, call: Call, path: str, kind: type[RowType]) -> Iterator[RowType]:
         """Yield the rows of every page of `path`, or raise.
 
         A row that cannot be read is logged and left out: it costs itself. A page of nothing but
@@ -195,8 +195,8 @@ class RestTransport:
             self.rows_left_out += len(faults)
 
     def whole_pages(
-        self, call: Call, path: str, kind: type[Row], is_sound: Callable[[Row], bool]
-    ) -> Iterator[list[Row]]:
+        self, call: Call, path: str, kind: type[RowType], is_sound: Callable[[RowType], bool]
+    ) -> Iterator[list[RowType]]:
         """Yield the rows of `path` page by page, or raise.
 
         A row that cannot be read or is not sound is logged and left out; a field that is `null` is
@@ -217,7 +217,7 @@ class RestTransport:
                 self.rows_left_out += odd
             yield sound
 
-    def _patiently(self, row: msgspec.Raw, kind: type[Row]) -> list[Row]:
+    def _patiently(self, row: msgspec.Raw, kind: type[RowType]) -> list[RowType]:
         try:
             told = msgspec.json.decode(row, type=dict[str, Any])
             known = {name: value for name, value in told.items() if value is not None}
@@ -268,7 +268,7 @@ class RestTransport:
         reason = failure.error or failure.message or f"status {failure.status!r}"
         return redact(reason, self._api_key)
 
-    def _decode(self, body: bytes, kind: type[Row], where: str) -> Row:
+    def _decode(self, body: bytes, kind: type[RowType], where: str) -> RowType:
         try:
             try:
                 return msgspec.json.decode(body, type=kind)

@@ -28,7 +28,7 @@ from trading.market.dividends import Dividend
 from trading.market.products import product_of, underlying_named
 from trading.market.rates import YieldCurve
 
-Query = dict[str, str]
+UrlParameters = dict[str, str]
 Json = dict[str, Any]
 
 _FIGI: Final = "BBG-"
@@ -461,7 +461,7 @@ class _Request(NamedTuple):
     """A matched GET: names in the path, the query, and the address without its query."""
 
     path: dict[str, str]
-    query: Query
+    query: UrlParameters
     base: str
 
     def integer(self, name: str, default: int) -> int:
@@ -479,13 +479,13 @@ class _Request(NamedTuple):
         return f"{self.base}?cursor={base64.urlsafe_b64encode(state).decode()}"
 
 
-def _resume(query: Query) -> Query:
+def _resume(query: UrlParameters) -> UrlParameters:
     """Return the query that a `cursor` stands for, or the query itself."""
     cursor = query.get("cursor")
     if cursor is None:
         return query
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor), type=Query)
+        return msgspec.json.decode(base64.urlsafe_b64decode(cursor), type=UrlParameters)
     except (ValueError, msgspec.MsgspecError) as error:
         raise _BadRequest(f"cursor {cursor!r} is not one of this server's") from error
 
@@ -501,7 +501,7 @@ def _select(contracts: Iterable[OptionContract], request: _Request) -> list[Opti
     return sorted(rows, key=_SORT_KEYS[sort], reverse=descending)
 
 
-def _conditions(query: Query) -> Iterable[Callable[[OptionContract], bool]]:
+def _conditions(query: UrlParameters) -> Iterable[Callable[[OptionContract], bool]]:
     if "ticker" in query:
         yield _compare(lambda contract: contract.symbol, "", query["ticker"])
     if "contract_type" in query:
@@ -595,7 +595,7 @@ _DAY_FIELDS: Final = (
 )
 
 
-def _in_window(ts_ns: NDArray[np.int64], query: Query) -> NDArray[np.bool_]:
+def _in_window(ts_ns: NDArray[np.int64], query: UrlParameters) -> NDArray[np.bool_]:
     """Which times pass the query's `timestamp` and its bounds, in nanoseconds or as dates.
 
     A date is the beginning of that day in New York; `timestamp` alone means all of the day.

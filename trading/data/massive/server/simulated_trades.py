@@ -56,7 +56,7 @@ class SimulatedTrades:
         )
 
 
-class MinuteAggregator:
+class MinuteBarBuilder:
     """Builds minute bars of option contracts from their trades.
 
     Parameters

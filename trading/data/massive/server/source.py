@@ -14,7 +14,7 @@ from trading.data.flatfiles import QuoteTable
 from trading.data.massive.columns import Quotes, Trades
 from trading.data.massive.server.simulated_trades import (
     MINUTE_NS,
-    MinuteAggregator,
+    MinuteBarBuilder,
     SimulatedTrades,
 )
 from trading.data.replayed_day import load_day
@@ -137,7 +137,7 @@ class SimulationSource:
 
     def _session_steps(self, day: SimulatedSession, listing: Listing) -> Iterator[SourceStep]:
         tape = SimulatedTrades(self._seed)
-        minutes = MinuteAggregator(listing.symbols)
+        minutes = MinuteBarBuilder(listing.symbols)
         sequence = 0
         for step in day.steps():
             quotes = _step_quotes(step, sequence)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trading.config import Settings
 from trading.errors import PluginError
-from trading.plugins.registry import REGISTRY, Registry, told
+from trading.plugins.plugin_registry import REGISTRY, Registry, error_in
 
 GROUP = "trading.plugins"
 """Of the entry points by which installed packages tell of their modules."""
@@ -52,8 +52,8 @@ def _load_entry(entry: EntryPoint) -> None:
         REGISTRY.forget(entry.module)
         sys.modules.pop(entry.module, None)
         raise PluginError(
-            f"the plug-in {entry.name} ({entry.value}) of {package} failed{told(error, '')}: mend "
-            "that package, or uninstall it"
+            f"the plug-in {entry.name} ({entry.value}) of {package} failed{error_in(error, '')}: "
+            "mend that package, or uninstall it"
         ) from error
     _loaded[entry.value] = ""
 
@@ -89,8 +89,8 @@ def _load_file(path: Path) -> None:
     except (Exception, SystemExit) as error:
         _unload(name)
         raise PluginError(
-            f"plugins: {path} failed when it was imported,{told(error, str(path))}: mend it, or "
-            "take it out of plugins"
+            f"plugins: {path} failed when it was imported,{error_in(error, str(path))}: mend it, "
+            "or take it out of plugins"
         ) from error
     _loaded[str(path)] = digest
 

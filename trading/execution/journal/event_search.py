@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from trading.errors import JournalError
-from trading.execution.journal.lines import described
+from trading.execution.journal.lines import describe_event
 from trading.execution.journal.schema import (
     DECODER,
     UNDECODABLE,
@@ -127,7 +127,7 @@ def _quoted(text: str) -> str:
 
 def _told(seq: int, ts_ns: int, kind: bytes, payload: bytes) -> dict[str, Any]:
     try:
-        said = described(DECODER.decode(payload))
+        said = describe_event(DECODER.decode(payload))
         event = msgspec.json.decode(payload)
     except UNDECODABLE as error:
         said, event = f"damaged: {error}", None

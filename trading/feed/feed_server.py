@@ -24,7 +24,7 @@ from trading.data.massive.server import handshake
 from trading.data.massive.urls import check_api_key
 from trading.data.massive.wire import Status, StatusCode
 from trading.errors import StreamError
-from trading.feed.exposition import FeedCounts, feed_text
+from trading.feed.feed_metrics import FeedCounts, feed_text
 from trading.feed.pass_through import PassThrough
 from trading.feed.reader import CountedTotals, Reader, ReaderProtocol
 from trading.feed.routes import Routes

@@ -7,7 +7,7 @@ from typing import Any
 
 from trading.errors import PluginError
 from trading.plugins.digests import code_digest, plain
-from trading.plugins.registry import Plugin, told
+from trading.plugins.plugin_registry import Plugin, error_in
 
 _MOST_TOLD = 300
 _AT = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -68,7 +68,9 @@ def tried(plugin: Plugin, function: Any, argument: Any, known: bool = True) -> f
             "functions under numba.njit, and the arrays that it is given, which it may only read"
         ) from error
     except Exception as error:
-        raise PluginError(f"{plugin} failed{told(error, plugin.file)}: {plugin.way_out}") from error
+        raise PluginError(
+            f"{plugin} failed{error_in(error, plugin.file)}: {plugin.way_out}"
+        ) from error
     (given,) = {unliteral(each.signature.return_type) for each in function.overloads.values()}
     if not isinstance(given, types.Float):
         raise PluginError(f"{plugin} returns {given}: it must return one float, as in 0.0")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from trading.execution.fees import FeeSchedule
 
-Trader: TypeAlias = "Callable[[dict[str, NDArray[Any]], NDArray[np.bool_]], NDArray[np.int64]]"
+SessionTrader: TypeAlias = (
+    "Callable[[dict[str, NDArray[Any]], NDArray[np.bool_]], NDArray[np.int64]]"
+)
 """Chooses an action per account from observations, and where an episode begins, bool[B]."""
 
 _Made = TypeVar("_Made", bound=Callable[..., Any])
@@ -245,7 +247,7 @@ def register_feature(name: str) -> Callable[[_Made], _Made]:
     return _registering("feature", REGISTRY.features, name, "market", "the MarketBar")
 
 
-def unregistered(act: Trader) -> Plugin:
+def unregistered(act: SessionTrader) -> Plugin:
     """Return a trader that was handed over as it is, for messages about it."""
     return _plugin("trader", getattr(act, "__name__", type(act).__name__), act, lambda _: act)
 
@@ -290,10 +292,12 @@ def called(plugin: Plugin, *arguments: Any) -> Any:
     try:
         return plugin.make(*arguments)
     except Exception as error:
-        raise PluginError(f"{plugin} failed{told(error, plugin.file)}: {plugin.way_out}") from error
+        raise PluginError(
+            f"{plugin} failed{error_in(error, plugin.file)}: {plugin.way_out}"
+        ) from error
 
 
-def told(error: BaseException, file: str) -> str:
+def error_in(error: BaseException, file: str) -> str:
     """Where in a file something failed, and why."""
     line, trace = 0, error.__traceback__
     while trace is not None:
@@ -306,7 +310,7 @@ def told(error: BaseException, file: str) -> str:
     return f"{where}: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def takes(function: Callable[..., Any], count: int) -> bool:
+def accepts(function: Callable[..., Any], count: int) -> bool:
     """Whether a function can be called with so many arguments."""
     try:
         inspect.signature(function).bind(*range(count))
@@ -346,7 +350,7 @@ def _registering(
         other = plugins.get(name)
         if other is not None and not plugin.module == other.module == _BY_HAND:
             raise PluginError(f"{plugin}: the name is taken by {other}; choose another name")
-        if not callable(make) or not takes(make, 1):
+        if not callable(make) or not accepts(make, 1):
             raise PluginError(
                 f"{plugin}: it must be a function of one argument, {argument} ({means})"
             )
