@@ -1,5 +1,8 @@
 """Whatever the environment lets an account open the broker lets it open, and not one unit more.
 
+But for one rule: where an action sells short, the environment asks for the least equity of a short
+sale for each unit, and the broker once.
+
 Training and live trading size an order in a compiled kernel (`market_snapshots`, `account_view`);
 the broker checks it by `trading.execution.risk`.
 """
@@ -14,7 +17,7 @@ from trading.envs.account_view import observe_accounts, unit_greeks
 from trading.envs.accounts import mark, new_accounts, open_accounts
 from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.market_snapshots import RATIO
+from trading.envs.market_snapshots import _SELLS_SHORT, RATIO
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import NO_LEG
 from trading.evaluation.baselines import MarketView, _symbol, quote_of
@@ -106,4 +109,5 @@ def test_the_units_of_an_opening_are_the_most_that_the_broker_takes(
         n = int(units[action])
         assert n == 0 or checked(action, n) is None, ACTIONS[action]
         displayed = SIZE // int(np.abs(RATIO[action]).max())
-        assert n == displayed or checked(action, n + 1) is not None, ACTIONS[action]
+        most = cash // short_equity if _SELLS_SHORT[action] else np.inf
+        assert n == min(displayed, most) or checked(action, n + 1) is not None, ACTIONS[action]

@@ -83,6 +83,11 @@ def test_a_fill_is_sized_and_booked_as_the_environment_does_it_to_the_last_bit(
     trade(*view, DEFAULT_FEES, accounts, action, np.zeros(1, dtype=np.bool_))
     ratio = tuple(each for each in RATIO[action[0]].tolist() if each)
     mine = opened(HeldToClose("the same", ratio, contracts_of=name), rules, cash)
+    if name.startswith("cash_secured_put"):
+        # A baseline's put holds Reg-T margin back, and is sized as if it were all of the cash.
+        assert mine.holdings.units == accounts.holdings.units
+        assert mine.balances.cash == accounts.balances.cash
+        return
     for theirs, ours in (
         (accounts.holdings, mine.holdings),
         (accounts.balances, mine.balances),

@@ -7,10 +7,10 @@ from typing import Any
 import typer
 
 from trading.cli.main import app
-from trading.cli.verbs import GROUPS, PROGRAM, Command
+from trading.cli.verbs import GROUPS, PROGRAM, ClickCommand
 
 
-def verbs() -> Iterator[tuple[str, str, Command]]:
+def verbs() -> Iterator[tuple[str, str, ClickCommand]]:
     """Every verb that can be called: its group, its words after the program's name, the command.
 
     A verb that has verbs of its own comes before them.
@@ -42,13 +42,13 @@ def commands_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _usage(words: str, command: Command) -> str:
+def _usage(words: str, command: ClickCommand) -> str:
     told = [param for param in command.params if param.param_type_name == "argument"]
     names = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in told]
     return " ".join([PROGRAM, words, *names, "[OPTIONS]"])
 
 
-def _table(words: str, command: Command) -> list[str]:
+def _table(words: str, command: ClickCommand) -> list[str]:
     context = command.make_context(f"{PROGRAM} {words}", [], resilient_parsing=True)
     rows = [(param, param.get_help_record(context)) for param in command.params]
     rows = [(param, record) for param, record in rows if record is not None]

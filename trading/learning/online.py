@@ -228,7 +228,7 @@ class OnlineLearner:
             log.error("fragment refused", reason=str(error))
             self.report = replace(self.report, refused=self.report.refused + 1)
             return False
-        self.report = _reported(self.report, results, time.perf_counter() - started)
+        self.report = _with_results(self.report, results, time.perf_counter() - started)
         self.report = replace(
             self.report,
             updates=self._algorithm.weights_version,
@@ -395,7 +395,7 @@ def _forget_moments(learner: CLSTMPPOLearner) -> None:
     learner.get_optimizer(DEFAULT_MODULE_ID).state.clear()
 
 
-def _reported(report: LearnerReport, results: dict[str, Any], seconds: float) -> LearnerReport:
+def _with_results(report: LearnerReport, results: dict[str, Any], seconds: float) -> LearnerReport:
     stats = results[LEARNER_RESULTS][DEFAULT_MODULE_ID]
     runners = results.get(ENV_RUNNER_RESULTS, {})
     return replace(
