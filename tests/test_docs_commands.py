@@ -23,8 +23,8 @@ from trading.learning.champion.store import AccountChampion, ChampionStore, Prom
 from trading.learning.checkpoints import CheckpointStore, write_module_weights
 from trading.learning.policy import Policy, Weights
 from trading.live import assembly
-from trading.plugins import loading
-from trading.plugins.registry import REGISTRY
+from trading.plugins import discovery
+from trading.plugins.plugin_registry import REGISTRY
 
 DAY_NS = 24 * 3600 * SECOND_NS
 
@@ -347,7 +347,7 @@ def test_what_a_page_asks_of_an_account_or_a_market_runs(
     folder = tmp_path / "own"
     shutil.copytree(begun, folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(discovery, "_loaded", {})
     monkeypatch.setattr(REGISTRY, "traders", {})
     done = 0
     for line in (each for each in LINES if each.page == page and is_run_here(each)):
