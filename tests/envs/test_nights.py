@@ -69,6 +69,7 @@ OTHERWISE = {
     0: {"size_levels": 3},
     1: {"risk_aversion": 20.0, "risk_measure": int(RiskMeasure.VARIANCE)},
     3: {"risk_aversion": 20.0, "risk_measure": int(RiskMeasure.DOWNSIDE)},
+    4: {"risk_aversion": 2.0, "risk_measure": int(RiskMeasure.DRAWDOWN)},
 }
 """What some of these open a part of, and take off their rewards; the markets are the same."""
 

@@ -510,8 +510,11 @@ class EnvironmentSettings(Section):
         ),
     ] = 0.0
     risk_measure: Annotated[
-        Literal["variance", "downside"],
-        _about("What counts as a bar's risk: half its squared return, or the square of its loss."),
+        Literal["variance", "downside", "drawdown"],
+        _about(
+            "What counts as a bar's risk: half its squared return, the square of its loss, or by "
+            "how much it deepens the drawdown from the account's peak."
+        ),
     ] = "variance"
     reward: Annotated[
         Text | None,

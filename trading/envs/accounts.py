@@ -225,10 +225,11 @@ def mark(
             price = snapshots.spot[f] if i == STOCK_LEG else quotes.mark[quotes.quote_offset[f] + i]
             value += ratio[b, leg] * held[b] * rules.multiplier * price
         profit = accounts.net_cash[b] + value
-        change = (profit - accounts.profit[b]) / rules.initial_capital
-        rewards[b] = reward_of(change, scale, aversion, measure)
-        accounts.profit[b] = profit
         balances.equity[b] = balances.cash[b] + value
+        change = (profit - accounts.profit[b]) / rules.initial_capital
+        below = (accounts.peak[b] - balances.equity[b]) / rules.initial_capital
+        rewards[b] = reward_of(change, below, scale, aversion, measure)
+        accounts.profit[b] = profit
         if not balances.equity[b] >= loss_floor(accounts.day_start[b], rules.max_daily_loss):
             halted[b] = True
         if not balances.equity[b] >= loss_floor(accounts.peak[b], rules.max_drawdown):

@@ -728,7 +728,7 @@ class LiveEnv:
             market.refresh(bar_end_ns)
             market.show(bar_end_ns, session)
         self._observe()
-        self._rewards(np.zeros(len(self.symbols)), np.arange(len(self.symbols)))
+        self._rewards(np.zeros(len(self.symbols)), 0.0, np.arange(len(self.symbols)))
         self.broker.warm_up_kernels()
 
     def close_bar(self, now_ns: int, session: Session, trades: bool = True) -> TimeStep:
@@ -757,17 +757,21 @@ class LiveEnv:
             self._profit[symbol] = profit
         quotes = self._quotes(account.positions)
         equity = account.equity(marks)
+        below = (account.peak_equity - equity) / self._capital
         self.broker.on_bar(quotes, now_ns, trades, equity=equity, spots=self._spots(), marks=marks)
         self._observe()
-        rewards = self._rewards(changes, np.array(rewarded, dtype=np.int64))
+        rewards = self._rewards(changes, below, np.array(rewarded, dtype=np.int64))
         return TimeStep(self._views.observations.copy(), self._views.mask.copy(), rewards)
 
-    def _rewards(self, changes: F64, which: I64) -> F32:
-        """Rewards [U] of what underlyings `which` earned since their last, over the capital."""
+    def _rewards(self, changes: F64, below: float, which: I64) -> F32:
+        """Rewards [U] of what underlyings `which` earned since their last, over the capital.
+
+        `below` is what the account lacks to its peak, over the capital too.
+        """
         rules, rewards = self._rules, np.zeros(len(changes))
         scale, aversion, measure = rules.reward_scale, rules.risk_aversion, rules.risk_measure
         for u in which.tolist():
-            rewards[u] = reward_of(float(changes[u]), scale, aversion, measure)
+            rewards[u] = reward_of(float(changes[u]), below, scale, aversion, measure)
         if self._own_reward is not None:
             # As in training, what is seen before the first decision is no reward of one.
             decided = self.broker.account.last_decision_ns

@@ -5,11 +5,18 @@ With R the change of an underlying's profit since the last mark over the initial
     reward = reward_scale * (R - risk_aversion * risk(R))
     risk(R) = R^2 / 2           for the variance
     risk(R) = min(R, 0)^2       for the downside
+    risk(R) = max(0, max(D, 0) - max(D + R, 0))     for the drawdown
 
 Summed over the bars of a stretch of time, the first is half of its realised variance, so that
 `risk_aversion` is the coefficient of mean-variance utility (Markowitz 1952; 1 is about that of the
 logarithm of wealth, Kelly 1956) whatever the bar. The second is the semivariance below zero, the
 same on average where gains and losses are symmetric.
+
+For the third, D is how far the account's equity lies below its peak at the bar's close, over the
+initial capital, and so D + R how far it would without what the bar brought: the risk is by how much
+the bar deepened the drawdown. The peak is the one that the limit on drawdowns counts from, the
+highest of the initial cash and the equities at the sessions' closes since the last reset. It is in
+the journal, so that a live account knows D at any bar, after a restart too.
 
 A rule of a user's own, see `trading.plugins`, makes something else of that.
 """
@@ -65,18 +72,26 @@ class RiskMeasure(IntEnum):
 
     VARIANCE = 0
     DOWNSIDE = 1
+    DRAWDOWN = 2
 
 
 _DOWNSIDE = int(RiskMeasure.DOWNSIDE)
+_DRAWDOWN = int(RiskMeasure.DRAWDOWN)
 
 
 @njit(cache=True, error_model="numpy")
-def reward_of(change: float, scale: float, aversion: float, measure: int) -> float:
-    """Reward of a change of profit over the initial capital; one rule for live and training."""
+def reward_of(change: float, below: float, scale: float, aversion: float, measure: int) -> float:
+    """Reward of a change of profit over the initial capital; one rule for live and training.
+
+    `below` is what the account's equity then lacks to its peak, over the initial capital too; NaN,
+    where it is not known, adds no risk.
+    """
     if aversion > 0.0:
         risk = 0.5 * change * change
         if measure == _DOWNSIDE:
             risk = min(change, 0.0) * min(change, 0.0)
+        elif measure == _DRAWDOWN:
+            risk = max(0.0, below - max(0.0, below + change)) if below > 0.0 else 0.0
         change -= aversion * risk
     return change * scale
 
