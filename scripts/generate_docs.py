@@ -169,10 +169,14 @@ def pages() -> dict[Path, str]:
         f"clipped to ±{LIMIT:g}; what is unknown is 0.\n\n"
         "`equity`, `buying_power`, `reserved` and `slots_used` are of the whole account, whatever\n"
         "underlyings it trades; the entries that begin with `position` are of this underlying\n"
-        "alone. The mask leaves what the greeks of the whole account leave below their limits.\n"
-        "Greeks of positions in other underlyings are not shown: accounts in training trade one\n"
-        "underlying each, and could not learn what they mean.\n\n"
-        "[Features of your own](own-feature.md) stand behind these, as `env.features` says.\n\n"
+        "alone. The mask leaves what the buying power, the slots and the greeks of the whole\n"
+        "account leave.\n\n"
+        "[Features of your own](own-feature.md) stand behind these, as `env.features` says. With\n"
+        "`env.underlyings_per_account` above 1 an observation ends with what is open on the\n"
+        "account's other underlyings, at the indices below zero, counted from the end. Accounts\n"
+        "of training trade so many underlyings then, or there would be nothing to learn from it;\n"
+        "live they are 0 where an account has one symbol. A model is made for 1 or for more, and\n"
+        "refused under the other ([decision](decisions/accounts-of-several-underlyings.md)).\n\n"
         f"{_MADE}\n{feature_table()}"
     )
     actions = (

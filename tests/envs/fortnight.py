@@ -41,16 +41,16 @@ def days(count: int) -> list[date]:
 
 
 def recorded_sessions(
-    count: int, seed: int, spot: float = 95.0, vol: float = 0.35
+    count: int, seed: int, spot: float = 95.0, vol: float = 0.35, symbol: str = SYMBOL
 ) -> list[RecordedSession]:
     """What a feed told in each of the first sessions of a world of one underlying."""
-    spec = UnderlyingSpec(SYMBOL, spot, vol, n_strikes=9)
+    spec = UnderlyingSpec(symbol, spot, vol, n_strikes=9)
     model = DEFAULT_MODEL._replace(requote_per_bar=0.2)
     exchange = SimulatedExchange([spec], FIRST, seed, model, CALENDAR, 60)
-    return [_recorded(exchange, day) for day in days(count)]
+    return [_recorded(exchange, day, symbol) for day in days(count)]
 
 
-def _recorded(exchange: SimulatedExchange, day: date) -> RecordedSession:
+def _recorded(exchange: SimulatedExchange, day: date, symbol: str) -> RecordedSession:
     told = exchange.session(day)
     columns: list[list[np.ndarray]] = [[] for _ in range(6)]
     stock: list[StockBar] = []
@@ -74,7 +74,7 @@ def _recorded(exchange: SimulatedExchange, day: date) -> RecordedSession:
         np.searchsorted(ends, ts_ns[order]),
     )
     return RecordedSession(
-        SYMBOL,
+        symbol,
         told.session,
         list(told.contracts),
         RecordedBars.of([]),

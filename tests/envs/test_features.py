@@ -5,7 +5,7 @@ import numpy as np
 from tests.envs.scene import IV, menu_for, priced_chain
 from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, Strategy
-from trading.envs.features import FEATURE_COUNT, FEATURES, feature_table
+from trading.envs.features import FEATURE_COUNT, FEATURES, OTHERS_COUNT, feature_table
 from trading.envs.market_features import HISTORY_BARS, LIMIT, Bars
 from trading.market.chain import Chain
 
@@ -85,5 +85,6 @@ def test_a_covered_call_has_the_delta_of_its_stock_less_that_of_its_call() -> No
 
 def test_the_table_lists_every_feature_once_with_its_index() -> None:
     lines = feature_table().splitlines()[2:]
-    assert len(lines) == FEATURE_COUNT == len(INDEX)
+    assert len(lines) - OTHERS_COUNT == FEATURE_COUNT == len(INDEX)
     assert lines[INDEX["rsi"]].startswith(f"| {INDEX['rsi']} | `rsi` |")
+    assert lines[-1].startswith("| -1 | `others_pnl` |")

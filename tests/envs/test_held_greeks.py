@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.envs.scene import NOW_NS, SPOT, priced_chain
 from trading.envs.held_greeks import UNKNOWN, GreeksSource, HeldGreeks
+from trading.envs.quote_arrays import quote_arrays
 
 AGE_NS = 90_000_000_000
 LATER_NS = NOW_NS + 10 * AGE_NS
@@ -22,7 +23,7 @@ def test_deep_in_the_money_without_time_value_moves_like_the_stock() -> None:
     columns.bid[put], columns.ask[put] = 0.0, 0.01
     for name in ("delta", "gamma", "vega", "theta"):
         getattr(columns, name)[i] = np.nan
-    greeks, source = HeldGreeks().of("it", columns, i, SPOT, NOW_NS, AGE_NS)
+    greeks, source = HeldGreeks().of("it", quote_arrays(columns), i, SPOT, NOW_NS, AGE_NS)
     assert source is GreeksSource.QUOTE and greeks == (1.0, 0.0, 0.0, 0.0)
 
 
@@ -33,7 +34,7 @@ def test_what_nobody_bids_for_is_worthless_only_where_the_ask_says_so(
     chain = priced_chain()
     i = chain.index["O:XYZ260113C00120000"]
     chain.columns.bid[i], chain.columns.ask[i] = bid, ask
-    greeks, source = HeldGreeks().of("it", chain.columns, i, SPOT, NOW_NS, AGE_NS)
+    greeks, source = HeldGreeks().of("it", quote_arrays(chain.columns), i, SPOT, NOW_NS, AGE_NS)
     assert source is (GreeksSource.UNKNOWN if delta is None else GreeksSource.QUOTE)
     assert greeks == UNKNOWN or greeks.delta == delta
 
@@ -51,17 +52,17 @@ def test_once_known_greeks_stay_known_and_within_their_bounds(
     chain.refresh(NOW_NS, 0.04, AGE_NS)
     i = chain.index[f"O:XYZ260113{right}{1000 * strike:08d}"]
     held = HeldGreeks()
-    first, source = held.of("it", chain.columns, i, chain.spot, NOW_NS, AGE_NS)
+    first, source = held.of("it", quote_arrays(chain.columns), i, chain.spot, NOW_NS, AGE_NS)
     assert source is GreeksSource.QUOTE
     chain.refresh(LATER_NS, 0.04, AGE_NS)
     for spot in spots:
-        moved, source = held.of("it", chain.columns, i, spot, LATER_NS, AGE_NS)
+        moved, source = held.of("it", quote_arrays(chain.columns), i, spot, LATER_NS, AGE_NS)
         assert source is GreeksSource.LAST
         assert np.isfinite(moved).all() and abs(moved.delta) <= 1.0
         assert moved.delta * (1 if right == "C" else -1) >= 0.0
         assert (moved.gamma, moved.vega) == (first.gamma, first.vega)
     held.keep(set())
-    assert held.of("it", chain.columns, i, SPOT, LATER_NS, AGE_NS) == (
+    assert held.of("it", quote_arrays(chain.columns), i, SPOT, LATER_NS, AGE_NS) == (
         UNKNOWN,
         GreeksSource.UNKNOWN,
     )

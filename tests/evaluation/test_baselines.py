@@ -80,7 +80,7 @@ def test_a_fill_is_sized_and_booked_as_the_environment_does_it_to_the_last_bit(
     view = (quotes, snapshots, FIRST, rules)
     mark(*view, accounts, FIRST, np.zeros(1))
     observe_accounts(*view, accounts.holdings, accounts.balances, FIRST, accounts.views)
-    trade(*view, DEFAULT_FEES, accounts, action, np.zeros(1, dtype=np.bool_))
+    trade(*view, DEFAULT_FEES, accounts, FIRST, action, np.zeros(1, dtype=np.bool_))
     ratio = tuple(each for each in RATIO[action[0]].tolist() if each)
     mine = opened(HeldToClose("the same", ratio, contracts_of=name), rules, cash)
     if name.startswith("cash_secured_put"):

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from trading.config import Settings
-from trading.errors import CheckpointError
+from trading.config import Settings, load_settings
+from trading.envs.features import OTHERS_COUNT
+from trading.errors import CheckpointError, LearningError
 from trading.execution.events import PromotedBy
 from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
 from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
@@ -15,8 +16,8 @@ from trading.learning.policy import Policy
 from trading.live import assembly
 
 
-def saved(folder: Path, noted: dict[str, Any]) -> Path:
-    weights = Policy(assembly.model_config(Settings()), 3).weights()
+def saved(folder: Path, noted: dict[str, Any], settings: Settings | None = None) -> Path:
+    weights = Policy(assembly.model_config(settings or Settings()), 3).weights()
     store = CheckpointStore(folder, 5, noted={CATALOGUE: noted} if noted else None)
     return store.save(lambda directory: write_module_weights(directory, weights), {"step": 30})
 
@@ -48,6 +49,24 @@ def test_one_of_another_catalogue_is_refused_though_its_shape_fits(
     with pytest.raises(CheckpointError, match=told):
         config = assembly.model_config(Settings())
         champions.write_checkpoint(path, config, AccountChampion(), own=True)
+
+
+def test_a_model_of_accounts_of_several_underlyings_is_one_of_its_own(tmp_path: Path) -> None:
+    """It sees what the others hold, and one that does not cannot take its place."""
+    single = Settings()
+    several = load_settings(None, ["env.underlyings_per_account=3"], {})
+    folders = {"single": single, "several": several}
+    models = {
+        name: saved(tmp_path / name, assembly.champion_notes(settings).get(CATALOGUE, {}), settings)
+        for name, settings in folders.items()
+    }
+    assert assembly.policy_of(several, models["several"]).config.observation_size == (
+        assembly.policy_of(single, models["single"]).config.observation_size + OTHERS_COUNT
+    )
+    with pytest.raises(CheckpointError, match=r"only there: others_delta.*underlyings_per_account"):
+        assembly.policy_of(single, models["several"])
+    with pytest.raises(LearningError, match=r"reads 42 features.*underlyings_per_account"):
+        assembly.policy_of(several, models["single"])
 
 
 def test_a_champion_names_its_catalogue(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import ray
 from trading.app.display import Display
 from trading.app.waiting import StopRequested, await_room, unless_stopped
 from trading.config import Settings
+from trading.envs.features import others_shown
 from trading.envs.market_features import LIMIT
 from trading.envs.rewards import largest_reward
 from trading.learning import build
@@ -106,7 +107,7 @@ def open_algorithm(
     stack.callback(algorithm.stop)
     noted = noted_settings(settings)
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    catalogue = noted_catalogue(features)
+    catalogue = noted_catalogue(features, others_shown(settings.env.underlyings_per_account))
     told = {LEARNT_FROM: markets_told(settings), CATALOGUE: catalogue}
     store = CheckpointStore(folder, keep, noted={NOTED: noted, **told})
     start = build.warm_start(algorithm, store, settings.paths.model_path, catalogue)

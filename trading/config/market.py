@@ -247,7 +247,7 @@ class NewsSettings(Section):
 
 
 class TieSettings(Section):
-    """What underlyings of the live exchange share; sessions of training have one underlying."""
+    """What underlyings of the live exchange share; those of training know nothing of each other."""
 
     correlation: Annotated[
         Fraction, about("Correlation of the diffusive returns of any two underlyings.")

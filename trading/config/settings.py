@@ -539,6 +539,15 @@ class EnvironmentSettings(Section):
             "made for one number."
         ),
     ] = 1
+    underlyings_per_account: Annotated[
+        int,
+        Field(ge=1, le=20),
+        _about(
+            "Underlyings that one account of training, backtests and the gate trades with one cash "
+            "and one set of limits; with more than 1 the policy also sees what is open on the "
+            "others, live too. Models are made for 1 or for more."
+        ),
+    ] = 1
     sessions_per_episode: Annotated[
         Count,
         _about(

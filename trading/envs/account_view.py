@@ -88,11 +88,11 @@ def empty_balances(count: int) -> AccountBalances:
     )
 
 
-def empty_views(count: int, size_levels: int = 1, own: int = 0) -> AccountViews:
-    """Return views to be filled by `observe_accounts`, and by so many features of a user's own."""
+def empty_views(count: int, size_levels: int = 1, added: int = 0) -> AccountViews:
+    """Return views to be filled by `observe_accounts`, with room for so many features behind."""
     actions = action_count(size_levels)
     return AccountViews(
-        np.zeros((count, FEATURE_COUNT + own), dtype=np.float32),
+        np.zeros((count, FEATURE_COUNT + added), dtype=np.float32),
         np.zeros((count, actions), dtype=np.int32),
         np.zeros((count, actions), dtype=np.bool_),
     )

@@ -1,7 +1,8 @@
 """B paper accounts, each trading one market: the batch twin of `PaperBroker` and its account.
 
 Fills, fees, margin and rounding are the broker's own kernels in the broker's own order, so an
-account here and one in the journal hold the same dollars to the last bit.
+account here and one in the journal hold the same dollars to the last bit. Where an account trades
+several markets, it has a row for each, see `trading.envs.shared_accounts`.
 """
 
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from trading.envs.account_view import (
     no_holdings,
 )
 from trading.envs.catalogue import CLOSE, HOLD, MAX_LEGS
+from trading.envs.held_greeks import KEPT
 from trading.envs.market_snapshots import RATIO, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rewards import reward_of
@@ -66,17 +68,20 @@ class Accounts(NamedTuple):
     """[B]: what is held is to be closed: stock that an expiry or assignment left."""
     margin_moves: NDArray[np.bool_]
     """[B]: the margin follows the market, see `StrategyPosition.margin_moves`."""
+    kept: F64
+    """[B, MAX_LEGS, KEPT]: what `held_greeks` was last read of, for accounts that share."""
 
 
-def new_accounts(count: int, size_levels: int = 1, own: int = 0) -> Accounts:
-    """Accounts to be opened by `open_accounts`."""
+def new_accounts(count: int, size_levels: int = 1, added: int = 0) -> Accounts:
+    """Accounts to be opened by `open_accounts`, that see so many features behind the usual ones."""
     columns: dict[str, Any] = {name: np.zeros(count) for name in (*SUMS, "day_start", "peak")}
     columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
         balances=empty_balances(count),
-        views=empty_views(count, size_levels, own),
+        views=empty_views(count, size_levels, added),
         trades=np.zeros(count, dtype=np.int64),
+        kept=np.zeros((count, MAX_LEGS, KEPT)),
         **columns,
     )
 
@@ -87,7 +92,7 @@ def open_accounts(accounts: Accounts, which: I64, cash: float) -> None:
     for column in (holdings.ratio, holdings.units, holdings.net_cash, holdings.opened_ns):
         column[which] = 0
     holdings.legs[which] = NO_LEG
-    holdings.known[which] = 0.0
+    holdings.known[which] = accounts.kept[which] = 0.0
     balances.equity[which] = balances.cash[which] = accounts.day_start[which] = cash
     accounts.peak[which] = cash
     balances.margin_used[which] = balances.open_positions[which] = 0
@@ -111,10 +116,11 @@ def trade(
     rules: TradingRules,
     fees: FeeSchedule,
     accounts: Accounts,
+    which: I64,
     actions: I64,
     invalid: NDArray[np.bool_],
 ) -> None:
-    """Execute one action per account in its snapshot; one that is masked out is a hold.
+    """Execute one action for each of accounts `which` in its snapshot; a masked one is a hold.
 
     What an expiry or assignment left behind is closed whatever the action.
 
@@ -131,7 +137,7 @@ def trade(
     right, strike, price = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     bid, ask = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
     bid_size, ask_size = np.zeros(MAX_LEGS), np.zeros(MAX_LEGS)
-    for b in range(len(actions)):
+    for b in which:
         action = actions[b]
         allowed = 0 <= action < views.mask.shape[1] and views.mask[b, action]
         invalid[b] = not allowed
@@ -210,29 +216,92 @@ def mark(
     """Mark accounts `which` in their snapshots and restrict those that broke a limit of losses.
 
     `rewards[b]` is set to what the change of profit since the last mark earns, see `reward_of`.
+    Accounts of several rows are marked whole: `which` has all of each, one after the other.
     """
     legs, ratio, held = accounts.holdings.legs, accounts.holdings.ratio, accounts.holdings.units
     balances, delivered = accounts.balances, accounts.delivered
     halted, reduced = accounts.halted, accounts.reduced
     scale, aversion, measure = rules.reward_scale, rules.risk_aversion, rules.risk_measure
+    rows = rules.underlyings_per_account
+    order, values = np.zeros(rows, np.int64), np.zeros(rows)
+    for at in range(0, len(which), rows):
+        first, total = which[at], 0.0
+        if rows > 1:
+            in_order_of_opening(accounts, first, order)
+        for n in range(rows):
+            b, value = first + order[n], 0.0
+            f = snapshot_of[b]
+            for leg in range(MAX_LEGS):
+                i = legs[b, leg]
+                if i == NO_LEG or held[b] == 0:
+                    break
+                price = (
+                    snapshots.spot[f] if i == STOCK_LEG else quotes.mark[quotes.quote_offset[f] + i]
+                )
+                worth = ratio[b, leg] * held[b] * rules.multiplier * price
+                value += worth
+                # Leg by leg, as `Account.equity` adds them.
+                total += worth
+            values[order[n]] = value
+        for b in range(first, first + rows):
+            balances.equity[b] = balances.cash[b] + total
+            profit = accounts.net_cash[b] + values[b - first]
+            change = (profit - accounts.profit[b]) / rules.initial_capital
+            below = (accounts.peak[b] - balances.equity[b]) / rules.initial_capital
+            rewards[b] = reward_of(change, below, scale, aversion, measure)
+            accounts.profit[b] = profit
+            if not balances.equity[b] >= loss_floor(accounts.day_start[b], rules.max_daily_loss):
+                halted[b] = True
+            if not balances.equity[b] >= loss_floor(accounts.peak[b], rules.max_drawdown):
+                reduced[b] = True
+            balances.may_close[b] = not (halted[b] or delivered[b])
+            balances.may_open[b] = balances.may_close[b] and not reduced[b]
+
+
+@njit(cache=True, error_model="numpy")
+def in_order_of_opening(accounts: Accounts, first: int, order: I64) -> int:
+    """Write the rows of an account in the order of its books, and return how many are open.
+
+    `order` [rows] counts from its `first` row. Those with an open strategy stand in the order in
+    which these were opened, as in `Account.strategies`, of which sums depend to the last bit; the
+    others follow.
+    """
+    held, opened_ns = accounts.holdings.units, accounts.holdings.opened_ns
+    rows = len(order)
+    n = 0
+    for row in range(rows):
+        if held[first + row] == 0:
+            continue
+        k = n
+        while k > 0 and opened_ns[first + order[k - 1]] > opened_ns[first + row]:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = row
+        n += 1
+    last = n
+    for row in range(rows):
+        if held[first + row] == 0:
+            order[last] = row
+            last += 1
+    return n
+
+
+@njit(cache=True, error_model="numpy")
+def share(accounts: Accounts, which: I64, rows: int) -> None:
+    """Let the other rows of their accounts know what rows `which` have paid, hold back and opened.
+
+    `rows` are those of an account; of each one row at most is in `which`.
+    """
+    if rows == 1:
+        return
+    balances, order = accounts.balances, np.zeros(rows, np.int64)
     for b in which:
-        f = snapshot_of[b]
-        value = 0.0
-        for leg in range(MAX_LEGS):
-            i = legs[b, leg]
-            if i == NO_LEG or held[b] == 0:
-                break
-            price = snapshots.spot[f] if i == STOCK_LEG else quotes.mark[quotes.quote_offset[f] + i]
-            value += ratio[b, leg] * held[b] * rules.multiplier * price
-        profit = accounts.net_cash[b] + value
-        balances.equity[b] = balances.cash[b] + value
-        change = (profit - accounts.profit[b]) / rules.initial_capital
-        below = (accounts.peak[b] - balances.equity[b]) / rules.initial_capital
-        rewards[b] = reward_of(change, below, scale, aversion, measure)
-        accounts.profit[b] = profit
-        if not balances.equity[b] >= loss_floor(accounts.day_start[b], rules.max_daily_loss):
-            halted[b] = True
-        if not balances.equity[b] >= loss_floor(accounts.peak[b], rules.max_drawdown):
-            reduced[b] = True
-        balances.may_close[b] = not (halted[b] or delivered[b])
-        balances.may_open[b] = balances.may_close[b] and not reduced[b]
+        first, margin = b - b % rows, 0.0
+        count = in_order_of_opening(accounts, first, order)
+        for n in range(count):
+            row = first + order[n]
+            margin += accounts.margin_per_unit[row] * accounts.holdings.units[row]
+        for row in range(first, first + rows):
+            balances.cash[row] = balances.cash[b]
+            balances.margin_used[row] = margin
+            balances.open_positions[row] = count

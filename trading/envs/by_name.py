@@ -9,11 +9,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from trading.envs.catalogue import MOST_SIZE_LEVELS, action_count, action_names
-from trading.envs.features import FEATURES
+from trading.envs.features import FEATURE_COUNT, FEATURES, OTHERS_COUNT, OTHERS_FEATURES
 from trading.errors import UnknownName
 
 _SIZES = re.compile(r"_\d+of(\d+)$")
 _FEATURES = {each.name: index for index, each in enumerate(FEATURES)}
+_OTHERS = {each.name: index - OTHERS_COUNT for index, each in enumerate(OTHERS_FEATURES)}
 
 
 def action(name: str, size_levels: int | None = None) -> int:
@@ -70,7 +71,7 @@ def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     Raises
     ------
     UnknownName
-        No feature is called so.
+        No feature is called so, or it is of an account's other underlyings and there are none.
 
     Examples
     --------
@@ -79,12 +80,20 @@ def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     >>> td.feature(observation, "position_open").tolist()
     [0.0, 0.0]
     """
-    column: NDArray[Any] = observation["observations"][..., feature_index(name)]
+    rows: NDArray[Any] = observation["observations"]
+    if name in _OTHERS and rows.shape[-1] < FEATURE_COUNT + OTHERS_COUNT:
+        raise UnknownName(
+            f"{name} is seen where accounts trade several underlyings: set "
+            "env.underlyings_per_account above 1"
+        )
+    column: NDArray[Any] = rows[..., feature_index(name)]
     return column
 
 
 def feature_index(name: str) -> int:
     """Return the place of a feature in a row of observations.
+
+    Below zero, from the end, where it is of an account's other underlyings.
 
     Parameters
     ----------
@@ -102,7 +111,7 @@ def feature_index(name: str) -> int:
     >>> td.FEATURES[td.feature_index("rsi")].name
     'rsi'
     """
-    return _found(_FEATURES, name, "feature", "docs/observation.md")
+    return _found(_FEATURES | _OTHERS, name, "feature", "docs/observation.md")
 
 
 @cache

@@ -29,12 +29,14 @@ def closed_equity(
 
     What expires with the bar is paid what it is worth, without a fee. All else trades at the touch,
     whatever size is displayed: what nobody bids for is sold for nothing, and what nobody offers is
-    bought back at its mark.
+    bought back at its mark. `which` has all rows of each account.
     """
     holdings, balances = accounts.holdings, accounts.balances
     right, price = np.zeros(MAX_LEGS, np.int8), np.zeros(MAX_LEGS)
     lots = np.zeros(MAX_LEGS, np.int64)
-    for b in which:
+    rows = rules.underlyings_per_account
+    for at in range(len(which)):
+        b, first = which[at], which[at - at % rows]
         f, units, n, paid = snapshot_of[b], holdings.units[b], 0, 0.0
         spot = snapshots.spot[f]
         for leg in range(MAX_LEGS):
@@ -57,7 +59,9 @@ def closed_equity(
             lots[n] = -ratio
             price[n] = touch_price(bid, ask, ratio < 0, rules.slippage)
             n += 1
-        out[b] = balances.cash[b] + paid
+        out[first] = (balances.cash[b] if b == first else out[first]) + paid
         if n > 0:
             premium, fee = fill_cash(right, lots, price, n, units, rules.multiplier, fees)
-            out[b] += premium - fee
+            out[first] += premium - fee
+        for row in range(first + 1, b + 1):
+            out[row] = out[first]

@@ -21,6 +21,7 @@ from trading.closing import Closing
 from trading.data.recorded_session import RecordedSession
 from trading.envs.account_view import Holdings
 from trading.envs.catalogue import ACTIONS, CLOSE
+from trading.envs.common_days import CommonDays, common_days
 from trading.envs.consecutive_sessions import ConsecutiveSessions
 from trading.envs.features import FEATURES
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
@@ -71,7 +72,7 @@ class HistoryDay:
 
 
 _STYLE = "fill_style"
-_OF_ACCOUNTS = ("risk_aversion", "risk_measure", "size_levels")
+_OF_ACCOUNTS = ("risk_aversion", "risk_measure", "size_levels", "underlyings_per_account")
 """Rules that no snapshot depends on."""
 
 
@@ -448,6 +449,31 @@ class History:
                 if before is not None:
                     self.following[before] = k
 
+    def common_days(self, count: int, *, each_once: bool = False) -> CommonDays:
+        """Return what accounts of `count` underlyings may trade here, see `common_days`.
+
+        Raises
+        ------
+        DataError
+            No date has so many underlyings.
+        """
+        now_ns = self.snapshots.now_ns
+        found = common_days(
+            [day.underlying for day in self.days],
+            [day.date for day in self.days],
+            [now_ns[day.first : day.first + day.bars] for day in self.days],
+            self.following,
+            count,
+            each_once=each_once,
+        )
+        if not len(found.days):
+            raise DataError(
+                f"history {self.folder} has no date with the same bars of {count} underlyings, "
+                f"and env.underlyings_per_account is {count}: write one of more symbols with "
+                "`trading history`, or set that to fewer"
+            )
+        return found
+
 
 def history_with_nights(
     folder: Path,
@@ -485,7 +511,8 @@ class HistoricalMarkets(MarketsWithState):
 
     Every episode begins on a day drawn at random, at its first bar, and goes on through the nights
     for at most `sessions_per_episode` sessions, as far as the history has them. First episodes
-    start at staggered times of their days.
+    start at staggered times of their days. The rows of an account of several `underlyings` trade
+    the same date.
     """
 
     def __init__(
@@ -494,6 +521,8 @@ class HistoricalMarkets(MarketsWithState):
         history: History,
         rng: np.random.Generator,
         sessions_per_episode: int = 1,
+        underlyings: int = 1,
+        each_once: bool = False,
     ) -> None:
         self.snapshots, self.quotes = history.snapshots, history.quotes
         self.snapshot_of: I64 = np.zeros(num_accounts, dtype=np.int64)
@@ -505,8 +534,9 @@ class HistoricalMarkets(MarketsWithState):
         self._following, self._formerly = history.following, history.formerly
         self._dividend = np.array([day.dividend for day in history.days])
         self._in_cash = np.array([is_index(day.underlying) for day in history.days])
-        self._per_episode = sessions_per_episode
-        self._left = sessions_left(self._following)
+        self._per_episode, self._rows = sessions_per_episode, underlyings
+        self.common = history.common_days(underlyings, each_once=each_once)
+        self._left = sessions_left(self.common.following)
         most = min(sessions_per_episode - 1, int(self._left.max()))
         self._starts = np.flatnonzero(self._left >= most)
         self._rng = rng
@@ -517,9 +547,9 @@ class HistoricalMarkets(MarketsWithState):
 
     def start_all(self) -> None:
         """Begin an episode for every account; a single account begins at the open."""
-        count = len(self.snapshot_of)
-        self.restart(np.arange(count))
-        passed = self._rng.permutation(count) / count
+        count = len(self.snapshot_of) // self._rows
+        self.restart(np.arange(len(self.snapshot_of)))
+        passed = (self._rng.permutation(count) / count).repeat(self._rows)
         self.snapshot_of += (passed * (self._ends - self.snapshot_of)).astype(np.int64)
 
     def advance(self) -> NDArray[np.bool_]:
@@ -549,7 +579,8 @@ class HistoricalMarkets(MarketsWithState):
 
     def restart(self, accounts: I64) -> None:
         """Draw a new day for these accounts."""
-        self._begin(accounts, self._starts[self._rng.integers(0, len(self._starts), len(accounts))])
+        count = len(accounts) // self._rows
+        self._begin(accounts, self._starts[self._rng.integers(0, len(self._starts), count)])
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take over a state in place.
@@ -565,11 +596,12 @@ class HistoricalMarkets(MarketsWithState):
             raise DataError("the state is of another history: start new episodes")
         super().set_state(state)
 
-    def _begin(self, accounts: I64, days: I64) -> None:
-        """Begin episodes of these accounts at the open of these days."""
+    def _begin(self, accounts: I64, common: I64) -> None:
+        """Begin episodes of these accounts at the open of these common days."""
+        days, left = self.common.days[common].reshape(-1), self._left[common].repeat(self._rows)
         self.snapshot_of[accounts] = self._first[days]
         self._ends[accounts] = self._last[days]
-        self._sessions[accounts] = np.minimum(self._left[days], self._per_episode - 1)
+        self._sessions[accounts] = np.minimum(left, self._per_episode - 1)
 
     def _day_of(self, accounts: I64) -> I64:
         return np.searchsorted(self._last, self._ends[accounts])

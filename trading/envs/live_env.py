@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trading.data.admission import Bands, Refusal, Refusals, is_price
 from trading.envs.account_view import (
+    AccountViews,
     cap_openings,
     empty_balances,
     empty_views,
@@ -29,13 +30,15 @@ from trading.envs.adjusted_contracts import (
     adjusted_greeks,
     nearest_volatility,
 )
-from trading.envs.catalogue import ACTIONS, CLOSE, MAX_LEGS, action_names
+from trading.envs.catalogue import ACTIONS, CLOSE, HOLD, MAX_LEGS, action_names
+from trading.envs.features import others_shown
 from trading.envs.held_greeks import UNKNOWN, GreeksSource, HeldGreeks, Sensitivities
 from trading.envs.market_features import F32
 from trading.envs.market_snapshots import RATIO
 from trading.envs.own_features import OwnFeatures, copy_own, own_count
 from trading.envs.rewards import RewardRule, largest_reward, reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.shared_accounts import show_others
 from trading.envs.size_levels import of_full_size
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker
@@ -231,7 +234,11 @@ class LiveEnv:
         count = len(self.symbols)
         self._holdings = no_holdings(count)
         self._balances = empty_balances(count)
-        self._views = empty_views(count, rules.size_levels, own_count(features))
+        self._shows_others = bool(others_shown(rules.underlyings_per_account))
+        added = own_count(features) + len(others_shown(rules.underlyings_per_account))
+        self._views = empty_views(count, rules.size_levels, added)
+        self._spare = empty_views(count, rules.size_levels, added)
+        """Where an underlying is looked at again after another one has traded."""
         self._snapshot_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
         """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
@@ -325,10 +332,12 @@ class LiveEnv:
             self._include(extra)
 
     def set_rules(self, rules: TradingRules) -> None:
-        """Trade by other rules from the next bar on; capital and number of actions stay."""
+        """Trade by other rules from the next bar on; capital, actions and observations stay."""
         own = self._rules
         self._rules = rules._replace(
-            initial_capital=own.initial_capital, size_levels=own.size_levels
+            initial_capital=own.initial_capital,
+            size_levels=own.size_levels,
+            underlyings_per_account=own.underlyings_per_account,
         )
         for market in self._markets.values():
             market.set_rules(self._rules)
@@ -727,6 +736,9 @@ class LiveEnv:
         for market in self._markets.values():
             market.refresh(bar_end_ns)
             market.show(bar_end_ns, session)
+            if len(market.chain):
+                age = self._rules.max_quote_age_ns
+                HeldGreeks().of("", market.quotes, 0, market.spot, bar_end_ns, age)
         self._observe()
         self._rewards(np.zeros(len(self.symbols)), 0.0, np.arange(len(self.symbols)))
         self.broker.warm_up_kernels()
@@ -792,6 +804,7 @@ class LiveEnv:
 
         What the owner wants closed is closed first, and stock that an expiry or assignment left
         behind is sold off, whatever the action. `closed` and `unclosed` tell what became of it.
+        Each order is at most for what the ones before it left of the limits and the buying power.
         """
         self._suspend_unknown(now_ns)
         self._close_for_owner(now_ns)
@@ -1031,13 +1044,18 @@ class LiveEnv:
 
         NaN where a holding's were never known: then no limit on greeks leaves any room.
         """
-        delta = gamma = vega = 0.0
-        for symbol, position in self.broker.account.positions.items():
-            spot = self._markets[position.underlying].spot
-            leg_delta, leg_gamma, leg_vega, _ = self._sensitivities(symbol)
-            leg = usd_greeks(leg_delta, leg_gamma, leg_vega, spot)
-            delta, gamma, vega = delta + leg[0], gamma + leg[1], vega + leg[2]
-        return Greeks(delta, gamma, vega)
+        return _added(each for legs in self._leg_greeks().values() for each in legs)
+
+    def _leg_greeks(self) -> dict[str, list[Greeks]]:
+        """Greeks of each leg of the open strategies, by underlying in the order of the books."""
+        found = {}
+        for underlying in self.broker.account.strategies:
+            spot = self._markets[underlying].spot
+            found[underlying] = [
+                Greeks(*usd_greeks(*self._sensitivities(symbol)[:3], spot))
+                for symbol in self.held_symbols(underlying)
+            ]
+        return found
 
     def greeks_not_quoted(self) -> dict[str, str]:
         """Return holdings whose greeks are not those of their quotes now: `last`, or `unknown`."""
@@ -1058,8 +1076,8 @@ class LiveEnv:
             return UNKNOWN, GreeksSource.UNKNOWN
         if i == STOCK_LEG:
             return Sensitivities(1.0, 0.0, 0.0, 0.0), GreeksSource.QUOTE
-        columns, age = market.chain.columns, self._rules.max_quote_age_ns
-        return self._greeks.of(symbol, columns, i, market.spot, self._now_ns, age)
+        age = self._rules.max_quote_age_ns
+        return self._greeks.of(symbol, market.quotes, i, market.spot, self._now_ns, age)
 
     def _sensitivities(self, symbol: str) -> tuple[float, float, float, float]:
         """Delta, gamma, vega and theta of a holding, as in `ChainColumns` times its shares."""
@@ -1126,16 +1144,11 @@ class LiveEnv:
 
     def _observe(self) -> None:
         account, balances = self.broker.account, self._balances
-        balances.equity[:], balances.cash[:] = self.equity(), account.cash
-        balances.margin_used[:] = account.margin_used
-        balances.open_positions[:] = len(account.strategies)
+        self._read_balances()
         balances.may_open[:] = account.trading_state is TradingState.ACTIVE
         balances.may_close[:] = account.trading_state is not TradingState.HALTED
         left = {*self.broker.stock_to_liquidate(), *self.to_close}
-        greeks = np.array(self.exposure())
-        rules = self._rules
-        if account.scale != 1.0:
-            rules = rules._replace(initial_capital=self._capital)
+        greeks = self._leg_greeks()
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
             if symbol in self.winding_down:
@@ -1144,14 +1157,57 @@ class LiveEnv:
             hidden = strategy is not None and not self._is_shown(strategy)
             if hidden or symbol in left or symbol in account.suspensions:
                 balances.may_open[u] = balances.may_close[u] = False
-            market = self._markets[symbol]
-            view = (market.quotes, market.snapshots, self._snapshot_of, rules)
-            which = np.array([u], dtype=np.int64)
-            observe_accounts(*view, self._holdings, balances, which, self._views)
+            self._look(u, greeks, self._views)
             if self._own_features is not None:
-                copy_own(market.snapshots, self._snapshot_of, which, self._views.observations)
-            if account.positions:
-                cap_openings(*view, balances, u, greeks, self._views)
+                which, snapshots = np.array([u], dtype=np.int64), self._markets[symbol].snapshots
+                copy_own(snapshots, self._snapshot_of, which, self._views.observations)
+            if self._shows_others:
+                self._show_others(u, symbol, greeks)
+
+    def _read_balances(self) -> None:
+        """Write what the account has now as the kernels see it."""
+        account, balances = self.broker.account, self._balances
+        balances.equity[:], balances.cash[:] = self.equity(), account.cash
+        balances.margin_used[:] = account.margin_used
+        balances.open_positions[:] = len(account.strategies)
+
+    def _look(self, u: int, greeks: Mapping[str, Sequence[Greeks]], views: AccountViews) -> None:
+        """Write what is seen of an underlying and may be ordered in it, given all leg greeks."""
+        rules, market = self._rules, self._markets[self.symbols[u]]
+        if self.broker.account.scale != 1.0:
+            rules = rules._replace(initial_capital=self._capital)
+        view = (market.quotes, market.snapshots, self._snapshot_of, rules)
+        which = np.array([u], dtype=np.int64)
+        observe_accounts(*view, self._holdings, self._balances, which, views)
+        if self.broker.account.positions:
+            total = np.array(_added(each for legs in greeks.values() for each in legs))
+            cap_openings(*view, self._balances, u, total, views)
+
+    def _show_others(self, u: int, symbol: str, greeks: Mapping[str, Sequence[Greeks]]) -> None:
+        """Write what is open on the other underlyings to an observation."""
+        account, marks = self.broker.account, self.marks()
+        others = [name for name in account.strategies if name != symbol]
+        margin = profit = 0.0
+        for name in others:
+            strategy = account.strategies[name]
+            margin += strategy.margin
+            profit += account.value(name, marks) + strategy.net_cash
+        show_others(
+            self._views.observations,
+            u,
+            len(others),
+            np.array(_added(each for name in others for each in greeks[name])),
+            margin,
+            profit,
+            float(self._balances.equity[u]),
+            self._rules.max_positions,
+        )
+
+    def _limit(self, u: int) -> None:
+        """Lower what may be ordered of an underlying to what the orders before it left."""
+        self._read_balances()
+        self._look(u, self._leg_greeks(), self._spare)
+        np.minimum(self._views.units[u], self._spare.units[u], out=self._views.units[u])
 
     def _hold(self, u: int, underlying: str) -> None:
         """Write the open strategy of an underlying as the kernels see it."""
@@ -1181,6 +1237,8 @@ class LiveEnv:
     def _act(self, now_ns: int, u: int, underlying: str, action: int) -> ActionResult:
         if not self._views.mask[u, action]:
             return ActionResult(action, masked=True)
+        if action != HOLD:
+            self._limit(u)
         units = int(self._views.units[u, action])
         if units == 0:
             return ActionResult(action, masked=False)
@@ -1204,6 +1262,7 @@ class LiveEnv:
         result = self._submit(order, Greeks(*greeks))
         if isinstance(result, Fill):
             for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:
+                self._held_greeks(symbol)  # They are remembered from here on.
                 known = self._at_opening[symbol] = np.zeros(self._holdings.known.shape[-1])
                 keep_greeks(
                     market.quotes, market.chain.index[symbol], market.snapshots.spot[0], known
@@ -1244,3 +1303,11 @@ class LiveEnv:
             for leg, i in enumerate(chosen)
             if i != NO_LEG
         )
+
+
+def _added(legs: Iterable[Greeks]) -> Greeks:
+    """Greeks of several legs together, added one after the other."""
+    delta = gamma = vega = 0.0
+    for leg in legs:
+        delta, gamma, vega = delta + leg.delta, gamma + leg.gamma, vega + leg.vega
+    return Greeks(delta, gamma, vega)

@@ -2,7 +2,9 @@
 
 The batch twin of `Clearing` for standard contracts: early assignment, expiry, delivery, dividends
 and the bases of the limits on losses, by the broker's own rules (`trading.execution.endings`) in
-the broker's own order. `tests/envs/test_nights.py` ties the two to the last bit.
+the broker's own order. `tests/envs/test_nights.py` ties the two to the last bit, and
+`tests/envs/test_shared_accounts.py` does for accounts of several rows: each event is booked for one
+row of every account at a time, and what they share is brought up to date after it.
 """
 
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.accounts import Accounts
+from trading.envs.accounts import Accounts, in_order_of_opening, share
 from trading.envs.catalogue import MAX_LEGS
 from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
@@ -117,6 +119,7 @@ def _keep(ends: NDArray[np.bool_], stock: int, accounts: Accounts, b: int) -> in
     holdings = accounts.holdings
     legs, ratio = holdings.legs, holdings.ratio
     left, count = np.full(MAX_LEGS, NO_LEG), np.zeros(MAX_LEGS, np.int64)
+    kept = accounts.kept
     n, units, is_new = 0, 0, stock != 0
     for leg in range(MAX_LEGS):
         i = legs[b, leg]
@@ -125,6 +128,7 @@ def _keep(ends: NDArray[np.bool_], stock: int, accounts: Accounts, b: int) -> in
         if i == NO_LEG or ends[leg] or (i == STOCK_LEG and stock == 0):
             continue
         left[n] = i
+        kept[b, n] = kept[b, leg]
         count[n] = stock if i == STOCK_LEG else ratio[b, leg] * holdings.units[b]
         n += 1
     if is_new:
@@ -176,7 +180,7 @@ def _end_legs(
 
 
 @njit(cache=True, error_model="numpy")
-def _close(
+def _assign_early(
     quotes: QuoteArrays,
     snapshots: MarketSnapshots,
     snapshot_of: I64,
@@ -187,8 +191,8 @@ def _close(
     in_cash: NDArray[np.bool_],
     changed: NDArray[np.bool_],
 ) -> None:
-    """`close_accounts` but for margins that follow the market; sets which accounts' legs ended."""
-    holdings, balances = accounts.holdings, accounts.balances
+    """Assign sold calls that are worth less than the dividend; sets whose legs ended."""
+    holdings = accounts.holdings
     legs, ratio, held = holdings.legs, holdings.ratio, holdings.units
     ends = np.zeros(MAX_LEGS, np.bool_)
     for k in range(len(which)):
@@ -211,29 +215,74 @@ def _close(
             if ends.any():
                 changed[k] = True
                 _end_legs(quotes, f, spot, rules.multiplier, False, True, ends, accounts, b)
-        value = 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def _set_bases(
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
+    rules: TradingRules,
+    accounts: Accounts,
+    which: I64,
+) -> None:
+    """Let the equity of whole accounts be the base of the daily loss, and perhaps the peak.
+
+    What expires counts at what it is paid. A halt for the daily loss ends.
+    """
+    holdings, balances = accounts.holdings, accounts.balances
+    legs, ratio, held = holdings.legs, holdings.ratio, holdings.units
+    order = np.zeros(rules.underlyings_per_account, np.int64)
+    for at in range(0, len(which), len(order)):
+        first, value = which[at], 0.0
+        for n in range(in_order_of_opening(accounts, first, order)):
+            b = first + order[n]
+            f = snapshot_of[b]
+            spot, now_ns, listed = snapshots.spot[f], snapshots.now_ns[f], quotes.contract_offset[f]
+            for leg in range(MAX_LEGS):
+                i = legs[b, leg]
+                if i == NO_LEG:
+                    continue
+                price = spot
+                if i != STOCK_LEG:
+                    price = quotes.mark[quotes.quote_offset[f] + i]
+                    if quotes.expiry_ns[listed + i] <= now_ns:
+                        right = np.int64(quotes.right[listed + i])
+                        price = exercised(right, quotes.strike[listed + i], spot)
+                value += ratio[b, leg] * held[b] * rules.multiplier * price
+        equity = balances.cash[first] + value
+        for b in range(first, first + len(order)):
+            accounts.day_start[b] = equity
+            accounts.peak[b] = max(accounts.peak[b], equity)
+            accounts.halted[b] = False
+
+
+@njit(cache=True, error_model="numpy")
+def _settle(
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    snapshot_of: I64,
+    rules: TradingRules,
+    accounts: Accounts,
+    which: I64,
+    in_cash: NDArray[np.bool_],
+    changed: NDArray[np.bool_],
+) -> None:
+    """Pay, deliver or assign what has expired; sets whose legs ended."""
+    holdings, balances = accounts.holdings, accounts.balances
+    ends = np.zeros(MAX_LEGS, np.bool_)
+    for k in range(len(which)):
+        b = which[k]
+        f = snapshot_of[b]
+        spot, now_ns, listed = snapshots.spot[f], snapshots.now_ns[f], quotes.contract_offset[f]
         for leg in range(MAX_LEGS):
-            i = legs[b, leg]
-            ends[leg] = False
-            if i == NO_LEG or held[b] == 0:
-                continue
-            price = spot
-            if i != STOCK_LEG:
-                ends[leg] = quotes.expiry_ns[listed + i] <= now_ns
-                price = quotes.mark[quotes.quote_offset[f] + i]
-                if ends[leg]:
-                    right = np.int64(quotes.right[listed + i])
-                    price = exercised(right, quotes.strike[listed + i], spot)
-            value += ratio[b, leg] * held[b] * rules.multiplier * price
-        equity = balances.cash[b] + value
-        accounts.day_start[b] = equity
-        accounts.peak[b] = max(accounts.peak[b], equity)
-        accounts.halted[b] = False
+            i = holdings.legs[b, leg]
+            ends[leg] = holdings.units[b] > 0 and i >= 0 and quotes.expiry_ns[listed + i] <= now_ns
         if ends.any():
             changed[k] = True
             _end_legs(quotes, f, spot, rules.multiplier, in_cash[k], False, ends, accounts, b)
-        balances.margin_used[b] = accounts.margin_per_unit[b] * held[b]
-        balances.open_positions[b] = 1 if held[b] > 0 else 0
+        balances.margin_used[b] = accounts.margin_per_unit[b] * holdings.units[b]
+        balances.open_positions[b] = 1 if holdings.units[b] > 0 else 0
 
 
 def close_accounts(
@@ -250,26 +299,39 @@ def close_accounts(
 
     Sold calls that are worth less than tomorrow's dividend are assigned, what has expired is paid,
     delivered or assigned, and the equity then becomes the base of the daily loss and perhaps the
-    peak. A halt for the daily loss ends.
+    peak. A halt for the daily loss ends. `which` has all rows of each account.
 
     Parameters
     ----------
     dividend : [len(which)], USD a share that goes ex at the next open
     in_cash : [len(which)], whether the options settle in cash
     """
+    rows, view = rules.underlyings_per_account, (quotes, snapshots, snapshot_of, rules)
     changed = np.zeros(len(which), np.bool_)
-    _close(quotes, snapshots, snapshot_of, rules, accounts, which, dividend, in_cash, changed)
+    for row in range(rows):
+        each = slice(row, None, rows)
+        of_row = (which[each], dividend[each], in_cash[each], changed[each])
+        _assign_early(*view, accounts, *of_row)
+        share(accounts, which[each], rows)
+    _set_bases(*view, accounts, which)
+    for row in range(rows):
+        each = slice(row, None, rows)
+        _settle(*view, accounts, which[each], in_cash[each], changed[each])
+        share(accounts, which[each], rows)
     for b in which[changed & accounts.margin_moves[which]].tolist():
         now = _maintenance_margin(quotes, snapshots, int(snapshot_of[b]), rules, accounts, b)
         if np.isfinite(now):
             accounts.margin_per_unit[b] = now
             accounts.balances.margin_used[b] = now * accounts.holdings.units[b]
+    share(accounts, which[::rows], rows)
 
 
-def pay_dividends(accounts: Accounts, which: I64, dividend: F64, multiplier: float) -> None:
+def pay_dividends(
+    accounts: Accounts, which: I64, dividend: F64, multiplier: float, rows: int = 1
+) -> None:
     """Pay stock that is held into an ex-date, or let short stock owe it; as `Clearing` does.
 
-    `dividend` [len(which)], USD a share, 0 where there is none.
+    `dividend` [len(which)], USD a share, 0 where there is none; `rows` are those of an account.
     """
     holdings = accounts.holdings
     for k in np.flatnonzero(dividend):
@@ -284,6 +346,7 @@ def pay_dividends(accounts: Accounts, which: I64, dividend: F64, multiplier: flo
         holdings.net_cash[b] = round_usd(
             accounts.entry_cash[b] + accounts.exit_cash[b] - accounts.fees[b]
         )
+        share(accounts, which[k : k + 1], rows)
 
 
 def watch_margin(
@@ -300,7 +363,10 @@ def watch_margin(
     can be opened where buying power is below zero.
     """
     balances, holdings = accounts.balances, accounts.holdings
-    for b in which[accounts.margin_moves[which]].tolist():
+    rows, moving = rules.underlyings_per_account, which[accounts.margin_moves[which]]
+    # Of an account in the order of its books.
+    moving = moving[np.lexsort((holdings.opened_ns[moving], moving // rows))]
+    for b in moving.tolist():
         units = int(holdings.units[b])
         if not units:
             accounts.margin_moves[b] = False
@@ -310,6 +376,7 @@ def watch_margin(
         if np.isfinite(now) and is_material(float(accounts.margin_per_unit[b]), now, units, power):
             accounts.margin_per_unit[b] = now
             balances.margin_used[b] = now * units
+            share(accounts, np.array([b]), rows)
 
 
 def _maintenance_margin(

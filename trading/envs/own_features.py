@@ -2,7 +2,7 @@
 
 They are of the market, alike for every account. Each is one compiled function of a closed bar,
 which runs after the kernels that fill a snapshot: live, in training and while a history is written.
-Its number stands behind those of the snapshot, and behind `FEATURES` in an observation.
+Its number stands behind those of the snapshot, and right behind `FEATURES` in an observation.
 """
 
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def own_in(snapshots: MarketSnapshots) -> int:
 def copy_own(snapshots: MarketSnapshots, snapshot_of: I64, which: I64, observations: F32) -> None:
     """Show accounts `which` the numbers of a user's own that their snapshots have."""
     shown = snapshots.features[snapshot_of[which], MARKET_FEATURE_COUNT:]
-    observations[which, FEATURE_COUNT:] = shown
+    observations[which, FEATURE_COUNT : FEATURE_COUNT + shown.shape[1]] = shown
 
 
 def show_own(

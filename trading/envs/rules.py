@@ -62,6 +62,9 @@ class TradingRules(NamedTuple):
     """What counts as that risk: a `trading.envs.rewards.RiskMeasure`."""
     size_levels: int = 1
     """Sizes of each opening, see `trading.envs.size_levels`."""
+    underlyings_per_account: int = 1
+    """Underlyings that an account of training trades, see `trading.envs.shared_accounts`; with more
+    than one the observation ends with what the account holds in the others, live too."""
 
 
 @njit(cache=True)

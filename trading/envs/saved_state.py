@@ -13,7 +13,7 @@ Arrays: TypeAlias = "NDArray[Any] | dict[str, Arrays]"
 
 _SINCE = {
     *("known", "peak", "halted", "reduced", "delivered", "margin_moves"),
-    *("sessions", "session", "extra", "later", "expiry"),
+    *("sessions", "session", "extra", "later", "expiry", "kept"),
 }
 """Parts that older states lack: they are 0, nothing known."""
 

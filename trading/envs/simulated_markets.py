@@ -231,6 +231,8 @@ def _go_overnight(day: _Day, which: I64, rng: np.random.Generator) -> None:
 class SimulatedMarkets(MarketsWithState):
     """M independent markets, each traded by `accounts_per_market` accounts.
 
+    Accounts of several underlyings trade so many markets in a row, one row in each.
+
     Every episode draws its own market, see `trading.market.randomisation`. Half of the episodes
     know an hour of earlier bars, half start without history, as a live market may. An episode of
     several sessions goes through the nights between them: the price gaps, contracts are listed
@@ -256,9 +258,11 @@ class SimulatedMarkets(MarketsWithState):
         sessions_per_episode: int = 1,
         features: OwnFeatures | None = None,
     ) -> None:
-        markets = num_accounts // accounts_per_market
+        markets, rows = num_accounts // accounts_per_market, rules.underlyings_per_account
         self._per_market, self._per_episode = accounts_per_market, sessions_per_episode
-        self.snapshot_of: I64 = np.repeat(np.arange(markets, dtype=np.int64), accounts_per_market)
+        self._rows = rows
+        row = np.arange(num_accounts, dtype=np.int64)
+        self.snapshot_of: I64 = row // (rows * accounts_per_market) * rows + row % rows
         self.snapshots = empty_snapshots(markets, own_count(features))
         self._features = features
         self.snapshots.open_ns[:] = SESSION_OPEN_NS
@@ -290,13 +294,17 @@ class SimulatedMarkets(MarketsWithState):
         self._rng = rng
 
     def start_all(self) -> None:
-        """Begin an episode in every market, at staggered sessions and times of the session."""
-        count = len(self._every)
-        strata = self._every * (SESSION_BARS - HISTORY_BARS) // count
+        """Begin an episode in every market, at staggered sessions and times of the session.
+
+        Those of the same accounts begin together.
+        """
+        count, rows = len(self._every) // self._rows, self._rows
+        each = np.arange(count, dtype=np.int64)
+        strata = each * (SESSION_BARS - HISTORY_BARS) // count
         bar, session = self._rng.permutation(strata), np.zeros(count, dtype=np.int64)
         if self._per_episode > 1:
-            session = self._rng.permutation(self._every * self._per_episode // count)
-        self._start(self._every, bar, session)
+            session = self._rng.permutation(each * self._per_episode // count)
+        self._start(self._every, bar.repeat(rows), session.repeat(rows))
 
     def advance(self) -> NDArray[np.bool_]:
         """Show every market's next bar; returns which accounts' sessions have closed, [B]."""
@@ -400,8 +408,9 @@ class SimulatedMarkets(MarketsWithState):
 
         A bucket keeps its expiry for as long as that is near enough, and draws another one then.
         """
-        day, chains = self._day, self._chains
-        accounts = slice(m * self._per_market, (m + 1) * self._per_market)
+        day, chains, rows = self._day, self._chains, self._rows
+        first = m // rows * rows * self._per_market + m % rows
+        accounts = slice(first, first + rows * self._per_market, rows)
         legs = holdings.legs[accounts]
         held = np.unique(legs[legs >= 0])
         held_strike, held_expiry = chains.strike[m, held], chains.expiry_ns[m, held]

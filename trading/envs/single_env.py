@@ -16,6 +16,7 @@ from trading.envs.registration import register_environments
 from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
 from trading.envs.vector_env import Observation, SimulatedOptionsVectorEnv
+from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
 from trading.market.randomisation import (
     DEFAULT_INITIAL_CONDITIONS,
@@ -32,6 +33,11 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
 
     The first episode after a seeded reset begins at the open, and so do all others. With
     `sessions_per_episode` it goes on through the nights, for so many sessions.
+
+    Raises
+    ------
+    ConfigError
+        Accounts trade several underlyings by the rules: a vector environment has them.
 
     Examples
     --------
@@ -54,6 +60,14 @@ class SimulatedOptionsEnv(gym.Env):  # type: ignore[misc]
         reward: RewardRule | None = None,
         features: OwnFeatures | None = None,
     ) -> None:
+        if rules.underlyings_per_account > 1:
+            raise ConfigError(
+                [
+                    f"env.underlyings_per_account: {rules.underlyings_per_account}, and this "
+                    "environment is one account in one market: set it to 1, or use "
+                    "make_vector_env, which has a row for each underlying"
+                ]
+            )
         self._env = SimulatedOptionsVectorEnv(
             1,
             rules,

@@ -1,8 +1,9 @@
 """Many accounts in option markets stepped at once, as a Gymnasium vector environment.
 
-An environment is one account that trades one underlying for a session, or several in a row. The
-step is compiled: matching, fees, margin, actions and features are the functions the live market
-calls.
+An environment is one account that trades one underlying for a session, or several in a row; or it
+is one of the rows of an account that trades several underlyings, see
+`trading.envs.shared_accounts`. The step is compiled: matching, fees, margin, actions and features
+are the functions the live market calls.
 """
 
 from pathlib import Path
@@ -13,11 +14,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from trading.envs.account_view import Holdings, observe_accounts
+from trading.envs.account_view import Holdings, empty_views, observe_accounts
 from trading.envs.accounts import mark, new_accounts, open_accounts, trade
 from trading.envs.catalogue import action_count
 from trading.envs.exits import closed_equity
-from trading.envs.features import FEATURE_COUNT
+from trading.envs.features import FEATURE_COUNT, others_shown
 from trading.envs.history import HistoricalMarkets, history_with_nights
 from trading.envs.market_features import LIMIT
 from trading.envs.market_snapshots import MarketSnapshots
@@ -27,6 +28,7 @@ from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rewards import RewardRule, largest_reward
 from trading.envs.rules import TradingRules
 from trading.envs.saved_state import copy_state, restore_state
+from trading.envs.shared_accounts import observe_others, trade_accounts
 from trading.envs.simulated_markets import SimulatedMarkets
 from trading.errors import ConfigError
 from trading.execution.fees import FeeSchedule
@@ -122,13 +124,19 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
     Parameters
     ----------
     num_envs
-        B.
+        B, rows of accounts. With `rules.underlyings_per_account` K each account has K in a row,
+        which begin and end together.
     rules, fees
         The limits and fees of the account, as in live trading.
     markets
         What is traded.
     reward
         What turns the rewards of the rules into others; None: nothing.
+
+    Raises
+    ------
+    ConfigError
+        The rows are no whole number of accounts.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -142,10 +150,16 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         reward: RewardRule | None = None,
     ) -> None:
         self.num_envs = num_envs
+        rows = rules.underlyings_per_account
+        if num_envs % rows:
+            raise ConfigError(
+                [f"env.underlyings_per_account {rows}: {num_envs} rows are no whole accounts"]
+            )
         actions, own = action_count(rules.size_levels), own_in(markets.snapshots)
+        added = own + len(others_shown(rows))
         self.single_observation_space = gym.spaces.Dict(
             {
-                "observations": gym.spaces.Box(-LIMIT, LIMIT, (FEATURE_COUNT + own,), np.float32),
+                "observations": gym.spaces.Box(-LIMIT, LIMIT, (FEATURE_COUNT + added,), np.float32),
                 "action_mask": gym.spaces.Box(0, 1, (actions,), np.bool_),
             }
         )
@@ -156,7 +170,10 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
         self._rules, self._fees, self._markets = rules, fees, markets
         self._reward = reward
-        self._accounts, self._own = new_accounts(num_envs, rules.size_levels, own), own
+        self._accounts, self._own = new_accounts(num_envs, rules.size_levels, added), own
+        self.rows, self._shares = rows, rows > 1
+        """Rows of an account, one for each underlying."""
+        self._spare = empty_views(num_envs if self._shares else 0, rules.size_levels, added)
         self._every = np.arange(num_envs, dtype=np.int64)
         self._invalid = np.zeros(num_envs, dtype=np.bool_)
         self._rewards = np.zeros(num_envs)
@@ -260,16 +277,12 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         self._observe(which)
 
     def _trade(self, actions: I64) -> None:
-        trade(
-            self._markets.quotes,
-            self._markets.snapshots,
-            self._markets.snapshot_of,
-            self._rules,
-            self._fees,
-            self._accounts,
-            actions,
-            self._invalid,
-        )
+        markets, accounts = self._markets, self._accounts
+        view = (markets.quotes, markets.snapshots, markets.snapshot_of, self._rules, self._fees)
+        if self._shares:
+            trade_accounts(*view, accounts, actions, self._invalid, self._spare)
+        else:
+            trade(*view, accounts, self._every, actions, self._invalid)
 
     def _closed(self, which: I64) -> F64:
         """Equity of accounts with everything closed at the touch, USD, [B]; of others as marked."""
@@ -285,7 +298,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         dividend, in_cash = markets.night(which)
         close_accounts(*view, accounts, which, dividend, in_cash)
         markets.pass_night(which, accounts.holdings)
-        pay_dividends(accounts, which, dividend, self._rules.multiplier)
+        rows = self._rules.underlyings_per_account
+        pay_dividends(accounts, which, dividend, self._rules.multiplier, rows)
         self._observe(which)
 
     def _observe(self, which: I64) -> None:
@@ -301,6 +315,8 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         if accounts.margin_moves.any():
             watch_margin(*view, accounts, which)
         observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views)
+        if self._shares:
+            observe_others(*view, accounts, which)
         if self._own:
             copy_own(*view[1:3], which, accounts.views.observations)
         if self._reward is not None and profit is not None:
@@ -330,8 +346,9 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
     seed
         Seeds everything; `reset(seed=...)` starts over from another.
     accounts_per_market
-        How many accounts trade the same market at the same time, each with its own orders; it
-        divides `num_envs`. Making a market costs far more than trading in it.
+        How many accounts trade the same market at the same time, each with its own orders; times
+        the underlyings of an account it divides `num_envs`. Making a market costs far more than
+        trading in it. Accounts that trade several markets share all of them.
     initial_conditions
         Spots, regimes and news that episodes begin with.
     sessions_per_episode
@@ -344,7 +361,7 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
     Raises
     ------
     ConfigError
-        `accounts_per_market` does not divide `num_envs`.
+        `num_envs` cannot be had with so many accounts to a market and underlyings to an account.
 
     Examples
     --------
@@ -371,9 +388,14 @@ class SimulatedOptionsVectorEnv(OptionsVectorEnv):
         reward: RewardRule | None = None,
         features: OwnFeatures | None = None,
     ) -> None:
-        if accounts_per_market < 1 or num_envs % accounts_per_market:
+        rows = rules.underlyings_per_account
+        if accounts_per_market < 1 or num_envs % (accounts_per_market * rows):
             raise ConfigError(
-                [f"accounts_per_market {accounts_per_market}: use a divisor of num_envs {num_envs}"]
+                [
+                    f"accounts_per_market {accounts_per_market}: use a divisor of num_envs "
+                    f"{num_envs}"
+                    + (f" over env.underlyings_per_account {rows}" if rows > 1 else "")
+                ]
             )
         rng = np.random.default_rng(seed)
         markets = SimulatedMarkets(
@@ -428,5 +450,6 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
     ) -> None:
         opened = history_with_nights(Path(history), rules, fees, sessions_per_episode, features)
         rng = np.random.default_rng(seed)
-        markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode)
+        underlyings = rules.underlyings_per_account
+        markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode, underlyings)
         super().__init__(num_envs, rules, fees, markets, reward)

@@ -102,13 +102,17 @@ class Backtest:
 class EveryDay(HistoricalMarkets):
     """All days of a history, each traded once, from its first bar to its last.
 
-    An account trades at most `sessions_per_episode` days in a row; `episodes` are the first days.
+    An account trades at most `sessions_per_episode` sessions in a row, each of so many
+    `underlyings`; `episodes` are the first of its `common` days.
     """
 
-    def __init__(self, history: History, sessions_per_episode: int = 1) -> None:
-        self.episodes = _beginnings(history.following, sessions_per_episode)
-        rng = np.random.default_rng(0)
-        super().__init__(len(self.episodes), history, rng, sessions_per_episode)
+    def __init__(
+        self, history: History, sessions_per_episode: int = 1, underlyings: int = 1
+    ) -> None:
+        common = history.common_days(underlyings, each_once=True)
+        self.episodes = _beginnings(common.following, sessions_per_episode)
+        rng, rows = np.random.default_rng(0), len(self.episodes) * underlyings
+        super().__init__(rows, history, rng, sessions_per_episode, underlyings, each_once=True)
 
     def start_all(self) -> None:
         """Begin every episode at its open."""
@@ -116,7 +120,7 @@ class EveryDay(HistoricalMarkets):
 
     def restart(self, accounts: I64) -> None:
         """Begin the accounts' own episodes again."""
-        self._begin(accounts, self.episodes[accounts])
+        self._begin(accounts, self.episodes[accounts[:: self._rows] // self._rows])
 
 
 def _beginnings(following: I64, sessions: int) -> I64:
@@ -158,18 +162,20 @@ def backtest_history(
         There is no history in the folder, or it was written for other rules.
     """
     history = history_with_nights(folder, rules, fees, sessions_per_episode, features)
-    markets = EveryDay(history, sessions_per_episode)
-    days = history.days
-    underlyings = [days[k].underlying for k in markets.episodes.tolist()]
+    markets = EveryDay(history, sessions_per_episode, rules.underlyings_per_account)
+    days, common = history.days, markets.common
+    underlyings = [days[k].underlying for k in common.days[markets.episodes].ravel().tolist()]
     env = WatchedEnv(len(underlyings), rules, fees, markets, underlyings, _held_to_close(trader))
 
     def named(episode: int, session: int) -> str:
         k = int(markets.episodes[episode])
         for _ in range(session):
-            k = int(history.following[k])
-        return f"{days[k].underlying} {days[k].date}"
+            k = int(common.following[k])
+        together = [days[day] for day in common.days[k].tolist()]
+        return f"{'+'.join(day.underlying for day in together)} {together[0].date}"
 
-    work = _Work(len(days), sum(day.bars for day in days), progress)
+    bars = sum(days[day].bars for day in common.days[:, 0].tolist())
+    work = _Work(len(common.days), bars, progress)
     return _run(env, named, rules.initial_capital, trader, work)
 
 
@@ -191,7 +197,8 @@ def backtest_simulation(
     """
     episodes = -(-sessions // sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, distribution, sessions_per_episode, features)
-    env = WatchedEnv(episodes, rules, fees, markets, [SIMULATED] * episodes, _held_to_close(trader))
+    rows = len(markets.snapshot_of)
+    env = WatchedEnv(rows, rules, fees, markets, [SIMULATED] * rows, _held_to_close(trader))
 
     def named(episode: int, session: int) -> str:
         later = f", session {session + 1}" if sessions_per_episode > 1 else ""
@@ -222,10 +229,10 @@ def history_returns(
         There is no history in the folder, or it was written for other rules.
     """
     history = History(folder, rules, fees, features)
-    markets = EveryDay(history, sessions_per_episode)
-    env = OptionsVectorEnv(len(markets.episodes), rules, fees, markets)
+    markets = EveryDay(history, sessions_per_episode, rules.underlyings_per_account)
+    env = OptionsVectorEnv(len(markets.snapshot_of), rules, fees, markets)
     sessions = np.minimum(
-        sessions_left(history.following)[markets.episodes] + 1, sessions_per_episode
+        sessions_left(markets.common.following)[markets.episodes] + 1, sessions_per_episode
     )
     return _returns(env, rules.initial_capital, trader, sessions)
 
@@ -243,7 +250,7 @@ def simulation_returns(
     """Return what each episode of `backtest_simulation` returns, [E], as `history_returns`."""
     episodes = -(-sessions // sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, distribution, sessions_per_episode, features)
-    env = OptionsVectorEnv(episodes, rules, fees, markets)
+    env = OptionsVectorEnv(len(markets.snapshot_of), rules, fees, markets)
     return _returns(env, rules.initial_capital, trader, np.full(episodes, sessions_per_episode))
 
 
@@ -279,7 +286,15 @@ def _simulated(
     rng = np.random.default_rng(seed)
     conditions = distribution.initial_conditions
     return FromTheOpen(
-        episodes, 1, rules, fees, distribution.ranges, rng, conditions, sessions, features
+        episodes * rules.underlyings_per_account,
+        1,
+        rules,
+        fees,
+        distribution.ranges,
+        rng,
+        conditions,
+        sessions,
+        features,
     )
 
 
@@ -332,21 +347,26 @@ def _run(
         allowed = step.running & ~step.info["invalid_action"]
         taken += np.bincount(step.actions[allowed], minlength=len(taken))
         length += step.running
-        work.tell(int(length.sum()))
+        work.tell(int(length[:: env.rows].sum()))
         if step.ended.any():
             closed[step.ended] = step.info["episode"]["closed_equity"][step.ended]
     work.tell(work.bars)
-    return _gathered(env.bars, length, named, capital, taken, closed)
+    rows = env.rows
+    bars = [bar.of_accounts(rows) for bar in env.bars]
+    return _gathered(bars, length[::rows], named, capital, taken, closed[::rows])
 
 
 def _returns(env: OptionsVectorEnv, capital: float, trader: SessionTrader, sessions: I64) -> F64:
     """[E], fractions of the capital a session; closed at the touch where there are nights."""
-    equity, marked = np.full(env.num_envs, np.nan), sessions == 1
+    equity, marked = np.full(len(sessions), np.nan), sessions == 1
     for step in _play(env, trader):
-        if step.ended.any():
+        ended = step.ended[:: env.rows]
+        if ended.any():
             told = step.info["episode"]
-            worth = np.where(marked, told["equity"], told["closed_equity"])
-            equity[step.ended] = worth[step.ended]
+            worth = np.where(
+                marked, told["equity"][:: env.rows], told["closed_equity"][:: env.rows]
+            )
+            equity[ended] = worth[ended]
     gained: F64 = (equity / capital - 1.0) / sessions
     return gained
 

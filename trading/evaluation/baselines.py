@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.account_view import keep_greeks, legs_greeks
-from trading.envs.accounts import Accounts
+from trading.envs.accounts import Accounts, share
 from trading.envs.by_name import action as action_named
 from trading.envs.catalogue import HOLD
 from trading.envs.market_snapshots import ABOVE_ROUNDING, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.shared_accounts import account_greeks
 from trading.envs.vector_env import Observation
 from trading.errors import PluginError
 from trading.execution.exposure import headroom
@@ -33,7 +34,7 @@ from trading.execution.money import round_usd
 from trading.execution.order_matching import MatchResult, match_order
 from trading.execution.orders import Intent, Leg, Order, QuoteView
 from trading.market.calendar import ExchangeCalendar
-from trading.market.chain import I64
+from trading.market.chain import F64, I64
 from trading.market.contracts import OptionContract, Right
 from trading.plugins.plugin_registry import REGISTRY, SessionTrader
 from trading.plugins.rule_based import RuleBased
@@ -112,6 +113,8 @@ class HeldToClose:
         """Open the position in every account that has not traded yet, as far as it may."""
         balances, snapshots = accounts.balances, view.snapshots
         for b in np.flatnonzero((accounts.trades == 0) & balances.may_open).tolist():
+            if balances.open_positions[b] >= rules.max_positions:
+                continue
             f = int(view.snapshot_of[b])
             legs = self._legs(snapshots, f)
             closing = snapshots.close_ns[f] - snapshots.now_ns[f] <= rules.no_open_ns
@@ -209,23 +212,29 @@ def _open(
     )
     balances = accounts.balances
     power = float(balances.cash[b] - balances.margin_used[b])
-    units = _units(offered, margin, greeks, float(balances.equity[b]), power, rules, fees)
+    rows = rules.underlyings_per_account
+    seen = (view.quotes, view.snapshots, view.snapshot_of, rules)
+    held = account_greeks(*seen, accounts, b) if rows > 1 else np.zeros(3)
+    units = _units(offered, margin, greeks, held, float(balances.equity[b]), power, rules, fees)
     if units >= 1:
         premium, fee = offered.cash(fees, units, rules.multiplier)
         _book(accounts, b, legs, position.ratio, units, premium, fee, margin, order.ts_ns)
         _note_greeks(accounts, b, legs, view, f)
+        accounts.kept[b] = 0.0
+        share(accounts, np.array([b]), rows)
 
 
 def _units(
     offered: MatchResult,
     margin: float,
     greeks: tuple[float, float, float],
+    held: F64,
     equity: float,
     power: float,
     rules: TradingRules,
     fees: FeeSchedule,
 ) -> int:
-    """Units that the displayed sizes and every limit allow.
+    """Units that the displayed sizes and every limit allow; `held` [3] are the account's greeks.
 
     As the environment sizes a covered call or a put secured by cash; `tests/evaluation/
     test_baselines.py` ties the two.
@@ -243,7 +252,10 @@ def _units(
         return 0
     base = equity / ABOVE_ROUNDING
     limits = (rules.max_delta, rules.max_gamma, rules.max_vega)
-    rooms = [headroom(limit * base, 0.0, unit) for limit, unit in zip(limits, greeks, strict=True)]
+    rooms = [
+        headroom(limit * base, float(current), unit)
+        for limit, current, unit in zip(limits, held, greeks, strict=True)
+    ]
     contracts = order.contracts_per_unit
     most = min(
         float(offered.units),

@@ -60,6 +60,27 @@ class WatchedBar:
     session: I64
     """[B], sessions of the episode that were over when the bar began."""
 
+    def of_accounts(self, rows: int) -> "WatchedBar":
+        """Return the bar of whole accounts of so many rows.
+
+        What is held is that of the first row that holds something; equity and session are alike in
+        all rows, and the rest is added up.
+        """
+        if rows == 1:
+            return self
+        held = self.position.reshape(-1, rows)
+        first = (held > 0).argmax(axis=1)
+        return WatchedBar(
+            equity=self.equity[::rows],
+            trades=self.trades.reshape(-1, rows).sum(axis=1),
+            parts=self.parts.reshape(-1, rows, self.parts.shape[1]).sum(axis=1),
+            traded=self.traded.reshape(-1, rows).sum(axis=1),
+            position=held[np.arange(len(held)), first],
+            contracts=self.contracts.reshape(-1, rows).sum(axis=1),
+            delta=self.delta.reshape(-1, rows).sum(axis=1),
+            session=self.session[::rows],
+        )
+
 
 class WatchedEnv(OptionsVectorEnv):
     """An `OptionsVectorEnv` that appends each of its steps to `bars`.
@@ -132,10 +153,10 @@ class WatchedEnv(OptionsVectorEnv):
     def _pass_night(self, which: I64) -> None:
         """Count the night to the bar before it, and tell what of its profit came from what."""
         accounts, none = self._accounts, np.zeros(self.num_envs)
-        before, worth, cash = self._read(), self.equity.copy(), accounts.net_cash.copy()
+        before, profit, cash = self._read(), accounts.profit.copy(), accounts.net_cash.copy()
         super()._pass_night(which)
         self._session[which] += 1
-        bar, change = self.bars[-1], self.equity - worth
+        bar, change = self.bars[-1], accounts.profit - profit
         bar.equity[which] = self.equity[which]
         parts = explain(before, self._read(), none, none)
         ended = accounts.net_cash != cash

@@ -261,8 +261,11 @@ class Account:
 
         Contributions of all underlyings and the cash paid in add up to `equity`.
         """
-        value = sum(self._value(leg, marks) for leg in self._legs((underlying,)))
-        return self.net_cash.get(underlying, 0.0) + value
+        return self.net_cash.get(underlying, 0.0) + self.value(underlying, marks)
+
+    def value(self, underlying: str, marks: Mapping[str, float]) -> float:
+        """Return what is held on `underlying` at `marks` (USD a share), USD; NaN as of `equity`."""
+        return sum(self._value(leg, marks) for leg in self._legs((underlying,)))
 
     @property
     def adjusted(self) -> AdjustedSymbols:

@@ -106,16 +106,25 @@ def training_environment(
     Raises
     ------
     ConfigError
-        `learning.accounts_per_market` does not divide `learning.num_envs`.
+        `learning.accounts_per_market` times `env.underlyings_per_account` does not divide
+        `learning.num_envs`.
     DataError
         The history is missing, was written for other rules, or has no nights and is to have some.
     """
-    learning = settings.learning
+    learning, rows = settings.learning, settings.env.underlyings_per_account
+    if learning.num_envs % rows:
+        raise ConfigError(
+            [
+                f"env.underlyings_per_account: {rows} does not divide learning.num_envs "
+                f"{learning.num_envs}, the rows of all accounts together"
+            ]
+        )
     given = {"reward": reward, "features": features}
     own = {name: each for name, each in given.items() if each is not None}
     if learning.history is not None:
         per_episode = settings.env.sessions_per_episode
-        history_with_nights(learning.history, rules, fees, per_episode, features)
+        history = history_with_nights(learning.history, rules, fees, per_episode, features)
+        history.common_days(rows)
         return {
             "factory": _HISTORICAL,
             "rules": rules,
@@ -124,11 +133,12 @@ def training_environment(
             "sessions_per_episode": settings.env.sessions_per_episode,
             **own,
         }
-    if learning.num_envs % learning.accounts_per_market:
+    if learning.num_envs % (learning.accounts_per_market * rows):
+        each = f" over env.underlyings_per_account {rows}" if rows > 1 else ""
         raise ConfigError(
             [
                 f"learning.accounts_per_market: {learning.accounts_per_market} does not divide "
-                f"learning.num_envs {learning.num_envs}"
+                f"learning.num_envs {learning.num_envs}{each}"
             ]
         )
     return {

@@ -5,7 +5,7 @@ nothing had changed.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ CATALOGUE = "catalogue"
 _MOST_TOLD = 4
 
 
-def noted_catalogue(features: OwnFeatures | None = None) -> dict[str, dict[str, str]]:
+def noted_catalogue(
+    features: OwnFeatures | None = None, others: Sequence[Feature] = ()
+) -> dict[str, dict[str, str]]:
     """Return a digest of each action and feature by its name, in order, as JSON values.
 
-    Those of a user's own, `features`, stand behind the others with a digest of their code.
+    Those of a user's own, `features`, stand behind the usual ones with a digest of their code, and
+    `others`, of `trading.envs.features.others_shown`, behind them.
     """
     kinds: dict[str, tuple[Action | Feature, ...]] = {"actions": ACTIONS, "features": FEATURES}
     noted = {
@@ -35,6 +38,10 @@ def noted_catalogue(features: OwnFeatures | None = None) -> dict[str, dict[str, 
         own = zip(features.features, features.digests, strict=True)
         for k, (each, digest) in enumerate(own, len(FEATURES)):
             noted["features"][each.name] = f"{k}:{digest}"
+    # They are read from the end of an observation.
+    noted["features"] |= {
+        each.name: f"{k - len(others)}:{_digest(each)}" for k, each in enumerate(others)
+    }
     return noted
 
 
@@ -74,8 +81,8 @@ def check_catalogue(
     if told:
         raise CheckpointError(
             f"{path} was learnt with other actions or features ({'; '.join(told)}): use the "
-            "program, env.features and plugins that it was learnt with, or begin anew in another "
-            "paths.checkpoint_dir"
+            "program, env.features, plugins and env.underlyings_per_account (1, or more) that it "
+            "was learnt with, or begin anew in another paths.checkpoint_dir"
         )
 
 

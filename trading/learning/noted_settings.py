@@ -19,6 +19,7 @@ _ALWAYS_USUAL = (
     "env.reward",
     "env.risk_",
     "env.size_levels",
+    "env.underlyings_per_account",
     "market.",
 )
 """What was not a setting once, and was as its default says."""
@@ -44,10 +45,11 @@ def noted_settings(settings: Settings) -> dict[str, Any]:
         if name in _SINGLE or (name.partition(".")[0] in _SECTIONS and name not in _NOT_NOTED)
     }
     if settings.env.reward is not None:
-        from trading.envs.features import FEATURE_COUNT
+        from trading.envs.features import FEATURE_COUNT, others_shown
         from trading.plugins.own_reward import KEY, registered_reward
 
-        width = FEATURE_COUNT + len(settings.env.features)
+        others = others_shown(settings.env.underlyings_per_account)
+        width = FEATURE_COUNT + len(settings.env.features) + len(others)
         noted[KEY] = str(registered_reward(settings, width))
     return noted | {"learning.gamma": round(settings.discount, 9)}
 

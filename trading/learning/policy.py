@@ -287,7 +287,8 @@ def _misfit(name: str, there: tuple[int, ...], here: tuple[int, ...]) -> str:
         )
     if name.startswith(("input_norm.", "feature.weight_ih_l0")) and there[-1] != here[-1]:
         return (
-            f": it reads {there[-1]} features, this program shows {here[-1]} (docs/observation.md)"
+            f": it reads {there[-1]} features, this program shows {here[-1]} (docs/observation.md);"
+            " env.features adds some, and env.underlyings_per_account above 1"
         )
     part = name.partition(".")[0]
     if part in ("feature", "actor", "critic") and there[0] != here[0]:

@@ -265,6 +265,7 @@ def trading_rules(settings: Settings) -> "TradingRules":
         risk_aversion=settings.env.risk_aversion,
         risk_measure=int(RiskMeasure[settings.env.risk_measure.upper()]),
         size_levels=settings.env.size_levels,
+        underlyings_per_account=settings.env.underlyings_per_account,
     )
 
 
@@ -289,10 +290,11 @@ def model_config(settings: Settings) -> "CLSTMConfig":
 
 
 def observation_size(settings: Settings) -> int:
-    """Return how many numbers the policy sees: the features, and those of a user's own."""
-    from trading.envs.features import FEATURE_COUNT
+    """Return how many numbers the policy sees: the features, a user's own, what others hold."""
+    from trading.envs.features import FEATURE_COUNT, others_shown
 
-    return FEATURE_COUNT + len(settings.env.features)
+    others = others_shown(settings.env.underlyings_per_account)
+    return FEATURE_COUNT + len(settings.env.features) + len(others)
 
 
 def owner_choice(settings: Settings, noted: Mapping[str, Any] | None = None) -> "OwnerChoice":
@@ -497,12 +499,15 @@ def champion_notes(settings: Settings) -> dict[str, Any]:
     PluginError
         As of `own_features`.
     """
+    from trading.envs.features import others_shown
+
     features = own_features(settings)
-    if features is None:
+    others = others_shown(settings.env.underlyings_per_account)
+    if features is None and not others:
         return {}
     from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
 
-    return {CATALOGUE: noted_catalogue(features)}
+    return {CATALOGUE: noted_catalogue(features, others)}
 
 
 def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleBased":
@@ -533,6 +538,7 @@ def policy_of(settings: Settings, model: Path, acting: str | float | None = None
     """
     import torch
 
+    from trading.envs.features import others_shown
     from trading.learning.checkpoints import load_module_weights
     from trading.learning.noted_catalogue import check_catalogue, noted_catalogue
     from trading.learning.noted_settings import check_options
@@ -540,7 +546,8 @@ def policy_of(settings: Settings, model: Path, acting: str | float | None = None
 
     # As in training and in trading: matrices this small are slower on several threads.
     torch.set_num_threads(1)
-    check_catalogue(model, now=noted_catalogue(own_features(settings)))
+    others = others_shown(settings.env.underlyings_per_account)
+    check_catalogue(model, now=noted_catalogue(own_features(settings), others))
     check_options(model)
     acting = settings.policy.act if acting is None else acting
     policy = Policy(model_config(settings), settings.seed, acting=acting)

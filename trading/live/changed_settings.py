@@ -26,6 +26,7 @@ _ONCE_FIXED = {
     "env.features": "()",
     "env.reward": "None",
     "env.size_levels": "1",
+    "env.underlyings_per_account": "1",
 }
 """What was no setting when older journals were written."""
 _SHAPES = ("actions", "features", "model.", "env.features", "env.size_levels")
