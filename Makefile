@@ -90,10 +90,13 @@ bench: $(INSTALLED)
 	$(VENV)/bin/pip install -q -c constraints.txt -e '.[dev,bench]'
 	$(VENV)/bin/python benchmarks/report.py $(BENCH) $(if $(LONG),--long)
 
-# Lines and branches that the tests without a Ray runtime pass, of what is not compiled; of one
-# package by its own tests with PACKAGE=execution.
+# One figure of everything: lines and branches, of what is not compiled, that the tests of test-all
+# pass, and the commands that they start; of one package by its own tests with PACKAGE=execution. A
+# test that fails ends it without a figure.
 coverage: $(INSTALLED)
-	$(VENV)/bin/coverage run -m pytest $(PACKAGE:%=tests/%) -m "not slow and not long and $(ON_ITS_OWN)"
+	$(VENV)/bin/coverage erase
+	$(VENV)/bin/coverage run -m pytest $(PARALLEL) $(PACKAGE:%=tests/%) -m "$(ON_ITS_OWN)"
+	$(VENV)/bin/coverage combine --quiet
 	$(VENV)/bin/coverage report $(PACKAGE:%=--include="trading/%/*")
 
 # What a release is made of: an sdist and a wheel in dist/.

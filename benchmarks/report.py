@@ -119,6 +119,14 @@ BENCHMARKS = {
         short="--seconds 5",
         page="reliability.md",
     ),
+    "page": Benchmark(
+        "The page in a browser",
+        "First paint and bytes of the page at the end of a day, in Chromium, beside Ray's own "
+        "dashboard of the same processes.",
+        "page.md",
+        short="--rounds 3",
+        chart=Chart(("first paint ms", "drawn ms"), "milliseconds from opening the page"),
+    ),
     "strategies": Benchmark(
         "Strategies and symbols in one application",
         "Time until ready, latency of decisions, cores and memory of the whole application.",

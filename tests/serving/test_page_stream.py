@@ -1,6 +1,7 @@
 """What the page is told, edition by edition, without a browser and without Ray."""
 
 import asyncio
+import gzip
 import re
 import zlib
 from collections.abc import AsyncIterator
@@ -180,8 +181,8 @@ def test_an_answer_ends_before_serve_ends_it(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_day_of_bars_is_small() -> None:
-    """A whole day with its fills, decisions and notes, and the page's files, below 300 kB."""
-    from trading.live.recent_activity import MOST_DECISIONS, MOST_FILLS
+    """A day with the page's files is below 300 kB, all that is ever kept below 100 as sent."""
+    from trading.live import recent_activity as kept
     from trading.serving.page_routes import _page_files
 
     day = {
@@ -198,7 +199,7 @@ def test_a_day_of_bars_is_small() -> None:
                 "fees": 6.78,
                 "legs": [["O:SPY260206P00097500", 4, 1.94]] * 3,
             }
-            for n in range(MOST_FILLS)
+            for n in range(kept.MOST_FILLS)
         },
         "decisions": {
             str(n): {
@@ -211,13 +212,18 @@ def test_a_day_of_bars_is_small() -> None:
                 "allowed": list(range(37)),
                 "weights": 40,
             }
-            for n in range(MOST_DECISIONS)
+            for n in range(kept.MOST_DECISIONS)
         },
     }
-    files = sum(
-        len(each.content) for name, each in _page_files().items() if not name.endswith(".txt")
-    )
-    assert files + len(as_json(day)) < 300_000
+    files = [each for name, each in _page_files().items() if not name.endswith(".txt")]
+    assert sum(len(each.content) for each in files) + len(as_json(day)) < 300_000
+    day["sessions"] = {f"{n}": [1767623400 + n, 1e5 + n / 7] for n in range(kept.MOST_SESSIONS)}
+    day["learning"] = {str(n): {"updates": n, "kl": n / 7} for n in range(kept.MOST_UPDATES)}
+    day["notes"] = {str(n): {"t": n, "said": f"{n} of it. " * 20} for n in range(kept.MOST_NOTES)}
+    whole = as_json({"status": {}, "day": day})
+    assert len(whole) < 300_000
+    sent = sum(len(each.compressed) for each in files) + len(gzip.compress(whole))
+    assert sent < 100_000
 
 
 def test_the_journal_can_be_searched_by_every_kind_of_event() -> None:
