@@ -18,7 +18,12 @@ VECTOR_UNITS = {
     "sve": "SVE",
 }
 """By the flag of `/proc/cpuinfo`."""
-STAND_INS = ("ATEN_CPU_CAPABILITY", "OPENBLAS_CORETYPE", "NUMBA_CPU_NAME")
+STAND_INS = (
+    "ATEN_CPU_CAPABILITY",
+    "OPENBLAS_CORETYPE",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+)
 """Variables that have libraries compute as another processor would."""
 LIBRARIES = ("numpy", "numba", "torch", "ray")
 PEERS = (

@@ -15,9 +15,9 @@ from tests.learning.experience import OPTIONS, SMALL, random_rollout, random_sta
 from tests.usual import ppo_settings
 from trading.learning import compiled
 from trading.learning.clstm import CLSTM, CLSTMConfig
-from trading.learning.kernels import lstm
+from trading.learning.kernels import lstm, matrix_products
 from trading.learning.kernels import network as kernels
-from trading.learning.kernels.lstm import tanh
+from trading.learning.kernels.lstm import exp, tanh
 from trading.learning.policy import Policy, seeded_clstm
 from trading.learning.ppo_update import _by_autograd, _by_compiled
 from trading.learning.rollout import Rollout, whole_columns
@@ -31,7 +31,7 @@ SIZES = {
     "no multiple of a vector": replace(
         SMALL, observation_size=19, feature_hidden=33, actor_hidden=17, critic_hidden=50
     ),
-    "widest in one piece": replace(SMALL, feature_hidden=128, actor_hidden=128, critic_hidden=128),
+    "wide": replace(SMALL, feature_hidden=128, actor_hidden=200, critic_hidden=128),
 }
 
 every_size = pytest.mark.parametrize("config", SIZES.values(), ids=SIZES)
@@ -57,12 +57,14 @@ def both(network: CLSTM, rollout: Rollout) -> list[tuple]:
         return [network(*arguments), compiled.evaluate(network, *arguments)]
 
 
-@pytest.mark.parametrize("module", [lstm, kernels], ids=["lstm", "network"])
+@pytest.mark.parametrize(
+    "module", [lstm, kernels, matrix_products], ids=["lstm", "network", "products"]
+)
 def test_every_part_names_the_function_that_it_is_the_twin_of(module: ModuleType) -> None:
     functions = [
         node
         for node in ast.parse(inspect.getsource(module)).body
-        if isinstance(node, ast.FunctionDef)
+        if isinstance(node, ast.FunctionDef) and node.decorator_list
     ]
     assert len(functions) > 5
     for function in functions:
@@ -162,6 +164,14 @@ def test_tanh_is_right_everywhere() -> None:
     assert (tanh(np.float32(np.inf)), tanh(np.float32(-np.inf))) == pytest.approx((1.0, -1.0))
 
 
+def test_the_exponential_is_right_from_one_end_to_the_other() -> None:
+    x = np.linspace(-87.0, 88.0, 100_001, dtype=np.float32)
+    found = np.array([exp(value) for value in x])
+    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=3e-7)
+    assert np.isnan(exp(np.float32(np.nan)))
+    assert exp(np.finfo(np.float32).min) < 2e-38
+
+
 @pytest.mark.parametrize("name", [name for name in OPTIONS if name != "plain"])
 def test_options_are_left_to_pytorch(name: str) -> None:
     assert not compiled.supports(small_network(config=OPTIONS[name]))
@@ -172,8 +182,35 @@ def test_a_network_derived_from_it_is_left_to_pytorch() -> None:
     assert not compiled.supports(type("Other", (CLSTM,), {})(SMALL))
 
 
-def test_wide_layers_are_left_to_pytorch() -> None:
-    assert not compiled.supports(small_network(config=replace(SMALL, actor_hidden=512)))
+@pytest.mark.parametrize(("rows", "terms"), [(1, 1), (3, 5), (16, 122), (13, 257)])
+@pytest.mark.parametrize("columns", [1, 16, 38, 64, 100])
+def test_products_are_right_for_every_shape(rows: int, terms: int, columns: int) -> None:
+    rng = np.random.default_rng(0)
+    left = rng.normal(size=(rows, terms)).astype(np.float32)
+    right = rng.normal(size=(terms, columns)).astype(np.float32)
+    wanted = left.astype(np.float64) @ right
+    across = np.ascontiguousarray(right.T)
+    parts = [right[:, : columns // 2].copy(), right[:, columns // 2 :].copy()]
+    for packed in (
+        matrix_products.pack(right),
+        matrix_products.pack_beside(*parts),
+        matrix_products.pack_across(across[:, : terms // 2].copy(), across[:, terms // 2 :].copy()),
+    ):
+        found = np.full((rows + 1, columns), 7.0, np.float32)
+        matrix_products.multiply(left, packed, found[:rows])
+        np.testing.assert_allclose(found[:rows], wanted, atol=1e-4)
+        assert (found[rows] == 7.0).all(), "wrote behind the last row"
+    found = matrix_products.multiply_across(np.ascontiguousarray(left.T), right)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["left", "right"])
+def test_a_product_with_a_nan_is_one(where: str) -> None:
+    sides = {"left": np.ones((2, 3), np.float32), "right": np.ones((3, 2), np.float32)}
+    sides[where][0, 1] = np.nan
+    found = np.zeros((2, 2), np.float32)
+    matrix_products.multiply(sides["left"], matrix_products.pack(sides["right"]), found)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(sides["left"] @ sides["right"]))
 
 
 def test_a_weight_without_memory_of_its_own_is_refused() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trading.learning.clstm import CLSTM, TensorState
 from trading.learning.kernels import lstm, network
-from trading.learning.kernels.lstm import FloatArray
+from trading.learning.kernels.matrix_products import FloatArray, multiply_across
 from trading.learning.rollout import BoolArray, RecurrentState
 
 _KEYS = ("feature_h", "feature_c", "actor_h", "actor_c", "critic_h", "critic_c")
@@ -26,7 +26,6 @@ def supports(module: CLSTM) -> bool:
         and config.window is None
         and not config.layer_norm
         and module.value_head.weight.device.type == "cpu"
-        and all(map(_is_small, (module.feature, module.actor, module.critic)))
     )
 
 
@@ -143,18 +142,12 @@ class CompiledNetwork:
         return found.losses.astype(np.float32), flat
 
 
-def _is_small(layer: nn.LSTM) -> bool:
-    """Whether the products of a step are small to BLAS; of large ones PyTorch's are faster."""
-    size = (layer.input_size + layer.hidden_size) * 4 * layer.hidden_size
-    return lstm.FEWEST_ROWS * size <= lstm.SMALL_PRODUCT
-
-
 def _by_weights(layer: lstm.Layer) -> list[FloatArray]:
     """Gradients of an LSTM's weights and biases, from those of its gates."""
-    seen = torch.from_numpy(layer.seen).flatten(0, 1)
-    gates = torch.from_numpy(layer.gates).flatten(0, 1)
-    both, bias = (gates.t() @ seen).numpy(), gates.sum(dim=0).numpy()
-    units = layer.hidden.shape[1]
+    steps, rows, units = layer.before.shape
+    gates = layer.gates.reshape(steps * rows, 4 * units)
+    both = multiply_across(gates, layer.seen.reshape(steps * rows, -1))
+    bias = gates.sum(axis=0)
     return [both[:, :-units], both[:, -units:], bias, bias]
 
 

@@ -1,38 +1,28 @@
 """One step of an LSTM, forward and backward, as compiled loops for processors.
 
-Matrix products go to BLAS, the rest is vector loops. A sequence's state is zeroed on the way where
-an episode starts, so sequences need no cuts and no padding. The interpreter's lock is not held.
+Matrix products are those of `kernels.matrix_products`, the rest is vector loops. A sequence's state
+is zeroed on the way where an episode starts, so sequences need no cuts and no padding. The
+interpreter's lock is not held.
 
 Gates are in the order of `torch.nn.LSTM`: input, forget, candidate, output.
 """
 
+from math import log
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg.cython_blas  # noqa: F401 the BLAS that Numba calls, so that it is there now
 from numba import njit
-from threadpoolctl import threadpool_limits
 
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
-
-SMALL_PRODUCT = 1_000_000
-"""Multiplications up to which OpenBLAS takes its kernels for small matrices, the fastest here."""
-
-FEWEST_ROWS = 4
-"""Of such a product; with fewer it is no faster."""
-
-# A step's products are too small to share out: BLAS's threads would wait for each other.
-threadpool_limits(limits=1, user_api="blas")
-
-kernel = njit(
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-    # All but nnan and ninf: a NaN must come out as one.
-    fastmath={"contract", "reassoc", "nsz", "arcp"},
+from trading.learning.kernels.matrix_products import (
+    FloatArray,
+    Packed,
+    kernel,
+    multiply,
+    pack_across,
 )
+
+BoolArray = npt.NDArray[np.bool_]
 
 _HALF, _ONE, _ZERO = np.float32(0.5), np.float32(1.0), np.float32(0.0)
 _SATURATED = np.float32(7.90531110763549805)
@@ -53,6 +43,22 @@ _EVEN = (
 )
 
 
+_PER_LOG_2 = np.float32(1.0 / log(2.0))
+_LOG_2_HIGH, _LOG_2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
+_TO_WHOLE = np.float32(1.5 * 2.0**23)
+"""Added to a number, it leaves the nearest whole one in the lowest bits."""
+_LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
+_EXPONENT_BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
+_SERIES = (
+    np.float32(1.9875691500e-4),
+    np.float32(1.3981999507e-3),
+    np.float32(8.3334519073e-3),
+    np.float32(4.1665795894e-2),
+    np.float32(1.6666665459e-1),
+    np.float32(5.0000001201e-1),
+)
+
+
 class LayerWeights(NamedTuple):
     """Of an `nn.LSTM` with I inputs and H units, as it keeps them."""
 
@@ -69,8 +75,8 @@ class LayerWeights(NamedTuple):
 class Layer(NamedTuple):
     """An LSTM that runs over T steps of B sequences, and what its backward pass needs."""
 
-    weights: FloatArray
-    """float32 [I + H, 4H]: what inputs and hidden state are multiplied with."""
+    weights: Packed
+    """[I + H, 4H]: what inputs and hidden state are multiplied with."""
     bias: FloatArray
     """float32 [4H]: both biases added up."""
     hidden: FloatArray
@@ -95,15 +101,8 @@ def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: LayerWeight
     """
     rows, units = hidden.shape
     columns, inputs = weights.inputs.shape
-    both = np.empty((inputs + units, columns), np.float32)
-    for i in range(inputs):
-        for j in range(columns):
-            both[i, j] = weights.inputs[j, i]
-    for i in range(units):
-        for j in range(columns):
-            both[inputs + i, j] = weights.recurrent[j, i]
     return Layer(
-        both,
+        pack_across(weights.inputs, weights.recurrent),
         weights.inputs_bias + weights.recurrent_bias,
         hidden,
         cell,
@@ -149,7 +148,7 @@ def backward(
     layer: Layer,
     t: int,
     begins: BoolArray,
-    weights: FloatArray,
+    weights: Packed,
     d_hidden: FloatArray,
     d_cell: FloatArray,
     d_seen: FloatArray,
@@ -166,7 +165,7 @@ def backward(
         The step's place.
     begins : bool [B]
         As in `forward`.
-    weights : float32 [4H, I + H]
+    weights : [4H, I + H]
         `layer.weights` transposed.
     d_hidden : float32 [B, H]
         Of the hidden state, by later steps and by the outputs.
@@ -184,14 +183,6 @@ def backward(
             d_cell[row] = _ZERO
         else:
             d_hidden[row] = d_seen[row, width:]
-
-
-@kernel
-def multiply(left: FloatArray, right: FloatArray, product: FloatArray) -> None:
-    """Multiply matrices, in pieces of rows that are small to BLAS; twin of `torch.mm`."""
-    piece = max(FEWEST_ROWS, SMALL_PRODUCT // right.size // FEWEST_ROWS * FEWEST_ROWS)
-    for start in range(0, len(left), piece):
-        np.dot(left[start : start + piece], right, product[start : start + piece])
 
 
 @kernel
@@ -219,6 +210,32 @@ def tanh(x: np.float32) -> np.float32:
     even = even * y + _EVEN[2]
     even = even * y + _EVEN[3]
     return x * odd / even
+
+
+# It lives on rounding, and would take its callers' liberties if it did not refuse them.
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=False)
+def exp(x: np.float32) -> np.float32:
+    """Exponential to 2e-7 of itself from -87 to 88, beyond that of the end; twin of `torch.exp`.
+
+    The whole powers of two, and a polynomial for the rest, whose coefficients are those of Cephes
+    (expf.c).
+    """
+    if x < _LOWEST:
+        x = _LOWEST
+    elif x > _HIGHEST:
+        x = _HIGHEST
+    shifted = x * _PER_LOG_2 + _TO_WHOLE
+    whole = shifted - _TO_WHOLE
+    r = x - whole * _LOG_2_HIGH - whole * _LOG_2_LOW
+    y = _SERIES[0]
+    y = y * r + _SERIES[1]
+    y = y * r + _SERIES[2]
+    y = y * r + _SERIES[3]
+    y = y * r + _SERIES[4]
+    y = y * r + _SERIES[5]
+    y = y * (r * r) + r + _ONE
+    bits = np.int32(np.float32(shifted).view(np.int32) + _EXPONENT_BIAS) << _MANTISSA_BITS
+    return y * np.int32(bits).view(np.float32)
 
 
 @kernel

@@ -12,14 +12,22 @@ from numba import njit
 
 from trading.learning.kernels.lstm import (
     BoolArray,
-    FloatArray,
     Layer,
     LayerWeights,
     backward,
+    exp,
     forward,
-    kernel,
     layer,
+)
+from trading.learning.kernels.matrix_products import (
+    FloatArray,
+    Packed,
+    kernel,
     multiply,
+    multiply_across,
+    pack,
+    pack_across,
+    pack_beside,
 )
 
 IntArray = npt.NDArray[np.int64]
@@ -137,7 +145,9 @@ def evaluate(
     feature = layer(1, state.feature_hidden, state.feature_cell, network.feature)
     actor = layer(1, state.actor_hidden, state.actor_cell, network.actor)
     critic = layer(1, state.critic_hidden, state.critic_cell, network.critic)
-    to_logits = np.ascontiguousarray(network.policy_weight.T)
+    to_logits = pack_across(
+        network.policy_weight, np.empty((len(network.policy_weight), 0), np.float32)
+    )
     for t in range(steps):
         _normalise(observations[t], network, normed, scaled)
         forward(feature, 0, scaled, first[t])
@@ -192,7 +202,9 @@ def learn(
 
     observed = np.empty((rows, features), np.float32)
     scaled = np.empty((rows, features), np.float32)
-    to_logits = np.ascontiguousarray(network.policy_weight.T)
+    to_logits = pack_across(
+        network.policy_weight, np.empty((len(network.policy_weight), 0), np.float32)
+    )
     for t in range(length):
         for row in range(rows):
             observed[row] = steps.observations[t, columns[row]]
@@ -215,9 +227,11 @@ def learn(
 
     d_norm_weight = np.zeros(features, np.float32)
     d_norm_bias = np.zeros(features, np.float32)
-    by_feature, by_actor, by_critic = _zeros(feature), _zeros(actor), _zeros(critic)
+    by_feature = _zeros(feature, network.feature)
+    by_actor, by_critic = _zeros(actor, network.actor), _zeros(critic, network.critic)
+    from_logits = pack(network.policy_weight)
     for t in range(length - 1, -1, -1):
-        _add_product(by_actor.d_hidden, d_logits[t], network.policy_weight, by_actor.spare)
+        _add_product(by_actor.d_hidden, d_logits[t], from_logits, by_actor.spare)
         for row in range(rows):
             d_hidden, d_value = by_critic.d_hidden[row], d_values[t, row]
             for j in range(len(d_hidden)):
@@ -234,14 +248,14 @@ def learn(
                 d_norm_bias[j] += d_scaled[j]
 
     flat = d_logits.reshape(length * rows, actions)
-    d_value = d_values.reshape(1, length * rows)
+    d_value = d_values.reshape(length * rows, 1)
     return Gradients(
         losses,
         d_norm_weight,
         d_norm_bias,
-        np.dot(flat.T, actor_out.reshape(length * rows, -1)),
+        multiply_across(flat, actor_out.reshape(length * rows, -1)),
         flat.sum(axis=0),
-        np.dot(d_value, critic_out.reshape(length * rows, -1)),
+        multiply_across(d_value, critic_out.reshape(length * rows, -1)),
         np.array([d_value.sum()], np.float32),
         feature,
         actor,
@@ -301,8 +315,8 @@ def decide(
 class _Backward(NamedTuple):
     """Gradients that go back through a layer's steps, see `kernels.lstm.backward`."""
 
-    weights: FloatArray
-    """float32 [4H, I + H]."""
+    weights: Packed
+    """[4H, I + H]."""
     d_hidden: FloatArray
     """float32 [B, H]."""
     d_cell: FloatArray
@@ -314,11 +328,11 @@ class _Backward(NamedTuple):
 
 
 @kernel
-def _zeros(of: Layer) -> _Backward:
+def _zeros(of: Layer, weights: LayerWeights) -> _Backward:
     """Begin behind the last step, where nothing follows; twin of `torch.zeros_like`."""
     rows, units = of.hidden.shape
     return _Backward(
-        np.ascontiguousarray(of.weights.T),
+        pack_beside(weights.inputs, weights.recurrent),
         np.zeros((rows, units), np.float32),
         np.zeros((rows, units), np.float32),
         np.empty((rows, of.seen.shape[2]), np.float32),
@@ -383,6 +397,23 @@ def _log_softmax(logits: FloatArray, log_probs: FloatArray) -> None:
 
 
 @kernel
+def _softmax(logits: FloatArray, probabilities: FloatArray) -> np.float32:
+    """Fill `probabilities` [N] of one row, of which what is forbidden may have 1e-38.
+
+    Twin of `torch.softmax`. Returns what logits are above log probabilities.
+    """
+    highest = logits.max()
+    for j in range(len(logits)):
+        probabilities[j] = exp(logits[j] - highest)
+    total = probabilities.sum()
+    part = _ONE / total
+    for j in range(len(logits)):
+        probabilities[j] *= part
+    shift: np.float32 = highest + np.log(total)
+    return shift
+
+
+@kernel
 def _loss(
     steps: Steps,
     t: int,
@@ -400,15 +431,14 @@ def _loss(
     mask = steps.action_mask[t, column]
     action = steps.actions[t, column]
     advantage = steps.advantages[t, column]
-    log_probs = np.empty_like(logits)
-    _log_softmax(logits, log_probs)
-    log_ratio = log_probs[action] - steps.log_probs[t, column]
+    probabilities = np.empty_like(logits)
+    shift = _softmax(logits, probabilities)
+    log_ratio = logits[action] - shift - steps.log_probs[t, column]
     ratio = np.exp(log_ratio)
     clipped = min(max(ratio, _ONE - coefficients.clip), _ONE + coefficients.clip)
     entropy = _ZERO
     for j in range(len(logits)):
-        if mask[j]:
-            entropy -= np.exp(log_probs[j]) * log_probs[j]
+        entropy -= probabilities[j] * (logits[j] - shift) if mask[j] else _ZERO
     error = value - steps.returns[t, column]
     losses[0] -= weight * min(ratio * advantage, clipped * advantage)
     losses[1] += 0.5 * weight * error * error
@@ -419,11 +449,8 @@ def _loss(
     push = -weight * advantage * ratio if ratio * advantage <= clipped * advantage else _ZERO
     pull = coefficients.entropy * weight
     for j in range(len(logits)):
-        if mask[j]:
-            probability = np.exp(log_probs[j])
-            logits[j] = probability * (pull * (log_probs[j] + entropy) - push)
-        else:
-            logits[j] = _ZERO
+        gradient = probabilities[j] * (pull * (logits[j] - shift + entropy) - push)
+        logits[j] = gradient if mask[j] else _ZERO
     logits[action] += push
     d_value: np.float32 = coefficients.value * weight * error
     return d_value
@@ -439,7 +466,7 @@ def _add(into: FloatArray, what: FloatArray) -> None:
 
 
 @kernel
-def _add_product(into: FloatArray, left: FloatArray, right: FloatArray, spare: FloatArray) -> None:
+def _add_product(into: FloatArray, left: FloatArray, right: Packed, spare: FloatArray) -> None:
     """Add the product to `into` [B, H], by way of `spare`; twin of `torch.addmm`."""
     multiply(left, right, spare)
     _add(into, spare)
