@@ -63,11 +63,15 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_recorded_days_become_a_history_that_is_listed(recordings: Path, tmp_path: Path) -> None:
+def test_recorded_days_become_a_history_that_is_listed(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "history"
     days = ("--date", str(DAY), "--symbols", "AAA", "--into", str(folder))
+    monkeypatch.setattr("trading.progress._QUIET_S", 0.0)
     done = run(*days, "--recordings", str(recordings))
     assert done.exit_code == 0, done.output
+    assert "recorded days: 1 of 1 sessions, " in done.stderr
     assert "--set learning.history=" in done.output
     (day,) = History(folder, DEFAULT_RULES, DEFAULT_FEES).days
     assert (day.underlying, day.date, day.bars) == ("AAA", str(DAY), MINUTES)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import date as Date  # noqa: N812 - `date` is an option's name
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from trading.cli.data import (
     with_symbols,
 )
 from trading.config import Settings
+from trading.progress import counted
 
 if TYPE_CHECKING:
     from trading.data.recorded_session import RecordedSession
@@ -65,13 +67,12 @@ def history(
         if show or first is None:
             _say(folder, _read(folder, settings), as_json)
             return
-        console = Console(highlight=False, stderr=as_json)
         days = sessions_between(first, last or first)
-        told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
+        told = recorded_sessions(settings, days, recordings, flat_files, catalog)
         _say(folder, _write(folder, settings, told), as_json)
         if not as_json:
             told_how = f"history {folder}: train on it with --set learning.history={folder}"
-            console.print(told_how, soft_wrap=True)
+            Console(highlight=False).print(told_how, soft_wrap=True)
 
 
 def _read(folder: Path, settings: Settings) -> "list[HistoryDay]":
@@ -133,9 +134,8 @@ def recorded_sessions(
     recordings: Path | None,
     flat_files: Path | None,
     catalog: Path | None,
-    console: Console,
 ) -> Iterator["RecordedSession"]:
-    """Every day of every symbol from the one source that was named."""
+    """Every day of every symbol from the one source that was named; says how fast that goes."""
     from trading.data.catalog import Catalog
     from trading.data.recorded_session import RecordedSession
     from trading.data.recording import load_recording
@@ -147,9 +147,10 @@ def recorded_sessions(
     told, dividends = corporate_actions(settings)
     actions = [*told, *special_dividends(dividends)]
     bar_ns = settings.data.bar_seconds * 1_000_000_000
-    for day in days:
-        for symbol in settings.symbols:
-            console.print(f"{symbol} {day}")
+    wanted = list(product(days, settings.symbols))
+    with counted("recorded days", "sessions", len(wanted)) as progress:
+        for done, (day, symbol) in enumerate(wanted):
+            progress(done)
             if flat_files is not None:
                 yield RecordedSession.from_flat_files(
                     flat_files, day, symbol, calendar, bar_ns, actions=actions
@@ -161,6 +162,7 @@ def recorded_sessions(
             else:
                 folder = recordings or recordings_path(settings)
                 yield load_recording(folder, day, symbol)
+        progress(len(wanted))
 
 
 def _table(days: list["HistoryDay"]) -> Table:

@@ -138,12 +138,8 @@ def fit(
 
         console = _console(stderr=as_json)
         days = sessions_between(first, last or first)
-        told = recorded_sessions(settings, days, recordings, flat_files, catalog, console)
-        watched: list[SampledSession] = []
-        with counted("reading", "sessions", len(days) * len(settings.symbols)) as progress:
-            for each in told:
-                watched.append(_watched(each))
-                progress(len(watched))
+        told = recorded_sessions(settings, days, recordings, flat_files, catalog)
+        watched = [_watched(each) for each in told]
         rate = settings.env.risk_free_rate_pct / 100.0
         with counted("fitting", "rounds", ROUNDS) as progress:
             found = fitted_to(watched, rate, settings.seed, progress)
