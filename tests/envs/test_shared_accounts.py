@@ -27,6 +27,7 @@ from trading.envs.vector_env import (
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import EveryDay, backtest_history, history_returns
 from trading.evaluation.baselines import BUY_AND_HOLD, SHORT_STRANGLE, random_masked
+from trading.evaluation.tear_sheet import tear_sheet
 from trading.execution.broker import PaperBroker
 from trading.execution.events import Event, OrderFilled, OrderRejected
 from trading.execution.journal import Journal
@@ -389,6 +390,8 @@ def test_a_backtest_counts_accounts_and_not_their_rows(history: Path) -> None:
         assert np.allclose(
             result.parts.sum(axis=(1, 2)) / result.capital, result.returns, atol=1e-9
         )
+    sheet = tear_sheet("two underlyings", {"strangle": result}, {})
+    assert "10 sessions in 1 episode: an account" in sheet and "Trades of strangle" not in sheet
     returns = history_returns(history, RULES, DEFAULT_FEES, random_masked(2), SESSIONS)
     whole = backtest_history(history, RULES, DEFAULT_FEES, random_masked(2), SESSIONS)
     assert returns == pytest.approx([whole.closed_returns.sum() / SESSIONS])

@@ -92,6 +92,16 @@ def test_bootstrap_of_equal_sessions_has_no_interval():
     assert np.isnan(interval).all()
 
 
+def test_sessions_that_differ_by_rounding_alone_make_no_interval_endless():
+    """Most resamples of one loss among nothing hold none: what they vary by is rounding."""
+    returns = np.full(20, 1e-17) * np.arange(20)
+    returns[[4, 11]] = -0.006, 0.002
+    low, high = return_statistics.bootstrap_interval(
+        returns, lambda r: float(r.mean()), generator=np.random.default_rng(0)
+    )
+    assert -0.1 < low < returns.mean() < high < 0.1
+
+
 def test_bootstrap_of_one_session_has_no_interval():
     interval = return_statistics.bootstrap_interval(
         np.ones(1), lambda r: float(r.mean()), generator=np.random.default_rng(0)

@@ -344,8 +344,9 @@ def _about_settings(settings: Settings) -> list[tuple[str, str]]:
         schedule = fee_schedule(settings)._asdict()
         rates = ", ".join(f"{name} {rate:g}" for name, rate in schedule.items())
         fees = f"{execution.fee_schedule} (execution.fee_schedule): {rates}"
+    begins = "a session" if settings.env.sessions_per_episode == 1 else "an episode"
     return [
-        ("capital", f"{settings.account.initial_capital:,.0f} USD a session"),
+        ("capital", f"{settings.account.initial_capital:,.0f} USD {begins}"),
         ("fees", fees),
         ("settings", "the defaults" if not changed else ", ".join(changed)),
     ]

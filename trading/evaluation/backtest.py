@@ -1,7 +1,7 @@
 """Sessions traded from the open to the close by a policy or a baseline, in the training markets."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,6 +71,9 @@ class Backtest:
     of an episode by, as a fraction of the initial capital; 0 in the others."""
     episode: I64
     """[D], which episode each session is of."""
+    underlyings: int = 1
+    """How many an account trades; what is held is then that of the first one that holds something,
+    and the rest is of all together."""
 
     @property
     def closed_returns(self) -> F64:
@@ -353,7 +356,8 @@ def _run(
     work.tell(work.bars)
     rows = env.rows
     bars = [bar.of_accounts(rows) for bar in env.bars]
-    return _gathered(bars, length[::rows], named, capital, taken, closed[::rows])
+    told = _gathered(bars, length[::rows], named, capital, taken, closed[::rows])
+    return replace(told, underlyings=rows)
 
 
 def _returns(env: OptionsVectorEnv, capital: float, trader: SessionTrader, sessions: I64) -> F64:

@@ -1,7 +1,7 @@
 """What a series of sessions says about a trader: pure functions of arrays, one entry a session.
 
-Returns are fractions of the initial capital and are summed, never compounded: every session is an
-episode of its own that begins with the initial capital.
+Returns are fractions of the initial capital and are summed, never compounded: every episode, of one
+session or of several in a row, begins with the initial capital.
 """
 
 from collections.abc import Callable
@@ -151,10 +151,9 @@ def bootstrap_interval(
     index = (drawn[first] + since) % n
     errors = _errors_by_blocks(influence[index], begins)
     values = np.array([statistic(returns[row]) for row in index])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = (values - estimate) / errors
-    # A resample of equal sessions or of one block has no error to measure by.
-    distance = distance[np.isfinite(distance)]
+    # A resample of equal sessions, but for rounding, or of one block has no error to measure by.
+    measured = np.isfinite(values) & np.isfinite(errors) & (errors > _LEAST_ERROR * error)
+    distance = (values[measured] - estimate) / errors[measured]
     if len(distance) < resamples // 2:
         return float("nan"), float("nan")
     tail = (1.0 - confidence) / 2.0
@@ -163,6 +162,8 @@ def bootstrap_interval(
 
 
 _FEWEST_SESSIONS = 4
+_LEAST_ERROR = 1e-6
+"""Standard error of a resample, over that of all sessions, below which it is rounding."""
 
 
 def _jackknife_influence(returns: Series, statistic: Callable[[Series], float]) -> Series:

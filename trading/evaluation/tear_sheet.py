@@ -17,6 +17,7 @@ from trading.market.chain import F64
 _MOST_BARS = 24
 _MOST_MARKERS = 80
 _MOST_TRADES = 40
+_FIRST_HELD = "; of an account's underlyings the first that holds something"
 _COLOURS = {
     "delta": "#1f77b4",
     "gamma": "#17becf",
@@ -58,8 +59,13 @@ def tear_sheet(
         ("Drawdown", "Fall from the highest sum so far, % of the capital.", _drawdown(results)),
     ]
     trades = _trades(main)
+    of_trades = (
+        f"Trades of {name}",
+        f"{len(trades)}: bars are those of the session, profits are after spreads and fees.",
+        _trade_table(trades),
+    )
     sections = [
-        ("Summary", "Every session begins with the initial capital.", _figures(tables, name)),
+        ("Summary", _begun(main), _figures(tables, name)),
         *(across_sessions if len(main.returns) > 1 else []),
         (
             "Within the session",
@@ -78,7 +84,8 @@ def tear_sheet(
         ),
         (
             f"Positions of {name}",
-            "Share of the sessions that hold each strategy, by bar.",
+            "Share of the sessions that hold each strategy, by bar"
+            f"{_FIRST_HELD if main.underlyings > 1 else ''}.",
             _positions(main),
         ),
         (
@@ -87,11 +94,7 @@ def tear_sheet(
             _contracts(results),
         ),
         (f"Actions of {name}", _held_share(main), _actions(main)),
-        (
-            f"Trades of {name}",
-            f"{len(trades)}: bars are those of the session, profits are after spreads and fees.",
-            _trade_table(trades),
-        ),
+        *([] if main.underlyings > 1 else [of_trades]),
         (f"Sessions of {name}", "", _sessions(main)),
     ]
     intro = (
@@ -278,6 +281,17 @@ def _trades(main: Backtest) -> list[tuple[str, ...]]:
             )
             begin = end
     return trades
+
+
+def _begun(main: Backtest) -> str:
+    """Return what sessions begin with, and how many of them an account trades in a row."""
+    episodes, sessions = len(np.unique(main.episode)), len(main.episode)
+    if episodes == sessions:
+        return "Every session begins with the initial capital."
+    return (
+        f"{sessions} sessions in {episodes} episode{'s' * (episodes > 1)}: an account begins each "
+        "with the initial capital and trades its sessions in a row, through nights and expiries."
+    )
 
 
 def _trade_table(trades: Sequence[tuple[str, ...]]) -> str:
