@@ -15,7 +15,7 @@ from tests.waits import WAIT_S
 from trading.app import learning_loop
 from trading.app.learning_loop import LearningLoop, learner_figures
 from trading.execution.events import ChallengerRejected, PromotedBy
-from trading.learning.champion.manager import ChampionManager, PromotionDecision
+from trading.learning.champion.manager import ChampionManager
 from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.online import LearnerReport
@@ -55,11 +55,12 @@ class Refuser:
         self.report = LearnerReport()
         self.follow = manager.follow
         self.learned = 0
+        self._manager = manager
 
-    def learn(self, rollout: object) -> PromotionDecision | None:
+    def learn(self, rollout: object) -> None:
         self.learned += 1
-        event = ChallengerRejected(0, 1, 5, 1, ("kl",), "too far", 1, False)
-        return PromotionDecision(event) if self.learned == 1 else None
+        if self.learned == 1:
+            self._manager.reject(ChallengerRejected(0, 0, 5, 0, ("kl",), "too far", 1, False))
 
 
 def manager(folder: Path) -> ChampionManager:
@@ -118,9 +119,8 @@ class Hangs(Refuser):
         super().__init__(manager)
         self.go_on = threading.Event()
 
-    def learn(self, rollout: object) -> PromotionDecision | None:
+    def learn(self, rollout: object) -> None:
         self.go_on.wait(WAIT_S)
-        return None
 
 
 def test_how_long_it_has_been_at_a_fragment_is_known_while_the_learner_hangs(
@@ -159,14 +159,10 @@ def test_without_a_learner_the_account_is_followed_too(tmp_path: Path) -> None:
 class Promoter(Refuser):
     """A learner whose first challenger is promoted."""
 
-    def __init__(self, manager: ChampionManager) -> None:
-        super().__init__(manager)
-        self._manager = manager
-
-    def learn(self, rollout: object) -> PromotionDecision | None:
+    def learn(self, rollout: object) -> None:
         self.learned += 1
-        why = Promotion(2, PromotedBy.GATE, "not worse")
-        return self._manager.promote(write(2), why) if self.learned == 1 else None
+        if self.learned == 1:
+            self._manager.promote(write(2), Promotion(2, PromotedBy.GATE, "not worse"))
 
 
 class Takes(Live):
@@ -197,7 +193,7 @@ def test_a_promotion_does_not_wait_for_the_accounts_next_fragment(
     present.promote(write(2), Promotion(2, PromotedBy.GATE, "not worse"))
     learner: Any = Refuser(present)
     loop = LearningLoop(live, present, learner, None, lockstep=False, stop=stop)
-    answers = run_until(loop, stop, live, lambda told: len(told) == 2 and not present.offered)
+    answers = run_until(loop, stop, live, lambda told: len(told) == 2 and not present.waiting)
     assert [each.fragment for each in answers] == [None, None], "sent again, until it has it"
     numbers = [[each.event.champion for each in answer.decisions] for answer in answers]
     assert numbers == [[2], [2]]

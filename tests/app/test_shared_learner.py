@@ -65,17 +65,14 @@ class Account(NamedTuple):
         return self.offered
 
     def learn(self, rollout: Rollout) -> ChampionPromoted | None:
+        self.learning.follow(self.reported)
         self.learning.learn(rollout)
         return self.offered
 
     @property
     def offered(self) -> ChampionPromoted | None:
-        offered = self.manager.offered
-        if not offered:
-            return None
-        event = offered[-1].event
-        assert isinstance(event, ChampionPromoted)
-        return event
+        events = [each.event for each in self.manager.waiting]
+        return next((each for each in events if isinstance(each, ChampionPromoted)), None)
 
     @property
     def reported(self) -> AccountChampion:
@@ -117,21 +114,17 @@ def address(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SharedLe
 def account(folder: Path, address: SharedLearnerAddress, name: str) -> Account:
     champions = ChampionStore(settings_of(folder)[name].paths.checkpoints, 5)
     manager = ChampionManager(champions)
-    learning = SharedLearning(address, name, champions, manager, 0, WAIT_S)
+    learning = SharedLearning(address, name, manager, WAIT_S)
     deadline = time.monotonic() + START_S
-    first = learning.begin(champions, lambda: time.monotonic() > deadline, lambda phase: None)
-
-    def write(into: Path) -> None:
-        assert first is not None
-        write_shared(into, first)
-
-    manager.begin(write, 0, "the shared learner's", AccountChampion())
+    assert learning.begin(
+        AccountChampion(), lambda: time.monotonic() > deadline, lambda phase: None
+    )
     return Account(learning, manager, champions)
 
 
 def rejections(account: Account) -> list[ChallengerRejected]:
     """What an account has heard of and is to journal."""
-    events = [each.event for each in account.learning.take_rejections()]
+    events = [each.event for each in account.manager.waiting]
     assert all(isinstance(each, ChallengerRejected) for each in events)
     return [each for each in events if isinstance(each, ChallengerRejected)]
 
@@ -166,7 +159,7 @@ def test_both_strategies_are_learned_from_both_are_promoted_and_trade_on_without
     assert (event.champion, event.before, event.by) == (2, 1, PromotedBy.GATE)
     assert a.learning.report.fragments == {"a": 1}
     until(lambda: b.learning.follow(b.reported) or b.champion == 2)
-    (other,) = (each.event for each in b.manager.offered)
+    (other,) = (each.event for each in b.manager.waiting)
     assert (other.version, other.reason) == (event.version, event.reason)
     for name, weights in a.manager.champion.weights.items():
         np.testing.assert_array_equal(weights, b.manager.champion.weights[name])
@@ -177,7 +170,7 @@ def test_both_strategies_are_learned_from_both_are_promoted_and_trade_on_without
     assert (a.champion, b.champion) == (1, 2)
     time.sleep(1.1)
     a.learning.follow(fell)
-    assert a.champion == 1 and not a.manager.offered, "what it fell from is no news"
+    assert a.champion == 1 and not a.manager.waiting, "what it fell from is no news"
     assert b.learn(fragment(settings, 2)) is not None
     assert b.learning.report.fragments == {"a": 1, "b": 1}
     assert b.learning.report.rollbacks == {"a": 1}
@@ -193,11 +186,11 @@ def test_both_strategies_are_learned_from_both_are_promoted_and_trade_on_without
     until(lambda: b.learning.learn(fragment(settings, 5)) or b.champion > 3)
     assert b.learning.report.updates > 2, "it went on from its checkpoint"
 
-    again = SharedLearning(address, "b", b.champions, b.manager, 0, WAIT_S)
+    again = SharedLearning(address, "b", b.manager, WAIT_S)
     newest = b.champion
     time.sleep(1.1)
     again.follow(b.reported)
-    assert b.champion == newest and not b.manager.offered, "nothing of it is news to the account"
+    assert b.champion == newest and not b.manager.waiting, "nothing of it is news to the account"
 
 
 @pytest.mark.parametrize("address", [("learning.gate.max_kl=1e-12",)], indirect=True)
@@ -214,11 +207,12 @@ def test_a_rejection_is_journalled_in_each_account_by_its_own_count(
     assert [each.number for each in mine] == [1, 2], "the third is heard of with the next news"
     assert [each.number for each in theirs] == [8, 9, 10], "all of them at once"
     assert mine[0].reason == theirs[0].reason and "KL" in mine[0].reason
-    assert rejections(b) == [], "once"
+    b.learning.follow(AccountChampion(champion=1, newest=1, refusals=10))
+    assert rejections(b) == [], "the account has them"
     assert (a.champion, b.champion) == (1, 1)
 
     # A process that starts again goes on with what comes from then on.
-    again = SharedLearning(address, "b", b.champions, b.manager, 10, WAIT_S)
+    again = SharedLearning(address, "b", b.manager, WAIT_S)
     again.learn(fragment(settings, 4))
     assert [each.number for each in rejections(b._replace(learning=again))] == [11]
 
@@ -276,9 +270,9 @@ def test_numbers_of_another_folder_of_the_learner_hide_nothing(
     assert b.hear() is None and b.champion == 1, "what no gate let pass is not taken up"
     assert b.learn(fragment(settings["a"], 1)) is not None
     assert b.champion == 2
-    again = SharedLearning(address, "b", b.champions, b.manager, 0, WAIT_S)
+    again = SharedLearning(address, "b", b.manager, WAIT_S)
     again.follow(b.reported)
-    assert b.champion == 2 and not b.manager.offered
+    assert b.champion == 2 and not b.manager.waiting
 
 
 def test_a_fragment_that_nobody_waits_for_any_more_is_not_learned(
@@ -286,7 +280,7 @@ def test_a_fragment_that_nobody_waits_for_any_more_is_not_learned(
 ) -> None:
     settings = settings_of(tmp_path)["a"]
     a, b = account(tmp_path, address, "a"), account(tmp_path, address, "b")
-    late = SharedLearning(address, "a", a.champions, a.manager, 0, 0.0)
+    late = SharedLearning(address, "a", a.manager, 0.0)
     for seed in range(12):
         late.learn(fragment(settings, seed))
         assert late.report.paused == "the shared learner is not done with a fragment after 0 s"

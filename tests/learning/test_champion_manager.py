@@ -8,7 +8,7 @@ import pytest
 
 from tests.learning.experience import SMALL
 from trading.errors import CheckpointError
-from trading.execution.events import ChampionPromoted, PromotedBy
+from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.manager import ChampionManager
 from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
@@ -72,9 +72,10 @@ def test_what_is_offered_is_the_present_one_until_the_account_says_otherwise(
     assert isinstance(decision.event, ChampionPromoted) and decision.champion is not None
     assert (decision.event.champion, decision.event.before) == (3, 2)
     assert not at_two.follow(AT_TWO)
-    assert at_two.offered == [decision] and at_two.champion.number == 3
+    assert at_two.waiting == (decision,) and at_two.champion.number == 3
+    assert not at_two.may_offer, "one at a time"
     assert not at_two.follow(AccountChampion(3, 2, 3, 2))
-    assert at_two.offered == [] and at_two.champion.number == 3
+    assert at_two.waiting == () and at_two.champion.number == 3 and at_two.may_offer
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_what_happens_while_a_challenger_is_judged_is_followed_and_the_next_one_
         store(tmp_path).write(write(3), Promotion(30, PromotedBy.OWNER, ""), AT_TWO)
     at_two.promote(write(4), not_worse(40))
     at_two.follow(account)
-    assert at_two.champion.number == trades and at_two.offered == []
+    assert at_two.champion.number == trades and at_two.waiting == ()
     following = at_two.promote(write(5), not_worse(50)).event
     assert isinstance(following, ChampionPromoted)
     assert following.before == trades and following.champion > 4 - (account.newest < 3)
@@ -107,7 +108,7 @@ def test_a_start_with_a_promotion_that_never_arrived_does_not_go_back_for_an_ear
     assert not begun.follow(AT_TWO)
     assert begun.champion.number == 3
     assert not begun.follow(AccountChampion(3, 2, 3, 2))
-    assert begun.champion.number == 3 and begun.offered == []
+    assert begun.champion.number == 3 and begun.waiting == ()
 
 
 def test_an_offer_over_what_the_owner_came_back_to_is_still_due(
@@ -116,7 +117,7 @@ def test_an_offer_over_what_the_owner_came_back_to_is_still_due(
     store(tmp_path).write(write(3), Promotion(30, PromotedBy.OWNER, ""), AT_TWO)
     decision = at_two.promote(write(4), not_worse(40))
     back = AccountChampion(2, 0, 3, 3)
-    assert not at_two.follow(back) and at_two.offered == [decision]
+    assert not at_two.follow(back) and at_two.waiting == (decision,)
     assert store(tmp_path).news_for(back) == decision.event
 
 
@@ -160,7 +161,7 @@ def test_a_folder_that_cannot_be_written_stops_no_look(
     assert not at_two.follow(AT_TWO)
     with pytest.raises(CheckpointError, match="no champion can be written"):
         at_two.promote(write(4), not_worse(40))
-    assert at_two.champion.number == 2 and at_two.offered == []
+    assert at_two.champion.number == 2 and at_two.waiting == ()
     assert at_two.follow(AccountChampion(1, 0, 2, 2)), "it is in memory"
     folder.unlink()
     at_two.follow(AccountChampion(1, 0, 2, 2))
@@ -185,6 +186,39 @@ def test_a_champion_that_cannot_be_read_is_told_once_and_tried_at_each_report(
     chosen = AccountChampion(3, 2, 3, 2)
     for _ in range(3):
         assert not at_two.follow(chosen)
-    assert caplog.text.count("a champion cannot be read") == 1
+    assert caplog.text.count("the account's champion 3 cannot be read") == 1
     store(tmp_path).write(write(3), Promotion(30, PromotedBy.OWNER, "by hand"), AT_TWO)
     assert at_two.follow(chosen) and at_two.champion.number == 3
+
+
+def test_where_the_accounts_champion_cannot_be_read_a_void_offer_is_not_judged_against(
+    tmp_path: Path, at_two: ChampionManager
+) -> None:
+    champions = store(tmp_path)
+    champions.write(write(3), Promotion(30, PromotedBy.OWNER, ""), AT_TWO)
+    (champions.path(3) / "module_state.pkl").write_bytes(b"damaged")
+    at_two.promote(write(4), not_worse(40))
+    assert not at_two.follow(AccountChampion(3, 2, 3, 2))
+    assert at_two.waiting == () and not at_two.may_offer
+    assert "trading checkpoints promote" in at_two.fault
+    assert at_two.follow(AccountChampion(2, 0, 3, 3)) and at_two.champion.number == 2
+    assert at_two.may_offer and not at_two.fault
+    following = at_two.promote(write(5), not_worse(50)).event
+    assert isinstance(following, ChampionPromoted)
+    assert (following.champion, following.before) == (5, 2)
+
+
+def test_rejections_go_on_from_the_accounts_count_and_wait_until_it_has_them(
+    at_two: ChampionManager,
+) -> None:
+    at_two.follow(AT_TWO._replace(refusals=7))
+    event = ChallengerRejected(0, 0, 5, 0, ("kl",), "too far", 1, False)
+    rejected = (at_two.reject(event), at_two.reject(event))
+    assert [(each.event.number, each.event.champion) for each in rejected] == [(8, 2), (9, 2)]  # type: ignore[union-attr]
+    assert at_two.waiting == rejected
+    at_two.follow(AT_TWO._replace(refusals=8))
+    assert at_two.waiting == rejected[1:]
+    # A report of before says nothing new: the next number is not given twice.
+    at_two.follow(AT_TWO._replace(refusals=9))
+    at_two.follow(AT_TWO._replace(refusals=7))
+    assert at_two.waiting == () and at_two.reject(event).event.number == 10  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from trading.learning.champion.gate import (
     HeldOut,
     SessionTrader,
 )
-from trading.learning.champion.manager import ChampionManager
+from trading.learning.champion.manager import ChampionManager, PromotionDecision
 from trading.learning.champion.store import AccountChampion, ChampionStore
 from trading.learning.checkpoints import CheckpointStore, verify, write_module_weights
 from trading.learning.online import OnlineLearner, OnlineRules
@@ -61,6 +61,12 @@ class Course:
     @property
     def learner(self) -> OnlineLearner:
         return OnlineLearner(self.algorithm, self.store, self.manager, self.gate, self.rules)
+
+    def learn(self, learner: OnlineLearner, rollout: Rollout) -> PromotionDecision | None:
+        """One update, of an account that takes up at once what was decided."""
+        decision = learner.learn(rollout)
+        self.manager.settle()
+        return decision
 
     def clean(self) -> Rollout:
         (rollout,) = self.algorithm.sample()
@@ -106,7 +112,7 @@ def course(build: Build, tmp_path: Path) -> Callable[..., Course]:
 def test_what_learns_is_promoted_and_trades_from_then_on(course: Callable[..., Course]) -> None:
     at = course(updates=3)
     learner, before = at.learner, at.mean()
-    decisions = [learner.learn(at.clean()) for _ in range(15)]
+    decisions = [at.learn(learner, at.clean()) for _ in range(15)]
     assert decisions[0] is None and decisions[1] is None
     promoted = [r for r in decisions if r and isinstance(r.event, ChampionPromoted)]
     assert promoted
@@ -128,7 +134,7 @@ def test_a_poisoned_window_never_makes_the_champion_worse(course: Callable[..., 
     events = []
     for _ in range(16):
         rollout = at.clean()
-        decision = learner.learn(replace(rollout, rewards=-20.0 * rollout.rewards))
+        decision = at.learn(learner, replace(rollout, rewards=-20.0 * rollout.rewards))
         events += [decision.event] if decision else []
         assert at.mean() >= start - MARGIN_PCT
     refused = [each for each in events if isinstance(each, ChallengerRejected)]
@@ -199,7 +205,7 @@ def test_weights_that_are_no_numbers_are_given_up(course: Callable[..., Course])
 
         algorithm.learner_group.foreach_learner(burst)
 
-    learner.learn(at.clean())
+    at.learn(learner, at.clean())
     judge = at.gate.judge
 
     def spoiled(champion, challenger):  # type: ignore[no-untyped-def]
@@ -247,6 +253,22 @@ def test_learning_goes_back_with_the_account(course: Callable[..., Course]) -> N
     assert at.manager.champion.number == 1
     assert equal(at.algorithm.weights(), first.weights)
     assert not learner.follow(back)
+
+
+def test_nothing_is_learned_while_the_accounts_champion_cannot_be_read(
+    course: Callable[..., Course],
+) -> None:
+    at = course(updates=100)
+    learner = at.learner
+    learner.learn(at.clean())
+    assert not learner.follow(AccountChampion(2, 1, 2, changes=1))
+    for _ in range(2):
+        assert learner.learn(at.clean()) is None
+    assert learner.report.live_updates == 1
+    assert "champion 2 cannot be read" in learner.report.paused
+    learner.follow(AccountChampion(1, 0, 2, changes=2))
+    learner.learn(at.clean())
+    assert (learner.report.live_updates, learner.report.paused) == (2, "")
 
 
 def test_a_lost_learner_comes_back_and_the_fragment_is_learned(

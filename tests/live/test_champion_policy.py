@@ -213,19 +213,6 @@ def again_seq(live: Live) -> int:
         return journal.last_seq
 
 
-def test_of_two_that_never_arrived_the_first_is_taken_up_and_the_second_offered_again(
-    live: Live,
-) -> None:
-    first, second = (live.manager.promote(fill(seed), why(seed)) for seed in (3, 4))
-    live.manager.follow(live.account)
-    assert live.manager.offered == [first, second] and live.manager.champion.number == 4
-    live.die()
-    state = first_state(live.store, live.account)
-    assert state.news == first.event
-    live.manager.follow(AccountChampion(3, 2, 3, 2))
-    assert live.manager.offered == [second] and live.manager.champion.number == 4
-
-
 def test_a_drawdown_brings_the_champion_before_back(live: Live) -> None:
     live.fall()
     live.follow()
@@ -259,7 +246,7 @@ def test_a_challenger_judged_against_a_fallen_champion_is_void(live: Live, arriv
     if arrives:
         live.take(decision)
     assert live.trades() == live.account.champion == 1
-    assert live.manager.follow(live.account) and not live.manager.offered
+    assert live.manager.follow(live.account) and not live.manager.waiting
     again = live.again()
     assert again.agrees() == 1
     again.promote(4)

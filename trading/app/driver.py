@@ -318,7 +318,6 @@ class _Application:
                 manager,
                 self._held_out.gate,
                 online_rules(settings),
-                account.refusals,
                 account.refusals_in_a_row,
                 self._stop_learning.wait,
             )
@@ -333,32 +332,21 @@ class _Application:
         StopRequested
             Before there was one.
         """
-        from trading.app.shared_learning import SharedLearning, write_shared
+        from trading.app.shared_learning import SharedLearning
         from trading.learning.champion.manager import ChampionManager
         from trading.learning.champion.store import AccountChampion
 
-        settings, account = self._settings, self._before
-        champions = self._champions()
-        manager = ChampionManager(champions)
+        settings, account = self._settings, AccountChampion.of(self._before)
+        manager = ChampionManager(self._champions())
         learner = SharedLearning(
             address,
             settings.strategy or settings.account.id,
-            champions,
             manager,
-            account.refusals,
             # The rest of what the live market waits is for the news around it.
             min(settings.learning.answer_timeout_s, assembly.LOCKSTEP_TIMEOUT_S / 2),
         )
-        first = learner.begin(champions, self._stop.is_set, self._display.phase)
-        if first is None and not champions.numbers():
+        if not learner.begin(account, self._stop.is_set, self._display.phase):
             raise StopRequested("the shared learner")
-        version, origin = (0, "") if first is None else (first.champion.version, first.why.reason)
-
-        def fill(folder: Path) -> None:
-            assert first is not None, "an account with champions writes none at its start"
-            write_shared(folder, first)
-
-        manager.begin(fill, version, f"the shared learner's: {origin}", AccountChampion.of(account))
         self._introduce_champion(manager)
         self._learner = learner
 

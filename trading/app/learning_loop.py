@@ -10,7 +10,6 @@ from trading.app.handles import LiveMarketHandle
 from trading.app.held_out import HeldOutSessions
 from trading.app.shared_learning import SharedLearning
 from trading.errors import DataError
-from trading.execution.events import ChallengerRejected
 from trading.learning.champion.manager import ChampionManager, PromotionDecision
 from trading.learning.champion.store import AccountChampion
 from trading.learning.online import LearnerReport, OnlineLearner
@@ -64,10 +63,8 @@ class LearningLoop:
         self._held_out = held_out
         self._lockstep = lockstep
         self._stop = stop
-        self._unrecorded: list[PromotionDecision] = []
-        """Rejections."""
-        self._sent: tuple[int, ...] = ()
-        """Numbers of the decisions that were sent last."""
+        self._sent: tuple[PromotionDecision, ...] = ()
+        """The decisions that were sent last."""
         self._sent_s = 0.0
         self._began_s: float | None = None
         """When it began with what it is at; None while it waits for a fragment."""
@@ -100,15 +97,9 @@ class LearningLoop:
         self._poll()
         if fragment is None:
             return
-        self._follow_account(fragment.account_champion)
+        learner.follow(fragment.account_champion)
         self._renew_held_out()
-        if isinstance(learner, SharedLearning):
-            learner.learn(fragment.rollout)
-            self._take_rejections()
-        else:
-            decision = learner.learn(fragment.rollout)
-            if decision is not None and isinstance(decision.event, ChallengerRejected):
-                self._unrecorded.append(decision)
+        learner.learn(fragment.rollout)
         self._reply(fragment.id)
 
     def _poll(self) -> None:
@@ -121,34 +112,14 @@ class LearningLoop:
         account_champion: AccountChampion | None = ray.get(self._live.account_champion.remote())
         if account_champion is None:
             return
-        self._follow_account(account_champion)
-        self._take_rejections()
-        waiting = _numbers(self._waiting)
+        (self._learner or self._manager).follow(account_champion)
+        waiting = self._manager.waiting
         if waiting and (waiting != self._sent or time.monotonic() - self._sent_s > _AGAIN_S):
             self._reply(None)
 
-    def _take_rejections(self) -> None:
-        """Hear those of a learner that judges by the fragments of others, too."""
-        if isinstance(self._learner, SharedLearning):
-            self._unrecorded += self._learner.take_rejections()
-
-    @property
-    def _waiting(self) -> tuple[PromotionDecision, ...]:
-        """Decisions that the account has not told of."""
-        return (*self._unrecorded, *self._manager.offered)
-
-    def _follow_account(self, account_champion: AccountChampion) -> None:
-        self._unrecorded = [
-            decision
-            for decision in self._unrecorded
-            if isinstance(decision.event, ChallengerRejected)
-            and decision.event.number > account_champion.refusals
-        ]
-        (self._learner or self._manager).follow(account_champion)
-
     def _reply(self, fragment: FragmentId | None) -> None:
-        answer = LearnerReply(fragment, self._waiting)
-        self._sent, self._sent_s = _numbers(answer.decisions), time.monotonic()
+        answer = LearnerReply(fragment, self._manager.waiting)
+        self._sent, self._sent_s = answer.decisions, time.monotonic()
         report = self._learner.report if self._learner else None
         figures = learner_figures(report or LearnerReport())
         status = asdict(report) if report else {}
@@ -161,14 +132,6 @@ class LearningLoop:
             self._held_out.renew()
         except DataError as error:
             log.error("recorded days cannot be held out", reason=str(error))
-
-
-def _numbers(decisions: tuple[PromotionDecision, ...]) -> tuple[int, ...]:
-    """Return what tells decisions apart: below 0 the rejections, above the champions."""
-    return tuple(
-        -each.event.number if isinstance(each.event, ChallengerRejected) else each.event.champion
-        for each in decisions
-    )
 
 
 def learner_figures(report: LearnerReport) -> LearnerFigures:

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 from rich.console import Console
 
 from trading.app.algorithm import learnt_algorithm, online_rules
@@ -24,7 +23,7 @@ from trading.app.display import Display
 from trading.app.held_out import HeldOutSessions
 from trading.config import Settings
 from trading.errors import DataError
-from trading.execution.events import ChallengerRejected, Compared, PromotedBy
+from trading.execution.events import ChallengerRejected
 from trading.files import replacing
 from trading.learning.champion.card import LEARNT_FROM, markets_told
 from trading.learning.champion.manager import ChampionManager
@@ -243,7 +242,7 @@ class SharedLearner:
             algorithm, learnt.store, manager, held_out.gate, rules, wait=self._stop.wait
         )
         present = manager.champion
-        why = promotion_noted(champions.metadata(present.number))
+        why = Promotion.of(champions.metadata(present.number))
         self._identity = folder_identity(settings.paths.checkpoints)
         with self._lock:
             self._champion = SharedChampion(present, why, self._identity)
@@ -288,11 +287,9 @@ class SharedLearner:
             with self._lock:
                 self._rejections.add(event)
         elif decision.champion is not None:
-            number = decision.champion.number
             why = Promotion(event.version, event.by, event.reason, event.kl, event.compared)
             self._champion = SharedChampion(decision.champion, why, self._identity)
-            # It has no account of its own that could tell of it, and needs none.
-            manager.follow(AccountChampion(champion=number, before=event.before, newest=number))
+        manager.settle()
 
     def _leave_out_the_rest(self) -> None:
         with self._lock:
@@ -335,14 +332,3 @@ def folder_identity(folder: Path) -> str:
         with replacing(path) as staged:
             staged.write_text(secrets.token_hex(8))
     return path.read_text().strip()
-
-
-def promotion_noted(metadata: Mapping[str, Any]) -> Promotion:
-    """Why a champion became one, by its manifest."""
-    return Promotion(
-        int(metadata["version"]),
-        PromotedBy(metadata["by"]) if metadata["by"] else PromotedBy.START,
-        str(metadata["reason"]),
-        metadata["kl"],
-        msgspec.convert(metadata["compared"], tuple[Compared, ...]),
-    )

@@ -12,8 +12,8 @@ import msgspec
 from trading.app.shared_address import SharedLearnerAddress
 from trading.app.shared_learner import Heard, News, SharedChampion
 from trading.errors import LearningError
-from trading.execution.events import ChallengerRejected, PromotedBy
-from trading.learning.champion.manager import ChampionManager, PromotionDecision
+from trading.execution.events import PromotedBy
+from trading.learning.champion.manager import ChampionManager
 from trading.learning.champion.store import AccountChampion, ChampionStore
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.online import LearnerReport
@@ -53,10 +53,8 @@ class SharedLearning:
         Of the learner.
     strategy
         Name of this one.
-    champions, manager
-        Of this account.
-    refusals
-        How many the account's journal holds.
+    manager
+        Of this account's champions.
     timeout_s
         Seconds that the learner may take for a fragment, those of others before it included.
     """
@@ -65,43 +63,63 @@ class SharedLearning:
         self,
         address: SharedLearnerAddress,
         strategy: str,
-        champions: ChampionStore,
         manager: ChampionManager,
-        refusals: int,
         timeout_s: float,
     ) -> None:
         self.report = SharedReport()
         self._address = address
         self._strategy = strategy
         self._manager = manager
-        self._refusals = refusals
         self._timeout_s = timeout_s
-        self._heard = _newest_noted(champions)
+        self._heard = _newest_noted(manager.champions)
         self._asked_s = 0.0
         self._fault = ""
-        self._rejections: list[PromotionDecision] = []
 
     def begin(
-        self, champions: ChampionStore, stopped: Callable[[], bool], tell: Callable[[str], object]
-    ) -> SharedChampion | None:
-        """Wait for a first champion where the account has none; None where it has one.
+        self,
+        account: AccountChampion,
+        stopped: Callable[[], bool],
+        tell: Callable[[str], object],
+    ) -> bool:
+        """Begin with the account's champion, or with the learner's where there is none.
 
         Parameters
         ----------
-        champions
-            Of this account.
+        account
+            As its journal has it.
         stopped
-            Asked all the while: whether to wait no more; then None.
+            Asked all the while: whether to wait no more for the learner.
         tell
             Given what the learner is at.
+
+        Returns
+        -------
+        bool
+            Whether there is a champion.
 
         Raises
         ------
         LearningError
-            There is no learner.
+            There is no learner, or the account's champion cannot be read.
         """
-        if champions.numbers():
-            return None
+        first: SharedChampion | None = None
+        if not self._manager.champions.numbers():
+            first = self._await_champion(stopped, tell)
+            if first is None:
+                return False
+        version, origin = (0, "") if first is None else (first.champion.version, first.why.reason)
+
+        def fill(folder: Path) -> None:
+            assert first is not None, "an account with champions writes none at its start"
+            write_shared(folder, first)
+
+        self._manager.begin(fill, version, f"the shared learner's: {origin}", account)
+        return True
+
+    def _await_champion(
+        self, stopped: Callable[[], bool], tell: Callable[[str], object]
+    ) -> SharedChampion | None:
+        """Wait for the learner's champion; None where it is stopped."""
         told, since_s = "", time.monotonic()
         while not stopped():
             news: News | None = self._ask("news", _NEWS_TIMEOUT_S, Heard())
@@ -125,23 +143,14 @@ class SharedLearning:
         return None
 
     def learn(self, rollout: Rollout) -> None:
-        """Have the learner learn from a fragment.
-
-        Who was promoted is offered to the account by the manager; see also `take_rejections`.
-        """
+        """Have the learner learn from a fragment; what it decided waits in the manager."""
         timeout_s = self._timeout_s
         answer_s = timeout_s + _NEWS_TIMEOUT_S
         asked = (self._strategy, rollout, self._heard, timeout_s)
         self._hear(self._ask("learn", answer_s, *asked))
 
-    def take_rejections(self) -> list[PromotionDecision]:
-        """Hand over, once, the rejections heard of, which the account has to journal."""
-        taken, self._rejections = self._rejections, []
-        return taken
-
     def follow(self, account_champion: AccountChampion) -> bool:
         """Follow this account alone, tell the learner where it went back, and hear its news."""
-        self._refusals = max(self._refusals, account_champion.refusals)
         discarded = self._manager.champion.number
         is_other = self._manager.follow(account_champion)
         if is_other and account_champion.champion < discarded:
@@ -161,27 +170,20 @@ class SharedLearning:
             return
         self._tell(news.fault)
         own = {each.name: getattr(news.report, each.name) for each in fields(LearnerReport)}
-        paused = news.fault or news.report.paused
+        paused = news.fault or self._manager.fault or news.report.paused
         self.report = SharedReport(
             **own | {"paused": paused},
             fragments=dict(news.fragments),
             rollbacks=dict(news.rollbacks),
         )
         for event in news.rejections:
-            self._reject(event)
+            self._manager.reject(event)
         champion, folder = self._heard.champion, self._heard.folder
         if news.champion is not None:
             self._tell_anew(news.champion)
             if self._take_up(news.champion):
                 champion, folder = news.champion.champion.number, news.champion.folder
         self._heard = Heard(champion, folder, news.life, news.rejected)
-
-    def _reject(self, event: ChallengerRejected) -> None:
-        """Journal it in this account, too, by its own count."""
-        self._refusals += 1
-        number = self._manager.champion.number
-        own = msgspec.structs.replace(event, number=self._refusals, champion=number)
-        self._rejections.append(PromotionDecision(own))
 
     def _tell_anew(self, shared: SharedChampion) -> None:
         """Say where the learner has another folder than the one of the account's champions."""
@@ -196,10 +198,13 @@ class SharedLearning:
     def _take_up(self, shared: SharedChampion) -> bool:
         """Make it the next champion of this account, where the gate has let it pass.
 
-        Whether that is done; where the disk does not take it, it is tried again.
+        Whether that is done; where another one is on offer, or the disk does not take it, it is
+        tried again.
         """
         if shared.why.by is not PromotedBy.GATE:
             return True
+        if not self._manager.may_offer:
+            return False
         try:
             self._manager.promote(partial(write_shared, shared=shared), shared.why)
         except LearningError as error:

@@ -123,8 +123,8 @@ class OnlineLearner:
         Where the challenger's checkpoints go.
     manager, gate, rules
         The champions, the judge, and how often he is asked.
-    refusals, in_a_row
-        How many the account's journal holds, in all and since the champion last changed.
+    in_a_row
+        Rejections since the champion last changed, as the account's journal has them.
     wait
         Sleeps so many seconds; returns True where learning is to end at once.
     """
@@ -136,7 +136,6 @@ class OnlineLearner:
         manager: ChampionManager,
         gate: Gate,
         rules: OnlineRules,
-        refusals: int = 0,
         in_a_row: int = 0,
         wait: Callable[[float], bool] = lambda _: False,
     ) -> None:
@@ -149,7 +148,6 @@ class OnlineLearner:
         self._replay_mix = ReplayMix(
             partial(algorithm.sample, rules.first_replay_s), rules.replay_share
         )
-        self._rejections = refusals
         self._in_a_row = in_a_row
         self._wait = wait
         self._unsaved = 0
@@ -171,7 +169,7 @@ class OnlineLearner:
                 if not self._may_learn() or not self._update(rollout):
                     return None
                 self._unjudged += 1
-                if self._unjudged >= self._rules.updates:
+                if self._unjudged >= self._rules.updates and self._manager.may_offer:
                     decision = self._judged()
                 if decision is not None and getattr(decision.event, "reset", False):
                     self._begin_again()
@@ -271,13 +269,12 @@ class OnlineLearner:
         return decision
 
     def _reject(self, result: GateResult, version: int) -> PromotionDecision:
-        self._rejections += 1
         self._in_a_row += 1
         event = ChallengerRejected(
             ts_ns=0,
-            number=self._rejections,
+            number=0,
             version=version,
-            champion=self._manager.champion.number,
+            champion=0,
             failed=result.failed,
             reason=result.reason,
             in_a_row=self._in_a_row,
@@ -285,8 +282,8 @@ class OnlineLearner:
             kl=result.kl,
             compared=result.compared,
         )
-        log.warning("challenger rejected", version=event.version, reason=event.reason)
-        return PromotionDecision(event)
+        log.warning("challenger rejected", version=version, reason=result.reason)
+        return self._manager.reject(event)
 
     def _begin_again(self) -> None:
         """Learn on from the champion, which becomes the newest checkpoint."""
@@ -364,7 +361,13 @@ class OnlineLearner:
         self._tried_s = time.monotonic()
 
     def _may_learn(self) -> bool:
-        """Whether what is learned can be kept; tried again now and then where it could not."""
+        """Whether there is a champion to learn from, and what is learned can be kept.
+
+        Where it could not be written that is tried again now and then.
+        """
+        if self._manager.fault:
+            self.report = replace(self.report, paused=self._manager.fault)
+            return False
         if not self.report.paused:
             return True
         if time.monotonic() - self._tried_s < _PAUSE_S:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from trading.errors import CheckpointError
 from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.store import (
@@ -30,9 +32,9 @@ class PromotionDecision(NamedTuple):
 class ChampionManager:
     """The champion that a challenger is learnt from and judged against.
 
-    It is the account's, whose journal decides, or the last one that has been offered to the account
-    and that it may still take up. A disk that fails for a while is told in the log, and tried again
-    at the next report.
+    It is the account's, whose journal decides, or the one that is on offer: promoted by the gate,
+    and not reported by the account yet. There is one offer at a time. Where the account's champion
+    cannot be read there is nobody to learn from, which `fault` says, until one can.
 
     Parameters
     ----------
@@ -41,13 +43,16 @@ class ChampionManager:
     """
 
     def __init__(self, champions: ChampionStore) -> None:
-        self._champions = champions
+        self.champions = champions
+        self.fault = ""
+        """Why the account's champion cannot be read; empty: it can."""
         self._account = AccountChampion()
         self._present: Champion | None = None
         self._before: Champion | None = None
-        self._faults = {"read": "", "written": ""}
-        self.offered: list[PromotionDecision] = []
-        """Promotions that the account has not reported yet, each one over the one before."""
+        self._offer: ChampionPromoted | None = None
+        """The promotion of the present champion, while the account may still take it up."""
+        self._rejections: list[ChallengerRejected] = []
+        self._unwritten = ""
 
     @property
     def champion(self) -> Champion:
@@ -58,7 +63,20 @@ class ChampionManager:
     @property
     def path(self) -> Path:
         """The checkpoint of the present champion."""
-        return self._champions.path(self.champion.number)
+        return self.champions.path(self.champion.number)
+
+    @property
+    def may_offer(self) -> bool:
+        """Whether a challenger may be offered: nothing else is, and the champion is known."""
+        return self._offer is None and not self.fault
+
+    @property
+    def waiting(self) -> tuple[PromotionDecision, ...]:
+        """Decisions that the account has not reported yet: sent until it has."""
+        waiting = [PromotionDecision(each) for each in self._rejections]
+        if self._offer is not None:
+            waiting.append(PromotionDecision(self._offer, self._present))
+        return tuple(waiting)
 
     def begin(
         self,
@@ -75,82 +93,103 @@ class ChampionManager:
             The champion cannot be read.
         """
         self._account = account
-        if not account.champion and self._champions.news_for(account) is None:
-            self._champions.write(fill, Promotion(version, PromotedBy.START, origin), account)
-        self._present, self._before, news = first_state(self._champions, account)
+        if not account.champion and self.champions.news_for(account) is None:
+            self.champions.write(fill, Promotion(version, PromotedBy.START, origin), account)
+        self._present, self._before, news = first_state(self.champions, account)
         if news is not None and account.champion:
             # The account takes it up when it begins; what it reported before then is no refusal.
-            self.offered.append(PromotionDecision(news, self._present))
+            self._offer = news
 
     def promote(self, fill: Callable[[Path], object], why: Promotion) -> PromotionDecision:
         """Offer a challenger, judged against the present champion, to the account.
+
+        To be called where `may_offer` holds.
 
         Raises
         ------
         CheckpointError
             The champion cannot be written.
         """
+        assert self.may_offer, "one offer at a time, over a champion that is known"
         number = self.champion.number
         over = self._account._replace(champion=number, newest=max(number, self._account.newest))
         try:
-            event = self._champions.write(fill, why, over, spared={self._account.champion})
+            event = self.champions.write(fill, why, over)
         except OSError as error:
             raise CheckpointError(
-                f"no champion can be written to {self._champions.directory}: {error}"
+                f"no champion can be written to {self.champions.directory}: {error}"
             ) from error
-        self._before, self._present = self._present, self._champions.load(event.champion)
-        decision = PromotionDecision(event, self._present)
-        self.offered.append(decision)
-        return decision
+        champion = self.champions.load(event.champion)
+        self._before, self._present, self._offer = self._present, champion, event
+        return PromotionDecision(event, champion)
+
+    def reject(self, event: ChallengerRejected) -> PromotionDecision:
+        """Have the account journal a rejection, by its own count and under its champion."""
+        number = 1 + max([self._account.refusals, *(each.number for each in self._rejections)])
+        event = msgspec.structs.replace(event, number=number, champion=self.champion.number)
+        self._rejections.append(event)
+        return PromotionDecision(event)
 
     def follow(self, account: AccountChampion) -> bool:
         """Take up the champion that an account reports; whether that is another one.
 
         An older report than the last one changes nothing.
         """
-        if not account.champion or account.changes < self._account.changes:
+        if not account.champion or account.revision < self._account.revision:
             return False
         self._account = account
         self._write_lost()
-        self.offered = [
-            each for each in self.offered if each.champion and each.champion.number > account.newest
-        ]
-        due = self.offered[0].event if self.offered else None
-        if isinstance(due, ChampionPromoted) and due.before == account.champion:
+        self._rejections = [each for each in self._rejections if each.number > account.refusals]
+        offer = self._offer
+        if offer and offer.champion > account.newest and offer.before == account.champion:
             return False
-        self.offered.clear()
-        if account.champion == self.champion.number:
+        self._offer = None
+        return self._take_up(account.champion)
+
+    def settle(self) -> None:
+        """Take up all that waits, for a learner that has no account of its own."""
+        if offer := self._offer:
+            self._account = AccountChampion(offer.champion, offer.before, offer.champion)
+        self._offer, self._rejections = None, []
+
+    def _take_up(self, number: int) -> bool:
+        """Have the account's champion in memory; whether it is another one than before."""
+        if number == self.champion.number:
+            self.fault = ""
             return False
-        before = self._before
         try:
-            if before is not None and before.number == account.champion:
-                champion = before
+            if self._before is not None and self._before.number == number:
+                champion = self._before
             else:
-                champion = self._champions.load(account.champion)
+                champion = self.champions.load(number)
         except (CheckpointError, OSError) as error:
-            self._tell_fault("read", error)
+            fault = (
+                f"the account's champion {number} cannot be read ({error}): let another one trade "
+                "by `trading checkpoints promote`"
+            )
+            if fault != self.fault:
+                log.error("nothing is learned, trading goes on", reason=fault)
+            self.fault = fault
             return False
-        self._faults["read"] = ""
+        self.fault = ""
         self._before, self._present = self._present, champion
         return True
 
     def _write_lost(self) -> None:
-        """Write again what the folder has lost, an account needs, and memory has."""
+        """Write again what the folder has lost, an account needs, and memory has.
+
+        A disk that takes nothing is told once, and tried again at the next report.
+        """
         needed = (self._account.champion, self._account.before, self.champion.number)
         try:
             for champion in (self._before, self._present):
                 if champion is None or champion.number not in needed:
                     continue
-                if not self._champions.path(champion.number).is_dir():
-                    self._champions.write_again(champion, self._account)
+                if not self.champions.path(champion.number).is_dir():
+                    self.champions.write_again(champion, self._account)
                     log.error("a lost champion is written again", champion=champion.number)
-            self._faults["written"] = ""
+            self._unwritten = ""
         except OSError as error:
-            self._tell_fault("written", error)
-
-    def _tell_fault(self, cannot_be: str, error: Exception) -> None:
-        """Log what a champion cannot be, once for as long as it is the same."""
-        reason = str(error)
-        if reason != self._faults[cannot_be]:
-            self._faults[cannot_be] = reason
-            log.error(f"a champion cannot be {cannot_be}", reason=reason)
+            if str(error) != self._unwritten:
+                log.error("a lost champion cannot be written", reason=str(error))
+            self._unwritten = str(error)

@@ -66,8 +66,13 @@ class AccountChampion(NamedTuple):
     newest: int = 0
     """The highest number of a champion that it knows."""
     changes: int = 0
-    """Promotions and rollbacks: of two reports the one with more is the later one."""
+    """Promotions and rollbacks."""
     refusals: int = 0
+
+    @property
+    def revision(self) -> tuple[int, int]:
+        """Of two reports the one with the larger revision is the later one."""
+        return self.changes, self.refusals
 
     @classmethod
     def of(cls, account: "Account") -> "AccountChampion":
@@ -89,6 +94,17 @@ class Promotion(NamedTuple):
     reason: str
     kl: float | None = None
     compared: tuple[Compared, ...] = ()
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> "Promotion":
+        """Read it from a champion's manifest."""
+        return cls(
+            int(metadata["version"]),
+            PromotedBy(metadata["by"] or PromotedBy.START),
+            metadata["reason"],
+            metadata["kl"],
+            msgspec.convert(metadata["compared"], tuple[Compared, ...]),
+        )
 
 
 class ChampionStore:
@@ -180,7 +196,6 @@ class ChampionStore:
         why: Promotion,
         account: AccountChampion,
         noted: Mapping[str, Any] | None = None,
-        spared: Collection[int] = (),
     ) -> ChampionPromoted:
         """Write a new champion; it trades once the account's journal says so.
 
@@ -195,8 +210,6 @@ class ChampionStore:
             Whose champion it is to take over from, and was compared with.
         noted
             What its manifest and its card tell of its origin; None: what the store notes.
-        spared
-            What is kept beside the account's champion and the one before it.
 
         Returns
         -------
@@ -217,7 +230,7 @@ class ChampionStore:
                 ACCOUNT: self._account_id,
             }
             metadata = {**(self._noted if noted is None else noted), **metadata}
-            self._save(fill, metadata, {account.champion, account.before, *spared})
+            self._save(fill, metadata, {account.champion, account.before})
         return promotion_of(number, metadata)
 
     def write_checkpoint(
@@ -340,17 +353,9 @@ class ChampionStore:
 
 def promotion_of(number: int, metadata: Mapping[str, Any]) -> ChampionPromoted:
     """Return the promotion of a champion, without time and equity, as its manifest tells it."""
-    return ChampionPromoted(
-        0,
-        number,
-        int(metadata["version"]),
-        int(metadata["before"]),
-        PromotedBy(metadata["by"] or PromotedBy.START),
-        metadata["reason"],
-        0.0,
-        metadata["kl"],
-        msgspec.convert(metadata["compared"], tuple[Compared, ...]),
-    )
+    version, by, reason, kl, compared = Promotion.of(metadata)
+    before = int(metadata["before"])
+    return ChampionPromoted(0, number, version, before, by, reason, 0.0, kl, compared)
 
 
 class ChampionState(NamedTuple):
