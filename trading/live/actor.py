@@ -42,6 +42,7 @@ from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import POLL_S, serve
 from trading.execution.owner import Command, Effect
+from trading.execution.portfolio import Account
 from trading.files import takes_writes
 from trading.learning.champion.store import (
     AccountChampion,
@@ -708,16 +709,13 @@ class LiveMarket:
         return {"account": self._status["account"] | state}
 
     def _trade(self) -> None:
+        """Open what an account trades by, and trade until told to stop or the stream ends."""
         while not self._unlocked.wait(0.1):
             if self._stopping.is_set():
                 self._phase = "stopped"
                 return
         settings = self._settings
-        calendar = self._calendar
-        decider = settings.policy.trader
-        reward, features = assembly.own_reward(settings), assembly.own_features(settings)
         self._noted = assembly.champion_notes(settings)
-        terms = trading_settings(settings)
         assembly.check_begun_with(self._plugins, assembly.chosen_plugins(settings))
         with (
             RestClient(self._endpoint.rest_url, self._endpoint.api_key) as rest,
@@ -728,87 +726,100 @@ class LiveMarket:
             self._open_recorder() or nullcontext() as recorder,
         ):
             self._stream, self._recorder, self._rest = stream, recorder, rest
-            now_ns = rest.market_status().server_ns
-            capital = settings.account.initial_capital
-            account = journal.open_account(settings.account.id, capital, now_ns)
-            self._restarts = journal.openings - 1
-            seed = assembly.policy_seed(settings.seed, journal.last_seq)
-            policy: Policy | RuleBasedDecider
-            champion_state: ChampionState | None = None
-            if decider is None:
-                keep = settings.learning.keep_checkpoints
-                champions = ChampionStore(
-                    settings.paths.checkpoints,
-                    keep,
-                    noted=self._noted,
-                    account_id=settings.account.id,
-                )
-                champion_state = first_state(champions, AccountChampion.of(account))
-                policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
-            else:
-                check_account(account, decider)
-                policy = RuleBasedDecider(assembly.rule_based(settings, seed))
-            rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
-            broker = assembly.paper_broker(settings, journal, account)
-            if account.terms != terms:
-                broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])
-            actions, special_dividends = assembly.corporate_actions(settings)
-            closes = assembly.close_finder(settings, rest, calendar)
-            markets = LiveEnv(
-                settings.symbols,
-                rules,
-                fees,
-                calendar,
-                broker,
-                actions=actions,
-                official_closes=settings.data.source == "massive",
-                max_gap=settings.data.unexplained_gap_pct / 100.0,
-                bands=assembly.bands(settings),
-                reward=reward,
-                features=features,
-            )
-            markets.halt_indicators = assembly.halt_indicators(settings)
-            markets.closes_winding_down = settings.risk.wind_down == "close"
-            env = recorded_env(markets, recorder)
-            directory = MarketDirectory(
-                rest,
-                stream,
-                env,
-                calendar,
-                settings.data.max_quote_contracts,
-                assembly.dividends(settings),
-                actions,
-                closes,
-                special_dividends,
-                treasury_yields=settings.data.treasury_yields,
-                price_limits=assembly.takes_price_limits(settings),
-                calls_off=settings.data.source == "massive",
-            )
-            trader = Trader(
-                assembly.trader_settings(settings),
-                env,
-                policy,
-                calendar,
-                stream,
-                recorded_markets(directory, recorder),
-                self,
-                now_ns,
-                champion_state,
-            )
-            self._keep_activity(trader)
-            self._introduce(trader)
-            self._phase = "connecting"
-            threading.Thread(target=self._serve_commands, name="owner", daemon=True).start()
-            threading.Thread(target=self._watch_for_hangs, name="watchdog", daemon=True).start()
-            self._notify(broker)
-            trader.open()
-            self._take_snapshot(trader, trader.clock.bar)
-            if self._stopping.is_set():
-                trader.stopping.set()
-            self._phase = "trading"
-            trader.run()
-            self._take_snapshot(trader, trader.clock.bar)
-            self._phase = "finished" if trader.finished else "stopped"
+            self._run(self._make_trader(rest, journal, stream, recorder))
+
+    def _make_trader(
+        self, rest: RestClient, journal: Journal, stream: StreamClient, recorder: Recorder | None
+    ) -> Trader:
+        """Put together account, markets and who decides; what is new of them is journalled."""
+        settings, calendar = self._settings, self._calendar
+        now_ns = rest.market_status().server_ns
+        capital = settings.account.initial_capital
+        account = journal.open_account(settings.account.id, capital, now_ns)
+        self._restarts = journal.openings - 1
+        policy, champion_state = self._who_decides(account, journal.last_seq)
+        broker = assembly.paper_broker(settings, journal, account)
+        terms = trading_settings(settings)
+        if account.terms != terms:
+            broker.record([TermsAdopted(max(now_ns, account.last_ts_ns), terms)])
+        actions, special_dividends = assembly.corporate_actions(settings)
+        markets = LiveEnv(
+            settings.symbols,
+            assembly.trading_rules(settings),
+            assembly.fee_schedule(settings),
+            calendar,
+            broker,
+            actions=actions,
+            official_closes=settings.data.source == "massive",
+            max_gap=settings.data.unexplained_gap_pct / 100.0,
+            bands=assembly.bands(settings),
+            reward=assembly.own_reward(settings),
+            features=assembly.own_features(settings),
+        )
+        markets.halt_indicators = assembly.halt_indicators(settings)
+        markets.closes_winding_down = settings.risk.wind_down == "close"
+        env = recorded_env(markets, recorder)
+        directory = MarketDirectory(
+            rest,
+            stream,
+            env,
+            calendar,
+            settings.data.max_quote_contracts,
+            assembly.dividends(settings),
+            actions,
+            assembly.close_finder(settings, rest, calendar),
+            special_dividends,
+            treasury_yields=settings.data.treasury_yields,
+            price_limits=assembly.takes_price_limits(settings),
+            calls_off=settings.data.source == "massive",
+        )
+        return Trader(
+            assembly.trader_settings(settings),
+            env,
+            policy,
+            calendar,
+            stream,
+            recorded_markets(directory, recorder),
+            self,
+            now_ns,
+            champion_state,
+        )
+
+    def _who_decides(
+        self, account: Account, journal_events: int
+    ) -> tuple[Policy | RuleBasedDecider, ChampionState | None]:
+        """Return the policy, with the champion that it begins with, or the rule-based trader."""
+        settings = self._settings
+        seed = assembly.policy_seed(settings.seed, journal_events)
+        if settings.policy.trader is not None:
+            check_account(account, settings.policy.trader)
+            return RuleBasedDecider(assembly.rule_based(settings, seed)), None
+        champions = ChampionStore(
+            settings.paths.checkpoints,
+            settings.learning.keep_checkpoints,
+            noted=self._noted,
+            account_id=settings.account.id,
+        )
+        state = first_state(champions, AccountChampion.of(account))
+        policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
+        return policy, state
+
+    def _run(self, trader: Trader) -> None:
+        """Watch over a trader and let it trade to its end."""
+        self._keep_activity(trader)
+        self._introduce(trader)
+        self._phase = "connecting"
+        threading.Thread(target=self._serve_commands, name="owner", daemon=True).start()
+        threading.Thread(target=self._watch_for_hangs, name="watchdog", daemon=True).start()
+        self._notify(trader.env.broker)
+        trader.open()
+        self._take_snapshot(trader, trader.clock.bar)
+        if self._stopping.is_set():
+            trader.stopping.set()
+        self._phase = "trading"
+        trader.run()
+        self._take_snapshot(trader, trader.clock.bar)
+        self._phase = "finished" if trader.finished else "stopped"
 
     def _keep_activity(self, trader: Trader) -> None:
         """Note from here on what the account does; what it did before, its journal tells."""

@@ -146,100 +146,112 @@ def unit_of(account: Account, symbol: str) -> str:
 def describe_account(trader: Trader) -> dict[str, Any]:
     """Return the account, its positions and their greeks as JSON values; money in USD."""
     env, account = trader.env, trader.env.broker.account
-    marks = env.marks()
-    positions = [
-        {
-            "underlying": strategy.underlying,
-            "strategy": strategy.strategy,
-            "units": strategy.units,
-            "opened": iso_time(strategy.opened_ns),
-            "profit": strategy.net_cash
-            + sum(
-                account.positions[leg.symbol].quantity
-                * marks[leg.symbol]
-                * account.size(leg.symbol)
-                for leg in strategy.legs
-                if leg.symbol in account.positions
-            ),
-            "legs": [
-                {
-                    "symbol": leg.symbol,
-                    "quantity": account.positions[leg.symbol].quantity,
-                    "unit": unit_of(account, leg.symbol),
-                    "expires": iso_time(env.expiry_ns(leg.symbol)),
-                    "average_price": account.positions[leg.symbol].average_price,
-                    "mark": marks[leg.symbol],
-                    "profit": account.positions[leg.symbol].quantity
-                    * (marks[leg.symbol] - account.positions[leg.symbol].average_price)
-                    * account.size(leg.symbol),
-                }
-                for leg in strategy.legs
-                if leg.symbol in account.positions
-            ],
-        }
-        for strategy in account.strategies.values()
-    ]
     greeks = {symbol: env.greeks(symbol) for symbol in account.strategies}
     total = {
         name: float(np.sum([each[name] for each in greeks.values()]))
         for name in ("delta", "gamma", "vega", "theta")
     }
     return {
-        "account": {
-            "id": account.account_id,
-            "equity": env.equity(),
-            "cash": account.cash,
-            "buying_power": account.buying_power,
-            "reserved": account.margin_used,
-            "initial_capital": account.initial_cash,
-            "realised_pnl": account.realised_pnl,
-            "fees_paid": account.fees_paid,
-            "interest": account.interest,
-            "borrow_fees": account.borrow_fees,
-            "trades": account.fills,
-            "closed_trades": account.closed_trades,
-            "win_rate": account.win_rate,
-            "decisions": account.decisions,
-            "orders": account.orders,
-            "rejections": account.rejections,
-            "reward_total": account.reward_total,
-            "trading_state": account.trading_state.value.upper(),
-            "trading_state_reason": account.state_reason,
-            "restrictions": account_status(env.broker, env.equity())["restrictions"],
-            "to_close": {name: env.unclosed.get(name, "") for name in env.to_close},
-            "paid_in": account.paid_in,
-            "profit_today": env.equity() - account.day_base,
-            "day_start_equity": account.day_start_equity,
-            "peak_equity": account.peak_equity,
-            "suspended": account.suspended,
-            "journal_events": env.broker.journal.last_seq,
-            "fingerprint": account.fingerprint(),
-        },
+        "account": _account_itself(trader),
         "trader": trader.trader or "policy",
-        "champion": {
-            "number": account.champion,
-            "version": account.champion_version,
-            "before": account.champion_before or None,
-            "peak_equity": None if account.champion_peak_due else account.champion_peak_equity,
-            "promotions": account.promotions,
-            "refusals": account.refusals,
-            "refusals_by_check": dict(account.refusals_by_check),
-            "refusals_in_a_row": account.refusals_in_a_row,
-            "rollbacks": account.rollbacks,
-        },
+        "champion": _champion(account),
         "limits": limits_used(trader),
         "recent_fills": list(fill_lines(trader)),
         "recent_rejections": [
             f"{iso_time(each.ts_ns)} {each.order_id} {each.reason}: {each.detail}"
             for each in trader.recent_rejections
         ],
-        "positions": positions,
+        "positions": _positions(trader),
         "greeks": {
             "total": _known(total),
             "by_underlying": {symbol: _known(each) for symbol, each in greeks.items()},
             "not_quoted": env.greeks_not_quoted(),
         },
     }
+
+
+def _account_itself(trader: Trader) -> dict[str, Any]:
+    env, account = trader.env, trader.env.broker.account
+    return {
+        "id": account.account_id,
+        "equity": env.equity(),
+        "cash": account.cash,
+        "buying_power": account.buying_power,
+        "reserved": account.margin_used,
+        "initial_capital": account.initial_cash,
+        "realised_pnl": account.realised_pnl,
+        "fees_paid": account.fees_paid,
+        "interest": account.interest,
+        "borrow_fees": account.borrow_fees,
+        "trades": account.fills,
+        "closed_trades": account.closed_trades,
+        "win_rate": account.win_rate,
+        "decisions": account.decisions,
+        "orders": account.orders,
+        "rejections": account.rejections,
+        "reward_total": account.reward_total,
+        "trading_state": account.trading_state.value.upper(),
+        "trading_state_reason": account.state_reason,
+        "restrictions": account_status(env.broker, env.equity())["restrictions"],
+        "to_close": {name: env.unclosed.get(name, "") for name in env.to_close},
+        "paid_in": account.paid_in,
+        "profit_today": env.equity() - account.day_base,
+        "day_start_equity": account.day_start_equity,
+        "peak_equity": account.peak_equity,
+        "suspended": account.suspended,
+        "journal_events": env.broker.journal.last_seq,
+        "fingerprint": account.fingerprint(),
+    }
+
+
+def _champion(account: Account) -> dict[str, Any]:
+    return {
+        "number": account.champion,
+        "version": account.champion_version,
+        "before": account.champion_before or None,
+        "peak_equity": None if account.champion_peak_due else account.champion_peak_equity,
+        "promotions": account.promotions,
+        "refusals": account.refusals,
+        "refusals_by_check": dict(account.refusals_by_check),
+        "refusals_in_a_row": account.refusals_in_a_row,
+        "rollbacks": account.rollbacks,
+    }
+
+
+def _positions(trader: Trader) -> list[dict[str, Any]]:
+    """Return the open strategies, each with its legs and what it made up to the marks."""
+    env, account, marks = trader.env, trader.env.broker.account, trader.env.marks()
+    positions = []
+    for strategy in account.strategies.values():
+        legs, worth = [], 0.0
+        for leg in strategy.legs:
+            held = account.positions.get(leg.symbol)
+            if held is None:
+                continue
+            mark, size = marks[leg.symbol], account.size(leg.symbol)
+            worth += held.quantity * mark * size
+            legs.append(
+                {
+                    "symbol": leg.symbol,
+                    "quantity": held.quantity,
+                    "unit": unit_of(account, leg.symbol),
+                    "expires": iso_time(env.expiry_ns(leg.symbol)),
+                    "average_price": held.average_price,
+                    "mark": mark,
+                    "profit": held.quantity * (mark - held.average_price) * size,
+                }
+            )
+        positions.append(
+            {
+                "underlying": strategy.underlying,
+                "strategy": strategy.strategy,
+                "units": strategy.units,
+                "opened": iso_time(strategy.opened_ns),
+                "profit": strategy.net_cash + worth,
+                "legs": legs,
+            }
+        )
+    return positions
 
 
 def limits_used(trader: Trader) -> dict[str, dict[str, float | None]]:

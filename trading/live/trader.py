@@ -214,9 +214,9 @@ class Trader:
         self.barriers_missed = 0
         self.stopping = threading.Event()
         self.recent_fills: deque[tuple[int, Fill, str]] = deque(maxlen=_RECENT_FILLS)
+        """Exchange time, fill, and name of the action, oldest first."""
         self.profits: dict[str, float] = {}
         """USD, of those of them that close, by fill id."""
-        """Exchange time, fill, and name of the action, oldest first."""
         self._commands: queue.Queue[
             tuple[Future[CommandResult], Command | None, Effect | None, Champion | None]
         ] = queue.Queue()
@@ -497,50 +497,9 @@ class Trader:
         self.decided = None
         self._builder.reward(rewards, bar.end_ns)
         if bar.last:
-            self.env.close_session(
-                bar.end_ns, bar.session, float(rewards.sum()), [float(each) for each in rewards]
-            )
-            self._sessions += 1
-            if self._sessions >= self._settings.sessions_per_episode:
-                self._sessions = 0
-                self._state = self.policy.initial_state(len(rewards))
-                self._first[:] = True
+            self._close_session(bar, rewards)
         else:
-            if self._settings.learning and self._first.all():
-                # What the night or the restart changed belongs to the step before it, so what
-                # follows that step begins here.
-                self._builder.truncate(
-                    self.policy.value(observations, mask, self._state), bar.end_ns
-                )
-            if self._settings.learning and self._builder.full:
-                self._emit(self.policy.value(observations, mask, self._state))
-            self._take_decisions(bar.end_ns)
-            late = late or self._is_late(bar)
-            self.late_bars += late
-            mask = self._allowed(mask, late)
-            decision, state = self.policy.act(observations, mask, self._state, self._first)
-            if self._settings.learning:
-                # Before it is journalled: what the journal does not have is left out at a restart.
-                self._builder.decide(
-                    observations,
-                    mask,
-                    decision,
-                    self._first,
-                    self._state,
-                    self.champion_policy.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
-                    bar.end_ns,
-                )
-            outcomes = self._trade(bar.end_ns, decision, rewards, late)
-            self.decided = BarDecisions(
-                bar.end_ns,
-                self.env.symbols,
-                decision,
-                mask,
-                tuple(outcomes),
-                self.champion_policy.version,
-            )
-            self._state = state
-            self._first[:] = False
+            self._decide(bar, observations, mask, rewards, late)
             if received_s is not None:
                 latency_s = time.perf_counter() - received_s
         self._now_ns, self._has_closed = bar.end_ns, True
@@ -554,6 +513,55 @@ class Trader:
             # The tape may say that it has begun before any event of it is dated so.
             self._open_if_begun(max(self.clock.watermark_ns, self.clock.tape_ns))
         self.clock.advance(following)
+
+    def _close_session(self, bar: Bar, rewards: np.ndarray) -> None:
+        """End a session, and the policy's episode where it was the last one of it."""
+        self.env.close_session(
+            bar.end_ns, bar.session, float(rewards.sum()), [float(each) for each in rewards]
+        )
+        self._sessions += 1
+        if self._sessions >= self._settings.sessions_per_episode:
+            self._sessions = 0
+            self._state = self.policy.initial_state(len(rewards))
+            self._first[:] = True
+
+    def _decide(
+        self, bar: Bar, observations: np.ndarray, mask: np.ndarray, rewards: np.ndarray, late: bool
+    ) -> None:
+        """Decide at the end of a bar, by whichever champion is due then, and trade."""
+        if self._settings.learning and self._first.all():
+            # What the night or the restart changed belongs to the step before it, so what
+            # follows that step begins here.
+            self._builder.truncate(self.policy.value(observations, mask, self._state), bar.end_ns)
+        if self._settings.learning and self._builder.full:
+            self._emit(self.policy.value(observations, mask, self._state))
+        self._take_decisions(bar.end_ns)
+        late = late or self._is_late(bar)
+        self.late_bars += late
+        mask = self._allowed(mask, late)
+        decision, state = self.policy.act(observations, mask, self._state, self._first)
+        if self._settings.learning:
+            # Before it is journalled: what the journal does not have is left out at a restart.
+            self._builder.decide(
+                observations,
+                mask,
+                decision,
+                self._first,
+                self._state,
+                self.champion_policy.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
+                bar.end_ns,
+            )
+        outcomes = self._trade(bar.end_ns, decision, rewards, late)
+        self.decided = BarDecisions(
+            bar.end_ns,
+            self.env.symbols,
+            decision,
+            mask,
+            tuple(outcomes),
+            self.champion_policy.version,
+        )
+        self._state = state
+        self._first[:] = False
 
     def _open_if_begun(self, now_ns: int) -> None:
         """List the next session once it has begun: what it trades is not known before."""

@@ -7,6 +7,7 @@ What a single account is asked at `/status`, `/ready` and `/control/...` a strat
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Response
 from ray import serve
@@ -62,6 +63,79 @@ class FleetStatesReader(Polled[FleetState]):
         return FleetState(*posted)
 
 
+class StrategiesAnswers:
+    """The answers for all strategies of one application, made of those for each.
+
+    Parameters
+    ----------
+    live_actor_name, namespaces, driver_namespace
+        As of `build_strategies_api`.
+    """
+
+    def __init__(
+        self, live_actor_name: str, namespaces: Mapping[str, str], driver_namespace: str
+    ) -> None:
+        self._reader = FleetStatesReader(NamedActor(FLEET_STATES, driver_namespace))
+        self.each = {
+            name: AccountAnswers(
+                NamedActor(live_actor_name, namespace), partial(self._reader.state, name), name
+            )
+            for name, namespace in namespaces.items()
+        }
+        """Of each strategy, by its name."""
+
+    def begin(self) -> None:
+        """Follow the status updates of all from now on."""
+        self._reader.begin()
+        for answers in self.each.values():
+            answers.begin()
+
+    async def health(self) -> Response:
+        """Say whether anybody drives the strategies, and what each is at."""
+        posted = await self._reader.newest()
+        phases = {name: state.phase for name, state in posted.states.items()}
+        return json_answer({"status": "ok", "strategies": phases})
+
+    async def readiness(self) -> Response:
+        """Say whether each strategy that this application trades can trade, and why not."""
+        posted = await self._reader.newest()
+        reasons = [posted.waiting] if posted.waiting else []
+        told = {}
+        for name, answers in self.each.items():
+            is_ready, why = await _readiness(answers)
+            told[name] = {"status": "ready" if is_ready else "not ready", "reasons": why}
+            if name in posted.ours:
+                reasons += [f"{name}: {reason}" for reason in why]
+        return readiness_answer(not reasons, reasons, strategies=told)
+
+    async def status(self) -> Response:
+        """Return the status of each strategy, by its name."""
+        told = [as_json(name) + b":" + await _status(each) for name, each in self.each.items()]
+        return answer(b'{"strategies":{' + b",".join(told) + b"}}")
+
+    async def metrics(self) -> Response:
+        """Prometheus text of the strategies that this application trades."""
+        posted = await self._reader.newest()
+        texts = []
+        for name in posted.ours:
+            try:
+                texts.append(await self.each[name].metrics())
+            except LiveMarketUnavailable:
+                # Those of the others are told, and that it is not ready.
+                silent = posted.states[name]._replace(phase=RESTARTING)
+                texts.append(supervisor_text(silent, name))
+        return metrics_answer(merged(texts))
+
+    async def told(self) -> FleetTold:
+        """Return what the page of all shows."""
+        posted = await self._reader.newest()
+        return FleetTold(
+            {name: await told_or_why(answers) for name, answers in self.each.items()},
+            posted.ours,
+            posted.waiting,
+        )
+
+
 def build_strategies_api(
     live_actor_name: str, namespaces: Mapping[str, str], driver_namespace: str
 ) -> FastAPI:
@@ -76,21 +150,12 @@ def build_strategies_api(
     driver_namespace
         Of the driver's own actors, `FleetStates` among them.
     """
-    reader = FleetStatesReader(NamedActor(FLEET_STATES, driver_namespace))
-
-    def answers_of(name: str, namespace: str) -> AccountAnswers:
-        async def state() -> SupervisorState:
-            return await reader.state(name)
-
-        return AccountAnswers(NamedActor(live_actor_name, namespace), state, name)
-
-    each = {name: answers_of(name, namespace) for name, namespace in namespaces.items()}
+    all_of_them = StrategiesAnswers(live_actor_name, namespaces, driver_namespace)
+    each = all_of_them.each
 
     @asynccontextmanager
     async def following(_: FastAPI) -> AsyncIterator[None]:
-        reader.begin()
-        for answers in each.values():
-            answers.begin()
+        all_of_them.begin()
         yield
 
     api = new_api(following)
@@ -102,22 +167,12 @@ def build_strategies_api(
     @api.get("/health", responses=ANSWERS)
     async def health() -> Response:
         """Whether anybody drives the strategies, and what each is at."""
-        posted = await reader.newest()
-        phases = {name: state.phase for name, state in posted.states.items()}
-        return json_answer({"status": "ok", "strategies": phases})
+        return await all_of_them.health()
 
     @api.get("/ready", responses=ANSWERS)
     async def ready() -> Response:
         """Whether each strategy that this application trades can trade, and why not."""
-        posted = await reader.newest()
-        reasons = [posted.waiting] if posted.waiting else []
-        told = {}
-        for name, answers in each.items():
-            is_ready, why = await _readiness(answers)
-            told[name] = {"status": "ready" if is_ready else "not ready", "reasons": why}
-            if name in posted.ours:
-                reasons += [f"{name}: {reason}" for reason in why]
-        return readiness_answer(not reasons, reasons, strategies=told)
+        return await all_of_them.readiness()
 
     @api.get("/ready/{strategy}", responses=_NAMED)
     async def ready_one(strategy: str) -> Response:
@@ -129,8 +184,7 @@ def build_strategies_api(
     @api.get("/status", responses=ANSWERS)
     async def status() -> Response:
         """Return the status of each strategy, by its name."""
-        told = [as_json(name) + b":" + await _status(each[name]) for name in each]
-        return answer(b'{"strategies":{' + b",".join(told) + b"}}")
+        return await all_of_them.status()
 
     @api.get("/status/{strategy}", responses=_NAMED)
     async def status_one(strategy: str) -> Response:
@@ -140,28 +194,11 @@ def build_strategies_api(
     @api.get("/metrics", responses=METRICS)
     async def metrics() -> Response:
         """Prometheus text of the strategies that this application trades."""
-        posted = await reader.newest()
-        texts = []
-        for name in posted.ours:
-            try:
-                texts.append(await each[name].metrics())
-            except LiveMarketUnavailable:
-                # Those of the others are told, and that it is not ready.
-                silent = posted.states[name]._replace(phase=RESTARTING)
-                texts.append(supervisor_text(silent, name))
-        return metrics_answer(merged(texts))
-
-    async def told() -> FleetTold:
-        posted = await reader.newest()
-        return FleetTold(
-            {name: await told_or_why(answers) for name, answers in each.items()},
-            posted.ours,
-            posted.waiting,
-        )
+        return await all_of_them.metrics()
 
     # All of them side by side.
     viewers = Viewers()
-    add_document(api, STRATEGIES, PageStream(told, FleetEditions(), viewers))
+    add_document(api, STRATEGIES, PageStream(all_of_them.told, FleetEditions(), viewers))
 
     for name, answers in each.items():
         add_control(api, answers.command, name)
