@@ -54,7 +54,7 @@ def both(network: CLSTM, rollout: Rollout) -> list[tuple]:
     arguments = (*map(torch.from_numpy, steps), state, torch.from_numpy(rollout.first))
     assert compiled.supports(network)
     with torch.no_grad():
-        return [network(*arguments), compiled.evaluate(network, *arguments)]
+        return [network(*arguments), compiled.forward_without_gradients(network, *arguments)]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_the_state_that_comes_in_is_kept() -> None:
     before = {key: array.copy() for key, array in state.items()}
     rollout = random_rollout(1, 4, 3)
     loops = compiled.CompiledNetwork(network)
-    loops.evaluate(rollout.observations, rollout.action_mask, state, rollout.first)
+    loops.forward(rollout.observations, rollout.action_mask, state, rollout.first)
     for key, array in state.items():
         np.testing.assert_array_equal(array, before[key])
 
@@ -141,7 +141,7 @@ def test_a_nan_is_not_swallowed(where: str) -> None:
 def test_arrays_of_other_kinds_do_not_compile_it_anew() -> None:
     loops, rollout = compiled.CompiledNetwork(trained(SMALL)), random_rollout(1, 4, 6)
     state = {key: array[:, ::2] for key, array in rollout.initial_state.items()}
-    plain = loops.evaluate(
+    plain = loops.forward(
         rollout.observations[:, ::2].copy(),
         rollout.action_mask[:, ::2].copy(),
         state,
@@ -149,7 +149,7 @@ def test_arrays_of_other_kinds_do_not_compile_it_anew() -> None:
     )
     count = len(kernels.evaluate.signatures)
     rollout.observations.flags.writeable = False
-    strided = loops.evaluate(
+    strided = loops.forward(
         rollout.observations[:, ::2], rollout.action_mask[:, ::2], state, rollout.first[:, ::2]
     )
     assert len(kernels.evaluate.signatures) == count

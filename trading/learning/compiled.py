@@ -30,14 +30,14 @@ def supports(module: CLSTM) -> bool:
 
 
 @torch.no_grad()
-def evaluate(
+def forward_without_gradients(
     module: CLSTM, observations: Tensor, action_mask: Tensor, state: TensorState, first: Tensor
 ) -> tuple[Tensor, Tensor, TensorState]:
     """As the module's `forward`, without gradients; by its compiled twin where it has one."""
     if not supports(module):
         result: tuple[Tensor, Tensor, TensorState] = module(observations, action_mask, state, first)
         return result
-    logits, values, after = CompiledNetwork(module).evaluate(
+    logits, values, after = CompiledNetwork(module).forward(
         observations.numpy(),
         action_mask.numpy(),
         {key: tensor.numpy() for key, tensor in state.items()},
@@ -68,7 +68,7 @@ class CompiledNetwork:
             _view(value.bias),
         )
 
-    def evaluate(
+    def forward(
         self,
         observations: FloatArray,
         action_mask: BoolArray,

@@ -186,7 +186,7 @@ class Policy:
         """Masked logits float32 [B, N], values float32 [B], and the state after the step."""
         step = (observations[None], action_mask[None], first[None])
         if self._compiled is not None:
-            logits, values, after = self._compiled.evaluate(*step[:2], state, step[2])
+            logits, values, after = self._compiled.forward(*step[:2], state, step[2])
             return logits[0], values[0], after
         before = {key: torch.from_numpy(array) for key, array in state.items()}
         seen, mask, begins = map(torch.from_numpy, step)

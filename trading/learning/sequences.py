@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trading.learning.clstm import CLSTM, TensorState
-from trading.learning.compiled import evaluate, supports
+from trading.learning.compiled import forward_without_gradients, supports
 from trading.learning.rollout import (
     FloatArray,
     Rollout,
@@ -79,7 +79,7 @@ def evaluated(module: CLSTM, rollout: Rollout, device: torch.device) -> Rollout:
     """
     whole = supports(module)
     cut = whole_columns(rollout.shape) if whole else cut_at_episodes(rollout.first)
-    logits, values, _ = evaluate(
+    logits, values, _ = forward_without_gradients(
         module,
         _placed(rollout.observations, cut, device),
         _placed(rollout.action_mask, cut, device),

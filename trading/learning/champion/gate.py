@@ -241,7 +241,7 @@ class Gate:
         policy.load_weights(challenger)
         probe = champion.probe
         assert probe is not None, "a trial without a fault has a probe"
-        log_probs, values = probe.evaluate(policy)
+        log_probs, values = probe.outputs_of(policy)
         fault = output_fault(np.exp(log_probs), values, probe.mask)
         if fault is not None:
             return [fault], None, None
@@ -324,7 +324,7 @@ class _Probe(NamedTuple):
     """[T, P, N], of the policy that came to these states; -inf where forbidden."""
 
     @torch.no_grad()
-    def evaluate(self, policy: Policy) -> tuple[FloatArray, FloatArray]:
+    def outputs_of(self, policy: Policy) -> tuple[FloatArray, FloatArray]:
         """Log probabilities [T, P, N] and values [T, P] of another policy in the same states."""
         state = policy.initial_state(self.first.shape[1])
         logits, values, _ = policy.model(
