@@ -179,7 +179,7 @@ def test_a_promotion_is_sent_again_until_the_account_has_it(tmp_path: Path) -> N
     learner: Any = Promoter(present)
     loop = LearningLoop(live, present, learner, None, lockstep=True, stop=stop)
     answers = run_until(loop, stop, live, lambda told: len(told) == 4)
-    numbers = [[each.event.champion for each in answer.decisions] for answer in answers]
+    numbers = [[each.champion for each in answer.decisions] for answer in answers]
     assert numbers == [[2], [2], [], []]
     assert present.champion.number == 2
 
@@ -195,7 +195,7 @@ def test_a_promotion_does_not_wait_for_the_accounts_next_fragment(
     loop = LearningLoop(live, present, learner, None, lockstep=False, stop=stop)
     answers = run_until(loop, stop, live, lambda told: len(told) == 2 and not present.waiting)
     assert [each.fragment for each in answers] == [None, None], "sent again, until it has it"
-    numbers = [[each.event.champion for each in answer.decisions] for answer in answers]
+    numbers = [[each.champion for each in answer.decisions] for answer in answers]
     assert numbers == [[2], [2]]
 
 
@@ -222,7 +222,7 @@ def test_a_promotion_that_could_not_be_handed_over_is_sent_again(tmp_path: Path)
     answer, *_ = run_until(loop, stop, live, lambda told: len(told) >= 1)
     assert (tmp_path / "died").exists()
     (decision,) = answer.decisions
-    assert decision.champion is not None and decision.champion.number == 2
+    assert decision.champion == 2
 
 
 def test_the_loop_outlives_the_live_market(tmp_path: Path) -> None:

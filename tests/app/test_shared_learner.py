@@ -71,8 +71,8 @@ class Account(NamedTuple):
 
     @property
     def offered(self) -> ChampionPromoted | None:
-        events = [each.event for each in self.manager.waiting]
-        return next((each for each in events if isinstance(each, ChampionPromoted)), None)
+        waiting = self.manager.waiting
+        return next((each for each in waiting if isinstance(each, ChampionPromoted)), None)
 
     @property
     def reported(self) -> AccountChampion:
@@ -124,9 +124,9 @@ def account(folder: Path, address: SharedLearnerAddress, name: str) -> Account:
 
 def rejections(account: Account) -> list[ChallengerRejected]:
     """What an account has heard of and is to journal."""
-    events = [each.event for each in account.manager.waiting]
-    assert all(isinstance(each, ChallengerRejected) for each in events)
-    return [each for each in events if isinstance(each, ChallengerRejected)]
+    waiting = account.manager.waiting
+    assert all(isinstance(each, ChallengerRejected) for each in waiting)
+    return [each for each in waiting if isinstance(each, ChallengerRejected)]
 
 
 def fragment(settings: Settings, seed: int) -> Rollout:
@@ -159,7 +159,7 @@ def test_both_strategies_are_learned_from_both_are_promoted_and_trade_on_without
     assert (event.champion, event.before, event.by) == (2, 1, PromotedBy.GATE)
     assert a.learning.report.fragments == {"a": 1}
     until(lambda: b.learning.follow(b.reported) or b.champion == 2)
-    (other,) = (each.event for each in b.manager.waiting)
+    (other,) = b.manager.waiting
     assert (other.version, other.reason) == (event.version, event.reason)
     for name, weights in a.manager.champion.weights.items():
         np.testing.assert_array_equal(weights, b.manager.champion.weights[name])
@@ -229,7 +229,7 @@ def test_what_others_caused_reaches_an_account_between_its_own_fragments(
     loop = LearningLoop(live, b.manager, b.learning, None, lockstep=False, stop=stop)
     answer, *_ = run_until(loop, stop, live, bool)
     assert answer.fragment is None
-    assert [each.event.number for each in answer.decisions] == [1, 2]
+    assert [each.number for each in answer.decisions] == [1, 2]
 
 
 def test_rejections_that_nobody_asks_for_do_not_pile_up() -> None:

@@ -69,8 +69,7 @@ def test_what_is_offered_is_the_present_one_until_the_account_says_otherwise(
     tmp_path: Path, at_two: ChampionManager
 ) -> None:
     decision = at_two.promote(write(3), not_worse(30))
-    assert isinstance(decision.event, ChampionPromoted) and decision.champion is not None
-    assert (decision.event.champion, decision.event.before) == (3, 2)
+    assert (decision.champion, decision.before) == (3, 2)
     assert not at_two.follow(AT_TWO)
     assert at_two.waiting == (decision,) and at_two.champion.number == 3
     assert not at_two.may_offer, "one at a time"
@@ -94,8 +93,7 @@ def test_what_happens_while_a_challenger_is_judged_is_followed_and_the_next_one_
     at_two.promote(write(4), not_worse(40))
     at_two.follow(account)
     assert at_two.champion.number == trades and at_two.waiting == ()
-    following = at_two.promote(write(5), not_worse(50)).event
-    assert isinstance(following, ChampionPromoted)
+    following = at_two.promote(write(5), not_worse(50))
     assert following.before == trades and following.champion > 4 - (account.newest < 3)
 
 
@@ -118,7 +116,7 @@ def test_an_offer_over_what_the_owner_came_back_to_is_still_due(
     decision = at_two.promote(write(4), not_worse(40))
     back = AccountChampion(2, 0, 3, 3)
     assert not at_two.follow(back) and at_two.waiting == (decision,)
-    assert store(tmp_path).news_for(back) == decision.event
+    assert store(tmp_path).news_for(back) == decision
 
 
 def test_an_older_report_changes_nothing(at_two: ChampionManager) -> None:
@@ -137,7 +135,7 @@ def test_a_lost_champion_is_written_again_from_memory(
     assert champions.load(1).version == 90
     assert "a lost champion is written again" in caplog.text
     assert at_two.follow(AccountChampion(1, 0, 2, 2)) and at_two.champion.number == 1
-    assert at_two.promote(write(4), not_worse(40)).event.champion == 3
+    assert at_two.promote(write(4), not_worse(40)).champion == 3
 
 
 def test_a_champion_that_cannot_be_read_is_told_once_and_hinders_no_later_one(
@@ -203,8 +201,7 @@ def test_where_the_accounts_champion_cannot_be_read_a_void_offer_is_not_judged_a
     assert "trading checkpoints promote" in at_two.fault
     assert at_two.follow(AccountChampion(2, 0, 3, 3)) and at_two.champion.number == 2
     assert at_two.may_offer and not at_two.fault
-    following = at_two.promote(write(5), not_worse(50)).event
-    assert isinstance(following, ChampionPromoted)
+    following = at_two.promote(write(5), not_worse(50))
     assert (following.champion, following.before) == (5, 2)
 
 
@@ -214,11 +211,11 @@ def test_rejections_go_on_from_the_accounts_count_and_wait_until_it_has_them(
     at_two.follow(AT_TWO._replace(refusals=7))
     event = ChallengerRejected(0, 0, 5, 0, ("kl",), "too far", 1, False)
     rejected = (at_two.reject(event), at_two.reject(event))
-    assert [(each.event.number, each.event.champion) for each in rejected] == [(8, 2), (9, 2)]  # type: ignore[union-attr]
+    assert [(each.number, each.champion) for each in rejected] == [(8, 2), (9, 2)]
     assert at_two.waiting == rejected
     at_two.follow(AT_TWO._replace(refusals=8))
     assert at_two.waiting == rejected[1:]
     # A report of before says nothing new: the next number is not given twice.
     at_two.follow(AT_TWO._replace(refusals=9))
     at_two.follow(AT_TWO._replace(refusals=7))
-    assert at_two.waiting == () and at_two.reject(event).event.number == 10  # type: ignore[union-attr]
+    assert at_two.waiting == () and at_two.reject(event).number == 10

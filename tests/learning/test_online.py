@@ -114,14 +114,13 @@ def test_what_learns_is_promoted_and_trades_from_then_on(course: Callable[..., C
     learner, before = at.learner, at.mean()
     decisions = [at.learn(learner, at.clean()) for _ in range(15)]
     assert decisions[0] is None and decisions[1] is None
-    promoted = [r for r in decisions if r and isinstance(r.event, ChampionPromoted)]
+    promoted = [r for r in decisions if r and isinstance(r, ChampionPromoted)]
     assert promoted
     last = promoted[-1]
-    assert isinstance(last.event, ChampionPromoted) and last.champion is not None
-    assert last.event.by is PromotedBy.GATE
-    assert {each.held_out for each in last.event.compared} == {"recall", "old regime"}
-    verify(at.champions.path(last.champion.number))
-    assert at.manager.champion.number == last.champion.number == 1 + len(promoted)
+    assert last.by is PromotedBy.GATE
+    assert {each.held_out for each in last.compared} == {"recall", "old regime"}
+    verify(at.champions.path(last.champion))
+    assert at.manager.champion.number == last.champion == 1 + len(promoted)
     assert at.mean() > before
     assert learner.report.judgements == 5
     assert learner.report.judgement_seconds > 0.0
@@ -135,13 +134,13 @@ def test_a_poisoned_window_never_makes_the_champion_worse(course: Callable[..., 
     for _ in range(16):
         rollout = at.clean()
         decision = at.learn(learner, replace(rollout, rewards=-20.0 * rollout.rewards))
-        events += [decision.event] if decision else []
+        events += [decision] if decision else []
         assert at.mean() >= start - MARGIN_PCT
     refused = [each for each in events if isinstance(each, ChallengerRejected)]
     assert any(each.reset for each in refused), "what was poisoned is given up"
     assert [each.number for each in refused] == list(range(1, len(refused) + 1))
     clean = [learner.learn(at.clean()) for _ in range(8)]
-    assert any(r and isinstance(r.event, ChampionPromoted) for r in clean)
+    assert any(r and isinstance(r, ChampionPromoted) for r in clean)
 
 
 @pytest.mark.parametrize("poison", ["rewards", "observations", "nan"])
@@ -169,14 +168,14 @@ def test_a_harmful_challenger_is_reset_with_its_optimizer(course: Callable[..., 
     champion = at.manager.champion
     rollout = at.clean()
     decision = learner.learn(rollout)
-    assert decision is not None and isinstance(decision.event, ChallengerRejected)
-    assert decision.event.failed == (KL,) and decision.event.reset
+    assert decision is not None and isinstance(decision, ChallengerRejected)
+    assert decision.failed == (KL,) and decision.reset
     assert equal(at.algorithm.weights(), champion.weights)
     latest = at.store.latest()
     assert latest is not None
     assert latest[1] == {"step": champion.version, "version": champion.version}
     again = learner.learn(rollout)
-    assert again is not None and again.event.kl == decision.event.kl, "the same from the beginning"
+    assert again is not None and again.kl == decision.kl, "the same from the beginning"
 
 
 def test_what_was_given_up_stays_on_disk_and_is_not_resumed(course: Callable[..., Course]) -> None:
@@ -214,8 +213,8 @@ def test_weights_that_are_no_numbers_are_given_up(course: Callable[..., Course])
 
     at.gate.judge = spoiled  # type: ignore[method-assign]
     decision = learner.learn(at.clean())
-    assert decision is not None and isinstance(decision.event, ChallengerRejected)
-    assert decision.event.failed == (NOT_FINITE,) and decision.event.reset
+    assert decision is not None and isinstance(decision, ChallengerRejected)
+    assert decision.failed == (NOT_FINITE,) and decision.reset
     assert equal(at.algorithm.weights(), at.manager.champion.weights)
 
 
@@ -305,7 +304,7 @@ def test_a_learner_that_dies_after_a_judgement_takes_no_decision_with_it(
 
     learner._gate = Gallows()  # type: ignore[assignment]
     decisions = [learner.learn(each) for each in fragments]
-    numbers = [each.event.number for each in decisions if each is not None]  # type: ignore[union-attr]
+    numbers = [each.number for each in decisions if isinstance(each, ChallengerRejected)]
     assert numbers == [1, 2, 3]
     assert learner.report.restarts >= 2
 

@@ -19,16 +19,9 @@ from trading.data.massive.server.source import EventSource, Listing, SimulationS
 from trading.data.recording import Recorder
 from trading.envs.live_env import LiveEnv
 from trading.execution.broker import PaperBroker
-from trading.execution.events import ChampionPromoted, PromotedBy
+from trading.execution.events import PromotedBy
 from trading.execution.journal import Journal
-from trading.execution.portfolio import Account
-from trading.learning.champion.store import (
-    AccountChampion,
-    Champion,
-    ChampionState,
-    ChampionStore,
-    Promotion,
-)
+from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
 from trading.live import assembly
@@ -144,21 +137,20 @@ def await_live(stream: StreamClient) -> None:
             raise TimeoutError(f"the stream did not come up: {stream.health()}")
 
 
-def champion_state_of(policy: Policy, account: Account | None = None) -> ChampionState:
-    """The champion state of a policy that nobody preceded."""
-    news = ChampionPromoted(0, 1, 0, 0, PromotedBy.START, "of the test", 0.0)
-    is_known = account is not None and account.champion
-    return ChampionState(Champion(1, 0, policy.weights()), None, None if is_known else news)
+def champions_of(folder: Path, policy: Policy) -> ChampionStore:
+    """Champions on disk: the policy as the first one, where there is none."""
+    champions = ChampionStore(folder, 5)
+    if not champions.numbers():
+        why = Promotion(0, PromotedBy.START, "of the test")
+        weights = policy.weights()
+        champions.write(lambda to: write_module_weights(to, weights), why, AccountChampion())
+    return champions
 
 
 def write_first_champion(settings: Settings) -> None:
     """A policy of the settings' seed, as the first champion on disk."""
     policy = Policy(assembly.model_config(settings), settings.seed)
-    ChampionStore(settings.paths.checkpoints, 5).write(
-        lambda folder: write_module_weights(folder, policy.weights()),
-        Promotion(0, PromotedBy.START, "of the test"),
-        AccountChampion(),
-    )
+    champions_of(settings.paths.checkpoints, policy)
 
 
 def await_that(what: str, condition: Callable[[], Any], within_s: float = WAIT_S) -> Any:
@@ -178,7 +170,6 @@ def trade(
     bars: Bars | None = None,
     learning: bool = False,
     recorder: Recorder | None = None,
-    champion_state: ChampionState | None = None,
     treasury_yields: bool = False,
 ) -> Run:
     """Trade until the server's source ends; by default with a policy of the settings' seed."""
@@ -211,10 +202,11 @@ def trade(
             recorder,
         )
         policy: Policy | RuleBasedDecider
+        champions: ChampionStore | None = None
         if settings.policy.trader is None:
             config = assembly.model_config(settings)
             policy = Policy(config, settings.seed, acting=settings.policy.act)
-            champion_state = champion_state or champion_state_of(policy, account)
+            champions = champions_of(settings.paths.checkpoints, policy)
         else:
             policy = RuleBasedDecider(assembly.rule_based(settings, settings.seed))
         trader_settings = replace(
@@ -229,7 +221,7 @@ def trade(
             directory,
             bars,
             now_ns,
-            champion_state,
+            champions,
         )
         trader.open()
         await_live(stream)

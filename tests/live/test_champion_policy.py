@@ -35,10 +35,8 @@ from trading.learning.champion.owner_choice import OwnerChoice
 from trading.learning.champion.store import (
     PASSED_OVER,
     AccountChampion,
-    Champion,
     ChampionStore,
     Promotion,
-    first_state,
     weights_digest,
 )
 from trading.learning.checkpoints import write_module_weights
@@ -76,8 +74,7 @@ class Live:
         self.policy = Policy(CONFIG, 99)
         self.manager = ChampionManager(self.store)
         self.manager.begin(fill(1), 10, "the beginning", self.account)
-        state = first_state(self.store, self.account)
-        self.champion_policy = ChampionPolicy(self.broker, self.policy, state)
+        self.champion_policy = ChampionPolicy(self.broker, self.policy, self.store)
         self.champion_policy.begin(self.now_ns)
 
     @property
@@ -92,8 +89,7 @@ class Live:
         self.take(self.manager.promote(fill(seed), why(seed)))
         self.manager.follow(self.account)
 
-    def obey(self, effect: Effect, champion: Champion, kind: OwnerCommand) -> str:
-        self.champion_policy.know(champion)
+    def obey(self, effect: Effect, kind: OwnerCommand) -> str:
         command = Command(kind, "alice")
         now_ns = max(self.now_ns, self.broker.account.last_ts_ns)
         said = execute_command(self.broker, command, now_ns, np.nan, effect).said
@@ -104,11 +100,11 @@ class Live:
         model = self.folder / f"model-{seed}"
         model.mkdir(exist_ok=True)
         fill(seed)(model)
-        effect, champion = self.choice.promote(str(model), CONFIG, self.account)
-        return self.obey(effect, champion, OwnerCommand.PROMOTE)
+        effect = self.choice.promote(str(model), CONFIG, self.account)
+        return self.obey(effect, OwnerCommand.PROMOTE)
 
     def roll_back(self) -> str:
-        return self.obey(*self.choice.roll_back(self.account), OwnerCommand.ROLLBACK)
+        return self.obey(self.choice.roll_back(self.account), OwnerCommand.ROLLBACK)
 
     def fall(self) -> None:
         """A drawdown under the champion, as the broker finds it at a bar."""
@@ -139,7 +135,6 @@ class Live:
     def agrees(self) -> int:
         """The champion of the journal, of what trades and of the driver, which are one."""
         number = self.broker.account.champion
-        assert self.champion_policy.account_champion.champion == number
         assert self.manager.champion.number == number
         held = self.store.load(number)
         assert weights_digest(held.weights) == weights_digest(self.policy.weights())
@@ -185,7 +180,7 @@ def test_a_promotion_is_journalled_with_what_it_adopts(live: Live) -> None:
 
 def test_a_decision_that_comes_twice_is_journalled_once(live: Live) -> None:
     offered = live.manager.promote(fill(3), why(3))
-    refused = PromotionDecision(ChallengerRejected(0, 1, 30, 2, ("kl",), "too far", 1, False))
+    refused = ChallengerRejected(0, 1, 30, 2, ("kl",), "too far", 1, False)
     for decision in (offered, refused, offered, refused):
         live.take(decision)
     assert len(live.events(ChampionPromoted)) == 3
@@ -330,14 +325,14 @@ def test_of_two_choices_at_once_the_later_number_trades_and_the_other_is_refused
     model = live.folder / "model"
     model.mkdir()
     fill(5)(model)
-    effect, champion = live.choice.promote(str(model), CONFIG, live.account)
+    effect = live.choice.promote(str(model), CONFIG, live.account)
     live.promote(4)
     with pytest.raises(OwnerRefused, match="champion 4 was promoted meanwhile"):
-        live.obey(effect, champion, OwnerCommand.PROMOTE)
-    back, before = live.choice.roll_back(live.account)
+        live.obey(effect, OwnerCommand.PROMOTE)
+    back = live.choice.roll_back(live.account)
     live.promote(6)
     with pytest.raises(OwnerRefused, match="champion 5 has taken over meanwhile"):
-        live.obey(back, before, OwnerCommand.ROLLBACK)
+        live.obey(back, OwnerCommand.ROLLBACK)
     assert live.agrees() == 5 and live.trades() == 6
 
 
@@ -352,16 +347,41 @@ def test_a_champion_to_fall_back_to_that_cannot_be_read_stops_no_trading(live: L
         again.again()
     assert again.folder  # its owner chooses, as `trading checkpoints promote` does offline
     broker = new_broker(again.folder, CAPITAL)
-    effect, _ = again.choice.promote("champion-2", CONFIG, AccountChampion.of(broker.account))
+    effect = again.choice.promote("champion-2", CONFIG, AccountChampion.of(broker.account))
     execute_command(broker, Command(OwnerCommand.PROMOTE, "bob"), NOW_NS * 2, effect=effect)
     broker.journal.close()
     assert Live(again.folder).trades() == 2
 
 
+def test_what_cannot_be_read_is_taken_up_once_it_can(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    aside = live.folder / "aside"
+    offered = live.manager.promote(fill(3), why(3))
+    live.store.path(3).rename(aside)
+    for _ in range(2):
+        live.take(offered)
+    assert (live.account.champion, live.trades()) == (2, 2)
+    assert caplog.text.count("a champion cannot be read") == 1
+    aside.rename(live.store.path(3))
+    live.take(offered)
+    live.manager.follow(live.account)
+    assert live.agrees() == live.trades() == 3
+
+    live.store.path(2).rename(aside)
+    live.fall()
+    live.follow()
+    assert (live.account.champion, live.trades()) == (2, 3)
+    assert live.broker.account.trading_state is TradingState.REDUCING
+    aside.rename(live.store.path(2))
+    live.follow()
+    assert live.trades() == 2 and live.broker.account.weights_version == 20
+
+
 def test_the_same_key_is_the_same_choice(live: Live) -> None:
     def promote(which: str) -> bool:
         command = Command(OwnerCommand.PROMOTE, "alice", key="k", which=which)
-        effect, _ = live.choice.promote(which, CONFIG, live.account)
+        effect = live.choice.promote(which, CONFIG, live.account)
         return execute_command(live.broker, command, live.now_ns, CAPITAL, effect).repeated
 
     assert [promote("champion-1"), promote("champion-1")] == [False, True]
@@ -467,8 +487,7 @@ def test_what_an_older_version_passed_over_is_its_owners_alone_to_choose(live: L
     (live.store.path(3) / PASSED_OVER).touch()
     live = live.again()
     assert live.agrees() == 2
-    effect, champion = live.choice.promote("champion-3", CONFIG, live.account)
-    live.obey(effect, champion, OwnerCommand.PROMOTE)
+    live.obey(live.choice.promote("champion-3", CONFIG, live.account), OwnerCommand.PROMOTE)
     assert live.trades() == 3 and live.again().agrees() == 3
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.live.market import Bars, FirstMinutes, champion_state_of, serving, settings_for, trade
+from tests.live.market import Bars, FirstMinutes, champions_of, serving, settings_for, trade
 from tests.usual import clstm_config, risk_limits
 from trading.app.algorithm import online_rules
 from trading.data.massive.server.source import SimulationSource, SourceStep
@@ -240,8 +240,9 @@ class _Life:
             nothing,
             nothing,
             self.bars[0].end_ns - MINUTE_NS,
-            champion_state_of(policy, broker.account),
+            champions_of(file.parent / "checkpoints", policy),
         )
+        assert trader.champion_policy is not None
         trader.champion_policy.begin(
             max(self.bars[0].end_ns - MINUTE_NS, broker.account.last_ts_ns)
         )

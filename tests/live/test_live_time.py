@@ -12,7 +12,7 @@ from tests.live.market import (
     Bars,
     FirstMinutes,
     await_live,
-    champion_state_of,
+    champions_of,
     serving,
     settings_for,
 )
@@ -77,7 +77,7 @@ class Live:
             MarketDirectory(self.rest, self.stream, env, CALENDAR, 10_000),
             self.bars,
             self.open_ns,
-            champion_state_of(policy, broker.account),
+            champions_of(settings.paths.checkpoints, policy),
         )
         self.trader.open()
         await_live(self.stream)

@@ -10,7 +10,7 @@ from tests.live.market import (
     Bars,
     FirstMinutes,
     Run,
-    champion_state_of,
+    champions_of,
     serving,
     settings_for,
     trade,
@@ -18,7 +18,6 @@ from tests.live.market import (
 from trading.data.massive.client.stream import StreamClient
 from trading.errors import AuthenticationFailed
 from trading.execution.events import (
-    ChampionPromoted,
     ChampionRolledBack,
     DecisionMade,
     OrderAccepted,
@@ -29,7 +28,8 @@ from trading.execution.events import (
 from trading.execution.journal import Journal
 from trading.execution.orders import Intent
 from trading.execution.states import TradingState
-from trading.learning.champion.store import Champion, ChampionState
+from trading.learning.champion.store import AccountChampion, Promotion
+from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR
 from trading.live import assembly
@@ -77,7 +77,7 @@ def test_experience_says_whether_it_was_drawn_from_what_is_learned(
         result = trade(settings, endpoint, begin, learning=True)
     rollout = result.trader.fragments.get_nowait().rollout
     if acting == "sampled":
-        assert rollout.weights_version == result.trader.champion_policy.version
+        assert rollout.weights_version == result.trader.weights_version
     else:
         assert rollout.weights_version == OTHER_BEHAVIOUR
     assert (rollout.log_probs == 0.0).all() == (acting == "greedy")
@@ -163,23 +163,24 @@ def test_a_loss_under_the_champion_brings_the_one_before_back_and_a_restart_keep
     """Fees alone are loss enough; the second life begins with the account's champion."""
     settings = settings_for(tmp_path, "learning.gate.max_drawdown_pct=0.01")
     before, present = (Policy(assembly.model_config(settings), seed) for seed in (21, 22))
-    change = ChampionPromoted(0, 2, 20, 1, PromotedBy.GATE, "of the test", 0.0)
-    old = champion_state_of(before)
-    champion_state = ChampionState(Champion(2, 20, present.weights()), old.champion, change)
+    champions = champions_of(settings.paths.checkpoints, before)
     path = assembly.journal_path(settings)
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
-        trade(settings, endpoint, begin, bars=Bars(stop_after=1), champion_state=old)
+        trade(settings, endpoint, begin, bars=Bars(stop_after=1))
+    champions.write(
+        lambda folder: write_module_weights(folder, present.weights()),
+        Promotion(20, PromotedBy.GATE, "of the test"),
+        AccountChampion(1, 0, 1),
+    )
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
-        first = trade(
-            settings, endpoint, begin, bars=Bars(stop_after=7), champion_state=champion_state
-        )
+        first = trade(settings, endpoint, begin, bars=Bars(stop_after=7))
     with serving(FirstMinutes(MINUTES)) as (endpoint, begin):
-        second = trade(settings, endpoint, begin, champion_state=old._replace(news=None))
+        second = trade(settings, endpoint, begin)
     for result in (first, second):
         account = result.trader.env.broker.account
         assert (account.champion, account.newest_champion) == (1, 2)
         assert account.trading_state is TradingState.REDUCING
-        assert result.trader.champion_policy.version == 0
+        assert result.trader.weights_version == 0
         ours = result.trader.policy.weights()
         assert all(np.array_equal(ours[name], array) for name, array in before.weights().items())
     assert second.fold == second.trader.env.broker.account.fingerprint()

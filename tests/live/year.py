@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.live.market import Bars, await_live, champion_state_of, serving
+from tests.live.market import Bars, await_live, champions_of, serving
 from trading.config import Settings, load_settings
 from trading.data.massive.client.rest import RestClient
 from trading.data.massive.client.stream import StreamClient
@@ -235,7 +235,7 @@ def live(
             directory,
             watched,
             now_ns,
-            champion_state_of(policy, env.broker.account),
+            champions_of(settings.paths.checkpoints, policy),
         )
         trader.open()
         await_live(stream)

@@ -282,13 +282,13 @@ class SharedLearner:
         self._learned[fragment.strategy] += learner.report.live_updates - before
         if decision is None:
             return
-        event = decision.event
-        if isinstance(event, ChallengerRejected):
+        if isinstance(decision, ChallengerRejected):
             with self._lock:
-                self._rejections.add(event)
-        elif decision.champion is not None:
-            why = Promotion(event.version, event.by, event.reason, event.kl, event.compared)
-            self._champion = SharedChampion(decision.champion, why, self._identity)
+                self._rejections.add(decision)
+        else:
+            of = decision
+            why = Promotion(of.version, of.by, of.reason, of.kl, of.compared)
+            self._champion = SharedChampion(manager.champion, why, self._identity)
         manager.settle()
 
     def _leave_out_the_rest(self) -> None:

@@ -275,7 +275,7 @@ def _obey_here(settings: Settings, path: Path, command: "Command") -> dict[str, 
             from trading.learning.champion.store import AccountChampion
 
             standing = AccountChampion.of(account)
-            effect, _ = assembly.champion_change(settings, command, standing)
+            effect = assembly.champion_change(settings, command, standing)
         broker = PaperBroker(
             journal, account, configured_fees(settings.execution), assembly.risk_limits(settings)
         )

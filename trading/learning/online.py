@@ -171,7 +171,7 @@ class OnlineLearner:
                 self._unjudged += 1
                 if self._unjudged >= self._rules.updates and self._manager.may_offer:
                     decision = self._judged()
-                if decision is not None and getattr(decision.event, "reset", False):
+                if isinstance(decision, ChallengerRejected) and decision.reset:
                     self._begin_again()
                 if self._unsaved >= self._rules.save_frequency:
                     self._save()

@@ -46,10 +46,7 @@ from trading.execution.portfolio import Account
 from trading.files import takes_writes
 from trading.learning.champion.store import (
     AccountChampion,
-    Champion,
-    ChampionState,
     ChampionStore,
-    first_state,
 )
 from trading.learning.policy import Policy
 from trading.live import assembly
@@ -263,7 +260,7 @@ class LiveMarket:
                 "trading": importlib.metadata.version("trading"),
                 "ray": ray.__version__,
                 "torch": torch.__version__,
-                "weights": self._trader.champion_policy.version if self._trader else None,
+                "weights": self._trader.weights_version if self._trader else None,
             },
             "market_open": not self._market_is_closed(),
             "process": os.getpid(),
@@ -401,12 +398,12 @@ class LiveMarket:
         trader = self._trader
         if trader is None or self._phase not in ("connecting", "trading"):
             raise OwnerRefused(f"the live market is {self._phase}: give the command again")
-        effect, champion = None, None
+        effect = None
         with self._owner_lock:
             known = trader.env.broker.account.commands
             if command is not None and not (command.key and command.key in known):
-                effect, champion = self._prepare(trader, command)
-            future = trader.command(command, effect, champion)
+                effect = self._prepare(trader, command)
+            future = trader.command(command, effect)
         try:
             answer = future.result(_COMMAND_TIMEOUT_S)
         except TimeoutError:
@@ -428,13 +425,13 @@ class LiveMarket:
         said["account"]["unclosed"] = dict(trader.env.unclosed)
         return said
 
-    def _prepare(self, trader: Trader, command: Command) -> tuple[Effect | None, Champion | None]:
-        """Do what is no matter of the trading thread; what is left for it, with whose weights."""
+    def _prepare(self, trader: Trader, command: Command) -> Effect | None:
+        """Do what is no matter of the trading thread; return what is left for it."""
         if command.command is OwnerCommand.RELOAD:
             said = self._reload(trader)
-            return (lambda *_: (said, [])), None
+            return lambda *_: (said, [])
         if command.command not in (OwnerCommand.PROMOTE, OwnerCommand.ROLLBACK):
-            return None, None
+            return None
         account = self.account_champion() or AccountChampion()
         return assembly.champion_change(self._settings, command, account, self._noted)
 
@@ -576,7 +573,7 @@ class LiveMarket:
         learning, trader = self._settings.learning, self._trader
         return replace(
             self._learner,
-            weights_version=trader.champion_policy.version if trader else 0,
+            weights_version=trader.weights_version if trader else 0,
             update_frequency=learning.update_frequency if self._settings.learns else 0,
             backlog=trader.decisions - self._decisions_learned if trader else 0,
             dropped_fragments=trader.fragments_dropped if trader else 0,
@@ -737,7 +734,7 @@ class LiveMarket:
         capital = settings.account.initial_capital
         account = journal.open_account(settings.account.id, capital, now_ns)
         self._restarts = journal.openings - 1
-        policy, champion_state = self._who_decides(account, journal.last_seq)
+        policy, champions = self._who_decides(account, journal.last_seq)
         broker = assembly.paper_broker(settings, journal, account)
         terms = trading_settings(settings)
         if account.terms != terms:
@@ -782,13 +779,13 @@ class LiveMarket:
             recorded_markets(directory, recorder),
             self,
             now_ns,
-            champion_state,
+            champions,
         )
 
     def _who_decides(
         self, account: Account, journal_events: int
-    ) -> tuple[Policy | RuleBasedDecider, ChampionState | None]:
-        """Return the policy, with the champion that it begins with, or the rule-based trader."""
+    ) -> tuple[Policy | RuleBasedDecider, ChampionStore | None]:
+        """Return the policy, with the champions of whom one trades, or the rule-based trader."""
         settings = self._settings
         seed = assembly.policy_seed(settings.seed, journal_events)
         if settings.policy.trader is not None:
@@ -800,9 +797,8 @@ class LiveMarket:
             noted=self._noted,
             account_id=settings.account.id,
         )
-        state = first_state(champions, AccountChampion.of(account))
         policy = Policy(assembly.model_config(settings), seed, acting=settings.policy.act)
-        return policy, state
+        return policy, champions
 
     def _run(self, trader: Trader) -> None:
         """Watch over a trader and let it trade to its end."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from trading.execution.risk import RiskLimits
     from trading.learning.champion.gate import GateLimits
     from trading.learning.champion.owner_choice import OwnerChoice
-    from trading.learning.champion.store import AccountChampion, Champion
+    from trading.learning.champion.store import AccountChampion
     from trading.learning.clstm import CLSTMConfig
     from trading.learning.policy import Policy
     from trading.live.close_finder import CloseFinder
@@ -323,8 +323,8 @@ def champion_change(
     command: "Command",
     account: "AccountChampion",
     noted: Mapping[str, Any] | None = None,
-) -> "tuple[Effect, Champion]":
-    """Return what a `promote` or `rollback` does to an account, and whose weights then trade.
+) -> "Effect":
+    """Return what a `promote` or `rollback` does to an account.
 
     Parameters
     ----------

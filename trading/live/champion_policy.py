@@ -2,11 +2,11 @@
 
 import msgspec
 
+from trading.errors import CheckpointError
 from trading.execution.broker import PaperBroker
 from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
-from trading.learning.champion.manager import PromotionDecision
 from trading.learning.champion.owner_choice import adopted, worth
-from trading.learning.champion.store import AccountChampion, Champion, ChampionState
+from trading.learning.champion.store import AccountChampion, Champion, ChampionStore, first_state
 from trading.learning.policy import Policy
 from trading.logs import get_logger
 
@@ -16,84 +16,88 @@ log = get_logger(__name__)
 class ChampionPolicy:
     """Keeps the policy's weights those of the account's champion, on the trading thread.
 
+    The account says which one, the folder of champions has its weights.
+
     Parameters
     ----------
     broker
         Of the account.
     policy
         What trades; its weights are replaced.
-    champion_state
-        What the account begins to trade with.
+    champions
+        On disk.
     """
 
-    def __init__(self, broker: PaperBroker, policy: Policy, champion_state: ChampionState) -> None:
+    def __init__(self, broker: PaperBroker, policy: Policy, champions: ChampionStore) -> None:
+        self.version = 0
+        """Of the weights that trade."""
         self._broker = broker
         self._policy = policy
-        self._begins = champion_state
-        self._known = {
-            each.number: each for each in (champion_state.champion, champion_state.before) if each
-        }
+        self._champions = champions
         self._loaded = 0
-
-    @property
-    def version(self) -> int:
-        """Version of the weights that trade."""
-        champion = self._known.get(self._loaded)
-        return champion.version if champion else 0
-
-    @property
-    def account_champion(self) -> AccountChampion:
-        """Where the account stands, for the driver."""
-        return AccountChampion.of(self._broker.account)
+        self._fault = ""
 
     def begin(self, now_ns: int) -> None:
-        """Trade with the account's champion, once the journal has what is new about it."""
-        account, (champion, _, news) = self._broker.account, self._begins
+        """Trade with the account's champion, once the journal has what is new about it.
+
+        Raises
+        ------
+        CheckpointError
+            There is none, or it cannot be read.
+        """
+        account = self._broker.account
+        champion, news = first_state(self._champions, AccountChampion.of(account))
         if news is not None:
             if not account.champion:
-                reason = news.reason
-                news = ChampionPromoted(
-                    0, champion.number, champion.version, 0, PromotedBy.START, reason, 0.0
-                )
+                began = {"by": PromotedBy.START, "before": 0, "kl": None, "compared": ()}
+                news = msgspec.structs.replace(news, **began)
             self._promote(news, champion, now_ns, None)
-        if account.weights_version != champion.version:
-            self._broker.record([adopted(champion, now_ns)])
-        self._load(champion)
+        self._load(champion, now_ns)
 
-    def receive(self, decision: PromotionDecision, now_ns: int, equity: float) -> None:
+    def receive(
+        self, decision: ChampionPromoted | ChallengerRejected, now_ns: int, equity: float
+    ) -> None:
         """Journal a decision, once, and trade with its champion.
 
-        A challenger that passed the gate against another champion than the account's is void.
+        A challenger that passed the gate against another champion than the account's is void. One
+        that cannot be read is not taken up, until the driver sends it again and it can.
         """
-        event, champion = decision
         account = self._broker.account
-        if isinstance(event, ChallengerRejected):
-            if event.number > account.refusals:
-                self._broker.record([msgspec.structs.replace(event, ts_ns=now_ns)])
+        if isinstance(decision, ChallengerRejected):
+            if decision.number > account.refusals:
+                self._broker.record([msgspec.structs.replace(decision, ts_ns=now_ns)])
+        elif decision.champion <= account.newest_champion:
             return
-        assert champion is not None, "a promotion brings its weights"
-        if event.champion <= account.newest_champion:
-            return
-        if event.before != account.champion:
-            log.info("a promotion is void", champion=event.champion, over=event.before)
-            return
-        self._promote(event, champion, now_ns, equity)
-        self._load(champion)
-
-    def know(self, champion: Champion) -> None:
-        """Have the weights of a champion that the owner is about to choose."""
-        self._known[champion.number] = champion
+        elif decision.before != account.champion:
+            log.info("a promotion is void", champion=decision.champion, over=decision.before)
+        elif (champion := self._read(decision.champion)) is not None:
+            self._promote(decision, champion, now_ns, equity)
+            self._load(champion, now_ns)
 
     def follow_account(self, now_ns: int) -> None:
-        """Trade with the champion that a drawdown or the owner made the account's."""
-        account = self._broker.account
-        champion = self._known.get(account.champion)
-        # Where one to fall back to could not be read, nothing opens until the owner chooses one.
-        if champion is None or champion.number == self._loaded:
+        """Trade with the champion that a drawdown or the owner made the account's.
+
+        Where one to fall back to cannot be read, the one before trades on; nothing opens until the
+        owner chooses another one, or it can be read again.
+        """
+        number = self._broker.account.champion
+        if number == self._loaded:
             return
-        if account.weights_version != champion.version:
-            self._broker.record([adopted(champion, now_ns)])
-        self._load(champion)
+        champion = self._read(number)
+        if champion is not None:
+            self._load(champion, now_ns)
+
+    def _read(self, number: int) -> Champion | None:
+        """Return a champion; None where it cannot be read, which is told once."""
+        try:
+            champion = self._champions.load(number)
+        except (CheckpointError, OSError) as error:
+            if str(error) != self._fault:
+                log.error("a champion cannot be read", champion=number, reason=str(error))
+            self._fault = str(error)
+            return None
+        self._fault = ""
+        return champion
 
     def _promote(
         self, event: ChampionPromoted, champion: Champion, now_ns: int, equity: float | None
@@ -102,11 +106,10 @@ class ChampionPolicy:
         event = msgspec.structs.replace(event, ts_ns=now_ns, equity=worth(self._broker, equity))
         self._broker.change_champion(event, adopted(champion, now_ns))
 
-    def _load(self, champion: Champion) -> None:
-        """Trade with these weights; kept are they, and those to fall back to."""
+    def _load(self, champion: Champion, now_ns: int) -> None:
+        """Trade with these weights, which the journal says first."""
+        if self._broker.account.weights_version != champion.version:
+            self._broker.record([adopted(champion, now_ns)])
         self._policy.load_weights(champion.weights)
-        self._known[champion.number] = champion
-        kept = (champion.number, self._broker.account.champion_before)
-        self._known = {number: each for number, each in self._known.items() if number in kept}
-        self._loaded = champion.number
+        self._loaded, self.version = champion.number, champion.version
         log.info("a champion trades", champion=champion.number, version=champion.version)

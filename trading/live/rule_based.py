@@ -5,10 +5,7 @@ from typing import Protocol
 import numpy as np
 
 from trading.errors import ConfigError
-from trading.execution.broker import PaperBroker
 from trading.execution.portfolio import Account
-from trading.learning.champion.manager import PromotionDecision
-from trading.learning.champion.store import AccountChampion, Champion
 from trading.learning.policy import Decision
 from trading.learning.rollout import BoolArray, FloatArray, RecurrentState
 from trading.plugins.rule_based import RuleBased
@@ -33,24 +30,6 @@ class Decider(Protocol):
     def value(
         self, observations: FloatArray, action_mask: BoolArray, state: RecurrentState
     ) -> FloatArray: ...
-
-
-class WhoTrades(Protocol):
-    """What the trading loop asks about who trades; see `trading.live.champion_policy`."""
-
-    @property
-    def version(self) -> int: ...
-
-    @property
-    def account_champion(self) -> AccountChampion: ...
-
-    def begin(self, now_ns: int) -> None: ...
-
-    def receive(self, decision: PromotionDecision, now_ns: int, equity: float) -> None: ...
-
-    def know(self, champion: Champion) -> None: ...
-
-    def follow_account(self, now_ns: int) -> None: ...
 
 
 class RuleBasedDecider:
@@ -101,38 +80,6 @@ class RuleBasedDecider:
     ) -> FloatArray:
         """Zero: it expects nothing."""
         return np.zeros(len(observations), np.float32)
-
-
-class NoChampion:
-    """Of an account that a rule-based trader trades: no weights, and nobody to follow.
-
-    Parameters
-    ----------
-    broker
-        Of the account.
-    """
-
-    version = 0
-
-    def __init__(self, broker: PaperBroker) -> None:
-        self._broker = broker
-
-    @property
-    def account_champion(self) -> AccountChampion:
-        """Where the account stands."""
-        return AccountChampion.of(self._broker.account)
-
-    def begin(self, now_ns: int) -> None:
-        """There is nothing to load."""
-
-    def receive(self, decision: PromotionDecision, now_ns: int, equity: float) -> None:
-        """There is no champion to change."""
-
-    def know(self, champion: Champion) -> None:
-        """There is no champion to choose."""
-
-    def follow_account(self, now_ns: int) -> None:
-        """There is no champion to fall back to."""
 
 
 def check_account(account: Account, trader: str) -> None:

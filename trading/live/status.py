@@ -40,7 +40,7 @@ class AccountSnapshot(NamedTuple):
             len(account.strategies),
             account.promotions,
             account.rollbacks,
-            trader.champion_policy.account_champion,
+            AccountChampion.of(trader.env.broker.account),
         )
 
 

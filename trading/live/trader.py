@@ -38,7 +38,7 @@ from trading.execution.owner import (
 from trading.execution.risk import RiskEngine, RiskLimits
 from trading.execution.states import Cause
 from trading.learning.champion.manager import PromotionDecision
-from trading.learning.champion.store import AccountChampion, Champion, ChampionState
+from trading.learning.champion.store import AccountChampion, ChampionStore
 from trading.learning.policy import Decision, Policy
 from trading.learning.rollout import OTHER_BEHAVIOUR, RecurrentState, Rollout
 from trading.live.bar_clock import MAX_AHEAD_NS, Bar, BarClock, first_bar_after
@@ -48,7 +48,7 @@ from trading.live.dead_man import DeadMan
 from trading.live.fragments import FragmentBuilder
 from trading.live.profit_parts import ProfitParts
 from trading.live.pulse import Pulse
-from trading.live.rule_based import Decider, NoChampion, RuleBasedDecider, WhoTrades
+from trading.live.rule_based import Decider, RuleBasedDecider
 from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
 from trading.market.corporate_actions import first_name
@@ -179,8 +179,8 @@ class Trader:
         Told of every bar.
     start_ns
         Exchange time now.
-    champion_state
-        What the account begins to trade with; None of a rule-based trader.
+    champions
+        On disk; a rule-based trader needs none.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Trader:
         markets: ReferenceData,
         observer: Observer,
         start_ns: int,
-        champion_state: ChampionState | None,
+        champions: ChampionStore | None,
     ) -> None:
         self.env = env
         self.profit_parts = ProfitParts(env)
@@ -204,12 +204,11 @@ class Trader:
         """Name of the rule-based trader; empty where the policy trades."""
         self.fragments: queue.Queue[Fragment] = queue.Queue()
         self.fragments_dropped = 0
-        self.champion_policy: WhoTrades
-        if isinstance(policy, RuleBasedDecider):
-            self.champion_policy = NoChampion(env.broker)
-        else:
-            assert champion_state is not None, "a policy trades with a champion's weights"
-            self.champion_policy = ChampionPolicy(env.broker, policy, champion_state)
+        self.champion_policy: ChampionPolicy | None = None
+        """None of a rule-based trader."""
+        if not isinstance(policy, RuleBasedDecider):
+            assert champions is not None, "a policy trades with a champion's weights"
+            self.champion_policy = ChampionPolicy(env.broker, policy, champions)
         self.decisions = 0
         self.barriers_missed = 0
         self.stopping = threading.Event()
@@ -217,9 +216,9 @@ class Trader:
         """Exchange time, fill, and name of the action, oldest first."""
         self.profits: dict[str, float] = {}
         """USD, of those of them that close, by fill id."""
-        self._commands: queue.Queue[
-            tuple[Future[CommandResult], Command | None, Effect | None, Champion | None]
-        ] = queue.Queue()
+        self._commands: queue.Queue[tuple[Future[CommandResult], Command | None, Effect | None]] = (
+            queue.Queue()
+        )
         self.dead_man = DeadMan(settings.patience_s)
         self.pulse = Pulse()
         self._limits: queue.Queue[tuple[RiskLimits, TradingRules]] = queue.Queue()
@@ -287,19 +286,20 @@ class Trader:
         before = self._calendar.sessions(now.session.date - _LONGEST_BREAK, now.session.date)[-2]
         self.env.broker.record([TimeTakenBack(self._start_ns, before.date.isoformat())])
 
+    @property
+    def weights_version(self) -> int:
+        """Version of the weights that trade; 0 of a rule-based trader."""
+        return 0 if self.champion_policy is None else self.champion_policy.version
+
     def command(
-        self,
-        command: Command | None,
-        effect: Effect | None = None,
-        champion: Champion | None = None,
+        self, command: Command | None, effect: Effect | None = None
     ) -> "Future[CommandResult]":
         """Hand over the owner's word (None: only how the account stands), obeyed between bars.
 
-        `effect` as in `owner.execute_command`, and the champion that it makes the account's.
-        Cancelled before it was obeyed, it never is.
+        `effect` as in `owner.execute_command`. Cancelled before it was obeyed, it never is.
         """
         future: Future[CommandResult] = Future()
-        self._commands.put((future, command, effect, champion))
+        self._commands.put((future, command, effect))
         return future
 
     def limit(self, limits: RiskLimits, rules: TradingRules) -> None:
@@ -314,7 +314,8 @@ class Trader:
         """List and subscribe the contracts of the first session, and get ready to decide."""
         bar = self.clock.bar
         last_ns = 0 if self.ahead_until_ns else self.env.broker.account.last_ts_ns
-        self.champion_policy.begin(max(self._start_ns, last_ns))
+        if self.champion_policy is not None:
+            self.champion_policy.begin(max(self._start_ns, last_ns))
         self._markets.open_session(bar)
         self.env.warm_up_kernels(bar.end_ns, bar.session)
 
@@ -383,7 +384,7 @@ class Trader:
             self.env.set_rules(rules)
         while True:
             try:
-                future, command, effect, champion = self._commands.get_nowait()
+                future, command, effect = self._commands.get_nowait()
             except queue.Empty:
                 return
             if not future.set_running_or_notify_cancel():
@@ -395,10 +396,8 @@ class Trader:
                     answer = CommandResult("", 0, False, account_status(broker, equity))
                 else:
                     now_ns = max(self._now_ns, broker.account.last_ts_ns)
-                    if champion is not None:
-                        self.champion_policy.know(champion)
                     answer = execute_command(broker, command, now_ns, equity, effect)
-                    self.champion_policy.follow_account(now_ns)
+                    self._follow_account(now_ns)
                     log.info("the owner commands", command=command.command, said=answer.said)
                     self._observer.on_command(self)
             except TradingError as error:
@@ -492,7 +491,7 @@ class Trader:
         observations, mask, rewards = (
             self.env.close_bar(*told, False) if late else self.env.close_bar(*told)
         )
-        self.champion_policy.follow_account(bar.end_ns)
+        self._follow_account(bar.end_ns)
         latency_s = None
         self.decided = None
         self._builder.reward(rewards, bar.end_ns)
@@ -548,7 +547,7 @@ class Trader:
                 decision,
                 self._first,
                 self._state,
-                self.champion_policy.version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
+                self.weights_version if self.policy.is_on_policy else OTHER_BEHAVIOUR,
                 bar.end_ns,
             )
         outcomes = self._trade(bar.end_ns, decision, rewards, late)
@@ -558,7 +557,7 @@ class Trader:
             decision,
             mask,
             tuple(outcomes),
-            self.champion_policy.version,
+            self.weights_version,
         )
         self._state = state
         self._first[:] = False
@@ -600,7 +599,7 @@ class Trader:
                 underlying=symbol,
                 action=int(action),
                 action_name=names[int(action)],
-                weights_version=self.champion_policy.version,
+                weights_version=self.weights_version,
                 value=float(decision.values[u]),
                 reward=float(rewards[u]),
                 fragment=self._builder.number,
@@ -678,7 +677,8 @@ class Trader:
     def _emit(self, last_values: np.ndarray) -> None:
         rollout = self._builder.take(last_values)
         fragment = FragmentId(os.getpid(), self._builder.number)
-        self.fragments.put(Fragment(fragment, rollout, self.champion_policy.account_champion))
+        account_champion = AccountChampion.of(self.env.broker.account)
+        self.fragments.put(Fragment(fragment, rollout, account_champion))
         if self._settings.lockstep:
             self._await_answer(fragment)
         while self.fragments.qsize() > self._settings.fragment_backlog:
@@ -720,4 +720,10 @@ class Trader:
             except queue.Empty:
                 return
             for decision in answer.decisions:
-                self.champion_policy.receive(decision, now_ns, self.env.equity())
+                if self.champion_policy is not None:
+                    self.champion_policy.receive(decision, now_ns, self.env.equity())
+
+    def _follow_account(self, now_ns: int) -> None:
+        """Trade with the account's champion, whoever made it that."""
+        if self.champion_policy is not None:
+            self.champion_policy.follow_account(now_ns)

@@ -10,10 +10,8 @@ if TYPE_CHECKING:
     from trading.learning.champion.gate import GateLimits as GateLimits
     from trading.learning.champion.gate import GateResult as GateResult
     from trading.learning.champion.manager import ChampionManager as ChampionManager
-    from trading.learning.champion.manager import PromotionDecision as PromotionDecision
     from trading.learning.champion.store import AccountChampion as AccountChampion
     from trading.learning.champion.store import Champion as Champion
-    from trading.learning.champion.store import ChampionState as ChampionState
     from trading.learning.champion.store import ChampionStore as ChampionStore
 
 _PLACES = {
@@ -22,8 +20,6 @@ _PLACES = {
     "GateResult": "gate",
     "AccountChampion": "store",
     "ChampionManager": "manager",
-    "PromotionDecision": "manager",
-    "ChampionState": "store",
     "Champion": "store",
     "ChampionStore": "store",
 }

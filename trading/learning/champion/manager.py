@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeAlias
 
 import msgspec
 
@@ -20,13 +20,8 @@ from trading.logs import get_logger
 log = get_logger(__name__)
 
 
-class PromotionDecision(NamedTuple):
-    """What was decided about a challenger, for the live market to journal and follow."""
-
-    event: ChampionPromoted | ChallengerRejected
-    """Without time and equity, which the live market adds."""
-    champion: Champion | None = None
-    """Whose weights trade from now on, where that changes."""
+PromotionDecision: TypeAlias = ChampionPromoted | ChallengerRejected
+"""What was decided about a challenger, without the time and equity that the live market adds."""
 
 
 class ChampionManager:
@@ -73,10 +68,7 @@ class ChampionManager:
     @property
     def waiting(self) -> tuple[PromotionDecision, ...]:
         """Decisions that the account has not reported yet: sent until it has."""
-        waiting = [PromotionDecision(each) for each in self._rejections]
-        if self._offer is not None:
-            waiting.append(PromotionDecision(self._offer, self._present))
-        return tuple(waiting)
+        return (*self._rejections, *([self._offer] if self._offer else []))
 
     def begin(
         self,
@@ -95,12 +87,18 @@ class ChampionManager:
         self._account = account
         if not account.champion and self.champions.news_for(account) is None:
             self.champions.write(fill, Promotion(version, PromotedBy.START, origin), account)
-        self._present, self._before, news = first_state(self.champions, account)
+        self._present, news = first_state(self.champions, account)
         if news is not None and account.champion:
             # The account takes it up when it begins; what it reported before then is no refusal.
             self._offer = news
+        before = account.before if news is None else account.champion
+        if before:
+            try:
+                self._before = self.champions.load(before)
+            except CheckpointError as error:
+                log.warning("no champion to fall back to", reason=str(error))
 
-    def promote(self, fill: Callable[[Path], object], why: Promotion) -> PromotionDecision:
+    def promote(self, fill: Callable[[Path], object], why: Promotion) -> ChampionPromoted:
         """Offer a challenger, judged against the present champion, to the account.
 
         To be called where `may_offer` holds.
@@ -121,14 +119,14 @@ class ChampionManager:
             ) from error
         champion = self.champions.load(event.champion)
         self._before, self._present, self._offer = self._present, champion, event
-        return PromotionDecision(event, champion)
+        return event
 
-    def reject(self, event: ChallengerRejected) -> PromotionDecision:
+    def reject(self, event: ChallengerRejected) -> ChallengerRejected:
         """Have the account journal a rejection, by its own count and under its champion."""
         number = 1 + max([self._account.refusals, *(each.number for each in self._rejections)])
         event = msgspec.structs.replace(event, number=number, champion=self.champion.number)
         self._rejections.append(event)
-        return PromotionDecision(event)
+        return event
 
     def follow(self, account: AccountChampion) -> bool:
         """Take up the champion that an account reports; whether that is another one.
@@ -148,8 +146,11 @@ class ChampionManager:
 
     def settle(self) -> None:
         """Take up all that waits, for a learner that has no account of its own."""
+        account = self._account
         if offer := self._offer:
-            self._account = AccountChampion(offer.champion, offer.before, offer.champion)
+            number, before = offer.champion, offer.before
+            account = account._replace(champion=number, before=before, newest=number)
+        self._account = account._replace(refusals=account.refusals + len(self._rejections))
         self._offer, self._rejections = None, []
 
     def _take_up(self, number: int) -> bool:

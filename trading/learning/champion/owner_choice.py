@@ -105,9 +105,7 @@ class OwnerChoice:
         fits(champion.weights, config, path)
         return champion
 
-    def promote(
-        self, which: str, config: "CLSTMConfig", account: AccountChampion
-    ) -> "tuple[Effect, Champion]":
+    def promote(self, which: str, config: "CLSTMConfig", account: AccountChampion) -> "Effect":
         """Return what lets a champion, checkpoint or model trade; raises as `prepare` does."""
         champion = self.prepare(which, config, account)
         reason = str(self.champions.metadata(champion.number)["reason"])
@@ -132,9 +130,9 @@ class OwnerChoice:
             )
             return _said(champion, account.champion), _events(broker, change, champion)
 
-        return effect, champion
+        return effect
 
-    def roll_back(self, account: AccountChampion) -> "tuple[Effect, Champion]":
+    def roll_back(self, account: AccountChampion) -> "Effect":
         """Return what lets the champion before trade again.
 
         Raises
@@ -165,7 +163,7 @@ class OwnerChoice:
             )
             return _said(champion, 0), _events(broker, change, champion)
 
-        return effect, champion
+        return effect
 
 
 def worth(broker: "PaperBroker", equity: float | None) -> float | None:

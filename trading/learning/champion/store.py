@@ -358,48 +358,43 @@ def promotion_of(number: int, metadata: Mapping[str, Any]) -> ChampionPromoted:
     return ChampionPromoted(0, number, version, before, by, reason, 0.0, kl, compared)
 
 
-class ChampionState(NamedTuple):
-    """What an account begins to trade with."""
-
-    champion: Champion
-    before: Champion | None
-    """What to go back to; None where there is none."""
-    news: ChampionPromoted | None
-    """What the journal has to have first; None where the account has this champion."""
-
-
-def first_state(champions: ChampionStore, account: AccountChampion) -> ChampionState:
+def first_state(
+    champions: ChampionStore, account: AccountChampion
+) -> tuple[Champion, ChampionPromoted | None]:
     """Who trades from a start on: the one place that says so.
 
-    The champion of the account's journal, or what `ChampionStore.news_for` has for it.
+    Returns
+    -------
+    tuple[Champion, ChampionPromoted | None]
+        What `ChampionStore.news_for` has for the account, with its promotion, which the journal has
+        to have first; or the champion of the account's journal, and None.
 
     Raises
     ------
     CheckpointError
         There is no champion, or it cannot be read.
     """
-    for news in (champions.news_for(account), None):
-        number = account.champion if news is None else news.champion
-        if not number:
-            raise CheckpointError(f"{champions.directory} has no champion: start `trading up`")
+    news = champions.news_for(account)
+    if news is not None:
         try:
-            champion = champions.load(number)
-            break
+            return champions.load(news.champion), news
         except CheckpointError as error:
-            if news is None or not account.champion:
-                raise CheckpointError(
-                    f"the champion cannot be read ({error}): let another one trade by `trading "
-                    "checkpoints promote`"
-                ) from error
+            if not account.champion:
+                raise _unreadable(error) from error
             log.error("a champion is refused", reason=str(error), trades=account.champion)
-    earlier = account.before if news is None else account.champion
-    before: Champion | None = None
-    if earlier:
-        try:
-            before = champions.load(earlier)
-        except CheckpointError as error:
-            log.warning("no champion to fall back to", reason=str(error))
-    return ChampionState(champion, before, news)
+    if not account.champion:
+        raise CheckpointError(f"{champions.directory} has no champion: start `trading up`")
+    try:
+        return champions.load(account.champion), None
+    except CheckpointError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: CheckpointError) -> CheckpointError:
+    return CheckpointError(
+        f"the champion cannot be read ({error}): let another one trade by `trading checkpoints "
+        "promote`"
+    )
 
 
 def fits(weights: "Weights", config: "CLSTMConfig", origin: Path) -> None:
