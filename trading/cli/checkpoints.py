@@ -56,8 +56,6 @@ def list_(
 ) -> None:
     """List the champions and the learner's checkpoints, the newest last."""
     settings = settings_for(config, overrides or [], strategy)
-    from trading.learning.checkpoints import verify
-
     with failures():
         folder = settings.paths.checkpoints
         if not folder.is_dir():
@@ -65,31 +63,16 @@ def list_(
                 f"no checkpoints at {folder}: start trading or training first, or name their "
                 "folder by paths.state_dir or paths.checkpoint_dir"
             )
-        choice = _choice(settings)
-        champions, store = choice.champions, choice.store
-        account = _account(settings)
+        listed = _listed(_choice(settings), _account(settings))
         if as_json:
-            print(json.dumps(_listed(choice, account)))
+            print(json.dumps(listed))
             return
         table = Table()
         table.add_column("", no_wrap=True)  # to be pasted into `promote`
         for name in ("version", "written (UTC)", "by", "kl", "difference a session", "reason"):
             table.add_column(name, overflow="fold")
-        for number in champions.numbers():
-            mark = {account.champion: "  trades", account.before: "  before"}.get(number, "")
-            try:
-                row = _champion_row(champions.metadata(number))
-            except CheckpointError as error:
-                row = ("", "", "", "", "", f"damaged: {error}")
-            table.add_row(f"champion-{number}{mark}", *row)
-        for step in store.steps():
-            path = store.path(step)
-            version = ""
-            try:
-                version, reason = str(verify(path).get("version", step)), "the learner's"
-            except CheckpointError as error:
-                reason = f"damaged: {error}"
-            table.add_row(f"step-{step}", version, _written(path), "", "", "", reason)
+        for each in listed:
+            table.add_row(*_row(each))
         _console().print(table)
 
 
@@ -296,9 +279,19 @@ def _listed(choice: "OwnerChoice", account: "AccountChampion") -> list[dict[str,
     return listed
 
 
-def _champion_row(metadata: dict[str, Any]) -> tuple[str, ...]:
+def _row(listed: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row of the table for a champion or checkpoint, as of `_listed`."""
+    name, folder = listed["name"], Path(listed["folder"])
+    name += "  trades" if listed["trades"] else "  before" if listed["before"] else ""
+    if "damaged" in listed:
+        return name, "", _written(folder), "", "", "", f"damaged: {listed['damaged']}"
+    metadata = listed["metadata"]
+    if "by" not in metadata:
+        version = str(metadata.get("version", metadata["step"]))
+        return name, version, _written(folder), "", "", "", "the learner's"
     kl = metadata["kl"]
     return (
+        name,
         str(metadata["version"]),
         _utc(metadata["time"]),
         metadata["by"],

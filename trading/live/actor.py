@@ -170,9 +170,6 @@ class LiveMarket:
         self._rest: RestClient | None = None
         self._recorder: Recorder | None = None
         self._not_recorded = "off"
-        self._early_replies: list[LearnerReply] = []
-        """What came before there was a trader to give it to."""
-        self._replies_lock = threading.Lock()
         self._owner_lock = threading.Lock()
         """One choice of the champion, or reload, at a time."""
         self._phase = "starting"
@@ -359,17 +356,18 @@ class LiveMarket:
     def deliver(
         self, answer: LearnerReply, figures: LearnerFigures, status: dict[str, Any]
     ) -> None:
-        """Take the driver's answer and the learner's figures."""
-        if self._trader is not None and figures.updates != self._learner.updates:
-            self._decisions_learned = self._trader.decisions
+        """Take the driver's answer and the learner's figures.
+
+        What is decided while nobody trades is sent again, until the account tells of it.
+        """
+        trader = self._trader
+        if trader is not None:
+            if figures.updates != self._learner.updates:
+                self._decisions_learned = trader.decisions
+            trader.deliver(answer)
         self._learner = figures
         self._learner_status = status
         self._activity.learned(status)
-        with self._replies_lock:
-            if self._trader is not None:
-                self._trader.deliver(answer)
-            else:
-                self._early_replies.append(answer)
 
     def learner_fault(self, fault: str) -> None:
         """Hear from the driver why its learner says nothing; empty when it does again."""
@@ -803,7 +801,7 @@ class LiveMarket:
     def _run(self, trader: Trader) -> None:
         """Watch over a trader and let it trade to its end."""
         self._keep_activity(trader)
-        self._introduce(trader)
+        self._account, self._trader = AccountSnapshot.of(trader), trader
         self._phase = "connecting"
         threading.Thread(target=self._serve_commands, name="owner", daemon=True).start()
         threading.Thread(target=self._watch_for_hangs, name="watchdog", daemon=True).start()
@@ -842,14 +840,6 @@ class LiveMarket:
         ).start()
         if self._restarts and first:
             tell(f"the live market has started again, restart {self._restarts}")
-
-    def _introduce(self, trader: Trader) -> None:
-        with self._replies_lock:
-            for answer in self._early_replies:
-                trader.deliver(answer)
-            self._early_replies.clear()
-            self._account = AccountSnapshot.of(trader)
-            self._trader = trader
 
     def _open_recorder(self) -> Recorder | None:
         """Return the recorder of live days; without room for it trading goes on unrecorded."""

@@ -218,17 +218,7 @@ class ChampionStore:
         """
         with FileLock(self.directory / _LOCK, wait=True):
             number = 1 + max(0, account.newest, *self.numbers())
-            metadata = {
-                "step": number,
-                "version": why.version,
-                "before": account.champion,
-                "by": str(why.by),
-                "reason": why.reason,
-                "kl": why.kl,
-                "compared": msgspec.to_builtins(why.compared),
-                "time": self._clock(),
-                ACCOUNT: self._account_id,
-            }
+            metadata = self._manifest(number, account.champion, why)
             metadata = {**(self._noted if noted is None else noted), **metadata}
             self._save(fill, metadata, {account.champion, account.before})
         return promotion_of(number, metadata)
@@ -269,17 +259,11 @@ class ChampionStore:
 
     def write_again(self, champion: Champion, account: AccountChampion) -> None:
         """Write a champion that the disk has lost and memory has; of it only the weights are."""
-        metadata = {
-            "step": champion.number,
-            "version": champion.version,
-            "before": account.before if champion.number == account.champion else 0,
-            "by": "",
-            "reason": "written again from memory: the folder had lost it",
-            "kl": None,
-            "compared": [],
-            "time": self._clock(),
-            ACCOUNT: self._account_id,
-        }
+        number = champion.number
+        before = account.before if number == account.champion else 0
+        reason = "written again from memory: the folder had lost it"
+        why = Promotion(champion.version, PromotedBy.START, reason)
+        metadata = {**self._manifest(number, before, why), "by": ""}
         self.directory.mkdir(parents=True, exist_ok=True)
         with FileLock(self.directory / _LOCK, wait=True):
             self._save(
@@ -329,6 +313,19 @@ class ChampionStore:
             if (judged and not left_aside) or not account.champion:
                 return promotion_of(number, metadata)
         return None
+
+    def _manifest(self, number: int, before: int, why: Promotion) -> dict[str, Any]:
+        return {
+            "step": number,
+            "version": why.version,
+            "before": before,
+            "by": str(why.by),
+            "reason": why.reason,
+            "kl": why.kl,
+            "compared": msgspec.to_builtins(why.compared),
+            "time": self._clock(),
+            ACCOUNT: self._account_id,
+        }
 
     def _save(
         self, fill: Callable[[Path], object], metadata: dict[str, Any], spared: Collection[int]
