@@ -189,6 +189,8 @@ def pages() -> dict[Path, str]:
         "(`long_call_near_d30_1of3`), and then those at two thirds, in whole units rounded down;\n"
         "a part of less than one unit is masked. A model is made for one number of levels, and\n"
         "is refused under another one.\n\n"
+        "[Structures of your own](plugins.md#an-option-structure) stand behind the table's, as\n"
+        "`env.structures` says, and before the smaller parts of all.\n\n"
         f"{_MADE}\n{action_table()}"
     )
     products = (

@@ -97,6 +97,10 @@ HOW = [
         "tests/plugins/test_own_features.py::test_the_example_is_shown_and_backtests_go_with_it",
     ),
     How(
+        r"backtest .*plugins=my_positions.py.*",
+        "tests/plugins/test_own_structures.py::test_rules_open_them_in_a_backtest_that_names_them",
+    ),
+    How(
         r"evaluate( .*)?",
         "tests/evaluation/test_evaluate.py::test_every_fold_learns_anew_and_leaves_its_checkpoint",
     ),

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from trading.envs.features import FEATURES as FEATURES
     from trading.envs.own_features import MarketBar as MarketBar
     from trading.envs.rewards import BarEarnings as BarEarnings
+    from trading.envs.structures import StructureLeg as StructureLeg
     from trading.errors import TradingError as TradingError
     from trading.execution.fees import FeeSchedule as FeeSchedule
     from trading.plugins.plugin_registry import register_baseline as register_baseline
     from trading.plugins.plugin_registry import register_feature as register_feature
     from trading.plugins.plugin_registry import register_fees as register_fees
     from trading.plugins.plugin_registry import register_reward as register_reward
+    from trading.plugins.plugin_registry import register_structure as register_structure
     from trading.plugins.plugin_registry import register_trader as register_trader
 
 _PLACES = {
@@ -55,6 +57,7 @@ _PLACES = {
     "register_fees": "plugins.plugin_registry",
     "register_reward": "plugins.plugin_registry",
     "register_feature": "plugins.plugin_registry",
+    "register_structure": "plugins.plugin_registry",
     "ACTIONS": "envs.catalogue",
     "FEATURES": "envs.features",
     "HOLD": "envs.catalogue",
@@ -62,6 +65,7 @@ _PLACES = {
     "FeeSchedule": "execution.fees",
     "BarEarnings": "envs.rewards",
     "MarketBar": "envs.own_features",
+    "StructureLeg": "envs.structures",
     "Settings": "config.settings",
     "TradingError": "errors",
 }

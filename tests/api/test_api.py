@@ -107,7 +107,7 @@ def test_the_examples_beside_the_api_run(name: str, monkeypatch: pytest.MonkeyPa
 
 def test_every_function_has_an_example_and_typed_parameters() -> None:
     functions = [getattr(td, name) for name in NAMES if inspect.isfunction(getattr(td, name))]
-    assert len(functions) == 16
+    assert len(functions) == 17
     for each in functions:
         assert ">>> " in (each.__doc__ or ""), each
         signature = inspect.signature(each)

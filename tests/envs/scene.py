@@ -13,10 +13,10 @@ from trading.envs.account_view import (
     no_holdings,
     observe_accounts,
 )
+from trading.envs.action_tables import action_tables
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.market_features import HISTORY_BARS, Bars
 from trading.envs.market_snapshots import (
-    RATIO,
     MarketSnapshots,
     empty_snapshots,
     fill_snapshot,
@@ -24,6 +24,7 @@ from trading.envs.market_snapshots import (
 )
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
+from trading.envs.structures import all_actions
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import Chain
@@ -81,6 +82,7 @@ class Menu(NamedTuple):
     observation: np.ndarray
     units: np.ndarray
     mask: np.ndarray
+    ratios: np.ndarray
 
     def legs(self, action: int) -> list[int]:
         """Contract indices of an opening action; STOCK_LEG for the underlying."""
@@ -89,7 +91,8 @@ class Menu(NamedTuple):
     def position(self, action: int, units: int, net_cash: float = -100.0) -> Holdings:
         """The position that an opening action leads to."""
         holdings = no_holdings(1)
-        holdings.legs[0], holdings.ratio[0] = self.snapshots.legs[0, action], RATIO[action]
+        holdings.legs[0] = self.snapshots.legs[0, action]
+        holdings.ratio[0] = self.ratios[action]
         holdings.units[0], holdings.net_cash[0] = units, net_cash
         holdings.opened_ns[0] = NOW_NS
         return holdings
@@ -111,11 +114,12 @@ def snapshot_of(
 ) -> MarketSnapshots:
     """The snapshot that a chain shows at NOW_NS, refreshed first."""
     chain.refresh(NOW_NS, rules.rate, rules.max_quote_age_ns)
-    snapshots = empty_snapshots(1)
+    snapshots = empty_snapshots(1, actions=len(all_actions(rules.structures)))
     snapshots.now_ns[0] = snapshots.spot_ns[0] = NOW_NS
     snapshots.open_ns[0], snapshots.close_ns[0] = SESSION_OPEN_NS, session_close_ns
     snapshots.spot[0] = chain.spot
-    fill_snapshot(chain.columns, snapshots, 0, bars or flat_bars(), rules, fees, scratch())
+    space = scratch(rules.structures)
+    fill_snapshot(chain.columns, snapshots, 0, bars or flat_bars(), rules.numbers, fees, space)
     return snapshots
 
 
@@ -132,10 +136,12 @@ def menu_for(
 ) -> Menu:
     """What an account sees and may order of the chain at NOW_NS."""
     snapshots = snapshot_of(chain, bars=bars, session_close_ns=session_close_ns, rules=rules)
-    held, money, views = position or no_holdings(1), balances or balances_of(), empty_views(1)
+    ratios = action_tables(rules.structures).ratio
+    views = empty_views(1, actions=len(ratios))
+    held, money = position or no_holdings(1), balances or balances_of()
     money.may_open[0], money.may_close[0] = may_open, may_close
     first = np.zeros(1, dtype=np.int64)
     observe_accounts(
-        quote_arrays(chain.columns), snapshots, first, rules, held, money, first, views
+        quote_arrays(chain.columns), snapshots, first, rules.numbers, held, money, first, views
     )
-    return Menu(snapshots, views.observations[0], views.units[0], views.mask[0])
+    return Menu(snapshots, views.observations[0], views.units[0], views.mask[0], ratios)

@@ -5,9 +5,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trading.config import load_settings
+from trading.envs.action_tables import action_tables
 from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.market_snapshots import RATIO
 from trading.envs.rules import NO_LEG
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
 from trading.evaluation.baselines import MarketView, _symbol, quote_of
@@ -62,7 +62,7 @@ def test_a_fill_of_the_batch_is_the_brokers_to_the_bit(
             held = accounts.holdings
             from_legs = held.legs[b] if closes else env._markets.snapshots.legs[f, action]
             legs = [int(leg) for leg in from_legs if leg != NO_LEG]
-            signed = -held.ratio[b] if closes else RATIO[action]
+            signed = -held.ratio[b] if closes else action_tables().ratio[action]
             units = int(accounts.views.units[b, action])
             ratio = [int(each) for each in signed[: len(legs)]]
             expected[b] = (offered(env, b, legs, ratio, units), units, closes)

@@ -12,14 +12,16 @@ from tests.envs.scene import (
     menu_for,
     priced_chain,
 )
-from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, SECURED, Strategy
+from trading.envs.action_tables import action_tables
+from trading.envs.catalogue import ACTION_COUNT, ACTIONS, CLOSE, HOLD, Strategy
 from trading.envs.defaults import DEFAULT_RULES
-from trading.envs.market_snapshots import RATIO
 from trading.envs.rules import STOCK_LEG
 from trading.execution.margin.formulas import worst_payoff
 from trading.market.chain import Chain
 
 OPENINGS = range(CLOSE + 1, ACTION_COUNT)
+TABLES = action_tables()
+RATIO = TABLES.ratio
 
 
 def opening(strategy: Strategy) -> list[int]:
@@ -133,7 +135,7 @@ def test_no_order_risks_more_than_the_risk_fraction_or_the_buying_power() -> Non
             if not menu.mask[a]:
                 continue
             _, loss = debit_and_loss(chain, menu, a)
-            secured = ACTIONS[a].strategy in SECURED
+            secured = TABLES.secured[a]
             share = DEFAULT_RULES.secured_fraction if secured else DEFAULT_RULES.risk_fraction
             assert 0.0 < loss * menu.units[a] <= share * cash + 1e-6
             assert menu.snapshots.unit_cost[0, a] * menu.units[a] <= cash

@@ -31,9 +31,9 @@ def test_names_tell_the_part_and_the_contracts_are_those_of_full_size(levels: in
     assert len(set(names)) == action_count(levels)
     for a, name in enumerate(names[ACTION_COUNT:], ACTION_COUNT):
         whole, _, part = name.rpartition("_")
-        assert whole == ACTIONS[of_full_size(a)].name
+        assert whole == ACTIONS[of_full_size(a, ACTION_COUNT)].name
         assert part == f"{(a - ACTION_COUNT) // (ACTION_COUNT - 2) + 1}of{levels}"
-    assert [of_full_size(a) for a in range(ACTION_COUNT)] == [*range(ACTION_COUNT)]
+    assert [of_full_size(a, ACTION_COUNT) for a in range(ACTION_COUNT)] == [*range(ACTION_COUNT)]
 
 
 def test_a_number_that_no_levels_give_is_refused() -> None:
@@ -47,8 +47,10 @@ def test_a_part_is_whole_units_of_what_is_allowed(most: int, levels: int, action
     units = np.zeros((1, action_count(levels)), np.int32)
     mask = np.zeros((1, action_count(levels)), np.bool_)
     units[0, action] = most
-    allow_parts(0, levels, units, mask)
-    parts = [a for a in range(ACTION_COUNT, len(units[0])) if of_full_size(a) == action]
+    allow_parts(0, levels, ACTION_COUNT, units, mask)
+    parts = [
+        a for a in range(ACTION_COUNT, len(units[0])) if of_full_size(a, ACTION_COUNT) == action
+    ]
     assert units[0, parts].tolist() == [most * k // levels for k in range(1, levels)]
     assert mask[0].tolist() == [a in parts and units[0, a] >= 1 for a in range(len(units[0]))]
 

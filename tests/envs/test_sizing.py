@@ -15,9 +15,9 @@ from tests.envs.scene import NOW_NS, priced_chain, snapshot_of
 from tests.usual import risk_limits
 from trading.envs.account_view import observe_accounts, unit_greeks
 from trading.envs.accounts import mark, new_accounts, open_accounts
+from trading.envs.action_tables import action_tables
 from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.market_snapshots import _SELLS_SHORT, RATIO
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import NO_LEG
 from trading.evaluation.baselines import MarketView, _symbol, quote_of
@@ -31,6 +31,7 @@ from trading.execution.risk import RiskEngine
 
 ONE = np.zeros(1, dtype=np.int64)
 SIZE = 1000
+TABLES = action_tables()
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -80,7 +81,7 @@ def test_the_units_of_an_opening_are_the_most_that_the_broker_takes(
     def checked(action: int, units: int) -> Rejection | None:
         legs = [int(leg) for leg in view.snapshots.legs[0, action] if leg != NO_LEG]
         symbols = [_symbol(view, 0, leg, "XYZ") for leg in legs]
-        ratio = RATIO[action, : len(legs)].tolist()
+        ratio = TABLES.ratio[action, : len(legs)].tolist()
         order = Order(
             "o-1", NOW_NS, "XYZ", "case", Intent.OPEN,
             tuple(Leg(symbol, each) for symbol, each in zip(symbols, ratio, strict=True)), units,
@@ -94,7 +95,7 @@ def test_the_units_of_an_opening_are_the_most_that_the_broker_takes(
         effect = order_buying_power_effect(
             matched, units, matched.net, margin, DEFAULT_FEES, rules.multiplier
         )
-        one = Greeks(*unit_greeks(*market[:2], 0, rules.multiplier, action))
+        one = Greeks(*unit_greeks(*market[:2], 0, rules.multiplier, TABLES.ratio, action))
         traded = matched.gross * rules.multiplier * units
         return engine.check(order, account, effect, traded, cash, NOW_NS, None, one)
 
@@ -108,6 +109,6 @@ def test_the_units_of_an_opening_are_the_most_that_the_broker_takes(
     for action in openings:
         n = int(units[action])
         assert n == 0 or checked(action, n) is None, ACTIONS[action]
-        displayed = SIZE // int(np.abs(RATIO[action]).max())
-        most = cash // short_equity if _SELLS_SHORT[action] else np.inf
+        displayed = SIZE // int(np.abs(TABLES.ratio[action]).max())
+        most = cash // short_equity if TABLES.sells_short[action] else np.inf
         assert n == min(displayed, most) or checked(action, n + 1) is not None, ACTIONS[action]

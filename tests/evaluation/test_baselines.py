@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.envs.scene import EXPIRIES, NOW_NS, SESSION_CLOSE_NS, SPOT, priced_chain, snapshot_of
 from trading.envs.account_view import observe_accounts
 from trading.envs.accounts import Accounts, mark, new_accounts, open_accounts, trade
+from trading.envs.action_tables import action_tables
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.market_snapshots import RATIO
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import STOCK_LEG, TradingRules, stock_touch
 from trading.evaluation.attribution import COMPONENTS
@@ -77,11 +77,11 @@ def test_a_fill_is_sized_and_booked_as_the_environment_does_it_to_the_last_bit(
     snapshots, quotes = snapshot_of(chain, rules=rules), quote_arrays(chain.columns)
     accounts, action = new_accounts(1), np.array([action_named(name)])
     open_accounts(accounts, FIRST, cash)
-    view = (quotes, snapshots, FIRST, rules)
+    view, ratios = (quotes, snapshots, FIRST, rules), action_tables().ratio
     mark(*view, accounts, FIRST, np.zeros(1))
     observe_accounts(*view, accounts.holdings, accounts.balances, FIRST, accounts.views)
-    trade(*view, DEFAULT_FEES, accounts, FIRST, action, np.zeros(1, dtype=np.bool_))
-    ratio = tuple(each for each in RATIO[action[0]].tolist() if each)
+    trade(*view, DEFAULT_FEES, ratios, accounts, FIRST, action, np.zeros(1, dtype=np.bool_))
+    ratio = tuple(each for each in ratios[action[0]].tolist() if each)
     mine = opened(HeldToClose("the same", ratio, contracts_of=name), rules, cash)
     if name.startswith("cash_secured_put"):
         # A baseline's put holds Reg-T margin back, and is sized as if it were all of the cash.

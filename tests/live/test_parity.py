@@ -13,6 +13,7 @@ from trading.config import Settings
 from trading.data.massive.server.source import EventSource, ReplaySource
 from trading.data.recorded_session import RecordedSession
 from trading.data.recording import load_recording
+from trading.envs.catalogue import ACTION_COUNT
 from trading.envs.history import History, write_history
 from trading.envs.live_env import LiveEnv, TimeStep
 from trading.envs.vector_env import HistoricalOptionsVectorEnv
@@ -144,6 +145,21 @@ def depth(market):
 def swing(market):
     return 300.0 * np.log(market.high.max() / market.low.min()) if len(market.high) else np.nan
 
+@td.register_structure("wing")
+def wing():
+    return [
+        td.StructureLeg("put", -2, delta=0.35),
+        td.StructureLeg("put", 1, width=-2.0, of=0),
+        td.StructureLeg("put", 1, width=4.0, of=0),
+    ]
+
+@td.register_structure("diagonal")
+def diagonal():
+    return [
+        td.StructureLeg("call", 1, delta=0.60, expiry="far"),
+        td.StructureLeg("call", -1, delta=0.25, beyond=0, expiry="near"),
+    ]
+
 @td.register_reward("mine")
 def mine(bar):
     lost = min(bar.equity / bar.capital - 1.0, 0.0)
@@ -164,6 +180,7 @@ def test_a_simulated_live_day_is_the_same_day_in_training(
             f"plugins={tmp_path / 'own.py'}",
             "env.reward=mine",
             "env.features=depth,swing",
+            "env.structures=wing,diagonal",
         ]
     settings = settings_for(
         tmp_path / "live",
@@ -178,6 +195,7 @@ def test_a_simulated_live_day_is_the_same_day_in_training(
     if own:
         shown = np.array([np.frombuffer(each.observation, np.float32)[-2:] for each in live.seen])
         assert (shown.std(axis=0) > 0.0).all()
+        assert {a for a in live.actions if a >= ACTION_COUNT}, "none of its own is chosen"
     assert_same_day(live, day_in_training(settings, recording, tmp_path / "history"))
 
 

@@ -213,7 +213,7 @@ def test_a_champion_is_refused_without_them_and_where_they_are_others(tmp_path: 
     assert verify(champion)[CATALOGUE]["features"].keys() >= {"last_range", "listed", "rsi"}
 
     plain = load_settings(None, [f"paths.state_dir={tmp_path}"], {})
-    told = r"features only there: last_range, listed\): use the program, env\.features and plugins"
+    told = r"features only there: last_range, listed\): use the program, env\.features, env"
     for which in (path, champion):
         with pytest.raises(CheckpointError, match=told):
             policy_of(plain, which)

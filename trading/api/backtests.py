@@ -7,7 +7,13 @@ from trading.config import Settings, load_settings
 from trading.errors import ConfigError
 from trading.evaluation.backtest import Backtest, backtest_history, backtest_simulation, learnt
 from trading.learning.policy import Policy
-from trading.live.assembly import fee_schedule, own_features, rule_based, trading_rules
+from trading.live.assembly import (
+    fee_schedule,
+    own_features,
+    own_structures,
+    rule_based,
+    trading_rules,
+)
 from trading.live.simulated_world import simulated_world
 from trading.plugins.discovery import load_plugins
 from trading.plugins.plugin_registry import SessionTrader, unregistered
@@ -90,4 +96,4 @@ def _acting(trader: Tradable, settings: Settings) -> SessionTrader:
         return rule_based(settings, settings.seed, trader)
     if isinstance(trader, Policy):
         return learnt(trader)
-    return RuleBased(unregistered(trader), settings.seed)
+    return RuleBased(unregistered(trader), settings.seed, own_structures(settings))

@@ -20,6 +20,7 @@ _GROUPS = {
         "register_fees",
         "register_reward",
         "register_feature",
+        "register_structure",
     ),
 }
 _VALUES = {
@@ -32,6 +33,8 @@ _VALUES = {
     "([fields](plugins.md#a-reward)).",
     "MarketBar": "What is known of an underlying at a bar, which a feature of one's own is made of "
     "([fields](plugins.md#a-feature)).",
+    "StructureLeg": "One leg of an option structure of one's own "
+    "([how its strike is found](plugins.md#an-option-structure)).",
     "Settings": "All settings, frozen ([list](settings.md)); `load_settings` makes them.",
     "TradingError": "Base of every error that this package raises on purpose.",
 }

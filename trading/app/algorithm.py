@@ -10,13 +10,12 @@ import ray
 from trading.app.display import Display
 from trading.app.waiting import StopRequested, await_room, unless_stopped
 from trading.config import Settings
-from trading.envs.features import others_shown
 from trading.envs.market_features import LIMIT
 from trading.envs.rewards import largest_reward
 from trading.learning import build
 from trading.learning.champion.card import LEARNT_FROM, markets_told
 from trading.learning.checkpoints import CheckpointStore
-from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
+from trading.learning.noted_catalogue import CATALOGUE
 from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.online import OnlineRules
 from trading.learning.ppo import CLSTMPPO
@@ -93,7 +92,6 @@ def open_algorithm(
         learners = [placement.asked] * placement.num_learners
         runners = [{"CPU": 1.0}] * settings.learning.num_env_runners
         await_room("the learners' nodes", learners, runners, stopped)
-    features = assembly.own_features(settings)
     algorithm = build.build_algorithm(
         settings,
         assembly.model_config(settings),
@@ -102,12 +100,12 @@ def open_algorithm(
         placement,
         simulated_world(settings.market).distribution,
         assembly.own_reward(settings),
-        features,
+        assembly.own_features(settings),
     )
     stack.callback(algorithm.stop)
     noted = noted_settings(settings)
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
-    catalogue = noted_catalogue(features, others_shown(settings.env.underlyings_per_account))
+    catalogue = assembly.catalogue_of(settings)
     told = {LEARNT_FROM: markets_told(settings), CATALOGUE: catalogue}
     store = CheckpointStore(folder, keep, noted={NOTED: noted, **told})
     start = build.warm_start(algorithm, store, settings.paths.model_path, catalogue)

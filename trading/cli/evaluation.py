@@ -105,7 +105,7 @@ def _compared(settings: Settings, model: Path | None, trader: str | None) -> _Co
     """Return the trader of rules, the policy in both of its ways, and the baselines."""
     from trading.evaluation.backtest import learnt
     from trading.evaluation.baselines import baselines
-    from trading.live.assembly import policy_of, rule_based
+    from trading.live.assembly import own_structures, policy_of, rule_based
 
     traders: dict[str, SessionTrader] = {}
     about: list[tuple[str, str]] = []
@@ -118,7 +118,9 @@ def _compared(settings: Settings, model: Path | None, trader: str | None) -> _Co
             traders[f"policy, {acts(each)}"] = learnt(policy_of(settings, model, each))
         about += _about_model(model)
     asked = next(iter(traders), None)
-    return _Compared({**traders, **baselines(settings.seed)}, asked, about)
+    return _Compared(
+        {**traders, **baselines(settings.seed, own_structures(settings))}, asked, about
+    )
 
 
 def _backtests(

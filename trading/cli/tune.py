@@ -236,8 +236,9 @@ def _owned(work: Path, *, resume: bool) -> Iterator[None]:
 
 def _begin(work: Path, plan: "SearchPlan", made: list[Point], resume: bool) -> None:
     """Note what is searched, or check that it is what the folder's search is about."""
+    from trading.envs.structures import noted_structures
     from trading.learning.noted_settings import differences, noted_settings
-    from trading.live.assembly import own_features
+    from trading.live.assembly import own_features, own_structures
 
     file = work / _SEARCH
     told = {
@@ -246,6 +247,7 @@ def _begin(work: Path, plan: "SearchPlan", made: list[Point], resume: bool) -> N
         "folds": plan.told,
         "points": made,
         "own features": str(own_features(plan.settings) or ""),
+        "own structures": noted_structures(own_structures(plan.settings)),
     }
     told = json.loads(json.dumps(told))
     if not resume:
@@ -258,7 +260,7 @@ def _begin(work: Path, plan: "SearchPlan", made: list[Point], resume: bool) -> N
     except ValueError as error:
         raise DataError(f"{file} cannot be read ({error}): begin another search") from error
     changed = differences(then["settings"], told["settings"])
-    # A search of an older version does not tell of its features.
+    # A search of an older version does not tell of its features or structures.
     others = [n for n in told if n != "settings" and then.get(n, told[n]) != told[n]]
     changed += [f"{name} is not what it was" for name in others]
     if changed:

@@ -531,6 +531,14 @@ class EnvironmentSettings(Section):
             "them."
         ),
     ] = ()
+    structures: Annotated[
+        Names,
+        _about(
+            "Option structures whose actions are added to the catalogue's, in this order, by the "
+            "names that a file of plugins registers, with commas in text; models and histories are "
+            "made for them."
+        ),
+    ] = ()
     size_levels: Annotated[
         int,
         Field(ge=1, le=10),
@@ -926,9 +934,9 @@ class Settings(Section):
     plugins: Annotated[
         FilePaths,
         _about(
-            "Python files that register traders, baselines, fee schedules, rewards and features of "
-            "one's own; with commas in text; beside them come installed packages' (entry points "
-            "trading.plugins)."
+            "Python files that register traders, baselines, fee schedules, rewards, features and "
+            "option structures of one's own; with commas in text; beside them come installed "
+            "packages' (entry points trading.plugins)."
         ),
     ] = ()
     account: AccountSettings = AccountSettings()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS, action_count
 from trading.envs.features import FEATURE_COUNT
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, put
-from trading.envs.market_snapshots import ABOVE_ROUNDING, RATIO, MarketSnapshots
+from trading.envs.market_snapshots import ABOVE_ROUNDING, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.size_levels import allow_parts
@@ -88,13 +88,18 @@ def empty_balances(count: int) -> AccountBalances:
     )
 
 
-def empty_views(count: int, size_levels: int = 1, added: int = 0) -> AccountViews:
-    """Return views to be filled by `observe_accounts`, with room for so many features behind."""
-    actions = action_count(size_levels)
+def empty_views(
+    count: int, size_levels: int = 1, added: int = 0, actions: int = ACTION_COUNT
+) -> AccountViews:
+    """Return views to be filled by `observe_accounts`, with room for so many features behind.
+
+    `actions` are those of full size.
+    """
+    sizes = action_count(size_levels, actions)
     return AccountViews(
         np.zeros((count, FEATURE_COUNT + added), dtype=np.float32),
-        np.zeros((count, actions), dtype=np.int32),
-        np.zeros((count, actions), dtype=np.bool_),
+        np.zeros((count, sizes), dtype=np.int32),
+        np.zeros((count, sizes), dtype=np.bool_),
     )
 
 
@@ -138,6 +143,7 @@ def observe_accounts(
     )
     market_features = snapshots.features
     multiplier, max_age_ns, levels = rules.multiplier, rules.max_quote_age_ns, rules.size_levels
+    whole = most_units.shape[1]
     for b in which:
         f = snapshot_of[b]
         now_ns, spot = snapshots.now_ns[f], snapshots.spot[f]
@@ -162,7 +168,8 @@ def observe_accounts(
                 bid, ask, quote_ns = quotes.bid[q], quotes.ask[q], quotes.quote_ns[q]
                 size = quotes.bid_size[q] if shares > 0.0 else quotes.ask_size[q]
                 value += shares * quotes.mark[q]
-                expiry_ns = quotes.expiry_ns[quotes.contract_offset[f] + i]
+                ends_ns = quotes.expiry_ns[quotes.contract_offset[f] + i]
+                expiry_ns = min(expiry_ns, ends_ns) if expiry_ns else ends_ns
                 if not np.isnan(quotes.delta[q]):
                     known[b, leg, 0], known[b, leg, 1] = quotes.delta[q], quotes.gamma[q]
                     known[b, leg, 2], known[b, leg, 3] = quotes.vega[q], quotes.theta[q]
@@ -205,7 +212,7 @@ def observe_accounts(
         trades = now_ns < snapshots.close_ns[f] and balances.may_close[b]
         opens = trades and held[b] == 0 and balances.may_open[b] and equity > 0.0
         opens = opens and balances.open_positions[b] < rules.max_positions
-        for a in range(ACTION_COUNT):
+        for a in range(whole):
             n = 0.0
             if opens and a > CLOSE:
                 by_equity = np.floor(equity / unit_need[f, a])
@@ -213,7 +220,7 @@ def observe_accounts(
                 n = min(most_units[f, a], by_equity, by_cash)
             units[b, a] = np.int32(max(n, 0.0))
             mask[b, a] = n >= 1.0
-        allow_parts(b, levels, units, mask)
+        allow_parts(b, levels, whole, units, mask)
         mask[b, HOLD] = True
         if trades and held[b] > 0:
             units[b, CLOSE] = np.int32(closable)
@@ -222,12 +229,20 @@ def observe_accounts(
 
 @njit(cache=True, error_model="numpy")
 def unit_greeks(
-    quotes: QuoteArrays, snapshots: MarketSnapshots, f: int, multiplier: float, action: int
+    quotes: QuoteArrays,
+    snapshots: MarketSnapshots,
+    f: int,
+    multiplier: float,
+    ratios: I64,
+    action: int,
 ) -> tuple[float, float, float]:
-    """Delta, gamma and vega of one unit of an opening action in snapshot `f`, USD."""
+    """Delta, gamma and vega of one unit of an opening action in snapshot `f`, USD.
+
+    `ratios` [N, MAX_LEGS] are those of the `ActionTables`.
+    """
     legs = snapshots.legs[f, action]
     greeks: tuple[float, float, float] = legs_greeks(
-        quotes, snapshots, f, multiplier, legs, RATIO[action]
+        quotes, snapshots, f, multiplier, legs, ratios[action]
     )
     return greeks
 
@@ -270,6 +285,7 @@ def cap_openings(
     snapshots: MarketSnapshots,
     snapshot_of: I64,
     rules: TradingRules,
+    ratios: I64,
     balances: AccountBalances,
     b: int,
     greeks: F64,
@@ -281,9 +297,10 @@ def cap_openings(
     does. The greeks are counted as `trading.execution.exposure.Greeks` does.
     """
     f, base = snapshot_of[b], balances.equity[b] / ABOVE_ROUNDING
-    for a in range(CLOSE + 1, ACTION_COUNT):
+    whole = len(ratios)
+    for a in range(CLOSE + 1, whole):
         if views.mask[b, a]:
-            delta, gamma, vega = unit_greeks(quotes, snapshots, f, rules.multiplier, a)
+            delta, gamma, vega = unit_greeks(quotes, snapshots, f, rules.multiplier, ratios, a)
             room = min(
                 headroom(rules.max_delta * base, greeks[0], delta),
                 headroom(rules.max_gamma * base, greeks[1], gamma),
@@ -291,4 +308,4 @@ def cap_openings(
             )
             views.units[b, a] = np.int32(min(np.float64(views.units[b, a]), room))
             views.mask[b, a] = views.units[b, a] >= 1
-    allow_parts(b, rules.size_levels, views.units, views.mask)
+    allow_parts(b, rules.size_levels, whole, views.units, views.mask)

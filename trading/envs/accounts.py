@@ -20,9 +20,9 @@ from trading.envs.account_view import (
     keep_greeks,
     no_holdings,
 )
-from trading.envs.catalogue import CLOSE, HOLD, MAX_LEGS
+from trading.envs.catalogue import ACTION_COUNT, CLOSE, HOLD, MAX_LEGS
 from trading.envs.held_greeks import KEPT
-from trading.envs.market_snapshots import RATIO, MarketSnapshots
+from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rewards import reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
@@ -72,14 +72,19 @@ class Accounts(NamedTuple):
     """[B, MAX_LEGS, KEPT]: what `held_greeks` was last read of, for accounts that share."""
 
 
-def new_accounts(count: int, size_levels: int = 1, added: int = 0) -> Accounts:
-    """Accounts to be opened by `open_accounts`, that see so many features behind the usual ones."""
+def new_accounts(
+    count: int, size_levels: int = 1, added: int = 0, actions: int = ACTION_COUNT
+) -> Accounts:
+    """Accounts to be opened by `open_accounts`, that see so many features behind the usual ones.
+
+    They choose among so many `actions` of full size.
+    """
     columns: dict[str, Any] = {name: np.zeros(count) for name in (*SUMS, "day_start", "peak")}
     columns |= {name: np.zeros(count, dtype=np.bool_) for name in FLAGS}
     return Accounts(
         holdings=no_holdings(count),
         balances=empty_balances(count),
-        views=empty_views(count, size_levels, added),
+        views=empty_views(count, size_levels, added, actions),
         trades=np.zeros(count, dtype=np.int64),
         kept=np.zeros((count, MAX_LEGS, KEPT)),
         **columns,
@@ -115,6 +120,7 @@ def trade(
     snapshot_of: I64,
     rules: TradingRules,
     fees: FeeSchedule,
+    ratios: I64,
     accounts: Accounts,
     which: I64,
     actions: I64,
@@ -127,6 +133,7 @@ def trade(
     Parameters
     ----------
     snapshot_of : [B], snapshot that each account is in
+    ratios : [N, MAX_LEGS], signed contracts of one unit of every action, of the `ActionTables`
     actions : [B]
     invalid : [B], set where an action was masked out
     """
@@ -148,14 +155,14 @@ def trade(
             continue
 
         f, closes, n_legs = snapshot_of[b], action == CLOSE, 0
-        opening = of_full_size(action)
+        opening = of_full_size(action, len(ratios))
         for leg in range(MAX_LEGS):
             i = legs[b, leg] if closes else np.int64(snapshots.legs[f, opening, leg])
             if i == NO_LEG:
                 break
             n_legs += 1
             chosen[leg] = i
-            lots[leg] = -ratio[b, leg] if closes else RATIO[opening, leg]
+            lots[leg] = -ratio[b, leg] if closes else ratios[opening, leg]
             if i == STOCK_LEG:
                 bid[leg], ask[leg] = stock_touch(snapshots.spot[f], rules.stock_half_spread)
                 bid_size[leg] = ask_size[leg] = STOCK_LOTS

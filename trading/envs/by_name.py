@@ -1,7 +1,9 @@
 """Actions and features by their names, for traders that are written by people."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -10,14 +12,31 @@ from numpy.typing import NDArray
 
 from trading.envs.catalogue import MOST_SIZE_LEVELS, action_count, action_names
 from trading.envs.features import FEATURE_COUNT, FEATURES, OTHERS_COUNT, OTHERS_FEATURES
+from trading.envs.structures import Structure, all_actions
 from trading.errors import UnknownName
 
 _SIZES = re.compile(r"_\d+of(\d+)$")
 _FEATURES = {each.name: index for index, each in enumerate(FEATURES)}
 _OTHERS = {each.name: index - OTHERS_COUNT for index, each in enumerate(OTHERS_FEATURES)}
+_STRUCTURES: ContextVar[tuple[Structure, ...]] = ContextVar("structures", default=())
+"""Those of the rules that a registered trader acts by, while it is called."""
 
 
-def action(name: str, size_levels: int | None = None) -> int:
+@contextmanager
+def acting_with(structures: tuple[Structure, ...]) -> Iterator[None]:
+    """Let `action` know the actions of these structures within the block."""
+    token = _STRUCTURES.set(structures)
+    try:
+        yield
+    finally:
+        _STRUCTURES.reset(token)
+
+
+def action(
+    name: str,
+    size_levels: int | None = None,
+    structures: Sequence[Structure] | None = None,
+) -> int:
     """Return the number of an action.
 
     Parameters
@@ -27,6 +46,9 @@ def action(name: str, size_levels: int | None = None) -> int:
     size_levels
         `env.size_levels` of the environment that is acted in, so that a part that it does not have
         is refused; unset: the number that the name says.
+    structures
+        Those that `register_structure` returned, in the order of `env.structures`; unset: in a
+        registered trader or baseline those of the settings that it acts by, else none.
 
     Raises
     ------
@@ -51,7 +73,9 @@ def action(name: str, size_levels: int | None = None) -> int:
             f"{named}, or name a part of {size_levels}"
         )
     levels = named if 1 <= named <= MOST_SIZE_LEVELS else 1
-    return _found(_actions(levels), name, "action", "docs/actions.md")
+    own = _STRUCTURES.get() if structures is None else tuple(structures)
+    where = "docs/actions.md lists them, and env.structures adds those of structures"
+    return _found(_actions(levels, own), name, "action", where)
 
 
 def feature(observation: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
@@ -111,18 +135,19 @@ def feature_index(name: str) -> int:
     >>> td.FEATURES[td.feature_index("rsi")].name
     'rsi'
     """
-    return _found(_FEATURES | _OTHERS, name, "feature", "docs/observation.md")
+    return _found(_FEATURES | _OTHERS, name, "feature", "docs/observation.md lists them")
 
 
 @cache
-def _actions(size_levels: int) -> dict[str, int]:
-    names = action_names(action_count(size_levels))
+def _actions(size_levels: int, structures: tuple[Structure, ...]) -> dict[str, int]:
+    actions = all_actions(structures)
+    names = action_names(action_count(size_levels, len(actions)), actions)
     return {name: index for index, name in enumerate(names)}
 
 
-def _found(known: Mapping[str, int], name: str, kind: str, page: str) -> int:
+def _found(known: Mapping[str, int], name: str, kind: str, where: str) -> int:
     if name in known:
         return known[name]
     near = get_close_matches(name, known, 3)
     meant = f"; near it are {', '.join(near)}" if near else ""
-    raise UnknownName(f"there is no {kind} {name!r}{meant}: {page} lists them")
+    raise UnknownName(f"there is no {kind} {name!r}{meant}: {where}")

@@ -7,9 +7,12 @@ market and `trading.envs.account_view` says how much of it an account may order.
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from trading.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trading.envs.structures import StructureLeg
 
 MAX_LEGS = 4
 HOLD = 0
@@ -37,10 +40,6 @@ class Strategy(StrEnum):
     CALL_BUTTERFLY = "call_butterfly"
 
 
-SECURED = frozenset({Strategy.COVERED_CALL, Strategy.CASH_SECURED_PUT})
-"""Strategies that tie up the price of the shares; they are sized by the capital they tie up."""
-
-
 class LegChoice(IntEnum):
     """How the contract of a leg is found in the expiry of the action's bucket."""
 
@@ -54,6 +53,10 @@ class LegChoice(IntEnum):
     """As far to the other side of the leg before last as the leg before; the nearest strike."""
     STOCK = 4
     """The underlying itself, in round lots."""
+    WIDTH = 5
+    """At a distance from an earlier leg's strike, and the next: of structures of a user's own."""
+    SAME_STRIKE = 6
+    """At the strike of an earlier leg, in another expiry."""
 
 
 class ExpiryBucket(NamedTuple):
@@ -94,9 +97,10 @@ class Action:
     """One entry of the catalogue."""
 
     name: str
-    strategy: Strategy
+    strategy: str
+    """A `Strategy`, or the name of a structure of a user's own."""
     bucket: int
-    legs: tuple[LegTemplate, ...]
+    legs: "tuple[LegTemplate | StructureLeg, ...]"
 
 
 BUCKETS = (
@@ -156,30 +160,35 @@ ACTIONS = (
     ),
 )
 ACTION_COUNT = len(ACTIONS)
-"""Actions of one size, as much as is allowed."""
-OPENING_COUNT = ACTION_COUNT - CLOSE - 1
+"""Actions of one size, as much as is allowed, without structures of a user's own."""
 MOST_SIZE_LEVELS = 10
 
 
-def action_count(size_levels: int = 1) -> int:
-    """Actions where openings have so many sizes: those of the catalogue, then of each smaller part.
+def action_count(size_levels: int = 1, whole: int = ACTION_COUNT) -> int:
+    """Actions where openings have so many sizes: `whole` ones, then those of each smaller part.
 
-    After the `ACTION_COUNT` of full size come the openings at 1/levels of it, 2/levels, and so on.
+    After the `whole` of full size come the openings at 1/levels of it, 2/levels, and so on.
     """
-    return ACTION_COUNT + (size_levels - 1) * OPENING_COUNT
+    return whole + (size_levels - 1) * (whole - CLOSE - 1)
 
 
 @cache
-def action_names(count: int = ACTION_COUNT) -> tuple[str, ...]:
-    """Names of `count` actions; one that opens less than is allowed says which part of it."""
-    levels = (count - ACTION_COUNT) // OPENING_COUNT + 1
-    if action_count(levels) != count:
+def action_names(
+    count: int = ACTION_COUNT, actions: tuple[Action, ...] = ACTIONS
+) -> tuple[str, ...]:
+    """Names of `count` actions; one that opens less than is allowed says which part of it.
+
+    `actions` are those of full size, see `trading.envs.structures.all_actions`.
+    """
+    whole = len(actions)
+    levels = (count - whole) // (whole - CLOSE - 1) + 1
+    if action_count(levels, whole) != count:
         raise ConfigError([f"{count} actions: no number of env.size_levels gives so many"])
-    whole = [action.name for action in ACTIONS]
+    names = [action.name for action in actions]
     parts = [
-        f"{name}_{level}of{levels}" for level in range(1, levels) for name in whole[CLOSE + 1 :]
+        f"{name}_{level}of{levels}" for level in range(1, levels) for name in names[CLOSE + 1 :]
     ]
-    return (*whole, *parts)
+    return (*names, *parts)
 
 
 def action_table() -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from trading.closing import Closing
 from trading.data.recorded_session import RecordedSession
 from trading.envs.account_view import Holdings
-from trading.envs.catalogue import ACTIONS, CLOSE
+from trading.envs.catalogue import CLOSE
 from trading.envs.common_days import CommonDays, common_days
 from trading.envs.consecutive_sessions import ConsecutiveSessions
 from trading.envs.features import FEATURES
@@ -29,6 +29,7 @@ from trading.envs.own_features import OwnFeatures, own_count
 from trading.envs.quote_arrays import LISTED, QUOTED, QuoteArrays
 from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.saved_state import MarketsWithState
+from trading.envs.structures import all_actions
 from trading.envs.underlying import UnderlyingMarket
 from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
@@ -72,12 +73,14 @@ class HistoryDay:
 
 
 _STYLE = "fill_style"
-_OF_ACCOUNTS = ("risk_aversion", "risk_measure", "size_levels", "underlyings_per_account")
-"""Rules that no snapshot depends on."""
+_NOT_RULES = (
+    "risk_aversion", "risk_measure", "size_levels", "underlyings_per_account", "structures",
+)  # fmt: skip
+"""Rules that no snapshot depends on, and what stands among the actions."""
 
 
 def _snapshot_rules(rules: TradingRules) -> dict[str, Any]:
-    return {name: value for name, value in rules._asdict().items() if name not in _OF_ACCOUNTS}
+    return {name: value for name, value in rules._asdict().items() if name not in _NOT_RULES}
 
 
 def snapshots_digest(
@@ -92,7 +95,7 @@ def snapshots_digest(
     """
     # Histories of before there was a style were written for the touch, and are still read.
     kept = tuple(value for name, value in _snapshot_rules(rules).items() if name != _STYLE or value)
-    parts: tuple[Any, ...] = (marks, kept, tuple(fees), ACTIONS, FEATURES)
+    parts: tuple[Any, ...] = (marks, kept, tuple(fees), all_actions(rules.structures), FEATURES)
     parts += (_noted(features),) if features is not None else ()
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
@@ -106,7 +109,8 @@ def snapshots_terms(
     }
     named[f"rule {_STYLE}"] = FillStyle(rules.fill_style).name.lower()
     named |= {f"fee {name}": value for name, value in fees._asdict().items()}
-    named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(ACTIONS)}
+    actions = all_actions(rules.structures)
+    named |= {f"action {number} ({each.name})": repr(each) for number, each in enumerate(actions)}
     named |= {f"feature {each.name}": repr((k, each)) for k, each in enumerate(FEATURES)}
     named |= {f"feature {each[0]}": repr(each) for each in _noted(features)}
     return named | {"marks": repr(MARKS)}
@@ -275,7 +279,7 @@ def _read_meta(folder: Path) -> HistoryMetadata:
 def _told_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Return what differs, the first few by name; what is known."""
     if not before:
-        return "rules, fees or features"
+        return "rules, fees, actions or features"
     before = {f"rule {_STYLE}": FillStyle.TOUCH.name.lower(), **before}
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     shown = [
@@ -420,10 +424,12 @@ class History:
         if meta.digest not in known:
             told = _told_differences(meta.terms, snapshots_terms(rules, fees, features))
             raise DataError(
-                f"history {folder} was written for other rules, fees or features ({told}): write "
-                "it again with `trading history`, or use the settings it was written with"
+                f"history {folder} was written for other rules, fees, actions or features "
+                f"({told}): write it again with `trading history`, or use the settings it was "
+                "written with"
             )
-        template = empty_snapshots(1, own_count(features))
+        actions = len(all_actions(rules.structures))
+        template = empty_snapshots(1, own_count(features), actions)
         self.snapshots = MarketSnapshots(
             **{
                 name: _mapped(folder / f"frame_{name}", column.dtype, (-1, *column.shape[1:]))

@@ -24,22 +24,23 @@ from trading.envs.account_view import (
     observe_accounts,
     unit_greeks,
 )
+from trading.envs.action_tables import action_tables
 from trading.envs.adjusted_contracts import (
     NO_QUOTE,
     AdjustedContracts,
     adjusted_greeks,
     nearest_volatility,
 )
-from trading.envs.catalogue import ACTIONS, CLOSE, HOLD, MAX_LEGS, action_names
+from trading.envs.catalogue import CLOSE, HOLD, MAX_LEGS, action_names
 from trading.envs.features import others_shown
 from trading.envs.held_greeks import UNKNOWN, GreeksSource, HeldGreeks, Sensitivities
 from trading.envs.market_features import F32
-from trading.envs.market_snapshots import RATIO
 from trading.envs.own_features import OwnFeatures, copy_own, own_count
 from trading.envs.rewards import RewardRule, largest_reward, reward_of
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.shared_accounts import show_others
 from trading.envs.size_levels import of_full_size
+from trading.envs.structures import all_actions
 from trading.envs.underlying import UnderlyingMarket
 from trading.execution.broker import PaperBroker
 from trading.execution.catch_up import (
@@ -184,7 +185,10 @@ class LiveEnv:
         self.broker = broker
         self.winding_down: frozenset[str] = frozenset()
         """Underlyings that only close."""
-        self._rules, self._calendar = rules, calendar
+        self._rules, self._calendar = rules.numbers, calendar
+        self._structures = rules.structures
+        self._catalogue = all_actions(rules.structures)
+        self._ratios = action_tables(rules.structures).ratio
         self._fees, self._bands = fees, bands
         self._own_reward, self._own_features = reward, features
         self.refused = Refusals()
@@ -236,8 +240,9 @@ class LiveEnv:
         self._balances = empty_balances(count)
         self._shows_others = bool(others_shown(rules.underlyings_per_account))
         added = own_count(features) + len(others_shown(rules.underlyings_per_account))
-        self._views = empty_views(count, rules.size_levels, added)
-        self._spare = empty_views(count, rules.size_levels, added)
+        shape = (count, rules.size_levels, added, len(self._catalogue))
+        self._views = empty_views(*shape)
+        self._spare = empty_views(*shape)
         """Where an underlying is looked at again after another one has traded."""
         self._snapshot_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
@@ -253,7 +258,7 @@ class LiveEnv:
     @property
     def action_names(self) -> tuple[str, ...]:
         """Of every action, in the order of the mask."""
-        return action_names(self._views.mask.shape[1])
+        return action_names(self._views.mask.shape[1], self._catalogue)
 
     def set_rate(self, rate: float) -> None:
         """Read options with another risk-free rate from here on, see `TradingRules.rate`."""
@@ -265,7 +270,12 @@ class LiveEnv:
         account = self.broker.account
         for symbol in symbols:
             self._markets[symbol] = UnderlyingMarket(
-                symbol, self._rules, self._fees, self._bands, self.refused, self._own_features
+                symbol,
+                self._rules._replace(structures=self._structures),
+                self._fees,
+                self._bands,
+                self.refused,
+                self._own_features,
             )
             self._markets[symbol].rate = self.rate
             self._contracts[symbol] = (self._markets[symbol], STOCK_LEG)
@@ -334,7 +344,7 @@ class LiveEnv:
     def set_rules(self, rules: TradingRules) -> None:
         """Trade by other rules from the next bar on; capital, actions and observations stay."""
         own = self._rules
-        self._rules = rules._replace(
+        self._rules = rules.numbers._replace(
             initial_capital=own.initial_capital,
             size_levels=own.size_levels,
             underlyings_per_account=own.underlyings_per_account,
@@ -1181,7 +1191,7 @@ class LiveEnv:
         observe_accounts(*view, self._holdings, self._balances, which, views)
         if self.broker.account.positions:
             total = np.array(_added(each for legs in greeks.values() for each in legs))
-            cap_openings(*view, self._balances, u, total, views)
+            cap_openings(*view, self._ratios, self._balances, u, total, views)
 
     def _show_others(self, u: int, symbol: str, greeks: Mapping[str, Sequence[Greeks]]) -> None:
         """Write what is open on the other underlyings to an observation."""
@@ -1247,18 +1257,25 @@ class LiveEnv:
                 self.broker.liquidation(underlying, now_ns), units=units
             )
             return ActionResult(action, masked=False, result=self._submit(order))
-        opening = of_full_size(action)
+        opening = of_full_size(action, len(self._catalogue))
         order = Order(
             order_id=self.broker.next_order_id(),
             ts_ns=now_ns,
             underlying=underlying,
-            strategy=ACTIONS[opening].name,
+            strategy=self._catalogue[opening].name,
             intent=Intent.OPEN,
             legs=self._opening_legs(underlying, opening),
             units=units,
         )
         market = self._markets[underlying]
-        greeks = unit_greeks(market.quotes, market.snapshots, 0, self._rules.multiplier, opening)
+        greeks = unit_greeks(
+            market.quotes,
+            market.snapshots,
+            0,
+            self._rules.multiplier,
+            self._ratios,
+            opening,
+        )
         result = self._submit(order, Greeks(*greeks))
         if isinstance(result, Fill):
             for symbol in [each.symbol for each in order.legs if not is_stock(each.symbol)]:
@@ -1298,7 +1315,7 @@ class LiveEnv:
         return tuple(
             Leg(
                 underlying if i == STOCK_LEG else market.chain.symbols[i],
-                int(RATIO[action, leg]),
+                int(self._ratios[action, leg]),
             )
             for leg, i in enumerate(chosen)
             if i != NO_LEG

@@ -12,21 +12,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trading.envs.catalogue import (
-    ACTION_COUNT,
-    ACTIONS,
-    BUCKETS,
-    CLOSE,
-    MAX_LEGS,
-    SECURED,
-    LegChoice,
-)
+from trading.envs.action_tables import CATALOGUE_DELTAS, ActionTables, action_tables
+from trading.envs.catalogue import ACTION_COUNT, BUCKETS, CLOSE, MAX_LEGS, LegChoice
 from trading.envs.market_features import F32, MARKET_FEATURE_COUNT, Bars, observe_market
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
+from trading.envs.structures import Structure
 from trading.execution.exposure import usd_greeks
 from trading.execution.fees import FeeSchedule
 from trading.execution.margin.formulas import payoff_range
-from trading.execution.margin.reg_t import shape_sells_short
 from trading.execution.matching import fill_cash, fill_price, net_price
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, ChainColumns, is_tradable, is_tradable_at
@@ -34,40 +27,24 @@ from trading.market.chain import F64, I64, ChainColumns, is_tradable, is_tradabl
 DELTA_TOLERANCE = 0.15
 """A leg whose delta is further than this from its target is not that leg."""
 
+_SAME = 0.005
+"""USD: strikes that are nearer to each other than this are one."""
+
 I32 = NDArray[np.int32]
 
-_DELTAS = np.array(sorted({leg.abs_delta for a in ACTIONS for leg in a.legs if leg.abs_delta}))
-_N_DELTAS = len(_DELTAS)
 _CALLS, _PUTS = 0, 1
-ATM_SLOT = int(np.searchsorted(_DELTAS, 0.50))
-WING_SLOT = int(np.searchsorted(_DELTAS, 0.25))
+ATM_SLOT = CATALOGUE_DELTAS.index(0.50)
+WING_SLOT = CATALOGUE_DELTAS.index(0.25)
 
-_N_LEGS = np.array([len(a.legs) for a in ACTIONS], dtype=np.int64)
-_BUCKET = np.array([a.bucket for a in ACTIONS], dtype=np.int64)
-_IS_SECURED = np.array([a.strategy in SECURED for a in ACTIONS])
-_SELLS_SHORT = np.array(
-    [shape_sells_short([(leg.right, leg.ratio) for leg in a.legs]) for a in ACTIONS]
-)
 ABOVE_ROUNDING = 1.0 + 1e-9
 """So that what is allowed here does not exceed, by rounding, what the broker allows."""
-_HAS_STOCK = np.array(
-    [k for k, a in enumerate(ACTIONS) if any(leg.choice is LegChoice.STOCK for leg in a.legs)]
-)
-_RIGHT = np.zeros((ACTION_COUNT, MAX_LEGS), dtype=np.int8)
-RATIO = np.zeros((ACTION_COUNT, MAX_LEGS), dtype=np.int64)
-"""[N, MAX_LEGS]: signed contracts of one unit of every opening action."""
-_SLOT = np.zeros((ACTION_COUNT, MAX_LEGS), dtype=np.int64)
-_CHOICE = np.zeros((ACTION_COUNT, MAX_LEGS), dtype=np.int64)
-for _a, _action in enumerate(ACTIONS):
-    for _l, _leg in enumerate(_action.legs):
-        _RIGHT[_a, _l], RATIO[_a, _l], _CHOICE[_a, _l] = _leg.right, _leg.ratio, _leg.choice
-        _SLOT[_a, _l] = np.searchsorted(_DELTAS, _leg.abs_delta)
 _BUCKET_TARGET = np.array([b.target_days for b in BUCKETS])
 _BUCKET_MIN = np.array([b.min_days for b in BUCKETS])
 _BUCKET_MAX = np.array([b.max_days for b in BUCKETS])
 
 _BEYOND, _PAIR, _MIRROR = int(LegChoice.BEYOND), int(LegChoice.PAIR), int(LegChoice.MIRROR)
-_STOCK_CHOICE = int(LegChoice.STOCK)
+_STOCK_CHOICE, _WIDTH = int(LegChoice.STOCK), int(LegChoice.WIDTH)
+_SAME_STRIKE = int(LegChoice.SAME_STRIKE)
 
 
 class MarketSnapshots(NamedTuple):
@@ -94,8 +71,11 @@ class MarketSnapshots(NamedTuple):
     """[K, N]: equity that one unit needs under the risk fraction and the greek limits, USD."""
 
 
-def empty_snapshots(count: int, own: int = 0) -> MarketSnapshots:
-    """Snapshots to be filled by `fill_snapshot`, with room for so many features of a user's own."""
+def empty_snapshots(count: int, own: int = 0, actions: int = ACTION_COUNT) -> MarketSnapshots:
+    """Snapshots of so many `actions` to be filled by `fill_snapshot`.
+
+    They have room for so many features of a user's `own`.
+    """
     return MarketSnapshots(
         now_ns=np.zeros(count, dtype=np.int64),
         open_ns=np.zeros(count, dtype=np.int64),
@@ -103,16 +83,17 @@ def empty_snapshots(count: int, own: int = 0) -> MarketSnapshots:
         spot=np.full(count, np.nan),
         spot_ns=np.zeros(count, dtype=np.int64),
         features=np.zeros((count, MARKET_FEATURE_COUNT + own), dtype=np.float32),
-        legs=np.full((count, ACTION_COUNT, MAX_LEGS), NO_LEG, dtype=np.int32),
-        most_units=np.zeros((count, ACTION_COUNT)),
-        unit_cost=np.ones((count, ACTION_COUNT)),
-        unit_need=np.ones((count, ACTION_COUNT)),
+        legs=np.full((count, actions, MAX_LEGS), NO_LEG, dtype=np.int32),
+        most_units=np.zeros((count, actions)),
+        unit_cost=np.ones((count, actions)),
+        unit_need=np.ones((count, actions)),
     )
 
 
 class Scratch(NamedTuple):
-    """Working arrays of `fill_snapshot`; one set serves any number of calls."""
+    """The actions, and working arrays of `fill_snapshot`; one set serves any number of calls."""
 
+    tables: ActionTables
     group: I64
     """[BUCKETS]: expiry group of each bucket, or -1."""
     nearest: I64
@@ -126,12 +107,15 @@ class Scratch(NamedTuple):
     ratio: I64
 
 
-def scratch() -> Scratch:
-    """Working arrays for `fill_snapshot`."""
+def scratch(structures: tuple[Structure, ...] = ()) -> Scratch:
+    """Working arrays for `fill_snapshot`, with structures of a user's own among the actions."""
+    tables = action_tables(structures)
+    deltas = len(tables.deltas)
     return Scratch(
+        tables,
         np.zeros(len(BUCKETS), dtype=np.int64),
-        np.full((len(BUCKETS), 2, _N_DELTAS), NO_LEG, dtype=np.int64),
-        np.zeros((2, _N_DELTAS)),
+        np.full((len(BUCKETS), 2, deltas), NO_LEG, dtype=np.int64),
+        np.zeros((2, deltas)),
         np.zeros(MAX_LEGS, dtype=np.int8),
         np.zeros(MAX_LEGS),
         np.zeros(MAX_LEGS),
@@ -165,7 +149,7 @@ def _find_nearest(chain: ChainColumns, now_ns: int, max_age_ns: int, s: Scratch)
     """Find the tradable contracts of each bucket nearest every delta target, within tolerance."""
     delta, right = chain.delta, chain.right
     bid, ask, quote_ns = chain.bid, chain.ask, chain.quote_ns
-    nearest, distance = s.nearest, s.distance
+    nearest, distance, deltas = s.nearest, s.distance, s.tables.deltas
     for b in range(len(_BUCKET_TARGET)):
         nearest[b, :, :] = NO_LEG
         distance[:, :] = DELTA_TOLERANCE
@@ -177,8 +161,8 @@ def _find_nearest(chain: ChainColumns, now_ns: int, max_age_ns: int, s: Scratch)
             if np.isnan(size) or not is_tradable(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns):
                 continue
             side = _CALLS if right[i] > 0 else _PUTS
-            for slot in range(_N_DELTAS):
-                miss = abs(size - _DELTAS[slot])
+            for slot in range(len(deltas)):
+                miss = abs(size - deltas[slot])
                 if miss < distance[side, slot]:
                     distance[side, slot] = miss
                     nearest[b, side, slot] = i
@@ -208,16 +192,23 @@ def _nearest_beyond(
 
 
 @njit(cache=True, error_model="numpy")
-def _mirrored(
-    chain: ChainColumns, g: int, right: int, wing: float, body: float, now_ns: int, max_age_ns: int
+def _nearest_strike(
+    chain: ChainColumns,
+    g: int,
+    right: int,
+    target: float,
+    reach: float,
+    now_ns: int,
+    max_age_ns: int,
 ) -> int:
-    """Return the contract as far from the strike `body` as `wing` is, to the other side.
+    """Return the tradable contract whose strike is nearest `target` and closer than `reach`.
 
-    The nearest listed strike serves, up to half the width away.
+    Of expiry group `g`; -1 has none.
     """
-    target = 2.0 * body - wing
-    best = 0.5 * abs(wing - body)
+    best = reach
     found = NO_LEG
+    if g < 0:
+        return found
     for i in range(chain.group_start[g], chain.group_start[g + 1]):
         miss = abs(chain.strike[i] - target)
         if chain.right[i] == right and miss < best and is_tradable_at(chain, i, now_ns, max_age_ns):
@@ -227,37 +218,49 @@ def _mirrored(
 
 
 @njit(cache=True, error_model="numpy")
-def _choose_legs(chain: ChainColumns, now_ns: int, max_age_ns: int, s: Scratch, legs: I32) -> None:
+def _choose_legs(
+    chain: ChainColumns, spot: float, now_ns: int, max_age_ns: int, s: Scratch, legs: I32
+) -> None:
     """Write the contracts of every opening action to legs[N, MAX_LEGS].
 
-    An action whose contracts are not all to be had gets NO_LEG for its first one.
+    An action whose contracts are not all to be had, or not all different, gets NO_LEG for its first
+    one. A strike that is asked for by its place serves as far as half the distance away.
     """
     strike, pair = chain.strike, chain.pair
     bid, ask, quote_ns = chain.bid, chain.ask, chain.quote_ns
-    group, nearest = s.group, s.nearest
-    for a in range(CLOSE + 1, ACTION_COUNT):
-        b = _BUCKET[a]
+    group, nearest, t = s.group, s.nearest, s.tables
+    for a in range(CLOSE + 1, len(t.n_legs)):
         for leg in range(MAX_LEGS):
             legs[a, leg] = NO_LEG
-        for leg in range(_N_LEGS[a]):
-            right, slot, choice = _RIGHT[a, leg], _SLOT[a, leg], _CHOICE[a, leg]
+        for leg in range(t.n_legs[a]):
+            right, choice, b = t.right[a, leg], t.choice[a, leg], t.bucket[a, leg]
+            slot, of = t.slot[a, leg], t.of[a, leg]
             i = NO_LEG
             if choice == _STOCK_CHOICE:
                 i = STOCK_LEG
             elif choice == _PAIR:
-                j = pair[legs[a, leg - 1]]
+                j = pair[legs[a, of]]
                 if j >= 0 and is_tradable(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns):
                     i = j
             elif choice == _MIRROR:
-                wing, body = strike[legs[a, leg - 1]], strike[legs[a, leg - 2]]
-                i = _mirrored(chain, group[b], right, wing, body, now_ns, max_age_ns)
+                wing, body = strike[legs[a, of]], strike[legs[a, t.around[a, leg]]]
+                target, reach = 2.0 * body - wing, 0.5 * abs(wing - body)
+                i = _nearest_strike(chain, group[b], right, target, reach, now_ns, max_age_ns)
+            elif choice in (_WIDTH, _SAME_STRIKE):
+                width = right * t.reach[a, leg] * spot
+                reach = 0.5 * abs(width) if choice == _WIDTH else _SAME
+                target = strike[legs[a, of]] + width
+                i = _nearest_strike(chain, group[b], right, target, reach, now_ns, max_age_ns)
             else:
                 i = nearest[b, _CALLS if right > 0 else _PUTS, slot]
-                before = strike[legs[a, leg - 1]] if choice == _BEYOND else -right * np.inf
+                before = strike[legs[a, of]] if choice == _BEYOND else -right * np.inf
                 if i >= 0 and not right * (strike[i] - before) > 0.0:
-                    delta = _DELTAS[slot]
+                    delta = t.deltas[slot]
                     i = _nearest_beyond(chain, group[b], right, delta, before, now_ns, max_age_ns)
-            if i == NO_LEG:
+            taken = False
+            for earlier in range(leg):
+                taken = taken or legs[a, earlier] == i
+            if i == NO_LEG or taken:
                 legs[a, 0] = NO_LEG
                 break
             legs[a, leg] = i
@@ -278,21 +281,21 @@ def _price_units(
     """
     legs, most_units = snapshots.legs, snapshots.most_units
     unit_cost, unit_need = snapshots.unit_cost, snapshots.unit_need
-    right, strike, price, ratio = s.right, s.strike, s.price, s.ratio
+    right, strike, price, ratio, t = s.right, s.strike, s.price, s.ratio, s.tables
     spot = snapshots.spot[k]
     stock_bid, stock_ask = stock_touch(spot, rules.stock_half_spread)
-    for a in range(CLOSE + 1, ACTION_COUNT):
+    for a in range(CLOSE + 1, len(t.n_legs)):
         most_units[k, a] = 0.0
         if legs[k, a, 0] == NO_LEG:
             continue
-        n_legs = _N_LEGS[a]
+        n_legs = t.n_legs[a]
         gross = net_delta = net_gamma = net_vega = 0.0
         contracts = 0
         displayed = np.inf
         for leg in range(n_legs):
             i = legs[k, a, leg]
-            ratio[leg] = RATIO[a, leg]
-            right[leg] = _RIGHT[a, leg]
+            ratio[leg] = t.ratio[a, leg]
+            right[leg] = t.right[a, leg]
             lots = abs(ratio[leg])
             buys = ratio[leg] > 0
             if i == STOCK_LEG:
@@ -310,6 +313,8 @@ def _price_units(
             displayed = min(displayed, np.floor(size / lots))
         debit = net_price(ratio, price, n_legs)
         worst, best = payoff_range(right, strike, ratio, n_legs)
+        if t.outlasts[a]:
+            best = np.inf
         if not (-np.inf < worst < debit < best):
             continue
         _, fee = fill_cash(right, ratio, price, n_legs, 1, rules.multiplier, fees)
@@ -323,9 +328,9 @@ def _price_units(
             rules.multiplier * abs(vega) / rules.max_vega,
         )
         unit_need[k, a] = max(
-            tied_up if _IS_SECURED[a] else at_risk,
+            tied_up if t.secured[a] else at_risk,
             exposure * ABOVE_ROUNDING,
-            rules.min_short_equity if _SELLS_SHORT[a] else 0.0,
+            rules.min_short_equity if t.sells_short[a] else 0.0,
         )
         most_units[k, a] = min(
             np.floor(rules.max_contracts / contracts),
@@ -356,8 +361,8 @@ def fill_snapshot(
     if snapshots.close_ns[k] - now_ns <= rules.no_open_ns:
         snapshots.legs[k, :, :] = NO_LEG
     else:
-        _choose_legs(chain, now_ns, age, s, snapshots.legs[k])
+        _choose_legs(chain, snapshots.spot[k], now_ns, age, s, snapshots.legs[k])
     if now_ns - snapshots.spot_ns[k] > age:
-        for a in _HAS_STOCK:
+        for a in s.tables.with_stock:
             snapshots.legs[k, a, 0] = NO_LEG
     _price_units(chain, snapshots, k, rules, fees, s)

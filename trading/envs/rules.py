@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from trading.envs.structures import Structure
+
 NO_LEG = -1
 STOCK_LEG = -2
 """In the place of a contract's index: the leg is the underlying itself, in round lots."""
@@ -65,6 +67,13 @@ class TradingRules(NamedTuple):
     underlyings_per_account: int = 1
     """Underlyings that an account of training trades, see `trading.envs.shared_accounts`; with more
     than one the observation ends with what the account holds in the others, live too."""
+    structures: tuple[Structure, ...] = ()
+    """Those of a user's own, in the order of their actions."""
+
+    @property
+    def numbers(self) -> "TradingRules":
+        """These rules as compiled functions take them: structures reach them as `ActionTables`."""
+        return self._replace(structures=())
 
 
 @njit(cache=True)

@@ -64,6 +64,7 @@ def observe_others(
     snapshots: MarketSnapshots,
     snapshot_of: I64,
     rules: TradingRules,
+    ratios: I64,
     accounts: Accounts,
     which: I64,
 ) -> None:
@@ -100,7 +101,9 @@ def observe_others(
         _sum(holdings.legs, first, order[:count], greeks, total)
         for b in range(first, first + rows):
             if holdings.units[b] == 0:
-                cap_openings(quotes, snapshots, snapshot_of, rules, balances, b, total, views)
+                cap_openings(
+                    quotes, snapshots, snapshot_of, rules, ratios, balances, b, total, views
+                )
 
 
 @njit(cache=True, error_model="numpy")
@@ -129,6 +132,7 @@ def trade_accounts(
     snapshot_of: I64,
     rules: TradingRules,
     fees: FeeSchedule,
+    ratios: I64,
     accounts: Accounts,
     actions: I64,
     invalid: NDArray[np.bool_],
@@ -142,6 +146,7 @@ def trade_accounts(
 
     Parameters
     ----------
+    ratios : [N, MAX_LEGS], as of `trade`
     actions : [B]
     invalid : [B], set where an action was masked out
     spare : views of the same size, which are written over
@@ -156,9 +161,9 @@ def trade_accounts(
             if not len(which):
                 continue
             if row or not closes:
-                _limit(*view, accounts, which, actions, spare)
+                _limit(*view, ratios, accounts, which, actions, spare)
             was_open = accounts.holdings.units[which] > 0
-            trade(*view, fees, accounts, which, actions, invalid)
+            trade(*view, fees, ratios, accounts, which, actions, invalid)
             opened = which[~was_open & (accounts.holdings.units[which] > 0)]
             accounts.kept[opened] = 0.0
             share(accounts, which, rows)
@@ -171,6 +176,7 @@ def _limit(
     snapshots: MarketSnapshots,
     snapshot_of: I64,
     rules: TradingRules,
+    ratios: I64,
     accounts: Accounts,
     which: I64,
     actions: I64,
@@ -187,7 +193,7 @@ def _limit(
         first = b - b % rows
         if balances.open_positions[b] > 0 and holdings.units[b] == 0:
             total = account_greeks(quotes, snapshots, snapshot_of, rules, accounts, b)
-            cap_openings(quotes, snapshots, snapshot_of, rules, balances, b, total, spare)
+            cap_openings(quotes, snapshots, snapshot_of, rules, ratios, balances, b, total, spare)
         for action in range(views.units.shape[1]):
             views.units[b, action] = min(views.units[b, action], spare.units[b, action])
         action = actions[b]

@@ -26,6 +26,7 @@ from trading.envs.own_features import (
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.saved_state import MarketsWithState
+from trading.envs.structures import all_actions
 from trading.execution.fees import FeeSchedule
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, ChainColumns, empty_columns, first_of, refresh, row
@@ -263,13 +264,16 @@ class SimulatedMarkets(MarketsWithState):
         self._rows = rows
         row = np.arange(num_accounts, dtype=np.int64)
         self.snapshot_of: I64 = row // (rows * accounts_per_market) * rows + row % rows
-        self.snapshots = empty_snapshots(markets, own_count(features))
+        actions = len(all_actions(rules.structures))
+        self.snapshots = empty_snapshots(markets, own_count(features), actions)
         self._features = features
         self.snapshots.open_ns[:] = SESSION_OPEN_NS
         self.snapshots.close_ns[:] = SESSION_CLOSE_NS
-        self._rules, self._fees, self._ranges, self._rng = rules, fees, ranges, rng
+        self._rules, self._fees, self._ranges, self._rng = rules.numbers, fees, ranges, rng
         self._initial_conditions = initial_conditions
-        held = accounts_per_market if sessions_per_episode > 1 else 0
+        spans = any(each.spans for each in rules.structures)
+        held = accounts_per_market * (len(BUCKETS) if spans else 1)
+        held = held if sessions_per_episode > 1 else 0
         self._chains = _empty_chains(markets, held)
         self.quotes: QuoteArrays = quote_arrays(self._chains)
         steps = SESSION_BARS + HISTORY_BARS
@@ -287,7 +291,7 @@ class SimulatedMarkets(MarketsWithState):
         )
         self._every = np.arange(markets, dtype=np.int64)
         self._changed = np.zeros(self._chains.strike.shape[1], dtype=np.bool_)
-        self._scratch = scratch()
+        self._scratch = scratch(rules.structures)
 
     def reseed(self, rng: np.random.Generator) -> None:
         """Draw from another generator from now on."""
@@ -489,12 +493,12 @@ def _strikes(spot: F64, iv: F64, days: I64) -> F64:
     return strikes
 
 
-def _empty_chains(count: int, accounts: int) -> ChainColumns:
-    """Chains with room for what so many accounts of each may hold beside what is listed."""
+def _empty_chains(count: int, held: int) -> ChainColumns:
+    """Chains with room for so many expiries that accounts of each may hold beside the listed."""
     per_expiry = 2 * STRIKES_PER_EXPIRY
     expiries = np.repeat(np.arange(_EXPIRIES), per_expiry) + SESSION_CLOSE_NS
     strikes = np.tile(np.repeat(np.arange(1.0, STRIKES_PER_EXPIRY + 1), 2), _EXPIRIES)
-    for k in range(accounts):
+    for k in range(held):
         expiries = np.append(expiries, np.full(2 * MAX_LEGS, SESSION_CLOSE_NS + _EXPIRIES + k))
         strikes = np.append(strikes, np.repeat(np.arange(1.0, MAX_LEGS + 1), 2))
     rights = np.tile(np.array([1, -1], dtype=np.int8), len(strikes) // 2)

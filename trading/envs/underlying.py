@@ -32,6 +32,7 @@ from trading.envs.market_snapshots import empty_snapshots, fill_snapshot, scratc
 from trading.envs.own_features import OwnFeatures, own_count, show_own
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
 from trading.envs.rules import TradingRules
+from trading.envs.structures import all_actions
 from trading.execution.fees import FeeSchedule
 from trading.market.bars import StockBar
 from trading.market.calendar import MINUTE_NS, Session
@@ -175,9 +176,10 @@ class UnderlyingMarket:
         self.rate = rules.rate
         """Risk-free rate that the options are read with, see `TradingRules.rate`."""
         self._show(Chain(symbol, [], []))
-        self.snapshots = empty_snapshots(1, own_count(features))
+        actions = len(all_actions(rules.structures))
+        self.snapshots = empty_snapshots(1, own_count(features), actions)
         self.refused = Refusals() if refused is None else refused
-        self._rules, self._fees, self._features = rules, fees, features
+        self._rules, self._fees, self._features = rules.numbers, fees, features
         self._bands = bands or Bands()
         self._kept: AdmissionState = new_admission_state(0)
         self._told = False
@@ -192,15 +194,15 @@ class UnderlyingMarket:
         self._price_is_supported = False
         """The price was compared with one before it, or with the chain."""
         self._history = BarHistory()
-        self._scratch = scratch()
+        self._scratch = scratch(rules.structures)
         self._before_session = (float("nan"), 0)
         """Last price before the session, and when it was known."""
         self._price_before = (float("nan"), 0)
         """Last price before the newest bar, and when it was known."""
 
     def set_rules(self, rules: TradingRules) -> None:
-        """Show snapshots by other rules from the next bar on."""
-        self._rules = rules
+        """Show snapshots by other rules from the next bar on; structures stay."""
+        self._rules = rules.numbers
 
     @property
     def spot(self) -> float:

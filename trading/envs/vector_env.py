@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from trading.envs.account_view import Holdings, empty_views, observe_accounts
 from trading.envs.accounts import mark, new_accounts, open_accounts, trade
+from trading.envs.action_tables import action_tables
 from trading.envs.catalogue import action_count
 from trading.envs.exits import closed_equity
 from trading.envs.features import FEATURE_COUNT, others_shown
@@ -155,7 +156,9 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             raise ConfigError(
                 [f"env.underlyings_per_account {rows}: {num_envs} rows are no whole accounts"]
             )
-        actions, own = action_count(rules.size_levels), own_in(markets.snapshots)
+        self._ratios = action_tables(rules.structures).ratio
+        whole, own = len(self._ratios), own_in(markets.snapshots)
+        actions = action_count(rules.size_levels, whole)
         added = own + len(others_shown(rows))
         self.single_observation_space = gym.spaces.Dict(
             {
@@ -168,12 +171,13 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             self.single_observation_space, num_envs
         )
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
-        self._rules, self._fees, self._markets = rules, fees, markets
+        self._rules, self._fees, self._markets = rules.numbers, fees, markets
         self._reward = reward
-        self._accounts, self._own = new_accounts(num_envs, rules.size_levels, added), own
+        shape = (rules.size_levels, added, whole)
+        self._accounts, self._own = new_accounts(num_envs, *shape), own
         self.rows, self._shares = rows, rows > 1
         """Rows of an account, one for each underlying."""
-        self._spare = empty_views(num_envs if self._shares else 0, rules.size_levels, added)
+        self._spare = empty_views(num_envs if self._shares else 0, *shape)
         self._every = np.arange(num_envs, dtype=np.int64)
         self._invalid = np.zeros(num_envs, dtype=np.bool_)
         self._rewards = np.zeros(num_envs)
@@ -278,11 +282,12 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
     def _trade(self, actions: I64) -> None:
         markets, accounts = self._markets, self._accounts
-        view = (markets.quotes, markets.snapshots, markets.snapshot_of, self._rules, self._fees)
+        view = (markets.quotes, markets.snapshots, markets.snapshot_of, self._rules)
+        paid = (self._fees, self._ratios)
         if self._shares:
-            trade_accounts(*view, accounts, actions, self._invalid, self._spare)
+            trade_accounts(*view, *paid, accounts, actions, self._invalid, self._spare)
         else:
-            trade(*view, accounts, self._every, actions, self._invalid)
+            trade(*view, *paid, accounts, self._every, actions, self._invalid)
 
     def _closed(self, which: I64) -> F64:
         """Equity of accounts with everything closed at the touch, USD, [B]; of others as marked."""
@@ -316,7 +321,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
             watch_margin(*view, accounts, which)
         observe_accounts(*view, accounts.holdings, accounts.balances, which, accounts.views)
         if self._shares:
-            observe_others(*view, accounts, which)
+            observe_others(*view, self._ratios, accounts, which)
         if self._own:
             copy_own(*view[1:3], which, accounts.views.observations)
         if self._reward is not None and profit is not None:

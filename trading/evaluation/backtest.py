@@ -17,6 +17,7 @@ from trading.envs.history import (
 from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
+from trading.envs.structures import Structure
 from trading.envs.vector_env import Observation, OptionsVectorEnv
 from trading.evaluation.baselines import HeldToClose
 from trading.evaluation.simulated_history import SIMULATED
@@ -61,7 +62,7 @@ class Backtest:
     traded: F64
     """[D], USD of options and stock that changed hands."""
     position: I64
-    """[D, T], index into `watched_env.POSITIONS` of what was held; -1 after the close."""
+    """[D, T], index into `watched_env.position_names` of what was held; -1 after the close."""
     contracts: F64
     """[D, T], option contracts held, sold ones counted too."""
     delta: F64
@@ -74,6 +75,8 @@ class Backtest:
     underlyings: int = 1
     """How many an account trades; what is held is then that of the first one that holds something,
     and the rest is of all together."""
+    structures: tuple[Structure, ...] = ()
+    """Those of a user's own, whose actions and positions stand behind the others."""
 
     @property
     def closed_returns(self) -> F64:
@@ -179,7 +182,7 @@ def backtest_history(
 
     bars = sum(days[day].bars for day in common.days[:, 0].tolist())
     work = _Work(len(common.days), bars, progress)
-    return _run(env, named, rules.initial_capital, trader, work)
+    return _run(env, named, rules, trader, work)
 
 
 def backtest_simulation(
@@ -209,7 +212,7 @@ def backtest_simulation(
 
     count = episodes * sessions_per_episode
     work = _Work(count, count * SESSION_BARS, progress)
-    return _run(env, named, rules.initial_capital, trader, work)
+    return _run(env, named, rules, trader, work)
 
 
 def history_returns(
@@ -340,7 +343,7 @@ class _Work(NamedTuple):
 def _run(
     env: WatchedEnv,
     named: Callable[[int, int], str],
-    capital: float,
+    rules: TradingRules,
     trader: SessionTrader,
     work: _Work,
 ) -> Backtest:
@@ -356,7 +359,7 @@ def _run(
     work.tell(work.bars)
     rows = env.rows
     bars = [bar.of_accounts(rows) for bar in env.bars]
-    told = _gathered(bars, length[::rows], named, capital, taken, closed[::rows])
+    told = _gathered(bars, length[::rows], named, rules, taken, closed[::rows])
     return replace(told, underlyings=rows)
 
 
@@ -379,7 +382,7 @@ def _gathered(
     bars: list[WatchedBar],
     length: I64,
     named: Callable[[int, int], str],
-    capital: float,
+    rules: TradingRules,
     actions: I64,
     closed: F64,
 ) -> Backtest:
@@ -388,6 +391,7 @@ def _gathered(
     def column(name: str) -> NDArray[np.float64]:
         return np.stack([getattr(bar, name) for bar in bars], axis=1).astype(np.float64)
 
+    capital = rules.initial_capital
     session = column("session").astype(np.int64)
     rows = [
         (b, k, np.flatnonzero(session[b, :n] == k))
@@ -430,4 +434,5 @@ def _gathered(
         delta=cut("delta", np.nan),
         exits=np.where(is_last, (closed[episode] - ends) / capital, 0.0),
         episode=episode,
+        structures=rules.structures,
     )

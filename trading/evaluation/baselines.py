@@ -21,6 +21,7 @@ from trading.envs.market_snapshots import ABOVE_ROUNDING, MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, STOCK_LOTS, TradingRules, stock_touch
 from trading.envs.shared_accounts import account_greeks
+from trading.envs.structures import Structure
 from trading.envs.vector_env import Observation
 from trading.errors import PluginError
 from trading.execution.exposure import headroom
@@ -136,10 +137,10 @@ BENCHMARK = "buy and hold"
 """The baseline that others are drawn beside: the stock alone."""
 
 
-def baselines(seed: int) -> Mapping[str, SessionTrader]:
+def baselines(seed: int, structures: tuple[Structure, ...] = ()) -> Mapping[str, SessionTrader]:
     """Every baseline by name; `seed` is that of random choices. A trader serves one backtest.
 
-    Those that plug-ins have registered come last.
+    Those that plug-ins have registered come last, and may open the `structures` of the rules.
 
     Raises
     ------
@@ -157,7 +158,7 @@ def baselines(seed: int) -> Mapping[str, SessionTrader]:
     for name, plugin in REGISTRY.baselines.items():
         if name in own:
             raise PluginError(f"{plugin}: there is a baseline of this name; choose another name")
-        own[name] = RuleBased(plugin, seed)
+        own[name] = RuleBased(plugin, seed, structures)
     return own
 
 

@@ -79,7 +79,7 @@ def evaluate_folds(
         history_of_days(history, test, fold.test)
         progress(f"fold {number} of {len(folds)}: learns from {_span(fold.train)}")
         traders: dict[str, SessionTrader] = {"policy": learnt(policy_of(train, folder / "state"))}
-        traders |= baselines(seed + number)
+        traders |= baselines(seed + number, rules.structures)
         progress(f"fold {number} of {len(folds)}: trades {_span(fold.test)}")
         for name, trader in traders.items():
             traded = backtest_history(test, rules, fees, trader, sessions_per_episode, features)
@@ -90,7 +90,7 @@ def evaluate_folds(
 def joined(results: Sequence[Backtest]) -> Backtest:
     """Sessions of several backtests one after the other; shorter ones end as shorter sessions do.
 
-    All must have the same capital.
+    All must have the same capital and the same actions.
     """
     longest = max(result.equity.shape[1] for result in results)
     begun = np.cumsum([0, *(int(result.episode[-1]) + 1 for result in results)])[:-1]
@@ -120,6 +120,7 @@ def joined(results: Sequence[Backtest]) -> Backtest:
         episode=np.concatenate(
             [result.episode + before for result, before in zip(results, begun, strict=True)]
         ),
+        structures=results[0].structures,
     )
 
 

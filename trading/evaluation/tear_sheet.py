@@ -6,12 +6,13 @@ from html import escape
 import numpy as np
 
 from trading.envs.catalogue import HOLD, action_names
+from trading.envs.structures import all_actions
 from trading.evaluation.attribution import COMPONENTS, FEES
 from trading.evaluation.backtest import Backtest
 from trading.evaluation.baselines import BENCHMARK
 from trading.evaluation.html_page import INK, Chart, PageSection, facts, folded, page, table
 from trading.evaluation.summary import Figures
-from trading.evaluation.watched_env import POSITIONS
+from trading.evaluation.watched_env import position_names
 from trading.market.chain import F64
 
 _MOST_BARS = 24
@@ -201,13 +202,14 @@ def _positions(main: Backtest) -> str:
     """Stacked shares of the sessions that hold each strategy."""
     sessions = np.maximum(np.count_nonzero(main.position >= 0, axis=0), 1)
     figure = Chart()
-    for kind in range(1, len(POSITIONS)):
+    held = position_names(main.structures)
+    for kind in range(1, len(held)):
         share = 100.0 * np.count_nonzero(main.position == kind, axis=0) / sessions
         if share.any():
             figure.line(
                 range(1, len(share) + 1),
                 share.tolist(),
-                name=POSITIONS[kind].replace("_", " "),
+                name=held[kind].replace("_", " "),
                 line={"width": 0.5, "shape": "hv"},
                 stackgroup="held",
             )
@@ -218,7 +220,7 @@ def _positions(main: Backtest) -> str:
 
 
 def _actions(main: Backtest) -> str:
-    called = action_names(len(main.actions))
+    called = action_names(len(main.actions), all_actions(main.structures))
     taken = [(int(n), called[a]) for a, n in enumerate(main.actions) if n and a != HOLD]
     if not taken:
         return "<p>It took no other.</p>"
@@ -253,6 +255,7 @@ def _sessions(main: Backtest) -> str:
 def _trades(main: Backtest) -> list[tuple[str, ...]]:
     """Each position from the bar of its opening to that of its end, as told in the table."""
     trades: list[tuple[str, ...]] = []
+    names = position_names(main.structures)
     for d, name in enumerate(main.names):
         held = main.position[d]
         open_bars = int(np.count_nonzero(held >= 0))
@@ -271,7 +274,7 @@ def _trades(main: Backtest) -> list[tuple[str, ...]]:
             trades.append(
                 (
                     name,
-                    POSITIONS[held[begin]].replace("_", " "),
+                    names[held[begin]].replace("_", " "),
                     str(begin + 1),
                     "to the close" if end == open_bars else str(end + 1),
                     f"{main.contracts[d, begin]:.0f}",

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trading.envs.account_view import Holdings
-from trading.envs.catalogue import ACTIONS, CLOSE, MOST_SIZE_LEVELS, Strategy, action_count
+from trading.envs.catalogue import CLOSE, Strategy, action_count
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
 from trading.envs.size_levels import of_full_size
+from trading.envs.structures import Structure, all_actions
 from trading.envs.vector_env import Markets, OptionsVectorEnv
 from trading.evaluation.attribution import ENDINGS, PositionGreeks, explain, greeks_of_holdings
 from trading.evaluation.baselines import (
@@ -29,14 +30,26 @@ POSITIONS = (
     BUY_AND_HOLD.name,
     SHORT_STRANGLE.name,
 )
-"""What an account may hold."""
+"""What an account may hold, but for structures of a user's own."""
 
-_OF_ACTION = np.array(
-    [
-        POSITIONS.index(ACTIONS[a].strategy) if a > CLOSE else 0
-        for a in map(of_full_size.py_func, range(action_count(MOST_SIZE_LEVELS)))
-    ]
-)
+
+def position_names(structures: tuple[Structure, ...] = ()) -> tuple[str, ...]:
+    """Return what an account may hold: `POSITIONS`, and behind them structures by name."""
+    return (*POSITIONS, *(each.name for each in structures))
+
+
+def _positions_of(rules: TradingRules) -> I64:
+    """Return what each action opens, as an index into `position_names`; 0 of hold and close."""
+    actions, own = all_actions(rules.structures), [each.name for each in rules.structures]
+    opened = [0] * (CLOSE + 1)
+    for action in actions[CLOSE + 1 :]:
+        if isinstance(action.strategy, Strategy):
+            opened.append(POSITIONS.index(action.strategy))
+        else:
+            opened.append(len(POSITIONS) + own.index(action.strategy))
+    whole = len(actions)
+    sizes = range(action_count(rules.size_levels, whole))
+    return np.array([opened[of_full_size.py_func(a, whole)] for a in sizes], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class WatchedBar:
     traded: F64
     """[B], options and stock that changed hands."""
     position: I64
-    """[B], index into `POSITIONS` of what was held during the bar, and likewise the rest."""
+    """[B], index into `position_names` of what was held during the bar, and likewise the rest."""
     contracts: I64
     """[B], option contracts, sold ones counted too."""
     delta: F64
@@ -101,6 +114,7 @@ class WatchedEnv(OptionsVectorEnv):
         super().__init__(num_envs, rules, fees, markets)
         self.bars: list[WatchedBar] = []
         self._underlyings, self._held_to_close = underlyings, held_to_close
+        self._opens = _positions_of(rules)
         self._position = np.zeros(num_envs, dtype=np.int64)
         self._pending: tuple[PositionGreeks, F64, F64, F64] | None = None
         self._session = np.zeros(num_envs, dtype=np.int64)
@@ -114,7 +128,7 @@ class WatchedEnv(OptionsVectorEnv):
             self._held_to_close.open_all(self._view(), self._rules, self._fees, accounts)
         filled = accounts.trades != trades
         opened = filled & (before.units == 0)
-        kind = _OF_ACTION[np.clip(actions, 0, len(_OF_ACTION) - 1)]
+        kind = self._opens[np.clip(actions, 0, len(self._opens) - 1)]
         if self._held_to_close is not None:
             kind = np.full(self.num_envs, POSITIONS.index(self._held_to_close.name))
         self._position[opened] = kind[opened]

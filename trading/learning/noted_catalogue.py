@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trading.envs.catalogue import ACTIONS, Action
+from trading.envs.catalogue import Action
 from trading.envs.features import FEATURES
 from trading.envs.market_features import Feature
 from trading.envs.own_features import OwnFeatures
+from trading.envs.structures import Structure, all_actions
 from trading.errors import CheckpointError
 from trading.learning.checkpoints import MANIFEST, verify
 
@@ -22,14 +23,17 @@ _MOST_TOLD = 4
 
 
 def noted_catalogue(
-    features: OwnFeatures | None = None, others: Sequence[Feature] = ()
+    features: OwnFeatures | None = None,
+    others: Sequence[Feature] = (),
+    structures: tuple[Structure, ...] = (),
 ) -> dict[str, dict[str, str]]:
     """Return a digest of each action and feature by its name, in order, as JSON values.
 
-    Those of a user's own, `features`, stand behind the usual ones with a digest of their code, and
-    `others`, of `trading.envs.features.others_shown`, behind them.
+    Those of a user's own, `features` and `structures`, stand behind the usual ones, features with a
+    digest of their code, and `others`, of `trading.envs.features.others_shown`, behind them.
     """
-    kinds: dict[str, tuple[Action | Feature, ...]] = {"actions": ACTIONS, "features": FEATURES}
+    actions = all_actions(structures)
+    kinds: dict[str, tuple[Action | Feature, ...]] = {"actions": actions, "features": FEATURES}
     noted = {
         kind: {each.name: f"{k}:{_digest(each)}" for k, each in enumerate(entries)}
         for kind, entries in kinds.items()
@@ -81,8 +85,8 @@ def check_catalogue(
     if told:
         raise CheckpointError(
             f"{path} was learnt with other actions or features ({'; '.join(told)}): use the "
-            "program, env.features, plugins and env.underlyings_per_account (1, or more) that it "
-            "was learnt with, or begin anew in another paths.checkpoint_dir"
+            "program, env.features, env.structures, plugins and env.underlyings_per_account (1, or "
+            "more) that it was learnt with, or begin anew in another paths.checkpoint_dir"
         )
 
 

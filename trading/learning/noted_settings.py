@@ -19,6 +19,7 @@ _ALWAYS_USUAL = (
     "env.reward",
     "env.risk_",
     "env.size_levels",
+    "env.structures",
     "env.underlyings_per_account",
     "market.",
 )

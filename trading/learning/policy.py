@@ -283,7 +283,8 @@ def _misfit(name: str, there: tuple[int, ...], here: tuple[int, ...]) -> str:
     if name == "policy_head.weight" and there[0] != here[0]:
         return (
             f": it has {there[0]} actions and {here[0]} are asked for; env.size_levels says how "
-            "many sizes each opening has (docs/actions.md)"
+            "many sizes each opening has, env.structures which ones there are beside the "
+            "catalogue's (docs/actions.md)"
         )
     if name.startswith(("input_norm.", "feature.weight_ih_l0")) and there[-1] != here[-1]:
         return (

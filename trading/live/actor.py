@@ -28,7 +28,6 @@ from trading.data.massive.client.connection import ConnectionHealth, ConnectionS
 from trading.data.massive.client.rest import RestClient
 from trading.data.massive.client.stream import StreamClient
 from trading.data.recording import Recorder
-from trading.envs.catalogue import action_count
 from trading.envs.live_env import LiveEnv
 from trading.errors import (
     DataError,
@@ -186,7 +185,7 @@ class LiveMarket:
         self._stopping = threading.Event()
         self._warn_after_s = settings.safety.hang_s / 4
         """A trading thread that is silent for longer is told of."""
-        self._activity = RecentActivity(action_count(settings.env.size_levels))
+        self._activity = RecentActivity()
         self._chains: ChainSnapshots | None = None
         journal = assembly.journal_path(settings)
         self._publisher = StatusPublisher(self._edition, self._activity.as_values, str(journal))
@@ -438,7 +437,7 @@ class LiveMarket:
         self._settings, taken_up, need_restart = reload(self._settings)
         if taken_up:
             trader.limit(
-                assembly.risk_limits(self._settings), assembly.trading_rules(self._settings)
+                assembly.risk_limits(self._settings), assembly.rules_by_limits(self._settings)
             )
         said = f"taken up: {'; '.join(taken_up) or 'nothing had changed'}"
         return said + (f"; after a restart: {'; '.join(need_restart)}" if need_restart else "")
@@ -751,6 +750,7 @@ class LiveMarket:
             reward=assembly.own_reward(settings),
             features=assembly.own_features(settings),
         )
+        self._activity.actions = markets.action_names
         markets.halt_indicators = assembly.halt_indicators(settings)
         markets.closes_winding_down = settings.risk.wind_down == "close"
         env = recorded_env(markets, recorder)

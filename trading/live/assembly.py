@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trading.data.massive.client.stream import StreamSettings
     from trading.data.recording import Recorder
     from trading.envs.rules import TradingRules
+    from trading.envs.structures import Structure
     from trading.execution.broker import PaperBroker
     from trading.execution.carry import CarryRates
     from trading.execution.commands import Command
@@ -192,7 +193,7 @@ def paper_broker(settings: Settings, journal: "Journal", account: "Account") -> 
     from trading.execution.broker import PaperBroker
     from trading.execution.matching import FillStyle
 
-    rules = trading_rules(settings)
+    rules = rules_by_limits(settings)
     return PaperBroker(
         journal,
         account,
@@ -235,7 +236,18 @@ def gate_limits(settings: Settings) -> "GateLimits":
 
 
 def trading_rules(settings: Settings) -> "TradingRules":
-    """Rules that the agent's actions are built by, live and in training."""
+    """Rules that the agent's actions are built by, live and in training.
+
+    Raises
+    ------
+    PluginError
+        As of `own_structures`.
+    """
+    return rules_by_limits(settings)._replace(structures=own_structures(settings))
+
+
+def rules_by_limits(settings: Settings) -> "TradingRules":
+    """Return the numbers of `trading_rules`, without structures of a user's own."""
     from trading.envs.rewards import RiskMeasure
     from trading.envs.rules import TradingRules
     from trading.execution.matching import FillStyle
@@ -278,13 +290,21 @@ def bands(settings: Settings) -> "Bands":
 
 
 def model_config(settings: Settings) -> "CLSTMConfig":
-    """Shape of the network."""
+    """Shape of the network.
+
+    Raises
+    ------
+    PluginError
+        As of `own_structures`.
+    """
     from trading.envs.catalogue import action_count
+    from trading.envs.structures import all_actions
     from trading.learning.clstm import CLSTMConfig
 
+    whole = len(all_actions(own_structures(settings)))
     return CLSTMConfig(
         observation_size=observation_size(settings),
-        action_count=action_count(settings.env.size_levels),
+        action_count=action_count(settings.env.size_levels, whole),
         **settings.model.model_dump(),
     )
 
@@ -415,6 +435,10 @@ def chosen_plugins(settings: Settings) -> dict[str, str]:
     ):
         if own is not None:
             told[key] = str(own)
+    if settings.env.structures:
+        from trading.envs.structures import noted_structures
+
+        told["env.structures"] = noted_structures(own_structures(settings))
     return told
 
 
@@ -454,6 +478,7 @@ def check_plugins(settings: Settings) -> None:
 
         load_plugins(settings)
     fee_schedule(settings)
+    own_structures(settings)
     for own in (own_features(settings), own_reward(settings)):
         if own is not None:
             own.prepare()
@@ -491,23 +516,54 @@ def own_features(settings: Settings) -> "RegisteredFeatures | None":
     return registered_features(settings)
 
 
+def own_structures(settings: Settings) -> "tuple[Structure, ...]":
+    """Return the option structures of plug-ins that the settings name, in their order.
+
+    Raises
+    ------
+    PluginError
+        A plug-in cannot be loaded, or none registers one of them.
+    """
+    if not settings.env.structures:
+        return ()
+    from trading.plugins.own_structures import registered_structures
+
+    return registered_structures(settings)
+
+
+def catalogue_of(settings: Settings) -> dict[str, dict[str, str]]:
+    """Return the actions and features that these settings learn and trade with.
+
+    See `trading.learning.noted_catalogue`.
+
+    Raises
+    ------
+    PluginError
+        As of `own_features` and `own_structures`.
+    """
+    from trading.envs.features import others_shown
+    from trading.learning.noted_catalogue import noted_catalogue
+
+    others = others_shown(settings.env.underlyings_per_account)
+    return noted_catalogue(own_features(settings), others, own_structures(settings))
+
+
 def champion_notes(settings: Settings) -> dict[str, Any]:
     """Return what champions that the owner promotes note, beside what is known of them.
 
     Raises
     ------
     PluginError
-        As of `own_features`.
+        As of `own_features` and `own_structures`.
     """
     from trading.envs.features import others_shown
 
-    features = own_features(settings)
-    others = others_shown(settings.env.underlyings_per_account)
-    if features is None and not others:
+    env = settings.env
+    if not (env.features or env.structures or others_shown(env.underlyings_per_account)):
         return {}
-    from trading.learning.noted_catalogue import CATALOGUE, noted_catalogue
+    from trading.learning.noted_catalogue import CATALOGUE
 
-    return {CATALOGUE: noted_catalogue(features, others)}
+    return {CATALOGUE: catalogue_of(settings)}
 
 
 def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleBased":
@@ -524,7 +580,8 @@ def rule_based(settings: Settings, seed: int, name: str | None = None) -> "RuleB
 
     key = "policy.trader" if name is None else "--trader"
     wanted = name or settings.policy.trader or ""
-    return RuleBased(chosen(load_plugins(settings).traders, "trader", wanted, key), seed)
+    plugin = chosen(load_plugins(settings).traders, "trader", wanted, key)
+    return RuleBased(plugin, seed, own_structures(settings))
 
 
 def policy_of(settings: Settings, model: Path, acting: str | float | None = None) -> "Policy":
@@ -538,16 +595,14 @@ def policy_of(settings: Settings, model: Path, acting: str | float | None = None
     """
     import torch
 
-    from trading.envs.features import others_shown
     from trading.learning.checkpoints import load_module_weights
-    from trading.learning.noted_catalogue import check_catalogue, noted_catalogue
+    from trading.learning.noted_catalogue import check_catalogue
     from trading.learning.noted_settings import check_options
     from trading.learning.policy import Policy
 
     # As in training and in trading: matrices this small are slower on several threads.
     torch.set_num_threads(1)
-    others = others_shown(settings.env.underlyings_per_account)
-    check_catalogue(model, now=noted_catalogue(own_features(settings), others))
+    check_catalogue(model, now=catalogue_of(settings))
     check_options(model)
     acting = settings.policy.act if acting is None else acting
     policy = Policy(model_config(settings), settings.seed, acting=acting)

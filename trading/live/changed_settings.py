@@ -27,9 +27,10 @@ _ONCE_FIXED = {
     "env.reward": "None",
     "env.size_levels": "1",
     "env.underlyings_per_account": "1",
+    "env.structures": "()",
 }
 """What was no setting when older journals were written."""
-_SHAPES = ("actions", "features", "model.", "env.features", "env.size_levels")
+_SHAPES = ("actions", "features", "model.", "env.features", "env.size_levels", "env.structures")
 """Where these differ, weights that were learned before cannot be loaded."""
 
 

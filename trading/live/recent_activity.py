@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from trading.envs.catalogue import ACTION_COUNT, action_names
+from trading.envs.catalogue import action_names
 from trading.execution.events import (
     CashMoved,
     ChallengerRejected,
@@ -84,8 +84,9 @@ class RecentActivity:
     Tables are objects by number, so that what changed between two readings is what was added.
     """
 
-    def __init__(self, actions: int = ACTION_COUNT) -> None:
-        self._actions = actions
+    def __init__(self) -> None:
+        self.actions = action_names()
+        """Names of what may be decided, in the order of a decision's numbers."""
         self._waiting: deque[_Opened | _Closed | _Journalled | _Learned] = deque(maxlen=_WAITING)
         self._session = ""
         self._base = float("nan")
@@ -160,7 +161,7 @@ class RecentActivity:
             "notes": self._notes,
             "judgements": self._judgements,
             "learning": self._learning,
-            "actions": [*action_names(self._actions)],
+            "actions": [*self.actions],
         }
 
     def _load_history(self, before: SessionHistory) -> None:

@@ -1,4 +1,4 @@
-"""What a user's own files add: rule-based traders, baselines, fee schedules, rewards, features.
+"""What a user's own files add: traders, baselines, fees, rewards, features, option structures.
 
 A file that `plugins` of the settings names, or a module that an installed package tells of by an
 entry point of the group `trading.plugins`, registers what it has when it is imported.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trading.plugins.plugin_registry import register_feature as register_feature
     from trading.plugins.plugin_registry import register_fees as register_fees
     from trading.plugins.plugin_registry import register_reward as register_reward
+    from trading.plugins.plugin_registry import register_structure as register_structure
     from trading.plugins.plugin_registry import register_trader as register_trader
     from trading.plugins.rule_based import RuleBased as RuleBased
 
@@ -24,6 +25,7 @@ _PLACES = {
     "register_feature": "plugin_registry",
     "register_fees": "plugin_registry",
     "register_reward": "plugin_registry",
+    "register_structure": "plugin_registry",
     "register_trader": "plugin_registry",
     "RuleBased": "rule_based",
 }

@@ -5,8 +5,8 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from trading.envs.structures import Structure, StructureLeg
     from trading.execution.fees import FeeSchedule
 
 SessionTrader: TypeAlias = (
@@ -33,6 +34,7 @@ _KEYS = {
     "fee schedule": "execution.fee_schedule",
     "reward": "env.reward",
     "feature": "env.features",
+    "structure": "env.structures",
 }
 _BY_HAND = "__main__"
 """A script, or a notebook, whose cells may run more than once."""
@@ -69,7 +71,7 @@ class Plugin:
 
 
 class Registry:
-    """Traders, baselines, fee schedules, rewards and features by name."""
+    """Traders, baselines, fee schedules, rewards, features and option structures by name."""
 
     def __init__(self) -> None:
         self.traders: dict[str, Plugin] = {}
@@ -77,10 +79,18 @@ class Registry:
         self.fee_schedules: dict[str, Plugin] = {}
         self.rewards: dict[str, Plugin] = {}
         self.features: dict[str, Plugin] = {}
+        self.structures: dict[str, Plugin] = {}
 
     def kinds(self) -> tuple[dict[str, Plugin], ...]:
         """Every kind."""
-        return self.traders, self.baselines, self.fee_schedules, self.rewards, self.features
+        return (
+            self.traders,
+            self.baselines,
+            self.fee_schedules,
+            self.rewards,
+            self.features,
+            self.structures,
+        )
 
     def forget(self, module: str) -> None:
         """Take out what a module registered."""
@@ -247,6 +257,63 @@ def register_feature(name: str) -> Callable[[_Made], _Made]:
     return _registering("feature", REGISTRY.features, name, "market", "the MarketBar")
 
 
+def register_structure(
+    name: str, expiries: Sequence[str] | None = None
+) -> "Callable[[Callable[[], Sequence[StructureLeg]]], Structure]":
+    """Register an option structure, which `env.structures` adds to what the policy may open.
+
+    Parameters
+    ----------
+    name
+        As of a trader, and of no strategy of the catalogue. Its actions are called by it and the
+        expiry, as `jade_lizard_far`.
+    expiries
+        In which expiry buckets it is opened, an action each; unset: near and far, or what the legs
+        name, where one position has options of both.
+
+    Returns
+    -------
+    A decorator of a function without arguments that returns a list of 1 to 4 `StructureLeg`. The
+    function is called once, and its name then stands for the structure, which `td.action` takes.
+
+    Raises
+    ------
+    PluginError
+        The name cannot be one or is taken, or the legs make no structure whose loss has a bound.
+
+    Examples
+    --------
+    >>> import trading as td
+    >>> @td.register_structure("broken_wing")
+    ... def broken_wing():
+    ...     \"\"\"A butterfly whose upper wing is twice as far away.\"\"\"
+    ...     return [
+    ...         td.StructureLeg("call", -2, delta=0.40),
+    ...         td.StructureLeg("call", 1, width=-1.5, of=0),
+    ...         td.StructureLeg("call", 1, width=3.0, of=0),
+    ...     ]
+    >>> td.action("broken_wing_far", structures=[broken_wing]) == len(td.ACTIONS) + 1
+    True
+    """
+
+    def register(legs_of: "Callable[[], Sequence[StructureLeg]]") -> "Structure":
+        from trading.envs.structures import structure_of
+
+        plugin = _plugin("structure", name, legs_of)
+        _check_name(plugin, REGISTRY.structures, name)
+        if not callable(legs_of) or not accepts(legs_of, 0):
+            raise PluginError(f"{plugin}: it must be a function without arguments, of its legs")
+        legs = called(plugin)
+        try:
+            structure = structure_of(name, legs, expiries)
+        except PluginError as error:
+            raise PluginError(f"{plugin}: {error}") from error
+        REGISTRY.structures[name] = replace(plugin, make=lambda: structure)
+        return structure
+
+    return register
+
+
 def unregistered(act: SessionTrader) -> Plugin:
     """Return a trader that was handed over as it is, for messages about it."""
     return _plugin("trader", getattr(act, "__name__", type(act).__name__), act, lambda _: act)
@@ -343,13 +410,7 @@ def _registering(
 ) -> Callable[[_Made], _Made]:
     def register(make: _Made) -> _Made:
         plugin = _plugin(kind, name, make)
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise PluginError(
-                f"{plugin}: a name is 1 to 32 of A-Z, a-z, 0-9, - and _, first a letter or digit"
-            )
-        other = plugins.get(name)
-        if other is not None and not plugin.module == other.module == _BY_HAND:
-            raise PluginError(f"{plugin}: the name is taken by {other}; choose another name")
+        _check_name(plugin, plugins, name)
         if not callable(make) or not accepts(make, 1):
             raise PluginError(
                 f"{plugin}: it must be a function of one argument, {argument} ({means})"
@@ -358,6 +419,17 @@ def _registering(
         return make
 
     return register
+
+
+def _check_name(plugin: Plugin, plugins: Mapping[str, Plugin], name: Any) -> None:
+    """Check that a name can be one, and is free among its kind; raises PluginError otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PluginError(
+            f"{plugin}: a name is 1 to 32 of A-Z, a-z, 0-9, - and _, first a letter or digit"
+        )
+    other = plugins.get(name)
+    if other is not None and not plugin.module == other.module == _BY_HAND:
+        raise PluginError(f"{plugin}: the name is taken by {other}; choose another name")
 
 
 def _plugin(kind: str, name: str, of: Any, make: Callable[..., Any] | None = None) -> Plugin:

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trading.envs.by_name import acting_with
 from trading.envs.catalogue import action_names
+from trading.envs.structures import Structure, all_actions
 from trading.errors import PluginError
 from trading.plugins.plugin_registry import Plugin, accepts, called, error_in
 
@@ -19,6 +21,8 @@ class RuleBased:
         Which.
     seed
         What its function is given.
+    structures
+        Of a user's own that it may open: those of the rules that it trades by.
 
     Raises
     ------
@@ -26,9 +30,11 @@ class RuleBased:
         Its function fails, or makes nothing that can act.
     """
 
-    def __init__(self, plugin: Plugin, seed: int) -> None:
+    def __init__(self, plugin: Plugin, seed: int, structures: tuple[Structure, ...] = ()) -> None:
         self.plugin = plugin
-        self._act = called(plugin, seed)
+        self._structures = structures
+        with acting_with(structures):
+            self._act = called(plugin, seed)
         if not callable(self._act) or not accepts(self._act, 2):
             raise PluginError(
                 f"{plugin} returned {self._act!r}: it must return a function of two arguments, "
@@ -48,7 +54,8 @@ class RuleBased:
         mask = observation["action_mask"]
         shown = {name: column.copy() for name, column in observation.items()}
         try:
-            found = np.asarray(self._act(shown, first.copy()))
+            with acting_with(self._structures):
+                found = np.asarray(self._act(shown, first.copy()))
         except Exception as error:
             raise PluginError(
                 f"{self.plugin} failed at a decision{error_in(error, self.plugin.file)}: "
@@ -70,7 +77,7 @@ class RuleBased:
         refused = np.flatnonzero(~mask[np.arange(len(actions)), actions])
         if len(refused):
             row = int(refused[0])
-            name = action_names(mask.shape[1])[int(actions[row])]
+            name = action_names(mask.shape[1], all_actions(self._structures))[int(actions[row])]
             raise PluginError(
                 f"{self.plugin} chose {name} in row {row}, where the "
                 'mask does not allow it: choose where observation["action_mask"] is True; holding '
