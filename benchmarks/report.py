@@ -158,6 +158,7 @@ LEFT_OUT = {
     "learning_curves": "hours, and no speed: [learning curves](learning-curves.md)",
     "horizons": "hours, and no speed: [learning curves](learning-curves.md)",
     "slow_edge": "hours, and no speed: [speed of learning](learning-benchmark.md)",
+    "learner_settings": "a quarter of an hour, and no speed: [the learner](learner.md)",
     "known_problems": "no benchmark: problems that others learn",
     "recall": "no benchmark: the task of `learning.py`",
     "figures": "no benchmark: tables and data",

@@ -195,7 +195,7 @@ OTHER = [
         r"python benchmarks/gpu_learner\.py",
         "tests/test_benchmarks.py::test_the_learner_benchmark_measures_every_arithmetic_and_shares_out_its_time",
     ),
-    How(r"python -m benchmarks\.(learning_curves|horizons).*", why=_HOURS),
+    How(r"python -m benchmarks\.(learn\w+|horizons).*", why=_HOURS),
     How(
         r".*python benchmarks/pricing\.py",
         "tests/test_benchmarks.py::test_the_pricing_benchmark_measures_speed_and_error",
