@@ -23,8 +23,8 @@ def test_choices_and_ranges_by_dotted_key_or_by_section() -> None:
     assert read_space(nested, "x") == dotted
     epochs = read_space({"learning.epochs": {"low": 2, "high": 4}}, "x")["learning.epochs"]
     assert epochs == SearchRange(2, 4, is_whole=True)
-    unset = read_space({"learning.target_kl": [None, 0.02]}, "x")["learning.target_kl"]
-    assert unset == Choices((None, 0.02))
+    unset = read_space({"learning.gamma": [None, 0.95]}, "x")["learning.gamma"]
+    assert unset == Choices((None, 0.95))
 
 
 WRONG = {
@@ -38,7 +38,7 @@ WRONG = {
     "learning.entropy_coefficient": ({"low": 0, "high": 1, "scale": "lin"}, "'linear', 'log'"),
     "learning.precision": ({"low": 0, "high": 1}, "a list of choices in place of a range"),
     "learning.minibatches": (4, "must be a list of choices, or a range"),
-    "learning.target_kl": ([], "at least one choice"),
+    "learning.value_coefficient": ([], "at least one choice"),
     "policy.act": (["greedy", "greedy"], "each choice once"),
     "execution.commission": ([0.0, 0.65], "every trial trades the same markets"),
     "market": ({"price": {"drift": [0.1]}}, "every trial trades the same markets"),

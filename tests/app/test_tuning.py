@@ -135,7 +135,7 @@ def test_the_winners_settings_are_a_file_that_config_takes(tmp_path: Path) -> No
     )
     environ = {"MASSIVE_API_KEY": "a-vendor-key", "MAX_POSITIONS": "4"}
     settings = load_settings(base, ["execution.commission=0.5"], environ)
-    point = {"learning.epochs": 8, "learning.target_kl": None, "model.feature_hidden": 32}
+    point = {"learning.epochs": 8, "learning.gamma": None, "model.feature_hidden": 32}
     best.write_text(yaml.safe_dump(settings_layer(settings, point)))
     assert "a-vendor-key" not in best.read_text() and "account" not in best.read_text()
     read = load_settings(best, (), environ)
@@ -148,11 +148,11 @@ def test_the_picture_shows_every_kind_of_setting(tmp_path: Path) -> None:
         "learning.learning_rate": SearchRange(1e-5, 1e-2, is_log=True),
         "learning.clip": SearchRange(0.1, 0.2, is_log=True),
         "learning.epochs": SearchRange(2, 8, is_whole=True),
-        "learning.target_kl": Choices((None, 0.02)),
+        "learning.gamma": Choices((None, 0.95)),
         "model.layer_norm": Choices((True, False)),
     }
     trials = []
-    for number, values in enumerate(((3e-4, 0.2, 4, None, False), (1e-3, 0.15, 8, 0.02, True)), 1):
+    for number, values in enumerate(((3e-4, 0.2, 4, None, False), (1e-3, 0.15, 8, 0.95, True)), 1):
         trial = of(number, -0.5, -0.2)
         point = dict(zip(space, values, strict=True))
         trial.judged = {
@@ -197,7 +197,7 @@ def run(*arguments: object) -> Result:
         (
             (
                 *("--simulated", 9, "--set", "tune.method=pbt", "--set"),
-                "tune.space={learning.target_kl: {low: 0.01, high: 0.1}}",
+                "tune.space={learning.gamma: {low: 0.9, high: 0.99}}",
             ),
             2,
             "multiplies the value that is set, which is None: set a number of the range",

@@ -10,19 +10,12 @@ from trading.learning.ppo_update import PPOSettings
 from trading.learning.rollout import Rollout
 
 
-def plain_vtrace(
-    rollout: Rollout,
-    gamma: float,
-    lam: float,
-    ratios: np.ndarray,
-    rho_bar: float = 1.0,
-    c_bar: float = 1.0,
-) -> np.ndarray:
+def plain_vtrace(rollout: Rollout, gamma: float, lam: float, ratios: np.ndarray) -> np.ndarray:
     """The sum of arXiv:1802.01561, eq. 1, for every step anew; v, float64 [T, B].
 
     v_s = V(x_s) + sum over t >= s of gamma^(t - s) * (c_s ... c_(t-1)) * delta_t, with
-    delta_t = rho_t * (r_t + gamma * V(x_(t+1)) - V(x_t)), rho_t = min(rho_bar, ratio_t) and
-    c_i = lam * min(c_bar, ratio_i). The sum ends with the episode.
+    delta_t = rho_t * (r_t + gamma * V(x_(t+1)) - V(x_t)), rho_t = min(1, ratio_t) and
+    c_i = lam * min(1, ratio_i). The sum ends with the episode.
     """
     steps, columns = rollout.shape
     targets = np.zeros((steps, columns))
@@ -41,9 +34,9 @@ def plain_vtrace(
                 else:
                     following = float(rollout.last_values[b])
                 error = float(rollout.rewards[t, b]) + gamma * following - rollout.values[t, b]
-                delta = min(rho_bar, float(ratios[t, b])) * error
+                delta = min(1.0, float(ratios[t, b])) * error
                 total += gamma ** (j - i) * product * delta
-                product *= lam * min(c_bar, float(ratios[t, b]))
+                product *= lam * min(1.0, float(ratios[t, b]))
                 if rollout.terminated[t, b] or rollout.truncated[t, b]:
                     break
             targets[s, b] = total
@@ -97,8 +90,7 @@ def plain_loss(
             values=np.array([[float(v) for v in row] for row in values], np.float32),
             log_probs=np.log(np.array(chosen)).astype(np.float32),
         )
-    clips = (settings.vtrace_rho, settings.vtrace_c)
-    returns = plain_vtrace(rollout, settings.gamma, settings.gae_lambda, ratios, *clips)
+    returns = plain_vtrace(rollout, settings.gamma, settings.gae_lambda, ratios)
     advantages = returns - rollout.values
     distributions, values = plain_evaluation(network, rollout)
     counted = rollout.valid

@@ -56,9 +56,9 @@ def test_every_setting_of_the_update_is_a_setting_of_the_system() -> None:
     usual = load_settings(None, [], {})
     plain = PPOSettings.of(usual.learning, usual.discount)
     assert ppo_settings(usual) == plain
-    changed = ["learning.epochs=8", "learning.vtrace_rho=2", "learning.precision=bf16"]
+    changed = ["learning.epochs=8", "learning.clip=0.3", "learning.precision=bf16"]
     assert ppo_settings(load_settings(None, changed, {})) == replace(
-        plain, epochs=8, vtrace_rho=2.0, precision="bf16"
+        plain, epochs=8, clip=0.3, precision="bf16"
     )
 
 

@@ -15,7 +15,14 @@ from trading.learning.noted_settings import NOTED, differences, noted_settings
 from trading.learning.policy import Policy, Weights
 from trading.live import assembly
 
-OFF = {"model.residual": False, "model.feature_layers": 1, "learning.burn_in": 0}
+OFF = {
+    "model.residual": False,
+    "model.feature_layers": 1,
+    "learning.burn_in": 0,
+    "learning.target_kl": None,
+    "learning.vtrace_rho": 1.0,
+    "learning.vtrace_c": 1.0,
+}
 
 
 def weights() -> Weights:

@@ -28,7 +28,6 @@ def test_every_hyperparameter_has_one_owner() -> None:
         entropy_coeff=0.02,
         vf_loss_coeff=0.6,
         minibatches=3,
-        target_kl=0.05,
     )
     wanted = ppo_settings(
         gamma=0.9,
@@ -40,7 +39,6 @@ def test_every_hyperparameter_has_one_owner() -> None:
         entropy_coefficient=0.02,
         value_coefficient=0.6,
         minibatches=3,
-        target_kl=0.05,
     )
     assert made.ppo == wanted
     assert CLSTMPPOConfig().training(ppo=wanted).ppo == wanted
@@ -70,7 +68,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "gamma": (lambda c: c.training(gamma=2.0), "gamma is 2.0"),
     "grad_clip_by": (lambda c: c.training(grad_clip_by="norm"), "global_norm"),
     "vf_clip_param": (lambda c: c.training(vf_clip_param=1.0), "vf_loss_coeff"),
-    "use_kl_loss": (lambda c: c.training(use_kl_loss=True), "target_kl"),
+    "use_kl_loss": (lambda c: c.training(use_kl_loss=True), "clip_param"),
     "train_batch_size": (lambda c: c.training(train_batch_size=9), "train_batch_size_per_learner"),
     "a batch below a round": (
         lambda c: c.training(train_batch_size_per_learner=100),

@@ -16,15 +16,14 @@ def random_ratios(seed: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("clips", [(1.0, 1.0), (2.0, 1.5)])
-def test_vtrace_equals_the_papers_sum(seed: int, clips: tuple[float, float]) -> None:
+def test_vtrace_equals_the_papers_sum(seed: int) -> None:
     rollout = random_rollout(seed, steps=17, sequences=5).padded(19)
     assert rollout.truncated.any()
     assert rollout.terminated.any()
     ratios = random_ratios(seed, rollout.shape)
-    assert (ratios[rollout.valid] > clips[0]).any()
-    advantages, returns = vtrace(rollout, GAMMA, LAMBDA, ratios, *clips)
-    expected = plain_vtrace(rollout, GAMMA, LAMBDA, ratios, *clips)
+    assert (ratios[rollout.valid] > 1.0).any()
+    advantages, returns = vtrace(rollout, GAMMA, LAMBDA, ratios)
+    expected = plain_vtrace(rollout, GAMMA, LAMBDA, ratios)
     np.testing.assert_allclose(returns, expected, atol=1e-5)
     np.testing.assert_allclose(advantages, np.where(rollout.valid, returns - rollout.values, 0),
                                atol=1e-5)  # fmt: skip

@@ -122,7 +122,7 @@ def test_shares_are_learned_from_as_the_whole_by_one(
 def test_learners_take_as_many_steps_whatever_their_shares_and_stay_equal(
     learners: Learners, tmp_path: Path
 ) -> None:
-    settings = replace(WHOLE, minibatches=4, target_kl=1e-4)
+    settings = replace(WHOLE, minibatches=4)
     shares: list[Rollout | None] = [rollout(1, 9, SMALL), rollout(2, 2, SMALL), None]
     (first, weights), *others = learners.learn(tmp_path / "group", shares, settings)
     assert first["samples"] == sum(share.steps for share in shares if share is not None)

@@ -14,6 +14,9 @@ class Gone(NamedTuple):
 GONE = {
     "learning.burn_in": Gone(0, "it took time and taught nothing more"),
     "model.feature_layers": Gone(1, "two layers took time and taught nothing more"),
+    "learning.target_kl": Gone(None, "it did not prevent that what was learnt was lost"),
+    "learning.vtrace_c": Gone(1.0, "no value of it learnt in fewer decisions than 1"),
+    "learning.vtrace_rho": Gone(1.0, "no value of it learnt in fewer decisions than 1"),
     "model.residual": Gone(False, "what it gained model.layer_norm gains as well"),
 }
 """Each by its dotted key; see docs/learner.md, "Options that were measured"."""

@@ -11,7 +11,6 @@ from pydantic import Field, PrivateAttr, SecretStr
 from trading.config.fields import (
     AccountId,
     Acting,
-    AtLeastOne,
     Count,
     CountOrZero,
     Date,
@@ -742,17 +741,6 @@ class LearningSettings(Section):
     entropy_coefficient: Annotated[NotNegative, _about("Weight of the entropy bonus.")] = 0.01
     value_coefficient: Annotated[NotNegative, _about("Weight of the value loss.")] = 0.5
     max_grad_norm: Annotated[Positive, _about("Largest norm of the gradient.")] = 0.5
-    target_kl: Annotated[
-        Positive | None, _about("KL divergence at which passes stop early; unset: never.")
-    ] = None
-    vtrace_rho: Annotated[
-        AtLeastOne,
-        _about("Most that a decision of older weights weighs (V-trace's rho, arXiv:1802.01561)."),
-    ] = 1.0
-    vtrace_c: Annotated[
-        AtLeastOne,
-        _about("Most that is carried over such a decision, vtrace_rho or less (V-trace's c)."),
-    ] = 1.0
     precision: Annotated[
         Literal["fp32", "tf32", "bf16"],
         _about(

@@ -42,9 +42,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     **dict.fromkeys(("gamma", "gae_lambda"), (0.0, 1.0, "lie in 0..1")),
     **dict.fromkeys(("learning_rate", "clip", "max_grad_norm"), (_TINY, _HUGE, "be positive")),
     **dict.fromkeys(("entropy_coefficient", "value_coefficient"), (0.0, _HUGE, "not be negative")),
-    **dict.fromkeys(
-        ("epochs", "minibatches", "vtrace_rho", "vtrace_c"), (1.0, _HUGE, "be at least 1")
-    ),
+    **dict.fromkeys(("epochs", "minibatches"), (1.0, _HUGE, "be at least 1")),
 }
 """Lowest and highest value of a setting, and the rule that these stand for."""
 
@@ -77,12 +75,6 @@ class PPOSettings:
     """Weight of the value loss beside the policy loss."""
     max_grad_norm: float
     """Gradients are scaled down to this Euclidean norm."""
-    target_kl: float | None
-    """No further pass after one whose mean KL divergence exceeds this; None never stops early."""
-    vtrace_rho: float
-    """Bound on the weight of a step that older weights acted, 1 or more (V-trace's rho)."""
-    vtrace_c: float
-    """Bound on what is carried over such a step, 1..vtrace_rho (V-trace's c)."""
     precision: Precision
     """Arithmetic of the network: tf32 differs from fp32 on NVIDIA GPUs only, bf16 everywhere."""
     compile: bool
@@ -99,12 +91,6 @@ class PPOSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise LearningError(f"{name} is {value}; it must {rule}")
-        if self.target_kl is not None and not self.target_kl > 0.0:
-            raise LearningError(f"target_kl is {self.target_kl}; it must be positive or absent")
-        if self.vtrace_c > self.vtrace_rho:
-            raise LearningError(
-                f"vtrace_c is {self.vtrace_c}; it must not exceed vtrace_rho ({self.vtrace_rho})"
-            )
         if self.precision not in PRECISIONS:
             raise LearningError(
                 f"precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}"
@@ -214,7 +200,7 @@ def update(
         Means over the minibatches: `loss`, `policy_loss`, `value_loss`, `entropy`, `kl` (of the
         last pass), `clip_fraction`, `grad_norm` (before clipping); of all learners' rollouts:
         `explained_variance`, `samples`, and `behaviour_kl`, the KL divergence of these weights from
-        those that acted; and `epochs` done.
+        those that acted.
 
     Raises
     ------
@@ -273,17 +259,13 @@ def _passes(
 ) -> dict[str, float]:
     """Take `step` over minibatches of all sequences, as often as the settings say."""
     history: list[Tensor] = []
-    epochs, kl = 0, 0.0
     for _ in range(settings.epochs):
-        epochs += 1
         order = torch.randperm(sequences, generator=generator)
         history += map(step, order.to(device).tensor_split(minibatches))
-        kl = float(torch.stack(history[-minibatches:]).mean(dim=0)[LossParts._fields.index("kl")])
-        if settings.target_kl is not None and kl > settings.target_kl:
-            break
-    means = torch.stack(history).mean(dim=0).tolist()
-    stats = dict(zip((*LossParts._fields, "grad_norm"), means, strict=True))
-    return {**stats, "kl": kl, "epochs": float(epochs)}
+    every = torch.stack(history)
+    stats = dict(zip((*LossParts._fields, "grad_norm"), every.mean(dim=0).tolist(), strict=True))
+    last = every[-minibatches:].mean(dim=0)
+    return {**stats, "kl": float(last[LossParts._fields.index("kl")])}
 
 
 GradientFunction = Callable[[Tensor], Tensor]

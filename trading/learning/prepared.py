@@ -54,14 +54,7 @@ def prepared_for(
         current = evaluated(module, rollout, device)
         ratios, behaviour_kl = _importance(rollout, current)
         rollout = current
-    advantages, returns = vtrace(
-        rollout,
-        settings.gamma,
-        settings.gae_lambda,
-        ratios,
-        settings.vtrace_rho,
-        settings.vtrace_c,
-    )
+    advantages, returns = vtrace(rollout, settings.gamma, settings.gae_lambda, ratios)
     cut = whole_columns(rollout.shape) if whole else cut_at_episodes(rollout.first)
     return Prepared(rollout, advantages, returns, behaviour_kl, cut)
 

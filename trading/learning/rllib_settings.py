@@ -100,9 +100,9 @@ INSTEAD = {
     # RLlib's PPO has these.
     "use_critic": "the value estimate is the baseline: leave it out",
     "use_gae": "advantages are V-trace's, which are GAE's on policy: set lambda_",
-    "use_kl_loss": "set target_kl, at which passes stop",
-    "kl_coeff": "set target_kl, at which passes stop",
-    "kl_target": "set target_kl, at which passes stop",
+    "use_kl_loss": "the clip bounds an update: set clip_param, or lr",
+    "kl_coeff": "the clip bounds an update: set clip_param, or lr",
+    "kl_target": "the clip bounds an update: set clip_param, or lr",
     "vf_clip_param": "values are not clipped: set vf_loss_coeff, or grad_clip",
     "lr_schedule": "set lr=[[0, 1e-3], [1000000, 1e-5]]",
     "entropy_coeff_schedule": "set entropy_coeff=[[0, 0.01], [1000000, 0.0]]",

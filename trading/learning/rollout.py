@@ -277,14 +277,13 @@ def vtrace(
     gamma: float,
     lam: float,
     ratios: FloatArray | None = None,
-    rho_clip: float = 1.0,
-    c_clip: float = 1.0,
 ) -> tuple[FloatArray, FloatArray]:
     """V-trace targets v and advantages v - V (Espeholt et al. 2018, arXiv:1802.01561, eq. 1).
 
-    With rho = min(rho_clip, ratio) and c = lam * min(c_clip, ratio),
+    With rho = min(1, ratio), which is the paper's rho and c alike,
 
-        v[t] - V[t] = rho * (reward + gamma * V[t + 1] - V[t]) + gamma * c * (v[t + 1] - V[t + 1])
+        v[t] - V[t] = rho * (reward + gamma * V[t + 1] - V[t]
+                             + gamma * lam * (v[t + 1] - V[t + 1]))
 
     which for ratios of 1 is generalised advantage estimation (Schulman et al. 2016,
     arXiv:1506.02438, eq. 16). The value after a step is 0 where the episode terminated,
@@ -302,10 +301,6 @@ def vtrace(
     ratios : float32 [T, B]
         Probability of the action under the policy that learns over that under the policy that
         acted; None where they are the same.
-    rho_clip
-        At most so much does one step's error count.
-    c_clip
-        At most so much of the later steps' correction is carried over a step.
 
     Returns
     -------
@@ -313,8 +308,7 @@ def vtrace(
         Advantages v - V and returns v, float32 [T, B]; 0 on invalid steps.
     """
     ratios = np.ones_like(rollout.values) if ratios is None else ratios
-    rho = np.minimum(ratios, np.float32(rho_clip))
-    c = np.minimum(ratios, np.float32(c_clip))
+    rho = np.minimum(ratios, np.float32(1.0))
     advantages = np.zeros_like(rollout.values)
     next_value = rollout.last_values
     next_advantage = np.zeros_like(rollout.last_values)
@@ -325,7 +319,7 @@ def vtrace(
         following = np.where(ended[t], bootstrap[t], next_value)
         error = rollout.rewards[t] + np.float32(gamma) * following - value
         carried = np.where(ended[t], np.float32(0), next_advantage)
-        advantage = rho[t] * error + np.float32(gamma * lam) * (c[t] * carried)
+        advantage = rho[t] * error + np.float32(gamma * lam) * (rho[t] * carried)
         valid = rollout.valid[t]
         next_value = np.where(valid, value, next_value)
         next_advantage = np.where(valid, advantage, next_advantage)
