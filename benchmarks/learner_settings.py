@@ -30,7 +30,6 @@ from trading.learning.rollout import Rollout
 from trading.learning.runner import BatchedEnvRunner
 
 RECALL = PROBLEMS["recall"]
-SHORT = replace(RECALL, factory=partial(MaskedRecallVectorEnv, length=5))
 GOAL = 0.97
 MOST = 200_000
 """Decisions after which a run that has not solved the task is given up."""
@@ -88,6 +87,7 @@ def solved_case(name: str, problem: Problem) -> Case:
 def update_cases() -> Iterator[Case]:
     """Each setting of the update and of the rollouts, lower and higher."""
     yield solved_case("as it is", RECALL)
+    yield solved_case("layer_norm", replace(RECALL, model={"layer_norm": True}))
     changed: dict[str, tuple[Any, ...]] = {
         "learning_rate": (3e-4, 3e-3),
         "clip": (0.1, 0.4),
@@ -107,15 +107,6 @@ def update_cases() -> Iterator[Case]:
         for value in sizes:
             changes: dict[str, Any] = {name: value}
             yield solved_case(f"{name} {value}", replace(RECALL, **changes))
-
-
-def window_cases() -> Iterator[Case]:
-    """The state carried on, or a window of the last observations."""
-    for window in (None, 6):
-        yield solved_case(f"recall of 5, window {window}", replace(SHORT, model={"window": window}))
-    for window in (None, 12):
-        name = f"recall of 11, window {window}"
-        yield solved_case(name, replace(RECALL, model={"window": window}))
 
 
 class NoEdge(MaskedRecallVectorEnv):
@@ -150,7 +141,6 @@ def replay_cases() -> Iterator[Case]:
 
 PARTS: dict[str, tuple[Callable[[], Iterator[Case]], tuple[str, ...]]] = {
     "update": (update_cases, ("decisions until solved", "CPU-s")),
-    "window": (window_cases, ("decisions until solved", "CPU-s")),
     "replay": (replay_cases, ("mean return after 150 updates",)),
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tests.usual import clstm_config
-from trading.learning.clstm import CLSTM, WINDOW, WINDOW_LENGTH, CLSTMConfig
+from trading.learning.clstm import CLSTM, CLSTMConfig
 from trading.learning.policy import seeded_clstm
 from trading.learning.rollout import RecurrentState, Rollout
 
@@ -17,10 +17,6 @@ SMALL = clstm_config(observation_size=5, action_count=4, feature_hidden=8, actor
 OPTIONS = {
     "plain": SMALL,
     "layer norm": replace(SMALL, layer_norm=True),
-    "window": replace(SMALL, window=4),
-    "window of one": replace(SMALL, window=1),
-    "window longer than the sequence": replace(SMALL, window=30),
-    "all": replace(SMALL, window=3, layer_norm=True),
 }
 """Every option of the network, alone and together."""
 
@@ -31,16 +27,10 @@ def small_network(seed: int = 0, config: CLSTMConfig = SMALL) -> CLSTM:
 
 def random_state(rng: np.random.Generator, config: CLSTMConfig, sequences: int) -> RecurrentState:
     """What a network may carry, from the middle of an episode."""
-    state = {
+    return {
         key: rng.normal(scale=0.3, size=(layers, sequences, hidden)).astype(np.float32)
         for key, (layers, hidden) in config.state_shapes.items()
     }
-    if config.window is not None:
-        length = rng.integers(0, config.window, sequences)
-        age = np.arange(config.window - 1, 0, -1)[:, None]
-        state[WINDOW][age > length] = 0.0
-        state[WINDOW_LENGTH][:] = length[None, :, None]
-    return state
 
 
 def random_rollout(

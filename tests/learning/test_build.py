@@ -63,9 +63,9 @@ def test_every_setting_of_the_update_is_a_setting_of_the_system() -> None:
 
 
 def test_every_option_of_the_network_is_a_setting_of_the_system() -> None:
-    changed = ["model.window=30", "model.feature_hidden=32", "model.layer_norm=true"]
+    changed = ["model.feature_hidden=32", "model.layer_norm=true"]
     config = model_config(load_settings(None, changed, {}))
-    assert (config.window, config.feature_hidden, config.layer_norm) == (30, 32, True)
+    assert (config.feature_hidden, config.layer_norm) == (32, True)
 
 
 def test_a_checkpoint_of_another_number_of_sizes_is_refused_by_the_settings_name() -> None:

@@ -13,7 +13,7 @@ from tests.usual import clstm_config
 from trading.config import Settings
 from trading.errors import LearningError
 from trading.learning import clstm
-from trading.learning.clstm import WINDOW, WINDOW_LENGTH, CLSTMConfig
+from trading.learning.clstm import CLSTMConfig
 
 STEPS, ROWS = 9, 4
 
@@ -48,10 +48,9 @@ COMBINATIONS = [
     replace(
         SMALL,
         layer_norm=layer_norm,
-        window=window,
         feature_hidden=hidden,
     )
-    for layer_norm, window, hidden in product((False, True), (None, 1, 4, 30), (5, 8))
+    for layer_norm, hidden in product((False, True), (5, 8))
 ]
 
 
@@ -75,42 +74,6 @@ def test_carrying_the_state_step_by_step_equals_the_whole_sequence(
         torch.testing.assert_close(tensor, whole[2][key], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("window", [1, 2, 4, 9, 30])
-@pytest.mark.parametrize("options", [{}, {"layer_norm": True}])
-def test_a_window_equals_each_steps_last_observations_from_a_zero_state(
-    inputs, window: int, options: dict[str, bool]
-) -> None:
-    config = replace(SMALL, window=window, **options)
-    network, (observations, mask) = small_network(config=config), inputs
-    unlimited = small_network(config=replace(config, window=None))
-    unlimited.load_state_dict(network.state_dict())
-    first, state = some_first(), random_state(config)
-    logits, values, _ = network(observations, mask, state, first)
-    for b in range(ROWS):
-        kept = int(state[WINDOW_LENGTH][0, b, 0])
-        episode = list(state[WINDOW][window - 1 - kept :, b])
-        for t in range(STEPS):
-            episode = [*([] if first[t, b] else episode), observations[t, b]]
-            seen = torch.stack(episode[-window:]).unsqueeze(1)
-            alone = torch.zeros(len(seen), 1, dtype=torch.bool)
-            allowed = mask[t, b].expand(len(seen), 1, -1)
-            expected = unlimited(seen, allowed, unlimited.initial_state(1), alone)
-            torch.testing.assert_close(logits[t, b], expected[0][-1, 0], atol=1e-5, rtol=0)
-            torch.testing.assert_close(values[t, b], expected[1][-1, 0], atol=1e-5, rtol=0)
-
-
-def test_a_window_carries_the_last_observations_of_the_running_episode_only(inputs) -> None:
-    config = replace(SMALL, window=4)
-    network, (observations, mask) = small_network(config=config), inputs
-    first = never()
-    first[7, 0] = True
-    _, _, state = network(observations, mask, network.initial_state(ROWS), first)
-    assert state[WINDOW_LENGTH][0, :, 0].tolist() == [2.0, 3.0, 3.0, 3.0]
-    assert torch.equal(state[WINDOW][1:, 0], observations[7:, 0])
-    assert not state[WINDOW][0, 0].any()
-    assert torch.equal(state[WINDOW][:, 1:], observations[6:, 1:])
-
-
 def test_without_options_the_weights_are_those_of_older_checkpoints() -> None:
     lstms = ("feature", "actor", "critic")
     parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -119,7 +82,7 @@ def test_without_options_the_weights_are_those_of_older_checkpoints() -> None:
     names |= {f"{module}.{part}" for module in modules for part in ("weight", "bias")}
     assert set(small_network().state_dict()) == names
     assert Settings().model.model_dump() == clstm_config(1, 1).architecture()
-    assert clstm_config(1, 1) == clstm_config(1, 1, layer_norm=False, window=None)
+    assert clstm_config(1, 1) == clstm_config(1, 1, layer_norm=False)
 
 
 def test_layer_norm_changes_what_the_network_computes(inputs) -> None:
@@ -181,7 +144,7 @@ def test_the_first_policy_is_nearly_uniform_over_allowed_actions(inputs) -> None
     torch.testing.assert_close(probabilities, uniform, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("field", ["observation_size", "actor_hidden", "window"])
+@pytest.mark.parametrize("field", ["observation_size", "actor_hidden"])
 def test_a_size_below_one_is_refused_by_name(field: str) -> None:
     with pytest.raises(LearningError, match=field):
         clstm_config(**{**SMALL.to_dict(), field: 0})

@@ -18,6 +18,7 @@ from trading.live import assembly
 OFF = {
     "model.residual": False,
     "model.feature_layers": 1,
+    "model.window": None,
     "learning.burn_in": 0,
     "learning.target_kl": None,
     "learning.vtrace_rho": 1.0,
@@ -48,7 +49,9 @@ def test_one_without_the_options_acts_as_before(tmp_path: Path) -> None:
     assert champions.load(written.champion).number == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("model.residual", True), ("model.feature_layers", 2)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("model.residual", True), ("model.feature_layers", 2), ("model.window", 30)]
+)
 def test_one_whose_network_had_one_is_refused_by_its_name_though_its_shape_fits(
     tmp_path: Path, name: str, value: object
 ) -> None:

@@ -262,14 +262,13 @@ def test_any_shape_can_be_learned_from(steps: int, sequences: int) -> None:
     assert not equal(before, weights(network))
 
 
-@pytest.mark.parametrize("fault", ["nan", "features", "actions", "state", "window", "empty"])
+@pytest.mark.parametrize("fault", ["nan", "features", "actions", "state", "empty"])
 def test_a_rollout_that_cannot_be_learned_from_changes_nothing(fault: str) -> None:
-    config = OPTIONS["window" if fault == "window" else "plain"]
-    network = small_network(config=config)
+    network = small_network()
     optimizer = adam(network)
-    update(network, optimizer, random_rollout(1, config=config), SETTINGS, generator())
+    update(network, optimizer, random_rollout(1), SETTINGS, generator())
     before, moments = weights(network), copy.deepcopy(optimizer.state_dict())
-    rollout = random_rollout(2, config=config)
+    rollout = random_rollout(2)
     if fault == "nan":
         rollout.rewards[0, 0] = np.nan
     elif fault == "features":
@@ -279,8 +278,6 @@ def test_a_rollout_that_cannot_be_learned_from_changes_nothing(fault: str) -> No
         rollout = replace(rollout, action_mask=np.concatenate([rollout.action_mask, extra], -1))
     elif fault == "state":
         rollout.initial_state.pop("critic_c")
-    elif fault == "window":
-        rollout.initial_state["window_length"][0, 0, 0] = 4.0
     else:
         rollout.valid[:] = False
     with pytest.raises(LearningError):

@@ -18,6 +18,7 @@ GONE = {
     "learning.vtrace_c": Gone(1.0, "no value of it learnt in fewer decisions than 1"),
     "learning.vtrace_rho": Gone(1.0, "no value of it learnt in fewer decisions than 1"),
     "model.residual": Gone(False, "what it gained model.layer_norm gains as well"),
+    "model.window": Gone(None, "it took many times as long and learnt in no fewer decisions"),
 }
 """Each by its dotted key; see docs/learner.md, "Options that were measured"."""
 

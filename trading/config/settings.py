@@ -574,13 +574,6 @@ class ModelSettings(Section):
     layer_norm: Annotated[
         bool, _about("Whether what it gives actor and critic is layer-normalised.")
     ] = False
-    window: Annotated[
-        Count | None,
-        _about(
-            "Observations that a decision sees, at so many times the cost (30 in the CLSTM paper); "
-            "unset: the recurrent state is carried through the episode."
-        ),
-    ] = None
 
 
 class PolicySettings(Section):

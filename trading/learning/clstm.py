@@ -4,21 +4,18 @@ Architecture after Zou et al., "A Novel Deep Reinforcement Learning Based Automa
 System Using Cascaded LSTM Networks" (2022): a first LSTM turns the observations into time-series
 features; the policy and the value function each read those features through an LSTM of their own.
 
-The recurrent state is carried from step to step, without a limit to what is remembered. With a
-window, as in the paper (30 steps), every step sees the last observations only, from a zero state.
+The recurrent state is carried from step to step, without a limit to what is remembered, where the
+paper's network sees the last 30 observations only: docs/learner.md has what was measured.
 """
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trading.errors import LearningError
-
-WINDOW, WINDOW_LENGTH = "window", "window_length"
-"""Keys of a windowed network's state: the last observations, and how many of them are valid."""
 
 TensorState = dict[str, Tensor]
 
@@ -48,16 +45,12 @@ class CLSTMConfig:
     """Units of the critic LSTM."""
     layer_norm: bool
     """Whether the features are normalised."""
-    window: int | None
-    """Observations that a step is evaluated on, its own included; None carries the state on."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if name == "layer_norm":
                 if not isinstance(value, bool):
                     raise LearningError(f"CLSTM {name} is {value!r}; it must be true or false")
-            elif name == "window" and value is None:
-                continue
             elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise LearningError(f"CLSTM {name} is {value!r}; it must be a positive integer")
 
@@ -72,18 +65,7 @@ class CLSTMConfig:
 
     @property
     def state_shapes(self) -> dict[str, tuple[int, int]]:
-        """Shape of each carried tensor without its batch axis: key -> (layers, hidden).
-
-        With a window these are the last window - 1 observations, the newest last, and [1, 1] how
-        many of them belong to the running episode.
-        """
-        if self.window is not None:
-            return {WINDOW: (self.window - 1, self.observation_size), WINDOW_LENGTH: (1, 1)}
-        return self.cell_shapes
-
-    @property
-    def cell_shapes(self) -> dict[str, tuple[int, int]]:
-        """Shape of each tensor inside the LSTMs without its batch axis: key -> (layers, hidden)."""
+        """Shape of each carried tensor without its batch axis: key -> (layers, hidden)."""
         sizes = {
             "feature": (1, self.feature_hidden),
             "actor": (1, self.actor_hidden),
@@ -157,13 +139,10 @@ class CLSTM(nn.Module):
 
     def initial_state(self, batch_size: int) -> TensorState:
         """Return the state at the start of an episode: zeros [layers, batch_size, hidden]."""
-        return self._zeros(self.config.state_shapes, batch_size)
-
-    def _zeros(self, shapes: dict[str, tuple[int, int]], batch_size: int) -> TensorState:
         like = self.value_head.weight
         return {
             key: like.new_zeros(layers, batch_size, hidden)
-            for key, (layers, hidden) in shapes.items()
+            for key, (layers, hidden) in self.config.state_shapes.items()
         }
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -201,34 +180,12 @@ class CLSTM(nn.Module):
             Logits float32 [T, B, N] with `finfo.min` where not allowed, values float32 [T, B], and
             the state after the last step, all of float32 under autocast too.
         """
-        if self.config.window is None:
-            hidden, segments = self.input_norm(observations), self._segments(first)
-            actor, critic, new_state = self._cascade(hidden, state, segments)
-        else:
-            actor, critic, new_state = self._windowed(observations, state, first)
+        hidden, segments = self.input_norm(observations), self._segments(first)
+        actor, critic, new_state = self._cascade(hidden, state, segments)
         logits = self.policy_head(actor).float()
         logits = logits.masked_fill(~action_mask, torch.finfo(logits.dtype).min)
         new_state = {key: tensor.float() for key, tensor in new_state.items()}
         return logits, self.value_head(critic).float().squeeze(-1), new_state
-
-    def _windowed(
-        self, observations: Tensor, state: TensorState, first: Tensor
-    ) -> tuple[Tensor, Tensor, TensorState]:
-        """Return what actor and critic make of each window, [T, B, hidden], and the next state."""
-        steps, rows = first.shape
-        windows = _windows(observations, state, first)
-        hidden = self.input_norm(windows.history)
-        hidden = hidden[windows.steps, torch.arange(rows, device=first.device)]
-        hidden = hidden.reshape(-1, steps * rows, self.config.observation_size)
-        zeros = self._zeros(self.config.cell_shapes, steps * rows)
-        actor, critic, _ = self._cascade(hidden, zeros, _Segments([(0, len(hidden), None)]))
-        last = windows.length.reshape(-1) - 1
-        each = torch.arange(steps * rows, device=first.device)
-        return (
-            actor[last, each].reshape(steps, rows, -1),
-            critic[last, each].reshape(steps, rows, -1),
-            windows.state,
-        )
 
     def _cascade(
         self, hidden: Tensor, state: TensorState, segments: _Segments
@@ -299,45 +256,3 @@ def _single_step(
     """
     hidden, cell = torch.lstm_cell(inputs, (h[0], c[0]), *lstm.all_weights[0])
     return hidden.unsqueeze(0), hidden.unsqueeze(0), cell.unsqueeze(0)
-
-
-class _Windows(NamedTuple):
-    """Where the window of each of T steps of B sequences lies, W observations at most."""
-
-    history: Tensor
-    """float32 [W - 1 + T, B, F]: the carried observations, then those of the steps."""
-    steps: Tensor
-    """int64 [W, T, B]: rows of `history`, a window's own first; those behind them repeat."""
-    length: Tensor
-    """int64 [T, B]: how many of them are the window's own, 1..W."""
-    state: TensorState
-    """The state after the last step."""
-
-
-def _windows(observations: Tensor, state: TensorState, first: Tensor) -> _Windows:
-    """Cut every step's window, which ends with that step and never reaches over `first`.
-
-    A window begins at place 0, so that an LSTM which runs over W places from a zero state has seen
-    exactly the window at place length - 1. What follows there is not looked at.
-    """
-    reset = first[0].unsqueeze(-1)
-    carried = state[WINDOW].masked_fill(reset, 0.0)
-    kept = state[WINDOW_LENGTH].masked_fill(reset, 0.0)[0, :, 0].long()
-    before, steps = len(carried), len(first)
-    size = before + 1
-    time = torch.arange(steps, device=first.device).unsqueeze(-1)
-    start = torch.where(first, time, -before)
-    start[0] = torch.where(first[0], 0, -kept)
-    length = (time - start.cummax(dim=0).values + 1).clamp(max=size)
-    place = torch.arange(size, device=first.device).view(-1, 1, 1)
-    end = time + before
-    history = torch.cat([carried, observations])
-    left = length[-1].clamp(max=before)
-    newest_last = torch.arange(before, 0, -1, device=first.device).unsqueeze(-1)
-    window = history[steps:].masked_fill((newest_last > left).unsqueeze(-1), 0.0)
-    return _Windows(
-        history=history,
-        steps=torch.minimum(end - length + 1 + place, end),
-        length=length,
-        state={WINDOW: window, WINDOW_LENGTH: left.to(window.dtype).view(1, -1, 1)},
-    )

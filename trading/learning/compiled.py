@@ -23,7 +23,6 @@ def supports(module: CLSTM) -> bool:
     config = module.config
     return (
         type(module) is CLSTM  # one that was derived may compute something else
-        and config.window is None
         and not config.layer_norm
         and module.value_head.weight.device.type == "cpu"
     )

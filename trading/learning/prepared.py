@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from trading.errors import LearningError
-from trading.learning.clstm import CLSTM, WINDOW_LENGTH
+from trading.learning.clstm import CLSTM
 from trading.learning.rollout import (
     FloatArray,
     Rollout,
@@ -107,13 +107,6 @@ def _check_fits(module: CLSTM, rollout: Rollout) -> None:
     have = {key: array.shape for key, array in rollout.initial_state.items()}
     if have != want:
         raise LearningError(f"rollout.initial_state has shapes {have}; the model wants {want}")
-    if config.window is not None:
-        length = rollout.initial_state[WINDOW_LENGTH]
-        if length.min() < 0 or length.max() > config.window - 1:
-            raise LearningError(
-                f"rollout.initial_state[{WINDOW_LENGTH!r}] lies in {length.min()}..{length.max()}; "
-                f"the model wants 0..{config.window - 1}"
-            )
 
 
 def _importance(acted: Rollout, current: Rollout) -> tuple[FloatArray, float]:
