@@ -25,6 +25,7 @@ from trading.app.shared_address import SharedLearnerAddress
 from trading.app.up import STOP_LIMIT_S, end_at_once, ray_runtime, stop_signals
 from trading.config import Settings
 from trading.errors import TradingError
+from trading.logs import get_logger
 
 _POLL_S = 0.25
 
@@ -203,7 +204,7 @@ def main() -> int:
         known = isinstance(error, TradingError | OSError)
         text = " ".join(str(error).split()) or type(error).__name__
         said = text if known else f"a fault of the application: {type(error).__name__}: {text}"
-        structlog.get_logger(__name__).error("the strategy failed", exc_info=error)
+        get_logger(__name__).error("the strategy failed", exc_info=error)
         _send(pipe, ("failed", said[:1000]))
         return 1
     return 0
