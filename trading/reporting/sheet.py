@@ -72,7 +72,7 @@ def ratio(value: float | int | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
 
 
-def share(value: float | int | None) -> str:
+def in_percent(value: float | int | None) -> str:
     """Return a fraction as percent without a sign."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.1%}"
 
@@ -84,9 +84,9 @@ def _headline(report: Report) -> list[tuple[str, str]]:
         ("equity", "-" if equity is None else f"{equity:,.2f}"),
         ("profit", money(figures["profit"])),
         ("return", percent(figures["return"])),
-        ("max drawdown", share(figures["max_drawdown"])),
+        ("max drawdown", in_percent(figures["max_drawdown"])),
         ("Sharpe", ratio(figures["sharpe"])),
-        ("trades, won", f"{figures['trades']}, {share(figures['win_rate'])}"),
+        ("trades, won", f"{figures['trades']}, {in_percent(figures['win_rate'])}"),
         ("fees", f"{figures['fees'] or 0.0:,.2f}"),
     ]
 
@@ -167,8 +167,8 @@ def _risk(report: Report) -> list[PageSection]:
             figure.line(x, [0.0, tallest], name="value at risk", line=line)
         figure.axes("return of a session, %", "sessions")
         told = (
-            f"Value at risk (95 %) {share(at_risk)}, expected shortfall "
-            f"{share(report.summary['expected_shortfall_95'])}; below 20 sessions neither is told."
+            f"Value at risk (95 %) {in_percent(at_risk)}, expected shortfall "
+            f"{in_percent(report.summary['expected_shortfall_95'])}; below 20 sessions neither is told."
         )
         sections.append(PageSection("Returns of sessions", told, figure.draw(260)))
     if report.drawdowns:
@@ -195,7 +195,7 @@ def _groups(heading: str, told: str, name: str, groups: Sequence[Group]) -> Page
         (
             group.name.replace("_", " ") if name == "strategy" else group.name,
             str(group.trades),
-            share(group.won_share),
+            in_percent(group.won_share),
             money(group.profit),
             f"{group.fees:,.2f}",
             money(group.best),
