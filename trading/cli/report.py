@@ -186,12 +186,14 @@ def _figures(made: "Report") -> "Table":
 
 
 def _groups(title: str, rows: Sequence["Group"]) -> "Table":
-    from trading.reporting.sheet import money, share
+    from trading.reporting.sheet import in_percent, money
 
     table = _table(title, [""], ["trades", "won", "profit", "fees"])
     for each in rows:
         fees = f"{each.fees:,.2f}"
-        table.add_row(each.name, str(each.trades), share(each.won_share), money(each.profit), fees)
+        table.add_row(
+            each.name, str(each.trades), in_percent(each.won_share), money(each.profit), fees
+        )
     return table
 
 

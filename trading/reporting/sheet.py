@@ -168,7 +168,8 @@ def _risk(report: Report) -> list[PageSection]:
         figure.axes("return of a session, %", "sessions")
         told = (
             f"Value at risk (95 %) {in_percent(at_risk)}, expected shortfall "
-            f"{in_percent(report.summary['expected_shortfall_95'])}; below 20 sessions neither is told."
+            f"{in_percent(report.summary['expected_shortfall_95'])}; "
+            "below 20 sessions neither is told."
         )
         sections.append(PageSection("Returns of sessions", told, figure.draw(260)))
     if report.drawdowns:
