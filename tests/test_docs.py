@@ -85,7 +85,9 @@ def test_the_list_of_decisions_is_complete() -> None:
     assert sorted(told) == sorted(p.name for p in folder.glob("*.md") if p.name != "index.md")
 
 
-@pytest.mark.parametrize("page", ["glossary.md", "architecture.md", "parity.md"])
+@pytest.mark.parametrize(
+    "page", ["glossary.md", "architecture.md", "parity.md", "learner.md", "learning-benchmark.md"]
+)
 def test_modules_that_a_page_names_exist(page: str) -> None:
     package = ROOT / "trading"
     text = (ROOT / "docs" / page).read_text()
