@@ -13,7 +13,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 SAME_NAME = {
     "Trade": "the vendor's event of a trade; in a report, a strategy from its opening to its close",
-    "evaluate": "the network's pass forward: by the module, and by its compiled loops",
 }
 """Public names that two things have, and why both keep it."""
 
