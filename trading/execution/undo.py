@@ -8,6 +8,7 @@ worth then.
 """
 
 import math
+from collections.abc import Mapping
 
 from trading.errors import OwnerRefused
 from trading.execution.adjustment import Adjustment
@@ -40,38 +41,9 @@ def undo_event(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Ad
         )
     applied, before = found
     _check_unchanged(applied, account)
-    worth = {
-        each.into: writer.last_mark(account.positions[each.into])
-        * account.positions[each.into].quantity
-        * account.size(each.into)
-        for each in applied.converted
-        if each.into
-    }
+    worth = _worth_now(writer, applied)
     spun_off = worth.get(applied.spun_off, 0.0)
-    marks: dict[str, float] = {}
-    back: list[Converted] = []
-    for each in applied.converted:
-        if not each.symbol:
-            back.append(Converted(each.into, each.into_quantity, "", 0, each.average_price))
-            continue
-        position = before.positions[each.symbol]
-        value = worth.get(each.into, 0.0)
-        if is_stock(each.symbol):
-            value += applied.cash + spun_off
-        marks[each.symbol] = value / (position.quantity * before.size(each.symbol))
-        held = account.positions.get(each.into)
-        back.append(
-            Converted(
-                each.into,
-                held.quantity if held else 0,
-                each.symbol,
-                position.quantity,
-                position.average_price,
-                marks[each.symbol],
-                before.deliverables.get(each.symbol),
-                before.stock_lots.get(each.symbol, 0.0),
-            )
-        )
+    back, marks = _turned_back(applied, account, before, worth)
     moved = 0.0
     if applied.spun_off:
         moved = -spun_off
@@ -95,6 +67,49 @@ def undo_event(writer: AccountJournalWriter, underlying: str, now_ns: int) -> Ad
         to_close=before.strategies[applied.underlying].delivered,
     )
     return Adjustment(event, marks)
+
+
+def _worth_now(writer: AccountJournalWriter, applied: CorporateActionApplied) -> dict[str, float]:
+    """Return what each position that an action made is worth now, USD."""
+    account = writer.account
+    return {
+        each.into: writer.last_mark(account.positions[each.into])
+        * account.positions[each.into].quantity
+        * account.size(each.into)
+        for each in applied.converted
+        if each.into
+    }
+
+
+def _turned_back(
+    applied: CorporateActionApplied, account: Account, before: Account, worth: Mapping[str, float]
+) -> tuple[list[Converted], dict[str, float]]:
+    """Return how each position becomes what it was `before`, and its mark then, USD a share."""
+    marks: dict[str, float] = {}
+    back: list[Converted] = []
+    for each in applied.converted:
+        if not each.symbol:
+            back.append(Converted(each.into, each.into_quantity, "", 0, each.average_price))
+            continue
+        position = before.positions[each.symbol]
+        value = worth.get(each.into, 0.0)
+        if is_stock(each.symbol):
+            value += applied.cash + worth.get(applied.spun_off, 0.0)
+        marks[each.symbol] = value / (position.quantity * before.size(each.symbol))
+        held = account.positions.get(each.into)
+        back.append(
+            Converted(
+                each.into,
+                held.quantity if held else 0,
+                each.symbol,
+                position.quantity,
+                position.average_price,
+                marks[each.symbol],
+                before.deliverables.get(each.symbol),
+                before.stock_lots.get(each.symbol, 0.0),
+            )
+        )
+    return back, marks
 
 
 def _last(
