@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import shutil
 import subprocess
 import time
@@ -40,7 +41,7 @@ def committed_config() -> dict[str, Any]:
 def local_config(targets: dict[str, int]) -> dict[str, Any]:
     """The committed one with the repository's rules, and a port on this machine for each job."""
     config = copy.deepcopy(committed_config())
-    config["global"] = {
+    config["global"] |= {
         "scrape_interval": "1s",
         "scrape_timeout": "1s",
         "evaluation_interval": "1s",
@@ -59,7 +60,7 @@ def _found_at(job: dict[str, Any], port: int) -> dict[str, Any]:
 class Prometheus:
     """One `prometheus` process; its data and its log are in `folder`."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], *flags: str, **variables: str) -> None:
         folder.mkdir()
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(config))
@@ -71,9 +72,13 @@ class Prometheus:
             f"--config.file={file}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
+            *flags,
         ]
+        environment = {**os.environ, **variables}
         with self._log.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=environment
+            )
 
     def wait_ready(self) -> None:
         """Return once it can be asked; fails when it ended or takes too long."""

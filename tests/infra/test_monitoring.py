@@ -1,14 +1,17 @@
 """Rules, dashboards, and how Prometheus and Grafana find them."""
 
 import json
+import queue
 import re
 import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +164,45 @@ def test_alerts_lead_to_where_the_operator_says_that_runbooks_are(tmp_path: Path
     command = [tool("promtool"), "test", "rules", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_an_alertmanager_is_sent_the_address_and_no_label_of_it(tmp_path: Path) -> None:
+    """By a Prometheus with the committed configuration, which hears nothing of a bot."""
+    told: queue.Queue[Any] = queue.Queue()
+
+    class Alertmanager(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Alertmanager)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    config = local_config({})
+    rules = yaml.safe_load((RULES / "alerts.yaml").read_text())
+    for each in (rule for group in rules["groups"] for rule in group["rules"]):
+        each.pop("for", None)
+    (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(rules))
+    config["rule_files"] = [str(tmp_path / "alerts.yaml")]
+    config["alerting"]["alertmanagers"] = [
+        {"static_configs": [{"targets": [f"127.0.0.1:{server.server_port}"]}]}
+    ]
+    page = "https://docs.example/monitoring.html"
+    # Version 3, which the cluster runs, knows no such flag: it always does so.
+    flags = ("--enable-feature=expand-external-labels", "--rules.alert.resend-delay=1s")
+    prometheus = Prometheus(tmp_path / "prometheus", config, *flags, RUNBOOKS_URL=page)
+    try:
+        (alert, *_) = told.get(timeout=WAIT_S)
+    finally:
+        prometheus.close()
+        server.shutdown()
+        server.server_close()
+    assert alert["labels"] == {"alertname": "TradingBotDown", "severity": "critical"}
+    assert alert["annotations"]["runbook_url"] == f"{page}#tradingbotdown"
 
 
 @pytest.mark.parametrize("path", ASKING, ids=lambda path: path.name)
