@@ -18,7 +18,8 @@ from trading.market.calendar import ExchangeCalendar
 
 pytestmark = pytest.mark.slow
 
-QUICK = ("learning.gate.sessions=20", "data.record=true")
+FEW = ("learning.gate.sessions=20", "env.sessions_per_episode=1")
+QUICK = (*FEW, "data.record=true")
 
 
 def gate_result_of(sessions: HeldOutSessions) -> tuple[str, dict[str, int]]:
@@ -51,7 +52,7 @@ def test_without_a_recorded_day_the_gate_result_says_so(tmp_path: Path) -> None:
 
 
 def test_half_of_the_simulated_sessions_are_others_at_each_judgement(tmp_path: Path) -> None:
-    sessions = HeldOutSessions(settings_for(tmp_path, "learning.gate.sessions=20"))
+    sessions = HeldOutSessions(settings_for(tmp_path, *FEW))
     settings = Settings()
     policy = Policy(assembly.model_config(settings), settings.seed, acting="greedy")
     seen = []
@@ -89,3 +90,9 @@ def test_a_history_is_held_out_unless_it_is_trained_on(tmp_path: Path, recorded:
     )
     with pytest.raises(ConfigError, match=r"learning\.gate\.history: AAA 2026-01-05"):
         HeldOutSessions(both)
+
+
+def test_too_few_episodes_for_a_bound_are_refused(tmp_path: Path) -> None:
+    told = r"learning\.gate\.sessions: 64 sessions, 10 in a row .* are 8 episodes, .* least 200"
+    with pytest.raises(ConfigError, match=told):
+        HeldOutSessions(settings_for(tmp_path, "learning.gate.sessions=64"))

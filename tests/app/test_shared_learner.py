@@ -41,6 +41,7 @@ SMALL = (
     "learning.rehearsal_share=0",
     "learning.num_learners=0",
     "learning.gate.sessions=20",
+    "env.sessions_per_episode=1",
     "learner=shared",
 )
 REJECTED = ChallengerRejected(0, 1, 5, 1, ("kl",), "too far", 1, False)

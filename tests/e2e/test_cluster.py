@@ -52,6 +52,7 @@ class Trading:
             "learning.update_frequency": 6,
             "learning.save_frequency": 24,
             "learning.gate.sessions": 20,
+            "env.sessions_per_episode": 1,
             "learning.gate.updates": 4,
         }
         pairs = [each for key, value in settings.items() for each in ("--set", f"{key}={value}")]

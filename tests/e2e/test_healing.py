@@ -44,6 +44,7 @@ ON_ACTORS = {
     "learning.save_frequency": 6,
     "learning.keep_checkpoints": 2,
     "learning.gate.sessions": 20,
+    "env.sessions_per_episode": 1,
     "safety.hang_s": HANG_S,
 }
 LEARNER, RUNNER = "_WrappedExecutable", "BatchedEnvRunner"

@@ -47,6 +47,7 @@ SETTINGS = {
     "learning.update_frequency": 12,
     "learning.save_frequency": 24,
     "learning.gate.sessions": 20,
+    "env.sessions_per_episode": 1,
 }
 PARTS = {
     "live market": "LiveMarket",

@@ -34,6 +34,7 @@ QUICK = (
     *("--set", "learning.pretrain_steps=4096"),
     *("--set", "learning.update_frequency=12"),
     *("--set", "learning.gate.sessions=20"),
+    *("--set", "env.sessions_per_episode=1"),
 )
 
 

@@ -15,7 +15,7 @@ from tests.envs.fortnight import CALENDAR, SYMBOL, days, in_batch, kinds, live, 
 from trading.envs.accounts import Accounts, new_accounts, open_accounts
 from trading.envs.catalogue import CLOSE, HOLD, action_names
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.history import History, history_of_days, write_history
+from trading.envs.history import History, history_of_days, single_days, write_history
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.nights import close_accounts
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
@@ -23,7 +23,6 @@ from trading.envs.rewards import RiskMeasure
 from trading.envs.rules import STOCK_LEG
 from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import HistoricalOptionsVectorEnv, SimulatedOptionsVectorEnv
-from trading.errors import DataError
 from trading.execution.events import AccountOpened, OrderAccepted, OrderFilled
 from trading.execution.margin.maintenance import margins_after
 from trading.execution.orders import Fill, Intent, Leg, LegFill, Order
@@ -131,15 +130,18 @@ def test_an_episode_is_at_most_so_many_sessions_as_there_are_in_a_row(week: Path
     assert len(lived.seen) == 4 * (History(week, RULES, DEFAULT_FEES).days[0].bars - 1)
 
 
-def test_a_history_without_nights_is_refused_where_episodes_are_to_have_some(
+def test_each_day_of_a_history_without_nights_is_an_episode_and_that_is_said(
     week: Path, tmp_path: Path
 ) -> None:
     alone = tmp_path / "alone"
     first, _, third, *_ = days(5)
     history_of_days(week, alone, [first, third])
-    with pytest.raises(DataError, match=r"no night between its 2 days, and env\.sessions_per"):
-        HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, alone, sessions_per_episode=2)
-    HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, alone)
+    env = HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, alone, sessions_per_episode=2)
+    history = History(alone, RULES, DEFAULT_FEES)
+    assert len(in_batch(env, keeps(0)).seen) == history.days[0].bars - 1
+    assert "knows of no night between its 2 days" in single_days(history, 2)
+    assert single_days(history, 1) == ""
+    assert single_days(History(week, RULES, DEFAULT_FEES), 2) == ""
 
 
 CLOSE_NS = CALENDAR.expiry_ns(date(2026, 1, 9))

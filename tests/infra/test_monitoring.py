@@ -338,6 +338,7 @@ def monitored() -> Iterator[Prometheus]:
         *("--set", "learning.num_envs=4"),
         *("--set", "learning.rollout_length=400"),
         *("--set", "learning.gate.sessions=20"),
+        *("--set", "env.sessions_per_episode=1"),
         env=environment(RAY_TMPDIR=str(folder)),
     )
     try:

@@ -8,13 +8,14 @@ import numpy as np
 
 from trading.config import Settings
 from trading.data.recording import load_recording, recorded_runs
-from trading.envs.history import History, history_with_nights, write_history
+from trading.envs.history import History, single_days, write_history
 from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import history_returns, simulation_returns
 from trading.execution.fees import FeeSchedule
 from trading.learning.champion.gate import Gate, HeldOut, Returns, SessionTrader
+from trading.learning.champion.non_inferiority import ENOUGH_SESSIONS
 from trading.live import assembly
 from trading.live.simulated_world import simulated_world
 from trading.logs import get_logger
@@ -35,7 +36,7 @@ class HeldOutSessions:
     DataError
         `learning.gate.history` is missing, or was written for other rules.
     ConfigError
-        A day of it is trained on as well.
+        A day of it is trained on as well, or `learning.gate.sessions` are too few episodes.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -48,13 +49,16 @@ class HeldOutSessions:
         self._recent = settings.paths.state_dir / "held-out" / _RECENT
         self._known: list[date] | None = None
         gate = settings.learning.gate
+        _check_enough(gate.sessions, settings.env.sessions_per_episode)
         self._judgements = 0
         self._fixed = [HeldOut(_SIMULATED, self._trade_simulated, self._take_other_sessions)]
         if gate.history is not None:
             made_for = (self._rules, self._fees, self._features)
             _check_apart(gate.history, settings.learning.history, *made_for)
             per_episode = settings.env.sessions_per_episode
-            history_with_nights(gate.history, *made_for[:2], per_episode, self._features)
+            single = single_days(History(gate.history, *made_for), per_episode)
+            if single:
+                log.warning("the gate has no nights", reason=single)
             self._fixed.append(HeldOut(_HISTORY, self._days(gate.history)))
         limits = assembly.gate_limits(settings)
         acting = settings.policy.act
@@ -108,9 +112,9 @@ class HeldOutSessions:
 
     def _trade_simulated(self, trader: SessionTrader) -> Returns:
         """Sessions that are always the same, and as many that each judgement has for itself."""
-        count = self._settings.learning.gate.sessions
-        halves = ((count - count // 2, 0), (count // 2, self._judgements))
-        return np.concatenate([self._markets(*half)(trader) for half in halves])
+        same, others = _halves(self._settings.learning.gate.sessions)
+        played = [self._markets(same, 0), self._markets(others, self._judgements)]
+        return np.concatenate([each(trader) for each in played])
 
     def _markets(self, sessions: int, judgement: int) -> "HeldOutMarkets":
         seed = held_out_seed(self._settings.seed, judgement)
@@ -121,6 +125,25 @@ class HeldOutSessions:
     def _days(self, folder: Path) -> "HeldOutDays":
         per_episode = self._settings.env.sessions_per_episode
         return HeldOutDays(folder, self._rules, self._fees, per_episode, self._features)
+
+
+def _halves(sessions: int) -> tuple[int, int]:
+    """Return how many sessions are always the same, and how many are others each time."""
+    return sessions - sessions // 2, sessions // 2
+
+
+def _check_enough(sessions: int, per_episode: int) -> None:
+    """Refuse a test whose bounds nothing bears, as each episode counts once."""
+    episodes = sum(-(-half // per_episode) for half in _halves(sessions))
+    if episodes < ENOUGH_SESSIONS:
+        raise ConfigError(
+            [
+                f"learning.gate.sessions: {sessions} sessions, {per_episode} in a row "
+                f"(env.sessions_per_episode), are {episodes} episodes, and fewer than "
+                f"{ENOUGH_SESSIONS} show nothing: take at least {ENOUGH_SESSIONS * per_episode}, "
+                "or shorter episodes"
+            ]
+        )
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def backtest(
             row = "which is the first row" if trader is None else "its first row"
             print(f"the policy trades {acts(settings.policy.act)} (policy.act), {row}")
         results = _backtests(settings, compared.traders, history, simulated or 1)
-        about = [("traded", told), *compared.about, *_about_settings(settings)]
+        about = [("traded", told), ("episodes", _about_episodes(settings, history, simulated))]
+        about += [*compared.about, *_about_settings(settings)]
         output = _Output(f"Backtest: {told}", html, as_json, about, compared.asked)
         _report(output, results, trials, settings.seed)
 
@@ -128,7 +129,11 @@ def _backtests(
 ) -> "dict[str, Backtest]":
     """Trade every day of a history, or so many simulated sessions, by each trader."""
     from trading.envs.history import History
-    from trading.evaluation.backtest import backtest_history, backtest_simulation
+    from trading.evaluation.backtest import (
+        backtest_history,
+        backtest_simulation,
+        simulated_episodes,
+    )
     from trading.live.assembly import fee_schedule, own_features, trading_rules
     from trading.live.simulated_world import simulated_world
 
@@ -138,7 +143,8 @@ def _backtests(
     if history is not None:
         each = len(History(history, rules, fees, features).days)
     else:
-        each = -(-sessions // in_a_row) * in_a_row
+        episodes, in_a_row = simulated_episodes(sessions, in_a_row)
+        each = episodes * in_a_row
     results = {}
     with counted("backtest", "sessions", each * len(traders)) as progress:
         for before, (name, trader) in enumerate(traders.items()):
@@ -196,7 +202,7 @@ def evaluate(
             else "--no-training and --steps exclude each other"
         )
     check_output("--html", html, *_PAGES)
-    settings = _settings_of_folds(config, overrides, steps, model, address, simulated)
+    settings = _settings_of_folds(config, overrides, steps, model, address)
     run = _WalkForward(
         settings=settings,
         display=Display(Console(highlight=False, stderr=as_json)),
@@ -207,6 +213,7 @@ def evaluate(
     with failures():
         results, traded = run.results(history, simulated or 1)
         about = [("folds", f"{folds} of {test_days} days each, of {traded}")]
+        about.append(("episodes", _about_episodes(settings, traded)))
         about += _about_model(model) if model is not None else []
         about += _about_settings(settings)
         output = _Output(f"Walk forward, {folds} folds", html, as_json, about, next(iter(results)))
@@ -219,20 +226,12 @@ def _settings_of_folds(
     steps: int | None,
     model: Path | None,
     address: str | None,
-    simulated: int | None,
 ) -> Settings:
     """Return the settings with what the command's flags say; a mistake ends the command."""
     flags = [] if steps is None else [f"learning.pretrain_steps={steps}"]
     flags += [] if model is None else [f"paths.model_path={model}"]
     flags += [] if address is None else [f"ray.address={address}"]
-    settings = settings_for(config, [*flags, *(overrides or [])], several=True)
-    in_a_row = settings.env.sessions_per_episode
-    if simulated is not None and in_a_row > 1:
-        misuse(
-            f"--simulated makes days of markets of their own, and env.sessions_per_episode is "
-            f"{in_a_row}: add --set env.sessions_per_episode=1, or give a --history with nights"
-        )
-    return settings
+    return settings_for(config, [*flags, *(overrides or [])], several=True)
 
 
 class _WalkForward(NamedTuple):
@@ -323,6 +322,21 @@ def _about_model(model: Path) -> list[tuple[str, str]]:
     metadata = verify(model) if (model / MANIFEST).is_file() else {}
     known = [name for name in ("version", "step", "by", "reason") if name in metadata]
     return [*told, *((name, str(metadata[name])) for name in known)]
+
+
+def _about_episodes(settings: Settings, history: Path | None, sessions: int | None = None) -> str:
+    """How many sessions one account trades in a row, and why not more."""
+    from trading.envs.history import History, single_days
+    from trading.evaluation.backtest import simulated_episodes
+    from trading.live.assembly import fee_schedule, own_features, trading_rules
+
+    in_a_row = settings.env.sessions_per_episode
+    if history is None:
+        _, in_a_row = simulated_episodes(sessions or 1, in_a_row)
+        return f"{in_a_row} session{'s' * (in_a_row > 1)} in a row each"
+    made_for = (trading_rules(settings), fee_schedule(settings), own_features(settings))
+    single = single_days(History(history, *made_for), in_a_row)
+    return single or f"at most {in_a_row} session{'s' * (in_a_row > 1)} in a row each"
 
 
 def _about_settings(settings: Settings) -> list[tuple[str, str]]:

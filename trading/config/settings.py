@@ -562,7 +562,7 @@ class EnvironmentSettings(Section):
             "through nights, expiries and assignments; as often the live policy's memory begins "
             "anew. Histories know nights where they were written with more than 1."
         ),
-    ] = 1
+    ] = 10
 
 
 class ModelSettings(Section):
@@ -606,9 +606,10 @@ class GateSettings(Section):
         Field(ge=20),
         _about(
             "Simulated sessions, never trained on, that challenger and champion both trade: half "
-            "of them always the same, half others at each judgement."
+            "of them always the same, half others at each judgement; at least 20 episodes of "
+            "env.sessions_per_episode."
         ),
-    ] = 64
+    ] = 240
     history: Annotated[
         FilePath | None,
         _about("History whose days both trade as well, never trained on; unset: none."),

@@ -481,30 +481,19 @@ class History:
         return found
 
 
-def history_with_nights(
-    folder: Path,
-    rules: TradingRules,
-    fees: FeeSchedule,
-    sessions_per_episode: int,
-    features: OwnFeatures | None = None,
-) -> History:
-    """Return a history that is to be traded by episodes of at most so many sessions.
+def single_days(history: History, sessions_per_episode: int) -> str:
+    """Return why each day of a history is an episode of its own; empty where none has to be.
 
-    Raises
-    ------
-    DataError
-        There is none in the folder, it was written for other rules, or episodes are to have nights
-        and it has several days and no night between any.
+    That is where episodes are to have several sessions, and a history of several days knows of no
+    night between any, as one that was written for single sessions.
     """
-    history = History(folder, rules, fees, features)
     days = len(history.days)
-    if sessions_per_episode > 1 and days > 1 and not (history.following >= 0).any():
-        raise DataError(
-            f"history {folder} knows of no night between its {days} days, and "
-            f"env.sessions_per_episode is {sessions_per_episode}: write it again with `trading "
-            "history` under that setting, or set it to 1"
-        )
-    return history
+    if sessions_per_episode == 1 or days == 1 or (history.following >= 0).any():
+        return ""
+    return (
+        f"{history.folder} knows of no night between its {days} days, so each is an episode of its "
+        "own; `trading history` writes nights where env.sessions_per_episode is above 1"
+    )
 
 
 def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -20,7 +20,7 @@ from trading.envs.action_tables import action_tables
 from trading.envs.catalogue import action_count
 from trading.envs.exits import closed_equity
 from trading.envs.features import FEATURE_COUNT, others_shown
-from trading.envs.history import HistoricalMarkets, history_with_nights
+from trading.envs.history import HistoricalMarkets, History
 from trading.envs.market_features import LIMIT
 from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.nights import close_accounts, pay_dividends, watch_margin
@@ -438,8 +438,7 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
     Raises
     ------
     DataError
-        There is no history in the folder, it was written for other rules, or episodes are to have
-        nights and it has several days and no night between any.
+        There is no history in the folder, or it was written for other rules.
     """
 
     def __init__(
@@ -453,7 +452,7 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
         reward: RewardRule | None = None,
         features: OwnFeatures | None = None,
     ) -> None:
-        opened = history_with_nights(Path(history), rules, fees, sessions_per_episode, features)
+        opened = History(Path(history), rules, fees, features)
         rng = np.random.default_rng(seed)
         underlyings = rules.underlyings_per_account
         markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode, underlyings)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from trading.envs.history import (
     HistoricalMarkets,
     History,
-    history_with_nights,
     sessions_left,
 )
 from trading.envs.own_features import OwnFeatures
@@ -167,7 +166,7 @@ def backtest_history(
     DataError
         There is no history in the folder, or it was written for other rules.
     """
-    history = history_with_nights(folder, rules, fees, sessions_per_episode, features)
+    history = History(folder, rules, fees, features)
     markets = EveryDay(history, sessions_per_episode, rules.underlyings_per_account)
     days, common = history.days, markets.common
     underlyings = [days[k].underlying for k in common.days[markets.episodes].ravel().tolist()]
@@ -198,10 +197,10 @@ def backtest_simulation(
 ) -> Backtest:
     """Trade whole simulated sessions; equal seeds show every trader the same markets.
 
-    There are at least so many `sessions`, in whole episodes. `progress` is called with how many
-    sessions' worth of bars have been traded.
+    There are at least so many `sessions`, see `simulated_episodes`. `progress` is called with how
+    many sessions' worth of bars have been traded.
     """
-    episodes = -(-sessions // sessions_per_episode)
+    episodes, sessions_per_episode = simulated_episodes(sessions, sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, distribution, sessions_per_episode, features)
     rows = len(markets.snapshot_of)
     env = WatchedEnv(rows, rules, fees, markets, [SIMULATED] * rows, _held_to_close(trader))
@@ -213,6 +212,12 @@ def backtest_simulation(
     count = episodes * sessions_per_episode
     work = _Work(count, count * SESSION_BARS, progress)
     return _run(env, named, rules, trader, work)
+
+
+def simulated_episodes(sessions: int, sessions_per_episode: int) -> tuple[int, int]:
+    """Return how many episodes, and of how many sessions, simulate at least so many sessions."""
+    in_a_row = min(sessions, sessions_per_episode)
+    return -(-sessions // in_a_row), in_a_row
 
 
 def history_returns(
@@ -254,7 +259,7 @@ def simulation_returns(
     features: OwnFeatures | None = None,
 ) -> F64:
     """Return what each episode of `backtest_simulation` returns, [E], as `history_returns`."""
-    episodes = -(-sessions // sessions_per_episode)
+    episodes, sessions_per_episode = simulated_episodes(sessions, sessions_per_episode)
     markets = _simulated(episodes, seed, rules, fees, distribution, sessions_per_episode, features)
     env = OptionsVectorEnv(len(markets.snapshot_of), rules, fees, markets)
     return _returns(env, rules.initial_capital, trader, np.full(episodes, sessions_per_episode))

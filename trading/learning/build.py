@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trading.config import Settings
-from trading.envs.history import history_with_nights
+from trading.envs.history import History, single_days
 from trading.envs.own_features import OwnFeatures
 from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
@@ -109,7 +109,7 @@ def training_environment(
         `learning.accounts_per_market` times `env.underlyings_per_account` does not divide
         `learning.num_envs`.
     DataError
-        The history is missing, was written for other rules, or has no nights and is to have some.
+        The history is missing, or was written for other rules.
     """
     learning, rows = settings.learning, settings.env.underlyings_per_account
     if learning.num_envs % rows:
@@ -123,8 +123,11 @@ def training_environment(
     own = {name: each for name, each in given.items() if each is not None}
     if learning.history is not None:
         per_episode = settings.env.sessions_per_episode
-        history = history_with_nights(learning.history, rules, fees, per_episode, features)
+        history = History(learning.history, rules, fees, features)
         history.common_days(rows)
+        single = single_days(history, per_episode)
+        if single:
+            log.warning("training has no nights", reason=single)
         return {
             "factory": _HISTORICAL,
             "rules": rules,

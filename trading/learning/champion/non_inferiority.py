@@ -17,7 +17,8 @@ Returns = npt.NDArray[np.float64]
 
 WORSE, UNPROVEN, DRIFTED = "worse", "unproven", "drifted"
 
-_ENOUGH_SESSIONS = 20
+ENOUGH_SESSIONS = 20
+"""Fewer returns bear no bound."""
 
 
 def spent_confidence(confidence: float, judgement: int) -> float:
@@ -74,7 +75,7 @@ def compare(
     difference = 100.0 * (challenger - champion)
     count, mean = len(difference), float(difference.mean())
     low = high = None
-    if count >= _ENOUGH_SESSIONS:
+    if count >= ENOUGH_SESSIONS:
         error = float(difference.std(ddof=1)) / math.sqrt(count)
         low = mean - float(stdtrit(count - 1, confidence)) * error
         high = mean + float(stdtrit(count - 1, upper or confidence)) * error
