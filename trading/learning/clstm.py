@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trading.errors import LearningError
+from trading.learning.uncompiled import tell_the_compiler
 
 TensorState = dict[str, Tensor]
 
@@ -153,6 +154,7 @@ class CLSTM(nn.Module):
         if self._compiled_call_impl is None:
             for name in _NOT_COMPILED:
                 setattr(self, name, torch.compiler.disable(getattr(self, name)))  # type: ignore[no-untyped-call]
+            tell_the_compiler()
             super().compile(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:

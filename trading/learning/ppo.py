@@ -46,6 +46,7 @@ from trading.learning.rollout import Rollout
 from trading.learning.runner import network_weights
 from trading.learning.sampling import RolloutSource, Sampler, fetched
 from trading.learning.shards import RefusedElsewhere, Replica
+from trading.learning.uncompiled import Adam, leave_the_compiler_out
 from trading.logs import get_logger
 
 __all__ = ["CLSTMPPO", "CLSTMPPOConfig", "CLSTMPPOLearner"]
@@ -78,6 +79,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
             give_way(LEARNING)
         keep_freed_memory()
         leave_new_memory_as_it_is()
+        leave_the_compiler_out()
         super().build()
 
     def _set_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -95,7 +97,7 @@ class CLSTMPPOLearner(TorchLearner):  # type: ignore[misc]
         parameters = self.get_parameters(self._module[module_id])
         self.register_optimizer(
             module_id=module_id,
-            optimizer=torch.optim.Adam(parameters, fused=True),
+            optimizer=Adam(parameters, fused=True),
             params=parameters,
             lr_or_lr_schedule=scheduled(config.lr, 0),
         )
@@ -238,6 +240,7 @@ class CLSTMPPO(Algorithm):  # type: ignore[misc]
     def setup(self, config: Any) -> None:
         """Build runners and learners."""
         self._fed: list[RolloutSource] = []
+        leave_the_compiler_out()
         super().setup(config)
         self._limit_answers()
         self._sampler = Sampler(self.env_runner_group, self.config)

@@ -51,6 +51,7 @@ from trading.learning.rollout import (
     RecurrentState,
     Rollout,
 )
+from trading.learning.uncompiled import leave_the_compiler_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class BatchedEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        leave_the_compiler_out()
         super().__init__(config=config, **kwargs)
         if self.worker_index:  # Not the one on the driver, which watches over all other parts.
             give_way(LEARNING)
