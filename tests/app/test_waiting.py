@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from tests.waits import WAIT_S
-from trading.app.waiting import Heartbeat, StopRequested, arrived, await_room, unless_stopped
+from trading.app.waiting import Begun, Heartbeat, StopRequested, arrived, await_room, unless_stopped
 
 NOTHING_LEFT = 0.0
 
@@ -53,6 +53,35 @@ def test_a_stop_ends_the_wait_for_a_call_and_what_comes_of_it_is_undone() -> Non
     goes_on.set()
     assert undone.wait(WAIT_S)
     assert results == ["late"]
+
+
+def test_what_was_begun_goes_on_beside_others_and_is_undone_where_nobody_waits_for_it() -> None:
+    goes_on, undone = threading.Event(), threading.Event()
+    results: list[str] = []
+
+    def call() -> str:
+        assert goes_on.wait(WAIT_S)
+        return "made"
+
+    def undo(result: str) -> None:
+        results.append(result)
+        undone.set()
+
+    begun = Begun(call, "the part", undo)
+    begun.take_back(NOTHING_LEFT)
+    assert not results, "it is not there yet"
+    goes_on.set()
+    assert undone.wait(WAIT_S)
+    assert results == ["made"]
+    there = Begun(call, "the part", undo)
+    assert there.result(lambda: False) == "made"
+    there.take_back(WAIT_S)
+    assert results == ["made", "made"]
+    fails = Begun(lambda: 1 // 0, "the part", results.append)
+    fails.take_back(WAIT_S)
+    with pytest.raises(ZeroDivisionError):
+        fails.result(lambda: False)
+    assert results == ["made", "made"]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trading.app.display import Display
 from trading.app.restarts import Restarts
-from trading.app.waiting import Heartbeat, StopRequested, arrived
+from trading.app.waiting import Begun, Heartbeat, StopRequested, arrived
 from trading.config import Settings
 from trading.config.settings import CredentialSettings
 from trading.errors import AuthenticationFailed, ConfigError, TradingError
@@ -94,7 +94,7 @@ def run_application(
     display: Display,
     stop: threading.Event,
     duration_s: float | None = None,
-    serve: Callable[[ExitStack], None] | None = None,
+    serve: Callable[[ExitStack, Callable[[], bool]], None] | None = None,
     traded: Callable[[], None] | None = None,
     shared: SharedLearnerAddress | None = None,
 ) -> Summary:
@@ -113,7 +113,8 @@ def run_application(
     duration_s
         Seconds of trading, counted from the start of trading; None is no limit.
     serve
-        Called once the live market's actor is there; what it adds to the stack ends before that.
+        Called on a thread of its own while the parts start; told by its second argument when nobody
+        waits for it any more. What it adds to the stack ends before the live market does.
     traded
         Called when every feed is live.
     shared
@@ -201,8 +202,11 @@ class _Application:
         self._loop: LearningLoop | None = None
         self._learning_hangs = ""
 
-    def start(self, serve: Callable[[ExitStack], None] | None) -> None:
+    def start(self, serve: Callable[[ExitStack, Callable[[], bool]], None] | None) -> None:
         """Bring up market server, algorithm, live market, and what `serve` adds.
+
+        Processes import while others do: those of the market server, of `serve` and of the live
+        market begin first, and nobody waits for the last two before the algorithm is there.
 
         Raises
         ------
@@ -219,21 +223,27 @@ class _Application:
         self._before = _folded(settings, display, read_only=False)
         for line in changed_settings(settings, self._before):
             display.note(line)
-        if settings.data.source != "massive":
+        listening = None
+        if settings.data.source == "massive":
+            endpoint = _massive_endpoint(settings)
+        else:
             display.phase("starting the market server")
             self._stack.callback(self._stop_market_server)
-            endpoint = self._endpoint = self._start_market_server(None)
-        else:
-            endpoint = _massive_endpoint(settings)
+            listening = self._start_market_server(None)
+        served = None if serve is None else self._begin_serving(serve)
+        if listening is not None:
+            endpoint = self._endpoint = _get(listening, "the market server", self._stop)
+        self._begin_live_market(endpoint)
         if settings.policy.trader is not None:
             self._introduce_trader(settings.policy.trader)
         elif self._shared is not None:
             self._join_learner(self._shared)
         else:
             self._start_learner()
-        self._start_live_market(endpoint)
-        if serve is not None:
-            serve(self._stack)
+        self._start_live_market()
+        if served is not None:
+            display.phase("starting the HTTP service")
+            self._stack.push(served.result(self._stop.is_set).pop_all())
         self._await_trading()
 
     def run(self, duration_s: float | None) -> None:
@@ -277,6 +287,33 @@ class _Application:
             checkpoint=checkpoint,
             wall_s=time.monotonic() - started,
         )
+
+    def _begin_serving(
+        self, serve: Callable[[ExitStack, Callable[[], bool]], None]
+    ) -> Begun[ExitStack]:
+        """Begin what `serve` does; it is taken back where the application ends before it is there.
+
+        Returns what will give the stack of what it added.
+        """
+        from trading.serving import service
+
+        # On this thread: no two are to import at the same time.
+        service.load()
+        ended = threading.Event()
+
+        def called() -> ExitStack:
+            with ExitStack() as parts:
+                serve(parts, lambda: ended.is_set() or self._stop.is_set())
+                return parts.pop_all()
+
+        begun = Begun(called, "the HTTP service", ExitStack.close)
+
+        def end() -> None:
+            ended.set()
+            begun.take_back(CALL_TIMEOUT_S)
+
+        self._stack.callback(end)
+        return begun
 
     def _introduce_trader(self, name: str) -> None:
         """Let a rule-based trader trade: no algorithm, no champion, and nothing is learned.
@@ -373,12 +410,12 @@ class _Application:
         champion = manager.champion
         self._display.note(f"champion: {champion.number} (version {champion.version})")
 
-    def _start_live_market(self, endpoint: Endpoint) -> None:
+    def _begin_live_market(self, endpoint: Endpoint) -> None:
+        """Have the live market's process begin; it trades once it is unlocked."""
         import ray
 
         from trading.live.actor import ACTOR_NAME, LiveMarket
 
-        self._display.phase("starting the live market")
         self._key = endpoint.api_key
         # Its arguments would be in the cluster's store, in clear: see `_unlock`.
         settings, endpoint = without_secrets(self._settings), replace(endpoint, api_key="")
@@ -393,7 +430,14 @@ class _Application:
             )
             .remote(settings, endpoint, self._plugins)
         )
+        self._stack.callback(_kill, self._live)
+
+    def _start_live_market(self) -> None:
+        """Let the live market trade, and learn from what it lives through."""
+        assert self._live is not None
+        self._display.phase("starting the live market")
         self._unlock()
+        # Before what it learns by ends.
         self._stack.callback(_kill, self._live)
         if self._champion_manager is not None:
             self._learner_thread = threading.Thread(
@@ -499,8 +543,8 @@ class _Application:
             self._display.note("the journal's disk has room again: trading goes on")
         self._halted = halted
 
-    def _start_market_server(self, former: Endpoint | None) -> Endpoint:
-        """Start it, where it was before if there is a former endpoint; returns the endpoint."""
+    def _start_market_server(self, former: Endpoint | None) -> ResultReference[Endpoint]:
+        """Start it, where it was before if there is a former endpoint; gives the endpoint."""
         import ray
 
         from trading.live.market_server import MarketServerHost
@@ -511,7 +555,7 @@ class _Application:
             .remote(without_secrets(self._settings), assembly.journal_path(self._settings))
         )
         self._server = server
-        return _get(server.start.remote(former), "the market server", self._stop)
+        return server.start.remote(former)
 
     def _begin_market_server(self) -> None:
         """Start the clock of our own server, where there is one, and hear of its end."""
@@ -536,7 +580,7 @@ class _Application:
             ) from error
         log.warning("the market server died and is started again", reason=_cause(error))
         self._display.note("the market server died and is started again")
-        self._start_market_server(self._endpoint)
+        _get(self._start_market_server(self._endpoint), "the market server", self._stop)
         self._begin_market_server()
 
     def _learn_until_stopped(self, live: LiveMarketHandle, manager: ChampionManager) -> None:

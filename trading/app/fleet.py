@@ -311,9 +311,9 @@ class Fleet:
         namespaces = namespaces_of(self._strategies)
         resources = share_of_node(self._common, SMALL_SHARE)
         app = build_strategies_app(ACTOR_NAME, namespaces, name, resources)
-        serve_application(
-            self._common, self._display.common, stack, self._stop, app, name, "strategies"
-        )
+        display, stopped = self._display.common, self._stop.is_set
+        display.phase("starting the HTTP service")
+        serve_application(self._common, display, stack, stopped, app, name, "strategies")
 
     def run(self) -> None:
         """Trade until told to stop, or nothing is left to trade."""

@@ -22,7 +22,13 @@ from rich.console import Console
 from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary, run_application
 from trading.app.shared_address import SharedLearnerAddress
-from trading.app.up import STOP_LIMIT_S, end_at_once, ray_runtime, stop_signals
+from trading.app.up import (
+    LEARNING_TAKES,
+    STOP_LIMIT_S,
+    end_at_once,
+    ray_runtime,
+    stop_signals,
+)
 from trading.config import Settings
 from trading.errors import TradingError
 from trading.logs import get_logger
@@ -180,7 +186,7 @@ def _trade(start: StrategyStart, pipe: "Connection[Any, Any]") -> None:
     # Ctrl-C is the driver's, who ends all of them in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Within Ray's runtime: that takes SIGTERM for itself when it starts.
-    with ray_runtime(settings, display), stop_signals(stop):
+    with ray_runtime(settings, display, ahead=LEARNING_TAKES), stop_signals(stop):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         summary = run_application(
             settings,

@@ -5,7 +5,7 @@ from pathlib import Path
 from threading import Event
 
 from trading.app.display import Display
-from trading.app.up import ray_runtime, stop_signals
+from trading.app.up import LEARNING_TAKES, ray_runtime, stop_signals
 from trading.config import Settings, absolute_paths
 from trading.learning.checkpoints import CheckpointStore
 from trading.live import assembly
@@ -36,7 +36,7 @@ def train(settings: Settings, display: Display) -> Path:
     with ExitStack() as stack:
         store = CheckpointStore(settings.paths.checkpoints, learning.keep_checkpoints)
         stack.enter_context(store.owned())
-        stack.enter_context(ray_runtime(settings, display))
+        stack.enter_context(ray_runtime(settings, display, ahead=LEARNING_TAKES))
         stack.enter_context(stop_signals(stop))
         from trading.app.algorithm import open_algorithm
         from trading.learning.build import pretrain

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 from trading.app import local_ray
@@ -23,6 +24,8 @@ from trading.execution.lease import wait_for_lease
 from trading.live import assembly
 from trading.serving.service import check_port, serve_account
 
+LEARNING_TAKES = ("torch", "scipy.linalg")
+"""What takes longest to import of all that learning needs beside Ray."""
 STOP_LIMIT_S = 120.0
 """For an update at hand, the last checkpoint, and the end of Ray."""
 _ENDED_AT_ONCE = 3
@@ -61,7 +64,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         assert lease is not None
         stack.enter_context(lease)
         lease.answer_requests(stop)
-        stack.enter_context(ray_runtime(settings, display))
+        stack.enter_context(ray_runtime(settings, display, ahead=LEARNING_TAKES))
         stack.enter_context(stop_signals(stop))
         read, until = settings, stop
         if settings.ray.address or os.environ.get("RAY_ADDRESS"):
@@ -71,7 +74,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
             display,
             until,
             duration_s,
-            lambda parts: serve_account(settings, display, parts, stop),
+            lambda parts, stopped: serve_account(settings, display, parts, stopped),
         )
     display.summary(summary)
     return summary
@@ -83,11 +86,19 @@ def ray_runtime(
     display: Display,
     namespace: str | None = None,
     shows_logs: bool | None = None,
+    ahead: Sequence[str] = (),
 ) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one.
 
-    Its Ray namespace is the account's, where no other is named. What its processes log is shown
-    where `shows_logs` says so; None: where no terminal has people watching.
+    Parameters
+    ----------
+    namespace
+        The Ray namespace; None: the account's.
+    shows_logs
+        Whether what its processes log is shown; None: where no terminal has people watching.
+    ahead
+        Packages that are imported meanwhile, since starting Ray is waiting for processes. None of
+        them may know Ray: two threads would import the same.
     """
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
     if not address:
@@ -103,6 +114,8 @@ def ray_runtime(
         "log_to_driver": not display.is_terminal if shows_logs is None else shows_logs,
     }
     display.phase("joining Ray at " + address if address else "starting Ray")
+    importing = threading.Thread(target=_import, args=(ahead,), name="imports", daemon=True)
+    importing.start()
     if address:
         ray.init(address=address, **common)
     else:
@@ -113,6 +126,7 @@ def ray_runtime(
             **common,
         )
         display.note(_dashboard_note())
+    importing.join()
     try:
         yield
     except Exception as error:
@@ -125,6 +139,13 @@ def ray_runtime(
         started: set[local_ray.Process] = set() if address else local_ray.descendants()
         ray.shutdown()
         local_ray.end_descendants(started, _GRACE_S)
+
+
+def _import(packages: Sequence[str]) -> None:
+    """Import them; who uses one that cannot be imported is told then."""
+    for each in packages:
+        with suppress(ImportError):
+            import_module(each)
 
 
 def _dashboard_note() -> str:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from trading.app.handles import PingedActor, ResultReference
 from trading.errors import TradingError
@@ -64,10 +64,8 @@ class Heartbeat:
         return False
 
 
-def unless_stopped(
-    call: Callable[[], T], awaited: str, stopped: Callable[[], bool], undo: Callable[[T], object]
-) -> T:
-    """Make `call` on a thread of its own and return what it does: it cannot be told to stop.
+class Begun(Generic[T]):
+    """A call on a thread of its own, begun now and waited for later: it cannot be told to stop.
 
     Parameters
     ----------
@@ -75,34 +73,59 @@ def unless_stopped(
         May take long, or wait for ever.
     awaited
         What it makes, for people.
-    stopped
-        Asked all the while: whether to wait no more.
     undo
-        Given what comes of the call after that.
+        Given what comes of the call where nobody waits for that any more.
+    """
+
+    def __init__(self, call: Callable[[], T], awaited: str, undo: Callable[[T], object]) -> None:
+        self._outcome: Future[T] = Future()
+        self._awaited, self._undo = awaited, undo
+
+        def run() -> None:
+            try:
+                self._outcome.set_result(call())
+            except BaseException as error:
+                self._outcome.set_exception(error)
+
+        threading.Thread(target=run, name="start", daemon=True).start()
+
+    def result(self, stopped: Callable[[], bool]) -> T:
+        """Return what the call does; `stopped` is asked all the while whether to wait no more.
+
+        Raises
+        ------
+        StopRequested
+            `stopped` said so before it returned.
+        """
+        while not wait([self._outcome], timeout=_POLL_S).done:
+            if stopped():
+                self._outcome.add_done_callback(self._undo_late)
+                raise StopRequested(self._awaited)
+        return self._outcome.result()
+
+    def take_back(self, timeout_s: float) -> None:
+        """Undo what comes of the call, where it is there in time and else whenever it is."""
+        if wait([self._outcome], timeout=timeout_s).done:
+            self._undo_late(self._outcome)
+        else:
+            self._outcome.add_done_callback(self._undo_late)
+
+    def _undo_late(self, late: Future[T]) -> None:
+        if late.exception() is None:
+            self._undo(late.result())
+
+
+def unless_stopped(
+    call: Callable[[], T], awaited: str, stopped: Callable[[], bool], undo: Callable[[T], object]
+) -> T:
+    """Make `call` on a thread of its own and return what it does; parameters as of `Begun`.
 
     Raises
     ------
     StopRequested
         `stopped` said so before it returned.
     """
-    outcome: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    def undo_late(late: Future[T]) -> None:
-        if late.exception() is None:
-            undo(late.result())
-
-    threading.Thread(target=run, name="start", daemon=True).start()
-    while not wait([outcome], timeout=_POLL_S).done:
-        if stopped():
-            outcome.add_done_callback(undo_late)
-            raise StopRequested(awaited)
-    return outcome.result()
+    return Begun(call, awaited, undo).result(stopped)
 
 
 def await_room(

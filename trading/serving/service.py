@@ -2,8 +2,8 @@
 
 import logging
 import socket
-import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -22,8 +22,13 @@ _PAUSE_S = 0.5
 ROOT = "/"
 
 
+def load() -> None:
+    """Import what serving an account takes."""
+    import trading.serving.app  # noqa: F401
+
+
 def serve_account(
-    settings: Settings, display: Display, stack: ExitStack, stop: threading.Event
+    settings: Settings, display: Display, stack: ExitStack, stopped: Callable[[], bool]
 ) -> None:
     """Start the account's HTTP service, and say where it is; the stack removes it again.
 
@@ -35,21 +40,21 @@ def serve_account(
     ApplicationFailed
         The port is taken, or the service does not come up.
     StopRequested
-        `stop` was set before it was there.
+        `stopped` said so before it was there.
     """
     from trading.live.actor import ACTOR_NAME
     from trading.serving.app import build_app
 
     name = account_name(settings)
     app = build_app(ACTOR_NAME, name, resources=share_of_node(settings, SMALL_SHARE))
-    serve_application(settings, display, stack, stop, app, name, settings.account.id)
+    serve_application(settings, display, stack, stopped, app, name, settings.account.id)
 
 
 def serve_application(
     settings: Settings,
     display: Display,
     stack: ExitStack,
-    stop: threading.Event,
+    stopped: Callable[[], bool],
     app: Any,
     name: str,
     path: str,
@@ -70,19 +75,18 @@ def serve_application(
     ApplicationFailed
         The port is taken, or the service does not come up.
     StopRequested
-        `stop` was set before it was there.
+        `stopped` said so before it was there.
     """
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    display.phase("starting the HTTP service")
-    host, port = _listen(settings, stop)
+    host, port = _listen(settings, stopped)
     remove = partial(_remove, name)
     stack.callback(remove)
     for route in _free_routes(path, name):
         try:
             run = partial(serve.run, app, name=name, route_prefix=route, logging_config=_QUIET)
-            unless_stopped(run, "the HTTP service", stop.is_set, lambda _: remove())
+            unless_stopped(run, "the HTTP service", stopped, lambda _: remove())
         except Exception as error:
             # Another account may have taken it just now.
             if "is being used by application" not in str(error):
@@ -120,7 +124,7 @@ def check_port(settings: Settings) -> None:
             raise _port_taken(serving.host, serving.port, str(error)) from error
 
 
-def _listen(settings: Settings, stop: threading.Event) -> tuple[str, int]:
+def _listen(settings: Settings, stopped: Callable[[], bool]) -> tuple[str, int]:
     """Start Serve where it does not run yet; the address that it listens on."""
     import ray
     from ray import serve
@@ -133,7 +137,7 @@ def _listen(settings: Settings, stop: threading.Event) -> tuple[str, int]:
         try:
             start = partial(serve.start, http_options=options, logging_config=_QUIET)
             # Serve stays, with the cluster that it belongs to: nothing is undone.
-            unless_stopped(start, "Serve", stop.is_set, lambda _: None)
+            unless_stopped(start, "Serve", stopped, lambda _: None)
             break
         except RuntimeError as error:
             if "Failed to bind" not in str(error):
@@ -146,7 +150,7 @@ def _listen(settings: Settings, stop: threading.Event) -> tuple[str, int]:
             # Another account starts Serve at this moment: it is joined as soon as it is there.
             ray.exceptions.ActorAlreadyExistsError,
         ) as error:
-            stop.wait(_PAUSE_S)
+            time.sleep(_PAUSE_S)
             if time.monotonic() > deadline:
                 raise ApplicationFailed(
                     f"the HTTP service did not listen on {host}:{port} within "
