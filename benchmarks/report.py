@@ -104,11 +104,23 @@ BENCHMARKS = {
             logarithmic=True,
         ),
     ),
+    "latency": Benchmark(
+        "From quote to order",
+        "Milliseconds from the quote that closes a bar to the bar's last order, while quotes pour "
+        "in, alone and beside a learner that never rests; and the feed's memory while a vendor "
+        "offers more quotes than anybody reads.",
+        "feed.md",
+        short="--seconds 20 --overload-seconds 20",
+        long="--seconds 45 --rates 10000 50000 --overload-seconds 3600",
+        chart=Chart(
+            ("p50 ms", "p99 ms", "p99.9 ms"), "milliseconds from quote to order", logarithmic=True
+        ),
+    ),
     "start": Benchmark(
         "Start",
         "Seconds of `trading up` until it trades, with a new state and with an old one, by its "
-        "parts, and of commands that need no Ray.",
-        "troubleshooting.md",
+        "parts; memory and processor of each of its processes; and commands that need no Ray.",
+        "start.md",
         short="--rounds 3",
         long="--rounds 9 --kernels",
         chart=Chart(tuple(START_PARTS), "seconds until it trades", stacked=True),

@@ -6,11 +6,17 @@
 Commands run several times, each in a process of its own; the median counts. `trading up` starts
 with a new state, is told to stop, and starts again with the state that it left, on a simulated
 market and with the default settings. Its parts are cut where it says what it does now; the last
-one ends when `/ready` answers 200. Seconds are those of the clock, so the machine must be quiet.
+one ends when `/ready` answers 200. Parts that it does not wait for begin beside others and are
+counted where it comes to wait for them. Seconds are those of the clock, so the machine must be
+quiet; those of the processor, of all processes together, say how much of it there was to do.
+
+When it is ready the second time each of its processes is told with its memory, in which what
+several share counts once in all (PSS), and with what it took of the processor until then.
 """
 
 import argparse
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -22,8 +28,10 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from figures import Figures, add_json, publish
+from strategies import cpu_s, fields, processes
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "trading --help": ("--help",),
@@ -45,6 +53,16 @@ SAYS = {
 }
 """Parts of a start, by what the line that begins them says behind its bullet."""
 READY_S, STOP_S = 1200.0, 180.0
+ROLES = {
+    r"trading up": "driver",
+    r"^\S*/raylet ": "raylet",
+    r"-I -S -c": "stand-in for an agent",
+    r"ray::(?!IDLE)([A-Za-z]+)": "",
+    r"ray::IDLE": "worker without an actor",
+    r"(gcs_server|raylet|log_monitor|runtime_env/agent|dashboard)": "",
+    r"monitor\.py": "autoscaler",
+}
+"""What a process is, by its command: the group of the expression where there is no name."""
 
 
 class NotReady(Exception):
@@ -79,8 +97,40 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def started(folder: Path, environment: dict[str, str]) -> tuple[dict[str, float | None], float]:
-    """Parts of a start on the state in `folder`, and all of it; the application is ended again."""
+class Started(NamedTuple):
+    """A start, until the application trades."""
+
+    parts: dict[str, float | None]
+    all_s: float
+    by_process: list[tuple[str, float, float]]
+    """Role, memory in MB, and seconds of the processor, of each process that there is."""
+    cpu_s: float
+    """Of the processor, with processes that have ended."""
+
+
+def role(command: str) -> str:
+    """What a process is, by its command."""
+    for said, name in ROLES.items():
+        if found := re.search(said, command):
+            return name or found.group(1)
+    return command[:40]
+
+
+def by_process(process: "subprocess.Popen[str]") -> list[tuple[str, float, float]]:
+    """Role, memory in MB, and seconds of the processor, of the application's processes."""
+    found = []
+    for each in processes(process):
+        with suppress(OSError):
+            command = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            told = re.search(r"^Pss: +(\d+)", (each / "smaps_rollup").read_text(), re.MULTILINE)
+            spent_s = sum(map(int, fields(each)[11:13])) / os.sysconf("SC_CLK_TCK")
+            if told is not None:
+                found.append((role(command), int(told.group(1)) / 1024, spent_s))
+    return found
+
+
+def started(folder: Path, environment: dict[str, str]) -> Started:
+    """Return what a start on the state in `folder` took; the application is ended again."""
     port = free_port()
     command = [sys.executable, "-m", "trading", "up", "--port", str(port)]
     command += ["--set", f"paths.state_dir={folder}"]
@@ -108,7 +158,8 @@ def started(folder: Path, environment: dict[str, str]) -> tuple[dict[str, float 
                 raise NotReady(f"trading up did not trade; it said last:\n{said}")
             time.sleep(0.1)
         ready_s = time.monotonic() - began
-        return parts_of(lines, ready_s), ready_s
+        spent_s = cpu_s(process)
+        return Started(parts_of(lines, ready_s), ready_s, by_process(process), spent_s)
     finally:
         process.terminate()
         try:
@@ -149,18 +200,24 @@ def _run(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
 
 
-def starts(*, kernels: bool) -> Figures:
-    """Parts of `trading up`, with a new state and with the one that it left."""
-    figures = Figures("trading up, seconds", dict.fromkeys((*SAYS, "all"), "{:.1f}"))
+def starts(*, kernels: bool) -> list[Figures]:
+    """Parts of `trading up`, with a new state and with the one that it left, and its processes."""
+    figures = Figures("trading up, seconds", dict.fromkeys((*SAYS, "all", "CPU"), "{:.1f}"))
     with tempfile.TemporaryDirectory() as folder:
         if kernels:
             empty = {"NUMBA_CACHE_DIR": str(Path(folder) / "kernels")}
-            spent, all_s = started(Path(folder) / "compiled", empty)
-            figures.add("new state, no kernels", *spent.values(), all_s)
+            start = started(Path(folder) / "compiled", empty)
+            figures.add("new state, no kernels", *start.parts.values(), start.all_s, start.cpu_s)
         for name in ("new state", "old state"):
-            spent, all_s = started(Path(folder) / "state", {})
-            figures.add(name, *spent.values(), all_s)
-    return figures
+            start = started(Path(folder) / "state", {})
+            figures.add(name, *start.parts.values(), start.all_s, start.cpu_s)
+    parts = Figures("process", {"number": "{:.0f}", "MB": "{:,.0f}", "CPU-s": "{:.1f}"})
+    for role_ in sorted({each for each, _, _ in start.by_process}):
+        own = [(mb, spent_s) for each, mb, spent_s in start.by_process if each == role_]
+        parts.add(role_, len(own), sum(mb for mb, _ in own), sum(spent for _, spent in own))
+    parts.rows.sort(key=lambda row: -float(row[2] or 0.0))
+    parts.add("all", *(sum(map(float, parts.column(head))) for head in parts.columns))
+    return [figures, parts]
 
 
 def main() -> None:
@@ -174,7 +231,7 @@ def main() -> None:
     options = parser.parse_args()
     figures = []
     if "up" in options.parts:
-        figures.append(starts(kernels=options.kernels))
+        figures += starts(kernels=options.kernels)
     if "commands" in options.parts:
         figures.append(commands(options.rounds))
     publish(options, figures, width=140)

@@ -210,6 +210,20 @@ def test_the_feed_is_measured_beside_the_straight_way() -> None:
     assert left_out == "0" and number(of_all) > 400
 
 
+def test_orders_are_timed_from_the_quote_behind_the_bar_and_overload_is_counted() -> None:
+    sizes = ("--rates", "3000", "--seconds", "8", "--overload", "20000", "--overload-seconds", "3")
+    found = rows(printed("latency.py", *sizes))
+    for name in ("3,000, alone", "3,000, a learner beside it"):
+        p50, p99, _, worst, bars, events, updates, _ = found[name]
+        assert 0.0 < number(p50) <= number(p99) <= number(worst)
+        assert number(bars) > 0 and number(events) > 0
+        assert (number(updates) > 0) == ("learner" in name)
+    offered, read, replaced, first, last, growth = found["20,000 quotes/s, 3 s"]
+    assert 0 < number(read) <= 1.01 * number(offered) <= 1.05 * 20_000
+    assert number(replaced) > 0, "the slow reader gets the newest"
+    assert number(first) > 0 and number(last) > 0 and "%" in growth
+
+
 def test_commands_are_timed_and_load_nothing_heavy() -> None:
     found = rows(printed("start.py", "--parts", "commands", "--rounds", "1"))
     assert found.keys() >= {"trading --help", "trading stop, nothing to stop"}
