@@ -309,9 +309,10 @@ def offering(pipe: Any, rate: int, readers: int) -> None:
 
 def overloaded_feed(pipe: Any, vendor_port: int) -> None:
     """A feed of that vendor; tells its memory and its counters as often as it is asked."""
+    from trading.feed.server import FeedServer
+
     from trading.config import Settings
     from trading.feed.running import feed_options
-    from trading.feed.server import FeedServer
 
     async def main() -> None:
         vendor = {"websocket_url": f"ws://127.0.0.1:{vendor_port}", "port": 0}
