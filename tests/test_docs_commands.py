@@ -87,6 +87,10 @@ HOW = [
         r"download --chains .*",
         "tests/data/test_rest_import.py::test_the_command_takes_snapshots_of_chains",
     ),
+    How(
+        r"backtest .*env\.sessions_per_episode=20 .*",
+        _EVALUATED + "test_a_tear_sheet_needs_no_network",
+    ),
     How(r"backtest( --trader| --model)?", _EVALUATED + "test_a_tear_sheet_needs_no_network"),
     How(
         r"backtest --history .*",

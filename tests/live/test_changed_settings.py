@@ -58,6 +58,7 @@ def test_after_a_deposit_the_initial_capital_stays_what_it_was(tmp_path: Path) -
         ("model.actor_hidden=32", "model.actor_hidden was 64"),
         ("risk.max_daily_loss_pct=4", "risk.max_daily_loss_pct was 5.0"),
         ("execution.commission=1", "execution.commission was 0.65"),
+        ("env.underlyings_per_account=2", "env.underlyings_per_account was 1"),
     ],
 )
 def test_what_has_changed_is_named(tmp_path: Path, override: str, told: str) -> None:
@@ -65,8 +66,14 @@ def test_what_has_changed_is_named(tmp_path: Path, override: str, told: str) -> 
     (line,) = changed_settings(settings_for(tmp_path, override), account)
     assert line.startswith(told)
     assert ("do not fit" in line or "train again" in line) == override.startswith(
-        ("data.", "model.")
+        ("data.", "model.", "env.")
     )
+
+
+def test_from_two_underlyings_to_three_models_go_on(tmp_path: Path) -> None:
+    account = account_of(settings_for(tmp_path, "env.underlyings_per_account=2"))
+    (line,) = changed_settings(settings_for(tmp_path, "env.underlyings_per_account=3"), account)
+    assert line.startswith("env.underlyings_per_account was 2") and "do not fit" not in line
 
 
 def test_another_catalogue_or_features_are_named(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ _ONCE_FIXED = {
 """What was no setting when older journals were written."""
 _SHAPES = ("actions", "features", "model.", "env.features", "env.size_levels", "env.structures")
 """Where these differ, weights that were learned before cannot be loaded."""
+_SEVERAL = "env.underlyings_per_account"
+"""This too, where it was 1 or is 1 now."""
 
 
 def trading_settings(settings: Settings) -> dict[str, str]:
@@ -94,7 +96,7 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
                 f": the policy learned from bars of {old} s, and what was recorded has them; "
                 "train again, or set it back"
             )
-        elif key.startswith(_SHAPES):
+        elif key.startswith(_SHAPES) or (key == _SEVERAL and "1" in (old, value)):
             line += ": checkpoints and models made before do not fit"
         lines.append(line)
     return lines
