@@ -415,12 +415,13 @@ class _Application:
         import ray
 
         from trading.live.actor import ACTOR_NAME, LiveMarket
+        from trading.live.remote_class import remote_class
 
         self._key = endpoint.api_key
         # Its arguments would be in the cluster's store, in clear: see `_unlock`.
         settings, endpoint = without_secrets(self._settings), replace(endpoint, api_key="")
         self._live = (
-            ray.remote(LiveMarket)
+            ray.remote(remote_class(LiveMarket.__module__, LiveMarket.__name__))
             .options(
                 name=ACTOR_NAME,
                 namespace=account_name(self._settings),
