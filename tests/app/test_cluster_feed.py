@@ -24,8 +24,8 @@ from trading.app.cluster_feed import (
     FeedActor,
     StoppedOrMoved,
     cluster_feed,
+    feed_moved,
     feed_name,
-    moved,
     reader_key,
     reads_the_vendor,
 )
@@ -303,5 +303,5 @@ def test_while_a_port_is_waited_for_nobody_else_is_held_up_nor_told_another_caus
 
 def test_a_feed_that_moved_is_told_without_a_guess_at_the_cause() -> None:
     """Its port may have been taken, or its node lost."""
-    said = str(moved(Moving("http://10.0.0.2:8765")))
+    said = str(feed_moved(Moving("http://10.0.0.2:8765")))
     assert said == "the cluster's feed has moved to http://10.0.0.2:8765"

@@ -8,7 +8,13 @@ from tests.learning.experience import SMALL
 from trading.config import Settings, load_settings
 from trading.execution.events import Compared, PromotedBy
 from trading.learning.champion import card
-from trading.learning.champion.card import CARD, LEARNT_FROM, live_told, markets_told, model_card
+from trading.learning.champion.card import (
+    CARD,
+    LEARNT_FROM,
+    describe_experience,
+    describe_training_markets,
+    model_card,
+)
 from trading.learning.champion.store import (
     AccountChampion,
     ChampionStore,
@@ -33,7 +39,7 @@ def write(directory: Path) -> None:
 
 def noted(*overrides: str) -> dict[str, object]:
     settings = load_settings(None, overrides, {})
-    return {NOTED: noted_settings(settings), LEARNT_FROM: live_told(settings)}
+    return {NOTED: noted_settings(settings), LEARNT_FROM: describe_experience(settings)}
 
 
 def store(folder: Path, *overrides: str) -> ChampionStore:
@@ -80,7 +86,7 @@ def test_an_owners_champion_tells_where_its_checkpoint_came_from(tmp_path: Path)
     champions = store(tmp_path, "learning.epochs=9")
     champions.write(write, GATE, AccountChampion())
     then = load_settings(None, ["learning.epochs=7"], {})
-    origin = {NOTED: noted_settings(then), LEARNT_FROM: markets_told(then)}
+    origin = {NOTED: noted_settings(then), LEARNT_FROM: describe_training_markets(then)}
     learner = CheckpointStore(tmp_path, 3, noted=origin)
     path = learner.save(write, {"step": 30})
     champions.write_checkpoint(path, SMALL, AccountChampion(1, 0, 1), own=True)
@@ -115,5 +121,5 @@ def test_no_promotion_fails_for_want_of_a_card(
 
 def test_a_history_that_was_trained_on_is_named() -> None:
     settings = load_settings(None, ["learning.history=days", "learning.online=false"], {})
-    assert live_told(settings) == {"markets": "history days"}
-    assert live_told(Settings())["live"] == "data.source simulation: SPY, QQQ, IWM"
+    assert describe_experience(settings) == {"markets": "history days"}
+    assert describe_experience(Settings())["live"] == "data.source simulation: SPY, QQQ, IWM"

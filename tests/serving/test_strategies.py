@@ -16,7 +16,7 @@ from trading.live.metrics import AccountFigures, TradingMetrics
 from trading.live.status_updates import StatusUpdate, as_json
 from trading.serving import page_stream, strategies
 from trading.serving.exposition import merged, supervisor_text
-from trading.serving.fleet_editions import FleetEditions, FleetTold
+from trading.serving.fleet_editions import FleetEditions, FleetInput
 from trading.serving.live_market import LiveMarketGone
 from trading.serving.page_stream import PageInput, merge_patch
 from trading.serving.strategies import build_strategies_api
@@ -233,11 +233,11 @@ def update(number: int, **day: Any) -> StatusUpdate:
 def test_side_by_side_only_what_changed_is_told_again() -> None:
     editions = FleetEditions()
     one, two = PageInput(update(1, bars={"1": [60, 100.0]}), TRADES._asdict(), "index"), "no actor"
-    first = editions(FleetTold({"index": one, "careful": two}, ("index",), ""))
-    again = FleetEditions()(FleetTold({"index": one, "careful": two}, ("index",), ""))
+    first = editions(FleetInput({"index": one, "careful": two}, ("index",), ""))
+    again = FleetEditions()(FleetInput({"index": one, "careful": two}, ("index",), ""))
     assert again == first, "another replica names the same update otherwise"
     later = one._replace(update=update(2, bars={"1": [60, 100.0], "2": [120, 101.0]}))
-    second = editions(FleetTold({"index": later, "careful": two}, ("index",), ""))
+    second = editions(FleetInput({"index": later, "careful": two}, ("index",), ""))
     assert second.id != first.id
     patch = merge_patch(first.content, second.content)
     assert patch == {"strategies": {"index": {"bars": {"2": [120, 101.0]}}}}
@@ -248,7 +248,7 @@ def test_side_by_side_only_what_changed_is_told_again() -> None:
 
 def test_side_by_side_a_strategy_that_waits_says_why() -> None:
     waits = PageInput(None, FAILED._asdict(), "index")
-    content = FleetEditions()(FleetTold({"index": waits}, (), "none is free")).content
+    content = FleetEditions()(FleetInput({"index": waits}, (), "none is free")).content
     assert content["waiting"] == "none is free"
     told = content["strategies"]["index"]
     assert (told["phase"], told["reason"]) == ("restarting", FAILED.reason)

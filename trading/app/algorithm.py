@@ -13,7 +13,7 @@ from trading.config import Settings
 from trading.envs.market_features import LIMIT
 from trading.envs.rewards import largest_reward
 from trading.learning import build
-from trading.learning.champion.card import LEARNT_FROM, markets_told
+from trading.learning.champion.card import LEARNT_FROM, describe_training_markets
 from trading.learning.checkpoints import CheckpointStore
 from trading.learning.noted_catalogue import CATALOGUE
 from trading.learning.noted_settings import NOTED, differences, noted_settings
@@ -106,7 +106,7 @@ def open_algorithm(
     noted = noted_settings(settings)
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
     catalogue = assembly.catalogue_of(settings)
-    told = {LEARNT_FROM: markets_told(settings), CATALOGUE: catalogue}
+    told = {LEARNT_FROM: describe_training_markets(settings), CATALOGUE: catalogue}
     store = CheckpointStore(folder, keep, noted={NOTED: noted, **told})
     start = build.warm_start(algorithm, store, settings.paths.model_path, catalogue)
     if start.settings is not None:

@@ -432,7 +432,7 @@ def reading_the_clusters(
         before, until = feed.url, StoppedOrMoved(stop, feed)
         yield feed.reading(settings), until
         if feed.url != before:
-            raise moved(feed)
+            raise feed_moved(feed)
 
 
 class StoppedOrMoved(threading.Event):
@@ -457,7 +457,7 @@ class StoppedOrMoved(threading.Event):
         return True
 
 
-def moved(feed: ClusterFeed) -> StreamError:
+def feed_moved(feed: ClusterFeed) -> StreamError:
     """Return what a strategy that read it fails of."""
     return StreamError(f"the cluster's feed has moved to {feed.url}")
 

@@ -388,7 +388,7 @@ class _Application:
         self._learner = learner
 
     def _champions(self) -> ChampionStore:
-        from trading.learning.champion.card import LEARNT_FROM, live_told
+        from trading.learning.champion.card import LEARNT_FROM, describe_experience
         from trading.learning.champion.store import ChampionStore
         from trading.learning.noted_settings import NOTED, noted_settings
 
@@ -398,7 +398,7 @@ class _Application:
             settings.learning.keep_checkpoints,
             noted={
                 NOTED: noted_settings(settings),
-                LEARNT_FROM: live_told(settings),
+                LEARNT_FROM: describe_experience(settings),
                 **assembly.champion_notes(settings),
             },
             account_id=settings.account.id,

@@ -18,7 +18,7 @@ from trading.app.cluster_feed import (
     ClusterFeed,
     StoppedOrMoved,
     cluster_feed,
-    moved,
+    feed_moved,
     reads_the_vendor,
 )
 from trading.app.driver import (
@@ -405,7 +405,7 @@ class Fleet:
             summary = run_strategy(start, self._display.of(name), until, traded)
             if feed is not None and until.is_set() and not stop.is_set():
                 # Started again, it reads the feed where that is now.
-                raise ApplicationFailed(str(moved(feed)))
+                raise ApplicationFailed(str(feed_moved(feed)))
         except ApplicationFailed as error:
             self._outcomes[name] = _Outcome(None, str(error))
             self._display.of(name).note(f"failed: {error}")

@@ -25,7 +25,7 @@ from trading.config import Settings
 from trading.errors import DataError
 from trading.execution.events import ChallengerRejected
 from trading.files import replacing
-from trading.learning.champion.card import LEARNT_FROM, markets_told
+from trading.learning.champion.card import LEARNT_FROM, describe_training_markets
 from trading.learning.champion.manager import ChampionManager
 from trading.learning.champion.store import (
     AccountChampion,
@@ -119,7 +119,7 @@ def shared_champions(settings: Settings) -> ChampionStore:
     """Return the champions of a shared learner, which note what they are learnt with."""
     noted = {
         NOTED: noted_settings(settings),
-        LEARNT_FROM: markets_told(settings),
+        LEARNT_FROM: describe_training_markets(settings),
         **assembly.champion_notes(settings),
     }
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints

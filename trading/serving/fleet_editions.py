@@ -19,7 +19,7 @@ _OF_ACCOUNT = (
 _OF_LEARNER = ("updates", "paused", "verdict", "kl_to_champion")
 
 
-class FleetTold(NamedTuple):
+class FleetInput(NamedTuple):
     """What there is to show of several strategies."""
 
     strategies: Mapping[str, PageInput | str]
@@ -30,7 +30,7 @@ class FleetTold(NamedTuple):
     """Why it has none to trade; empty where it has one."""
 
 
-async def told_or_why(answers: AccountAnswers) -> PageInput | str:
+async def input_or_reason(answers: AccountAnswers) -> PageInput | str:
     """Return what there is to show of one strategy, or why there is nothing."""
     try:
         return await answers.told()
@@ -44,7 +44,7 @@ class FleetEditions:
     def __init__(self) -> None:
         self._made: dict[str, tuple[PageInput | str, str, dict[str, Any]]] = {}
 
-    def __call__(self, told: FleetTold) -> PageEdition:
+    def __call__(self, told: FleetInput) -> PageEdition:
         """Return an edition; its name depends on nothing but what is told."""
         number = hashlib.sha256(repr((told.ours, told.waiting)).encode())
         strategies = {}

@@ -26,7 +26,7 @@ from trading.serving.answers import (
 from trading.serving.app import account_api, service_of
 from trading.serving.control import add_control
 from trading.serving.exposition import merged, supervisor_text
-from trading.serving.fleet_editions import FleetEditions, FleetTold, told_or_why
+from trading.serving.fleet_editions import FleetEditions, FleetInput, input_or_reason
 from trading.serving.live_market import (
     ANSWER_S,
     LiveMarketUnavailable,
@@ -126,11 +126,11 @@ class StrategiesAnswers:
                 texts.append(supervisor_text(silent, name))
         return metrics_answer(merged(texts))
 
-    async def told(self) -> FleetTold:
+    async def told(self) -> FleetInput:
         """Return what the page of all shows."""
         posted = await self._reader.newest()
-        return FleetTold(
-            {name: await told_or_why(answers) for name, answers in self.each.items()},
+        return FleetInput(
+            {name: await input_or_reason(answers) for name, answers in self.each.items()},
             posted.ours,
             posted.waiting,
         )

@@ -27,18 +27,18 @@ _HELD_OUT = {
 }
 
 
-def markets_told(settings: Settings) -> dict[str, str]:
+def describe_training_markets(settings: Settings) -> dict[str, str]:
     """Return what is trained in, for a checkpoint's metadata."""
     history = settings.learning.history
     return {"markets": "simulated markets" if history is None else f"history {history}"}
 
 
-def live_told(settings: Settings) -> dict[str, str]:
+def describe_experience(settings: Settings) -> dict[str, str]:
     """Return what is trained in, and the account whose decisions are learned from beside it."""
     if not settings.learning.online:
-        return markets_told(settings)
+        return describe_training_markets(settings)
     live = f"data.source {settings.data.source}: {', '.join(settings.symbols)}"
-    return {**markets_told(settings), "live": live}
+    return {**describe_training_markets(settings), "live": live}
 
 
 def model_card(name: str, metadata: Mapping[str, Any], digest: str) -> str:
