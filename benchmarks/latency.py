@@ -309,9 +309,8 @@ def offering(pipe: Any, rate: int, readers: int) -> None:
 
 def overloaded_feed(pipe: Any, vendor_port: int) -> None:
     """A feed of that vendor; tells its memory and its counters as often as it is asked."""
-    from trading.feed.server import FeedServer
-
     from trading.config import Settings
+    from trading.feed.feed_server import FeedServer
     from trading.feed.running import feed_options
 
     async def main() -> None:
