@@ -184,7 +184,7 @@ def test_both_strategies_are_learned_from_both_are_promoted_and_trade_on_without
     assert (a.champion, b.champion) == (3, 3), "both trade on with what they had"
     until(lambda: b.learning.learn(fragment(settings, 4)) or not b.learning.report.paused)
     assert process_of(address) != process
-    until(lambda: b.learning.learn(fragment(settings, 5)) or b.champion > 3)
+    until(lambda: b.learn(fragment(settings, 5)) and b.champion > 3)
     assert b.learning.report.updates > 2, "it went on from its checkpoint"
 
     again = SharedLearning(address, "b", b.manager, WAIT_S)
