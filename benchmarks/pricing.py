@@ -28,7 +28,9 @@ from figures import Figures, add_json, publish  # noqa: E402
 from numba import njit  # noqa: E402
 
 from trading.market.american import american_price  # noqa: E402
+from trading.market.chain import empty_columns, refresh  # noqa: E402
 from trading.market.pricing import (  # noqa: E402
+    YEAR_NS,
     black_price,
     greeks,
     implied_volatility,
@@ -194,6 +196,34 @@ def inversion(count: int, rounds: int) -> Figures:
     return figures
 
 
+def chains(count: int, rounds: int) -> Figures:
+    """A chain of ten expiries, every quote of it good: forwards, volatilities, greeks, marks."""
+    now_ns, spot, rate, expiries = 1_767_623_400_000_000_000, 100.0, 0.04, 10
+    strikes = np.linspace(60.0, 160.0, count // (2 * expiries))
+    days = 7 * np.arange(1, expiries + 1)
+    expiry_ns = np.repeat(now_ns + days * 86_400 * 10**9, 2 * strikes.size).astype(np.int64)
+    right = np.tile(np.array([1, -1], dtype=np.int8), strikes.size * expiries)
+    chain = empty_columns(expiry_ns, np.tile(np.repeat(strikes, 2), expiries), right)
+    t = (expiry_ns - now_ns) / YEAR_NS
+    discount, fair = np.exp(-rate * t), np.empty(right.size)
+    iv = np.full(right.size, 0.4)
+    price_european(right, spot / discount, chain.strike, t, discount, iv, fair)
+    chain.bid[:], chain.ask[:], chain.quote_ns[:] = fair, fair + 1e-9, now_ns
+    seconds = math.inf
+    for _ in range(rounds + 1):  # the first compiles it
+        start = time.perf_counter()
+        refresh(chain, now_ns, spot, rate, 90 * 10**9)
+        seconds = min(seconds, time.perf_counter() - start)
+    read = np.isfinite(chain.iv)
+    figures = Figures(
+        "a whole chain refreshed",
+        {"ms": "{:.3f}", "contracts/s": "{:,.0f}", "volatilities": "{:,.0f}"},
+        note="Those far from the money have no time value to read a volatility from.",
+    )
+    figures.add(f"{right.size:,} contracts", 1e3 * seconds, right.size / seconds, int(read.sum()))
+    return figures
+
+
 def quantlib_engine(
     market: Columns,
     make: Callable[[ql.BlackScholesMertonProcess], ql.PricingEngine],
@@ -288,12 +318,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and error of pricing on one core.")
     parser.add_argument("--contracts", type=int, default=200_000)
     parser.add_argument("--americans", type=int, default=5_000)
+    parser.add_argument("--chain", type=int, default=3_000, help="contracts of a whole chain")
     parser.add_argument("--rounds", type=int, default=5)
     add_json(parser)
     arguments = parser.parse_args()
     missing = {} if fast_vollib is not None else {"fast-vollib": "fast-vollib is not installed"}
     european = inversion(arguments.contracts, arguments.rounds)
-    publish(arguments, [european, americans(arguments.americans, arguments.rounds)], missing)
+    american = americans(arguments.americans, arguments.rounds)
+    publish(arguments, [european, chains(arguments.chain, 20), american], missing)
 
 
 if __name__ == "__main__":

@@ -146,3 +146,23 @@ def test_accounts_of_one_market_see_the_same_and_trade_for_themselves() -> None:
 def test_a_number_of_accounts_that_does_not_fill_the_markets_is_refused() -> None:
     with pytest.raises(ConfigError, match="accounts_per_market 4: use a divisor of num_envs 6"):
         make(accounts_per_market=4)
+
+
+@pytest.mark.parametrize("accounts_per_market", [1, 3])
+def test_what_nobody_can_open_is_not_priced_and_nobody_sees_a_difference(
+    accounts_per_market: int,
+) -> None:
+    lazy, whole = (make(accounts_per_market=accounts_per_market) for _ in range(2))
+    advance = whole._markets.advance
+    whole._markets.advance = lambda opens=None: advance()  # type: ignore[method-assign]
+    rng, unpriced = np.random.default_rng(1), 0
+    seen, other = lazy.reset()[0], whole.reset()[0]
+    for _ in range(60):
+        actions = allowed(rng, seen["action_mask"])
+        (seen, reward, *_), (other, same, *_) = lazy.step(actions), whole.step(actions)
+        np.testing.assert_array_equal(seen["observations"], other["observations"])
+        np.testing.assert_array_equal(seen["action_mask"], other["action_mask"])
+        np.testing.assert_array_equal(reward, same)
+        costs = [env._markets.snapshots.most_units.any(axis=1) for env in (lazy, whole)]
+        unpriced += int((costs[1] & ~costs[0]).sum())
+    assert unpriced > 0

@@ -6,7 +6,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from trading.market.fair_value import fair_values, fast_log, normal_cdf
+from trading.market.fair_value import fair_values, fast_exp, fast_log, normal_cdf
 from trading.market.model import DEFAULT_MODEL
 from trading.market.pricing import YEAR_NS, black_price
 from trading.market.surface import surface_iv, variance_years
@@ -53,6 +53,12 @@ def test_normal_distribution_function_is_right_to_ten_digits() -> None:
 def test_logarithm_is_right_to_eleven_digits() -> None:
     x = np.exp(np.linspace(-30.0, 30.0, 100_001))
     assert np.abs(_each(fast_log, x) - np.log(x)).max() < 1e-11
+
+
+def test_exponential_is_right_to_twelve_digits() -> None:
+    x = np.linspace(-700.0, 700.0, 100_001)
+    assert np.abs(_each(fast_exp, x) / np.exp(x) - 1.0).max() < 1e-12
+    assert _each(fast_exp, np.array([-np.inf])).item() < 1e-300
 
 
 @pytest.mark.parametrize("days", [0, 1, 7, 29, 757])

@@ -547,7 +547,7 @@ class HistoricalMarkets(MarketsWithState):
         passed = (self._rng.permutation(count) / count).repeat(self._rows)
         self.snapshot_of += (passed * (self._ends - self.snapshot_of)).astype(np.int64)
 
-    def advance(self) -> NDArray[np.bool_]:
+    def advance(self, opens: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
         """Go on by one bar; returns the accounts whose day is over, bool[B]."""
         self.snapshot_of += 1
         return self.snapshot_of >= self._ends

@@ -108,21 +108,6 @@ def _realised_vol(bars: Bars, window: int) -> float:
 
 
 @njit(cache=True, error_model="numpy")
-def _macd(bars: Bars) -> tuple[float, float]:
-    close, n = bars.close, bars.filled
-    fast = close[0]
-    slow = close[0]
-    signal = 0.0
-    macd = 0.0
-    for i in range(1, n):
-        fast += (close[i] - fast) * (2.0 / 13.0)
-        slow += (close[i] - slow) * (2.0 / 27.0)
-        macd = fast - slow
-        signal += (macd - signal) * (2.0 / 10.0)
-    return macd, macd - signal
-
-
-@njit(cache=True, error_model="numpy")
 def _rsi(bars: Bars) -> float:
     close, n = bars.close, bars.filled
     window = min(14, n - 1)
@@ -132,10 +117,8 @@ def _rsi(bars: Bars) -> float:
     down = 0.0
     for i in range(n - window, n):
         change = close[i] - close[i - 1]
-        if change > 0.0:
-            up += change
-        else:
-            down -= change
+        up += change if change > 0.0 else 0.0
+        down -= 0.0 if change > 0.0 else change
     return (up - down) / (up + down) if up + down > 0.0 else 0.0
 
 
@@ -157,27 +140,40 @@ def _cci(bars: Bars) -> float:
     return (typical - mean) / (0.015 * deviation) if deviation > 0.0 else 0.0
 
 
+# One loop for all of them: each waits for its own last value, and while it waits the others go on.
+# Conditions are combined without branches, which random prices would mispredict every other time.
 @njit(cache=True, error_model="numpy")
-def _adx(bars: Bars) -> float:
-    """Wilder's average directional index over 14 bars, as a fraction; 0 before three bars."""
+def _averages(bars: Bars) -> tuple[float, float, float]:
+    """Return MACD, MACD less its signal, and Wilder's average directional index as a fraction.
+
+    The index is over 14 bars, and 0 before three bars.
+    """
     high, low, close, n = bars.high, bars.low, bars.close, bars.filled
-    if n < 3:
-        return 0.0
+    fast = close[0]
+    slow = close[0]
+    signal = 0.0
+    macd = 0.0
     weight = 1.0 / 14.0
     plus = 0.0
     minus = 0.0
     true_range = 0.0
     index = 0.0
     for i in range(1, n):
+        fast += (close[i] - fast) * (2.0 / 13.0)
+        slow += (close[i] - slow) * (2.0 / 27.0)
+        macd = fast - slow
+        signal += (macd - signal) * (2.0 / 10.0)
         up = high[i] - high[i - 1]
         down = low[i - 1] - low[i]
-        plus += ((up if up > down and up > 0.0 else 0.0) - plus) * weight
-        minus += ((down if down > up and down > 0.0 else 0.0) - minus) * weight
+        plus += ((up if (up > down) & (up > 0.0) else 0.0) - plus) * weight
+        minus += ((down if (down > up) & (down > 0.0) else 0.0) - minus) * weight
         span = max(high[i], close[i - 1]) - min(low[i], close[i - 1])
         true_range += (span - true_range) * weight
-        directional = abs(plus - minus) / (plus + minus) if plus + minus > 0.0 else 0.0
-        index += (directional - index) * weight
-    return index if true_range > 0.0 else 0.0
+        both = plus + minus
+        directional = abs(plus - minus) / (both if both > 0.0 else 1.0)
+        index += ((directional if both > 0.0 else 0.0) - index) * weight
+    known = (n >= 3) & (true_range > 0.0)
+    return macd, macd - signal, index if known else 0.0
 
 
 @njit(cache=True, error_model="numpy")
@@ -208,12 +204,12 @@ def _observe_bars(bars: Bars, out: F32, row: int, k: int) -> int:
         k = put(out, row, k, _log_return(bars, horizon) * 1000.0 / np.sqrt(horizon))
     k = put(out, row, k, _realised_vol(bars, 15))
     k = put(out, row, k, _realised_vol(bars, 60))
-    macd, above_signal = _macd(bars)
+    macd, above_signal, directional = _averages(bars)
     k = put(out, row, k, macd / last * 1000.0)
     k = put(out, row, k, above_signal / last * 1000.0)
     k = put(out, row, k, _rsi(bars))
     k = put(out, row, k, _cci(bars) / 200.0)
-    k = put(out, row, k, _adx(bars))
+    k = put(out, row, k, directional)
     put(out, row, k, _range_position(bars))
     return k + 1
 

@@ -348,8 +348,13 @@ def fill_snapshot(
     rules: TradingRules,
     fees: FeeSchedule,
     s: Scratch,
+    opens: bool = True,
 ) -> None:
-    """Fill snapshot `k`, whose times and spot are set, from a refreshed chain and closed bars."""
+    """Fill snapshot `k`, whose times and spot are set, from a refreshed chain and closed bars.
+
+    Where nobody `opens` a position, as everybody who trades the market holds one, no opening
+    action has legs or units: that spares half of the work.
+    """
     now_ns, age = snapshots.now_ns[k], rules.max_quote_age_ns
     _find_buckets(chain, now_ns, s.group)
     _find_nearest(chain, now_ns, age, s)
@@ -358,10 +363,11 @@ def fill_snapshot(
         s.nearest[:, _CALLS, ATM_SLOT], s.nearest[:, _CALLS, WING_SLOT],
         s.nearest[:, _PUTS, WING_SLOT], snapshots.features, k,
     )  # fmt: skip
-    if snapshots.close_ns[k] - now_ns <= rules.no_open_ns:
+    if not opens or snapshots.close_ns[k] - now_ns <= rules.no_open_ns:
         snapshots.legs[k, :, :] = NO_LEG
-    else:
-        _choose_legs(chain, snapshots.spot[k], now_ns, age, s, snapshots.legs[k])
+        snapshots.most_units[k, :] = 0.0
+        return
+    _choose_legs(chain, snapshots.spot[k], now_ns, age, s, snapshots.legs[k])
     if now_ns - snapshots.spot_ns[k] > age:
         for a in s.tables.with_stock:
             snapshots.legs[k, a, 0] = NO_LEG

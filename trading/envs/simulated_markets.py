@@ -28,6 +28,7 @@ from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.saved_state import MarketsWithState
 from trading.envs.structures import all_actions
 from trading.execution.fees import FeeSchedule
+from trading.market.borrowed import borrowed
 from trading.market.calendar import DAY_NS
 from trading.market.chain import F64, I64, ChainColumns, empty_columns, first_of, refresh, row
 from trading.market.factors import (
@@ -118,11 +119,14 @@ def _show_bar(
     rng: np.random.Generator,
     changed: NDArray[np.bool_],
     s: Scratch,
+    opens: NDArray[np.bool_],
 ) -> None:
     """Bring quotes, implied values and snapshots of markets `which` to their current bar.
 
-    `fresh` markets quote every contract anew.
+    `fresh` markets quote every contract anew. `opens` [M] as in `fill_snapshot`.
     """
+    chains, day, snapshots, s = borrowed(chains), borrowed(day), borrowed(snapshots), borrowed(s)
+    changed = borrowed(changed)
     for m in which:
         size = _CONTRACTS + day.extra[m]
         chain = first_of(row(chains, m), size, _EXPIRIES + day.later[m])
@@ -152,7 +156,7 @@ def _show_bar(
             day.log_spot[m, first + 1 : last + 1],
             last - first,
         )
-        fill_snapshot(chain, snapshots, m, bars, rules, fees, s)
+        fill_snapshot(chain, snapshots, m, bars, rules, fees, s, opens[m])
 
 
 @njit(error_model="numpy")
@@ -292,6 +296,7 @@ class SimulatedMarkets(MarketsWithState):
         self._every = np.arange(markets, dtype=np.int64)
         self._changed = np.zeros(self._chains.strike.shape[1], dtype=np.bool_)
         self._scratch = scratch(rules.structures)
+        self._all_open = np.ones(markets, dtype=np.bool_)
 
     def reseed(self, rng: np.random.Generator) -> None:
         """Draw from another generator from now on."""
@@ -310,10 +315,16 @@ class SimulatedMarkets(MarketsWithState):
             session = self._rng.permutation(each * self._per_episode // count)
         self._start(self._every, bar.repeat(rows), session.repeat(rows))
 
-    def advance(self) -> NDArray[np.bool_]:
-        """Show every market's next bar; returns which accounts' sessions have closed, [B]."""
+    def advance(self, opens: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Show every market's next bar; returns which accounts' sessions have closed, [B].
+
+        `opens` [B] as in `trading.envs.vector_env.Markets`.
+        """
         self._day.bar[:] += 1
-        self._show(self._every, False)
+        by_market = self._all_open
+        if opens is not None:
+            by_market = np.logical_or.reduce(opens.reshape(-1, self._per_market), axis=1)
+        self._show(self._every, False, by_market)
         ended: NDArray[np.bool_] = self._day.bar >= SESSION_BARS
         return ended[self.snapshot_of]
 
@@ -453,7 +464,7 @@ class SimulatedMarkets(MarketsWithState):
         if len(held):
             holdings.legs[accounts] = np.where(legs >= 0, place[np.maximum(legs, 0)], legs)
 
-    def _show(self, which: I64, fresh: bool) -> None:
+    def _show(self, which: I64, fresh: bool, opens: NDArray[np.bool_] | None = None) -> None:
         _show_bar(
             self._chains,
             self._day,
@@ -465,6 +476,7 @@ class SimulatedMarkets(MarketsWithState):
             self._rng,
             self._changed,
             self._scratch,
+            self._all_open if opens is None else opens,
         )
         if self._features is None:
             return

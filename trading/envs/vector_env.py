@@ -70,8 +70,12 @@ class Markets(Protocol):
         """Begin an episode for every account."""
         ...
 
-    def advance(self) -> NDArray[np.bool_]:
-        """Go on by one bar; returns the accounts whose session has closed, bool[B]."""
+    def advance(self, opens: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Go on by one bar; returns the accounts whose session has closed, bool[B].
+
+        Accounts that do not open a position on that bar, as they hold one, need not see what one
+        would cost: `opens` bool[B] says who may; None: all.
+        """
         ...
 
     def over(self) -> NDArray[np.bool_]:
@@ -210,7 +214,7 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         fills, equity at the close, and what that is with all positions closed at the touch.
         """
         self._trade(np.asarray(actions, dtype=np.int64))
-        truncated = self._markets.advance()
+        truncated = self._markets.advance(self._accounts.holdings.units == 0)
         self._observe(self._every)
         reward = self._rewards.astype(np.float32)
         self._returns += self._rewards

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trading.errors import DataError
 from trading.market.contracts import OptionContract
-from trading.market.fair_value import fast_log, normal_cdf
+from trading.market.fair_value import fast_exp, fast_log, normal_cdf
 from trading.market.implied import total_deviations
 from trading.market.pricing import YEAR_NS, IvReason, implied_volatility, refusal
 
@@ -24,6 +24,8 @@ I8 = NDArray[np.int8]
 
 _OK = int(IvReason.OK)
 _DENSITY_AT_0 = 1.0 / np.sqrt(2.0 * np.pi)
+_LANES = 8
+"""Numbers in the widest vector."""
 
 MIN_TIME_VALUE = 0.005
 """USD a share: half a penny tick; a smaller time value is noise, not volatility."""
@@ -35,8 +37,9 @@ def is_tradable(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: 
 
     A quote that is dated ahead of `now_ns` is not fresh.
     """
-    fresh = 0 < quote_ns <= now_ns and now_ns - quote_ns <= max_age_ns
-    return bid > 0.0 and ask > bid and ask < np.inf and fresh
+    # Without branches, so that a loop over quotes compiles to vector instructions.
+    fresh = (quote_ns > 0) & (quote_ns <= now_ns) & (now_ns - quote_ns <= max_age_ns)
+    return (bid > 0.0) & (ask > bid) & (ask < np.inf) & fresh
 
 
 class ChainColumns(NamedTuple):
@@ -135,9 +138,12 @@ def tradable_share(chain: ChainColumns, now_ns: int, max_age_ns: int) -> float:
     return count / n if n else 0.0
 
 
-@njit(cache=True)
-def _mid(bid: float, ask: float, quote_ns: int, now_ns: int, max_age_ns: int) -> float:
-    return 0.5 * (bid + ask) if is_tradable(bid, ask, quote_ns, now_ns, max_age_ns) else np.nan
+@njit(cache=True, error_model="numpy")
+def _read_mids(bid: F64, ask: F64, quote_ns: I64, now_ns: int, max_age_ns: int, mid: F64) -> None:
+    """Fill `mid` [N], NaN where a quote cannot be traded on."""
+    for i in range(len(mid)):
+        tradable = is_tradable(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns)
+        mid[i] = 0.5 * (bid[i] + ask[i]) if tradable else np.nan
 
 
 MARKS = 3
@@ -171,13 +177,13 @@ def mark_value(bid: float, ask: float, quote_ns: int, intrinsic: float, last: fl
 
 @njit(cache=True, error_model="numpy")
 def _imply_forwards(
-    chain: ChainColumns, now_ns: int, spot: float, rate: float, max_age_ns: int, carry: F64
+    chain: ChainColumns, mid: F64, now_ns: int, spot: float, rate: float, carry: F64
 ) -> float:
     """Fill `forward` by the call and put of each expiry whose mids are closest; return the spot.
 
     `carry` [G] is how the last forward that was read had grown over its spot, a year.
     """
-    bid, ask, quote_ns, pair = chain.bid, chain.ask, chain.quote_ns, chain.pair
+    right, strike, pair = chain.right, chain.strike, chain.pair
     for g in range(len(chain.forward)):
         chain.forward[g] = np.nan
         first, last = chain.group_start[g], chain.group_start[g + 1]
@@ -185,16 +191,17 @@ def _imply_forwards(
         if t <= 0.0:
             continue
         discount = np.exp(-rate * t)
-        closest = np.inf
+        closest, nearest = np.inf, -1
         for i in range(first, last):
             j = pair[i]
-            if chain.right[i] != 1 or j < 0:
+            if right[i] != 1 or j < 0:
                 continue
-            call = _mid(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns)
-            put = _mid(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns)
-            if abs(call - put) < closest:
-                closest = abs(call - put)
-                chain.forward[g] = chain.strike[i] + (call - put) / discount
+            apart = abs(mid[i] - mid[j])
+            nearest = i if apart < closest else nearest
+            closest = apart if apart < closest else closest
+        if nearest >= 0:
+            call, put = mid[nearest], mid[pair[nearest]]
+            chain.forward[g] = strike[nearest] + (call - put) / discount
         if np.isnan(spot):
             spot = chain.forward[g] * discount
     for g in range(len(chain.forward)):
@@ -214,28 +221,27 @@ def _mark_all(chain: ChainColumns, spot: float) -> None:
     """Fill `mark`, and forget what was implied before."""
     strike, right, bid, ask = chain.strike, chain.right, chain.bid, chain.ask
     quote_ns, mark = chain.quote_ns, chain.mark
-    iv, delta, gamma, vega, theta = chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta
     for i in range(len(strike)):
         intrinsic = max(right[i] * (spot - strike[i]), 0.0) if spot > 0.0 else np.nan
         mark[i] = mark_value(bid[i], ask[i], quote_ns[i], intrinsic, mark[i])
-        iv[i] = delta[i] = gamma[i] = vega[i] = theta[i] = np.nan
+    for column in (chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta):
+        column[:] = np.nan
 
 
 @njit(cache=True, error_model="numpy")
-def _invert(
-    chain: ChainColumns, now_ns: int, rate: float, max_age_ns: int, line: I64, price: F64, vol: F64
+def _read_strikes(
+    chain: ChainColumns, mid: F64, now_ns: int, rate: float, start: I64, line: I64, lines: F64
 ) -> int:
-    """Imply the volatility of every strike that has a price to read; returns how many have.
+    """Choose what each strike's volatility is read from; returns how many have a price to read.
 
-    For the first of them `line` is the contract that was read, out of the money unless only its
-    pair is quoted, `price` its mid, and `vol` the volatility, or NaN.
+    `line` is the contract that is read, out of the money unless only its pair is quoted. Of `lines`
+    row 0 is its price, row 1 its undiscounted time value, and row 2 the strike. Those of expiry g
+    are `start[g]` to `start[g + 1]`, filled up to whole vectors by the last one, with `line` -1.
     """
     strike, right, pair = chain.strike, chain.right, chain.pair
-    bid, ask, quote_ns = chain.bid, chain.ask, chain.quote_ns
-    work = np.empty((2, len(strike)))
-    x, target = work[0], work[1]
     count = 0
     for g in range(len(chain.forward)):
+        start[g] = count
         first, last = chain.group_start[g], chain.group_start[g + 1]
         t = (chain.expiry_ns[first] - now_ns) / YEAR_NS
         forward = chain.forward[g]
@@ -247,19 +253,120 @@ def _invert(
             above = right[i] * (forward - strike[i])
             if j >= 0 and not (above < 0.0 or (above == 0.0 and right[i] > 0)):
                 continue
-            source, mid = i, _mid(bid[i], ask[i], quote_ns[i], now_ns, max_age_ns)
-            if np.isnan(mid) and j >= 0:
-                source, mid = j, _mid(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns)
-            reason = refusal(mid, right[source], forward, strike[i], t, discount, MIN_TIME_VALUE)
+            source = j if np.isnan(mid[i]) and j >= 0 else i
+            price = mid[source]
+            reason = refusal(price, right[source], forward, strike[i], t, discount, MIN_TIME_VALUE)
             if reason != _OK:
                 continue
-            intrinsic = max(right[source] * (forward - strike[i]), 0.0)
-            line[count], price[count] = source, mid
-            x[count] = -abs(fast_log(forward / strike[i]))
-            target[count] = (mid / discount - intrinsic) / np.sqrt(forward * strike[i])
+            line[count] = source
+            lines[0, count] = price
+            lines[1, count] = price / discount - max(right[source] * (forward - strike[i]), 0.0)
+            lines[2, count] = strike[i]
             count += 1
-    total_deviations(x[:count], target[:count], vol[:count])
+        while count > start[g] and count % _LANES:
+            line[count] = -1
+            for row_of in range(3):
+                lines[row_of, count] = lines[row_of, count - 1]
+            count += 1
+    start[len(chain.forward)] = count
     return count
+
+
+# The loops below write at most two columns and read a few: beyond eight pairs of arrays that
+# might overlap the compiler gives up on vector instructions.
+
+
+@njit(cache=True, error_model="numpy")
+def _scale(forward: float, strike: F64, value: F64, x: F64, target: F64) -> None:
+    """Write what `total_deviations` solves, for strikes of one expiry and their time values."""
+    for k in range(len(strike)):
+        x[k] = -abs(fast_log(forward / strike[k]))
+        target[k] = value[k] / np.sqrt(forward * strike[k])
+
+
+@njit(cache=True, error_model="numpy")
+def _probabilities(
+    forward: float, discount: float, root_t: float, strike: F64, vol: F64, d1: F64, density: F64
+) -> None:
+    """Write d1 of Black's formula, and its density times the discounted forward."""
+    for k in range(len(strike)):
+        deviation = vol[k] * root_t
+        d1[k] = fast_log(forward / strike[k]) / deviation + 0.5 * deviation
+        density[k] = discount * forward * _DENSITY_AT_0 * fast_exp(-0.5 * d1[k] * d1[k])
+
+
+@njit(cache=True, error_model="numpy")
+def _calls(
+    spot: float, share: float, discount: float, root_t: float,
+    strike: F64, vol: F64, d1: F64, delta: F64, price: F64,
+) -> None:  # fmt: skip
+    """Write deltas and prices of calls; `d1` may be `price`."""
+    for k in range(len(strike)):
+        below = normal_cdf(d1[k] - vol[k] * root_t)
+        delta[k] = share * normal_cdf(d1[k])
+        price[k] = spot * delta[k] - discount * strike[k] * below
+
+
+@njit(cache=True, error_model="numpy")
+def _write_greeks(
+    chain: ChainColumns,
+    now_ns: int,
+    spot: float,
+    rate: float,
+    start: I64,
+    line: I64,
+    work: F64,
+) -> None:
+    """Fill iv and greeks of both rights of each strike whose volatility can be found.
+
+    `work` begins with the three rows of `_read_strikes`; the other three are scratch.
+    """
+    right, pair = chain.right, chain.pair
+    iv, delta, gamma, vega, theta = chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta
+    price, value, strike, x, target, vol = work[0], work[1], work[2], work[3], work[4], work[5]
+    count = start[len(chain.forward)]
+    for g in range(len(chain.forward)):
+        a, b = start[g], start[g + 1]
+        _scale(chain.forward[g], strike[a:b], value[a:b], x[a:b], target[a:b])
+    total_deviations(x[:count], target[:count], vol[:count])
+    for g in range(len(chain.forward)):
+        a, b = start[g], start[g + 1]
+        if a == b:
+            continue
+        t = (chain.expiry_ns[chain.group_start[g]] - now_ns) / YEAR_NS
+        discount, root_t, forward = np.exp(-rate * t), np.sqrt(t), chain.forward[g]
+        growth = forward / spot
+        carry, share = np.log(growth) / t, discount * growth
+        for k in range(a, b):
+            vol[k] = vol[k] / root_t
+            if np.isnan(vol[k]):
+                if line[k] >= 0:
+                    vol[k], _ = implied_volatility(
+                        price[k], right[line[k]], forward, strike[k], t, discount, MIN_TIME_VALUE
+                    )
+                if np.isnan(vol[k]):
+                    line[k], vol[k] = -1, 1.0
+        _probabilities(forward, discount, root_t, strike[a:b], vol[a:b], x[a:b], target[a:b])
+        _calls(spot, share, discount, root_t, strike[a:b], vol[a:b], x[a:b], value[a:b], price[a:b])
+        for k in range(a, b):
+            i = line[k]
+            if i < 0:
+                continue
+            deviation, density = vol[k] * root_t, target[k]
+            call, call_delta = price[k], value[k]
+            decay = 0.5 * density * deviation / t
+            call_theta = rate * call - carry * spot * call_delta - decay
+            paid = discount * (forward - strike[k])
+            put_theta = rate * (call - paid) - carry * spot * (call_delta - share) - decay
+            for leg in range(2):
+                j = i if leg == 0 else pair[i]
+                if j < 0:
+                    continue
+                is_call = right[j] > 0
+                iv[j], vega[j] = vol[k], density * root_t
+                gamma[j] = density / (spot * spot * deviation)
+                delta[j] = call_delta if is_call else call_delta - share
+                theta[j] = call_theta if is_call else put_theta
 
 
 # Arrays are taken out of `chain` once: each pass of the tuple to a function counts references.
@@ -280,53 +387,17 @@ def refresh(
     is implied from the nearest forward. A volatility is read from the out-of-the-money contract of
     each strike and serves both rights. For marks see `mark_value`. Unknown values are NaN.
     """
-    n = len(chain.strike)
-    known = np.full(len(chain.forward), np.nan) if grown is None else grown
-    spot = _imply_forwards(chain, now_ns, spot, rate, max_age_ns, known)
+    n, expiries = len(chain.strike), len(chain.forward)
+    known = np.full(expiries, np.nan) if grown is None else grown
+    most = n + _LANES * expiries
+    work = np.empty((7, most))
+    line, start = np.empty(most, np.int64), np.empty(expiries + 1, np.int64)
+    mid = work[6, :n]
+    _read_mids(chain.bid, chain.ask, chain.quote_ns, now_ns, max_age_ns, mid)
+    spot = _imply_forwards(chain, mid, now_ns, spot, rate, known)
     _mark_all(chain, spot)
-    line, work = np.empty(n, np.int64), np.empty((2, n))
-    price, vols = work[0], work[1]
-    count = _invert(chain, now_ns, rate, max_age_ns, line, price, vols)
-    strike, right, pair, expiry_ns = chain.strike, chain.right, chain.pair, chain.expiry_ns
-    iv, delta, gamma, vega, theta = chain.iv, chain.delta, chain.gamma, chain.vega, chain.theta
-    g, t = -1, 0.0
-    discount = forward = root_t = growth = carry = 0.0
-    for k in range(count):
-        i = line[k]
-        if g < 0 or i >= chain.group_start[g + 1]:
-            g += 1
-            while i >= chain.group_start[g + 1]:
-                g += 1
-            t = (expiry_ns[i] - now_ns) / YEAR_NS
-            discount, root_t, forward = np.exp(-rate * t), np.sqrt(t), chain.forward[g]
-            growth = forward / spot
-            carry = np.log(growth) / t
-        vol = vols[k] / root_t
-        if np.isnan(vol):
-            vol, _ = implied_volatility(
-                price[k], right[i], forward, strike[i], t, discount, MIN_TIME_VALUE
-            )
-        if np.isnan(vol):
-            continue
-        deviation = vol * root_t
-        d1 = fast_log(forward / strike[i]) / deviation + 0.5 * deviation
-        density = discount * forward * _DENSITY_AT_0 * np.exp(-0.5 * d1 * d1)
-        share = discount * growth
-        call_delta = share * normal_cdf(d1)
-        call = spot * call_delta - discount * strike[i] * normal_cdf(d1 - deviation)
-        decay = 0.5 * density * deviation / t
-        call_theta = rate * call - carry * spot * call_delta - decay
-        paid = discount * (forward - strike[i])
-        put_theta = rate * (call - paid) - carry * spot * (call_delta - share) - decay
-        for leg in range(2):
-            k_leg = i if leg == 0 else pair[i]
-            if k_leg < 0:
-                continue
-            is_call = right[k_leg] > 0
-            iv[k_leg], vega[k_leg] = vol, density * root_t
-            gamma[k_leg] = density / (spot * spot * deviation)
-            delta[k_leg] = call_delta if is_call else call_delta - share
-            theta[k_leg] = call_theta if is_call else put_theta
+    _read_strikes(chain, mid, now_ns, rate, start, line, work)
+    _write_greeks(chain, now_ns, spot, rate, start, line, work)
     return spot
 
 

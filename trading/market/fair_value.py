@@ -29,6 +29,13 @@ _MIN_DEVIATION = 1e-9
 _MANTISSA_BITS = 52
 _ROOT_HALF_BITS = int(np.float64(sqrt(0.5)).view(np.int64))
 _LOG_2 = log(2.0)
+_PER_LOG_2 = 1.0 / log(2.0)
+_LOG_2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
+_LOG_2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+_TO_WHOLE = 1.5 * 2.0**52
+"""Added to a number, it leaves the nearest whole one in the lowest bits."""
+_EXPONENT_BIAS = 1023
+_LEAST_EXPONENT, _MOST_EXPONENT = -708.0, 708.0
 _SIXTH = 1.0 / 6.0
 _LANES = 4
 
@@ -64,6 +71,23 @@ def fast_log(x: float) -> float:
     series = 1.0 / 7.0 + z * (1.0 / 9.0 + z * (1.0 / 11.0 + z * (1.0 / 13.0)))
     series = 1.0 + z * (1.0 / 3.0 + z * (1.0 / 5.0 + z * series))
     return float(exponent * _LOG_2 + 2.0 * y * series)
+
+
+@njit(cache=True, error_model="numpy")
+def fast_exp(x: float) -> float:
+    """Exponential of x from -708 to 708, and that of the nearer end beyond, to 1e-12 of itself.
+
+    The whole powers of two, and ten terms of the series for what is left.
+    """
+    x = min(max(x, _LEAST_EXPONENT), _MOST_EXPONENT)
+    shifted = x * _PER_LOG_2 + _TO_WHOLE
+    whole = shifted - _TO_WHOLE
+    r = (x - whole * _LOG_2_HIGH) - whole * _LOG_2_LOW
+    series = 1.0 / 40320.0 + r * (1.0 / 362880.0 + r * (1.0 / 3628800.0))
+    series = 1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0 + r * series))
+    series = 1.0 + r * (1.0 + r * (0.5 + r * (_SIXTH + r * (1.0 / 24.0 + r * series))))
+    bits = np.float64(shifted).view(np.int64) + _EXPONENT_BIAS
+    return float(series * np.int64(bits << _MANTISSA_BITS).view(np.float64))
 
 
 @njit(cache=True, error_model="numpy")

@@ -30,10 +30,8 @@ I8 = NDArray[np.int8]
 def _payoff(right: I8, strike: F64, ratio: I64, n_legs: int, spot: float) -> float:
     value = 0.0
     for leg in range(n_legs):
-        if right[leg] == 0:
-            value += ratio[leg] * spot
-        else:
-            value += ratio[leg] * max(right[leg] * (spot - strike[leg]), 0.0)
+        paid = max(right[leg] * (spot - strike[leg]), 0.0)
+        value += ratio[leg] * (spot if right[leg] == 0 else paid)
     return value
 
 
