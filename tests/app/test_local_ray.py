@@ -51,6 +51,17 @@ with ray_runtime(load_settings(None, more, {}), Display(Console(width=200))):
         print("without a token", error.code)
 """
 
+MISSES_AGENT = """
+from trading.app import local_ray
+local_ray.prepare(local=True)
+from ray._private.ray_logging import global_worker_stdstream_dispatcher as shown
+shown.add_handler("test", lambda data: print(data["pid"], *data["lines"]))
+local_ray.say_nothing_of_missing_agents()
+missed = "gcs_server.cc:1361: Failed to establish connection to the event+metrics exporter agent."
+shown.emit({"pid": "gcs_server", "lines": [missed]})
+shown.emit({"pid": "raylet", "lines": [missed, "another line"]})
+"""
+
 AGENTS_HELD = f"""
 import os, signal, threading, time
 from pathlib import Path
@@ -189,6 +200,10 @@ def test_a_ray_that_does_not_come_up_is_started_again(disturbed: Disturbed) -> N
     assert "starting Ray once more: " in output
     assert "answer 42" in output
     assert "raylets 1" in output, "what is left of the first try is gone"
+
+
+def test_nothing_is_shown_of_the_agent_that_is_left_out(tmp_path: Path) -> None:
+    assert run(MISSES_AGENT, tmp_path).splitlines() == ["raylet another line"]
 
 
 def test_the_token_of_others_is_closed_and_kept(

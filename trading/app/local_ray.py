@@ -47,6 +47,9 @@ _STANDS_IN = (
 )
 """What runs where a raylet wants an agent that nobody would ask: it ends when that one does."""
 
+_MISSES_AGENT = "metrics exporter agent"
+"""A server of Ray's logs this, half a minute after its start, of the agent that takes metrics."""
+
 
 class RayDidNotStart(TradingError):
     """No local Ray came up; the message says why, where its logs lie, and what to do."""
@@ -113,6 +116,8 @@ def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
             # Without "local" Ray would join a cluster that somebody else left running here.
             with _ports_of_agents(), _without_idle_parts(**options):
                 ray.init(address="local", **options)
+                if not options.get("include_dashboard", True):
+                    say_nothing_of_missing_agents()
         except ValueError:
             raise
         except Exception as error:
@@ -207,6 +212,21 @@ def _without_idle_parts(
         parameter.RayParams, Node.start_api_server = ray_params, start_api_server
         services._build_python_executable_command_memory_profileable = python
         utils.get_dashboard_dependency_error = lacks
+
+
+def say_nothing_of_missing_agents() -> None:
+    """Leave out of what is shown of Ray's logs that nobody takes its metrics: none is to."""
+    from ray._private.ray_logging import global_worker_stdstream_dispatcher as shown
+
+    def without(show: Callable[[Any], None]) -> Callable[[Any], None]:
+        def show_others(data: Any) -> None:
+            lines = [line for line in data["lines"] if _MISSES_AGENT not in line]
+            if lines:
+                show({**data, "lines": lines})
+
+        return show_others
+
+    shown.handlers = [(name, without(handler)) for name, handler in shown.handlers]
 
 
 def free_ports(count: int) -> list[int]:
