@@ -48,6 +48,7 @@ def replay(folder: Path, model: Path, *, record: bool) -> Application:
         "learning.update_frequency=32",
         "--set",
         "learning.gate.sessions=20",
+        "--set",
         "env.sessions_per_episode=1",
         "--set",
         f"data.record={str(record).lower()}",

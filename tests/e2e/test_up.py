@@ -43,6 +43,7 @@ QUICK = (
     "notify.interval_s=5",
     "--set",
     "learning.gate.sessions=20",
+    "--set",
     "env.sessions_per_episode=1",
     # A gate that lets every working policy pass: what follows a promotion is seen too.
     "--set",
