@@ -332,6 +332,8 @@ def monitored() -> Iterator[Prometheus]:
         folder / "application",
         *("--set", "symbols=SPY"),
         *("--set", "data.simulation.speed=120"),
+        # A local Ray has figures of its own only where it has an agent, which a dashboard brings.
+        *("--set", "ray.dashboard=true"),
         *("--set", "learning.pretrain_steps=0"),
         *("--set", "learning.update_frequency=16"),
         # Whole sessions in the first rollout: so there is a return of an episode.
