@@ -1,11 +1,18 @@
 """What challengers are held to: simulated sessions, and whole recorded days once there are some."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.live.market import DAY, FirstMinutes, serving, settings_for, trade
+from trading.app import fleet, up
+from trading.app.display import Display
+from trading.app.fleet_display import FleetDisplay
+from trading.app.fleet_supervisor import FleetSupervisor
+from trading.app.gate_sessions import check_enough
 from trading.app.held_out import HeldOutSessions
 from trading.config import Settings
 from trading.data.recording import load_recording
@@ -92,7 +99,33 @@ def test_a_history_is_held_out_unless_it_is_trained_on(tmp_path: Path, recorded:
         HeldOutSessions(both)
 
 
-def test_too_few_episodes_for_a_bound_are_refused(tmp_path: Path) -> None:
+def test_halves_of_an_odd_number_have_as_many_episodes_each(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, *FEW, "learning.gate.sessions=21")
+    assert gate_result_of(HeldOutSessions(settings))[1] == {"simulated": 22}
+
+
+def test_too_few_episodes_for_a_bound_are_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = r"learning\.gate\.sessions: 64 sessions, 10 in a row .* are 8 episodes, .* least 200"
+    learns = ("learning.online=true", "data.source=simulation")
+    few = settings_for(tmp_path, "learning.gate.sessions=64", *learns)
     with pytest.raises(ConfigError, match=told):
-        HeldOutSessions(settings_for(tmp_path, "learning.gate.sessions=64"))
+        HeldOutSessions(few)
+
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a part was started")
+
+    for module in (up, fleet):
+        monkeypatch.setattr(module, "ray_runtime", started)
+    shown = Console(file=io.StringIO())
+    with pytest.raises(ConfigError, match=told):
+        up.up(few, None, Display(shown))
+    with pytest.raises(ConfigError, match=told):
+        fleet.up_strategies(Settings(), {"a": few}, None, FleetDisplay(shown, ["a"]))
+    with pytest.raises(ConfigError, match=told):
+        FleetSupervisor(Settings(), {"a": few}, FleetDisplay(shown, ["a"]))
+
+
+def test_who_learns_nothing_needs_no_sessions(tmp_path: Path) -> None:
+    check_enough(settings_for(tmp_path, "learning.gate.sessions=64"))

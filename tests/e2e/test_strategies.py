@@ -28,6 +28,7 @@ RULES = Path(__file__).parents[2] / "examples" / "plugins" / "calm_condor.py"
 SETTINGS = f"""
 symbols: [SPY]
 plugins: [{RULES}]
+env: {{sessions_per_episode: 1}}
 data:
   bar_seconds: 300
   simulation: {{speed: 0, step_seconds: 60}}
@@ -171,6 +172,7 @@ data:
   bar_seconds: 300
   simulation: {speed: 300, step_seconds: 60}
 learner: shared
+env: {sessions_per_episode: 1}
 learning:
   pretrain_steps: 0
   num_envs: 2

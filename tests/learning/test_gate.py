@@ -86,6 +86,19 @@ def test_equal_weights_get_an_equal_result(sessions: Sessions) -> None:
     assert (one.kl, one.compared, one.failed) == (other.kl, other.compared, other.failed)
 
 
+def test_the_sessions_of_a_set_may_be_traded_in_unequal_parts() -> None:
+    parts = [Sessions(11), Sessions(10, seed=1), Sessions(40, seed=2)]
+
+    def in_parts(trader: SessionTrader) -> np.ndarray:
+        return np.concatenate([each(trader) for each in parts])
+
+    result = gate(in_parts, max_kl=99.0).judge(preferring(2, 2.0), preferring(1, 2.0))
+    assert result.passed and result.compared[0].sessions == 61
+    alone = gate(parts[0], max_kl=99.0).judge(preferring(2, 2.0), preferring(1, 2.0))
+    # The first accounts alone are as many again.
+    assert result.kl == alone.kl
+
+
 @pytest.mark.parametrize("acting", ["sampled", "greedy", 0.25])
 def test_both_act_as_they_trade(acting: str | float) -> None:
     taken: list[int] = []

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from trading.app.display import Display
+from trading.app.gate_sessions import check_enough
 from trading.app.restarts import Restarts
 from trading.app.waiting import Begun, Heartbeat, StopRequested, arrived
 from trading.config import Settings
@@ -217,6 +218,7 @@ class _Application:
 
         settings, display = self._settings, self._display
         assembly.check_plugins(settings)
+        check_enough(settings)
         self._plugins = assembly.chosen_plugins(settings)
         settings.paths.state_dir.mkdir(parents=True, exist_ok=True)
         self._faults.begin()

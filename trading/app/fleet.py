@@ -34,6 +34,7 @@ from trading.app.driver import (
     without_secrets,
 )
 from trading.app.fleet_display import FleetDisplay
+from trading.app.gate_sessions import check_enough
 from trading.app.shared_address import SharedLearnerAddress, shared_settings, sharing
 from trading.app.strategy_process import StrategyStart, run_strategy
 from trading.app.up import STOP_LIMIT_S, check_replay, ray_runtime, stop_signals
@@ -100,6 +101,7 @@ def up_strategies(
     for each in strategies.values():
         check_replay(each)
         assembly.check_plugins(each)
+        check_enough(each)
     if claim and sharing(strategies):
         raise ConfigError([NOT_TOGETHER])
     stop = threading.Event()

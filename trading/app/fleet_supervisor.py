@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from trading.app.cluster_feed import cluster_feed
 from trading.app.fleet import Fleet, direct_readers, fleet_name, ray_address
 from trading.app.fleet_display import FleetDisplay
+from trading.app.gate_sessions import check_enough
 from trading.config import Settings
 from trading.live import assembly
 from trading.logs import get_logger
@@ -35,6 +36,8 @@ class FleetSupervisor:
     ------
     PluginError
         A strategy's plug-in is missing or wrong.
+    ConfigError
+        A strategy that learns has too few sessions for its gate.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class FleetSupervisor:
     ) -> None:
         for each in strategies.values():
             assembly.check_plugins(each)
+            check_enough(each)
         self._common, self._strategies = common, strategies
         self._stop = threading.Event()
         self._fleet = Fleet(common, strategies, None, display, self._stop, ray_address())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from trading.app.gate_sessions import check_enough, half_of_sessions
 from trading.config import Settings
 from trading.data.recording import load_recording, recorded_runs
 from trading.envs.history import History, single_days, write_history
@@ -15,7 +16,6 @@ from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import history_returns, simulation_returns
 from trading.execution.fees import FeeSchedule
 from trading.learning.champion.gate import Gate, HeldOut, Returns, SessionTrader
-from trading.learning.champion.non_inferiority import ENOUGH_SESSIONS
 from trading.live import assembly
 from trading.live.simulated_world import simulated_world
 from trading.logs import get_logger
@@ -49,7 +49,7 @@ class HeldOutSessions:
         self._recent = settings.paths.state_dir / "held-out" / _RECENT
         self._known: list[date] | None = None
         gate = settings.learning.gate
-        _check_enough(gate.sessions, settings.env.sessions_per_episode)
+        check_enough(settings)
         self._judgements = 0
         self._fixed = [HeldOut(_SIMULATED, self._trade_simulated, self._take_other_sessions)]
         if gate.history is not None:
@@ -112,8 +112,8 @@ class HeldOutSessions:
 
     def _trade_simulated(self, trader: SessionTrader) -> Returns:
         """Sessions that are always the same, and as many that each judgement has for itself."""
-        same, others = _halves(self._settings.learning.gate.sessions)
-        played = [self._markets(same, 0), self._markets(others, self._judgements)]
+        half = half_of_sessions(self._settings)
+        played = [self._markets(half, 0), self._markets(half, self._judgements)]
         return np.concatenate([each(trader) for each in played])
 
     def _markets(self, sessions: int, judgement: int) -> "HeldOutMarkets":
@@ -125,25 +125,6 @@ class HeldOutSessions:
     def _days(self, folder: Path) -> "HeldOutDays":
         per_episode = self._settings.env.sessions_per_episode
         return HeldOutDays(folder, self._rules, self._fees, per_episode, self._features)
-
-
-def _halves(sessions: int) -> tuple[int, int]:
-    """Return how many sessions are always the same, and how many are others each time."""
-    return sessions - sessions // 2, sessions // 2
-
-
-def _check_enough(sessions: int, per_episode: int) -> None:
-    """Refuse a test whose bounds nothing bears, as each episode counts once."""
-    episodes = sum(-(-half // per_episode) for half in _halves(sessions))
-    if episodes < ENOUGH_SESSIONS:
-        raise ConfigError(
-            [
-                f"learning.gate.sessions: {sessions} sessions, {per_episode} in a row "
-                f"(env.sessions_per_episode), are {episodes} episodes, and fewer than "
-                f"{ENOUGH_SESSIONS} show nothing: take at least {ENOUGH_SESSIONS * per_episode}, "
-                "or shorter episodes"
-            ]
-        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from trading.app import local_ray
 from trading.app.cluster_feed import reading_the_clusters
 from trading.app.display import Display
 from trading.app.driver import Summary, account_name, run_application
+from trading.app.gate_sessions import check_enough
 from trading.config import Settings, absolute_paths
 from trading.data.flatfiles import minute_bars_path, quotes_path
 from trading.errors import AccountLeased, FlatFileError
@@ -53,6 +54,7 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
     settings = absolute_paths(settings)
     check_replay(settings)
     assembly.check_plugins(settings)
+    check_enough(settings)
     stop = threading.Event()
 
     def waiting(leased: AccountLeased) -> None:

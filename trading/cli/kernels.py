@@ -21,7 +21,7 @@ _WARM_UP_RUN = (
     *("--duration", str(_TRADING_S)),
     # Few of everything: what counts is that each part runs once.
     *("--set", "learning.pretrain_steps=4096", "--set", "learning.update_frequency=16"),
-    *("--set", "data.simulation.speed=600", "--set", "learning.gate.sessions=20"),
+    *("--set", "data.simulation.speed=600", "--set", "learning.gate.sessions=200"),
 )
 _BACKTEST = ("backtest", "--simulated", "2")
 _TRIES = 8

@@ -350,12 +350,15 @@ class _Watched:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._accounts = 0
         self._state = policy.initial_state(0)
         self._kept: list[tuple[FloatArray, BoolArray, BoolArray, FloatArray]] = []
 
     def __call__(self, observation: dict[str, npt.NDArray[Any]], first: BoolArray) -> IntArray:
-        if not self._kept:
-            self._state = self._policy.initial_state(len(first))
+        if len(first) != self._accounts:
+            # Other sessions of the set begin, of another number of accounts.
+            self._accounts = len(first)
+            self._state = self._policy.initial_state(self._accounts)
         seen = np.asarray(observation[OBSERVATIONS], dtype=np.float32)
         mask = np.asarray(observation[ACTION_MASK], dtype=np.bool_)
         decision, self._state = self._policy.act(seen, mask, self._state, first)
@@ -365,12 +368,13 @@ class _Watched:
         if not mask[np.arange(len(first)), decision.actions].all():
             raise _Misbehaved(MASK, "a forbidden action was taken")
         some = slice(_PROBE_ACCOUNTS)
-        with np.errstate(divide="ignore"):
-            log_probs = np.log(decision.probabilities[some])
-        self._kept.append((seen[some], mask[some], first[some].copy(), log_probs))
+        if not self._kept or len(first[some]) == len(self._kept[0][2]):
+            with np.errstate(divide="ignore"):
+                log_probs = np.log(decision.probabilities[some])
+            self._kept.append((seen[some], mask[some], first[some].copy(), log_probs))
         return decision.actions
 
     def probe(self) -> _Probe:
-        """Return the states that the first accounts came to."""
+        """Return the states that the first accounts came to, as many of them at a time."""
         seen, mask, first, log_probs = zip(*self._kept, strict=True)
         return _Probe(np.stack(seen), np.stack(mask), np.stack(first), np.stack(log_probs))
