@@ -382,6 +382,23 @@ def test_a_restored_environment_goes_on_to_the_bit() -> None:
         assert np.array_equal(reward, same)
 
 
+@pytest.mark.parametrize("saved", [3, 6])
+def test_a_state_of_accounts_of_other_underlyings_is_refused(saved: int) -> None:
+    """Its arrays have the shapes of this one's."""
+    made = [
+        SimulatedOptionsVectorEnv(
+            12, DEFAULT_RULES._replace(underlyings_per_account=rows), DEFAULT_FEES
+        )
+        for rows in (saved, 2)
+    ]
+    for env in made:
+        env.reset()
+    state, before = made[0].get_state(), made[1].get_state()
+    with pytest.raises(DataError, match=f"accounts of {saved} underlyings, and .* is 2: start new"):
+        made[1].set_state(state)
+    np.testing.assert_equal(made[1].get_state(), before)
+
+
 def test_a_backtest_counts_accounts_and_not_their_rows(history: Path) -> None:
     for trader in (random_masked(2), BUY_AND_HOLD, SHORT_STRANGLE):
         result = backtest_history(history, RULES, DEFAULT_FEES, trader, SESSIONS)

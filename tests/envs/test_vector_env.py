@@ -148,11 +148,12 @@ def test_a_number_of_accounts_that_does_not_fill_the_markets_is_refused() -> Non
         make(accounts_per_market=4)
 
 
-@pytest.mark.parametrize("accounts_per_market", [1, 3])
+@pytest.mark.parametrize(("accounts_per_market", "underlyings"), [(1, 1), (3, 1), (1, 2), (3, 2)])
 def test_what_nobody_can_open_is_not_priced_and_nobody_sees_a_difference(
-    accounts_per_market: int,
+    accounts_per_market: int, underlyings: int
 ) -> None:
-    lazy, whole = (make(accounts_per_market=accounts_per_market) for _ in range(2))
+    rules = DEFAULT_RULES._replace(underlyings_per_account=underlyings)
+    lazy, whole = (make(rules=rules, accounts_per_market=accounts_per_market) for _ in range(2))
     advance = whole._markets.advance
     whole._markets.advance = lambda opens=None: advance()  # type: ignore[method-assign]
     rng, unpriced = np.random.default_rng(1), 0

@@ -323,7 +323,8 @@ class SimulatedMarkets(MarketsWithState):
         self._day.bar[:] += 1
         by_market = self._all_open
         if opens is not None:
-            by_market = np.logical_or.reduce(opens.reshape(-1, self._per_market), axis=1)
+            by_market = np.zeros(len(self._every), dtype=np.bool_)
+            by_market[self.snapshot_of[opens]] = True
         self._show(self._every, False, by_market)
         ended: NDArray[np.bool_] = self._day.bar >= SESSION_BARS
         return ended[self.snapshot_of]

@@ -31,7 +31,7 @@ from trading.envs.rules import TradingRules
 from trading.envs.saved_state import copy_state, restore_state
 from trading.envs.shared_accounts import observe_others, trade_accounts
 from trading.envs.simulated_markets import SimulatedMarkets
-from trading.errors import ConfigError
+from trading.errors import ConfigError, DataError
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
 from trading.market.randomisation import (
@@ -249,7 +249,11 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
 
         Some tens of kB an account.
         """
-        return {"accounts": copy_state(self._state()), "markets": self._markets.get_state()}
+        return {
+            "rows": self.rows,
+            "accounts": copy_state(self._state()),
+            "markets": self._markets.get_state(),
+        }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on, to the last bit, where another environment of equal arguments stood.
@@ -259,6 +263,13 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         DataError
             The state is of an environment of another size or kind; reset this one then.
         """
+        # Rows of other accounts have arrays of the same shapes, and states of before had one each.
+        rows = state.get("rows", 1)
+        if rows != self.rows:
+            raise DataError(
+                f"the state is of accounts of {rows} underlyings, and "
+                f"env.underlyings_per_account is {self.rows}: start new episodes"
+            )
         self._markets.set_state(state["markets"])
         restore_state(self._state(), state["accounts"], "accounts")
 
