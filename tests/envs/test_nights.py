@@ -15,7 +15,14 @@ from tests.envs.fortnight import CALENDAR, SYMBOL, days, in_batch, kinds, live, 
 from trading.envs.accounts import Accounts, new_accounts, open_accounts
 from trading.envs.catalogue import CLOSE, HOLD, action_names
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
-from trading.envs.history import History, history_of_days, single_days, write_history
+from trading.envs.history import (
+    HistoricalMarkets,
+    History,
+    episode_starts,
+    history_of_days,
+    single_days,
+    write_history,
+)
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
 from trading.envs.nights import close_accounts
 from trading.envs.quote_arrays import QuoteArrays, quote_arrays
@@ -125,9 +132,26 @@ def test_sessions_go_on_from_each_other_up_to_a_corporate_action(week: Path) -> 
 
 
 def test_an_episode_is_at_most_so_many_sessions_as_there_are_in_a_row(week: Path) -> None:
-    env = HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, week, sessions_per_episode=9)
-    lived = in_batch(env, keeps(0))
-    assert len(lived.seen) == 4 * (History(week, RULES, DEFAULT_FEES).days[0].bars - 1)
+    bars = History(week, RULES, DEFAULT_FEES).days[0].bars - 1
+    lived = set()
+    for seed in range(8):
+        env = HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, week, seed, sessions_per_episode=9)
+        lived.add(len(in_batch(env, keeps(0)).seen))
+    assert lived == {4 * bars, bars}
+
+
+def test_runs_of_every_length_are_traded(week: Path) -> None:
+    following = np.array([*range(1, 12), -1, *range(13, 16), -1, -1])
+    assert episode_starts(following, 10).tolist() == [0, 1, 2, 12, 16]
+    assert episode_starts(following, 3).tolist() == [*range(10), 12, 13, 16]
+    assert episode_starts(following, 1).tolist() == list(range(17))
+    # Days of two underlyings stand between each other.
+    assert episode_starts(np.array([2, 3, 4, -1, 5, -1]), 3).tolist() == [0, 1, 2]
+    markets = HistoricalMarkets(
+        64, History(week, RULES, DEFAULT_FEES), np.random.default_rng(0), sessions_per_episode=3
+    )
+    markets.restart(np.arange(64))
+    assert {int(each) for each in markets._day_of(np.arange(64))} == {0, 1, 4}
 
 
 def test_each_day_of_a_history_without_nights_is_an_episode_and_that_is_said(

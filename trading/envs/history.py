@@ -504,10 +504,10 @@ def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
 class HistoricalMarkets(MarketsWithState):
     """Accounts on the days of a history; see `trading.envs.vector_env.Markets`.
 
-    Every episode begins on a day drawn at random, at its first bar, and goes on through the nights
-    for at most `sessions_per_episode` sessions, as far as the history has them. First episodes
-    start at staggered times of their days. The rows of an account of several `underlyings` trade
-    the same date.
+    Every episode begins on a day drawn at random of `episode_starts`, at its first bar, and goes on
+    through the nights for at most `sessions_per_episode` sessions, as far as they follow each
+    other. First episodes start at staggered times of their days. The rows of an account of several
+    `underlyings` trade the same date.
     """
 
     def __init__(
@@ -532,8 +532,7 @@ class HistoricalMarkets(MarketsWithState):
         self._per_episode, self._rows = sessions_per_episode, underlyings
         self.common = history.common_days(underlyings, each_once=each_once)
         self._left = sessions_left(self.common.following)
-        most = min(sessions_per_episode - 1, int(self._left.max()))
-        self._starts = np.flatnonzero(self._left >= most)
+        self._starts = episode_starts(self.common.following, sessions_per_episode)
         self._rng = rng
 
     def reseed(self, rng: np.random.Generator) -> None:
@@ -620,6 +619,20 @@ def sessions_left(following: I64) -> I64:
             left[day] += 1
             k = int(following[k])
     return left
+
+
+def episode_starts(following: I64, sessions_per_episode: int) -> I64:
+    """Return the days on which an episode may begin.
+
+    So many sessions go on from each; where a run of days without a gap is shorter, all of the run.
+    """
+    left = sessions_left(following)
+    run = left.copy()
+    # The first days of runs before those that go on from them, which learn the length so.
+    for day in np.argsort(-left, kind="stable"):
+        if following[day] >= 0:
+            run[following[day]] = run[day]
+    return np.flatnonzero(left >= np.minimum(sessions_per_episode - 1, run))
 
 
 @njit(cache=True, error_model="numpy")
