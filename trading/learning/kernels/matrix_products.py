@@ -1,10 +1,11 @@
 """Matrix products of few rows with weights that are packed once, as one register-blocked loop.
 
 BLAS is made for large matrices: it packs both sides on every call, which costs as much as the
-product of 8 to 32 rows itself. Here the weights are packed once an update, in panels as wide as a
-tile; a tile of the product stays in the processor's registers from the first term to the last, and
-a panel in its first cache from tile to tile (K. Goto and R. van de Geijn, "Anatomy of
-high-performance matrix multiplication", ACM TOMS 34 (2008)).
+product of 8 to 32 rows itself. Here the weights are packed once for all steps of a call, which are
+those of a thread's share of a minibatch, or the one of a decision; in panels as wide as a tile. A
+tile of the product stays in the processor's registers from the first term to the last, and a panel
+in its first cache from tile to tile (K. Goto and R. van de Geijn, "Anatomy of high-performance
+matrix multiplication", ACM TOMS 34 (2008)).
 """
 
 from typing import Any, NamedTuple
