@@ -171,7 +171,12 @@ def learner(pipe: Any, folder: str) -> None:
 
     told = [f"symbols=[{', '.join(NAMES)}]", f"paths.state_dir={folder}"]
     settings = load_settings(None, [*told, "learning.num_env_runners=0"], {})
-    local_ray.start(include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
+    local_ray.start(
+        include_dashboard=False,
+        log_to_driver=False,
+        follow_logs=False,
+        object_store_memory=100_000_000,
+    )
     give_way(LEARNING)
     algorithm = build.build_algorithm(
         settings,

@@ -553,7 +553,7 @@ What to do about each. Every alert carries the address of its section as the ann
 The account's totals go on after a restart, those of the feed and the learner count from the start
 of the process. A gauge is `NaN` while it is unknown. Beside these there are
 `trading_bot_process_*`, which are the live market's memory, CPU time and open files, and
-Ray's own, `ray_*`, on a port of every node.
+Ray's own, `ray_*`, on a port of every node; a local Ray has them with `ray.dashboard` alone.
 
 {_metric_table()}
 

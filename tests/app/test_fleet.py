@@ -4,7 +4,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -305,14 +305,20 @@ def test_who_is_told_to_stop_while_it_starts_ends_in_order(
     strategies: dict[str, Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = []
+    joined: list[bool] = []
 
     def told(*_: object) -> None:
         raise StopRequested("Serve")
 
-    monkeypatch.setattr(module, "ray_runtime", lambda *_: nullcontext())
+    def ray_runtime(*_: object, others_join: bool) -> AbstractContextManager[None]:
+        joined.append(others_join)
+        return nullcontext()
+
+    monkeypatch.setattr(module, "ray_runtime", ray_runtime)
     monkeypatch.setattr(module, "ray_address", lambda: "here")
     monkeypatch.setattr(Fleet, "begin", lambda *_: None)
     monkeypatch.setattr(Fleet, "serve", told)
     monkeypatch.setattr(Fleet, "close", lambda _: closed.append(True))
     module.up_strategies(Settings(), strategies, None, shown())
     assert closed == [True]
+    assert joined == [True], "the strategies have logs shown, each in a file of its own"

@@ -15,7 +15,8 @@ from tests.waits import START_S
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = (
-    "num_cpus=1, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False"
+    "num_cpus=1, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False, "
+    "follow_logs=False"
 )
 
 START = f"""
@@ -34,14 +35,20 @@ for address, port in sorted(listeners(descendants(os.getpid()))):
 """
 
 WITH_DASHBOARD = """
-import sys, urllib.error, urllib.request
+import os, sys, urllib.error, urllib.request
+from pathlib import Path
 from rich.console import Console
 from trading.app.display import Display
 from trading.app.up import ray_runtime
 from trading.config import load_settings
+from tests.sockets import descendants
 
 more = ["ray.dashboard=true", "serving.port=0", "ray.object_store_mb=100"]
-with ray_runtime(load_settings(None, more, {}), Display(Console(width=200))):
+display = Display(Console(width=200))
+with ray_runtime(load_settings(None, more, {}), display, shows_logs=False, others_join=True):
+    for process in descendants(os.getpid()):
+        if b"log_monitor.py" in Path(f"/proc/{process}/cmdline").read_bytes():
+            print("logs are followed")
     from ray._private.worker import get_dashboard_url
     address = "http://" + get_dashboard_url()
     print("page", urllib.request.urlopen(address).status)
@@ -52,14 +59,23 @@ with ray_runtime(load_settings(None, more, {}), Display(Console(width=200))):
 """
 
 MISSES_AGENT = """
-from trading.app import local_ray
-local_ray.prepare(local=True)
+import os
+os.environ.update(RAY_ADDRESS="a local Ray", RAY_enable_metrics_collection="0")
+import ray
 from ray._private.ray_logging import global_worker_stdstream_dispatcher as shown
-shown.add_handler("test", lambda data: print(data["pid"], *data["lines"]))
-local_ray.say_nothing_of_missing_agents()
+from rich.console import Console
+from trading.app.display import Display
+from trading.app.up import ray_runtime
+from trading.config import load_settings
+
+def join(**_):
+    shown.add_handler("test", lambda data: print(data["pid"], *data["lines"]))
+
+ray.init = join
 missed = "gcs_server.cc:1361: Failed to establish connection to the event+metrics exporter agent."
-shown.emit({"pid": "gcs_server", "lines": [missed]})
-shown.emit({"pid": "raylet", "lines": [missed, "another line"]})
+with ray_runtime(load_settings(None, [], {}), Display(Console(quiet=True))):
+    shown.emit({"pid": "gcs_server", "lines": [missed]})
+    shown.emit({"pid": "raylet", "lines": [missed, "another line"]})
 """
 
 AGENTS_HELD = f"""
@@ -155,6 +171,7 @@ def test_a_local_ray_listens_on_the_loopback_only_and_keeps_its_token_to_itself(
     assert len(token.read_text()) == 64
     running = " ".join(" ".join(line) for line in lines if line[:1] == ["runs"])
     assert "gcs_server" in running and "default_worker" in running
+    assert "-I -S -c" in running, "what stands in for the agent"
     for nobody_asks in ("dashboard.py", "log_monitor.py", "/monitor.py"):
         assert nobody_asks not in running
 
@@ -166,6 +183,7 @@ def test_the_dashboard_is_told_where_it_is_and_wants_the_token(tmp_path: Path) -
     assert "ray get-auth-token" in said
     assert "page 200" in lines
     assert "without a token 401" in lines
+    assert "logs are followed" in lines, "for the strategies that join"
 
 
 class Disturbed(NamedTuple):
@@ -202,7 +220,13 @@ def test_a_ray_that_does_not_come_up_is_started_again(disturbed: Disturbed) -> N
     assert "raylets 1" in output, "what is left of the first try is gone"
 
 
-def test_nothing_is_shown_of_the_agent_that_is_left_out(tmp_path: Path) -> None:
+def test_what_stands_in_for_an_agent_ends_where_its_raylet_is_gone_already() -> None:
+    from trading.app import local_ray
+
+    subprocess.run([sys.executable, *local_ray.STANDS_IN], timeout=START_S, check=True)
+
+
+def test_who_joins_is_shown_nothing_of_the_agent_that_is_left_out(tmp_path: Path) -> None:
     assert run(MISSES_AGENT, tmp_path).splitlines() == ["raylet another line"]
 
 

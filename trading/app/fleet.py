@@ -112,7 +112,7 @@ def up_strategies(
             if not claim:
                 strategies = stack.enter_context(_one_connection(strategies))
             _check_connections(strategies)
-        stack.enter_context(ray_runtime(common, display.common, name))
+        stack.enter_context(ray_runtime(common, display.common, name, others_join=True))
         stack.enter_context(stop_signals(stop))
         fleet = Fleet(common, strategies, duration_s, display, stop, ray_address(), claim=claim)
         if joins and (direct := direct_readers(strategies)):

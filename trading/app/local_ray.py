@@ -20,6 +20,7 @@ log = get_logger(__name__)
 TRIES = 5
 _LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0 Ray has the address 127.0.0.1, as on desktops, and every part of it listens there only."""
+_METRICS = "RAY_enable_metrics_collection"
 _SERVE = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
@@ -41,12 +42,15 @@ _AGENTS = (
 )
 _NOT_EPHEMERAL = (20_000, 30_000)
 """Above the ports of Ray's workers, below those that Linux gives out."""
-_STANDS_IN = (
-    "import os, time; raylet = os.getppid(); "
-    "any(time.sleep(0.5) for _ in iter(lambda: os.getppid() == raylet, False))"
+STANDS_IN = (
+    *("-I", "-S", "-c"),
+    "import os, sys, time; "
+    "runs = lambda: open(sys.argv[1] % os.getppid()).read().startswith(sys.argv[2]); "
+    "any(time.sleep(0.5) for _ in iter(runs, False))",
+    *("/proc/%d/comm", "raylet"),
 )
-"""What runs where a raylet wants an agent that nobody would ask: it ends when that one does."""
-
+"""What Python runs where a raylet wants an agent that nobody would ask: it ends when that one does,
+also where the raylet was gone before Python was up. A raylet may not take quotes in it."""
 _MISSES_AGENT = "metrics exporter agent"
 """A server of Ray's logs this, half a minute after its start, of the agent that takes metrics."""
 
@@ -67,7 +71,7 @@ def prepare(*, local: bool, dashboard: bool = False) -> None:
         os.environ.setdefault(name, value)
     if local:
         if not dashboard:
-            os.environ.setdefault("RAY_enable_metrics_collection", "0")
+            os.environ.setdefault(_METRICS, "0")
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ[_LOOPBACK_ONLY] = "0"
         if os.environ["RAY_AUTH_MODE"] == "token":
@@ -91,7 +95,9 @@ def keep_replica_on_loopback() -> None:
     replica.add_port_to_grpc_server = on_loopback
 
 
-def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
+def start(
+    tell: Callable[[str], None] = lambda _: None, *, follow_logs: bool = True, **options: Any
+) -> None:
     """`ray.init` of a local Ray with these options, tried again where it does not come up.
 
     On a machine that is busy, or that reads Ray from its disk for the first time, a part may come
@@ -101,6 +107,8 @@ def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
     ----------
     tell
         Told before every try but the first.
+    follow_logs
+        Whether anybody who joins it may be shown what its processes log.
 
     Raises
     ------
@@ -114,10 +122,8 @@ def start(tell: Callable[[str], None] = lambda _: None, **options: Any) -> None:
         before = children()
         try:
             # Without "local" Ray would join a cluster that somebody else left running here.
-            with _ports_of_agents(), _without_idle_parts(**options):
+            with _ports_of_agents(), _without_idle_parts(follow_logs, **options):
                 ray.init(address="local", **options)
-                if not options.get("include_dashboard", True):
-                    say_nothing_of_missing_agents()
         except ValueError:
             raise
         except Exception as error:
@@ -168,12 +174,12 @@ def _ports_of_agents() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_idle_parts(
-    *, include_dashboard: bool = True, log_to_driver: bool = True, **_: Any
+    follow_logs: bool, *, include_dashboard: bool = True, **_: Any
 ) -> Iterator[None]:
     """Leave out the processes of a Ray that nobody would ask, which start before it is there.
 
     Without a dashboard these are its server, the agent that tells it of this node, and the
-    autoscaler, which makes no nodes here; where logs are not shown, who follows their files. A
+    autoscaler, which makes no nodes here; where logs are shown nobody, who follows their files. A
     raylet ends when its agent does, so something small stands in for that one.
     """
     from ray._private import parameter, ray_constants, services, utils
@@ -187,7 +193,7 @@ def _without_idle_parts(
 
     def with_few_parts(**options: Any) -> Any:
         chosen = ray_params(**{**options, "no_monitor": not include_dashboard})
-        if not log_to_driver:
+        if not follow_logs:
             chosen.include_log_monitor = False
         return chosen
 
@@ -196,7 +202,7 @@ def _without_idle_parts(
 
     def stand_in(component: str, *arguments: Any, **options: Any) -> list[str]:
         if component == ray_constants.PROCESS_TYPE_DASHBOARD_AGENT:
-            return [sys.executable, "-I", "-S", "-c", _STANDS_IN]
+            return [sys.executable, *STANDS_IN]
         command: list[str] = python(component, *arguments, **options)
         return command
 
@@ -215,7 +221,12 @@ def _without_idle_parts(
 
 
 def say_nothing_of_missing_agents() -> None:
-    """Leave out of what is shown of Ray's logs that nobody takes its metrics: none is to."""
+    """Leave out of what is shown of Ray's logs that nobody takes its metrics, where none is to.
+
+    To be called once it is started or joined.
+    """
+    if os.environ.get(_METRICS) != "0":
+        return
     from ray._private.ray_logging import global_worker_stdstream_dispatcher as shown
 
     def without(show: Callable[[Any], None]) -> Callable[[Any], None]:

@@ -89,6 +89,8 @@ def ray_runtime(
     namespace: str | None = None,
     shows_logs: bool | None = None,
     ahead: Sequence[str] = (),
+    *,
+    others_join: bool = False,
 ) -> Iterator[None]:
     """Join the cluster that the settings or the environment name, else start a local one.
 
@@ -101,6 +103,8 @@ def ray_runtime(
     ahead
         Packages that are imported meanwhile, since starting Ray is waiting for processes. None of
         them may know Ray: two threads would import the same.
+    others_join
+        Whether further drivers join it, who may have logs shown where this one has not.
     """
     address = settings.ray.address or os.environ.get("RAY_ADDRESS")
     if not address:
@@ -125,9 +129,11 @@ def ray_runtime(
             display.phase,
             include_dashboard=settings.ray.dashboard,
             object_store_memory=settings.ray.object_store_mb * 2**20,
+            follow_logs=common["log_to_driver"] or others_join,
             **common,
         )
         display.note(_dashboard_note())
+    local_ray.say_nothing_of_missing_agents()
     importing.join()
     try:
         yield
