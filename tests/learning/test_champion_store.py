@@ -87,8 +87,20 @@ def test_a_number_is_never_given_twice(store: ChampionStore, tmp_path: Path) -> 
 def test_the_one_that_trades_and_the_one_before_are_kept(store: ChampionStore) -> None:
     for seed in range(3, 9):
         write(store, seed, account(2, 1, newest=seed - 1))
-    assert store.numbers() == [1, 2, 6, 7, 8]
+    assert store.numbers() == [1, 2, 5, 6, 7, 8]
     assert store.load(2).version == 20
+
+
+def test_who_has_not_heard_of_the_owners_choice_removes_nothing_that_trades(
+    tmp_path: Path,
+) -> None:
+    store = ChampionStore(tmp_path, keep=1)
+    write(store, 1)
+    write(store, 2, account(1), PromotedBy.OWNER)
+    write(store, 3, account(2, 1), PromotedBy.OWNER)
+    # By a driver to whom champion 1 trades still.
+    write(store, 4, account(1))
+    assert {2, 3} <= set(store.numbers())
 
 
 def test_the_one_before_is_the_accounts_or_what_the_manifest_tells(store: ChampionStore) -> None:
@@ -201,11 +213,11 @@ def test_accounts_that_share_a_folder_leave_each_others_champions_alone(tmp_path
     news = [store.news_for(account(1)) for store in (one, two)]
     assert [each and each.champion for each in news] == [2, 3]
     assert one.news_for(account(2)) is None
-    for seed in range(4, 8):
+    for seed in range(4, 10):
         write(two, seed, account(3, newest=seed - 1))
-    assert two.numbers() == [2, 3, 6, 7], "kept are two each, and who trades"
+    assert two.numbers() == [2, 3, 6, 7, 8, 9], "kept are four each, and who trades"
     newcomer = ChampionStore(tmp_path, keep=2, account_id="three")
     assert newcomer.news_for(account()) is None
     choice = OwnerChoice(tmp_path, 2, account_id="three")
-    assert choice.prepare("champion-7", SMALL, account(1)).number == 8
-    assert newcomer.metadata(8)["account"] == "three" and newcomer.news_for(account())
+    assert choice.prepare("champion-9", SMALL, account(1)).number == 10
+    assert newcomer.metadata(10)["account"] == "three" and newcomer.news_for(account())

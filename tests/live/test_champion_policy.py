@@ -104,7 +104,7 @@ class Live:
         return self.obey(effect, OwnerCommand.PROMOTE)
 
     def roll_back(self) -> str:
-        return self.obey(self.choice.roll_back(self.account), OwnerCommand.ROLLBACK)
+        return self.obey(self.choice.roll_back(CONFIG, self.account), OwnerCommand.ROLLBACK)
 
     def fall(self) -> None:
         """A drawdown under the champion, as the broker finds it at a bar."""
@@ -329,7 +329,7 @@ def test_of_two_choices_at_once_the_later_number_trades_and_the_other_is_refused
     live.promote(4)
     with pytest.raises(OwnerRefused, match="champion 4 was promoted meanwhile"):
         live.obey(effect, OwnerCommand.PROMOTE)
-    back = live.choice.roll_back(live.account)
+    back = live.choice.roll_back(CONFIG, live.account)
     live.promote(6)
     with pytest.raises(OwnerRefused, match="champion 5 has taken over meanwhile"):
         live.obey(back, OwnerCommand.ROLLBACK)
@@ -351,6 +351,28 @@ def test_a_champion_to_fall_back_to_that_cannot_be_read_stops_no_trading(live: L
     execute_command(broker, Command(OwnerCommand.PROMOTE, "bob"), NOW_NS * 2, effect=effect)
     broker.journal.close()
     assert Live(again.folder).trades() == 2
+
+
+def test_a_champion_of_another_network_is_not_fallen_back_to_and_ends_no_trading(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Policy(clstm_config(2, 2, feature_hidden=3, actor_hidden=2, critic_hidden=2), 1)
+    live.store.write_again(live.store.load(1)._replace(weights=other.weights()), live.account)
+    before = live.broker.journal.last_seq
+    with pytest.raises(CheckpointError, match="does not fit the configured network"):
+        live.roll_back()
+    assert live.broker.journal.last_seq == before and live.trades() == 2
+    live.fall()
+    for _ in range(2):
+        live.follow()
+    assert (live.broker.account.champion, live.trades()) == (1, 2)
+    assert live.broker.account.trading_state is TradingState.REDUCING
+    assert caplog.text.count("a champion cannot be read") == 1
+    before = live.broker.journal.last_seq
+    live.die()
+    with pytest.raises(CheckpointError, match="does not fit the configured network"):
+        Live(live.folder)
+    assert again_seq(live) == before
 
 
 def test_what_cannot_be_read_is_taken_up_once_it_can(

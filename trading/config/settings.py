@@ -654,7 +654,13 @@ class LearningSettings(Section):
     save_frequency: Annotated[
         Count, _about("Live decisions between two checkpoints.", env="SAVE_FREQUENCY")
     ] = 1024
-    keep_checkpoints: Annotated[Count, _about("Checkpoints kept; older ones are removed.")] = 5
+    keep_checkpoints: Annotated[
+        Count,
+        _about(
+            "Checkpoints kept; older ones are removed. Of an account's champions the newest four "
+            "stay in any case."
+        ),
+    ] = 5
     lockstep: Annotated[
         bool | None,
         _about("Whether trading waits for each update; unset: only in a replay at speed 0."),

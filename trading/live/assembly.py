@@ -359,9 +359,10 @@ def champion_change(
     from trading.execution.events import OwnerCommand
 
     choice = owner_choice(settings, noted)
+    config = model_config(settings)
     if command.command is OwnerCommand.PROMOTE:
-        return choice.promote(command.which, model_config(settings), account)
-    return choice.roll_back(account)
+        return choice.promote(command.which, config, account)
+    return choice.roll_back(config, account)
 
 
 def stream_settings(settings: Settings, endpoint: "Endpoint") -> "StreamSettings":

@@ -6,7 +6,13 @@ from trading.errors import CheckpointError
 from trading.execution.broker import PaperBroker
 from trading.execution.events import ChallengerRejected, ChampionPromoted, PromotedBy
 from trading.learning.champion.owner_choice import adopted, worth
-from trading.learning.champion.store import AccountChampion, Champion, ChampionStore, first_state
+from trading.learning.champion.store import (
+    AccountChampion,
+    Champion,
+    ChampionStore,
+    first_state,
+    fits,
+)
 from trading.learning.policy import Policy
 from trading.logs import get_logger
 
@@ -43,10 +49,11 @@ class ChampionPolicy:
         Raises
         ------
         CheckpointError
-            There is none, or it cannot be read.
+            There is none, it cannot be read, or does not fit the network.
         """
         account = self._broker.account
         champion, news = first_state(self._champions, AccountChampion.of(account))
+        self._check(champion)
         if news is not None:
             if not account.champion:
                 began = {"by": PromotedBy.START, "before": 0, "kl": None, "compared": ()}
@@ -88,9 +95,10 @@ class ChampionPolicy:
             self._load(champion, now_ns)
 
     def _read(self, number: int) -> Champion | None:
-        """Return a champion; None where it cannot be read, which is told once."""
+        """Return a champion; None where it cannot be read or trade, which is told once."""
         try:
             champion = self._champions.load(number)
+            self._check(champion)
         except (CheckpointError, OSError) as error:
             if str(error) != self._fault:
                 log.error("a champion cannot be read", champion=number, reason=str(error))
@@ -98,6 +106,11 @@ class ChampionPolicy:
             return None
         self._fault = ""
         return champion
+
+    def _check(self, champion: Champion) -> None:
+        """Raise CheckpointError for one of another network, before the journal names it."""
+        path = self._champions.path(champion.number)
+        fits(champion.weights, self._policy.config, path)
 
     def _promote(
         self, event: ChampionPromoted, champion: Champion, now_ns: int, equity: float | None

@@ -132,15 +132,16 @@ class OwnerChoice:
 
         return effect
 
-    def roll_back(self, account: AccountChampion) -> "Effect":
+    def roll_back(self, config: "CLSTMConfig", account: AccountChampion) -> "Effect":
         """Return what lets the champion before trade again.
 
         Raises
         ------
         CheckpointError
-            There is none, or it cannot be read.
+            There is none, it cannot be read, or does not fit the network.
         """
         champion = self.champions.load(self.champions.before(account))
+        fits(champion.weights, config, self.champions.path(champion.number))
 
         def effect(
             broker: "PaperBroker", _: "Command", now_ns: int, equity: float | None

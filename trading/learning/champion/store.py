@@ -44,6 +44,9 @@ PASSED_OVER = ".passed-over"
 """In a champion that an older version left aside: no start takes it up, its owner may."""
 ACCOUNT = "account"
 """In a champion's manifest: for which account it was written."""
+FEWEST = 4
+"""Of an account's newest champions, which are kept whatever the setting: a driver that has not
+heard yet whom the owner chose removes none of what may trade, or be fallen back to."""
 _LOCK = ".lock"
 _NAME = "champion"
 
@@ -115,8 +118,8 @@ class ChampionStore:
     checkpoints
         The folder of the learner's checkpoints.
     keep
-        Champions of the account kept, at least 1; the one that trades and the one before it always
-        are.
+        Champions of the account kept, at least `FEWEST`; the one that trades and the one before it
+        always are.
     clock
         Seconds since 1970, for the time of a promotion.
     noted
@@ -135,7 +138,7 @@ class ChampionStore:
         noted: Mapping[str, Any] | None = None,
         account_id: str = "",
     ) -> None:
-        self._store = CheckpointStore(Path(checkpoints) / FOLDER, keep, _NAME)
+        self._store = CheckpointStore(Path(checkpoints) / FOLDER, max(keep, FEWEST), _NAME)
         self.directory = self._store.directory
         self._clock = clock
         self._noted = dict(noted or {})
