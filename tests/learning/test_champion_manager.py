@@ -138,6 +138,28 @@ def test_a_lost_champion_is_written_again_from_memory(
     assert at_two.promote(write(4), not_worse(40)).champion == 3
 
 
+@pytest.mark.parametrize("offered", [False, True])
+def test_what_the_owner_chose_and_the_one_before_it_are_in_memory(
+    tmp_path: Path, at_two: ChampionManager, offered: bool
+) -> None:
+    champions = store(tmp_path)
+    if offered:
+        at_two.promote(write(4), not_worse(40))
+    numbers = []
+    for seed in (5, 6):
+        why = Promotion(10 * seed, PromotedBy.OWNER, "by hand")
+        numbers.append(champions.write(write(seed), why, AT_TWO).champion)
+    first, second = numbers
+    # With an offer open, and of two choices at once the second alone is heard of.
+    chosen = AccountChampion(first, 2, second, 2)
+    if not offered:
+        chosen = AccountChampion(second, first, second, 3)
+    assert at_two.follow(chosen)
+    shutil.rmtree(champions.directory)
+    assert not at_two.follow(chosen)
+    assert champions.numbers() == sorted([chosen.before, chosen.champion])
+
+
 def test_a_champion_that_cannot_be_read_is_told_once_and_hinders_no_later_one(
     tmp_path: Path, at_two: ChampionManager, caplog: pytest.LogCaptureFixture
 ) -> None:

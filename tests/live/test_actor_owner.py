@@ -14,6 +14,7 @@ from ray import cloudpickle
 from tests.live import market as market_of_test
 from tests.live.market import FirstMinutes, serving, settings_for, write_first_champion
 from trading.app.driver import without_secrets
+from trading.errors import OwnerRefused
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
 from trading.execution.mailbox import ask, mailbox_path
@@ -158,7 +159,9 @@ def test_faults_of_disks_and_a_busy_trader_leave_the_owner_a_hearing(
     assert live.status()["account"]["trading_state"] == "HALTED"
 
 
-def test_without_its_secrets_it_waits_and_holds_none(tmp_path: Path) -> None:
+def test_without_its_secrets_it_waits_and_holds_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = settings_for(tmp_path, "learning.lockstep=false")
     secrets = settings.credentials.model_copy(update={"control_token": _secret(TOKEN)})
     told = without_secrets(settings.model_copy(update={"credentials": secrets}))
@@ -169,6 +172,10 @@ def test_without_its_secrets_it_waits_and_holds_none(tmp_path: Path) -> None:
         market = LiveMarket(told, replace(endpoint, api_key=""), assembly.chosen_plugins(settings))
         assert market.progress().locked
         assert market.progress().phase == "starting"
+        with monkeypatch.context() as patch:
+            patch.setattr(live_actor, "_UNLOCK_TIMEOUT_S", 0.01)
+            with pytest.raises(OwnerRefused, match="the live market is starting"):
+                market.control_digest()
         market.unlock(secrets, key)
         assert market.control_digest() == hashlib.sha256(TOKEN.encode()).digest()
         await_that("trading", lambda: market.progress().connected)

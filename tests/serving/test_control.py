@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ray.exceptions import RayTaskError
 
 from tests.execution.scene import NOW_NS, market, new_broker, open_order
 from trading.errors import OwnerRefused
@@ -28,6 +29,7 @@ from trading.serving.control import (
     TokenBucket,
     add_control,
 )
+from trading.serving.live_market import NamedActor
 
 TOKEN = "a-token-of-the-test-0123456789"
 
@@ -118,6 +120,27 @@ def test_without_a_configured_token_every_command_is_refused(owner: Market) -> N
         assert response.status_code == 403
         assert "set CONTROL_TOKEN" in response.json()["said"]
     assert owner.broker.account.owner_commands == 0
+
+
+def test_while_the_token_is_not_known_yet_the_owner_is_told_to_come_again(
+    owner: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting = "the live market is starting: give the command again"
+    begun = False
+
+    async def ask(actor: NamedActor, method: str, arguments: tuple[object, ...]) -> Any:
+        if not begun:
+            # As Ray tells what a method of an actor raised.
+            raise RayTaskError(method, "", OwnerRefused(starting)).as_instanceof_cause()
+        return await owner(method, 1.0, *arguments)
+
+    monkeypatch.setattr(NamedActor, "_ask", ask)
+    app = FastAPI()
+    add_control(app, NamedActor("live", "here").ask)
+    response = post(app, "halt")
+    assert (response.status_code, response.json()) == (503, {"done": False, "said": starting})
+    begun = True
+    assert post(app, "halt").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -379,8 +379,15 @@ class LiveMarket:
         return account.champion if self._trader is not None and account is not None else None
 
     def control_digest(self) -> bytes | None:
-        """SHA-256 of the owner's token; None where none is configured."""
-        self._unlocked.wait(_UNLOCK_TIMEOUT_S)
+        """SHA-256 of the owner's token; None where none is configured.
+
+        Raises
+        ------
+        OwnerRefused
+            It is not known yet.
+        """
+        if not self._unlocked.wait(_UNLOCK_TIMEOUT_S):
+            raise OwnerRefused("the live market is starting: give the command again")
         token = self._settings.credentials.control_token
         return hashlib.sha256(token.get_secret_value().encode()).digest() if token else None
 

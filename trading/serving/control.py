@@ -17,6 +17,7 @@ import msgspec
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.security import HTTPBearer
 
+from trading.errors import OwnerRefused
 from trading.execution.commands import Command
 from trading.execution.events import OwnerCommand
 
@@ -103,7 +104,10 @@ class OwnerAccess:
     async def admit(self, authorization: str) -> None:
         """Raise ControlError unless the header carries the owner's token, and not too often."""
         if self._clock() - self._asked_s >= _DIGEST_KEPT_S:
-            self._digest = await self._ask("control_digest", _DIGEST_TIMEOUT_S)
+            try:
+                self._digest = await self._ask("control_digest", _DIGEST_TIMEOUT_S)
+            except OwnerRefused as starting:
+                raise ControlError(503, str(starting), **{"Retry-After": "5"}) from None
             self._asked_s = self._clock()
         if self._digest is None:
             raise ControlError(
@@ -219,7 +223,10 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     409: _answer("It cannot be done, and why", _TOLD),
     413: _answer(f"The body is longer than {MOST_BYTES} bytes", _TOLD),
     429: _answer("Too many commands", _TOLD),
-    503: _answer("Nobody trades who could obey", _object("status", "reason")),
+    503: _answer(
+        "Nobody trades who could obey, or not yet",
+        _object("status", "reason", "said", done={"type": "boolean"}),
+    ),
 }
 _TAKES = {
     "requestBody": {

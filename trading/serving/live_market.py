@@ -9,7 +9,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from trading.errors import TradingError
+from trading.errors import OwnerRefused, TradingError
 from trading.live.status_updates import StatusUpdate
 from trading.logs import get_logger
 
@@ -58,6 +58,8 @@ class NamedActor:
         ------
         LiveMarketUnavailable
             No such actor, it died, it failed, or it gave no answer in time.
+        OwnerRefused
+            The actor refuses its owner, and says why.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -68,6 +70,8 @@ class NamedActor:
             raise LiveMarketGone("the actor is dead or restarting") from None
         except RayError as error:
             cause = getattr(error, "cause", None) or error
+            if isinstance(cause, OwnerRefused):
+                raise OwnerRefused(str(cause)) from None
             raise LiveMarketUnavailable(f"{method} failed: {type(cause).__name__}") from error
 
     async def _ask(self, method: str, arguments: tuple[object, ...]) -> Any:

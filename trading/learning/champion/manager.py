@@ -1,6 +1,7 @@
 """The driver's side of the champions: offers a challenger, and follows what the account decides."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -142,7 +143,7 @@ class ChampionManager:
         if offer and offer.champion > account.newest and offer.before == account.champion:
             return False
         self._offer = None
-        return self._take_up(account.champion)
+        return self._take_up(account)
 
     def settle(self) -> None:
         """Take up all that waits, for a learner that has no account of its own."""
@@ -153,16 +154,18 @@ class ChampionManager:
         self._account = account._replace(refusals=account.refusals + len(self._rejections))
         self._offer, self._rejections = None, []
 
-    def _take_up(self, number: int) -> bool:
-        """Have the account's champion in memory; whether it is another one than before."""
+    def _take_up(self, account: AccountChampion) -> bool:
+        """Have the account's champion in memory; whether it is another one than before.
+
+        The one before it is, too, where it can be read.
+        """
+        number = account.champion
         if number == self.champion.number:
             self.fault = ""
             return False
+        known = {each.number: each for each in (self._before, self._present) if each}
         try:
-            if self._before is not None and self._before.number == number:
-                champion = self._before
-            else:
-                champion = self.champions.load(number)
+            champion = known.get(number) or self.champions.load(number)
         except (CheckpointError, OSError) as error:
             fault = (
                 f"the account's champion {number} cannot be read ({error}): let another one trade "
@@ -173,7 +176,10 @@ class ChampionManager:
             self.fault = fault
             return False
         self.fault = ""
-        self._before, self._present = self._present, champion
+        self._before, self._present = known.get(account.before), champion
+        if account.before and self._before is None:
+            with suppress(CheckpointError, OSError):
+                self._before = self.champions.load(account.before)
         return True
 
     def _write_lost(self) -> None:
