@@ -1,6 +1,7 @@
 """The algorithm on a small Ray of its own."""
 
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -8,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from structlog.testing import capture_logs
 
 from tests.learning.algorithms import HIDDEN, NETWORK, OPTIONS, Build, config, equal, learned, live
 from tests.learning.experience import random_rollout
 from tests.learning.recall_env import MaskedRecallVectorEnv
 from tests.usual import clstm_config, ppo_settings
-from trading.errors import LearnerLostError, LearningError
+from trading.errors import LearnerLostError, LearningError, SettingRefused
 from trading.learning.build import Start, pretrain, revive, warm_start
 from trading.learning.checkpoints import CheckpointStore, load_module_weights
 from trading.learning.policy import Policy
@@ -106,6 +108,40 @@ def test_a_restored_algorithm_continues_as_the_uninterrupted_one(
     assert equal(algorithm.env_runner.policy.weights(), saved)
     algorithm.feed(live(2))
     assert learned(algorithm.train()) == uninterrupted
+
+
+def as_saved_by_a_former_version(path: Path, model: dict[str, object], **update: object) -> None:
+    """Put settings that are gone into the config that RLlib opens a checkpoint by."""
+    file = path / CLSTMPPO.CLASS_AND_CTOR_ARGS_FILE_NAME
+    made = pickle.loads(file.read_bytes())
+    ((state,), _) = made["ctor_args_and_kwargs"]
+    state |= {**update, "_model_config": {**state["_model_config"], **model}}
+    file.write_bytes(pickle.dumps(made))
+
+
+OFF = {"window": None, "residual": False, "feature_layers": 1}
+
+
+def test_a_checkpoint_of_settings_that_are_gone_opens_unless_its_network_had_one(
+    build: Build, tmp_path: Path
+) -> None:
+    algorithm = build(config())
+    algorithm.train()
+    path = Path(algorithm.save_to_path(str(tmp_path / "saved")))
+    as_saved_by_a_former_version(path, OFF, target_kl=None, vtrace_rho=1.0, vtrace_c=1.0, burn_in=8)
+    with capture_logs() as told:
+        restored = CLSTMPPO.from_checkpoint(path)
+    try:
+        assert equal(restored.weights(), algorithm.weights())
+        restored.train()
+        assert restored.iteration == 2
+    finally:
+        restored.stop()
+    gone = [line for line in told if "is gone" in line["event"]]
+    assert [(line["name"], line["value"]) for line in gone] == [("burn_in", 8)]
+    as_saved_by_a_former_version(path, {"window": 30})
+    with pytest.raises(SettingRefused, match="window=30: there is no such setting any more"):
+        CLSTMPPO.from_checkpoint(path)
 
 
 def test_fed_rollouts_of_any_shape_are_learned_from_together(build: Build) -> None:

@@ -85,6 +85,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda c: c.rl_module(model_config={"feature_hiden": 8}),
         "feature_hiden is no part",
     ),
+    "a part that is gone": (
+        lambda c: c.rl_module(model_config={"residual": True}),
+        "residual=True: there is no such setting any more",
+    ),
     "schedule": (lambda c: c.training(lr=[[5, 1e-3], [9, 1e-4]]), "first timestep"),
     "batch_mode": (lambda c: c.env_runners(batch_mode="complete_episodes"), "truncate_episodes"),
     "explore": (lambda c: c.env_runners(explore=False), "evaluation_config"),
@@ -107,6 +111,19 @@ def test_what_would_have_no_effect_is_refused(name: str) -> None:
     change(changed)
     with pytest.raises((SettingRefused, ValueError), match=instead):
         changed.validate()
+
+
+@pytest.mark.parametrize("name", ["target_kl", "vtrace_rho", "vtrace_c", "burn_in"])
+def test_a_setting_that_is_gone_is_refused_with_why(name: str) -> None:
+    told = f"{name}=2: there is no such setting any more"
+    with pytest.raises(SettingRefused, match=told):
+        config().training(**{name: 2})
+    with pytest.raises(SettingRefused, match=told):
+        config().update_from_dict({name: 2})
+
+
+def test_a_part_that_is_gone_may_be_given_as_it_has_to_be() -> None:
+    config().rl_module(model_config={"window": None, "feature_layers": 1}).validate()
 
 
 def test_an_evaluation_may_take_the_most_likely_action() -> None:

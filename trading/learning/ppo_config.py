@@ -16,7 +16,7 @@ from trading.config import LearningSettings
 from trading.errors import LearningError, SettingRefused
 from trading.learning.module import CLSTMModule
 from trading.learning.ppo_update import PPOSettings
-from trading.learning.rllib_settings import INSTEAD, without_effect
+from trading.learning.rllib_settings import GONE_HERE, INSTEAD, without_effect, without_gone
 from trading.learning.runner import BatchedEnvRunner
 
 Schedule: TypeAlias = float | list[Any]
@@ -97,6 +97,24 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
         self.reporting(min_time_s_per_iteration=None, min_sample_timesteps_per_iteration=0)
         self.evaluation(evaluation_config={"explore": False})
 
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Open what `get_state` told, of a version with settings that are gone as well."""
+        opened: Self = super().from_state(without_gone(state))
+        return opened
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Set an attribute.
+
+        Raises
+        ------
+        SettingRefused
+            It is a setting that is gone: `from_state` would leave it out.
+        """
+        if key in GONE_HERE["learning"]:
+            raise SettingRefused(f"{key}={value!r}: {INSTEAD[key]}")
+        super().__setattr__(key, value)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open a config that was pickled when it held `ppo` as one value."""
         ppo = state.pop("ppo", None)
@@ -108,7 +126,7 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
             }
             state = {**vars(now), **state, **of_ppo, "grad_clip": ppo.max_grad_norm}
             state["num_epochs"] = ppo.epochs
-        self.__dict__.update(state)
+        self.__dict__.update(without_gone(state))
 
     @property
     def ppo(self) -> PPOSettings:
@@ -169,6 +187,11 @@ class CLSTMPPOConfig(AlgorithmConfig):  # type: ignore[misc]
             as lost; None: for ever.
         **kwargs
             RLlib's own settings, and fields of `PPOSettings` that RLlib has no name for.
+
+        Raises
+        ------
+        SettingRefused
+            A setting is gone; says why.
         """
         if ppo is not NotProvided:
             self.ppo = ppo

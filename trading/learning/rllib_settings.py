@@ -4,7 +4,7 @@ RLlib keeps the settings of all its algorithms in one class. One that this algor
 at is refused where it differs from its default: nothing that a user sets is without effect.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from textwrap import shorten
 from typing import Any
@@ -12,7 +12,11 @@ from typing import Any
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.utils import force_list
 
+from trading.config.gone import GONE, gone, in_effect
 from trading.learning.clstm import CLSTMConfig
+from trading.logs import get_logger
+
+log = get_logger(__name__)
 
 _HONOURED = """
 algo_class placement_strategy num_cpus_for_main_process custom_resources_for_main_process
@@ -56,6 +60,12 @@ _EPISODES = (
     "rollouts are arrays, there is no Episode: use on_sample_end, whose samples are Rollouts, or "
     'let the environment put arrays into info["episode"], which become metrics'
 )
+
+GONE_HERE = {
+    section: {key.partition(".")[2]: key for key in GONE if key.startswith(f"{section}.")}
+    for section in ("learning", "model")
+}
+"""Of the settings that are gone, those of the update and of the network: the key by the name."""
 
 INSTEAD = {
     "train_batch_size": "set train_batch_size_per_learner",
@@ -110,8 +120,32 @@ INSTEAD = {
     "num_sgd_iter": "set num_epochs",
     "lambda": "set lambda_",
     "learning_rate": "set lr",
+    **{name: gone(key) for name, key in GONE_HERE["learning"].items()},
 }
 """What to do instead, by setting."""
+
+
+def without_gone(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a saved config without settings of the update that are gone.
+
+    One that had an effect is told in the log. An option of the network stays where it had one:
+    weights that were learnt with it mean something else without it, so `without_effect` tells it.
+    """
+    kept = dict(state)
+    for name, key in GONE_HERE["learning"].items():
+        value = kept.pop(name, None)
+        if in_effect(key, value):
+            log.warning("a setting of a saved algorithm is gone", name=name, value=value)
+    model = kept.get("_model_config")
+    if isinstance(model, dict):
+        keys = GONE_HERE["model"]
+        kept["_model_config"] = {
+            name: value
+            for name, value in model.items()
+            if name not in keys or in_effect(keys[name], value)
+        }
+    return kept
+
 
 _EPISODE_EVENTS = ("on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end")
 
@@ -158,7 +192,12 @@ def _of_model(config: Any) -> Iterator[str]:
     names = set(CLSTMConfig.__dataclass_fields__) - {"observation_size", "action_count"}
     if is_dataclass(model):
         yield f"rl_module(model_config={model!r}): give a dict with some of {sorted(names)}"
-    elif unknown := sorted(set(model or {}) - names - {"vf_share_layers"}):
+        return
+    keys = GONE_HERE["model"]
+    for name, value in (model or {}).items():
+        if name in keys and in_effect(keys[name], value):
+            yield f"rl_module(model_config=...): {name}={_short(value)}: {gone(keys[name])}"
+    if unknown := sorted(set(model or {}) - names - keys.keys() - {"vf_share_layers"}):
         yield (
             f"rl_module(model_config=...): {', '.join(unknown)} is no part of the CLSTM; it has "
             f"{', '.join(sorted(names))}"
