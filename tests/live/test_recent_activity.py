@@ -215,7 +215,7 @@ def test_cash_that_was_moved_is_told_with_its_time_after_a_restart_too(tmp_path:
     moved = CashMoved(3 * SECOND_NS, 1, -250.0, 99.0)
     book = RecentActivity()
     book.follow([moved], 2)
-    assert book.as_values()["moves"] == {"2": [3, -250.0]}
+    assert book.as_values()["moves"] == {"2": [3, -250.0, 99.0]}
     path = tmp_path / "journal.sqlite"
     with Journal(path) as journal:
         journal.open_account("paper", 1_000.0, SECOND_NS)
@@ -223,7 +223,7 @@ def test_cash_that_was_moved_is_told_with_its_time_after_a_restart_too(tmp_path:
         again = RecentActivity()
         again.open(path, journal.last_seq)
         told = again.as_values()
-    assert told["moves"] == {"2": [3, -250.0]}, "however much happened since"
+    assert told["moves"] == {"2": [3, -250.0, 99.0]}, "however much happened since"
 
 
 def test_the_gates_numbers_are_kept() -> None:

@@ -133,7 +133,7 @@ def test_the_journal_is_searched_by_order_and_symbol(scene: Scene, watched: Watc
 def test_sessions_end_when_the_exchange_closed_and_cash_that_is_moved_is_no_gain(
     scene: Scene, watched: Watched
 ) -> None:
-    """A summer's session, a half-day, and 1,000 USD that are paid in between."""
+    """A summer's session, a half-day, and as much paid in between as there was."""
     page = watched.page
     page.goto(scene.server.url)
     expect(page.locator("#equity .uplot")).to_have_count(2)
@@ -142,9 +142,9 @@ def test_sessions_end_when_the_exchange_closed_and_cash_that_is_moved_is_no_gain
     points = page.evaluate(
         """async ([sessions, moves]) => {
             const chart = await import(`${document.baseURI}page/chart.js`);
-            return chart.withoutMoves(chart.closes(sessions, NaN, 0), moves);
+            return chart.scaledByMoves(chart.closes(sessions, NaN, 0), moves);
         }""",
-        [sessions, {"5": [paid, 1_000.0]}],
+        [sessions, {"5": [paid, 1_000.0, 1_000.0]}],
     )
     assert points == [[summer, 2_000.0], [half, 2_100.0]]
     shown = page.evaluate(
@@ -158,6 +158,33 @@ def test_sessions_end_when_the_exchange_closed_and_cash_that_is_moved_is_no_gain
     page.get_by_role("button", name="All sessions").click()
     expect(page.locator("#equity h2")).to_contain_text("at the sessions")
     assert watched.errors == []
+
+
+@pytest.mark.parametrize(
+    ("points", "move", "worst"),
+    [
+        ([110e3, 85e3, 100e3, 10e3], [3, -90e3, 100e3], 85 / 110),
+        ([100e3, 90e3, 100e3, 1e6], [3, 900e3, 100e3], 0.9),
+        ([100e3, 90e3, 100e3, 1e6], [3, 900e3, None], 0.9),
+        ([100e3, 0.0, 50e3, 50e3], [2, 50e3, 0.0], 1 / 3),
+        ([100e3, 90e3, 90e3, 0.0], [3, -90e3, 90e3], 1.0),
+    ],
+    ids=["taken out", "paid in", "equity not known", "without worth", "all of it"],
+)
+def test_a_move_of_cash_leaves_the_drawdown_the_percent_that_it_was(
+    scene: Scene, watched: Watched, points: list[float], move: list[float], worst: float
+) -> None:
+    page = watched.page
+    page.goto(scene.server.url)
+    drawdown = page.evaluate(
+        """async ([points, move]) => {
+            const { scaledByMoves } = await import(`${document.baseURI}page/chart.js`);
+            const { curve } = await import(`${document.baseURI}page/equity.js`);
+            return curve(scaledByMoves(points, { 5: move })).drawdown;
+        }""",
+        [list(enumerate(points, 1)), move],
+    )
+    assert min(drawdown) == pytest.approx(100 * (worst - 1))
 
 
 def test_it_is_stopped_and_resumed_with_the_token_and_a_confirmation(

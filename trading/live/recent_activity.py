@@ -96,8 +96,8 @@ class RecentActivity:
         self._bars: dict[str, list[float]] = {}
         self._sessions: dict[str, list[float]] = {}
         """Time of the close and equity (USD) of each session, by its date."""
-        self._moves: dict[str, list[float]] = {}
-        """Time and USD of cash that was paid in (+) or taken out, by number."""
+        self._moves: dict[str, list[float | None]] = {}
+        """Time, USD paid in (+) or taken out, and the equity before it where known, by number."""
         self._fills: dict[str, dict[str, Any]] = {}
         self._decisions: dict[str, dict[str, Any]] = {}
         self._notes: dict[str, dict[str, Any]] = {}
@@ -262,7 +262,7 @@ class RecentActivity:
                     del self._sessions[next(iter(self._sessions))]
             case _:
                 if isinstance(event, CashMoved):
-                    moved = [_seconds(event.ts_ns), event.amount]
+                    moved = [_seconds(event.ts_ns), event.amount, event.equity]
                     _put(self._moves, seq, moved, MOST_MOVES)
                 told = {
                     "t": _seconds(event.ts_ns),

@@ -36,6 +36,22 @@ export function withoutMoves(points, moves) {
 }
 
 /**
+ * The same points scaled by cash that was moved later, as the account scales its peak: losses stay the percent they were.
+ * A move is time, amount and the worth before it; where that was not known, the point before it says it.
+ */
+export function scaledByMoves(points, moves) {
+  const moved = Object.values(moves ?? {}).sort(([a], [b]) => a - b);
+  const steps = moved.map(([at, amount, equity]) => [at, amount, equity ?? points.findLast(([t]) => t <= at)?.[1] ?? 0]);
+  const later = (t, worth) =>
+    steps.reduce((sum, [at, amount, before]) => {
+      if (at < t) return sum;
+      // Without worth there are no percent to keep: the loss in USD stays.
+      return before > 0 && before + amount >= 0 ? (sum * (before + amount)) / before : sum + amount;
+    }, worth);
+  return points.map(([t, worth]) => [t, later(t, worth)]);
+}
+
+/**
  * `make()` gives uPlot's options without size; it is called again when the theme or `kind` changes.
  * `said` tells the picture in words to who does not see it.
  */

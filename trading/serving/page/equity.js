@@ -1,17 +1,17 @@
 // The account's worth over the session and over sessions, its drawdown, and what the day is made of.
 import { html, useMemo, useRef, useState } from "./vendor/preact.js";
-import { Chart, axis, closes, colour, newYork, timeAxis, withoutMoves } from "./chart.js";
+import { Chart, axis, closes, colour, newYork, scaledByMoves, timeAxis } from "./chart.js";
 import { Choice, Section, Table } from "./parts.js";
 import { clock, day as dateOf, number, percent, signedUsd, short, trend, usd } from "./format.js";
 
 /** Rows of time, worth and drawdown (percent). `peak` is the highest worth before them, if known. */
-function curve(points, peak) {
+export function curve(points, peak) {
   const times = points.map(([t]) => t);
   const worth = points.map(([, equity]) => equity);
   let highest = peak ?? -Infinity;
   const drawdown = worth.map((equity) => {
     highest = peak === undefined ? Math.max(highest, equity) : peak;
-    return Math.min(0, 100 * (equity / highest - 1));
+    return highest > 0 ? Math.min(0, 100 * (equity / highest - 1)) : 0;
   });
   return { times, worth, drawdown };
 }
@@ -74,7 +74,7 @@ export function Equity({ status, day }) {
   const isToday = range === "today";
   const shown = useMemo(() => {
     const points = isToday ? Object.values(day.bars ?? {}) : closes(day.sessions, now, status.account.equity);
-    return curve(withoutMoves(points, day.moves), isToday ? status.account.peak_equity : undefined);
+    return curve(scaledByMoves(points, day.moves), isToday ? status.account.peak_equity : undefined);
   }, [isToday, day.bars, day.sessions, day.moves, now]);
   const isMoved = Object.values(day.moves ?? {}).some(([t]) => t >= (shown.times[0] ?? Infinity));
   const inRange = ({ t }) => t >= (shown.times[0] ?? Infinity) - 60;
@@ -96,7 +96,7 @@ export function Equity({ status, day }) {
       `${usd(Math.max(...shown.worth))}; ${fills.length} fills are marked`
     : `Equity over ${period}: nothing yet`;
   return html`<${Section} id="equity" title="Equity" wide
-    note=${(isToday ? day.session : "at the sessions’ closes") + (isMoved ? ", as if cash moved since had been there before" : "")}>
+    note=${(isToday ? day.session : "at the sessions’ closes") + (isMoved ? ", earlier worth scaled by cash moved since" : "")}>
     <div class="bar">
       <${Choice} label="Range" value=${range} onChoose=${setRange} options=${[["today", "Session"], ["all", "All sessions"]]} />
       <p class="key">${isToday ? html`<span class="open-mark">▲</span> opened <span class="close-mark">▼</span> closed` : null}</p>
