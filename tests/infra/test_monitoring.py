@@ -1,6 +1,7 @@
 """Rules, dashboards, and how Prometheus and Grafana find them."""
 
 import json
+import os
 import queue
 import re
 import runpy
@@ -259,7 +260,10 @@ def provided_from(name: str) -> str:
 
 
 def test_rays_own_dashboards_are_written_where_grafana_reads_them(tmp_path: Path) -> None:
-    """By the very command of the pod, whose folder is one of this machine here."""
+    """By the very command of the pod, whose folder is one of this machine here.
+
+    One that fails, as where the image is older than they are, does not keep Grafana from starting.
+    """
     pod = the("Deployment", "grafana")["spec"]["template"]["spec"]
     (writer,), (grafana,) = pod["initContainers"], pod["containers"]
     places = {
@@ -269,17 +273,25 @@ def test_rays_own_dashboards_are_written_where_grafana_reads_them(tmp_path: Path
         if each["name"] == "ray-dashboards"
     }
     assert places["grafana"] == provided_from("ray")
-    interpreter, *arguments, folder = writer["command"]
-    assert (interpreter, folder) == ("python", places["ray-dashboards"])
-    done = subprocess.run(
-        [sys.executable, *arguments, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    shell, option, line = writer["command"]
+    assert line.count(places["ray-dashboards"]) == 1
+
+    def write(folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [shell, option, line.replace(places["ray-dashboards"], str(folder))],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            cwd=ROOT,
+            env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            check=False,
+        )
+
+    failed = write(tmp_path / "missing")
+    assert (failed.returncode, failed.stdout) == (0, "no dashboards of Ray\n"), failed.stderr
+    assert "FileNotFoundError" in failed.stderr
+    done = write(tmp_path)
+    assert (done.returncode, "no dashboards" in done.stdout) == (0, False), done.stderr
     written = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
     assert len({each["uid"] for each in written.values()}) == len(written) == 3
     for name, content in written.items():
