@@ -43,19 +43,23 @@ def test_describe_answers_scripts_with_json_and_tells_its_progress_beside_it(
     assert "simulating: 20 of 40 years, " in result.stderr
 
 
-def test_plot_draws_a_picture(tmp_path: Path) -> None:
-    into = tmp_path / "market.png"
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [("market.png", b"\x89PNG"), ("market.PDF", b"%PDF"), ("market.jpg", b"\xff\xd8\xff")],
+)
+def test_plot_draws_a_picture(tmp_path: Path, name: str, begins: bytes) -> None:
+    into = tmp_path / name
     code, text = call("plot", "--paths", "20", "--into", str(into))
     assert code == 0, text
-    assert into.read_bytes().startswith(b"\x89PNG")
+    assert into.read_bytes().startswith(begins)
 
 
 @pytest.mark.parametrize(
     ("verb", "name", "told"),
     [
-        ("plot", "market.doc", ".png or .svg"),
+        ("plot", "market.doc", ".png or "),
         ("plot", "nowhere/market.png", "there is no folder"),
-        ("fit", "market.txt", ".yaml or .yml"),
+        ("fit", "market", "--date"),
         ("fit", "nowhere/market.yaml", "there is no folder"),
     ],
 )

@@ -81,13 +81,19 @@ def describe(
 
 @market_app.command()
 def plot(
-    into: Annotated[Path, typer.Option(help="Picture to write, PNG or SVG.")] = Path("market.png"),
+    into: Annotated[Path, typer.Option(help="Picture to write: PNG, SVG, PDF or another.")] = Path(
+        "market.png"
+    ),
     config: ConfigOption = None,
     overrides: SetOption = None,
     paths: PathsOption = 400,
 ) -> None:
     """Draw a market: paths, volatility, what options pay, smiles and spreads."""
-    check_output("--into", into, ".png", ".svg")
+    with failures():
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        kinds = sorted(FigureCanvasBase.get_supported_filetypes())
+        check_output("--into", into, *(f".{kind}" for kind in kinds))
     settings = settings_for(config, overrides or [])
     with failures():
         from trading.cli.market_picture import draw
@@ -122,7 +128,7 @@ def fit(
     Spreads, sizes, ages, missing sides, volatility by expiry and strike, and the premium. The file
     holds the market's figures and nothing of what was recorded.
     """
-    check_output("--into", into, ".yaml", ".yml")
+    check_output("--into", into)
     settings = settings_for(config, with_symbols(symbols, overrides))
     first, last = day_of("--date", date), day_of("--until", until)
     if first is None:

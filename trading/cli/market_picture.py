@@ -22,7 +22,7 @@ _HORIZONS = (1, 2, 3, 5, 10, 21, 42)
 
 
 def draw(model: MarketModel, found: ModelStatistics, into: Path, name: str) -> None:
-    """Write the picture, PNG or SVG by the file's name, into a folder that is there."""
+    """Write the picture, of the kind that the file's ending says, into a folder that is there."""
     import matplotlib
 
     matplotlib.use("Agg")
