@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "var" / "benchmarks"
 PAGE = ROOT / "docs" / "benchmarks.md"
 TIMEOUT_S, LONG_TIMEOUT_S = 600, 3 * 3600
-QUIET = 0.25
-"""Load for each core below which a machine counts as quiet."""
+QUIET = 0.15
+"""Share of the cores that other programs may take of a machine that counts as quiet."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ LEFT_OUT = {
     "horizons": "hours, and no speed: [learning curves](learning-curves.md)",
     "slow_edge": "hours, and no speed: [speed of learning](learning-benchmark.md)",
     "learner_settings": "a quarter of an hour, and no speed: [the learner](learner.md)",
+    "worlds": "hours, and no speed: [results](results.md)",
     "known_problems": "no benchmark: problems that others learn",
     "recall": "no benchmark: the task of `learning.py`",
     "figures": "no benchmark: tables and data",
@@ -204,6 +205,20 @@ Result = Mapping[str, Any]
 """What one benchmark left: the machine, how it was run, and `figures` or why it `failed`."""
 
 
+def busy_cores(seconds: float = 2.0) -> float:
+    """Return how many cores were busy for so long, all programs together, by /proc/stat."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    before = _busy_ticks()
+    time.sleep(seconds)
+    return (_busy_ticks() - before) / ticks / seconds
+
+
+def _busy_ticks() -> int:
+    first = Path("/proc/stat").read_text().splitlines()[0]
+    user, nice, system = map(int, first.split()[1:4])
+    return user + nice + system
+
+
 def run(name: str, *, long: bool) -> Result:
     """Run one benchmark and return what it left; whatever it started ends with it."""
     benchmark, file = BENCHMARKS[name], RESULTS / f"{name}.figures.json"
@@ -213,7 +228,7 @@ def run(name: str, *, long: bool) -> Result:
         "machine": described(),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "commit": commit(ROOT),
-        "load": os.getloadavg()[0],
+        "busy": busy_cores(),
         "command": shlex.join(["python", f"benchmarks/{name}.py", *arguments]),
     }
     began = time.monotonic()
@@ -294,10 +309,10 @@ def section(
         names = "; ".join(each for each, why in missing.items() if why == reason)
         lines += [f"**Left out**, as {reason}: {names}.", ""]
     cores = int(result["machine"]["cores"].split()[0])
-    busy = result["load"] > QUIET * cores
+    busy = result["busy"] > QUIET * cores
     lines += [
         f"`{result['command']}`, {result['date']}, commit {result['commit']}, "
-        f"{result['seconds']:.0f} s; load before it {result['load']:.1f}"
+        f"{result['seconds']:.0f} s; cores that were busy before it: {result['busy']:.1f}"
         + (": **the machine was not quiet**" if busy else "")
         + f".{more}",
         "",

@@ -44,7 +44,7 @@ def measured(**changed: Any) -> dict[str, Any]:
         "machine": MACHINE,
         "date": "2026-01-05 09:30 UTC",
         "commit": "abc1234",
-        "load": 0.1,
+        "busy": 0.1,
         "seconds": 61.4,
         "command": "python benchmarks/learning.py --rounds 3",
         "figures": [LEARNING],
@@ -111,9 +111,10 @@ def test_a_benchmark_that_failed_is_named(report: ModuleType) -> None:
 
 def test_a_busy_machine_and_another_one_are_told(report: ModuleType) -> None:
     other = {**MACHINE, "vector units": "AVX-512", "NUMBA_CPU_NAME": "haswell"}
-    older = measured(machine=other, date="2025-12-01 09:30 UTC", load=3.0)
+    older = measured(machine=other, date="2025-12-01 09:30 UTC", busy=1.5)
     page = report.page({"learning": measured(), "pricing": older})
-    assert "load before it 3.0: **the machine was not quiet**" in section(page, "Pricing")
+    told = "cores that were busy before it: 1.5: **the machine was not quiet**"
+    assert told in section(page, "Pricing")
     told = "Other than above: vector units AVX-512; NUMBA_CPU_NAME haswell."
     assert told in section(page, "Pricing")
     assert "Other than above" not in section(page, "Training")

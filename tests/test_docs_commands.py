@@ -149,8 +149,8 @@ HOW = [
     ),
     # Not.
     How(r"(up|doctor) --config configs/paper\.yaml.*", why="a key of the vendor"),
-    How(r"train .*--steps (300000|50000).*", why=_HOURS),
-    How(r"backtest --simulated 64 --set seed=1001 --model .*", why=_HOURS),
+    How(r"train .*--steps (1000000|300000|50000).*", why=_HOURS),
+    How(r"backtest --json --simulated 320 .*", why=_HOURS),
     How(r"train .*gpus_per_learner=1.*", why="a GPU"),
     How(r"train --config var/tune/best\.yaml", why=_HOURS),
 ]
@@ -200,6 +200,7 @@ OTHER = [
         "tests/test_benchmarks.py::test_the_learner_benchmark_measures_every_arithmetic_and_shares_out_its_time",
     ),
     How(r"python -m benchmarks\.(learn\w+|horizons).*", why=_HOURS),
+    How(r"python benchmarks/worlds\.py.*", why=_HOURS),
     How(
         r".*python benchmarks/pricing\.py",
         "tests/test_benchmarks.py::test_the_pricing_benchmark_measures_speed_and_error",
