@@ -57,7 +57,7 @@ HOW = [
     How(r"config( .*)?"),
     How(r"doctor"),
     How(r"market( (describe|plot)( .*)?)?"),
-    How(r"backtest --simulated (16|20|64) (--trader calm_condor .*|--html sheet\.html)"),
+    How(r"backtest --simulated (20|64) (--trader calm_condor .*|--html sheet\.html)"),
     How(r"backtest --simulated 64 --model CHECKPOINT( --html .*)?"),
     # Elsewhere.
     How(

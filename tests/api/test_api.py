@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 import trading as td
 from tests.live.market import DAY, KEY, FirstMinutes, await_that, serving
@@ -23,6 +24,7 @@ from trading.data.catalog import SCHEMAS, Kind
 from trading.data.massive.wire import Aggregate
 from trading.envs.features import FEATURE_COUNT
 from trading.errors import ConfigError, DataError, JournalError, StreamError
+from trading.evaluation.simulated_history import write_simulated_history
 from trading.execution.journal import Journal
 from trading.learning.checkpoints import write_module_weights
 from trading.learning.policy import Policy
@@ -184,6 +186,17 @@ def test_a_backtest_is_of_simulated_sessions_or_of_a_history() -> None:
     for sessions in (0, -3):
         with pytest.raises(ConfigError, match=f"simulated: {sessions}: must be 1 session or more"):
             td.backtest(lambda observation, first: first, simulated=sessions)
+
+
+def test_days_without_nights_are_warned_of(tmp_path: Path) -> None:
+    settings = load_settings(None, [], {})
+    rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
+    write_simulated_history(tmp_path, 2, 3, rules, fees)
+    with capture_logs() as told:
+        td.make_vector_env(2, settings, history=tmp_path)
+        td.backtest(lambda seen, first: np.full(len(first), td.HOLD), settings, history=tmp_path)
+    events = [each["event"] for each in told]
+    assert events == ["the environment has no nights", "the backtest has no nights"]
 
 
 def test_a_catalogue_gives_arrow_and_pandas(state: Path) -> None:

@@ -9,10 +9,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from trading.app.tuning.outcome import mean_return, ranked, settings_layer, winner_of
+from trading.app.tuning.outcome import (
+    HeldBackReturns,
+    MeanReturn,
+    mean_return,
+    ranked,
+    settings_layer,
+    winner_of,
+)
 from trading.app.tuning.plan import SearchPlan, plan_of_days, plan_of_markets
 from trading.app.tuning.record import Trial, TrialEnd, TrialLog, TrialScore
 from trading.cli.main import app
+from trading.cli.tune import _said
 from trading.cli.tune_picture import draw
 from trading.config import Settings, load_settings
 from trading.config.space import Choices, SearchRange, Space, with_point
@@ -78,6 +86,10 @@ def test_the_last_days_of_a_history_are_in_no_fold(
     assert days(fold.learns_from, settings) == every[:2]
     assert days(fold.trade.folder, settings) == [every[3]]  # type: ignore[attr-defined]
     assert days(plan.last.folder, settings) == [every[4]]  # type: ignore[attr-defined]
+    assert plan.notes == (
+        "the last 1 days are 1 episode of sessions in a row, and fewer than 4 have no interval: "
+        "give more by --last-days, or make episodes shorter (env.sessions_per_episode)",
+    )
     with pytest.raises(FoldsError, match="--last-days 5 of the 5 days"):
         plan_of_days(settings, history, tmp_path, **{**FOLDS, "last_days": 5})
 
@@ -87,6 +99,24 @@ def test_simulated_folds_learn_and_trade_markets_of_their_own(settings: Settings
     assert [fold.seed for fold in plan.folds] == [settings.seed + k for k in range(3)]
     traded = [*(fold.trade for fold in plan.folds), plan.last]
     assert len({each.seed for each in traded}) == 4  # type: ignore[attr-defined]
+    assert plan.notes == ()
+
+
+def test_a_search_says_how_many_episodes_its_sessions_are(settings: Settings) -> None:
+    longer = settings.model_copy(
+        update={"env": settings.env.model_copy(update={"sessions_per_episode": 10})}
+    )
+    plan = plan_of_markets(longer, 64, folds=1)
+    assert "trade 70 held-out sessions each; the winner trades 70 others" in plan.told
+    assert plan.notes == ("70 sessions are 7 of 10 in a row, and each counts once",)
+    few = plan_of_markets(longer, 20, folds=1)
+    assert few.notes[1].startswith("20 sessions are 2 episodes of sessions in a row, and fewer")
+    trial = of(1, 0.5)
+    last = HeldBackReturns(MeanReturn(0.1, 0.0, 0.2, 7), None)
+    assert _said(plan, trial, last, False)[1].startswith("on 7 episodes that no trial")
+    assert _said(plan_of_markets(settings, 7, folds=1), trial, last, False)[1].startswith(
+        "on 7 sessions that no trial"
+    )
 
 
 def test_a_line_that_a_kill_cut_off_is_no_entry_and_spoils_none(tmp_path: Path) -> None:

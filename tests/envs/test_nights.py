@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.envs.fortnight import CALENDAR, SYMBOL, days, in_batch, kinds, live, recorded_sessions
 from trading.envs.accounts import Accounts, new_accounts, open_accounts
@@ -21,6 +22,7 @@ from trading.envs.history import (
     episode_starts,
     history_of_days,
     single_days,
+    tell_single_days,
     write_history,
 )
 from trading.envs.market_snapshots import MarketSnapshots, empty_snapshots
@@ -155,7 +157,7 @@ def test_runs_of_every_length_are_traded(week: Path) -> None:
 
 
 def test_each_day_of_a_history_without_nights_is_an_episode_and_that_is_said(
-    week: Path, tmp_path: Path
+    week: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = tmp_path / "alone"
     first, _, third, *_ = days(5)
@@ -163,8 +165,15 @@ def test_each_day_of_a_history_without_nights_is_an_episode_and_that_is_said(
     env = HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, alone, sessions_per_episode=2)
     history = History(alone, RULES, DEFAULT_FEES)
     assert len(in_batch(env, keeps(0)).seen) == history.days[0].bars - 1
-    assert "knows of no night between its 2 days" in single_days(history, 2)
+    assert "knows of no night between its 2 dates" in single_days(history, 2)
     assert single_days(history, 1) == ""
+    with capture_logs() as logged:
+        tell_single_days(history, 2, "training")
+        tell_single_days(history, 1, "the gate")
+    assert [each["event"] for each in logged] == ["training has no nights"]
+    one_date = [replace(day, date=history.days[0].date) for day in history.days]
+    monkeypatch.setattr(history, "days", one_date)
+    assert single_days(history, 2) == ""
     assert single_days(History(week, RULES, DEFAULT_FEES), 2) == ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from trading.cli.evaluation import _about_episodes
 from trading.cli.main import app
 from trading.config import Settings
 from trading.learning.champion.store import weights_digest
@@ -58,6 +59,14 @@ def test_progress_is_told_in_sessions(monkeypatch: pytest.MonkeyPatch):
     done = [int(each) for each, _ in told]
     assert {int(total) for _, total in told} == {2 * traders}
     assert done == sorted(done) and set(done) == set(range(2 * traders + 1))
+
+
+def test_how_many_sessions_are_traded_in_a_row_is_said(tmp_path: Path):
+    settings = Settings()
+    assert _about_episodes(settings, None, 64) == "7 of 10 sessions in a row each"
+    assert _about_episodes(settings, None, 1) == "1 of 1 session in a row each"
+    told = _about_episodes(settings, tmp_path, 40)
+    assert told == "1 session each: each simulated day is a market of its own"
 
 
 def test_a_folder_without_a_history_is_refused(tmp_path: Path):

@@ -64,7 +64,7 @@ def test_a_promoted_champion_has_a_card_of_all_that_is_known(tmp_path: Path) -> 
         "data.source simulation: SPY, QQQ",
         "| `learning.epochs` | `9` |",
         "| simulated sessions | 64 | -0.500 | -0.250 | +0.250 | +0.125 to +0.375 |",
-        "| newest recorded days | 5 | +0.100 | +0.200 | +0.100 | too few sessions |",
+        "| newest recorded days | 5 | +0.100 | +0.200 | +0.100 | too few episodes |",
         "0.0125 nats",
         "by more than a margin of 0.02 % a session",
         "`execution.style=touch`",

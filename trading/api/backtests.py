@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from trading.config import Settings, load_settings
+from trading.envs.history import History, tell_single_days
 from trading.errors import ConfigError
 from trading.evaluation.backtest import Backtest, backtest_history, backtest_simulation, learnt
 from trading.learning.policy import Policy
@@ -40,7 +41,8 @@ def backtest(
         Rules, fees, market and seed; None: `load_settings()`. Equal seeds show every trader the
         same markets.
     simulated
-        Trade so many simulated sessions.
+        Trade at least so many simulated sessions: whole episodes of `env.sessions_per_episode`, or
+        one of so many where they are fewer.
     history
         Trade every day of the history in this folder instead (`trading history`).
 
@@ -82,7 +84,9 @@ def backtest(
     )
     acting, features = _acting(trader, settings), own_features(settings)
     if history is not None:
-        return backtest_history(Path(history), rules, fees, acting, in_a_row, features)
+        folder = Path(history)
+        tell_single_days(History(folder, rules, fees, features), in_a_row, "the backtest")
+        return backtest_history(folder, rules, fees, acting, in_a_row, features)
     sessions = 1 if simulated is None else simulated
     if sessions < 1:
         raise ConfigError([f"simulated: {simulated}: must be 1 session or more"])

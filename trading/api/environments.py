@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from trading.config import Settings, load_settings
+from trading.envs.history import History, tell_single_days
 from trading.envs.single_env import SimulatedOptionsEnv
 from trading.envs.vector_env import (
     HistoricalOptionsVectorEnv,
@@ -107,6 +108,8 @@ def make_vector_env(
     seed = settings.seed if seed is None else seed
     reward, features = own_reward(settings), own_features(settings)
     if history is not None:
+        opened = History(Path(history), rules, fees, features)
+        tell_single_days(opened, in_a_row, "the environment")
         made_for = (rules, fees, history, seed, in_a_row, reward, features)
         return HistoricalOptionsVectorEnv(num_envs, *made_for)
     distribution = simulated_world(settings.market).distribution

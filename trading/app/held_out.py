@@ -9,7 +9,7 @@ import numpy as np
 from trading.app.gate_sessions import check_enough, half_of_sessions
 from trading.config import Settings
 from trading.data.recording import load_recording, recorded_runs
-from trading.envs.history import History, single_days, write_history
+from trading.envs.history import History, tell_single_days, write_history
 from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.errors import ConfigError, DataError
@@ -56,9 +56,7 @@ class HeldOutSessions:
             made_for = (self._rules, self._fees, self._features)
             _check_apart(gate.history, settings.learning.history, *made_for)
             per_episode = settings.env.sessions_per_episode
-            single = single_days(History(gate.history, *made_for), per_episode)
-            if single:
-                log.warning("the gate has no nights", reason=single)
+            tell_single_days(History(gate.history, *made_for), per_episode, "the gate")
             self._fixed.append(HeldOut(_HISTORY, self._days(gate.history)))
         limits = assembly.gate_limits(settings)
         acting = settings.policy.act

@@ -55,7 +55,11 @@ def backtest(
         Path | None, typer.Option(help="Folder of a history; every day of it is traded.")
     ] = None,
     simulated: Annotated[
-        int | None, typer.Option(min=1, help="Trade so many simulated sessions instead.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trade at least so many simulated sessions instead, in whole episodes.",
+        ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Checkpoint of the policy; unset: baselines only.")
@@ -167,7 +171,11 @@ def evaluate(
     overrides: SetOption = None,
     history: HistoryOfFoldsOption = None,
     simulated: Annotated[
-        int | None, typer.Option(min=1, help="Make a history of so many simulated days instead.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Make a history of so many simulated days instead, each of a market of its own.",
+        ),
     ] = None,
     folds: Annotated[int, typer.Option(min=1, help="Times that a policy is learnt anew.")] = 3,
     test_days: Annotated[int, typer.Option(min=1, help="Days that each fold trades.")] = 5,
@@ -213,7 +221,7 @@ def evaluate(
     with failures():
         results, traded = run.results(history, simulated or 1)
         about = [("folds", f"{folds} of {test_days} days each, of {traded}")]
-        about.append(("episodes", _about_episodes(settings, traded)))
+        about.append(("episodes", _about_episodes(settings, traded, simulated)))
         about += _about_model(model) if model is not None else []
         about += _about_settings(settings)
         output = _Output(f"Walk forward, {folds} folds", html, as_json, about, next(iter(results)))
@@ -324,16 +332,21 @@ def _about_model(model: Path) -> list[tuple[str, str]]:
     return [*told, *((name, str(metadata[name])) for name in known)]
 
 
-def _about_episodes(settings: Settings, history: Path | None, sessions: int | None = None) -> str:
-    """How many sessions one account trades in a row, and why not more."""
+def _about_episodes(settings: Settings, history: Path | None, sessions: int | None) -> str:
+    """How many sessions one account trades in a row, and why not more.
+
+    Both a history and a number of sessions: so many simulated days were made into that history.
+    """
     from trading.envs.history import History, single_days
     from trading.evaluation.backtest import simulated_episodes
     from trading.live.assembly import fee_schedule, own_features, trading_rules
 
     in_a_row = settings.env.sessions_per_episode
     if history is None:
-        _, in_a_row = simulated_episodes(sessions or 1, in_a_row)
-        return f"{in_a_row} session{'s' * (in_a_row > 1)} in a row each"
+        episodes, in_a_row = simulated_episodes(sessions or 1, in_a_row)
+        return f"{episodes} of {in_a_row} session{'s' * (in_a_row > 1)} in a row each"
+    if sessions is not None:
+        return "1 session each: each simulated day is a market of its own"
     made_for = (trading_rules(settings), fee_schedule(settings), own_features(settings))
     single = single_days(History(history, *made_for), in_a_row)
     return single or f"at most {in_a_row} session{'s' * (in_a_row > 1)} in a row each"

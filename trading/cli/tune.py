@@ -51,7 +51,9 @@ def tune(
     simulated: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Learn in simulated markets, and trade so many held-out sessions a fold."
+            min=1,
+            help="Learn in simulated markets, and trade at least so many held-out sessions a fold, "
+            "in whole episodes.",
         ),
     ] = None,
     space: Annotated[
@@ -282,6 +284,8 @@ def _search(
     from trading.app.up import ray_runtime, stop_signals
 
     display.note(f"{len(made)} trials; {plan.told}")
+    for note in plan.notes:
+        display.note(note)
     stack.enter_context(ray_runtime(plan.settings, display, shows_logs=False))
     stack.enter_context(stop_signals(stop))
     # Ray reads how to authenticate when it is imported, and the runtime sets that.
@@ -435,9 +439,10 @@ def _said(
         return ["no trial came to its end: see why each ended, then go on by --resume"]
     found = last.winner
     bounds = f" [{found.low:+.3f}, {found.high:+.3f}]" if np.isfinite(found.low) else ""
+    counted = "sessions" if plan.settings.env.sessions_per_episode == 1 else "episodes"
     lines = [
         f"trial {winner.number} scored best, which is also luck: the best of many always does",
-        f"on {found.sessions} sessions that no trial was scored on: {found.mean:+.3f} % a session"
+        f"on {found.sessions} {counted} that no trial was scored on: {found.mean:+.3f} % a session"
         f"{bounds}",
     ]
     beside = last.beside_given
@@ -445,7 +450,7 @@ def _said(
         bounds = (
             f" [{beside.low:+.3f}, {beside.high:+.3f}]"
             if beside.low is not None
-            else ", too few sessions to tell"
+            else f", too few {counted} to tell"
         )
         lines.append(f"there, beside the settings as given: {beside.difference:+.3f}{bounds}")
     if plan.settings.tune.method == "pbt":

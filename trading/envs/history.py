@@ -35,6 +35,7 @@ from trading.errors import DataError
 from trading.execution.fees import FeeSchedule
 from trading.execution.matching import FillStyle
 from trading.files import folder_or_replaced, replace_folder, staging_folder
+from trading.logs import get_logger
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import F64, I64, MARKS, MARKS_READ, ChainColumns
 from trading.market.contracts import OptionContract
@@ -42,6 +43,8 @@ from trading.market.corporate_actions import CorporateAction
 from trading.market.dividends import Dividend
 from trading.market.option_quote import OptionQuote
 from trading.market.products import is_index
+
+log = get_logger(__name__)
 
 _META = "meta.json"
 _FORMERLY = "formerly"
@@ -484,16 +487,26 @@ class History:
 def single_days(history: History, sessions_per_episode: int) -> str:
     """Return why each day of a history is an episode of its own; empty where none has to be.
 
-    That is where episodes are to have several sessions, and a history of several days knows of no
+    That is where episodes are to have several sessions, and a history of several dates knows of no
     night between any, as one that was written for single sessions.
     """
-    days = len(history.days)
-    if sessions_per_episode == 1 or days == 1 or (history.following >= 0).any():
+    dates = len({day.date for day in history.days})
+    if sessions_per_episode == 1 or dates == 1 or (history.following >= 0).any():
         return ""
     return (
-        f"{history.folder} knows of no night between its {days} days, so each is an episode of its "
-        "own; `trading history` writes nights where env.sessions_per_episode is above 1"
+        f"{history.folder} knows of no night between its {dates} dates, so each day is an episode "
+        "of its own; `trading history` writes nights where env.sessions_per_episode is above 1"
     )
+
+
+def tell_single_days(history: History, sessions_per_episode: int, who: str) -> None:
+    """Warn, where each day of a history has to be an episode of its own, that `who` has no nights.
+
+    See `single_days`.
+    """
+    single = single_days(history, sessions_per_episode)
+    if single:
+        log.warning(f"{who} has no nights", reason=single)
 
 
 def _mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -15,6 +15,8 @@ Series = NDArray[np.float64]
 
 SESSIONS_PER_YEAR = 252
 EULER_GAMMA = 0.5772156649015329
+FEWEST_RETURNS = 4
+"""Fewer have no interval."""
 
 
 def sharpe(returns: Series, *, sessions_per_year: int = SESSIONS_PER_YEAR) -> float:
@@ -134,7 +136,7 @@ def bootstrap_interval(
     sessions.
     """
     n = len(returns)
-    estimate = statistic(returns) if n >= _FEWEST_SESSIONS else np.nan
+    estimate = statistic(returns) if n >= FEWEST_RETURNS else np.nan
     if not np.isfinite(estimate):
         return float("nan"), float("nan")
     block = max(1.0, mean_block if mean_block is not None else n ** (1.0 / 3.0) / 2.0)
@@ -161,7 +163,6 @@ def bootstrap_interval(
     return float(estimate - low * error), float(estimate - high * error)
 
 
-_FEWEST_SESSIONS = 4
 _LEAST_ERROR = 1e-6
 """Standard error of a resample, over that of all sessions, below which it is rounding."""
 

@@ -411,7 +411,8 @@ class RolledBackBy(StrEnum):
 class Compared(msgspec.Struct, frozen=True):
     """A challenger beside the champion on sessions that both traded.
 
-    All but `sessions` are percent of the initial capital a session. The mean `difference`
+    `sessions` counts episodes, each of which is one session or several in a row and counts once.
+    All but that are percent of the initial capital a session. The mean `difference`
     (challenger less champion) lies above `low` and below `high`, each at the gate's confidence;
     None where the sessions are too few to tell.
     """

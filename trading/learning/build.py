@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trading.config import Settings
-from trading.envs.history import History, single_days
+from trading.envs.history import History, tell_single_days
 from trading.envs.own_features import OwnFeatures
 from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
@@ -125,9 +125,7 @@ def training_environment(
         per_episode = settings.env.sessions_per_episode
         history = History(learning.history, rules, fees, features)
         history.common_days(rows)
-        single = single_days(history, per_episode)
-        if single:
-            log.warning("training has no nights", reason=single)
+        tell_single_days(history, per_episode, "training")
         return {
             "factory": _HISTORICAL,
             "rules": rules,

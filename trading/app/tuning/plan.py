@@ -7,8 +7,10 @@ from typing import NamedTuple, TypeAlias
 
 from trading.app.held_out import HeldOutDays, HeldOutMarkets, held_out_seed
 from trading.config import Settings
-from trading.envs.history import history_of_days
+from trading.envs.history import History, history_of_days, single_days
+from trading.evaluation.backtest import EveryDay, simulated_episodes
 from trading.evaluation.evaluate import days_of
+from trading.evaluation.return_statistics import FEWEST_RETURNS
 from trading.evaluation.walk_forward import FoldsError, walk_forward
 from trading.learning.champion.gate import Returns, SessionTrader
 from trading.live.assembly import fee_schedule, own_features, trading_rules
@@ -37,7 +39,9 @@ class SearchPlan:
     last: TradeSessions
     """Sessions that no trial is scored on, for the winner."""
     told: str
-    """For people."""
+    """For people: what is learnt from and traded. A search is gone on with by the same one."""
+    notes: tuple[str, ...]
+    """For people: what to know of scores and intervals."""
 
 
 def plan_of_days(
@@ -84,7 +88,22 @@ def plan_of_days(
         f"{folds} folds of {test_days} days each, of {history}; the winner trades its last "
         f"{last_days}, {last[0]} to {last[-1]}"
     )
-    return SearchPlan(settings, tuple(found), traded(work / "last"), told)
+    per_episode = settings.env.sessions_per_episode
+    kept = History(work / "last", rules, fees, features)
+    episodes = len(EveryDay(kept, per_episode, rules.underlyings_per_account).episodes)
+    single = single_days(History(history, rules, fees, features), per_episode)
+    notes = [single] if single else []
+    if episodes < FEWEST_RETURNS:
+        notes.append(_few(episodes, f"the last {last_days} days", "--last-days"))
+    return SearchPlan(settings, tuple(found), traded(work / "last"), told, tuple(notes))
+
+
+def _few(episodes: int, what: str, option: str) -> str:
+    return (
+        f"{what} are {episodes} episode{'s' * (episodes > 1)} of sessions in a row, and fewer than "
+        f"{FEWEST_RETURNS} have no interval: give more by {option}, or make episodes shorter "
+        "(env.sessions_per_episode)"
+    )
 
 
 def plan_of_markets(settings: Settings, sessions: int, *, folds: int) -> SearchPlan:
@@ -97,12 +116,21 @@ def plan_of_markets(settings: Settings, sessions: int, *, folds: int) -> SearchP
 
     def traded(number: int) -> HeldOutMarkets:
         seed = held_out_seed(settings.seed, number)
-        per_episode = settings.env.sessions_per_episode
         return HeldOutMarkets(sessions, seed, rules, fees, distribution, per_episode, features)
 
+    per_episode = settings.env.sessions_per_episode
+    episodes, in_a_row = simulated_episodes(sessions, per_episode)
+    whole = episodes * in_a_row
     made = tuple(TrialFold(settings.seed + number, None, traded(number)) for number in range(folds))
     told = (
-        f"{folds} folds that learn in simulated markets and trade {sessions} held-out sessions "
-        f"each; the winner trades {sessions} others"
+        f"{folds} folds that learn in simulated markets and trade {whole} held-out sessions "
+        f"each; the winner trades {whole} others"
     )
-    return SearchPlan(settings, made, traded(folds), told)
+    notes = []
+    if in_a_row > 1:
+        notes.append(
+            f"{whole} sessions are {episodes} of {in_a_row} in a row, and each counts once"
+        )
+    if episodes < FEWEST_RETURNS:
+        notes.append(_few(episodes, f"{whole} sessions", "--simulated"))
+    return SearchPlan(settings, made, traded(folds), told, tuple(notes))

@@ -122,11 +122,11 @@ def _results(metadata: Mapping[str, Any]) -> str:
         "Beside the champion before it, on sessions that neither learned from; percent of the "
         "initial capital a session, fees paid.",
         "",
-        "| held out | sessions | the champion before | this one | difference | bounds |",
+        "| held out | episodes | the champion before | this one | difference | bounds |",
         "|---|---|---|---|---|---|",
     ]
     for each in compared:
-        bounds = "too few sessions"
+        bounds = "too few episodes"
         if each["low"] is not None:
             bounds = f"{each['low']:+.3f} to {each['high']:+.3f}"
         lines.append(

@@ -97,7 +97,7 @@ def not_proven(each: Compared, margin_pct: float) -> tuple[str, str] | None:
         return None
     lost = f"{each.difference:+.3f} % a session on {each.held_out}"
     if each.high is None:
-        return UNPROVEN, f"{lost} ({each.sessions} sessions)"
+        return UNPROVEN, f"{lost} ({each.sessions} episodes)"
     if each.high < 0.0:
         return WORSE, f"{lost}, at most {each.high:+.3f} %"
     return UNPROVEN, f"{lost}, perhaps {each.low:+.3f} %"

@@ -18,11 +18,11 @@ function said(each) {
   return ["near", `challenger rejected (${(each.failed ?? []).map(words).join(", ")}), ${each.in_a_row} in a row`];
 }
 
-/** [held out, sessions, champion, challenger, difference, low, high] */
+/** [held out, episodes, champion, challenger, difference, low, high] */
 function compared(rows) {
-  return (rows ?? []).map(([held, sessions, champion, challenger, difference, low, high]) => html`<div>
+  return (rows ?? []).map(([held, episodes, champion, challenger, difference, low, high]) => html`<div>
     ${words(held)}: ${signed(challenger, 3)} % against ${signed(champion, 3)} %, difference ${signed(difference, 3)}
-    ${low == null || high == null ? "" : ` [${signed(low, 3)}, ${signed(high, 3)}]`}, ${number(sessions)} sessions</div>`);
+    ${low == null || high == null ? "" : ` [${signed(low, 3)}, ${signed(high, 3)}]`}, ${number(episodes)} episodes</div>`);
 }
 
 function Learning({ table }) {
