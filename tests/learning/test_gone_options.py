@@ -55,7 +55,10 @@ def test_one_without_the_options_acts_as_before(tmp_path: Path) -> None:
 def test_one_whose_network_had_one_is_refused_by_its_name_though_its_shape_fits(
     tmp_path: Path, name: str, value: object
 ) -> None:
-    told = f"learnt with {name}={value}, which there is no more: use the program"
+    told = (
+        f"learnt with {name}={value}, which there is no more: use the program .* or begin anew: "
+        "name another paths.checkpoint_dir, .*`trading train`.*`trading checkpoints promote step-N`"
+    )
     path = saved(tmp_path / "other", **{name: value})
     with pytest.raises(CheckpointError, match=told):
         assembly.policy_of(Settings(), path)

@@ -14,7 +14,7 @@ from trading.envs.rewards import RewardRule
 from trading.envs.rules import TradingRules
 from trading.errors import CheckpointError, ConfigError, LearnerLostError, LearningError
 from trading.execution.fees import FeeSchedule
-from trading.learning.checkpoints import CheckpointStore, load_module_weights
+from trading.learning.checkpoints import BEGIN_ANEW, CheckpointStore, load_module_weights
 from trading.learning.clstm import CLSTMConfig
 from trading.learning.noted_catalogue import check_catalogue
 from trading.learning.noted_settings import NOTED, check_options
@@ -377,7 +377,7 @@ def check_size_levels(rules: TradingRules | None, path: Path, metadata: Mapping[
     if then != now:
         raise CheckpointError(
             f"checkpoint {path} was learnt with {_SIZE_LEVELS} {then}, and {now} is set: set it "
-            "back, or begin anew in another paths.checkpoint_dir"
+            f"back, {BEGIN_ANEW}"
         )
 
 
@@ -387,5 +387,5 @@ def _restore(algorithm: CLSTMPPO, path: Path) -> None:
     except Exception as error:
         raise CheckpointError(
             f"checkpoint {path} does not fit the configuration ({error}): use the settings it "
-            "was written with, or another paths.checkpoint_dir"
+            f"was written with, {BEGIN_ANEW}"
         ) from error

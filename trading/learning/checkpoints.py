@@ -36,6 +36,12 @@ logger = get_logger(__name__)
 MANIFEST = "manifest.json"
 WEIGHTS_SUFFIX = ".pt"
 """Of a file that holds the network's weights alone."""
+BEGIN_ANEW = (
+    "or begin anew: name another paths.checkpoint_dir, learn there by `trading train` and, where "
+    "the account has had a champion, let the result trade by `trading checkpoints promote step-N`"
+)
+"""The way out of a checkpoint that no longer fits: the account's journal names its champion, and a
+start does not look for another one in an empty folder."""
 _FORMAT = 1
 _WRITING = ".writing-"
 _OWNER = ".owner"

@@ -15,7 +15,7 @@ from trading.envs.market_features import Feature
 from trading.envs.own_features import OwnFeatures
 from trading.envs.structures import Structure, all_actions
 from trading.errors import CheckpointError
-from trading.learning.checkpoints import MANIFEST, verify
+from trading.learning.checkpoints import BEGIN_ANEW, MANIFEST, verify
 
 CATALOGUE = "catalogue"
 """Of a checkpoint's metadata."""
@@ -86,7 +86,7 @@ def check_catalogue(
         raise CheckpointError(
             f"{path} was learnt with other actions or features ({'; '.join(told)}): use the "
             "program, env.features, env.structures, plugins and env.underlyings_per_account (1, or "
-            "more) that it was learnt with, or begin anew in another paths.checkpoint_dir"
+            f"more) that it was learnt with, {BEGIN_ANEW}"
         )
 
 

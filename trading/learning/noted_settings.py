@@ -7,7 +7,7 @@ from typing import Any
 from trading.config import Settings
 from trading.config.gone import GONE, in_effect
 from trading.errors import CheckpointError
-from trading.learning.checkpoints import MANIFEST, verify
+from trading.learning.checkpoints import BEGIN_ANEW, MANIFEST, verify
 
 _SECTIONS = {"learning", "model", "policy", "env", "execution", "risk", "market"}
 _SINGLE = {"seed", "symbols", "data.bar_seconds", "account.initial_capital"}
@@ -97,7 +97,7 @@ def check_options(path: Path, metadata: Mapping[str, Any] | None = None) -> None
         if name.startswith("model.") and in_effect(name, noted.get(name)):
             raise CheckpointError(
                 f"{path} was learnt with {name}={shown(noted[name])}, which there is no more: use "
-                "the program that it was learnt with, or begin anew in another paths.checkpoint_dir"
+                f"the program that it was learnt with, {BEGIN_ANEW}"
             )
 
 
