@@ -1,6 +1,7 @@
 """Generated pages say what the code says; links lead somewhere, and commands can be typed."""
 
 import ast
+import pkgutil
 import re
 import runpy
 from collections.abc import Iterator
@@ -168,3 +169,22 @@ def test_settings_that_a_page_names_exist(page: Path) -> None:
 def test_names_of_the_package_that_a_page_uses_exist(page: Path) -> None:
     told = set(re.findall(r"\btd\.([a-zA-Z_]+)", page.read_text()))
     assert told <= set(trading.__all__)
+
+
+def now_called() -> list[str]:
+    """The names of the column "is" of the names in Python that went."""
+    table = (ROOT / "docs" / "upgrading.md").read_text().partition("## Names in Python")[2]
+    cells = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| ")]
+    return [name for cell in cells for name in re.findall(r"`(trading(?:\.\w+)+)`", cell)]
+
+
+def test_what_a_name_in_python_became_can_be_imported() -> None:
+    names = now_called()
+    assert len(names) > 40
+    missing = []
+    for name in names:
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert missing == []

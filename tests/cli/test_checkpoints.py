@@ -156,6 +156,21 @@ def test_a_step_of_the_learner_is_promoted(state: Path, which: str) -> None:
     assert adopted.digest == weights_digest(weights(3))
 
 
+def test_an_account_goes_on_in_another_folder_with_what_is_promoted_there(state: Path) -> None:
+    """The way out that a checkpoint is refused with which no longer fits."""
+    other = state / "other"
+    store = CheckpointStore(other, 5)
+    store.save(lambda d: write_module_weights(d, weights(4)), {"step": 40})
+    result = run(state, "promote", "step-40", "--set", f"paths.checkpoint_dir={other}")
+    assert result.exit_code == 0, result.output
+    with Journal(journal_path(state), read_only=True) as journal:
+        champion = journal.fold().champion
+    assert champion == 3
+    assert weights_digest(ChampionStore(other, 5).load(champion).weights) == weights_digest(
+        weights(4)
+    )
+
+
 def test_who_trades_the_account_is_asked_and_what_it_says_is_told(state: Path) -> None:
     path, asked, stopping = journal_path(state), [], threading.Event()
 
