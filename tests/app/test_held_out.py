@@ -17,7 +17,7 @@ from trading.app.held_out import HeldOutSessions
 from trading.config import Settings
 from trading.data.recording import load_recording
 from trading.envs.history import write_history
-from trading.errors import ConfigError
+from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import learnt
 from trading.learning.policy import Policy
 from trading.live import assembly
@@ -102,6 +102,31 @@ def test_a_history_is_held_out_unless_it_is_trained_on(tmp_path: Path, recorded:
 def test_halves_of_an_odd_number_have_as_many_episodes_each(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, *FEW, "learning.gate.sessions=21")
     assert gate_result_of(HeldOutSessions(settings))[1] == {"simulated": 22}
+
+
+def test_days_of_too_few_underlyings_are_refused_or_left_out(
+    tmp_path: Path, recorded: Path
+) -> None:
+    """The gate would trade them when it judges, and that would end the learner."""
+    shared = (*QUICK, "env.underlyings_per_account=2")
+    settings = settings_for(tmp_path, *shared)
+    rules, fees = assembly.trading_rules(settings), assembly.fee_schedule(settings)
+    told, folder = [load_recording(recorded / "recordings", DAY, "AAA")], tmp_path / "history"
+    write_history(folder, told, rules, fees, ExchangeCalendar())
+    with pytest.raises(DataError, match="no date with the same bars of 2 underlyings"):
+        HeldOutSessions(settings_for(tmp_path, *shared, f"learning.gate.history={folder}"))
+
+    sessions, day = HeldOutSessions(settings), f"date={DAY}"
+    (tmp_path / "recordings" / day).mkdir(parents=True)
+    for name in ("underlying=AAA", "underlying=BBB"):
+        here = tmp_path / "recordings" / day / name
+        here.symlink_to(recorded / "recordings" / day / name)
+        sessions._known = None
+        sessions.renew()
+        weights = Policy(assembly.model_config(settings), settings.seed).weights()
+        result = sessions.gate.judge(weights, weights)
+        compared = {each.held_out: each.sessions for each in result.compared}
+        assert compared == {"simulated": 20} | ({"recent": 1} if "BBB" in name else {})
 
 
 def test_too_few_episodes_for_a_bound_are_refused_before_anything_starts(

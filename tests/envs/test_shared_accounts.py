@@ -313,6 +313,32 @@ def test_an_order_gets_what_the_one_before_it_left(
     assert balances.cash[0] == balances.cash[1] and balances.margin_used[1] == taken
 
 
+def test_a_part_is_cut_only_where_the_room_is_less(
+    tmp_path: Path, told: list[tuple[RecordedSession, ...]]
+) -> None:
+    rules = RULES._replace(size_levels=2, max_vega=0.002)
+    env, names = on_the_first_day(tmp_path / "history", told, rules)
+    observation, _ = env.reset()
+    state, mask = env.get_state(), observation["action_mask"]
+    shown = env._accounts.views.units.copy()
+    first = names.index("long_straddle_near_d50_1of2")
+    parts = [a for a, name in enumerate(names) if name.endswith("_1of2") and mask[1, a]]
+
+    def taken(action: int) -> int:
+        env.set_state(state)
+        env._trade(np.array([first, action]))
+        assert env._accounts.holdings.units[0] > 0
+        return int(env._accounts.holdings.units[1])
+
+    kept = 0
+    for part in parts:
+        whole = names.index(names[part].removesuffix("_1of2"))
+        got = taken(whole)
+        assert taken(part) == min(shown[1, part], got), names[part]
+        kept += shown[1, part] <= got < shown[1, whole]
+    assert kept > 0
+
+
 def test_the_mask_of_one_underlying_knows_what_is_held_in_the_other(
     tmp_path: Path, told: list[tuple[RecordedSession, ...]]
 ) -> None:
@@ -328,6 +354,26 @@ def test_the_mask_of_one_underlying_knows_what_is_held_in_the_other(
     assert left.sum() < free.sum() and not left[straddle]
     others = observation["observations"][:, -OTHERS_COUNT:]
     assert not others[0].any() and others[1][0] > 0.0 and others[1][3] > 0.3
+
+
+def test_delivered_stock_is_sold_in_the_order_of_the_symbols(
+    tmp_path: Path, told: list[tuple[RecordedSession, ...]]
+) -> None:
+    puts, condor = map(
+        action_names().index, ("cash_secured_put_near_d30", "iron_condor_near_d30_15")
+    )
+    number = 0
+
+    def second_first(masks: np.ndarray) -> list[int]:
+        nonlocal number
+        number += 1
+        opens = {1: [HOLD, condor], 2: [puts, HOLD]}.get(number, [HOLD, HOLD])
+        assert masks[[0, 1], opens].all()
+        return opens
+
+    events = live(tmp_path, told, RULES, second_first).events
+    filled = [each.fill.underlying for each in events if isinstance(each, OrderFilled)]
+    assert filled == ["BBB", "AAA", "AAA", "BBB"]
 
 
 def simulated(rows: int, seed: int = 1, **changes: object) -> SimulatedOptionsVectorEnv:

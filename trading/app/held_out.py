@@ -34,7 +34,8 @@ class HeldOutSessions:
     Raises
     ------
     DataError
-        `learning.gate.history` is missing, or was written for other rules.
+        `learning.gate.history` is missing, was written for other rules, or has no date of
+        `env.underlyings_per_account` underlyings.
     ConfigError
         A day of it is trained on as well, or `learning.gate.sessions` are too few episodes.
     """
@@ -56,7 +57,9 @@ class HeldOutSessions:
             made_for = (self._rules, self._fees, self._features)
             _check_apart(gate.history, settings.learning.history, *made_for)
             per_episode = settings.env.sessions_per_episode
-            tell_single_days(History(gate.history, *made_for), per_episode, "the gate")
+            history = History(gate.history, *made_for)
+            history.common_days(settings.env.underlyings_per_account, each_once=True)
+            tell_single_days(history, per_episode, "the gate")
             self._fixed.append(HeldOut(_HISTORY, self._days(gate.history)))
         limits = assembly.gate_limits(settings)
         acting = settings.policy.act
@@ -76,7 +79,10 @@ class HeldOutSessions:
             self.gate.hold_out(self._fixed, missing=[_RECENT])
 
     def _write_recent(self, days: list[date]) -> bool:
-        """Compile the newest days that were recorded from open to close; whether there are any."""
+        """Compile the newest days that were recorded from open to close; whether any can be traded.
+
+        They cannot where accounts trade more underlyings than were recorded of any date.
+        """
         settings, sessions, taken = self._settings, [], 0
         for day in reversed(days):
             if taken == settings.learning.gate.recent_days:
@@ -102,6 +108,12 @@ class HeldOutSessions:
         rules = (self._rules, self._fees, ExchangeCalendar())
         features = self._features
         write_history(self._recent, sessions, *rules, nights=nights, features=features, **between)
+        written = History(self._recent, self._rules, self._fees, features)
+        try:
+            written.common_days(settings.env.underlyings_per_account, each_once=True)
+        except DataError as error:
+            log.warning("recorded days are not held out", reason=str(error))
+            return False
         log.info("recorded days are held out", days=taken, sessions=len(sessions))
         return True
 

@@ -244,6 +244,9 @@ class LiveEnv:
         self._views = empty_views(*shape)
         self._spare = empty_views(*shape)
         """Where an underlying is looked at again after another one has traded."""
+        whole, sizes = len(self._catalogue), range(self._views.units.shape[1])
+        self._full_size = np.array([of_full_size(a, whole) for a in sizes])
+        """The action of full size that each action is a part of, or is."""
         self._snapshot_of = np.zeros(count, dtype=np.int64)
         self._shown: dict[int, tuple[int, tuple[str, ...]]] = {}
         """Whose greeks each row of the holdings keeps: when it was opened, and its legs."""
@@ -819,7 +822,10 @@ class LiveEnv:
         self._suspend_unknown(now_ns)
         self._close_for_owner(now_ns)
         closing = self.to_close
-        for underlying in self.broker.stock_to_liquidate():
+        # In the order of the rows that train; what is beyond `symbols` comes last.
+        place = {symbol: u for u, symbol in enumerate(self.symbols)}
+        delivered = self.broker.stock_to_liquidate()
+        for underlying in sorted(delivered, key=lambda name: place.get(name, len(place))):
             if underlying not in closing:
                 self._submit(self.broker.liquidation(underlying, now_ns))
         return [
@@ -1217,7 +1223,8 @@ class LiveEnv:
         """Lower what may be ordered of an underlying to what the orders before it left."""
         self._read_balances()
         self._look(u, self._leg_greeks(), self._spare)
-        np.minimum(self._views.units[u], self._spare.units[u], out=self._views.units[u])
+        room = self._spare.units[u, self._full_size]
+        np.minimum(self._views.units[u], room, out=self._views.units[u])
 
     def _hold(self, u: int, underlying: str) -> None:
         """Write the open strategy of an underlying as the kernels see it."""

@@ -23,6 +23,7 @@ from trading.envs.market_features import F32, put
 from trading.envs.market_snapshots import MarketSnapshots
 from trading.envs.quote_arrays import QuoteArrays
 from trading.envs.rules import NO_LEG, STOCK_LEG, TradingRules
+from trading.envs.size_levels import of_full_size
 from trading.execution.exposure import loss_floor, usd_greeks
 from trading.execution.fees import FeeSchedule
 from trading.market.chain import F64, I64
@@ -195,7 +196,9 @@ def _limit(
             total = account_greeks(quotes, snapshots, snapshot_of, rules, accounts, b)
             cap_openings(quotes, snapshots, snapshot_of, rules, ratios, balances, b, total, spare)
         for action in range(views.units.shape[1]):
-            views.units[b, action] = min(views.units[b, action], spare.units[b, action])
+            # A part stays as large as it was shown while there is room: it is no part of the room.
+            full = of_full_size(action, len(ratios))
+            views.units[b, action] = min(views.units[b, action], spare.units[b, full])
         action = actions[b]
         liquidates = accounts.delivered[b]
         opens = action > CLOSE and not liquidates
