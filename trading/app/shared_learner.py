@@ -68,6 +68,8 @@ class Heard(NamedTuple):
     life: str = ""
     """Of the learner's process, which counts its rejections; empty: what is before is no news."""
     rejections: int = 0
+    takes_champion: bool = True
+    """Whether the strategy could take up a champion now: if not, it is sent none."""
 
 
 class News(NamedTuple):
@@ -78,7 +80,7 @@ class News(NamedTuple):
     """Why nothing is learned at present; empty: it is."""
     report: LearnerReport
     champion: SharedChampion | None
-    """None where the strategy has heard of it."""
+    """None where the strategy has heard of it, or cannot take it up now."""
     rejections: tuple[ChallengerRejected, ...]
     """Those that it has not heard of, at most the last 256."""
     rejected: int
@@ -185,7 +187,7 @@ class SharedLearner:
             self._life,
             self._fault,
             learner.report if learner is not None else self._report,
-            None if champion is None or _has_heard(heard, champion) else champion,
+            champion if champion is not None and _is_news(heard, champion) else None,
             rejections,
             rejected,
             dict(self._learned),
@@ -320,9 +322,10 @@ class _Phases(Display):
         log.info("the shared learner", note=text)
 
 
-def _has_heard(heard: Heard, champion: SharedChampion) -> bool:
-    """Whether it is no news; numbers of another folder say nothing of it."""
-    return heard.folder in ("", champion.folder) and champion.champion.number <= heard.champion
+def _is_news(heard: Heard, champion: SharedChampion) -> bool:
+    """Whether a strategy can use it; numbers of another folder do not say that it is known."""
+    known = heard.folder in ("", champion.folder) and champion.champion.number <= heard.champion
+    return heard.takes_champion and not known
 
 
 def folder_identity(folder: Path) -> str:

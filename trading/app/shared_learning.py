@@ -103,14 +103,14 @@ class SharedLearning:
             There is no learner, or the account's champion cannot be read.
         """
         first: SharedChampion | None = None
-        if not self._manager.champions.numbers():
+        if not account.champion and self._manager.champions.news_for(account) is None:
             first = self._await_champion(stopped, tell)
             if first is None:
                 return False
         version, origin = (0, "") if first is None else (first.champion.version, first.why.reason)
 
         def fill(folder: Path) -> None:
-            assert first is not None, "an account with champions writes none at its start"
+            assert first is not None, "an account that has a champion writes none at its start"
             write_shared(folder, first)
 
         self._manager.begin(fill, version, f"the shared learner's: {origin}", account)
@@ -146,23 +146,29 @@ class SharedLearning:
         """Have the learner learn from a fragment; what it decided waits in the manager."""
         timeout_s = self._timeout_s
         answer_s = timeout_s + _NEWS_TIMEOUT_S
-        asked = (self._strategy, rollout, self._heard, timeout_s)
+        asked = (self._strategy, rollout, self._asks(), timeout_s)
         self._hear(self._ask("learn", answer_s, *asked))
 
     def follow(self, account_champion: AccountChampion) -> bool:
         """Follow this account alone, tell the learner where it went back, and hear its news."""
-        discarded = self._manager.champion.number
+        known = (self._manager.account.champion, self._manager.champion.number)
+        # What is on offer, and the account has not had, was not discarded.
+        discarded = max((each for each in known if each <= account_champion.newest), default=0)
         is_other = self._manager.follow(account_champion)
         if is_other and account_champion.champion < discarded:
             told = (self._strategy, account_champion.champion, discarded)
             self._ask("rolled_back", _NEWS_TIMEOUT_S, *told)
         if time.monotonic() - self._asked_s > _NEWS_EVERY_S:
-            self._hear(self._ask("news", _NEWS_TIMEOUT_S, self._heard))
+            self._hear(self._ask("news", _NEWS_TIMEOUT_S, self._asks()))
         return is_other
 
     def save(self) -> Path | None:
         """Write nothing: checkpoints are the learner's own."""
         return None
+
+    def _asks(self) -> Heard:
+        """Say what was heard, and whether a champion could be taken up: its weights are many."""
+        return self._heard._replace(takes_champion=self._manager.may_offer)
 
     def _hear(self, news: News | None) -> None:
         self._asked_s = time.monotonic()
@@ -179,19 +185,18 @@ class SharedLearning:
         for event in news.rejections:
             self._manager.reject(event)
         champion, folder = self._heard.champion, self._heard.folder
-        if news.champion is not None:
+        if news.champion is not None and self._take_up(news.champion):
             self._tell_anew(news.champion)
-            if self._take_up(news.champion):
-                champion, folder = news.champion.champion.number, news.champion.folder
+            champion, folder = news.champion.champion.number, news.champion.folder
         self._heard = Heard(champion, folder, news.life, news.rejected)
 
     def _tell_anew(self, shared: SharedChampion) -> None:
         """Say where the learner has another folder than the one of the account's champions."""
         if self._heard.folder not in ("", shared.folder):
             log.warning(
-                "the shared learner began anew, in another folder: the account trades on with its "
-                "own champion until the learner's gate lets another one pass",
-                champion=self._manager.champion.number,
+                "the shared learner began anew, in another folder: the account takes up what its "
+                "gate lets pass, and trades on with its own champion until then",
+                champion=self._manager.account.champion,
                 origin=shared.why.reason,
             )
 

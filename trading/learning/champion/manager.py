@@ -42,7 +42,8 @@ class ChampionManager:
         self.champions = champions
         self.fault = ""
         """Why the account's champion cannot be read; empty: it can."""
-        self._account = AccountChampion()
+        self.account = AccountChampion()
+        """As it was reported last."""
         self._present: Champion | None = None
         self._before: Champion | None = None
         self._offer: ChampionPromoted | None = None
@@ -85,7 +86,7 @@ class ChampionManager:
         CheckpointError
             The champion cannot be read.
         """
-        self._account = account
+        self.account = account
         if not account.champion and self.champions.news_for(account) is None:
             self.champions.write(fill, Promotion(version, PromotedBy.START, origin), account)
         self._present, news = first_state(self.champions, account)
@@ -111,7 +112,7 @@ class ChampionManager:
         """
         assert self.may_offer, "one offer at a time, over a champion that is known"
         number = self.champion.number
-        over = self._account._replace(champion=number, newest=max(number, self._account.newest))
+        over = self.account._replace(champion=number, newest=max(number, self.account.newest))
         try:
             event = self.champions.write(fill, why, over)
         except OSError as error:
@@ -124,7 +125,7 @@ class ChampionManager:
 
     def reject(self, event: ChallengerRejected) -> ChallengerRejected:
         """Have the account journal a rejection, by its own count and under its champion."""
-        number = 1 + max([self._account.refusals, *(each.number for each in self._rejections)])
+        number = 1 + max([self.account.refusals, *(each.number for each in self._rejections)])
         event = msgspec.structs.replace(event, number=number, champion=self.champion.number)
         self._rejections.append(event)
         return event
@@ -134,9 +135,9 @@ class ChampionManager:
 
         An older report than the last one changes nothing.
         """
-        if not account.champion or account.revision < self._account.revision:
+        if not account.champion or account.revision < self.account.revision:
             return False
-        self._account = account
+        self.account = account
         self._write_lost()
         self._rejections = [each for each in self._rejections if each.number > account.refusals]
         offer = self._offer
@@ -147,11 +148,11 @@ class ChampionManager:
 
     def settle(self) -> None:
         """Take up all that waits, for a learner that has no account of its own."""
-        account = self._account
+        account = self.account
         if offer := self._offer:
             number, before = offer.champion, offer.before
             account = account._replace(champion=number, before=before, newest=number)
-        self._account = account._replace(refusals=account.refusals + len(self._rejections))
+        self.account = account._replace(refusals=account.refusals + len(self._rejections))
         self._offer, self._rejections = None, []
 
     def _take_up(self, account: AccountChampion) -> bool:
@@ -187,13 +188,13 @@ class ChampionManager:
 
         A disk that takes nothing is told once, and tried again at the next report.
         """
-        needed = (self._account.champion, self._account.before, self.champion.number)
+        needed = (self.account.champion, self.account.before, self.champion.number)
         try:
             for champion in (self._before, self._present):
                 if champion is None or champion.number not in needed:
                     continue
                 if not self.champions.path(champion.number).is_dir():
-                    self.champions.write_again(champion, self._account)
+                    self.champions.write_again(champion, self.account)
                     log.error("a lost champion is written again", champion=champion.number)
             self._unwritten = ""
         except OSError as error:

@@ -1,0 +1,125 @@
+"""What a strategy asks of the learner that it shares, by answers of a learner of this process."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.learning.experience import SMALL
+from trading.app import shared_learner
+from trading.app import shared_learning as module
+from trading.app.shared_address import SharedLearnerAddress
+from trading.app.shared_learner import Heard, News, SharedChampion, SharedLearner
+from trading.app.shared_learning import SharedLearning
+from trading.config import Settings
+from trading.errors import CheckpointError
+from trading.execution.events import PromotedBy
+from trading.learning.champion.manager import ChampionManager
+from trading.learning.champion.store import AccountChampion, Champion, ChampionStore, Promotion
+from trading.learning.checkpoints import write_module_weights
+from trading.learning.policy import Policy
+
+AT_TWO = AccountChampion(2, 1, 2, 1)
+
+
+def write(seed: int) -> Callable[[Path], None]:
+    return lambda folder: write_module_weights(folder, Policy(SMALL, seed).weights())
+
+
+def shared(number: int, folder: str, by: PromotedBy = PromotedBy.GATE) -> SharedChampion:
+    champion = Champion(number, 10 * number, Policy(SMALL, number).weights())
+    return SharedChampion(champion, Promotion(10 * number, by, "because"), folder)
+
+
+class Learner:
+    """Answers as the actor does, of which it is the methods, without the thread that learns."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(SharedLearner, "_run", lambda _: None)
+        monkeypatch.setattr(shared_learner, "configure_logging", lambda _: None)
+        monkeypatch.setattr(module, "_NEWS_EVERY_S", -1.0)
+        self.actor = SharedLearner(Settings())
+        self.told: list[tuple[Any, ...]] = []
+        self.sent: list[News] = []
+        monkeypatch.setattr(SharedLearning, "_ask", lambda _, *asked: self.answer(*asked))
+
+    def answer(self, method: str, _: float, *arguments: Any) -> Any:
+        answer = getattr(self.actor, method)(*arguments)
+        if method == "news":
+            self.sent.append(answer)
+        else:
+            self.told.append(arguments)
+        return answer
+
+
+@pytest.fixture
+def learner(monkeypatch: pytest.MonkeyPatch) -> Iterator[Learner]:
+    made = Learner(monkeypatch)
+    yield made
+    made.actor.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> ChampionManager:
+    """The account has taken up champion 2."""
+    made = ChampionManager(ChampionStore(tmp_path, 5))
+    made.begin(write(1), 10, "the beginning", AccountChampion())
+    made.follow(AccountChampion(1, 0, 1))
+    made.promote(write(2), Promotion(20, PromotedBy.GATE, "not worse"))
+    made.follow(AT_TWO)
+    return made
+
+
+def learning(manager: ChampionManager) -> SharedLearning:
+    return SharedLearning(SharedLearnerAddress("of the test"), "a", manager, 1.0)
+
+
+def test_weights_are_sent_where_they_can_be_taken_up(
+    learner: Learner, manager: ChampionManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = learning(manager)
+    own._heard = Heard(7, "a folder that is gone")
+    offered = manager.promote(write(3), Promotion(30, PromotedBy.GATE, "not worse"))
+    learner.actor._champion = shared(1, "another folder")
+    for _ in range(3):
+        own.follow(AT_TWO)
+    assert [each.champion for each in learner.sent] == [None] * 3
+    assert manager.waiting == (offered,) and "began anew" not in caplog.text
+    for _ in range(3):
+        own.follow(AccountChampion(3, 2, 3, 2))
+    assert sum(each.champion is not None for each in learner.sent) == 1
+    (following,) = manager.waiting
+    assert getattr(following, "champion", 0) == 4
+    assert caplog.text.count("began anew") == 1
+
+
+@pytest.mark.parametrize("taken_up", [False, True])
+def test_the_learner_is_told_the_champion_that_the_account_had(
+    learner: Learner, manager: ChampionManager, taken_up: bool
+) -> None:
+    own = learning(manager)
+    manager.promote(write(3), Promotion(30, PromotedBy.GATE, "not worse"))
+    fallen = AccountChampion(2, 0, 3, 3) if taken_up else AccountChampion(1, 0, 2, 2)
+    assert own.follow(fallen)
+    assert learner.told == [("a", 2, 3) if taken_up else ("a", 1, 2)]
+
+
+def test_an_account_without_a_champion_waits_for_the_learners_beside_champions_of_others(
+    learner: Learner, tmp_path: Path
+) -> None:
+    others = ChampionStore(tmp_path, 5, account_id="other")
+    others.write(write(5), Promotion(50, PromotedBy.START, "of another"), AccountChampion())
+    learner.actor._champion = shared(1, "folder", PromotedBy.START)
+    made = ChampionManager(ChampionStore(tmp_path, 5, account_id="own"))
+    assert learning(made).begin(AccountChampion(), lambda: False, lambda _: None)
+    assert (made.champion.number, made.champion.version) == (2, 10)
+
+
+def test_an_account_whose_champions_are_lost_is_told_so_and_waits_for_nobody(
+    learner: Learner, tmp_path: Path
+) -> None:
+    made = ChampionManager(ChampionStore(tmp_path, 5))
+    with pytest.raises(CheckpointError, match="trading checkpoints promote"):
+        learning(made).begin(AT_TWO, lambda: True, lambda _: None)
+    assert learner.sent == []
