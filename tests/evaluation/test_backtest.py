@@ -17,6 +17,7 @@ from trading.evaluation.backtest import (
     simulation_returns,
 )
 from trading.evaluation.baselines import (
+    SHORT_STRANGLE,
     hold,
     open_and_keep,
     random_masked,
@@ -33,7 +34,7 @@ def test_holding_cash_earns_nothing_on_simulated_sessions():
     assert len(result.equity[0]) == np.isfinite(result.equity[0]).sum()
 
 
-def test_a_position_is_opened_once_a_session_and_equal_seeds_agree():
+def test_a_position_is_opened_once_where_nothing_expires_and_equal_seeds_agree():
     def run():
         trader = open_and_keep("iron_condor_near_d30_15")
         return backtest_simulation(4, 5, DEFAULT_RULES, DEFAULT_FEES, trader)
@@ -41,6 +42,18 @@ def test_a_position_is_opened_once_a_session_and_equal_seeds_agree():
     one, other = run(), run()
     assert one.trades.max() == 1
     assert np.array_equal(one.equity, other.equity, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "trader", [open_and_keep("iron_condor_near_d30_15"), SHORT_STRANGLE], ids=["condor", "strangle"]
+)
+def test_a_baseline_opens_again_after_what_it_held_has_expired(trader):
+    result = backtest_simulation(
+        40, 5, DEFAULT_RULES, DEFAULT_FEES, trader, sessions_per_episode=20
+    )
+    held = (np.nanmax(result.contracts, axis=1) > 0).reshape(2, 20)
+    for one in held:
+        assert one.any() and one[one.argmax() :].mean() > 0.9
 
 
 def test_every_bar_of_a_recorded_day_is_traded(tmp_path: Path):

@@ -681,7 +681,13 @@ class LearningSettings(Section):
         _about("Share of each live update's decisions that come from training markets."),
     ] = 0.5
     gate: GateSettings = GateSettings()
-    num_envs: Annotated[Count, _about("Accounts stepped at once per runner.")] = 64
+    num_envs: Annotated[
+        Count,
+        _about(
+            "Accounts stepped at once per runner; with env.underlyings_per_account K above 1, rows "
+            "of accounts: each has K."
+        ),
+    ] = 64
     accounts_per_market: Annotated[
         Count,
         _about("Accounts that trade the same simulated market; more are faster, and see fewer."),

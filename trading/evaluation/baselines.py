@@ -49,16 +49,14 @@ def hold(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64
 
 
 def open_and_keep(action_name: str) -> SessionTrader:
-    """Take one action at the first bar that allows it, and keep the position to the close."""
+    """Take one action wherever it is allowed, and keep the position until it expires.
+
+    The mask allows none while something is held, so an account opens again after an expiry.
+    """
     action = action_named(action_name)
-    taken = np.zeros(0, dtype=np.bool_)
 
     def trader(observation: Observation, first: NDArray[np.bool_]) -> NDArray[np.int64]:
-        nonlocal taken
-        taken = np.zeros(len(first), np.bool_) if len(taken) != len(first) else taken & ~first
-        now = observation["action_mask"][:, action] & ~taken
-        taken = taken | now
-        return np.where(now, action, HOLD).astype(np.int64)
+        return np.where(observation["action_mask"][:, action], action, HOLD).astype(np.int64)
 
     return trader
 
@@ -88,7 +86,7 @@ class MarketView:
 
 @dataclass(frozen=True)
 class HeldToClose:
-    """A position opened once a session, at the first bar that allows it, and kept to the close.
+    """A position opened wherever nothing is held, and kept until it expires or the episode ends.
 
     Its greatest loss has no bound or is the whole price, so it is sized as the catalogue sizes
     covered calls and secured puts: by the capital that it ties up, at most `secured_fraction` of
@@ -111,9 +109,9 @@ class HeldToClose:
     def open_all(
         self, view: MarketView, rules: TradingRules, fees: FeeSchedule, accounts: Accounts
     ) -> None:
-        """Open the position in every account that has not traded yet, as far as it may."""
+        """Open the position in every account that holds none, as far as it may."""
         balances, snapshots = accounts.balances, view.snapshots
-        for b in np.flatnonzero((accounts.trades == 0) & balances.may_open).tolist():
+        for b in np.flatnonzero((accounts.holdings.units == 0) & balances.may_open).tolist():
             if balances.open_positions[b] >= rules.max_positions:
                 continue
             f = int(view.snapshot_of[b])
@@ -295,7 +293,7 @@ def _book(
     accounts.net_cash[b] = round_usd(accounts.net_cash[b] + (premium - fee))
     accounts.trades[b] += 1
     accounts.entry_cash[b], accounts.exit_cash[b], accounts.fees[b] = premium, 0.0, fee
-    accounts.margin_per_unit[b] = margin
+    accounts.margin_per_unit[b], accounts.margin_moves[b] = margin, False
     holdings.units[b], holdings.opened_ns[b] = units, now_ns
     holdings.legs[b], holdings.ratio[b] = NO_LEG, 0
     holdings.legs[b, : len(legs)], holdings.ratio[b, : len(legs)] = legs, ratio
