@@ -74,9 +74,10 @@ def stepped(env: OptionsVectorEnv, steps: int) -> list[tuple[np.ndarray, np.ndar
 
 
 def test_it_takes_the_place_of_the_usual_one_and_changes_no_market(tmp_path: Path) -> None:
-    settings = settings_with(tmp_path, LEANS)
+    single = "env.sessions_per_episode=1"
+    settings = settings_with(tmp_path, LEANS, single)
     own = stepped(td.make_vector_env(6, settings, seed=2), 400)
-    usual = stepped(td.make_vector_env(6, Settings(), seed=2), 400)
+    usual = stepped(td.make_vector_env(6, load_settings(None, [single], {}), seed=2), 400)
     for (seen, rewards, _), (same, before, _) in zip(own, usual, strict=True):
         assert seen.tobytes() == same.tobytes()
         leaning = 0.5 * np.abs(seen[:, DELTA].astype(np.float64))

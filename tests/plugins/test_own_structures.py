@@ -260,12 +260,14 @@ def test_a_search_goes_on_with_the_structures_that_it_was_begun_with(tmp_path: P
 
 
 def test_rules_open_them_in_a_backtest_that_names_them(tmp_path: Path) -> None:
-    settings = settings_with(tmp_path, MINE, names="lizard,wing")
+    single = "env.sessions_per_episode=1"
+    settings = settings_with(tmp_path, MINE, single, names="lizard,wing")
     result = td.backtest("wings", settings, simulated=4)
     names = position_names(result.structures)
     held = {names[k] for k in np.unique(result.position[result.position >= 0])}
     assert names[: len(POSITIONS)] == POSITIONS and "wing" in held <= {"none", "wing"}
-    words = [w for each in overrides(tmp_path, MINE, names="lizard,wing") for w in ("--set", each)]
+    chosen = overrides(tmp_path, MINE, single, names="lizard,wing")
+    words = [word for each in chosen for word in ("--set", each)]
     page = tmp_path / "sheet.html"
     result = CliRunner().invoke(
         app,

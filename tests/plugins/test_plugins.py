@@ -251,6 +251,7 @@ def test_the_examples_stand_in_a_backtest_beside_the_baselines() -> None:
             *("backtest", "--simulated", "3", "--json", "--trader", "calm_condor"),
             *("--set", f"plugins={','.join(map(str, files))}"),
             *("--set", "execution.fee_schedule=no_commission"),
+            *("--set", "env.sessions_per_episode=1"),
         ],
     )
     assert result.exit_code == 0, result.output
