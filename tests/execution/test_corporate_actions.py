@@ -275,6 +275,18 @@ def test_a_rename_moves_positions_to_the_new_symbol() -> None:
         assert isinstance(broker.submit(close, quotes, True, NOW_NS), Fill)
 
 
+def test_what_comes_at_no_worth_contributes_from_then_on() -> None:
+    with account_with("long_call", 1) as broker:
+        account = broker.account
+        broker.marks[CALL_100] = 0.0
+        assert apply(broker, Rename("SPY", EX_DATE, "META")).moved == 0.0
+        marks = {"O:META260116C00100000": 2.0}
+        parts = {name: account.contribution(name, marks) for name in account.net_cash}
+        assert parts["META"] == 200.0
+        assert account.paid_in + sum(parts.values()) == pytest.approx(account.equity(marks))
+        assert broker.journal.fold().fingerprint() == account.fingerprint()
+
+
 def test_an_adjusted_contract_is_renamed_with_its_digit() -> None:
     with account_with("long_call", 1) as broker:
         apply(broker, split(3, 2))

@@ -749,9 +749,11 @@ class Account:
                 self._receive(each, event)
         self._carry_suspension(event)
         self._book_cash(event.underlying, event.cash)
-        if event.moved:
+        other = event.spun_off or event.after
+        if other != event.underlying:
+            # Also where nothing moved: what came is worth nothing yet, and contributes from now on.
             self._book_net(event.underlying, event.moved)
-            self._book_net(event.spun_off or event.after, -event.moved)
+            self._book_net(other, -event.moved)
         if before is None:
             return
         exit_cash = before.exit_cash + event.cash
