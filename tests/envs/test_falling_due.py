@@ -871,8 +871,9 @@ def test_an_adjusted_contract_is_neither_traded_nor_marked_at_an_odd_price(
     desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), [(CALL, 1)], 66.67, strikes)
     adjusted = "O:ACME1260109C00100000"
     now_ns = session(TUE).open_ns + 2 * MINUTE_NS
-    good = OptionQuote(adjusted, 1.2, 1.3, 50.0, 50.0, now_ns - 5, 7)
+    good = OptionQuote(adjusted, 1.2, 1.3, 50.0, 50.0, now_ns - MINUTE_NS - 5, 7)
     assert desk.env.apply_quote(good)
+    desk.bar(TUE, 1, 66.67)
     before = desk.env.equity()
     assert not desk.env.apply_quote(OptionQuote(adjusted, *quote, 50.0, 50.0, now_ns - 4, 8))
     assert desk.env.refused[reason] == 1
@@ -903,6 +904,25 @@ def test_quotes_of_an_adjusted_contract_go_by_time_and_a_second_one_confirms(
     assert desk.env._quote(adjusted)[:2] == (0.0, 0.0)
     assert tell(6.0, now_ns + 3, 4)
     assert desk.env._quote(adjusted)[:2] == (6.0, 6.1)
+
+
+def test_a_quote_of_an_adjusted_contract_moves_no_mark_before_the_bar_closes(
+    tmp_path: Path,
+) -> None:
+    strikes = [each / 2 for each in range(100, 161)]
+    desk, _, _, _ = after_a_night(tmp_path, Split("ACME", TUE, 3, 2), [(CALL, 1)], 66.67, strikes)
+    adjusted, open_ns = "O:ACME1260109C00100000", session(TUE).open_ns
+    desk.quote(adjusted, 0.8, 0.9, open_ns + 2 * MINUTE_NS)
+    desk.bar(TUE, 2, 66.67)
+    before = desk.env.equity()
+    # A tenth of its worth, which is within a percent of what it delivers.
+    desk.quote(adjusted, 0.08, 0.12, open_ns + 2 * MINUTE_NS + 1)
+    assert desk.env.refused["unconfirmed"] == 0
+    assert desk.env.marks()[adjusted] == pytest.approx(0.85)
+    assert desk.env.equity() == before
+    desk.quote(adjusted, 0.82, 0.92, open_ns + 3 * MINUTE_NS)
+    desk.bar(TUE, 3, 66.67)
+    assert desk.env.marks()[adjusted] == pytest.approx(0.87)
 
 
 def test_what_was_halted_stays_so_at_a_start_within_the_session(tmp_path: Path) -> None:
@@ -939,6 +959,8 @@ def test_a_wild_quote_of_an_adjusted_contract_is_kept_apart_until_another_says_t
     assert desk.env.refused["not_a_price"] >= 2
     desk.quote(adjusted, 8.0, 8.4, open_ns + 4 * MINUTE_NS)
     desk.quote(adjusted, 8.1, 8.5, open_ns + 5 * MINUTE_NS)
+    desk.quote(adjusted, 8.1, 8.5, open_ns + 5 * MINUTE_NS + 1)
+    desk.bar(TUE, 5, 66.67)
     assert desk.env.marks()[adjusted] == pytest.approx(8.3)
 
 

@@ -24,10 +24,13 @@ NO_QUOTE = QuoteView(0.0, 0.0, 0.0, 0.0, 0)
 
 @dataclass(slots=True)
 class AdjustedContract:
-    """The last quote of one contract; `mark` is USD a share, NaN before the first quote."""
+    """The last quote of one contract; values are USD a share, NaN before the first quote."""
 
     quote: QuoteView = NO_QUOTE
+    value: float = math.nan
+    """What the quotes so far say it is worth; the next one is held against it."""
     mark: float = math.nan
+    """`value` when the last bar closed."""
     sequence: int = -1
     apart: QuoteView = NO_QUOTE
     """A quote far from what the contract was worth, until another one confirms it."""
@@ -60,10 +63,10 @@ class AdjustedContracts:
     ) -> Refusal | None:
         """Take over a quote, or say why not; see `trading.data.admission` for the rules.
 
-        No chain speaks for an adjusted contract. A quote far from its mark (`worth` before the
-        first one, USD a share), by more than half of it and `unit`, is kept apart, and the contract
-        has no quote, until a later one says the same; but one above `most`, which nothing can make
-        it worth, is not confirmed by being repeated.
+        No chain speaks for an adjusted contract. A quote far from the value that those before it
+        told (`worth` before the first one, USD a share), by more than half of it and `unit`, is
+        kept apart, and the contract has no quote, until a later one says the same; but one above
+        `most`, which nothing can make it worth, is not confirmed by being repeated.
         """
         held = self._held[told.symbol]
         if not 0 < told.ts_ns < LAST_NS:
@@ -73,30 +76,35 @@ class AdjustedContracts:
         if not (0.0 <= told.bid <= MAX_PRICE and 0.0 <= told.ask <= MAX_PRICE):
             return Refusal.NOT_A_PRICE
         quote = QuoteView(told.bid, told.ask, told.bid_size, told.ask_size, told.ts_ns)
-        mark = worth if math.isnan(held.mark) else held.mark
-        width = max(unit, 0.5 * mark)
+        value = worth if math.isnan(held.value) else held.value
+        width = max(unit, 0.5 * value)
         beyond = quote.bid > most + unit
-        if beyond or (_off(quote, mark, width) and not _is_same(quote, held.apart, width)):
+        if beyond or (_off(quote, value, width) and not _is_same(quote, held.apart, width)):
             held.apart, held.sequence = quote, told.sequence
             held.quote = NO_QUOTE._replace(ts_ns=told.ts_ns)
             return Refusal.OUT_OF_BOUNDS if beyond else Refusal.UNCONFIRMED
         held.quote, held.sequence, held.apart = quote, told.sequence, NO_QUOTE
-        held.mark = marked(quote, held.mark)
+        held.value = marked(quote, held.value)
         return None
+
+    def close_bar(self) -> None:
+        """Mark each contract at the value of now; within a bar no quote moves a mark."""
+        for each in self._held.values():
+            each.mark = each.value
 
     def quote(self, symbol: str) -> QuoteView:
         """Return the last quote; one without sides before the first."""
         return self._held[symbol].quote
 
     def mark(self, symbol: str) -> float:
-        """Value in USD a share, NaN before the first quote."""
+        """Value in USD a share at the last bar's close, NaN before the first quote."""
         return self._held[symbol].mark
 
 
-def _off(quote: QuoteView, mark: float, width: float) -> bool:
+def _off(quote: QuoteView, value: float, width: float) -> bool:
     """Return whether a quote, or its middle, is off by more than `width`."""
     crossed = 0.0 < quote.ask < quote.bid
-    return not crossed and bool(how_far_off(quote.bid, quote.ask, mark, width) > 0.0)
+    return not crossed and bool(how_far_off(quote.bid, quote.ask, value, width) > 0.0)
 
 
 def _is_same(quote: QuoteView, apart: QuoteView, width: float) -> bool:

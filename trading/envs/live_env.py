@@ -765,6 +765,7 @@ class LiveEnv:
         self._do_what_was_held_back()
         for market in self._markets.values():
             market.close_bar(now_ns, session)
+        self._adjusted.close_bar()
         self._now_ns = now_ns
         self._greeks.keep(set(self.broker.account.positions))
         self._suspend_unknown(now_ns)
