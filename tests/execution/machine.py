@@ -331,7 +331,7 @@ class TradingMachine(RuleBasedStateMachine):
         else:
             shares = Fraction(new, old) if cents % 3 else Fraction(0)
             action = Merger(name, self.day, to if shares else "", shares, max(amount, 0.01))
-        if self.closes_by_joining(action):
+        if self.closes_by_joining(action) or self.gives_more_than_there_is(action, spot):
             return
         broker.ledger.announce(action_id(action), announced(action, spot))
         self.held_before[action_id(action)] = {
@@ -558,6 +558,18 @@ class TradingMachine(RuleBasedStateMachine):
             for ours, theirs in pairs
             if ours in account.positions and theirs in account.positions
         )
+
+    @staticmethod
+    def gives_more_than_there_is(action: CorporateAction, spot: float) -> bool:
+        """Whether a company gives away so much that less than a cent a share would be left.
+
+        None can: the price stays at a cent, so that what is given comes from nowhere.
+        """
+        if isinstance(action, SpecialDividend):
+            return spot - action.amount < 0.01
+        if isinstance(action, SpinOff):
+            return spot - float(action.ratio) * action.price < 0.01
+        return isinstance(action, Merger) and action.ratio > 0 and spot - action.cash < 0.01
 
     def worth_in_cash(self, action: CorporateAction) -> dict[str, float]:
         """What options of a company are worth that is bought for cash: nobody quotes more."""
