@@ -337,7 +337,7 @@ def test_each_update_rehearses_its_share(course: Callable[..., Course]) -> None:
     learner = at.learner
     learner.learn(live(1, steps=21, sequences=3))
     report = learner.report
-    assert (report.live_samples, report.replayed_samples) == (63, 64)
+    assert (report.live_samples, report.rehearsed_samples) == (63, 64)
     assert np.isfinite([report.grad_norm, report.clip_fraction, report.entropy]).all()
 
 

@@ -59,7 +59,7 @@ class LearnerReport:
     """Updates of this run on live experience."""
     live_samples: int = 0
     """Live decisions learned from in this run."""
-    replayed_samples: int = 0
+    rehearsed_samples: int = 0
     """Decisions in training markets that were learned beside them."""
     refused: int = 0
     """Fragments that could not be learned from."""
@@ -80,7 +80,7 @@ class LearnerReport:
     kl_to_champion: float = _NAN
     missing_samples: int = 0
     """Decisions that environment runners should have delivered and did not."""
-    replay_return: float = _NAN
+    rehearsal_return: float = _NAN
     """Mean return of the episodes that ended while training markets were sampled."""
     policy_loss: float = _NAN
     value_loss: float = _NAN
@@ -232,7 +232,7 @@ class OnlineLearner:
             updates=self._algorithm.weights_version,
             live_updates=self.report.live_updates + 1,
             live_samples=self.report.live_samples + rollout.steps,
-            replayed_samples=self.report.replayed_samples + replayed,
+            rehearsed_samples=self.report.rehearsed_samples + replayed,
         )
         self._unsaved += rollout.steps
         return True
@@ -405,7 +405,7 @@ def _with_results(report: LearnerReport, results: dict[str, Any], seconds: float
         report,
         seconds=seconds,
         missing_samples=int(runners.get(NUM_ENV_STEPS_MISSING_LIFETIME, report.missing_samples)),
-        replay_return=float(runners.get(EPISODE_RETURN_MEAN, report.replay_return)),
+        rehearsal_return=float(runners.get(EPISODE_RETURN_MEAN, report.rehearsal_return)),
         policy_loss=float(stats["policy_loss"]),
         value_loss=float(stats["value_loss"]),
         entropy=float(stats["entropy"]),
