@@ -221,7 +221,7 @@ OTHER = [
 
 _INSTEAD = {
     "SYMBOL": "SPY", "AMOUNT": "1000", "WORD": "risk", "KEY": "seed", "WHICH": "step-120",
-    "FILE.csv": "file.csv", "champion-N": "champion-2", "…": "",
+    "FILE.csv": "file.csv", "champion-N": "champion-2", "step-N": "step-120", "…": "",
     "CHECKPOINT": "var/checkpoints/step-000000120",
 }  # fmt: skip
 """What stands in place of a page's placeholders."""
