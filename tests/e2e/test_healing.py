@@ -3,7 +3,6 @@
 A process that is stopped (SIGSTOP) neither answers nor ends: it stands for whatever hangs.
 """
 
-import contextlib
 import errno
 import os
 import signal
@@ -194,19 +193,19 @@ def test_a_part_that_hangs_is_replaced_and_trading_goes_on(
 
 
 def fill(folder: Path) -> Path:
-    """A file that leaves no byte free."""
+    """A file that leaves no byte free.
+
+    Nothing is kept in a buffer, which the close would write where there is no room any more.
+    """
     file = folder / "filler"
-    with file.open("wb") as filler, contextlib.suppress(OSError):
-        while True:
-            filler.write(b"\1" * 65_536)
-            filler.flush()
-    with file.open("ab", buffering=0) as filler:
-        while True:
+    with file.open("wb", buffering=0) as filler:
+        for size in (65_536, 4096, 512, 1):
             try:
-                filler.write(b"\1" * 512)
+                while True:
+                    filler.write(b"\1" * size)
             except OSError as error:
                 assert error.errno == errno.ENOSPC
-                return file
+    return file
 
 
 def test_a_full_disk_halts_with_the_reason_and_trading_goes_on_when_there_is_room(
