@@ -8,7 +8,9 @@ import pytest
 
 import trading  # noqa: F401 - before numba is imported: it says where kernels are cached
 from tests.progress import Progress
+from tests.waits import STOP_S
 from trading.app import local_ray as ray_of_this_process
+from trading.app import ray_threads
 from trading.logs import log_through_standard_library
 
 # Before NumPy and PyTorch are imported, here and in what tests start: threads that spin while they
@@ -60,4 +62,6 @@ def local_ray() -> Iterator[None]:
         log_to_driver=False,
     )
     yield
+    # One that asks Ray after its end would end this process.
+    ray_threads.await_end(STOP_S)
     ray.shutdown()

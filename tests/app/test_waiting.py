@@ -11,7 +11,15 @@ import pytest
 import ray
 
 from tests.waits import WAIT_S
-from trading.app.waiting import Begun, Heartbeat, StopRequested, arrived, await_room, unless_stopped
+from trading.app.waiting import (
+    Begun,
+    Heartbeat,
+    StopRequested,
+    arrived,
+    await_room,
+    unless_ending,
+    unless_stopped,
+)
 
 NOTHING_LEFT = 0.0
 
@@ -33,6 +41,25 @@ def test_a_call_that_is_done_counts_also_when_told_to_stop() -> None:
     assert unless_stopped(lambda: 7, "it", lambda: False, lambda _: None) == 7
     with pytest.raises(ZeroDivisionError):
         unless_stopped(lambda: 1 // 0, "it", lambda: False, lambda _: None)
+
+
+def test_what_fails_while_it_starts_fails_nothing_where_all_is_to_end() -> None:
+    stop = threading.Event()
+    with pytest.raises(ZeroDivisionError), unless_ending("the part", stop.is_set):
+        raise ZeroDivisionError
+    stop.set()
+    with (
+        pytest.raises(StopRequested, match="the part") as told,
+        unless_ending("the part", stop.is_set),
+    ):
+        raise ZeroDivisionError
+    assert isinstance(told.value.__cause__, ZeroDivisionError)
+    with unless_ending("the part", stop.is_set):
+        pass
+    fails = Begun(lambda: 1 // 0, "the part", lambda _: None)
+    fails.take_back(WAIT_S)
+    with pytest.raises(StopRequested, match="the part"):
+        fails.result(stop.is_set)
 
 
 def test_a_stop_ends_the_wait_for_a_call_and_what_comes_of_it_is_undone() -> None:

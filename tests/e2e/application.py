@@ -22,6 +22,8 @@ from trading.config import Settings
 from trading.learning.policy import Policy
 from trading.live import assembly
 
+ANSWER_S = 45.0
+"""Beyond this an answer hangs: after 35 s Serve itself gives one, on a busy machine too."""
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 T = TypeVar("T")
@@ -107,9 +109,13 @@ class Application:
     def get(self, path: str) -> httpx.Response | None:
         """The response, None when there is none."""
         try:
-            return client.get(self._url + path, timeout=10.0)
+            return client.get(self._url + path, timeout=ANSWER_S)
         except httpx.HTTPError:
             return None
+
+    def answer(self, path: str) -> httpx.Response:
+        """The response, once there is one: who answers may just be started again."""
+        return self.wait_until(f"an answer of {path}", lambda: self.get(path), STOP_S)
 
     def status(self) -> dict[str, Any]:
         """The answer of /status, once there is one: a busy actor may miss its deadline."""
@@ -120,9 +126,15 @@ class Application:
 
         return self.wait_until("an answer of /status", answered, STOP_S)
 
-    def wait_until(self, what: str, probe: Callable[[], T | None], timeout_s: float = START_S) -> T:
+    def wait_until(
+        self,
+        what: str,
+        probe: Callable[[], T | None],
+        timeout_s: float = START_S,
+        poll_s: float = 0.25,
+    ) -> T:
         try:
-            return wait_for(what, probe, timeout_s, lambda: self.alive)
+            return wait_for(what, probe, timeout_s, lambda: self.alive, poll_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.output()[-6000:]}") from None
 

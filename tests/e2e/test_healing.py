@@ -153,7 +153,7 @@ def test_a_live_market_that_is_stopped_is_started_again(application: Application
     before = application.status()
     os.kill(before["process"], signal.SIGSTOP)
     assert "no status update for" in await_reason(application, "no status update for")
-    assert application.get("/health").status_code == 503  # type: ignore[union-attr]
+    assert application.answer("/health").status_code == 503
 
     def another() -> dict[str, Any] | None:
         response = application.get("/status")
@@ -218,7 +218,7 @@ def test_a_full_disk_halts_with_the_reason_and_trading_goes_on_when_there_is_roo
     filler = fill(disk.folder)
     reason = await_reason(application, "disk is full")
     assert reason.startswith("halted: cannot write journal")
-    assert application.get("/health").status_code == 200  # type: ignore[union-attr]
+    assert application.answer("/health").status_code == 200
     told = application.status()
     assert told["account"]["trading_state"] == "HALTED"
     assert "disk is full" in told["account"]["trading_state_reason"]
@@ -307,7 +307,7 @@ def test_a_replay_whose_server_dies_ends_with_the_reason(tmp_path: Path) -> None
     with closing(Application.up(tmp_path, *replay, *pairs(slowly))) as application:
         application.wait_ready()
         os.kill(only(application, "MarketServerHost"), signal.SIGKILL)
-        assert application.wait_exit() == 1
+        assert application.wait_exit() == 1, application.output()
         assert "the market server died" in application.output()
         assert "start again, which goes on from the journal" in application.output()
         assert "Traceback" not in application.output()

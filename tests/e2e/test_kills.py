@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.application import Application, processes_of
+from tests.e2e.application import ANSWER_S, Application, processes_of
 from tests.e2e.healed import await_decisions, await_gone, check_account, pairs, same_account
 from tests.e2e.ray_nodes import HEAD, Cluster, why_no_nodes
 from tests.e2e.test_cluster import LIVE_MARKET, REDIS, Trading, answers_http, redis_server
@@ -38,8 +38,6 @@ pytestmark = [
 
 KILLS = int(os.environ.get("KILLS", "1"))
 REPORT = os.environ.get("KILLS_REPORT")
-ANSWER_S = 45.0
-"""Beyond this an answer hangs: after 35 s Serve itself gives one, on a busy machine too."""
 SETTINGS = {
     "learning.num_learners": 1,
     "learning.num_env_runners": 1,

@@ -18,6 +18,7 @@ from schemathesis.schemas import BaseSchema
 from tests.asking import client
 from tests.e2e.application import ROOT, Application, environment, write_model
 from tests.serving.described import ask_all
+from tests.waits import WAIT_S
 from trading.execution.events import OwnerCommanded
 from trading.execution.journal import Journal
 from trading.serving.control import COMMANDS
@@ -25,7 +26,6 @@ from trading.serving.control import COMMANDS
 pytestmark = pytest.mark.slow
 
 TOKEN = "token-of-the-test-0123456789abcdef"
-COMMAND_S = 120.0
 EXAMPLES = 4
 
 
@@ -75,7 +75,7 @@ def account(folder: Path, *arguments: str) -> dict[str, Any]:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=COMMAND_S,
+        timeout=WAIT_S,
         check=False,
     )
     assert done.stdout, done.stderr
@@ -90,7 +90,7 @@ def control(application: Application, name: str, token: str = TOKEN, **body: str
                 f"http://127.0.0.1:{application.port}/control/{name}",
                 headers={"Authorization": f"Bearer {token}"},
                 json=body,
-                timeout=COMMAND_S,
+                timeout=WAIT_S,
             )
         except httpx.HTTPError:
             return None
@@ -129,7 +129,7 @@ def test_the_owner_commands_a_running_account_and_a_stopped_one(starts: Starts) 
     assert (told["done"], told["account"]["trading_state"]) == (True, "HALTED")
     assert control(running, "halt", by="alice", why="news", key="h-1").json()["repeated"]
     running.wait_until("the halt in /status", lambda: state(running) == "HALTED" or None)
-    assert running.get("/ready").status_code == 503  # type: ignore[union-attr]
+    assert running.answer("/ready").status_code == 503
 
     # The command line reaches the same account without Ray, and tells the same.
     assert account(folder, "status")["trading_state"] == "HALTED"
@@ -143,7 +143,7 @@ def test_the_owner_commands_a_running_account_and_a_stopped_one(starts: Starts) 
     assert refused.status_code == 409
     assert "no champion before" in refused.json()["said"]
 
-    assert running.terminate() == 0
+    assert running.terminate() == 0, running.output()
     assert TOKEN not in running.output()
     with Journal(folder / "state" / "journal-paper.sqlite", read_only=True) as journal:
         folded = journal.fold()

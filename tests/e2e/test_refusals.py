@@ -36,7 +36,7 @@ def test_every_mistake_in_the_settings_is_one_line_and_the_exit_code_is_2(tmp_pa
         "acount: {id: x}\naccount: {initial_capital: -5}\nsymbols: [SPY, 'not a symbol']\n"
     )
     result = trading("up", "--config", str(config), "--set", "serving.port=web")
-    assert result.returncode == 2
+    assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 4
     for key in ("acount", "account.initial_capital = -5", "not a symbol", "serving.port"):
@@ -46,7 +46,7 @@ def test_every_mistake_in_the_settings_is_one_line_and_the_exit_code_is_2(tmp_pa
 
 def test_a_missing_settings_file_exits_2_and_names_it() -> None:
     result = trading("up", "--config", "no/such.yaml")
-    assert result.returncode == 2
+    assert result.returncode == 2, result.stderr
     assert (
         result.stderr.strip() == "trading: no/such.yaml: no such file; name an existing YAML file"
     )
@@ -54,13 +54,13 @@ def test_a_missing_settings_file_exits_2_and_names_it() -> None:
 
 def test_bad_values_of_environment_variables_exit_2() -> None:
     result = trading("up", MAX_POSITIONS="-1")
-    assert result.returncode == 2
+    assert result.returncode == 2, result.stderr
     assert "MAX_POSITIONS" in result.stderr
 
 
 def test_massive_without_a_key_exits_2_and_names_the_variable() -> None:
     result = trading("up", "--config", "configs/paper.yaml", MASSIVE_API_KEY="")
-    assert result.returncode == 2
+    assert result.returncode == 2, result.stderr
     assert "MASSIVE_API_KEY" in result.stderr
 
 
@@ -71,7 +71,7 @@ def test_a_taken_port_exits_1_and_says_how_to_choose_another(tmp_path: Path) -> 
         port = taken.getsockname()[1]
         state = f"paths.state_dir={tmp_path}"
         result = trading("up", "--set", state, "--port", str(port))
-    assert result.returncode == 1
+    assert result.returncode == 1, result.stderr
     assert f"127.0.0.1:{port}" in result.stderr and "--port" in result.stderr
 
 

@@ -1,5 +1,6 @@
 """`trading stop` while the application is still starting, and waits for what does not come."""
 
+import signal
 import threading
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.e2e.application import Application, wait_for
-from tests.waits import START_S
+from tests.e2e.healed import await_gone
+from tests.sockets import descendants
+from tests.waits import START_S, STOP_S
 from trading.app.display import Display
 from trading.app.driver import run_application
 from trading.cli.main import app
@@ -23,11 +26,13 @@ pytestmark = pytest.mark.slow
 # A learner whose node nobody brings, as where a cloud has no GPU to give.
 NO_NODE = ("learning.num_learners=1", "learning.learner_resource=no-such-node")
 WAITS = "learner: 1 actor(s)"
+NO_PRETRAINING = ("learning.pretrain_steps=0",)
 
 
 def stopped(state: Path) -> str:
     """What `trading stop` says of the account in that folder."""
-    result = CliRunner().invoke(app, ["stop", "--set", f"paths.state_dir={state}"])
+    words = ["stop", "--timeout", f"{STOP_S:g}", "--set", f"paths.state_dir={state}"]
+    result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -62,16 +67,31 @@ def test_a_supervisor_stops_while_it_starts(tmp_path: Path) -> None:
     assert "PENDING" not in {each["state"] for each in groups}
 
 
+# As `trading up` tells them, in the order in which they come; and by what it is told to stop.
+BEGINS = [
+    ("· starting Ray", NO_NODE, "trading stop"),
+    (WAITS, NO_NODE, "trading stop"),
+    ("· starting the HTTP service", NO_PRETRAINING, "SIGTERM"),
+    ("· connecting the feeds", NO_PRETRAINING, "trading stop"),
+]
+
+
 @pytest.mark.long
-def test_up_stops_while_it_starts(tmp_path: Path) -> None:
-    settings = [word for each in NO_NODE for word in ("--set", each)]
-    application = Application.up(tmp_path, *settings)
+@pytest.mark.parametrize(("begins", "settings", "by"), BEGINS)
+def test_up_stops_in_order_whatever_of_it_is_starting(
+    begins: str, settings: tuple[str, ...], by: str, tmp_path: Path
+) -> None:
+    application = Application.up(tmp_path, *[w for each in settings for w in ("--set", each)])
     try:
-        application.wait_until(
-            "it waits for its learner's node", lambda: WAITS in application.output() or None
-        )
-        assert "stopped: " in stopped(tmp_path / "state")
-        assert application.wait_exit() == 0
+        application.wait_until(begins, lambda: begins in application.output() or None, poll_s=0.02)
+        started = descendants(application.process.pid)
+        if by == "trading stop":
+            assert "stopped: " in stopped(tmp_path / "state"), application.output()
+        else:
+            application.process.send_signal(signal.SIGTERM)
+        assert application.wait_exit() == 0, application.output()
         assert "Summary" in application.output()
+        assert "Traceback" not in application.output()
+        await_gone(started)
     finally:
         application.close()

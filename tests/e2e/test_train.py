@@ -53,7 +53,7 @@ def test_a_training_that_was_stopped_or_killed_goes_on_with_the_rest(tmp_path: P
     with closing(train(tmp_path, "killed")) as killed:
         wait_for_decisions(killed, done + ROLLOUT)
         killed.process.send_signal(signal.SIGKILL)
-        assert killed.wait_exit(STOP_S) == -signal.SIGKILL
+        assert killed.wait_exit(STOP_S) == -signal.SIGKILL, killed.output()
     assert f"had learned {done:,} decisions" in killed.output()
     done, before = newest()[PRETRAINED], done
     assert before < done < STEPS

@@ -19,7 +19,7 @@ from tests.asking import client
 from tests.e2e.application import ROOT, Application, environment, wait_for
 from tests.e2e.ray_head import BIN, Head, ray_head
 from tests.ports import free_port
-from tests.waits import START_S
+from tests.waits import START_S, WAIT_S
 from trading.execution.journal import Journal
 from trading.learning.checkpoints import CheckpointStore
 
@@ -240,7 +240,7 @@ def test_one_that_ends_leaves_the_other_trading_and_able_to_start_again(
     after = decides(accounts.first)
     assert (after["process"], after["restarts"]) == (before["process"], before["restarts"])
     if httpx.URL(gone).path != "/":
-        assert "second" not in client.get(f"{gone}/status", timeout=20.0).text
+        assert "second" not in client.get(f"{gone}/status", timeout=WAIT_S).text
     os.kill(after["process"], signal.SIGKILL)
 
     def again() -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from tests.e2e.application import (
     processes_of,
     write_model,
 )
+from tests.e2e.healed import await_gone
 from tests.sockets import descendants, is_loopback, listeners
 from tests.waits import WAIT_S
 from trading.execution.events import ChampionPromoted, ChampionRolledBack, PromotedBy, RolledBackBy
@@ -111,26 +112,39 @@ def await_champion(application: Application, number: int) -> None:
     application.wait_until(f"champion {number} trades", trades)
 
 
+def metrics(application: Application) -> dict[str, float]:
+    """Value of each metric by its name; of one with labels, any."""
+
+    def answered() -> str | None:
+        response = application.get("/metrics")
+        return response.text if response is not None and response.is_success else None
+
+    text = application.wait_until("an answer of /metrics", answered)
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
 def test_status_tells_account_market_feed_learner_and_versions(application: Application) -> None:
     status = application.status()
     assert status["phase"] == "trading"
     assert status["account"]["initial_capital"] == 100_000.0
     assert set(status["market"]["underlyings"]) == {"SPY", "QQQ", "IWM"}
-    options = status["feed"]["connections"]["options"]
-    assert options["state"] == "LIVE"
-    assert options["asked"] == options["acknowledged"] > 400
+
+    def acknowledged() -> bool | None:
+        options = application.status()["feed"]["connections"]["options"]
+        assert options["state"] == "LIVE"
+        return options["asked"] == options["acknowledged"] > 400 or None
+
+    # Contracts that the price has come near are asked for at any time.
+    application.wait_until("every subscription is acknowledged", acknowledged)
     assert status["versions"]["ray"] == "2.60.0"
     assert {"total", "by_underlying"} <= set(status["greeks"])
 
 
 def test_metrics_are_prometheus_text_with_the_promised_names(application: Application) -> None:
-    response = application.get("/metrics")
-    assert response is not None
-    samples = {
-        sample.name
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-    }
     assert {
         "trading_bot_trades_total",
         "trading_bot_portfolio_value",
@@ -140,18 +154,21 @@ def test_metrics_are_prometheus_text_with_the_promised_names(application: Applic
         "trading_bot_action_latency_seconds_count",
         "trading_bot_feed_events_total",
         "trading_bot_learner_updates_total",
-    } <= samples
+    } <= metrics(application).keys()
 
 
 def test_the_policy_learns_online_and_is_checkpointed(application: Application) -> None:
     def learnt() -> dict[str, Any] | None:
         status = application.status()
         learner = status["learner"]
-        return status if learner.get("live_updates", 0) >= 2 else None
+        if learner.get("live_updates", 0) < 2:
+            return None
+        # The first fragments are learned from alone where rehearsal takes longer than they wait.
+        return status if learner["rehearsed_samples"] >= 24 else None
 
-    status = application.wait_until("two learner updates", learnt)
+    status = application.wait_until("two learner updates, and rehearsal", learnt)
     learner = status["learner"]
-    assert learner["live_samples"] >= 24 and learner["rehearsed_samples"] >= 24
+    assert learner["live_samples"] >= 24
     assert learner["judgements"] >= 1
 
     def agree() -> bool | None:
@@ -177,16 +194,15 @@ def test_a_challenger_is_promoted_and_its_numbers_are_journalled(application: Ap
     assert (first.by, second.by) == (PromotedBy.START, PromotedBy.GATE)
     assert second.before == 1 and second.kl is not None
     assert second.compared[0].sessions == 20
-    response = application.get("/metrics")
-    assert response is not None
-    shown = {
-        sample.name: sample.value
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-    }
-    assert shown["trading_bot_promotions_total"] >= 1
-    assert shown["trading_bot_champion"] >= 2
-    assert shown["trading_bot_judgement_seconds"] > 0.0
+
+    def shown() -> bool | None:
+        figures = metrics(application)
+        names = ("promotions_total", "champion", "judgement_seconds")
+        promotions, champion, judged_s = (figures[f"trading_bot_{name}"] for name in names)
+        return (promotions >= 1 and champion >= 2 and judged_s > 0.0) or None
+
+    # Another replica may answer, which has not heard of it yet.
+    application.wait_until("the promotion in the metrics", shown)
 
 
 def test_the_account_survives_the_kill_of_the_live_actor(application: Application) -> None:
@@ -246,19 +262,28 @@ def test_nothing_of_it_is_reached_from_another_machine(application: Application)
 
 def test_no_output_holds_a_key(application: Application) -> None:
     for path in ("/status", "/metrics", "/ready", "/health", "/openapi.json"):
-        response = application.get(path)
-        assert response is not None
-        assert "planted-" not in response.text, path
-    (session,) = Path("/tmp/ray").glob(f"session_*_{application.process.pid}")
-    files = [
-        file
-        for folder in (application.log.parent, session)
-        for file in folder.rglob("*")
-        if file.is_file() and not file.is_symlink()
-    ]
-    assert any(file.suffix == ".sqlite" for file in files) and len(files) > 20
-    # Each of them has it, the password within an address too.
-    assert [str(file) for file in files if b"planted-" in file.read_bytes()] == []
+        assert "planted-" not in application.answer(path).text, path
+    # One for each time that Ray was begun.
+    sessions = list(Path("/tmp/ray").glob(f"session_*_{application.process.pid}"))
+    assert sessions
+    searched = {
+        file: found
+        for top in (application.log.parent, *sessions)
+        for folder, _, names in os.walk(top)
+        for file in (Path(folder, name) for name in names)
+        if (found := holds_a_key(file)) is not None
+    }
+    assert any(file.suffix == ".sqlite" for file in searched) and len(searched) > 20
+    assert [str(file) for file, found in searched.items() if found] == []
+
+
+def holds_a_key(file: Path) -> bool | None:
+    """Whether it does; None of what is no file, or is removed at this moment."""
+    try:
+        # Each key has it, the password within an address too.
+        return b"planted-" in file.read_bytes() if file.is_file() else None
+    except FileNotFoundError:
+        return None
 
 
 def test_sigterm_ends_it_cleanly(application: Application) -> None:
@@ -270,8 +295,7 @@ def test_sigterm_ends_it_cleanly(application: Application) -> None:
         assert journal.fold().decisions > 0
     store = CheckpointStore(application.log.parent / "state" / "checkpoints", 5)
     assert store.latest() is not None
-    with pytest.raises(ProcessLookupError):
-        os.kill(process, 0)
+    await_gone({process})
 
 
 def test_a_second_start_resumes_account_and_learner(application: Application) -> None:
@@ -279,14 +303,18 @@ def test_a_second_start_resumes_account_and_learner(application: Application) ->
     with Journal(journal_of(application), read_only=True) as journal:
         before = journal.fold()
     store = CheckpointStore(folder / "state" / "checkpoints", 5)
-    latest = store.latest()
-    assert latest is not None
-    with closing(Application.up(folder, *QUICK, "--duration", "5")) as second:
-        assert second.wait_exit() == 0, second.output()
-        assert f"checkpoint {latest[0].name}" in second.output()
-    with Journal(journal_of(application), read_only=True) as journal:
-        after = journal.fold()
-    assert after.decisions > before.decisions
+    after, seconds = before, 5
+    while after.decisions == before.decisions:
+        assert seconds < WAIT_S, "it decides nothing, however long it trades"
+        latest = store.latest()
+        assert latest is not None
+        with closing(Application.up(folder, *QUICK, "--duration", str(seconds))) as second:
+            assert second.wait_exit() == 0, second.output()
+            assert f"checkpoint {latest[0].name}" in second.output()
+        with Journal(journal_of(application), read_only=True) as journal:
+            after = journal.fold()
+        # A busy machine may need more of them to its first decision.
+        seconds *= 6
     assert after.initial_cash == before.initial_cash
 
 

@@ -17,10 +17,10 @@ import yaml
 from tests.asking import client
 from tests.infra.manifests import INFRA
 from tests.ports import free_port
+from tests.waits import WAIT_S
 
 MONITORING = INFRA / "k8s" / "monitoring"
 RULES = MONITORING / "rules"
-_START_S = 30.0
 
 
 def tool(name: str) -> str:
@@ -82,7 +82,7 @@ class Prometheus:
 
     def wait_ready(self) -> None:
         """Return once it can be asked; fails when it ended or takes too long."""
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 if client.get(f"{self._url}/-/ready", timeout=10.0).is_success:
@@ -94,7 +94,7 @@ class Prometheus:
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The data of an answer that succeeded."""
-        answer = client.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=10.0).json()
+        answer = client.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=WAIT_S).json()
         assert answer["status"] == "success", f"{parameters}: {json.dumps(answer)}"
         return answer["data"]
 
@@ -108,7 +108,7 @@ class Prometheus:
         """Make sure that the process is gone."""
         self.process.terminate()
         try:
-            self.process.wait(_START_S)
+            self.process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(_START_S)
+            self.process.wait(WAIT_S)

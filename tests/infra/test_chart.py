@@ -16,6 +16,7 @@ import yaml
 
 from scripts.generate_chart import CHART, FEED, FORMS, MONITORING, files, linked
 from tests.infra.manifests import ROOT, Object, build
+from tests.waits import WAIT_S
 from trading.config import load_settings
 
 _KEEP = {"helm.sh/resource-policy": "keep"}
@@ -32,7 +33,7 @@ def helm() -> str:
 
 def _run(helm: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [helm, *arguments], capture_output=True, text=True, timeout=120, check=False
+        [helm, *arguments], capture_output=True, text=True, timeout=WAIT_S, check=False
     )
 
 

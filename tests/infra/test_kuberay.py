@@ -24,6 +24,7 @@ from tests.infra.manifests import (
     one,
     pod_templates,
 )
+from tests.waits import WAIT_S
 from trading.app.driver import CALL_TIMEOUT_S, LIVE_SHARE, SMALL_SHARE
 from trading.config import Settings, load_settings
 from trading.learning.build import place_learner
@@ -159,14 +160,15 @@ def test_a_job_whose_dead_are_not_reaped_does_not_end(reaps: bool, gone: bool) -
 
     The shell of the job ends at once by SIGTERM, its command a moment later and as an orphan.
     """
-    first = "p = subprocess.Popen([sys.executable, '-c', sys.argv[1]])\n"
+    first = "p = subprocess.Popen([sys.executable, '-c', *sys.argv[1:]])\n"
     first += "while os.wait()[0] != p.pid: pass" if reaps else "p.wait()"
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c"]
+    within_s = WAIT_S if gone else 5.0
     done = subprocess.run(
-        [*command, f"import os, subprocess, sys\n{first}", _SUPERVISOR],
+        [*command, f"import os, subprocess, sys\n{first}", _SUPERVISOR, str(within_s)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=2 * WAIT_S,
         check=False,
     )
     if "unshare" in done.stderr:
@@ -175,7 +177,7 @@ def test_a_job_whose_dead_are_not_reaped_does_not_end(reaps: bool, gone: bool) -
 
 
 _SUPERVISOR = """
-import os, subprocess, time
+import os, subprocess, sys, time
 from ray.dashboard.modules.job.job_supervisor import psutil
 job = subprocess.Popen(
     "sh -c 'trap \\"sleep 0.2; exit\\" TERM; echo; while :; do sleep 0.1; done'; true",
@@ -184,7 +186,7 @@ job.stdout.readline()
 all_of_it = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
 for each in all_of_it:
     os.kill(each.pid, 15)
-until = time.monotonic() + 5
+until = time.monotonic() + float(sys.argv[1])
 while (alive := psutil.wait_procs(all_of_it, timeout=0)[1]) and time.monotonic() < until:
     time.sleep(0.1)
 print(not alive)

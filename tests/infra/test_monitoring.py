@@ -39,7 +39,6 @@ DASHBOARDS = runpy.run_path(str(ROOT / "scripts" / "generate_dashboards.py"))["f
 (RUNBOOKS,) = [path for path in DASHBOARDS if path.name == "runbooks.json"]
 ASKING = [path for path in DASHBOARDS if path != RUNBOOKS]
 """Dashboards that ask Prometheus."""
-_DATA_S = 100.0
 # A simulated market is its own clock, so that there is no offset to be measured.
 _NOT_SIMULATED = {"trading_bot_clock_offset_seconds"}
 _METRIC = re.compile(r"\b(?:trading_bot|ray)_?[a-z0-9_:]+\b|\bup\b")
@@ -373,7 +372,7 @@ def monitored() -> Iterator[Prometheus]:
 def wait_for_data(prometheus: Prometheus, queries: set[str]) -> None:
     """Return once every query has given a number; fails with those that did not in time."""
     missing = set(queries)
-    deadline = time.monotonic() + _DATA_S
+    deadline = time.monotonic() + WAIT_S
     while missing and time.monotonic() < deadline:
         missing = {query for query in missing if not prometheus.values(query)}
         time.sleep(0.5)

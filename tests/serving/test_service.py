@@ -30,5 +30,5 @@ def test_a_serve_that_another_account_starts_at_this_moment_is_joined(
     monkeypatch.setattr("ray.serve.start", start)
     monkeypatch.setattr("ray.serve.context._get_global_client", Client)
     monkeypatch.setattr(service, "_PAUSE_S", 0.0)
-    assert service._listen(Settings(), threading.Event()) == ("127.0.0.1", 18_123)
+    assert service._listen(Settings(), threading.Event().is_set) == ("127.0.0.1", 18_123)
     assert len(asked) == 3

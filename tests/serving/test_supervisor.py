@@ -146,14 +146,15 @@ def test_a_failure_is_named_and_the_application_starts_again(journal: Path) -> N
         goes_on.wait(WAIT_S)
         trade(stop, begin)
 
-    with supervised(journal, fails_twice, Backoff(first_s=0.5)) as supervisor:
+    with supervised(journal, fails_twice, Backoff(first_s=2.0)) as supervisor:
         state = until(supervisor, RESTARTING)
-        assert state.reason == "failed 1 times, again in 0.5 s at most: the learner is gone"
+        assert state.reason == "failed 1 times, again in 2 s at most: the learner is gone"
         assert state.leased
         while supervisor.state.failures < 2:
             supervisor.check()
+            time.sleep(0.005)
         state = supervisor.state
-        assert state.reason == "failed 2 times, again in 1 s at most: KeyError"
+        assert state.reason == "failed 2 times, again in 4 s at most: KeyError"
         goes_on.set()
         assert until(supervisor, TRADING).failures == 2
     assert lives.qsize() == 3

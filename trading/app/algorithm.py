@@ -21,6 +21,9 @@ from trading.learning.online import OnlineRules
 from trading.learning.ppo import CLSTMPPO
 from trading.live import assembly
 from trading.live.simulated_world import simulated_world
+from trading.logs import get_logger
+
+log = get_logger(__name__)
 
 _FIRST_REPLAY_S = 2.0
 """Live fragments need not wait until the cluster has made nodes for env runners; they are learned
@@ -102,7 +105,7 @@ def open_algorithm(
         assembly.own_reward(settings),
         assembly.own_features(settings),
     )
-    stack.callback(algorithm.stop)
+    stack.callback(_stop, algorithm)
     noted = noted_settings(settings)
     folder, keep = settings.paths.checkpoints, settings.learning.keep_checkpoints
     catalogue = assembly.catalogue_of(settings)
@@ -118,6 +121,14 @@ def open_algorithm(
                 "trade by `trading checkpoints promote`, or name another paths.checkpoint_dir"
             )
     return OpenAlgorithm(algorithm, store, start.origin, start.pretrained)
+
+
+def _stop(algorithm: CLSTMPPO) -> None:
+    """Stop it; parts of it that do not answer keep nothing else from its end."""
+    try:
+        algorithm.stop()
+    except ray.exceptions.RayError as error:
+        log.warning("the algorithm did not stop in order", reason=str(error))
 
 
 def learnt_algorithm(

@@ -12,13 +12,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic import SecretStr
 
 from trading.app.driver import CALL_TIMEOUT_S, SMALL_SHARE, actor_place, without_secrets
 from trading.app.handles import FeedHandle
+from trading.app.waiting import StopRequested, unless_stopped
 from trading.config import MassiveSettings, Settings
 from trading.config.settings import CredentialSettings
 from trading.errors import ConfigError, StreamError, TradingError
@@ -401,9 +403,18 @@ def _port_is_taken(error: BaseException) -> bool:
 
 
 @contextmanager
-def cluster_feed(settings: Settings) -> Iterator[ClusterFeed]:
-    """Read the feed of this cluster while the block runs; see `ClusterFeed`."""
-    feed = ClusterFeed(settings)
+def cluster_feed(
+    settings: Settings, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[ClusterFeed]:
+    """Read the feed of this cluster while the block runs; see `ClusterFeed`.
+
+    Raises
+    ------
+    StopRequested
+        `stopped` said so before there was one.
+    """
+    begin = partial(ClusterFeed, settings)
+    feed = unless_stopped(begin, "the cluster's feed", stopped, ClusterFeed.close)
     try:
         yield feed
     finally:
@@ -428,10 +439,16 @@ def reading_the_clusters(
     if settings.strategy is None or not reads_the_vendor(settings):
         yield settings, stop
         return
-    with cluster_feed(settings) as feed:
+    with ExitStack() as stack:
+        try:
+            feed = stack.enter_context(cluster_feed(settings, stop.is_set))
+        except StopRequested:
+            # What would read it ends at once.
+            yield settings, stop
+            return
         before, until = feed.url, StoppedOrMoved(stop, feed)
         yield feed.reading(settings), until
-        if feed.url != before:
+        if feed.url != before and not stop.is_set():
             raise feed_moved(feed)
 
 

@@ -13,17 +13,20 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from trading.app import ray_threads
 from trading.app.display import Display
 from trading.app.gate_sessions import check_enough
 from trading.app.restarts import Restarts
-from trading.app.waiting import Begun, Heartbeat, StopRequested, arrived
+from trading.app.waiting import Begun, Heartbeat, StopRequested, arrived, unless_ending
 from trading.config import Settings
 from trading.config.settings import CredentialSettings
 from trading.errors import AuthenticationFailed, ConfigError, TradingError
 from trading.execution.journal import Journal
+from trading.execution.journal.schema import has_tables
 from trading.execution.portfolio import Account
 from trading.learning.precedence import LEARNING, give_way
 from trading.live import assembly
@@ -134,7 +137,8 @@ def run_application(
     with ExitStack() as stack:
         application = _Application(settings, display, stop, stack, shared)
         with suppress(StopRequested):
-            application.start(serve)
+            with unless_ending("its parts", stop.is_set):
+                application.start(serve)
             if traded is not None:
                 traded()
             application.run(duration_s)
@@ -183,6 +187,7 @@ class _Application:
         self._endpoint: Endpoint | None = None
         self._key = ""
         self._live: LiveMarketHandle | None = None
+        self._unlocked = False
         self._champion_manager: ChampionManager | None = None
         self._held_out: HeldOutSessions | None = None
         self._learner: OnlineLearner | SharedLearning | None = None
@@ -225,6 +230,8 @@ class _Application:
         self._before = _folded(settings, display, read_only=False)
         for line in changed_settings(settings, self._before):
             display.note(line)
+        if self._stop.is_set():
+            raise StopRequested("its parts")
         listening = None
         if settings.data.source == "massive":
             endpoint = _massive_endpoint(settings)
@@ -443,18 +450,14 @@ class _Application:
         # Before what it learns by ends.
         self._stack.callback(_kill, self._live)
         if self._champion_manager is not None:
-            self._learner_thread = threading.Thread(
-                target=self._learn_until_stopped,
-                args=(self._live, self._champion_manager),
-                name="online-learner",
-                daemon=True,
-            )
-            self._learner_thread.start()
+            learn = partial(self._learn_until_stopped, self._live, self._champion_manager)
+            self._learner_thread = ray_threads.begin(learn, "online-learner")
         self._stack.callback(self._end_learning)
 
     def _unlock(self) -> None:
         """Hand the live market its secrets, from process to process."""
         assert self._live is not None
+        self._unlocked = True
         self._live.unlock.remote(self._settings.credentials, self._key)
 
     def _await_trading(self) -> None:
@@ -664,12 +667,13 @@ class _Application:
     def _stop_live_market(self) -> Progress | None:
         import ray
 
-        if self._live is None:
-            return None
+        if self._live is None or not self._unlocked:
+            return None  # It has nothing to end, and its process may not even have begun.
         try:
             self._last = ray.get(self._live.stop.remote(), timeout=CALL_TIMEOUT_S)
         except ray.exceptions.RayError as error:
-            log.warning("the live market did not stop in order", reason=str(error).splitlines()[0])
+            log.warning("the live market did not stop in order", reason=_cause(error))
+            _kill(self._live)
         return self._last
 
     def _stop_market_server(self) -> None:
@@ -677,10 +681,11 @@ class _Application:
 
         if self._server is None:
             return
-        try:
-            ray.get(self._server.stop.remote(), timeout=CALL_TIMEOUT_S)
-        except ray.exceptions.RayError as error:
-            log.warning("the market server did not stop in order", reason=str(error))
+        if self._served is not None:
+            try:
+                ray.get(self._server.stop.remote(), timeout=CALL_TIMEOUT_S)
+            except ray.exceptions.RayError as error:
+                log.warning("the market server did not stop in order", reason=_cause(error))
         _kill(self._server)
 
     def _actor_options(self, share: float) -> dict[str, Any]:
@@ -709,10 +714,12 @@ def actor_place(settings: Settings, share: float) -> dict[str, Any]:
 def _folded(settings: Settings, display: Display, *, read_only: bool) -> Account:
     """Return the account that the journal describes, a new one without a journal.
 
+    Read only, also where its writer has ended before there was a table in it.
+
     Opened for writing, a damaged journal is made whole first; what was cut is told.
     """
     path = assembly.journal_path(settings)
-    if not path.exists():
+    if not path.exists() or (read_only and not has_tables(path)):
         return Account()
     with Journal(path, read_only=read_only) as journal:
         if journal.repair is not None:
@@ -773,6 +780,10 @@ def _cause(error: Any) -> str:
 
 
 def _kill(actor: PingedActor) -> None:
+    """End an actor; one that Ray cannot end is told of, and keeps nothing else from its end."""
     import ray
 
-    ray.kill(actor, no_restart=True)
+    try:
+        ray.kill(actor, no_restart=True)
+    except ray.exceptions.RayError as error:
+        log.warning("an actor was not ended", actor=str(actor), reason=_cause(error))

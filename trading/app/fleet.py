@@ -38,7 +38,7 @@ from trading.app.gate_sessions import check_enough
 from trading.app.shared_address import SharedLearnerAddress, shared_settings, sharing
 from trading.app.strategy_process import StrategyStart, run_strategy
 from trading.app.up import STOP_LIMIT_S, check_replay, ray_runtime, stop_signals
-from trading.app.waiting import Heartbeat, StopRequested
+from trading.app.waiting import Heartbeat, StopRequested, unless_ending
 from trading.config import Settings, absolute_paths
 from trading.errors import ConfigError
 from trading.execution.lease import wait_for_any
@@ -112,15 +112,17 @@ def up_strategies(
             if not claim:
                 strategies = stack.enter_context(_one_connection(strategies))
             _check_connections(strategies)
-        stack.enter_context(ray_runtime(common, display.common, name, others_join=True))
         stack.enter_context(stop_signals(stop))
+        stack.enter_context(ray_runtime(common, display.common, name, others_join=True))
         fleet = Fleet(common, strategies, duration_s, display, stop, ray_address(), claim=claim)
-        if joins and (direct := direct_readers(strategies)):
-            fleet.read(stack.enter_context(cluster_feed(strategies[direct[0]])))
-        stack.callback(fleet.close)
         with suppress(StopRequested):
-            fleet.begin(name)
-            fleet.serve(stack, name)
+            if joins and (direct := direct_readers(strategies)):
+                feed = cluster_feed(strategies[direct[0]], stop.is_set)
+                fleet.read(stack.enter_context(feed))
+            stack.callback(fleet.close)
+            with unless_ending("the strategies", stop.is_set):
+                fleet.begin(name)
+                fleet.serve(stack, name)
             fleet.run()
     fleet.conclude()
 
@@ -300,8 +302,7 @@ class Fleet:
         try:
             ray.get(self._learner.close.remote(), timeout=CALL_TIMEOUT_S)
         except ray.exceptions.RayError as error:
-            reason = str(error).splitlines()[0]
-            log.warning("the shared learner did not end in order", reason=reason)
+            log.warning("the shared learner did not end in order", reason=str(error))
         ray.kill(self._learner, no_restart=True)
         self._learner = None
 

@@ -12,6 +12,7 @@ from trading.app.cluster_feed import cluster_feed
 from trading.app.fleet import Fleet, direct_readers, fleet_name, ray_address
 from trading.app.fleet_display import FleetDisplay
 from trading.app.gate_sessions import check_enough
+from trading.app.waiting import StopRequested
 from trading.config import Settings
 from trading.live import assembly
 from trading.logs import get_logger
@@ -76,11 +77,13 @@ class FleetSupervisor:
         try:
             with ExitStack() as stack:
                 if direct := direct_readers(self._strategies):
-                    feed = cluster_feed(self._strategies[direct[0]])
+                    feed = cluster_feed(self._strategies[direct[0]], self._stop.is_set)
                     self._fleet.read(stack.enter_context(feed))
                 stack.callback(self._fleet.close)
                 self._fleet.begin(fleet_name(self._common))
                 self._fleet.run()
+        except StopRequested:
+            log.info("told to stop while the strategies started")
         except Exception as error:
             log.exception("the strategies' supervisor failed")
             self._fault = " ".join(str(error).split()) or type(error).__name__

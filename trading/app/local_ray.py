@@ -67,6 +67,8 @@ def prepare(*, local: bool, dashboard: bool = False) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Who asks Ray after its end is to be told, not to start another one.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     for name, value in _SERVE.items():
         os.environ.setdefault(name, value)
     if local:
@@ -139,6 +141,26 @@ def start(
         f"Ray did not start in {TRIES} tries: {reason} Its logs: {logs()}. Is the machine very "
         "busy, or short of memory or of /dev/shm? `trading doctor` looks"
     )
+
+
+@contextlib.contextmanager
+def own_handler_kept() -> Iterator[None]:
+    """Keep this process's own handler of SIGTERM, where it has one.
+
+    `ray.init` takes the signal for itself, and so does what it is built on, below Python.
+    """
+    from ray._private import utils
+
+    handler, set_handler = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    if not callable(handler):
+        yield
+        return
+    utils.set_sigterm_handler = lambda _: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = set_handler
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import structlog
 from rich.console import Console
 
+from trading.app import ray_threads
 from trading.app.display import Display
 from trading.app.driver import ApplicationFailed, Summary, run_application
 from trading.app.shared_address import SharedLearnerAddress
@@ -183,19 +184,18 @@ def _trade(start: StrategyStart, pipe: "Connection[Any, Any]") -> None:
     os.environ["RAY_ADDRESS"] = start.address
     listen = threading.Thread(target=_listen, args=(pipe, stop), name="driver", daemon=True)
     listen.start()
-    # Ctrl-C is the driver's, who ends all of them in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Within Ray's runtime: that takes SIGTERM for itself when it starts.
-    with ray_runtime(settings, display, ahead=LEARNING_TAKES), stop_signals(stop):
+    with stop_signals(stop):
+        # Ctrl-C is the driver's, who ends all of them in order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        summary = run_application(
-            settings,
-            display,
-            stop,
-            start.duration_s,
-            traded=lambda: display.tell("traded", None),
-            shared=start.shared,
-        )
+        with ray_runtime(settings, display, ahead=LEARNING_TAKES):
+            summary = run_application(
+                settings,
+                display,
+                stop,
+                start.duration_s,
+                traded=lambda: display.tell("traded", None),
+                shared=start.shared,
+            )
     display.tell("summary", summary)
 
 
@@ -217,4 +217,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    ray_threads.leave(code)
+    sys.exit(code)

@@ -36,8 +36,8 @@ def train(settings: Settings, display: Display) -> Path:
     with ExitStack() as stack:
         store = CheckpointStore(settings.paths.checkpoints, learning.keep_checkpoints)
         stack.enter_context(store.owned())
-        stack.enter_context(ray_runtime(settings, display, ahead=LEARNING_TAKES))
         stack.enter_context(stop_signals(stop))
+        stack.enter_context(ray_runtime(settings, display, ahead=LEARNING_TAKES))
         from trading.app.algorithm import open_algorithm
         from trading.learning.build import pretrain
         from trading.learning.champion.store import FOLDER as CHAMPIONS

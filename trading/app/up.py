@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
-from trading.app import local_ray
+from trading.app import local_ray, ray_threads
 from trading.app.cluster_feed import reading_the_clusters
 from trading.app.display import Display
 from trading.app.driver import Summary, account_name, run_application
@@ -30,6 +30,8 @@ LEARNING_TAKES = ("torch", "scipy.linalg")
 STOP_LIMIT_S = 120.0
 """For an update at hand, the last checkpoint, and the end of Ray."""
 _ENDED_AT_ONCE = 3
+_ASKING_S = 10.0
+"""For threads that still wait for Ray: for a part that was starting when all of it was to end."""
 _GRACE_S = 5.0
 """For Ray's processes to end by themselves."""
 _LEASE_TIMEOUT_S = 10.0
@@ -66,8 +68,8 @@ def up(settings: Settings, duration_s: float | None, display: Display) -> Summar
         assert lease is not None
         stack.enter_context(lease)
         lease.answer_requests(stop)
-        stack.enter_context(ray_runtime(settings, display, ahead=LEARNING_TAKES))
         stack.enter_context(stop_signals(stop))
+        stack.enter_context(ray_runtime(settings, display, ahead=LEARNING_TAKES))
         read, until = settings, stop
         if settings.ray.address or os.environ.get("RAY_ADDRESS"):
             read, until = stack.enter_context(reading_the_clusters(settings, stop))
@@ -122,16 +124,18 @@ def ray_runtime(
     display.phase("joining Ray at " + address if address else "starting Ray")
     importing = threading.Thread(target=_import, args=(ahead,), name="imports", daemon=True)
     importing.start()
-    if address:
-        ray.init(address=address, **common)
-    else:
-        local_ray.start(
-            display.phase,
-            include_dashboard=settings.ray.dashboard,
-            object_store_memory=settings.ray.object_store_mb * 2**20,
-            follow_logs=common["log_to_driver"] or others_join,
-            **common,
-        )
+    with local_ray.own_handler_kept():
+        if address:
+            ray.init(address=address, **common)
+        else:
+            local_ray.start(
+                display.phase,
+                include_dashboard=settings.ray.dashboard,
+                object_store_memory=settings.ray.object_store_mb * 2**20,
+                follow_logs=common["log_to_driver"] or others_join,
+                **common,
+            )
+    if not address:
         display.note(_dashboard_note())
     local_ray.say_nothing_of_missing_agents()
     importing.join()
@@ -145,8 +149,12 @@ def ray_runtime(
         # A thread that still waits for Ray's own services would report their end as an error.
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         started: set[local_ray.Process] = set() if address else local_ray.descendants()
-        ray.shutdown()
-        local_ray.end_descendants(started, _GRACE_S)
+        if ray_threads.await_end(_ASKING_S):
+            ray.shutdown()
+            local_ray.end_descendants(started, _GRACE_S)
+        else:
+            # Its own end would be this process's: see `ray_threads.leave`.
+            local_ray.end_descendants(started)
 
 
 def _import(packages: Sequence[str]) -> None:

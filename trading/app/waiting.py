@@ -1,13 +1,17 @@
 """Waits that end when the application is told to stop, whatever it is that does not come."""
 
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from trading.app import ray_threads
 from trading.app.handles import PingedActor, ResultReference
 from trading.errors import TradingError
+from trading.logs import get_logger
+
+log = get_logger(__name__)
 
 _POLL_S = 0.1
 
@@ -19,6 +23,30 @@ class StopRequested(TradingError):
 
     def __init__(self, awaited: str) -> None:
         super().__init__(f"told to stop while it waited for {awaited}")
+
+
+@contextmanager
+def unless_ending(awaited: str, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Take what the block fails of for a stop, where everything is to end anyway.
+
+    What starts beside others that end may fail of that.
+
+    Raises
+    ------
+    StopRequested
+        The block failed, and `stopped` says so.
+    """
+    try:
+        yield
+    except StopRequested:
+        raise
+    except Exception as error:
+        if not stopped():
+            raise
+        log.warning(
+            "it failed while it started, and is not needed", part=awaited, reason=str(error)
+        )
+        raise StopRequested(awaited) from error
 
 
 def arrived(
@@ -87,7 +115,7 @@ class Begun(Generic[T]):
             except BaseException as error:
                 self._outcome.set_exception(error)
 
-        threading.Thread(target=run, name="start", daemon=True).start()
+        ray_threads.begin(run, "start")
 
     def result(self, stopped: Callable[[], bool]) -> T:
         """Return what the call does; `stopped` is asked all the while whether to wait no more.
@@ -95,13 +123,14 @@ class Begun(Generic[T]):
         Raises
         ------
         StopRequested
-            `stopped` said so before it returned.
+            `stopped` said so before it returned, or it failed and `stopped` says so.
         """
         while not wait([self._outcome], timeout=_POLL_S).done:
             if stopped():
                 self._outcome.add_done_callback(self._undo_late)
                 raise StopRequested(self._awaited)
-        return self._outcome.result()
+        with unless_ending(self._awaited, stopped):
+            return self._outcome.result()
 
     def take_back(self, timeout_s: float) -> None:
         """Undo what comes of the call, where it is there in time and else whenever it is."""

@@ -310,8 +310,8 @@ def _policy_of_fold(
 
     stop = Event()
     settings = absolute_paths(settings)
-    stack.enter_context(ray_runtime(settings, display))
     stack.enter_context(stop_signals(stop))
+    stack.enter_context(ray_runtime(settings, display))
     # Ray reads how to authenticate when it is imported, and the runtime sets that.
     from trading.app.retraining import retrained
 

@@ -49,5 +49,11 @@ def main() -> None:
     if DEBUG_FLAG in sys.argv[1:]:
         sys.argv[1:] = [each for each in sys.argv[1:] if each != DEBUG_FLAG]
         os.environ[DEBUG_VARIABLE] = "1"
-    with failures():
-        app(prog_name=PROGRAM)
+    try:
+        with failures():
+            app(prog_name=PROGRAM)
+    except SystemExit as ended:
+        from trading.app import ray_threads
+
+        ray_threads.leave(ended.code if isinstance(ended.code, int) else int(bool(ended.code)))
+        raise

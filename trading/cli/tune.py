@@ -286,8 +286,8 @@ def _search(
     display.note(f"{len(made)} trials; {plan.told}")
     for note in plan.notes:
         display.note(note)
-    stack.enter_context(ray_runtime(plan.settings, display, shows_logs=False))
     stack.enter_context(stop_signals(stop))
+    stack.enter_context(ray_runtime(plan.settings, display, shows_logs=False))
     # Ray reads how to authenticate when it is imported, and the runtime sets that.
     from trading.app.tuning.record import TrialLog
     from trading.app.tuning.search import run_trials

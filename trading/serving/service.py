@@ -12,6 +12,9 @@ from trading.app.display import Display
 from trading.app.driver import SMALL_SHARE, ApplicationFailed, account_name, share_of_node
 from trading.app.waiting import unless_stopped
 from trading.config import Settings
+from trading.logs import get_logger
+
+log = get_logger(__name__)
 
 REQUEST_TIMEOUT_S = 35.0
 """After so long a request is answered that it timed out, whatever has died. A replica answers
@@ -178,7 +181,15 @@ def _port_taken(host: str, port: int, reason: str) -> ApplicationFailed:
 
 
 def _remove(name: str) -> None:
-    """Remove the application; Serve stays, with the cluster that it belongs to."""
-    from ray import serve
+    """Remove the application; Serve stays, with the cluster that it belongs to.
 
-    serve.delete(name)
+    One that does not go, as in time on a busy machine, keeps nothing else from its end.
+    """
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        serve.delete(name)
+    except (TimeoutError, RayServeException, RayError) as error:
+        log.warning("the HTTP service did not end in order", name=name, reason=str(error))

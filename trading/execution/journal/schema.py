@@ -143,6 +143,21 @@ def is_blank(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
+def has_tables(path: Path) -> bool:
+    """Return whether a journal's writer has created its tables.
+
+    Raises
+    ------
+    JournalError
+        The file cannot be read.
+    """
+    try:
+        with contextlib.closing(open_reader(path)) as connection:
+            return not is_blank(connection)
+    except UNREADABLE as error:
+        raise JournalError(f"cannot open journal {path}: {error}") from error
+
+
 def readable_version(path: Path, connection: sqlite3.Connection) -> int:
     """Return the schema version; this program's when damage hides it.
 
