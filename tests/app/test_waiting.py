@@ -140,6 +140,21 @@ def test_a_stop_ends_the_wait_for_nodes_and_takes_back_what_was_asked_for() -> N
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
+def test_the_wait_for_nodes_asks_the_cluster_some_times_a_second() -> None:
+    asked, until_s = 0, time.monotonic() + 1.0
+
+    def stopped() -> bool:
+        nonlocal asked
+        asked += 1
+        return time.monotonic() > until_s
+
+    with pytest.raises(StopRequested):
+        await_room("nodes", [{"no such node": 1.0}], [], stopped)
+    assert asked < 15
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
 def test_an_actor_that_hangs_is_found_and_the_one_in_its_place_is_not() -> None:
     @ray.remote(num_cpus=0, max_restarts=1, max_task_retries=-1)
     class Part:

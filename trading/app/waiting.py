@@ -184,15 +184,18 @@ def await_room(
     StopRequested
         `stopped` said so before; nothing is asked for any more.
     """
-    from ray.util import placement_group, remove_placement_group
+    from ray.util import placement_group, placement_group_table, remove_placement_group
 
     # All of the one; of the other as many as the cluster may have.
     groups = [list(map(dict, bundles)), *([dict(each)] for each in later)]
     rooms: list[Any] = [placement_group(group) for group in groups]
     try:
-        while not rooms[0].wait(_POLL_S):
+        # Not by the group's own `wait`: it takes whole seconds, so it returns at once for less, and
+        # what it asks stays on the head until there is room.
+        while placement_group_table(rooms[0])["state"] != "CREATED":
             if stopped():
                 raise StopRequested(awaited)
+            time.sleep(_POLL_S)
     finally:
         for room in rooms:
             remove_placement_group(room)
