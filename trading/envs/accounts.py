@@ -200,7 +200,7 @@ def trade(
             for leg in range(MAX_LEGS):
                 legs[b, leg] = chosen[leg] if leg < n_legs else NO_LEG
                 ratio[b, leg] = lots[leg] if leg < n_legs else 0
-                known[b, leg] = 0.0
+                known[b, leg] = accounts.kept[b, leg] = 0.0
                 if leg < n_legs and chosen[leg] != STOCK_LEG:
                     q = quotes.quote_offset[f] + chosen[leg]
                     keep_greeks(quotes, q, snapshots.spot[f], known[b, leg])

@@ -44,8 +44,6 @@ class ActionTables(NamedTuple):
     """Place in `deltas`."""
     of: I64
     """The leg that its strike is held against."""
-    around: I64
-    """The leg in the middle, of one that mirrors another."""
     reach: F64
     """Distance in strike, as a fraction of the underlying's price."""
     deltas: F64
@@ -77,8 +75,7 @@ def action_tables(structures: tuple[Structure, ...] = ()) -> ActionTables:
     stock = [k for k, shape in enumerate(shapes) if any(r == STOCK_RIGHT for r, _ in shape)]
     shaped = len(actions), MAX_LEGS
     whole = {
-        name: np.zeros(shaped, np.int64)
-        for name in ("bucket", "ratio", "choice", "slot", "of", "around")
+        name: np.zeros(shaped, np.int64) for name in ("bucket", "ratio", "choice", "slot", "of")
     }
     right, reach = np.zeros(shaped, np.int8), np.zeros(shaped)
     for a, action in enumerate(actions):
@@ -89,7 +86,7 @@ def action_tables(structures: tuple[Structure, ...] = ()) -> ActionTables:
             if choice is LegChoice.PAIR and bucket != whole["bucket"][a, of]:
                 choice = LegChoice.SAME_STRIKE
             whole["bucket"][a, k], whole["choice"][a, k] = bucket, choice
-            whole["of"][a, k], whole["around"][a, k] = of, k - 2
+            whole["of"][a, k] = of
             whole["slot"][a, k] = deltas.index(delta) if delta else 0
     return ActionTables(
         n_legs=np.array([len(action.legs) for action in actions], np.int64),

@@ -243,7 +243,7 @@ def _choose_legs(
                 if j >= 0 and is_tradable(bid[j], ask[j], quote_ns[j], now_ns, max_age_ns):
                     i = j
             elif choice == _MIRROR:
-                wing, body = strike[legs[a, of]], strike[legs[a, t.around[a, leg]]]
+                wing, body = strike[legs[a, of]], strike[legs[a, leg - 2]]
                 target, reach = 2.0 * body - wing, 0.5 * abs(wing - body)
                 i = _nearest_strike(chain, group[b], right, target, reach, now_ns, max_age_ns)
             elif choice in (_WIDTH, _SAME_STRIKE):

@@ -162,13 +162,14 @@ def trade_accounts(
             if not len(which):
                 continue
             if row or not closes:
-                _limit(*view, ratios, accounts, which, actions, spare)
-            was_open = accounts.holdings.units[which] > 0
+                acting = which[(actions[which] != HOLD) | accounts.delivered[which]]
+                if len(acting):
+                    _limit(*view, ratios, accounts, acting, actions, spare)
+            before = accounts.trades[which]
             trade(*view, fees, ratios, accounts, which, actions, invalid)
-            opened = which[~was_open & (accounts.holdings.units[which] > 0)]
-            accounts.kept[opened] = 0.0
-            share(accounts, which, rows)
-            _revalue(*view, accounts, which)
+            filled = which[accounts.trades[which] != before]
+            share(accounts, filled, rows)
+            _revalue(*view, accounts, filled)
 
 
 @njit(cache=True, error_model="numpy")
@@ -231,21 +232,15 @@ def _revalue(
     which: I64,
 ) -> None:
     """Let the accounts of rows `which` know their equity, and the greeks that were opened at."""
-    rows, holdings, balances = rules.underlyings_per_account, accounts.holdings, accounts.balances
+    rows, balances = rules.underlyings_per_account, accounts.balances
     order, greeks = np.zeros(rows, np.int64), np.zeros((rows, MAX_LEGS, 3))
     value = np.zeros(rows)
     for b in which:
-        first, total = b - b % rows, 0.0
+        first = b - b % rows
         count = in_order_of_opening(accounts, first, order)
-        _read(quotes, snapshots, snapshot_of, rules, accounts, first, order[:count], greeks, value)
-        for n in range(count):
-            row = first + order[n]
-            for leg in range(MAX_LEGS):
-                i = holdings.legs[row, leg]
-                if i == NO_LEG:
-                    break
-                price = _mark(quotes, snapshots, snapshot_of[row], i)
-                total += holdings.ratio[row, leg] * holdings.units[row] * rules.multiplier * price
+        total = _read(
+            quotes, snapshots, snapshot_of, rules, accounts, first, order[:count], greeks, value
+        )
         for row in range(first, first + rows):
             balances.equity[row] = balances.cash[row] + total
 
@@ -261,11 +256,13 @@ def _read(
     open_rows: I64,
     greeks: F64,
     value: F64,
-) -> None:
+) -> float:
     """Write the greeks in USD of each leg of an account's open rows, and each row's value in USD.
 
-    `greeks` is [rows, MAX_LEGS, 3], `value` [rows].
+    `greeks` is [rows, MAX_LEGS, 3], `value` [rows]. Returns the value of all, added leg by leg in
+    the order of the books, as `Account.equity` adds them.
     """
+    total = 0.0
     legs, ratio, units = accounts.holdings.legs, accounts.holdings.ratio, accounts.holdings.units
     for row in open_rows:
         b = first + row
@@ -276,7 +273,9 @@ def _read(
             if i == NO_LEG:
                 break
             shares = ratio[b, leg] * units[b] * rules.multiplier
-            value[row] += shares * _mark(quotes, snapshots, f, i)
+            worth = shares * _mark(quotes, snapshots, f, i)
+            value[row] += worth
+            total += worth
             delta, gamma, vega = 1.0, 0.0, 0.0
             if i != STOCK_LEG:
                 delta, gamma, vega, _, _ = held_greeks(
@@ -285,6 +284,7 @@ def _read(
                 )  # fmt: skip
             usd = usd_greeks(shares * delta, shares * gamma, shares * vega, spot)
             greeks[row, leg, 0], greeks[row, leg, 1], greeks[row, leg, 2] = usd
+    return total
 
 
 @njit(cache=True, error_model="numpy")
