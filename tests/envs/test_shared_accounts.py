@@ -27,6 +27,7 @@ from trading.envs.vector_env import (
 from trading.errors import ConfigError, DataError
 from trading.evaluation.backtest import EveryDay, backtest_history, history_returns
 from trading.evaluation.baselines import BUY_AND_HOLD, SHORT_STRANGLE, random_masked
+from trading.evaluation.evaluate import joined
 from trading.evaluation.tear_sheet import tear_sheet
 from trading.execution.broker import PaperBroker
 from trading.execution.events import Event, OrderFilled, OrderRejected
@@ -458,6 +459,14 @@ def test_a_backtest_counts_accounts_and_not_their_rows(history: Path) -> None:
     returns = history_returns(history, RULES, DEFAULT_FEES, random_masked(2), SESSIONS)
     whole = backtest_history(history, RULES, DEFAULT_FEES, random_masked(2), SESSIONS)
     assert returns == pytest.approx([whole.closed_returns.sum() / SESSIONS])
+
+
+def test_joined_backtests_are_of_accounts_of_as_many_underlyings(history: Path) -> None:
+    one = backtest_history(history, RULES, DEFAULT_FEES, BUY_AND_HOLD, SESSIONS)
+    both = joined([one, one])
+    assert one.underlyings == both.underlyings == 2
+    assert both.episode.tolist() == [0] * SESSIONS + [1] * SESSIONS
+    assert "Trades of bought" not in tear_sheet("two underlyings", {"bought": both}, {})
 
 
 def test_underlyings_that_a_history_has_not_are_asked_for_in_vain(history: Path) -> None:

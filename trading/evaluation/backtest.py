@@ -1,7 +1,7 @@
 """Sessions traded from the open to the close by a policy or a baseline, in the training markets."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -364,8 +364,7 @@ def _run(
     work.tell(work.bars)
     rows = env.rows
     bars = [bar.of_accounts(rows) for bar in env.bars]
-    told = _gathered(bars, length[::rows], named, rules, taken, closed[::rows])
-    return replace(told, underlyings=rows)
+    return _gathered(bars, length[::rows], named, rules, taken, closed[::rows])
 
 
 def _returns(env: OptionsVectorEnv, capital: float, trader: SessionTrader, sessions: I64) -> F64:
@@ -439,5 +438,6 @@ def _gathered(
         delta=cut("delta", np.nan),
         exits=np.where(is_last, (closed[episode] - ends) / capital, 0.0),
         episode=episode,
+        underlyings=rules.underlyings_per_account,
         structures=rules.structures,
     )

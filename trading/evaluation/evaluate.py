@@ -1,6 +1,7 @@
 """A walk forward over a history: learn from the past, trade what follows, join what was traded."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def evaluate_folds(
 def joined(results: Sequence[Backtest]) -> Backtest:
     """Sessions of several backtests one after the other; shorter ones end as shorter sessions do.
 
-    All must have the same capital and the same actions.
+    All must have the same capital, the same actions and as many underlyings an account.
     """
     longest = max(result.equity.shape[1] for result in results)
     begun = np.cumsum([0, *(int(result.episode[-1]) + 1 for result in results)])[:-1]
@@ -104,9 +105,9 @@ def joined(results: Sequence[Backtest]) -> Backtest:
             padded.append(wide)
         return np.concatenate(padded)
 
-    return Backtest(
+    return replace(
+        results[0],
         names=tuple(name for result in results for name in result.names),
-        capital=results[0].capital,
         returns=np.concatenate([result.returns for result in results]),
         trades=np.concatenate([result.trades for result in results]),
         equity=rows("equity", np.nan),
@@ -120,7 +121,6 @@ def joined(results: Sequence[Backtest]) -> Backtest:
         episode=np.concatenate(
             [result.episode + before for result, before in zip(results, begun, strict=True)]
         ),
-        structures=results[0].structures,
     )
 
 
