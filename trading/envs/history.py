@@ -458,6 +458,11 @@ class History:
                 if before is not None:
                     self.following[before] = k
 
+    @property
+    def dates(self) -> list[date]:
+        """Dates of the days, in order, each once."""
+        return sorted({date.fromisoformat(day.date) for day in self.days})
+
     def common_days(self, count: int, *, each_once: bool = False) -> CommonDays:
         """Return what accounts of `count` underlyings may trade here, see `common_days`.
 
@@ -490,7 +495,7 @@ def single_days(history: History, sessions_per_episode: int) -> str:
     That is where episodes are to have several sessions, and a history of several dates knows of no
     night between any, as one that was written for single sessions.
     """
-    dates = len({day.date for day in history.days})
+    dates = len(history.dates)
     if sessions_per_episode == 1 or dates == 1 or (history.following >= 0).any():
         return ""
     return (
@@ -519,8 +524,8 @@ class HistoricalMarkets(MarketsWithState):
 
     Every episode begins on a day drawn at random of `episode_starts`, at its first bar, and goes on
     through the nights for at most `sessions_per_episode` sessions, as far as they follow each
-    other. First episodes start at staggered times of their days. The rows of an account of several
-    `underlyings` trade the same date.
+    other. First episodes start at staggered times of their days. `common` is what accounts trade,
+    None: one underlying each; the rows of an account of several trade the same date.
     """
 
     def __init__(
@@ -529,8 +534,7 @@ class HistoricalMarkets(MarketsWithState):
         history: History,
         rng: np.random.Generator,
         sessions_per_episode: int = 1,
-        underlyings: int = 1,
-        each_once: bool = False,
+        common: CommonDays | None = None,
     ) -> None:
         self.snapshots, self.quotes = history.snapshots, history.quotes
         self.snapshot_of: I64 = np.zeros(num_accounts, dtype=np.int64)
@@ -542,8 +546,8 @@ class HistoricalMarkets(MarketsWithState):
         self._following, self._formerly = history.following, history.formerly
         self._dividend = np.array([day.dividend for day in history.days])
         self._in_cash = np.array([is_index(day.underlying) for day in history.days])
-        self._per_episode, self._rows = sessions_per_episode, underlyings
-        self.common = history.common_days(underlyings, each_once=each_once)
+        self.common = history.common_days(1) if common is None else common
+        self._per_episode, self._rows = sessions_per_episode, self.common.days.shape[1]
         self._left = sessions_left(self.common.following)
         self._starts = episode_starts(self.common.following, sessions_per_episode)
         self._rng = rng

@@ -469,6 +469,6 @@ class HistoricalOptionsVectorEnv(OptionsVectorEnv):
     ) -> None:
         opened = History(Path(history), rules, fees, features)
         rng = np.random.default_rng(seed)
-        underlyings = rules.underlyings_per_account
-        markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode, underlyings)
+        common = opened.common_days(rules.underlyings_per_account)
+        markets = HistoricalMarkets(num_envs, opened, rng, sessions_per_episode, common)
         super().__init__(num_envs, rules, fees, markets, reward)

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trading.envs.history import (
-    HistoricalMarkets,
-    History,
-    sessions_left,
-)
+from trading.envs.common_days import CommonDays
+from trading.envs.history import HistoricalMarkets, History, sessions_left
 from trading.envs.own_features import OwnFeatures
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SESSION_BARS, SimulatedMarkets
@@ -114,10 +111,9 @@ class EveryDay(HistoricalMarkets):
     def __init__(
         self, history: History, sessions_per_episode: int = 1, underlyings: int = 1
     ) -> None:
-        common = history.common_days(underlyings, each_once=True)
-        self.episodes = _beginnings(common.following, sessions_per_episode)
+        common, self.episodes = history_episodes(history, sessions_per_episode, underlyings)
         rng, rows = np.random.default_rng(0), len(self.episodes) * underlyings
-        super().__init__(rows, history, rng, sessions_per_episode, underlyings, each_once=True)
+        super().__init__(rows, history, rng, sessions_per_episode, common)
 
     def start_all(self) -> None:
         """Begin every episode at its open."""
@@ -126,18 +122,6 @@ class EveryDay(HistoricalMarkets):
     def restart(self, accounts: I64) -> None:
         """Begin the accounts' own episodes again."""
         self._begin(accounts, self.episodes[accounts[:: self._rows] // self._rows])
-
-
-def _beginnings(following: I64, sessions: int) -> I64:
-    """Return the days on which episodes of at most so many sessions begin, each day in one."""
-    first = np.setdiff1d(np.arange(len(following)), following)
-    begun = []
-    for day in first.tolist():
-        row = [day]
-        while (after := int(following[row[-1]])) >= 0:
-            row.append(after)
-        begun += row[::sessions]
-    return np.array(sorted(begun), dtype=np.int64)
 
 
 class FromTheOpen(SimulatedMarkets):
@@ -218,6 +202,30 @@ def simulated_episodes(sessions: int, sessions_per_episode: int) -> tuple[int, i
     """Return how many episodes, and of how many sessions, simulate at least so many sessions."""
     in_a_row = min(sessions, sessions_per_episode)
     return -(-sessions // in_a_row), in_a_row
+
+
+def history_episodes(
+    history: History, sessions_per_episode: int, underlyings: int
+) -> tuple[CommonDays, I64]:
+    """Return what accounts trade of a whole history, and the days [E] on which episodes begin.
+
+    These are places in the former. Episodes are of at most so many sessions, each day in one.
+
+    Raises
+    ------
+    DataError
+        No date has so many underlyings.
+    """
+    common = history.common_days(underlyings, each_once=True)
+    following = common.following
+    first = np.setdiff1d(np.arange(len(following)), following)
+    begun = []
+    for day in first.tolist():
+        row = [day]
+        while (after := int(following[row[-1]])) >= 0:
+            row.append(after)
+        begun += row[::sessions_per_episode]
+    return common, np.array(sorted(begun), dtype=np.int64)
 
 
 def history_returns(

@@ -34,8 +34,7 @@ def days_of(
     DataError
         There is no history in the folder, or it was written for other rules.
     """
-    days = History(history, rules, fees, features).days
-    return sorted({date.fromisoformat(day.date) for day in days})
+    return History(history, rules, fees, features).dates
 
 
 def check_unused(work: Path) -> None:

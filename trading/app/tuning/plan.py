@@ -8,8 +8,7 @@ from typing import NamedTuple, TypeAlias
 from trading.app.held_out import HeldOutDays, HeldOutMarkets, held_out_seed
 from trading.config import Settings
 from trading.envs.history import History, history_of_days, single_days
-from trading.evaluation.backtest import EveryDay, simulated_episodes
-from trading.evaluation.evaluate import days_of
+from trading.evaluation.backtest import history_episodes, simulated_episodes
 from trading.evaluation.return_statistics import FEWEST_RETURNS
 from trading.evaluation.walk_forward import FoldsError, walk_forward
 from trading.learning.champion.gate import Returns, SessionTrader
@@ -66,7 +65,8 @@ def plan_of_days(
     """
     history = history.resolve()
     rules, fees, features = trading_rules(settings), fee_schedule(settings), own_features(settings)
-    days = days_of(history, rules, fees, features)
+    opened = History(history, rules, fees, features)
+    days = opened.dates
     if not 0 < last_days < len(days):
         raise FoldsError(
             f"--last-days {last_days} of the {len(days)} days of {history}: take fewer"
@@ -90,8 +90,8 @@ def plan_of_days(
     )
     per_episode = settings.env.sessions_per_episode
     kept = History(work / "last", rules, fees, features)
-    episodes = len(EveryDay(kept, per_episode, rules.underlyings_per_account).episodes)
-    single = single_days(History(history, rules, fees, features), per_episode)
+    _, begun = history_episodes(kept, per_episode, rules.underlyings_per_account)
+    episodes, single = len(begun), single_days(opened, per_episode)
     notes = [single] if single else []
     if episodes < FEWEST_RETURNS:
         notes.append(_few(episodes, f"the last {last_days} days", "--last-days"))
