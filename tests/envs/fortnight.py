@@ -1,6 +1,6 @@
 """Ten sessions of a simulated exchange, told to the live environment and written as a history."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import numpy as np
 
 from tests.usual import risk_limits
 from trading.data.recorded_session import RecordedBars, RecordedQuotes, RecordedSession, bar_ends
+from trading.envs.catalogue import CLOSE, HOLD, action_names
 from trading.envs.live_env import LiveEnv
 from trading.envs.rules import TradingRules
 from trading.envs.vector_env import OptionsVectorEnv
@@ -28,8 +29,8 @@ FIRST = date(2026, 1, 5)
 SYMBOL = "AAA"
 BAR_NS = 65 * MINUTE_NS
 
-Choose = Callable[[np.ndarray], int]
-"""An action by the mask [N]."""
+Choose = Callable[[np.ndarray], list[int]]
+"""Actions by the masks [U, N]."""
 
 
 def days(count: int) -> list[date]:
@@ -84,80 +85,105 @@ def _recorded(exchange: SimulatedExchange, day: date, symbol: str) -> RecordedSe
     )
 
 
-class Seen(NamedTuple):
-    """What an account saw at a decision, what it was given for the one before, and its worth."""
+def keeps(seed: int, *names: str, closing: float = 0.03) -> Callable[[np.ndarray], int]:
+    """Opens what has such a name wherever it may, at random, and closes hardly ever."""
+    rng = np.random.default_rng(seed)
 
-    observation: bytes
-    mask: bytes
-    reward: bytes
+    def choose(mask: np.ndarray) -> int:
+        draws = rng.random(2)
+        called = enumerate(action_names(len(mask)))
+        wanted = [k for k, name in called if k > CLOSE and any(n in name for n in names)]
+        opening = [action for action in wanted if mask[action]]
+        if mask[CLOSE] and draws[0] < closing:
+            return CLOSE
+        return opening[int(draws[1] * len(opening))] if opening else HOLD
+
+    return choose
+
+
+def for_each(choose: Callable[[np.ndarray], int]) -> Choose:
+    """One choice for each underlying, by its own mask, in their order."""
+    return lambda masks: [choose(mask) for mask in masks]
+
+
+class Seen(NamedTuple):
+    """What an account saw at a decision, was given for the one before, and has."""
+
+    observations: bytes
+    masks: bytes
+    rewards: bytes
     equity: float
     cash: float
     margin_used: float
     day_start: float
     peak: float
+    open_positions: int
 
 
 class Lived(NamedTuple):
     """A run of sessions of one account."""
 
     seen: list[Seen]
-    actions: list[int]
+    actions: list[list[int]]
+    """Of each underlying."""
     events: list[Event]
 
 
 def live(
     folder: Path,
-    sessions: Iterable[RecordedSession],
+    told: Sequence[tuple[RecordedSession, ...]],
     rules: TradingRules,
     fees: FeeSchedule,
     choose: Choose,
     dividends: Iterable[Dividend] = (),
 ) -> Lived:
-    """Trade sessions through the live environment, the broker and the journal."""
-    told = list(sessions)
+    """Trade sessions through the live environment, the broker and the journal.
+
+    `told` are those of each day, one of each underlying.
+    """
     lived = Lived([], [], [])
     with Journal(folder / "journal.sqlite") as journal:
-        account = journal.open_account("paper", rules.initial_capital, told[0].session.open_ns)
+        first_ns = told[0][0].session.open_ns
+        account = journal.open_account("paper", rules.initial_capital, first_ns)
         limits = risk_limits(
             max_positions=rules.max_positions,
             max_contracts_per_order=rules.max_contracts,
             max_order_notional=rules.max_notional,
             max_daily_loss_pct=100.0 * rules.max_daily_loss,
             max_drawdown_pct=100.0 * rules.max_drawdown,
+            max_delta_pct=100.0 * rules.max_delta,
+            max_gamma_pct=100.0 * rules.max_gamma,
+            max_vega_pct=100.0 * rules.max_vega,
             max_orders_per_minute=100,
         )
-        broker = PaperBroker(
-            journal, account, fees, limits, max_quote_age_ns=rules.max_quote_age_ns
-        )
-        env = LiveEnv((SYMBOL,), rules, fees, CALENDAR, broker, dividends)
-        carried = np.zeros(1, np.float32)
-        for recorded in told:
-            carried = _live_session(env, recorded, choose, carried, lived)
+        age = rules.max_quote_age_ns
+        broker = PaperBroker(journal, account, fees, limits, rules.slippage, age)
+        symbols = tuple(each.underlying for each in told[0])
+        env = LiveEnv(symbols, rules, fees, CALENDAR, broker, dividends)
+        carried = np.zeros(len(symbols), np.float32)
+        for together in told:
+            carried = _live_session(env, together, choose, carried, lived)
         lived.events.extend(journal.events())
     return lived
 
 
 def _live_session(
-    env: LiveEnv, recorded: RecordedSession, choose: Choose, carried: np.ndarray, lived: Lived
+    env: LiveEnv,
+    together: tuple[RecordedSession, ...],
+    choose: Choose,
+    carried: np.ndarray,
+    lived: Lived,
 ) -> np.ndarray:
-    env.begin_session(recorded.session)
-    env.list_contracts(SYMBOL, recorded.contracts)
-    symbols = [each.symbol for each in recorded.contracts]
-    rows = zip(*(column.tolist() for column in recorded.quotes[:7]), strict=True)
-    stock = recorded.bars.stock_bars(SYMBOL)
-    quotes, bars = recorded.quotes.bar.tolist(), recorded.bars.bar.tolist()
-    told = shown = 0
-    for bar, end_ns in enumerate(recorded.bar_end_ns.tolist()):
-        while told < len(quotes) and quotes[told] <= bar:
-            contract, *quote = next(rows)
-            env.apply_quote(OptionQuote(symbols[contract], *quote))
-            told += 1
-        while shown < len(bars) and bars[shown] <= bar:
-            env.apply_bar(stock[shown])
-            shown += 1
-        seen = env.close_bar(end_ns, recorded.session)
-        if end_ns == recorded.session.close_ns:
-            env.close_session(end_ns, recorded.session, float(seen.rewards.sum()))
+    session = together[0].session
+    env.begin_session(session)
+    for each in together:
+        env.list_contracts(each.underlying, each.contracts)
+    for bar, end_ns in enumerate(together[0].bar_end_ns.tolist()):
+        for each in together:
+            _tell(env, each, bar)
+        seen = env.close_bar(end_ns, session)
+        if end_ns == session.close_ns:
+            env.close_session(end_ns, session, float(seen.rewards.sum()))
             return seen.rewards
         account = env.broker.account
         lived.seen.append(
@@ -170,36 +196,52 @@ def _live_session(
                 account.margin_used,
                 account.day_start_equity,
                 account.peak_equity,
+                len(account.strategies),
             )
         )
-        carried = np.zeros(1, np.float32)
-        lived.actions.append(choose(seen.action_mask[0]))
-        env.trade(end_ns, [lived.actions[-1]])
+        carried = np.zeros(len(together), np.float32)
+        lived.actions.append(choose(seen.action_mask))
+        env.trade(end_ns, lived.actions[-1])
     raise AssertionError("the session was not recorded to its close")
 
 
-def in_batch(env: OptionsVectorEnv, choose: Choose, account: int = 0) -> Lived:
-    """The same of one account of a vector environment; all of them act alike."""
-    lived = Lived([], [], [])
-    accounts = env._accounts
+def _tell(env: LiveEnv, recorded: RecordedSession, bar: int) -> None:
+    """Tell what a feed told of an underlying in one bar."""
+    quotes, bars = recorded.quotes, recorded.bars
+    first, last = np.searchsorted(quotes.bar, [bar, bar + 1])
+    for contract, *quote in zip(*(c[first:last].tolist() for c in quotes[:7]), strict=True):
+        env.apply_quote(OptionQuote(recorded.contracts[contract].symbol, *quote))
+    first, last = np.searchsorted(bars.bar, [bar, bar + 1])
+    for each in bars.stock_bars(recorded.underlying)[first:last]:
+        env.apply_bar(each)
+
+
+def in_batch(env: OptionsVectorEnv, choose: Choose) -> Lived:
+    """The same of the only account of a vector environment."""
+    lived, rows = Lived([], [], []), env.num_envs
+    assert rows == env.rows
+    accounts, balances = env._accounts, env._accounts.balances
     observation, _ = env.reset()
-    reward, truncated = np.zeros(env.num_envs, np.float32), np.zeros(env.num_envs, np.bool_)
-    while not truncated[account]:
+    reward, truncated = np.zeros(rows, np.float32), np.zeros(rows, np.bool_)
+    while not truncated[0]:
+        for name in ("equity", "cash", "margin_used", "open_positions"):
+            column = getattr(balances, name)
+            assert (column == column[0]).all(), name
         lived.seen.append(
             Seen(
-                observation["observations"][account].tobytes(),
-                observation["action_mask"][account].tobytes(),
-                reward[account].tobytes(),
-                float(env.equity[account]),
-                float(accounts.balances.cash[account]),
-                float(accounts.balances.margin_used[account]),
-                float(accounts.day_start[account]),
-                float(accounts.peak[account]),
+                observation["observations"].tobytes(),
+                observation["action_mask"].tobytes(),
+                reward.tobytes(),
+                float(env.equity[0]),
+                float(balances.cash[0]),
+                float(balances.margin_used[0]),
+                float(accounts.day_start[0]),
+                float(accounts.peak[0]),
+                int(balances.open_positions[0]),
             )
         )
-        lived.actions.append(choose(observation["action_mask"][account]))
-        actions = np.full(env.num_envs, lived.actions[-1])
-        observation, reward, _, truncated, _ = env.step(actions)
+        lived.actions.append(choose(observation["action_mask"]))
+        observation, reward, _, truncated, _ = env.step(np.array(lived.actions[-1]))
     return lived
 
 

@@ -25,7 +25,11 @@ from trading.envs.market_snapshots import (
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import NO_LEG, TradingRules
 from trading.envs.structures import all_actions
+from trading.evaluation.baselines import MarketView, _symbol, quote_of
 from trading.execution.fees import FeeSchedule
+from trading.execution.matching import FillStyle
+from trading.execution.order_matching import MatchResult, match_order
+from trading.execution.orders import Intent, Leg, Order
 from trading.market.calendar import ExchangeCalendar
 from trading.market.chain import Chain
 from trading.market.contracts import OptionContract, Right
@@ -145,3 +149,21 @@ def menu_for(
         quote_arrays(chain.columns), snapshots, first, rules.numbers, held, money, first, views
     )
     return Menu(snapshots, views.observations[0], views.units[0], views.mask[0], ratios)
+
+
+def offered(
+    view: MarketView, b: int, legs: list[int], ratio: list[int], units: int, rules: TradingRules
+) -> tuple[Order, MatchResult]:
+    """An order of account `b`, and what the broker's match says of it."""
+    f, ticker = int(view.snapshot_of[b]), view.underlyings[b]
+    symbols = [_symbol(view, f, leg, ticker) for leg in legs]
+    order = Order(
+        "o-1", int(view.snapshots.now_ns[f]), ticker, "case", Intent.OPEN,
+        tuple(Leg(symbol, each) for symbol, each in zip(symbols, ratio, strict=True)), units,
+    )  # fmt: skip
+    quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
+    matched = match_order(
+        order, units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage,
+        style=FillStyle(rules.fill_style),
+    )  # fmt: skip
+    return order, matched

@@ -4,38 +4,19 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.envs.scene import offered
 from trading.config import load_settings
 from trading.envs.action_tables import action_tables
 from trading.envs.catalogue import CLOSE, HOLD
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.rules import NO_LEG
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
-from trading.evaluation.baselines import MarketView, _symbol, quote_of
+from trading.evaluation.baselines import MarketView
 from trading.execution.matching import FillStyle
-from trading.execution.order_matching import MatchResult, match_order
-from trading.execution.orders import Intent, Leg, Order
+from trading.execution.order_matching import MatchResult
 from trading.live.assembly import trading_rules
 
 BATCH = 8
-
-
-def offered(
-    env: SimulatedOptionsVectorEnv, b: int, legs: list[int], ratio: list[int], units: int
-) -> MatchResult:
-    """What the broker's match says of an order of account `b`."""
-    markets, rules = env._markets, env._rules
-    view = MarketView(markets.quotes, markets.snapshots, markets.snapshot_of, ["SIM"] * BATCH)
-    f = int(view.snapshot_of[b])
-    symbols = [_symbol(view, f, leg, "SIM") for leg in legs]
-    order = Order(
-        "o-1", int(view.snapshots.now_ns[f]), "SIM", "case", Intent.OPEN,
-        tuple(Leg(symbol, each) for symbol, each in zip(symbols, ratio, strict=True)), units,
-    )  # fmt: skip
-    quotes = {s: quote_of(view, b, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
-    return match_order(
-        order, units, quotes, order.ts_ns, rules.max_quote_age_ns, rules.slippage,
-        style=FillStyle(rules.fill_style),
-    )  # fmt: skip
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
@@ -54,6 +35,8 @@ def test_a_fill_of_the_batch_is_the_brokers_to_the_bit(
     accounts, compared = env._accounts, 0
     for _ in range(12):
         actions = np.array([rng.choice(np.flatnonzero(row)) for row in observation["action_mask"]])
+        markets = env._markets
+        view = MarketView(markets.quotes, markets.snapshots, markets.snapshot_of, ["SIM"] * BATCH)
         expected: dict[int, tuple[MatchResult, int, bool]] = {}
         for b, action in enumerate(actions.tolist()):
             if action == HOLD:
@@ -65,7 +48,8 @@ def test_a_fill_of_the_batch_is_the_brokers_to_the_bit(
             signed = -held.ratio[b] if closes else action_tables().ratio[action]
             units = int(accounts.views.units[b, action])
             ratio = [int(each) for each in signed[: len(legs)]]
-            expected[b] = (offered(env, b, legs, ratio, units), units, closes)
+            _, matched = offered(view, b, legs, ratio, units, rules)
+            expected[b] = (matched, units, closes)
         before = accounts.balances.cash.copy()
         env._trade(actions)
         for b, (matched, _, _) in expected.items():

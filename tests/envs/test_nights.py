@@ -1,6 +1,5 @@
 """Episodes of many sessions: what was held over nights live is the same in training, to the bit."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -12,9 +11,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from tests.envs.fortnight import CALENDAR, SYMBOL, days, in_batch, kinds, live, recorded_sessions
+from tests.envs.fortnight import (
+    CALENDAR,
+    SYMBOL,
+    days,
+    for_each,
+    in_batch,
+    keeps,
+    kinds,
+    live,
+    recorded_sessions,
+)
 from trading.envs.accounts import Accounts, new_accounts, open_accounts
-from trading.envs.catalogue import CLOSE, HOLD, action_names
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.history import (
     HistoricalMarkets,
@@ -49,22 +57,6 @@ RULES = DEFAULT_RULES._replace(
 DIVIDENDS = [Dividend(SYMBOL, day, 1.5) for day in days(SESSIONS)[1::2]]
 
 
-def keeps(seed: int, *names: str, closing: float = 0.03) -> Callable[[np.ndarray], int]:
-    """Opens what has such a name wherever it may, at random, and closes hardly ever."""
-    rng = np.random.default_rng(seed)
-
-    def choose(mask: np.ndarray) -> int:
-        draws = rng.random(2)
-        called = enumerate(action_names(len(mask)))
-        wanted = [k for k, name in called if k > CLOSE and any(n in name for n in names)]
-        opening = [action for action in wanted if mask[action]]
-        if mask[CLOSE] and draws[0] < closing:
-            return CLOSE
-        return opening[int(draws[1] * len(opening))] if opening else HOLD
-
-    return choose
-
-
 SCRIPTS = {
     0: ("bear_call_credit_near",),
     1: ("iron_condor_near",),
@@ -91,11 +83,12 @@ def test_a_fortnight_lived_is_the_same_fortnight_in_training(tmp_path: Path) -> 
         folder = tmp_path / str(script)
         folder.mkdir()
         rules = RULES._replace(**OTHERWISE.get(script, {}))
-        lived = live(folder, told, rules, DEFAULT_FEES, keeps(script, *names), DIVIDENDS)
+        chosen = for_each(keeps(script, *names))
+        lived = live(folder, [(each,) for each in told], rules, DEFAULT_FEES, chosen, DIVIDENDS)
         env = HistoricalOptionsVectorEnv(
             1, rules, DEFAULT_FEES, history, sessions_per_episode=SESSIONS
         )
-        again = in_batch(env, keeps(script, *names))
+        again = in_batch(env, for_each(keeps(script, *names)))
         assert lived.actions == again.actions
         assert len(lived.seen) == len(again.seen) == SESSIONS * (len(told[0].bar_end_ns) - 1)
         for one, other in zip(lived.seen, again.seen, strict=True):
@@ -138,7 +131,7 @@ def test_an_episode_is_at_most_so_many_sessions_as_there_are_in_a_row(week: Path
     lived = set()
     for seed in range(8):
         env = HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, week, seed, sessions_per_episode=9)
-        lived.add(len(in_batch(env, keeps(0)).seen))
+        lived.add(len(in_batch(env, for_each(keeps(0))).seen))
     assert lived == {4 * bars, bars}
 
 
@@ -164,7 +157,7 @@ def test_each_day_of_a_history_without_nights_is_an_episode_and_that_is_said(
     history_of_days(week, alone, [first, third])
     env = HistoricalOptionsVectorEnv(1, RULES, DEFAULT_FEES, alone, sessions_per_episode=2)
     history = History(alone, RULES, DEFAULT_FEES)
-    assert len(in_batch(env, keeps(0)).seen) == history.days[0].bars - 1
+    assert len(in_batch(env, for_each(keeps(0))).seen) == history.days[0].bars - 1
     assert "knows of no night between its 2 dates" in single_days(history, 2)
     assert single_days(history, 1) == ""
     with capture_logs() as logged:

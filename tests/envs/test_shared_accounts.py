@@ -1,27 +1,32 @@
 """Accounts of several underlyings: in training what they are live, to the last bit."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from tests.envs.fortnight import CALENDAR, days, kinds, recorded_sessions
-from tests.usual import risk_limits
+from tests.envs.fortnight import (
+    CALENDAR,
+    Choose,
+    days,
+    for_each,
+    in_batch,
+    keeps,
+    kinds,
+    live,
+    recorded_sessions,
+)
 from trading.data.recorded_session import RecordedSession
-from trading.envs.catalogue import CLOSE, HOLD, action_names
+from trading.envs.catalogue import HOLD, action_names
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.features import FEATURE_COUNT, OTHERS_COUNT
 from trading.envs.history import History, write_history
-from trading.envs.live_env import LiveEnv
 from trading.envs.rewards import RiskMeasure
 from trading.envs.rules import TradingRules
 from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.single_env import SimulatedOptionsEnv
 from trading.envs.vector_env import (
     HistoricalOptionsVectorEnv,
-    OptionsVectorEnv,
     SimulatedOptionsVectorEnv,
 )
 from trading.errors import ConfigError, DataError
@@ -29,11 +34,8 @@ from trading.evaluation.backtest import EveryDay, backtest_history, history_retu
 from trading.evaluation.baselines import BUY_AND_HOLD, SHORT_STRANGLE, random_masked
 from trading.evaluation.evaluate import joined
 from trading.evaluation.tear_sheet import tear_sheet
-from trading.execution.broker import PaperBroker
-from trading.execution.events import Event, OrderFilled, OrderRejected
-from trading.execution.journal import Journal
+from trading.execution.events import OrderFilled, OrderRejected
 from trading.market.dividends import Dividend
-from trading.market.option_quote import OptionQuote
 
 SESSIONS = 10
 SYMBOLS = ("AAA", "BBB")
@@ -47,8 +49,6 @@ DIVIDENDS = [
     *(Dividend("AAA", day, 3.0) for day in days(SESSIONS)[1::2]),
     *(Dividend("BBB", day, 0.8) for day in days(SESSIONS)[2::3]),
 ]
-Choose = Callable[[np.ndarray], list[int]]
-"""Actions by the masks [U, N]."""
 
 
 @pytest.fixture(scope="module")
@@ -59,153 +59,9 @@ def told() -> list[tuple[RecordedSession, ...]]:
     return list(zip(one, other, strict=True))
 
 
-def chooses(seed: int, *names: str, closing: float = 0.06) -> Choose:
-    """Opens what has such a name wherever it may, at random, and closes now and then."""
-    rng = np.random.default_rng(seed)
-
-    def one(mask: np.ndarray) -> int:
-        draws = rng.random(2)
-        opening = [k for k, n in enumerate(action_names(len(mask))) if k > CLOSE and mask[k]]
-        named = action_names(len(mask))
-        opening = [k for k in opening if any(name in named[k] for name in names)]
-        if mask[CLOSE] and draws[0] < closing:
-            return CLOSE
-        return opening[int(draws[1] * len(opening))] if opening else HOLD
-
-    return lambda masks: [one(mask) for mask in masks]
-
-
-class Seen(NamedTuple):
-    """What an account saw at a decision, was given for the one before, and has."""
-
-    observations: bytes
-    masks: bytes
-    rewards: bytes
-    equity: float
-    cash: float
-    margin_used: float
-    day_start: float
-    peak: float
-    open_positions: int
-
-
-class Lived(NamedTuple):
-    """A run of sessions of one account."""
-
-    seen: list[Seen]
-    actions: list[list[int]]
-    others: list[np.ndarray]
-    """What each decision saw of the other underlying, [U, OTHERS_COUNT]."""
-    events: list[Event]
-
-
-def live(
-    folder: Path, told: list[tuple[RecordedSession, ...]], rules: TradingRules, choose: Choose
-) -> Lived:
-    """Trade sessions through the live environment, the broker and the journal."""
-    lived = Lived([], [], [], [])
-    with Journal(folder / "journal.sqlite") as journal:
-        first_ns = told[0][0].session.open_ns
-        account = journal.open_account("paper", rules.initial_capital, first_ns)
-        limits = risk_limits(
-            max_positions=rules.max_positions,
-            max_contracts_per_order=rules.max_contracts,
-            max_order_notional=rules.max_notional,
-            max_daily_loss_pct=100.0 * rules.max_daily_loss,
-            max_drawdown_pct=100.0 * rules.max_drawdown,
-            max_delta_pct=100.0 * rules.max_delta,
-            max_gamma_pct=100.0 * rules.max_gamma,
-            max_vega_pct=100.0 * rules.max_vega,
-            max_orders_per_minute=100,
-        )
-        age = rules.max_quote_age_ns
-        broker = PaperBroker(journal, account, DEFAULT_FEES, limits, rules.slippage, age)
-        env = LiveEnv(SYMBOLS, rules, DEFAULT_FEES, CALENDAR, broker, DIVIDENDS)
-        carried = np.zeros(2, np.float32)
-        for together in told:
-            carried = _live_session(env, together, choose, carried, lived)
-        lived.events.extend(journal.events())
-    return lived
-
-
-def _live_session(
-    env: LiveEnv,
-    together: tuple[RecordedSession, ...],
-    choose: Choose,
-    carried: np.ndarray,
-    lived: Lived,
-) -> np.ndarray:
-    session = together[0].session
-    env.begin_session(session)
-    for each in together:
-        env.list_contracts(each.underlying, each.contracts)
-    for bar, end_ns in enumerate(together[0].bar_end_ns.tolist()):
-        for each in together:
-            _tell(env, each, bar)
-        seen = env.close_bar(end_ns, session)
-        if end_ns == session.close_ns:
-            env.close_session(end_ns, session, float(seen.rewards.sum()))
-            return seen.rewards
-        account = env.broker.account
-        lived.seen.append(
-            Seen(
-                seen.observations.tobytes(),
-                seen.action_mask.tobytes(),
-                (carried + seen.rewards).astype(np.float32).tobytes(),
-                env.equity(),
-                account.cash,
-                account.margin_used,
-                account.day_start_equity,
-                account.peak_equity,
-                len(account.strategies),
-            )
-        )
-        lived.others.append(seen.observations[:, -OTHERS_COUNT:])
-        carried = np.zeros(2, np.float32)
-        lived.actions.append(choose(seen.action_mask))
-        env.trade(end_ns, lived.actions[-1])
-    raise AssertionError("the session was not recorded to its close")
-
-
-def _tell(env: LiveEnv, recorded: RecordedSession, bar: int) -> None:
-    """Tell what a feed told of an underlying in one bar."""
-    quotes, bars = recorded.quotes, recorded.bars
-    first, last = np.searchsorted(quotes.bar, [bar, bar + 1])
-    for contract, *quote in zip(*(c[first:last].tolist() for c in quotes[:7]), strict=True):
-        env.apply_quote(OptionQuote(recorded.contracts[contract].symbol, *quote))
-    first, last = np.searchsorted(bars.bar, [bar, bar + 1])
-    for each in bars.stock_bars(recorded.underlying)[first:last]:
-        env.apply_bar(each)
-
-
-def in_batch(env: OptionsVectorEnv, choose: Choose) -> Lived:
-    """The same of the only account of a vector environment."""
-    lived = Lived([], [], [], [])
-    accounts, balances = env._accounts, env._accounts.balances
-    observation, _ = env.reset()
-    reward, truncated = np.zeros(env.num_envs, np.float32), np.zeros(env.num_envs, np.bool_)
-    while not truncated[0]:
-        for name in ("equity", "cash", "margin_used", "open_positions"):
-            one, other = getattr(balances, name)[:2]
-            assert one == other, name
-        seen = observation["observations"][:2]
-        lived.seen.append(
-            Seen(
-                seen.tobytes(),
-                observation["action_mask"][:2].tobytes(),
-                reward[:2].tobytes(),
-                float(env.equity[0]),
-                float(balances.cash[0]),
-                float(balances.margin_used[0]),
-                float(accounts.day_start[0]),
-                float(accounts.peak[0]),
-                int(balances.open_positions[0]),
-            )
-        )
-        lived.others.append(seen[:, -OTHERS_COUNT:])
-        lived.actions.append(choose(observation["action_mask"][:2]))
-        observation, reward, _, truncated, _ = env.step(np.array(lived.actions[-1]))
-    return lived
+def chooses(*names: str) -> Choose:
+    """Opens what has such a name in either, and closes now and then."""
+    return for_each(keeps(3, *names, closing=0.06))
 
 
 SCRIPTS: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
@@ -269,16 +125,17 @@ def test_a_fortnight_of_two_underlyings_is_the_same_in_training(
     folder = tmp_path / "history"
     sessions = [each for together in told for each in together]
     write_history(folder, sessions, rules, DEFAULT_FEES, CALENDAR, nights=True, dividends=DIVIDENDS)
-    lived = live(tmp_path, told, rules, chooses(3, *names))
+    lived = live(tmp_path, told, rules, DEFAULT_FEES, chooses(*names), DIVIDENDS)
     env = HistoricalOptionsVectorEnv(2, rules, DEFAULT_FEES, folder, sessions_per_episode=SESSIONS)
-    again = in_batch(env, chooses(3, *names))
+    again = in_batch(env, chooses(*names))
     for number, (one, other) in enumerate(zip(lived.seen, again.seen, strict=True)):
         assert one == other, f"decision {number} of {script}"
     assert lived.actions == again.actions
     assert max(each.open_positions for each in lived.seen) == 2
     filled = {each.fill.underlying for each in lived.events if isinstance(each, OrderFilled)}
     assert filled == set(SYMBOLS)
-    seen = np.array(lived.others).std(axis=(0, 1))
+    observed = np.array([np.frombuffer(each.observations, np.float32) for each in lived.seen])
+    seen = observed.reshape(len(observed), 2, -1)[..., -OTHERS_COUNT:].std(axis=(0, 1))
     assert (seen[[0, 1, 2, 3, 5]] > 0.0).all() and (seen[4] > 0.0) == (script not in BOUGHT)
     assert HAPPENED[script] <= {*kinds(lived.events)} | {
         str(each.rejection.reason) for each in lived.events if isinstance(each, OrderRejected)
@@ -372,7 +229,7 @@ def test_delivered_stock_is_sold_in_the_order_of_the_symbols(
         assert masks[[0, 1], opens].all()
         return opens
 
-    events = live(tmp_path, told, RULES, second_first).events
+    events = live(tmp_path, told, RULES, DEFAULT_FEES, second_first, DIVIDENDS).events
     filled = [each.fill.underlying for each in events if isinstance(each, OrderFilled)]
     assert filled == ["BBB", "AAA", "AAA", "BBB"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.envs.scene import NOW_NS, priced_chain, snapshot_of
+from tests.envs.scene import NOW_NS, offered, priced_chain, snapshot_of
 from tests.usual import risk_limits
 from trading.envs.account_view import observe_accounts, unit_greeks
 from trading.envs.accounts import mark, new_accounts, open_accounts
@@ -20,12 +20,11 @@ from trading.envs.catalogue import ACTIONS, CLOSE
 from trading.envs.defaults import DEFAULT_FEES, DEFAULT_RULES
 from trading.envs.quote_arrays import quote_arrays
 from trading.envs.rules import NO_LEG
-from trading.evaluation.baselines import MarketView, _symbol, quote_of
+from trading.evaluation.baselines import MarketView
 from trading.execution.exposure import Greeks
 from trading.execution.margin.buying_power import initial_margin, order_buying_power_effect
 from trading.execution.matching import FillStyle
-from trading.execution.order_matching import match_order
-from trading.execution.orders import Intent, Leg, Order, Rejection
+from trading.execution.orders import Rejection
 from trading.execution.portfolio import Account
 from trading.execution.risk import RiskEngine
 
@@ -80,16 +79,8 @@ def test_the_units_of_an_opening_are_the_most_that_the_broker_takes(
 
     def checked(action: int, units: int) -> Rejection | None:
         legs = [int(leg) for leg in view.snapshots.legs[0, action] if leg != NO_LEG]
-        symbols = [_symbol(view, 0, leg, "XYZ") for leg in legs]
         ratio = TABLES.ratio[action, : len(legs)].tolist()
-        order = Order(
-            "o-1", NOW_NS, "XYZ", "case", Intent.OPEN,
-            tuple(Leg(symbol, each) for symbol, each in zip(symbols, ratio, strict=True)), units,
-        )  # fmt: skip
-        quotes = {s: quote_of(view, 0, leg, rules) for s, leg in zip(symbols, legs, strict=True)}
-        matched = match_order(
-            order, units, quotes, NOW_NS, rules.max_quote_age_ns, rules.slippage, style=style
-        )
+        order, matched = offered(view, 0, legs, ratio, units, rules)
         assert matched.units == units
         margin = initial_margin(matched, account, spot, allow_naked=False)
         effect = order_buying_power_effect(

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.envs.fortnight import CALENDAR, in_batch, live, recorded_sessions
+from tests.envs.fortnight import CALENDAR, for_each, in_batch, live, recorded_sessions
 from tests.envs.scene import EXPIRIES, NOW_NS, SPOT, Menu, menu_for, priced_chain
 from tests.envs.shapes import STRUCTURES
 from tests.execution.ledger import Ledger, exact
@@ -260,7 +260,7 @@ def watched(rules: TradingRules) -> Iterator[list[Fill]]:
         yield fills
 
 
-def choosing(seed: int, structures: tuple[Structure, ...]) -> object:
+def choosing(seed: int, structures: tuple[Structure, ...]) -> Callable[[np.ndarray], int]:
     """Opens what is of its own wherever it may, and closes now and then."""
     names = action_names(len(all_actions(structures)), all_actions(structures))
     rng = np.random.default_rng(seed)
@@ -281,11 +281,12 @@ def lived_and_trained(told: list[RecordedSession], structures: tuple[Structure, 
     with tempfile.TemporaryDirectory() as name, watched(rules) as fills:
         folder = Path(name)
         write_history(folder / "history", told, rules, DEFAULT_FEES, CALENDAR, nights=True)
-        lived = live(folder, told, rules, DEFAULT_FEES, choosing(3, structures))
+        days = [(each,) for each in told]
+        lived = live(folder, days, rules, DEFAULT_FEES, for_each(choosing(3, structures)))
         env = HistoricalOptionsVectorEnv(
             1, rules, DEFAULT_FEES, folder / "history", sessions_per_episode=SESSIONS
         )
-        again = in_batch(env, choosing(3, structures))
+        again = in_batch(env, for_each(choosing(3, structures)))
         assert lived.actions == again.actions
         assert len(lived.seen) == len(again.seen)
         for one, other in zip(lived.seen, again.seen, strict=True):

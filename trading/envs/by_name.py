@@ -16,8 +16,8 @@ from trading.envs.structures import Structure, all_actions
 from trading.errors import UnknownName
 
 _SIZES = re.compile(r"_\d+of(\d+)$")
-_FEATURES = {each.name: index for index, each in enumerate(FEATURES)}
 _OTHERS = {each.name: index - OTHERS_COUNT for index, each in enumerate(OTHERS_FEATURES)}
+_FEATURES = {each.name: index for index, each in enumerate(FEATURES)} | _OTHERS
 _STRUCTURES: ContextVar[tuple[Structure, ...]] = ContextVar("structures", default=())
 """Those of the rules that a registered trader acts by, while it is called."""
 
@@ -135,7 +135,7 @@ def feature_index(name: str) -> int:
     >>> td.FEATURES[td.feature_index("rsi")].name
     'rsi'
     """
-    return _found(_FEATURES | _OTHERS, name, "feature", "docs/observation.md lists them")
+    return _found(_FEATURES, name, "feature", "docs/observation.md lists them")
 
 
 @cache

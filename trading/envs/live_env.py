@@ -1160,12 +1160,13 @@ class LiveEnv:
         )
 
     def _observe(self) -> None:
-        account, balances = self.broker.account, self._balances
-        self._read_balances()
+        account, balances, marks = self.broker.account, self._balances, self.marks()
+        self._read_balances(marks)
         balances.may_open[:] = account.trading_state is TradingState.ACTIVE
         balances.may_close[:] = account.trading_state is not TradingState.HALTED
         left = {*self.broker.stock_to_liquidate(), *self.to_close}
         greeks = self._leg_greeks()
+        total = np.array(_added(each for legs in greeks.values() for each in legs))
         for u, symbol in enumerate(self.symbols):
             self._hold(u, symbol)
             if symbol in self.winding_down:
@@ -1174,22 +1175,22 @@ class LiveEnv:
             hidden = strategy is not None and not self._is_shown(strategy)
             if hidden or symbol in left or symbol in account.suspensions:
                 balances.may_open[u] = balances.may_close[u] = False
-            self._look(u, greeks, self._views)
+            self._look(u, total, self._views)
             if self._own_features is not None:
                 which, snapshots = np.array([u], dtype=np.int64), self._markets[symbol].snapshots
                 copy_own(snapshots, self._snapshot_of, which, self._views.observations)
             if self._shows_others:
-                self._show_others(u, symbol, greeks)
+                self._show_others(u, symbol, greeks, marks)
 
-    def _read_balances(self) -> None:
+    def _read_balances(self, marks: Mapping[str, float]) -> None:
         """Write what the account has now as the kernels see it."""
         account, balances = self.broker.account, self._balances
-        balances.equity[:], balances.cash[:] = self.equity(), account.cash
+        balances.equity[:], balances.cash[:] = account.equity(marks), account.cash
         balances.margin_used[:] = account.margin_used
         balances.open_positions[:] = len(account.strategies)
 
-    def _look(self, u: int, greeks: Mapping[str, Sequence[Greeks]], views: AccountViews) -> None:
-        """Write what is seen of an underlying and may be ordered in it, given all leg greeks."""
+    def _look(self, u: int, greeks: F64, views: AccountViews) -> None:
+        """Write what is seen of an underlying and may be ordered in it, given `exposure` [3]."""
         rules, market = self._rules, self._markets[self.symbols[u]]
         if self.broker.account.scale != 1.0:
             rules = rules._replace(initial_capital=self._capital)
@@ -1197,12 +1198,17 @@ class LiveEnv:
         which = np.array([u], dtype=np.int64)
         observe_accounts(*view, self._holdings, self._balances, which, views)
         if self.broker.account.positions:
-            total = np.array(_added(each for legs in greeks.values() for each in legs))
-            cap_openings(*view, self._ratios, self._balances, u, total, views)
+            cap_openings(*view, self._ratios, self._balances, u, greeks, views)
 
-    def _show_others(self, u: int, symbol: str, greeks: Mapping[str, Sequence[Greeks]]) -> None:
+    def _show_others(
+        self,
+        u: int,
+        symbol: str,
+        greeks: Mapping[str, Sequence[Greeks]],
+        marks: Mapping[str, float],
+    ) -> None:
         """Write what is open on the other underlyings to an observation."""
-        account, marks = self.broker.account, self.marks()
+        account = self.broker.account
         others = [name for name in account.strategies if name != symbol]
         margin = profit = 0.0
         for name in others:
@@ -1222,8 +1228,8 @@ class LiveEnv:
 
     def _limit(self, u: int) -> None:
         """Lower what may be ordered of an underlying to what the orders before it left."""
-        self._read_balances()
-        self._look(u, self._leg_greeks(), self._spare)
+        self._read_balances(self.marks())
+        self._look(u, np.array(self.exposure()), self._spare)
         room = self._spare.units[u, self._full_size]
         np.minimum(self._views.units[u], room, out=self._views.units[u])
 
