@@ -13,7 +13,8 @@ cores, at the priority that it has beside a live market.
 
 **Overload.** A vendor offers more quotes a second than anybody reads through `trading feed`: one
 reader takes all that it can, another one rests between frames. The feed holds one quote for each
-contract and reader at most; what is replaced is counted, and its memory must not grow.
+contract and reader at most; what is replaced is counted, and its memory must not grow. It is told
+in twenty steps, so that a picture shows the line.
 """
 
 import argparse
@@ -23,11 +24,11 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from figures import Figures, add_json, publish
@@ -45,7 +46,8 @@ _FRAME_EVENTS = 25
 _REST_S = 0.05
 """Of the slow reader, after each message."""
 _WARM_UP_S = 5.0
-_LOOKS = 100
+_LOOKS, _SHOWN = 100, 20
+"""How often the feed is asked for its memory, and how many rows tell of it."""
 
 
 class Prepared:
@@ -111,10 +113,9 @@ def vendor(pipe: Any, rate: float, seconds: float) -> None:
 
 
 def live(pipe: Any, port: int, folder: str) -> None:
-    """A live market that tells when each bar's orders were out."""
-
+    """A live market that tells when each bar's decisions and orders were in the journal."""
     from trading.config import load_settings
-    from trading.execution.events import PromotedBy
+    from trading.execution.events import Event, PromotedBy
     from trading.learning.champion.store import AccountChampion, ChampionStore, Promotion
     from trading.learning.checkpoints import write_module_weights
     from trading.learning.policy import Policy
@@ -134,11 +135,18 @@ def live(pipe: Any, port: int, folder: str) -> None:
         AccountChampion(),
     )
     ordered: dict[int, int] = {}
+    booked_ns: list[int] = []
+
+    def book(events: Sequence[Event]) -> None:
+        booked_ns[:] = [time.monotonic_ns()]
 
     class Noting(LiveMarket):
         def on_bar(self, trader: Trader, bar: Bar, latency_s: float | None) -> None:
-            if latency_s is not None:
-                ordered[bar.end_ns] = time.monotonic_ns()
+            # What comes behind the last order, as telling the feed what is needed, delays none.
+            if latency_s is not None and booked_ns:
+                ordered[bar.end_ns] = booked_ns[0]
+            elif not booked_ns:
+                trader.env.broker.followers.append(book)
             super().on_bar(trader, bar, latency_s)
 
     endpoint = Endpoint(f"ws://127.0.0.1:{port}", f"http://127.0.0.1:{port}", KEY)
@@ -358,8 +366,21 @@ def resident_mb() -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def overload(rate: int, seconds: float) -> tuple[list[float], dict[str, float]]:
-    """The feed's memory in MB from time to time, and what it read and replaced."""
+class Look(NamedTuple):
+    """At the feed while it is overloaded."""
+
+    after_s: float
+    """Since the first one."""
+    mb: float
+    """Memory that the feed holds."""
+    read: int
+    """Quotes, from the start on."""
+    replaced: int
+    """For the reader that rests, likewise."""
+
+
+def overload(rate: int, seconds: float) -> tuple[list[Look], float]:
+    """Looks at the feed from time to time, and how many quotes a second were offered."""
     spawn = multiprocessing.get_context("spawn")
     (at_vendor, theirs), (at_feed, feeds) = spawn.Pipe(), spawn.Pipe()
     processes = [spawn.Process(target=offering, args=(theirs, rate, 1), name="the vendor")]
@@ -375,11 +396,10 @@ def overload(rate: int, seconds: float) -> tuple[list[float], dict[str, float]]:
             reader.start()
             processes.append(reader)
         time.sleep(_WARM_UP_S)
-        began, memory = time.monotonic(), []
-        while time.monotonic() - began < seconds:
+        began, looks = time.monotonic(), list[Look]()
+        while (after_s := time.monotonic() - began) < seconds:
             at_feed.send(True)
-            resident, events, replaced = told_by(at_feed, between)
-            memory.append(resident)
+            looks.append(Look(after_s, *told_by(at_feed, between)))
             time.sleep(seconds / _LOOKS)
         at_vendor.send("end")
         offered, took_s = told_by(at_vendor, processes[0])
@@ -391,8 +411,26 @@ def overload(rate: int, seconds: float) -> tuple[list[float], dict[str, float]]:
             process.join(30.0)
             if process.is_alive():
                 process.kill()
-    done = {"offered": offered / took_s, "read": events / took_s, "replaced": float(replaced)}
-    return memory, done
+    return looks, offered / took_s
+
+
+def tables_of(looks: list[Look], offered: float, name: str) -> list[Figures]:
+    """What an overload came to, and the line of the feed's memory."""
+    memory = [look.mb for look in looks]
+    third = max(1, len(memory) // 3)
+    first, last = np.median(memory[:third]), np.median(memory[-third:])
+    newest = looks[-1]
+    passed_s = newest.after_s - looks[0].after_s
+    read = (newest.read - looks[0].read) / passed_s if passed_s else 0.0
+    columns = {"offered/s": "{:,.0f}", "read/s": "{:,.0f}", "replaced": "{:,.0f}"}
+    columns |= {"MB, first third": "{:.1f}", "MB, last third": "{:.1f}", "growth": "{:+.1%}"}
+    grown = Figures("overload of the feed", columns)
+    growth = float(last / first - 1.0)
+    grown.add(name, offered, read, float(newest.replaced), float(first), float(last), growth)
+    line = Figures("seconds of overload", {"MB": "{:.1f}", "replaced so far": "{:,.0f}"})
+    for k in np.unique(np.linspace(0, len(looks) - 1, _SHOWN).astype(int)).tolist():
+        line.add(f"{looks[k].after_s:,.0f}", looks[k].mb, float(looks[k].replaced))
+    return [grown, line]
 
 
 def main() -> None:
@@ -425,16 +463,8 @@ def main() -> None:
             )
     figures = [table]
     if options.overload_seconds:
-        memory, done = overload(options.overload, options.overload_seconds)
-        third = max(1, len(memory) // 3)
-        first, last = np.median(memory[:third]), np.median(memory[-third:])
-        columns = {"offered/s": "{:,.0f}", "read/s": "{:,.0f}", "replaced": "{:,.0f}"}
-        columns |= {"MB, first third": "{:.1f}", "MB, last third": "{:.1f}", "growth": "{:+.1%}"}
-        grown = Figures("overload of the feed", columns)
         name = f"{options.overload:,} quotes/s, {options.overload_seconds:,.0f} s"
-        rates = (done["offered"], done["read"], done["replaced"])
-        grown.add(name, *rates, float(first), float(last), float(last / first - 1.0))
-        figures.append(grown)
+        figures += tables_of(*overload(options.overload, options.overload_seconds), name)
     publish(options, figures, width=140)
 
 

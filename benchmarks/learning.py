@@ -115,6 +115,8 @@ class Ours:
         )
         weights = self._algorithm.weights()
         self.parameters = sum(array.size for array in weights.values())
+        self.weights = {name: array.shape for name, array in weights.items()}
+        """Shapes, by name."""
         self._episodes = 0
 
     def iterate(self) -> int:
@@ -456,8 +458,14 @@ class Stopwatch:
             self._inner[-1] += whole
 
 
-def profile(task: Task, arguments: argparse.Namespace) -> Figures:
-    """Microseconds of a step by stage, one thread, sampling and learning in this process."""
+def stages(task: Task, seconds: float) -> tuple[dict[str, float], Ours]:
+    """Seconds of a step by stage, one thread, sampling and learning in this process.
+
+    Returns
+    -------
+    tuple
+        They, and who was trained for at least so many seconds.
+    """
     from trading.learning import compiled, policy, ppo, ppo_update, prepared, runner
     from trading.learning.kernels import network
 
@@ -477,14 +485,21 @@ def profile(task: Task, arguments: argparse.Namespace) -> Figures:
     watch.wrap(ppo, "update", "learning: checks, copies")
     watch.wrap(ppo.CLSTMPPO, "_update_local_runner", "weights to the runner")
     steps, start = 0, thread_time()
-    while not steps or thread_time() - start < arguments.seconds:
+    while not steps or thread_time() - start < seconds:
         with watch.stage("RLlib"):
             steps += trainer.iterate()
+    slowest = sorted(watch.spent.items(), key=lambda item: -item[1])
+    return {stage: spent / steps for stage, spent in slowest}, trainer
+
+
+def profile(task: Task, arguments: argparse.Namespace) -> Figures:
+    """Microseconds of a step by stage."""
+    taken, _ = stages(task, arguments.seconds)
     figures = Figures("stage", {"µs a step": "{:.2f}", "share": "{:.0%}"})
-    total = sum(watch.spent.values())
-    for stage, spent in sorted(watch.spent.items(), key=lambda item: -item[1]):
-        figures.add(stage, 1e6 * spent / steps, spent / total)
-    figures.add("a step", 1e6 * total / steps, 1.0)
+    total = sum(taken.values())
+    for stage, seconds in taken.items():
+        figures.add(stage, 1e6 * seconds, seconds / total)
+    figures.add("a step", 1e6 * total, 1.0)
     return figures
 
 

@@ -22,11 +22,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from figures import Figures
 from machine import STAND_INS, commit, described
 from start import SAYS as START_PARTS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "var" / "benchmarks"
@@ -38,12 +41,16 @@ QUIET = 0.15
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture of the first table: bars for each row."""
+    """A picture of a table: bars for each row, or a line through all of them."""
 
     columns: tuple[str, ...]
     label: str
     logarithmic: bool = False
     stacked: bool = False
+    line: bool = False
+    """Rows are named by numbers, over which the columns are drawn from zero on."""
+    table: str = ""
+    """Head of the table; by default the first one."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Benchmark:
     """Arguments of the short form."""
     long: str = ""
     chart: Chart | None = None
+    second_chart: Chart | None = None
 
 
 BENCHMARKS = {
@@ -69,6 +77,14 @@ BENCHMARKS = {
         short="--rounds 3 --seconds 5",
         page="learning-benchmark.md",
         chart=Chart(("this is", "per CPU-s"), "times the steps of the other"),
+    ),
+    "roofline": Benchmark(
+        "Share of the machine's peak",
+        "What one core does at most, float32 multiply-adds and bytes to and from memory, and which "
+        "share of it each stage of training reaches.",
+        short="--seconds 5",
+        page="speed.md",
+        chart=Chart(("share",), "share of a step's time", table="stage"),
     ),
     "environment": Benchmark(
         "Environment",
@@ -114,6 +130,9 @@ BENCHMARKS = {
         long="--seconds 45 --rates 10000 50000 --overload-seconds 3600",
         chart=Chart(
             ("p50 ms", "p99 ms", "p99.9 ms"), "milliseconds from quote to order", logarithmic=True
+        ),
+        second_chart=Chart(
+            ("MB",), "memory of the feed, MB", line=True, table="seconds of overload"
         ),
     ),
     "start": Benchmark(
@@ -300,10 +319,14 @@ def section(
     tables = [Figures(**each) for each in result.get("figures", ())]
     for table in tables:
         lines += markdown(table)
-    if tables and benchmark.chart and images is not None:
+    charts = {"": benchmark.chart, "-2": benchmark.second_chart}
+    for mark, chart in charts.items():
+        drawn = [each for each in tables if chart and chart.table in ("", each.head)]
+        if chart is None or not drawn or images is None:
+            continue
         images.mkdir(parents=True, exist_ok=True)
-        draw(tables[0], benchmark.chart, images / f"benchmark-{name}.png")
-        lines += [f"![{benchmark.title}](images/benchmark-{name}.png)", ""]
+        draw(drawn[0], chart, images / f"benchmark-{name}{mark}.png")
+        lines += [f"![{benchmark.title}](images/benchmark-{name}{mark}.png)", ""]
     missing = result.get("left_out", {})
     for reason in dict.fromkeys(missing.values()):
         names = "; ".join(each for each, why in missing.items() if why == reason)
@@ -335,10 +358,34 @@ def markdown(figures: Figures) -> list[str]:
 
 
 def draw(figures: Figures, chart: Chart, path: Path) -> None:
-    """Draw bars of some columns, a group for each row that has numbers in them."""
+    """Draw some columns of a table."""
     import matplotlib as mpl
 
     mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    drawn = draw_line(figures, chart) if chart.line else draw_bars(figures, chart)
+    drawn.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(drawn)
+
+
+def draw_line(figures: Figures, chart: Chart) -> "Figure":
+    """Draw columns over what the rows are named by."""
+    import matplotlib.pyplot as plt
+
+    drawn, axes = plt.subplots(figsize=(8.0, 2.4), layout="constrained")
+    places = [float(str(row[0]).replace(",", "")) for row in figures.rows]
+    for head in chart.columns:
+        axes.plot(places, [float(value or 0.0) for value in figures.column(head)], label=head)
+    axes.set_ylim(bottom=0.0)
+    axes.set_xlabel(figures.head)
+    axes.set_ylabel(chart.label)
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn
+
+
+def draw_bars(figures: Figures, chart: Chart) -> "Figure":
+    """Draw bars of some columns, a group for each row that has numbers in them."""
     import matplotlib.pyplot as plt
     import numpy as np
 
@@ -374,8 +421,7 @@ def draw(figures: Figures, chart: Chart, path: Path) -> None:
         drawn.legend(
             loc="outside upper right", ncols=min(len(numbers), 4), fontsize=8, frameon=False
         )
-    drawn.savefig(path, dpi=100, metadata={"Software": None})
-    plt.close(drawn)
+    return drawn
 
 
 def kept() -> dict[str, Result]:

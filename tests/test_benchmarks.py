@@ -178,6 +178,18 @@ def test_the_profile_of_training_shares_out_the_whole_step() -> None:
     assert sum(shares.values()) == pytest.approx(100.0, abs=8.0)
 
 
+def test_stages_of_training_are_held_against_what_a_core_can_do() -> None:
+    found = rows(printed("roofline.py", "--seconds", "0", "--envs", "8", "--steps", "8"))
+    flops, bandwidth = next(iter(found.values()))
+    assert number(flops) > 0.0 and number(bandwidth) > 0.0
+    for stage in ("learning: forward, loss, backward", "learning: gradients of weights"):
+        reached, share = number(found[stage][2]), number(found[stage][3])
+        assert 0.0 < share < 100.0
+        assert share == pytest.approx(100.0 * reached / number(flops), abs=1.5)
+    assert number(found["learning: Adam"][4]) > 0.0
+    assert found["environment"][2:] == [""] * 4
+
+
 def test_the_scaling_benchmark_measures_every_role() -> None:
     sizes = ("--counts", "1", "--symbols", "2", "--minutes", "3", "--envs", "4", "--shares", "8")
     output = printed("scaling.py", *sizes, "--iterations", "1")

@@ -217,6 +217,25 @@ def test_a_start_is_drawn_as_one_bar_of_its_parts(report: ModuleType, tmp_path: 
     assert matplotlib.image.imread(tmp_path / "benchmark-start.png").shape[1] == 800
 
 
+def test_the_memory_of_an_overload_is_drawn_as_a_line(report: ModuleType, tmp_path: Path) -> None:
+    delays = {"p50 ms": "{:.1f}", "p99 ms": "{:.1f}", "p99.9 ms": "{:.1f}"}
+    memory = {"MB": "{:.1f}", "replaced so far": "{:,.0f}"}
+    figures = [
+        {"head": "quotes/s", "columns": delays, "rows": [["50,000, alone", 1.0, 2.0, 3.0]]},
+        {
+            "head": "seconds of overload",
+            "columns": memory,
+            "rows": [["0", 70.0, 1.0], ["1,800", 71.0, 2.0]],
+        },
+    ]
+    page = report.page({"latency": measured(figures=figures)}, tmp_path)
+    shown = section(page, "From quote to order")
+    assert "| 1,800 | 71.0 | 2 |" in shown
+    for name in ("benchmark-latency.png", "benchmark-latency-2.png"):
+        assert f"(images/{name})" in shown
+        assert matplotlib.image.imread(tmp_path / name).shape[1] == 800
+
+
 def test_an_unknown_benchmark_is_refused() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "report.py", "speed"],

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from trading.data.massive.wire import MAX_PRICE
 from trading.market.bars import StockBar
+from trading.market.borrowed import borrowed
 from trading.market.chain import F64, I64, ChainColumns, is_tradable
 from trading.market.pricing import YEAR_NS
 
@@ -576,6 +577,7 @@ def vet(
     another quote of about the same price came after it; but that is not enough far beyond what the
     chain allows. `spot` is the underlying's last price, NaN where unknown.
     """
+    chain, kept = borrowed(chain), borrowed(kept)
     n = len(chain.strike)
     above, work = np.empty(n), np.empty(max(n, 2 * _REACH))
     spoken = np.zeros(n, np.bool_)

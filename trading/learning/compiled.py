@@ -49,8 +49,9 @@ def forward_without_gradients(
 class CompiledNetwork:
     """The compiled twin of a network that it supports.
 
-    They look at the module's weights themselves: a change in place is seen at once, but a weight
-    must not be put in another place.
+    They look at the module's weights themselves: what PyTorch changes in place is seen at once, but
+    a weight must not be put in another place, nor written by way of its `data` or its array. What
+    forward steps multiply with is laid out once for all calls until then.
     """
 
     def __init__(self, module: CLSTM) -> None:
@@ -66,6 +67,15 @@ class CompiledNetwork:
             _view(value.weight),
             _view(value.bias),
         )
+        self._parameters = tuple(module.parameters())
+        self._packed: tuple[tuple[int, ...], network.PackedNetwork] | None = None
+
+    def _packed_now(self) -> network.PackedNetwork:
+        """Return the weights as forward steps take them, laid out anew where one has changed."""
+        versions = tuple([each._version for each in self._parameters])
+        if self._packed is None or self._packed[0] != versions:
+            self._packed = versions, network.pack_network(self._network)
+        return self._packed[1]
 
     def forward(
         self,
@@ -94,7 +104,12 @@ class CompiledNetwork:
         """
         after = network.CellStates(*(state[key][0].copy() for key in _KEYS))
         logits, values = network.evaluate(
-            self._network, _plain(observations), _plain(action_mask), _plain(first), after
+            self._network,
+            self._packed_now(),
+            _plain(observations),
+            _plain(action_mask),
+            _plain(first),
+            after,
         )
         new_state = {key: array[None] for key, array in zip(_KEYS, after, strict=True)}
         return logits, values, new_state

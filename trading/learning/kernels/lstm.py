@@ -72,13 +72,19 @@ class LayerWeights(NamedTuple):
     """float32 [4H]."""
 
 
-class Layer(NamedTuple):
-    """An LSTM that runs over T steps of B sequences, and what its backward pass needs."""
+class PackedLayer(NamedTuple):
+    """The same as forward steps take them: good until the weights change."""
 
     weights: Packed
     """[I + H, 4H]: what inputs and hidden state are multiplied with."""
     bias: FloatArray
     """float32 [4H]: both biases added up."""
+
+
+class Layer(NamedTuple):
+    """An LSTM that runs over T steps of B sequences, and what its backward pass needs."""
+
+    packed: PackedLayer
     hidden: FloatArray
     """float32 [B, H]: runs with the steps."""
     cell: FloatArray
@@ -94,19 +100,27 @@ class Layer(NamedTuple):
 
 
 @kernel
-def layer(steps: int, hidden: FloatArray, cell: FloatArray, weights: LayerWeights) -> Layer:
+def pack_layer(weights: LayerWeights) -> PackedLayer:
+    """Lay out a layer's weights for its forward steps; twin of `torch.cat` and `torch.add`."""
+    return PackedLayer(
+        pack_across(weights.inputs, weights.recurrent),
+        weights.inputs_bias + weights.recurrent_bias,
+    )
+
+
+@kernel
+def layer(steps: int, hidden: FloatArray, cell: FloatArray, packed: PackedLayer) -> Layer:
     """Prepare a layer before its first step, from the state [B, H]; it changes that state.
 
     Twin of one layer of `torch.nn.LSTM` with its `h_0` and `c_0`.
     """
     rows, units = hidden.shape
-    columns, inputs = weights.inputs.shape
+    columns, terms = len(packed.bias), packed.weights.panels.shape[1]
     return Layer(
-        pack_across(weights.inputs, weights.recurrent),
-        weights.inputs_bias + weights.recurrent_bias,
+        packed,
         hidden,
         cell,
-        np.empty((steps, rows, inputs + units), np.float32),
+        np.empty((steps, rows, terms), np.float32),
         np.empty((steps, rows, columns), np.float32),
         np.empty((steps, rows, units), np.float32),
         np.empty((steps, rows, units), np.float32),
@@ -139,8 +153,8 @@ def forward(layer: Layer, t: int, inputs: FloatArray, begins: BoolArray) -> None
         else:
             seen[row, width:] = layer.hidden[row]
             before[row] = layer.cell[row]
-    multiply(seen, layer.weights, gates)
-    _open(gates, layer.bias, before, layer.cell, layer.squashed[t], layer.hidden)
+    multiply(seen, layer.packed.weights, gates)
+    _open(gates, layer.packed.bias, before, layer.cell, layer.squashed[t], layer.hidden)
 
 
 @kernel
@@ -166,7 +180,7 @@ def backward(
     begins : bool [B]
         As in `forward`.
     weights : [4H, I + H]
-        `layer.weights` transposed.
+        Those of `layer.packed` transposed.
     d_hidden : float32 [B, H]
         Of the hidden state, by later steps and by the outputs.
     d_cell : float32 [B, H]

@@ -14,10 +14,12 @@ from trading.learning.kernels.lstm import (
     BoolArray,
     Layer,
     LayerWeights,
+    PackedLayer,
     backward,
     exp,
     forward,
     layer,
+    pack_layer,
 )
 from trading.learning.kernels.matrix_products import (
     FloatArray,
@@ -57,6 +59,16 @@ class Network(NamedTuple):
     """float32 [1, H]."""
     value_bias: FloatArray
     """float32 [1]."""
+
+
+class PackedNetwork(NamedTuple):
+    """Its matrices as forward steps take them: good until the weights change."""
+
+    feature: PackedLayer
+    actor: PackedLayer
+    critic: PackedLayer
+    policy: Packed
+    """[H, N]."""
 
 
 class CellStates(NamedTuple):
@@ -109,8 +121,21 @@ class Gradients(NamedTuple):
 
 
 @kernel
+def pack_network(network: Network) -> PackedNetwork:
+    """Lay out all matrices for forward steps; twin of `torch.cat` of those of each layer."""
+    none = np.empty((len(network.policy_weight), 0), np.float32)
+    return PackedNetwork(
+        pack_layer(network.feature),
+        pack_layer(network.actor),
+        pack_layer(network.critic),
+        pack_across(network.policy_weight, none),
+    )
+
+
+@kernel
 def evaluate(
     network: Network,
+    packed: PackedNetwork,
     observations: FloatArray,
     action_mask: BoolArray,
     first: BoolArray,
@@ -122,8 +147,8 @@ def evaluate(
 
     Parameters
     ----------
-    network
-        The weights.
+    network, packed
+        The weights, and what `pack_network` made of them.
     observations : float32 [T, B, F]
     action_mask : bool [T, B, N]
         True where the action is allowed.
@@ -142,18 +167,15 @@ def evaluate(
     values = np.empty((steps, rows), np.float32)
     normed = np.empty((rows, observations.shape[2]), np.float32)
     scaled = np.empty_like(normed)
-    feature = layer(1, state.feature_hidden, state.feature_cell, network.feature)
-    actor = layer(1, state.actor_hidden, state.actor_cell, network.actor)
-    critic = layer(1, state.critic_hidden, state.critic_cell, network.critic)
-    to_logits = pack_across(
-        network.policy_weight, np.empty((len(network.policy_weight), 0), np.float32)
-    )
+    feature = layer(1, state.feature_hidden, state.feature_cell, packed.feature)
+    actor = layer(1, state.actor_hidden, state.actor_cell, packed.actor)
+    critic = layer(1, state.critic_hidden, state.critic_cell, packed.critic)
     for t in range(steps):
         _normalise(observations[t], network, normed, scaled)
         forward(feature, 0, scaled, first[t])
         forward(actor, 0, feature.hidden, first[t])
         forward(critic, 0, feature.hidden, first[t])
-        multiply(actor.hidden, to_logits, logits[t])
+        multiply(actor.hidden, packed.policy, logits[t])
         for row in range(rows):
             values[t, row] = _value(critic.hidden[row], network)
             _mask(logits[t, row], network.policy_bias, action_mask[t, row])
@@ -189,9 +211,10 @@ def learn(
     """
     length, rows = len(steps.first), len(columns)
     features, actions = steps.observations.shape[2], steps.action_mask.shape[2]
-    feature = layer(length, state.feature_hidden, state.feature_cell, network.feature)
-    actor = layer(length, state.actor_hidden, state.actor_cell, network.actor)
-    critic = layer(length, state.critic_hidden, state.critic_cell, network.critic)
+    packed = pack_network(network)
+    feature = layer(length, state.feature_hidden, state.feature_cell, packed.feature)
+    actor = layer(length, state.actor_hidden, state.actor_cell, packed.actor)
+    critic = layer(length, state.critic_hidden, state.critic_cell, packed.critic)
     normed = np.empty((length, rows, features), np.float32)
     begins = np.empty((length, rows), np.bool_)
     d_logits = np.empty((length, rows, actions), np.float32)
@@ -202,9 +225,6 @@ def learn(
 
     observed = np.empty((rows, features), np.float32)
     scaled = np.empty((rows, features), np.float32)
-    to_logits = pack_across(
-        network.policy_weight, np.empty((len(network.policy_weight), 0), np.float32)
-    )
     for t in range(length):
         for row in range(rows):
             observed[row] = steps.observations[t, columns[row]]
@@ -215,7 +235,7 @@ def learn(
         forward(critic, t, feature.hidden, begins[t])
         actor_out[t] = actor.hidden
         critic_out[t] = critic.hidden
-        multiply(actor.hidden, to_logits, d_logits[t])
+        multiply(actor.hidden, packed.policy, d_logits[t])
         for row in range(rows):
             column = columns[row]
             mask = steps.action_mask[t, column]
