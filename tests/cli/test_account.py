@@ -21,7 +21,7 @@ from trading.execution.fees import NO_FEES
 from trading.execution.journal import Journal
 from trading.execution.lease import AccountLease
 from trading.execution.mailbox import mailbox_path, serve
-from trading.execution.owner import Command
+from trading.execution.owner import Command, execute_command
 from trading.execution.states import TradingState
 
 CAPITAL = 100_000.0
@@ -103,6 +103,27 @@ def test_what_cannot_be_done_says_why_and_changes_nothing(journal: Path) -> None
         assert after.digest() == digest
 
 
+@pytest.mark.parametrize("amount", ["nan", "inf", "1e308", "1e307", "0.001", "1000000000000.01"])
+def test_an_amount_that_is_none_is_refused(journal: Path, amount: str) -> None:
+    for verb in ("deposit", "withdraw"):
+        refused = account(journal, verb, amount, "--json")
+        assert refused.exit_code == 1
+        told = json.loads(refused.stdout)
+        assert not told["done"] and "whole cents, from 0.01 to 1000000000000" in told["said"]
+    assert answer(journal, "status")["cash"] == CAPITAL
+
+
+def test_a_symbol_may_be_written_in_small_letters(tmp_path: Path) -> None:
+    broker = new_broker(tmp_path, CAPITAL)
+    broker.submit(open_order(broker, "long_call"), market(), True, NOW_NS)
+    said = execute_command(broker, Command(OwnerCommand.CLOSE, "alice", symbol=" spy"), NOW_NS).said
+    assert "long_call on SPY" in said
+    assert broker.account.to_close == ["SPY"]
+    with pytest.raises(OwnerRefused, match="nothing is open on qqq: open are SPY"):
+        execute_command(broker, Command(OwnerCommand.CLOSE, "alice", symbol="qqq"), NOW_NS)
+    broker.journal.close()
+
+
 def test_a_key_makes_a_command_be_done_once(journal: Path) -> None:
     first = answer(journal, "deposit", "500", "--key", "monday")
     again = answer(journal, "deposit", "500", "--key", "monday")
@@ -115,6 +136,11 @@ def test_without_a_journal_the_way_out_is_named(tmp_path: Path) -> None:
     result = account(tmp_path / "journal-paper.sqlite", "halt")
     assert result.exit_code == 1
     assert "has not traded yet" in result.stderr
+    for verb in ("status", "resume"):
+        result = account(tmp_path / "journal-paper.sqlite", verb, "--json")
+        told = json.loads(result.stdout)
+        assert result.exit_code == 1
+        assert not told["done"] and "has not traded yet" in told["said"]
     assert not list(tmp_path.iterdir())
 
 
@@ -216,3 +242,25 @@ def test_a_request_whose_sender_is_gone_is_void(journal: Path) -> None:
     serve(journal, do)
     assert done == []
     assert [each.name for each in folder.iterdir()] == ["b.answer"]
+
+
+@pytest.mark.parametrize("fault", [OverflowError("too large"), KeyError("x"), RecursionError()])
+def test_a_fault_of_one_command_leaves_the_owner_a_hearing(journal: Path, fault: Exception) -> None:
+    folder = mailbox_path(journal)
+    folder.mkdir()
+    word = '{"command":{"command":"halt","by":"alice"},"until":1e12}'
+    nested = '{"command":' + "[" * 100_000
+    for name, text in (("a", word), ("b", nested), ("c", word)):
+        (folder / f"{name}.request").write_text(text)
+    done: list[Command | None] = []
+
+    def do(command: Command | None) -> dict[str, Any]:
+        done.append(command)
+        if len(done) == 1:
+            raise fault
+        return {}
+
+    serve(journal, do)
+    assert len(done) == 2
+    told = [json.loads((folder / f"{name}.answer").read_bytes())["refused"] for name in "abc"]
+    assert type(fault).__name__ in told[0] and "cannot be read" in told[1] and told[2] == ""

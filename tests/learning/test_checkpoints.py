@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 
 from trading.errors import CheckpointError
-from trading.learning.checkpoints import CheckpointStore, load_module_weights, verify
+from trading.learning.checkpoints import (
+    CheckpointStore,
+    load_module_weights,
+    verify,
+    write_weights_file,
+)
 
 
 def write(content: bytes) -> object:
@@ -175,9 +180,31 @@ class RunsCode:
         return os.mkdir, (str(self.marker),)
 
 
-@pytest.mark.parametrize("state", [b"", b"not a pickle", pickle.dumps([1]), None])
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"",
+        b"not a pickle",
+        pickle.dumps([1]),
+        pickle.dumps({5: np.zeros(1)}),
+        pickle.dumps({"a": np.array([None])}),
+        # Of damaged ones: what no memory has room for, and a frame that no system knows.
+        b"\x80\x04\x95" + b"\xff" * 8 + b".",
+        b"\x80\x04\x8e" + b"\x00" * 6 + b"\xff\x7f.",
+        None,
+    ],
+)
 def test_unreadable_module_weights_are_refused(tmp_path: Path, state: bytes | None) -> None:
     if state is not None:
         (tmp_path / "module_state.pkl").write_bytes(state)
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         load_module_weights(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, -40, -1])
+def test_a_cut_file_of_weights_is_refused(tmp_path: Path, cut: int) -> None:
+    file = tmp_path / "model.pt"
+    write_weights_file(file, {"value_head.bias": np.ones(64, np.float32)})
+    file.write_bytes(file.read_bytes()[:cut])
+    with pytest.raises(CheckpointError, match=str(file)):
+        load_module_weights(file)

@@ -1,12 +1,13 @@
 """`trading account`: the owner's commands, whether or not the application runs."""
 
+import contextlib
 import functools
 import getpass
 import inspect
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -74,7 +75,7 @@ def status(
     from trading.execution.owner import account_status
     from trading.live import assembly
 
-    with failures():
+    with _failures(as_json):
         path = _journal(settings)
         holder = holder_of(path)
         account: dict[str, Any] | None = None
@@ -115,19 +116,27 @@ def _carry_out(
     who = by if by is not None else this_user()
     kind = OwnerCommand(asked.name)
     command = Command(kind, who, why, key, asked.symbol, asked.amount, now_utc())
-    try:
+    with _failures(as_json):
         answer = give(settings, command, timeout)
-    except (TradingError, OSError) as error:
-        if not as_json:
-            with failures():
-                raise
-        print(json.dumps({"done": False, "said": str(error)}))
-        raise typer.Exit(_FAILED) from None
     if as_json:
         print(json.dumps({"done": True, **answer}))
         return
     print(answer["said"] + (" (done before)" if answer["repeated"] else ""))
     print(_state_line(answer["account"]))
+
+
+@contextlib.contextmanager
+def _failures(as_json: bool) -> Iterator[None]:
+    """Tell a script in JSON why something was not done, and a person as every command does."""
+    if not as_json:
+        with failures():
+            yield
+        return
+    try:
+        yield
+    except (TradingError, OSError) as error:
+        print(json.dumps({"done": False, "said": str(error)}))
+        raise typer.Exit(_FAILED) from None
 
 
 def this_user() -> str:

@@ -20,6 +20,9 @@ from trading.errors import JournalError, OwnerRefused, TradingError
 from trading.execution.commands import Command
 from trading.execution.journal.schema import beside
 from trading.files import write
+from trading.logs import get_logger
+
+log = get_logger(__name__)
 
 POLL_S = 0.1
 _GRACE_S = 10.0
@@ -129,7 +132,7 @@ def _reply(taken: Path, do: Callable[[Command | None], dict[str, Any]]) -> Owner
     """Return what a request is answered; None where nobody waits for it any more."""
     try:
         asked = msgspec.json.decode(taken.read_bytes(), type=OwnerRequest)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         return OwnerReply(refused=f"the request cannot be read: {error}")
     if time.time() > asked.until:
         return None
@@ -137,6 +140,18 @@ def _reply(taken: Path, do: Callable[[Command | None], dict[str, Any]]) -> Owner
         return OwnerReply(answer=do(asked.command))
     except (TradingError, OSError) as error:
         return OwnerReply(refused=str(error))
+    except Exception as error:  # a fault of one command must not leave the owner without a hearing
+        return OwnerReply(refused=fault_of_command(error))
+
+
+def fault_of_command(error: Exception) -> str:
+    """Log an error that no command should end in, and return what the owner is told of it."""
+    log.exception("a command of the owner failed")
+    return (
+        f"the command failed ({type(error).__name__}: {' '.join(str(error).split())}), which is a "
+        "fault of the application: see `trading account status` for whether it was obeyed, and "
+        "please report it with its log"
+    )
 
 
 def _await(answer: Path, timeout_s: float) -> OwnerReply | None:

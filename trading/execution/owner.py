@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
+
 from trading.errors import OwnerRefused
 from trading.execution.broker import PaperBroker
 from trading.execution.commands import Command, CommandResult, now_utc
@@ -21,7 +23,7 @@ from trading.execution.events import (
     UnderlyingReinstated,
 )
 from trading.execution.money import round_usd
-from trading.execution.portfolio import unexplained_from
+from trading.execution.portfolio import Account, unexplained_from
 from trading.execution.states import OWNER_ORDERS, RESTRICTION_RULES, Cause
 from trading.execution.undo import undo_event
 
@@ -73,6 +75,7 @@ def execute_command(
     account = broker.account
     equity = broker.known_equity() if equity is None else equity
     _check_text(command)
+    command = msgspec.structs.replace(command, symbol=_as_written(account, command.symbol))
     before = account.commands.get(command.key) if command.key else None
     if before is not None:
         asked = (command.command, command.symbol, command.amount)
@@ -109,6 +112,13 @@ def execute_command(
     if any(isinstance(event, CashMoved | CorporateActionApplied) for event in events):
         broker.call_margin(now_ns)
     return CommandResult(said, number, False, account_status(broker, equity))
+
+
+def _as_written(account: Account, symbol: str) -> str:
+    """Return the symbol that is meant, as it is held: `spy` is SPY."""
+    known = (*account.strategies, *account.suspensions, *account.positions)
+    name = symbol.strip()
+    return next((each for each in known if each.upper() == name.upper()), name)
 
 
 def account_status(broker: PaperBroker, equity: float | None) -> dict[str, Any]:
@@ -313,12 +323,12 @@ def _cash(
 
 
 def _amount(command: Command) -> float:
-    amount = round_usd(command.amount) if math.isfinite(command.amount) else math.nan
-    cents = round(command.amount * 100.0) if math.isfinite(command.amount) else 0
-    if not 0.01 <= amount <= MOST_USD or abs(cents / 100.0 - command.amount) > 1e-9:
+    # The bounds come first: beyond them there are no whole cents, and NaN lies within none.
+    told = command.amount
+    cents = round(told * 100.0) if 0.0 < told <= MOST_USD else 0
+    if cents < 1 or abs(cents / 100.0 - told) > 1e-9:
         raise OwnerRefused(
-            f"amount: {command.amount} is not allowed: give USD in whole cents, from 0.01 to "
-            f"{MOST_USD:.0f}"
+            f"amount: {told} is not allowed: give USD in whole cents, from 0.01 to {MOST_USD:.0f}"
         )
     return cents / 100.0
 

@@ -229,10 +229,12 @@ def load_module_weights(path: Path) -> "Weights":
     try:
         with file.open("rb") as stream:
             state = _ArrayUnpickler(stream).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, np.ndarray) for v in state.values()):
-        raise CheckpointError(f"{file} does not hold arrays by name; is it another model's?")
+    except Exception as error:  # damaged, it may fail in any way
+        raise _unreadable(file, error) from error
+    if not _is_by_name(state, np.ndarray) or any(
+        v.dtype.kind not in "fiub" for v in state.values()
+    ):
+        raise CheckpointError(f"{file} does not hold numbers by name; is it another model's?")
     return {name.removeprefix(_NETWORK_PREFIX): array for name, array in state.items()}
 
 
@@ -242,13 +244,26 @@ def _load_weights_file(file: Path) -> "Weights":
     try:
         # Tensors and nothing that could run code.
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, ValueError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    except Exception as error:  # damaged, it may fail in any way
+        raise _unreadable(file, error) from error
+    if not _is_by_name(state, torch.Tensor):
         raise CheckpointError(
             f"{file} does not hold tensors by name, as `trading checkpoints export` writes them"
         )
     return {name.removeprefix(_NETWORK_PREFIX): v.float().numpy() for name, v in state.items()}
+
+
+def _unreadable(file: Path, error: Exception) -> CheckpointError:
+    """Return the error of a file of weights that cannot be read; the first line says enough."""
+    told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return CheckpointError(f"{file} cannot be read: {told}")
+
+
+def _is_by_name(state: object, kind: type) -> bool:
+    """Whether it is a dict of such values by names."""
+    return isinstance(state, dict) and all(
+        isinstance(name, str) and isinstance(value, kind) for name, value in state.items()
+    )
 
 
 def write_weights_file(file: Path, weights: "Weights") -> None:

@@ -39,7 +39,7 @@ from trading.errors import (
 from trading.execution.broker import PaperBroker
 from trading.execution.events import OwnerCommand, TermsAdopted
 from trading.execution.journal import Journal
-from trading.execution.mailbox import POLL_S, serve
+from trading.execution.mailbox import POLL_S, fault_of_command, serve
 from trading.execution.owner import Command, Effect
 from trading.execution.portfolio import Account
 from trading.files import takes_writes
@@ -397,6 +397,8 @@ class LiveMarket:
             return "", self._obey(command)
         except (TradingError, OSError) as error:
             return " ".join(str(error).split()), {}
+        except Exception as error:  # as by the command line, see `mailbox`
+            return fault_of_command(error), {}
 
     def _obey(self, command: Command | None) -> dict[str, Any]:
         trader = self._trader

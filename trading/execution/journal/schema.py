@@ -362,7 +362,8 @@ def refuse_another_name(path: Path) -> None:
         It is such a link.
     """
     own = real(path)
-    if not own.exists() or own.stat().st_nlink == 1 or _is_written_by(own):
+    # The links of a folder are its subfolders.
+    if not own.is_file() or own.stat().st_nlink == 1 or _is_written_by(own):
         return
     names = [each for each in own.parent.iterdir() if each.is_file() and each.samefile(own)]
     real_names = [each for each in names if not each.is_symlink()]
