@@ -101,6 +101,15 @@ def test_environment_variables_set_their_keys(tmp_path: Path) -> None:
     assert settings.credentials.values() == ("12345", "a", "b")
 
 
+def test_a_secret_that_ends_with_a_line_is_the_secret() -> None:
+    """As `kubectl create secret` makes it of a file, and `echo` in a pipe."""
+    told = {"CONTROL_TOKEN": "0123456789abcdef\n", "MASSIVE_API_KEY": " key\r\n"}
+    credentials = load_settings(None, [], told).credentials
+    assert credentials.values() == ("key", "0123456789abcdef")
+    with pytest.raises(ConfigError, match="16"):
+        load_settings(None, [], {"CONTROL_TOKEN": "0123456789abcde\n"})
+
+
 def test_every_environment_name_sets_an_existing_key() -> None:
     assert set(environment_names().values()) <= set(settings_by_key())
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from trading.config.fields import (
     AccountId,
@@ -119,6 +119,12 @@ class CredentialSettings(Section):
             env="NOTIFY_URLS",
         ),
     ] = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_blanks_around(cls, value: object) -> object:
+        """Take off the end of the line that a Secret made of a file or by `echo` has."""
+        return value.strip() if isinstance(value, str) else value
 
     @property
     def notify_addresses(self) -> tuple[str, ...]:
