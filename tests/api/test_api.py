@@ -161,6 +161,18 @@ def test_an_empty_journal_has_empty_tables_with_the_same_columns(tmp_path: Path)
         td.open_journal(load_settings(None, [f"paths.state_dir={tmp_path}"], {}))
 
 
+@pytest.mark.parametrize("number", [0, -1, "4", 2.5, True])
+def test_a_number_of_environments_that_is_none_is_refused(number: int) -> None:
+    with pytest.raises(td.TradingError, match="must be a whole number, 1 or more"):
+        td.make_vector_env(number)
+
+
+def test_a_folder_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    with pytest.raises(td.TradingError, match="no journal at"):
+        td.open_journal(tmp_path)
+
+
 def test_a_policy_is_loaded_acts_and_trades_a_backtest(tmp_path: Path) -> None:
     settings = Settings()
     made = Policy(assembly.model_config(settings), 3)

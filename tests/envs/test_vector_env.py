@@ -9,7 +9,7 @@ from trading.envs.features import FEATURE_COUNT
 from trading.envs.market_features import MARKET_FEATURE_COUNT
 from trading.envs.simulated_markets import SESSION_BARS
 from trading.envs.vector_env import SimulatedOptionsVectorEnv
-from trading.errors import ConfigError
+from trading.errors import ConfigError, DataError
 from trading.execution.fees import NO_FEES
 
 BATCH = 6
@@ -83,6 +83,14 @@ def test_an_action_that_is_masked_out_is_a_hold_and_is_reported() -> None:
     _, reward, _, _, info = env.step(np.full(BATCH, CLOSE))
     assert info["invalid_action"].all()
     assert (reward == 0.0).all()
+
+
+@pytest.mark.parametrize("actions", [[0], [0, 0, 0], [[0, 0]], 0])
+def test_actions_of_another_number_than_the_environments_are_refused(actions: object) -> None:
+    env = SimulatedOptionsVectorEnv(2, DEFAULT_RULES, DEFAULT_FEES, seed=1)
+    env.reset()
+    with pytest.raises(DataError, match="give one for each of 2"):
+        env.step(np.asarray(actions))
 
 
 def test_opening_and_closing_at_once_loses_the_spread_and_the_fees() -> None:

@@ -10,6 +10,7 @@ from trading.envs.vector_env import (
     OptionsVectorEnv,
     SimulatedOptionsVectorEnv,
 )
+from trading.errors import ConfigError
 from trading.live.assembly import fee_schedule, own_features, own_reward, trading_rules
 from trading.live.simulated_world import simulated_world
 
@@ -83,6 +84,8 @@ def make_vector_env(
 
     Raises
     ------
+    ConfigError
+        The number of environments is none.
     DataError
         There is no history in the folder, or it was written for other rules.
     PluginError
@@ -99,6 +102,8 @@ def make_vector_env(
     >>> env.step(np.full(4, td.HOLD))[1].tolist()
     [0.0, 0.0, 0.0, 0.0]
     """
+    if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
+        raise ConfigError([f"num_envs: {num_envs!r}: must be a whole number, 1 or more"])
     settings = load_settings() if settings is None else settings
     rules, fees, in_a_row = (
         trading_rules(settings),

@@ -213,7 +213,13 @@ class OptionsVectorEnv(VectorEnv):  # type: ignore[misc]
         therefore held. Where an episode ended, `info["episode"]` has its return, length, number of
         fills, equity at the close, and what that is with all positions closed at the touch.
         """
-        self._trade(np.asarray(actions, dtype=np.int64))
+        chosen = np.asarray(actions, dtype=np.int64)
+        if chosen.shape != (self.num_envs,):
+            raise DataError(
+                f"actions have the shape {chosen.shape}: give one for each of {self.num_envs} "
+                f"environments, shape ({self.num_envs},)"
+            )
+        self._trade(chosen)
         truncated = self._markets.advance(self._accounts.holdings.units == 0)
         self._observe(self._every)
         reward = self._rewards.astype(np.float32)
