@@ -185,6 +185,27 @@ def test_a_throttled_request_is_tried_again_when_the_server_says(
     assert [asked.query.get("cursor") for asked in service.asked] == [None] + ["page2"] * 3
 
 
+@pytest.mark.parametrize(
+    ("after", "pause_s"),
+    [
+        ("Mon, 05 Jan 2026 15:00:30 GMT", 30.0),
+        ("Mon, 05 Jan 2026 14:00:00 GMT", 0.5),
+        ("Tue, 06 Jan 2026 15:00:00 GMT", 60.0),
+        ("1.5", 1.5),
+        ("31536000", 60.0),
+        ("Mon, 99 Jan 2026 15:00:30 GMT", 0.5),
+    ],
+)
+def test_the_pause_may_be_told_as_a_date_and_has_a_bound(
+    service: Service, client: RestClient, pauses: list[float], after: str, pause_s: float
+) -> None:
+    told = {"Retry-After": after, "Date": "Mon, 05 Jan 2026 15:00:00 GMT"}
+    service.answers.append(Answer({"status": "ERROR"}, 429, told))
+    service.pages(CONTRACTS, [row(CALLS[0])])
+    assert len(client.option_contracts("SPY")) == 1
+    assert pauses == [pause_s]
+
+
 def test_throttling_without_end_raises(
     service: Service, client: RestClient, pauses: list[float]
 ) -> None:
@@ -556,7 +577,14 @@ def test_dividends_of_one_amount_are_one_unless_their_kinds_differ(
 
 
 @pytest.mark.parametrize(
-    "odd", [{"cash_amount": "inf"}, {"cash_amount": "NaN"}, {"cash_amount": -1}, {"ticker": None}]
+    "odd",
+    [
+        {"cash_amount": "inf"},
+        {"cash_amount": "NaN"},
+        {"cash_amount": 1e308},
+        {"cash_amount": -1},
+        {"ticker": None},
+    ],
 )
 def test_a_dividend_that_is_none_costs_itself(odd: dict[str, Any]) -> None:
     assert dividends_of([PAID | odd, PAID | {"currency": "usd"}]) == [("2026-01-08", 1.5)]
@@ -627,7 +655,9 @@ def test_a_snapshot_of_what_is_no_quote_has_none(odd: dict[str, Any]) -> None:
         ({"from": "2026-01-09", "symbol": "SPY", "close": 100.6}, 100.6),
         ({"close": "100.6"}, 100.6),
         ({"from": "2026-01-08", "symbol": "SPY", "close": 100.6}, None),
+        ({"from": "2026-01-09T00:00:00Z", "symbol": "SPY", "close": 100.6}, 100.6),
         ({"from": "2026-01-09", "symbol": "QQQ", "close": 100.6}, None),
+        ({"from": "2026-01-09", "symbol": "SPYG", "close": 100.6}, None),
         ({"from": "2026-01-09", "close": 0}, None),
         ({"from": "2026-01-09", "close": "NaN"}, None),
     ],

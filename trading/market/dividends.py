@@ -1,10 +1,12 @@
 """Cash dividends of stocks and funds."""
 
-import math
 from dataclasses import dataclass
 from datetime import date
 
 from trading.errors import DataError
+
+_LARGEST = 1e6
+"""USD a share: more than any stock costs; a larger amount is damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +21,14 @@ class Dividend:
         First session in which the stock trades without it: who holds the stock at the close
         before gets it, who is short owes it.
     amount : float
-        USD a share, above zero.
+        USD a share, above zero and at most a million.
     special : bool
         Whether it is paid outside of the regular ones, which also adjusts option contracts.
 
     Raises
     ------
     DataError
-        The amount is no positive number.
+        The amount is no such number.
     """
 
     underlying: str
@@ -35,8 +37,8 @@ class Dividend:
     special: bool = False
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.amount < math.inf:
+        if not 0.0 < self.amount <= _LARGEST:
             raise DataError(
                 f"dividend of {self.underlying} on {self.ex_date} is {self.amount}: give USD a "
-                "share, above 0"
+                f"share, above 0 and at most {_LARGEST:.0f}"
             )

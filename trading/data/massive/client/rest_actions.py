@@ -185,10 +185,14 @@ def read_official_close(transport: RestTransport, symbol: str, day: date) -> Off
         if _NOT_FOUND in str(error):
             return None
         raise
-    told = {"from": (reply.day, day.isoformat()), "symbol": (reply.symbol, symbol)}
-    for name, (said, asked) in told.items():
-        if isinstance(said, str) and not underlying_named(said).startswith(underlying_named(asked)):
-            log.warning("reply to another question left out", path=path, **{f"its_{name}": said})
-            return None
+    # The day may come with a time.
+    its_day = reply.day[:10] if isinstance(reply.day, str) else day.isoformat()
+    its_symbol = reply.symbol if isinstance(reply.symbol, str) else symbol
+    same_symbol = underlying_named(its_symbol) == underlying_named(symbol)
+    if its_day != day.isoformat() or not same_symbol:
+        log.warning(
+            "reply to another question left out", path=path, its_from=its_day, its_symbol=its_symbol
+        )
+        return None
     price = finite_number(reply.close)
     return OfficialClose(price) if price > 0.0 else None

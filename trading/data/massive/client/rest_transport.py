@@ -5,6 +5,7 @@ ends without an error at a page that is no JSON or holds no rows, its error for 
 status, and it tries again without telling: here each is told, and a partial answer never returned.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ _GOOD_STATUSES = ("OK", "DELAYED")
 _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 _PASSING_FAILURES = (429, 500, 502, 503, 504)
 _LONGEST_PAUSE_S = 60.0
+_SECONDS = re.compile(r"\d{1,18}(\.\d*)?", re.ASCII)
 
 log = get_logger(__name__)
 
@@ -138,7 +140,7 @@ class RestTransport:
             raise RestError(f"{path}: {type(error).__name__}: {reason}") from error
         if "Age" in told:
             raise RestError(f"{path}: a cache answered, {told['Age']} s after the vendor did")
-        return body, _date_ns(told)
+        return body, _http_date_ns(told.get("Date", ""))
 
     def pages(self, call: Call, path: str, kind: type[Page[RowType]]) -> Iterator[list[RowType]]:
         """Yield the rows of `path` page by page to the last one, or raise."""
@@ -304,7 +306,6 @@ class _Refused(Exception):
         self.phrase: str = reply.reason or ""
         self.body: bytes = reply.data
         self.headers: Mapping[str, str] = reply.headers
-        self.retry_after: str = reply.headers.get("Retry-After", "")
 
 
 class _TellingConnections:
@@ -328,14 +329,14 @@ class _TellingConnections:
         self._connections.clear()
 
 
-def _date_ns(headers: Mapping[str, str]) -> int | None:
-    """When a reply was made, UTC nanoseconds; None where it says nothing readable."""
+def _http_date_ns(text: str) -> int | None:
+    """Return the instant of a header's date, UTC nanoseconds; None where it is no date."""
     try:
-        made = parsedate_to_datetime(headers.get("Date", ""))
-    except ValueError:
+        date = parsedate_to_datetime(text)
+        # Without a zone the standard means UTC, which Python leaves open.
+        return int(date.replace(tzinfo=date.tzinfo or UTC).timestamp()) * 1_000_000_000
+    except (ValueError, OverflowError):
         return None
-    # Without a zone the standard means UTC, which Python leaves open.
-    return int(made.replace(tzinfo=made.tzinfo or UTC).timestamp()) * 1_000_000_000
 
 
 def _getting(url: str) -> Call:
@@ -349,7 +350,15 @@ def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
 
 
 def _retry_after_s(refused: _Refused, default_s: float) -> float:
-    """Return the seconds that `Retry-After` names (RFC 9110, section 10.2.3), else `default_s`."""
-    text = refused.retry_after
-    pause_s = float(text) if text.isdecimal() else default_s
-    return min(pause_s, _LONGEST_PAUSE_S)
+    """Return the seconds that `Retry-After` names (RFC 9110, section 10.2.3), else `default_s`.
+
+    A date counts from the reply's own `Date`, whatever the machine's clock says.
+    """
+    text = refused.headers.get("Retry-After", "")
+    if _SECONDS.fullmatch(text):
+        return min(float(text), _LONGEST_PAUSE_S)
+    until_ns, made_ns = _http_date_ns(text), _http_date_ns(refused.headers.get("Date", ""))
+    if until_ns is None:
+        return default_s
+    left_s = (until_ns - (time.time_ns() if made_ns is None else made_ns)) / 1e9
+    return min(max(left_s, default_s), _LONGEST_PAUSE_S)
