@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,6 +165,15 @@ class Application:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(STOP_S)
+
+
+def files_below(*folders: Path) -> Iterator[Path]:
+    """Every file below these folders that is no link; what is removed meanwhile is left out."""
+    for top in folders:
+        for folder, _, names in os.walk(top):
+            for file in (Path(folder, name) for name in names):
+                if file.is_file() and not file.is_symlink():
+                    yield file
 
 
 def processes_of(application: Application, part: str) -> set[int]:

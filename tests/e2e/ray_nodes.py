@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.application import ROOT, environment, wait_for
+from tests.e2e.application import ANSWER_S, ROOT, environment, wait_for
 from tests.ports import free_port
 from tests.waits import START_S, STOP_S, WAIT_S
 
@@ -129,7 +129,7 @@ class Cluster:
         self._client = httpx.Client(
             base_url=self.dashboard,
             headers={"Authorization": f"Bearer {self._env['RAY_AUTH_TOKEN']}"},
-            timeout=20.0,
+            timeout=ANSWER_S,
         )
 
     def start_head(self) -> None:

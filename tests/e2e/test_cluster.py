@@ -1,5 +1,6 @@
 """The application on a cluster of real nodes, through the loss of each kind of them."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from tests.asking import client
-from tests.e2e.application import PLANTED
+from tests.e2e.application import ANSWER_S, PLANTED, files_below
 from tests.e2e.ray_nodes import DIES_WITH_US, HEAD, Cluster, why_no_nodes
 from tests.ports import free_port
 from tests.waits import STOP_S, WAIT_S
@@ -67,9 +68,13 @@ class Trading:
 
     def get(self, path: str) -> httpx.Response | None:
         try:
-            return client.get(self._url + path, timeout=10.0)
+            return client.get(self._url + path, timeout=ANSWER_S)
         except httpx.HTTPError:
             return None
+
+    def answer(self, path: str) -> httpx.Response:
+        """The response, once there is one."""
+        return self.wait(f"an answer of {path}", lambda: self.get(path))
 
     def ready(self) -> bool | None:
         response = self.get("/ready")
@@ -184,11 +189,12 @@ def test_a_job_without_the_clusters_token_is_refused(trading: Trading) -> None:
 
 
 def test_every_part_runs_on_the_node_that_is_meant_for_it(trading: Trading) -> None:
-    assert placed(trading.cluster) == WHERE_IT_BELONGS
+    # One of two replicas is enough to be ready.
+    in_place = "all parts in their places"
+    trading.wait(in_place, lambda: placed(trading.cluster) == WHERE_IT_BELONGS or None)
     drivers = [job for job in trading.cluster.state("jobs") if job["submission_id"] == JOB]
     assert [job["driver_info"]["node_ip_address"] for job in drivers] == [LIVE_MARKET]
-    health = trading.get("/health")
-    assert health is not None and health.status_code == 200
+    assert trading.answer("/health").status_code == 200
 
 
 def redis_state(address: str, folder: Path) -> bytes:
@@ -222,13 +228,10 @@ def test_no_key_is_in_what_ray_keeps_tells_or_logs(trading: Trading) -> None:
         told["Redis"] = redis_state(trading.redis, folder)
         assert b"LiveMarket" in told["Redis"]
     for path in ("/status", "/metrics", "/ready", "/openapi.json"):
-        response = trading.get(path)
-        assert response is not None
-        told[path] = response.content
-    for root in (folder, cluster.temp):
-        for file in root.rglob("*"):
-            if file.is_file() and not file.is_symlink():
-                told[str(file)] = file.read_bytes()
+        told[path] = trading.answer(path).content
+    for file in files_below(folder, cluster.temp):
+        with contextlib.suppress(FileNotFoundError):
+            told[str(file)] = file.read_bytes()
     assert sum(name.endswith((".log", ".out", ".err")) for name in told) > 20
     assert any(name.endswith(".sqlite") for name in told)
     # Each of them has it, the password within an address too.
@@ -260,9 +263,11 @@ def test_trading_goes_on_without_the_head_which_finds_its_cluster_again(trading:
     cluster.start_head()
     trading.wait("HTTP on the head", lambda: answers_http(cluster, HEAD))
     trading.wait("ready", trading.ready)
-    assert live_actor(cluster) == before
-    assert placed(cluster) == WHERE_IT_BELONGS
-    assert cluster.job(JOB)["status"] == "RUNNING"
+    # The head's dashboard comes after its HTTP.
+    trading.wait("all parts in their places", lambda: placed(cluster) == WHERE_IT_BELONGS or None)
+    trading.wait("the live market", lambda: live_actor(cluster) == before or None)
+    running = "the job, which runs"
+    trading.wait(running, lambda: cluster.job(JOB).get("status") == "RUNNING" or None)
     trading.wait_for_updates(2)
     after = trading.status()
     assert after["restarts"] == status["restarts"]

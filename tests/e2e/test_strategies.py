@@ -11,7 +11,6 @@ import pytest
 
 from tests.e2e.application import Application, environment
 from tests.sockets import descendants
-from tests.waits import START_S
 from trading.errors import JournalError
 from trading.execution.events import (
     ChampionPromoted,
@@ -266,5 +265,5 @@ def test_a_strategy_that_shares_a_learner_is_not_run_alone(tmp_path: Path) -> No
     path.write_text(SHARED)
     for alone in (("--strategy", "one"), ("--claim",)):
         with closing(Application.up(tmp_path, "--config", str(path), *alone)) as run:
-            assert run.process.wait(START_S) != 0
+            assert run.wait_exit() != 0, run.output()
             assert "leave out --strategy, --place and --claim" in " ".join(run.output().split())

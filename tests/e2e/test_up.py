@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.e2e.application import (
     ROOT,
     Application,
     environment,
+    files_below,
     processes_of,
     write_model,
 )
@@ -266,24 +267,13 @@ def test_no_output_holds_a_key(application: Application) -> None:
     # One for each time that Ray was begun.
     sessions = list(Path("/tmp/ray").glob(f"session_*_{application.process.pid}"))
     assert sessions
-    searched = {
-        file: found
-        for top in (application.log.parent, *sessions)
-        for folder, _, names in os.walk(top)
-        for file in (Path(folder, name) for name in names)
-        if (found := holds_a_key(file)) is not None
-    }
-    assert any(file.suffix == ".sqlite" for file in searched) and len(searched) > 20
-    assert [str(file) for file, found in searched.items() if found] == []
-
-
-def holds_a_key(file: Path) -> bool | None:
-    """Whether it does; None of what is no file, or is removed at this moment."""
-    try:
-        # Each key has it, the password within an address too.
-        return b"planted-" in file.read_bytes() if file.is_file() else None
-    except FileNotFoundError:
-        return None
+    held = {}
+    for file in files_below(application.log.parent, *sessions):
+        with suppress(FileNotFoundError):
+            # Each of them has it, the password within an address too.
+            held[file] = b"planted-" in file.read_bytes()
+    assert any(file.suffix == ".sqlite" for file in held) and len(held) > 20
+    assert [str(file) for file, found in held.items() if found] == []
 
 
 def test_sigterm_ends_it_cleanly(application: Application) -> None:
