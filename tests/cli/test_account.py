@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,6 +123,15 @@ def test_a_symbol_may_be_written_in_small_letters(tmp_path: Path) -> None:
     with pytest.raises(OwnerRefused, match="nothing is open on qqq: open are SPY"):
         execute_command(broker, Command(OwnerCommand.CLOSE, "alice", symbol="qqq"), NOW_NS)
     broker.journal.close()
+
+
+def test_a_user_without_a_name_commands_too(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    told = answer(journal, "halt")["account"]["trading_state_reason"]
+    assert told == f"halt by user 54321@{socket.gethostname()}"
 
 
 def test_a_key_makes_a_command_be_done_once(journal: Path) -> None:

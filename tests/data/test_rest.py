@@ -167,6 +167,20 @@ def test_a_refused_key_is_told_apart(service: Service, client: RestClient) -> No
     assert len(service.asked) == 1
 
 
+def test_a_key_that_was_accepted_before_is_shown_again(
+    service: Service, client: RestClient, pauses: list[float]
+) -> None:
+    """A vendor whose logins fail for a while refuses every key; that is not its end."""
+    refused = Answer({"status": "ERROR", "error": "Unknown API Key"}, 401)
+    service.pages(CONTRACTS, [row(CALLS[0])])
+    service.answers += [refused, *service.answers, refused]
+    assert len(client.option_contracts("SPY")) == 1
+    assert len(client.option_contracts("SPY")) == 1
+    assert pauses == [0.5]
+    with pytest.raises(RestError, match=r"Unknown API Key.*after 4 attempts"):
+        client.option_contracts("SPY")
+
+
 def test_a_plan_that_lacks_the_data_is_told_apart(service: Service, client: RestClient) -> None:
     service.answers = [Answer({"status": "NOT_AUTHORIZED", "message": "upgrade your plan"}, 403)]
     with pytest.raises(NotEntitled, match="upgrade your plan"):

@@ -266,14 +266,16 @@ def test_a_broken_replay_is_not_taken_for_its_end(start: Start, connect: Connect
     assert not client.finished
 
 
-def test_a_refused_key_is_final(start: Start, connect: Connect) -> None:
-    async def refuses(peer: Peer) -> None:
-        await peer.status("connected")
-        await peer.receive()
-        await peer.status("auth_failed", "authentication failed")
+async def refuse_the_key(peer: Peer) -> None:
+    await peer.status("connected")
+    await peer.receive()
+    await peer.status("auth_failed", "authentication failed")
 
-    server = start(refuses)
-    client = connect(server)
+
+@pytest.mark.parametrize("outlasts", [False, True])
+def test_a_refused_key_is_final(start: Start, connect: Connect, outlasts: bool) -> None:
+    server = start(refuse_the_key)
+    client = connect(server, outlasts_refusal=outlasts)
     client.subscribe("options", [SPY])
     with pytest.raises(AuthenticationFailed, match="options stream"):
         client.frames(timeout_s=20.0)
@@ -283,6 +285,32 @@ def test_a_refused_key_is_final(start: Start, connect: Connect) -> None:
     assert not client.barrier(timeout_s=5.0)
     client.close()
     assert server.attempts == 1
+
+
+@pytest.mark.parametrize("outlasts", [False, True])
+def test_a_key_that_was_accepted_before_is_shown_again(
+    start: Start, connect: Connect, caplog: pytest.LogCaptureFixture, outlasts: bool
+) -> None:
+    """By live trading: a vendor whose logins fail for a while refuses every key."""
+
+    async def fails_later(peer: Peer) -> None:
+        await peer.authenticate()
+        await peer.acknowledge(1)
+        await peer.send(quote(1))
+        await peer.status("auth_failed", "authentication failed")
+
+    server = start(fails_later, refuse_the_key, serve_one_quote)
+    client = connect(server, outlasts_refusal=outlasts, cool_down_s=0.5)
+    client.subscribe("options", [SPY])
+    take(client, 1)
+    if not outlasts:
+        with pytest.raises(AuthenticationFailed):
+            take(client, 1)
+        return
+    take(client, 1)
+    assert server.attempts == 3
+    assert all(pause >= 0.5 for pause in pauses(caplog))
+    assert "auth_failed" in client.health()["options"]["last_error"]
 
 
 def test_max_connections_after_auth_success_cools_down(

@@ -1,9 +1,14 @@
 import gc
 import math
+import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +23,7 @@ from trading.execution.events import (
     WeightsAdopted,
 )
 from trading.execution.journal import Journal
+from trading.execution.journal.integrity import inspect_journal
 from trading.execution.states import TradingState
 
 OPENED = AccountOpened(1, "paper", 1000.0)
@@ -42,6 +48,56 @@ def test_events_read_back_as_they_were_written(tmp_path: Path) -> None:
         assert list(journal.events()) == events
         assert list(journal.events(after=3)) == events[3:]
         assert (journal.last_seq, journal.last_ts_ns) == (5, 5)
+
+
+@contextmanager
+def as_another_user(user: int = 65534) -> Iterator[None]:
+    """Tests may run as root, who may write everywhere."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(user)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_journal_is_read_in_a_folder_that_may_not_be_written() -> None:
+    """A copy on another disk, another user's account; it is not damaged for that."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, path = Path(name), Path(name) / "journal.db"
+        with Journal(path) as journal:
+            journal.append_many([OPENED, decision(2)])
+            digest = journal.digest()
+        path.chmod(0o444)
+        folder.chmod(0o555)
+        before = sorted(folder.iterdir())
+        try:
+            with as_another_user():
+                with Journal(path, read_only=True) as journal:
+                    assert journal.digest() == digest
+                found = inspect_journal(path)
+                assert (found.problem, found.events) == ("", 2)
+            assert sorted(folder.iterdir()) == before
+        finally:
+            folder.chmod(0o755)
+
+
+def test_a_log_that_this_user_cannot_read_is_no_damage(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as name, Journal(tmp_path / "journal.db") as journal:
+        journal.append(OPENED)
+        copy = Path(name) / "journal.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{journal.path}{suffix}", f"{copy}{suffix}")
+        copy.parent.chmod(0o555)
+        try:
+            with as_another_user():
+                for read in (inspect_journal, lambda path: Journal(path, read_only=True)):
+                    with pytest.raises(JournalError, match="cannot be read by this user"):
+                        read(copy)
+        finally:
+            copy.parent.chmod(0o755)
 
 
 def test_equal_histories_have_equal_digests(tmp_path: Path) -> None:

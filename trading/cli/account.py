@@ -5,6 +5,7 @@ import functools
 import getpass
 import inspect
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -140,8 +141,12 @@ def _failures(as_json: bool) -> Iterator[None]:
 
 
 def this_user() -> str:
-    """Who commands where nobody is named."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Who commands where nobody is named; in a container the user may have a number alone."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"user {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _owners(asks: Callable[..., _Asked]) -> Callable[..., None]:

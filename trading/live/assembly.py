@@ -380,6 +380,7 @@ def stream_settings(settings: Settings, endpoint: "Endpoint") -> "StreamSettings
         block_when_full=replay or waits,
         stop_on_close=replay,
         asks_time=settings.data.source != "massive",
+        outlasts_refusal=settings.data.source == "massive",
         tells_need=settings.data.source == "massive" and settings.data.massive.feed_url is not None,
         silence_timeout_s=None if replay else settings.data.massive.silence_timeout_s,
     )

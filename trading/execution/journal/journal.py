@@ -30,6 +30,7 @@ from trading.execution.journal.schema import (
     SCHEMA_VERSION,
     SELECT,
     UNREADABLE,
+    check_readable,
     checksum,
     count_openings,
     create_schema,
@@ -38,6 +39,7 @@ from trading.execution.journal.schema import (
     lock_path,
     other_version,
     readable_version,
+    reading_uri,
     real,
     recorded_ends,
     refuse_another_name,
@@ -306,10 +308,12 @@ class Journal(Closing):
     def _connect(self) -> sqlite3.Connection:
         if self.read_only and not self.path.is_file():
             raise JournalError(f"no journal at {self.path}: start trading first or name its file")
-        mode = "ro" if self.read_only else "rwc"
-        uri = f"{real(self.path).as_uri()}?mode={mode}"
+        path = real(self.path)
+        uri = reading_uri(path) if self.read_only else f"{path.as_uri()}?mode=rwc"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
-        if not self.read_only:
+        if self.read_only:
+            check_readable(path, connection)
+        else:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:

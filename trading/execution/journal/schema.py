@@ -328,11 +328,50 @@ def keep_copy(path: Path, label: str) -> Path:
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Return a connection that changes neither the file nor its log, and gives text as bytes."""
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+    """Return a connection that changes neither the file nor its log, and gives text as bytes.
+
+    Raises
+    ------
+    JournalError
+        This user cannot read it, see `check_readable`.
+    """
+    connection = sqlite3.connect(reading_uri(path), uri=True, isolation_level=None)
+    check_readable(path, connection)
     connection.text_factory = bytes
     return connection
+
+
+def check_readable(path: Path, connection: sqlite3.Connection) -> None:
+    """Tell a journal that may not be read here from one that is damaged; else close and raise.
+
+    Raises
+    ------
+    JournalError
+        It has a log, and this user may not write beside it.
+    """
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            connection.close()
+            raise JournalError(
+                f"journal {path} cannot be read by this user ({error}): its newest rows lie in its "
+                "log, and who reads that writes beside it; read it as its owner, or copy it with "
+                f"{path.name}-wal to a folder of your own"
+            ) from error
+    except UNREADABLE:
+        pass  # What is damaged says so when it is read.
+
+
+def reading_uri(path: Path) -> str:
+    """Return how SQLite is to open a file to read it.
+
+    It keeps an index beside a file that has a log. In a folder that this user may not write it
+    would refuse a journal without one too, which nobody writes then: that is read as it lies.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    may_write = os.access(path.parent, os.W_OK, effective_ids=True)
+    return uri if may_write or beside(path, "-wal").exists() else f"{uri}&immutable=1"
 
 
 def lock_path(path: Path) -> Path:

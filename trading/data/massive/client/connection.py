@@ -102,8 +102,8 @@ class MassiveStream:
 
     Its coroutines run on one event loop. It moves data frames to the queue untouched and reads only
     statuses. Losing the connection, at whatever step, leads to `BACKOFF` and then to a new one, on
-    which everything in `subscriptions` is asked for again. `CLOSED` is final: after `auth_failed`,
-    after the end of a replay, or when the task was cancelled.
+    which everything in `subscriptions` is asked for again. `CLOSED` is final: after `auth_failed`
+    (see `outlasts_refusal`), after the end of a replay, or when the task was cancelled.
 
     Parameters
     ----------
@@ -141,6 +141,8 @@ class MassiveStream:
         self._subscriptions_changed = asyncio.Event()
         self._over = asyncio.Event()
         self._ended = False
+        self._accepted = False
+        """Whether the vendor has accepted the key before."""
         self._losses = 0
         self._heard = 0.0
         self._waits_for_room = False
@@ -271,6 +273,7 @@ class MassiveStream:
                 if isinstance(event, Status):
                     self._on_status(event)
                     found = found or event.status == code
+                    self._accepted = self._accepted or event.status == StatusCode.AUTH_SUCCESS
 
     async def _stream(self, socket: ClientConnection) -> None:
         settings = self._settings
@@ -370,10 +373,7 @@ class MassiveStream:
                             self._listener.acknowledged(name.strip())
             case StatusCode.AUTH_FAILED:
                 self._last_error = f"auth_failed: {message}"
-                raise AuthenticationFailed(
-                    f"the vendor refused the API key on the {self.asset_class} stream "
-                    f"({message}): check MASSIVE_API_KEY"
-                )
+                raise self._refusal(message)
             case StatusCode.MAX_CONNECTIONS:
                 raise _ConnectionLost(f"max_connections: {message}", cool_down=True)
             case StatusCode.AUTH_TIMEOUT:
@@ -394,6 +394,15 @@ class MassiveStream:
                     f"{status.status}: {status.message}", self._settings.api_key
                 )
                 log.warning("stream", asset_class=self.asset_class, status=self._last_error)
+
+    def _refusal(self, message: str) -> Exception:
+        """Return what a refused key leads to: the end, or another try."""
+        if self._accepted and self._settings.outlasts_refusal:
+            return _ConnectionLost(f"auth_failed: {message}", cool_down=True)
+        return AuthenticationFailed(
+            f"the vendor refused the API key on the {self.asset_class} stream ({message}): check "
+            "MASSIVE_API_KEY"
+        )
 
     def _settle(self) -> None:
         if self.state is ConnectionState.SUBSCRIBING and self.subscriptions.is_answered:

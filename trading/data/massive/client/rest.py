@@ -221,9 +221,10 @@ class RestClient(Closing):
     """Ask the vendor and page to the end, or raise: a partial answer is never returned.
 
     Requests are made by the vendor's own client. Overload (429), passing failures (5xx) and broken
-    connections are tried again, `attempts` times in all, after the pause that the server names in
-    `Retry-After` or one that doubles. The key travels in the `Authorization` header only, and only
-    to `base_url`. Several threads may ask at once.
+    connections are tried again, and so is a key that is refused (401) after it was accepted, as by
+    a vendor whose logins fail for a while; `attempts` times in all, after the pause that the server
+    names in `Retry-After` or one that doubles. The key travels in the `Authorization` header only,
+    and only to `base_url`. Several threads may ask at once.
 
     Parameters
     ----------
@@ -237,7 +238,7 @@ class RestClient(Closing):
     Raises
     ------
     AuthenticationFailed
-        The vendor refused the key (401), or it is malformed.
+        The vendor refused the key (401) and never accepted it, or it is malformed.
     NotEntitled
         The key's plan does not include what was asked for (403).
     RestError

@@ -108,6 +108,8 @@ class RestTransport:
             # Tried again here, where it is told; a redirect is not followed.
             connection_pool_kw={"retries": False},
         )
+        self._accepted = False
+        """Whether the vendor has accepted the key before."""
         self.rows_left_out = 0
         """Rows that could not be read, since the start."""
         self._connections = _TellingConnections(self._client.client)
@@ -235,6 +237,7 @@ class RestTransport:
             self._pace.wait()
             try:
                 body: bytes = call(self._client).data
+                self._accepted = True
                 return body
             except _Refused as refused:
                 failure = self._refusal(refused, where)
@@ -254,7 +257,7 @@ class RestTransport:
             reason = self._reason(msgspec.json.decode(refused.body, type=Failure))
         except (msgspec.DecodeError, UnicodeDecodeError):
             reason = refused.phrase
-        if code == _UNAUTHORIZED:
+        if code == _UNAUTHORIZED and not self._accepted:
             raise AuthenticationFailed(
                 f"{where}: the vendor refused the API key ({reason}): check MASSIVE_API_KEY"
             ) from None
@@ -262,7 +265,7 @@ class RestTransport:
             raise NotEntitled(
                 f"{where}: the API key's plan does not include this ({reason})"
             ) from None
-        if code not in _PASSING_FAILURES:
+        if code not in (*_PASSING_FAILURES, _UNAUTHORIZED):
             raise RestError(f"{where}: HTTP {code} ({reason})") from None
         return f"HTTP {code} ({reason})"
 

@@ -23,6 +23,9 @@ class StreamSettings:
     block_when_full: slow the sender down (replay) instead of dropping the oldest frame (live)
     stop_on_close: a close with code 1000 or 1001 is the end (replay) instead of a lost connection
     asks_time: ask our own market server to say what time it is in every frame, see `TapeClock`
+    outlasts_refusal: a key that was accepted before and is refused now is shown again after
+        `cool_down_s`, and that is not the end: a vendor whose logins fail for a while says so of
+        every key
     tells_need: tell a feed what is needed most, by asking for it again, see `trading.feed`; the
         vendor takes no notice of that
     connect_timeout_s: time for TCP, TLS and the opening handshake
@@ -54,6 +57,7 @@ class StreamSettings:
     block_when_full: bool = False
     stop_on_close: bool = False
     asks_time: bool = False
+    outlasts_refusal: bool = False
     tells_need: bool = False
     connect_timeout_s: float = 10.0
     auth_timeout_s: float = 10.0
